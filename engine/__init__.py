@@ -1,0 +1,1 @@
+"""An async pipeline engine: YAML DAGs, backpressure in bytes, batched model calls, dead letters."""

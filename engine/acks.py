@@ -1,0 +1,207 @@
+"""Acknowledgements: who still owes an answer for which records.
+
+A source batch begins one `Ack`. Every record derived from it settles that ack once: written, dropped or
+dead. When all are settled the ack is complete, its bytes go back to the budget, and the low-watermark of
+its split moves over every complete ack from the front, gapless. Only the watermark is ever stored, with
+the tally of exactly the batches it covers, so a report made from the ledger can never count a record that
+a crash would bring again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+__all__ = ["Ack", "Origin", "SplitTracker", "Tally"]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of some records; all fields are counts of records but for tokens and money.
+
+    `read + forked == written + dropped + dead` once everything is settled. `forked` counts the extra
+    records that fan-outs and lists made; `accepted` is the part of `written` that a sink could only hand
+    over without learning its fate.
+    """
+
+    read: int = 0
+    forked: int = 0
+    written: int = 0
+    accepted: int = 0
+    dropped: int = 0
+    dead: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float = 0.0
+    drops: dict[str, int] = field(default_factory=dict)
+    """Dropped records by `node: reason`."""
+
+    def add(self, other: Tally) -> None:
+        """Add `other` to this tally."""
+        self.read += other.read
+        self.forked += other.forked
+        self.written += other.written
+        self.accepted += other.accepted
+        self.dropped += other.dropped
+        self.dead += other.dead
+        self.tokens_in += other.tokens_in
+        self.tokens_out += other.tokens_out
+        self.cost_usd += other.cost_usd
+        for reason, count in other.drops.items():
+            self.drops[reason] = self.drops.get(reason, 0) + count
+
+    @property
+    def balanced(self) -> bool:
+        """True when every record read or made is accounted for."""
+        return self.read + self.forked == self.written + self.dropped + self.dead
+
+    def to_json(self) -> dict[str, int | float | dict[str, int]]:
+        """A plain mapping of all fields, for ledgers and reports."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+class Ack:
+    """The open account of one source batch. Made by `SplitTracker.begin`."""
+
+    __slots__ = ("end", "pending", "release", "tally", "tracker")
+
+    def __init__(
+        self, tracker: SplitTracker, end: object, count: int, release: Callable[[], None] | None
+    ) -> None:
+        self.tracker = tracker
+        self.end = end
+        self.pending = count
+        self.release = release
+        self.tally = Tally(read=count)
+
+    @property
+    def replay(self) -> bool:
+        """True when these records may have been delivered before."""
+        return self.tracker.replay
+
+    @property
+    def complete(self) -> bool:
+        """True when nothing is owed any more."""
+        return self.pending == 0
+
+    def fork(self, count: int) -> None:
+        """`count` more records were derived; each will be settled like the others."""
+        self.pending += count
+        self.tally.forked += count
+
+    def written(self, count: int, *, confirmed: bool = True) -> None:
+        """A last sink took `count` records; `confirmed=False` when it could not learn their fate."""
+        self.tally.written += count
+        if not confirmed:
+            self.tally.accepted += count
+        self._settle(count)
+
+    def dropped(self, count: int, reason: str) -> None:
+        """A transform let `count` records go, on purpose."""
+        self.tally.dropped += count
+        drops = self.tally.drops
+        drops[reason] = drops.get(reason, 0) + count
+        self._settle(count)
+
+    def dead(self, count: int) -> None:
+        """`count` records are in the dead letters."""
+        self.tally.dead += count
+        self._settle(count)
+
+    def spent(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
+        """Book what a model call cost for this batch's records; settles nothing."""
+        self.tally.tokens_in += tokens_in
+        self.tally.tokens_out += tokens_out
+        self.tally.cost_usd += cost_usd
+
+    def _settle(self, count: int) -> None:
+        self.pending -= count
+        if self.pending == 0:
+            if self.release is not None:
+                self.release()
+                self.release = None
+            self.tracker.settled()
+        elif self.pending < 0:
+            raise AssertionError("a record was settled twice: a component handed on more than it was given")
+
+
+Origin = tuple[Ack, int]
+"""An ack and how many consecutive records of a batch answer to it."""
+
+
+class SplitTracker:
+    """The acks of one split in reading order, and how far from the front they are complete.
+
+    Args:
+        key: names the split in the ledger.
+        position: where reading starts; None is the beginning.
+        replay: what is read may have been delivered before.
+        covered: the tally of what lies before `position`, from the ledger.
+        on_progress: called with this tracker whenever the watermark has moved or the split is done.
+    """
+
+    __slots__ = (
+        "_acks", "_on_progress", "_reading", "covered", "key", "position", "replay",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        key: str,
+        position: object = None,
+        *,
+        replay: bool = False,
+        covered: Tally | None = None,
+        on_progress: Callable[[SplitTracker], None] | None = None,
+    ) -> None:
+        self.key = key
+        self.position = position
+        self.replay = replay
+        self.covered = covered if covered is not None else Tally()
+        self._acks: deque[Ack] = deque()
+        self._reading = True
+        self._on_progress = on_progress
+
+    def begin(self, count: int, end: object, release: Callable[[], None] | None = None) -> Ack:
+        """Open the account of the next batch: `count` records, ending at position `end` (next unread).
+
+        `release` gives the batch's bytes back when everything is settled; an empty batch is complete
+        at once and only moves the position.
+        """
+        ack = Ack(self, end, count, release)
+        self._acks.append(ack)
+        if count == 0:
+            if release is not None:
+                release()
+            self.settled()
+        return ack
+
+    def finish_reading(self) -> None:
+        """The split has been read to its end."""
+        self._reading = False
+        self._notify()
+
+    @property
+    def done(self) -> bool:
+        """True when the split was read to its end and nothing is owed."""
+        return not self._reading and not self._acks
+
+    @property
+    def in_flight(self) -> int:
+        """Records read and not yet settled, fan-outs included."""
+        return sum(ack.pending for ack in self._acks)
+
+    def settled(self) -> None:
+        """An ack is complete: move the watermark over all complete ones at the front."""
+        acks = self._acks
+        if not acks or acks[0].pending:
+            return
+        while acks and not acks[0].pending:
+            ack = acks.popleft()
+            self.position = ack.end
+            self.covered.add(ack.tally)
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self)

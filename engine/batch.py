@@ -1,0 +1,304 @@
+"""Batches, splits and dead letters: what moves through a pipeline.
+
+There is no wrapper object around a record. What a record needs to be accounted for (its key, the source
+batch it came from) lives in the batch, beside the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from engine.keys import KeyList, Keys, join_keys
+
+if TYPE_CHECKING:
+    from engine.acks import Origin
+    from engine.errors import RecordError
+
+__all__ = ["Batch", "DeadLetter", "Drop", "Outcome", "Record", "Split", "join"]
+
+# A mapping or a Pydantic model. The engine never looks inside; only components give it a type.
+Record: TypeAlias = Any
+
+JsonValue: TypeAlias = Any  # what json.dumps takes; positions and manifests are made of it
+
+
+class Drop:
+    """An outcome that lets a record go on purpose, with the reason the report shows."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+FILTERED: Final = Drop("filtered")
+
+Outcome: TypeAlias = Any
+"""What became of one record: a record, None or `Drop` (let go), a list (fan-out), a `RecordError` (dead)."""
+
+
+class Batch:
+    """Ordered records with their keys and origins; the unit on every edge.
+
+    Read-only once it has been handed on: derive a new batch with `replace`, `select` or `outcomes`.
+
+    Attributes:
+        records: the values, in order.
+        keys: their keys, in the same order, made on demand.
+        origins: run-length (ack, count) pairs in record order; the runner sets them on source batches.
+        nbytes: estimated size in memory; 0 means not estimated yet.
+        position: on source batches, the next unread place in the split after this batch (JSON-safe).
+        reservation: on source batches whose source reserved its bytes itself, that reservation.
+        failures: records that died while this batch was derived, as (index in the input batch, error).
+        drops: how many records were let go while this batch was derived, by reason.
+    """
+
+    __slots__ = ("drops", "failures", "keys", "nbytes", "origins", "position", "records", "reservation")
+
+    def __init__(
+        self,
+        records: list[Record],
+        keys: Keys | Sequence[str],
+        *,
+        position: JsonValue = None,
+        nbytes: int = 0,
+        reservation: Releasable | None = None,
+    ) -> None:
+        self.records = records
+        self.keys = keys if isinstance(keys, Keys) else KeyList(keys)
+        self.origins: Sequence[Origin] = ()
+        self.nbytes = nbytes
+        self.position = position
+        self.reservation = reservation
+        self.failures: Sequence[tuple[int, RecordError]] = ()
+        self.drops: Mapping[str, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def replay(self) -> bool:
+        """True when some of these records may have been delivered before."""
+        return any(ack.replay for ack, _ in self.origins)
+
+    def replace(self, records: list[Record]) -> Batch:
+        """The same records changed one to one: same keys, same origins."""
+        if len(records) != len(self.records):
+            expected = len(self.records)
+            raise ValueError(f"replace() takes one record for each of {expected}, got {len(records)}")
+        return self._derive(records, self.keys, self.origins)
+
+    def select(self, mask: Sequence[object], reason: str = "filtered") -> Batch:
+        """Keep the records whose place in `mask` is true; the others count as dropped for `reason`."""
+        records = list(compress(self.records, mask))
+        gone = len(self.records) - len(records)
+        if not gone:
+            return self
+        derived = self._derive(
+            records, self.keys.select(mask, len(records)), _select_origins(self.origins, mask, len(records))
+        )
+        derived.drops = {reason: gone}
+        return derived
+
+    def outcomes(self, outcomes: Sequence[Outcome]) -> Batch:
+        """One outcome for each record: a record, None or `Drop`, a list of records, or a `RecordError`."""
+        return _from_outcomes(self, outcomes)
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """Records `start` to `stop` (exclusive) as a batch of their own."""
+        size = len(self.records)
+        part = Batch(self.records[start:stop], self.keys.slice(start, stop))
+        part.origins = _slice_origins(self.origins, start, stop)
+        part.nbytes = self.nbytes * (stop - start) // size if size else 0
+        return part
+
+    def take(self, indices: Sequence[int]) -> Batch:
+        """The records at these ascending indices as a batch of their own."""
+        chosen = set(indices)
+        mask = [index in chosen for index in range(len(self.records))]
+        part = Batch([self.records[index] for index in indices], self.keys.take(indices))
+        part.origins = _select_origins(self.origins, mask, len(indices))
+        part.nbytes = self.nbytes * len(indices) // len(self.records) if self.records else 0
+        return part
+
+    def spend(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
+        """Book the price of a paid call for these records on their origins, shared by record count."""
+        left, total = len(self.records), len(self.records)
+        for ack, count in self.origins:
+            share_in, share_out = tokens_in * count // left, tokens_out * count // left
+            ack.spent(share_in, share_out, cost_usd * count / total)
+            tokens_in, tokens_out, left = tokens_in - share_in, tokens_out - share_out, left - count
+
+    def _derive(self, records: list[Record], keys: Keys, origins: Sequence[Origin]) -> Batch:
+        derived = Batch(records, keys)
+        derived.origins = origins
+        size = len(self.records)
+        derived.nbytes = self.nbytes * len(records) // size if size else 0
+        return derived
+
+
+class Releasable:
+    """Something that gives bytes back to a budget; see `engine.flow.budget.Reservation`."""
+
+    __slots__ = ()
+
+    def resize(self, nbytes: int) -> None:
+        raise NotImplementedError
+
+    def release(self) -> None:
+        raise NotImplementedError
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Several batches as one, in order."""
+    if len(batches) == 1:
+        return batches[0]
+    records: list[Record] = []
+    origins: list[Origin] = []
+    for batch in batches:
+        records += batch.records
+        for ack, count in batch.origins:
+            if origins and origins[-1][0] is ack:
+                origins[-1] = (ack, origins[-1][1] + count)
+            else:
+                origins.append((ack, count))
+    joined = Batch(records, join_keys([batch.keys for batch in batches]))
+    joined.origins = origins
+    joined.nbytes = sum(batch.nbytes for batch in batches)
+    return joined
+
+
+def _select_origins(origins: Sequence[Origin], mask: Sequence[object], kept: int) -> Sequence[Origin]:
+    if len(origins) == 1:
+        return [(origins[0][0], kept)] if kept else []
+    selected: list[Origin] = []
+    start = 0
+    for ack, count in origins:
+        stop = start + count
+        left = sum(map(bool, mask[start:stop]))
+        if left:
+            selected.append((ack, left))
+        start = stop
+    return selected
+
+
+def _slice_origins(origins: Sequence[Origin], start: int, stop: int) -> Sequence[Origin]:
+    sliced: list[Origin] = []
+    begin = 0
+    for ack, count in origins:
+        end = begin + count
+        inside = min(stop, end) - max(start, begin)
+        if inside > 0:
+            sliced.append((ack, inside))
+        begin = end
+    return sliced
+
+
+def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
+    from engine.errors import RecordError
+
+    if len(outcomes) != len(batch.records):
+        expected = len(batch.records)
+        raise ValueError(f"outcomes() takes one outcome for each of {expected}, got {len(outcomes)}")
+    records: list[Record] = []
+    counts: list[int] = []
+    failures: list[tuple[int, RecordError]] = []
+    drops: dict[str, int] = {}
+    fanned = False
+    for index, outcome in enumerate(outcomes):
+        if outcome is None or isinstance(outcome, Drop):
+            reason = outcome.reason if outcome is not None else FILTERED.reason
+            drops[reason] = drops.get(reason, 0) + 1
+            counts.append(0)
+        elif isinstance(outcome, RecordError):
+            failures.append((index, outcome))
+            counts.append(0)
+        elif isinstance(outcome, list):
+            if not outcome:
+                drops["empty list"] = drops.get("empty list", 0) + 1
+            records += outcome
+            counts.append(len(outcome))
+            fanned = True
+        else:
+            records.append(outcome)
+            counts.append(1)
+    if fanned:
+        # a plain record beside lists keeps its key; only the items of a list get `key/i`
+        keys = _fan_keys(batch.keys, outcomes, counts)
+    elif len(records) == len(outcomes):
+        return batch.replace(records)
+    else:
+        keys = batch.keys.select(counts, len(records))
+    derived = Batch(records, keys)
+    derived.origins = _count_origins(batch.origins, counts)
+    derived.nbytes = batch.nbytes * len(records) // len(outcomes)
+    derived.failures = failures
+    derived.drops = drops or None
+    return derived
+
+
+def _fan_keys(keys: Keys, outcomes: Sequence[Outcome], counts: Sequence[int]) -> Keys:
+    if all(isinstance(outcome, list) or not count for outcome, count in zip(outcomes, counts, strict=True)):
+        return keys.fan_out(counts)
+    parts = [
+        one.fan_out([count]) if isinstance(outcome, list) else one
+        for index, (outcome, count) in enumerate(zip(outcomes, counts, strict=True))
+        if count
+        for one in (keys.slice(index, index + 1),)
+    ]
+    return join_keys(parts)
+
+
+def _count_origins(origins: Sequence[Origin], counts: Sequence[int]) -> Sequence[Origin]:
+    counted: list[Origin] = []
+    start = 0
+    for ack, count in origins:
+        stop = start + count
+        total = sum(counts[start:stop])
+        if total:
+            counted.append((ack, total))
+        start = stop
+    return counted
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A stable part of a source's input: the unit of parallelism, resume and distribution.
+
+    Args:
+        key: names the split within its source; stable across a resume.
+        manifest: JSON-safe; all that is needed to read it again (object keys with ETags and sizes, or a
+            range). It is stored before the split is read, and a resume reads it instead of listing anew.
+        first_ordinal: how many records of the source come before this split, as far as it is known.
+    """
+
+    key: str
+    manifest: Mapping[str, JsonValue] = field(default_factory=dict)
+    first_ordinal: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be delivered, and why.
+
+    `record` is the original as it reached the node that failed, JSON-safe, or None when it was larger than
+    256 KB: then `reference` says where it is. Times are UTC, ISO 8601.
+    """
+
+    run_id: str
+    pipeline: str
+    node: str
+    key: str
+    stage: str
+    error_type: str
+    error_message: str
+    record: JsonValue
+    reference: str = ""
+    attempts: int = 1
+    first_failed_at: str = ""
+    last_failed_at: str = ""
+    status: str = "open"
+    """open, replayed or discarded."""

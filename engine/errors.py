@@ -1,0 +1,199 @@
+"""Every error the engine raises on purpose.
+
+::
+
+    EngineError                      what a caller may catch
+    ├── ConfigError                  the file, its parameters or environment are wrong (all problems at once)
+    ├── RegistryError                no component of that name, or its extra is not installed
+    ├── StateError                   the state directory cannot be used
+    │   ├── StateCorruptError        it is there but cannot be read
+    │   ├── StateReadOnlyError       it cannot be written
+    │   ├── StateFullError           no space is left
+    │   ├── StateVersionError        it was written by a newer engine
+    │   ├── RunNotFoundError         no such run in it
+    │   └── RunMismatchError         the run there was made from another plan
+    ├── ServiceError                 an embedded service could not start or stopped
+    ├── RunError                     a run ended early
+    │   ├── OutageError              nothing succeeded for `outage_limit`; the run can be resumed
+    │   ├── DeadLetterBudgetError    more records died than the pipeline allows
+    │   ├── NodeFailedError          a node failed in a way that is neither transient nor one record's
+    │   └── PipelineTimeoutError     the pipeline's `timeout` passed
+    └── ComponentError               raised by sources, transforms and sinks
+        ├── TransientError           try again: time-outs, 429, 5xx, broken connections
+        ├── RecordError              this record can never pass: it becomes a dead letter
+        ├── BatchError               some records of a batch failed, each with one of the two above
+        └── FatalError               the run must stop: bad credentials, unknown model, a wrong endpoint
+
+Anything else that leaves a component counts as a bug in it and stops the run as `NodeFailedError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "BatchError",
+    "ComponentError",
+    "ConfigError",
+    "DeadLetterBudgetError",
+    "EngineError",
+    "FatalError",
+    "NodeFailedError",
+    "OutageError",
+    "PipelineTimeoutError",
+    "Problem",
+    "RecordError",
+    "RegistryError",
+    "RunError",
+    "RunMismatchError",
+    "RunNotFoundError",
+    "ServiceError",
+    "StateCorruptError",
+    "StateError",
+    "StateFullError",
+    "StateReadOnlyError",
+    "StateVersionError",
+    "TransientError",
+]
+
+
+class EngineError(Exception):
+    """Base of everything the engine raises on purpose; its text is meant for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a configuration.
+
+    `line` and `column` count from 1, 0 means unknown; `path` is the place in the document
+    (`pipelines.blobs.nodes.load`), "" for the document as a whole.
+    """
+
+    message: str
+    path: str = ""
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = self.file
+        if self.line:
+            where += f":{self.line}:{self.column}"
+        parts = [part for part in (where, self.path) if part]
+        text = ": ".join([*parts, self.message])
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class ConfigError(EngineError):
+    """The file, its parameters or its environment are wrong; `problems` has all of them, in file order."""
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        if isinstance(problems, str):
+            problems = [Problem(problems)]
+        self.problems: tuple[Problem, ...] = tuple(
+            sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
+        )
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class RegistryError(EngineError):
+    """No component of that name, or what it needs is not installed."""
+
+
+class StateError(EngineError):
+    """The state directory cannot be used."""
+
+
+class StateCorruptError(StateError):
+    """The state store is there but cannot be read."""
+
+
+class StateReadOnlyError(StateError):
+    """The state store cannot be written."""
+
+
+class StateFullError(StateError):
+    """No space is left for the state store."""
+
+
+class StateVersionError(StateError):
+    """The state store was written by a newer engine."""
+
+
+class RunNotFoundError(StateError):
+    """The state store has no such run."""
+
+
+class RunMismatchError(StateError):
+    """The run in the state store was made from another plan."""
+
+
+class ServiceError(EngineError):
+    """An embedded service could not be started, or stopped before its user did."""
+
+
+class RunError(EngineError):
+    """A run ended early; what was acknowledged stays acknowledged."""
+
+
+class OutageError(RunError):
+    """Nothing succeeded at a node for longer than `outage_limit`; the run can be resumed."""
+
+
+class DeadLetterBudgetError(RunError):
+    """More records died than the pipeline allows."""
+
+
+class NodeFailedError(RunError):
+    """A node failed in a way that is neither transient nor one record's own; `__cause__` has the error."""
+
+    def __init__(self, node: str, message: str) -> None:
+        super().__init__(f"node {node!r} failed: {message}")
+        self.node = node
+
+
+class PipelineTimeoutError(RunError):
+    """The pipeline ran longer than its `timeout`; the run can be resumed."""
+
+
+class ComponentError(EngineError):
+    """Base of what sources, transforms and sinks raise on purpose."""
+
+
+class TransientError(ComponentError):
+    """Trying again may help. `retry_after`: seconds the other side asked us to wait, if it said so."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RecordError(ComponentError):
+    """This record can never pass; it becomes a dead letter and its batch goes on without it.
+
+    `kind` is the error type that the dead letter shows (default: the class name of the cause, else
+    "RecordError"). `stage` says where it died when that is not the node itself ("service").
+    """
+
+    def __init__(self, message: str, *, kind: str = "RecordError", stage: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.stage = stage
+
+
+class FatalError(ComponentError):
+    """The run must stop: bad credentials, an unknown model, an endpoint that cannot be right."""
+
+
+class BatchError(ComponentError):
+    """Some records of a batch failed; the others passed.
+
+    `failures` maps the index in the batch to that record's `RecordError` or `TransientError`.
+    """
+
+    def __init__(self, failures: Mapping[int, RecordError | TransientError]) -> None:
+        self.failures = dict(failures)
+        first = next(iter(self.failures.values()), None)
+        super().__init__(f"{len(self.failures)} records failed, the first with: {first}")

@@ -1,0 +1,103 @@
+"""Component names and what they stand for.
+
+Built-in components are found the same way as anybody's: through the entry-point group
+`odw_engine.components`, whose entries are named `<kind>.<name>`. Nothing is imported before it is asked
+for. A name of the form `package.module:attribute` needs no entry point.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from engine.component import ComponentSpec, Kind
+from engine.errors import RegistryError
+
+__all__ = ["ENTRY_POINT_GROUP", "Registry"]
+
+ENTRY_POINT_GROUP = "odw_engine.components"
+
+Loader = Callable[[], object]
+
+
+class Registry:
+    """An immutable map from (kind, name) to specifications; make another with `including`."""
+
+    def __init__(self, loaders: Mapping[tuple[Kind, str], Loader]) -> None:
+        self._loaders = dict(loaders)
+
+    @classmethod
+    def installed(cls) -> Registry:
+        """Everything that is installed in this environment, nothing of it imported yet."""
+        loaders: dict[tuple[Kind, str], Loader] = {}
+        for entry in entry_points(group=ENTRY_POINT_GROUP):
+            kind, _, name = entry.name.partition(".")
+            if kind in set(Kind) and name:
+                loaders[Kind(kind), name] = entry.load
+        return cls(loaders)
+
+    def including(self, *components: object) -> Registry:
+        """This registry and these components (classes or functions that carry a `spec`)."""
+        loaders = dict(self._loaders)
+        for component in components:
+            spec = _spec_of(component, repr(component))
+            loaders[spec.kind, spec.name] = lambda component=component: component  # type: ignore[misc]
+        return Registry(loaders)
+
+    def names(self, kind: Kind | None = None) -> list[tuple[Kind, str]]:
+        """All known (kind, name) pairs, sorted, without importing any of them."""
+        order = list(Kind)
+        known: Iterable[tuple[Kind, str]] = (key for key in self._loaders if kind in (None, key[0]))
+        return sorted(known, key=lambda key: (order.index(key[0]), key[1]))
+
+    def get(self, kind: Kind, name: str) -> ComponentSpec:
+        """The specification of a component.
+
+        Raises:
+            RegistryError: no such name (the text has the nearest one and all of that kind), it is of
+                another kind, or what it imports is not installed.
+        """
+        if ":" in name:
+            spec = _spec_of(_import_dotted(name), name)
+        elif (kind, name) in self._loaders:
+            spec = _spec_of(self._load(kind, name), name)
+        else:
+            raise RegistryError(self._unknown(kind, name))
+        if spec.kind is not kind:
+            raise RegistryError(f"{name!r} is a {spec.kind}, not a {kind}")
+        return spec
+
+    def _load(self, kind: Kind, name: str) -> object:
+        try:
+            return self._loaders[kind, name]()
+        except ImportError as error:
+            raise RegistryError(f"the {kind} {name!r} cannot be imported: {error}") from error
+
+    def _unknown(self, kind: Kind, name: str) -> str:
+        elsewhere = [other for other, known in self._loaders if known == name]
+        if elsewhere:
+            return f"{name!r} is a {' and a '.join(sorted(elsewhere))}, not a {kind}"
+        names = [known for _, known in self.names(kind)]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        return f"no {kind} is called {name!r}{hint} Known: {', '.join(names)}"
+
+
+def _spec_of(component: object, name: str) -> ComponentSpec:
+    spec = getattr(component, "spec", None)
+    if not isinstance(spec, ComponentSpec):
+        raise RegistryError(f"{name} is not a component: decorate it with engine.source, transform or sink")
+    return spec
+
+
+def _import_dotted(name: str) -> object:
+    module, _, attribute = name.partition(":")
+    try:
+        target: object = import_module(module)
+        for part in attribute.split("."):
+            target = getattr(target, part)
+    except (ImportError, AttributeError) as error:
+        raise RegistryError(f"{name!r} cannot be imported: {error}") from error
+    return target

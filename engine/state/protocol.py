@@ -1,0 +1,171 @@
+"""What the engine keeps between processes, as a protocol that any store can meet.
+
+A *run* is one execution of one pipeline's plan; `group_id` ties together the runs of one invocation.
+Everything about a run's progress is written by `commit`, in one transaction, after the acks it describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Protocol, Self
+
+from engine.acks import Tally
+from engine.batch import DeadLetter, JsonValue, Split
+
+__all__ = ["DeadLetterFilter", "Progress", "RunRecord", "RunStatus", "SplitRecord", "StateStore"]
+
+
+class RunStatus(StrEnum):
+    """How a run stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    OUTAGE = "outage"
+
+    @property
+    def resumable(self) -> bool:
+        """True when `--resume` may go on with it."""
+        return self is not RunStatus.COMPLETED
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run.
+
+    Args:
+        run_id: unique in the store.
+        group_id: the invocation it belongs to.
+        identity: the plan's identity hash.
+        identity_doc: what the hash covers, so that a difference can be shown.
+        operational_doc: what may change between attempts, without secrets.
+        params: the pipeline's parameters as given.
+        seed: fixes everything random in the run.
+        started_at, ended_at: UTC, ISO 8601; "" when not ended.
+        attempt: 1 for a fresh run, one more at each resume.
+    """
+
+    run_id: str
+    pipeline: str
+    group_id: str
+    identity: str
+    identity_doc: JsonValue
+    operational_doc: JsonValue
+    params: Mapping[str, JsonValue]
+    seed: str
+    started_at: str
+    status: RunStatus = RunStatus.RUNNING
+    ended_at: str = ""
+    error: str = ""
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRecord:
+    """A split of a run's source with its committed progress."""
+
+    node: str
+    split: Split
+    position: JsonValue = None
+    done: bool = False
+    tally: Tally = field(default_factory=Tally)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a split is: all in absolute terms, so that writing it twice changes nothing."""
+
+    node: str
+    split_key: str
+    position: JsonValue
+    done: bool
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterFilter:
+    """Which dead letters; "" and None mean any."""
+
+    run_id: str = ""
+    pipeline: str = ""
+    node: str = ""
+    key: str = ""
+    status: str = ""
+    limit: int | None = None
+
+
+class StateStore(Protocol):
+    """Runs, splits, watermarks with tallies, and dead letters.
+
+    All methods raise `StateError` subclasses and nothing else: `StateFullError`, `StateReadOnlyError`,
+    `StateCorruptError`. `epoch` is the lease's; a store refuses a stale one (0 means no lease is used).
+    """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def create_run(self, run: RunRecord) -> None:
+        """Store a new run. A run of that id must not exist."""
+        ...
+
+    async def get_run(self, run_id: str) -> RunRecord:
+        """Raises `RunNotFoundError`, naming the nearest ids."""
+        ...
+
+    async def list_runs(self, *, group_id: str = "", pipeline: str = "") -> list[RunRecord]:
+        """Oldest first."""
+        ...
+
+    async def update_run(
+        self,
+        run_id: str,
+        *,
+        status: RunStatus,
+        ended_at: str = "",
+        error: str = "",
+        attempt: int | None = None,
+    ) -> None:
+        """Set how a run stands."""
+        ...
+
+    async def add_splits(self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool) -> None:
+        """Store manifests before their splits are read. `complete`: the source has no more of them.
+
+        Adding a split again changes nothing.
+        """
+        ...
+
+    async def splits(self, run_id: str, node: str) -> tuple[list[SplitRecord], bool]:
+        """The splits of a node in the order they were added, and whether all are known."""
+        ...
+
+    async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
+        """Write positions and the tallies they cover in one transaction."""
+        ...
+
+    async def tally(self, run_id: str) -> Tally:
+        """The sum over all splits of a run: the figures of every report."""
+        ...
+
+    async def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Store or replace by (run, node, key); attempts add up and the first failure's time stays."""
+        ...
+
+    async def dead_letters(self, where: DeadLetterFilter) -> list[DeadLetter]:
+        """Oldest first."""
+        ...
+
+    async def count_dead_letters(self, where: DeadLetterFilter) -> int:
+        """How many there are; `limit` is ignored."""
+        ...
+
+    async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str) -> None:
+        """Set the status of these (by run, node, key)."""
+        ...
