@@ -1,0 +1,172 @@
+"""The domain models: what sources read, what the ingest service takes and what its tables hold.
+
+Every timestamp is an ISO 8601 string with a UTC offset, as `datetime.now(UTC).isoformat()` gives it; the
+wire carries it as it stands. Unknown fields are dropped. A field that may be null may also be left out.
+A `…Source` model is what a source system sends; the model without the suffix is the curated row of the
+warehouse, which says in `transform_timestamp` when it was made.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from connectors.curated import curate
+from engine.service.models import IngestModel
+
+__all__ = [
+    "INGEST_MODELS",
+    "Blob",
+    "BlobSource",
+    "Event",
+    "EventSource",
+    "Log",
+    "LogLevel",
+    "LogSource",
+    "Medical",
+    "S3FileContent",
+    "UnstructuredData",
+    "UnstructuredDataSource",
+]
+
+LogLevel = Literal["INFO", "DEBUG", "WARN", "ERROR"]
+
+
+class DomainModel(BaseModel):
+    """Base of the domain models: unknown fields are dropped.
+
+    They are no more than their fields, without validators or aliases, so that a service may validate whole
+    pages into plain mappings and never build an instance.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class BlobSource(DomainModel):
+    """An object in some bucket, as a storage inventory lists it."""
+
+    id: str
+    bucket_name: str
+    file_path: str = Field(description="Folder inside the bucket, with a slash at both ends")
+    file_name: str
+    file_size: int = Field(description="Bytes")
+    permissions: list[str] = Field(description="Any of READ, WRITE, DELETE and LIST")
+    content_type: str | None = None
+    ingested_at: str
+
+
+class Blob(BlobSource):
+    """A curated `BlobSource`."""
+
+    transform_timestamp: str
+
+
+class LogSource(DomainModel):
+    """One line of an application's log."""
+
+    id: str
+    timestamp: str
+    level: LogLevel
+    message: str
+    source: str | None = Field(default=None, description="The service that wrote the line")
+    trace_id: str | None = None
+
+
+class Log(LogSource):
+    """A curated `LogSource`."""
+
+    transform_timestamp: str
+
+
+class EventSource(DomainModel):
+    """One product-analytics event; a page view is one whose `event_name` is `pageview`."""
+
+    id: str
+    event_name: str
+    timestamp: str
+    distinct_id: str = Field(description="`user_NNNN` of a known visitor, a UUID of an unknown one")
+    session_id: str | None = None
+    project_id: str
+    properties: str | None = Field(default=None, description="A JSON object, as text")
+    ip_address: str | None = None
+    user_agent: str | None = None
+
+
+class Event(EventSource):
+    """A curated `EventSource`."""
+
+    transform_timestamp: str
+
+
+class UnstructuredDataSource(DomainModel):
+    """A document that could not be processed, or one that still has to be: see `UnstructuredData`."""
+
+    id: str
+    source_file_path: str
+    extracted_data: str | None = None
+    processed_at: str
+    processing_instructions: str | None = None
+
+
+class UnstructuredData(DomainModel):
+    """A staged document. `source_file_path` is the exact URI it was read from (`s3://bucket/key`)."""
+
+    id: str
+    source_file_path: str
+    extracted_data: str | None = Field(
+        default=None, description="The text, or a data URL after `[IMAGE_DATA]`, `[PDF_DATA]` or `[DOC_DATA]`"
+    )
+    processed_at: str
+    processing_instructions: str | None = None
+    transform_timestamp: str
+
+
+class Medical(DomainModel):
+    """What a memo says about one appointment, under the id and path of its staged document."""
+
+    id: str
+    patient_name: str
+    patient_age: str
+    phone_number: str
+    scheduled_appointment_date: str
+    dental_procedure_name: str
+    doctor: str
+    source_file_path: str
+    transform_timestamp: str
+
+
+class S3FileContent(DomainModel):
+    """One file, read and made text.
+
+    `content` is the decoded text, or for a binary file a marker and a data URL: `[IMAGE_DATA]`,
+    `[PDF_DATA]` or `[DOC_DATA]`, then `data:<content type>;base64,…`. `file_size` is in bytes, as stored.
+    """
+
+    file_path: str
+    content: str
+    content_type: str
+    file_size: int
+    is_binary: bool
+
+
+
+def _curated(model: type[BaseModel], row: type[BaseModel], marked_field: str) -> IngestModel:
+    """A source model whose records become rows of the curated model's table."""
+    transform = partial(curate, field=marked_field)
+    return IngestModel(model.__name__, model, row.__name__, row=row, transform=transform)
+
+
+INGEST_MODELS: tuple[IngestModel, ...] = (
+    _curated(BlobSource, Blob, "file_name"),
+    _curated(LogSource, Log, "message"),
+    _curated(EventSource, Event, "distinct_id"),
+    _curated(UnstructuredDataSource, UnstructuredData, "source_file_path"),
+    IngestModel("Blob", Blob, "Blob"),
+    IngestModel("Log", Log, "Log"),
+    IngestModel("Event", Event, "Event"),
+    IngestModel("UnstructuredData", UnstructuredData, "UnstructuredData"),
+    IngestModel("Medical", Medical, "Medical"),
+)
+"""What the ingest service serves out of the box: `POST /ingest/<name>`."""
