@@ -1,0 +1,76 @@
+"""``blobs`` from YAML to committed rows: the command that the main-job and memory benchmarks measure."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.engine_commands import PIPELINES, PipelineReport, engine, serving
+from benchmarks.machine import ROOT
+from benchmarks.model import Command, Completed, Launch, Work
+from benchmarks.process import process_cpu
+
+
+def blob_run(records: int) -> Command:
+    """Runs ``blobs`` with ``records`` records against an ingest service in a process of its own.
+
+    Both start from empty state directories. The figures are the engine's; ``rate`` comes from its report,
+    without its start-up; ``service_cpu`` is what the service used meanwhile. The checksum is given only when
+    every record was written and the service serves that many rows, so that it is the same for any size.
+    """
+
+    @contextmanager
+    def prepare(directory: Path) -> Iterator[Launch]:
+        report = directory / "report.json"
+        with serving(directory) as service:
+            cpu_before = process_cpu(service.pid)
+
+            def work(_: Completed) -> Work:
+                used = process_cpu(service.pid) - cpu_before
+                blobs = read_report(report, "blobs")
+                check(blobs, records)
+                rows = row_count(service.url)
+                if rows != records:
+                    raise ValueError(f"{rows} rows are served, {records} were sent")
+                figures = {"rate": records / blobs["seconds"], "run": blobs["seconds"], "service_cpu": used}
+                return Work(records, "all records written and served", figures)
+
+            yield Launch(
+                argv=engine(
+                    "run",
+                    str(PIPELINES),
+                    *("--only", "blobs"),
+                    *("--param", f"blobs.batch_size={records}"),
+                    *("--report", str(report)),
+                    *("--state-dir", str(directory / "engine")),
+                ),
+                work=work,
+                env={"INGEST_URL": service.url},
+                cwd=ROOT,
+            )
+
+    return prepare
+
+
+def read_report(path: Path, pipeline: str) -> PipelineReport:
+    """A pipeline's part of a report file."""
+    found: PipelineReport = json.loads(path.read_bytes())["pipelines"][pipeline]
+    return found
+
+
+def check(report: PipelineReport, records: int) -> None:
+    """Raises ValueError unless the pipeline completed and wrote every one of its records."""
+    tally = report["tally"]
+    expected = {"read": records, "written": records, "dropped": 0, "dead": 0}
+    found = {name: tally.get(name) for name in expected}
+    if report["status"] != "completed" or found != expected:
+        raise ValueError(f"{report['status']} with {found}, not completed with {expected}")
+
+
+def row_count(url: str) -> int:
+    """The number of Blob rows the service serves."""
+    with urllib.request.urlopen(f"{url}/consumption/getBlobs?limit=1", timeout=60) as answer:
+        return int(json.load(answer)["total"])

@@ -1,0 +1,29 @@
+"""Names of the figures a sample carries, and how they are written for people."""
+
+from __future__ import annotations
+
+WALL = "wall"
+CPU = "cpu"
+PEAK_RSS = "peak_rss"
+OWN_PEAK_RSS = "own_peak_rss"
+FIRST_OUTPUT = "first_output"
+RATE = "rate"
+
+_BYTES = frozenset({PEAK_RSS, OWN_PEAK_RSS})
+_MEGA = 1_000_000
+
+
+def render(figure: str, value: float, unit: str) -> str:
+    """A figure as text: bytes in MB, rates in units a second, everything else as a time."""
+    if figure in _BYTES:
+        return f"{value / _MEGA:.1f} MB"
+    if figure == RATE:
+        return f"{value:,.0f} {unit}/s"
+    return render_seconds(value)
+
+
+def render_seconds(seconds: float) -> str:
+    """Seconds from one second up, milliseconds below."""
+    if abs(seconds) >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1_000:.1f} ms" if abs(seconds) >= 0.01 else f"{seconds * 1_000:.3f} ms"

@@ -1,0 +1,1 @@
+"""The benchmarks themselves; every module here is found by :mod:`benchmarks.discovery`."""
