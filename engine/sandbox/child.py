@@ -1,0 +1,107 @@
+"""A child process that says on its first line of output when it is ready, and ends when its input closes.
+
+Its pipes are read by threads rather than tasks, so that it may be started in one task and stopped in another.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import IO
+
+_TAIL_BYTES = 8 * 1024
+_LONGEST_LINE = 64 * 1024
+_GRACE_SECONDS = 15.0  # the ingest service may be writing its last batches
+_TERM_SECONDS = 2.0
+
+
+class ChildProcess:
+    """A started child. `ready` gets its first line of output, or `EOFError` when it ends without one."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+        self.ready: Future[bytes] = Future()
+        self._tail = bytearray()
+        # A session of its own keeps the terminal's Ctrl-C from it: the parent needs it while it drains.
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=dict(env),
+            start_new_session=True,
+        )
+        self._stdin = _opened(self._process.stdin)
+        self._stdout = _opened(self._process.stdout)
+        self._stderr = _opened(self._process.stderr)
+        self._readers = (
+            threading.Thread(target=self._read_output, name="sandbox-stdout", daemon=True),
+            threading.Thread(target=self._read_errors, name="sandbox-stderr", daemon=True),
+        )
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal, or None while it runs."""
+        return self._process.poll()
+
+    def error_tail(self) -> str:
+        """The end of what it wrote to standard error, at most 8 KiB."""
+        return bytes(self._tail).decode("utf-8", "replace").strip()
+
+    def stop(self, grace: float = _GRACE_SECONDS) -> int:
+        """Close its input, wait up to `grace` seconds, then terminate, then kill; returns the exit code.
+
+        Blocks; afterwards neither process nor pipe nor thread is left.
+        """
+        self._stdin.close()
+        code = self._wait(grace)
+        if code is None:
+            self._process.terminate()
+            code = self._wait(_TERM_SECONDS)
+        if code is None:
+            self._process.kill()
+            code = self._process.wait()
+        for reader in self._readers:
+            reader.join()
+        self._stdout.close()
+        self._stderr.close()
+        return code
+
+    def _wait(self, seconds: float) -> int | None:
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _read_output(self) -> None:
+        line = bytearray()
+        for chunk in _chunks(self._stdout):
+            if self.ready.done():
+                continue  # read on, so that the child never blocks on a full pipe
+            line += chunk
+            if b"\n" in line or len(line) > _LONGEST_LINE:
+                self.ready.set_result(bytes(line.partition(b"\n")[0]))
+        if not self.ready.done():
+            self.ready.set_exception(EOFError())
+
+    def _read_errors(self) -> None:
+        for chunk in _chunks(self._stderr):
+            self._tail += chunk
+            del self._tail[:-_TAIL_BYTES]
+
+
+def _opened(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None, "Popen opens every pipe that it was asked for"
+    return pipe
+
+
+def _chunks(pipe: IO[bytes]) -> Iterator[bytes]:
+    return iter(lambda: os.read(pipe.fileno(), 4096), b"")

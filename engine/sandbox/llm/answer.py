@@ -1,0 +1,48 @@
+"""From documents and a schema to the JSON object that a model would answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from engine.sandbox.llm.documents import PromptDocument
+from engine.sandbox.llm.extraction import extract_fields
+from engine.sandbox.llm.labels import ALIASES
+from engine.sandbox.llm.schema import JsonObject, coerce, properties, resolve, slots
+
+
+def answer_for(
+    documents: Sequence[PromptDocument], schema: JsonObject | None, transcripts: Mapping[str, str]
+) -> dict[str, object]:
+    """The answer to a prompt.
+
+    With slots `r1..rN` in the schema: one object a slot with its document's nonce and fields; a slot without
+    a document has null fields. With a flat schema, or none (then the six fields of a medical memo): the first
+    document's fields. `transcripts` holds the text on known images by the SHA-256 of their bytes.
+    """
+    by_slot = {document.slot: document for document in documents}
+    first = documents[0] if documents else None
+    if schema is None:
+        return dict(extract_fields(_text(first, transcripts), ALIASES))
+    parts = slots(schema)
+    if not parts:
+        return _filled(first, schema, schema, transcripts)
+    return {slot: _filled(by_slot.get(slot), part, schema, transcripts) for slot, part in parts.items()}
+
+
+def _filled(
+    document: PromptDocument | None, schema: JsonObject, root: JsonObject, transcripts: Mapping[str, str]
+) -> dict[str, object]:
+    wanted = {name: resolve(part, root) for name, part in properties(schema).items()}
+    found = extract_fields(_text(document, transcripts), [name for name in wanted if name != "nonce"])
+    answer: dict[str, object] = {name: coerce(found.get(name), part) for name, part in wanted.items()}
+    if "nonce" in wanted:
+        answer["nonce"] = document.nonce if document else None
+    return answer
+
+
+def _text(document: PromptDocument | None, transcripts: Mapping[str, str]) -> str:
+    if document is None:
+        return ""
+    seen = (transcripts.get(hashlib.sha256(image).hexdigest(), "") for image in document.images)
+    return "\n".join([document.text, *seen])

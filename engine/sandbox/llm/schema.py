@@ -1,0 +1,99 @@
+"""The parts of a JSON Schema that decide what an answer looks like."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from typing import TypeGuard
+
+JsonObject = Mapping[str, object]
+
+_SLOT = re.compile(r"r\d+")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
+_SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})")
+_DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")
+_MONTH_FIRST = re.compile(r"([A-Za-z]{3})[a-z]*\.? (\d{1,2})\w*,? (\d{4})")
+_DAY_FIRST = re.compile(r"(\d{1,2})\w*\.? ([A-Za-z]{3})[a-z]* (\d{4})")
+
+
+def is_object(value: object) -> TypeGuard[JsonObject]:
+    return isinstance(value, Mapping)
+
+
+def resolve(schema: object, root: JsonObject) -> JsonObject:
+    """The schema behind a local `$ref` ("#/$defs/Name"), and the first branch of `anyOf` that is not null."""
+    for _ in range(16):  # references may follow one another; a circle must end
+        if not is_object(schema):
+            return {}
+        reference, branches = schema.get("$ref"), schema.get("anyOf")
+        if isinstance(reference, str) and reference.startswith("#/"):
+            schema = _follow(reference, root)
+        elif isinstance(branches, list):
+            schema = next((b for b in branches if not (is_object(b) and b.get("type") == "null")), {})
+        else:
+            return schema
+    return {}
+
+
+def _follow(reference: str, root: JsonObject) -> object:
+    target: object = root
+    for step in reference.removeprefix("#/").split("/"):
+        target = target.get(step) if is_object(target) else None
+    return target
+
+
+def properties(schema: JsonObject) -> JsonObject:
+    found = schema.get("properties")
+    return found if is_object(found) else {}
+
+
+def slots(schema: JsonObject) -> dict[str, JsonObject]:
+    """The schema of every slot `r1..rN`; empty when the schema describes one flat object."""
+    found = {name: resolve(part, schema) for name, part in properties(schema).items()}
+    if found and all(_SLOT.fullmatch(name) and properties(part) for name, part in found.items()):
+        return found
+    return {}
+
+
+def coerce(value: str | None, schema: JsonObject) -> object:
+    """The found text as the type, date format or enum member that the schema asks for, else None."""
+    if value is None:
+        return None
+    kinds = schema.get("type")
+    wanted = kinds if isinstance(kinds, list) else [kinds]
+    choices = schema.get("enum")
+    if isinstance(choices, list):
+        return next((c for c in choices if isinstance(c, str) and c.lower() == value.lower()), None)
+    if "string" in wanted or wanted == [None]:
+        return iso_date(value) if schema.get("format") == "date" else value
+    number = re.search(r"-?\d+(?:\.\d+)?", value)
+    if "integer" in wanted:
+        return int(float(number[0])) if number else None
+    if "number" in wanted:
+        return float(number[0]) if number else None
+    if "boolean" in wanted:
+        return {"yes": True, "true": True, "no": False, "false": False}.get(value.lower())
+    return None
+
+
+def iso_date(value: str) -> str | None:
+    """A written date as YYYY-MM-DD, else None; month first between slashes, day first between dots."""
+    if match := _ISO.search(value):
+        year, month, day = match.groups()
+    elif match := _SLASHED.search(value):
+        month, day, year = match.groups()
+    elif match := _DOTTED.search(value):
+        day, month, year = match.groups()
+    elif match := _MONTH_FIRST.search(value):
+        month, day, year = match.groups()
+    elif match := _DAY_FIRST.search(value):
+        day, month, year = match.groups()
+    else:
+        return None
+    try:
+        number = _MONTHS.index(month.lower()) + 1 if month.isalpha() else int(month)
+        return dt.date(int(year), number, int(day)).isoformat()
+    except ValueError:
+        return None

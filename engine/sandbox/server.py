@@ -1,0 +1,191 @@
+"""What `python -m engine sandbox` runs: the asked services in one process, until its parent goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+from engine.errors import ConfigError, ServiceError
+
+SERVICES = ("s3", "llm", "ingest")
+DEFAULT_SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+
+Addresses = dict[str, dict[str, str]]
+
+
+@asynccontextmanager
+async def serve_sandbox(
+    services: Collection[str], state_dir: Path, samples: Path
+) -> AsyncIterator[Addresses]:
+    """Start the asked services and yield where they are, by name; stop them at exit.
+
+    `s3` has `endpoint`, `access_key`, `secret_key` and `region`; `llm` has `base_url`, `api_key` and `model`;
+    `ingest` has `url`. Each imports what it needs only when it is asked for.
+
+    Raises:
+        ConfigError: An unknown service, or no samples where some are needed.
+    """
+    check_services(services)
+    async with AsyncExitStack() as stack:
+        addresses: Addresses = {}
+        if "s3" in services:
+            addresses["s3"] = _start_s3(stack, samples)
+        if "llm" in services:
+            addresses["llm"] = await _start_llm(stack, samples)
+        if "ingest" in services:
+            addresses["ingest"] = await _start_ingest(stack, state_dir)
+        yield addresses
+
+
+async def run_sandbox(
+    services: Collection[str],
+    state_dir: Path,
+    samples: Path | None = None,
+    *,
+    ready: Callable[[Addresses], None],
+    watch_stdin: bool = True,
+) -> None:
+    """Serve until standard input ends or SIGTERM or SIGINT arrives; call `ready` once with the addresses.
+
+    Standard input is a pipe from the parent: the kernel closes it however the parent ends, so a parent that
+    was killed leaves nothing behind. With `watch_stdin=False` only a signal ends it.
+    """
+    stop = asyncio.Event()
+    with _signals(stop):
+        if watch_stdin:
+            _set_at_end_of_stdin(stop)
+        async with serve_sandbox(services, state_dir, samples or DEFAULT_SAMPLES) as addresses:
+            ready(addresses)
+            await stop.wait()
+
+
+def check_services(services: Collection[str]) -> None:
+    """Raise `ConfigError` unless all are known and there is at least one."""
+    unknown = sorted(set(services) - set(SERVICES))
+    if unknown or not services:
+        wrong = f"unknown sandbox service {unknown[0]!r}" if unknown else "no sandbox service named"
+        raise ConfigError(f"{wrong}; there are {', '.join(SERVICES)}")
+
+
+def _start_s3(stack: AsyncExitStack, samples: Path) -> dict[str, str]:
+    from engine.sandbox.s3 import ACCESS_KEY, REGION, SECRET_KEY, s3_server
+
+    try:
+        endpoint = stack.enter_context(s3_server(samples))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"the sandbox has no sample documents: {error}; name them with --samples"
+        ) from error
+    return {"endpoint": endpoint, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY, "region": REGION}
+
+
+async def _start_llm(stack: AsyncExitStack, samples: Path) -> dict[str, str]:
+    from engine.sandbox.llm.app import LlmStandIn
+    from engine.sandbox.llm.wire import API_KEY, MODEL
+    from engine.sandbox.loopback import serve_loopback
+
+    stand_in = LlmStandIn(read_transcripts(samples))
+    url = await stack.enter_async_context(serve_loopback(stand_in.app))
+    return {"base_url": f"{url}/v1", "api_key": API_KEY, "model": MODEL}
+
+
+async def _start_ingest(stack: AsyncExitStack, state_dir: Path) -> dict[str, str]:
+    from engine.service.server import running_service
+
+    return {"url": await stack.enter_async_context(running_service(state_dir))}
+
+
+def read_transcripts(samples: Path) -> dict[str, str]:
+    """The text on the sample images by the SHA-256 of their bytes; empty when the samples have none.
+
+    Raises:
+        ConfigError: The file is there but is not a mapping of texts.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    path = samples / "transcripts.json"
+    try:
+        return TypeAdapter(dict[str, str]).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValidationError as error:
+        raise ConfigError(f"{path} is not a mapping of SHA-256 sums to texts") from error
+
+
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _set_at_end_of_stdin(stop: asyncio.Event) -> None:
+    """Watch in a daemon thread of its own: unlike a worker thread it cannot hold up the end of the process.
+
+    It reads the descriptor, not `sys.stdin`, whose lock must be free when the interpreter ends.
+    """
+    loop = asyncio.get_running_loop()
+
+    def watch() -> None:
+        try:
+            while os.read(0, 4096):
+                pass
+        except OSError:
+            pass  # no standard input at all is an ended one
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stop.set)
+
+    threading.Thread(target=watch, name="sandbox-stdin", daemon=True).start()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the sandbox with the arguments of `python -m engine sandbox`; return the exit code.
+
+    `--services s3,llm,ingest` (default all), `--state-dir DIR` (default `.odw`), `--samples DIR` (default:
+    those of the project) and `--no-stdin`. Standard output gets one line of JSON when all services answer.
+    """
+    try:
+        services, state_dir, samples, watch_stdin = _arguments(argv)
+        asyncio.run(run_sandbox(services, state_dir, samples, ready=_print_ready, watch_stdin=watch_stdin))
+    except ConfigError as error:
+        sys.stderr.write(f"sandbox: {error}\n")
+        return 2
+    except ServiceError as error:
+        sys.stderr.write(f"sandbox: {error}\n")
+        return 1
+    return 0
+
+
+def _arguments(argv: Sequence[str]) -> tuple[list[str], Path, Path | None, bool]:
+    given = {"--services": ",".join(SERVICES), "--state-dir": ".odw", "--samples": ""}
+    watch_stdin = True
+    rest = iter(argv)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if argument == "--no-stdin":
+            watch_stdin = False
+        elif name in given:
+            given[name] = value if equals else next(rest, "")
+        else:
+            raise ConfigError(f"unknown argument {argument!r}; there are {', '.join(given)} and --no-stdin")
+    services = [name.strip() for name in given["--services"].split(",") if name.strip()]
+    samples = Path(given["--samples"]) if given["--samples"] else None
+    return services, Path(given["--state-dir"]), samples, watch_stdin
+
+
+def _print_ready(addresses: Addresses) -> None:
+    sys.stdout.write(json.dumps(addresses) + "\n")
+    sys.stdout.flush()
