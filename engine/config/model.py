@@ -1,0 +1,229 @@
+"""What a checked file says, before components are looked up: the input of `engine.plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from engine.batch import JsonValue
+from engine.component import BatchLimits, Kind
+from engine.config.values import Place, Value
+from engine.errors import ConfigError, Problem
+
+__all__ = [
+    "SANDBOX",
+    "ConnectionConfig",
+    "DeadLetterConfig",
+    "FileConfig",
+    "InputConfig",
+    "NodeConfig",
+    "NodeOptions",
+    "OnStall",
+    "ParamType",
+    "ParameterConfig",
+    "PipelineConfig",
+    "RetryOptions",
+    "Settings",
+]
+
+SANDBOX = "sandbox"
+"""The literal that stands for the embedded service, as a connection or as one of its fields."""
+
+MEBIBYTE = 1 << 20
+
+
+class OnStall(StrEnum):
+    """What happens to a batch whose retries are exhausted while nothing succeeds at its node.
+
+    `wait`: the source pauses for up to `outage_limit`. `dead_letter`: its records die at once.
+    """
+
+    WAIT = "wait"
+    DEAD_LETTER = "dead_letter"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryOptions:
+    """How transient failures of a node are retried: exponential backoff with full jitter.
+
+    Args:
+        attempts: tries in all, the first included; 1 means no retry.
+        base: seconds before the second try, at most; doubled for each one after.
+        cap: no wait is longer than this, in seconds (a Retry-After from the other side may be).
+    """
+
+    attempts: int = 5
+    base: float = 0.5
+    cap: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """What the engine, not the component, does at a node.
+
+    Args:
+        retry: transient failures.
+        concurrency: batches worked on at once; None leaves it to the component.
+        ordered: hand batches on in the order they came although several are worked on at once.
+        batch: how batches are cut for this node; None leaves it to the component.
+        on_stall: what to do when nothing succeeds any more.
+        buffer: batches that may wait on each edge into this node; None leaves it to the engine.
+        key_suffix: appended to the keys of everything this node hands on ("" appends nothing); the only
+            option that is part of the plan's identity.
+    """
+
+    retry: RetryOptions = field(default_factory=RetryOptions)
+    concurrency: int | None = None
+    ordered: bool = False
+    batch: BatchLimits | None = None
+    on_stall: OnStall = OnStall.WAIT
+    buffer: int | None = None
+    key_suffix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is said once for a whole pipeline. None of it is part of the plan's identity.
+
+    Args:
+        memory_bytes: bytes in flight.
+        outage_limit: seconds a source pauses while nothing succeeds, before the run stops.
+        timeout: seconds the run may take; None means no limit.
+        retries: how often a failed run is started again.
+        on_complete: pipelines to run after this one completed.
+        on_cancel: pipelines to run after this one was cancelled.
+        schedule: five cron fields, `@daily` and its like, or `@every 10m`; "" means none. UTC.
+    """
+
+    memory_bytes: int = 64 * MEBIBYTE
+    outage_limit: float = 600.0
+    timeout: float | None = None
+    retries: int = 0
+    on_complete: tuple[str, ...] = ()
+    on_cancel: tuple[str, ...] = ()
+    schedule: str = ""
+
+
+class ParamType(StrEnum):
+    """The types of a run parameter."""
+
+    STRING = "string"
+    INT = "int"
+    FLOAT = "float"
+    BOOL = "bool"
+    LIST = "list"
+    MAPPING = "mapping"
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterConfig:
+    """A run parameter of a pipeline as it was declared.
+
+    `nullable`: null is allowed, because the default is null. `required`: there is no default.
+    """
+
+    name: str
+    type: ParamType
+    default: Value | None = None
+    required: bool = False
+    nullable: bool = False
+    choices: tuple[JsonValue, ...] = ()
+    description: str = ""
+    place: Place = field(default_factory=Place, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionConfig:
+    """An entry of `connections:`.
+
+    `fields` is a mapping of values, empty when the whole connection is the word `sandbox`.
+    """
+
+    name: str
+    fields: Value
+    sandbox: bool = False
+    place: Place = field(default_factory=Place, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InputConfig:
+    """A node that another one takes its batches from, and where the file says so."""
+
+    name: str
+    place: Place = field(default_factory=Place, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """A node as the file has it; `arguments` is what stands under `with:`."""
+
+    name: str
+    kind: Kind
+    component: str
+    arguments: Value
+    inputs: tuple[InputConfig, ...] = ()
+    options: NodeOptions = field(default_factory=NodeOptions)
+    place: Place = field(default_factory=Place, compare=False)
+    component_place: Place = field(default_factory=Place, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterConfig:
+    """How many records may die, and where dead letters go besides the store.
+
+    At most one of `max_count` (records) and `max_share` (0 to 1) is set; neither means no limit.
+    """
+
+    max_count: int | None = None
+    max_share: float | None = None
+    forward: NodeConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineConfig:
+    """A pipeline with its parameters put in.
+
+    Attributes:
+        parameters: as declared.
+        values: the values in effect, JSON-safe; parameters whose value came from the environment or a
+            file are left out, for they may be secret and are there again when a run is resumed.
+        nodes: in the order of the file.
+    """
+
+    name: str
+    nodes: tuple[NodeConfig, ...]
+    parameters: Mapping[str, ParameterConfig] = field(default_factory=lambda: MappingProxyType({}))
+    values: Mapping[str, JsonValue] = field(default_factory=lambda: MappingProxyType({}))
+    dead_letters: DeadLetterConfig = field(default_factory=DeadLetterConfig)
+    settings: Settings = field(default_factory=Settings)
+    place: Place = field(default_factory=Place, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FileConfig:
+    """A file.
+
+    Attributes:
+        file: how the file is called in messages; "" for a mapping.
+        problems: what is wrong so far. `compile_plan` and `compile_file` raise these together with what
+            they find themselves, so that the user sees everything at once.
+        aliases: other names, not used yet.
+    """
+
+    file: str = ""
+    version: int = 1
+    connections: Mapping[str, ConnectionConfig] = field(default_factory=lambda: MappingProxyType({}))
+    pipelines: Mapping[str, PipelineConfig] = field(default_factory=lambda: MappingProxyType({}))
+    aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    problems: tuple[Problem, ...] = ()
+
+    def check(self) -> None:
+        """Raise what is known to be wrong.
+
+        Raises:
+            ConfigError: with all of `problems`.
+        """
+        if self.problems:
+            raise ConfigError(self.problems)

@@ -1,0 +1,135 @@
+"""Values that know where they stand in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from engine.errors import Problem
+
+__all__ = ["Place", "Plain", "Value", "from_plain"]
+
+Plain: TypeAlias = Any
+"""What YAML gives: None, bool, int, float, str, date, datetime, lists and text-keyed dicts of them.
+
+A pipeline built in Python may also hold other objects as leaves (a class, a function)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position: `line` and `column` count from 1, 0 means unknown; `path` is the place in the document."""
+
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    path: str = ""
+
+    def at(self, key: str | int) -> Place:
+        """The same position, one step further down in the document."""
+        return replace(self, path=f"{self.path}.{key}" if self.path else str(key))
+
+    def problem(self, message: str, hint: str = "") -> Problem:
+        """A problem found here."""
+        return Problem(message, path=self.path, file=self.file, line=self.line, column=self.column, hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A scalar, a list of values or a mapping of values, and where it stands.
+
+    Attributes:
+        data: the scalar, a list of `Value`, or a dict of text to `Value`.
+        place: where the value begins.
+        keys: for a mapping, where each key stands.
+        shown: what may be shown instead of `data`: the text as written, when something from the
+            environment or a file was put into it. None when `data` itself may be shown.
+        hidden: the texts that were put in from the environment or files.
+        failed: something was wrong with this value and has been reported; nothing more should be.
+    """
+
+    data: Plain
+    place: Place = field(default_factory=Place)
+    keys: Mapping[str, Place] = field(default_factory=dict)
+    shown: str | None = None
+    hidden: tuple[str, ...] = ()
+    failed: bool = False
+
+    @property
+    def is_mapping(self) -> bool:
+        """True when `data` is a dict of values."""
+        return isinstance(self.data, dict)
+
+    @property
+    def is_list(self) -> bool:
+        """True when `data` is a list of values."""
+        return isinstance(self.data, list)
+
+    def get(self, key: str) -> Value | None:
+        """The value of a key of a mapping, None when it has none."""
+        found = self.data.get(key) if isinstance(self.data, dict) else None
+        return found if isinstance(found, Value) else None
+
+    def items(self) -> list[tuple[str, Value]]:
+        """Keys and values of a mapping; empty for anything else."""
+        return list(self.data.items()) if isinstance(self.data, dict) else []
+
+    def key_place(self, key: str) -> Place:
+        """Where a key stands, or the mapping itself when that is not known."""
+        return self.keys.get(key, self.place.at(key))
+
+    def step(self, key: str | int) -> Value | None:
+        """The value one step down, by key or index."""
+        if isinstance(key, str):
+            return self.get(key)
+        if isinstance(self.data, list) and -len(self.data) <= key < len(self.data):
+            found = self.data[key]
+            return found if isinstance(found, Value) else None
+        return None
+
+    def plain(self) -> Plain:
+        """The value without positions. It may hold secrets: never show it."""
+        if isinstance(self.data, dict):
+            return {key: value.plain() for key, value in self.data.items()}
+        if isinstance(self.data, list):
+            return [value.plain() for value in self.data]
+        return self.data
+
+    def without(self, *names: str) -> Value:
+        """A mapping without some of its keys."""
+        kept = {key: value for key, value in self.items() if key not in names}
+        return replace(self, data=kept)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every text in this value that came from the environment or a file."""
+        inside: Sequence[Value] = ()
+        if isinstance(self.data, dict):
+            inside = tuple(self.data.values())
+        elif isinstance(self.data, list):
+            inside = self.data
+        return (*self.hidden, *(text for value in inside for text in value.secrets()))
+
+    def any_failed(self) -> bool:
+        """True when something at or under this value was already reported."""
+        if self.failed:
+            return True
+        if isinstance(self.data, dict):
+            return any(value.any_failed() for value in self.data.values())
+        return isinstance(self.data, list) and any(value.any_failed() for value in self.data)
+
+    def __repr__(self) -> str:
+        return f"Value({self.shown!r})" if self.shown is not None else f"Value({self.data!r})"
+
+
+def from_plain(data: Plain, place: Place | None = None) -> Value:
+    """Values for a structure made in Python: it has document paths, but no lines."""
+    place = place or Place()
+    if isinstance(data, Mapping):
+        names = [str(key) for key in data]
+        inside = {
+            name: from_plain(item, place.at(name)) for name, item in zip(names, data.values(), strict=True)
+        }
+        return Value(inside, place, {name: place.at(name) for name in names})
+    if isinstance(data, list | tuple):
+        return Value([from_plain(item, place.at(index)) for index, item in enumerate(data)], place)
+    return Value(data, place)
