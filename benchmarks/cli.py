@@ -94,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
         # Stored as soon as it is there: a run that is killed keeps what it has.
         if arguments.out:
             results.store(measured, arguments.out)
-        elif result.samples and not arguments.quick:
+        elif result.status in ("complete", "partial") and result.samples and not arguments.quick:
             results.store([result], results.DIRECTORY / f"{result.name}.json")
         if result.reason == "interrupted":
             break

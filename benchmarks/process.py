@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.machine import ROOT
 from benchmarks.model import Command, Completed, Work
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
@@ -49,8 +50,9 @@ def run_command(command: Command, timeout: float | None = None) -> tuple[Complet
 
 
 def last_words(output: bytes) -> str:
-    """The end of an output, short enough for a message."""
-    return output.decode("utf-8", errors="replace").strip()[-_SHOWN:]
+    """The end of an output, short enough for a message, without the paths of this machine."""
+    text = output.decode("utf-8", errors="replace").strip()
+    return text.replace(sys.executable, "python").replace(f"{ROOT}/", "")[-_SHOWN:]
 
 
 def process_cpu(pid: int) -> float:

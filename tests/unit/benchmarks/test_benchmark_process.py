@@ -79,6 +79,11 @@ def test_a_command_past_its_time_limit_is_killed() -> None:
         run_command(python("import threading; threading.Event().wait()"), timeout=0.1)
 
 
+def test_a_command_that_never_stops_writing_meets_its_time_limit() -> None:
+    with pytest.raises(CommandError, match="time limit"):
+        run_command(python("import os\nwhile True: os.write(1, b'x' * 65536)"), timeout=0.1)
+
+
 def test_the_environment_is_added_to() -> None:
     _, work = run_command(python("import os; print(os.environ['ADDED'], 'PATH' in os.environ)", ADDED="yes"))
     assert work.checksum == "yes True\n"
