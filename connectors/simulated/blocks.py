@@ -1,0 +1,103 @@
+"""Generation by aligned blocks: any range of a run can be made alone.
+
+Records are numbered from 0 and made in blocks of `BLOCK_SIZE`. A block has a random generator of its own,
+seeded with the kind of record, the seed of the run and the number of the block, and is always drawn as a
+whole; a range takes the records it needs from the blocks it touches. So however a run is cut into splits
+and pages, and wherever it is resumed, record *n* is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Protocol, TypeAlias
+
+__all__ = ["BLOCK_SIZE", "JsonObject", "Maker", "generate", "pages", "uuids"]
+
+BLOCK_SIZE = 500
+"""Half a millisecond to two milliseconds of work. It divides 1000, see `_timestamps`."""
+
+JsonObject: TypeAlias = dict[str, object]
+
+
+class Maker(Protocol):
+    """Makes the records of one kind."""
+
+    kind: str
+
+    def prepare(self) -> None:
+        """Build now what the first record would otherwise wait for; 0.1 s of work."""
+        ...
+
+    def make(self, random: Random, timestamps: list[str]) -> list[JsonObject]:
+        """One record for each timestamp, by draws from `random` alone."""
+        ...
+
+
+def generate(maker: Maker, seed: int | str, start: int, stop: int, base_time: datetime) -> list[JsonObject]:
+    """Records `start` to `stop` (exclusive) of the run with this seed.
+
+    `base_time` is when the run began (with a UTC offset): record *n* is stamped *n* microseconds after the
+    millisecond it lies in, so that the stamps have the order of the records.
+    """
+    records: list[JsonObject] = []
+    for first in range(start - start % BLOCK_SIZE, stop, BLOCK_SIZE):
+        block = _block(maker, seed, first, base_time)
+        if first < start or first + BLOCK_SIZE > stop:
+            block = block[max(start - first, 0) : stop - first]
+        records += block
+    return records
+
+
+def pages(
+    maker: Maker, seed: int | str, start: int, stop: int, base_time: datetime, size: int
+) -> Iterator[list[JsonObject]]:
+    """The same records in lists of `size`, the last one of what is left. No block is made twice."""
+    held: list[JsonObject] = []
+    done = start
+    while done < stop or held:
+        if len(held) >= size or done >= stop:
+            page, held = held[:size], held[size:]
+            yield page
+        else:
+            # up to the end of a block, which then need not be made again for the next page
+            ahead = min(stop, -(-(done + size - len(held)) // BLOCK_SIZE) * BLOCK_SIZE)
+            held += generate(maker, seed, done, ahead, base_time)
+            done = ahead
+
+
+def _block(maker: Maker, seed: int | str, first: int, base_time: datetime) -> list[JsonObject]:
+    random = Random(f"{maker.kind}/{seed}/{first // BLOCK_SIZE}")  # noqa: S311 - simulated data, not secrets
+    return maker.make(random, _timestamps(base_time, first))
+
+
+def _timestamps(base_time: datetime, first: int) -> list[str]:
+    """ISO 8601 in UTC, one microsecond apart; only the last three digits differ within a millisecond."""
+    base = base_time.astimezone(UTC)
+    base -= timedelta(microseconds=base.microsecond % 1000)
+    milliseconds, offset = divmod(first, 1000)
+    prefix = (base + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")
+    prefix = prefix.removesuffix("+00:00")
+    return [f"{prefix}{digits:03d}+00:00" for digits in range(offset, offset + BLOCK_SIZE)]
+
+
+def uuids(random: Random, count: int) -> list[str]:
+    """`count` random UUIDs (RFC 9562, version 4) as text.
+
+    Made column by column, so that the work for one is three C calls: a fifth of the time of `str(uuid4())`.
+    """
+
+    def column(width: int, keep: int = -1, put: int = 0) -> list[str]:
+        bits = random.getrandbits(8 * width * count)
+        if put:
+            bits = bits & _repeat(keep, width, count) | _repeat(put, width, count)
+        return bits.to_bytes(width * count, "big").hex(" ", width).split()
+
+    columns = (column(4), column(2), column(2, 0x0FFF, 0x4000), column(2, 0x3FFF, 0x8000), column(6))
+    return list(map("-".join, zip(*columns, strict=True)))
+
+
+def _repeat(pattern: int, width: int, count: int) -> int:
+    """`pattern`, `width` bytes wide, `count` times in a row."""
+    return int.from_bytes(pattern.to_bytes(width, "big") * count, "big")

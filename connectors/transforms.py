@@ -1,0 +1,173 @@
+"""`simulate_failures`: marks an exact share of the records as failures, to exercise the dead letters.
+
+The mark is `[DLQ]` in front of a text field; what takes the record later refuses it for that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import compress
+from random import Random
+from typing import TypeVar
+
+from pydantic import BaseModel, Field, field_validator
+
+from connectors.curated import FAILURE_PREFIX
+from engine.batch import Batch, Record
+from engine.component import Kind, Params, Transform, spec_of
+from engine.errors import RecordError
+
+__all__ = [
+    "MARKED_FIELDS",
+    "FailurePattern",
+    "SimulateFailures",
+    "SimulateFailuresParams",
+    "simulate_failures",
+]
+
+MARKED_FIELDS = ("file_name", "message", "distinct_id", "source_file_path")
+"""Where the mark goes: the first of these that a record has as text."""
+
+BLOCK = 100
+"""Records among which the share is exact."""
+
+_PARTS = 10_000
+"""Steps of one percent: shares are kept in whole millionths, so that carrying over is exact."""
+
+R = TypeVar("R", bound=Mapping[str, object] | BaseModel)
+
+
+class FailurePattern:
+    """Which source ordinals fail: `percentage` of every aligned block of 100, spread evenly over it.
+
+    A block is cut into as many strata as it has failures, and a seeded place in each fails. So a whole
+    percentage is exact in every block, nearly so in any run of records, and the same however the records
+    are cut into batches. What a fractional percentage leaves over in one block is carried to the next.
+    `percentage` is clamped to 0 to 100.
+    """
+
+    def __init__(self, percentage: float, seed: int | str = 0) -> None:
+        self.millionths = round(min(max(percentage, 0.0), 100.0) * _PARTS)
+        self.seed = seed
+
+    def is_failure(self, ordinals: Sequence[int]) -> list[bool]:
+        """Whether each of these ordinals fails, in their order. A `range` is the quick case."""
+        if isinstance(ordinals, range) and ordinals.step == 1 and ordinals:
+            first = ordinals.start // BLOCK
+            marks: list[bool] = []
+            for block in range(first, (ordinals.stop - 1) // BLOCK + 1):
+                marks += self._block(block)
+            offset = ordinals.start - first * BLOCK
+            return marks[offset : offset + len(ordinals)]
+        blocks = {block: self._block(block) for block in {ordinal // BLOCK for ordinal in ordinals}}
+        return [blocks[ordinal // BLOCK][ordinal % BLOCK] for ordinal in ordinals]
+
+    def _block(self, block: int) -> list[bool]:
+        whole = BLOCK * self.millionths
+        count = (block + 1) * whole // (100 * _PARTS) - block * whole // (100 * _PARTS)
+        return _spread(BLOCK, count, f"{self.seed}/{block}")
+
+
+def _spread(size: int, count: int, seed: str) -> list[bool]:
+    """`count` of `size` places, one in each of `count` equal strata."""
+    if count == 0 or count == size:
+        return [bool(count)] * size
+    draw = Random(f"simulate_failures/{seed}").random  # noqa: S311 - simulated failures, not secrets
+    marks = [False] * size
+    for stratum in range(count):
+        low, high = stratum * size // count, (stratum + 1) * size // count
+        marks[low + int(draw() * (high - low))] = True
+    return marks
+
+
+def simulate_failures(
+    records: Sequence[R], fail_percentage: float, *, field: str | None = None, seed: int | str = 0
+) -> list[R]:
+    """Mark a share of a list; the input and the records in it are left as they are.
+
+    Args:
+        records: mappings or Pydantic models.
+        fail_percentage: clamped to 0 to 100; the count is rounded half up, so 20 % of 4 is one.
+        field: where the mark goes; by default the first of `MARKED_FIELDS` that a record has.
+        seed: chooses which ones; they are spread evenly over the list.
+
+    Raises:
+        RecordError: a chosen record has no such text field.
+    """
+    share = min(max(fail_percentage, 0.0), 100.0)
+    count = math.floor(len(records) * share / 100 + 0.5)
+    marks = _spread(len(records), count, str(seed))
+    return [_mark(record, field) if fails else record for record, fails in zip(records, marks, strict=True)]
+
+
+def _mark(record: R, field: str | None) -> R:
+    """The record with the mark; one that has it already as it is."""
+    for name in (field,) if field else MARKED_FIELDS:
+        value = record.get(name) if isinstance(record, Mapping) else getattr(record, name, None)
+        if not isinstance(value, str):
+            continue
+        if value.startswith(FAILURE_PREFIX):
+            return record
+        change = {name: FAILURE_PREFIX + value}
+        if isinstance(record, BaseModel):
+            return record.model_copy(update=change)
+        return {**record, **change}  # type: ignore[return-value]
+    wanted = f"text field {field!r}" if field else f"text field among {', '.join(MARKED_FIELDS)}"
+    raise RecordError(f"cannot be marked as a failure: it has no {wanted}", kind="NoFieldToMark")
+
+
+class SimulateFailuresParams(Params):
+    """Parameters of `simulate_failures`."""
+
+    percentage: float = Field(
+        default=0.0,
+        allow_inf_nan=False,
+        description="Share of the records to mark, in percent; below 0 counts as 0, above 100 as 100",
+    )
+    field: str | None = Field(
+        default=None,
+        min_length=1,
+        description=f"The text field that gets the mark; by default the first of {', '.join(MARKED_FIELDS)}",
+    )
+
+    @field_validator("percentage", mode="before")
+    @classmethod
+    def _none_is_zero(cls, value: object) -> object:
+        return 0.0 if value is None else value
+
+    @field_validator("percentage")
+    @classmethod
+    def _clamp(cls, value: float) -> float:
+        return min(max(value, 0.0), 100.0)
+
+
+@spec_of(Kind.TRANSFORM, "simulate_failures", params=SimulateFailuresParams)
+class SimulateFailures(Transform[SimulateFailuresParams]):
+    """Marks an exact share of the records as failures, with `[DLQ]` in front of a text field.
+
+    Chosen by the records' place in their source: exactly `percentage` of every hundred, the same ones
+    when a run is resumed. The ingest service refuses marked records, so they end in the dead letters. A
+    chosen record without a field to mark becomes a dead letter at once.
+    """
+
+    def apply(self, batch: Batch) -> Batch:
+        """Mark the chosen records; a batch without any is handed on as it is."""
+        if not self._pattern.millionths:
+            return batch
+        marks = self._pattern.is_failure(batch.keys.ordinals())
+        records: list[Record] = list(batch.records)
+        failed = False
+        for index in compress(range(len(marks)), marks):
+            try:
+                records[index] = _mark(records[index], self.params.field)
+            except RecordError as error:
+                records[index] = error
+                failed = True
+        return batch.outcomes(records) if failed else batch.replace(records)
+
+    @cached_property
+    def _pattern(self) -> FailurePattern:
+        # The first batch asks for it: by then the engine has set the context.
+        return FailurePattern(self.params.percentage, self.ctx.seed)
