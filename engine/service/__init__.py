@@ -1,0 +1,5 @@
+"""The ingest and consumption service: HTTP in front, an embedded DuckDB warehouse behind.
+
+Data flows one way: `bodies -> validation -> ingest -> warehouse (writer -> commit)`; reads go through
+`consumption` and `dead_letters`. `server` runs the whole on uvicorn, `app.create_app` without a socket.
+"""

@@ -1,0 +1,116 @@
+"""The HTTP application; `server` gives it a socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from engine.service.consumption import consume
+from engine.service.context import ServiceContext
+from engine.service.dead_letters import list_dead_letters
+from engine.service.ingest import ingest
+from engine.service.models import IngestModel
+from engine.service.settings import ServiceSettings
+from engine.service.storage import Reader
+from engine.service.warehouse import Warehouse
+
+__all__ = ["create_app"]
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+def create_app(
+    warehouse: Warehouse, models: Iterable[IngestModel], settings: ServiceSettings | None = None
+) -> Starlette:
+    """The service over an open warehouse, which stays the caller's to close.
+
+    `models` must be those that the warehouse was opened with. `app.state.context.is_stopping = True` makes
+    it refuse new work with 503.
+    """
+    app = Starlette(
+        routes=[
+            Route("/ingest/{model}", _ingest_route, methods=_METHODS),
+            Route("/consumption/{name}", _reading_route, methods=_METHODS),
+            Route("/dead-letters", _letters_route, methods=_METHODS),
+            Route("/health", _health, methods=_METHODS),
+            Route("/ready", _health, methods=_METHODS),
+            Route("/liveness", _liveness, methods=_METHODS),
+        ],
+        exception_handlers={404: _not_found},
+    )
+    app.state.context = ServiceContext(warehouse, models, settings or ServiceSettings())
+    return app
+
+
+async def _ingest_route(request: Request) -> Response:
+    if request.method == "POST":
+        return await ingest(request)
+    return _other_method(request, "POST, OPTIONS")
+
+
+async def _reading_route(request: Request) -> Response:
+    return await consume(request) if request.method in _READS else _other_method(request, _ALLOW_READ)
+
+
+async def _letters_route(request: Request) -> Response:
+    return (
+        await list_dead_letters(request) if request.method in _READS else _other_method(request, _ALLOW_READ)
+    )
+
+
+_READS = ("GET", "HEAD")
+_ALLOW_READ = "GET, HEAD, OPTIONS"
+
+
+def _other_method(request: Request, allow: str) -> Response:
+    if request.method == "OPTIONS":
+        return Response(status_code=200, headers={"Allow": allow})
+    return PlainTextResponse("Method not allowed", 405, {"Allow": allow})
+
+
+async def _not_found(request: Request, _: Exception) -> Response:
+    if request.method == "OPTIONS":
+        return Response(status_code=200)
+    return PlainTextResponse("Not found", 404)
+
+
+async def _health(request: Request) -> Response:
+    if request.method not in _READS:
+        return _other_method(request, _ALLOW_READ)
+    context: ServiceContext = request.app.state.context
+    healthy: list[str] = []
+    unhealthy: list[str] = []
+    is_writing = context.warehouse.problem is None and not context.is_stopping
+    (healthy if is_writing else unhealthy).append("Ingest API")
+    (healthy if await _can_read(context) else unhealthy).append("Consumption API")
+    return JSONResponse({"healthy": healthy, "unhealthy": unhealthy}, 503 if unhealthy else 200)
+
+
+async def _can_read(context: ServiceContext) -> bool:
+    import duckdb
+
+    from engine.errors import StateError
+
+    def look() -> None:
+        with context.warehouse.reading() as reader:
+            _probe(reader)
+
+    try:
+        await context.in_thread(look)
+    except (duckdb.Error, StateError):
+        return False
+    return True
+
+
+def _probe(reader: Reader) -> None:
+    reader.execute("SELECT count(*) FROM _odw_meta").fetchone()
+
+
+async def _liveness(request: Request) -> Response:
+    if request.method not in _READS:
+        return _other_method(request, _ALLOW_READ)
+    return JSONResponse({"healthy": ["Service"], "unhealthy": []})

@@ -1,0 +1,58 @@
+"""What the routes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from engine.service.auth import KeyCheck
+from engine.service.bodies import InflightBytes
+from engine.service.models import IngestModel, check_names
+from engine.service.settings import ServiceSettings
+from engine.service.tables import Table
+from engine.service.validation import BodyValidator
+from engine.service.warehouse import Warehouse
+
+__all__ = ["Endpoint", "ServiceContext"]
+
+T = TypeVar("T")
+
+_READERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One ingest model with its validator and its table."""
+
+    model: IngestModel
+    validator: BodyValidator
+    table: Table | None
+
+
+class ServiceContext:
+    """The warehouse, the endpoints by lower-case name, the limits and the keys of one service."""
+
+    def __init__(
+        self, warehouse: Warehouse, models: Iterable[IngestModel], settings: ServiceSettings
+    ) -> None:
+        self.warehouse = warehouse
+        self.settings = settings
+        self.endpoints = {
+            model.name.lower(): Endpoint(
+                model, BodyValidator(model.model), warehouse.tables[model.table] if model.table else None
+            )
+            for model in check_names(models)
+        }
+        self.ingest_key = KeyCheck(settings.ingest_api_key)
+        self.consumption_key = KeyCheck(settings.consumption_api_key)
+        self.inflight = InflightBytes(settings.max_inflight_size)
+        self.is_stopping = False
+        self._readers = anyio.CapacityLimiter(_READERS)
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Run a blocking read in a worker thread; at most four at a time."""
+        return await anyio.to_thread.run_sync(function, limiter=self._readers)

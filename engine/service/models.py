@@ -1,0 +1,83 @@
+"""What the service serves: ingest models, found through the entry-point group `odw_engine.ingest_models`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel
+
+from engine.errors import RegistryError
+
+__all__ = ["ENTRY_POINT_GROUP", "IngestModel", "Row", "RowTransform", "load_ingest_models"]
+
+ENTRY_POINT_GROUP = "odw_engine.ingest_models"
+
+Row: TypeAlias = dict[str, Any]
+"""One record as plain values, field name -> value; values are whatever JSON and the model's types allow."""
+
+RowTransform: TypeAlias = Callable[[list[Row]], Sequence[Row | Exception]]
+"""Validated records in, as many rows or exceptions out, in the same order; it may change the dicts."""
+
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class IngestModel:
+    """One model that `POST /ingest/<name>` accepts.
+
+    `model` is what a record must look like on the wire. With `transform`, validated records become rows of
+    the type `row` (default: `model`), or exceptions, which become dead letters with the source "transform".
+    Rows go to `table`; None validates and transforms only. Models that share a table must agree on its row.
+    Raises RegistryError for a name that cannot be a path segment or an SQL identifier.
+    """
+
+    name: str
+    model: type[BaseModel]
+    table: str | None
+    row: type[BaseModel] | None = None
+    transform: RowTransform | None = None
+
+    def __post_init__(self) -> None:
+        for what, text in (("model", self.name), ("table", self.table)):
+            if text is not None and not _IDENTIFIER.fullmatch(text):
+                raise RegistryError(
+                    f"ingest model {self.name!r}: the {what} name {text!r} must be a letter followed by "
+                    "letters, digits or underscores, at most 63 characters"
+                )
+
+    @property
+    def row_model(self) -> type[BaseModel]:
+        """The model whose fields are the columns of `table`."""
+        return self.row or self.model
+
+
+def load_ingest_models() -> tuple[IngestModel, ...]:
+    """The ingest models of all installed packages, in the order of their entry points' names.
+
+    An entry point's value is a sequence of IngestModel. Raises RegistryError when one cannot be imported,
+    holds something else, or when two models share a name (which ignores case, as paths do).
+    """
+    found: list[IngestModel] = []
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda item: item.name):
+        try:
+            value = point.load()
+        except (ImportError, AttributeError) as error:
+            raise RegistryError(f"the ingest models of {point.value} cannot be loaded: {error}") from error
+        if not isinstance(value, Iterable) or not all(isinstance(item, IngestModel) for item in value):
+            raise RegistryError(f"{point.value} is not a sequence of IngestModel")
+        found.extend(value)
+    return check_names(found)
+
+
+def check_names(models: Iterable[IngestModel]) -> tuple[IngestModel, ...]:
+    """The same models. Raises RegistryError when two names differ only in case or not at all."""
+    seen: dict[str, IngestModel] = {}
+    for model in models:
+        other = seen.setdefault(model.name.lower(), model)
+        if other is not model:
+            raise RegistryError(f"two ingest models are called {other.name!r} and {model.name!r}")
+    return tuple(seen.values())

@@ -1,0 +1,254 @@
+"""The service on a socket: embedded in a running event loop, or as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from engine.errors import ServiceError, StateError
+from engine.service.discovery import (
+    ServiceAddress,
+    announce,
+    find_running,
+    service_file,
+    warehouse_file,
+    withdraw,
+)
+from engine.service.models import IngestModel, load_ingest_models
+from engine.service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from engine.service.context import ServiceContext
+    from engine.service.warehouse import Warehouse
+
+__all__ = ["RunningService", "run", "running_service", "serve"]
+
+_KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that they close them first
+
+
+@dataclass(frozen=True, slots=True)
+class RunningService:
+    """A listening service. `url` has no trailing slash."""
+
+    url: str
+    warehouse: Warehouse
+
+
+@asynccontextmanager
+async def running_service(
+    state_dir: Path,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    models: Iterable[IngestModel] | None = None,
+    settings: ServiceSettings | None = None,
+) -> AsyncIterator[RunningService]:
+    """A service inside this event loop (asyncio) for as long as the block runs; port 0 takes a free one.
+
+    `models` are by default those of all installed packages. On the way out it refuses new work, finishes
+    what it has accepted (for at most `settings.stop_timeout` seconds), and closes the warehouse. Installs no
+    signal handlers. Raises StateError and its kinds for the directory, ServiceError when the address is
+    taken or another service runs on the directory.
+    """
+    from engine.service.app import create_app
+    from engine.service.warehouse import Warehouse
+
+    settings = settings or ServiceSettings()
+    models = load_ingest_models() if models is None else tuple(models)
+    listener = _listen(host, port)
+    with listener:
+        await _refuse_second(state_dir)
+        try:
+            warehouse = await asyncio.to_thread(Warehouse.open, warehouse_file(state_dir), models, settings)
+        except StateError:
+            await _refuse_second(state_dir)  # it may have started in the meantime
+            raise
+        try:
+            app = create_app(warehouse, models, settings)
+            server = _server(app, settings)
+            address = ServiceAddress(_url(listener), os.getpid())
+            async with _serving(server, listener, app.state.context):
+                _announce(state_dir, address)
+                try:
+                    yield RunningService(address.url, warehouse)
+                finally:
+                    withdraw(state_dir, address)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await asyncio.to_thread(warehouse.close)
+
+
+async def serve(
+    state_dir: Path,
+    host: str = "127.0.0.1",
+    port: int = 4200,
+    *,
+    models: Iterable[IngestModel] | None = None,
+    settings: ServiceSettings | None = None,
+    on_ready: Callable[[str], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Run a service until `stop` is set or the task is cancelled; `on_ready` is told its URL.
+
+    Raises what `running_service` raises.
+    """
+    async with running_service(state_dir, host, port, models=models, settings=settings) as service:
+        if on_ready is not None:
+            on_ready(service.url)
+        await (stop or asyncio.Event()).wait()
+
+
+def run(
+    state_dir: Path,
+    host: str = "127.0.0.1",
+    port: int = 4200,
+    *,
+    settings: ServiceSettings | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Run a service as this process's main business: on uvloop where there is one, until SIGINT or SIGTERM.
+
+    Raises what `running_service` raises.
+    """
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        with _signals(stop):
+            await serve(state_dir, host, port, settings=settings, on_ready=on_ready, stop=stop)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(main())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None  # not on Windows
+    return uvloop.new_event_loop
+
+
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    installed = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop.set)
+            installed.append(number)
+        except NotImplementedError:
+            break  # Windows: Ctrl-C cancels the main task, which stops the service as well
+    try:
+        yield
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(512)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ServiceError(f"cannot listen on {host} port {port}: {error}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _refuse_second(state_dir: Path) -> None:
+    running = await asyncio.to_thread(find_running, state_dir)
+    if running is not None:
+        raise ServiceError(
+            f"a service is already running on {state_dir}: {running.url} (process {running.pid}). "
+            "Use it, stop it, or choose another state directory"
+        )
+
+
+def _announce(state_dir: Path, address: ServiceAddress) -> None:
+    from engine.service.storage import state_error
+
+    try:
+        announce(state_dir, address)
+    except OSError as error:
+        raise state_error(error, service_file(state_dir)) from error
+
+
+def _server(app: object, settings: ServiceSettings) -> _EmbeddedServer:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=settings.stop_timeout,
+    )
+    return _EmbeddedServer(uvicorn.Server(config))
+
+
+class _EmbeddedServer:
+    """uvicorn's server without its signal handlers, in a task of its own."""
+
+    def __init__(self, server: uvicorn.Server) -> None:
+        self._server = server
+
+    async def start(self, listener: socket.socket) -> asyncio.Task[None]:
+        """The task in which it serves, once it does."""
+        is_up = asyncio.Event()
+        inner = self._server.startup
+
+        async def startup(sockets: list[socket.socket] | None = None) -> None:
+            await inner(sockets)
+            is_up.set()
+
+        self._server.startup = startup  # type: ignore[method-assign]
+        # `serve` would take over SIGINT and SIGTERM, which belong to whoever runs this loop.
+        task = asyncio.create_task(self._server._serve([listener]), name="ingest-service")
+        waiter = asyncio.create_task(is_up.wait())
+        await asyncio.wait((task, waiter), return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        if task.done():
+            raise ServiceError("the service could not start") from task.exception()
+        return task
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+
+
+@asynccontextmanager
+async def _serving(
+    server: _EmbeddedServer, listener: socket.socket, context: ServiceContext
+) -> AsyncIterator[None]:
+    task = await server.start(listener)
+    try:
+        yield
+    finally:
+        context.is_stopping = True
+        server.stop()
+        with anyio.CancelScope(shield=True):
+            await task

@@ -1,0 +1,35 @@
+"""Limits and keys of one service; none of them changes what is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ServiceSettings"]
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """Sizes are bytes, times are seconds.
+
+    `max_body_size` bounds one request after decompression; `max_inflight_size` all of them together.
+    `max_queued_requests` and `max_queued_rows` bound what waits for the writer: beyond it requests are
+    answered 429. `group_requests` and `group_rows` bound what one commit merges. A dirty table is compacted
+    after `compact_after` seconds without work. Idempotency keys are remembered for `ledger_days`.
+    `memory_limit` is DuckDB's own, in its notation. The two keys are the hex of
+    PBKDF2-HMAC-SHA256(token, salt, 1000 rounds, 20 bytes); None leaves the routes open.
+    """
+
+    max_body_size: int = 10 * MIB
+    max_inflight_size: int = 128 * MIB
+    max_queued_requests: int = 256
+    max_queued_rows: int = 100_000
+    group_requests: int = 16
+    group_rows: int = 4_000
+    compact_after: float = 2.0
+    ledger_days: int = 30
+    memory_limit: str = "1GB"
+    stop_timeout: int = 10
+    ingest_api_key: str | None = None
+    consumption_api_key: str | None = None

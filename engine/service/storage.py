@@ -1,0 +1,139 @@
+"""The DuckDB file: opening it, cursors for readers, and what its errors mean."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import (
+    EngineError,
+    StateCorruptError,
+    StateError,
+    StateFullError,
+    StateReadOnlyError,
+    StateVersionError,
+)
+from engine.service.system_tables import DIRTY_OF, create_tables
+from engine.service.tables import SEQUENCE, Table, quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["Reader", "Storage", "state_error"]
+
+
+class Reader:
+    """One consistent look at the warehouse, on a cursor of its own; for one thread at a time."""
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, parameters: list[object] | None = None) -> DuckDBPyConnection:
+        """Run a statement; fetch from what is returned before the next one."""
+        return self._connection.execute(sql, parameters or [])
+
+    def rows_of(self, table: Table) -> str:
+        """SQL for the table's current rows: the table, or while it is dirty its newest row of each id."""
+        found = self.execute(DIRTY_OF, [table.name]).fetchone()
+        if not (found and found[0] and table.key):
+            return quote(table.name)
+        return (
+            f"(SELECT * FROM {quote(table.name)} QUALIFY row_number() OVER "  # noqa: S608 -- quoted
+            f"(PARTITION BY {quote(table.key)} ORDER BY {SEQUENCE} DESC, rowid DESC) = 1)"
+        )
+
+
+class Storage:
+    """The open database. `cursor` and `reading` may be called from any thread."""
+
+    def __init__(self, path: Path, tables: Iterable[Table], memory_limit: str) -> None:
+        self._path = path
+        self._tables = tuple(tables)
+        self._memory_limit = memory_limit
+        self._lock = threading.Lock()
+        self._root: DuckDBPyConnection | None = None
+        self._readers: set[DuckDBPyConnection] = set()
+
+    def open(self) -> None:
+        """Open the file, create what is missing. Raises StateError and its kinds."""
+        import duckdb  # takes 0.2 s: only those who open a warehouse pay for it
+
+        connection = None
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            connection = duckdb.connect(str(self._path), config={"memory_limit": self._memory_limit})
+            create_tables(connection, self._tables)
+        except (OSError, duckdb.Error) as error:
+            if connection is not None:
+                connection.close()
+            raise state_error(error, self._path) from error
+        except EngineError:
+            assert connection is not None
+            connection.close()
+            raise
+        self._root = connection
+
+    def cursor(self) -> DuckDBPyConnection:
+        """A connection of its own to the same database."""
+        with self._lock:
+            if self._root is None:
+                raise StateError(f"the warehouse {self._path} is not open")
+            return self._root.cursor()
+
+    @contextmanager
+    def reading(self) -> Iterator[Reader]:
+        """A read transaction: all its statements see the same state."""
+        cursor = self.cursor()
+        with self._lock:
+            self._readers.add(cursor)
+        try:
+            cursor.begin()
+            yield Reader(cursor)
+        finally:
+            with self._lock:
+                self._readers.discard(cursor)
+            cursor.close()
+
+    def reopen(self) -> None:
+        """Close and open again: the only way on after DuckDB has declared the database invalid."""
+        self.close()
+        self.open()
+
+    def close(self) -> None:
+        """Close everything, readers included; what was committed is checkpointed. Idempotent."""
+        import duckdb
+
+        with self._lock:
+            readers, self._readers = self._readers, set()
+            root, self._root = self._root, None
+        for connection in (*readers, root):
+            if connection is not None:
+                with suppress(duckdb.Error):
+                    connection.close()
+
+
+def state_error(error: Exception, path: Path) -> StateError:
+    """What an operating system's or DuckDB's error means for the user of the state directory."""
+    text = str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "File too large" in text:
+        return StateFullError(f"no space is left for the warehouse {path}")
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM) or any(
+        part in text for part in ("Read-only file system", "Permission denied", "Operation not permitted")
+    ):
+        return StateReadOnlyError(f"the warehouse {path} cannot be written: {_first_line(text)}")
+    if "lock on file" in text:
+        return StateError(f"the warehouse {path} is in use by another process: {_first_line(text)}")
+    if "newer version" in text or "version number" in text:
+        return StateVersionError(f"the warehouse {path} was written by another DuckDB: {_first_line(text)}")
+    if "not a valid DuckDB" in text or "Corrupt" in text or type(error).__name__ == "SerializationException":
+        return StateCorruptError(f"the warehouse {path} cannot be read: {_first_line(text)}")
+    return StateError(f"the warehouse {path} cannot be used: {_first_line(text)}")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n", 1)[0][:300]

@@ -1,0 +1,147 @@
+"""The service's own tables: dirty marks, the batch ledger and the dead letters.
+
+DDL happens at open only: mixed with loading it has been a source of write-ahead-log trouble in DuckDB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import orjson
+
+from engine.errors import StateVersionError
+from engine.service.submission import Letter, Receipt
+from engine.service.tables import Table, create_or_check
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["DIRTY_OF", "BatchLedger", "LetterStore", "create_tables"]
+
+VERSION = 1
+
+_DDL = (
+    "CREATE TABLE IF NOT EXISTS _odw_meta (version INTEGER)",
+    "CREATE TABLE IF NOT EXISTS _odw_tables (table_name VARCHAR, dirty BOOLEAN)",
+    """CREATE TABLE IF NOT EXISTS _odw_batches
+    (key VARCHAR, model VARCHAR, written BIGINT, dead VARCHAR, committed_at TIMESTAMP)""",
+    """CREATE TABLE IF NOT EXISTS _odw_dead_letters
+    (dead_letter_id VARCHAR, model VARCHAR, table_name VARCHAR, record_id VARCHAR, original_record VARCHAR,
+    error_type VARCHAR, error_message VARCHAR, failed_at TIMESTAMP, source VARCHAR, status VARCHAR,
+    commit_sequence BIGINT, batch_index BIGINT)""",
+)
+
+DIRTY_OF = "SELECT bool_or(dirty) FROM _odw_tables WHERE table_name = ?"
+
+_UTC_NOW = "(now() AT TIME ZONE 'UTC')"
+
+
+def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> None:
+    """Create what is missing, in one transaction. Raises StateVersionError, StateError."""
+    connection.begin()
+    for statement in _DDL:
+        connection.execute(statement)
+    version = connection.execute("SELECT max(version) FROM _odw_meta").fetchone()
+    if version is None or version[0] is None:
+        connection.execute("INSERT INTO _odw_meta VALUES (?)", [VERSION])
+    elif version[0] > VERSION:
+        raise StateVersionError(
+            f"the warehouse was written by a newer engine (format {version[0]}, this one knows {VERSION})"
+        )
+    for table in tables:
+        create_or_check(connection, table)
+        connection.execute(
+            "INSERT INTO _odw_tables SELECT ?, false "
+            "WHERE NOT EXISTS (SELECT 1 FROM _odw_tables WHERE table_name = ?)",
+            [table.name, table.name],
+        )
+    connection.commit()
+
+
+class BatchLedger:
+    """Which idempotency keys were committed, and what was answered. Used inside the writer's transaction."""
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def find(self, keys: Sequence[str]) -> dict[str, Receipt]:
+        """The receipts of those keys that are known."""
+        found = self._connection.execute(
+            "SELECT key, written, dead FROM _odw_batches WHERE key IN (SELECT unnest(?::VARCHAR[]))", [keys]
+        ).fetchall()
+        return {key: Receipt(written, tuple(orjson.loads(dead))) for key, written, dead in found}
+
+    def add(self, entries: Sequence[tuple[str, str, Receipt]]) -> None:
+        """Remember (key, model, receipt) triples."""
+        marks = ", ".join(f"(?, ?, ?, ?, {_UTC_NOW})" for _ in entries)
+        values: list[object] = []
+        for key, model, receipt in entries:
+            values += (key, model, receipt.written, orjson.dumps(receipt.dead).decode())
+        self._connection.execute(f"INSERT INTO _odw_batches VALUES {marks}", values)  # noqa: S608 -- marks only
+
+    def forget(self, days: int) -> None:
+        """Drop the keys that are older than so many days."""
+        self._connection.execute(
+            f"DELETE FROM _odw_batches WHERE committed_at < {_UTC_NOW} - to_days(?)",  # noqa: S608
+            [days],
+        )
+
+
+class LetterStore:
+    """The dead letters, upserted by their id. Used inside the writer's transaction."""
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def open_tables(self) -> set[str]:
+        """The tables for which there is a letter that no row has recovered yet."""
+        found = self._connection.execute(
+            "SELECT DISTINCT table_name FROM _odw_dead_letters "
+            "WHERE status = 'open' AND table_name IS NOT NULL"
+        ).fetchall()
+        return {name for (name,) in found}
+
+    def recover(self, table: str, ids: Sequence[object]) -> None:
+        """Mark the open letters of these records: rows with their ids are committed with this."""
+        self._connection.execute(
+            "UPDATE _odw_dead_letters SET status = 'recovered' WHERE status = 'open' AND table_name = ? "
+            "AND record_id IN (SELECT unnest(?::VARCHAR[]))",
+            [table, ids],
+        )
+
+    def put(self, letters: Sequence[tuple[Letter, int, bool]]) -> None:
+        """Store (letter, commit sequence, recovered) triples; of one id the last wins.
+
+        A letter that was recovered stays so when the very same record comes again: a redelivery of what
+        somebody has already mended is no news.
+        """
+        latest = {letter.dead_letter_id: (letter, number, done) for letter, number, done in letters}
+        mended = dict(
+            self._connection.execute(
+                "SELECT dead_letter_id, original_record FROM _odw_dead_letters WHERE status = 'recovered' "
+                "AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+                [list(latest)],
+            ).fetchall()
+        )
+        self._connection.execute(
+            "DELETE FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+            [list(latest)],
+        )
+        with self._connection.appender("_odw_dead_letters") as appender:
+            for identifier, (letter, number, done) in latest.items():
+                same = mended.get(identifier) == letter.original_record
+                appender.append_row(
+                    identifier,
+                    letter.model,
+                    letter.table,
+                    letter.record_id,
+                    letter.original_record,
+                    letter.error_type,
+                    letter.error_message,
+                    letter.failed_at.replace(tzinfo=None),
+                    letter.source,
+                    "recovered" if done or same else "open",
+                    number,
+                    letter.index,
+                )

@@ -1,0 +1,279 @@
+"""The one writer thread: a bounded queue, group commit, and idle compaction.
+
+What arrives during one commit becomes the next group; there is no timer, so a lone request never waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from engine.errors import EngineError
+from engine.service.commit import Encoded, GroupCommit
+from engine.service.settings import ServiceSettings
+from engine.service.submission import (
+    QueueFullError,
+    Receipt,
+    Submission,
+    WarehouseDownError,
+    WriteFailedError,
+)
+from engine.service.tables import Table
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["Writer"]
+
+
+@dataclass(slots=True)
+class _Item:
+    """Work for the thread; without a submission it asks for a compaction."""
+
+    submission: Submission | None
+    future: Future[Receipt] = field(default_factory=Future)
+
+    @property
+    def rows(self) -> int:
+        work = self.submission
+        return 0 if work is None else len(work.rows) + len(work.letters)
+
+
+class Writer:
+    """Owns the writing connection. `submit` and `compact` may be called from any thread.
+
+    `connect` gives a connection; it is called again after `reconnect`, which mends a database that its
+    engine has declared invalid (for want of disk space, for instance).
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], DuckDBPyConnection],
+        reconnect: Callable[[], None],
+        tables: Iterable[Table],
+        settings: ServiceSettings,
+    ) -> None:
+        self._connect, self._reconnect = connect, reconnect
+        self._tables = tuple(tables)
+        self._settings = settings
+        self._commit: GroupCommit | None = None
+        self._queue: deque[_Item] = deque()
+        self._queued_rows = 0
+        self._by_key: dict[str, Future[Receipt]] = {}
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._problem: str | None = None
+        self._thread = threading.Thread(target=self._run, name="warehouse-writer", daemon=True)
+
+    def start(self) -> None:
+        """Take the connection and begin. Raises duckdb.Error."""
+        self._commit = GroupCommit(self._connect(), self._tables)
+        self._commit.compact(self._settings.ledger_days)
+        self._thread.start()
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last commit failed for want of storage; None while all is well."""
+        return self._problem
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `submit` would refuse at present."""
+        limits = self._settings
+        return len(self._queue) >= limits.max_queued_requests or self._queued_rows >= limits.max_queued_rows
+
+    def submit(self, submission: Submission) -> Future[Receipt]:
+        """Queue a submission. Raises QueueFullError, WarehouseDownError.
+
+        The future has the receipt once it is committed, else WriteFailedError or WarehouseDownError. A
+        submission whose key is still queued or being written waits for that one instead.
+        """
+        with self._changed:
+            if self._stopping:
+                raise WarehouseDownError("the warehouse is closing")
+            if submission.key is not None and (first := self._by_key.get(submission.key)) is not None:
+                return _repeat_of(first)
+            if self.is_full:
+                raise QueueFullError("the queue of the warehouse is full")
+            item = _Item(submission)
+            if submission.key is not None:
+                self._by_key[submission.key] = item.future
+            self._enqueue(item)
+        return item.future
+
+    def compact(self) -> Future[Receipt]:
+        """Ask for a compaction of the dirty tables, after what is queued already."""
+        item = _Item(None)
+        with self._changed:
+            self._enqueue(item)
+        return item.future
+
+    def _enqueue(self, item: _Item) -> None:
+        item.future.set_running_or_notify_cancel()  # from here on nobody can take it back
+        self._queue.append(item)
+        self._queued_rows += item.rows
+        self._changed.notify()
+
+    def stop(self) -> None:
+        """Write what is queued, then end the thread. Blocks; idempotent."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (group := self._next_group()) is not None:
+            try:
+                if group and group[0].submission is not None:
+                    self._write(group)
+                else:
+                    self._compact(group)
+            except Exception as error:  # noqa: BLE001 -- the thread's boundary: nobody else would answer
+                for item in group:
+                    self._fail(item, WriteFailedError(f"the writer failed: {type(error).__name__}"))
+
+    def _next_group(self) -> list[_Item] | None:
+        """The next items to handle together; an empty list when idle for long, None at the end."""
+        commit = self._commit
+        with self._changed:
+            timeout = self._settings.compact_after if commit is None or commit.dirty else None
+            if not self._changed.wait_for(lambda: self._queue or self._stopping, timeout):
+                return []
+            group: list[_Item] = []
+            rows = 0
+            while self._queue and self._fits(group, rows):
+                item = self._queue.popleft()
+                rows += item.rows
+                group.append(item)
+            self._queued_rows -= rows
+            return group or None
+
+    def _fits(self, group: Sequence[_Item], rows: int) -> bool:
+        if not group:
+            return True
+        limits = self._settings
+        is_alone = group[0].submission is None or self._queue[0].submission is None
+        return not is_alone and len(group) < limits.group_requests and rows < limits.group_rows
+
+    def _write(self, group: Sequence[_Item]) -> None:
+        commit = self._connected()
+        if commit is None:
+            for item in group:
+                self._fail(item, WarehouseDownError(self._problem or "the warehouse is down"))
+            return
+        encoded: list[tuple[_Item, Encoded]] = []
+        for item in group:
+            assert item.submission is not None
+            try:
+                encoded.append((item, commit.encode(item.submission)))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                self._fail(item, WriteFailedError(f"a row does not fit its table: {type(error).__name__}"))
+        if encoded and not self._commit_together(encoded) and len(encoded) > 1:
+            for pair in encoded:
+                self._commit_together([pair])
+
+    def _commit_together(self, pairs: Sequence[tuple[_Item, Encoded]]) -> bool:
+        """Commit and answer. On failure: answers only if it was one alone, so that others can be tried."""
+        import duckdb
+
+        commit = self._connected()
+        error: duckdb.Error | None = None
+        if commit is not None:
+            try:
+                receipts = commit.commit([encoded for _, encoded in pairs])
+            except duckdb.Error as failure:
+                error = failure
+                self._recover(failure)
+            else:
+                self._problem = None
+                for (item, _), receipt in zip(pairs, receipts, strict=True):
+                    self._release(item)
+                    item.future.set_result(receipt)
+                return True
+        if len(pairs) == 1:
+            down = error is None or _is_storage(error)
+            text = self._problem if down else f"the warehouse refused the rows: {type(error).__name__}"
+            kind = WarehouseDownError if down else WriteFailedError
+            self._fail(pairs[0][0], kind(text or "the warehouse is down"))
+        return False
+
+    def _compact(self, group: Sequence[_Item]) -> None:
+        import duckdb
+
+        commit = self._connected()
+        if commit is not None:
+            try:
+                commit.compact(self._settings.ledger_days)
+            except duckdb.Error as error:
+                self._recover(error)
+                commit = None
+        for item in group:
+            if commit is None:
+                self._fail(item, WarehouseDownError(self._problem or "the compaction failed"))
+            else:
+                item.future.set_result(Receipt(0))
+
+    def _recover(self, error: Exception) -> None:
+        """After a failed transaction: leave it, or the connection if that is impossible."""
+        import duckdb
+
+        if _is_storage(error):
+            self._problem = f"the warehouse's storage fails: {str(error).strip().splitlines()[0][:200]}"
+        if not isinstance(error, duckdb.FatalException) and self._commit is not None:
+            try:
+                self._commit.rollback()
+            except duckdb.Error:
+                self._commit = None
+            return
+        self._commit = None
+
+    def _connected(self) -> GroupCommit | None:
+        """The committer, reconnected if need be; None when that fails, with `problem` saying why."""
+        import duckdb
+
+        if self._commit is None:
+            try:
+                self._reconnect()
+                self._commit = GroupCommit(self._connect(), self._tables)
+            except (duckdb.Error, EngineError) as error:
+                self._problem = str(error).strip().splitlines()[0][:300]
+        return self._commit
+
+    def _release(self, item: _Item) -> None:
+        if item.submission is not None and item.submission.key is not None:
+            with self._changed:
+                self._by_key.pop(item.submission.key, None)
+
+    def _fail(self, item: _Item, error: Exception) -> None:
+        self._release(item)
+        if not item.future.done():
+            item.future.set_exception(error)
+
+
+def _is_storage(error: Exception | None) -> bool:
+    """Whether the disk or the memory failed, not the rows."""
+    import duckdb
+
+    storage = (duckdb.IOException, duckdb.FatalException)
+    return isinstance(error, (*storage, duckdb.OutOfMemoryException, duckdb.ConnectionException))
+
+
+def _repeat_of(first: Future[Receipt]) -> Future[Receipt]:
+    """A future for the same request once more: the first's receipt marked as a duplicate, or its error."""
+    repeat: Future[Receipt] = Future()
+    repeat.set_running_or_notify_cancel()
+
+    def answer(done: Future[Receipt]) -> None:
+        error = done.exception()
+        if error is not None:
+            repeat.set_exception(error)
+        else:
+            repeat.set_result(done.result().repeated())
+
+    first.add_done_callback(answer)
+    return repeat
