@@ -1,4 +1,4 @@
-"""Starts one command, watches it to its end and writes what it used. Run as a script, never imported.
+"""Starts one command, watches it to its end and writes what it used. Run as a script.
 
 Linux hands a parent's peak resident size down to the child it starts: a child's ``ru_maxrss`` is never below
 what its parent held at the time of ``exec``. Started from a benchmark run of 100 MB, bare Python would
