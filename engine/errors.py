@@ -10,6 +10,7 @@
     │   ├── StateReadOnlyError       it cannot be written
     │   ├── StateFullError           no space is left
     │   ├── StateVersionError        it was written by a newer engine
+    │   ├── LeaseLostError           another process has taken the run over
     │   ├── RunNotFoundError         no such run in it
     │   └── RunMismatchError         the run there was made from another plan
     ├── ServiceError                 an embedded service could not start or stopped
@@ -39,6 +40,7 @@ __all__ = [
     "DeadLetterBudgetError",
     "EngineError",
     "FatalError",
+    "LeaseLostError",
     "NodeFailedError",
     "OutageError",
     "PipelineTimeoutError",
@@ -120,6 +122,10 @@ class StateFullError(StateError):
 
 class StateVersionError(StateError):
     """The state store was written by a newer engine."""
+
+
+class LeaseLostError(StateError):
+    """Another process has taken the run over; what this one would still write is refused."""
 
 
 class RunNotFoundError(StateError):

@@ -1,0 +1,94 @@
+"""Dead letters as SQL. Every function here runs inside a transaction of `Database`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from engine.batch import DeadLetter
+from engine.errors import StateError
+from engine.state.failures import decoded, encoded
+from engine.state.protocol import DeadLetterFilter
+
+__all__ = ["STATUSES", "check_status", "count", "mark", "put", "select", "storable"]
+
+STATUSES = ("open", "replayed", "discarded")
+
+_UPSERT = """
+INSERT INTO dead_letters (run_id, pipeline, node, key, stage, error_type, error_message, record, reference,
+    attempts, first_failed_at, last_failed_at, status)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run_id, node, key) DO UPDATE SET
+    pipeline = excluded.pipeline, stage = excluded.stage, error_type = excluded.error_type,
+    error_message = excluded.error_message, record = excluded.record, reference = excluded.reference,
+    attempts = attempts + excluded.attempts, last_failed_at = excluded.last_failed_at,
+    status = excluded.status
+"""
+
+_WHERE = """
+WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR node = ?3)
+    AND (?4 = '' OR key = ?4) AND (?5 = '' OR status = ?5)
+"""
+
+
+def put(connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> None:
+    """Store or replace by (run, node, key)."""
+    connection.executemany(_UPSERT, map(_values, letters))
+
+
+def select(connection: sqlite3.Connection, where: DeadLetterFilter) -> list[DeadLetter]:
+    """Those that match, oldest first."""
+    rows = connection.execute(
+        f"SELECT * FROM dead_letters {_WHERE} ORDER BY first_failed_at, seq LIMIT ?6",  # noqa: S608 - constants
+        (*_criteria(where), -1 if where.limit is None else where.limit),
+    )
+    return [_letter(row) for row in rows]
+
+
+def count(connection: sqlite3.Connection, where: DeadLetterFilter) -> int:
+    """How many match."""
+    found = connection.execute(f"SELECT count(*) FROM dead_letters {_WHERE}", _criteria(where))  # noqa: S608
+    number: int = found.fetchone()[0]
+    return number
+
+
+def mark(connection: sqlite3.Connection, letters: Sequence[DeadLetter], status: str) -> None:
+    """Set the status of those that are there."""
+    check_status(status)
+    connection.executemany(
+        "UPDATE dead_letters SET status = ? WHERE run_id = ? AND node = ? AND key = ?",
+        [(status, letter.run_id, letter.node, storable(letter.key)) for letter in letters],
+    )
+
+
+def check_status(status: str) -> None:
+    """Raises `StateError` for a status that no dead letter can have."""
+    if status not in STATUSES:
+        raise StateError(f"{status!r} is not a status of a dead letter: it is one of {', '.join(STATUSES)}")
+
+
+def storable(text: str) -> str:
+    r"""Text that any store takes: a lone surrogate, as broken file names have, becomes its escape `\udcXX`.
+
+    A dead letter that could not be stored would stop the run.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _criteria(where: DeadLetterFilter) -> tuple[str, str, str, str, str]:
+    return (where.run_id, where.pipeline, where.node, storable(where.key), where.status)
+
+
+def _values(letter: DeadLetter) -> tuple[str | int, ...]:
+    check_status(letter.status)
+    return (
+        letter.run_id, letter.pipeline, letter.node, storable(letter.key), letter.stage, letter.error_type,
+        storable(letter.error_message), encoded(letter.record, f"the record of dead letter {letter.key!r}"),
+        storable(letter.reference), letter.attempts, letter.first_failed_at, letter.last_failed_at,
+        letter.status,
+    )  # fmt: skip
+
+
+def _letter(row: sqlite3.Row) -> DeadLetter:
+    fields = {name: row[name] for name in row.keys() if name not in ("seq", "record")}  # noqa: SIM118 - a Row
+    return DeadLetter(**fields, record=decoded(row["record"], f"dead letter {row['key']!r}"))

@@ -1,0 +1,213 @@
+"""Runs, splits and progress as SQL. Every function here runs inside a transaction of `Database`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from engine.acks import Tally
+from engine.batch import Split
+from engine.errors import LeaseLostError, StateCorruptError, StateError
+from engine.state.failures import decoded, encoded, no_such_run
+from engine.state.protocol import Progress, RunRecord, RunStatus, SplitRecord
+
+__all__ = [
+    "ProgressRow",
+    "insert_run",
+    "insert_splits",
+    "progress_row",
+    "select_run",
+    "select_runs",
+    "select_splits",
+    "sum_tally",
+    "update_run",
+    "write_progress",
+]
+
+ProgressRow = tuple[str | int | float, ...]
+"""The values of one row of `progress`, then node and split key."""
+
+_COUNTS = ("read", "forked", "written", "accepted", "dropped", "dead", "tokens_in", "tokens_out", "cost_usd")
+
+# `WHERE` is needed for more than the row: without one, SQLite would read `ON CONFLICT` as a join condition.
+_UPSERT_PROGRESS = f"""
+INSERT INTO progress (split, position, done, {", ".join(_COUNTS)}, drops)
+SELECT seq, ?, ?, {", ".join("?" * len(_COUNTS))}, ? FROM splits
+WHERE run_id = ? AND node = ? AND split_key = ?
+ON CONFLICT (split) DO UPDATE SET position = excluded.position, done = excluded.done,
+    {", ".join(f"{name} = excluded.{name}" for name in _COUNTS)}, drops = excluded.drops
+"""  # noqa: S608 - only the constant column names above are formatted in
+
+
+def insert_run(connection: sqlite3.Connection, run: RunRecord) -> None:
+    """Store a new run; one of that id is an error."""
+    if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run.run_id,)).fetchone():
+        raise StateError(f"run {run.run_id!r} is in {_place(connection)} already")
+    what = f"run {run.run_id!r}"
+    connection.execute(
+        "INSERT INTO runs (run_id, pipeline, group_id, identity, identity_doc, operational_doc, params, seed,"
+        " started_at, status, ended_at, error, attempt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            run.run_id, run.pipeline, run.group_id, run.identity, encoded(run.identity_doc, what),
+            encoded(run.operational_doc, what), encoded(dict(run.params), what), run.seed, run.started_at,
+            run.status.value, run.ended_at, run.error, run.attempt,
+        ),
+    )  # fmt: skip
+
+
+def select_run(connection: sqlite3.Connection, run_id: str) -> RunRecord:
+    """The run of that id."""
+    row = connection.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+    if row is None:
+        _require_run(connection, run_id)
+    return _run(row)
+
+
+def select_runs(connection: sqlite3.Connection, group_id: str, pipeline: str) -> list[RunRecord]:
+    """Runs, oldest first; "" means any."""
+    rows = connection.execute(
+        "SELECT * FROM runs WHERE (?1 = '' OR group_id = ?1) AND (?2 = '' OR pipeline = ?2)"
+        " ORDER BY started_at, seq",
+        (group_id, pipeline),
+    )
+    return [_run(row) for row in rows]
+
+
+def update_run(
+    connection: sqlite3.Connection,
+    run_id: str,
+    status: RunStatus,
+    ended_at: str,
+    error: str,
+    attempt: int | None,
+) -> None:
+    """Set how a run stands; `attempt` None keeps it."""
+    _require_run(connection, run_id)
+    connection.execute(
+        "UPDATE runs SET status = ?, ended_at = ?, error = ?, attempt = coalesce(?, attempt)"
+        " WHERE run_id = ?",
+        (status.value, ended_at, error, attempt, run_id),
+    )
+
+
+def insert_splits(
+    connection: sqlite3.Connection, run_id: str, node: str, splits: Sequence[Split], complete: bool
+) -> None:
+    """Store manifests; known splits stay as they are, and a complete list stays complete."""
+    _require_run(connection, run_id)
+    connection.executemany(
+        "INSERT INTO splits (run_id, node, split_key, manifest, first_ordinal) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (run_id, node, split_key) DO NOTHING",
+        [
+            (run_id, node, split.key, encoded(dict(split.manifest), f"split {split.key!r}"),
+             split.first_ordinal)
+            for split in splits
+        ],
+    )  # fmt: skip
+    connection.execute(
+        "INSERT INTO sources (run_id, node, complete) VALUES (?, ?, ?)"
+        " ON CONFLICT (run_id, node) DO UPDATE SET complete = max(complete, excluded.complete)",
+        (run_id, node, complete),
+    )
+
+
+def select_splits(connection: sqlite3.Connection, run_id: str, node: str) -> tuple[list[SplitRecord], bool]:
+    """The splits of a node in the order they were added, and whether all are known."""
+    _require_run(connection, run_id)
+    rows = connection.execute(
+        "SELECT * FROM splits LEFT JOIN progress ON progress.split = splits.seq"
+        " WHERE run_id = ? AND node = ? ORDER BY seq",
+        (run_id, node),
+    )
+    splits = [_split(row) for row in rows]
+    source = connection.execute(
+        "SELECT complete FROM sources WHERE run_id = ? AND node = ?", (run_id, node)
+    ).fetchone()
+    return splits, bool(source and source["complete"])
+
+
+def progress_row(progress: Progress) -> ProgressRow:
+    """A snapshot of a progress whose tally goes on changing."""
+    what = f"the position of split {progress.split_key!r}"
+    tally = progress.tally
+    return (
+        encoded(progress.position, what), progress.done, *(getattr(tally, name) for name in _COUNTS),
+        encoded(tally.drops, what), progress.node, progress.split_key,
+    )  # fmt: skip
+
+
+def write_progress(
+    connection: sqlite3.Connection, run_id: str, rows: Sequence[ProgressRow], epoch: int
+) -> None:
+    """Write positions and tallies unless the run's lease has gone to a higher epoch."""
+    _require_run(connection, run_id)
+    lease = connection.execute(
+        "SELECT holder, epoch FROM leases WHERE run_id = ? AND chunk = ''", (run_id,)
+    ).fetchone()
+    if lease and lease["epoch"] > epoch:
+        raise LeaseLostError(
+            f"run {run_id!r} was taken over by {lease['holder']} (epoch {lease['epoch']}, ours is {epoch})"
+        )
+    for *values, node, split_key in rows:
+        written = connection.execute(_UPSERT_PROGRESS, (*values, run_id, node, split_key))
+        if not written.rowcount:
+            raise StateError(f"run {run_id!r} has no split {split_key!r} of node {node!r}")
+
+
+def sum_tally(connection: sqlite3.Connection, run_id: str) -> Tally:
+    """The sum of the committed tallies of all splits of a run."""
+    _require_run(connection, run_id)
+    total = Tally()
+    for row in connection.execute(
+        "SELECT progress.* FROM progress JOIN splits ON splits.seq = progress.split"
+        " WHERE run_id = ? ORDER BY seq",
+        (run_id,),
+    ):
+        total.add(_tally(row))
+    return total
+
+
+def _require_run(connection: sqlite3.Connection, run_id: str) -> None:
+    if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is None:
+        newest = connection.execute("SELECT run_id FROM runs ORDER BY started_at DESC, seq DESC LIMIT 1000")
+        known = [row["run_id"] for row in newest]
+        raise no_such_run(run_id, known[::-1], _place(connection))
+
+
+def _place(connection: sqlite3.Connection) -> str:
+    path: str = connection.execute("PRAGMA database_list").fetchone()["file"]
+    return path
+
+
+def _run(row: sqlite3.Row) -> RunRecord:
+    what = f"run {row['run_id']!r}"
+    if row["status"] not in list(RunStatus):
+        raise StateCorruptError(f"{what} in the state store has the unknown status {row['status']!r}")
+    return RunRecord(
+        run_id=row["run_id"],
+        pipeline=row["pipeline"],
+        group_id=row["group_id"],
+        identity=row["identity"],
+        identity_doc=decoded(row["identity_doc"], what),
+        operational_doc=decoded(row["operational_doc"], what),
+        params=decoded(row["params"], what),
+        seed=row["seed"],
+        started_at=row["started_at"],
+        status=RunStatus(row["status"]),
+        ended_at=row["ended_at"],
+        error=row["error"],
+        attempt=row["attempt"],
+    )
+
+
+def _split(row: sqlite3.Row) -> SplitRecord:
+    what = f"split {row['split_key']!r}"
+    split = Split(row["split_key"], decoded(row["manifest"], what), row["first_ordinal"])
+    if row["split"] is None:  # nothing was committed yet
+        return SplitRecord(row["node"], split)
+    position = decoded(row["position"], what)
+    return SplitRecord(row["node"], split, position, bool(row["done"]), _tally(row))
+
+
+def _tally(row: sqlite3.Row) -> Tally:
+    return Tally(**{name: row[name] for name in _COUNTS}, drops=decoded(row["drops"], "a tally"))

@@ -1,0 +1,206 @@
+"""A state store in memory: for tests and for runs that need no state directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+import anyio.lowlevel
+
+from engine.acks import Tally
+from engine.batch import DeadLetter, JsonValue, Split
+from engine.errors import LeaseLostError, StateError
+from engine.state.dead_letters import check_status, storable
+from engine.state.failures import decoded, encoded, no_such_run
+from engine.state.protocol import DeadLetterFilter, Progress, RunRecord, RunStatus, SplitRecord
+
+__all__ = ["MemoryStateStore"]
+
+_Node = tuple[str, str]  # run id, node
+
+
+class MemoryStateStore:
+    """Meets `StateStore`, whose methods have the documentation.
+
+    The data lives as long as the object, over several `async with`. Values go through JSON as in any other
+    store, so what is handed in or out may be changed without changing the store, and what is not JSON-safe
+    is refused here too.
+    """
+
+    def __init__(self) -> None:
+        self._open = False
+        self._runs: dict[str, RunRecord] = {}
+        self._splits: dict[_Node, dict[str, SplitRecord]] = {}
+        self._complete: set[_Node] = set()
+        self._epochs: dict[str, int] = {}
+        self._letters: dict[tuple[str, str, str], DeadLetter] = {}
+
+    async def __aenter__(self) -> Self:
+        await anyio.lowlevel.checkpoint()
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = False
+
+    async def create_run(self, run: RunRecord) -> None:
+        await self._turn()
+        if run.run_id in self._runs:
+            raise StateError(f"run {run.run_id!r} is in memory already")
+        self._runs[run.run_id] = _copy_run(run)
+
+    async def get_run(self, run_id: str) -> RunRecord:
+        await self._turn()
+        return _copy_run(self._run(run_id))
+
+    async def list_runs(self, *, group_id: str = "", pipeline: str = "") -> list[RunRecord]:
+        await self._turn()
+        return [
+            _copy_run(run)
+            for run in sorted(self._runs.values(), key=lambda run: run.started_at)
+            if group_id in ("", run.group_id) and pipeline in ("", run.pipeline)
+        ]
+
+    async def update_run(
+        self,
+        run_id: str,
+        *,
+        status: RunStatus,
+        ended_at: str = "",
+        error: str = "",
+        attempt: int | None = None,
+    ) -> None:
+        await self._turn()
+        run = self._run(run_id)
+        attempt = run.attempt if attempt is None else attempt
+        self._runs[run_id] = replace(run, status=status, ended_at=ended_at, error=error, attempt=attempt)
+
+    async def add_splits(self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool) -> None:
+        await self._turn()
+        self._run(run_id)
+        copies = [replace(split, manifest=_copy(dict(split.manifest), split.key)) for split in splits]
+        known = self._splits.setdefault((run_id, node), {})
+        for split in copies:
+            known.setdefault(split.key, SplitRecord(node, split))
+        if complete:
+            self._complete.add((run_id, node))
+
+    async def splits(self, run_id: str, node: str) -> tuple[list[SplitRecord], bool]:
+        await self._turn()
+        self._run(run_id)
+        known = self._splits.get((run_id, node), {})
+        return [_copy_split(record) for record in known.values()], (run_id, node) in self._complete
+
+    async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
+        # before the first await: trackers go on changing their tallies
+        snapshot = [
+            replace(one, position=_copy(one.position, one.split_key), tally=_copy_tally(one.tally))
+            for one in progress
+        ]
+        await self._turn()
+        self._run(run_id)
+        if self._epochs.get(run_id, 0) > epoch:
+            raise LeaseLostError(f"run {run_id!r} was taken over (epoch {self._epochs[run_id]}, not {epoch})")
+        for one in snapshot:  # all of them are checked before any is written
+            if one.split_key not in self._splits.get((run_id, one.node), {}):
+                raise StateError(f"run {run_id!r} has no split {one.split_key!r} of node {one.node!r}")
+        for one in snapshot:
+            known = self._splits[run_id, one.node]
+            known[one.split_key] = replace(
+                known[one.split_key], position=one.position, done=one.done, tally=one.tally
+            )
+
+    async def tally(self, run_id: str) -> Tally:
+        await self._turn()
+        self._run(run_id)
+        total = Tally()
+        for (owner, _), known in self._splits.items():
+            if owner == run_id:
+                for record in known.values():
+                    total.add(record.tally)
+        return total
+
+    async def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        await self._turn()
+        copies = [_copy_letter(letter) for letter in letters]
+        for letter in copies:
+            check_status(letter.status)
+        for letter in copies:
+            place = (letter.run_id, letter.node, letter.key)
+            if old := self._letters.get(place):
+                letter = replace(
+                    letter, attempts=old.attempts + letter.attempts, first_failed_at=old.first_failed_at
+                )
+            self._letters[place] = letter
+
+    async def dead_letters(self, where: DeadLetterFilter) -> list[DeadLetter]:
+        await self._turn()
+        found = sorted(self._matching(where), key=lambda letter: letter.first_failed_at)
+        return [_copy_letter(letter) for letter in found[: where.limit]]
+
+    async def count_dead_letters(self, where: DeadLetterFilter) -> int:
+        await self._turn()
+        return sum(1 for _ in self._matching(where))
+
+    async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str) -> None:
+        await self._turn()
+        check_status(status)
+        for letter in letters:
+            place = (letter.run_id, letter.node, storable(letter.key))
+            if place in self._letters:
+                self._letters[place] = replace(self._letters[place], status=status)
+
+    async def _turn(self) -> None:
+        """Where other stores wait; what follows happens in one step."""
+        await anyio.lowlevel.checkpoint()
+        if not self._open:
+            raise StateError("the state store is not open; use it inside `async with`")
+
+    def _run(self, run_id: str) -> RunRecord:
+        if run_id not in self._runs:
+            raise no_such_run(run_id, list(self._runs), "memory")
+        return self._runs[run_id]
+
+    def _matching(self, where: DeadLetterFilter) -> Iterator[DeadLetter]:
+        for letter in self._letters.values():
+            if (
+                where.run_id in ("", letter.run_id)
+                and where.pipeline in ("", letter.pipeline)
+                and where.node in ("", letter.node)
+                and storable(where.key) in ("", letter.key)
+                and where.status in ("", letter.status)
+            ):
+                yield letter
+
+
+def _copy(value: JsonValue, what: str) -> JsonValue:
+    return decoded(encoded(value, what), what)
+
+
+def _copy_run(run: RunRecord) -> RunRecord:
+    docs = _copy([run.identity_doc, run.operational_doc, dict(run.params)], f"run {run.run_id!r}")
+    return replace(run, identity_doc=docs[0], operational_doc=docs[1], params=docs[2])
+
+
+def _copy_tally(tally: Tally) -> Tally:
+    return replace(tally, drops=dict(tally.drops))
+
+
+def _copy_split(record: SplitRecord) -> SplitRecord:
+    split = replace(record.split, manifest=_copy(record.split.manifest, record.split.key))
+    position = _copy(record.position, record.split.key)
+    return replace(record, split=split, position=position, tally=_copy_tally(record.tally))
+
+
+def _copy_letter(letter: DeadLetter) -> DeadLetter:
+    return replace(
+        letter,
+        key=storable(letter.key),
+        error_message=storable(letter.error_message),
+        reference=storable(letter.reference),
+        record=_copy(letter.record, f"the record of dead letter {letter.key!r}"),
+    )

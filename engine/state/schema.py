@@ -1,0 +1,172 @@
+"""The tables of the SQLite store, as an ordered list of migrations.
+
+`PRAGMA user_version` says how many of them a file has seen; `PRAGMA application_id` says that the file is
+ours. A migration that was released is never edited: a change is a new one at the end.
+
+Only features of SQLite 3.24 (upsert) and earlier are used, so that the library Python was built with is
+always new enough.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from engine.errors import StateCorruptError, StateVersionError
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "SCHEMA_VERSION", "prepare"]
+
+APPLICATION_ID: Final = 0x6F64_7765  # "odwe" in ASCII; at offset 68 of the file, where file(1) looks for it
+
+# Manifests never change and may be large, so a split's progress has a row of its own: a commit rewrites a
+# few dozen bytes, not the manifest. Dead letters refer to no row of `runs`, because an undelivered record
+# outlives the account of the run that met it.
+_LEDGER: Final = """
+CREATE TABLE runs (
+    seq INTEGER PRIMARY KEY,
+    run_id TEXT NOT NULL UNIQUE,
+    pipeline TEXT NOT NULL,
+    group_id TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    identity_doc TEXT NOT NULL,
+    operational_doc TEXT NOT NULL,
+    params TEXT NOT NULL,
+    seed TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    status TEXT NOT NULL,
+    ended_at TEXT NOT NULL,
+    error TEXT NOT NULL,
+    attempt INTEGER NOT NULL
+);
+CREATE TABLE sources (
+    run_id TEXT NOT NULL REFERENCES runs (run_id) ON DELETE CASCADE,
+    node TEXT NOT NULL,
+    complete INTEGER NOT NULL,
+    PRIMARY KEY (run_id, node)
+) WITHOUT ROWID;
+CREATE TABLE splits (
+    seq INTEGER PRIMARY KEY,
+    run_id TEXT NOT NULL REFERENCES runs (run_id) ON DELETE CASCADE,
+    node TEXT NOT NULL,
+    split_key TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    first_ordinal INTEGER NOT NULL,
+    UNIQUE (run_id, node, split_key)
+);
+CREATE TABLE progress (
+    split INTEGER PRIMARY KEY REFERENCES splits (seq) ON DELETE CASCADE,
+    position TEXT NOT NULL,
+    done INTEGER NOT NULL,
+    read INTEGER NOT NULL,
+    forked INTEGER NOT NULL,
+    written INTEGER NOT NULL,
+    accepted INTEGER NOT NULL,
+    dropped INTEGER NOT NULL,
+    dead INTEGER NOT NULL,
+    tokens_in INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL,
+    cost_usd REAL NOT NULL,
+    drops TEXT NOT NULL
+);
+CREATE TABLE acks (
+    split INTEGER NOT NULL REFERENCES splits (seq) ON DELETE CASCADE,
+    start_position TEXT NOT NULL,
+    end_position TEXT NOT NULL,
+    tally TEXT NOT NULL,
+    PRIMARY KEY (split, start_position)
+) WITHOUT ROWID;
+CREATE TABLE leases (
+    run_id TEXT NOT NULL REFERENCES runs (run_id) ON DELETE CASCADE,
+    chunk TEXT NOT NULL DEFAULT '',
+    holder TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    expires_at TEXT NOT NULL,
+    PRIMARY KEY (run_id, chunk)
+) WITHOUT ROWID;
+CREATE TABLE bookmarks (
+    pipeline TEXT NOT NULL,
+    node TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (pipeline, node, scope, key)
+) WITHOUT ROWID;
+CREATE TABLE journal (
+    key TEXT NOT NULL,
+    slot TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    model TEXT NOT NULL,
+    tokens_in INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL,
+    cost_usd REAL NOT NULL,
+    created_at TEXT NOT NULL,
+    PRIMARY KEY (key, slot)
+);
+CREATE TABLE dead_letters (
+    seq INTEGER PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    node TEXT NOT NULL,
+    key TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    error_type TEXT NOT NULL,
+    error_message TEXT NOT NULL,
+    record TEXT NOT NULL,
+    reference TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    first_failed_at TEXT NOT NULL,
+    last_failed_at TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('open', 'replayed', 'discarded')),
+    UNIQUE (run_id, node, key)
+);
+CREATE INDEX dead_letters_in_order ON dead_letters (first_failed_at, seq);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER,)
+
+SCHEMA_VERSION: Final = len(MIGRATIONS)
+
+_TABLES: Final = frozenset(
+    {"acks", "bookmarks", "dead_letters", "journal", "leases", "progress", "runs", "sources", "splits"}
+)
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring a file up to `SCHEMA_VERSION`, or refuse it untouched. Call it inside a write transaction.
+
+    Raises:
+        StateCorruptError: the file is another program's, or tables are missing.
+        StateVersionError: a newer engine wrote it.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    fresh = not (version or owner or tables)
+    if not fresh and owner != APPLICATION_ID:
+        raise StateCorruptError(
+            f"{path} is a database of another program (application id {owner:#010x}, not"
+            f" {APPLICATION_ID:#010x}); it was left as it is. Choose another directory with --state-dir"
+        )
+    if version > SCHEMA_VERSION:
+        raise StateVersionError(
+            f"{path} was written by a newer engine: it has schema version {version}, this engine knows"
+            f" versions up to {SCHEMA_VERSION}. Upgrade odw-engine, or choose another directory with"
+            " --state-dir"
+        )
+    for number, migration in enumerate(MIGRATIONS[version:], version + 1):
+        for statement in _statements(migration):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {number}")
+    if fresh:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    elif version == SCHEMA_VERSION and (missing := _TABLES - tables):
+        raise StateCorruptError(
+            f"{path} lacks the tables {', '.join(sorted(missing))}. Restore the state directory from a copy,"
+            " or move it away to begin anew; the engine does not begin anew by itself"
+        )
+
+
+def _statements(script: str) -> list[str]:
+    """The statements of a script one by one; `executescript` would commit the transaction around it."""
+    return [statement for statement in script.split(";") if statement.strip()]

@@ -1,0 +1,95 @@
+"""The state store of one machine: a SQLite file in the state directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from engine.acks import Tally
+from engine.batch import DeadLetter, Split
+from engine.state import dead_letters, ledger
+from engine.state.database import Database
+from engine.state.protocol import DeadLetterFilter, Progress, RunRecord, RunStatus, SplitRecord
+
+__all__ = ["FILE_NAME", "SqliteStateStore"]
+
+FILE_NAME = "state.sqlite3"
+
+
+class SqliteStateStore:
+    """Meets `StateStore`, whose methods have the documentation. Several processes may share the file.
+
+    What a method wrote is on disk, and survives a loss of power, when it returns. A method whose task is
+    cancelled has either done all of its work or none.
+
+    Args:
+        state_dir: the directory of `state.sqlite3`; created with mode 0700 if it is missing.
+        create: False refuses a directory without a store, for commands that only look.
+
+    Raises:
+        StateReadOnlyError, StateFullError, StateCorruptError, StateVersionError: on entering, or later
+            from any method, with the path and the remedy in the text.
+        StateError: another process keeps the file locked for over 10 seconds; a value is not JSON-safe.
+    """
+
+    def __init__(self, state_dir: Path, *, create: bool = True) -> None:
+        self.path = state_dir / FILE_NAME
+        self._database = Database(self.path, create=create)
+
+    async def __aenter__(self) -> Self:
+        await self._database.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._database.close()
+
+    async def create_run(self, run: RunRecord) -> None:
+        await self._database.write(ledger.insert_run, run)
+
+    async def get_run(self, run_id: str) -> RunRecord:
+        return await self._database.read(ledger.select_run, run_id)
+
+    async def list_runs(self, *, group_id: str = "", pipeline: str = "") -> list[RunRecord]:
+        return await self._database.read(ledger.select_runs, group_id, pipeline)
+
+    async def update_run(
+        self,
+        run_id: str,
+        *,
+        status: RunStatus,
+        ended_at: str = "",
+        error: str = "",
+        attempt: int | None = None,
+    ) -> None:
+        await self._database.write(ledger.update_run, run_id, status, ended_at, error, attempt)
+
+    async def add_splits(self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool) -> None:
+        await self._database.write(ledger.insert_splits, run_id, node, splits, complete)
+
+    async def splits(self, run_id: str, node: str) -> tuple[list[SplitRecord], bool]:
+        return await self._database.read(ledger.select_splits, run_id, node)
+
+    async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
+        # Taken before the first await: trackers go on changing their tallies while the thread works, and
+        # a tally must never cover more than the position beside it.
+        rows = [ledger.progress_row(one) for one in progress]
+        await self._database.write(ledger.write_progress, run_id, rows, epoch)
+
+    async def tally(self, run_id: str) -> Tally:
+        return await self._database.read(ledger.sum_tally, run_id)
+
+    async def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        await self._database.write(dead_letters.put, letters)
+
+    async def dead_letters(self, where: DeadLetterFilter) -> list[DeadLetter]:
+        return await self._database.read(dead_letters.select, where)
+
+    async def count_dead_letters(self, where: DeadLetterFilter) -> int:
+        return await self._database.read(dead_letters.count, where)
+
+    async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str) -> None:
+        await self._database.write(dead_letters.mark, letters, status)
