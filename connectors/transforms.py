@@ -132,7 +132,7 @@ class SimulateFailuresParams(Params):
         description=f"The text field that gets the mark; by default the first of {', '.join(MARKED_FIELDS)}",
     )
 
-    @field_validator("percentage", mode="before")
+    @field_validator("percentage", mode="before", json_schema_input_type=float | None)
     @classmethod
     def _none_is_zero(cls, value: object) -> object:
         return 0.0 if value is None else value

@@ -75,8 +75,8 @@ def _block(maker: Maker, seed: int | str, first: int, base_time: datetime) -> li
 def _timestamps(base_time: datetime, first: int) -> list[str]:
     """ISO 8601 in UTC, one microsecond apart; only the last three digits differ within a millisecond."""
     base = base_time.astimezone(UTC)
-    base -= timedelta(microseconds=base.microsecond % 1000)
     milliseconds, offset = divmod(first, 1000)
+    # `timespec` cuts off what is smaller than a millisecond
     prefix = (base + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")
     prefix = prefix.removesuffix("+00:00")
     return [f"{prefix}{digits:03d}+00:00" for digits in range(offset, offset + BLOCK_SIZE)]

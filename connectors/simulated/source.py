@@ -44,7 +44,7 @@ class SimulatedParams(Params):
         100_000, ge=1, description="Records in a split, the part of a run that one worker reads"
     )
 
-    @field_validator("records", mode="before")
+    @field_validator("records", mode="before", json_schema_input_type=int | None)
     @classmethod
     def _default_for_none(cls, value: object) -> object:
         return DEFAULT_RECORDS if value is None or value in (0, "0") else value

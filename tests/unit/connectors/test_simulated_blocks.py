@@ -17,7 +17,7 @@ from connectors.simulated.events import EventMaker
 from connectors.simulated.logs import LogMaker
 from connectors.simulated.pools import ReadablePools
 
-BASE = datetime(2025, 3, 1, 23, 59, 59, 999_321, tzinfo=UTC)
+BASE = datetime(2025, 3, 1, 23, 59, 59, 999_821, tzinfo=UTC)
 REACH = 4 * BLOCK_SIZE
 EXACT = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 

@@ -155,6 +155,8 @@ def test_events_carry_real_addresses_and_browsers() -> None:
     assert len(addresses) > 0.9 * POOL_SIZE
     browsers = set(column(EVENTS, "user_agent"))
     assert all(re.match(r"(Mozilla|Opera)/\d", browser) for browser in browsers)
+    for family in ("Opera/", "Chrome/", "Version/"):
+        assert sum(family in browser for browser in browsers) > POOL_SIZE / 10
     assert len(browsers) > 0.8 * POOL_SIZE
 
 

@@ -148,6 +148,12 @@ def test_no_number_of_records_means_a_thousand(value: object) -> None:
     assert SimulatedParams().records == 1000
 
 
+def test_the_schema_for_editors_allows_what_the_parameters_allow() -> None:
+    records = SimulatedParams.model_json_schema()["properties"]["records"]
+    assert records["anyOf"] == [{"type": "integer"}, {"type": "null"}]
+    assert "minimum" not in records
+
+
 @pytest.mark.parametrize("params", [{"records": -1}, {"page_size": 0}, {"split_size": 0}, {"record": 5}])
 def test_impossible_parameters_are_refused(params: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(params))):
