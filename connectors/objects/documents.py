@@ -1,0 +1,128 @@
+"""The content of a file as what a language model can read: text, and images.
+
+`parts` takes the `content` that `connectors.objects.decoding` made. Text stays text; a PDF gives its text
+layer, or pictures of its pages where it has hardly any; a Word file its paragraphs and tables; an image
+stays the data URL it is. Everything is bounded, so that one file cannot fill memory or a prompt.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from connectors.objects.media_types import DOCX
+from engine.errors import RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["DocumentPart", "ImagePart", "TextPart", "parts", "parts_in_turn"]
+
+MAX_TEXT = 400_000
+"""Characters of one document, some 100,000 tokens; more is a permanent error, never a silent cut."""
+
+MAX_IMAGE_BYTES = 20 * 1024 * 1024
+
+_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_MARKED = re.compile(r"\[(?:IMAGE|PDF|DOC|BINARY)_DATA\]data:([\w.+-]+/[\w.+-]+);base64,")
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Some text of a document."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """A picture of a document, or of one of its pages, as a base64 data URL."""
+
+    url: str
+
+
+DocumentPart = TextPart | ImagePart
+
+
+def parts(content: str, name: str) -> list[DocumentPart]:
+    """The parts of a document in reading order; none for a document without any content.
+
+    It may take a second for a long PDF and must not run on an event loop's thread: see `parts_in_turn`.
+
+    Args:
+        content: text, or a marker and a data URL.
+        name: the file's name or address, for messages.
+
+    Raises:
+        RecordError: of kind `CorruptDocument` when it cannot be opened, `UnsupportedDocument` when no model
+            reads such files, `DocumentTooLarge` when it is over a bound.
+    """
+    marked = _MARKED.match(content)
+    if marked is None:
+        return _text_parts(content, name)
+    media_type = marked[1]
+    if media_type in _IMAGES:
+        return [_image(content[content.index("data:") :], name)]
+    reader = _readers().get(media_type)
+    if reader is None:
+        raise RecordError(f"{name}: no model reads {media_type} files", kind="UnsupportedDocument")
+    return reader(_payload(content, marked.end(), name), name)
+
+
+async def parts_in_turn(content: str, name: str) -> list[DocumentPart]:
+    """The same, in a worker thread when there is a file to open."""
+    if _MARKED.match(content) is None:
+        return _text_parts(content, name)
+    return await anyio.to_thread.run_sync(parts, content, name)
+
+
+def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:
+    # each pulls in a library that most runs never need
+    from connectors.objects.pdf import read_pdf
+    from connectors.objects.word import read_docx
+
+    return {
+        "application/pdf": lambda data, name: _checked(read_pdf(data, name), name),
+        DOCX: lambda data, name: _text_parts(read_docx(data, name, MAX_TEXT), name),
+    }
+
+
+def _text_parts(text: str, name: str) -> list[DocumentPart]:
+    if len(text) > MAX_TEXT:
+        raise RecordError(
+            f"{name}: {len(text):,} characters are more than the {MAX_TEXT:,} of one document",
+            kind="DocumentTooLarge",
+        )
+    return [TextPart(text)] if text.strip() else []
+
+
+def _checked(found: list[str | bytes], name: str) -> list[DocumentPart]:
+    """Text and PNG pictures of pages as parts, the texts joined."""
+    texts = [piece for piece in found if isinstance(piece, str)]
+    made = _text_parts("\n\n".join(texts), name)
+    pictures = (piece for piece in found if isinstance(piece, bytes))
+    made += [
+        _image(f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}", name)
+        for picture in pictures
+    ]
+    return made
+
+
+def _image(url: str, name: str) -> ImagePart:
+    if len(url) > MAX_IMAGE_BYTES * 4 // 3:
+        raise RecordError(
+            f"{name}: the image is larger than {MAX_IMAGE_BYTES:,} bytes", kind="DocumentTooLarge"
+        )
+    return ImagePart(url)
+
+
+def _payload(content: str, start: int, name: str) -> bytes:
+    try:
+        return base64.b64decode(content[start:], validate=True)
+    except binascii.Error as error:
+        raise RecordError(f"{name}: its base64 is broken: {error}", kind="CorruptDocument") from error

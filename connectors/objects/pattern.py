@@ -1,0 +1,217 @@
+"""Wildcard patterns over object keys: `s3://bucket/folder/**/*.{txt,pdf}`.
+
+One meaning, whatever the pattern looks like:
+
+===========  =======================================================================================
+`*`          any run of characters without `/`; as a whole segment, at least one character
+`?`          one character, not `/`
+`[abc]`      one of these characters (`[!abc]` none of them), never `/`
+`{a,b}`      either; may be nested; `{1..3}` counts
+`**`         any number of whole folders, none included; at the end everything below
+`\\`         takes the meaning from the next character
+===========  =======================================================================================
+
+Upper and lower case differ, and names that begin with a dot are names like others. A key may hold empty,
+`.` or `..` segments (`a//b`), which mean nothing special to an object store: `**` matches them, `*` matches
+the dots but not an empty one.
+
+The matcher is wcmatch's; its rules for file systems (`a//b` is `a/b`, `*` never matches `..`) are wrong for
+keys, so a key with such a segment goes through a comparison by segments instead.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import bracex
+from wcmatch import fnmatch, glob
+
+__all__ = [
+    "MAX_ALTERNATIVES",
+    "SCHEMES",
+    "ObjectPattern",
+    "PatternError",
+    "literal_prefix",
+    "validate_bucket",
+]
+
+SCHEMES = ("s3", "minio")
+MAX_ALTERNATIVES = 1000
+"""How many patterns the braces of one may stand for."""
+
+MAX_PATTERN_BYTES = 4096
+"""A key has at most 1,024 bytes of UTF-8 (S3 user guide, "Creating object key names")."""
+
+_GLOB_FLAGS = glob.GLOBSTAR | glob.DOTGLOB | glob.FORCEUNIX | glob.CASE
+_SEGMENT_FLAGS = fnmatch.DOTMATCH | fnmatch.FORCEUNIX | fnmatch.CASE
+
+_ODD_SEGMENT = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
+
+
+class PatternError(ValueError):
+    """The pattern cannot mean anything; the text says what to write instead."""
+
+
+@dataclass(frozen=True)
+class ObjectPattern:
+    """A pattern, taken apart. Make one with `ObjectPattern.parse`.
+
+    Attributes:
+        uri: as it was written.
+        scheme: `s3` or `minio`.
+        bucket: no wildcards.
+        pattern: what stands behind the bucket.
+        alternatives: `pattern` with its braces expanded, without repetitions.
+    """
+
+    uri: str
+    scheme: str
+    bucket: str
+    pattern: str
+    alternatives: tuple[str, ...] = field(repr=False)
+
+    @classmethod
+    def parse(cls, uri: str) -> ObjectPattern:
+        """Take `scheme://bucket/pattern` apart. Nothing is percent-decoded; `#`, `%` and `+` are themselves.
+
+        Raises:
+            PatternError: another scheme, a bucket name that no bucket can have, an empty pattern, `**` that
+                is not a whole segment, too many alternatives.
+        """
+        scheme, separator, rest = uri.partition("://")
+        if not separator or scheme not in SCHEMES:
+            raise PatternError(f"{uri!r} must begin with s3:// or minio://")
+        bucket, _, pattern = rest.partition("/")
+        validate_bucket(bucket)
+        if not pattern:
+            raise PatternError(f"{uri!r} names no object; {scheme}://{bucket}/** is all of the bucket")
+        if len(pattern.encode()) > MAX_PATTERN_BYTES:
+            raise PatternError(f"the pattern is longer than {MAX_PATTERN_BYTES} bytes, a key never over 1024")
+        alternatives = _expand(pattern)
+        if not alternatives:
+            raise PatternError(f"{uri!r} names no object: each of its alternatives is empty")
+        for alternative in alternatives:
+            _check_segments(alternative, uri)
+        return cls(uri, scheme, bucket, pattern, alternatives)
+
+    @property
+    def exact(self) -> bool:
+        """True when it names one object and nothing has to be listed."""
+        return not self.prefixes and len(self.exact_keys) == 1
+
+    @cached_property
+    def prefixes(self) -> tuple[str, ...]:
+        """What to list, in key order: no prefix begins with another, so no key is listed twice."""
+        found = (literal_prefix(alternative) for alternative in self.alternatives)
+        kept: list[str] = []
+        for prefix in sorted(prefix for prefix, whole in found if not whole):
+            if not kept or not prefix.startswith(kept[-1]):
+                kept.append(prefix)
+        return tuple(kept)
+
+    @cached_property
+    def exact_keys(self) -> tuple[str, ...]:
+        """Alternatives without wildcards that no listing covers, in key order."""
+        found = (literal_prefix(alternative) for alternative in self.alternatives)
+        keys = {key for key, whole in found if whole}
+        return tuple(sorted(key for key in keys if not key.startswith(self.prefixes)))
+
+    def matches(self, key: str) -> bool:
+        """True when the pattern stands for this key."""
+        if _ODD_SEGMENT.search(key):
+            segments = key.split("/")
+            return any(_segments_match(parts, segments) for parts in self._segments)
+        # a pattern with such a segment stands for no other keys
+        return self._matcher is not None and self._matcher.match(key)
+
+    def uri_of(self, key: str) -> str:
+        """The address of a key of this bucket, in the scheme that the pattern has."""
+        return f"{self.scheme}://{self.bucket}/{key}"
+
+    @cached_property
+    def _matcher(self) -> glob.WcMatcher[str] | None:
+        plain = [one for one in self.alternatives if not _ODD_SEGMENT.search(one)]
+        return glob.compile(plain, flags=_GLOB_FLAGS, limit=MAX_ALTERNATIVES) if plain else None
+
+    @cached_property
+    def _segments(self) -> list[list[str]]:
+        return [alternative.split("/") for alternative in self.alternatives]
+
+
+def validate_bucket(bucket: str) -> None:
+    """Check a bucket's name by the rules for general purpose buckets (S3 user guide, "Bucket naming rules").
+
+    Raises:
+        PatternError: no bucket can have that name.
+    """
+    if any(character in bucket for character in "*?[]{}"):
+        raise PatternError(f"the bucket {bucket!r} holds a wildcard; only what follows it may have one")
+    if not _BUCKET.fullmatch(bucket):
+        raise PatternError(
+            f"{bucket!r} is no bucket name: 3 to 63 lower-case letters, digits, dots and hyphens, with a "
+            "letter or digit at both ends"
+        )
+    if ".." in bucket or ".-" in bucket or "-." in bucket or _IPV4.fullmatch(bucket):
+        raise PatternError(f"{bucket!r} is no bucket name: dots stand between names, and it is no IP address")
+
+
+def literal_prefix(pattern: str) -> tuple[str, bool]:
+    """The literal text before the first wildcard (braces are expanded), and whether that is all of it."""
+    literal: list[str] = []
+    characters = iter(pattern)
+    for character in characters:
+        if character in "*?[":
+            return "".join(literal), False
+        # a backslash at the very end stands for itself
+        literal.append(next(characters, character) if character == "\\" else character)
+    return "".join(literal), True
+
+
+def _expand(pattern: str) -> tuple[str, ...]:
+    try:
+        expanded = bracex.iexpand(pattern, keep_escapes=True, limit=MAX_ALTERNATIVES)
+        # an escaped slash is a slash; without this it would hide a border between segments
+        plain = [_ESCAPED.sub(lambda match: "/" if match[1] == "/" else match[0], one) for one in expanded]
+    except bracex.ExpansionLimitException as error:
+        raise PatternError(
+            f"the braces of {pattern!r} stand for more than {MAX_ALTERNATIVES} patterns; use a wildcard"
+        ) from error
+    return tuple(dict.fromkeys(plain))
+
+
+def _check_segments(alternative: str, uri: str) -> None:
+    if literal_prefix(alternative)[1] and alternative.endswith("/"):
+        raise PatternError(f"{uri!r} names a folder; put `**` behind it for everything in it")
+    for segment in alternative.split("/"):
+        if segment != "**" and "**" in _ESCAPED.sub("", segment):
+            raise PatternError(f"in {uri!r}, `**` stands for whole folders: write it between slashes")
+
+
+@lru_cache(maxsize=1024)
+def _segment_matcher(segment: str) -> fnmatch.WcMatcher[str]:
+    return fnmatch.compile([segment], flags=_SEGMENT_FLAGS)
+
+
+def _segments_match(pattern: list[str], key: list[str]) -> bool:
+    """Compare by segments; `**` takes none or more of them, at the end one or more."""
+    reachable = {0}  # how many segments of the key the pattern so far may have taken
+    for index, part in enumerate(pattern):
+        if part == "**":
+            least = min(reachable) + (index == len(pattern) - 1)
+            reachable = set(range(least, len(key) + 1))
+        else:
+            reachable = {n + 1 for n in reachable if n < len(key) and _segment_matches(part, key[n])}
+        if not reachable:
+            return False
+    return len(key) in reachable
+
+
+def _segment_matches(part: str, segment: str) -> bool:
+    if not part or not segment:
+        return part == segment
+    return _segment_matcher(part).match(segment)

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pypdfium2
+import pytest
+
+from connectors.objects import documents, pdf, word
+from connectors.objects.decoding import decode
+from connectors.objects.documents import ImagePart, TextPart, parts, parts_in_turn
+from connectors.objects.media_types import DOCX
+from engine.errors import RecordError
+
+SAMPLES = Path(__file__).parents[4] / "samples" / "memos"
+
+
+def content_of(path: Path) -> str:
+    return decode(path.read_bytes(), path.name).content
+
+
+def data_url(marker: str, media_type: str, data: bytes) -> str:
+    return f"[{marker}]data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def blank_pdf(pages: int) -> bytes:
+    buffer = io.BytesIO()
+    document = pypdfium2.PdfDocument.new()
+    for _ in range(pages):
+        document.new_page(200, 300)
+    document.save(buffer)
+    document.close()
+    return buffer.getvalue()
+
+
+def scanned_pdf(pages: int) -> bytes:
+    """Pages with a grey rectangle and no text."""
+    from pypdfium2 import raw
+
+    document = pypdfium2.PdfDocument.new()
+    for _ in range(pages):
+        page = document.new_page(200, 300)
+        shape = raw.FPDFPageObj_CreateNewRect(20, 30, 100, 100)
+        raw.FPDFPageObj_SetFillColor(shape, 90, 90, 90, 255)
+        raw.FPDFPath_SetDrawMode(shape, raw.FPDF_FILLMODE_ALTERNATE, False)
+        raw.FPDFPage_InsertObject(page, shape)
+        page.gen_content()
+    buffer = io.BytesIO()
+    document.save(buffer)
+    document.close()
+    return buffer.getvalue()
+
+
+def test_text_is_one_part() -> None:
+    assert parts("Dear Dr. Hess", "memo.txt") == [TextPart("Dear Dr. Hess")]
+
+
+@pytest.mark.parametrize("content", ["", " \n\t"])
+def test_an_empty_document_has_no_parts(content: str) -> None:
+    assert parts(content, "memo.txt") == []
+
+
+def test_text_that_only_mentions_a_marker_stays_text() -> None:
+    assert parts("[PDF_DATA] is a marker", "memo.txt") == [TextPart("[PDF_DATA] is a marker")]
+
+
+def test_every_page_of_a_pdf_gives_its_text() -> None:
+    (part,) = parts(content_of(SAMPLES / "2025/02/two pages 40.pdf"), "two pages 40.pdf")
+    assert isinstance(part, TextPart)
+    assert "Patient: Natasha Gonzales" in part.text
+    assert "Dentist: Dr. Laura Martinez" in part.text
+
+
+def test_paragraphs_and_tables_of_a_word_file_are_lines() -> None:
+    (part,) = parts(content_of(SAMPLES / "2025/02/table 45.docx"), "table 45.docx")
+    assert isinstance(part, TextPart)
+    assert "Patient | Scott Travis\n" in part.text
+
+
+def test_an_image_goes_on_as_its_data_url() -> None:
+    path = SAMPLES / "scans" / "scan_47.png"
+    (part,) = parts(content_of(path), path.name)
+    assert isinstance(part, ImagePart)
+    head, _, payload = part.url.partition(",")
+    assert head == "data:image/png;base64"
+    assert base64.b64decode(payload) == path.read_bytes()
+
+
+def test_a_scanned_page_is_drawn_as_a_picture_that_can_be_read_back() -> None:
+    (part,) = parts(data_url("PDF_DATA", "application/pdf", scanned_pdf(1)), "scan.pdf")
+    assert isinstance(part, ImagePart)
+    png = base64.b64decode(part.url.partition(",")[2])
+    width, height = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
+    assert (width, height) == (600, 900)
+    body = png[png.index(b"IDAT") + 4 :]
+    rows = zlib.decompressobj().decompress(body)
+    assert len(rows) == height * (width + 1)
+    assert set(rows[600 * (width + 1) + 1 :][:width]) >= {90, 255}
+
+
+def test_a_pdf_of_blank_pages_has_no_parts() -> None:
+    assert parts(data_url("PDF_DATA", "application/pdf", blank_pdf(2)), "blank.pdf") == []
+
+
+def broken_docx() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("word/document.xml", "<broken")
+    return buffer.getvalue()
+
+
+def cut_docx() -> bytes:
+    return (SAMPLES / "2025/02/table 45.docx").read_bytes()[:2000]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "make"),
+    [
+        ("application/pdf", lambda: (SAMPLES / "2025/02/broken 53.pdf").read_bytes()),
+        ("application/pdf", lambda: b"%PDF-"),
+        (DOCX, broken_docx),
+        (DOCX, cut_docx),
+        (DOCX, lambda: b"PK\x03\x04"),
+    ],
+)
+def test_a_broken_file_is_corrupt(media_type: str, make: Callable[[], bytes]) -> None:
+    with pytest.raises(RecordError, match=r"some file: .* cannot be read") as raised:
+        parts(data_url("DOC_DATA", media_type, make()), "some file")
+    assert raised.value.kind == "CorruptDocument"
+
+
+def test_broken_base64_is_corrupt() -> None:
+    with pytest.raises(RecordError) as raised:
+        parts("[PDF_DATA]data:application/pdf;base64,???", "x.pdf")
+    assert raised.value.kind == "CorruptDocument"
+
+
+@pytest.mark.parametrize("media_type", ["application/zip", "application/msword", "image/bmp", "audio/mpeg"])
+def test_files_that_no_model_reads_are_refused_by_type(media_type: str) -> None:
+    with pytest.raises(RecordError, match=media_type) as raised:
+        parts(data_url("BINARY_DATA", media_type, b"x"), "thing")
+    assert raised.value.kind == "UnsupportedDocument"
+
+
+def test_bounds_are_errors_and_never_cut_anything_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "MAX_TEXT", 10)
+    monkeypatch.setattr(documents, "MAX_IMAGE_BYTES", 10)
+    monkeypatch.setattr(pdf, "MAX_PAGES", 2)
+    monkeypatch.setattr(pdf, "MAX_PICTURES", 1)
+    docx = content_of(SAMPLES / "2025/02/table 45.docx")
+    for content in (
+        "x" * 11,
+        docx,
+        data_url("IMAGE_DATA", "image/png", bytes(20)),
+        data_url("PDF_DATA", "application/pdf", blank_pdf(3)),
+        data_url("PDF_DATA", "application/pdf", scanned_pdf(2)),
+    ):
+        with pytest.raises(RecordError) as raised:
+            parts(content, "x")
+        assert raised.value.kind == "DocumentTooLarge"
+    monkeypatch.setattr(word, "MAX_UNPACKED", 10)
+    with pytest.raises(RecordError, match="unpacked"):
+        parts(docx, "x")
+
+
+async def test_a_worker_thread_gives_the_same_parts() -> None:
+    content = content_of(SAMPLES / "2025/01/letter 42.docx")
+    assert await parts_in_turn(content, "x") == parts(content, "x")
+    assert await parts_in_turn("text", "x") == [TextPart("text")]
