@@ -114,6 +114,7 @@ def run(
     host: str = "127.0.0.1",
     port: int = 4200,
     *,
+    models: Iterable[IngestModel] | None = None,
     settings: ServiceSettings | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
@@ -125,7 +126,9 @@ def run(
     async def main() -> None:
         stop = asyncio.Event()
         with _signals(stop):
-            await serve(state_dir, host, port, settings=settings, on_ready=on_ready, stop=stop)
+            await serve(
+                state_dir, host, port, models=models, settings=settings, on_ready=on_ready, stop=stop
+            )
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(main())

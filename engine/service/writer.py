@@ -259,8 +259,9 @@ def _is_storage(error: Exception | None) -> bool:
     """Whether the disk or the memory failed, not the rows."""
     import duckdb
 
-    storage = (duckdb.IOException, duckdb.FatalException)
-    return isinstance(error, (*storage, duckdb.OutOfMemoryException, duckdb.ConnectionException))
+    # With one writer there is nothing to conflict with: a failed transaction is a log that was not written.
+    commit = (duckdb.TransactionException, duckdb.FatalException, duckdb.ConnectionException)
+    return isinstance(error, (*commit, duckdb.IOException, duckdb.OutOfMemoryException))
 
 
 def _repeat_of(first: Future[Receipt]) -> Future[Receipt]:

@@ -1,0 +1,164 @@
+"""The wire's rules for one record and for whole bodies."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Literal
+from uuid import UUID
+
+import orjson
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from engine.service.validation import BodyValidator, InvalidBodyError
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Inner(BaseModel):
+    count: int
+    note: str | None
+
+
+class Thing(BaseModel):
+    id: str
+    size: int
+    ratio: float = 1.5
+    flag: bool = False
+    level: Literal["INFO", "WARN"] = "INFO"
+    tags: list[str] = Field(default_factory=list)
+    origin: str | None
+    seen: datetime | None = None
+    colour: Colour | None = None
+    inner: Inner | None = None
+    ident: UUID | None = None
+    label: str | int | None = None
+
+
+class CheckedThing(Thing):
+    """The same with a validator of its own, which takes the way through instances."""
+
+    @field_validator("id")
+    @classmethod
+    def refuse_bad(cls, value: str) -> str:
+        if value == "bad":
+            raise ValueError("bad ids are refused")
+        return value
+
+
+GOOD = {"id": "a", "size": 1}
+
+ACCEPTED = [
+    ({"size": 7}, "size", 7),
+    ({"size": "7"}, "size", 7),
+    ({"size": "-7"}, "size", -7),
+    ({"size": 2**63 - 1}, "size", 2**63 - 1),
+    ({"ratio": 2}, "ratio", 2.0),
+    ({"ratio": "2.5"}, "ratio", 2.5),
+    ({"ratio": "1e3"}, "ratio", 1000.0),
+    ({"flag": True}, "flag", True),
+    ({"level": "WARN"}, "level", "WARN"),
+    ({"tags": ["x"]}, "tags", ["x"]),
+    ({"origin": None}, "origin", None),
+    ({}, "origin", None),
+    ({}, "tags", []),
+    ({}, "ratio", 1.5),
+    ({"seen": "2026-11-23T10:00:00+01:00"}, "seen", datetime(2026, 11, 23, 9, tzinfo=UTC)),
+    ({"seen": 12.5}, "seen", datetime(1970, 1, 1, 0, 0, 12, 500_000, tzinfo=UTC)),
+    ({"colour": "red"}, "colour", Colour.RED),
+    ({"inner": {"count": "3"}}, "inner", {"count": 3, "note": None}),
+    ({"ident": "12345678-1234-5678-1234-567812345678"}, "ident", UUID("12345678-1234-5678-1234-567812345678")),
+    ({"label": "7"}, "label", "7"),
+]
+
+REFUSED = [
+    ({"id": 5}, "Input should be a valid string at id"),
+    ({"id": None}, "Required value at id, but is none"),
+    ({"size": None}, "Required value at size, but is none"),
+    ({"size": 1.5}, "Input should be a valid integer at size"),
+    ({"size": True}, "Input should be a valid integer at size"),
+    ({"size": "1.5"}, "Input should be a valid integer at size"),
+    ({"size": " 7"}, "Input should be a valid integer at size"),
+    ({"size": 2**63}, "Input should be less than or equal to 9223372036854775807 at size"),
+    ({"ratio": "nan"}, "Input should be a valid number at ratio"),
+    ({"ratio": "fast"}, "Input should be a valid number at ratio"),
+    ({"ratio": True}, "Input should be a valid number at ratio"),
+    ({"flag": 1}, "Input should be a valid boolean at flag"),
+    ({"flag": "true"}, "Input should be a valid boolean at flag"),
+    ({"level": "LOUD"}, "Input should be 'INFO' or 'WARN' at level"),
+    ({"tags": [1]}, "Input should be a valid string at tags.0"),
+    ({"seen": "2026-11-23T10:00:00"}, "Input should have timezone info at seen"),
+    ({"seen": 12}, "Input should be a valid datetime at seen"),
+    ({"inner": {"count": None}}, "Required value at inner.count, but is none"),
+    ({"inner": {}}, "Missing fields: inner.count"),
+]
+
+
+@pytest.mark.parametrize(("change", "name", "expected"), ACCEPTED)
+def test_accepts_and_converts(change: dict[str, object], name: str, expected: object) -> None:
+    result = BodyValidator(Thing).read(orjson.dumps(GOOD | change))
+    assert result.failures == {}
+    assert result.records[0][name] == expected
+    assert type(result.records[0][name]) is type(expected)
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED)
+def test_refuses_with_the_contracts_message(change: dict[str, object], message: str) -> None:
+    result = BodyValidator(Thing).read(orjson.dumps(GOOD | change))
+    assert result.records == []
+    assert result.failures == {0: message}
+
+
+@pytest.mark.parametrize("model", [Thing, CheckedThing])
+def test_names_all_missing_fields_at_once(model: type[BaseModel]) -> None:
+    assert BodyValidator(model).read(b'[{"flag": true}]').failures == {0: "Missing fields: id, size"}
+
+
+def test_drops_unknown_fields_even_where_the_model_forbids_them() -> None:
+    class Strict(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        id: str
+
+    assert BodyValidator(Strict).read(b'{"id": "a", "more": 1}').records == [{"id": "a"}]
+
+
+def test_keeps_unknown_fields_where_the_model_allows_them() -> None:
+    class Open(BaseModel):
+        model_config = ConfigDict(extra="allow")
+        id: str
+
+    assert BodyValidator(Open).read(b'{"id": "a", "more": 1}').records == [{"id": "a", "more": 1}]
+
+
+def test_runs_a_models_own_validators() -> None:
+    result = BodyValidator(CheckedThing).read(b'[{"id": "bad", "size": 1}, {"id": "ok", "size": "2"}]')
+    assert result.failures == {0: "Value error, bad ids are refused at id"}
+    assert [(record["id"], record["size"], record["origin"]) for record in result.records] == [("ok", 2, None)]
+
+
+def test_one_bad_record_leaves_the_others_and_their_places() -> None:
+    body = b'[{"id": "a", "size": 1}, {"id": "b"}, 3, {"id": "c", "size": "4"}]'
+    result = BodyValidator(Thing).read(body)
+    assert [record["id"] for record in result.records] == ["a", "c"]
+    assert result.failures == {1: "Missing fields: size", 2: "invalid type: integer, expected an object"}
+    assert result.originals == orjson.loads(body)
+
+
+def test_an_empty_array_is_no_records() -> None:
+    assert BodyValidator(Thing).read(b" [] ").records == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[1,", b"nonsense", b'{"id": NaN}', b'{"id": "\\ud800"}', b"{}{}", b"5", b'"text"', b"null"]
+)
+def test_what_is_not_records_is_refused_as_a_whole(body: bytes) -> None:
+    with pytest.raises(InvalidBodyError):
+        BodyValidator(Thing).read(body)
+
+
+def test_messages_never_quote_the_values() -> None:
+    result = BodyValidator(Thing).read(b'{"id": "a", "size": "secret-value", "tags": "other-secret"}')
+    assert "secret" not in result.failures[0]

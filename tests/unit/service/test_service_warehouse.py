@@ -1,0 +1,287 @@
+"""Delivery semantics: fresh, replay, foreign; dead letters; restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from engine.service.letters import letter_of
+from engine.service.models import IngestModel, Row
+from engine.service.settings import ServiceSettings
+from engine.service.storage import Storage
+from engine.service.submission import (
+    Delivery,
+    Letter,
+    QueueFullError,
+    Receipt,
+    Submission,
+    WarehouseDownError,
+    WriteFailedError,
+)
+from engine.service.tables import tables_of
+from engine.service.warehouse import Warehouse
+from engine.service.writer import Writer
+
+Note = Callable[..., Row]
+Models = tuple[IngestModel, ...]
+
+
+class Desk:
+    """A warehouse with the few questions that these tests ask."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self.warehouse = warehouse
+        self.table = warehouse.tables["Note"]
+
+    def submission(
+        self,
+        rows: list[Row],
+        delivery: Delivery = "foreign",
+        key: str | None = None,
+        letters: list[Letter] | None = None,
+    ) -> Submission:
+        return Submission(
+            model="Note", table=self.table, rows=rows, delivery=delivery, key=key, letters=letters or []
+        )
+
+    def put(self, rows: list[Row], delivery: Delivery = "foreign", key: str | None = None) -> Receipt:
+        return self.warehouse.submit(self.submission(rows, delivery, key)).result()
+
+    def stored(self) -> int:
+        with self.warehouse.reading() as reader:
+            return reader.execute('SELECT count(*) FROM "Note"').fetchall()[0][0]
+
+    def texts(self) -> dict[str, str]:
+        with self.warehouse.reading() as reader:
+            rows = reader.execute(f"SELECT id, text FROM {reader.rows_of(self.table)}").fetchall()
+        assert len(rows) == len({identifier for identifier, _ in rows})
+        return dict(rows)
+
+    def is_dirty(self) -> bool:
+        with self.warehouse.reading() as reader:
+            return "QUALIFY" in reader.rows_of(self.table)
+
+    def letters(self) -> dict[str, str]:
+        with self.warehouse.reading() as reader:
+            return dict(reader.execute("SELECT record_id, status FROM _odw_dead_letters").fetchall())
+
+
+@pytest.fixture
+def desk(warehouse: Warehouse) -> Desk:
+    return Desk(warehouse)
+
+
+@pytest.fixture
+def idle(path: Path, models: Models) -> tuple[Desk, Writer]:
+    """A warehouse whose writer has not started: what is submitted forms one group when it does."""
+    tables = tables_of(models)
+    settings = ServiceSettings(max_queued_requests=4)
+    storage = Storage(path, tables.values(), settings.memory_limit)
+    storage.open()
+    writer = Writer(storage.cursor, storage.reopen, tables.values(), settings)
+    return Desk(Warehouse(storage, writer, tables)), writer
+
+
+def letter(model: IngestModel, identifier: str, text: str = "bad") -> Letter:
+    return letter_of(
+        model,
+        0,
+        {"id": identifier, "text": text},
+        error_type="ValueError",
+        error_message="no",
+        source="transform",
+        failed_at=datetime(2026, 11, 23, tzinfo=UTC),
+    )
+
+
+def test_fresh_rows_only_append_and_leave_the_table_clean(desk: Desk, note: Note) -> None:
+    assert desk.put([note("a"), note("b")], "fresh").written == 2
+    assert desk.texts() == {"a": "text", "b": "text"}
+    assert not desk.is_dirty()
+
+
+def test_a_replay_replaces_its_keys(desk: Desk, note: Note) -> None:
+    desk.put([note("a", "old"), note("b", "old")], "fresh")
+    desk.put([note("b", "new"), note("c", "new")], "replay")
+    assert desk.texts() == {"a": "old", "b": "new", "c": "new"}
+    assert desk.stored() == 3
+    assert not desk.is_dirty()
+
+
+def test_foreign_rows_make_the_table_dirty_and_the_last_commit_wins(desk: Desk, note: Note) -> None:
+    desk.put([note("a", "1"), note("b", "1")])
+    desk.put([note("a", "2")])
+    desk.put([note("a", "3")])
+    assert desk.is_dirty()
+    assert desk.stored() == 4
+    assert desk.texts() == {"a": "3", "b": "1"}
+
+
+def test_compaction_keeps_the_newest_rows_and_clears_the_mark(desk: Desk, note: Note) -> None:
+    for text in ("1", "2", "3"):
+        desk.put([note("a", text), note(f"only-{text}")])
+    before = desk.texts()
+    desk.warehouse.compact()
+    assert desk.texts() == before
+    assert before["a"] == "3"
+    assert desk.stored() == 4
+    assert not desk.is_dirty()
+
+
+def test_a_dirty_table_is_compacted_when_idle(path: Path, models: Models, note: Note) -> None:
+    warehouse = Warehouse.open(path, models, ServiceSettings(compact_after=0.0))
+    desk = Desk(warehouse)
+    desk.put([note("a", "1")])
+    desk.put([note("a", "2")])
+    warehouse.close()  # joins the writer; whichever came first, reading must be right
+    again = Desk(Warehouse.open(path, models))
+    assert again.texts() == {"a": "2"}
+    again.warehouse.close()
+
+
+@pytest.mark.parametrize("delivery", ["fresh", "replay", "foreign"])
+def test_of_one_id_twice_in_a_request_the_last_wins(desk: Desk, note: Note, delivery: Delivery) -> None:
+    desk.put([note("a", "1"), note("b", "1"), note("a", "2")], delivery)
+    assert desk.texts() == {"a": "2", "b": "1"}
+    assert desk.stored() == 2
+
+
+def test_of_one_id_twice_in_a_group_the_last_wins(idle: tuple[Desk, Writer], note: Note) -> None:
+    desk, writer = idle
+    futures = [
+        desk.warehouse.submit(desk.submission([note("a", text)], delivery))
+        for text, delivery in (("1", "fresh"), ("2", "replay"), ("3", "foreign"))
+    ]
+    writer.start()
+    assert [future.result().written for future in futures] == [1, 1, 1]
+    assert desk.texts() == {"a": "3"}
+    assert desk.stored() == 1
+    desk.warehouse.close()
+
+
+@pytest.mark.parametrize(
+    "bad", [{"size": 2**63}, {"size": "no number"}, {"text": {"no", "text"}, "tags": 5}, {"tags": object()}]
+)
+def test_a_bad_request_does_not_fail_the_others_of_its_group(
+    idle: tuple[Desk, Writer], note: Note, bad: Row
+) -> None:
+    desk, writer = idle
+    first = desk.warehouse.submit(desk.submission([note("a")], "fresh"))
+    wrong = desk.warehouse.submit(desk.submission([note("x"), note("y", **bad)], "fresh"))
+    lacking = desk.warehouse.submit(desk.submission([{"id": "z"}], "fresh"))
+    last = desk.warehouse.submit(desk.submission([note("b")], "fresh"))
+    writer.start()
+    assert (first.result().written, last.result().written) == (1, 1)
+    for failed in (wrong, lacking):
+        assert isinstance(failed.exception(), WriteFailedError)
+    assert set(desk.texts()) == {"a", "b"}
+    assert desk.warehouse.problem is None
+    desk.warehouse.close()
+
+
+def test_a_key_is_written_once_and_answered_alike(desk: Desk, note: Note) -> None:
+    assert desk.put([note("a")], "fresh", "key") == Receipt(1)
+    assert desk.put([note("a")], "fresh", "key") == Receipt(1, duplicate=True)
+    assert desk.stored() == 1
+
+
+def test_a_key_still_in_the_queue_is_not_written_twice(idle: tuple[Desk, Writer], note: Note) -> None:
+    desk, writer = idle
+    first = desk.warehouse.submit(desk.submission([note("a")], "fresh", "key"))
+    second = desk.warehouse.submit(desk.submission([note("a")], "fresh", "key"))
+    writer.start()
+    assert (first.result(), second.result()) == (Receipt(1), Receipt(1, duplicate=True))
+    assert desk.stored() == 1
+    desk.warehouse.close()
+
+
+def test_a_key_that_failed_may_be_tried_again(desk: Desk, note: Note) -> None:
+    failed = desk.warehouse.submit(desk.submission([note("a", size=2**63)], "fresh", "key"))
+    assert isinstance(failed.exception(), WriteFailedError)
+    assert desk.put([note("a")], "fresh", "key") == Receipt(1)
+
+
+def test_a_full_queue_refuses_and_a_closed_one_too(idle: tuple[Desk, Writer], note: Note) -> None:
+    desk, writer = idle
+    futures = [desk.warehouse.submit(desk.submission([note(str(n))], "fresh")) for n in range(4)]
+    assert desk.warehouse.is_full
+    with pytest.raises(QueueFullError):
+        desk.put([note("more")])
+    writer.start()
+    desk.warehouse.close()
+    assert [future.result().written for future in futures] == [1, 1, 1, 1]
+    with pytest.raises(WarehouseDownError):
+        desk.put([note("late")])
+
+
+def test_a_restart_keeps_rows_marks_keys_and_order(path: Path, models: Models, note: Note) -> None:
+    desk = Desk(Warehouse.open(path, models))
+    desk.put([note("a", "1")], "foreign", "key")
+    desk.warehouse.close()
+    desk = Desk(Warehouse.open(path, models))
+    assert desk.put([note("a", "other")], "foreign", "key").duplicate
+    desk.put([note("a", "2")])
+    assert desk.texts() == {"a": "2"}
+    desk.warehouse.close()
+
+
+def test_a_row_recovers_the_letter_of_its_record(desk: Desk, models: Models, note: Note) -> None:
+    letters = [letter(models[0], "a"), letter(models[0], "b")]
+    desk.warehouse.submit(desk.submission([], letters=letters)).result()
+    assert desk.letters() == {"a": "open", "b": "open"}
+    desk.put([note("a")], "replay")
+    assert desk.letters() == {"a": "recovered", "b": "open"}
+
+
+def test_the_same_letter_again_is_one_letter(desk: Desk, models: Models) -> None:
+    for _ in range(2):
+        desk.warehouse.submit(desk.submission([], letters=[letter(models[0], "a")] * 2)).result()
+    assert desk.letters() == {"a": "open"}
+
+
+def test_a_recovered_letter_stays_so_unless_the_record_is_another(
+    desk: Desk, models: Models, note: Note
+) -> None:
+    def redeliver(text: str) -> None:
+        desk.warehouse.submit(desk.submission([], letters=[letter(models[0], "a", text)])).result()
+
+    redeliver("bad")
+    desk.put([note("a")], "replay")
+    redeliver("bad")
+    assert desk.letters() == {"a": "recovered"}
+    redeliver("bad in another way")
+    assert desk.letters() == {"a": "open"}
+
+
+def test_within_a_group_only_a_later_row_recovers(
+    idle: tuple[Desk, Writer], models: Models, note: Note
+) -> None:
+    desk, writer = idle
+    desk.warehouse.submit(desk.submission([note("a")], "fresh"))
+    desk.warehouse.submit(desk.submission([], letters=[letter(models[0], "a"), letter(models[0], "b")]))
+    last = desk.warehouse.submit(desk.submission([note("b")], "fresh"))
+    writer.start()
+    last.result()
+    assert desk.letters() == {"a": "open", "b": "recovered"}
+    desk.warehouse.close()
+
+
+def test_readers_see_one_state_while_rows_are_written(desk: Desk, note: Note) -> None:
+    desk.put([note("a", "1")], "fresh")
+    with desk.warehouse.reading() as reader:
+        source = reader.rows_of(desk.table)
+        desk.put([note("a", "2")])
+        assert reader.execute(f"SELECT id, text FROM {source}").fetchall() == [("a", "1")]
+    assert desk.texts() == {"a": "2"}
+
+
+def test_old_keys_are_forgotten(path: Path, models: Models, note: Note) -> None:
+    warehouse = Warehouse.open(path, models, ServiceSettings(ledger_days=0))
+    desk = Desk(warehouse)
+    desk.put([note("a")], "fresh", "key")
+    warehouse.compact()
+    assert not desk.put([note("a")], "replay", "key").duplicate
+    warehouse.close()
