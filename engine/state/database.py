@@ -129,7 +129,6 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
     # In WAL mode NORMAL may lose the last commits when the power fails; FULL syncs each one.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-    # A write transaction from the start: a store that cannot be written is found out before any work.
     with _transaction(connection, "BEGIN IMMEDIATE"):
         prepare(connection, path)
     _use_wal(connection)

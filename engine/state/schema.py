@@ -154,17 +154,18 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
             f" versions up to {SCHEMA_VERSION}. Upgrade odw-engine, or choose another directory with"
             " --state-dir"
         )
-    for number, migration in enumerate(MIGRATIONS[version:], version + 1):
-        for statement in _statements(migration):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {number}")
-    if fresh:
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    elif version == SCHEMA_VERSION and (missing := _TABLES - tables):
+    if version == SCHEMA_VERSION and (missing := _TABLES - tables):
         raise StateCorruptError(
             f"{path} lacks the tables {', '.join(sorted(missing))}. Restore the state directory from a copy,"
             " or move it away to begin anew; the engine does not begin anew by itself"
         )
+    for migration in MIGRATIONS[version:]:
+        for statement in _statements(migration):
+            connection.execute(statement)
+    # Written even when nothing changes: on a read-only file BEGIN IMMEDIATE succeeds, and only a write
+    # shows, before any work is done, that none is possible.
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _statements(script: str) -> list[str]:
