@@ -14,15 +14,20 @@ from typing import IO
 
 _TAIL_BYTES = 8 * 1024
 _LONGEST_LINE = 64 * 1024
-_GRACE_SECONDS = 15.0  # the ingest service may be writing its last batches
+GRACE_SECONDS = 15.0  # the ingest service may be writing its last batches
 _TERM_SECONDS = 2.0
 
 
 class ChildProcess:
-    """A started child. `ready` gets its first line of output, or `EOFError` when it ends without one."""
+    """A started child.
+
+    `ready` gets its first line of output, or `EOFError` when it ends without one. A second line says that it
+    stays after its input has ended.
+    """
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
         self.ready: Future[bytes] = Future()
+        self._left: Future[bool] = Future()
         self._tail = bytearray()
         # A session of its own keeps the terminal's Ctrl-C from it: the parent needs it while it drains.
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
@@ -56,12 +61,21 @@ class ChildProcess:
         """The end of what it wrote to standard error, at most 8 KiB."""
         return bytes(self._tail).decode("utf-8", "replace").strip()
 
-    def stop(self, grace: float = _GRACE_SECONDS) -> int:
+    def stop(self, grace: float = GRACE_SECONDS) -> int | None:
         """Close its input, wait up to `grace` seconds, then terminate, then kill; returns the exit code.
 
-        Blocks; afterwards neither process nor pipe nor thread is left.
+        Blocks; afterwards neither process nor pipe nor thread is left. Except that a child which says that it
+        stays for others is left alone: None is returned at once, and a thread reaps it when it ends.
         """
         self._stdin.close()
+        try:
+            stays = self._left.result(grace)
+        except TimeoutError:
+            stays = False
+            grace = 0.0
+        if stays:
+            threading.Thread(target=self._reap, name="sandbox-reaper", daemon=True).start()
+            return None
         code = self._wait(grace)
         if code is None:
             self._process.terminate()
@@ -69,11 +83,15 @@ class ChildProcess:
         if code is None:
             self._process.kill()
             code = self._process.wait()
+        self._reap()
+        return code
+
+    def _reap(self) -> None:
+        self._process.wait()
         for reader in self._readers:
             reader.join()
         self._stdout.close()
         self._stderr.close()
-        return code
 
     def _wait(self, seconds: float) -> int | None:
         try:
@@ -82,15 +100,22 @@ class ChildProcess:
             return None
 
     def _read_output(self) -> None:
-        line = bytearray()
+        lines = bytearray()
         for chunk in _chunks(self._stdout):
-            if self.ready.done():
+            if self._left.done():
                 continue  # read on, so that the child never blocks on a full pipe
-            line += chunk
-            if b"\n" in line or len(line) > _LONGEST_LINE:
-                self.ready.set_result(bytes(line.partition(b"\n")[0]))
+            lines += chunk
+            is_long = len(lines) > _LONGEST_LINE
+            if not self.ready.done() and (b"\n" in lines or is_long):
+                self.ready.set_result(bytes(lines.partition(b"\n")[0]))
+            if lines.count(b"\n") > 1:
+                self._left.set_result(True)
+            elif is_long:
+                del lines[_LONGEST_LINE:]
         if not self.ready.done():
             self.ready.set_exception(EOFError())
+        if not self._left.done():
+            self._left.set_result(False)
 
     def _read_errors(self) -> None:
         for chunk in _chunks(self._stderr):

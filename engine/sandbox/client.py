@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import ServiceError
-from engine.sandbox.child import ChildProcess
+from engine.sandbox.child import GRACE_SECONDS, ChildProcess
 from engine.sandbox.server import Addresses, check_services
+from engine.sandbox.sharing import LeaseRefusedError, take_lease
+from engine.service.discovery import find_running
 
 START_SECONDS = 60.0
-_HEALTH_SECONDS = 2.0
-
-
-class _ServiceFile(BaseModel):
-    """`<state_dir>/warehouse/service.json`, written by a running `serve`."""
-
-    url: str
-    pid: int
+_RETRY_SECONDS = 0.1
+_OVERTAKEN_TRIES = 10
 
 
 @asynccontextmanager
@@ -38,79 +33,82 @@ async def sandbox(
 ) -> AsyncIterator[Addresses]:
     """Run the asked services (`s3`, `llm`, `ingest`) and yield where they are, by service.
 
-    See `engine.sandbox.server.serve_sandbox` for the fields. A `serve` that already runs on the state
-    directory is used for `ingest`. The child ends with this context, however it is left, and with this
-    process, however it ends. `deadline` is in seconds, for the start.
+    See `engine.sandbox.server.serve_sandbox` for the fields. An ingest service that already runs on the state
+    directory is used instead of a second one; if it is another run's, it stays until this context ends too.
+    The child ends with this context, however it is left, and with this process, however it ends. `deadline`
+    is in seconds, for the start.
 
     Raises:
         ConfigError: An unknown service.
         ServiceError: The child ended or did not get ready in time; the text has the end of its error output.
     """
     check_services(services)
-    wanted = list(dict.fromkeys(services))
-    found: Addresses = {}
-    if "ingest" in wanted and (url := await anyio.to_thread.run_sync(running_serve, state_dir)):
-        found["ingest"] = {"url": url}
-        wanted.remove("ingest")
-    if not wanted:
-        yield found
-        return
-    child = ChildProcess(_command(wanted, state_dir, samples), _environment())
-    started = False
-    try:
-        found |= await _addresses(child, deadline)
-        started = True
-        yield found
-    except BaseException as error:
-        if started and child.exit_code() is not None:
-            error.add_note(f"the sandbox had ended with exit code {child.exit_code()}: {child.error_tail()}")
-        raise
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(child.stop, *(() if started else (0.0,)))
-
-
-def running_serve(state_dir: Path) -> str | None:
-    """The address of a `serve` that runs on this state directory and answers, else None.
-
-    Blocks up to two seconds. A file that was left behind by a killed process counts as none.
-    """
-    path = state_dir / "warehouse" / "service.json"
-    try:
-        service = _ServiceFile.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-    return service.url if _is_alive(service.pid) and _answers(service.url) else None
-
-
-def _is_alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _answers(url: str) -> bool:
-    import http.client
-    from urllib.parse import urlsplit
-
-    try:
-        address = urlsplit(url)
-        if address.scheme != "http" or not address.hostname:
-            return False
-        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=_HEALTH_SECONDS)
+    async with AsyncExitStack() as stack:
+        found, child = await _start(stack, services, state_dir, samples, deadline)
         try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        finally:
-            connection.close()
-    except (OSError, ValueError, http.client.HTTPException):
-        return False
+            yield found
+        except BaseException as error:
+            if child and child.exit_code() is not None:
+                error.add_note(
+                    f"the sandbox had ended with exit code {child.exit_code()}: {child.error_tail()}"
+                )
+            raise
+
+
+async def _start(
+    stack: AsyncExitStack, services: Collection[str], state_dir: Path, samples: Path | None, deadline: float
+) -> tuple[Addresses, ChildProcess | None]:
+    while True:
+        wanted = list(dict.fromkeys(services))
+        found: Addresses = {}
+        if "ingest" in wanted and (url := await _running_ingest(stack, state_dir, deadline)):
+            found["ingest"] = {"url": url}
+            wanted.remove("ingest")
+        if not wanted:
+            return found, None
+        child = ChildProcess(_command(wanted, state_dir, samples), _environment())
+        try:
+            found |= await _addresses(child, deadline)
+        except BaseException as error:
+            await _stop(child, 0.0)
+            may_be_late = isinstance(error, ServiceError) and "ingest" in wanted
+            if may_be_late and await _was_overtaken(state_dir):
+                continue
+            raise
+        stack.push_async_callback(_stop, child)
+        return found, child
+
+
+async def _was_overtaken(state_dir: Path) -> bool:
+    """Whether another run started a service here at the same moment.
+
+    It may have the warehouse open already and be announced a little later.
+    """
+    for _ in range(_OVERTAKEN_TRIES):
+        if await anyio.to_thread.run_sync(find_running, state_dir):
+            return True
+        await anyio.sleep(_RETRY_SECONDS)
+    return False
+
+
+async def _running_ingest(stack: AsyncExitStack, state_dir: Path, deadline: float) -> str | None:
+    """The address of a service on this directory, kept alive until the stack ends; None without one."""
+    with anyio.move_on_after(deadline):
+        while address := await anyio.to_thread.run_sync(find_running, state_dir):
+            try:
+                lease = await anyio.to_thread.run_sync(take_lease, state_dir, address.pid)
+            except LeaseRefusedError:
+                await anyio.sleep(_RETRY_SECONDS)  # it is ending: wait until it is gone
+                continue
+            if lease is not None:
+                stack.callback(lease.close)
+            return address.url
+    return None
+
+
+async def _stop(child: ChildProcess, grace: float = GRACE_SECONDS) -> None:
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(child.stop, grace)
 
 
 def _command(services: list[str], state_dir: Path, samples: Path | None) -> list[str]:
@@ -141,8 +139,6 @@ async def _addresses(child: ChildProcess, deadline: float) -> Addresses:
         code = await anyio.to_thread.run_sync(child.stop)
         problem = f"ended with exit code {code} before it was ready"
     except ValidationError:
-        problem = (
-            f"announced itself with something else than its addresses: {json.dumps(line[:200].decode())}"
-        )
+        problem = "announced itself with something else than its addresses"
     tail = child.error_tail()
     raise ServiceError(f"the sandbox {problem}" + (f":\n{tail}" if tail else ""))

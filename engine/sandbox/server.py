@@ -8,12 +8,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from engine.errors import ConfigError, ServiceError
+from engine.errors import ConfigError, EngineError
+from engine.sandbox.sharing import Leases, offer_leases
 
+SHARED = "shared"  # the line that says: input has ended, but other runs still use the ingest service
 SERVICES = ("s3", "llm", "ingest")
 DEFAULT_SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 
@@ -50,20 +52,46 @@ async def run_sandbox(
     samples: Path | None = None,
     *,
     ready: Callable[[Addresses], None],
+    shared: Callable[[], None] = lambda: None,
     watch_stdin: bool = True,
 ) -> None:
     """Serve until standard input ends or SIGTERM or SIGINT arrives; call `ready` once with the addresses.
 
+    When standard input has ended but other runs still use the ingest service, call `shared` and serve on
+    until they have ended too.
+
     Standard input is a pipe from the parent: the kernel closes it however the parent ends, so a parent that
     was killed leaves nothing behind. With `watch_stdin=False` only a signal ends it.
     """
-    stop = asyncio.Event()
-    with _signals(stop):
+    check_services(services)
+    parent_gone, signalled = asyncio.Event(), asyncio.Event()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_signals(signalled))
         if watch_stdin:
-            _set_at_end_of_stdin(stop)
-        async with serve_sandbox(services, state_dir, samples or DEFAULT_SAMPLES) as addresses:
-            ready(addresses)
-            await stop.wait()
+            _set_at_end_of_stdin(parent_gone)
+        # Before the service is announced, so that whoever finds it can also find out how to keep it.
+        leases = await stack.enter_async_context(offer_leases(state_dir)) if "ingest" in services else None
+        ready(await stack.enter_async_context(serve_sandbox(services, state_dir, samples or DEFAULT_SAMPLES)))
+        await _first_of(signalled.wait(), _all_gone(parent_gone, leases, shared))
+
+
+async def _all_gone(parent_gone: asyncio.Event, leases: Leases | None, shared: Callable[[], None]) -> None:
+    await parent_gone.wait()
+    if leases is not None:
+        if leases.are_open:
+            shared()
+        await leases.ended()
+
+
+async def _first_of(*waits: Coroutine[object, object, object]) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def check_services(services: Collection[str]) -> None:
@@ -99,7 +127,8 @@ async def _start_llm(stack: AsyncExitStack, samples: Path) -> dict[str, str]:
 async def _start_ingest(stack: AsyncExitStack, state_dir: Path) -> dict[str, str]:
     from engine.service.server import running_service
 
-    return {"url": await stack.enter_async_context(running_service(state_dir))}
+    service = await stack.enter_async_context(running_service(state_dir))
+    return {"url": service.url}
 
 
 def read_transcripts(samples: Path) -> dict[str, str]:
@@ -159,11 +188,20 @@ def main(argv: Sequence[str]) -> int:
     """
     try:
         services, state_dir, samples, watch_stdin = _arguments(argv)
-        asyncio.run(run_sandbox(services, state_dir, samples, ready=_print_ready, watch_stdin=watch_stdin))
+        asyncio.run(
+            run_sandbox(
+                services,
+                state_dir,
+                samples,
+                ready=lambda addresses: _write_line(json.dumps(addresses)),
+                shared=lambda: _write_line(SHARED),
+                watch_stdin=watch_stdin,
+            )
+        )
     except ConfigError as error:
         sys.stderr.write(f"sandbox: {error}\n")
         return 2
-    except ServiceError as error:
+    except EngineError as error:
         sys.stderr.write(f"sandbox: {error}\n")
         return 1
     return 0
@@ -186,6 +224,8 @@ def _arguments(argv: Sequence[str]) -> tuple[list[str], Path, Path | None, bool]
     return services, Path(given["--state-dir"]), samples, watch_stdin
 
 
-def _print_ready(addresses: Addresses) -> None:
-    sys.stdout.write(json.dumps(addresses) + "\n")
-    sys.stdout.flush()
+def _write_line(text: str) -> None:
+    # A parent that was killed reads no more; what it would have read does not matter then.
+    with suppress(BrokenPipeError):
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()

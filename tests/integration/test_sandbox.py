@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import datetime
+import http.client
 import json
 import os
 import select
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,16 +22,14 @@ import anyio
 import pytest
 from aiobotocore.session import get_session
 from openai import AsyncOpenAI, AuthenticationError, NotFoundError
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from pydantic import BaseModel
 
 from engine.errors import ConfigError, ServiceError
 from engine.sandbox.child import ChildProcess
-from engine.sandbox.client import running_serve, sandbox
-from engine.sandbox.loopback import serve_loopback
+from engine.sandbox.client import sandbox
 from engine.sandbox.server import DEFAULT_SAMPLES
+from engine.sandbox.sharing import LeaseRefusedError, offer_leases, take_lease
+from engine.service.server import running_service
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes and ports through /proc")
 
@@ -120,6 +122,31 @@ async def test_the_model_answers_the_real_client(tmp_path: Path) -> None:
                 await client.models.list()
     assert json.loads(completion.choices[0].message.content or "")["doctor"] == "Dr. Real"
     assert completion.system_fingerprint == "sandbox-stand-in"
+
+
+class Memo(BaseModel):
+    patient_name: str | None
+    patient_age: int | None
+    scheduled_appointment_date: datetime.date | None
+
+
+async def test_the_real_client_gets_a_scan_as_a_structured_output(tmp_path: Path) -> None:
+    scan = DEFAULT_SAMPLES / "memos" / "scans" / "scan_47.png"
+    truth = json.loads((DEFAULT_SAMPLES / "truth.json").read_bytes())["memos/scans/scan_47.png"]
+    url = "data:image/png;base64," + base64.b64encode(scan.read_bytes()).decode()
+    async with sandbox({"llm"}, tmp_path) as found:
+        model = found["llm"]
+        async with AsyncOpenAI(base_url=model["base_url"], api_key=model["api_key"], max_retries=0) as client:
+            completion = await client.chat.completions.parse(
+                model=model["model"],
+                messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}],
+                response_format=Memo,
+            )
+    memo = completion.choices[0].message.parsed
+    assert memo is not None
+    assert memo.patient_name == truth["patient_name"]
+    assert memo.patient_age == int(truth["patient_age"])
+    assert memo.scheduled_appointment_date == datetime.date.fromisoformat(truth["scheduled_appointment_date"])
 
 
 async def test_only_the_asked_services_are_announced(tmp_path: Path) -> None:
@@ -250,39 +277,74 @@ def test_wrong_arguments_end_with_code_two(arguments: list[str], message: str) -
     assert message in child.error_tail()
 
 
-def write_service_file(state_dir: Path, url: str, pid: int) -> None:
-    folder = state_dir / "warehouse"
-    folder.mkdir()
-    (folder / "service.json").write_text(json.dumps({"url": url, "pid": pid}))
+def health_of(url: str) -> int:
+    with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=DEADLINE)) as connection:
+        connection.request("GET", "/health")
+        return connection.getresponse().status
 
 
 async def test_a_running_serve_is_used_instead_of_a_second_one(tmp_path: Path) -> None:
-    async def health(_request: Request) -> PlainTextResponse:
-        return PlainTextResponse("{}")
-
     before = own_children()
-    async with serve_loopback(Starlette(routes=[Route("/health", health)])) as url:
-        write_service_file(tmp_path, url, os.getpid())
+    async with running_service(tmp_path) as service:
         async with sandbox({"ingest"}, tmp_path) as found:
-            assert found == {"ingest": {"url": url}}
+            assert found == {"ingest": {"url": service.url}}
             assert own_children() == before
+        assert await asyncio.to_thread(health_of, service.url) == 200
 
 
-def test_a_serve_that_was_killed_does_not_count(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        pass
-    write_service_file(tmp_path, "http://127.0.0.1:9", ended.pid)
-    assert running_serve(tmp_path) is None
+def ended_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        return process.pid
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "ftp://127.0.0.1", "http://[", ""])
-def test_a_serve_that_does_not_answer_does_not_count(tmp_path: Path, url: str) -> None:
-    write_service_file(tmp_path, url, os.getpid())
-    assert running_serve(tmp_path) is None
+async def test_a_service_file_left_by_a_killed_process_does_not_count(tmp_path: Path) -> None:
+    ended = await asyncio.to_thread(ended_process)
+    folder = tmp_path / "warehouse"
+    folder.mkdir()
+    (folder / "service.json").write_text(json.dumps({"url": "http://127.0.0.1:9", "pid": ended}))
+    async with sandbox({"ingest"}, tmp_path) as found:
+        assert found["ingest"]["url"] != "http://127.0.0.1:9"
+        assert await asyncio.to_thread(health_of, found["ingest"]["url"]) == 200
 
 
-def test_a_broken_service_file_counts_as_none(tmp_path: Path) -> None:
-    assert running_serve(tmp_path) is None
-    (tmp_path / "warehouse").mkdir()
-    (tmp_path / "warehouse" / "service.json").write_text("{")
-    assert running_serve(tmp_path) is None
+async def test_a_second_run_keeps_the_first_ones_service_until_it_ends_itself(tmp_path: Path) -> None:
+    before = own_children()
+    async with AsyncExitStack() as second:
+        async with sandbox({"ingest"}, tmp_path) as first_found:
+            (child,) = own_children() - before
+            found = await second.enter_async_context(sandbox({"ingest"}, tmp_path))
+            assert found == first_found
+            assert own_children() - before == {child}
+        assert await asyncio.to_thread(health_of, found["ingest"]["url"]) == 200
+    await asyncio.to_thread(wait_gone, child)
+    assert list((tmp_path / "warehouse").glob("*.json")) == []
+
+
+async def test_a_run_that_ends_first_leaves_the_others_service_alone(tmp_path: Path) -> None:
+    async with sandbox({"ingest"}, tmp_path) as found:
+        async with sandbox({"ingest"}, tmp_path):
+            pass
+        assert await asyncio.to_thread(health_of, found["ingest"]["url"]) == 200
+
+
+async def test_runs_that_start_at_the_same_moment_share_one_service(tmp_path: Path) -> None:
+    everybody = asyncio.Barrier(3)
+
+    async def run() -> str:
+        async with sandbox({"ingest"}, tmp_path) as found:
+            await everybody.wait()
+            return found["ingest"]["url"]
+
+    assert len(set(await asyncio.gather(run(), run(), run()))) == 1
+
+
+async def test_a_service_that_is_ending_grants_no_lease(tmp_path: Path) -> None:
+    async with offer_leases(tmp_path) as leases:
+        first = await asyncio.to_thread(take_lease, tmp_path, os.getpid())
+        assert first is not None
+        assert leases.are_open
+        first.close()
+        await leases.ended()
+        with pytest.raises(LeaseRefusedError):
+            await asyncio.to_thread(take_lease, tmp_path, os.getpid())
+    assert take_lease(tmp_path, os.getpid()) is None
