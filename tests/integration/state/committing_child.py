@@ -1,0 +1,53 @@
+"""A process that commits progress for ever, or a number of times, and says so after each commit.
+
+Usage: committing_child.py STATE_DIR RUN_ID COMMITS (0: for ever). Begins when a line arrives on stdin, and
+goes on where the store says the run is. Each commit moves three splits at once, and puts one dead letter.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import count
+
+import anyio
+
+from engine.acks import Tally
+from engine.batch import DeadLetter, Split
+from engine.errors import RunNotFoundError
+from engine.state import Progress, RunRecord, StateStore, open_store
+
+SPLITS = ("a", "b", "c")
+
+
+def report(what: object) -> None:
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
+
+async def prepare(store: StateStore, run_id: str) -> int:
+    """Make the run unless it is there; gives the position it has reached."""
+    try:
+        await store.get_run(run_id)
+    except RunNotFoundError:
+        await store.create_run(RunRecord(run_id, "blobs", "g", "i", {}, {}, {}, "s", "2026-11-23T08:00:00Z"))
+        await store.add_splits(run_id, "extract", [Split(key) for key in SPLITS], complete=True)
+    records, _ = await store.splits(run_id, "extract")
+    return int(records[0].position or 0)
+
+
+async def main(state_dir: str, run_id: str, commits: int) -> None:
+    report("ready")
+    await anyio.to_thread.run_sync(sys.stdin.readline)
+    async with open_store(state_dir) as store:
+        start = await prepare(store, run_id)
+        for number in range(start + 1, start + commits + 1) if commits else count(start + 1):
+            tally = Tally(read=number, written=number)
+            await store.commit(run_id, [Progress("extract", split, number, False, tally) for split in SPLITS])
+            await store.put_dead_letters(
+                [DeadLetter(run_id, "blobs", "load", "same", "write", "ValueError", "no", {"n": number})]
+            )
+            report(number)
+
+
+if __name__ == "__main__":
+    anyio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]))

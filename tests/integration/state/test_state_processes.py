@@ -1,0 +1,110 @@
+"""The SQLite store with real processes: killed while it commits, and shared by several."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import engine
+from engine.acks import Tally
+from engine.state import DeadLetterFilter, open_store
+
+CHILD = Path(__file__).with_name("committing_child.py")
+ROOT = Path(engine.__file__).parent.parent
+
+
+@contextmanager
+def committing(state_dir: Path, run_id: str, commits: int) -> Iterator[subprocess.Popen[str]]:
+    """A child that is ready to begin."""
+    with subprocess.Popen(
+        [sys.executable, str(CHILD), str(state_dir), run_id, str(commits)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            yield child
+        finally:
+            child.kill()
+
+
+def begin(child: subprocess.Popen[str]) -> None:
+    assert child.stdin is not None
+    child.stdin.write("go\n")
+    child.stdin.flush()
+
+
+def kill_after(state_dir: Path, lines: int) -> int:
+    """SIGKILL a child once it has reported `lines` commits; gives the last one it reported."""
+    with committing(state_dir, "r1", 0) as child:
+        begin(child)
+        assert child.stdout is not None
+        for _ in range(lines):
+            reported = child.stdout.readline()
+        child.send_signal(signal.SIGKILL)
+        for line in child.stdout:  # what it had said before the signal came
+            reported = line if line.endswith("\n") else reported
+        child.wait(30)
+        assert child.returncode == -signal.SIGKILL
+    return int(reported)
+
+
+async def test_a_kill_loses_no_reported_commit_and_tears_none(tmp_path: Path) -> None:
+    reached = 0
+    for kills, lines in enumerate((1, 7, 40), start=1):
+        reported = kill_after(tmp_path, lines)
+        async with open_store(tmp_path) as store:
+            records, complete = await store.splits("r1", "extract")
+            total = await store.tally("r1")
+            (letter,) = await store.dead_letters(DeadLetterFilter(run_id="r1"))
+        positions = {record.position for record in records}
+        assert complete
+        assert len(positions) == 1, "three splits of one commit differ"
+        (position,) = positions
+        # at most the commit it could not report any more is there as well
+        assert reached + lines <= reported <= position <= reported + 1
+        assert total == Tally(read=3 * position, written=3 * position)
+        assert reported <= letter.record["n"] <= position
+        assert position - kills <= letter.attempts <= position  # a kill may fall between the two commits
+        reached = position
+
+
+async def test_processes_may_share_a_state_directory(tmp_path: Path) -> None:
+    """They also create it at the same moment."""
+    runs = ("r1", "r2", "r3")
+    state_dir = tmp_path / "state"
+    children = [committing(state_dir, run_id, 60) for run_id in runs]
+    with children[0] as one, children[1] as two, children[2] as three:
+        for child in (one, two, three):
+            begin(child)
+        for child in (one, two, three):
+            output, errors = child.communicate(timeout=60)
+            assert (child.returncode, errors) == (0, "")
+            assert output.split() == [str(number) for number in range(1, 61)]
+    async with open_store(state_dir) as store:
+        for run_id in runs:
+            assert await store.tally(run_id) == Tally(read=180, written=180)
+            (letter,) = await store.dead_letters(DeadLetterFilter(run_id=run_id))
+            assert letter.attempts == 60
+
+
+async def test_another_process_sees_what_was_reported(tmp_path: Path) -> None:
+    with committing(tmp_path, "r1", 0) as child:
+        begin(child)
+        assert child.stdout is not None
+        async with open_store(tmp_path) as store:
+            seen = []
+            for _ in range(3):
+                reported = int(child.stdout.readline())
+                seen.append((await store.tally("r1")).read)
+                assert seen[-1] >= 3 * reported
+            assert seen == sorted(seen)
