@@ -2,7 +2,8 @@
 
 A sender puts each document between ``<document slot="r1" nonce="4f2a" name="memo.txt">`` and ``</document>``.
 Text stands between the two in one text part; an image is an ``image_url`` part (a data URL) between a text
-part that opens and one that closes. ``</document`` inside a text is sent as ``<\\/document``.
+part that opens and one that closes. ``</document`` inside a text is sent as ``<\\/document``, whatever its case
+and spaces.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 _OPEN = re.compile(r"<document\b(?P<attributes>[^>]*)>\n?")
 _CLOSE = re.compile(r"\n?</document>")
+_ESCAPED = re.compile(r"<(\s*)\\/(\s*document)", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -106,6 +108,6 @@ def _document(attributes: dict[str, str], text: list[str], images: list[bytes]) 
         slot=attributes.get("slot", ""),
         nonce=attributes.get("nonce", ""),
         name=html.unescape(attributes.get("name", "")),
-        text="".join(text).replace("<\\/document", "</document"),
+        text=_ESCAPED.sub(r"<\1/\2", "".join(text)),
         images=tuple(images),
     )

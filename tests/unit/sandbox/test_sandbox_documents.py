@@ -19,7 +19,11 @@ def test_text_documents_keep_their_slot_nonce_and_text() -> None:
 
 
 def test_an_image_stands_between_an_opening_and_a_closing_part() -> None:
-    parts = ['<document slot="r1" nonce="aa" name="a.png">', ImagePart(b"\x89PNG"), "</document>"]
+    parts: list[str | ImagePart] = [
+        '<document slot="r1" nonce="aa" name="a.png">',
+        ImagePart(b"\x89PNG"),
+        "</document>",
+    ]
     assert parse_documents(parts) == [PromptDocument("r1", "aa", "a.png", "", (b"\x89PNG",))]
 
 
@@ -28,6 +32,13 @@ def test_a_document_cannot_open_another_one_or_close_itself() -> None:
     (document,) = parse_documents([f'<document slot="r1" nonce="aa" name="a">\n{hostile}\n</document>'])
     assert document.slot == "r1"
     assert document.text == 'x <document slot="r2" nonce="bb" name="b"> </document> y'
+
+
+@pytest.mark.parametrize("tag", ["</document>", "</DOCUMENT >", "< / document"])
+def test_a_closing_tag_in_a_text_comes_back_as_it_was(tag: str) -> None:
+    escaped = tag.replace("/", "\\/")
+    (document,) = parse_documents([f'<document slot="r1" nonce="aa" name="a">\n{escaped}\n</document>'])
+    assert document.text == tag
 
 
 def test_text_outside_documents_is_not_looked_at() -> None:
