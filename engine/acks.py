@@ -12,6 +12,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.batch import Releasable
 
 __all__ = ["Ack", "Origin", "SplitTracker", "Tally"]
 
@@ -64,15 +68,15 @@ class Tally:
 class Ack:
     """The open account of one source batch. Made by `SplitTracker.begin`."""
 
-    __slots__ = ("end", "pending", "release", "tally", "tracker")
+    __slots__ = ("end", "pending", "reservation", "tally", "tracker")
 
     def __init__(
-        self, tracker: SplitTracker, end: object, count: int, release: Callable[[], None] | None
+        self, tracker: SplitTracker, end: object, count: int, reservation: Releasable | None
     ) -> None:
         self.tracker = tracker
         self.end = end
         self.pending = count
-        self.release = release
+        self.reservation = reservation
         self.tally = Tally(read=count)
 
     @property
@@ -109,6 +113,11 @@ class Ack:
         self.tally.dead += count
         self._settle(count)
 
+    def grew(self, nbytes: int) -> None:
+        """What was derived holds `nbytes` more than what was reserved; charged without waiting."""
+        if self.reservation is not None:
+            self.reservation.grow(nbytes)
+
     def spent(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
         """Book what a model call cost for this batch's records; settles nothing."""
         self.tally.tokens_in += tokens_in
@@ -118,9 +127,9 @@ class Ack:
     def _settle(self, count: int) -> None:
         self.pending -= count
         if self.pending == 0:
-            if self.release is not None:
-                self.release()
-                self.release = None
+            if self.reservation is not None:
+                self.reservation.release()
+                self.reservation = None
             self.tracker.settled()
         elif self.pending < 0:
             raise AssertionError("a record was settled twice: a component handed on more than it was given")
@@ -162,17 +171,17 @@ class SplitTracker:
         self._reading = True
         self._on_progress = on_progress
 
-    def begin(self, count: int, end: object, release: Callable[[], None] | None = None) -> Ack:
+    def begin(self, count: int, end: object, reservation: Releasable | None = None) -> Ack:
         """Open the account of the next batch: `count` records, ending at position `end` (next unread).
 
-        `release` gives the batch's bytes back when everything is settled; an empty batch is complete
+        `reservation` is released when everything is settled; an empty batch is complete
         at once and only moves the position.
         """
-        ack = Ack(self, end, count, release)
+        ack = Ack(self, end, count, reservation)
         self._acks.append(ack)
         if count == 0:
-            if release is not None:
-                release()
+            if reservation is not None:
+                reservation.release()
             self.settled()
         return ack
 
@@ -190,6 +199,14 @@ class SplitTracker:
     def in_flight(self) -> int:
         """Records read and not yet settled, fan-outs included."""
         return sum(ack.pending for ack in self._acks)
+
+    def live(self) -> Tally:
+        """The tally including what the watermark does not cover yet."""
+        total = Tally()
+        total.add(self.covered)
+        for ack in self._acks:
+            total.add(ack.tally)
+        return total
 
     def settled(self) -> None:
         """An ack is complete: move the watermark over all complete ones at the front."""

@@ -15,7 +15,7 @@ from engine.keys import KeyList, Keys, join_keys
 
 if TYPE_CHECKING:
     from engine.acks import Origin
-    from engine.errors import RecordError
+    from engine.errors import RecordError, TransientError
 
 __all__ = ["Batch", "DeadLetter", "Drop", "Outcome", "Record", "Split", "join"]
 
@@ -34,10 +34,13 @@ class Drop:
         self.reason = reason
 
 
+Failure: TypeAlias = "RecordError | TransientError"
+
 FILTERED: Final = Drop("filtered")
 
 Outcome: TypeAlias = Any
-"""What became of one record: a record, None or `Drop` (let go), a list (fan-out), a `RecordError` (dead)."""
+"""What became of one record: the new record, None or `Drop` (let it go), a list (fan out), a `RecordError`
+(it becomes a dead letter) or a `TransientError` (only this record is tried again)."""
 
 
 class Batch:
@@ -52,7 +55,9 @@ class Batch:
         nbytes: estimated size in memory; 0 means not estimated yet.
         position: on source batches, the next unread place in the split after this batch (JSON-safe).
         reservation: on source batches whose source reserved its bytes itself, that reservation.
-        failures: records that died while this batch was derived, as (index in the input batch, error).
+        failures: records that failed while this batch was derived, as (index in the input batch, error): a
+            `RecordError` is final, a `TransientError` asks for another try of that record alone. On a
+            source batch the indices are its own, and only `RecordError` is allowed.
         drops: how many records were let go while this batch was derived, by reason.
     """
 
@@ -73,7 +78,7 @@ class Batch:
         self.nbytes = nbytes
         self.position = position
         self.reservation = reservation
-        self.failures: Sequence[tuple[int, RecordError]] = ()
+        self.failures: Sequence[tuple[int, Failure]] = ()
         self.drops: Mapping[str, int] | None = None
 
     def __len__(self) -> int:
@@ -124,6 +129,10 @@ class Batch:
         part.nbytes = self.nbytes * len(indices) // len(self.records) if self.records else 0
         return part
 
+    def with_suffix(self, suffix: str) -> Batch:
+        """The same records under keys that end in `suffix`."""
+        return self._derive(self.records, self.keys.with_suffix(suffix), self.origins)
+
     def spend(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
         """Book the price of a paid call for these records on their origins, shared by record count."""
         left, total = len(self.records), len(self.records)
@@ -146,6 +155,9 @@ class Releasable:
     __slots__ = ()
 
     def resize(self, nbytes: int) -> None:
+        raise NotImplementedError
+
+    def grow(self, nbytes: int) -> None:
         raise NotImplementedError
 
     def release(self) -> None:
@@ -198,14 +210,14 @@ def _slice_origins(origins: Sequence[Origin], start: int, stop: int) -> Sequence
 
 
 def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
-    from engine.errors import RecordError
+    from engine.errors import RecordError, TransientError
 
     if len(outcomes) != len(batch.records):
         expected = len(batch.records)
         raise ValueError(f"outcomes() takes one outcome for each of {expected}, got {len(outcomes)}")
     records: list[Record] = []
     counts: list[int] = []
-    failures: list[tuple[int, RecordError]] = []
+    failures: list[tuple[int, Failure]] = []
     drops: dict[str, int] = {}
     fanned = False
     for index, outcome in enumerate(outcomes):
@@ -213,7 +225,7 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
             reason = outcome.reason if outcome is not None else FILTERED.reason
             drops[reason] = drops.get(reason, 0) + 1
             counts.append(0)
-        elif isinstance(outcome, RecordError):
+        elif isinstance(outcome, RecordError | TransientError):
             failures.append((index, outcome))
             counts.append(0)
         elif isinstance(outcome, list):

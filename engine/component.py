@@ -102,6 +102,9 @@ class _Nothing(Releasable):
     def resize(self, nbytes: int) -> None:
         """Nothing is counted."""
 
+    def grow(self, nbytes: int) -> None:
+        """Nothing is counted."""
+
     def release(self) -> None:
         """Nothing is counted."""
 
@@ -217,11 +220,14 @@ class Source(Component[P]):
         reserves: `read` reserves its own bytes from `ctx.allowance` and hands the reservation on.
         repeatable: reading again gives the same records with the same keys, so a run can be resumed.
         parallel_splits: how many splits may be read at once.
+        distinct_keys: no key comes twice in a run. False makes every stage behind it work on one batch at
+            a time, in order, so that two updates of one key never overtake each other.
     """
 
     reserves: ClassVar[bool] = False
     repeatable: bool = False
     parallel_splits: int = 1
+    distinct_keys: bool = True
 
     @property
     def fresh_keys(self) -> bool:

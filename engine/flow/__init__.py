@@ -1,0 +1,1 @@
+"""The moving parts of a run: edges, batching, the byte budget, retries, segments."""

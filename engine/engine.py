@@ -1,0 +1,302 @@
+"""The engine: owns what runs share (state, memory, embedded services) and starts runs.
+
+Nothing here is a module global: two engines in one process, and two runs of one engine, meet nowhere else.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from pydantic import BaseModel, ValidationError
+
+from engine.clock import Clock, SystemClock, timestamp
+from engine.errors import (
+    ConfigError,
+    EngineError,
+    OutageError,
+    RunMismatchError,
+)
+from engine.flow.budget import ByteBudget, ProcessBudget
+from engine.observe import Observer, Stage, silent
+from engine.plan import Plan, PlanNode
+from engine.report import RunReport
+from engine.runner import RunIdentity, Runner, RunnerResources
+from engine.state.protocol import DeadLetterFilter, RunRecord, RunStatus, StateStore
+from engine.stats import RunSnapshot
+
+__all__ = ["DEFAULT_MEMORY", "Engine", "Run"]
+
+DEFAULT_MEMORY = 256 * 1024 * 1024
+
+Endpoints = dict[str, dict[str, str]]
+
+
+class Engine:
+    """Runs plans. An async context manager.
+
+    Args:
+        state_dir: where runs, watermarks and dead letters are kept; None keeps them in memory only.
+        store: use this store instead of one in `state_dir`.
+        memory: bytes in flight for all runs of this engine together.
+        samples: folder of documents for the embedded S3; None means the default.
+        observer: called at each stage of a run.
+    """
+
+    def __init__(
+        self,
+        *,
+        state_dir: Path | str | None = None,
+        store: StateStore | None = None,
+        memory: int = DEFAULT_MEMORY,
+        clock: Clock | None = None,
+        samples: Path | None = None,
+        observer: Observer = silent,
+    ) -> None:
+        self.state_dir = Path(state_dir) if state_dir is not None else None
+        self.clock: Clock = clock or SystemClock()
+        self.observer = observer
+        self._given_store = store
+        self._store: StateStore | None = None
+        self._samples = samples
+        self._process = ProcessBudget(memory)
+        self._stack = AsyncExitStack()
+        self._group: TaskGroup | None = None
+        self._closing = anyio.Event()
+        self._sandbox: Endpoints = {}
+        self._sandbox_lock = anyio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        try:
+            self._store = await self._stack.enter_async_context(self._given_store or self._default_store())
+            self._group = await self._stack.enter_async_context(anyio.create_task_group())
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        await self._stack.__aexit__(kind, error, trace)
+
+    @property
+    def store(self) -> StateStore:
+        """The state store; open while the engine is."""
+        if self._store is None:
+            raise RuntimeError("use `async with Engine(...)`")
+        return self._store
+
+    def _default_store(self) -> StateStore:
+        if self.state_dir is None:
+            from engine.state.memory import MemoryStateStore
+
+            return MemoryStateStore()
+        from engine.state import open_store
+
+        return open_store(self.state_dir)
+
+    async def run(self, plan: Plan, *, resume: RunRecord | None = None, group_id: str = "") -> RunReport:
+        """Run a plan to its end; see `start` for the arguments. Never raises for a run that ends early."""
+        async with self.start(plan, resume=resume, group_id=group_id) as run:
+            return await run.wait()
+
+    @asynccontextmanager
+    async def start(
+        self, plan: Plan, *, resume: RunRecord | None = None, group_id: str = "", seed: str = ""
+    ) -> AsyncGenerator[Run, None]:
+        """A run, started when `wait` is called inside the block; leaving the block cancels it.
+
+        Args:
+            resume: go on with this run instead of beginning a new one.
+            group_id: ties the runs of one invocation together.
+            seed: fixes everything random; "" draws one.
+
+        Raises:
+            RunMismatchError: the plan is not the one `resume` was begun with.
+            StateError, ServiceError: the store or an embedded service cannot be used.
+        """
+        await self.provide(plan.sandbox_services)
+        record = await self._record(plan, resume, group_id, seed)
+        budget = self._process.pipeline(plan.settings.memory_bytes)
+        try:
+            yield Run(self, plan, record, budget, resumed=resume is not None)
+        finally:
+            budget.close()
+
+    async def provide(self, services: Collection[str]) -> None:
+        """Have these embedded services running; they stop with the engine."""
+        async with self._sandbox_lock:
+            missing = sorted(set(services) - set(self._sandbox))
+            if not missing:
+                return
+            assert self._group is not None, "use `async with Engine(...)`"
+            self._sandbox |= await self._group.start(self._host_sandbox, missing)
+
+    async def _host_sandbox(self, services: list[str], *, task_status: TaskStatus[Endpoints]) -> None:
+        # a task of its own, so that whoever asks first need not be the one who ends it
+        from engine.sandbox.client import sandbox
+
+        state_dir = self.state_dir
+        async with AsyncExitStack() as stack:
+            if state_dir is None:
+                from tempfile import TemporaryDirectory
+
+                state_dir = Path(stack.enter_context(TemporaryDirectory(prefix="odw-")))
+            endpoints = await stack.enter_async_context(sandbox(services, state_dir, samples=self._samples))
+            task_status.started(endpoints)
+            await self._closing.wait()
+
+    def connect(self, node: PlanNode) -> BaseModel | None:
+        """The connection of a node, with the embedded service filled in where it is asked for."""
+        try:
+            return node.connection_model(self._sandbox.get(node.needs_sandbox))
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
+            raise ConfigError(f"the connection of node {node.name!r} is not usable: check {fields}") from None
+
+    async def _record(self, plan: Plan, resume: RunRecord | None, group_id: str, seed: str) -> RunRecord:
+        if resume is not None:
+            if resume.identity != plan.identity:
+                from engine.plan import difference
+
+                changes = "\n".join(
+                    f"  {line}" for line in difference(resume.identity_doc, plan.identity_doc)
+                )
+                raise RunMismatchError(
+                    f"run {resume.run_id!r} was begun with another plan and cannot go on with this one:\n"
+                    f"{changes}\nrun it anew, or restore what the run was begun with"
+                )
+            await self.store.update_run(resume.run_id, status=RunStatus.RUNNING, attempt=resume.attempt + 1)
+            return replace(resume, attempt=resume.attempt + 1, status=RunStatus.RUNNING)
+        now = self.clock.now()
+        run_id = f"{plan.pipeline}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        record = RunRecord(
+            run_id=run_id,
+            pipeline=plan.pipeline,
+            group_id=group_id or run_id,
+            identity=plan.identity,
+            identity_doc=plan.identity_doc,
+            operational_doc=plan.operational_doc,
+            params=dict(plan.params),
+            seed=seed or secrets.token_hex(8),
+            started_at=timestamp(now),
+        )
+        await self.store.create_run(record)
+        return record
+
+    def resources(self, budget: ByteBudget) -> RunnerResources:
+        """What a runner works with."""
+        return RunnerResources(self.store, budget, self.clock, self.connect)
+
+
+class Run:
+    """A run in progress: watch it, drain it, cancel it, wait for it."""
+
+    def __init__(
+        self, engine: Engine, plan: Plan, record: RunRecord, budget: ByteBudget, *, resumed: bool
+    ) -> None:
+        self.plan = plan
+        self.record = record
+        self._engine = engine
+        self._budget = budget
+        identity = RunIdentity(
+            run_id=record.run_id,
+            seed=record.seed,
+            started_at=datetime.fromisoformat(record.started_at),
+            resumed=resumed,
+        )
+        self._runner = Runner(plan, identity, engine.resources(budget))
+        self._cancelled = False
+
+    @property
+    def run_id(self) -> str:
+        """The run's id in the state store."""
+        return self.record.run_id
+
+    def snapshot(self) -> RunSnapshot:
+        """What the run is doing right now."""
+        return self._runner.snapshot()
+
+    def drain(self) -> None:
+        """Stop reading, deliver and commit what is in flight, end. The run can be resumed."""
+        self._runner.drain()
+
+    def cancel(self) -> None:
+        """End at once. What was not committed is read again by a resume."""
+        self._cancelled = True
+        self._runner.cancel()
+
+    async def wait(self) -> RunReport:
+        """Run to the end and report. Errors of the run are in the report; call it once.
+
+        Raises:
+            StateError: not even the end of the run could be stored.
+        """
+        self._tell("run_started", "resumed" if self.record.attempt > 1 else "started", "info")
+        status = RunStatus.COMPLETED
+        failure: EngineError | None = None
+        try:
+            await self._runner.execute()
+            if not self._runner.finished:
+                status = RunStatus.INTERRUPTED
+        except OutageError as error:
+            status, failure = RunStatus.OUTAGE, error
+        except EngineError as error:
+            status, failure = RunStatus.FAILED, error
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._finish(RunStatus.INTERRUPTED, "cancelled from outside")
+            raise
+        return await self._report(status, failure)
+
+    async def _report(self, status: RunStatus, failure: EngineError | None) -> RunReport:
+        error = str(failure) if failure is not None else ""
+        try:
+            await self._finish(status, error)
+            tally = await self._runner.ledger.tally()
+            where = DeadLetterFilter(run_id=self.run_id, status="open")
+            dead = await self._engine.store.count_dead_letters(where)
+        except EngineError as problem:
+            if failure is None:
+                raise
+            # the store is what failed: the counters of this process are all there is to report
+            failure.add_note(f"and the state store could not be read: {problem}")
+            tally, dead = self._runner.ledger.live(), self._runner.dead_letters
+        snapshot = self._runner.snapshot()
+        report = RunReport(
+            pipeline=self.plan.pipeline,
+            run_id=self.run_id,
+            status=status,
+            tally=tally,
+            seconds=snapshot.elapsed,
+            nodes=snapshot.nodes,
+            bottleneck=snapshot.bottleneck,
+            error=error,
+            failure=failure,
+            dead_letters=dead,
+            peak_bytes=self._budget.peak,
+            attempt=self.record.attempt,
+        )
+        level = "info" if report.ok else ("warning" if status is RunStatus.INTERRUPTED else "error")
+        self._tell(
+            "run_finished", str(status), level, read=tally.read, written=tally.written, dead=tally.dead
+        )
+        return report
+
+    async def _finish(self, status: RunStatus, error: str) -> None:
+        ended = timestamp(self._engine.clock.now())
+        await self._engine.store.update_run(self.run_id, status=status, ended_at=ended, error=error[:2000])
+
+    def _tell(self, action: str, message: str, level: str, **numbers: int) -> None:
+        self._engine.observer(Stage(action, message, level, self.plan.pipeline, self.run_id, numbers))

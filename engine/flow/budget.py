@@ -1,0 +1,183 @@
+"""Bytes in flight, bounded.
+
+A source reserves before it reads; the reservation is given back when everything made of that read has been
+acknowledged. Two levels: each pipeline has a budget of its own, and what it holds above its floor counts
+against the budget of the process as well, so one pipeline can neither starve the others nor be starved.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from engine.batch import Releasable
+
+__all__ = ["DEFAULT_FLOOR", "ByteBudget", "ProcessBudget", "Reservation"]
+
+DEFAULT_FLOOR = 4 * 1024 * 1024
+
+
+class ProcessBudget:
+    """What all pipelines of a process may hold together above their floors, in bytes."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.in_use = 0
+        self._members: list[ByteBudget] = []
+
+    def pipeline(self, capacity: int, floor: int = DEFAULT_FLOOR) -> ByteBudget:
+        """A budget for one pipeline; `close()` it when the run is over."""
+        budget = ByteBudget(capacity, floor=floor, process=self)
+        self._members.append(budget)
+        return budget
+
+    def leave(self, budget: ByteBudget) -> None:
+        """Forget a pipeline."""
+        if budget in self._members:
+            self._members.remove(budget)
+        self.wake()
+
+    def wake(self) -> None:
+        """Some bytes came back: whoever waits in any pipeline may fit now."""
+        for member in self._members:
+            member.wake()
+
+
+@dataclass(slots=True)
+class _Waiter:
+    nbytes: int
+    granted: anyio.Event
+
+
+class ByteBudget:
+    """The bytes one pipeline may have in flight, granted first come, first served.
+
+    Args:
+        capacity: bytes. A larger single reservation counts as all of it, so it is never refused for ever.
+        floor: bytes that need no room in the process's budget.
+    """
+
+    def __init__(
+        self, capacity: int, *, floor: int = DEFAULT_FLOOR, process: ProcessBudget | None = None
+    ) -> None:
+        if capacity <= 0:
+            raise ValueError("a byte budget must be positive")
+        self.capacity = capacity
+        self.floor = min(floor, capacity)
+        self.in_use = 0
+        self.peak = 0
+        self._process = process
+        self._waiters: deque[_Waiter] = deque()
+        self._on_wait: list[Callable[[], None]] = []
+
+    @property
+    def waiting(self) -> bool:
+        """True while a reservation waits; nobody may then hold records back to fill a batch."""
+        return bool(self._waiters)
+
+    def on_wait(self, callback: Callable[[], None]) -> None:
+        """Call this whenever a reservation starts to wait (batchers flush then)."""
+        self._on_wait.append(callback)
+
+    async def reserve(self, nbytes: int) -> Reservation:
+        """Wait until `nbytes` fit, in turn."""
+        reservation = self.try_reserve(nbytes)
+        if reservation is not None:
+            return reservation
+        amount = min(max(nbytes, 0), self.capacity)
+        waiter = _Waiter(amount, anyio.Event())
+        self._waiters.append(waiter)
+        for callback in self._on_wait:
+            callback()
+        try:
+            await waiter.granted.wait()
+        except BaseException:
+            if waiter.granted.is_set():
+                self._give_back(amount)
+            else:
+                self._waiters.remove(waiter)
+                self.wake()
+            raise
+        return Reservation(self, amount)
+
+    def try_reserve(self, nbytes: int) -> Reservation | None:
+        """The reservation if it fits now and nobody waits, else None."""
+        amount = min(max(nbytes, 0), self.capacity)
+        if self._waiters or not self._fits(amount):
+            return None
+        self._take(amount)
+        return Reservation(self, amount)
+
+    def wake(self) -> None:
+        """Grant to whoever waits, in turn, as far as it fits."""
+        while self._waiters and self._fits(self._waiters[0].nbytes):
+            waiter = self._waiters.popleft()
+            self._take(waiter.nbytes)
+            waiter.granted.set()
+
+    def close(self) -> None:
+        """The run is over; give what is left back to the process."""
+        if self._process is not None:
+            self._process.in_use -= self._above_floor(self.in_use)
+            self.in_use = 0
+            self._process.leave(self)
+
+    def _above_floor(self, nbytes: int) -> int:
+        return max(0, nbytes - self.floor)
+
+    def _fits(self, nbytes: int) -> bool:
+        after = self.in_use + nbytes
+        if after > self.capacity:
+            return False
+        process = self._process
+        if process is None:
+            return True
+        more = self._above_floor(after) - self._above_floor(self.in_use)
+        # an empty pipeline that needs more than the whole process budget must still get its turn
+        return more == 0 or process.in_use + more <= process.capacity or process.in_use == 0
+
+    def _take(self, nbytes: int) -> None:
+        before = self.in_use
+        self.in_use = before + nbytes
+        self.peak = max(self.peak, self.in_use)
+        if self._process is not None:
+            self._process.in_use += self._above_floor(self.in_use) - self._above_floor(before)
+
+    def _give_back(self, nbytes: int) -> None:
+        self._take(-nbytes)
+        if self._waiters:
+            self.wake()
+        if self._process is not None:
+            self._process.wake()
+
+
+class Reservation(Releasable):
+    """Bytes that are held; `release` is idempotent."""
+
+    __slots__ = ("_budget", "nbytes")
+
+    def __init__(self, budget: ByteBudget, nbytes: int) -> None:
+        self._budget = budget
+        self.nbytes = nbytes
+
+    def resize(self, nbytes: int) -> None:
+        """Correct the size without waiting; growth may push the budget over its capacity."""
+        more = nbytes - self.nbytes
+        self.nbytes = nbytes
+        if more > 0:
+            self._budget._take(more)
+        elif more < 0:
+            self._budget._give_back(-more)
+
+    def grow(self, nbytes: int) -> None:
+        """Hold `nbytes` more, without waiting."""
+        self.resize(self.nbytes + nbytes)
+
+    def release(self) -> None:
+        """Give the bytes back."""
+        if self.nbytes:
+            nbytes, self.nbytes = self.nbytes, 0
+            self._budget._give_back(nbytes)

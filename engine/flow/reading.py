@@ -1,0 +1,210 @@
+"""A segment that begins with a source: reads its splits and sees each batch through the segment."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Any
+
+import anyio
+
+from engine.acks import SplitTracker
+from engine.batch import Batch, JsonValue
+from engine.clock import Clock
+from engine.component import Context, Source
+from engine.errors import EngineError, NodeFailedError, OutageError, RecordError, TransientError
+from engine.flow.edge import Pacer
+from engine.flow.paging import PageReader, RecordPager, page_reader
+from engine.flow.segment import Outlet, Runtime, Segment, chain
+from engine.flow.steps import BuryRecords, Next, bug_in
+from engine.state.protocol import SplitRecord
+from engine.stats import Waiting
+
+__all__ = ["SourceTask"]
+
+Track = Callable[[SplitRecord], SplitTracker]
+
+
+class SourceTask:
+    """Reads one source to its end, or until it is told to drain.
+
+    Args:
+        splits: what is left to read, with the position to start at.
+        track: opens the acks of a split.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        *,
+        splits: Sequence[SplitRecord],
+        track: Track,
+        outlet: Outlet | None,
+        clock: Clock,
+        bury: BuryRecords,
+    ) -> None:
+        component = segment.head.component
+        assert isinstance(component, Source)
+        self._source: Source[Any] = component
+        self._runtime: Runtime = segment.head
+        self._ctx: Context = component.ctx
+        self._splits: Iterator[SplitRecord] = iter(splits)
+        self._readers = max(1, min(component.parallel_splits, len(splits)))
+        self._track = track
+        self._outlet = outlet
+        self._clock = clock
+        self._bury = bury
+        send = outlet.send if outlet is not None else None
+        suffix = segment.head.node.options.key_suffix
+        self._onward: Next | None = chain(segment.nodes[1:], send, clock, bury)
+        self._suffix = suffix
+        self._draining = False
+        self._pumps: set[_Pump] = set()
+
+    def drain(self) -> None:
+        """Stop at the next batch boundary; a read that is waiting for the outside is given up."""
+        self._draining = True
+        for pump in self._pumps:
+            if pump.reading:
+                pump.scope.cancel()
+
+    async def run(self) -> None:
+        """Read everything."""
+        self._runtime.stats.workers = self._readers
+        try:
+            if self._readers == 1:
+                await self._read_splits()
+            else:
+                async with anyio.create_task_group() as group:
+                    for _ in range(self._readers):
+                        group.start_soon(self._read_splits)
+        finally:
+            if self._outlet is not None:
+                self._outlet.close()
+
+    async def _read_splits(self) -> None:
+        for record in self._splits:
+            if self._draining:
+                return
+            await self._read_split(record, self._track(record))
+
+    async def _read_split(self, record: SplitRecord, tracker: SplitTracker) -> None:
+        """Read one split; after a transient failure, go on behind the last batch that was read."""
+        pump = _Pump(tracker.position)
+        self._pumps.add(pump)
+        try:
+            while not self._draining:
+                reader = page_reader(self._source, record.split, pump.position, self._ctx)
+                try:
+                    async with _beside(reader):
+                        ended = await self._drive(reader, tracker, pump)
+                except TransientError as error:
+                    await self._wait(error, pump)
+                    continue
+                if ended:
+                    tracker.finish_reading()
+                return
+        finally:
+            self._pumps.discard(pump)
+
+    async def _drive(self, reader: PageReader, tracker: SplitTracker, pump: _Pump) -> bool:
+        """See batches through until the split ends (True) or the run drains (False)."""
+        pacer, stats = Pacer(), self._runtime.stats
+        # one scope for the whole loop: a scope for each batch would cost as much as several records
+        with anyio.CancelScope() as pump.scope:
+            while not self._draining:
+                pump.reading = True
+                started, blocked = perf_counter(), stats.blocked
+                try:
+                    batch = await reader.next()
+                except TransientError:
+                    raise
+                except EngineError as error:
+                    raise NodeFailedError(stats.name, str(error)) from error
+                except Exception as error:
+                    raise bug_in(stats.name, error) from error
+                finally:
+                    pump.reading = False
+                    stats.busy += perf_counter() - started - (stats.blocked - blocked)
+                if batch is None:
+                    # a source may have ended because of the drain; if it really was the end, a resume
+                    # finds nothing more and says so
+                    return not self._draining
+                pump.attempt = 0
+                self._runtime.health.succeeded()
+                pump.position = batch.position
+                await self._see_through(batch, tracker)
+                if pacer.due():
+                    await pacer.pause()
+        return False
+
+    async def _wait(self, error: TransientError, pump: _Pump) -> None:
+        policy, stats = self._runtime.policy, self._runtime.stats
+        pump.attempt += 1
+        lasted = self._runtime.health.failed(self._clock.monotonic())
+        if lasted >= policy.outage_limit:
+            raise OutageError(
+                f"nothing could be read at {stats.name!r} for {lasted:.0f} s; last answer: {error}"
+            ) from error
+        stats.retries += 1
+        stats.waiting = Waiting.RETRY if pump.attempt < policy.attempts else Waiting.OUTAGE
+        stats.note = str(error)[:200]
+        with anyio.CancelScope() as pump.scope:
+            pump.reading = True
+            await self._clock.sleep(policy.delay(pump.attempt, error.retry_after))
+        pump.reading = False
+        stats.waiting, stats.note = Waiting.NOTHING, ""
+
+    async def _see_through(self, batch: Batch, tracker: SplitTracker) -> None:
+        stats = self._runtime.stats
+        count = len(batch.records)
+        ack = tracker.begin(count, batch.position, batch.reservation)
+        batch.reservation = None
+        batch.origins = ((ack, count),)
+        stats.batches += 1
+        stats.records_in += count
+        if batch.failures:
+            batch = await self._bury_failed(batch)
+        stats.records_out += len(batch.records)
+        if self._suffix:
+            batch = batch.with_suffix(self._suffix)
+        if self._onward is not None and batch.records:
+            await self._onward(batch)
+
+    async def _bury_failed(self, batch: Batch) -> Batch:
+        failures = [(index, error) for index, error in batch.failures if isinstance(error, RecordError)]
+        self._runtime.stats.dead += len(failures)
+        await self._bury(self._runtime.stats, batch, failures, 1)
+        failed = {index for index, _ in failures}
+        return batch.take([index for index in range(len(batch)) if index not in failed])
+
+
+class _Pump:
+    """One split being read: `reading` is true while it only waits for its source."""
+
+    __slots__ = ("attempt", "position", "reading", "scope")
+
+    def __init__(self, position: JsonValue) -> None:
+        self.position = position
+        self.attempt = 0
+        self.reading = False
+        self.scope = anyio.CancelScope()
+
+
+@asynccontextmanager
+async def _beside(reader: PageReader) -> AsyncGenerator[None, None]:
+    """Runs what a reader needs beside it, and closes it for certain."""
+    try:
+        if isinstance(reader, RecordPager):
+            async with anyio.create_task_group() as group:
+                group.start_soon(reader.run)
+                try:
+                    yield
+                finally:
+                    group.cancel_scope.cancel()
+        else:
+            yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await reader.aclose()

@@ -1,0 +1,61 @@
+"""Trying again: what to do after a failure, as decisions; the caller does the waiting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["NodeHealth", "RetryPolicy"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how patiently a node tries again.
+
+    Args:
+        attempts: tries of a batch as it is, the first included.
+        base: seconds; the wait before try n is random between 0 and `base * 2**n`.
+        cap: seconds; no wait is longer, but for what the other side asks for with Retry-After.
+        outage_limit: seconds without any success at the node after which the run stops.
+        bury_on_stall: when the tries are used up and nothing succeeds, the records die at once instead of
+            waiting the outage out, so that this node never holds up its siblings.
+        longest_hint: seconds; a longer Retry-After is taken as this.
+    """
+
+    attempts: int = 5
+    base: float = 0.5
+    cap: float = 30.0
+    outage_limit: float = 600.0
+    bury_on_stall: bool = False
+    longest_hint: float = 120.0
+
+    def delay(self, attempt: int, retry_after: float | None) -> float:
+        """Seconds to wait after failed try number `attempt` (from 1)."""
+        # only a failure needs it, and most runs have none
+        from tenacity import RetryCallState, Retrying, wait_random_exponential
+
+        state = RetryCallState(Retrying(), None, (), {})
+        state.attempt_number = attempt
+        backoff = float(wait_random_exponential(multiplier=self.base, max=self.cap)(state))
+        return max(backoff, min(retry_after or 0.0, self.longest_hint))
+
+
+@dataclass(slots=True)
+class NodeHealth:
+    """When a node last succeeded at anything, shared by all its workers.
+
+    It tells a bad record from an outage: if others get through meanwhile, the fault is in the record.
+    """
+
+    successes: int = 0
+    failing_since: float | None = None
+
+    def succeeded(self) -> None:
+        """Something got through."""
+        self.successes += 1
+        self.failing_since = None
+
+    def failed(self, now: float) -> float:
+        """Nothing got through this time; returns for how many seconds that has been so."""
+        if self.failing_since is None:
+            self.failing_since = now
+        return now - self.failing_since

@@ -1,0 +1,210 @@
+"""Segments: runs of nodes that share a task, and how a plan is cut into them.
+
+A chain of synchronous transforms belongs in the task of whatever feeds it. A new segment begins only where
+concurrency pays or the graph forces it: at a source, at a node that waits for the outside, where branches
+part or meet, and where batches have to be cut to size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from engine.batch import Batch
+from engine.clock import Clock
+from engine.component import BatchLimits, Component, Sink, Source, Transform
+from engine.flow.budget import ByteBudget
+from engine.flow.edge import Edge
+from engine.flow.retry import NodeHealth, RetryPolicy
+from engine.flow.sizing import estimate_batch
+from engine.flow.steps import BuryRecords, Next, build_step
+from engine.flow.workers import Intake, Turnstile, work
+from engine.plan import Plan, PlanNode
+from engine.stats import NodeStats, Waiting
+
+__all__ = ["DEFAULT_BUFFER", "Outlet", "Runtime", "Segment", "cut", "run_workers"]
+
+DEFAULT_BUFFER = 4
+MEASURE_EVERY = 16  # batches between two looks at whether transforms made records grow
+
+
+@dataclass
+class Runtime:
+    """A node of the plan with everything that lives as long as the run."""
+
+    node: PlanNode
+    component: Component[Any]
+    stats: NodeStats
+    policy: RetryPolicy
+    health: NodeHealth = field(default_factory=NodeHealth)
+
+    @property
+    def limits(self) -> BatchLimits:
+        """How this node wants its batches."""
+        return self.node.options.batch or self.component.limits
+
+    @property
+    def stands_alone(self) -> bool:
+        """True when the node needs an edge before it, whatever its upstream is."""
+        component = self.component
+        if isinstance(component, Source) or self.limits.rebatches or (self.node.options.concurrency or 1) > 1:
+            return True
+        if isinstance(component, Transform):
+            return component.waits
+        return isinstance(component, Sink) and not component.inline
+
+
+@dataclass
+class Segment:
+    """Nodes that are worked on in one task, first to last."""
+
+    nodes: list[Runtime]
+
+    @property
+    def head(self) -> Runtime:
+        """The node that takes the segment's input, or is its source."""
+        return self.nodes[0]
+
+    @property
+    def tail(self) -> Runtime:
+        """The node whose output leaves the segment."""
+        return self.nodes[-1]
+
+
+def cut(plan: Plan, runtimes: Mapping[str, Runtime]) -> list[Segment]:
+    """The plan's segments, in topological order."""
+    segments: dict[str, Segment] = {}
+    for node in plan.nodes:
+        runtime = runtimes[node.name]
+        upstream = node.inputs[0] if len(node.inputs) == 1 else ""
+        fused = upstream and len(plan.downstream(upstream)) == 1 and not runtime.stands_alone
+        if fused:
+            segment = segments[upstream]
+            segment.nodes.append(runtime)
+        else:
+            segment = Segment([runtime])
+        segments[node.name] = segment
+    return list({id(segment): segment for segment in segments.values()}.values())
+
+
+class Outlet:
+    """Where a segment's output goes: to every edge behind it, or nowhere when its last node is a sink."""
+
+    def __init__(self, edges: Sequence[Edge], stats: NodeStats) -> None:
+        self._edges = edges
+        self._stats = stats
+        self._batches = 0
+        for edge in edges:
+            edge.open_sender()
+
+    def close(self) -> None:
+        """This segment sends nothing more."""
+        for edge in self._edges:
+            edge.close_sender()
+
+    async def send(self, batch: Batch) -> None:
+        """Hand a batch to every edge, waiting for room."""
+        edges = self._edges
+        if len(edges) > 1:
+            for ack, count in batch.origins:
+                ack.fork(count * (len(edges) - 1))
+        self._charge_growth(batch)
+        stats = self._stats
+        for edge in edges:
+            if edge.offer(batch):
+                continue
+            started, stats.waiting = perf_counter(), Waiting.DOWNSTREAM
+            try:
+                await edge.send(batch)
+            finally:
+                stats.waiting = Waiting.NOTHING
+                stats.blocked += perf_counter() - started
+
+    def _charge_growth(self, batch: Batch) -> None:
+        self._batches += 1
+        if self._batches % MEASURE_EVERY != 1 or not batch.records:
+            return
+        nbytes = estimate_batch(batch.records)
+        grown = nbytes - batch.nbytes
+        if batch.nbytes and grown > batch.nbytes // 4:
+            for ack, count in batch.origins:
+                ack.grew(grown * count // len(batch))
+            batch.nbytes = nbytes
+
+
+def chain(nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, bury: BuryRecords) -> Next | None:
+    """The function that sees a batch through these nodes and then `outlet`; None when there is neither."""
+    onward = outlet
+    for runtime in reversed(nodes):
+        suffix = runtime.node.options.key_suffix
+        after = _suffixing(onward, suffix) if suffix and onward else onward
+        step = build_step(
+            runtime.component, runtime.stats, runtime.policy, clock, bury, runtime.health, after
+        )
+        onward = step.process
+    return onward
+
+
+def _suffixing(onward: Next, suffix: str) -> Next:
+    async def send(batch: Batch) -> None:
+        await onward(batch.with_suffix(suffix))
+
+    return send
+
+
+async def run_workers(
+    segment: Segment,
+    *,
+    edge: Edge,
+    outlet: Outlet | None,
+    concurrency: int,
+    budget: ByteBudget,
+    clock: Clock,
+    bury: BuryRecords,
+) -> None:
+    """Run a segment that begins behind an edge, until its input ends."""
+    head = segment.head
+    turnstile = Turnstile() if head.node.options.ordered and concurrency > 1 else None
+    processes = [_worker(segment, outlet, turnstile, clock, bury) for _ in range(concurrency)]
+    intake = Intake(edge, head.limits, budget, head.stats)
+    try:
+        await work(intake.batches(), processes)
+    finally:
+        if outlet is not None:
+            outlet.close()
+
+
+def _worker(
+    segment: Segment, outlet: Outlet | None, turnstile: Turnstile | None, clock: Clock, bury: BuryRecords
+) -> Callable[[Batch, int], Awaitable[None]]:
+    send = outlet.send if outlet is not None else None
+    if turnstile is None:
+        process = chain(segment.nodes, send, clock, bury)
+        assert process is not None
+
+        async def run(batch: Batch, ticket: int) -> None:
+            await process(batch)
+
+        return run
+
+    rest = chain(segment.nodes[1:], send, clock, bury)
+    current = 0
+
+    async def in_turn(batch: Batch) -> None:
+        await turnstile.wait(current)
+        if rest is not None:
+            await rest(batch)
+
+    first = chain(segment.nodes[:1], in_turn if rest is not None else None, clock, bury)
+    assert first is not None
+
+    async def run_ordered(batch: Batch, ticket: int) -> None:
+        nonlocal current
+        current = ticket
+        await first(batch)
+        await turnstile.wait(ticket)
+        turnstile.leave(ticket)
+
+    return run_ordered

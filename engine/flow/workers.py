@@ -1,0 +1,139 @@
+"""A segment behind an edge: batches are cut to size and worked on by several workers at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from math import inf
+
+import anyio
+
+from engine.batch import Batch
+from engine.component import BatchLimits
+from engine.flow.batching import Batcher
+from engine.flow.budget import ByteBudget
+from engine.flow.edge import Edge, Pacer
+from engine.stats import NodeStats, Waiting
+
+__all__ = ["Intake", "Turnstile", "work"]
+
+
+class Intake:
+    """Reads an edge and yields batches as the node wants them.
+
+    What is held to fill a batch leaves after `limits.linger` seconds, at the end of the stream, and at
+    once whenever a source waits for bytes: nobody may sit on half a batch whose other half cannot be read.
+    """
+
+    def __init__(self, edge: Edge, limits: BatchLimits, budget: ByteBudget, stats: NodeStats) -> None:
+        self._edge = edge
+        self._limits = limits
+        self._budget = budget
+        self._stats = stats
+        self._scope: anyio.CancelScope | None = None
+        if limits.rebatches:
+            budget.on_wait(self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """The batches, in order."""
+        batcher = Batcher(self._limits) if self._limits.rebatches else None
+        deadline = inf
+        while True:
+            try:
+                try:
+                    batch: Batch | None = self._edge.receive_nowait()
+                except anyio.WouldBlock:
+                    batch = await self._receive(deadline, holding=bool(batcher))
+            except anyio.EndOfStream:
+                break
+            if batcher is None:
+                if batch is not None:
+                    yield batch
+                continue
+            if batch is not None:
+                if not batcher:
+                    deadline = anyio.current_time() + self._limits.linger
+                for full in batcher.add(batch):
+                    yield full
+                if not batcher:
+                    continue
+            if batch is None or self._budget.waiting or anyio.current_time() >= deadline:
+                held = batcher.flush()
+                if held is not None:
+                    yield held
+                deadline = inf
+        last = batcher.flush() if batcher else None
+        if last is not None:
+            yield last
+
+    async def _receive(self, deadline: float, *, holding: bool) -> Batch | None:
+        """The next batch, or None when it is time to let go of what is held."""
+        self._stats.waiting = Waiting.INPUT
+        try:
+            if not holding:
+                return await self._edge.receive()
+            if self._budget.waiting:
+                return None
+            with anyio.CancelScope(deadline=deadline) as self._scope:
+                return await self._edge.receive()
+            return None
+        finally:
+            self._scope = None
+            if self._stats.waiting is Waiting.INPUT:
+                self._stats.waiting = Waiting.NOTHING
+
+
+class Turnstile:
+    """Lets workers pass in the order of their tickets."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._waiting: dict[int, anyio.Event] = {}
+
+    async def wait(self, ticket: int) -> None:
+        """Wait until every earlier ticket is through."""
+        if ticket != self._next:
+            await self._waiting.setdefault(ticket, anyio.Event()).wait()
+
+    def leave(self, ticket: int) -> None:
+        """This ticket is through; call it exactly once for each."""
+        self._next = ticket + 1
+        event = self._waiting.pop(self._next, None)
+        if event is not None:
+            event.set()
+
+
+async def work(
+    batches: AsyncGenerator[Batch, None],
+    processes: Sequence[Callable[[Batch, int], Awaitable[None]]],
+) -> None:
+    """Let each of `processes` (batch, ticket) work on batches at its own pace until there are no more."""
+    async with aclosing(batches):
+        if len(processes) == 1:
+            pacer, ticket = Pacer(), 0
+            async for batch in batches:
+                await processes[0](batch, ticket)
+                ticket += 1
+                if pacer.due():
+                    await pacer.pause()
+            return
+        send, receive = anyio.create_memory_object_stream[tuple[Batch, int]](0)
+
+        async def worker(process: Callable[[Batch, int], Awaitable[None]]) -> None:
+            with receive.clone() as mine:
+                async for batch, ticket in mine:
+                    await process(batch, ticket)
+
+        with receive:
+            async with anyio.create_task_group() as group:
+                for process in processes:
+                    group.start_soon(worker, process)
+                with send:
+                    ticket = 0
+                    async for batch in batches:
+                        await send.send((batch, ticket))
+                        ticket += 1

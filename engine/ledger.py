@@ -1,0 +1,108 @@
+"""Keeps the ledger of one run up to date: watermarks with their tallies, by time and not by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.acks import SplitTracker, Tally
+from engine.batch import Split
+from engine.clock import Clock
+from engine.component import Context, Source
+from engine.errors import RunNotFoundError
+from engine.state.protocol import Progress, SplitRecord, StateStore
+
+__all__ = ["COMMIT_EVERY", "Ledger"]
+
+COMMIT_EVERY = 0.1
+
+
+class Ledger:
+    """The progress of one run, collected in memory and committed in one transaction every 100 ms."""
+
+    def __init__(self, store: StateStore, run_id: str, clock: Clock) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._clock = clock
+        self._trackers: list[tuple[str, SplitTracker]] = []
+        self._dirty: dict[int, tuple[str, SplitTracker]] = {}
+        self._settled = Tally()
+
+    async def splits(
+        self, node: str, source: Source[Any], ctx: Context, *, resumed: bool
+    ) -> Sequence[SplitRecord]:
+        """The splits of a source: on a resume the ledger's, else listed, and stored before any is read."""
+        known: list[SplitRecord] = []
+        if resumed:
+            known, complete = await self._store.splits(self._run_id, node)
+            if complete:
+                return known
+        # an unfinished listing means that nothing was read: list again, all of it
+        listed: list[Split] = [split async for split in source.splits(ctx)]
+        await self._store.add_splits(self._run_id, node, listed, complete=True)
+        return [SplitRecord(node, split) for split in listed]
+
+    def track(self, node: str, record: SplitRecord, *, replay: bool) -> SplitTracker:
+        """The acks of a split that is about to be read from its committed position."""
+        tracker = SplitTracker(
+            record.split.key,
+            record.position,
+            replay=replay,
+            covered=record.tally,
+            on_progress=lambda changed: self._dirty.__setitem__(id(changed), (node, changed)),
+        )
+        self._trackers.append((node, tracker))
+        return tracker
+
+    def skip(self, record: SplitRecord) -> None:
+        """A split that an earlier attempt has finished."""
+        self._settled.add(record.tally)
+
+    def live(self) -> Tally:
+        """What the ledger will say once everything settled so far is committed, and what is in flight."""
+        total = Tally()
+        total.add(self._settled)
+        for _, tracker in self._trackers:
+            total.add(tracker.live())
+        return total
+
+    async def commit(self) -> None:
+        """Write what has changed since the last time."""
+        if not self._dirty:
+            return
+        dirty, self._dirty = self._dirty, {}
+        progress = [_progress(node, tracker) for node, tracker in dirty.values()]
+        try:
+            await self._store.commit(self._run_id, progress)
+        except BaseException:
+            self._dirty = dirty | self._dirty
+            raise
+        self._retire([tracker for _, tracker in dirty.values() if tracker.done])
+
+    def _retire(self, done: Sequence[SplitTracker]) -> None:
+        """Fold finished splits into one sum, so that a run of many splits stays small."""
+        if not done:
+            return
+        for tracker in done:
+            self._settled.add(tracker.covered)
+        finished = {id(tracker) for tracker in done}
+        self._trackers = [pair for pair in self._trackers if id(pair[1]) not in finished]
+
+    async def keep(self) -> None:
+        """Commit every 100 ms, for ever."""
+        while True:
+            await self._clock.sleep(COMMIT_EVERY)
+            await self.commit()
+
+    async def tally(self) -> Tally:
+        """The run's figures as committed."""
+        try:
+            return await self._store.tally(self._run_id)
+        except RunNotFoundError:
+            return Tally()
+
+
+def _progress(node: str, tracker: SplitTracker) -> Progress:
+    covered = Tally()
+    covered.add(tracker.covered)
+    return Progress(node, tracker.key, tracker.position, tracker.done, covered)

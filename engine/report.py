@@ -1,0 +1,75 @@
+"""What a run has to say for itself at the end: counts from the ledger, times from its stats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engine.acks import Tally
+from engine.batch import JsonValue
+from engine.state.protocol import RunStatus
+from engine.stats import NodeSnapshot
+
+__all__ = ["RunReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """One run of one pipeline.
+
+    Attributes:
+        tally: from the ledger, over all attempts of the run.
+        seconds: of this attempt.
+        error: why it ended early, "" when it did not. `failure` has the exception.
+        bottleneck: the node whose workers were busiest, None when nothing happened.
+        dead_letters: how many letters of this run are open in the state store.
+        uncommitted: records that were in flight when the run ended early; a resume reads them again.
+    """
+
+    pipeline: str
+    run_id: str
+    status: RunStatus
+    tally: Tally
+    seconds: float
+    nodes: Sequence[NodeSnapshot] = ()
+    bottleneck: NodeSnapshot | None = None
+    error: str = ""
+    failure: BaseException | None = field(default=None, repr=False, compare=False)
+    dead_letters: int = 0
+    peak_bytes: int = 0
+    attempt: int = 1
+
+    @property
+    def ok(self) -> bool:
+        """True when the run completed; dead letters within the budget do not change that."""
+        return self.status is RunStatus.COMPLETED
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The report as `--report` writes it."""
+        return {
+            "run_id": self.run_id,
+            "status": str(self.status),
+            "seconds": round(self.seconds, 6),
+            "attempt": self.attempt,
+            "tally": self.tally.to_json(),
+            "balanced": self.tally.balanced,
+            "dead_letters": self.dead_letters,
+            "peak_bytes_in_flight": self.peak_bytes,
+            "bottleneck": self.bottleneck.name if self.bottleneck else None,
+            "error": self.error,
+            "nodes": {node.name: _node_json(node) for node in self.nodes},
+        }
+
+
+def _node_json(node: NodeSnapshot) -> dict[str, JsonValue]:
+    return {
+        "kind": str(node.kind),
+        "component": node.component,
+        "records_in": node.records_in,
+        "records_out": node.records_out,
+        "dropped": node.dropped,
+        "dead": node.dead,
+        "retries": node.retries,
+        "utilisation": round(node.utilisation, 4),
+        **({"numbers": dict(node.aggregate)} if node.aggregate else {}),
+    }

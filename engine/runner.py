@@ -1,0 +1,324 @@
+"""Runs one plan: opens its components, one task for each segment in one task group, and keeps the ledger.
+
+run ──┬── source segment ──edge──▶ worker segment ──edge──▶ worker segment
+      ├── ledger commits, every 100 ms
+      └── dead-letter route, shared by all segments
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import perf_counter
+from typing import Any
+
+import anyio
+from pydantic import BaseModel
+
+from engine.batch import Releasable
+from engine.clock import Clock
+from engine.component import Component, Context, Kind, Sink, Source, Transform
+from engine.deadletters import DeadLetterRoute
+from engine.errors import EngineError, FatalError, NodeFailedError, PipelineTimeoutError, TransientError
+from engine.flow.budget import ByteBudget
+from engine.flow.edge import Edge
+from engine.flow.reading import SourceTask
+from engine.flow.retry import RetryPolicy
+from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
+from engine.flow.steps import bug_in
+from engine.ledger import Ledger
+from engine.plan import Plan, PlanNode
+from engine.state.protocol import StateStore
+from engine.stats import NodeStats, RunSnapshot, Waiting
+
+__all__ = ["Runner", "RunnerResources"]
+
+Connect = Callable[[PlanNode], BaseModel | None]
+
+
+@dataclass(slots=True)
+class RunnerResources:
+    """What a run is given by the engine that owns it."""
+
+    store: StateStore
+    budget: ByteBudget
+    clock: Clock
+    connect: Connect
+
+
+@dataclass(slots=True)
+class RunIdentity:
+    """What stays the same over all attempts of a run."""
+
+    run_id: str
+    seed: str
+    started_at: datetime
+    resumed: bool = False
+
+
+class _Allowance:
+    """A source's view of the byte budget: waiting for it shows in the source's stats."""
+
+    def __init__(self, budget: ByteBudget, stats: NodeStats) -> None:
+        self._budget = budget
+        self._stats = stats
+
+    async def reserve(self, nbytes: int) -> Releasable:
+        reservation = self._budget.try_reserve(nbytes)
+        if reservation is not None:
+            return reservation
+        started, self._stats.waiting = perf_counter(), Waiting.MEMORY
+        try:
+            return await self._budget.reserve(nbytes)
+        finally:
+            self._stats.waiting = Waiting.NOTHING
+            self._stats.blocked += perf_counter() - started
+
+
+@dataclass
+class _Wiring:
+    """Segments and the edges in front of those that do not begin with a source."""
+
+    segments: list[Segment]
+    edges: Mapping[str, Edge]
+    outlets: Mapping[int, Outlet] = field(default_factory=dict)
+
+    def close(self) -> None:
+        for edge in self.edges.values():
+            edge.close()
+
+
+class Runner:
+    """One attempt at a run. Use `execute` once.
+
+    Raises (from `execute`): `RunError` subclasses, `StateError`; a drained run returns normally with
+    `finished` false.
+    """
+
+    def __init__(self, plan: Plan, identity: RunIdentity, resources: RunnerResources) -> None:
+        self.plan = plan
+        self.identity = identity
+        self._resources = resources
+        self._clock = resources.clock
+        self._runtimes: dict[str, Runtime] = {}
+        self._sources: list[SourceTask] = []
+        self._scope = anyio.CancelScope()
+        self._started = perf_counter()
+        self._ended: float | None = None
+        self._draining = False
+        self.ledger = Ledger(resources.store, identity.run_id, self._clock)
+        self.finished = False
+        self.forward_stats: NodeStats | None = None
+        self._route = DeadLetterRoute(
+            run_id=identity.run_id,
+            pipeline=plan.pipeline,
+            store=resources.store,
+            settings=plan.dead_letters,
+            clock=self._clock,
+            records_read=lambda: sum(one.stats.records_in for one in self._source_runtimes()),
+        )
+
+    @property
+    def dead_letters(self) -> int:
+        """Dead letters of this attempt."""
+        return self._route.count
+
+    def snapshot(self) -> RunSnapshot:
+        """The run as it is now."""
+        elapsed = (self._ended or perf_counter()) - self._started
+        return RunSnapshot(
+            run_id=self.identity.run_id,
+            pipeline=self.plan.pipeline,
+            elapsed=elapsed,
+            tally=self.ledger.live(),
+            bytes_in_flight=self._resources.budget.in_use,
+            bytes_budget=self._resources.budget.capacity,
+            nodes=[runtime.stats.snapshot(elapsed) for runtime in self._runtimes.values()],
+            draining=self._draining,
+        )
+
+    def drain(self) -> None:
+        """Stop reading; what is in flight is delivered and committed."""
+        self._draining = True
+        for source in self._sources:
+            source.drain()
+
+    def cancel(self) -> None:
+        """Stop at once; what is in flight is not delivered and will be read again by a resume."""
+        self._draining = True
+        self._scope.cancel()
+
+    async def execute(self) -> None:
+        """Run to the end, until drained or cancelled."""
+        self._started = perf_counter()
+        timeout = self.plan.settings.timeout
+        try:
+            with self._scope:
+                with anyio.fail_after(timeout):
+                    await self._execute()
+        except TimeoutError as error:
+            raise PipelineTimeoutError(f"{self.plan.pipeline!r} ran longer than {timeout:g} s") from error
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+        finally:
+            self._ended = perf_counter()
+            with anyio.CancelScope(shield=True):
+                await self.ledger.commit()
+
+    async def _execute(self) -> None:
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            wiring = self._wire()
+            stack.callback(wiring.close)
+            await self._prepare_sources(wiring)
+            async with anyio.create_task_group() as keeper:
+                keeper.start_soon(self.ledger.keep)
+                async with anyio.create_task_group() as group:
+                    for source in self._sources:
+                        group.start_soon(source.run)
+                    for segment in wiring.segments:
+                        if segment.head.node.kind is not Kind.SOURCE:
+                            group.start_soon(self._work, segment, wiring)
+                keeper.cancel_scope.cancel()
+            self.finished = not self._draining
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        """Build and enter every component, in the plan's order."""
+        for node in self.plan.nodes:
+            stats = NodeStats(node.name, node.kind, node.spec.name)
+            component = await self._enter(stack, node, stats)
+            self._runtimes[node.name] = Runtime(node, component, stats, self._policy(node))
+        forward = self.plan.dead_letters.forward
+        if forward is not None:
+            self.forward_stats = stats = NodeStats(forward.name, forward.kind, forward.spec.name)
+            sink = await self._enter(stack, forward, stats)
+            assert isinstance(sink, Sink)
+            self._route.forward_to(sink, stats, self._policy(forward))
+
+    async def _enter(self, stack: AsyncExitStack, node: PlanNode, stats: NodeStats) -> Component[Any]:
+        component = node.spec.factory(node.params, self._resources.connect(node))
+        component.ctx = Context(
+            pipeline=self.plan.pipeline,
+            node=node.name,
+            run_id=self.identity.run_id,
+            seed=self.identity.seed,
+            started_at=self.identity.started_at,
+            clock=self._clock,
+            allowance=_Allowance(self._resources.budget, stats),
+            draining=lambda: self._draining,
+            aggregate=stats.aggregate,
+        )
+        policy, attempt, since = self._policy(node), 0, self._clock.monotonic()
+        while True:
+            try:
+                return await stack.enter_async_context(component)
+            except TransientError as error:
+                attempt += 1
+                if self._clock.monotonic() - since >= policy.outage_limit or attempt >= policy.attempts:
+                    raise NodeFailedError(node.name, f"cannot be opened: {error}") from error
+                await self._clock.sleep(policy.delay(attempt, error.retry_after))
+            except FatalError as error:
+                raise NodeFailedError(node.name, str(error)) from error
+            except EngineError:
+                raise
+            except Exception as error:
+                raise bug_in(node.name, error) from error
+
+    def _policy(self, node: PlanNode) -> RetryPolicy:
+        retry = node.options.retry
+        return RetryPolicy(
+            attempts=retry.attempts,
+            base=retry.base,
+            cap=retry.cap,
+            outage_limit=self.plan.settings.outage_limit,
+            bury_on_stall=node.options.on_stall == "dead_letter",
+        )
+
+    def _wire(self) -> _Wiring:
+        segments = cut(self.plan, self._runtimes)
+        heads = {segment.head.node.name: segment for segment in segments}
+        edges = {
+            name: Edge(segment.head.node.options.buffer or DEFAULT_BUFFER)
+            for name, segment in heads.items()
+            if segment.head.node.kind is not Kind.SOURCE
+        }
+        outlets = {}
+        for segment in segments:
+            behind = self.plan.downstream(segment.tail.node.name)
+            if behind:
+                outlets[id(segment)] = Outlet([edges[node.name] for node in behind], segment.tail.stats)
+        return _Wiring(segments, edges, outlets)
+
+    async def _prepare_sources(self, wiring: _Wiring) -> None:
+        """Put every manifest in the ledger before anything is read."""
+        for segment in wiring.segments:
+            node, component = segment.head.node, segment.head.component
+            if not isinstance(component, Source):
+                continue
+            resumed = self.identity.resumed
+            records = await self._list_splits(node.name, component, segment.head.policy, resumed=resumed)
+            replay = resumed or not component.fresh_keys
+            for record in records:
+                if record.done:
+                    self.ledger.skip(record)
+            task = SourceTask(
+                segment,
+                splits=[record for record in records if not record.done],
+                track=lambda record, name=node.name, replay=replay: self.ledger.track(  # type: ignore[misc]
+                    name, record, replay=replay
+                ),
+                outlet=wiring.outlets.get(id(segment)),
+                clock=self._clock,
+                bury=self._route.bury,
+            )
+            self._sources.append(task)
+            if self._draining:
+                task.drain()
+
+    async def _list_splits(
+        self, name: str, source: Source[Any], policy: RetryPolicy, *, resumed: bool
+    ) -> Any:
+        attempt = 0
+        while True:
+            try:
+                return await self.ledger.splits(name, source, source.ctx, resumed=resumed)
+            except TransientError as error:
+                attempt += 1
+                if attempt >= policy.attempts:
+                    raise NodeFailedError(name, f"cannot list its input: {error}") from error
+                await self._clock.sleep(policy.delay(attempt, error.retry_after))
+            except FatalError as error:
+                raise NodeFailedError(name, str(error)) from error
+
+    async def _work(self, segment: Segment, wiring: _Wiring) -> None:
+        head = segment.head
+        concurrency = head.node.options.concurrency or head.component.concurrency
+        if not isinstance(head.component, Sink | Transform) or not self._distinct_keys():
+            concurrency = 1
+        head.stats.workers = concurrency
+        await run_workers(
+            segment,
+            edge=wiring.edges[head.node.name],
+            outlet=wiring.outlets.get(id(segment)),
+            concurrency=concurrency,
+            budget=self._resources.budget,
+            clock=self._clock,
+            bury=self._route.bury,
+        )
+
+    def _source_runtimes(self) -> list[Runtime]:
+        return [one for one in self._runtimes.values() if one.node.kind is Kind.SOURCE]
+
+    def _distinct_keys(self) -> bool:
+        components = (one.component for one in self._source_runtimes())
+        return all(component.distinct_keys for component in components if isinstance(component, Source))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended the run: the first that is not itself a group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
