@@ -2,8 +2,8 @@
 
 A sender puts each document between ``<document slot="r1" nonce="4f2a" name="memo.txt">`` and ``</document>``.
 Text stands between the two in one text part; an image is an ``image_url`` part (a data URL) between a text
-part that opens and one that closes. ``</document`` inside a text is sent as ``<\\/document``, whatever its case
-and spaces.
+part that opens and one that closes. ``</document`` inside a text is sent as ``<\\/document``, whatever
+its case and spaces.
 """
 
 from __future__ import annotations
