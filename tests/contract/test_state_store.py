@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 import pytest
@@ -96,7 +96,7 @@ LETTER = DeadLetter(
 )
 
 
-def another(run_id: str, **changes: object) -> RunRecord:
+def another(run_id: str, **changes: Any) -> RunRecord:
     return replace(RUN, run_id=run_id, **changes)
 
 

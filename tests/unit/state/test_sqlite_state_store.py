@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from engine.errors import (
     StateReadOnlyError,
     StateVersionError,
 )
-from engine.state import DeadLetterFilter, Progress, RunRecord, RunStatus, database, schema
+from engine.state import DeadLetterFilter, Progress, RunRecord, RunStatus, schema
 from engine.state.sqlite import SqliteStateStore
 
 RUN = RunRecord(
@@ -98,6 +98,14 @@ class TestFile:
             await store.create_run(RUN)
         shutil.copytree(tmp_path / "a", tmp_path / "b")
         async with SqliteStateStore(tmp_path / "b") as copy:
+            assert await copy.get_run("r1") == RUN
+
+    async def test_a_copy_made_by_sqlite_while_it_is_open_is_a_store(
+        self, store: SqliteStateStore, tmp_path: Path
+    ) -> None:
+        (tmp_path / "copy").mkdir()
+        edit(store.path, f"VACUUM INTO '{tmp_path / 'copy' / 'state.sqlite3'}'")
+        async with SqliteStateStore(tmp_path / "copy") as copy:
             assert await copy.get_run("r1") == RUN
 
     async def test_a_command_that_only_looks_makes_no_store(self, tmp_path: Path) -> None:
@@ -234,13 +242,13 @@ class TestFull:
     async def test_a_full_disk_while_creating_is_told_apart(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(database.os, "open", refuse(errno.ENOSPC))
+        monkeypatch.setattr("engine.state.database.os.open", refuse(errno.ENOSPC))
         with pytest.raises(StateFullError, match="No space left on device"):
             async with SqliteStateStore(tmp_path):
                 pass
 
 
-def refuse(code: int):  # type: ignore[no-untyped-def]
+def refuse(code: int) -> Callable[..., None]:
     def call(*_: object, **__: object) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -272,7 +280,7 @@ class TestReadOnly:
     async def test_a_directory_that_may_not_be_written(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
     ) -> None:
-        monkeypatch.setattr(database.os, "open", refuse(code))
+        monkeypatch.setattr("engine.state.database.os.open", refuse(code))
         with pytest.raises(StateReadOnlyError, match=os.strerror(code)):
             async with SqliteStateStore(tmp_path):
                 pass
@@ -284,8 +292,7 @@ class TestReadOnly:
             pass
         connect = sqlite3.connect
         monkeypatch.setattr(
-            database.sqlite3,
-            "connect",
+            "engine.state.database.sqlite3.connect",
             lambda path, **options: connect(f"file:{path}?mode=ro", uri=True, **options),
         )
         with pytest.raises(StateReadOnlyError, match="attempt to write a readonly database"):
@@ -350,14 +357,14 @@ class TestClosing:
         import threading
 
         opening, go_on = threading.Event(), threading.Event()
-        prepare = database.prepare
+        prepare = schema.prepare
 
         def slow(connection: sqlite3.Connection, path: Path) -> None:
             opening.set()
             go_on.wait(30)
             prepare(connection, path)
 
-        monkeypatch.setattr(database, "prepare", slow)
+        monkeypatch.setattr("engine.state.database.prepare", slow)
         task = asyncio.create_task(SqliteStateStore(tmp_path).__aenter__())
         await anyio.to_thread.run_sync(opening.wait)
         task.cancel()
