@@ -1,0 +1,10 @@
+"""Language models: structured extraction from documents (`llm_extract`), and the service behind it."""
+
+from __future__ import annotations
+
+from connectors.llm.documents import Document
+from connectors.llm.extract import LlmExtract
+from connectors.llm.service import LLMService, get_llm_service
+from connectors.llm.settings import LlmConnection, LlmParams
+
+__all__ = ["Document", "LLMService", "LlmConnection", "LlmExtract", "LlmParams", "get_llm_service"]

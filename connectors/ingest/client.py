@@ -1,0 +1,174 @@
+"""HTTP to the ingest service: one client for the life of a run.
+
+What can go wrong on the way is told apart here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from connectors.ingest.params import IngestConnection
+from connectors.retry_after import retry_after_seconds
+from engine.clock import Clock
+from engine.errors import FatalError, TransientError
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Answer", "IngestClient", "UncertainError", "open_client"]
+
+_TRANSIENT_STATUSES = frozenset({408, 429})
+_WRONG_ENDPOINT = frozenset({404, 405, 410})
+
+
+class UncertainError(TransientError):
+    """A failure that leaves open whether the request was carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: a status of 2xx or 4xx that the caller has to judge, and the whole body."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body says it is JSON."""
+        return self.content_type.partition(";")[0].strip().lower() == "application/json"
+
+    def excerpt(self, length: int = 300) -> str:
+        """The beginning of the body as one line of text."""
+        text = " ".join(self.body[: length * 4].decode("utf-8", "replace").split())
+        return text if len(text) <= length else text[: length - 1] + "…"
+
+
+@asynccontextmanager
+async def open_client(
+    connection: IngestConnection, *, concurrency: int, longest: float, clock: Clock
+) -> AsyncIterator[IngestClient]:
+    """A client for as long as the context lasts. `longest` bounds each request, in seconds."""
+    http = await anyio.to_thread.run_sync(_build_client, connection, concurrency)
+    async with http:
+        yield IngestClient(http, connection.url, longest=longest, clock=clock)
+
+
+def _build_client(connection: IngestConnection, concurrency: int) -> httpx.AsyncClient:
+    # Imported here, and in a thread: httpx and aiohttp take 0.2 s, and certificates 0.05 s, in which other
+    # pipelines of the process go on.
+    import httpx
+    from httpx_aiohttp import AiohttpTransport
+
+    headers = {"User-Agent": "odw-engine", "Accept": "application/json", "Accept-Encoding": "identity"}
+    if connection.token is not None and connection.token.get_secret_value():
+        headers["Authorization"] = f"Bearer {connection.token.get_secret_value()}"
+    limits = httpx.Limits(max_connections=concurrency, keepalive_expiry=30.0)
+    # No redirects are followed, so a plain http address never needs the certificates.
+    transport = AiohttpTransport(verify=connection.url.startswith("https://"), limits=limits)
+    return httpx.AsyncClient(transport=transport, headers=headers)
+
+
+class IngestClient:
+    """Sends one request at a time for its caller and translates what can go wrong.
+
+    Every method raises TransientError (its subclass UncertainError when the request may have been carried
+    out) or FatalError; neither ever holds the token or a record.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, url: str, *, longest: float, clock: Clock) -> None:
+        self._http = http
+        self._url = url
+        self._longest = longest
+        self._clock = clock
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, max_answer: int) -> Answer:
+        """POST a JSON body. The answer's status is 2xx or a 4xx other than those that raise."""
+        headers = {"Content-Type": "application/json", **headers}
+        return await self._send("POST", f"{self._url}{path}", max_answer, content=body, headers=headers)
+
+    async def get(self, path: str, query: Sequence[tuple[str, str]], *, max_answer: int) -> Answer:
+        """GET an address. The answer's status is 2xx or a 4xx other than those that raise."""
+        import httpx
+
+        params = httpx.QueryParams(list(query))
+        return await self._send("GET", f"{self._url}{path}", max_answer, params=params)
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        max_answer: int,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: httpx.QueryParams | None = None,
+    ) -> Answer:
+        import aiohttp
+        import httpx
+
+        request = self._http.build_request(
+            method, url, content=content, headers=headers, params=params, timeout=self._longest
+        )
+        try:
+            with anyio.fail_after(self._longest):
+                response = await self._http.send(request, stream=True)
+                try:
+                    body = await _read(response, max_answer, f"{method} {url}")
+                finally:
+                    await response.aclose()
+        except httpx.ConnectError as error:
+            raise self._unreachable(error) from error
+        except TimeoutError as error:
+            raise UncertainError(f"{method} {url} did not answer within {self._longest:g} s") from error
+        except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
+            # The transport calls a connection that broke a connect time-out; nothing is certain then.
+            reason = type(error.__cause__ or error).__name__
+            raise UncertainError(f"{method} {url} failed: the connection broke ({reason})") from error
+        self._check(response, method, url)
+        return Answer(response.status_code, response.headers.get("content-type", ""), body)
+
+    def _unreachable(self, error: httpx.ConnectError) -> TransientError | FatalError:
+        import aiohttp
+
+        cause = error.__cause__
+        if isinstance(cause, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+            reason = type(cause).__name__
+            return FatalError(f"no secure connection to {self._url} ({reason}): check its certificate")
+        if isinstance(cause, aiohttp.ClientConnectorDNSError):
+            return TransientError(f"the host name of {self._url} cannot be resolved")
+        return TransientError(f"the ingest service cannot be reached: nobody listens at {self._url}")
+
+    def _check(self, response: httpx.Response, method: str, url: str) -> None:
+        status = response.status_code
+        said = f"{method} {url} answered {status}"
+        if status in (401, 403):
+            raise FatalError(f"{said}: the token is missing or wrong; set `token` of the ingest connection")
+        if status in _WRONG_ENDPOINT:
+            raise FatalError(
+                f"{said}: there is no such route; check `url` of the connection and the name of the model"
+            )
+        if status in _TRANSIENT_STATUSES or status >= 500:
+            wait = retry_after_seconds(response.headers, self._clock.now())
+            kind = TransientError if status == 429 else UncertainError
+            raise kind(said, retry_after=wait)
+        if not 200 <= status < 300 and status < 400:
+            raise FatalError(f"{said}: redirects are not followed; set `url` to the service's own address")
+
+
+async def _read(response: httpx.Response, limit: int, request: str) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.aiter_raw():
+        size += len(chunk)
+        if size > limit:
+            if response.status_code >= 300:
+                break  # an error page: its beginning is enough
+            raise FatalError(f"{request} answered with more than {limit:,} bytes: not an ingest service")
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,166 @@
+"""Sending the bodies of one batch and collecting each record's fate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import anyio
+
+from connectors.ingest.answers import Verdict, judge
+from connectors.ingest.client import IngestClient, UncertainError
+from connectors.ingest.payload import Body, idempotency_key
+from engine.batch import Batch
+from engine.errors import RecordError, TransientError
+
+__all__ = ["Delivery", "Fates", "ReplayMarks"]
+
+_MAX_MARKS = 100_000
+_ANSWER_BASE = 1024 * 1024
+_ANSWER_PER_RECORD = 16 * 1024
+
+
+@dataclass(slots=True)
+class Fates:
+    """What is known about the records of a batch while it is being delivered.
+
+    `failures` maps places in the batch to errors; every other record of `sent` arrived.
+    """
+
+    failures: dict[int, RecordError | TransientError]
+    sent: int = 0
+    confirmed: bool = True
+    sizes: dict[int, int] = field(default_factory=dict)
+    """Bytes sent for each record, on average over its request; kept only when asked for."""
+
+
+class ReplayMarks:
+    """Keys of records that may have arrived although their request failed.
+
+    If they come again in another request they have to replace what is there. Up to 100,000 keys are
+    remembered; beyond that everything counts as marked.
+    """
+
+    def __init__(self) -> None:
+        self._keys: set[str] = set()
+        self._all = False
+
+    def __bool__(self) -> bool:
+        return self._all or bool(self._keys)
+
+    def add(self, keys: Sequence[str]) -> None:
+        """Mark these keys."""
+        self._keys.update(keys)
+        if len(self._keys) > _MAX_MARKS:
+            self._keys.clear()
+            self._all = True
+
+    def touch(self, keys: Sequence[str]) -> bool:
+        """Whether any of these keys is marked."""
+        return self._all or not self._keys.isdisjoint(keys)
+
+    def discard(self, keys: Sequence[str]) -> None:
+        """These records have arrived for certain."""
+        self._keys.difference_update(keys)
+
+
+class Delivery:
+    """Sends requests of one model.
+
+    Attributes:
+        gives_results: whether the service tells each record's fate; None until its first answer.
+        max_body: bytes in a request; smaller after the service has refused one as too large.
+    """
+
+    def __init__(
+        self, client: IngestClient, *, model: str, scope: str, compress: bool, max_body: int
+    ) -> None:
+        self.gives_results: bool | None = None
+        self.max_body = max_body
+        self.marks = ReplayMarks()
+        self._client = client
+        self._path = f"/ingest/{model}"
+        self._model = model
+        self._scope = scope
+        self._compress = compress
+
+    async def send(self, batch: Batch, bodies: Sequence[Body], fates: Fates, *, keep_sizes: bool) -> None:
+        """Send the bodies one after another. A transient failure of one leaves the rest of them unsent.
+
+        Raises:
+            FatalError: nothing can be delivered to this service.
+        """
+        waiting = list(reversed(bodies))
+        while waiting:
+            body = waiting.pop()
+            try:
+                verdict = await self._post(batch, body)
+            except TransientError as error:
+                for late in (body, *waiting):
+                    fates.failures.update(dict.fromkeys(late.indices, error))
+                return
+            if verdict is None and len(body.indices) > 1:
+                self.max_body = min(self.max_body, max(len(body.content) // 2, 1024))
+                waiting += reversed(body.halves(batch.records))
+                continue
+            self._record(body, verdict or _too_large(body), fates, keep_sizes=keep_sizes)
+
+    def _record(self, body: Body, verdict: Verdict, fates: Fates, *, keep_sizes: bool) -> None:
+        indices = body.indices
+        fates.sent += len(indices)
+        fates.confirmed = fates.confirmed and verdict.per_record
+        for place, error in verdict.failures.items():
+            fates.failures[indices[place]] = error
+        if keep_sizes:
+            fates.sizes.update(dict.fromkeys(indices, len(body.content) // len(indices)))
+
+    async def _post(self, batch: Batch, body: Body) -> Verdict | None:
+        """Send one body; None when it was too large for the service."""
+        count = len(body.indices)
+        replay = batch.replay or (bool(self.marks) and self.marks.touch(_keys(batch, body)))
+        headers = {
+            "Idempotency-Key": self._key(batch, body),
+            "X-ODW-Results": "per-record",
+            "X-ODW-Delivery": "replay" if replay else "fresh",
+        }
+        content = body.content
+        if self._compress:
+            headers["Content-Encoding"] = "gzip"
+            content = await anyio.to_thread.run_sync(_gzip, content)
+        limit = _ANSWER_BASE + _ANSWER_PER_RECORD * count
+        try:
+            answer = await self._client.post(self._path, content, headers, max_answer=limit)
+        except UncertainError:
+            self.marks.add(_keys(batch, body))
+            raise
+        if answer.status == 413:
+            return None
+        verdict = judge(answer, count, f"POST {self._path}")
+        if answer.status < 300:
+            self.gives_results = verdict.per_record
+        if self.marks:
+            self.marks.discard(_keys(batch, body))
+        return verdict
+
+    def _key(self, batch: Batch, body: Body) -> str:
+        # The keys tell apart two places of a source that happen to have the same bytes: with only the
+        # bytes, the second of A, B, A would be taken for a retry, and B would stay the last word.
+        first, last = body.indices[0], body.indices[-1]
+        ends = [*batch.keys.slice(first, first + 1).to_list(), *batch.keys.slice(last, last + 1).to_list()]
+        return idempotency_key(body.content, self._scope, self._model, *ends)
+
+
+def _keys(batch: Batch, body: Body) -> list[str]:
+    return batch.keys.take(body.indices).to_list()
+
+
+def _too_large(body: Body) -> Verdict:
+    message = f"the service refused the record as too large (413): {len(body.content):,} bytes"
+    return Verdict({0: RecordError(message, kind="RecordTooLarge", stage="service")}, per_record=True)
+
+
+def _gzip(content: bytes) -> bytes:
+    import gzip
+
+    # level 1: a third of the time of the default level for a tenth more bytes
+    return gzip.compress(content, compresslevel=1, mtime=0)

@@ -1,0 +1,55 @@
+"""Dead letters as rows of `UnstructuredDataSource`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID, uuid5
+
+import orjson
+
+from engine.batch import DeadLetter
+from engine.clock import timestamp
+
+__all__ = ["forward_row"]
+
+_NAMESPACE: Final = UUID("6f1d2c52-6d0f-5d0e-9d2b-0c9a8f6b3a11")
+
+
+def forward_row(letter: DeadLetter) -> dict[str, str]:
+    """The row that tells the warehouse of a dead letter.
+
+    The id is `dlq_<uuid5 of pipeline, node and key>`, so the same failure in a later run replaces the row.
+    `source_file_path` begins with `[DLQ]`, by which the service's transform knows it; then the URI of the
+    record's document, or the record's key. `extracted_data` is JSON text with `error` and `record`.
+    """
+    error = {
+        "type": letter.error_type,
+        "message": letter.error_message,
+        "pipeline": letter.pipeline,
+        "node": letter.node,
+        "stage": letter.stage,
+        "key": letter.key,
+        "attempts": letter.attempts,
+    }
+    body: dict[str, object] = {"error": error, "record": letter.record}
+    if letter.reference:
+        body["reference"] = letter.reference
+    identity = "\0".join((letter.pipeline, letter.node, letter.key))
+    return {
+        "id": f"dlq_{uuid5(_NAMESPACE, identity)}",
+        "source_file_path": f"[DLQ]{_origin(letter)}",
+        "extracted_data": orjson.dumps(body, default=str).decode(),
+        "processed_at": letter.last_failed_at or letter.first_failed_at or timestamp(datetime.now(UTC)),
+        "processing_instructions": f"Failed: {letter.error_type}: {letter.error_message}",
+    }
+
+
+def _origin(letter: DeadLetter) -> str:
+    record = letter.record
+    fields = record if isinstance(record, Mapping) else {}
+    for candidate in (fields.get("source_file_path"), fields.get("file_path"), letter.reference):
+        if isinstance(candidate, str) and "://" in candidate:
+            return candidate
+    return letter.key

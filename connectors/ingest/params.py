@@ -1,0 +1,77 @@
+"""What stands under `with:` of an ingest sink, and its connection."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from engine.component import Params, operational
+
+__all__ = ["Confirm", "IngestConnection", "IngestParams", "LocalValidation"]
+
+
+class Confirm(StrEnum):
+    """When a batch counts as delivered."""
+
+    NONE = "none"
+    VISIBLE = "visible"
+
+
+class LocalValidation(StrEnum):
+    """When records are validated before they are sent."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class IngestConnection(BaseModel):
+    """Where the ingest service is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(description="Base URL of the service, for example `http://localhost:4200`")
+    token: SecretStr | None = Field(default=None, description="Bearer token; none is sent without it")
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return url.rstrip("/")
+
+
+class IngestParams(Params):
+    """Parameters of the `ingest` sink. Sizes are bytes of JSON before compression, times are seconds."""
+
+    model: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_]*(/[A-Za-z0-9._-]+)?$",
+        description="Name of the model: records go to `POST /ingest/<model>`",
+    )
+    records: int = operational(500, ge=1, le=1024, description="Records in a request, at most")
+    bytes: int = operational(512 * 1024, ge=1024, description="Size of a request, at most")
+    max_record_bytes: int | None = operational(
+        None,
+        ge=1024,
+        description="Larger records become dead letters without being sent. By default 8 MiB, and 1,000,000 "
+        "against a service that gives no per-record results: it would answer 500 for ever",
+    )
+    concurrency: int = operational(4, ge=1, le=64, description="Requests in flight, at most")
+    confirm: Confirm = Field(
+        default=Confirm.NONE,
+        description="`visible`: a record counts as delivered when the consumption API returns its id",
+    )
+    confirm_timeout: float = operational(30.0, gt=0, description="How long to wait for records to be visible")
+    confirm_interval: float = operational(
+        0.1, gt=0, description="First pause between two looks; doubles up to 2 s, with jitter"
+    )
+    consumption_api: str | None = operational(
+        None, description="API that shows the model's rows; by default `getBlobs` for Blob, else `get<Model>`"
+    )
+    validation: LocalValidation = operational(
+        LocalValidation.AUTO,
+        description="Check records before sending them. `auto`: unless the service gives per-record results",
+    )
+    compress: bool = operational(False, description="Send bodies gzip-compressed; a plain Moose cannot")
+    timeout: float = operational(60.0, gt=0, description="Longest time for one request, connecting included")

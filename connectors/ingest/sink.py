@@ -1,0 +1,216 @@
+"""The `ingest` sink."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from itertools import chain
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from pydantic import BaseModel
+
+from connectors.ingest.client import open_client
+from connectors.ingest.delivery import Delivery, Fates
+from connectors.ingest.forwarding import forward_row
+from connectors.ingest.local_validation import LocalValidator, local_validator
+from connectors.ingest.params import Confirm, IngestConnection, IngestParams, LocalValidation
+from connectors.ingest.payload import Body, Payload, encode
+from connectors.ingest.visibility import VisibilityCheck, consumption_path
+from engine.batch import Batch, DeadLetter, Record
+from engine.component import BatchLimits, Context, Kind, Receipt, Sink, spec_of
+from engine.errors import BatchError, FatalError, RecordError, TransientError
+
+__all__ = ["IngestSink"]
+
+_MAX_RECORD = 8 * 1024 * 1024
+_MAX_RECORD_PLAIN = 1_000_000
+
+
+@spec_of(Kind.SINK, "ingest", params=IngestParams, connection=IngestConnection, sandbox="ingest")
+class IngestSink(Sink[IngestParams]):
+    """Posts records to an ingest service: `POST /ingest/<model>`.
+
+    Records are sent as JSON arrays, each record as its `model_dump(mode="json")`. The service is asked for
+    the fate of every record; one that does not tell has accepted what it answered 200 to, and the report
+    says `accepted`. Requests carry an idempotency key, so a repeated one changes nothing.
+
+    | status | meaning |
+    |---|---|
+    | 2xx | arrived; records that the service names as dead become dead letters |
+    | 400, 422, other 4xx | the whole batch becomes dead letters, each marked so |
+    | 413 | the batch is halved and sent again |
+    | 401, 403, 404 | the run stops |
+    | 408, 429, 5xx, broken connections | the engine tries again and honours Retry-After |
+    """
+
+    def __init__(self, params: IngestParams, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self._stack = AsyncExitStack()
+        self._delivery: Delivery | None = None
+        self._visibility: VisibilityCheck | None = None
+        self._validator: LocalValidator | None = None
+
+    async def __aenter__(self) -> Self:
+        connection = self.connection
+        if not isinstance(connection, IngestConnection):
+            raise FatalError("the ingest sink needs a connection with the `url` of the service")
+        params, clock = self.params, self.ctx.clock
+        client = await self._stack.enter_async_context(
+            open_client(connection, concurrency=params.concurrency, longest=params.timeout, clock=clock)
+        )
+        self._delivery = Delivery(
+            client, model=params.model, scope=self._scope(), compress=params.compress, max_body=params.bytes
+        )
+        if params.validation is not LocalValidation.NEVER:
+            self._validator = local_validator(params.model)
+        if params.confirm is Confirm.VISIBLE:
+            path = f"/consumption/{params.consumption_api}" if params.consumption_api else ""
+            self._visibility = VisibilityCheck(
+                client,
+                model=params.model,
+                path=path or consumption_path(params.model),
+                timeout=params.confirm_timeout,
+                interval=params.confirm_interval,
+                clock=clock,
+                seed=f"{self.ctx.seed}/{self.ctx.node}",
+            )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._delivery = None
+        await self._stack.aclose()
+
+    @property
+    def concurrency(self) -> int:
+        """Requests in flight."""
+        return self.params.concurrency
+
+    @property
+    def limits(self) -> BatchLimits:
+        """One batch is one request, unless its estimated size was too small."""
+        return BatchLimits(records=self.params.records, nbytes=self.params.bytes)
+
+    async def write(self, batch: Batch) -> Receipt:
+        """Deliver a batch.
+
+        Raises:
+            BatchError: some records failed: refused locally, dead in the service, or not visible in time.
+            TransientError: nothing arrived for certain; the batch may be sent again as it is.
+            FatalError: the endpoint, the model or the token is wrong.
+        """
+        fates = await self._deliver(batch)
+        if self._visibility is not None:
+            await self._await_visible(batch, fates)
+        if fates.failures:
+            raise _error(fates.failures, len(batch))
+        return Receipt(confirmed=fates.confirmed)
+
+    async def write_dead_letters(self, letters: list[DeadLetter]) -> None:
+        """Post dead letters as rows of `UnstructuredDataSource` (see `forward_row`).
+
+        The service's transform refuses rows with the `[DLQ]` prefix and keeps them in its own dead letters:
+        there they have arrived.
+
+        Raises:
+            BatchError, TransientError, FatalError: as `write`, for letters that did not arrive.
+        """
+        size, lost = self.params.records, dict[int, RecordError | TransientError]()
+        for start in range(0, len(letters), size):
+            rows = [forward_row(letter) for letter in letters[start : start + size]]
+            ids = [row["id"] for row in rows]
+            # an earlier attempt, or an earlier run, may have brought them already
+            self._open_delivery().marks.add(ids)
+            fates = await self._deliver(Batch([*rows], ids))
+            for index, error in fates.failures.items():
+                if isinstance(error, TransientError) or error.stage != "service":
+                    lost[start + index] = error
+        if lost:
+            raise _error(lost, len(letters))
+
+    async def _deliver(self, batch: Batch) -> Fates:
+        delivery = self._open_delivery()
+        payload = self._encode(batch, delivery)
+        fates = Fates(dict(payload.failures))
+        bodies = self._validated(batch, payload, delivery, fates)
+        if self._visibility is not None:
+            bodies = _with_ids(batch, bodies, fates)
+        await delivery.send(batch, bodies, fates, keep_sizes=self._visibility is not None)
+        self.ctx.count("requests", len(bodies))
+        self.ctx.count("bytes", sum(len(body.content) for body in bodies))
+        return fates
+
+    def _encode(self, batch: Batch, delivery: Delivery) -> Payload:
+        limit = self.params.max_record_bytes
+        if limit is None:
+            limit = _MAX_RECORD_PLAIN if delivery.gives_results is False else _MAX_RECORD
+        return encode(batch.records, max_body=delivery.max_body, max_record=limit)
+
+    def _validated(self, batch: Batch, payload: Payload, delivery: Delivery, fates: Fates) -> list[Body]:
+        if self._validator is None:
+            return payload.bodies
+        if self.params.validation is LocalValidation.AUTO and delivery.gives_results:
+            return payload.bodies
+        bodies: list[Body] = []
+        for body in payload.bodies:
+            bad = self._validator.failures(body.content, body.indices)
+            fates.failures.update(bad)
+            good = body.without(bad, batch.records) if bad else body
+            if good is not None:
+                bodies.append(good)
+        return bodies
+
+    async def _await_visible(self, batch: Batch, fates: Fates) -> None:
+        if self._visibility is None:
+            return
+        places: dict[str, list[int]] = {}
+        sizes: dict[str, int] = {}
+        for index, size in fates.sizes.items():
+            if index not in fates.failures:
+                identity = _identity(batch.records[index])
+                places.setdefault(identity, []).append(index)
+                sizes[identity] = sizes.get(identity, 0) + size
+        if not places:
+            return
+        unseen = await self._visibility.wait(sizes)
+        for identity, error in unseen.items():
+            fates.failures.update(dict.fromkeys(places[identity], error))
+        late = [places[identity] for identity, error in unseen.items() if isinstance(error, TransientError)]
+        if late:
+            self._open_delivery().marks.add(batch.keys.take(sorted(chain.from_iterable(late))).to_list())
+
+    def _scope(self) -> str:
+        # Without a run there is nothing to retry in another process, and two scripts that send the same
+        # rows on purpose must not cancel each other out.
+        return uuid4().hex if self.ctx.run_id == Context().run_id else self.ctx.run_id
+
+    def _open_delivery(self) -> Delivery:
+        if self._delivery is None:
+            raise RuntimeError("the ingest sink is used outside of `async with`")
+        return self._delivery
+
+
+def _identity(record: Record) -> str:
+    value = record.get("id") if isinstance(record, dict) else getattr(record, "id", None)
+    return value if isinstance(value, str) else ""
+
+
+def _with_ids(batch: Batch, bodies: list[Body], fates: Fates) -> list[Body]:
+    """The bodies without the records that have no id; such a record could never be seen."""
+    missing = {index for body in bodies for index in body.indices if not _identity(batch.records[index])}
+    if not missing:
+        return bodies
+    for index in missing:
+        fates.failures[index] = RecordError("`confirm: visible` needs a text field `id`", kind="MissingId")
+    return [kept for body in bodies if (kept := body.without(missing, batch.records)) is not None]
+
+
+def _error(failures: dict[int, RecordError | TransientError], count: int) -> BatchError | TransientError:
+    """One TransientError when the batch as a whole may be sent again, else a BatchError."""
+    if len(failures) == count:
+        transient = [error for error in failures.values() if isinstance(error, TransientError)]
+        if len(transient) == count:
+            return max(transient, key=lambda error: error.retry_after or 0.0)
+    return BatchError(dict(sorted(failures.items())))

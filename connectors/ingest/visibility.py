@@ -1,0 +1,148 @@
+"""Waiting until the consumption API returns what was ingested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from random import Random
+from urllib.parse import quote_plus
+
+import orjson
+
+from connectors.ingest.client import Answer, IngestClient
+from engine.clock import Clock
+from engine.errors import FatalError, RecordError, TransientError
+
+__all__ = ["VisibilityCheck", "consumption_path"]
+
+# The rows of a source model are those of its curated table.
+_PLURALS = {"Blob": "getBlobs", "Log": "getLogs", "Event": "getEvents"}
+
+_MAX_IDS = 100
+_MAX_QUERY = 4_000
+_LONGEST_PAUSE = 2.0
+_SMALLEST_ANSWER_LIMIT = 1024 * 1024
+
+
+def consumption_path(model: str) -> str:
+    """The consumption API that shows a model's rows."""
+    table = model.partition("/")[0]
+    name = table.removesuffix("Source")
+    return f"/consumption/{_PLURALS.get(name, f'get{name}')}"
+
+
+class VisibilityCheck:
+    """Looks for ids until all were seen, or the time is over.
+
+    Between two looks it waits `interval` seconds, twice as long each time and up to 2 s, give or take a
+    quarter. A row that is in the service's dead letters is dead and no longer waited for.
+    """
+
+    def __init__(
+        self,
+        client: IngestClient,
+        *,
+        model: str,
+        path: str,
+        timeout: float,
+        interval: float,
+        clock: Clock,
+        seed: str,
+    ) -> None:
+        self._client = client
+        self._model = model.partition("/")[0]
+        self._path = path
+        self._timeout = timeout
+        self._interval = interval
+        self._clock = clock
+        self._random = Random(seed)  # noqa: S311 - spreads polls, hides nothing
+        self._has_dead_letters = True
+
+    async def wait(self, sizes: Mapping[str, int]) -> dict[str, RecordError | TransientError]:
+        """Wait for the ids of `sizes` (id -> bytes sent for it). Returns those not seen, with the reason.
+
+        Raises:
+            FatalError: there is no such consumption API, or it wants a token we do not have.
+            TransientError: the consumption API failed at every look.
+        """
+        missing = dict(sizes)
+        dead: dict[str, RecordError | TransientError] = {}
+        deadline = self._clock.monotonic() + self._timeout
+        pause, looked = self._interval, False
+        while True:
+            asked_to_wait = 0.0
+            try:
+                await self._look(missing, dead)
+                looked = True
+            except TransientError as error:
+                if not looked and self._clock.monotonic() + pause >= deadline:
+                    raise
+                asked_to_wait = error.retry_after or 0.0
+            left = deadline - self._clock.monotonic()
+            if not missing or left <= 0:
+                break
+            jittered = pause * self._random.uniform(0.75, 1.25)
+            await self._clock.sleep(min(max(jittered, asked_to_wait), left))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        late = f"the row was acknowledged but not visible at {self._path} within {self._timeout:g} s"
+        return {**dead, **{identity: TransientError(late) for identity in missing}}
+
+    async def _look(self, missing: dict[str, int], dead: dict[str, RecordError | TransientError]) -> None:
+        for ids in _chunks(list(missing)):
+            limit = _SMALLEST_ANSWER_LIMIT + 4 * sum(missing[identity] for identity in ids)
+            for identity in await self._visible(ids, limit):
+                missing.pop(identity, None)
+            late = [identity for identity in ids if identity in missing]
+            if late and self._has_dead_letters:
+                found = await self._dead(late, limit)
+                dead.update((identity, found[identity]) for identity in late if identity in found)
+                for identity in found:
+                    missing.pop(identity, None)
+
+    async def _visible(self, ids: Sequence[str], limit: int) -> list[str]:
+        query = [("id", identity) for identity in ids] + [("limit", str(len(ids)))]
+        answer = await self._client.get(self._path, query, max_answer=limit)
+        if answer.status >= 300:
+            raise FatalError(f"GET {self._path} answered {answer.status}: {answer.excerpt()}")
+        return [str(item.get("id")) for item in _items(answer, self._path)]
+
+    async def _dead(self, ids: Sequence[str], limit: int) -> dict[str, RecordError]:
+        query = [("model", self._model), ("status", "open"), ("limit", str(len(ids)))]
+        query += [("id", identity) for identity in ids]
+        try:
+            answer = await self._client.get("/dead-letters", query, max_answer=limit)
+        except FatalError:
+            self._has_dead_letters = False  # a service without that API: time will tell
+            return {}
+        if answer.status >= 300:
+            self._has_dead_letters = False
+            return {}
+        return {
+            str(item.get("record_id")): RecordError(
+                str(item.get("error_message")), kind=str(item.get("error_type")), stage="service"
+            )
+            for item in _items(answer, "/dead-letters")
+        }
+
+
+def _items(answer: Answer, path: str) -> list[Mapping[str, object]]:
+    try:
+        document = orjson.loads(answer.body)
+        items = document["items"]
+        return [item for item in items if isinstance(item, dict)]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise FatalError(f"GET {path} did not answer with a JSON object that has `items`") from error
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
+    """At most 100 ids at a time, and no more than fit into a short address."""
+    chunk: list[str] = []
+    size = 0
+    for identity in ids:
+        length = len(quote_plus(identity)) + len("&id=")
+        if chunk and (len(chunk) == _MAX_IDS or size + length > _MAX_QUERY):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(identity)
+        size += length
+    if chunk:
+        yield chunk

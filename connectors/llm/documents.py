@@ -1,0 +1,42 @@
+"""Documents on their way to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from connectors.llm.settings import BYTES_PER_TOKEN, TOKENS_PER_IMAGE
+from connectors.objects.documents import DocumentPart, ImagePart, TextPart
+
+__all__ = ["Document"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document to extract from.
+
+    Args:
+        name: file name or address; the model sees it.
+        parts: text and images in reading order, see `connectors.objects.documents.parts`.
+        instructions: what the model should know besides, for this document.
+    """
+
+    name: str
+    parts: Sequence[DocumentPart]
+    instructions: str = ""
+
+    @classmethod
+    def of_text(cls, name: str, text: str, instructions: str = "") -> Document:
+        """A document that is one piece of text."""
+        return cls(name, [TextPart(text)] if text.strip() else [], instructions)
+
+    @property
+    def images(self) -> int:
+        """How many images it has."""
+        return sum(isinstance(part, ImagePart) for part in self.parts)
+
+    @property
+    def tokens(self) -> int:
+        """Estimated prompt tokens: 4 bytes of text are one, an image is 1,000."""
+        text = sum(len(part.text.encode()) for part in self.parts if isinstance(part, TextPart))
+        return -(-text // BYTES_PER_TOKEN) + self.images * TOKENS_PER_IMAGE

@@ -1,0 +1,56 @@
+"""Cutting documents into packs: the documents of one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from connectors.llm.documents import Document
+
+__all__ = ["PackLimits", "pack"]
+
+
+@dataclass(frozen=True, slots=True)
+class PackLimits:
+    """When a pack is full: at so many documents, estimated tokens or images."""
+
+    documents: int
+    tokens: int
+    images: int
+
+
+def pack(documents: Sequence[Document], indices: Sequence[int], limits: PackLimits) -> list[list[int]]:
+    """Cut the documents at `indices` into packs of indices, in order.
+
+    Documents share a pack only with documents of the same instructions. One that alone is over a limit gets
+    a pack of its own.
+    """
+    packs: list[list[int]] = []
+    open_packs: dict[str, _OpenPack] = {}
+    for index in indices:
+        document = documents[index]
+        current = open_packs.get(document.instructions)
+        if current is None or not current.takes(document, limits):
+            current = open_packs[document.instructions] = _OpenPack()
+            packs.append(current.indices)
+        current.add(index, document)
+    return packs
+
+
+class _OpenPack:
+    def __init__(self) -> None:
+        self.indices: list[int] = []
+        self._tokens = 0
+        self._images = 0
+
+    def takes(self, document: Document, limits: PackLimits) -> bool:
+        return (
+            len(self.indices) < limits.documents
+            and self._tokens + document.tokens <= limits.tokens
+            and self._images + document.images <= limits.images
+        )
+
+    def add(self, index: int, document: Document) -> None:
+        self.indices.append(index)
+        self._tokens += document.tokens
+        self._images += document.images

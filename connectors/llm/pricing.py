@@ -1,0 +1,91 @@
+"""What calls cost, and when to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from connectors.llm.settings import LlmParams
+from engine.errors import FatalError
+
+__all__ = ["Budget", "Price", "Usage", "price_of"]
+
+# USD for a million tokens (prompt, answer), from https://platform.openai.com/docs/pricing in mid-2025.
+# Prices change; the parameters of the node win over this table.
+_KNOWN: Final = {
+    "gpt-4o-mini": (0.15, 0.60),
+    "gpt-4o": (2.50, 10.00),
+    "gpt-4.1-nano": (0.10, 0.40),
+    "gpt-4.1-mini": (0.40, 1.60),
+    "gpt-4.1": (2.00, 8.00),
+    "sandbox-extractor": (0.0, 0.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call and what they cost."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD for a million tokens."""
+
+    per_million_input: float
+    per_million_output: float
+
+    def of(self, tokens_in: int, tokens_out: int) -> float:
+        """USD for these tokens."""
+        return (tokens_in * self.per_million_input + tokens_out * self.per_million_output) / 1_000_000
+
+
+def price_of(model: str, params: LlmParams) -> Price:
+    """The price of a model: from the parameters, else from the table (dated names count as their family).
+
+    An unknown model costs 0 when no budget is set.
+
+    Raises:
+        FatalError: a budget is set and the price of the model is not known, so it could never be kept.
+    """
+    dated = (price for name, price in _KNOWN.items() if model.startswith(f"{name}-20"))
+    known = _KNOWN.get(model) or next(dated, None)
+    given_in, given_out = params.usd_per_million_input, params.usd_per_million_output
+    if known is None and params.budget_usd is not None and (given_in is None or given_out is None):
+        raise FatalError(
+            f"`budget_usd` cannot be kept: the price of the model {model!r} is not known; set "
+            "`usd_per_million_input` and `usd_per_million_output` (0 for a model that costs nothing)"
+        )
+    default_in, default_out = known or (0.0, 0.0)
+    return Price(
+        default_in if given_in is None else given_in, default_out if given_out is None else given_out
+    )
+
+
+class Budget:
+    """Money that may be spent; calls in flight hold a reservation of their estimated price.
+
+    So calls that run side by side overshoot by no more than their estimates were too low.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit = limit
+        self.spent = 0.0
+        self._reserved = 0.0
+
+    def reserve(self, estimate: float) -> None:
+        """Hold `estimate` USD for a call. Raises FatalError when that is more than is left."""
+        if self.limit is not None and self.spent + self._reserved + estimate > self.limit:
+            raise FatalError(
+                f"the budget of {self.limit:g} USD does not cover the next call, {self.spent:.4f} USD are "
+                "spent; raise `budget_usd` and resume the run"
+            )
+        self._reserved += estimate
+
+    def settle(self, estimate: float, cost: float) -> None:
+        """A call has ended: what it held is free again, what it cost is spent."""
+        self._reserved -= estimate
+        self.spent += cost

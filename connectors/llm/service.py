@@ -1,0 +1,108 @@
+"""Structured extraction as a service: documents in, one fate for each out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from connectors.llm.asking import Asker, Fate, OnUsage
+from connectors.llm.client import open_chat
+from connectors.llm.documents import Document
+from connectors.llm.packing import PackLimits
+from connectors.llm.pricing import Budget, Usage, price_of
+from connectors.llm.prompt import PromptWriter
+from connectors.llm.schema import TargetSchema, target_schema
+from connectors.llm.settings import LlmConnection, LlmParams
+from engine.clock import Clock, SystemClock
+
+__all__ = ["LLMService", "get_llm_service"]
+
+
+def get_llm_service(
+    params: LlmParams | None = None, connection: LlmConnection | None = None, *, clock: Clock | None = None
+) -> LLMService:
+    """A service to be used with `async with`; without arguments: `Medical` from OpenAI's default endpoint.
+
+    Raises:
+        FatalError: the schema cannot be imported, or a budget is set for a model of unknown price.
+    """
+    return LLMService(params or LlmParams(), connection or LlmConnection(), clock or SystemClock())
+
+
+class LLMService:
+    """Extracts the fields of one schema from documents, several in a call, some calls at once.
+
+    Attributes:
+        schema: what is extracted.
+        budget: what was spent, and may be.
+    """
+
+    def __init__(self, params: LlmParams, connection: LlmConnection, clock: Clock) -> None:
+        self.schema: TargetSchema = target_schema(params.target)
+        self.budget = Budget(params.budget_usd)
+        self._price = price_of(params.model or connection.model, params)
+        self._params = params
+        self._connection = connection
+        self._clock = clock
+        self._stack = AsyncExitStack()
+        self._asker: Asker | None = None
+
+    async def __aenter__(self) -> Self:
+        params = self._params
+        chat = await self._stack.enter_async_context(open_chat(self._connection, params, self._clock))
+        self._asker = Asker(
+            chat=chat,
+            writer=PromptWriter(self.schema, params.instructions),
+            schema=self.schema,
+            price=self._price,
+            budget=self.budget,
+            limiter=anyio.CapacityLimiter(params.concurrency),
+            limits=PackLimits(params.batch_size, params.pack_tokens, params.pack_images),
+            max_tokens=params.max_tokens,
+            max_document_tokens=params.max_document_tokens,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._asker = None
+        await self._stack.aclose()
+
+    async def extract_structured_data_batch(
+        self, documents: Sequence[Document], *, on_usage: OnUsage | None = None
+    ) -> list[Fate]:
+        """The fields of each document, in order, or the error that is its fate.
+
+        `on_usage` hears of every call: the places of its documents, and what it cost. A field that a document
+        does not state is missing from its result, and is an error when the schema requires it.
+
+        Raises:
+            FatalError: wrong key or model, exhausted quota or budget.
+        """
+        if self._asker is None:
+            raise RuntimeError("the LLM service is used outside of `async with`")
+        return await self._asker.ask(documents, on_usage or _ignore)
+
+    async def extract_structured_data(
+        self, document: Document, *, on_usage: OnUsage | None = None
+    ) -> dict[str, object]:
+        """The fields of one document.
+
+        Raises:
+            RecordError: this document can never be extracted.
+            TransientError: another try may help.
+            FatalError: wrong key or model, exhausted quota or budget.
+        """
+        (fate,) = await self.extract_structured_data_batch([document], on_usage=on_usage)
+        if isinstance(fate, dict):
+            return fate
+        raise fate
+
+
+def _ignore(indices: Sequence[int], usage: Usage) -> None:
+    """For callers who do not ask what it costs."""

@@ -1,0 +1,50 @@
+"""The Retry-After header (RFC 9110, section 10.2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+__all__ = ["retry_after_seconds"]
+
+_LONGEST = 3600.0
+
+
+def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+    """How many seconds an answer asks us to wait; None when it does not say, or not in a form we know.
+
+    Both forms of the standard are read (seconds, and an HTTP date compared with `now`), and before them
+    `retry-after-ms`, which OpenAI-compatible endpoints send. A date in the past means 0; more than an hour
+    counts as an hour, so that a broken clock on the other side cannot stop a run.
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return min(milliseconds / 1000, _LONGEST)
+    text = headers.get("retry-after")
+    seconds = _number(text)
+    if seconds is None:
+        seconds = _until(text, now)
+    return None if seconds is None else min(seconds, _LONGEST)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else None
+    except ValueError:
+        return None
+    # A comparison with NaN is false, so NaN is refused with the negative numbers.
+    return value if value is not None and value >= 0 else None
+
+
+def _until(text: str | None, now: datetime) -> float | None:
+    if text is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        # "-0000" parses as naive; RFC 9110 dates are always UTC
+        moment = moment.replace(tzinfo=UTC)
+    return max((moment - now).total_seconds(), 0.0)
