@@ -72,7 +72,19 @@ def test_values_of_every_type_come_back(path: Path) -> None:
         (stored,) = reader.execute('SELECT * EXCLUDE (_seq) FROM "Wide"').fetchall()
     warehouse.close()
     utc = moment.astimezone(UTC).replace(tzinfo=None)
-    expected = ("a\x00é😀", "", -(2**63), 0.5, True, ["x", "y"], "A", "red", date(2026, 11, 23), utc, '{"k":1}')
+    expected = (
+        "a\x00é😀",
+        "",
+        -(2**63),
+        0.5,
+        True,
+        ["x", "y"],
+        "A",
+        "red",
+        date(2026, 11, 23),
+        utc,
+        '{"k":1}',
+    )
     assert stored == expected
 
 
@@ -108,7 +120,12 @@ def test_a_file_with_other_columns_is_refused_with_the_differences(path: Path) -
     Warehouse.open(path, [IngestModel("T", Before, "T")]).close()
     with pytest.raises(StateError) as caught:
         Warehouse.open(path, [IngestModel("T", After, "T")])
-    for part in ("table T", "size is VARCHAR, declared BIGINT", "new is missing", "old is VARCHAR, declared nowhere"):
+    for part in (
+        "table T",
+        "size is VARCHAR, declared BIGINT",
+        "new is missing",
+        "old is VARCHAR, declared nowhere",
+    ):
         assert part in str(caught.value)
     Warehouse.open(path, [IngestModel("T", Before, "T")]).close()
 

@@ -70,7 +70,11 @@ ACCEPTED = [
     ({"seen": 12.5}, "seen", datetime(1970, 1, 1, 0, 0, 12, 500_000, tzinfo=UTC)),
     ({"colour": "red"}, "colour", Colour.RED),
     ({"inner": {"count": "3"}}, "inner", {"count": 3, "note": None}),
-    ({"ident": "12345678-1234-5678-1234-567812345678"}, "ident", UUID("12345678-1234-5678-1234-567812345678")),
+    (
+        {"ident": "12345678-1234-5678-1234-567812345678"},
+        "ident",
+        UUID("12345678-1234-5678-1234-567812345678"),
+    ),
     ({"label": "7"}, "label", "7"),
 ]
 
@@ -136,7 +140,9 @@ def test_keeps_unknown_fields_where_the_model_allows_them() -> None:
 def test_runs_a_models_own_validators() -> None:
     result = BodyValidator(CheckedThing).read(b'[{"id": "bad", "size": 1}, {"id": "ok", "size": "2"}]')
     assert result.failures == {0: "Value error, bad ids are refused at id"}
-    assert [(record["id"], record["size"], record["origin"]) for record in result.records] == [("ok", 2, None)]
+    assert [(record["id"], record["size"], record["origin"]) for record in result.records] == [
+        ("ok", 2, None)
+    ]
 
 
 def test_one_bad_record_leaves_the_others_and_their_places() -> None:
@@ -152,7 +158,8 @@ def test_an_empty_array_is_no_records() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[1,", b"nonsense", b'{"id": NaN}', b'{"id": "\\ud800"}', b"{}{}", b"5", b'"text"', b"null"]
+    "body",
+    [b"", b"{", b"[1,", b"nonsense", b'{"id": NaN}', b'{"id": "\\ud800"}', b"{}{}", b"5", b'"text"', b"null"],
 )
 def test_what_is_not_records_is_refused_as_a_whole(body: bytes) -> None:
     with pytest.raises(InvalidBodyError):
