@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -26,15 +27,30 @@ class InflightBytes:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.used = 0
+        self._used = 0
 
     @property
     def has_room(self) -> bool:
-        return self.used < self._limit
+        return self._used < self._limit
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """One request's share: call what this gives with every size taken; the end gives all back."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            taken += size
+            self._used += size
+
+        try:
+            yield take
+        finally:
+            self._used -= taken
 
 
-async def read_body(request: Request, max_size: int) -> bytes:
-    """The whole body, unzipped if it says `Content-Encoding: gzip`.
+async def read_body(request: Request, max_size: int, take: Callable[[int], None]) -> bytes:
+    """The whole body, unzipped if it says `Content-Encoding: gzip`; its size goes to `take` early.
 
     Raises BodyError: 413 beyond `max_size` bytes (before or after unzipping), 415 for another encoding, 400
     for a broken body or gzip stream.
@@ -49,8 +65,11 @@ async def read_body(request: Request, max_size: int) -> bytes:
         raise _too_large(max_size)
     try:
         if encoding in ("gzip", "x-gzip"):
-            return await _unzip(stream, max_size)
-        return await _plain(stream, max_size)
+            return await _unzip(stream, max_size, take)
+        if length.isdigit():
+            take(int(length))  # before reading it, so that many at once do not all find room
+            return await _plain(stream, max_size, lambda _: None)
+        return await _plain(stream, max_size, take)
     except ClientDisconnect as error:
         raise BodyError(400, "Failed to read request body") from error
 
@@ -59,7 +78,7 @@ def _too_large(max_size: int) -> BodyError:
     return BodyError(413, f"Request body too large. Maximum size is {max_size} bytes")
 
 
-async def _plain(stream: AsyncIterator[bytes], max_size: int) -> bytes:
+async def _plain(stream: AsyncIterator[bytes], max_size: int, take: Callable[[int], None]) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in stream:
@@ -67,11 +86,12 @@ async def _plain(stream: AsyncIterator[bytes], max_size: int) -> bytes:
         if size > max_size:
             await _drain(stream, max_size)
             raise _too_large(max_size)
+        take(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-async def _unzip(stream: AsyncIterator[bytes], max_size: int) -> bytes:
+async def _unzip(stream: AsyncIterator[bytes], max_size: int, take: Callable[[int], None]) -> bytes:
     body = bytearray()
     decoder = zlib.decompressobj(_GZIP_WINDOW)
     is_started = False
@@ -82,7 +102,9 @@ async def _unzip(stream: AsyncIterator[bytes], max_size: int) -> bytes:
                     decoder = zlib.decompressobj(_GZIP_WINDOW)
                 is_started = True
                 # One byte more than allowed is enough to know: a bomb is never unpacked.
-                body += decoder.decompress(chunk, max_size + 1 - len(body))
+                part = decoder.decompress(chunk, max_size + 1 - len(body))
+                take(len(part))
+                body += part
                 if len(body) > max_size:
                     await _drain(stream, max_size)
                     raise _too_large(max_size)

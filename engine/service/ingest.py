@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import cast
 
@@ -26,6 +27,8 @@ from engine.service.validation import InvalidBodyError, ValidatedBody, parse_rec
 
 __all__ = ["ingest"]
 
+_log = logging.getLogger(__name__)
+
 _NOT_FOUND = "Please run `moose ls` to view your routes"  # the contract's own text
 _MAX_KEY = 200
 _RETRY_SOON = {"Retry-After": "1"}
@@ -45,22 +48,21 @@ async def ingest(request: Request) -> Response:
     if context.warehouse.is_full or not context.inflight.has_room:
         return PlainTextResponse("Too many requests", 429, _RETRY_SOON)
     try:
-        delivery, key = _headers(request)
-        body = await read_body(request, context.settings.max_body_size)
+        with context.inflight.share() as take:
+            delivery, key = _headers(request)
+            body = await read_body(request, context.settings.max_body_size, take)
+            is_detailed = request.headers.get("x-odw-results") == "per-record"
+            return await _Ingestion(context, endpoint, body, delivery, key).answer(is_detailed)
     except BodyError as error:
         return PlainTextResponse(str(error), error.status)
-    context.inflight.used += len(body)
-    try:
-        is_detailed = request.headers.get("x-odw-results") == "per-record"
-        return await _Ingestion(context, endpoint, body, delivery, key).answer(is_detailed)
     except QueueFullError:
         return PlainTextResponse("Too many requests", 429, _RETRY_SOON)
     except WarehouseDownError as error:
+        _log.error("a request for %s was not stored: %s", endpoint.model.name, error)
         return PlainTextResponse(f"Error: {error}", 503, _RETRY_LATER)
-    except WriteFailedError:
+    except WriteFailedError as error:
+        _log.error("a request for %s was not stored: %s", endpoint.model.name, error)
         return PlainTextResponse("Error", 500)
-    finally:
-        context.inflight.used -= len(body)
 
 
 def _headers(request: Request) -> tuple[Delivery, str | None]:
@@ -137,7 +139,10 @@ class _Ingestion:
         transform = self._endpoint.model.transform
         if transform is None:
             return validated.records
-        results = transform(validated.records)
+        try:
+            results = transform(validated.records)
+        except Exception as error:  # somebody else's code: its bug fails its own requests only
+            raise WriteFailedError(f"the transform failed: {type(error).__name__}") from error
         if len(results) != len(validated.records):
             raise WriteFailedError("the transform did not answer for every record")
         rows = [result for result in results if isinstance(result, dict)]

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,9 +126,7 @@ def run(
     async def main() -> None:
         stop = asyncio.Event()
         with _signals(stop):
-            await serve(
-                state_dir, host, port, models=models, settings=settings, on_ready=on_ready, stop=stop
-            )
+            await serve(state_dir, host, port, models=models, settings=settings, on_ready=on_ready, stop=stop)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(main())
@@ -230,8 +228,9 @@ class _EmbeddedServer:
             is_up.set()
 
         self._server.startup = startup  # type: ignore[method-assign]
-        # `serve` would take over SIGINT and SIGTERM, which belong to whoever runs this loop.
-        task = asyncio.create_task(self._server._serve([listener]), name="ingest-service")
+        # SIGINT and SIGTERM belong to whoever runs this loop.
+        self._server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]
+        task = asyncio.create_task(self._server.serve([listener]), name="ingest-service")
         waiter = asyncio.create_task(is_up.wait())
         await asyncio.wait((task, waiter), return_when=asyncio.FIRST_COMPLETED)
         waiter.cancel()

@@ -53,7 +53,12 @@ class Storage:
     def __init__(self, path: Path, tables: Iterable[Table], memory_limit: str) -> None:
         self._path = path
         self._tables = tuple(tables)
-        self._memory_limit = memory_limit
+        # Extensions would be downloaded, and nothing here needs one.
+        self._config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": memory_limit,
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        }
         self._lock = threading.Lock()
         self._root: DuckDBPyConnection | None = None
         self._readers: set[DuckDBPyConnection] = set()
@@ -65,7 +70,7 @@ class Storage:
         connection = None
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = duckdb.connect(str(self._path), config={"memory_limit": self._memory_limit})
+            connection = duckdb.connect(str(self._path), config=self._config)
             create_tables(connection, self._tables)
         except (OSError, duckdb.Error) as error:
             if connection is not None:

@@ -6,6 +6,7 @@ DDL happens at open only: mixed with loading it has been a source of write-ahead
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import orjson
@@ -33,8 +34,6 @@ _DDL = (
 )
 
 DIRTY_OF = "SELECT bool_or(dirty) FROM _odw_tables WHERE table_name = ?"
-
-_UTC_NOW = "(now() AT TIME ZONE 'UTC')"
 
 
 def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> None:
@@ -74,18 +73,22 @@ class BatchLedger:
 
     def add(self, entries: Sequence[tuple[str, str, Receipt]]) -> None:
         """Remember (key, model, receipt) triples."""
-        marks = ", ".join(f"(?, ?, ?, ?, {_UTC_NOW})" for _ in entries)
+        now = _utc_now()
+        marks = ", ".join("(?, ?, ?, ?, ?)" for _ in entries)
         values: list[object] = []
         for key, model, receipt in entries:
-            values += (key, model, receipt.written, orjson.dumps(receipt.dead).decode())
+            values += (key, model, receipt.written, orjson.dumps(receipt.dead).decode(), now)
         self._connection.execute(f"INSERT INTO _odw_batches VALUES {marks}", values)  # noqa: S608 -- marks only
 
     def forget(self, days: int) -> None:
         """Drop the keys that are older than so many days."""
-        self._connection.execute(
-            f"DELETE FROM _odw_batches WHERE committed_at < {_UTC_NOW} - to_days(?)",  # noqa: S608
-            [days],
-        )
+        oldest = _utc_now() - timedelta(days=days)
+        self._connection.execute("DELETE FROM _odw_batches WHERE committed_at < ?", [oldest])
+
+
+def _utc_now() -> datetime:
+    """The time as the tables keep it: UTC, without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 class LetterStore:

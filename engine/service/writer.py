@@ -227,6 +227,8 @@ class Writer:
         if not isinstance(error, duckdb.FatalException) and self._commit is not None:
             try:
                 self._commit.rollback()
+            except duckdb.TransactionException:
+                pass  # a failed COMMIT has ended the transaction already
             except duckdb.Error:
                 self._commit = None
             return

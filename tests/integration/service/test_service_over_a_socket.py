@@ -120,7 +120,7 @@ async def test_a_second_service_on_the_directory_is_refused_by_the_firsts_url(
     "content",
     [
         '{"url": "http://127.0.0.1:9", "pid": 999999999}',
-        '{"url": "http://127.0.0.1:9", "pid": %d}' % os.getpid(),
+        f'{{"url": "http://127.0.0.1:9", "pid": {os.getpid()}}}',
         '{"url": 5}',
         "no json",
     ],
@@ -288,7 +288,8 @@ def put(first):
         dict(id=str(n), timestamp="t", level="INFO", message="m" * 200, transform_timestamp="t")
         for n in range(first, first + 2000)
     ]
-    return warehouse.submit(Submission(model="Log", table=table, rows=rows, delivery="fresh")).result().written
+    work = Submission(model="Log", table=table, rows=rows, delivery="fresh")
+    return warehouse.submit(work).result().written
 
 
 put(0)

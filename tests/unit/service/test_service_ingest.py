@@ -262,10 +262,11 @@ async def test_rows_that_the_warehouse_refuses_are_500(path: Path) -> None:
 
     broken = IngestModel("Broken", Row, "Broken", Row, lambda rows: [{} for _ in rows])
     short = IngestModel("Short", Row, "Broken", Row, lambda rows: rows[1:])
-    warehouse = Warehouse.open(path, [broken, short])
-    app = create_app(warehouse, [broken, short])
+    buggy = IngestModel("Buggy", Row, "Broken", Row, lambda rows: [rows[0]["absent"]])
+    warehouse = Warehouse.open(path, [broken, short, buggy])
+    app = create_app(warehouse, [broken, short, buggy])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
-        for name in ("Broken", "Short"):
+        for name in ("Broken", "Short", "Buggy"):
             answer = await post(client, {"id": "a"}, name)
             assert (answer.status_code, answer.text) == (500, "Error")
     await asyncio.to_thread(warehouse.close)

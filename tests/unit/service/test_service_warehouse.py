@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from engine.service.commit import GroupCommit
 from engine.service.letters import letter_of
 from engine.service.models import IngestModel, Row
 from engine.service.settings import ServiceSettings
@@ -131,15 +133,25 @@ def test_compaction_keeps_the_newest_rows_and_clears_the_mark(desk: Desk, note: 
     assert not desk.is_dirty()
 
 
-def test_a_dirty_table_is_compacted_when_idle(path: Path, models: Models, note: Note) -> None:
-    warehouse = Warehouse.open(path, models, ServiceSettings(compact_after=0.0))
-    desk = Desk(warehouse)
-    desk.put([note("a", "1")])
-    desk.put([note("a", "2")])
-    warehouse.close()  # joins the writer; whichever came first, reading must be right
-    again = Desk(Warehouse.open(path, models))
-    assert again.texts() == {"a": "2"}
-    again.warehouse.close()
+def test_a_dirty_table_is_compacted_when_idle(
+    path: Path, models: Models, note: Note, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compacted = threading.Event()
+    compact = GroupCommit.compact
+
+    def watched(self: GroupCommit, ledger_days: int) -> None:
+        was_dirty = bool(self.dirty)
+        compact(self, ledger_days)
+        if was_dirty:
+            compacted.set()
+
+    monkeypatch.setattr(GroupCommit, "compact", watched)
+    desk = Desk(Warehouse.open(path, models, ServiceSettings(compact_after=0.0)))
+    desk.put([note("a", "1"), note("b", "1")])
+    assert compacted.wait(30)
+    assert desk.texts() == {"a": "1", "b": "1"}
+    assert not desk.is_dirty()
+    desk.warehouse.close()
 
 
 @pytest.mark.parametrize("delivery", ["fresh", "replay", "foreign"])
