@@ -13,9 +13,23 @@ from types import MappingProxyType
 from pydantic import BaseModel
 
 from engine.batch import JsonValue
+from engine.binding import ConnectionRef, bind
 from engine.component import ComponentSpec, Kind
-from engine.config.model import FileConfig, NodeOptions, OnStall, PipelineConfig, RetryOptions, Settings
+from engine.config.model import (
+    FileConfig,
+    NodeConfig,
+    NodeOptions,
+    OnStall,
+    PipelineConfig,
+    RetryOptions,
+    Settings,
+)
+from engine.config.pipeline import FORWARD_NODE
+from engine.config.problems import Problems
+from engine.errors import ConfigError
+from engine.identity import difference, identity_doc, identity_hash, operational_doc
 from engine.registry import Registry
+from engine.topology import check_topology, ordered
 
 __all__ = [
     "ConnectionRef",
@@ -28,23 +42,8 @@ __all__ = [
     "Settings",
     "compile_file",
     "compile_plan",
+    "difference",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionRef:
-    """The connection that a node uses.
-
-    Args:
-        name: its entry under `connections:`; "" when the component runs on the defaults of its model.
-        values: the fields as given, without those that are the word `sandbox`. May hold secrets, so it
-            is neither shown nor compared by `repr`.
-        sandbox: the embedded service named by the component's spec stands in.
-    """
-
-    name: str
-    values: Mapping[str, JsonValue] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-    sandbox: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +166,12 @@ def compile_plan(
     Raises:
         ConfigError: with every problem of the file and of this pipeline.
     """
-    raise NotImplementedError
+    problems = Problems()
+    problems.extend(file.problems)
+    plan = _compile(pipeline, file, registry, taps, problems)
+    if plan is None or problems:
+        raise ConfigError(problems.all())
+    return plan
 
 
 def compile_file(file: FileConfig, registry: Registry) -> dict[str, Plan]:
@@ -176,4 +180,58 @@ def compile_file(file: FileConfig, registry: Registry) -> dict[str, Plan]:
     Raises:
         ConfigError: with every problem of the file and of all its pipelines.
     """
-    raise NotImplementedError
+    problems = Problems()
+    problems.extend(file.problems)
+    plans = {
+        name: _compile(pipeline, file, registry, (), problems) for name, pipeline in file.pipelines.items()
+    }
+    if problems:
+        raise ConfigError(problems.all())
+    return {name: plan for name, plan in plans.items() if plan is not None}
+
+
+def _compile(
+    pipeline: PipelineConfig,
+    file: FileConfig,
+    registry: Registry,
+    taps: Collection[str],
+    problems: Problems,
+) -> Plan | None:
+    """None only when there is something in `problems`."""
+    sound = check_topology(pipeline.nodes, pipeline.unreadable, taps, problems)
+    bound = {node.name: (_node(node, file, registry, problems), node) for node in pipeline.nodes}
+    forward_config = pipeline.dead_letters.forward
+    forward = _node(forward_config, file, registry, problems) if forward_config else None
+    whole = {name: (node, config) for name, (node, config) in bound.items() if node is not None}
+    if not sound or len(whole) < len(bound) or (forward_config and forward is None):
+        return None
+    order = ordered({name: list(node.inputs) for name, (node, _) in whole.items()})
+    dead_letters = DeadLetterSettings(
+        pipeline.dead_letters.max_count, pipeline.dead_letters.max_share, forward
+    )
+    identity = identity_doc(whole)
+    everything = {**whole, FORWARD_NODE: (forward, forward_config)} if forward and forward_config else whole
+    return Plan(
+        pipeline=pipeline.name,
+        nodes=tuple(whole[name][0] for name in order),
+        identity=identity_hash(identity),
+        identity_doc=identity,
+        operational_doc=operational_doc(everything, file.connections, pipeline.settings, dead_letters),
+        settings=pipeline.settings,
+        dead_letters=dead_letters,
+        params=pipeline.values,
+    )
+
+
+def _node(config: NodeConfig, file: FileConfig, registry: Registry, problems: Problems) -> PlanNode | None:
+    binding = bind(config, file.connections, registry, problems)
+    if binding is None:
+        return None
+    return PlanNode(
+        name=config.name,
+        spec=binding.spec,
+        params=binding.params,
+        connection=binding.connection,
+        inputs=tuple(given.name for given in config.inputs),
+        options=config.options,
+    )

@@ -1,0 +1,9 @@
+"""The configuration: a YAML file, or a mapping of the same shape, to a checked `FileConfig`."""
+
+from __future__ import annotations
+
+from engine.config.load import load_file, load_mapping
+from engine.config.model import FileConfig, PipelineConfig
+from engine.config.overrides import Overrides
+
+__all__ = ["FileConfig", "Overrides", "PipelineConfig", "load_file", "load_mapping"]

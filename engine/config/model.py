@@ -190,6 +190,7 @@ class PipelineConfig:
         values: the values in effect, JSON-safe; parameters whose value came from the environment or a
             file are left out, for they may be secret and are there again when a run is resumed.
         nodes: in the order of the file.
+        unreadable: names of nodes that are in the file but could not be understood.
     """
 
     name: str
@@ -198,6 +199,7 @@ class PipelineConfig:
     values: Mapping[str, JsonValue] = field(default_factory=lambda: MappingProxyType({}))
     dead_letters: DeadLetterConfig = field(default_factory=DeadLetterConfig)
     settings: Settings = field(default_factory=Settings)
+    unreadable: frozenset[str] = frozenset()
     place: Place = field(default_factory=Place, compare=False)
 
 

@@ -1,0 +1,65 @@
+"""A light check of schedules: five cron fields, `@daily` and its like, or `@every <duration>`."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from engine.config.units import parse_duration
+
+__all__ = ["check_schedule"]
+
+_FIELDS: Final = (
+    ("minute", 0, 59),
+    ("hour", 0, 23),
+    ("day of the month", 1, 31),
+    ("month", 1, 12),
+    ("day of the week", 0, 7),
+)
+_NAMES: Final = {
+    name: number
+    for names in (
+        ("jan feb mar apr may jun jul aug sep oct nov dec", 1),
+        ("sun mon tue wed thu fri sat", 0),
+    )
+    for number, name in enumerate(names[0].split(), names[1])
+}
+_SHORTHANDS: Final = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
+_STEP: Final = re.compile(r"(\*|[0-9a-z]+(?:-[0-9a-z]+)?)(?:/(\d+))?", re.IGNORECASE)
+
+
+def check_schedule(text: str) -> str:
+    """The schedule without surplus spaces.
+
+    Raises:
+        ValueError: saying which field is wrong.
+    """
+    words = text.split()
+    if words and words[0] == "@every":
+        if parse_duration(" ".join(words[1:])) < 1:
+            raise ValueError("expected `@every` with a duration of a second or more")
+    elif text.startswith("@"):
+        if text.strip() not in _SHORTHANDS:
+            raise ValueError(f"expected one of {', '.join(_SHORTHANDS)} or `@every 10m`")
+    elif len(words) != len(_FIELDS):
+        raise ValueError(f"expected five fields (minute, hour, day, month, weekday), got {len(words)}")
+    else:
+        for word, (name, lowest, highest) in zip(words, _FIELDS, strict=True):
+            _check_field(word, name, lowest, highest)
+    return " ".join(words)
+
+
+def _check_field(word: str, name: str, lowest: int, highest: int) -> None:
+    for part in word.split(","):
+        matched = _STEP.fullmatch(part)
+        if matched is None:
+            raise ValueError(f"the {name} `{word}` is not understood")
+        bounds = [] if matched[1] == "*" else [_number(text) for text in matched[1].split("-")]
+        if any(bound is None or not lowest <= bound <= highest for bound in bounds):
+            raise ValueError(f"the {name} `{word}` is outside {lowest}-{highest}")
+        if matched[2] is not None and int(matched[2]) < 1:
+            raise ValueError(f"the {name} `{word}` has a step of 0")
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdigit() else _NAMES.get(text.lower())

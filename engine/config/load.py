@@ -1,0 +1,154 @@
+"""A file, or a mapping of the same shape, to a `FileConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from engine.batch import JsonValue
+from engine.config.environment import file_reader, load_environment
+from engine.config.interpolation import Scope, interpolate
+from engine.config.model import SANDBOX, ConnectionConfig, FileConfig, PipelineConfig
+from engine.config.overrides import Overrides, apply_assignments, check_param_names
+from engine.config.pipeline import check_name, read_pipeline, without_nulls
+from engine.config.problems import Problems, describe, nearest
+from engine.config.sections import FileSection
+from engine.config.validation import validate
+from engine.config.values import Place, Value, from_plain
+from engine.config.yaml_document import MAX_BYTES, parse_bytes
+from engine.errors import ConfigError, Problem
+
+__all__ = ["VERSION", "load_file", "load_mapping"]
+
+VERSION: Final = 1
+"""The version of the file format that this engine reads."""
+
+
+def load_file(
+    path: str | Path, *, environ: Mapping[str, str], overrides: Overrides | None = None
+) -> FileConfig:
+    """Read and check a file.
+
+    What can be checked without knowing the components is checked; what is wrong is in the `problems` of
+    the result, for `engine.plan` to raise together with its own (or `check()` to raise alone).
+
+    Args:
+        path: the file; a `.env` beside it and `${file:…}` with relative paths are read too.
+        environ: the environment, which wins over `.env`; usually `os.environ`.
+        overrides: parameters and settings from the command line or the caller.
+
+    Raises:
+        ConfigError: at once when there is nothing to go on with: no such file, not UTF-8, larger than
+            1 MiB, a syntax error, an empty file, not a mapping.
+    """
+    path = Path(path)
+    file = str(path)
+    root = parse_bytes(_read(path), file)
+    if root is None or root.data is None:
+        raise ConfigError(
+            [Problem("the file is empty", file=file, hint=f"it begins with `version: {VERSION}`")]
+        )
+    problems = Problems()
+    variables = load_environment(path.parent / ".env", environ, problems)
+    scope = Scope(variables, read_file=file_reader(path.parent))
+    return _build(root, file, scope, overrides or Overrides(), problems)
+
+
+def load_mapping(
+    mapping: Mapping[str, JsonValue],
+    *,
+    environ: Mapping[str, str] | None = None,
+    overrides: Overrides | None = None,
+) -> FileConfig:
+    """Check a mapping of the same shape as the file; for pipelines built in Python.
+
+    Leaves under `with:` may be any Python objects that the component's parameters take. `version` may be
+    left out. No `.env` is read; `environ` is empty unless given.
+
+    Raises:
+        ConfigError: like `load_file`.
+    """
+    root = from_plain({"version": VERSION, **mapping})
+    scope = Scope(environ or {}, read_file=file_reader(Path()))
+    return _build(root, "", scope, overrides or Overrides(), Problems())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        parent = path.parent
+        others = [item.name for item in parent.glob("*.y*ml")] if parent.is_dir() else []
+        near = nearest(path.name, others)
+        hint = f"did you mean {parent / near}?" if near else ""
+        raise ConfigError([Problem("no such file", file=str(path), hint=hint)]) from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError([Problem(f"the file cannot be read: {reason}", file=str(path))]) from None
+
+
+def _build(root: Value, file: str, scope: Scope, overrides: Overrides, problems: Problems) -> FileConfig:
+    if not root.is_mapping:
+        message = f"expected a mapping with `version` and `pipelines`, got {describe(root)}"
+        raise ConfigError([root.place.problem(message)])
+    root = without_nulls(apply_assignments(root, overrides.assignments, problems), FileSection)
+    head = interpolate(root.without("pipelines"), scope, problems)
+    section = validate(FileSection, head, problems)
+    _check_version(head, problems)
+    pipelines = _read_pipelines(root, scope, overrides, problems)
+    return FileConfig(
+        file=file,
+        version=VERSION,
+        connections=MappingProxyType(_read_connections(head.get("connections"), problems)),
+        pipelines=MappingProxyType(pipelines),
+        aliases=MappingProxyType(dict(section.aliases) if section else {}),
+        problems=problems.all(),
+    )
+
+
+def _check_version(head: Value, problems: Problems) -> None:
+    version = head.get("version")
+    if version is not None and isinstance(version.data, int) and version.data != VERSION:
+        message = f"version {version.data} is not supported, this engine reads version {VERSION}"
+        problems.add(version.place, message)
+
+
+def _read_connections(section: Value | None, problems: Problems) -> dict[str, ConnectionConfig]:
+    connections: dict[str, ConnectionConfig] = {}
+    for name, value in section.items() if section else []:
+        place = section.key_place(name) if section else Place()
+        check_name("connection", name, place, problems)
+        if value.is_mapping:
+            sandbox = any(field.data == SANDBOX for _, field in value.items())
+            connections[name] = ConnectionConfig(name, value, sandbox, place)
+        elif value.data == SANDBOX:
+            connections[name] = ConnectionConfig(name, Value({}, value.place), True, place)
+        else:
+            if not value.failed:
+                problems.add(value.place, f"expected fields or the word `sandbox`, got {describe(value)}")
+            connections[name] = ConnectionConfig(name, Value({}, value.place, failed=True), False, place)
+    return connections
+
+
+def _read_pipelines(
+    root: Value, scope: Scope, overrides: Overrides, problems: Problems
+) -> dict[str, PipelineConfig]:
+    section = root.get("pipelines")
+    if section is None or section.data == {}:
+        place = root.keys.get("pipelines", root.place)
+        problems.add(place, "there are no pipelines", "write pipelines: {name: {nodes: {…}}}")
+        return {}
+    if not section.is_mapping:
+        problems.add(section.place, f"expected a mapping of pipelines, got {describe(section)}")
+        return {}
+    names = [name for name, _ in section.items()]
+    check_param_names(overrides, names, problems)
+    pipelines: dict[str, PipelineConfig] = {}
+    for name in names:
+        pipeline = read_pipeline(name, section, scope, overrides, problems)
+        if pipeline is not None:
+            pipelines[name] = pipeline
+    return pipelines

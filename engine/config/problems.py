@@ -1,0 +1,82 @@
+"""Wording of problems: the nearest name, and what may be shown of a value."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from engine.config.values import Place, Value
+from engine.errors import Problem
+
+__all__ = ["Problems", "describe", "listed", "nearest", "redacted", "unknown"]
+
+_SHOWN_LENGTH = 60
+
+
+class Problems:
+    """Collects problems, so that all can be reported together."""
+
+    def __init__(self) -> None:
+        self._found: list[Problem] = []
+
+    def add(self, place: Place, message: str, hint: str = "") -> None:
+        """Note a problem at a place."""
+        self._found.append(place.problem(message, hint))
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Note problems found elsewhere."""
+        self._found.extend(problems)
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def all(self) -> tuple[Problem, ...]:
+        """What was found, each problem once."""
+        return tuple(dict.fromkeys(self._found))
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one, None when none is."""
+    candidates = list(known)
+    lowered = {candidate.lower(): candidate for candidate in reversed(candidates)}
+    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
+    return lowered[found[0]] if found else None
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """`unknown key `batchsize`, did you mean `batch_size`?`, or the known names when none is near."""
+    names = list(known)
+    near = nearest(name, names)
+    if near:
+        return f"unknown {what} `{name}`, did you mean `{near}`?"
+    return f"unknown {what} `{name}`, known: {listed(names)}" if names else f"unknown {what} `{name}`"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in backquotes, separated by commas."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def describe(value: Value) -> str:
+    """A value in a few words, without anything that came from the environment or a file."""
+    if value.shown is not None:
+        return f"the value of `{value.shown}`"
+    data = value.data
+    if data is None:
+        return "nothing (null)"
+    if isinstance(data, bool):
+        return "true" if data else "false"
+    if isinstance(data, dict):
+        return "a mapping"
+    if isinstance(data, list):
+        return "a list"
+    text = repr(data) if isinstance(data, str) else str(data)
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
+
+
+def redacted(message: str, secrets: Iterable[str]) -> str:
+    """A message of somebody else's code without the texts that came from the environment or files."""
+    for secret in sorted(set(secrets), key=len, reverse=True):
+        if secret:
+            message = message.replace(secret, "***").replace(repr(secret)[1:-1], "***")
+    return message

@@ -1,0 +1,203 @@
+"""The sections of the file as Pydantic models: what keys there are and what may stand under them.
+
+They are the source of the checks in `load` and of the editor's schema. `with:` is open here; the
+component's own model closes it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from engine.component import BatchLimits
+from engine.config.cron import check_schedule
+from engine.config.model import NodeOptions, OnStall, RetryOptions, Settings
+from engine.config.units import Duration, Limit, Size, Timeout
+
+__all__ = [
+    "DeadLetterSection",
+    "FileSection",
+    "ForwardSection",
+    "NodeSection",
+    "ParameterSection",
+    "PipelineSection",
+]
+
+_NAMES_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+
+def _names(value: Any) -> Any:
+    """One name, or a list of names, as a list."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return value
+    raise ValueError("expected a name or a list of names")
+
+
+Names = Annotated[list[str], BeforeValidator(_names), WithJsonSchema(_NAMES_SCHEMA)]
+Schedule = Annotated[str, AfterValidator(check_schedule)]
+
+
+class Section(BaseModel):
+    """Base: unknown keys are problems."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class RetrySection(Section):
+    """How transient failures are tried again."""
+
+    attempts: int = Field(default=5, ge=1, le=1000)
+    """Tries in all, the first included."""
+    base: Duration = 0.5
+    """The longest wait before the second try; doubled for each one after."""
+    cap: Duration = 30.0
+    """No wait is longer."""
+
+    def options(self) -> RetryOptions:
+        """The same as the engine takes it."""
+        return RetryOptions(self.attempts, self.base, self.cap)
+
+
+class BatchSection(Section):
+    """When a batch for this node is full."""
+
+    records: int = Field(default=0, ge=0, le=1_000_000)
+    """At this many records; 0 means any number."""
+    bytes: Size = 0
+    """At this size, estimated; 0 means any size."""
+    linger: Duration = 0.2
+    """After this time, full or not."""
+
+
+class NodeSection(Section):
+    """A node: one of `source`, `transform` or `sink` names its component."""
+
+    source: str | None = None
+    """The source component that records come from."""
+    transform: str | None = None
+    """The transform component that changes records."""
+    sink: str | None = None
+    """The sink component that takes records out."""
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with")
+    """The component's parameters, and `connection`."""
+    input: Names | None = None
+    """The node or nodes to take records from. Default: the node above."""
+    key_suffix: str = Field(default="", max_length=64)
+    """Appended to record keys, so that two branches of one source can meet again."""
+    retry: RetrySection = RetrySection()
+    """How transient failures are tried again."""
+    concurrency: int | None = Field(default=None, ge=1, le=1024)
+    """Batches worked on at once. Default: the component's own."""
+    ordered: bool = False
+    """Hand batches on in the order they came, although several are worked on at once."""
+    batch: BatchSection | None = None
+    """How batches are cut for this node. Default: the component's own."""
+    on_stall: Literal["wait", "dead_letter"] = "wait"
+    """When retries are exhausted and nothing succeeds: wait for the other side, or dead-letter."""
+    buffer: int | None = Field(default=None, ge=1, le=1024)
+    """Batches that may wait on each edge into this node. Default: the engine's own."""
+
+    def options(self) -> NodeOptions:
+        """What the engine does at this node."""
+        batch = self.batch
+        return NodeOptions(
+            retry=self.retry.options(),
+            concurrency=self.concurrency,
+            ordered=self.ordered,
+            batch=BatchLimits(batch.records, batch.bytes, batch.linger) if batch else None,
+            on_stall=OnStall(self.on_stall),
+            buffer=self.buffer,
+            key_suffix=self.key_suffix,
+        )
+
+
+class ForwardSection(Section):
+    """A sink for dead letters."""
+
+    sink: str
+    """The sink component."""
+    with_: dict[str, Any] = Field(default_factory=dict, alias="with")
+    """Its parameters, and `connection`."""
+    retry: RetrySection = RetrySection()
+    """How transient failures are tried again."""
+
+
+class DeadLetterSection(Section):
+    """What happens to records that can never pass, besides being kept in the state directory."""
+
+    max: Limit | None = None
+    """Stop the run when more die: a number of records, or a share such as 20%."""
+    forward: dict[str, Any] | None = None
+    """A sink that gets a copy of every dead letter."""
+
+
+class ParameterSection(Section):
+    """A run parameter, spelled out."""
+
+    type: str | None = None
+    """string, int, float, bool, list or mapping. Default: the type of `default`."""
+    default: Any = None
+    """Its value unless one is given; null makes the parameter nullable."""
+    required: bool = False
+    """It must be given with --param; it has no default."""
+    choices: list[Any] = []
+    """The only values allowed."""
+    description: str = ""
+    """What it does."""
+
+
+class PipelineSection(Section):
+    """A pipeline."""
+
+    params: dict[str, Any] = {}
+    """Run parameters: `name: default`, or spelled out."""
+    nodes: dict[str, Any] = {}
+    """The nodes in order; each takes its records from the one above unless it says otherwise."""
+    dead_letters: dict[str, Any] = {}
+    """The budget of dead letters and where they are forwarded."""
+    schedule: Schedule = ""
+    """Five cron fields, @daily and its like, or `@every 10m`; UTC."""
+    timeout: Timeout = None
+    """How long a run may take; null or never: no limit."""
+    retries: int = Field(default=0, ge=0, le=1000)
+    """How often a failed run is started again."""
+    on_complete: Names = []
+    """Pipelines to run after this one completed."""
+    on_cancel: Names = []
+    """Pipelines to run after this one was cancelled."""
+    memory: Size = Field(default=64 << 20, ge=1 << 20)
+    """Bytes in flight."""
+    outage_limit: Duration = 600.0
+    """How long a source waits while nothing succeeds, before the run stops."""
+    description: str = ""
+    """What the pipeline does."""
+
+    def settings(self) -> Settings:
+        """What holds for the pipeline as a whole."""
+        return Settings(
+            memory_bytes=self.memory,
+            outage_limit=self.outage_limit,
+            timeout=self.timeout,
+            retries=self.retries,
+            on_complete=tuple(self.on_complete),
+            on_cancel=tuple(self.on_cancel),
+            schedule=self.schedule,
+        )
+
+
+class FileSection(Section):
+    """The file."""
+
+    version: int
+    """The version of the format: 1."""
+    connections: dict[str, Any] = {}
+    """The outside world: a name and its fields each. The word `sandbox` stands for the embedded one."""
+    pipelines: dict[str, Any] = {}
+    """A name and its nodes each."""
+    aliases: dict[str, str] = {}
+    """Other names."""

@@ -1,0 +1,264 @@
+"""YAML text to values with positions, in the meaning of `yaml.safe_load` and within bounds.
+
+The text is read twice by libyaml: once as events, which needs no recursion and so can refuse nesting that
+would exhaust the stack, and once as nodes, which carry the marks that make messages exact.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import yaml
+from yaml import CSafeLoader, MappingNode, Node, ScalarNode, SequenceNode
+from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+from yaml.reader import ReaderError
+
+from engine.config.values import Place, Plain, Value
+from engine.errors import ConfigError, Problem
+
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "parse_bytes", "parse_scalar", "parse_yaml"]
+
+MAX_BYTES: Final = 1 << 20
+"""Larger files are refused; a hand-written file of this size would have some 30,000 lines."""
+MAX_DEPTH: Final = 64
+MAX_VALUES: Final = 100_000
+"""Bound of the number of values once aliases are followed, so that aliases of aliases cannot explode."""
+
+_MERGE = "tag:yaml.org,2002:merge"
+_SCALAR_TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp")
+)
+_COLLECTION_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("seq", "map"))
+_FLOW_INTERPOLATION = re.compile(r"[\[{,:]\s*\$\{")
+
+
+def parse_bytes(data: bytes, file: str) -> Value | None:
+    """Parse the bytes of a file; None when there is nothing in it.
+
+    Raises:
+        ConfigError: too large, not UTF-8, or anything `parse_yaml` refuses.
+    """
+    if len(data) > MAX_BYTES:
+        raise ConfigError([Problem(f"the file is larger than {MAX_BYTES >> 20} MiB", file=file)])
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        hint = "save it as UTF-8"
+        raise ConfigError([Problem("the file is not UTF-8 text", "", file, line, column, hint)]) from None
+    return parse_yaml(text, file)
+
+
+def parse_yaml(text: str, file: str, *, path: str = "") -> Value | None:
+    """Parse one YAML document; None when there is none.
+
+    Raises:
+        ConfigError: a syntax error alone, or every duplicate key, unsupported tag, key that is not text
+            and date that does not exist, together.
+    """
+    loader = None
+    try:
+        _check_nesting(text, file)
+        loader = CSafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        document = _Document(loader, file)
+        document.survey(root)
+        value = document.value(root, Place(file, path=path))
+    except yaml.YAMLError as error:
+        raise ConfigError([_syntax_problem(error, text, file)]) from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+    if document.problems:
+        raise ConfigError(document.problems)
+    return value
+
+
+def parse_scalar(text: str) -> Plain:
+    """The value of one plain scalar (`5`, `true`, `null`, `1.5`); anything else stays the text it is."""
+    loader = CSafeLoader("")
+    try:
+        tag = loader.resolve(ScalarNode, text.strip(), (True, False))  # type: ignore[no-untyped-call]
+        if tag == _MERGE or not text.strip():
+            return None if not text.strip() else text
+        return loader.construct_object(ScalarNode(tag, text.strip()))
+    except (yaml.YAMLError, ValueError):
+        return text
+    finally:
+        loader.dispose()
+
+
+def _check_nesting(text: str, file: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=CSafeLoader):
+        if isinstance(event, CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ConfigError([_mark(event, file).problem(f"nested deeper than {MAX_DEPTH} levels")])
+        elif isinstance(event, CollectionEndEvent):
+            depth -= 1
+
+
+def _mark(marked: Node | CollectionStartEvent | AliasEvent, file: str, path: str = "") -> Place:
+    mark = marked.start_mark
+    assert mark is not None  # libyaml marks everything
+    return Place(file, mark.line + 1, mark.column + 1, path)
+
+
+class _Document:
+    """Turns nodes into values and collects what is wrong with them."""
+
+    def __init__(self, loader: CSafeLoader, file: str) -> None:
+        self._loader = loader
+        self._file = file
+        self.problems: list[Problem] = []
+
+    def survey(self, root: Node) -> None:
+        """Look at every node once, before merging changes any of them.
+
+        Notes duplicate keys; refuses aliases that contain themselves, and structures that are huge once
+        aliases are followed.
+        """
+        sizes: dict[int, int] = {}
+        open_nodes: set[int] = set()
+
+        def size(node: Node, at: Place) -> int:
+            if isinstance(node, ScalarNode):
+                return 1
+            if id(node) in open_nodes:
+                raise ConfigError([_mark(node, self._file).problem("an alias (`*name`) contains itself")])
+            if id(node) not in sizes:
+                open_nodes.add(id(node))
+                if isinstance(node, MappingNode):
+                    self._note_duplicates(node, at)
+                sizes[id(node)] = 1 + sum(size(child, at.at(name)) for name, child in _children(node))
+                open_nodes.discard(id(node))
+            return sizes[id(node)]
+
+        if size(root, Place(self._file)) > MAX_VALUES:
+            message = f"more than {MAX_VALUES:,} values once aliases are followed"
+            raise ConfigError([_mark(root, self._file).problem(message)])
+
+    def value(self, node: Node, at: Place) -> Value:
+        """The value of a node; `at` gives its path in the document."""
+        place = _mark(node, self._file, at.path)
+        if isinstance(node, MappingNode):
+            return self._mapping(node, place)
+        if isinstance(node, SequenceNode):
+            self._check_tag(node, place)
+            return Value([self.value(child, place.at(i)) for i, child in enumerate(node.value)], place)
+        return self._scalar(node, place)
+
+    def _mapping(self, node: MappingNode, place: Place) -> Value:
+        self._check_tag(node, place)
+        self._loader.flatten_mapping(node)  # resolves `<<`; what is merged in comes first and is overridden
+        values: dict[str, Value] = {}
+        keys: dict[str, Place] = {}
+        for key_node, value_node in node.value:
+            key = self._key(key_node, place)
+            if key is not None:
+                values[key] = self.value(value_node, place.at(key))
+                keys[key] = _mark(key_node, self._file, place.at(key).path)
+        return Value(values, place, keys)
+
+    def _note_duplicates(self, node: MappingNode, at: Place) -> None:
+        first: dict[str, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, ScalarNode) or key_node.tag == _MERGE:
+                continue
+            here = _mark(key_node, self._file, at.at(key_node.value).path)
+            if key_node.value in first:
+                message = f"duplicate key `{key_node.value}`, first given in line {first[key_node.value]}"
+                self.problems.append(here.problem(message))
+            first.setdefault(key_node.value, here.line)
+
+    def _key(self, node: Node, place: Place) -> str | None:
+        if isinstance(node, ScalarNode):
+            if node.tag == "tag:yaml.org,2002:str":
+                return str(node.value)
+            where = _mark(node, self._file, place.path)
+            message = f"the key `{node.value}` is not text for YAML"
+            self.problems.append(where.problem(message, f'quote it: "{node.value}"'))
+            return None
+        self.problems.append(_mark(node, self._file, place.path).problem("a key must be text"))
+        return None
+
+    def _scalar(self, node: Node, place: Place) -> Value:
+        if node.tag not in _SCALAR_TAGS:
+            self.problems.append(place.problem(f"the tag `{_short_tag(node.tag)}` is not supported"))
+            return Value(None, place, failed=True)
+        try:
+            data = self._loader.construct_object(node)
+        except ValueError:
+            message = f"`{node.value}` looks like a date or a number but is none"
+            self.problems.append(place.problem(message, f'quote it if it is text: "{node.value}"'))
+            return Value(None, place, failed=True)
+        return Value(data, place)
+
+    def _check_tag(self, node: Node, place: Place) -> None:
+        if node.tag not in _COLLECTION_TAGS:
+            self.problems.append(place.problem(f"the tag `{_short_tag(node.tag)}` is not supported"))
+
+
+def _children(node: Node) -> Iterator[tuple[str | int, Node]]:
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            yield str(key.value), key
+            yield str(key.value), value
+    else:
+        yield from enumerate(node.value)
+
+
+def _short_tag(tag: str) -> str:
+    return tag.replace("tag:yaml.org,2002:", "!!")
+
+
+def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
+    if isinstance(error, ReaderError):
+        before = text[: error.position]
+        column = len(before) - (before.rfind("\n") + 1) + 1
+        message = f"the character U+{_code(error.character):04X} is not allowed in YAML"
+        return Problem(message, "", file, before.count("\n") + 1, column)
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return Problem(f"not valid YAML: {error}", "", file)
+    tab = _tab_near(text, mark.line, mark.column)
+    if tab is not None:
+        line, column = tab
+        return Problem("a tab is used for indentation; YAML takes spaces only", "", file, line, column)
+    context = getattr(error, "context", None)
+    message = f"not valid YAML: {error.problem}" + (f" {context}" if context else "")  # type: ignore[attr-defined]
+    return Problem(message, "", file, mark.line + 1, mark.column + 1, _syntax_hint(text, mark.line))
+
+
+def _code(character: object) -> int:
+    return character if isinstance(character, int) else ord(str(character)[:1] or "\0")
+
+
+def _tab_near(text: str, line: int, column: int) -> tuple[int, int] | None:
+    """The first tab in the indentation of the marked line or of the one behind it, counted from 1.
+
+    libyaml marks where it began to look, which can be the line before the tab.
+    """
+    lines = text.split("\n")
+    for index in (line, line + 1):
+        if index < len(lines):
+            indentation = lines[index][: len(lines[index]) - len(lines[index].lstrip())]
+            if "\t" in indentation:
+                return index + 1, indentation.index("\t") + 1
+    return None
+
+
+def _syntax_hint(text: str, line: int) -> str:
+    lines = text.split("\n")
+    written = lines[line] if line < len(lines) else ""
+    if _FLOW_INTERPOLATION.search(written):
+        return 'inside { } and [ ] put quotes around it: "${NAME}"'
+    if re.search(r":\s+[*&!%@`]", written):
+        return "text that begins with one of * & ! % @ ` needs quotes"
+    return ""
