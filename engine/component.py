@@ -224,7 +224,7 @@ class Source(Component[P]):
             a time, in order, so that two updates of one key never overtake each other.
     """
 
-    reserves: ClassVar[bool] = False
+    reserves: bool = False
     repeatable: bool = False
     parallel_splits: int = 1
     distinct_keys: bool = True
@@ -290,7 +290,7 @@ class Sink(Component[P]):
         inline: `write` is quick and never waits for the outside, so it runs in its upstream's task.
     """
 
-    inline: ClassVar[bool] = False
+    inline: bool = False
 
     async def write(self, batch: Batch) -> Receipt | None:
         """Deliver a batch; returning means every record arrived. None is the same as `Receipt()`.

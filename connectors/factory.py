@@ -1,0 +1,75 @@
+"""Connectors by name, for use without a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from engine.component import Kind, Source
+from engine.errors import ConfigError
+from engine.registry import Registry
+
+__all__ = ["ConnectorFactory", "ConnectorType"]
+
+
+class ConnectorType(StrEnum):
+    """The connectors that come with the engine."""
+
+    BLOB = "blob"
+    LOGS = "logs"
+    EVENTS = "events"
+    S3 = "s3"
+
+
+class ConnectorFactory:
+    """Builds any registered source, built in or not.
+
+    ::
+
+        connector = ConnectorFactory.create(ConnectorType.BLOB, {"batch_size": 100})
+        async with connector:
+            async for blob in connector.extract():
+                ...
+    """
+
+    @staticmethod
+    def create(
+        connector: ConnectorType | str,
+        config: BaseModel | Mapping[str, Any] | None = None,
+        *,
+        connection: BaseModel | Mapping[str, Any] | None = None,
+        registry: Registry | None = None,
+    ) -> Source[Any]:
+        """A connector that has not been opened.
+
+        Args:
+            connector: its type or its registered name.
+            config: its parameters. `batch_size` is understood as `records` where a source has that.
+            connection: how to reach what it reads, for connectors that reach for something.
+
+        Raises:
+            RegistryError: no source of that name; the text has the nearest.
+            ConfigError: parameters or connection do not fit.
+        """
+        spec = (registry or Registry.installed()).get(Kind.SOURCE, str(connector))
+        if not isinstance(config, BaseModel):
+            values = dict(config or {})
+            if "records" in spec.params.model_fields and "batch_size" in values:
+                values["records"] = values.pop("batch_size")
+            config = _validated(spec.params, values, str(connector))
+        if spec.connection is not None and not isinstance(connection, BaseModel):
+            connection = _validated(spec.connection, dict(connection or {}), f"{connector} connection")
+        component = spec.factory(config, connection if isinstance(connection, BaseModel) else None)
+        assert isinstance(component, Source)
+        return component
+
+
+def _validated(model: type[BaseModel], values: Mapping[str, Any], what: str) -> BaseModel:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ConfigError(f"{what}: {problems}") from None

@@ -1,0 +1,360 @@
+"""Plain functions as components.
+
+::
+
+    @engine.transform
+    def double(record: dict, *, factor: int = 2) -> dict:
+        return {**record, "n": record["n"] * factor}
+
+Keyword-only parameters become the component's parameters, checked like any other's. The function itself
+stays as it is; its `spec` is what pipelines use, also from YAML as `transform: mymodule:double`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, Protocol, TypeVar, cast, get_type_hints, overload
+
+import anyio
+from pydantic import BaseModel, Field, create_model
+
+from engine.batch import Batch, Drop, Outcome, Record
+from engine.component import (
+    BatchLimits,
+    Component,
+    ComponentSpec,
+    Kind,
+    Params,
+    Receipt,
+    Sink,
+    Source,
+    Transform,
+)
+from engine.errors import RecordError, TransientError
+
+__all__ = ["filter", "sink", "source", "transform"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+KeyOf = str | Callable[[Record], str]
+
+_SPECIAL = frozenset({type(None), list, Drop})
+
+
+class Decorator(Protocol):
+    """Attaches a spec to a function and gives it back."""
+
+    def __call__(self, function: F, /) -> F: ...
+
+
+@overload
+def source(function: F, /) -> F: ...
+@overload
+def source(
+    *, name: str = "", key: KeyOf | None = None, unique: bool = False, repeatable: bool = False
+) -> Decorator: ...
+def source(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str = "",
+    key: KeyOf | None = None,
+    unique: bool = False,
+    repeatable: bool = False,
+) -> Any:
+    """An async generator function as a source; it yields records, or lists of records.
+
+    Args:
+        name: as used in YAML; the function's name by default.
+        key: the field that has a record's key, or a function of the record; its place by default.
+        unique: no key comes twice. Without it, records of a keyed source are delivered strictly in order.
+        repeatable: calling again gives the same records in the same order, so runs can be resumed.
+    """
+
+    def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
+        return FunctionSource(partial(function, **values), key=key, unique=unique, repeatable=repeatable)
+
+    return _decorate(function, Kind.SOURCE, name, build, positional=0)
+
+
+@overload
+def transform(function: F, /) -> F: ...
+@overload
+def transform(*, name: str = "", batch: bool = False, concurrency: int = 8) -> Decorator: ...
+def transform(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str = "",
+    batch: bool = False,
+    concurrency: int = 8,
+) -> Any:
+    """A function of one record as a transform.
+
+    It returns the new record; None (or `Drop("why")`) lets the record go, a list fans out, and raising
+    `RecordError` sends it to the dead letters. It must not change the record it was given.
+
+    Args:
+        batch: the function takes the list of a batch's records and returns one outcome for each.
+        concurrency: records worked on at once when the function is `async`.
+    """
+
+    def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
+        call = partial(function, **values) if values else function
+        if batch:
+            return BatchTransform(call)
+        return AsyncTransform(call, concurrency) if _is_async(function) else FunctionTransform(call)
+
+    return _decorate(function, Kind.TRANSFORM, name, build, positional=1)
+
+
+@overload
+def filter(function: F, /) -> F: ...  # noqa: A001 - used as `engine.filter`, the field's word for it
+@overload
+def filter(*, name: str = "", reason: str = "filtered") -> Decorator: ...  # noqa: A001 - as above
+def filter(  # noqa: A001 - as above
+    function: Callable[..., Any] | None = None, /, *, name: str = "", reason: str = "filtered"
+) -> Any:
+    """A predicate of one record as a transform: what it is false for is dropped, counted under `reason`."""
+
+    def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
+        return FunctionFilter(partial(function, **values) if values else function, reason)
+
+    return _decorate(function, Kind.TRANSFORM, name, build, positional=1)
+
+
+@overload
+def sink(function: F, /) -> F: ...
+@overload
+def sink(*, name: str = "", concurrency: int = 1, records: int = 0, linger: float = 0.2) -> Decorator: ...
+def sink(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str = "",
+    concurrency: int = 1,
+    records: int = 0,
+    linger: float = 0.2,
+) -> Any:
+    """A function of a list of records as a sink; returning means they arrived.
+
+    Args:
+        concurrency: calls at once, when the function is `async`.
+        records: how many records a call should get; 0 takes them as they come.
+        linger: seconds to wait for a call to fill up.
+    """
+
+    def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
+        limits = BatchLimits(records=records, linger=linger)
+        return FunctionSink(partial(function, **values), limits, concurrency, waits=_is_async(function))
+
+    return _decorate(function, Kind.SINK, name, build, positional=1)
+
+
+class FunctionSource(Source[BaseModel]):
+    """A source made of an async generator function."""
+
+    def __init__(
+        self, function: Callable[[], Any], *, key: KeyOf | None, unique: bool, repeatable: bool
+    ) -> None:
+        super().__init__(Params())
+        self._function = function
+        self._key = key
+        self.distinct_keys = key is None or unique
+        self.repeatable = repeatable
+
+    @property
+    def fresh_keys(self) -> bool:
+        return self._key is None and not self.repeatable
+
+    async def extract(self) -> AsyncGenerator[Record | list[Record], None]:
+        generator = self._function()
+        try:
+            async for item in generator:
+                yield item
+        finally:
+            await generator.aclose()
+
+    def key(self, record: Record, ordinal: int) -> str | None:
+        if self._key is None:
+            return None
+        return str(record[self._key]) if isinstance(self._key, str) else self._key(record)
+
+
+class FunctionTransform(Transform[BaseModel]):
+    """A transform made of a plain function of one record."""
+
+    def __init__(self, function: Callable[[Record], Outcome]) -> None:
+        super().__init__(Params())
+        self._function = function
+
+    def apply(self, batch: Batch) -> Batch:
+        made: list[Outcome] = []
+        remaining: Iterator[Record] = iter(batch.records)
+        failed = False
+        while True:
+            try:
+                # on an exception `extend` has kept what came before, and the iterator stands behind the
+                # record that failed: no `try` and no index for each record
+                made.extend(map(self._function, remaining))
+                break
+            except (RecordError, TransientError) as error:
+                made.append(error)
+                failed = True
+        special = _SPECIAL.intersection(map(type, made))
+        if failed or len(special) > 1 or list in special or Drop in special:
+            return batch.outcomes(made)
+        if special:
+            return batch.replace(made).select([one is not None for one in made])
+        return batch.replace(made)
+
+
+class FunctionFilter(Transform[BaseModel]):
+    """A filter made of a predicate."""
+
+    def __init__(self, function: Callable[[Record], object], reason: str) -> None:
+        super().__init__(Params())
+        self._function = function
+        self._reason = reason
+
+    def apply(self, batch: Batch) -> Batch:
+        try:
+            return batch.select(list(map(self._function, batch.records)), self._reason)
+        except (RecordError, TransientError):
+            return batch.outcomes([self._outcome(record) for record in batch.records])
+
+    def _outcome(self, record: Record) -> Outcome:
+        try:
+            return record if self._function(record) else Drop(self._reason)
+        except (RecordError, TransientError) as error:
+            return error
+
+
+class BatchTransform(Transform[BaseModel]):
+    """A transform made of a function of a list of records, plain or `async`."""
+
+    def __init__(self, function: Callable[[list[Record]], Any]) -> None:
+        super().__init__(Params())
+        self._function = function
+        self._waits = _is_async(function)
+
+    @property
+    def waits(self) -> bool:
+        return self._waits
+
+    def apply(self, batch: Batch) -> Batch | Awaitable[Batch]:
+        made = self._function(batch.records)
+        return self._later(batch, made) if self._waits else batch.outcomes(made)
+
+    async def _later(self, batch: Batch, made: Awaitable[list[Outcome]]) -> Batch:
+        return batch.outcomes(await made)
+
+
+class AsyncTransform(Transform[BaseModel]):
+    """A transform made of an `async` function of one record."""
+
+    def __init__(self, function: Callable[[Record], Awaitable[Outcome]], concurrency: int) -> None:
+        super().__init__(Params())
+        self._function = function
+        self._concurrency = concurrency
+
+    async def apply(self, batch: Batch) -> Batch:
+        made: list[Outcome] = [None] * len(batch)
+        todo = iter(enumerate(batch.records))
+
+        async def worker() -> None:
+            for index, record in todo:
+                try:
+                    made[index] = await self._function(record)
+                except (RecordError, TransientError) as error:
+                    made[index] = error
+
+        async with anyio.create_task_group() as group:
+            for _ in range(min(self._concurrency, len(batch))):
+                group.start_soon(worker)
+        return batch.outcomes(made)
+
+
+class FunctionSink(Sink[BaseModel]):
+    """A sink made of a function of a list of records."""
+
+    def __init__(
+        self, function: Callable[[list[Record]], Any], limits: BatchLimits, concurrency: int, *, waits: bool
+    ) -> None:
+        super().__init__(Params())
+        self._function = function
+        self._limits = limits
+        self._concurrency = concurrency
+        self._waits = waits
+        self.inline = not waits and not limits.rebatches
+
+    @property
+    def concurrency(self) -> int:
+        return self._concurrency
+
+    @property
+    def limits(self) -> BatchLimits:
+        return self._limits
+
+    async def write(self, batch: Batch) -> Receipt | None:
+        result = self._function(batch.records)
+        if self._waits:
+            await result
+        return None
+
+
+Build = Callable[[Callable[..., Any], dict[str, Any]], Component[Any]]
+
+
+def _decorate(
+    function: Callable[..., Any] | None, kind: Kind, name: str, build: Build, *, positional: int
+) -> Any:
+    def attach(function: Callable[..., Any]) -> Callable[..., Any]:
+        params = _params_of(function, positional)
+        text = inspect.cleandoc(function.__doc__ or "")
+
+        def factory(given: BaseModel, connection: BaseModel | None) -> Component[Any]:
+            values = {field: getattr(given, field) for field in type(given).model_fields}
+            return build(function, values)
+
+        cast(Any, function).spec = ComponentSpec(
+            name=name or function.__name__,
+            kind=kind,
+            factory=factory,
+            params=params,
+            summary=text.partition("\n")[0],
+            description=text,
+        )
+        return function
+
+    return attach if function is None else attach(function)
+
+
+def _params_of(function: Callable[..., Any], positional: int) -> type[BaseModel]:
+    """The keyword-only parameters as a model.
+
+    Raises:
+        TypeError: the function cannot be called as its kind of component is.
+    """
+    fields: dict[str, Any] = {}
+    taken = 0
+    hints = get_type_hints(function)
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[parameter.name] = (hints.get(parameter.name, Any), Field(default))
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            taken += 1
+    if taken != positional:
+        raise TypeError(
+            f"{function.__qualname__}() takes {taken} positional arguments, but this kind of component is "
+            f"called with {positional}; make parameters keyword-only by putting `*` before them"
+        )
+    return create_model(f"{function.__name__}_params", __base__=Params, **fields)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function)

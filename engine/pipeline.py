@@ -1,0 +1,262 @@
+"""Pipelines written in Python; they become plans through the same checks as YAML does.
+
+::
+
+    pipeline = engine.Pipeline(
+        "squares",
+        numbers=engine.node(numbers, count=100),
+        square=engine.node(square),
+        load=engine.node("sink.jsonl", path="squares.jsonl"),
+    )
+    report = await engine.run(pipeline)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from engine.batch import Batch, JsonValue, Record
+from engine.component import ComponentSpec, Kind, NoParams, Receipt, Sink
+from engine.config import Overrides, load_file, load_mapping
+from engine.engine import Engine
+from engine.errors import ConfigError
+from engine.plan import Plan, PlanNode, compile_file, compile_plan
+from engine.registry import Registry
+from engine.report import RunReport
+
+__all__ = ["Node", "Pipeline", "load", "node", "run", "stream"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a pipeline written in Python; made by `node`."""
+
+    component: object
+    params: Mapping[str, Any]
+    inputs: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def node(
+    component: object,
+    /,
+    *,
+    input: str | Sequence[str] = (),  # noqa: A002 - the same word as in YAML
+    options: Mapping[str, Any] | None = None,
+    **params: Any,
+) -> Node:
+    """A node: a decorated function, a component class, or a registered one as `"<kind>.<name>"`.
+
+    Args:
+        input: the node or nodes it takes its records from; the one before it by default.
+        options: what the engine does at the node, as in YAML (`retry`, `concurrency`, `ordered`, …).
+        params: what stands under `with:` in YAML.
+    """
+    inputs = (input,) if isinstance(input, str) else tuple(input)
+    return Node(component, params, inputs, dict(options or {}))
+
+
+class Pipeline:
+    """A pipeline written in Python.
+
+    Args:
+        name: the pipeline's name.
+        connections: as in YAML.
+        settings: the pipeline's other keys as in YAML (`dead_letters`, `memory`, `timeout`, …).
+        nodes: in order.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        /,
+        *,
+        connections: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **nodes: Node,
+    ) -> None:
+        self.name = name
+        self._connections = dict(connections or {})
+        self._settings = dict(settings or {})
+        self._nodes = nodes
+
+    def plan(self, *, registry: Registry | None = None, taps: Collection[str] = ()) -> Plan:
+        """The checked plan.
+
+        Args:
+            taps: nodes whose output the caller takes, so that nothing need stand behind them.
+
+        Raises:
+            ConfigError: with everything that is wrong.
+        """
+        known = registry or Registry.installed()
+        own = [one.component for one in self._nodes.values() if hasattr(one.component, "spec")]
+        known = known.including(*own)
+        document = {
+            "version": 1,
+            "connections": self._connections,
+            "pipelines": {
+                self.name: {
+                    **self._settings,
+                    "nodes": {name: _as_mapping(one) for name, one in self._nodes.items()},
+                }
+            },
+        }
+        file = load_mapping(document, environ=os.environ)
+        file.check()
+        return compile_plan(file.pipelines[self.name], file, known, taps=taps)
+
+
+def _as_mapping(one: Node) -> dict[str, JsonValue]:
+    spec = getattr(one.component, "spec", None)
+    if isinstance(spec, ComponentSpec):
+        kind, name = str(spec.kind), spec.name
+    elif isinstance(one.component, str) and "." in one.component:
+        kind, _, name = one.component.partition(".")
+    else:
+        raise ConfigError(
+            f"{one.component!r} is not a component: use a decorated function, a component class, or "
+            f'"<kind>.<name>" such as "sink.jsonl"'
+        )
+    mapping: dict[str, JsonValue] = {kind: name, "with": dict(one.params), **one.options}
+    if one.inputs:
+        mapping["input"] = list(one.inputs)
+    return mapping
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    params: Mapping[str, Mapping[str, JsonValue]] | None = None,
+    environ: Mapping[str, str] | None = None,
+    registry: Registry | None = None,
+) -> dict[str, Plan]:
+    """The plans of a YAML file, by pipeline name.
+
+    Args:
+        params: run parameters by pipeline, as `--param pipeline.name=value` gives them.
+        environ: feeds `${NAME}`; the process's environment by default.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    overrides = Overrides(params=dict(params or {}))
+    file = load_file(Path(path), environ=os.environ if environ is None else environ, overrides=overrides)
+    return compile_file(file, registry or Registry.installed())
+
+
+async def run(
+    what: Pipeline | Plan | str | os.PathLike[str],
+    *,
+    params: Mapping[str, Mapping[str, JsonValue]] | None = None,
+    state_dir: str | os.PathLike[str] | None = None,
+    engine: Engine | None = None,
+) -> dict[str, RunReport]:
+    """Run a file, a pipeline or a plan to its end; several pipelines run at the same time.
+
+    Args:
+        state_dir: where to keep state; None keeps it in memory, so the runs cannot be resumed.
+        engine: an open engine to use instead of one made for this call.
+
+    Returns:
+        One report for each pipeline, by name; a run that ends early has its error there.
+
+    Raises:
+        ConfigError, StateError, ServiceError: nothing could be started.
+    """
+    plans = _plans(what, params)
+    reports: dict[str, RunReport] = {}
+
+    async def one(owner: Engine, plan: Plan) -> None:
+        reports[plan.pipeline] = await owner.run(plan)
+
+    async def every(owner: Engine) -> None:
+        await owner.provide({service for plan in plans.values() for service in plan.sandbox_services})
+        async with anyio.create_task_group() as group:
+            for plan in plans.values():
+                group.start_soon(one, owner, plan)
+
+    if engine is not None:
+        await every(engine)
+    else:
+        async with Engine(state_dir=Path(state_dir) if state_dir is not None else None) as owner:
+            await every(owner)
+    return {name: reports[name] for name in plans}
+
+
+def _plans(
+    what: Pipeline | Plan | str | os.PathLike[str], params: Mapping[str, Mapping[str, JsonValue]] | None
+) -> dict[str, Plan]:
+    if isinstance(what, Plan):
+        return {what.pipeline: what}
+    if isinstance(what, Pipeline):
+        return {what.name: what.plan()}
+    return load(what, params=params)
+
+
+@asynccontextmanager
+async def stream(
+    pipeline: Pipeline | Plan, node: str, *, engine: Engine | None = None
+) -> AsyncGenerator[AsyncGenerator[Record, None], None]:
+    """The output of a node as it comes; leaving the block ends the run.
+
+    ::
+
+        async with engine.stream(pipeline, "square") as records:
+            async for record in records:
+                ...
+
+    A record counts as written once the loop has asked for the next one. An error of the run is raised
+    where the records are read.
+    """
+    plan = pipeline.plan(taps=[node]) if isinstance(pipeline, Pipeline) else pipeline
+    send, receive = anyio.create_memory_object_stream[Record](0)
+    tapped = _with_tap(plan, node, _Tap(send.send))
+
+    async def feed(owner: Engine) -> None:
+        with send:
+            report = await owner.run(tapped)
+        failures.extend([report.failure] if report.failure is not None else [])
+
+    failures: list[BaseException] = []
+
+    async def records() -> AsyncGenerator[Record, None]:
+        async for record in receive:
+            yield record
+        if failures:
+            raise failures[0]
+
+    async with AsyncExitStack() as stack:
+        owner = engine if engine is not None else await stack.enter_async_context(Engine())
+        group = await stack.enter_async_context(anyio.create_task_group())
+        stack.enter_context(receive)
+        group.start_soon(feed, owner)
+        output = await stack.enter_async_context(aclosing(records()))
+        yield output
+        group.cancel_scope.cancel()
+
+
+class _Tap(Sink[NoParams]):
+    """Hands records to whoever iterates over the stream."""
+
+    def __init__(self, send: Callable[[Record], Any]) -> None:
+        super().__init__(NoParams())
+        self._send = send
+
+    async def write(self, batch: Batch) -> Receipt | None:
+        for record in batch.records:
+            await self._send(record)
+        return None
+
+
+def _with_tap(plan: Plan, node: str, tap: _Tap) -> Plan:
+    plan.node(node)
+    spec = ComponentSpec("tap", Kind.SINK, lambda params, connection: tap)
+    return replace(plan, nodes=(*plan.nodes, PlanNode(f"{node}.tap", spec, NoParams(), None, (node,))))
