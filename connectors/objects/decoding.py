@@ -25,7 +25,7 @@ from connectors.objects.media_types import (
     without_charset,
 )
 
-__all__ = ["Decoded", "decode", "decode_in_turn", "marker_of"]
+__all__ = ["Decoded", "decode", "decode_in_turn", "known_charset", "marker_of"]
 
 THREAD_ABOVE = 256 * 1024
 """Bytes from which decoding leaves the event loop's thread."""
@@ -62,15 +62,16 @@ class Decoded(NamedTuple):
     is_binary: bool
 
 
-def decode(data: bytes, name: str, declared: str | None = None) -> Decoded:
+def decode(data: bytes, name: str, declared: str | None = None, charset: str | None = None) -> Decoded:
     """Make text of `data` if it is text.
 
     Args:
         data: the whole content.
         name: its key or file name, for the suffix.
         declared: the Content-Type header that the store sent.
+        charset: what text is in that is not UTF-8 and comes without a declared charset; None: guess.
     """
-    text = _as_text(data, name, declared)
+    text = _as_text(data, name, declared, charset)
     if text is not None:
         by_name = by_suffix(name)
         stated = without_charset(declared) if declared else None
@@ -81,11 +82,13 @@ def decode(data: bytes, name: str, declared: str | None = None) -> Decoded:
     return Decoded(f"[{marker_of(media_type)}]data:{media_type};base64,{encoded}", media_type, is_binary=True)
 
 
-async def decode_in_turn(data: bytes, name: str, declared: str | None = None) -> Decoded:
+async def decode_in_turn(
+    data: bytes, name: str, declared: str | None = None, charset: str | None = None
+) -> Decoded:
     """The same, in a worker thread when there is much to decode."""
     if len(data) <= THREAD_ABOVE:
-        return decode(data, name, declared)
-    return await anyio.to_thread.run_sync(decode, data, name, declared)
+        return decode(data, name, declared, charset)
+    return await anyio.to_thread.run_sync(decode, data, name, declared, charset)
 
 
 def marker_of(media_type: str) -> str:
@@ -99,7 +102,7 @@ def marker_of(media_type: str) -> str:
     return "BINARY_DATA"
 
 
-def _as_text(data: bytes, name: str, declared: str | None) -> str | None:
+def _as_text(data: bytes, name: str, declared: str | None, charset: str | None) -> str | None:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             text = _strictly(data, encoding)
@@ -115,8 +118,8 @@ def _as_text(data: bytes, name: str, declared: str | None) -> str | None:
     stated = without_charset(declared) if declared else None
     if not is_text(by_name or stated):
         return None
-    charset = _declared_charset(declared)
-    text = _strictly(data, charset) if charset else None
+    stated_charset = known_charset(charset_of(declared)) or known_charset(charset)
+    text = _strictly(data, stated_charset) if stated_charset else None
     return text if text is not None else _guessed(data)
 
 
@@ -128,8 +131,8 @@ def _strictly(data: bytes, encoding: str) -> str | None:
         return None
 
 
-def _declared_charset(declared: str | None) -> str | None:
-    charset = charset_of(declared)
+def known_charset(charset: str | None) -> str | None:
+    """Python's name of a charset, None when there is no such charset; Latin-1 means Windows-1252."""
     if charset is None:
         return None
     try:

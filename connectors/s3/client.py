@@ -1,0 +1,123 @@
+"""The connection to an S3 server, and the client made from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from engine.errors import FatalError
+
+__all__ = ["S3Client", "S3Connection", "open_client"]
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for a connection to open."""
+
+
+class S3Connection(BaseModel):
+    """Where the bucket is and who asks.
+
+    Without keys, AWS is asked with the machine's own credentials (environment, profile, instance role).
+    They are never sent to another server: an endpoint of one's own needs its own keys, or `anonymous`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: str | None = Field(
+        default=None, description="URL of an S3-compatible server (`http://localhost:9000`); empty: AWS"
+    )
+    access_key: SecretStr | None = Field(default=None, description="Access key id")
+    secret_key: SecretStr | None = Field(default=None, description="Secret access key")
+    session_token: SecretStr | None = Field(default=None, description="Token of temporary credentials")
+    region: str | None = Field(
+        default=None, description="Region of the bucket; default: the machine's own setting, else us-east-1"
+    )
+    anonymous: bool = Field(default=False, description="Ask without credentials, for public buckets")
+
+    @property
+    def custom(self) -> bool:
+        """True when the endpoint is not AWS's own."""
+        if not self.endpoint:
+            return False
+        host = urlsplit(self.endpoint).hostname or ""
+        return not host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+
+class S3Client(Protocol):
+    """The calls that are made here; the answers are botocore's dictionaries."""
+
+    async def list_objects_v2(self, **arguments: object) -> Mapping[str, Any]: ...
+    async def head_object(self, **arguments: object) -> Mapping[str, Any]: ...
+    async def get_object(self, **arguments: object) -> Mapping[str, Any]: ...
+
+
+@asynccontextmanager
+async def open_client(
+    connection: S3Connection, *, connections: int = 32, read_timeout: float = 60.0
+) -> AsyncGenerator[S3Client, None]:
+    """An open client; closing it closes its sockets.
+
+    Args:
+        connection: where and who.
+        connections: sockets at most, which is also how many requests can be under way.
+        read_timeout: seconds without a byte from the server.
+
+    Raises:
+        FatalError: the connection cannot work as it is written.
+    """
+    _check(connection)
+    # 1.3 s of import, needed by nobody who does not read from S3
+    from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
+    from aiobotocore.session import get_session  # type: ignore[import-untyped]
+    from botocore import UNSIGNED  # type: ignore[import-untyped]
+
+    options: dict[str, Any] = {
+        # retrying is the engine's: botocore's own would hide throttling and multiply waiting
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        "max_pool_connections": connections,
+        "connect_timeout": CONNECT_TIMEOUT,
+        "read_timeout": read_timeout,
+        # many compatible servers refuse the newer checksums (boto3 issue 4392)
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+        "s3": {"addressing_style": "path" if connection.custom else "auto"},
+        # the pipeline's file says where the data is, not AWS_ENDPOINT_URL
+        "ignore_configured_endpoint_urls": True,
+    }
+    if connection.anonymous:
+        options["signature_version"] = UNSIGNED
+    session = get_session()
+    region = connection.region or session.get_config_variable("region") or "us-east-1"
+    async with session.create_client(
+        "s3",
+        region_name=region,
+        endpoint_url=connection.endpoint or None,
+        aws_access_key_id=_plain(connection.access_key),
+        aws_secret_access_key=_plain(connection.secret_key),
+        aws_session_token=_plain(connection.session_token),
+        config=AioConfig(**options),
+    ) as client:
+        yield client
+
+
+def _check(connection: S3Connection) -> None:
+    keys = (connection.access_key, connection.secret_key)
+    if any(keys) and not all(keys):
+        raise FatalError("an S3 connection needs both `access_key` and `secret_key`, or neither")
+    if connection.endpoint:
+        parts = urlsplit(connection.endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise FatalError(f"the S3 endpoint {connection.endpoint!r} is no http:// or https:// address")
+    if connection.custom and not all(keys) and not connection.anonymous:
+        raise FatalError(
+            f"the S3 endpoint {connection.endpoint} has no keys: set `access_key` and `secret_key` of its "
+            "connection, or `anonymous: true`. This machine's AWS credentials are sent to AWS alone."
+        )
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    # an empty value is what an unset `${NAME:-}` leaves behind
+    return (secret.get_secret_value() or None) if secret is not None else None

@@ -1,0 +1,49 @@
+"""Which objects are read and handed on together, and what they will weigh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from connectors.objects.media_types import by_suffix, is_text
+from connectors.s3.resolver import S3Object
+
+__all__ = ["RECORD_OVERHEAD", "PlannedGroup", "plan_groups", "weight"]
+
+GROUP_OBJECTS = 16
+GROUP_BYTES = 256 * 1024
+"""A group ends at so many objects or so many bytes of weight; a larger object is a group of its own."""
+
+RECORD_OVERHEAD = 1024
+"""Bytes that a record takes beside its content."""
+
+
+class PlannedGroup(NamedTuple):
+    """Consecutive objects of a split, from its object `start` on, that weigh `nbytes` together."""
+
+    start: int
+    objects: Sequence[S3Object]
+    nbytes: int
+
+
+def plan_groups(objects: Sequence[S3Object], start: int, max_object_bytes: int) -> Iterator[PlannedGroup]:
+    """The objects from index `start` on, cut into groups by the listing alone."""
+    while start < len(objects):
+        stop, total = start, 0
+        while stop < len(objects) and stop - start < GROUP_OBJECTS:
+            nbytes = weight(objects[stop], max_object_bytes)
+            if stop > start and total + nbytes > GROUP_BYTES:
+                break
+            total += nbytes
+            stop += 1
+        yield PlannedGroup(start, objects[start:stop], total)
+        start = stop
+
+
+def weight(found: S3Object, max_object_bytes: int) -> int:
+    """Bytes of memory at the peak: the raw content beside what it is decoded to."""
+    if found.size > max_object_bytes:
+        return RECORD_OVERHEAD  # it will not be read
+    # a str takes two bytes a character once one is beyond Latin-1; base64 takes four for three
+    factor = 3.0 if is_text(by_suffix(found.key)) else 2.4
+    return int(found.size * factor) + RECORD_OVERHEAD

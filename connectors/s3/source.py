@@ -1,0 +1,281 @@
+"""The source `s3`: files that a wildcard pattern stands for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import anyio
+from pydantic import BaseModel, Field, field_validator
+
+from connectors.objects.decoding import known_charset
+from connectors.objects.pattern import ObjectPattern
+from connectors.s3.client import S3Connection, open_client
+from connectors.s3.planning import RECORD_OVERHEAD, plan_groups
+from connectors.s3.reader import DEFAULT_MAX_OBJECT_BYTES, FileRecord, S3FileReader
+from connectors.s3.resolver import S3Object, S3WildcardResolver
+from engine.batch import Batch, JsonValue, Releasable, Split
+from engine.component import Context, Kind, Params, Source, operational, spec_of
+from engine.errors import ComponentError, FatalError, RecordError
+from engine.keys import KeyList
+
+if TYPE_CHECKING:
+    from aiostream import Stream
+
+    from connectors.models import S3FileContent
+
+__all__ = ["S3Connector", "S3Params"]
+
+class S3Params(Params):
+    """What to read."""
+
+    pattern: str = Field(
+        description="Address with wildcards (`*`, `**`, `?`, `[…]`, `{…}`): `s3://bucket/folder/**/*.{txt,pdf}`"
+    )
+    max_object_bytes: int = Field(
+        default=DEFAULT_MAX_OBJECT_BYTES, gt=0, description="Larger objects become dead letters, unread"
+    )
+    charset: str | None = Field(
+        default=None,
+        description="Charset of text that is not UTF-8 and declares none (`windows-1252`); default: guessed",
+    )
+    concurrency: int = operational(32, ge=1, le=256, description="Objects read at once")
+    split_objects: int = operational(
+        1000, ge=1, le=10_000, description="Objects in one split, the unit that is resumed and distributed"
+    )
+    read_timeout: float = operational(60.0, gt=0, description="Longest pause of the server, in seconds")
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        ObjectPattern.parse(value)
+        return value
+
+    @field_validator("charset")
+    @classmethod
+    def _charset(cls, value: str | None) -> str | None:
+        if value is not None and known_charset(value) is None:
+            raise ValueError(f"{value!r} is no charset that is known here")
+        return value
+
+
+Outcome = FileRecord | ComponentError
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Objects that become one batch: where they stand in the split, and the bytes reserved for them."""
+
+    start: int
+    objects: Sequence[S3Object]
+    reservation: Releasable
+
+
+@spec_of(Kind.SOURCE, "s3", params=S3Params, connection=S3Connection, sandbox="s3")
+class S3Connector(Source[S3Params]):
+    """Files in an S3 bucket that a wildcard pattern stands for, each as one record.
+
+    A record has the fields of `S3FileContent`: `file_path` (the address, in the scheme of the pattern),
+    `content`, `content_type`, `file_size` in bytes and `is_binary`. Text in any usual charset is text;
+    everything else is a marker and a data URL. The key is `bucket/key@etag`: the same content has the same
+    key in every run, a changed object a new one.
+
+    The listing is stored before anything is read, and a resumed run goes by it. An object that changed or
+    vanished since becomes a dead letter and never another version's content under the old key.
+    """
+
+    reserves = True
+    repeatable = True
+    parallel_splits = 2  # so that the end of one split does not leave its connections idle
+
+    def __init__(self, params: S3Params, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self._pattern = ObjectPattern.parse(params.pattern)
+        self._stack = AsyncExitStack()
+        self._resolver: S3WildcardResolver | None = None
+        self._reader: S3FileReader | None = None
+        self._slots = anyio.CapacityLimiter(params.concurrency)
+
+    async def __aenter__(self) -> Self:
+        connection = self.connection if isinstance(self.connection, S3Connection) else S3Connection()
+        if self._pattern.scheme == "minio" and not connection.endpoint:
+            raise FatalError("a minio:// pattern needs the `endpoint` of its server in the connection")
+        client = await self._stack.enter_async_context(
+            open_client(
+                connection, connections=self.params.concurrency, read_timeout=self.params.read_timeout
+            )
+        )
+        self._resolver = S3WildcardResolver(client)
+        self._reader = S3FileReader(
+            client, max_object_bytes=self.params.max_object_bytes, charset=self.params.charset
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._resolver = self._reader = None
+        await self._stack.aclose()
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        """The listing in parts of `split_objects`. A pattern that stands for nothing has no split."""
+        assert self._resolver is not None, "enter the connector first"
+        chunk: list[S3Object] = []
+        number = 0
+        async with aclosing(self._resolver.resolve_pattern(self._pattern)) as listing:
+            async for found in listing:
+                chunk.append(found)
+                if len(chunk) == self.params.split_objects:
+                    yield self._split(number, chunk)
+                    chunk, number = [], number + 1
+        if chunk:
+            yield self._split(number, chunk)
+
+    def _split(self, number: int, objects: Sequence[S3Object]) -> Split:
+        entries = [[found.key, found.etag, found.size] for found in objects]
+        manifest = {"bucket": self._pattern.bucket, "objects": entries}
+        return Split(f"{number:06d}", manifest, first_ordinal=number * self.params.split_objects)
+
+    async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+        """The objects of a split from the one with index `position`, in order, read concurrently.
+
+        Raises:
+            TransientError: the next object could not be had; everything before it was yielded.
+            FatalError: the bucket cannot be read.
+        """
+        from aiostream import stream
+
+        objects = [S3Object(str(key), str(etag), int(size)) for key, etag, size in split.manifest["objects"]]
+        held: set[_Group] = set()
+        groups = self._reserve(objects, int(position or 0), held, ctx)
+        results: Stream[tuple[_Group, list[Outcome]]] = stream.map(
+            groups, self._read_group, ordered=True, task_limit=self.params.concurrency
+        )
+        try:
+            async with results.stream() as streamer:
+                async for group, outcomes in streamer:
+                    batch, error = self._batch(group, outcomes, split.first_ordinal, ctx)
+                    if len(batch):
+                        held.discard(group)  # its reservation goes with the batch
+                        yield batch
+                    if error is not None:
+                        raise error
+                    if ctx.draining():
+                        return
+        finally:
+            for group in held:
+                group.reservation.release()
+
+    async def extract(self) -> AsyncGenerator[S3FileContent, None]:
+        """All files, in no particular order, without a pipeline. Opens the connection if it is not open.
+
+        Raises:
+            RecordError: an object that cannot be read; the ones before it were yielded.
+            TransientError, FatalError: as `read`. Nothing is retried here.
+        """
+        from aiostream import stream
+
+        async with AsyncExitStack() as stack:
+            if self._reader is None:
+                await stack.enter_async_context(self)
+            pages = stream.flatmap(self.splits(self.ctx), self._pages, task_limit=self.parallel_splits)
+            async with pages.stream() as streamer:
+                async for page in streamer:
+                    for record in page:
+                        yield record
+
+    async def _pages(self, split: Split, *_: Split) -> AsyncGenerator[list[S3FileContent], None]:
+        from connectors.models import S3FileContent
+
+        async with aclosing(self.read(split, None, self.ctx)) as batches:
+            async for batch in batches:
+                failed = dict(batch.failures)
+                good = [one for index, one in enumerate(batch.records) if index not in failed]
+                yield [S3FileContent.model_validate(record) for record in good]
+                if batch.reservation is not None:
+                    batch.reservation.release()
+                for error in failed.values():
+                    raise error
+
+    async def _reserve(
+        self, objects: Sequence[S3Object], position: int, held: set[_Group], ctx: Context
+    ) -> AsyncGenerator[_Group, None]:
+        """Groups in order, each with its bytes reserved.
+
+        One after the other, and whole groups: a group that has its bytes needs no more to be finished and
+        handed on, so whoever waits for bytes never waits for itself.
+        """
+        for start, chosen, nbytes in plan_groups(objects, position, self.params.max_object_bytes):
+            if ctx.draining():
+                return
+            group = _Group(start, chosen, await ctx.allowance.reserve(nbytes))
+            held.add(group)
+            yield group
+
+    async def _read_group(self, group: _Group, *_: _Group) -> tuple[_Group, list[Outcome]]:
+        outcomes: list[Outcome] = [FatalError("not read")] * len(group.objects)
+
+        async def read(index: int, found: S3Object) -> None:
+            async with self._slots:
+                outcomes[index] = await self._read_object(found)
+
+        async with anyio.create_task_group() as tasks:
+            for index, found in enumerate(group.objects):
+                tasks.start_soon(read, index, found)
+        return group, outcomes
+
+    async def _read_object(self, found: S3Object) -> Outcome:
+        """One record, or why there is none; as a value, so that the objects before it still go out."""
+        assert self._reader is not None, "enter the connector first"
+        pattern = self._pattern
+        try:
+            return await self._reader.read_record(
+                pattern.uri_of(found.key), pattern.bucket, found.key, etag=found.etag, size=found.size
+            )
+        except ComponentError as error:
+            return error
+
+    def _batch(
+        self, group: _Group, outcomes: Sequence[Outcome], first_ordinal: int, ctx: Context
+    ) -> tuple[Batch, ComponentError | None]:
+        """The objects up to the first that has to be tried again, and that one's error."""
+        records: list[FileRecord] = []
+        failures: list[tuple[int, RecordError]] = []
+        nbytes = 0
+        stopper: ComponentError | None = None
+        for found, outcome in zip(group.objects, outcomes, strict=True):
+            if isinstance(outcome, RecordError):
+                failures.append((len(records), outcome))
+                outcome = {
+                    "file_path": self._pattern.uri_of(found.key),
+                    "file_size": found.size,
+                    "etag": found.etag,
+                    "error": str(outcome),
+                }
+            elif isinstance(outcome, ComponentError):
+                stopper = outcome
+                break
+            else:
+                nbytes += sys.getsizeof(outcome["content"])
+                ctx.count("bytes", float(outcome["file_size"]))
+            records.append(outcome)
+        taken = group.objects[: len(records)]
+        nbytes += RECORD_OVERHEAD * len(records)
+        ctx.count("objects", len(records))
+        group.reservation.resize(nbytes)
+        batch = Batch(
+            records,
+            KeyList(
+                [f"{self._pattern.bucket}/{found.key}@{found.etag}" for found in taken],
+                first_ordinal + group.start,
+            ),
+            position=group.start + len(records),
+            nbytes=nbytes,
+            reservation=group.reservation,
+        )
+        batch.failures = failures
+        return batch, stopper
