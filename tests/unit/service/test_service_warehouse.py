@@ -231,12 +231,14 @@ def test_a_full_queue_refuses_and_a_closed_one_too(idle: tuple[Desk, Writer], no
 
 def test_a_restart_keeps_rows_marks_keys_and_order(path: Path, models: Models, note: Note) -> None:
     desk = Desk(Warehouse.open(path, models))
+    for _ in range(4):
+        desk.put([note("b", "1")], "replay")
     desk.put([note("a", "1")], "foreign", "key")
     desk.warehouse.close()
     desk = Desk(Warehouse.open(path, models))
     assert desk.put([note("a", "other")], "foreign", "key").duplicate
     desk.put([note("a", "2")])
-    assert desk.texts() == {"a": "2"}
+    assert desk.texts() == {"a": "2", "b": "1"}
     desk.warehouse.close()
 
 
