@@ -106,10 +106,10 @@ def _connection(
     connections: Mapping[str, ConnectionConfig],
     problems: Problems,
 ) -> ConnectionRef | None:
+    if named is not None and named.failed:
+        return None
     if named is None or named.data is None:
         return _fitting(spec, model, node, connections, problems)
-    if named.failed:
-        return None
     if named.data == SANDBOX and SANDBOX not in connections:
         return _checked(spec, model, ConnectionConfig(SANDBOX, Value({}, named.place), True), problems)
     if not isinstance(named.data, str):

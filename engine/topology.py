@@ -21,7 +21,8 @@ def check_topology(
     """Report everything that is wrong with the graph. True when nothing is, so that it can be ordered.
 
     Args:
-        unreadable: nodes that are there but could not be understood; what depends on them is not judged.
+        unreadable: nodes that could not be understood, or whose input could not: with one of them the
+            graph is not known, so only the names of inputs are checked.
         taps: nodes whose output is taken by the caller.
     """
     known = [*(node.name for node in nodes), *unreadable]
@@ -105,8 +106,8 @@ def _check_reachable(nodes: Sequence[NodeConfig], problems: Problems) -> bool:
     for node in nodes:
         if node.name not in reached:
             sound = False
-            if node.inputs:  # one without was reported when the file was read
-                problems.add(node.place, f"no source reaches the {node.kind} `{node.name}`")
+            hint = "" if node.inputs else "its `input` names no node"
+            problems.add(node.place, f"no source reaches the {node.kind} `{node.name}`", hint)
     return sound
 
 

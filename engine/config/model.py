@@ -190,7 +190,7 @@ class PipelineConfig:
         values: the values in effect, JSON-safe; parameters whose value came from the environment or a
             file are left out, for they may be secret and are there again when a run is resumed.
         nodes: in the order of the file.
-        unreadable: names of nodes that are in the file but could not be understood.
+        unreadable: names of nodes that could not be understood, or whose input could not.
     """
 
     name: str

@@ -89,11 +89,7 @@ def _spelled_out(name: str, value: Value, place: Place, problems: Problems) -> P
         description=section.description,
         place=place,
     )
-    return (
-        replace(parameter, default=_checked(parameter, default, "default", problems))
-        if default
-        else parameter
-    )
+    return replace(parameter, default=_checked(parameter, default, "", problems)) if default else parameter
 
 
 def _type_of(data: Plain) -> ParamType:
@@ -129,7 +125,7 @@ def resolve(
     values: dict[str, Value] = {}
     for name, parameter in declared.items():
         if name in given:
-            values[name] = _checked(parameter, given[name], f"parameter `{name}` of `{pipeline}`", problems)
+            values[name] = _checked(parameter, given[name], f"parameter `{name}` of `{pipeline}`: ", problems)
         elif parameter.default is not None:
             values[name] = parameter.default
         else:
@@ -163,14 +159,14 @@ def _checked(parameter: ParameterConfig, value: Value, what: str, problems: Prob
         return value
     fitting, data = _coerce(parameter.type, value)
     if not fitting:
-        problems.add(value.place, f"{what}: expected {_NOUNS[parameter.type]}, got {describe(value)}")
+        problems.add(value.place, f"{what}expected {_NOUNS[parameter.type]}, got {describe(value)}")
         return replace(value, data=None, failed=True)
     value = replace(value, data=data)
     if parameter.choices and value.plain() not in parameter.choices:
         known = [str(choice) for choice in parameter.choices]
         near = difflib.get_close_matches(str(value.data), known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else ""
-        problems.add(value.place, f"{what}: expected one of {listed(known)}, got {describe(value)}", hint)
+        problems.add(value.place, f"{what}expected one of {listed(known)}, got {describe(value)}", hint)
         return replace(value, data=None, failed=True)
     return value
 

@@ -119,14 +119,25 @@ def _read_nodes(
         )
         return (), frozenset()
     nodes: list[NodeConfig] = []
+    unreadable: set[str] = set()
     above: str | None = None
     for name, value in section.items():
         check_name("node", name, section.key_place(name), problems)
         node = _read_node(name, value, section.key_place(name), above, problems)
         if node is not None:
             nodes.append(node)
+        if node is None or not _has_readable_input(node, value, above):
+            unreadable.add(name)
         above = name
-    return tuple(nodes), frozenset(dict(section.items())) - {node.name for node in nodes}
+    return tuple(nodes), frozenset(unreadable)
+
+
+def _has_readable_input(node: NodeConfig, value: Value, above: str | None) -> bool:
+    """False when what was wrong with the input has been reported, so that the graph is not judged on it."""
+    given = value.get("input")
+    if node.kind is Kind.SOURCE or node.inputs:
+        return True
+    return above is not None if given is None else given.is_list and not given.any_failed()
 
 
 def _read_node(
@@ -142,9 +153,7 @@ def _read_node(
     if len(kinds) != 1:
         have = " and ".join(f"`{kind}`" for kind in kinds)
         message = (
-            f"a node is one of them, not {have}"
-            if kinds
-            else "one of `source`, `transform`, `sink` is needed"
+            f"a node is one thing, not {have}" if kinds else "one of `source`, `transform`, `sink` is needed"
         )
         problems.add(place, message)
         return None
@@ -180,8 +189,6 @@ def _read_inputs(
     if isinstance(given.data, str):
         return (InputConfig(given.data, given.place),)
     items = given.data if given.is_list else []
-    if given.is_list and not items:
-        problems.add(given.place, "`input` names no node")
     inputs: dict[str, InputConfig] = {}
     for item in items:
         if isinstance(item.data, str) and item.data in inputs:

@@ -232,7 +232,8 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
         line, column = tab
         return Problem("a tab is used for indentation; YAML takes spaces only", "", file, line, column)
     context = getattr(error, "context", None)
-    message = f"not valid YAML: {error.problem}" + (f" {context}" if context else "")  # type: ignore[attr-defined]
+    problem = getattr(error, "problem", None) or str(error)
+    message = f"not valid YAML: {context}, {problem}" if context else f"not valid YAML: {problem}"
     return Problem(message, "", file, mark.line + 1, mark.column + 1, _syntax_hint(text, mark.line))
 
 
