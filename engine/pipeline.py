@@ -226,6 +226,7 @@ async def stream(
         failures.extend([report.failure] if report.failure is not None else [])
 
     failures: list[BaseException] = []
+    raised: list[Exception] = []
 
     async def records() -> AsyncGenerator[Record, None]:
         async for record in receive:
@@ -239,8 +240,13 @@ async def stream(
         stack.enter_context(receive)
         group.start_soon(feed, owner)
         output = await stack.enter_async_context(aclosing(records()))
-        yield output
+        try:
+            yield output
+        except Exception as error:  # noqa: BLE001 - raised again below, outside the task group, unwrapped
+            raised.append(error)
         group.cancel_scope.cancel()
+    if raised:
+        raise raised[0]
 
 
 class _Tap(Sink[NoParams]):

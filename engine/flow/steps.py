@@ -127,6 +127,7 @@ class TransformStep(Step):
             return
         if derived.origins is not batch.origins:
             stats.dropped += settle_derived(batch, derived, (), stats.name)
+            derived.drops = None
         stats.records_out += len(derived)
         if self.onward is not None and derived.records:
             await self.onward(derived)
@@ -143,6 +144,8 @@ class TransformStep(Step):
             return
         failed = [index for index, _ in outcome.failures]
         self.stats.dropped += settle_derived(batch, derived, failed, self.stats.name)
+        # settled here: a transform behind this one may hand on the very same batch
+        derived.failures, derived.drops = (), None
         self.stats.records_out += len(derived)
         if self.onward is not None and derived.records:
             await self.onward(derived)

@@ -1,0 +1,202 @@
+"""Functions as components: what they may return, raise and declare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import engine
+from engine.acks import SplitTracker
+from engine.batch import Batch
+from engine.component import NoParams, Transform
+from engine.keys import KeyRange
+
+
+def batch_of(*records: Any) -> Batch:
+    batch = Batch(list(records), KeyRange("k/", 0, len(records)))
+    ack = SplitTracker("split").begin(len(records), None)
+    batch.origins = [(ack, len(records))]
+    return batch
+
+
+def built(function: Any, **params: Any) -> Transform[Any]:
+    spec = function.spec
+    component = spec.factory(spec.params.model_validate(params), None)
+    assert isinstance(component, Transform)
+    return component
+
+
+def test_plain_transform_keeps_keys_and_order() -> None:
+    @engine.transform
+    def double(record: int) -> int:
+        return record * 2
+
+    derived = built(double).apply(batch_of(1, 2, 3))
+
+    assert isinstance(derived, Batch)
+    assert derived.records == [2, 4, 6]
+    assert derived.keys.to_list() == ["k/0", "k/1", "k/2"]
+
+
+def test_none_drops_and_drop_names_its_reason() -> None:
+    @engine.transform
+    def pick(record: int) -> Any:
+        return {0: None, 1: engine.Drop("too small")}.get(record, record)
+
+    derived = built(pick).apply(batch_of(0, 1, 2))
+
+    assert isinstance(derived, Batch)
+    assert derived.records == [2]
+    assert derived.drops == {"filtered": 1, "too small": 1}
+
+
+def test_none_alone_takes_the_quick_path_with_the_same_result() -> None:
+    @engine.transform
+    def pick(record: int) -> int | None:
+        return record if record else None
+
+    derived = built(pick).apply(batch_of(0, 1, 2))
+
+    assert isinstance(derived, Batch)
+    assert derived.records == [1, 2]
+    assert derived.keys.to_list() == ["k/1", "k/2"]
+    assert derived.drops == {"filtered": 1}
+
+
+def test_list_fans_out_with_keys_below_the_record() -> None:
+    @engine.transform
+    def repeat(record: int) -> list[int]:
+        return [record] * record
+
+    derived = built(repeat).apply(batch_of(1, 0, 2))
+
+    assert isinstance(derived, Batch)
+    assert derived.records == [1, 2, 2]
+    assert derived.keys.to_list() == ["k/0/0", "k/2/0", "k/2/1"]
+
+
+@pytest.mark.parametrize("error", [engine.RecordError("bad"), engine.TransientError("later")])
+def test_raising_fails_only_that_record(error: Exception) -> None:
+    @engine.transform
+    def fussy(record: int) -> int:
+        if record == 1:
+            raise error
+        return record
+
+    derived = built(fussy).apply(batch_of(0, 1, 2, 3))
+
+    assert isinstance(derived, Batch)
+    assert derived.records == [0, 2, 3]
+    assert list(derived.failures) == [(1, error)]
+
+
+async def test_async_transform_works_on_records_at_once_and_keeps_their_order() -> None:
+    import anyio
+
+    running, most = 0, 0
+
+    @engine.transform(concurrency=3)
+    async def slow(record: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await anyio.lowlevel.checkpoint()
+        running -= 1
+        return record + 1
+
+    derived = built(slow).apply(batch_of(*range(9)))
+    assert not isinstance(derived, Batch)
+
+    assert (await derived).records == list(range(1, 10))
+    assert most == 3
+
+
+def test_batch_transform_gives_an_outcome_for_each_record() -> None:
+    @engine.transform(batch=True)
+    def ranks(records: list[int]) -> list[int]:
+        return [sorted(records).index(record) for record in records]
+
+    derived = built(ranks).apply(batch_of(30, 10, 20))
+
+    assert isinstance(derived, Batch)
+    assert derived.records == [2, 0, 1]
+
+
+def test_batch_transform_with_too_few_outcomes_is_refused() -> None:
+    @engine.transform(batch=True)
+    def short(records: list[int]) -> list[int]:
+        return records[:-1]
+
+    with pytest.raises(ValueError, match="one outcome for each of 2, got 1"):
+        built(short).apply(batch_of(1, 2))
+
+
+def test_filter_counts_under_its_reason() -> None:
+    @engine.filter(reason="odd")
+    def even(record: int) -> bool:
+        return record % 2 == 0
+
+    derived = built(even).apply(batch_of(0, 1, 2))
+
+    assert isinstance(derived, Batch)
+    assert derived.records == [0, 2]
+    assert derived.drops == {"odd": 1}
+
+
+def test_filter_that_raises_fails_only_that_record() -> None:
+    @engine.filter
+    def fussy(record: int) -> bool:
+        if record == 1:
+            raise engine.RecordError("bad")
+        return record > 1
+
+    derived = built(fussy).apply(batch_of(0, 1, 2))
+
+    assert isinstance(derived, Batch)
+    assert derived.records == [2]
+    assert [index for index, _ in derived.failures] == [1]
+
+
+def test_parameters_are_keyword_only_and_checked() -> None:
+    @engine.transform
+    def power(record: int, *, exponent: int = 2) -> int:
+        return int(record**exponent)
+
+    derived = built(power, exponent="3").apply(batch_of(2))
+
+    assert isinstance(derived, Batch)
+    assert derived.records == [8]
+    with pytest.raises(ValueError, match="exponent"):
+        power.spec.params.model_validate({"exponent": "many"})  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="exponnt"):
+        power.spec.params.model_validate({"exponnt": 3})  # type: ignore[attr-defined]
+
+
+def test_function_with_the_wrong_shape_says_what_to_change() -> None:
+    with pytest.raises(TypeError, match=r"takes 2 positional arguments.*keyword-only"):
+
+        @engine.transform
+        def wrong(record: int, factor: int) -> int:
+            return record * factor
+
+
+def test_decorated_function_stays_callable() -> None:
+    @engine.transform
+    def double(record: int) -> int:
+        return record * 2
+
+    assert double(4) == 8
+    assert double.spec.params is not NoParams  # type: ignore[attr-defined]
+
+
+def test_summary_is_the_first_line_of_the_docstring() -> None:
+    @engine.filter
+    def keep(record: int) -> bool:
+        """Keeps everything.
+
+        Really.
+        """
+        return True
+
+    assert keep.spec.summary == "Keeps everything."  # type: ignore[attr-defined]

@@ -1,0 +1,36 @@
+"""The examples of docs/library.md run as they stand."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+GUIDE = Path(__file__).parents[3] / "docs" / "library.md"
+EXAMPLES = re.findall(r"^## (.+?)$.*?^```python\n(.*?)^```", GUIDE.read_text("utf-8"), re.M | re.S)
+
+SQUARES = """\
+version: 1
+pipelines:
+  squares:
+    params: {count: 3}
+    nodes:
+      extract: {source: blob, with: {records: "${params.count}"}}
+      load: {sink: jsonl, with: {path: squares.jsonl}}
+"""
+
+
+def test_every_section_with_code_is_an_example() -> None:
+    assert len(EXAMPLES) == GUIDE.read_text("utf-8").count("```python")
+
+
+@pytest.mark.parametrize("code", [code for _, code in EXAMPLES], ids=[title for title, _ in EXAMPLES])
+async def test_example_of_the_guide_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "squares.yaml").write_text(SQUARES)
+    compiled = compile(code, str(GUIDE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    result = eval(compiled, {"__name__": "example"})
+    if result is not None:
+        await result

@@ -1,0 +1,148 @@
+"""Pipelines written in Python, run in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+import engine
+
+
+@engine.source(repeatable=True)
+async def numbers(*, count: int = 10) -> AsyncGenerator[dict[str, int], None]:
+    for n in range(count):
+        yield {"n": n}
+
+
+@engine.transform
+def unlucky(record: dict[str, int]) -> dict[str, int]:
+    if record["n"] == 3:
+        raise engine.RecordError("three")
+    return record
+
+
+@engine.filter
+def everything(record: dict[str, int]) -> bool:
+    return True
+
+
+@engine.sink
+def nowhere(records: list[Any]) -> None:
+    """Takes everything."""
+
+
+def pipeline(**nodes: engine.Node) -> engine.Pipeline:
+    return engine.Pipeline("demo", numbers=engine.node(numbers, count=6), **nodes)
+
+
+async def test_record_that_died_upstream_does_not_die_again_behind_a_filter_that_keeps_all() -> None:
+    demo = pipeline(
+        unlucky=engine.node(unlucky), everything=engine.node(everything), nowhere=engine.node(nowhere)
+    )
+
+    report = (await engine.run(demo))["demo"]
+
+    assert (report.tally.written, report.tally.dead, report.dead_letters) == (5, 1, 1)
+    assert [(node.name, node.dead) for node in report.nodes if node.dead] == [("unlucky", 1)]
+
+
+async def test_branches_deliver_each_record_once_each() -> None:
+    left: list[int] = []
+    right: list[int] = []
+
+    @engine.sink(name="left")
+    def keep_left(records: list[dict[str, int]]) -> None:
+        left.extend(record["n"] for record in records)
+
+    @engine.sink(name="right")
+    async def keep_right(records: list[dict[str, int]]) -> None:
+        right.extend(record["n"] for record in records)
+
+    demo = pipeline(
+        left=engine.node(keep_left, input="numbers"), right=engine.node(keep_right, input="numbers")
+    )
+
+    report = (await engine.run(demo))["demo"]
+
+    assert left == right == list(range(6))
+    assert (report.tally.read, report.tally.forked, report.tally.written) == (6, 6, 12)
+    assert report.tally.balanced
+
+
+async def test_bug_in_a_function_ends_the_run_and_names_node_and_line() -> None:
+    @engine.transform
+    def broken(record: dict[str, int]) -> int:
+        return record["missing"]
+
+    report = (await engine.run(pipeline(broken=engine.node(broken), nowhere=engine.node(nowhere))))["demo"]
+
+    assert report.status is engine.RunStatus.FAILED
+    assert "node 'broken' failed: KeyError" in report.error
+    assert "test_pipelines_in_python.py:" in report.error
+
+
+async def test_leaving_a_stream_early_closes_the_source() -> None:
+    closed = []
+
+    @engine.source
+    async def watched() -> AsyncGenerator[int, None]:
+        try:
+            for n in range(1000):
+                yield n
+        finally:
+            closed.append(True)
+
+    demo = engine.Pipeline("demo", watched=engine.node(watched))
+    async with engine.stream(demo, "watched") as records:
+        async for record in records:
+            if record == 2:
+                break
+
+    assert closed == [True]
+
+
+async def test_error_of_a_run_is_raised_where_its_stream_is_read() -> None:
+    @engine.source
+    async def failing() -> AsyncGenerator[int, None]:
+        yield 1
+        raise engine.FatalError("no such place")
+
+    demo = engine.Pipeline("demo", failing=engine.node(failing))
+    async with engine.stream(demo, "failing") as records:
+        assert await anext(records) == 1
+        with pytest.raises(engine.RunError, match="no such place"):
+            await anext(records)
+
+
+async def test_error_of_the_loop_body_leaves_a_stream_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with engine.stream(pipeline(), "numbers") as records:
+            await anext(records)
+            raise ZeroDivisionError
+
+
+async def test_unknown_component_is_a_config_error_with_the_nearest_name() -> None:
+    demo = pipeline(save=engine.node("sink.jsonnl", path="x"))
+
+    with pytest.raises(engine.ConfigError, match="did you mean"):
+        demo.plan()
+
+
+async def test_two_runs_in_one_loop_do_not_touch_each_other() -> None:
+    import anyio
+
+    reports: dict[int, engine.RunReport] = {}
+
+    async def one(count: int) -> None:
+        demo = engine.Pipeline(
+            "demo", numbers=engine.node(numbers, count=count), nowhere=engine.node(nowhere)
+        )
+        reports[count] = (await engine.run(demo))["demo"]
+
+    async with anyio.create_task_group() as group:
+        for count in (3, 500, 0):
+            group.start_soon(one, count)
+
+    assert {count: report.tally.written for count, report in reports.items()} == {3: 3, 500: 500, 0: 0}
