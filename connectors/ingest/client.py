@@ -122,22 +122,21 @@ class IngestClient:
                     body = await _read(response, max_answer, f"{method} {url}")
                 finally:
                     await response.aclose()
-        except httpx.ConnectError as error:
-            raise self._unreachable(error) from error
         except TimeoutError as error:
             raise UncertainError(f"{method} {url} did not answer within {self._longest:g} s") from error
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
-            # The transport calls a connection that broke a connect time-out; nothing is certain then.
-            reason = type(error.__cause__ or error).__name__
-            raise UncertainError(f"{method} {url} failed: the connection broke ({reason})") from error
+            raise self._broken(error, f"{method} {url}") from error
         self._check(response, method, url)
         return Answer(response.status_code, response.headers.get("content-type", ""), body)
 
-    def _unreachable(self, error: httpx.ConnectError) -> TransientError | FatalError:
+    def _broken(self, error: Exception, request: str) -> TransientError | FatalError:
+        """No connection, or one that broke. The transport calls both a connect time-out; the cause tells."""
         import aiohttp
 
-        cause = error.__cause__
-        if isinstance(cause, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        cause = error.__cause__ or error
+        if not isinstance(cause, aiohttp.ClientConnectorError):
+            return UncertainError(f"{request} failed: the connection broke ({type(cause).__name__})")
+        if isinstance(cause, aiohttp.ClientSSLError):
             reason = type(cause).__name__
             return FatalError(f"no secure connection to {self._url} ({reason}): check its certificate")
         if isinstance(cause, aiohttp.ClientConnectorDNSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from itertools import chain
 from types import TracebackType
@@ -108,7 +109,7 @@ class IngestSink(Sink[IngestParams]):
             raise _error(fates.failures, len(batch))
         return Receipt(confirmed=fates.confirmed)
 
-    async def write_dead_letters(self, letters: list[DeadLetter]) -> None:
+    async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Post dead letters as rows of `UnstructuredDataSource` (see `forward_row`).
 
         The service's transform refuses rows with the `[DLQ]` prefix and keeps them in its own dead letters:

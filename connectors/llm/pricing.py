@@ -13,6 +13,9 @@ __all__ = ["Budget", "Price", "Usage", "price_of"]
 # USD for a million tokens (prompt, answer), from https://platform.openai.com/docs/pricing in mid-2025.
 # Prices change; the parameters of the node win over this table.
 _KNOWN: Final = {
+    "gpt-5-nano": (0.05, 0.40),
+    "gpt-5-mini": (0.25, 2.00),
+    "gpt-5": (1.25, 10.00),
     "gpt-4o-mini": (0.15, 0.60),
     "gpt-4o": (2.50, 10.00),
     "gpt-4.1-nano": (0.10, 0.40),

@@ -45,17 +45,19 @@ class PromptWriter:
 
     def __init__(self, schema: TargetSchema, instructions: str) -> None:
         self._schema = schema
+        self._instructions = instructions.strip()
         self._system = _template("system.txt").format(name=schema.name, fields=schema.describe()).strip()
-        if instructions.strip():
-            self._system += f"\n\nInstructions:\n{instructions.strip()}"
+        if self._instructions:
+            self._system += f"\n\nInstructions:\n{self._instructions}"
 
     def write(self, documents: Sequence[Document]) -> Prompt:
         """The prompt for some documents, which share their instructions."""
         # unguessable, so that no document can speak for its neighbour
         nonces = {f"r{number}": token_hex(4) for number in range(1, len(documents) + 1)}
         system = self._system
-        if documents[0].instructions.strip():
-            system += f"\n\nInstructions for these documents:\n{documents[0].instructions.strip()}"
+        own = documents[0].instructions.strip()
+        if own and own != self._instructions:
+            system += f"\n\nInstructions for these documents:\n{own}"
         content: list[JsonObject] = []
         for (slot, nonce), document in zip(nonces.items(), documents, strict=True):
             content += _document_parts(slot, nonce, document)

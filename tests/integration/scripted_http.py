@@ -1,0 +1,81 @@
+"""A loopback HTTP server whose answers a test writes down."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from starlette.types import Receive, Scope, Send
+
+from engine.sandbox.loopback import serve_loopback
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self):
+        encoded = self.headers.get("content-encoding") == "gzip"
+        return json.loads(gzip.decompress(self.body) if encoded else self.body)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int = 200
+    body: bytes = b"SUCCESS"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, document: object, status: int = 200, **headers: str) -> Answer:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return cls(status, json.dumps(document).encode(), {"content-type": "application/json", **named})
+
+
+Script = Callable[[Request], Answer]
+
+
+class ScriptedServer:
+    """Answers with `script`, or with `answers` one after another; keeps what it was asked."""
+
+    def __init__(self, script: Script | None = None, answers: list[Answer] | None = None) -> None:
+        self.url = ""
+        self.requests: list[Request] = []
+        self._script = script
+        self._answers = deque(answers or [])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        request = Request(scope["method"], scope["path"], scope["query_string"].decode(), headers, body)
+        self.requests.append(request)
+        answer = self._script(request) if self._script else self._answers.popleft()
+        raw = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+        await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[ScriptedServer]:
+        async with serve_loopback(self) as url:
+            self.url = url
+            yield self
+
+
+def unused_url() -> str:
+    """An address of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"

@@ -1,0 +1,394 @@
+"""The ingest sink against scripted servers and the real service, over sockets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+from scripted_http import Answer, Request, ScriptedServer, unused_url
+
+from connectors.ingest import IngestConnection, IngestParams, IngestSink, forward_row
+from connectors.models import INGEST_MODELS
+from engine.acks import SplitTracker
+from engine.batch import Batch, DeadLetter
+from engine.component import Context
+from engine.errors import BatchError, FatalError, RecordError, TransientError
+from engine.service.server import running_service
+from engine.testing import ScriptedClock
+
+
+@asynccontextmanager
+async def open_sink(
+    url: str, run_id: str = "run-1", token: str | None = None, **params: object
+) -> AsyncIterator[IngestSink]:
+    sink = IngestSink(
+        IngestParams(**({"model": "BlobSource"} | params)), IngestConnection(url=url, token=token)
+    )
+    sink.ctx = Context(run_id=run_id, node="load", clock=ScriptedClock(jump=True))
+    async with sink:
+        yield sink
+
+
+def blob(number: int, **changes: object) -> dict[str, object]:
+    return {
+        "id": f"b{number}",
+        "bucket_name": "bucket",
+        "file_path": "/a/",
+        "file_name": "report.txt",
+        "file_size": 300,
+        "permissions": ["READ"],
+        "content_type": None,
+        "ingested_at": "2026-01-01T00:00:00+00:00",
+    } | changes
+
+
+def batch_of(*records: object, replay: bool = False) -> Batch:
+    batch = Batch(list(records), [f"key/{number}" for number in range(len(records))])
+    ack = SplitTracker("split", replay=replay).begin(len(records), None)
+    batch.origins = [(ack, len(records))]
+    return batch
+
+
+def written(request: Request) -> Answer:
+    return Answer.of({"written": len(request.json), "dead": [], "duplicate": False})
+
+
+async def rows_of(url: str, api: str) -> list[dict[str, object]]:
+    async with httpx.AsyncClient() as client:
+        return (await client.get(f"{url}/consumption/{api}")).json()["items"]
+
+
+# --- against the real service
+
+
+async def test_one_bad_record_of_five_hundred_dies_and_the_others_arrive(tmp_path: Path) -> None:
+    records = [blob(number) for number in range(500)]
+    records[123] = blob(123, file_size="not a number")
+    async with running_service(tmp_path, models=INGEST_MODELS) as service, open_sink(service.url) as sink:
+        with pytest.raises(BatchError) as caught:
+            await sink.write(batch_of(*records))
+        rows = await rows_of(service.url, "getBlobs")
+    assert list(caught.value.failures) == [123]
+    error = caught.value.failures[123]
+    assert isinstance(error, RecordError)
+    assert "file_size" in str(error)
+    assert {row["id"] for row in rows} == {f"b{number}" for number in range(500) if number != 123}
+
+
+async def test_a_record_that_the_service_kills_is_named_with_its_reason(tmp_path: Path) -> None:
+    async with running_service(tmp_path, models=INGEST_MODELS) as service, open_sink(service.url) as sink:
+        with pytest.raises(BatchError) as caught:
+            await sink.write(batch_of(blob(0), blob(1, file_name="[DLQ]report.txt"), blob(2)))
+        rows = await rows_of(service.url, "getBlobs")
+    ((index, error),) = caught.value.failures.items()
+    assert (index, error.stage, error.kind) == (1, "service", "MarkedAsFailure")
+    assert len(rows) == 2
+
+
+async def test_the_same_batch_again_in_the_same_run_changes_nothing(tmp_path: Path) -> None:
+    batch = batch_of(blob(0), blob(1))
+    async with running_service(tmp_path, models=INGEST_MODELS) as service, open_sink(service.url) as sink:
+        first = await sink.write(batch)
+        second = await sink.write(batch)
+        rows = await rows_of(service.url, "getBlobs")
+    assert first.confirmed
+    assert second.confirmed
+    assert len(rows) == 2
+
+
+async def test_staged_rows_are_confirmed_by_the_real_consumption_api(tmp_path: Path) -> None:
+    staged = {
+        "id": "unstr_1",
+        "source_file_path": "s3://bucket/a.txt",
+        "extracted_data": "text",
+        "processed_at": "2026-01-01T00:00:00Z",
+        "transform_timestamp": "2026-01-01T00:00:00Z",
+    }
+    async with (
+        running_service(tmp_path, models=INGEST_MODELS) as service,
+        open_sink(service.url, model="UnstructuredData", confirm="visible") as sink,
+    ):
+        receipt = await sink.write(batch_of(staged))
+        assert receipt.confirmed
+        assert sink.ctx.clock.slept == []
+
+
+async def test_forwarded_dead_letters_count_as_delivered_although_the_service_keeps_them_as_dead(
+    tmp_path: Path,
+) -> None:
+    letter = DeadLetter("run-1", "p", "extract", "a.pdf@1", "", "CorruptDocument", "unreadable", None)
+    async with (
+        running_service(tmp_path, models=INGEST_MODELS) as service,
+        open_sink(service.url, model="UnstructuredDataSource") as sink,
+    ):
+        await sink.write_dead_letters([letter])
+        await sink.write_dead_letters([letter])
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{service.url}/dead-letters?model=UnstructuredDataSource")
+    stored = answer.json()
+    assert stored["total"] == 1
+    assert stored["items"][0]["record_id"] == forward_row(letter)["id"]
+
+
+# --- against scripted servers
+
+
+async def test_an_address_where_nobody_listens_is_transient_and_named() -> None:
+    url = unused_url()
+    async with open_sink(url) as sink:
+        with pytest.raises(TransientError, match=f"nobody listens at {url}"):
+            await sink.write(batch_of(blob(0)))
+
+
+async def test_two_503_then_200_sends_the_same_key_three_times() -> None:
+    answers = [Answer(503, b"", {"retry-after": "7"}), Answer(503), Answer.of({"written": 1, "dead": []})]
+    async with ScriptedServer(answers=answers).running() as server, open_sink(server.url) as sink:
+        batch, waits = batch_of(blob(0)), []
+        for _ in range(3):
+            try:
+                receipt = await sink.write(batch)
+            except TransientError as error:
+                waits.append(error.retry_after)
+    assert receipt.confirmed
+    assert waits == [7.0, None]
+    assert len({request.headers["idempotency-key"] for request in server.requests}) == 1
+    assert len({request.body for request in server.requests}) == 1
+
+
+async def test_records_of_an_uncertain_request_are_replays_when_they_come_in_other_requests() -> None:
+    answers = [Answer(500), Answer.of({"written": 1, "dead": []}), Answer.of({"written": 1, "dead": []})]
+    async with ScriptedServer(answers=answers).running() as server, open_sink(server.url) as sink:
+        batch = batch_of(blob(0), blob(1))
+        with pytest.raises(TransientError):
+            await sink.write(batch)
+        await sink.write(batch.slice(0, 1))
+        fresh = Batch([blob(2)], ["key/other"])
+        await sink.write(fresh)
+    marks = [request.headers["x-odw-delivery"] for request in server.requests]
+    assert marks == ["fresh", "replay", "fresh"]
+
+
+async def test_a_batch_that_may_have_been_delivered_before_is_sent_as_a_replay() -> None:
+    async with ScriptedServer(written).running() as server, open_sink(server.url) as sink:
+        await sink.write(batch_of(blob(0), replay=True))
+    assert server.requests[0].headers["x-odw-delivery"] == "replay"
+    assert server.requests[0].headers["x-odw-results"] == "per-record"
+
+
+async def test_another_run_sends_the_same_bytes_under_another_key() -> None:
+    async with ScriptedServer(written).running() as server:
+        for run_id in ("run-1", "run-2", "run-1"):
+            async with open_sink(server.url, run_id) as sink:
+                await sink.write(batch_of(blob(0)))
+    first, second, third = (request.headers["idempotency-key"] for request in server.requests)
+    assert first == third != second
+
+
+async def test_equal_bytes_from_two_places_of_a_source_have_two_keys() -> None:
+    async with ScriptedServer(written).running() as server, open_sink(server.url) as sink:
+        await sink.write(Batch([blob(0)], ["place/1"]))
+        await sink.write(Batch([blob(0)], ["place/2"]))
+    assert server.requests[0].headers["idempotency-key"] != server.requests[1].headers["idempotency-key"]
+
+
+async def test_a_service_without_results_has_accepted_and_no_more() -> None:
+    async with ScriptedServer(answers=[Answer()]).running() as server, open_sink(server.url) as sink:
+        receipt = await sink.write(batch_of(blob(0)))
+    assert not receipt.confirmed
+
+
+async def test_a_plain_service_never_sees_a_record_that_cannot_pass() -> None:
+    async with ScriptedServer(answers=[Answer()]).running() as server, open_sink(server.url) as sink:
+        with pytest.raises(BatchError) as caught:
+            await sink.write(batch_of(blob(0), blob(1, bucket_name=None), blob(2)))
+    assert [record["id"] for record in server.requests[0].json] == ["b0", "b2"]
+    assert list(caught.value.failures) == [1]
+    assert "bucket_name" in str(caught.value.failures[1])
+
+
+async def test_a_400_of_a_plain_service_refuses_the_whole_batch_and_says_so() -> None:
+    answers = [Answer(400, b"Invalid JSON: Missing fields: level")]
+    async with (
+        ScriptedServer(answers=answers).running() as server,
+        open_sink(server.url, validation="never") as sink,
+    ):
+        with pytest.raises(BatchError) as caught:
+            await sink.write(batch_of(blob(0), blob(1), blob(2)))
+    errors = caught.value.failures
+    assert sorted(errors) == [0, 1, 2]
+    assert all(isinstance(error, RecordError) for error in errors.values())
+    assert "the whole batch of 3 records was refused" in str(errors[0])
+    assert "Missing fields: level" in str(errors[0])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_wrong_token_or_model_stops_the_run_and_never_shows_the_token(status: int) -> None:
+    async with (
+        ScriptedServer(answers=[Answer(status)]).running() as server,
+        open_sink(server.url, token="geheim-7") as sink,
+    ):
+        with pytest.raises(FatalError) as caught:
+            await sink.write(batch_of(blob(0)))
+    message = str(caught.value)
+    assert f"{server.url}/ingest/BlobSource answered {status}" in message
+    assert "geheim-7" not in message
+    assert server.requests[0].headers["authorization"] == "Bearer geheim-7"
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    answer = Answer(302, b"", {"location": "http://127.0.0.1:1/"})
+    async with ScriptedServer(answers=[answer]).running() as server, open_sink(server.url) as sink:
+        with pytest.raises(FatalError, match="redirects are not followed"):
+            await sink.write(batch_of(blob(0)))
+
+
+async def test_413_halves_until_it_fits_and_remembers_the_size() -> None:
+    def at_most_two(request: Request) -> Answer:
+        return written(request) if len(request.json) <= 2 else Answer(413)
+
+    async with ScriptedServer(at_most_two).running() as server, open_sink(server.url) as sink:
+        records = [blob(number, file_path="/" + "x" * 1500 + "/") for number in range(8)]
+        receipt = await sink.write(batch_of(*records))
+        tried = len(server.requests)
+        await sink.write(batch_of(*records))
+    accepted = [request.json for request in server.requests[:tried] if len(request.json) <= 2]
+    sent = [record["id"] for records_of_one in accepted for record in records_of_one]
+    assert receipt.confirmed
+    assert sorted(sent) == sorted(record["id"] for record in records)
+    assert all(len(request.json) <= 2 for request in server.requests[tried:])
+
+
+async def test_a_single_record_the_service_calls_too_large_is_dead_and_the_others_arrive() -> None:
+    def refuse_big(request: Request) -> Answer:
+        return Answer(413) if len(request.body) > 2_000 else written(request)
+
+    async with ScriptedServer(refuse_big).running() as server, open_sink(server.url) as sink:
+        with pytest.raises(BatchError) as caught:
+            await sink.write(batch_of(blob(0), blob(1, file_path="x" * 3_000), blob(2)))
+    assert list(caught.value.failures) == [1]
+    assert caught.value.failures[1].kind == "RecordTooLarge"
+
+
+async def test_a_failure_in_the_second_of_two_requests_leaves_the_first_delivered() -> None:
+    answers = [Answer.of({"written": 2, "dead": []}), Answer(429, b"", {"retry-after": "3"})]
+    async with (
+        ScriptedServer(answers=answers).running() as server,
+        open_sink(server.url, bytes=1024) as sink,
+    ):
+        records = [blob(number, file_path="x" * 200) for number in range(4)]
+        with pytest.raises(BatchError) as caught:
+            await sink.write(batch_of(*records))
+    assert sorted(caught.value.failures) == [2, 3]
+    assert caught.value.failures[2].retry_after == 3.0
+
+
+async def test_results_that_do_not_add_up_stop_the_run() -> None:
+    answers = [Answer.of({"written": 1, "dead": []})]
+    async with ScriptedServer(answers=answers).running() as server, open_sink(server.url) as sink:
+        with pytest.raises(FatalError, match="1 written and 0 dead for 2 records"):
+            await sink.write(batch_of(blob(0), blob(1)))
+
+
+async def test_an_endless_answer_is_not_read_to_its_end() -> None:
+    answers = [Answer(200, b"x" * 2_000_000)]
+    async with ScriptedServer(answers=answers).running() as server, open_sink(server.url) as sink:
+        with pytest.raises(FatalError, match="not an ingest service"):
+            await sink.write(batch_of(blob(0)))
+
+
+async def test_compressed_bodies_hold_the_same_records() -> None:
+    async with ScriptedServer(written).running() as server, open_sink(server.url, compress=True) as sink:
+        await sink.write(batch_of(blob(0), blob(1)))
+    assert server.requests[0].headers["content-encoding"] == "gzip"
+    assert server.requests[0].json == [blob(0), blob(1)]
+
+
+# --- confirm: visible
+
+
+class Visibility:
+    """A service that shows rows only from the n-th look on, and may have killed some."""
+
+    def __init__(self, *, from_look: int | None, dead: tuple[str, ...] = ()) -> None:
+        self.looks = 0
+        self.asked: list[list[str]] = []
+        self._from = from_look
+        self._dead = dead
+
+    def __call__(self, request: Request) -> Answer:
+        if request.method == "POST":
+            return written(request)
+        ids = parse_qs(request.query)["id"]
+        if request.path == "/dead-letters":
+            items = [
+                {"record_id": one, "error_type": "Broken", "error_message": "why"}
+                for one in ids
+                if one in self._dead
+            ]
+            return Answer.of({"items": items, "total": len(items)})
+        self.looks += 1
+        self.asked.append(ids)
+        ready = self._from is not None and self.looks >= self._from
+        shown = [one for one in ids if ready and one not in self._dead]
+        return Answer.of({"items": [{"id": one} for one in shown], "total": len(shown)})
+
+
+async def test_rows_visible_at_the_third_look_are_delivered() -> None:
+    script = Visibility(from_look=3)
+    async with ScriptedServer(script).running() as server, open_sink(server.url, confirm="visible") as sink:
+        receipt = await sink.write(batch_of(blob(0), blob(1)))
+        slept = sink.ctx.clock.slept
+    assert receipt.confirmed
+    assert script.looks == 3
+    assert len(slept) == 2
+    assert slept[0] < slept[1]
+
+
+async def test_rows_never_visible_are_worth_another_try_after_the_deadline() -> None:
+    script = Visibility(from_look=None)
+    async with (
+        ScriptedServer(script).running() as server,
+        open_sink(server.url, confirm="visible", confirm_timeout=20) as sink,
+    ):
+        with pytest.raises(TransientError, match="not visible at /consumption/getBlobs within 20 s"):
+            await sink.write(batch_of(blob(0), blob(1)))
+        waited = sum(sink.ctx.clock.slept)
+        with pytest.raises(TransientError):
+            await sink.write(batch_of(blob(0), blob(1)).slice(1, 2))
+    posts = [request for request in server.requests if request.method == "POST"]
+    assert waited == pytest.approx(20)
+    assert [request.headers["x-odw-delivery"] for request in posts] == ["fresh", "replay"]
+
+
+async def test_a_row_in_the_services_dead_letters_is_dead_and_not_waited_for() -> None:
+    script = Visibility(from_look=1, dead=("b1",))
+    async with ScriptedServer(script).running() as server, open_sink(server.url, confirm="visible") as sink:
+        with pytest.raises(BatchError) as caught:
+            await sink.write(batch_of(blob(0), blob(1)))
+        assert sink.ctx.clock.slept == []
+    error = caught.value.failures[1]
+    assert list(caught.value.failures) == [1]
+    assert (error.kind, error.stage, str(error)) == ("Broken", "service", "why")
+
+
+async def test_ids_are_asked_for_a_hundred_at_a_time() -> None:
+    script = Visibility(from_look=1)
+    async with ScriptedServer(script).running() as server, open_sink(server.url, confirm="visible") as sink:
+        await sink.write(batch_of(*(blob(number) for number in range(250))))
+    assert [len(ids) for ids in script.asked] == [100, 100, 50]
+
+
+async def test_a_failing_look_is_followed_by_another() -> None:
+    shown = Answer.of({"items": [{"id": "b0"}], "total": 1})
+    answers = [Answer.of({"written": 1, "dead": []}), Answer(503, b"", {"retry-after": "5"}), shown]
+    async with (
+        ScriptedServer(answers=answers).running() as server,
+        open_sink(server.url, confirm="visible") as sink,
+    ):
+        receipt = await sink.write(batch_of(blob(0)))
+        assert sink.ctx.clock.slept == [5.0]
+    assert receipt.confirmed
