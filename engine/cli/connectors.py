@@ -1,0 +1,159 @@
+"""List the components that are installed, or show one: what it does, its parameters, its connection.
+
+python -m engine connectors list
+python -m engine connectors show sink.ingest
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from engine.component import ComponentSpec
+    from engine.registry import Registry
+
+SUMMARY = "list the components, or show one"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|show")
+    listing = actions.add_parser("list", help="all of them, a line each")
+    listing.add_argument("--json", action="store_true", help="print one JSON array")
+    showing = actions.add_parser("show", help="one of them")
+    showing.add_argument("name", metavar="NAME", help="its name, or kind.name where a name is used twice")
+    showing.add_argument("--json", action="store_true", help="print one JSON object with its schemas")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print what was asked for."""
+    from engine.registry import Registry
+
+    registry = Registry.installed()
+    if options.action == "list":
+        _list(registry, as_json=options.json)
+    else:
+        specs = _find(registry, options.name)
+        if options.json:
+            import json
+
+            sys.stdout.write(json.dumps([_as_json(spec) for spec in specs], indent=2) + "\n")
+        else:
+            sys.stdout.write("\n".join(_page(spec) for spec in specs))
+    return 0
+
+
+def _list(registry: Registry, *, as_json: bool) -> None:
+    from engine.errors import RegistryError
+
+    rows: list[tuple[str, str, str]] = []
+    for kind, name in registry.names():
+        try:
+            rows.append((str(kind), name, registry.get(kind, name).summary))
+        except RegistryError as error:
+            rows.append((str(kind), name, f"(not usable: {error})"))
+    if as_json:
+        import json
+
+        found = [dict(zip(("kind", "name", "summary"), row, strict=True)) for row in rows]
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    width = max((len(name) for _, name, _ in rows), default=0)
+    for row in rows:
+        sys.stdout.write(f"{row[0]:<9}  {row[1]:<{width}}  {row[2]}\n")
+
+
+def _find(registry: Registry, wanted: str) -> list[ComponentSpec]:
+    """By `name` or `kind.name`.
+
+    Raises:
+        ConfigError: there is none; the text has the nearest name.
+        RegistryError: what it imports is not installed.
+    """
+    from engine.config.problems import unknown
+    from engine.errors import ConfigError
+
+    known = registry.names()
+    found = [(kind, name) for kind, name in known if wanted in (name, f"{kind}.{name}")]
+    if not found:
+        raise ConfigError(unknown("component", wanted, dict.fromkeys(name for _, name in known)))
+    return [registry.get(kind, name) for kind, name in found]
+
+
+def _page(spec: ComponentSpec) -> str:
+    lines = [f"{spec.kind} {spec.name}", "", spec.description.rstrip(), ""]
+    lines += ["with:", *_fields(spec.params, spec.operational_params())]
+    if spec.connection is not None:
+        lines += ["", "connection:", *_fields(spec.connection, frozenset())]
+        if spec.sandbox:
+            lines.append("  (or the word `sandbox`: an embedded service takes its place)")
+    if spec.extra:
+        lines += ["", f"needs: pip install 'odw-engine[{spec.extra}]'"]
+    return "\n".join(lines) + "\n"
+
+
+def _fields(model: type[BaseModel], operational: frozenset[str]) -> Iterator[str]:
+    schema = model.model_json_schema(by_alias=True)
+    required = set(schema.get("required", ()))
+    if not schema.get("properties"):
+        yield "  nothing"
+    changeable = {model.model_fields[name].alias or name for name in operational}
+    for name, part in schema.get("properties", {}).items():
+        notes = [_type(part, schema)]
+        if name in required:
+            notes.append("required")
+        elif "default" in part:
+            notes.append(f"default {_value(part['default'])}")
+        if name in changeable:
+            notes.append("may change between attempts of a run")
+        yield f"  {name}  ({', '.join(notes)})"
+        if part.get("description"):
+            yield f"      {part['description']}"
+
+
+def _type(part: dict[str, object], schema: dict[str, object]) -> str:
+    """A JSON Schema type in words."""
+    reference = part.get("$ref")
+    if isinstance(reference, str):
+        definitions = schema.get("$defs")
+        named = definitions.get(reference.rpartition("/")[2], {}) if isinstance(definitions, dict) else {}
+        return _type(named, schema) if isinstance(named, dict) else "value"
+    if isinstance(part.get("enum"), list):
+        return " | ".join(_value(choice) for choice in part["enum"])  # type: ignore[attr-defined]
+    if "const" in part:
+        return _value(part["const"])
+    for key in ("anyOf", "oneOf", "allOf"):
+        choices = part.get(key)
+        if isinstance(choices, list):
+            return " | ".join(dict.fromkeys(_type(choice, schema) for choice in choices))
+    if part.get("format") == "password":
+        return "secret"
+    items = part.get("items")
+    if part.get("type") == "array" and isinstance(items, dict):
+        return f"list of {_type(items, schema)}"
+    return str(part.get("type", "any"))
+
+
+def _value(value: object) -> str:
+    import json
+
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def _as_json(spec: ComponentSpec) -> dict[str, object]:
+    return {
+        "name": spec.name,
+        "kind": str(spec.kind),
+        "summary": spec.summary,
+        "description": spec.description,
+        "params": spec.params.model_json_schema(),
+        "operational": sorted(spec.operational_params()),
+        "connection": spec.connection.model_json_schema() if spec.connection else None,
+        "sandbox": spec.sandbox or None,
+        "extra": spec.extra or None,
+    }

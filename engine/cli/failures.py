@@ -1,0 +1,96 @@
+"""Exit codes, and errors as one clear message."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from enum import IntEnum
+
+__all__ = ["ExitCode", "code_of", "explain", "most_serious"]
+
+
+class ExitCode(IntEnum):
+    """What the process ends with. A second signal ends it with 128 + the signal's number."""
+
+    COMPLETED = 0
+    FAILED = 1
+    USAGE = 2
+    ENVIRONMENT = 3
+    DEAD_LETTER_BUDGET = 4
+    OUTAGE = 5
+    INTERRUPTED = 6
+
+
+_SERIOUSNESS = (
+    ExitCode.FAILED,
+    ExitCode.USAGE,
+    ExitCode.ENVIRONMENT,
+    ExitCode.DEAD_LETTER_BUDGET,
+    ExitCode.OUTAGE,
+    ExitCode.INTERRUPTED,
+)
+
+
+def most_serious(codes: Iterable[ExitCode]) -> ExitCode:
+    """One code for several runs: what a new attempt would not mend comes first."""
+    found = set(codes)
+    return next((code for code in _SERIOUSNESS if code in found), ExitCode.COMPLETED)
+
+
+def code_of(error: BaseException) -> ExitCode:
+    """The exit code of an error."""
+    from engine import errors
+
+    if isinstance(error, errors.NodeFailedError) and isinstance(error.__cause__, errors.TransientError):
+        return ExitCode.ENVIRONMENT  # what the node needs could not be reached at the start
+    if isinstance(error, errors.RunMismatchError | errors.RunNotFoundError):
+        return ExitCode.USAGE
+    if isinstance(error, errors.ConfigError | errors.RegistryError):
+        return ExitCode.USAGE
+    if isinstance(error, errors.StateError | errors.ServiceError):
+        return ExitCode.ENVIRONMENT
+    if isinstance(error, errors.DeadLetterBudgetError):
+        return ExitCode.DEAD_LETTER_BUDGET
+    if isinstance(error, errors.OutageError):
+        return ExitCode.OUTAGE
+    return ExitCode.FAILED
+
+
+def explain(error: BaseException) -> int:
+    """Say on standard error what went wrong and return the exit code; `ODW_TRACEBACK=1` adds where."""
+    error = _innermost(error)
+    if os.environ.get("ODW_TRACEBACK") == "1" and not isinstance(error, SystemExit):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(ExitCode.FAILED)
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, BrokenPipeError):
+        # whoever read our output has gone; a second failure while Python flushes would only add noise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else int(ExitCode.FAILED)
+    sys.stderr.write(_message(error))
+    return int(code_of(error))
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _message(error: BaseException) -> str:
+    from engine.errors import ConfigError, EngineError
+
+    if isinstance(error, ConfigError):
+        count = len(error.problems)
+        head = "" if count == 1 else f"{count} problems:\n"
+        return f"{head}{error}\n"
+    if isinstance(error, EngineError):
+        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+        return f"error: {error}{notes}\n"
+    return f"internal error: {type(error).__name__}: {error}\nset ODW_TRACEBACK=1 to see where it happened\n"

@@ -1,0 +1,30 @@
+"""Draw the pipelines of a file, as a tree of text or as a Mermaid flowchart."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from engine.cli.arguments import add_file_arguments
+
+SUMMARY = "draw the pipelines of a file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    add_file_arguments(parser)
+    parser.add_argument("--format", choices=("text", "mermaid"), default="text", help="(text)")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print the drawings, with a blank line between them."""
+    from engine.cli.loading import load_plans
+    from engine.graph import mermaid, text
+
+    plans = load_plans(options).values()
+    if options.format == "text":
+        sys.stdout.write("\n".join(text(plan) for plan in plans))
+    else:
+        # a comment names each, for one flowchart has room for one title only
+        sys.stdout.write("\n".join(f"%% {plan.pipeline}\n{mermaid(plan)}" for plan in plans))
+    return 0

@@ -1,0 +1,108 @@
+"""What `run` does: plans, one engine, one session, what is shown meanwhile, and what is said at the end."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import anyio
+
+from engine.cli.failures import ExitCode, code_of, most_serious
+from engine.cli.loading import load_plans, starting
+from engine.cli.output import Output
+from engine.cli.report_file import check_target, write_report
+from engine.cli.resuming import announce, unfinished
+from engine.cli.session import Session
+from engine.cli.signals import SignalWatch
+from engine.cli.summary import summary
+from engine.engine import DEFAULT_MEMORY, Engine
+from engine.errors import ConfigError
+from engine.plan import Plan
+from engine.report import RunReport
+from engine.state.protocol import RunRecord, RunStatus
+
+__all__ = ["exit_code", "invoke", "on_event_loop"]
+
+
+def invoke(options: argparse.Namespace) -> int:
+    """Run what the arguments ask for.
+
+    Raises:
+        EngineError: nothing could be run at all.
+    """
+    if options.resume is not None and options.resume.endswith((".yaml", ".yml")):
+        # `--resume pipelines.yaml`: the file stands where a run could
+        options.file, options.resume = options.resume, ""
+    memory = _memory(options.memory)
+    if options.report:
+        check_target(Path(options.report))
+    plans = load_plans(options) if options.resume is None else {}
+    return on_event_loop(lambda: _run(options, plans, memory))
+
+
+def on_event_loop(main: Callable[[], object]) -> int:
+    """The exit code of a coroutine function, on uvloop where it is installed."""
+    return anyio.run(main, backend_options={"use_uvloop": find_spec("uvloop") is not None})  # type: ignore[arg-type]
+
+
+async def _run(options: argparse.Namespace, plans: Mapping[str, Plan], memory: int) -> int:
+    output = Output(options, plans)
+    samples = Path(options.samples) if options.samples else None
+    async with Engine(
+        state_dir=options.state_dir, memory=memory, samples=samples, observer=output.observer
+    ) as engine:
+        resumes: dict[str, RunRecord] = {}
+        if options.resume is not None:
+            resumes = await unfinished(engine.store, options.resume, options.only)
+            if not resumes:
+                output.say("nothing to resume: every run of the latest invocation has completed")
+                return ExitCode.COMPLETED
+            params = {name: dict(record.params) for name, record in resumes.items()}
+            plans = load_plans(options, only=list(resumes), params=params)
+            output.follow(plans)
+            announce(resumes, plans, output.say)
+        first = list(resumes) or starting(plans, options.only)
+        session = Session(engine, plans, first, resumes)
+        started_at = engine.clock.now()
+        watch = SignalWatch(session, output.say)
+        await _watched(session, watch, output)
+        if options.report:
+            write_report(Path(options.report), started_at, options.state_dir, session.reports)
+        output.conclude(summary(session.reports, options, width=output.width))
+        return exit_code(session, watch.number)
+
+
+async def _watched(session: Session, watch: SignalWatch, output: Output) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch.watch)
+        async with output.progress(session):
+            await session.execute()
+        group.cancel_scope.cancel()
+
+
+def exit_code(session: Session, signal_number: int) -> int:
+    """What the process ends with."""
+    codes = [_code(entry.report) for entry in session.entries.values()]
+    worst = most_serious(codes)
+    return 128 + signal_number if signal_number and worst is not ExitCode.COMPLETED else int(worst)
+
+
+def _code(report: RunReport | None) -> ExitCode:
+    if report is None or report.status is RunStatus.INTERRUPTED:
+        return ExitCode.INTERRUPTED
+    if report.failure is not None:
+        return code_of(report.failure)
+    return ExitCode.COMPLETED if report.ok else ExitCode.FAILED
+
+
+def _memory(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_MEMORY
+    from engine.config.units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"--memory: {error}, got {text!r}") from None

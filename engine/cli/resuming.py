@@ -1,0 +1,48 @@
+"""Which runs `--resume` goes on with, and what has changed since they were begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from engine.errors import ConfigError, RunNotFoundError
+from engine.plan import Plan, difference
+from engine.replay import REPLAY_GROUP
+from engine.state.protocol import RunRecord, StateStore
+
+__all__ = ["announce", "unfinished"]
+
+
+async def unfinished(store: StateStore, wanted: str, only: Collection[str]) -> dict[str, RunRecord]:
+    """The runs to go on with, by pipeline; empty when all have completed.
+
+    Args:
+        wanted: a run or a group of runs; "" means the latest invocation.
+        only: pipelines to go on with; empty means all.
+
+    Raises:
+        RunNotFoundError: there is no such run, or none at all.
+        ConfigError: the run has completed, or is a replay.
+    """
+    if not wanted:
+        runs = [run for run in await store.list_runs() if not run.group_id.startswith(REPLAY_GROUP)]
+        if not runs:
+            raise RunNotFoundError("there is no run to resume in this state directory")
+        group = runs[-1].group_id
+        runs = [run for run in runs if run.group_id == group]
+    else:
+        runs = await store.list_runs(group_id=wanted)
+        if not runs:
+            runs = [await store.get_run(wanted)]
+            if not runs[0].status.resumable:
+                raise ConfigError(f"--resume: run {wanted!r} has completed, there is nothing left of it")
+        if runs[0].group_id.startswith(REPLAY_GROUP):
+            raise ConfigError("--resume: that was a replay of dead letters; `dlq replay` begins it anew")
+    return {run.pipeline: run for run in runs if run.status.resumable and (not only or run.pipeline in only)}
+
+
+def announce(resumes: Mapping[str, RunRecord], plans: Mapping[str, Plan], say: Callable[[str], None]) -> None:
+    """Say what is gone on with, and which settings are others than before."""
+    for name, record in resumes.items():
+        say(f"{name}: going on with run {record.run_id} ({record.status}, attempt {record.attempt})")
+        for line in difference(record.operational_doc, plans[name].operational_doc):
+            say(f"  changed: {line}")

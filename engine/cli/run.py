@@ -1,0 +1,55 @@
+"""Run the pipelines of a file, all at the same time, to their end.
+
+Ctrl-C (or SIGTERM) once: what has been read is delivered, then the runs end; twice: they end at once. Both
+can be gone on with: --resume without a run takes up everything unfinished of the latest invocation.
+
+Exit codes: 0 completed, 1 a run failed, 2 the file or the arguments are wrong, 3 the state directory or a
+service cannot be used, 4 too many dead letters, 5 an outage, 6 drained; 130 or 143 when stopped at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli.arguments import add_file_arguments, add_state_argument
+
+SUMMARY = "run the pipelines of a file"
+
+LATEST = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    add_file_arguments(parser)
+    add_state_argument(parser)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=LATEST,
+        metavar="RUN",
+        help="go on with a run, or with all unfinished ones of the latest invocation",
+    )
+    parser.add_argument("--report", metavar="FILE", help="write what came of it there, as JSON")
+    parser.add_argument(
+        "--progress",
+        choices=("auto", "live", "plain", "json", "none"),
+        default="auto",
+        help="auto: live on a terminal, else a plain line every few seconds",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("json", "console", "none"),
+        help="structured events on standard error; by default JSON when that is not a terminal",
+    )
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument(
+        "--memory", metavar="SIZE", help="bytes in flight for all pipelines together, as in 512MiB (256MiB)"
+    )
+    parser.add_argument("--samples", metavar="DIR", help="the documents that the embedded S3 begins with")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run; the exit code says what came of it."""
+    from engine.cli.invocation import invoke
+
+    return invoke(options)

@@ -1,0 +1,31 @@
+"""Run the embedded services until standard input ends, or a signal comes.
+
+Prints one line of JSON with their addresses when all of them answer. A run starts this itself where a
+connection says `sandbox`; by hand it serves to look at what such a run would meet.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+SUMMARY = "run the embedded services"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument(
+        "--services", default="s3,llm,ingest", metavar="NAMES", help="which ones: s3, llm, ingest (all)"
+    )
+    parser.add_argument("--state-dir", default=".odw", metavar="DIR", help="where the warehouse is (.odw)")
+    parser.add_argument("--samples", metavar="DIR", help="the documents that S3 begins with")
+    parser.add_argument("--no-stdin", action="store_true", help="serve until a signal comes")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Serve; 0 after a clean end."""
+    from engine.sandbox.server import main
+
+    arguments = ["--services", options.services, "--state-dir", options.state_dir]
+    if options.samples:
+        arguments += ["--samples", options.samples]
+    return main([*arguments, "--no-stdin"] if options.no_stdin else arguments)

@@ -1,0 +1,27 @@
+"""Print the JSON Schema of the file, for editors that check and complete YAML.
+
+In an editor that knows the YAML language server, put this at the top of the file:
+  # yaml-language-server: $schema=./pipelines.schema.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+SUMMARY = "print the JSON Schema of the file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """It takes nothing."""
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print it."""
+    import json
+
+    from engine.config.schema import file_schema
+    from engine.registry import Registry
+
+    sys.stdout.write(json.dumps(file_schema(Registry.installed()), indent=2, ensure_ascii=False) + "\n")
+    return 0

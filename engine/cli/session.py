@@ -1,0 +1,175 @@
+"""All the runs of one invocation: started together, watched, drained, cancelled, followed by others.
+
+Prints nothing and installs no signal handlers; `run` does.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskGroup
+
+from engine.acks import Tally
+from engine.engine import Engine, Run
+from engine.errors import ConfigError, DeadLetterBudgetError, EngineError, StateError
+from engine.plan import Plan
+from engine.report import RunReport
+from engine.state.protocol import RunRecord, RunStatus
+from engine.stats import RunSnapshot
+
+__all__ = ["Entry", "Session"]
+
+LONGEST_BACKOFF = 60.0
+
+
+@dataclass(slots=True)
+class Entry:
+    """One pipeline of the invocation: its run once it has one, its report once it has ended.
+
+    `trouble`: why an earlier attempt of this invocation failed.
+    """
+
+    plan: Plan
+    resume: RunRecord | None = None
+    run: Run | None = None
+    report: RunReport | None = None
+    trouble: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.plan.pipeline
+
+    def snapshot(self) -> RunSnapshot | None:
+        """What its run is doing; None before it has one."""
+        return self.run.snapshot() if self.run is not None else None
+
+
+class Session:
+    """Runs pipelines side by side in one engine.
+
+    Args:
+        plans: everything that may be run, by pipeline.
+        first: what is started at once; the others when a pipeline that names them ends.
+        resumes: runs to go on with instead of new ones, by pipeline.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        plans: Mapping[str, Plan],
+        first: Sequence[str],
+        resumes: Mapping[str, RunRecord] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._plans = plans
+        self._first = first
+        self._resumes = dict(resumes or {})
+        self._draining = anyio.Event()
+        self._starting = anyio.CancelScope()
+        self._cancelled = False
+        self.entries: dict[str, Entry] = {}
+        """What has been started, in order."""
+        groups = [record.group_id for record in self._resumes.values()]
+        self.group_id = groups[0] if groups else _new_group(engine)
+
+    @property
+    def reports(self) -> dict[str, RunReport]:
+        """What has ended, in the order it was started."""
+        return {name: entry.report for name, entry in self.entries.items() if entry.report is not None}
+
+    @property
+    def draining(self) -> bool:
+        """True once `drain` or `cancel` was called."""
+        return self._draining.is_set()
+
+    def drain(self) -> None:
+        """Let every run deliver what it has read, and end."""
+        self._draining.set()
+        self._starting.cancel()
+        for run in self._active():
+            run.drain()
+
+    def cancel(self) -> None:
+        """End every run at once."""
+        self._cancelled = True
+        self.drain()
+        for run in self._active():
+            run.cancel()
+
+    async def execute(self) -> None:
+        """Run everything; what came of it is in `reports`. A drain before the start begins nothing.
+
+        Raises:
+            ServiceError: an embedded service cannot be started.
+        """
+        for name in self._first:
+            self.entries[name] = Entry(self._plans[name], self._resumes.get(name))
+        services = {service for name in self._first for service in self._plans[name].sandbox_services}
+        with self._starting:
+            # all at once, so that one child process serves all the runs
+            await self._engine.provide(services)
+        if self.draining:
+            return
+        async with anyio.create_task_group() as group:
+            for entry in list(self.entries.values()):
+                group.start_soon(self._pipeline, entry, group)
+
+    async def _pipeline(self, entry: Entry, group: TaskGroup) -> None:
+        await self._attempts(entry)
+        if entry.report is None or self._cancelled:
+            return
+        # what `on_cancel` names clears up behind a drained run, so it is begun although a drain is on
+        following: tuple[str, ...] = ()
+        if entry.report.ok and not self.draining:
+            following = entry.plan.settings.on_complete
+        elif entry.report.status is RunStatus.INTERRUPTED:
+            following = entry.plan.settings.on_cancel
+        for name in following:
+            if name not in self.entries:
+                self.entries[name] = Entry(self._plans[name])
+                group.start_soon(self._pipeline, self.entries[name], group)
+
+    async def _attempts(self, entry: Entry) -> None:
+        retries = entry.plan.settings.retries
+        for attempt in range(retries + 1):
+            report = await self._once(entry)
+            if attempt == retries or self.draining or not _worth_another(report):
+                break
+            entry.trouble = f"attempt {attempt + 1} of {retries + 1} failed: {report.error}"
+            with anyio.move_on_after(min(2.0**attempt, LONGEST_BACKOFF)):
+                await self._draining.wait()
+            if self._draining.is_set():
+                break
+            entry.resume = await self._engine.store.get_run(report.run_id)
+        entry.report = report
+
+    async def _once(self, entry: Entry) -> RunReport:
+        """One attempt; errors that come before or after the run proper are put into a report too."""
+        run_id = entry.resume.run_id if entry.resume else ""
+        try:
+            async with self._engine.start(entry.plan, resume=entry.resume, group_id=self.group_id) as run:
+                run_id, entry.run = run.run_id, run
+                if self._cancelled:
+                    run.cancel()
+                return await run.wait()
+        except EngineError as error:
+            return RunReport(
+                entry.name, run_id, RunStatus.FAILED, Tally(), 0.0, error=str(error), failure=error
+            )
+
+    def _active(self) -> list[Run]:
+        return [one.run for one in self.entries.values() if one.run is not None and one.report is None]
+
+
+def _worth_another(report: RunReport) -> bool:
+    """Whether going on with the run may end otherwise: it has begun, and no limit of the user's ended it."""
+    if report.status not in (RunStatus.FAILED, RunStatus.OUTAGE) or not report.run_id:
+        return False
+    return not isinstance(report.failure, DeadLetterBudgetError | ConfigError | StateError)
+
+
+def _new_group(engine: Engine) -> str:
+    return f"{engine.clock.now():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"

@@ -1,0 +1,141 @@
+"""What is said at the end: a table of the runs, and below it what is worth knowing about each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from engine.cli.arguments import DEFAULT_FILE, DEFAULT_STATE_DIR
+from engine.cli.numbers import count, counted, duration, rate
+from engine.component import Kind
+from engine.report import RunReport
+
+__all__ = ["summary"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    text: Callable[[RunReport], str]
+    total: Callable[[Iterable[RunReport]], str] = lambda reports: ""
+    left: bool = False
+
+
+def summary(reports: Mapping[str, RunReport], options: argparse.Namespace, *, width: int = 100) -> str:
+    """The whole text; "" when nothing was run. A table wider than `width` columns is written as lines."""
+    if not reports:
+        return ""
+    runs = list(reports.values())
+    lines = _table(runs)
+    if max(map(len, lines)) > width:
+        lines = [line for report in runs for line in _stacked(report)]
+    for report in runs:
+        lines += [f"{report.pipeline}: {note}" for note in _notes(report, options)]
+    return "\n".join(lines) + "\n"
+
+
+def _columns(runs: list[RunReport]) -> list[_Column]:
+    def number(title: str, of: Callable[[RunReport], int]) -> _Column:
+        return _Column(title, lambda run: count(of(run)), lambda all_: count(sum(map(of, all_))))
+
+    columns = [
+        _Column("pipeline", lambda run: run.pipeline, lambda runs: "total", left=True),
+        _Column("status", lambda run: str(run.status), left=True),
+        number("read", lambda run: run.tally.read),
+    ]
+    if any(run.tally.forked for run in runs):
+        columns.append(number("made", lambda run: run.tally.forked))
+    columns += [
+        number("written", lambda run: run.tally.written),
+        number("dropped", lambda run: run.tally.dropped),
+        number("dead", lambda run: run.tally.dead),
+        _Column("time", lambda run: duration(run.seconds)),
+        _Column("records/s", lambda run: rate(_speed(run))),
+        _Column("bottleneck", _bottleneck, left=True),
+    ]
+    return columns
+
+
+def _table(runs: list[RunReport]) -> list[str]:
+    columns = _columns(runs)
+    rows = [[column.title for column in columns], *([column.text(run) for column in columns] for run in runs)]
+    if len(runs) > 1:
+        rows.append([column.total(runs) for column in columns])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(columns))]
+    return ["  ".join(_cells(row, columns, widths)).rstrip() for row in rows]
+
+
+def _cells(row: list[str], columns: list[_Column], widths: list[int]) -> Iterable[str]:
+    for text, column, width in zip(row, columns, widths, strict=True):
+        yield text.ljust(width) if column.left else text.rjust(width)
+
+
+def _stacked(run: RunReport) -> list[str]:
+    tally = run.tally
+    made = f" + made {count(tally.forked)}" if tally.forked else ""
+    busiest = _bottleneck(run)
+    return [
+        f"{run.pipeline}: {run.status} in {duration(run.seconds)}, {rate(_speed(run))}/s",
+        f"  read {count(tally.read)}{made}",
+        f"  written {count(tally.written)}",
+        f"  dropped {count(tally.dropped)}",
+        f"  dead {count(tally.dead)}",
+        *([f"  bottleneck {busiest}"] if busiest else []),
+    ]
+
+
+def _speed(run: RunReport) -> float:
+    """Records read in this attempt, a second; the tally covers earlier ones too."""
+    read = sum(node.records_in for node in run.nodes if node.kind is Kind.SOURCE)
+    return read / run.seconds if run.seconds > 0 else 0.0
+
+
+def _bottleneck(run: RunReport) -> str:
+    node = run.bottleneck
+    return f"{node.name} ({node.utilisation:.0%} busy)" if node else ""
+
+
+def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
+    tally = run.tally
+    if run.error:
+        yield f"{run.error}"
+    for reason, number in sorted(tally.drops.items(), key=lambda item: -item[1]):
+        yield f"dropped {count(number)} at {reason}"
+    if run.dead_letters:
+        where = f"python -m engine dlq list --run {run.run_id}{_state_dir(options)}"
+        yield f"{counted(run.dead_letters, 'dead letter')}: {where}"
+    if tally.accepted:
+        yield f"{count(tally.accepted)} of the written were only accepted: the service does not tell more"
+    retries = sum(node.retries for node in run.nodes)
+    if retries:
+        busy = ", ".join(f"{node.name} {count(node.retries)}" for node in run.nodes if node.retries)
+        yield f"{counted(retries, 'retry').replace('retrys', 'retries')}: {busy}"
+    if tally.tokens_in or tally.tokens_out:
+        cost = f", {_money(tally.cost_usd)}" if tally.cost_usd else ""
+        yield f"{count(tally.tokens_in)} tokens in, {count(tally.tokens_out)} out{cost}"
+    if not tally.balanced:
+        yield from _unbalanced(run)
+    if not run.ok and run.run_id:
+        yield f"go on with it: {_resume(run, options)}"
+
+
+def _unbalanced(run: RunReport) -> Iterable[str]:
+    tally = run.tally
+    made = f" + made {count(tally.forked)}" if tally.forked else ""
+    settled = f"written {count(tally.written)} + dropped {count(tally.dropped)} + dead {count(tally.dead)}"
+    # the ledger has only what is settled, so even a run that was killed adds up
+    yield f"THE COUNTS DO NOT ADD UP: read {count(tally.read)}{made} is not {settled}; please report this"
+
+
+def _money(usd: float) -> str:
+    return f"${usd:,.2f}" if usd >= 1 else f"${usd:.4f}"
+
+
+def _resume(run: RunReport, options: argparse.Namespace) -> str:
+    file = "" if options.file == DEFAULT_FILE else f" {options.file}"
+    return f"python -m engine run{file} --resume {run.run_id}{_state_dir(options)}"
+
+
+def _state_dir(options: argparse.Namespace) -> str:
+    return "" if options.state_dir == DEFAULT_STATE_DIR else f" --state-dir {options.state_dir}"

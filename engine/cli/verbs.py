@@ -1,0 +1,106 @@
+"""Finding the verb, and the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["VERBS", "main"]
+
+VERBS = {
+    "run": "run the pipelines of a file",
+    "validate": "check a file without running anything",
+    "graph": "draw the pipelines of a file",
+    "connectors": "list the components, or show one",
+    "dlq": "list, show and replay dead letters",
+    "serve": "run the ingest service and its warehouse",
+    "sandbox": "run the embedded S3, model endpoint and ingest service",
+    "schema": "print the JSON Schema of the file, for editors",
+}
+"""Each is a module of this package, imported when it is asked for."""
+
+USAGE_ERROR = 2
+
+
+class Parser(Protocol):
+    """What a verb's `add_arguments` is given."""
+
+    def add_argument(self, *names: str, **options: object) -> object: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. `argv` is without the program's name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    program = _program()
+    verb = arguments[0] if arguments else ""
+    if verb in ("", "-h", "--help", "help"):
+        if verb == "help" and len(arguments) > 1:
+            return main([arguments[1], "--help"])
+        sys.stdout.write(_overview(program))
+        return 0 if verb else USAGE_ERROR
+    if verb in ("-V", "--version"):
+        from importlib.metadata import version
+
+        sys.stdout.write(f"odw-engine {version('odw-engine')}\n")
+        return 0
+    if verb not in VERBS:
+        sys.stderr.write(_unknown(program, verb))
+        return USAGE_ERROR
+    return _execute(_module(verb), verb, program, arguments[1:])
+
+
+def _program() -> str:
+    name = sys.argv[0].replace("\\", "/").rpartition("/")[2]
+    return "odw" if name.removesuffix(".exe") == "odw" else "python -m engine"
+
+
+def _overview(program: str) -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in VERBS.items())
+    return (
+        f"usage: {program} VERB ...\n\n"
+        "Runs pipelines that a YAML file defines: from sources, through transforms, into sinks.\n\n"
+        f"verbs:\n{verbs}\n\n"
+        f"`{program} VERB --help` says more about each. `{program} --version` names the version.\n"
+    )
+
+
+def _unknown(program: str, verb: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(verb, VERBS, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(VERBS)}"
+    return f"{program}: no verb is called `{verb}`: {hint}\n"
+
+
+def _module(verb: str) -> ModuleType:
+    from importlib import import_module
+
+    return import_module(f"engine.cli.{verb}")
+
+
+def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{program} {verb}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as end:  # --help, or arguments that argparse has already complained about
+        return end.code if isinstance(end.code, int) else USAGE_ERROR
+    try:
+        code: int = module.execute(options)
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001 - the boundary of the process: every error gets one message
+        from engine.cli.failures import explain
+
+        return explain(error)
+    return code

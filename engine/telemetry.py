@@ -1,0 +1,122 @@
+"""Structured logs: one line for each stage of a run, with `action`, `message`, `level`, `run`, `pipeline`.
+
+`configure_logging` is for whoever owns the process, as the command line does; the library never calls it.
+Nothing here is about a single record, and nothing carries a record's content.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
+
+from engine.observe import Stage
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger, Processor
+
+__all__ = ["LogFormat", "cli_log", "configure_logging", "log_stage"]
+
+LogFormat = Literal["json", "console"]
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_SYNONYMS: Final = {"success": "info", "highlight": "info", "warn": "warning", "critical": "error"}
+_ORDER: Final = ("timestamp", "level", "action", "message", "run", "pipeline")
+
+
+def configure_logging(form: LogFormat, *, level: str = "info", stream: TextIO | None = None) -> None:
+    """Set structlog up for this process: lines of JSON, or for a person to read, on standard error.
+
+    Args:
+        level: debug, info, warning or error; what is below it is not written.
+        stream: instead of standard error.
+    """
+    import structlog
+
+    structlog.configure(
+        processors=_processors(form),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        # standard error as it is at that moment: a live display puts its own in its place
+        logger_factory=lambda *_: structlog.PrintLogger(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def cli_log(action: str, message: str, level: str = "info", **fields: Any) -> None:
+    """Write one structured event; the engine's own events have the same shape.
+
+    It goes where structlog has been configured to send it, and to standard error as JSON when it has not.
+
+    Args:
+        action: what is being done, in one word or with underscores (`extract_started`).
+        message: for people.
+        level: debug, info, warning or error; also success, highlight, warn and critical.
+        fields: anything else that JSON takes. `run` and `pipeline` are "" unless given.
+    """
+    name = level.lower()
+    name = _SYNONYMS.get(name, name)
+    if name not in _LEVELS:
+        known = ", ".join((*_LEVELS, *_SYNONYMS))
+        raise ValueError(f"unknown level {level!r}, known: {known}")
+    event = {"run": "", "pipeline": "", **fields}
+    _logger().log(_LEVELS[name], message, action=action, **event)
+
+
+def log_stage(stage: Stage) -> None:
+    """An observer (see `engine.observe`) that writes each stage as a structured event."""
+    cli_log(
+        stage.action,
+        stage.message,
+        stage.level,
+        run=stage.run_id,
+        pipeline=stage.pipeline,
+        **stage.numbers,
+    )
+
+
+def _logger() -> FilteringBoundLogger:
+    # structlog takes a tenth of a second to import, and most uses of the engine log nothing
+    import structlog
+
+    if structlog.is_configured():
+        configured: FilteringBoundLogger = structlog.get_logger()
+        return configured
+    fallback: FilteringBoundLogger = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=_processors("json"),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS["info"]),
+    )
+    return fallback
+
+
+def _processors(form: LogFormat) -> list[Processor]:
+    import structlog
+
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if form == "console":
+        return [*shared, _console]
+    return [
+        *shared,
+        structlog.processors.EventRenamer("message"),
+        _in_order,
+        structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+    ]
+
+
+def _in_order(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    first = {name: event[name] for name in _ORDER if name in event}
+    return first | {name: value for name, value in event.items() if name not in first}
+
+
+def _console(logger: object, method: str, event: MutableMapping[str, Any]) -> str:
+    """`12:00:01 info    blobs run_finished: completed (read=1000)`; lighter to import than structlog's."""
+    time = str(event.get("timestamp", ""))[11:19]
+    known = {"timestamp", "level", "action", "event", "run", "pipeline"}
+    rest = " ".join(f"{name}={value}" for name, value in event.items() if name not in known)
+    where = " ".join(str(event[name]) for name in ("pipeline",) if event.get(name))
+    text = f"{time} {event.get('level', ''):<7} {where} {event.get('action', '')}: {event.get('event', '')}"
+    return f"{text} ({rest})" if rest else text
