@@ -27,7 +27,9 @@ class S3Connection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     endpoint: str | None = Field(
-        default=None, description="URL of an S3-compatible server (`http://localhost:9000`); empty: AWS"
+        default=None,
+        description="URL of an S3-compatible server (`http://localhost:9000`); "
+        "empty or `https://s3.amazonaws.com`: AWS",
     )
     access_key: SecretStr | None = Field(default=None, description="Access key id")
     secret_key: SecretStr | None = Field(default=None, description="Secret access key")
@@ -44,6 +46,13 @@ class S3Connection(BaseModel):
             return False
         host = urlsplit(self.endpoint).hostname or ""
         return not host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """The address to ask; None where the SDK knows AWS's own for the region."""
+        if self.endpoint and urlsplit(self.endpoint).hostname == "s3.amazonaws.com":
+            return None  # the global name serves us-east-1 only
+        return self.endpoint or None
 
 
 class S3Client(Protocol):
@@ -94,7 +103,7 @@ async def open_client(
     async with session.create_client(
         "s3",
         region_name=region,
-        endpoint_url=connection.endpoint or None,
+        endpoint_url=connection.endpoint_url,
         aws_access_key_id=_plain(connection.access_key),
         aws_secret_access_key=_plain(connection.secret_key),
         aws_session_token=_plain(connection.session_token),

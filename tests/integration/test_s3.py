@@ -621,6 +621,23 @@ class TestConnection:
             async with open_client(S3Connection(**options)):
                 pass
 
+    @pytest.mark.parametrize(
+        ("endpoint", "custom", "url"),
+        [
+            (None, False, None),
+            ("", False, None),
+            ("https://s3.amazonaws.com", False, None),
+            ("https://s3.eu-west-1.amazonaws.com", False, "https://s3.eu-west-1.amazonaws.com"),
+            ("https://amazonaws.com.example.org", True, "https://amazonaws.com.example.org"),
+            ("http://localhost:9000", True, "http://localhost:9000"),
+        ],
+    )
+    def test_aws_is_told_from_other_servers(
+        self, endpoint: str | None, custom: bool, url: str | None
+    ) -> None:
+        made = S3Connection(endpoint=endpoint)
+        assert (made.custom, made.endpoint_url) == (custom, url)
+
     async def test_a_minio_address_needs_an_endpoint(self) -> None:
         with pytest.raises(FatalError, match="needs the `endpoint`"):
             await S3Connector(S3Params(pattern="minio://bucket/**"), S3Connection()).__aenter__()

@@ -1,0 +1,56 @@
+"""The sink `stdout`."""
+
+from __future__ import annotations
+
+import sys
+from typing import BinaryIO, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from connectors.json_lines import dump_records, write_out
+from engine.batch import Batch
+from engine.component import Kind, Params, Sink, spec_of
+from engine.errors import BatchError
+
+__all__ = ["StdoutParams", "StdoutSink"]
+
+
+class StdoutParams(Params):
+    """How records are shown."""
+
+    format: Literal["json", "pretty"] = Field(
+        default="json", description="`json`: one record a line; `pretty`: indented, over several lines"
+    )
+
+
+@spec_of(Kind.SINK, "stdout", params=StdoutParams)
+class StdoutSink(Sink[StdoutParams]):
+    """Writes records to the standard output, as JSON.
+
+    For looking at what a pipeline makes, and for pipes (`… | jq .`). What has been written cannot be taken
+    back: a run that is resumed may write its last records again.
+    """
+
+    inline = True
+
+    def __init__(self, params: StdoutParams, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self._out: BinaryIO | None = None
+
+    async def __aenter__(self) -> Self:
+        # the one that stands there now: a program may have put another in its place
+        self._out = sys.stdout.buffer
+        return self
+
+    async def write(self, batch: Batch) -> None:
+        """Write the batch at once and flush it.
+
+        Raises:
+            BatchError: records that JSON cannot say.
+            FatalError: nobody reads the output any more.
+        """
+        assert self._out is not None, "enter the sink first"
+        data, failures = dump_records(batch.records, pretty=self.params.format == "pretty")
+        write_out(self._out, data)
+        if failures:
+            raise BatchError(failures)

@@ -1,0 +1,8 @@
+"""Files of JSON lines on this machine: the source and the sink `jsonl`."""
+
+from __future__ import annotations
+
+from connectors.files.sink import JsonlSink, JsonlSinkParams
+from connectors.files.source import JsonlSource, JsonlSourceParams
+
+__all__ = ["JsonlSink", "JsonlSinkParams", "JsonlSource", "JsonlSourceParams"]

@@ -1,0 +1,145 @@
+"""The sink `jsonl`."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import anyio
+import anyio.to_thread
+import orjson
+from pydantic import BaseModel, Field, field_validator
+
+from connectors.json_lines import dump_records, write_out
+from engine.batch import Batch
+from engine.component import Kind, Params, Sink, spec_of
+from engine.errors import BatchError, FatalError
+
+__all__ = ["JsonlSink", "JsonlSinkParams"]
+
+STDOUT = "-"
+TAIL_BYTES = 1024 * 1024
+
+
+class JsonlSinkParams(Params):
+    """Where to."""
+
+    path: str = Field(description="The file that lines are added to, or `-` for the standard output")
+
+    @field_validator("path")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if value.endswith(".gz"):
+            raise ValueError("the sink does not compress: name a file without .gz")
+        return value
+
+
+@spec_of(Kind.SINK, "jsonl", params=JsonlSinkParams)
+class JsonlSink(Sink[JsonlSinkParams]):
+    """Adds records to a file, as JSON, one on each line.
+
+    The file and its folder are made if they are not there; what is in it stays. A batch is added whole or
+    not at all, and half a line that a killed process left at the end is removed first. Lines are handed to
+    the operating system with every batch and forced to the disk when the run ends.
+
+    A file knows no keys: a run that is resumed after it was killed may add its last records again.
+    """
+
+    inline = True
+
+    def __init__(self, params: JsonlSinkParams, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self._out: BinaryIO | None = None
+        self._descriptor = -1
+        self._regular = False
+
+    async def __aenter__(self) -> Self:
+        if self.params.path == STDOUT:
+            # the one that stands there now: a program may have put another in its place
+            self._out = sys.stdout.buffer
+            return self
+        try:
+            self._descriptor = await anyio.to_thread.run_sync(_open, self.params.path)
+        except OSError as error:
+            raise FatalError(f"{self.params.path} cannot be written: {error.strerror}") from error
+        self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        try:
+            if self._regular:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(os.fsync, descriptor)
+        except OSError as failure:
+            raise FatalError(f"{self.params.path} cannot be written: {failure.strerror}") from failure
+        finally:
+            os.close(descriptor)
+
+    async def write(self, batch: Batch) -> None:
+        """Add the batch.
+
+        Raises:
+            BatchError: records that JSON cannot say; the others were added.
+            FatalError: the file cannot be written, for instance because the disk is full.
+        """
+        data, failures = dump_records(batch.records)
+        if self._out is not None:
+            write_out(self._out, data)
+        elif data:
+            self._append(data)
+        if failures:
+            raise BatchError(failures)
+
+    def _append(self, data: bytes) -> None:
+        before = os.fstat(self._descriptor).st_size
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError as error:
+            if self._regular:
+                # no half batch: it comes again in a resumed run
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, before)
+            raise FatalError(f"{self.params.path} cannot be written: {error.strerror}") from error
+
+
+def _open(path: str) -> int:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            _mend_end(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _mend_end(descriptor: int) -> None:
+    """Make the file end with a line end: after a whole record add one, half a record is removed."""
+    size = os.fstat(descriptor).st_size
+    tail, start = b"", size
+    while start > 0 and b"\n" not in tail:
+        step = min(TAIL_BYTES, start)
+        start -= step
+        tail = os.pread(descriptor, step, start) + tail
+    last = tail[tail.rfind(b"\n") + 1 :]
+    if not last.strip():
+        return
+    try:
+        orjson.loads(last)
+    except orjson.JSONDecodeError:
+        os.ftruncate(descriptor, size - len(last))
+    else:
+        os.write(descriptor, b"\n")

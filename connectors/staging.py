@@ -1,0 +1,63 @@
+"""From files to rows of the staging table."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid5
+
+from pydantic import Field
+
+from engine.batch import Batch
+from engine.clock import timestamp
+from engine.component import Kind, Params, Transform, spec_of
+from engine.errors import RecordError
+
+__all__ = ["STAGED_NAMESPACE", "StageDocuments", "StageParams", "staged_id"]
+
+STAGED_NAMESPACE = UUID("5d0ff7b4-6a3e-5a0c-9a6d-5d2b3f0c1e77")
+"""The name space of staged ids (RFC 9562, section 5.5). Never to change: ids would not match earlier ones."""
+
+
+class StageParams(Params):
+    """What the rows say beside the file's content."""
+
+    processing_instructions: str | None = Field(
+        default=None, description="Stored with each row, for whoever processes it next"
+    )
+
+
+def staged_id(key: str) -> str:
+    """The id of the staged document with this record key: the same file has the same id in every run."""
+    return f"unstr_{uuid5(STAGED_NAMESPACE, key)}"
+
+
+@spec_of(Kind.TRANSFORM, "stage_documents", params=StageParams)
+class StageDocuments(Transform[StageParams]):
+    """Makes rows of the table `UnstructuredData` from files.
+
+    Takes records with the fields `file_path` and `content` (as the source `s3` gives them) and gives rows
+    with `id`, `source_file_path`, `extracted_data`, `processed_at`, `processing_instructions` and
+    `transform_timestamp`. The id is made from the record's key, so staging a file again replaces its row.
+    Keys stay as they are.
+    """
+
+    def apply(self, batch: Batch) -> Batch:
+        """One row for each file; a record without a path or content becomes a dead letter."""
+        now = timestamp(self.ctx.clock.now())
+        instructions = self.params.processing_instructions
+        rows: list[dict[str, str | None] | RecordError] = []
+        for record, key in zip(batch.records, batch.keys.to_list(), strict=True):
+            path, content = record.get("file_path"), record.get("content")
+            if not isinstance(path, str) or not isinstance(content, str):
+                rows.append(RecordError("a staged document needs `file_path` and `content`", kind="NotAFile"))
+                continue
+            rows.append(
+                {
+                    "id": staged_id(key),
+                    "source_file_path": path,
+                    "extracted_data": content,
+                    "processed_at": now,
+                    "processing_instructions": instructions,
+                    "transform_timestamp": now,
+                }
+            )
+        return batch.outcomes(rows)

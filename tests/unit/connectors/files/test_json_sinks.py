@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from connectors.console import StdoutParams, StdoutSink
+from connectors.files import JsonlSink, JsonlSinkParams
+from engine.batch import Batch
+from engine.errors import BatchError, FatalError, RecordError
+
+
+class Blob(BaseModel):
+    name: str
+    at: datetime
+
+
+def batch(*records: Any) -> Batch:
+    return Batch(list(records), [str(index) for index in range(len(records))])
+
+
+def sink(path: Path | str) -> JsonlSink:
+    return JsonlSink(JsonlSinkParams(path=str(path)))
+
+
+async def test_records_are_lines_and_what_was_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "x.jsonl"
+    for number in (1, 2):
+        async with sink(path) as out:
+            await out.write(batch({"n": number}, {"name": "Müller\n"}))
+            await out.write(batch())
+    assert path.read_text() == '{"n":1}\n{"name":"Müller\\n"}\n{"n":2}\n{"name":"Müller\\n"}\n'
+
+
+async def test_models_and_times_are_written_as_the_wire_has_them(tmp_path: Path) -> None:
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    async with sink(tmp_path / "x.jsonl") as out:
+        await out.write(batch(Blob(name="x", at=at), {"set": {"b", "a"}, "at": at}))
+    lines = [orjson.loads(line) for line in (tmp_path / "x.jsonl").read_bytes().splitlines()]
+    assert lines == [
+        {"name": "x", "at": "2026-01-02T00:00:00Z"},
+        {"set": ["a", "b"], "at": "2026-01-02T00:00:00+00:00"},
+    ]
+
+
+async def test_a_record_that_json_cannot_say_fails_alone(tmp_path: Path) -> None:
+    async with sink(tmp_path / "x.jsonl") as out:
+        with pytest.raises(BatchError) as raised:
+            await out.write(batch({"n": 1}, {"n": object()}, {"n": 3}))
+    (failure,) = raised.value.failures.items()
+    assert failure[0] == 1
+    assert isinstance(failure[1], RecordError)
+    assert (tmp_path / "x.jsonl").read_bytes() == b'{"n":1}\n{"n":3}\n'
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [
+        (b"", b""),
+        (b'{"n":1}\n', b'{"n":1}\n'),
+        (b'{"n":1}', b'{"n":1}\n'),
+        (b'{"n":1}\n{"n":', b'{"n":1}\n'),
+        (b'{"n":', b""),
+        (b'{"n":1}\n' + b"x" * 3_000_000, b'{"n":1}\n'),
+    ],
+)
+async def test_half_a_line_that_a_killed_process_left_is_removed(
+    tmp_path: Path, left: bytes, expected: bytes
+) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(left)
+    async with sink(path) as out:
+        await out.write(batch({"n": 2}))
+    assert path.read_bytes() == expected + b'{"n":2}\n'
+
+
+async def test_a_full_disk_stops_the_run_and_leaves_no_half_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.jsonl"
+    real: Callable[[int, Any], int] = os.write
+    async with sink(path) as out:
+        await out.write(batch({"n": 1}))
+        written: list[int] = []
+
+        def write(descriptor: int, data: Any) -> int:
+            if written:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written.append(real(descriptor, data[:4]))
+            return 4
+
+        monkeypatch.setattr("os.write", write)
+        with pytest.raises(FatalError, match="No space left on device"):
+            await out.write(batch({"n": 2}))
+        monkeypatch.undo()
+    assert written == [4]
+    assert path.read_bytes() == b'{"n":1}\n'
+
+
+async def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FatalError, match=r"Is a directory"):
+        await sink(tmp_path).__aenter__()
+
+
+def test_compressing_is_refused_and_not_forgotten() -> None:
+    with pytest.raises(ValidationError, match="does not compress"):
+        JsonlSinkParams(path="x.jsonl.gz")
+
+
+async def test_a_device_can_be_written_to() -> None:
+    async with sink("/dev/null") as out:
+        await out.write(batch({"n": 1}))
+
+
+class _Stdout:
+    def __init__(self, buffer: Any) -> None:
+        self.buffer = buffer
+
+
+async def test_a_dash_is_the_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", _Stdout(buffer))
+    async with sink("-") as out:
+        await out.write(batch({"n": 1}))
+    assert buffer.getvalue() == b'{"n":1}\n'
+
+
+@pytest.mark.parametrize(("form", "expected"), [("json", b'{"n":1}\n'), ("pretty", b'{\n  "n": 1\n}\n')])
+async def test_stdout_shows_records(monkeypatch: pytest.MonkeyPatch, form: Any, expected: bytes) -> None:
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", _Stdout(buffer))
+    async with StdoutSink(StdoutParams(format=form)) as out:
+        await out.write(batch({"n": 1}))
+        with pytest.raises(BatchError):
+            await out.write(batch({"n": object()}))
+    assert buffer.getvalue() == expected
+
+
+async def test_a_closed_pipe_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.BytesIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", _Stdout(Closed()))
+    async with StdoutSink(StdoutParams()) as out:
+        with pytest.raises(FatalError, match="nobody reads the standard output"):
+            await out.write(batch({"n": 1}))
