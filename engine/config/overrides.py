@@ -126,10 +126,10 @@ def given_params(
         else:
             problems.add(place, unknown("parameter", name, declared))
     for text in overrides.param_texts:
-        path, _, value_text = text.partition("=")
+        path, equals, value_text = text.partition("=")
         owner, _, name = path.strip().partition(".")
         place = Place("--param", path=path.strip())
-        if owner != pipeline or not name:
+        if owner != pipeline or not name or not equals:
             continue
         if name in declared:
             given[name] = from_text(declared[name], value_text, place)

@@ -145,7 +145,7 @@ def _read_node(
 ) -> NodeConfig | None:
     if not value.is_mapping:
         message = f"expected a mapping such as {{source: blob}}, got {describe(value)}"
-        problems.add(place, message)
+        problems.add(value.place, message)
         return None
     value = without_nulls(value, NodeSection)
     section = validate(NodeSection, value, problems)

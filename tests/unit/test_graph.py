@@ -1,0 +1,70 @@
+"""Plans drawn."""
+
+from __future__ import annotations
+
+from engine.component import Kind, Params, Sink, Source, Transform, spec_of
+from engine.config import load_mapping
+from engine.graph import mermaid, text
+from engine.plan import Plan, compile_file
+from engine.registry import Registry
+
+
+@spec_of(Kind.SOURCE, "numbers")
+class Numbers(Source[Params]):
+    pass
+
+
+@spec_of(Kind.TRANSFORM, "double")
+class Double(Transform[Params]):
+    pass
+
+
+@spec_of(Kind.SINK, "keep")
+class Keep(Sink[Params]):
+    pass
+
+
+def plan() -> Plan:
+    nodes = {
+        "read-all": {"source": "numbers"},
+        "other": {"source": "numbers"},
+        "double": {"transform": "double", "input": "read-all"},
+        "keep": {"sink": "keep", "input": ["double", "other"]},
+        "copy": {"sink": "keep", "input": "read-all"},
+    }
+    mapping = {"pipelines": {"p": {"nodes": nodes, "dead_letters": {"forward": {"sink": "keep"}}}}}
+    return compile_file(load_mapping(mapping), Registry({}).including(Numbers, Double, Keep))["p"]
+
+
+def test_mermaid() -> None:
+    assert mermaid(plan()) == (
+        "flowchart LR\n"
+        '  n0_read_all(["read-all<br/>source: numbers"])\n'
+        '  n1_other(["other<br/>source: numbers"])\n'
+        '  n2_double["double<br/>transform: double"]\n'
+        '  n3_keep[("keep<br/>sink: keep")]\n'
+        '  n4_copy[("copy<br/>sink: keep")]\n'
+        "  n0_read_all --> n2_double\n"
+        "  n2_double --> n3_keep\n"
+        "  n1_other --> n3_keep\n"
+        "  n0_read_all --> n4_copy\n"
+        '  dead_letters[("dead letters<br/>sink: keep")]\n'
+        "  n0_read_all -.-> dead_letters\n"
+        "  n1_other -.-> dead_letters\n"
+        "  n2_double -.-> dead_letters\n"
+        "  n3_keep -.-> dead_letters\n"
+        "  n4_copy -.-> dead_letters\n"
+    )
+
+
+def test_text() -> None:
+    assert text(plan()) == (
+        "p\n"
+        "├─ read-all  source numbers\n"
+        "│  ├─ double  transform double\n"
+        "│  │  └─ keep  sink keep\n"
+        "│  └─ copy  sink keep\n"
+        "└─ other  source numbers\n"
+        "   └─ keep (see above)\n"
+        "dead letters → sink keep\n"
+    )
