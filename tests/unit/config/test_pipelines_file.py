@@ -66,13 +66,13 @@ def test_batch_size_and_fail_percentage_reach_their_nodes(name: str) -> None:
 
 def test_parameters_of_the_documents_reach_their_nodes() -> None:
     given = {
-        "source_file_pattern": "s3://b/*",
+        "source_file_pattern": "s3://bucket/*",
         "processing_instructions": "Read well.",
         "batch_size": 3,
         "fail_percentage": 10,
     }
     plan = plans(Overrides(params={"unstructured_data": given}))["unstructured_data"]
-    assert plan.node("files").params.model_dump()["pattern"] == "s3://b/*"
+    assert plan.node("files").params.model_dump()["pattern"] == "s3://bucket/*"
     assert plan.node("rows").params.model_dump()["processing_instructions"] == "Read well."
     assert plan.node("simulate").params.model_dump()["percentage"] == 10
     extract = plan.node("extract").params.model_dump()
