@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from connectors.objects.pattern import ObjectPattern
@@ -42,9 +43,10 @@ class S3WildcardResolver:
             FatalError: the bucket cannot be listed, or the one object that was named does not exist.
             TransientError: a page could not be had; begin again.
         """
-        async for page in self.resolve_pages(pattern):
-            for found in page:
-                yield found
+        async with aclosing(self.resolve_pages(pattern)) as pages:
+            async for page in pages:
+                for found in page:
+                    yield found
 
     async def resolve_pages(self, pattern: str | ObjectPattern) -> AsyncGenerator[list[S3Object], None]:
         """The same in pages, some of which may be empty."""

@@ -133,6 +133,14 @@ class TestResolver:
         put(s3, dict.fromkeys(self.TREE, b""))
         assert sorted(await keys(server, "**")) == sorted(set(self.TREE) - {"memos/"})
 
+    async def test_odd_keys_are_read_as_they_are(self, server: str, s3: Any) -> None:
+        odd = {"a//b.txt": b"1", "c/+ %20 &=?#.txt": b"2", "d/.../e.txt": b"3"}
+        put(s3, odd)
+        async with source(server) as connector:
+            batches = await read_all(connector)
+        found = {record["file_path"]: record["content"] for batch in batches for record in batch.records}
+        assert found == {f"s3://{BUCKET}/{key}": body.decode() for key, body in odd.items()}
+
     async def test_pages_are_followed_to_the_end_in_key_order(self, server: str, s3: Any) -> None:
         put(s3, {f"p/{number:04d}": b"" for number in range(1005)})
         assert await keys(server, "p/*") == [f"p/{number:04d}" for number in range(1005)]
