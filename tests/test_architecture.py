@@ -1,0 +1,86 @@
+"""The shape of the code: sizes, names and where broad handlers may stand."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(path for folder in ("engine", "connectors") for path in (ROOT / folder).rglob("*.py"))
+TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in MODULES}
+LINES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8").count("\n") for path in MODULES}
+
+FUNCTIONS = {
+    f"{name}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+    for name, tree in TREES.items()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+}
+
+
+def test_modules_are_small() -> None:
+    assert {name: count for name, count in LINES.items() if count > 500} == {}
+    assert median(count for count in LINES.values() if count > 5) < 200
+
+
+def test_functions_are_short() -> None:
+    assert {name: count for name, count in FUNCTIONS.items() if count > 60} == {}
+    ordered = sorted(FUNCTIONS.values())
+    assert ordered[len(ordered) * 95 // 100] < 50
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    vague = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "core"}
+
+    assert [name for name in TREES if Path(name).stem in vague] == []
+
+
+def test_only_the_command_line_prints() -> None:
+    printing = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+
+    assert {name for name in printing if not name.startswith("engine/cli/")} == set()
+
+
+def test_modules_keep_no_state() -> None:
+    """Top-level names bound to a fresh dict, list or set are constants in capitals."""
+    mutable = (ast.Dict, ast.List, ast.Set)
+    found = [
+        f"{name}:{target.id}"
+        for name, tree in TREES.items()
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, mutable)
+        for target in node.targets
+        if isinstance(target, ast.Name) and not target.id.strip("_").isupper() and target.id != "__all__"
+    ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("engine.cli", "pydantic yaml anyio rich structlog"),
+        ("engine.runner", "httpx duckdb rich structlog tenacity"),
+        ("connectors.simulated", "faker httpx"),
+        ("connectors.s3", "aiobotocore aiohttp botocore"),
+        ("connectors.llm", "openai httpx pypdfium2 docx"),
+        ("connectors.ingest", "httpx aiohttp duckdb starlette"),
+        ("connectors.files", "httpx aiobotocore"),
+    ],
+)
+def test_importing_a_module_does_not_load_what_it_may_never_use(module: str, absent: str) -> None:
+    code = f"import sys, {module}; print(sorted(set({absent.split()!r}) & set(sys.modules)))"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,71 @@
+"""docs/dependencies.md, pyproject.toml and the imports agree."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+OURS = {"engine", "connectors", "benchmarks", "tests", "samples"}
+# needed at run time by what we import, though we import nothing of theirs ourselves
+INDIRECT = {"flask", "flask-cors"}
+
+
+def normal(name: str) -> str:
+    return re.split(r"[\[<>=!~; ]", name, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def declared(*extras: str) -> set[str]:
+    groups = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras)]
+    return {normal(one) for group in groups for one in group} - {"odw-engine"}
+
+
+def imported(*folders: str) -> set[str]:
+    """Distributions whose modules are imported anywhere below these folders."""
+    modules: set[str] = set()
+    for folder in folders:
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Import):
+                    modules |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    modules.add(node.module.partition(".")[0])
+    known = packages_distributions()
+    outside = modules - OURS - set(sys.stdlib_module_names)
+    return {normal(known[module][0]) for module in outside if module in known}
+
+
+def documented(heading: str) -> set[str]:
+    page = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
+    section = page.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return {normal(name) for name in re.findall(r"^\| ([\w-]+) \|", section, re.M)} - {"distribution"}
+
+
+def test_everything_the_packages_import_is_declared_and_nothing_else() -> None:
+    # pydantic-core is pydantic's own and pinned by it; uvloop comes with uvicorn[standard]
+    assert imported("engine", "connectors") - {"pydantic-core", "uvloop"} | INDIRECT == declared()
+
+
+def test_every_run_time_dependency_is_documented() -> None:
+    assert documented("Needed to run") == declared()
+
+
+def test_every_development_dependency_is_documented() -> None:
+    assert documented("Needed to test and to develop") == declared("test", "dev") - declared()
+
+
+def test_every_dependency_of_the_samples_is_documented() -> None:
+    assert documented("Needed to make the samples again") == declared("samples") - declared()
+
+
+def test_constraints_pin_every_dependency_without_addresses() -> None:
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+]+", pin) for pin in pins)
+    assert declared("test", "dev", "samples") <= {normal(pin) for pin in pins}
