@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["S3Connector", "S3Params"]
 
+
 class S3Params(Params):
     """What to read."""
 

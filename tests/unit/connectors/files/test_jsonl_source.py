@@ -227,7 +227,6 @@ class TestStandardInput:
                     await anext(reading)
         assert scope.cancelled_caught
 
-
     @pytest.mark.parametrize("path", ["x.jsonl", "/dev/null"])
     async def test_files_and_devices_can_stand_behind_it(
         self, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
