@@ -1,0 +1,135 @@
+"""Replies: slots by nonce, values as records need them, prices."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.llm.normalise import normalise
+from connectors.llm.pricing import Price, price_of
+from connectors.llm.replies import match_slots
+from connectors.llm.schema import target_schema
+from connectors.llm.settings import LlmParams
+from engine.errors import FatalError
+
+MEDICAL = target_schema("Medical")
+NONCES = {"r1": "aa", "r2": "bb", "r3": "cc"}
+
+
+def reply(**slots: object) -> str:
+    return json.dumps(slots)
+
+
+def slot(nonce: object, value: str) -> dict[str, object]:
+    return {"nonce": nonce, "doctor": value}
+
+
+def matched(content: str) -> dict[str, object] | None:
+    found = match_slots(content, NONCES)
+    return None if found is None else {name: values["doctor"] for name, values in found.items()}
+
+
+@settings(deadline=None)
+@given(st.permutations(["r1", "r2", "r3"]))
+def test_answers_go_to_the_slot_whose_nonce_they_echo(places: list[str]) -> None:
+    content = {place: slot(nonce, nonce) for place, nonce in zip(places, NONCES.values(), strict=True)}
+    assert matched(json.dumps(content)) == {"r1": "aa", "r2": "bb", "r3": "cc"}
+
+
+def test_a_slot_without_its_nonce_is_left_out() -> None:
+    assert matched(reply(r1=slot("aa", "1"), r2=slot("xx", "2"), r3=slot(None, "3"))) == {"r1": "1"}
+
+
+def test_a_nonce_that_is_there_twice_belongs_to_nobody() -> None:
+    assert matched(reply(r1=slot("aa", "1"), r2=slot("aa", "2"), r3=slot("cc", "3"))) == {"r3": "3"}
+
+
+@pytest.mark.parametrize("fence", ["```json\n{}\n```", "```\n{}\n```", " \n```JSON\n{}\n```\n ", "{}"])
+def test_a_fence_around_the_answer_is_no_obstacle(fence: str) -> None:
+    assert matched(fence.replace("{}", reply(r1=slot("aa", "1")))) == {"r1": "1"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "Here you are: {}", "```json\n{\n```"])
+def test_anything_else_is_no_answer(content: str) -> None:
+    assert matched(content) is None
+
+
+@pytest.mark.parametrize("odd", [reply(r1="text", r2=[1], r3=None), reply(r1={"nonce": ["aa"]}), "{}"])
+def test_slots_that_are_no_answers_are_left_out(odd: str) -> None:
+    assert matched(odd) == {}
+
+
+def normal(**values: object) -> dict[str, object]:
+    return normalise(values, MEDICAL)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (34, "34"),
+        (34.0, "34"),
+        (34.5, "34.5"),
+        (0, "0"),
+        (True, "true"),
+        (["a", "N/A", 2], "a, 2"),
+        (" 34 ", "34"),
+    ],
+)
+def test_values_become_the_text_of_a_text_field(value: object, text: str) -> None:
+    assert normal(patient_age=value) == {"patient_age": text}
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [None, "", "  ", "N/A", "n/a.", "unknown", "Unknown.", "[not found]", "-", "TBD", [], {}, {"a": 1}],
+)
+def test_placeholders_are_no_values(nothing: object) -> None:
+    assert normal(doctor=nothing) == {}
+
+
+def test_aliases_stand_in_for_a_field_without_a_value() -> None:
+    assert normal(name="A", age=3, phone="1", date="d", treatment="t", physician="p") == {
+        "patient_name": "A",
+        "patient_age": "3",
+        "phone_number": "1",
+        "scheduled_appointment_date": "d",
+        "dental_procedure_name": "t",
+        "doctor": "p",
+    }
+    assert normal(doctor="Dr. A", physician="Dr. B") == {"doctor": "Dr. A"}
+    assert normal(doctor="unknown", physician="Dr. B") == {"doctor": "Dr. B"}
+
+
+def test_nothing_is_cut_however_long() -> None:
+    assert normal(doctor="x" * 100_000) == {"doctor": "x" * 100_000}
+
+
+# --- prices
+
+
+def params(**changes: object) -> LlmParams:
+    return LlmParams(**changes)
+
+
+def test_a_dated_model_costs_what_its_family_costs() -> None:
+    assert price_of("gpt-4o-mini-2024-07-18", params()) == price_of("gpt-4o-mini", params())
+    assert price_of("gpt-4o-2024-11-20", params()) == price_of("gpt-4o", params())
+    assert price_of("gpt-4o", params()) != price_of("gpt-4o-mini", params())
+
+
+def test_given_prices_win_and_the_sandbox_is_free() -> None:
+    given_price = params(usd_per_million_input=7.0)
+    assert price_of("gpt-4o-mini", given_price) == Price(7.0, 0.60)
+    assert price_of("sandbox-extractor", params(budget_usd=5)) == Price(0.0, 0.0)
+    assert Price(1.0, 4.0).of(1_000_000, 500_000) == 3.0
+
+
+def test_a_budget_for_a_model_of_unknown_price_is_refused() -> None:
+    assert price_of("house-model", params()) == Price(0.0, 0.0)
+    with pytest.raises(FatalError, match="usd_per_million_input"):
+        price_of("house-model", params(budget_usd=5))
+    free = params(budget_usd=5, usd_per_million_input=0, usd_per_million_output=0)
+    assert price_of("house-model", free) == Price(0.0, 0.0)
