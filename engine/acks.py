@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from engine.errors import EngineError
+
 if TYPE_CHECKING:
     from engine.batch import Releasable
 
@@ -132,7 +134,7 @@ class Ack:
                 self.reservation = None
             self.tracker.settled()
         elif self.pending < 0:
-            raise AssertionError("a record was settled twice: a component handed on more than it was given")
+            raise EngineError("a record was settled twice: the accounts of this run cannot be trusted")
 
 
 Origin = tuple[Ack, int]

@@ -98,6 +98,8 @@ class Batch:
 
     def select(self, mask: Sequence[object], reason: str = "filtered") -> Batch:
         """Keep the records whose place in `mask` is true; the others count as dropped for `reason`."""
+        if len(mask) != len(self.records):
+            raise ValueError(f"select() takes a mask for each of {len(self.records)}, got {len(mask)}")
         records = list(compress(self.records, mask))
         gone = len(self.records) - len(records)
         if not gone:
@@ -105,11 +107,16 @@ class Batch:
         derived = self._derive(
             records, self.keys.select(mask, len(records)), _select_origins(self.origins, mask, len(records))
         )
-        derived.drops = {reason: gone}
+        before = self.drops
+        derived.drops = {**before, reason: before.get(reason, 0) + gone} if before else {reason: gone}
         return derived
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> Batch:
-        """One outcome for each record: a record, None or `Drop`, a list of records, or a `RecordError`."""
+        """One outcome for each record: a record, None or `Drop`, a list of records, or an error.
+
+        A `RecordError` is final, a `TransientError` asks for another try of that record. Within one
+        `apply` failures can be named only once, before anything else is dropped.
+        """
         return _from_outcomes(self, outcomes)
 
     def slice(self, start: int, stop: int) -> Batch:
@@ -144,6 +151,9 @@ class Batch:
     def _derive(self, records: list[Record], keys: Keys, origins: Sequence[Origin]) -> Batch:
         derived = Batch(records, keys)
         derived.origins = origins
+        # a transform may derive in several steps; what it let go in the first ones is not forgotten
+        derived.failures = self.failures
+        derived.drops = self.drops
         size = len(self.records)
         derived.nbytes = self.nbytes * len(records) // size if size else 0
         return derived
@@ -218,7 +228,7 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
     records: list[Record] = []
     counts: list[int] = []
     failures: list[tuple[int, Failure]] = []
-    drops: dict[str, int] = {}
+    drops: dict[str, int] = dict(batch.drops or {})
     fanned = False
     for index, outcome in enumerate(outcomes):
         if outcome is None or isinstance(outcome, Drop):
@@ -247,7 +257,9 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
     derived = Batch(records, keys)
     derived.origins = _count_origins(batch.origins, counts)
     derived.nbytes = batch.nbytes * len(records) // len(outcomes)
-    derived.failures = failures
+    if failures and (batch.failures or batch.drops):
+        raise ValueError("outcomes() with failures must come first: later the indices mean other records")
+    derived.failures = failures or batch.failures
     derived.drops = drops or None
     return derived
 

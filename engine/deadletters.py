@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import orjson
 from pydantic import BaseModel
 
+from engine.acks import Tally
 from engine.batch import Batch, DeadLetter, JsonValue, Record
 from engine.clock import Clock, timestamp
 from engine.component import Sink
 from engine.errors import DeadLetterBudgetError, RecordError
 from engine.flow.delivery import Delivery, Outcome
+from engine.flow.faults import judge
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.keys import KeyList
 from engine.plan import DeadLetterSettings
@@ -25,6 +27,7 @@ __all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
 LARGEST_RECORD = 256 * 1024
 SHARE_COUNTS_FROM = 100
 LONGEST_MESSAGE = 2000
+DEEPEST = 12
 
 
 @runtime_checkable
@@ -48,7 +51,7 @@ class DeadLetterRoute:
     Args:
         store: where letters are kept; one that cannot be stored stops the run.
         forward: the sink that also gets them, already open, with its stats and policy.
-        records_read: how many records the run has read so far, for budgets given as a share.
+        tally: what the run has read and lost so far, over all of its attempts.
     """
 
     def __init__(
@@ -59,13 +62,13 @@ class DeadLetterRoute:
         store: StateStore,
         settings: DeadLetterSettings,
         clock: Clock,
-        records_read: Callable[[], int],
+        tally: Callable[[], Tally],
     ) -> None:
         self._origin = _Origin(run_id, pipeline)
         self._store = store
         self._settings = settings
         self._clock = clock
-        self._records_read = records_read
+        self._tally = tally
         self._forward: Delivery | None = None
         self.count = 0
 
@@ -73,11 +76,17 @@ class DeadLetterRoute:
         """Send every letter to this sink as well, once it is stored."""
 
         async def call(batch: Batch) -> Outcome:
-            if isinstance(sink, TakesDeadLetters):
-                await sink.write_dead_letters(batch.records)
-            else:
-                rows = [letter_json(letter) for letter in batch.records]
-                await sink.write(batch.replace(rows))
+            try:
+                if isinstance(sink, TakesDeadLetters):
+                    await sink.write_dead_letters(batch.records)
+                else:
+                    rows = [letter_json(letter) for letter in batch.records]
+                    await sink.write(batch.replace(rows))
+            except Exception as error:
+                failure = judge(stats.name, error, batch)
+                if failure is error:
+                    raise
+                raise failure from error
             return Outcome(batch)
 
         async def emit(batch: Batch, outcome: Outcome) -> None:
@@ -87,6 +96,7 @@ class DeadLetterRoute:
             # the letters themselves are safe in the store; only their copy was refused
             stats.dead += len(failures)
 
+        self._forward_stats = stats
         self._forward = Delivery(
             call=call,
             emit=emit,
@@ -114,6 +124,8 @@ class DeadLetterRoute:
         ]
         await self._store.put_dead_letters(letters)
         if self._forward is not None:
+            self._forward_stats.records_in += len(letters)
+            self._forward_stats.batches += 1
             await self._forward.deliver(Batch(list(letters), KeyList([letter.key for letter in letters])))
         dead = batch.take([index for index, _ in failures])
         for ack, count in dead.origins:
@@ -142,15 +154,18 @@ class DeadLetterRoute:
         )
 
     def _check_budget(self, latest: DeadLetter) -> None:
-        most, share, read = self._settings.max_count, self._settings.max_share, self._records_read()
-        allowed = ""
-        if most is not None and self.count > most:
+        most, share = self._settings.max_count, self._settings.max_share
+        if most is None and share is None:
+            return
+        tally = self._tally()
+        dead, read, allowed = tally.dead, tally.read, ""
+        if most is not None and dead > most:
             allowed = f"{most}"
-        elif share is not None and read >= SHARE_COUNTS_FROM and self.count > share * read:
+        elif share is not None and read >= SHARE_COUNTS_FROM and dead > share * read:
             allowed = f"{share:.0%} of {read}"
         if allowed:
             raise DeadLetterBudgetError(
-                f"{self.count} dead letters, {allowed} are allowed; "
+                f"{dead} dead letters, {allowed} are allowed; "
                 f"the last at {latest.node!r}: {latest.error_type}"
             )
 
@@ -158,9 +173,33 @@ class DeadLetterRoute:
 def as_json(record: Record) -> tuple[JsonValue, int]:
     """A record as JSON-safe values, and how many bytes of JSON that is."""
     if isinstance(record, BaseModel):
-        record = record.model_dump(mode="json")
-    text = orjson.dumps(record, default=str, option=orjson.OPT_NON_STR_KEYS)
+        try:
+            record = record.model_dump(mode="json")
+        except ValueError:  # bytes that are no text, and what has no form in JSON
+            record = record.model_dump()
+    try:
+        text = orjson.dumps(record, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except (TypeError, ValueError):
+        # integers over 64 bits, lone surrogates, cycles: a record that cannot be stored as it is would
+        # stop the run over one bad record
+        text = orjson.dumps(_storable(record, DEEPEST))
     return orjson.loads(text), len(text)
+
+
+def _storable(value: object, depth: int) -> JsonValue:
+    if depth == 0:
+        return "…"
+    if isinstance(value, Mapping):
+        return {_text(key): _storable(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_storable(item, depth - 1) for item in value]
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 63):
+        return value
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def letter_json(letter: DeadLetter) -> dict[str, JsonValue]:

@@ -96,6 +96,9 @@ class KeyList(Keys):
     def ordinals(self) -> Sequence[int]:
         return range(self.first_ordinal, self.first_ordinal + len(self.keys))
 
+    def slice(self, start: int, stop: int) -> Keys:
+        return KeyList(self.keys[start:stop], self.first_ordinal + start)
+
 
 class _Taken(Keys):
     __slots__ = ("base", "indices")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import anyio
+
 from engine.acks import SplitTracker, Tally
 from engine.batch import Split
-from engine.clock import Clock
 from engine.component import Context, Source
 from engine.errors import RunNotFoundError
 from engine.state.protocol import Progress, SplitRecord, StateStore
@@ -20,10 +21,9 @@ COMMIT_EVERY = 0.1
 class Ledger:
     """The progress of one run, collected in memory and committed in one transaction every 100 ms."""
 
-    def __init__(self, store: StateStore, run_id: str, clock: Clock) -> None:
+    def __init__(self, store: StateStore, run_id: str) -> None:
         self._store = store
         self._run_id = run_id
-        self._clock = clock
         self._trackers: list[tuple[str, SplitTracker]] = []
         self._dirty: dict[int, tuple[str, SplitTracker]] = {}
         self._settled = Tally()
@@ -66,6 +66,11 @@ class Ledger:
             total.add(tracker.live())
         return total
 
+    @property
+    def in_flight(self) -> int:
+        """Records read or made and not yet settled."""
+        return sum(tracker.in_flight for _, tracker in self._trackers)
+
     async def commit(self) -> None:
         """Write what has changed since the last time."""
         if not self._dirty:
@@ -83,15 +88,20 @@ class Ledger:
         """Fold finished splits into one sum, so that a run of many splits stays small."""
         if not done:
             return
-        for tracker in done:
-            self._settled.add(tracker.covered)
         finished = {id(tracker) for tracker in done}
-        self._trackers = [pair for pair in self._trackers if id(pair[1]) not in finished]
+        kept: list[tuple[str, SplitTracker]] = []
+        for node, tracker in self._trackers:
+            # a split that ends while a commit is under way comes here again with the next one
+            if id(tracker) in finished:
+                self._settled.add(tracker.covered)
+            else:
+                kept.append((node, tracker))
+        self._trackers = kept
 
     async def keep(self) -> None:
         """Commit every 100 ms, for ever."""
         while True:
-            await self._clock.sleep(COMMIT_EVERY)
+            await anyio.sleep(COMMIT_EVERY)  # not the scripted clock: nothing but the file depends on it
             await self.commit()
 
     async def tally(self) -> Tally:

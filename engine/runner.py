@@ -7,8 +7,8 @@ run ──┬── source segment ──edge──▶ worker segment ──edge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
@@ -21,13 +21,13 @@ from engine.batch import Releasable
 from engine.clock import Clock
 from engine.component import Component, Context, Kind, Sink, Source, Transform
 from engine.deadletters import DeadLetterRoute
-from engine.errors import EngineError, FatalError, NodeFailedError, PipelineTimeoutError, TransientError
+from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, StateError, TransientError
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
+from engine.flow.faults import fault_in
 from engine.flow.reading import SourceTask
 from engine.flow.retry import RetryPolicy
 from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
-from engine.flow.steps import bug_in
 from engine.ledger import Ledger
 from engine.plan import Plan, PlanNode
 from engine.state.protocol import StateStore
@@ -108,7 +108,7 @@ class Runner:
         self._started = perf_counter()
         self._ended: float | None = None
         self._draining = False
-        self.ledger = Ledger(resources.store, identity.run_id, self._clock)
+        self.ledger = Ledger(resources.store, identity.run_id)
         self.finished = False
         self.forward_stats: NodeStats | None = None
         self._route = DeadLetterRoute(
@@ -117,7 +117,7 @@ class Runner:
             store=resources.store,
             settings=plan.dead_letters,
             clock=self._clock,
-            records_read=lambda: sum(one.stats.records_in for one in self._source_runtimes()),
+            tally=self.ledger.live,
         )
 
     @property
@@ -153,19 +153,33 @@ class Runner:
     async def execute(self) -> None:
         """Run to the end, until drained or cancelled."""
         self._started = perf_counter()
-        timeout = self.plan.settings.timeout
         try:
             with self._scope:
-                with anyio.fail_after(timeout):
-                    await self._execute()
-        except TimeoutError as error:
-            raise PipelineTimeoutError(f"{self.plan.pipeline!r} ran longer than {timeout:g} s") from error
+                await self._within_timeout()
         except BaseExceptionGroup as group:
-            raise _first(group) from group
-        finally:
-            self._ended = perf_counter()
-            with anyio.CancelScope(shield=True):
+            await self._close_books(failed=True)
+            raise _cause(group) from group
+        except BaseException:
+            await self._close_books(failed=True)
+            raise
+        await self._close_books()
+
+    async def _within_timeout(self) -> None:
+        timeout = self.plan.settings.timeout
+        with anyio.move_on_after(timeout) as scope:
+            await self._execute()
+        if scope.cancelled_caught and timeout is not None:
+            raise PipelineTimeoutError(f"{self.plan.pipeline!r} ran longer than {timeout:g} s")
+
+    async def _close_books(self, *, failed: bool = False) -> None:
+        """Commit what is settled; when the run has failed already, that is the error to show."""
+        self._ended = perf_counter()
+        with anyio.CancelScope(shield=True):
+            try:
                 await self.ledger.commit()
+            except StateError:
+                if not failed:
+                    raise
 
     async def _execute(self) -> None:
         async with AsyncExitStack() as stack:
@@ -182,7 +196,10 @@ class Runner:
                         if segment.head.node.kind is not Kind.SOURCE:
                             group.start_soon(self._work, segment, wiring)
                 keeper.cancel_scope.cancel()
-            self.finished = not self._draining
+            left = self.ledger.in_flight
+            if left:
+                raise EngineError(f"{left} records were neither written, dropped nor dead: an engine fault")
+            self.finished = all(source.finished for source in self._sources)
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Build and enter every component, in the plan's order."""
@@ -198,8 +215,7 @@ class Runner:
             self._route.forward_to(sink, stats, self._policy(forward))
 
     async def _enter(self, stack: AsyncExitStack, node: PlanNode, stats: NodeStats) -> Component[Any]:
-        component = node.spec.factory(node.params, self._resources.connect(node))
-        component.ctx = Context(
+        context = Context(
             pipeline=self.plan.pipeline,
             node=node.name,
             run_id=self.identity.run_id,
@@ -213,18 +229,16 @@ class Runner:
         policy, attempt, since = self._policy(node), 0, self._clock.monotonic()
         while True:
             try:
-                return await stack.enter_async_context(component)
+                component = node.spec.factory(node.params, self._resources.connect(node))
+                component.ctx = context
+                return await stack.enter_async_context(_named(node.name, component))
             except TransientError as error:
                 attempt += 1
                 if self._clock.monotonic() - since >= policy.outage_limit or attempt >= policy.attempts:
                     raise NodeFailedError(node.name, f"cannot be opened: {error}") from error
                 await self._clock.sleep(policy.delay(attempt, error.retry_after))
-            except FatalError as error:
-                raise NodeFailedError(node.name, str(error)) from error
-            except EngineError:
-                raise
             except Exception as error:
-                raise bug_in(node.name, error) from error
+                raise fault_in(node.name, error) from error
 
     def _policy(self, node: PlanNode) -> RetryPolicy:
         retry = node.options.retry
@@ -289,8 +303,8 @@ class Runner:
                 if attempt >= policy.attempts:
                     raise NodeFailedError(name, f"cannot list its input: {error}") from error
                 await self._clock.sleep(policy.delay(attempt, error.retry_after))
-            except FatalError as error:
-                raise NodeFailedError(name, str(error)) from error
+            except Exception as error:
+                raise fault_in(name, error) from error
 
     async def _work(self, segment: Segment, wiring: _Wiring) -> None:
         head = segment.head
@@ -316,9 +330,41 @@ class Runner:
         return all(component.distinct_keys for component in components if isinstance(component, Source))
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the run: the first that is not itself a group."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+@asynccontextmanager
+async def _named(node: str, component: Component[Any]) -> AsyncGenerator[Component[Any], None]:
+    """The component, open; what goes wrong when it closes carries the node's name."""
+    await component.__aenter__()
+    try:
+        yield component
+    except BaseException as error:
+        await _leave(node, component, error)
+        raise
+    await _leave(node, component, None)
+
+
+async def _leave(node: str, component: Component[Any], error: BaseException | None) -> None:
+    try:
+        kind = type(error) if error is not None else None
+        await component.__aexit__(kind, error, error.__traceback__ if error is not None else None)
+    except Exception as problem:
+        if error is None:
+            raise fault_in(node, problem) from problem
+        error.add_note(f"and node {node!r} failed to close: {type(problem).__name__}")
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended the run: the first one raised on purpose, else the first at all."""
+    leaves = list(_leaves(group))
+    for kind in (EngineError, Exception):
+        for error in leaves:
+            if isinstance(error, kind):
+                return error
+    return leaves[0]
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -21,12 +21,17 @@ DEFAULT_FLOOR = 4 * 1024 * 1024
 
 
 class ProcessBudget:
-    """What all pipelines of a process may hold together above their floors, in bytes."""
+    """What all pipelines of a process may hold together above their floors, in bytes.
+
+    A pipeline that waits for room here is served before any that comes later, so a busy one cannot starve
+    it by taking back every byte it returns.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.in_use = 0
         self._members: list[ByteBudget] = []
+        self._queue: deque[ByteBudget] = deque()
 
     def pipeline(self, capacity: int, floor: int = DEFAULT_FLOOR) -> ByteBudget:
         """A budget for one pipeline; `close()` it when the run is over."""
@@ -38,12 +43,41 @@ class ProcessBudget:
         """Forget a pipeline."""
         if budget in self._members:
             self._members.remove(budget)
+        self.dequeue(budget)
+
+    @property
+    def waiting(self) -> bool:
+        """True while some pipeline waits for room here."""
+        return bool(self._queue)
+
+    def __contains__(self, budget: object) -> bool:
+        return budget in self._queue
+
+    def allows(self, budget: ByteBudget, more: int) -> bool:
+        """Whether `budget` may take `more` bytes above its floor now."""
+        if self._queue and self._queue[0] is not budget:
+            return False
+        # more than the whole process budget must still get its turn, alone
+        return self.in_use + more <= self.capacity or self.in_use == 0
+
+    def enqueue(self, budget: ByteBudget) -> None:
+        """`budget` waits for room here; every pipeline lets go of what it holds to fill a batch."""
+        if budget in self._queue:
+            return
+        self._queue.append(budget)
+        for member in self._members:
+            member.announce()
+
+    def dequeue(self, budget: ByteBudget) -> None:
+        """`budget` does not wait here any more; the next one may."""
+        if budget in self._queue:
+            self._queue.remove(budget)
         self.wake()
 
     def wake(self) -> None:
-        """Some bytes came back: whoever waits in any pipeline may fit now."""
-        for member in self._members:
-            member.wake()
+        """Some bytes came back: whoever waits longest may fit now."""
+        if self._queue:
+            self._queue[0].wake()
 
 
 @dataclass(slots=True)
@@ -76,7 +110,7 @@ class ByteBudget:
     @property
     def waiting(self) -> bool:
         """True while a reservation waits; nobody may then hold records back to fill a batch."""
-        return bool(self._waiters)
+        return bool(self._waiters) or (self._process is not None and self._process.waiting)
 
     def on_wait(self, callback: Callable[[], None]) -> None:
         """Call this whenever a reservation starts to wait (batchers flush then)."""
@@ -90,13 +124,13 @@ class ByteBudget:
         amount = min(max(nbytes, 0), self.capacity)
         waiter = _Waiter(amount, anyio.Event())
         self._waiters.append(waiter)
-        for callback in self._on_wait:
-            callback()
+        self._queue_up()
+        self.announce()
         try:
             await waiter.granted.wait()
         except BaseException:
             if waiter.granted.is_set():
-                self._give_back(amount)
+                self.give_back(amount)
             else:
                 self._waiters.remove(waiter)
                 self.wake()
@@ -113,31 +147,52 @@ class ByteBudget:
 
     def wake(self) -> None:
         """Grant to whoever waits, in turn, as far as it fits."""
+        process = self._process
         while self._waiters and self._fits(self._waiters[0].nbytes):
             waiter = self._waiters.popleft()
             self._take(waiter.nbytes)
             waiter.granted.set()
+            if process is not None and self in process:
+                process.dequeue(self)  # and to the back of it, if more is waiting here
+        self._queue_up()
+
+    def announce(self) -> None:
+        """A reservation has started to wait."""
+        for callback in self._on_wait:
+            callback()
+
+    def _queue_up(self) -> None:
+        """Stand in the process's queue exactly while its room is what the first waiter lacks."""
+        process = self._process
+        if process is None:
+            return
+        first = self._waiters[0].nbytes if self._waiters else 0
+        if self._waiters and self.in_use + first <= self.capacity and self._more_above_floor(first):
+            process.enqueue(self)
+        elif self in process:
+            process.dequeue(self)
 
     def close(self) -> None:
         """The run is over; give what is left back to the process."""
         if self._process is not None:
             self._process.in_use -= self._above_floor(self.in_use)
             self.in_use = 0
-            self._process.leave(self)
+            process, self._process = self._process, None
+            process.leave(self)
 
     def _above_floor(self, nbytes: int) -> int:
         return max(0, nbytes - self.floor)
 
     def _fits(self, nbytes: int) -> bool:
-        after = self.in_use + nbytes
-        if after > self.capacity:
+        if self.in_use + nbytes > self.capacity:
             return False
-        process = self._process
-        if process is None:
+        if self._process is None:
             return True
-        more = self._above_floor(after) - self._above_floor(self.in_use)
-        # an empty pipeline that needs more than the whole process budget must still get its turn
-        return more == 0 or process.in_use + more <= process.capacity or process.in_use == 0
+        more = self._more_above_floor(nbytes)
+        return more == 0 or self._process.allows(self, more)
+
+    def _more_above_floor(self, nbytes: int) -> int:
+        return self._above_floor(self.in_use + nbytes) - self._above_floor(self.in_use)
 
     def _take(self, nbytes: int) -> None:
         before = self.in_use
@@ -146,12 +201,19 @@ class ByteBudget:
         if self._process is not None:
             self._process.in_use += self._above_floor(self.in_use) - self._above_floor(before)
 
-    def _give_back(self, nbytes: int) -> None:
+    def give_back(self, nbytes: int) -> None:
+        """Hold less; whoever waits may go on."""
         self._take(-nbytes)
         if self._waiters:
             self.wake()
         if self._process is not None:
             self._process.wake()
+
+    def grow(self, nbytes: int) -> None:
+        """Hold more without waiting for room."""
+        self._take(nbytes)
+        if self._waiters:
+            self._queue_up()
 
 
 class Reservation(Releasable):
@@ -168,9 +230,9 @@ class Reservation(Releasable):
         more = nbytes - self.nbytes
         self.nbytes = nbytes
         if more > 0:
-            self._budget._take(more)
+            self._budget.grow(more)
         elif more < 0:
-            self._budget._give_back(-more)
+            self._budget.give_back(-more)
 
     def grow(self, nbytes: int) -> None:
         """Hold `nbytes` more, without waiting."""
@@ -180,4 +242,4 @@ class Reservation(Releasable):
         """Give the bytes back."""
         if self.nbytes:
             nbytes, self.nbytes = self.nbytes, 0
-            self._budget._give_back(nbytes)
+            self._budget.give_back(nbytes)

@@ -2,9 +2,10 @@
 
 *Transient* failures are tried again with growing, jittered waits. *Permanent* ones of a record go to the
 dead letters while the rest of the batch goes on. When the tries are used up, the question is whether the
-fault is in the records or in the other side: if anything else has got through meanwhile, the batch is
-halved down to the records that keep failing and those become dead letters; if nothing has, it is an
-outage, which is waited out up to the policy's limit and never fills the dead letters.
+fault is in the records or in the other side. A single record is sent ahead to find out. If it or anything
+else at this node gets through, the batch is halved down to the records that keep failing, and those become
+dead letters; if nothing does, it is an outage, which is waited out up to the policy's limit and never
+fills the dead letters.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from engine.batch import Batch, join
 from engine.clock import Clock
@@ -19,14 +21,19 @@ from engine.errors import BatchError, OutageError, RecordError, TransientError
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.stats import NodeStats, Waiting
 
-__all__ = ["Bury", "Delivery", "Outcome"]
+__all__ = ["Bury", "Delivery", "Failure", "Outcome"]
 
 GIVE_UP_ISOLATING = 8  # failures in a row, nothing succeeding: not a bad record but an outage
+
+Failure: TypeAlias = TransientError | RecordError | BatchError
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one try: the batch to hand on (None: nothing), and what failed, by index in the input."""
+    """What came of one try: the batch to hand on (None: nothing), and what failed, by index in the input.
+
+    The indices are ascending, each comes once.
+    """
 
     derived: Batch | None
     failures: Sequence[tuple[int, RecordError | TransientError]] = ()
@@ -36,6 +43,7 @@ class Outcome:
 Call = Callable[[Batch], Awaitable[Outcome]]
 Emit = Callable[[Batch, Outcome], Awaitable[None]]
 Bury = Callable[[Batch, Sequence[tuple[int, RecordError]], int], Awaitable[None]]
+Rest: TypeAlias = tuple[Batch, TransientError] | None  # what should be tried again, and why
 
 
 class Delivery:
@@ -45,6 +53,8 @@ class Delivery:
         call: one try; raises `TransientError`, `RecordError` or `BatchError`, or returns an `Outcome`.
         emit: takes what succeeded: (the input records of this try, its outcome).
         bury: takes records for the dead letters: (batch, [(index, error)], attempts).
+        derives: `call` makes something of the records. Those that a `BatchError` does not name have been
+            taken by a sink, but a transform has to be called for them again.
     """
 
     def __init__(
@@ -57,6 +67,7 @@ class Delivery:
         health: NodeHealth,
         stats: NodeStats,
         clock: Clock,
+        derives: bool = False,
     ) -> None:
         self._call = call
         self._emit = emit
@@ -65,80 +76,107 @@ class Delivery:
         self._health = health
         self._stats = stats
         self._clock = clock
+        self._derives = derives
 
     async def deliver(self, batch: Batch) -> None:
         """See every record of `batch` through.
 
         Raises:
             OutageError: nothing succeeded at this node for the policy's limit.
-            Exception: whatever else the component raised.
+            Exception: whatever else `call`, `emit` or `bury` raised.
         """
         seen = self._health.successes
-        rest, error = await self._try(batch, 1)
-        if rest is not None:
-            await self._persist(rest, error, seen)
+        await self._persist(await self._try(batch, 1), seen)
 
     async def accept(self, batch: Batch, outcome: Outcome) -> None:
         """Take the outcome of a first try made elsewhere, and see the rest of the batch through."""
         seen = self._health.successes
-        rest, error = await self._sort_out(batch, outcome, 1)
-        if rest is not None:
-            await self._persist(rest, error, seen)
+        await self._persist(await self._sort_out(batch, outcome, 1), seen)
 
-    async def _persist(self, batch: Batch, error: TransientError, seen: int) -> None:
+    async def reject(self, batch: Batch, failure: Failure) -> None:
+        """Take the failure of a first try made elsewhere, and see the batch through."""
+        seen = self._health.successes
+        await self._persist(await self._failed(batch, failure, 1), seen)
+
+    async def _persist(self, rest: Rest, seen: int) -> None:
         """Try again what failed once, until it is through, dead, or an outage."""
-        attempt, todo = 1, batch
-        while True:
-            exhausted = attempt >= self._policy.attempts
-            if exhausted and self._health.successes > seen:
-                # others got through since the last try, so the fault may be in these records
-                left = await self._isolate(todo, error, attempt)
-                if left is None:
+        attempt = 1
+        while rest is not None and attempt < self._policy.attempts:
+            todo, error = rest
+            seen = self._health.successes
+            await self._wait(attempt, error, Waiting.RETRY)
+            attempt += 1
+            rest = await self._try(todo, attempt)
+        if rest is not None:
+            await self._exhausted(rest, attempt, seen)
+
+    async def _exhausted(self, rest: Rest, attempt: int, seen: int) -> None:
+        """The tries are used up: find the records that are to blame, or wait for the other side."""
+        health, turn = self._health, 0
+        while rest is not None:
+            todo, error = rest
+            if health.successes == seen:
+                rest = await self._probe(todo, error, attempt, turn)
+                if rest is None:
                     return
-                todo = left
-            if exhausted and self._policy.bury_on_stall:
+                todo, error = rest
+            if health.successes > seen:
+                # others got through since the last try, so the fault may be in these records
+                rest = await self._isolate(todo, error, attempt)
+                if rest is None:
+                    return
+                todo, error = rest
+            if self._policy.bury_on_stall:
                 verdict = RecordError(str(error), kind="Stalled")
                 await self._bury(todo, [(index, verdict) for index in range(len(todo))], attempt)
                 return
-            if exhausted:
-                self._check_outage(error)
-            seen = self._health.successes
-            await self._wait(attempt, error, outage=exhausted)
-            attempt += 1
-            rest, error = await self._try(todo, attempt)
-            if rest is None:
-                return
-            todo = rest
+            self._check_outage(error)
+            seen = health.successes
+            await self._wait(attempt, error, Waiting.OUTAGE)
+            attempt, turn = attempt + 1, turn + 1
+            if len(todo) == 1:
+                rest = await self._try(todo, attempt)
 
-    async def _try(self, batch: Batch, attempt: int) -> tuple[Batch | None, TransientError]:
-        """One try; returns what should be tried again, and why."""
+    async def _try(self, batch: Batch, attempt: int) -> Rest:
         try:
             outcome = await self._call(batch)
-        except TransientError as failure:
+        except (TransientError, RecordError, BatchError) as failure:
+            caught: Failure = failure
+        else:
+            return await self._sort_out(batch, outcome, attempt)
+        return await self._failed(batch, caught, attempt)
+
+    async def _failed(self, batch: Batch, failure: Failure, attempt: int) -> Rest:
+        if isinstance(failure, TransientError):
             self._health.failed(self._clock.monotonic())
             return batch, failure
-        except RecordError as failure:
-            if len(batch) > 1:
-                await self._one_by_one(batch)
-                return None, failure_free()
-            outcome = Outcome(None, [(0, failure)])
-        except BatchError as failure:
+        if isinstance(failure, BatchError):
+            failures = sorted(failure.failures.items())
             good = [index for index in range(len(batch)) if index not in failure.failures]
             if good:
-                part = batch.take(good)
-                self._health.succeeded()
-                await self._emit(part, Outcome(part))
-            outcome = Outcome(None, sorted(failure.failures.items()))
-        return await self._sort_out(batch, outcome, attempt)
+                await self._passed(batch.take(good))
+            return await self._sort_out(batch, Outcome(None, failures), attempt)
+        if len(batch) == 1:
+            return await self._sort_out(batch, Outcome(None, [(0, failure)]), attempt)
+        # the component blamed a record without saying which: find it
+        for index in range(len(batch)):
+            await self.deliver(batch.slice(index, index + 1))
+        return None
 
-    async def _sort_out(
-        self, batch: Batch, outcome: Outcome, attempt: int
-    ) -> tuple[Batch | None, TransientError]:
-        """Hand on what succeeded and bury what is final; returns what should be tried again, and why."""
+    async def _passed(self, part: Batch) -> None:
+        """The records that a partial failure does not name."""
+        if self._derives:
+            await self.deliver(part)
+            return
+        self._health.succeeded()
+        await self._emit(part, Outcome(part))
+
+    async def _sort_out(self, batch: Batch, outcome: Outcome, attempt: int) -> Rest:
+        """Hand on what succeeded and bury what is final; returns what should be tried again."""
         final = [(index, one) for index, one in outcome.failures if isinstance(one, RecordError)]
         again = [(index, one) for index, one in outcome.failures if isinstance(one, TransientError)]
         if outcome.derived is not None:
-            if len(outcome.derived) or not again:
+            if len(outcome.failures) < len(batch):
                 self._health.succeeded()
             await self._emit(batch, outcome)
         if final:
@@ -146,43 +184,66 @@ class Delivery:
             self._health.succeeded()
             await self._bury(batch, final, attempt)
         if not again:
-            return None, failure_free()
+            return None
         self._health.failed(self._clock.monotonic())
-        return batch.take([index for index, _ in again]), again[0][1]
+        patient = max((one for _, one in again), key=lambda error: error.retry_after or 0.0)
+        return batch.take([index for index, _ in again]), patient
 
-    async def _one_by_one(self, batch: Batch) -> None:
-        """The component blamed a record without saying which: find it."""
-        for index in range(len(batch)):
-            await self.deliver(batch.slice(index, index + 1))
+    async def _probe(self, batch: Batch, error: TransientError, attempt: int, turn: int) -> Rest:
+        """Send single records ahead; once one gets through, the others follow."""
+        if len(batch) == 1:
+            return batch, error
+        for index in _canaries(batch, turn):
+            rest = await self._try(batch.slice(index, index + 1), attempt + 1)
+            if rest is None:
+                others = batch.take([other for other in range(len(batch)) if other != index])
+                return await self._try(others, attempt + 1)
+            error = rest[1]
+        return batch, error
 
-    async def _isolate(self, batch: Batch, error: TransientError, attempt: int) -> Batch | None:
-        """Halve a failing batch down to the records that fail alone, and bury those.
+    async def _isolate(self, batch: Batch, error: TransientError, attempt: int) -> Rest:
+        """Halve a failing batch, in order, down to the records that fail alone, and bury those.
 
         Returns None when every record has its fate, or what is left when it turns out to be an outage.
         """
-        suspects: list[tuple[Batch, TransientError]] = []
-        queue: deque[Batch] = deque()
-        if len(batch) > 1:
-            queue.extend(_halves(batch))
-        else:
-            suspects.append((batch, error))
-        seen, in_a_row = self._health.successes - (not queue), 0
-        while queue and in_a_row < GIVE_UP_ISOLATING:
-            before = self._health.successes
-            rest, error = await self._try(queue.popleft(), attempt + 1)
-            in_a_row = in_a_row + 1 if self._health.successes == before else 0
+        health = self._health
+        if len(batch) == 1:
+            await self._bury_suspects([(batch, error)], attempt)
+            return None
+        queue = deque(_halves(batch))
+        suspects: list[tuple[Batch, TransientError]] = []  # failed alone, and nothing has succeeded since
+        in_a_row, patience = 0, GIVE_UP_ISOLATING + len(batch).bit_length()
+        while queue and in_a_row < patience:
+            before = health.successes
+            rest = await self._try(queue.popleft(), attempt + 1)
+            in_a_row += 1
+            if health.successes > before:
+                await self._bury_suspects(suspects, attempt + 1)
+                suspects, in_a_row = [], 0
             if rest is None:
                 continue
-            if len(rest) > 1:
-                queue.extend(_halves(rest))
+            part, error = rest
+            if len(part) == 1:
+                suspects.append(rest)
             else:
-                suspects.append((rest, error))
-        if queue or self._health.successes == seen:
-            left = [part for part, _ in suspects] + list(queue)
-            return join(left) if left else None
-        for part, reason in suspects:
-            await self._bury(part, [(0, RecordError(str(reason), kind="RetriesExhausted"))], attempt + 1)
+                queue.extendleft(reversed(_halves(part)))
+            if error.retry_after:
+                await self._wait(1, error, Waiting.RETRY)
+        if not queue and len(suspects) > 1:
+            # several at the end, and nothing behind them to tell bad records from an outage that begins
+            before = health.successes
+            await self._wait(1, error, Waiting.RETRY)
+            if health.successes > before:
+                await self._bury_suspects(suspects, attempt + 1)
+                return None
+        if queue or len(suspects) > 1:
+            return join([*(part for part, _ in suspects), *queue]), error
+        await self._bury_suspects(suspects, attempt + 1)
         return None
+
+    async def _bury_suspects(self, suspects: Sequence[tuple[Batch, TransientError]], attempt: int) -> None:
+        for part, reason in suspects:
+            await self._bury(part, [(0, RecordError(str(reason), kind="RetriesExhausted"))], attempt)
 
     def _check_outage(self, error: TransientError) -> None:
         lasted = self._health.failed(self._clock.monotonic())
@@ -191,24 +252,25 @@ class Delivery:
                 f"nothing got through at {self._stats.name!r} for {lasted:.0f} s; last answer: {error}"
             ) from error
 
-    async def _wait(self, attempt: int, error: TransientError, *, outage: bool) -> None:
+    async def _wait(self, attempt: int, error: TransientError, waiting: Waiting) -> None:
         stats = self._stats
         stats.retries += 1
-        stats.waiting = Waiting.OUTAGE if outage else Waiting.RETRY
-        stats.note = str(error)[:200]
+        stats.waiting, stats.note = waiting, str(error)[:200]
         try:
             await self._clock.sleep(self._policy.delay(attempt, error.retry_after))
         finally:
             stats.waiting, stats.note = Waiting.NOTHING, ""
 
 
-def _halves(batch: Batch) -> tuple[Batch, ...]:
+def _halves(batch: Batch) -> tuple[Batch, Batch]:
     middle = len(batch) // 2
-    if middle == 0:
-        return (batch,)
     return batch.slice(0, middle), batch.slice(middle, len(batch))
 
 
-def failure_free() -> TransientError:
-    """Stands for "no error" where nothing is left to try again."""
-    return TransientError("nothing failed")
+def _canaries(batch: Batch, turn: int) -> list[int]:
+    """Two records to send ahead, others at each turn; never the second of two with the same key."""
+    first: dict[str, int] = {}
+    for index, key in enumerate(batch.keys.to_list()):
+        first.setdefault(key, index)
+    chosen = list(first.values())
+    return list(dict.fromkeys([chosen[turn % len(chosen)], chosen[-1 - turn % len(chosen)]]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Protocol
 
 import anyio
@@ -17,6 +18,8 @@ __all__ = ["PageReader", "RecordPager", "page_reader"]
 PAGE_RECORDS = 512
 PAGE_BYTES = 1024 * 1024
 FIRST_GUESS = 64 * 1024
+STRIDE = 8  # of this many records that come one by one, one is measured
+LIST_STRIDE = 64  # records taken from a list at once
 
 
 class PageReader(Protocol):
@@ -69,58 +72,76 @@ class RecordPager:
     """For sources that only have `extract`: makes pages of the records that come without waiting.
 
     A page leaves as soon as the source would wait, so a slow source is not held up to fill a page, and a
-    fast one is cut by count and by bytes. Records are read only while a reservation for a page is held.
+    fast one is cut by count and by the bytes that were reserved for the page. Records are read only while
+    such a reservation is held; one record may be in the reader's hand beyond it.
     """
 
     def __init__(self, source: Source, split: Split, position: JsonValue, ctx: Context) -> None:  # type: ignore[type-arg]
         self._source = source
         self._ctx = ctx
         self._ordinal = int(position or 0)
-        self._skip = self._ordinal
+        # what does not repeat has nothing to skip: its next records are new ones
+        self._skip = self._ordinal if source.repeatable else 0
         self._prefix = f"{ctx.node}/" if source.repeatable else f"{ctx.seed}/"
         self._keyed = type(source).key is not Source.key
         self._expected = FIRST_GUESS
         self._page: list[Record] = []
-        self._limit = 1
-        self._mean = 0.0
+        self._nbytes = 0
+        self._look_at = 0
         self._open = False
         self._awaited = False
         self._permit = anyio.Event()
         self._ready = anyio.Event()
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._ended = False
 
     async def run(self) -> None:
         """Reads the source; the owner runs this as a task beside the calls of `next`."""
-        generator = self._source.extract()
         try:
             await self._permit.wait()
-            async for item in generator:
-                records = item if isinstance(item, list) else (item,)
-                for record in records:
-                    if self._skip:
+            async with aclosing(self._source.extract()) as items:
+                async for item in items:
+                    if isinstance(item, list):
+                        await self._add_list(item)
+                    elif self._skip:
                         self._skip -= 1
-                        continue
-                    if not self._open or len(self._page) >= self._limit:
-                        await self._hand_over()
-                    self._page.append(record)
-                    if len(self._page) >= self._limit:
-                        self._measure(record)
-                if self._awaited:
-                    self._ready.set()
+                    else:
+                        await self._add(item)
+                    if self._awaited and self._page:
+                        self._ready.set()
         except Exception as error:  # noqa: BLE001 - it crosses to the task that calls `next`, which raises it
             self._error = error
         finally:
             self._ended = True
             self._ready.set()
-            await generator.aclose()
 
-    def _measure(self, record: Record) -> None:
-        """Adapt the page's limit to how large the records are."""
-        size = estimate_record(record)
-        self._mean = size if not self._mean else self._mean * 0.75 + size * 0.25
-        fitting = int(PAGE_BYTES / max(self._mean, size, 1))
-        self._limit = max(1, min(PAGE_RECORDS, fitting, self._limit * 2))
+    async def _add(self, record: Record) -> None:
+        page = self._page
+        if not self._open or len(page) >= PAGE_RECORDS or self._nbytes >= self._expected:
+            await self._hand_over()
+            page = self._page
+        if len(page) == self._look_at:
+            self._nbytes += estimate_record(record) * (STRIDE if page else 1)
+            self._look_at = len(page) + (STRIDE if page else 1)
+        page.append(record)
+
+    async def _add_list(self, records: list[Record]) -> None:
+        start = min(self._skip, len(records))
+        self._skip -= start
+        while start < len(records):
+            if not self._open or len(self._page) >= PAGE_RECORDS or self._nbytes >= self._expected:
+                await self._hand_over()
+            part = records[start : start + min(LIST_STRIDE, PAGE_RECORDS - len(self._page))]
+            nbytes = estimate_batch(part)
+            if nbytes > self._expected - self._nbytes:
+                # as many as there is room for, at least one
+                fitting = len(part) * (self._expected - self._nbytes) // nbytes
+                part = part[: max(1, fitting)]
+                nbytes = estimate_batch(part)
+            self._page += part
+            self._nbytes += nbytes
+            self._look_at = len(self._page)
+            start += len(part)
 
     async def _hand_over(self) -> None:
         self._permit = anyio.Event()
@@ -133,16 +154,16 @@ class RecordPager:
             return None
         held = await self._ctx.allowance.reserve(self._expected)
         try:
-            self._open = True
-            self._permit.set()
             if not self._page and not self._ended:
                 self._ready = anyio.Event()
-                self._awaited = True
+                self._open = self._awaited = True
+                self._permit.set()
                 await self._ready.wait()
-                self._awaited = False
         except BaseException:
             held.release()
             raise
+        finally:
+            self._open = self._awaited = False
         if not self._page:
             held.release()
             self._raise()
@@ -154,11 +175,14 @@ class RecordPager:
             raise self._error
 
     def _take(self, held: Releasable) -> Batch:
-        records, self._page, self._open = self._page, [], False
+        records, self._page = self._page, []
+        nbytes, self._nbytes, self._look_at = self._nbytes, 0, 0
         start, self._ordinal = self._ordinal, self._ordinal + len(records)
-        batch = Batch(records, self._keys(records, start), position=self._ordinal)
+        if len(records) <= STRIDE:
+            nbytes = estimate_batch(records)
+        batch = Batch(records, self._keys(records, start), position=self._ordinal, nbytes=nbytes)
         _charge(batch, held)
-        self._expected = max(batch.nbytes, 1)
+        self._expected = min(PAGE_BYTES, max(2 * nbytes, FIRST_GUESS))
         return batch
 
     def _keys(self, records: list[Record], start: int) -> Keys:

@@ -13,15 +13,18 @@ from engine.acks import SplitTracker
 from engine.batch import Batch, JsonValue
 from engine.clock import Clock
 from engine.component import Context, Source
-from engine.errors import EngineError, NodeFailedError, OutageError, RecordError, TransientError
+from engine.errors import NodeFailedError, OutageError, RecordError, TransientError
 from engine.flow.edge import Pacer
+from engine.flow.faults import bare, fault_in
 from engine.flow.paging import PageReader, RecordPager, page_reader
-from engine.flow.segment import Outlet, Runtime, Segment, chain
-from engine.flow.steps import BuryRecords, Next, bug_in
+from engine.flow.segment import Outlet, Runtime, Segment, chain, let_go
+from engine.flow.steps import BuryRecords, Next
 from engine.state.protocol import SplitRecord
 from engine.stats import Waiting
 
 __all__ = ["SourceTask"]
+
+CLOSE_WITHIN = 10.0  # seconds a source has to clean up
 
 Track = Callable[[SplitRecord], SplitTracker]
 
@@ -57,10 +60,16 @@ class SourceTask:
         self._bury = bury
         send = outlet.send if outlet is not None else None
         suffix = segment.head.node.options.key_suffix
-        self._onward: Next | None = chain(segment.nodes[1:], send, clock, bury)
+        self._onward: Next = chain(segment.nodes[1:], send, clock, bury) or let_go(segment.head.stats)
         self._suffix = suffix
         self._draining = False
         self._pumps: set[_Pump] = set()
+        self._unread = len(splits)
+
+    @property
+    def finished(self) -> bool:
+        """True when every split was read to its end."""
+        return self._unread == 0
 
     def drain(self) -> None:
         """Stop at the next batch boundary; a read that is waiting for the outside is given up."""
@@ -96,17 +105,30 @@ class SourceTask:
         try:
             while not self._draining:
                 reader = page_reader(self._source, record.split, pump.position, self._ctx)
-                try:
-                    async with _beside(reader):
-                        ended = await self._drive(reader, tracker, pump)
-                except TransientError as error:
-                    await self._wait(error, pump)
+                async with _beside(reader, self._runtime.stats.name):
+                    ended = await self._attempt(reader, tracker, pump)
+                if isinstance(ended, TransientError):
+                    await self._wait(ended, pump)
                     continue
                 if ended:
                     tracker.finish_reading()
+                    self._unread -= 1
                 return
         finally:
             self._pumps.discard(pump)
+
+    async def _attempt(
+        self, reader: PageReader, tracker: SplitTracker, pump: _Pump
+    ) -> bool | TransientError:
+        """As `_drive`; a transient failure is returned, since a task group would wrap it in another error."""
+        try:
+            return await self._drive(reader, tracker, pump)
+        except TransientError as error:
+            if pump.began and pump.position is None:
+                raise NodeFailedError(
+                    self._runtime.stats.name, f"its batches have no position to go on from: {error}"
+                ) from error
+            return error
 
     async def _drive(self, reader: PageReader, tracker: SplitTracker, pump: _Pump) -> bool:
         """See batches through until the split ends (True) or the run drains (False)."""
@@ -120,18 +142,25 @@ class SourceTask:
                     batch = await reader.next()
                 except TransientError:
                     raise
-                except EngineError as error:
-                    raise NodeFailedError(stats.name, str(error)) from error
                 except Exception as error:
-                    raise bug_in(stats.name, error) from error
+                    failure = bare(error)
+                    if isinstance(failure, TransientError):
+                        raise failure from error
+                    raise fault_in(stats.name, failure) from error
                 finally:
                     pump.reading = False
                     stats.busy += perf_counter() - started - (stats.blocked - blocked)
+                if pump.scope.cancel_called:
+                    # the batch came in the very moment the run was told to drain; waiting for anything
+                    # is not possible in here any more, so it counts as unread
+                    if batch is not None and batch.reservation is not None:
+                        batch.reservation.release()
+                    return False
                 if batch is None:
                     # a source may have ended because of the drain; if it really was the end, a resume
                     # finds nothing more and says so
                     return not self._draining
-                pump.attempt = 0
+                pump.attempt, pump.began = 0, True
                 self._runtime.health.succeeded()
                 pump.position = batch.position
                 await self._see_through(batch, tracker)
@@ -150,11 +179,13 @@ class SourceTask:
         stats.retries += 1
         stats.waiting = Waiting.RETRY if pump.attempt < policy.attempts else Waiting.OUTAGE
         stats.note = str(error)[:200]
-        with anyio.CancelScope() as pump.scope:
-            pump.reading = True
-            await self._clock.sleep(policy.delay(pump.attempt, error.retry_after))
-        pump.reading = False
-        stats.waiting, stats.note = Waiting.NOTHING, ""
+        try:
+            with anyio.CancelScope() as pump.scope:
+                pump.reading = True
+                await self._clock.sleep(policy.delay(pump.attempt, error.retry_after))
+        finally:
+            pump.reading = False
+            stats.waiting, stats.note = Waiting.NOTHING, ""
 
     async def _see_through(self, batch: Batch, tracker: SplitTracker) -> None:
         stats = self._runtime.stats
@@ -169,11 +200,12 @@ class SourceTask:
         stats.records_out += len(batch.records)
         if self._suffix:
             batch = batch.with_suffix(self._suffix)
-        if self._onward is not None and batch.records:
+        if batch.records:
             await self._onward(batch)
 
     async def _bury_failed(self, batch: Batch) -> Batch:
         failures = [(index, error) for index, error in batch.failures if isinstance(error, RecordError)]
+        failures.sort(key=lambda failure: failure[0])
         self._runtime.stats.dead += len(failures)
         await self._bury(self._runtime.stats, batch, failures, 1)
         failed = {index for index, _ in failures}
@@ -183,17 +215,18 @@ class SourceTask:
 class _Pump:
     """One split being read: `reading` is true while it only waits for its source."""
 
-    __slots__ = ("attempt", "position", "reading", "scope")
+    __slots__ = ("attempt", "began", "position", "reading", "scope")
 
     def __init__(self, position: JsonValue) -> None:
         self.position = position
         self.attempt = 0
+        self.began = False
         self.reading = False
         self.scope = anyio.CancelScope()
 
 
 @asynccontextmanager
-async def _beside(reader: PageReader) -> AsyncGenerator[None, None]:
+async def _beside(reader: PageReader, node: str) -> AsyncGenerator[None, None]:
     """Runs what a reader needs beside it, and closes it for certain."""
     try:
         if isinstance(reader, RecordPager):
@@ -206,5 +239,8 @@ async def _beside(reader: PageReader) -> AsyncGenerator[None, None]:
         else:
             yield
     finally:
-        with anyio.CancelScope(shield=True):
-            await reader.aclose()
+        with anyio.move_on_after(CLOSE_WITHIN, shield=True):
+            try:
+                await reader.aclose()
+            except Exception as error:
+                raise fault_in(node, error) from error

@@ -18,6 +18,7 @@ from engine.component import BatchLimits, Component, Sink, Source, Transform
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
 from engine.flow.retry import NodeHealth, RetryPolicy
+from engine.flow.settle import settle_dropped
 from engine.flow.sizing import estimate_batch
 from engine.flow.steps import BuryRecords, Next, build_step
 from engine.flow.workers import Intake, Turnstile, work
@@ -28,6 +29,7 @@ __all__ = ["DEFAULT_BUFFER", "Outlet", "Runtime", "Segment", "cut", "run_workers
 
 DEFAULT_BUFFER = 4
 MEASURE_EVERY = 16  # batches between two looks at whether transforms made records grow
+NOTICEABLE_GROWTH = 1.25
 
 
 @dataclass
@@ -96,6 +98,7 @@ class Outlet:
         self._edges = edges
         self._stats = stats
         self._batches = 0
+        self._growth = 1.0
         for edge in edges:
             edge.open_sender()
 
@@ -123,20 +126,24 @@ class Outlet:
                 stats.blocked += perf_counter() - started
 
     def _charge_growth(self, batch: Batch) -> None:
+        """Charge what transforms have added to the records: measured now and then, applied to all."""
+        if self._batches % MEASURE_EVERY == 0 and batch.nbytes:
+            growth = estimate_batch(batch.records) / batch.nbytes
+            self._growth = growth if growth > NOTICEABLE_GROWTH else 1.0
         self._batches += 1
-        if self._batches % MEASURE_EVERY != 1 or not batch.records:
+        if self._growth == 1.0 or not batch.nbytes:
             return
-        nbytes = estimate_batch(batch.records)
-        grown = nbytes - batch.nbytes
-        if batch.nbytes and grown > batch.nbytes // 4:
-            for ack, count in batch.origins:
-                ack.grew(grown * count // len(batch))
-            batch.nbytes = nbytes
+        nbytes = int(batch.nbytes * self._growth)
+        for ack, count in batch.origins:
+            ack.grew((nbytes - batch.nbytes) * count // len(batch))
+        batch.nbytes = nbytes
 
 
 def chain(nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, bury: BuryRecords) -> Next | None:
     """The function that sees a batch through these nodes and then `outlet`; None when there is neither."""
     onward = outlet
+    if outlet is None and nodes and not isinstance(nodes[-1].component, Sink):
+        onward = let_go(nodes[-1].stats)
     for runtime in reversed(nodes):
         suffix = runtime.node.options.key_suffix
         after = _suffixing(onward, suffix) if suffix and onward else onward
@@ -145,6 +152,15 @@ def chain(nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, bury: Bur
         )
         onward = step.process
     return onward
+
+
+def let_go(stats: NodeStats) -> Next:
+    """Takes what a node hands on when nothing is behind it: dropped, and said so."""
+
+    async def drop(batch: Batch) -> None:
+        settle_dropped(batch.origins, f"{stats.name}: nothing behind it")
+
+    return drop
 
 
 def _suffixing(onward: Next, suffix: str) -> Next:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from engine.acks import Ack, Origin
 from engine.batch import FILTERED, Batch
 
-__all__ = ["settle_derived", "settle_written"]
+__all__ = ["settle_derived", "settle_dropped", "settle_written"]
 
 
 def settle_written(origins: Sequence[Origin], *, confirmed: bool) -> None:
@@ -19,30 +19,45 @@ def settle_written(origins: Sequence[Origin], *, confirmed: bool) -> None:
         ack.written(count, confirmed=confirmed)
 
 
+def settle_dropped(origins: Sequence[Origin], reason: str) -> None:
+    """These records go nowhere, on purpose."""
+    for ack, count in origins:
+        ack.dropped(count, reason)
+
+
 def settle_derived(given: Batch, derived: Batch, failed: Sequence[int], node: str) -> int:
     """Settle what was dropped and account for what was forked; returns how many were dropped.
 
-    `failed` are the indices in `given` of records that are settled elsewhere.
+    `failed` are the ascending indices in `given` of records that are settled elsewhere.
     """
     if derived.origins is given.origins and not failed:
         return 0
+    reasons = derived.drops
+    if len(given.origins) == 1 and not failed and reasons is not None and len(reasons) == 1:
+        # nearly every filter: one source batch, one reason, nothing forked
+        ((reason, dropped),) = reasons.items()
+        if len(given.records) - len(derived.records) == dropped:
+            given.origins[0][0].dropped(dropped, f"{node}: {reason}")
+            return dropped
+    return _settle(given, derived, failed, dict(reasons or {}), node)
+
+
+def _settle(given: Batch, derived: Batch, failed: Sequence[int], reasons: dict[str, int], node: str) -> int:
     before = _by_ack(given.origins)
     after = _by_ack(derived.origins)
-    lost = _by_ack(_origins_at(given.origins, failed))
-    gone = {ack: count - after.get(ack, 0) - lost.get(ack, 0) for ack, count in before.items()}
-    reasons = dict(derived.drops or {})
-    certain = sum(count for count in gone.values() if count > 0)
-    # drops that a fan-out of the same ack hides in its net change
-    hidden = max(0, sum(reasons.values()) - certain)
+    lost = _by_ack(_origins_at(given.origins, failed)) if failed else {}
+    net = {ack: count - after.get(ack, 0) - lost.get(ack, 0) for ack, count in before.items()}
+    # drops that a fan-out of the same ack hides in its net change: which ack they belong to is not known,
+    # so they go where there is room, and the sums are right
+    hidden = sum(reasons.values()) - sum(count for count in net.values() if count > 0)
     dropped_in_all = 0
-    for ack, net in gone.items():
-        dropped = max(net, 0)
-        if hidden and net <= 0:
-            extra = min(hidden, before[ack])
+    for ack, change in net.items():
+        dropped = max(change, 0)
+        if hidden > 0:
+            extra = min(hidden, before[ack] - lost.get(ack, 0) - dropped)
             dropped, hidden = dropped + extra, hidden - extra
-        forked = dropped - net
-        if forked:
-            ack.fork(forked)
+        if dropped > change:
+            ack.fork(dropped - change)
         if dropped:
             _drop(ack, dropped, reasons, node)
             dropped_in_all += dropped
@@ -70,9 +85,8 @@ def _by_ack(origins: Iterable[Origin]) -> dict[Ack, int]:
     return counts
 
 
-def _origins_at(origins: Sequence[Origin], indices: Sequence[int]) -> list[Origin]:
+def _origins_at(origins: Sequence[Origin], wanted: Sequence[int]) -> list[Origin]:
     found: list[Origin] = []
-    wanted = sorted(indices)
     start = position = 0
     for ack, count in origins:
         stop = start + count

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any
 
 from engine.batch import Batch
 from engine.clock import Clock
 from engine.component import Sink, Transform
-from engine.errors import (
-    BatchError,
-    ComponentError,
-    EngineError,
-    FatalError,
-    NodeFailedError,
-    RecordError,
-    TransientError,
-)
+from engine.errors import RecordError
 from engine.flow.delivery import Delivery, Outcome
+from engine.flow.faults import judge
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.settle import settle_derived, settle_written
 from engine.stats import NodeStats
@@ -33,9 +25,14 @@ BuryRecords = Callable[[NodeStats, Batch, Sequence[tuple[int, RecordError]], int
 class Step:
     """A node in its segment.
 
+    The first try of a batch is made by `process` itself, on the shortest way; only what fails goes through
+    `delivery`.
+
     Args:
         onward: takes what this node has done; None when nothing is behind it.
     """
+
+    derives = False
 
     def __init__(
         self,
@@ -58,29 +55,22 @@ class Step:
             health=self.health,
             stats=stats,
             clock=clock,
+            derives=self.derives,
         )
 
     async def process(self, batch: Batch) -> None:
         """See a batch through this node and everything behind it in the segment."""
-        stats = self.stats
-        stats.records_in += len(batch)
-        stats.batches += 1
-        await self.delivery.deliver(batch)
+        raise NotImplementedError
 
     async def _call(self, batch: Batch) -> Outcome:
         started = perf_counter()
         try:
             return await self._work(batch)
-        except (TransientError, RecordError, BatchError):
-            raise
-        except FatalError as error:
-            raise NodeFailedError(self.stats.name, str(error)) from error
-        except EngineError as error:
-            if isinstance(error, ComponentError):
-                raise NodeFailedError(self.stats.name, str(error)) from error
-            raise
         except Exception as error:
-            raise bug_in(self.stats.name, error) from error
+            failure = judge(self.stats.name, error, batch)
+            if failure is error:
+                raise
+            raise failure from error
         finally:
             self.stats.busy += perf_counter() - started
 
@@ -98,55 +88,49 @@ class Step:
 class TransformStep(Step):
     """A transform; a synchronous one that succeeds costs no coroutine of its own."""
 
+    derives = True
+
     def __init__(self, transform: Transform[Any], *args: Any) -> None:
         super().__init__(*args)
         self._transform = transform
         self._waits = transform.waits
 
     async def process(self, batch: Batch) -> None:
-        if self._waits:
-            await super().process(batch)
-            return
         stats = self.stats
-        stats.records_in += len(batch)
+        stats.records_in += len(batch.records)
         stats.batches += 1
         started = perf_counter()
         try:
-            derived = self._transform.apply(batch)
-        except (TransientError, RecordError, BatchError):
-            await self.delivery.deliver(batch)
+            made = self._transform.apply(batch)
+            derived = _checked(batch, await made if self._waits and not isinstance(made, Batch) else made)
+        except Exception as error:  # noqa: BLE001 - a component's own code ends here; `judge` decides
+            stats.busy += perf_counter() - started
+            await self.delivery.reject(batch, judge(stats.name, error, batch))
             return
-        except FatalError as error:
-            raise NodeFailedError(stats.name, str(error)) from error
-        except Exception as error:
-            raise bug_in(stats.name, error) from error
         stats.busy += perf_counter() - started
-        assert isinstance(derived, Batch)
         if derived.failures:
             await self.delivery.accept(batch, Outcome(derived, derived.failures))
             return
-        if derived.origins is not batch.origins:
-            stats.dropped += settle_derived(batch, derived, (), stats.name)
-            derived.drops = None
-        stats.records_out += len(derived)
-        if self.onward is not None and derived.records:
-            await self.onward(derived)
+        self.health.successes += 1
+        self.health.failing_since = None
+        await self._hand_on(batch, derived, ())
 
     async def _work(self, batch: Batch) -> Outcome:
-        derived = self._transform.apply(batch)
-        if not isinstance(derived, Batch):
-            derived = await derived
+        made = self._transform.apply(batch)
+        derived = _checked(batch, await made if self._waits and not isinstance(made, Batch) else made)
         return Outcome(derived, derived.failures)
 
     async def _emit(self, batch: Batch, outcome: Outcome) -> None:
-        derived = outcome.derived
-        if derived is None:
-            return
-        failed = [index for index, _ in outcome.failures]
-        self.stats.dropped += settle_derived(batch, derived, failed, self.stats.name)
-        # settled here: a transform behind this one may hand on the very same batch
-        derived.failures, derived.drops = (), None
-        self.stats.records_out += len(derived)
+        assert outcome.derived is not None
+        await self._hand_on(batch, outcome.derived, [index for index, _ in outcome.failures])
+
+    async def _hand_on(self, given: Batch, derived: Batch, failed: Sequence[int]) -> None:
+        stats = self.stats
+        if derived.origins is not given.origins or failed:
+            stats.dropped += settle_derived(given, derived, failed, stats.name)
+            # they are settled: the next node must not find them on the batch it is given
+            derived.failures, derived.drops = (), None
+        stats.records_out += len(derived.records)
         if self.onward is not None and derived.records:
             await self.onward(derived)
 
@@ -158,14 +142,33 @@ class SinkStep(Step):
         super().__init__(*args)
         self._sink = sink
 
+    async def process(self, batch: Batch) -> None:
+        stats = self.stats
+        stats.records_in += len(batch.records)
+        stats.batches += 1
+        started = perf_counter()
+        try:
+            receipt = await self._sink.write(batch)
+        except Exception as error:  # noqa: BLE001 - a component's own code ends here; `judge` decides
+            stats.busy += perf_counter() - started
+            await self.delivery.reject(batch, judge(stats.name, error, batch))
+            return
+        stats.busy += perf_counter() - started
+        self.health.successes += 1
+        self.health.failing_since = None
+        await self._hand_on(batch, confirmed=receipt is None or receipt.confirmed)
+
     async def _work(self, batch: Batch) -> Outcome:
         receipt = await self._sink.write(batch)
         return Outcome(batch, confirmed=receipt is None or receipt.confirmed)
 
     async def _emit(self, batch: Batch, outcome: Outcome) -> None:
-        self.stats.records_out += len(batch)
+        await self._hand_on(batch, confirmed=outcome.confirmed)
+
+    async def _hand_on(self, batch: Batch, *, confirmed: bool) -> None:
+        self.stats.records_out += len(batch.records)
         if self.onward is None:
-            settle_written(batch.origins, confirmed=outcome.confirmed)
+            settle_written(batch.origins, confirmed=confirmed)
         else:
             await self.onward(batch)
 
@@ -179,9 +182,26 @@ def build_step(component: object, *args: Any) -> Step:
     raise TypeError(f"{component!r} is neither a transform nor a sink")
 
 
-def bug_in(node: str, error: Exception) -> NodeFailedError:
-    """An error no component should raise, with the line it came from; never with the record."""
-    frames = inspect.trace()
-    where = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    text = str(error).splitlines()[0][:300] if str(error) else ""
-    return NodeFailedError(node, f"{type(error).__name__}: {text}{where}")
+def _checked(given: Batch, derived: object) -> Batch:
+    """What a transform returned, if every record of it can be accounted for."""
+    if not isinstance(derived, Batch):
+        if isinstance(derived, Coroutine):
+            derived.close()
+        raise TypeError(f"apply() has to return a batch, not {type(derived).__name__}")
+    if derived.origins is given.origins:
+        accounted = len(given.records)
+    else:
+        accounted = sum([count for _, count in derived.origins])
+    if accounted != len(derived.records):
+        raise ValueError("apply() must derive its batch from the given one (replace, select, outcomes)")
+    if derived.failures:
+        _check_failures(given, derived)
+    return derived
+
+
+def _check_failures(given: Batch, derived: Batch) -> None:
+    failures = sorted(derived.failures, key=lambda failure: failure[0])
+    indices = [index for index, _ in failures]
+    if len(set(indices)) != len(indices) or not 0 <= indices[0] <= indices[-1] < len(given.records):
+        raise ValueError("apply() named a failed record twice, or one that it was not given")
+    derived.failures = failures

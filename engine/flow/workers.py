@@ -55,12 +55,14 @@ class Intake:
                     yield batch
                 continue
             if batch is not None:
-                if not batcher:
-                    deadline = anyio.current_time() + self._limits.linger
-                for full in batcher.add(batch):
+                waited, cut = bool(batcher), batcher.add(batch)
+                for full in cut:
                     yield full
                 if not batcher:
                     continue
+                if cut or not waited:
+                    # what is held now came with this batch
+                    deadline = anyio.current_time() + self._limits.linger
             if batch is None or self._budget.waiting or anyio.current_time() >= deadline:
                 held = batcher.flush()
                 if held is not None:

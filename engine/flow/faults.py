@@ -1,0 +1,80 @@
+"""What an exception that left a component means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from traceback import extract_tb
+
+from engine.batch import Batch
+from engine.errors import (
+    BatchError,
+    ComponentError,
+    EngineError,
+    FatalError,
+    NodeFailedError,
+    RecordError,
+    TransientError,
+)
+from engine.flow.delivery import Failure
+
+__all__ = ["bare", "bug_in", "fault_in", "judge"]
+
+LONGEST_MESSAGE = 300
+
+
+def judge(node: str, error: Exception, batch: Batch) -> Failure:
+    """The failure to deal with when it is transient or some records' own; anything else is raised.
+
+    Raises:
+        NodeFailedError: a `FatalError`, or an error that no component should let out.
+        EngineError: what the engine itself raised further inside.
+    """
+    error = bare(error)
+    if isinstance(error, BatchError):
+        if error.failures and all(0 <= index < len(batch) for index in error.failures):
+            return error
+        raise NodeFailedError(node, "its BatchError names no record of the batch") from error
+    if isinstance(error, TransientError | RecordError):
+        return error
+    raise fault_in(node, error) from error
+
+
+def fault_in(node: str, error: Exception) -> EngineError:
+    """The error that stops the run."""
+    error = bare(error)
+    if isinstance(error, ComponentError):
+        return NodeFailedError(node, str(error))
+    if isinstance(error, EngineError):
+        return error
+    return bug_in(node, error)
+
+
+def bug_in(node: str, error: BaseException) -> NodeFailedError:
+    """An error no component should raise, with the line it came from; never with the record."""
+    frames = extract_tb(error.__traceback__)
+    where = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    text = str(error).splitlines()[0][:LONGEST_MESSAGE] if str(error) else ""
+    return NodeFailedError(node, f"{type(error).__name__}: {text}{where}")
+
+
+def bare(error: Exception) -> Exception:
+    """The error that counts when several tasks inside a component failed together: the gravest one."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    return max(_leaves(error), key=_gravity)
+
+
+def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _gravity(error: Exception) -> tuple[int, float]:
+    if isinstance(error, TransientError):
+        return 0, error.retry_after or 0.0
+    if isinstance(error, RecordError | BatchError):
+        return 1, 0.0
+    return (3 if isinstance(error, FatalError) else 2), 0.0
