@@ -72,7 +72,7 @@ class Registry:
     def _load(self, kind: Kind, name: str) -> object:
         try:
             return self._loaders[kind, name]()
-        except ImportError as error:
+        except (ImportError, AttributeError) as error:
             raise RegistryError(f"the {kind} {name!r} cannot be imported: {error}") from error
 
     def _unknown(self, kind: Kind, name: str) -> str:

@@ -1,0 +1,78 @@
+"""Names to components."""
+
+from __future__ import annotations
+
+import pytest
+
+import engine
+from engine.component import Kind
+from engine.errors import RegistryError
+from engine.registry import Registry
+
+
+@engine.transform(name="double")
+def double(record: int) -> int:
+    return record * 2
+
+
+def test_built_in_components_are_found_by_entry_point() -> None:
+    names = Registry.installed().names()
+
+    assert (Kind.SOURCE, "blob") in names
+    assert (Kind.SINK, "ingest") in names
+    assert names == sorted(names, key=lambda pair: (list(Kind).index(pair[0]), pair[1]))
+
+
+@pytest.mark.parametrize(("kind", "name"), Registry.installed().names(), ids=lambda value: str(value))
+def test_every_installed_component_has_a_full_specification(kind: Kind, name: str) -> None:
+    spec = Registry.installed().get(kind, name)
+
+    assert (spec.kind, spec.name) == (kind, name)
+    assert spec.summary.endswith(".")
+    for field_name, field in spec.params.model_fields.items():
+        assert field.description, f"{kind}.{name}: parameter {field_name} has no description"
+
+
+def test_unknown_name_has_the_nearest_and_all_of_its_kind() -> None:
+    expected = r"no source is called 'blobb', did you mean 'blob'\? Known: .*s3"
+
+    with pytest.raises(RegistryError, match=expected):
+        Registry.installed().get(Kind.SOURCE, "blobb")
+
+
+def test_name_of_another_kind_says_so() -> None:
+    with pytest.raises(RegistryError, match="'blob' is a source, not a sink"):
+        Registry.installed().get(Kind.SINK, "blob")
+
+
+def test_entry_point_that_cannot_be_loaded_is_an_error_with_its_reason() -> None:
+    def missing() -> object:
+        raise AttributeError("module 'connectors.x' has no attribute 'X'")
+
+    registry = Registry({(Kind.SOURCE, "x"): missing})
+
+    with pytest.raises(RegistryError, match=r"source 'x' cannot be imported: .* no attribute 'X'"):
+        registry.get(Kind.SOURCE, "x")
+
+
+def test_including_makes_another_registry() -> None:
+    registry = Registry({})
+
+    assert registry.including(double).get(Kind.TRANSFORM, "double").name == "double"
+    assert registry.names() == []
+
+
+def test_what_is_not_a_component_cannot_be_included() -> None:
+    with pytest.raises(RegistryError, match="is not a component: decorate it"):
+        Registry({}).including(len)
+
+
+def test_dotted_name_needs_no_entry_point() -> None:
+    spec = Registry({}).get(Kind.TRANSFORM, f"{__name__}:double")
+
+    assert spec.name == "double"
+
+
+def test_dotted_name_that_leads_nowhere_is_an_error() -> None:
+    with pytest.raises(RegistryError, match=r"'no\.such:thing' cannot be imported"):
+        Registry({}).get(Kind.TRANSFORM, "no.such:thing")
