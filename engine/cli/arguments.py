@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["DEFAULT_FILE", "DEFAULT_STATE_DIR", "add_file_arguments", "add_state_argument"]
+__all__ = [
+    "DEFAULT_FILE",
+    "DEFAULT_STATE_DIR",
+    "add_change_arguments",
+    "add_file_arguments",
+    "add_output_arguments",
+    "add_state_argument",
+]
 
 DEFAULT_FILE = "pipelines.yaml"
 DEFAULT_STATE_DIR = ".odw"
 
 
-def add_file_arguments(parser: argparse.ArgumentParser, *, positional: bool = True) -> None:
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """The file, which of its pipelines, and what to change in it."""
-    if positional:
-        parser.add_argument("file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help="(pipelines.yaml)")
-    else:
-        parser.add_argument(
-            "--file", default=DEFAULT_FILE, metavar="FILE", help="the file of the pipelines (pipelines.yaml)"
-        )
+    parser.add_argument("file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help="(pipelines.yaml)")
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="this pipeline only; repeatable"
     )
+    add_change_arguments(parser)
+
+
+def add_change_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to change in the file."""
     parser.add_argument(
         "--param",
         action="append",
@@ -43,3 +50,19 @@ def add_state_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help="where runs are remembered (.odw)"
     )
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is said while runs are under way."""
+    parser.add_argument(
+        "--progress",
+        choices=("auto", "live", "plain", "json", "none"),
+        default="auto",
+        help="auto: live on a terminal, else a plain line every few seconds",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("json", "console", "none"),
+        help="structured events on standard error; by default JSON when that is not a terminal",
+    )
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")

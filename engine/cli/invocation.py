@@ -23,7 +23,7 @@ from engine.plan import Plan
 from engine.report import RunReport
 from engine.state.protocol import RunRecord, RunStatus
 
-__all__ = ["exit_code", "invoke", "on_event_loop"]
+__all__ = ["exit_code", "invoke", "on_event_loop", "watched"]
 
 
 def invoke(options: argparse.Namespace) -> int:
@@ -67,14 +67,15 @@ async def _run(options: argparse.Namespace, plans: Mapping[str, Plan], memory: i
         session = Session(engine, plans, first, resumes)
         started_at = engine.clock.now()
         watch = SignalWatch(session, output.say)
-        await _watched(session, watch, output)
+        await watched(session, watch, output)
         if options.report:
             write_report(Path(options.report), started_at, options.state_dir, session.reports)
-        output.conclude(summary(session.reports, options, width=output.width))
+        output.conclude(summary(list(session.reports.values()), options, width=output.width))
         return exit_code(session, watch.number)
 
 
-async def _watched(session: Session, watch: SignalWatch, output: Output) -> None:
+async def watched(session: Session, watch: SignalWatch, output: Output) -> None:
+    """Execute a session with its signals listened to and its progress shown."""
     async with anyio.create_task_group() as group:
         group.start_soon(watch.watch)
         async with output.progress(session):

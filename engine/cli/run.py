@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_file_arguments, add_state_argument
+from engine.cli.arguments import add_file_arguments, add_output_arguments, add_state_argument
 
 SUMMARY = "run the pipelines of a file"
 
@@ -30,18 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on with a run, or with all unfinished ones of the latest invocation",
     )
     parser.add_argument("--report", metavar="FILE", help="write what came of it there, as JSON")
-    parser.add_argument(
-        "--progress",
-        choices=("auto", "live", "plain", "json", "none"),
-        default="auto",
-        help="auto: live on a terminal, else a plain line every few seconds",
-    )
-    parser.add_argument(
-        "--log-format",
-        choices=("json", "console", "none"),
-        help="structured events on standard error; by default JSON when that is not a terminal",
-    )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    add_output_arguments(parser)
     parser.add_argument(
         "--memory", metavar="SIZE", help="bytes in flight for all pipelines together, as in 512MiB (256MiB)"
     )

@@ -1,13 +1,17 @@
 """Run the ingest service with its warehouse until SIGINT or SIGTERM.
 
-Runs on the same state directory find it by themselves and use it instead of starting their own.
+Runs on the same state directory find it by themselves and use it instead of starting their own. The hashes
+of the tokens that clients must show are in ODW_INGEST_API_KEY and ODW_CONSUMPTION_API_KEY; docs/service.md
+says how to make them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SUMMARY = "run the ingest service and its warehouse"
 
 
@@ -23,9 +27,23 @@ def execute(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from engine.service.server import run
+    from engine.service.settings import ServiceSettings
 
-    run(Path(options.state_dir), options.host, options.port, on_ready=_say_where)
+    settings = ServiceSettings(
+        ingest_api_key=_key("INGEST_API_KEY"), consumption_api_key=_key("CONSUMPTION_API_KEY")
+    )
+    if options.host not in LOOPBACK and not (settings.ingest_api_key and settings.consumption_api_key):
+        sys.stderr.write(
+            f"anybody who reaches {options.host} can write and read: set ODW_INGEST_API_KEY and "
+            "ODW_CONSUMPTION_API_KEY, or listen on 127.0.0.1\n"
+        )
+    run(Path(options.state_dir), options.host, options.port, settings=settings, on_ready=_say_where)
     return 0
+
+
+def _key(name: str) -> str | None:
+    """A key's hash from the environment, under our name or the one the original service used."""
+    return os.environ.get(f"ODW_{name}") or os.environ.get(f"MOOSE_{name}") or None
 
 
 def _say_where(url: str) -> None:

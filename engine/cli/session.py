@@ -20,7 +20,7 @@ from engine.report import RunReport
 from engine.state.protocol import RunRecord, RunStatus
 from engine.stats import RunSnapshot
 
-__all__ = ["Entry", "Session"]
+__all__ = ["Entry", "Session", "new_group"]
 
 LONGEST_BACKOFF = 60.0
 
@@ -54,6 +54,7 @@ class Session:
         plans: everything that may be run, by pipeline.
         first: what is started at once; the others when a pipeline that names them ends.
         resumes: runs to go on with instead of new ones, by pipeline.
+        group_id: ties the runs together; by default that of `resumes`, or a new one.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Session:
         plans: Mapping[str, Plan],
         first: Sequence[str],
         resumes: Mapping[str, RunRecord] | None = None,
+        *,
+        group_id: str = "",
     ) -> None:
         self._engine = engine
         self._plans = plans
@@ -72,8 +75,8 @@ class Session:
         self._cancelled = False
         self.entries: dict[str, Entry] = {}
         """What has been started, in order."""
-        groups = [record.group_id for record in self._resumes.values()]
-        self.group_id = groups[0] if groups else _new_group(engine)
+        groups = [group_id, *(record.group_id for record in self._resumes.values()), new_group(engine)]
+        self.group_id = next(filter(None, groups))
 
     @property
     def reports(self) -> dict[str, RunReport]:
@@ -171,5 +174,6 @@ def _worth_another(report: RunReport) -> bool:
     return not isinstance(report.failure, DeadLetterBudgetError | ConfigError | StateError)
 
 
-def _new_group(engine: Engine) -> str:
+def new_group(engine: Engine) -> str:
+    """A name for the runs of one invocation; sorts by time."""
     return f"{engine.clock.now():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.cli.arguments import DEFAULT_FILE, DEFAULT_STATE_DIR
@@ -22,20 +22,26 @@ class _Column:
     left: bool = False
 
 
-def summary(reports: Mapping[str, RunReport], options: argparse.Namespace, *, width: int = 100) -> str:
-    """The whole text; "" when nothing was run. A table wider than `width` columns is written as lines."""
-    if not reports:
+def summary(
+    runs: Sequence[RunReport], options: argparse.Namespace, *, width: int = 100, resumable: bool = True
+) -> str:
+    """The whole text; "" when nothing was run. A table wider than `width` columns is written as lines.
+
+    `resumable`: say how to go on with what did not complete.
+    """
+    if not runs:
         return ""
-    runs = list(reports.values())
     lines = _table(runs)
     if max(map(len, lines)) > width:
         lines = [line for report in runs for line in _stacked(report)]
     for report in runs:
         lines += [f"{report.pipeline}: {note}" for note in _notes(report, options)]
+        if resumable and report.run_id and not report.ok:
+            lines.append(f"{report.pipeline}: go on with it: {_resume(report, options)}")
     return "\n".join(lines) + "\n"
 
 
-def _columns(runs: list[RunReport]) -> list[_Column]:
+def _columns(runs: Sequence[RunReport]) -> list[_Column]:
     def number(title: str, of: Callable[[RunReport], int]) -> _Column:
         return _Column(title, lambda run: count(of(run)), lambda all_: count(sum(map(of, all_))))
 
@@ -57,7 +63,7 @@ def _columns(runs: list[RunReport]) -> list[_Column]:
     return columns
 
 
-def _table(runs: list[RunReport]) -> list[str]:
+def _table(runs: Sequence[RunReport]) -> list[str]:
     columns = _columns(runs)
     rows = [[column.title for column in columns], *([column.text(run) for column in columns] for run in runs)]
     if len(runs) > 1:
@@ -116,8 +122,6 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
         yield f"{count(tally.tokens_in)} tokens in, {count(tally.tokens_out)} out{cost}"
     if not tally.balanced:
         yield from _unbalanced(run)
-    if not run.ok and run.run_id:
-        yield f"go on with it: {_resume(run, options)}"
 
 
 def _unbalanced(run: RunReport) -> Iterable[str]:

@@ -1,0 +1,90 @@
+"""Dead letters: records that could not be delivered, each with its error and the original record.
+
+  python -m engine dlq list --pipeline blobs
+  python -m engine dlq show 3f29a1c07e
+  python -m engine dlq replay --pipeline blobs --patch 'file_name~^\\[DLQ\\]~'
+
+They are looked for in the state directory and in the ingest service that the file or the state directory
+leads to. A replay goes from the node that failed onwards; what arrives is not sent again by the next one.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli.arguments import (
+    DEFAULT_FILE,
+    add_change_arguments,
+    add_output_arguments,
+    add_state_argument,
+)
+
+SUMMARY = "list, show and replay dead letters"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|replay")
+    listing = actions.add_parser("list", help="a line each, oldest first")
+    _filters(listing, statuses=True)
+    listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most N; 0 means all (50)")
+    listing.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+    showing = actions.add_parser("show", help="everything about some, with the original record")
+    showing.add_argument("names", nargs="+", metavar="LETTER", help="an id of `dlq list`, or a record's key")
+    showing.add_argument("--json", action="store_true", help="print one JSON object a line")
+    _where(showing)
+
+    replaying = actions.add_parser("replay", help="send open ones again")
+    replaying.add_argument("names", nargs="*", metavar="LETTER", help="only these: ids of `list`, or keys")
+    _filters(replaying, statuses=False)
+    replaying.add_argument(
+        "--patch",
+        action="append",
+        default=[],
+        metavar="PATCH",
+        help="change the records first: FIELD=VALUE, or FIELD~REGEX~REPLACEMENT; repeatable",
+    )
+    replaying.add_argument("--limit", type=int, default=0, metavar="N", help="no more than N, oldest first")
+    replaying.add_argument("--dry-run", action="store_true", help="only say what would be sent, and how")
+    add_change_arguments(replaying)
+    add_output_arguments(replaying)
+
+
+def _filters(parser: argparse.ArgumentParser, *, statuses: bool) -> None:
+    parser.add_argument("--pipeline", default="", metavar="NAME", help="of this pipeline")
+    parser.add_argument("--run", default="", metavar="RUN", help="of this run")
+    parser.add_argument("--node", default="", metavar="NAME", help="of this node")
+    parser.add_argument("--key", default="", metavar="KEY", help="of this record")
+    if statuses:
+        parser.add_argument(
+            "--status",
+            choices=("open", "replayed", "recovered", "discarded", "all"),
+            default="open",
+            help="as they stand; recovered: the service has a good row of that record by now (open)",
+        )
+    _where(parser)
+
+
+def _where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--file", metavar="FILE", help=f"the pipelines ({DEFAULT_FILE})")
+    add_state_argument(parser)
+    parser.add_argument(
+        "--store",
+        choices=("all", "engine", "service"),
+        default="all",
+        help="whose letters: the engine's, the ingest service's (all)",
+    )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    from engine.cli.invocation import on_event_loop
+
+    if options.action == "replay":
+        from engine.cli.dlq_replay import replay
+
+        return on_event_loop(lambda: replay(options))
+    from engine.cli.dlq_list import list_letters, show_letters
+
+    return on_event_loop(lambda: (list_letters if options.action == "list" else show_letters)(options))
