@@ -6,9 +6,10 @@ import gzip
 import json
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from inspect import isawaitable
 
 from starlette.types import Receive, Scope, Send
 
@@ -41,7 +42,7 @@ class Answer:
         return cls(status, json.dumps(document).encode(), {"content-type": "application/json", **named})
 
 
-Script = Callable[[Request], Answer]
+Script = Callable[[Request], Answer | Awaitable[Answer]]
 
 
 class ScriptedServer:
@@ -63,6 +64,8 @@ class ScriptedServer:
         request = Request(scope["method"], scope["path"], scope["query_string"].decode(), headers, body)
         self.requests.append(request)
         answer = self._script(request) if self._script else self._answers.popleft()
+        if isawaitable(answer):
+            answer = await answer
         raw = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": raw})
         await send({"type": "http.response.body", "body": answer.body})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import anyio
 import httpx
 import pytest
 from scripted_http import Answer, Request, ScriptedServer, unused_url
@@ -100,6 +102,29 @@ async def test_the_same_batch_again_in_the_same_run_changes_nothing(tmp_path: Pa
     assert len(rows) == 2
 
 
+async def test_a_request_that_was_carried_out_but_not_answered_leaves_nothing_twice(tmp_path: Path) -> None:
+    async with running_service(tmp_path, models=INGEST_MODELS) as service, httpx.AsyncClient() as client:
+
+        async def lose_the_first_answer(request: Request) -> Answer:
+            headers = {name: value for name, value in request.headers.items() if name != "host"}
+            answer = await client.post(f"{service.url}{request.path}", content=request.body, headers=headers)
+            if len(proxy.requests) == 1:
+                return Answer(504)
+            return Answer(
+                answer.status_code, answer.content, {"content-type": answer.headers["content-type"]}
+            )
+
+        proxy = ScriptedServer(lose_the_first_answer)
+        async with proxy.running(), open_sink(proxy.url) as sink:
+            batch = batch_of(*(blob(number) for number in range(4)))
+            with pytest.raises(TransientError):
+                await sink.write(batch)
+            await sink.write(batch.slice(0, 1))
+            await sink.write(batch.slice(1, 4))
+        rows = await rows_of(service.url, "getBlobs")
+    assert sorted(row["id"] for row in rows) == ["b0", "b1", "b2", "b3"]
+
+
 async def test_staged_rows_are_confirmed_by_the_real_consumption_api(tmp_path: Path) -> None:
     staged = {
         "id": "unstr_1",
@@ -142,6 +167,38 @@ async def test_an_address_where_nobody_listens_is_transient_and_named() -> None:
     async with open_sink(url) as sink:
         with pytest.raises(TransientError, match=f"nobody listens at {url}"):
             await sink.write(batch_of(blob(0)))
+
+
+async def test_an_answer_that_never_comes_is_given_up_and_its_records_are_replays_from_then_on() -> None:
+    given_up = anyio.Event()
+
+    async def hang_once(request: Request) -> Answer:
+        if len(server.requests) == 1:
+            await given_up.wait()
+        return written(request)
+
+    server = ScriptedServer(hang_once)
+    async with server.running(), open_sink(server.url, timeout=0.5) as sink:
+        with pytest.raises(TransientError, match=r"did not answer within 0\.5 s"):
+            await sink.write(batch_of(blob(0), blob(1)))
+        given_up.set()
+        with suppress(TransientError):  # a slow machine may need longer than half a second
+            await sink.write(batch_of(blob(0)))
+    assert [request.headers["x-odw-delivery"] for request in server.requests] == ["fresh", "replay"]
+
+
+async def test_a_connection_that_breaks_is_transient() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    listener = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        async with open_sink(f"http://127.0.0.1:{port}") as sink:
+            with pytest.raises(TransientError, match="the connection broke"):
+                await sink.write(batch_of(blob(0)))
 
 
 async def test_two_503_then_200_sends_the_same_key_three_times() -> None:
