@@ -69,8 +69,9 @@ class Storage:
 
         connection = None
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             connection = duckdb.connect(str(self._path), config=self._config)
+            self._path.chmod(0o600)  # rows may be about patients
             create_tables(connection, self._tables)
         except (OSError, duckdb.Error) as error:
             if connection is not None:
