@@ -55,6 +55,8 @@ def _build_server() -> BaseWSGIServer:
     from werkzeug.serving import make_server
 
     class QuietHandler(MotoRequestHandler):
+        disable_nagle_algorithm = True  # headers and body go out in two writes
+
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """No line per request: object names may be personal data."""
 
