@@ -9,7 +9,7 @@ from time import monotonic
 import anyio
 from anyio.abc import TaskStatus
 
-from engine.cli.numbers import Rate, count, duration, rate, size
+from engine.cli.numbers import Rate, count, duration, rate, read_here, size
 from engine.cli.session import Entry, Session
 from engine.clock import SystemClock, timestamp
 from engine.stats import RunSnapshot
@@ -30,7 +30,7 @@ async def show_plain(session: Session, *, task_status: TaskStatus[None]) -> None
             snapshot = entry.snapshot()
             if snapshot is None or entry.report is not None:
                 continue
-            speed = rates.setdefault(entry.name, Rate()).update(monotonic(), _settled(snapshot))
+            speed = rates.setdefault(entry.name, Rate()).update(monotonic(), read_here(snapshot.nodes))
             sys.stderr.write(plain_line(snapshot, speed) + "\n")
         sys.stderr.flush()
 
@@ -58,9 +58,9 @@ def _write_json(session: Session, ended: set[str]) -> None:
 
 
 def plain_line(snapshot: RunSnapshot, speed: float) -> str:
-    """`blobs 0:10: read 12,000, written 11,500 (1,150/s), dead 3, 4.0 M in flight, waits for load`."""
+    """`blobs 0:10: read 12,000 (1,150/s), written 11,500, dead 3, 4.0 M in flight, waits for load`."""
     tally = snapshot.tally
-    parts = [f"read {count(tally.read)}", f"written {count(tally.written)} ({rate(speed)}/s)"]
+    parts = [f"read {count(tally.read)} ({rate(speed)}/s)", f"written {count(tally.written)}"]
     if tally.dropped:
         parts.append(f"dropped {count(tally.dropped)}")
     if tally.dead:
@@ -109,8 +109,3 @@ def json_line(entry: Entry) -> str | None:
             },
         }
     )
-
-
-def _settled(snapshot: RunSnapshot) -> int:
-    tally = snapshot.tally
-    return tally.written + tally.dropped + tally.dead

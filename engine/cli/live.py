@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import TaskStatus
 
-from engine.cli.numbers import Rate, count, duration, rate, size
+from engine.cli.numbers import Rate, count, duration, rate, read_here, size
 from engine.cli.session import Entry, Session
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ __all__ = ["show", "table"]
 
 REFRESH = 0.25
 WIDE = 100  # columns from which on every figure has a place
+NARROW = 80  # columns below which there is room for the most important ones only
 
 
 async def show(session: Session, *, task_status: TaskStatus[None]) -> None:
@@ -38,10 +39,14 @@ def table(session: Session, rates: dict[str, Rate], width: int) -> Table:
     """What is drawn; the columns depend on the width alone, so that nothing moves."""
     from rich.table import Table
 
-    wide = width >= WIDE
-    drawn = Table(box=None, pad_edge=False, expand=True, padding=(0, 2, 0, 0))
+    wide, narrow = width >= WIDE, width < NARROW
+    # the terminal writes ^C behind the last row: there must be room, or it would break the line
+    room = max(1, width - len("^C^C^C"))
+    drawn = Table(box=None, pad_edge=False, width=room, padding=(0, 2, 0, 0))
     drawn.add_column("pipeline", no_wrap=True, overflow="ellipsis", ratio=3, style="bold")
     for title, least in (("read", 9), ("written", 9), ("rec/s", 7)):
+        if title == "read" and narrow:
+            continue
         drawn.add_column(title, justify="right", no_wrap=True, min_width=least)
     if wide:
         drawn.add_column("in flight", justify="right", no_wrap=True, min_width=13)
@@ -50,7 +55,8 @@ def table(session: Session, rates: dict[str, Rate], width: int) -> Table:
         drawn.add_column("time", justify="right", no_wrap=True, min_width=7)
     drawn.add_column("state", no_wrap=True, overflow="ellipsis", ratio=4)
     for entry in list(session.entries.values()):
-        drawn.add_row(*_row(entry, rates.setdefault(entry.name, Rate()), wide=wide))
+        cells = _row(entry, rates.setdefault(entry.name, Rate()), wide=wide)
+        drawn.add_row(*([cells[0], *cells[2:]] if narrow else cells))
     return drawn
 
 
@@ -60,8 +66,7 @@ def _row(entry: Entry, speed: Rate, *, wide: bool) -> list[str]:
         state = entry.report.error if entry.report else entry.trouble or "starting"
         return [entry.name, "", "", "", *([""] if wide else []), "", *([""] if wide else []), state]
     tally = entry.report.tally if entry.report else snapshot.tally
-    settled = tally.written + tally.dropped + tally.dead
-    per_second = "" if entry.report else rate(speed.update(monotonic(), settled))
+    per_second = "" if entry.report else rate(speed.update(monotonic(), read_here(snapshot.nodes)))
     in_flight = f"{size(snapshot.bytes_in_flight)} / {size(snapshot.bytes_budget)}"
     return [
         entry.name,

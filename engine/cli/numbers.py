@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
-__all__ = ["Rate", "count", "counted", "duration", "rate", "size"]
+from engine.component import Kind
+from engine.stats import NodeSnapshot
+
+__all__ = ["Rate", "count", "counted", "duration", "rate", "read_here", "size"]
 
 _WINDOW = 5.0  # seconds that a rate looks back
 
@@ -60,3 +64,8 @@ class Rate:
         then, before = self._samples[0]
         elapsed = now - then
         return max(0.0, (value - before) / elapsed) if elapsed > 0 else 0.0
+
+
+def read_here(nodes: Iterable[NodeSnapshot]) -> int:
+    """Records read in this attempt; a run's tally covers earlier attempts too."""
+    return sum(node.records_in for node in nodes if node.kind is Kind.SOURCE)

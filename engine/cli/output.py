@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -60,14 +61,15 @@ class Output:
         return max(NARROWEST, shutil.get_terminal_size().columns) if stream.isatty() else 100
 
     def say(self, text: str) -> None:
-        """One line for the user, on standard error."""
+        """One line for the user, on standard error; with `--progress json` that is JSON too."""
         if not self._quiet:
-            sys.stderr.write(text + "\n")
+            line = json.dumps({"event": "message", "text": text}) if self.mode == "json" else text
+            sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
     def conclude(self, text: str) -> None:
-        """The summary."""
-        if not self._quiet:
+        """The summary; left out where standard error is JSON and standard output is the records'."""
+        if not self._quiet and not (self._records_on_stdout and self.mode == "json"):
             stream = sys.stderr if self._records_on_stdout else sys.stdout
             stream.write(text)
             stream.flush()

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.cli.arguments import DEFAULT_FILE, DEFAULT_STATE_DIR
-from engine.cli.numbers import count, counted, duration, rate
-from engine.component import Kind
+from engine.cli.numbers import count, counted, duration, rate, read_here
 from engine.report import RunReport
 
 __all__ = ["summary"]
@@ -92,9 +91,7 @@ def _stacked(run: RunReport) -> list[str]:
 
 
 def _speed(run: RunReport) -> float:
-    """Records read in this attempt, a second; the tally covers earlier ones too."""
-    read = sum(node.records_in for node in run.nodes if node.kind is Kind.SOURCE)
-    return read / run.seconds if run.seconds > 0 else 0.0
+    return read_here(run.nodes) / run.seconds if run.seconds > 0 else 0.0
 
 
 def _bottleneck(run: RunReport) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,10 +27,30 @@ VERBS = {
 USAGE_ERROR = 2
 
 
-class Parser(Protocol):
-    """What a verb's `add_arguments` is given."""
+class VerbParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the nearest option that there is."""
 
-    def add_argument(self, *names: str, **options: object) -> object: ...
+    def error(self, message: str) -> NoReturn:
+        """End the process with exit code 2."""
+        self.exit(USAGE_ERROR, f"{self.prog}: {message}{self._hint(message)}\n")
+
+    def _hint(self, message: str) -> str:
+        from difflib import get_close_matches
+
+        wrong = next((word for word in message.split() if word.startswith("--")), "").partition("=")[0]
+        near = get_close_matches(wrong, self.options(), n=1) if wrong else []
+        if "unrecognized" in message and near:
+            return f" (did you mean {near[0]}?)"
+        return f" (see {self.prog} --help)"
+
+    def options(self) -> list[str]:
+        """All option names, those of its actions included."""
+        names: list[str] = []
+        for action in self._actions:
+            names += action.option_strings
+            if isinstance(action.choices, dict):
+                names += [name for one in action.choices.values() for name in one.options()]
+        return names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,7 +105,7 @@ def _module(verb: str) -> ModuleType:
 
 
 def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = VerbParser(
         prog=f"{program} {verb}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
