@@ -60,6 +60,8 @@ def encode(records: Sequence[Record], *, max_body: int, max_record: int) -> Payl
 
     A record larger than `max_body` but not than `max_record` bytes gets a body of its own.
     """
+    if not records:
+        return Payload([], {})
     try:
         content = _dumps(records)
     except TypeError:

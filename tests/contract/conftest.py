@@ -1,10 +1,14 @@
-"""Lets the tests of this directory marked `anyio` run on both of anyio's backends."""
+"""The world that components are tried in; and tests marked `anyio` run on both of anyio's backends."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from component_cases import Case, SourceCase
+from outside_world import World, beside, fill, lake
 
 Collected = pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector] | None
 
@@ -13,6 +17,47 @@ Collected = pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """The backend that a test marked `anyio` runs on."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def _lake() -> Iterator[str]:
+    with lake() as address:  # it takes half a second to stop
+        yield address
+
+
+@pytest.fixture(scope="session")
+def _portal() -> Iterator[BlockingPortal]:
+    with start_blocking_portal() as portal:
+        yield portal
+
+
+@pytest.fixture
+def world(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsysbinary: pytest.CaptureFixture[bytes],
+    _lake: str,
+    _portal: BlockingPortal,
+) -> Iterator[World]:
+    """What the `case` of the test needs, running."""
+    case: Case = request.node.callspec.params["case"]
+    said = bytearray()
+
+    def printed() -> bytes:
+        said.extend(capsysbinary.readouterr().out)
+        return bytes(said)
+
+    made = World(tmp_path, printed)
+    if not case.needs:
+        yield made
+    elif isinstance(case, SourceCase):
+        made.s3 = _lake
+        fill(made.s3, case.objects)
+        yield made
+    else:
+        with beside(_portal, case.needs, tmp_path) as address:
+            made.llm = made.ingest = address
+            yield made
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

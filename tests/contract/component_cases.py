@@ -1,0 +1,295 @@
+"""One case for every component: how it is built against real things, and what it promises.
+
+A new component adds its case here; the suite fails as long as it has none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from outside_world import BUCKET, World
+from pydantic import BaseModel
+
+from engine.batch import Record
+from engine.component import Component, ComponentSpec, Context, Kind
+from engine.registry import Registry
+from engine.testing import ScriptedClock
+
+Fields = dict[str, Any]
+Made = Callable[[World], Fields]
+
+STARTED = ScriptedClock().now()
+
+
+def nothing(_world: World) -> Fields:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """How to build a component: what stands under `with:`, and its connection.
+
+    Args:
+        label: tells several cases of one component apart.
+        needs: the service that has to run: "s3", "llm", "ingest", or "" for none.
+    """
+
+    kind: Kind
+    name: str
+    label: str = ""
+    params: Made = nothing
+    connection: Made | None = None
+    needs: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}.{self.name}" + (f"-{self.label}" if self.label else "")
+
+    @property
+    def spec(self) -> ComponentSpec:
+        return Registry.installed().get(self.kind, self.name)
+
+    def configured(self, world: World) -> tuple[BaseModel, BaseModel | None]:
+        """The parameters and the connection, validated as those of a file are."""
+        spec, connection = self.spec, None
+        if self.connection is not None:
+            assert spec.connection is not None
+            connection = spec.connection.model_validate(self.connection(world))
+        return spec.params.model_validate(self.params(world)), connection
+
+    def build(self, world: World, ctx: Context | None = None) -> Component[Any]:
+        """A fresh instance, by the way the engine takes."""
+        component = self.spec.factory(*self.configured(world))
+        component.ctx = ctx or context()
+        return component
+
+
+def context(run_id: str = "run-1", **more: Any) -> Context:
+    """A context whose clock stands still, so that two instances stamp the same times."""
+    clock = ScriptedClock(jump=True)
+    return Context("p", "n", run_id, seed="5", started_at=STARTED, clock=clock, **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceCase(Case):
+    """`records` that it reads in at least `batches` batches, `dead` of them as failures."""
+
+    kind: Kind = Kind.SOURCE
+    records: int
+    batches: int = 2
+    dead: int = 0
+    objects: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformCase(Case):
+    """`given` are records that pass, `bad` is one that has to die alone (None: there is no such record).
+
+    `settled` is what becomes of `given` in a run: how many are written, dropped and dead.
+    """
+
+    kind: Kind = Kind.TRANSFORM
+    given: Sequence[Record]
+    bad: Record | None = None
+    settled: tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkCase(Case):
+    """`given` are records that arrive, `bad` is one that has to fail alone.
+
+    `arrived` tells the ids that are there now. `idempotent` is the promise of the sink that a batch which is
+    marked as a replay adds nothing; without it such a batch is there twice.
+    """
+
+    kind: Kind = Kind.SINK
+    given: Sequence[Record]
+    bad: Record
+    arrived: Callable[[World], list[str]]
+    idempotent: bool = False
+
+
+def _simulated(name: str) -> SourceCase:
+    return SourceCase(
+        name=name,
+        params=lambda _: {"records": 700, "page_size": 150, "split_size": 350, "seed": 7},
+        records=700,
+        batches=6,
+    )
+
+
+def _lines(count: int, *broken: int) -> bytes:
+    lines = [json.dumps({"name": f"n{number}", "value": number}) for number in range(count)]
+    for number in broken:
+        lines[number] = '{"name": "n", '
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _two_files(world: World) -> Fields:
+    world.file("one.jsonl", _lines(25))
+    world.file("two.jsonl", b"\n" + _lines(10) + b"\n")
+    return {"path": f"{world.folder}/*.jsonl", "page_records": 4}
+
+
+def _lake(world: World) -> Fields:
+    return {"endpoint": world.s3, "access_key": "key", "secret_key": "hush", "region": "us-east-1"}
+
+
+# texts of some size, because small objects are handed on sixteen together
+_DOCUMENTS = {f"memos/{number}.txt": f"Memo {number}: Grüße\n".encode() * 2000 for number in range(9)} | {
+    "memos/scan.png": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+    "memos/empty.txt": b"",
+}
+
+_BLOBS = [
+    {
+        "id": f"b{number}",
+        "bucket_name": "bucket",
+        "file_path": "/a/",
+        "file_name": "report.txt",
+        "file_size": 300 + number,
+        "permissions": ["READ"],
+        "content_type": None,
+        "ingested_at": "2026-01-01T00:00:00+00:00",
+    }
+    for number in range(120)
+]
+
+_FILES = [
+    {"file_path": f"s3://bucket/{number}.txt", "content": f"memo {number}", "content_type": "text/plain"}
+    for number in range(7)
+]
+
+
+def _staged(number: int, text: str | None = None) -> Fields:
+    memo = (
+        f"Patient: Person {number}\nAge: {30 + number}\nPhone: 555-010{number}\nProcedure: Root canal\n"
+        f"Appointment: 2025-05-0{number}\nDoctor: Dr. Number {number}\n"
+    )
+    return {
+        "id": f"unstr_{number}",
+        "source_file_path": f"s3://bucket/memo_{number}.txt",
+        "extracted_data": memo if text is None else text,
+        "processing_instructions": None,
+    }
+
+
+def _ids(document: bytes) -> list[str]:
+    return [json.loads(line)["id"] for line in document.splitlines()]
+
+
+_SAID = [{"id": f"r{number}", "value": number, "nested": {"list": [1, 2]}} for number in range(120)]
+_UNSAYABLE = {"id": "bad", "value": object}
+
+CASES: tuple[Case, ...] = (
+    _simulated("blob"),
+    _simulated("logs"),
+    _simulated("events"),
+    SourceCase(
+        name="s3",
+        params=lambda _: {"pattern": f"s3://{BUCKET}/memos/**", "split_objects": 6, "concurrency": 4},
+        connection=_lake,
+        needs="s3",
+        records=len(_DOCUMENTS),
+        batches=4,
+        objects=_DOCUMENTS,
+    ),
+    SourceCase(
+        name="s3",
+        label="with-one-object-too-large",
+        params=lambda _: {"pattern": f"s3://{BUCKET}/**", "max_object_bytes": 60_000},
+        connection=_lake,
+        needs="s3",
+        records=len(_DOCUMENTS) + 1,
+        dead=1,
+        objects=_DOCUMENTS | {"large.txt": b"x" * 70_000},
+    ),
+    SourceCase(name="jsonl", params=_two_files, records=35, batches=10),
+    SourceCase(
+        name="jsonl",
+        label="with-broken-lines",
+        params=lambda world: {"path": world.file("a.jsonl", _lines(20, 7, 11)), "page_records": 5},
+        records=20,
+        batches=4,
+        dead=2,
+    ),
+    SourceCase(
+        name="jsonl",
+        label="with-keys-of-its-own",
+        params=lambda world: {"path": world.file("a.jsonl", _lines(9)), "key": "name", "page_records": 2},
+        records=9,
+        batches=5,
+    ),
+    TransformCase(
+        name="simulate_failures",
+        params=lambda _: {"percentage": 100},
+        given=_BLOBS,
+        bad={"id": "no text to mark"},
+        settled=(120, 0, 0),
+    ),
+    TransformCase(
+        name="simulate_failures",
+        label="a-share-of-them",
+        params=lambda _: {"percentage": 20},
+        given=_BLOBS,
+        settled=(120, 0, 0),
+    ),
+    TransformCase(
+        name="stage_documents",
+        params=lambda _: {"processing_instructions": "read it"},
+        given=_FILES,
+        bad={"content": "a text without a path"},
+        settled=(7, 0, 0),
+    ),
+    TransformCase(
+        name="llm_extract",
+        params=lambda _: {"schema": "Medical", "batch_size": 2},
+        connection=lambda world: {
+            "base_url": f"{world.llm}/v1", "api_key": "sandbox", "model": "sandbox-extractor",
+        },
+        needs="llm",
+        given=[*(_staged(number) for number in range(1, 6)), _staged(6, "")],
+        bad=_staged(7, "Patient: Somebody\n"),
+        settled=(5, 1, 0),
+    ),
+    SinkCase(
+        name="ingest",
+        params=lambda _: {"model": "BlobSource"},
+        connection=lambda world: {"url": world.ingest, "token": "hush"},
+        needs="ingest",
+        given=_BLOBS,
+        bad=_BLOBS[0] | {"id": "bad", "file_name": "[DLQ]report.txt"},
+        arrived=lambda world: [row["id"] for row in world.rows("getBlobs")],
+        idempotent=True,
+    ),
+    SinkCase(
+        name="ingest",
+        label="confirmed-by-sight",
+        params=lambda _: {"model": "BlobSource", "confirm": "visible"},
+        connection=lambda world: {"url": world.ingest},
+        needs="ingest",
+        given=_BLOBS,
+        bad={name: value for name, value in _BLOBS[0].items() if name != "bucket_name"} | {"id": "bad"},
+        arrived=lambda world: [row["id"] for row in world.rows("getBlobs")],
+        idempotent=True,
+    ),
+    SinkCase(
+        name="jsonl",
+        params=lambda world: {"path": f"{world.folder}/out/lines.jsonl"},
+        given=_SAID,
+        bad=_UNSAYABLE,
+        arrived=lambda world: _ids((world.folder / "out" / "lines.jsonl").read_bytes()),
+    ),
+    SinkCase(
+        name="stdout",
+        given=_SAID,
+        bad=_UNSAYABLE,
+        arrived=lambda world: _ids(world.printed()),
+    ),
+)  # fmt: skip
+
+SOURCES = [case for case in CASES if isinstance(case, SourceCase)]
+TRANSFORMS = [case for case in CASES if isinstance(case, TransformCase)]
+SINKS = [case for case in CASES if isinstance(case, SinkCase)]

@@ -1,0 +1,85 @@
+"""The real things that components are tried against, each in a thread of its own.
+
+What runs here is not in the event loop of a test, so a task or a generator that a test finds there is the
+component's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+from anyio.from_thread import BlockingPortal
+from moto.server import ThreadedMotoServer
+
+from connectors.models import INGEST_MODELS
+from engine.sandbox.llm.app import LlmStandIn
+from engine.sandbox.loopback import serve_loopback
+from engine.service.server import running_service
+
+BUCKET = "contract"
+S3_KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "hush", "region_name": "us-east-1"}
+
+
+@dataclass
+class World:
+    """Where a component can go: a folder, the standard output, and the addresses of what it needs.
+
+    `printed` gives all that has been written to the standard output so far.
+    """
+
+    folder: Path
+    printed: Callable[[], bytes]
+    s3: str = ""
+    llm: str = ""
+    ingest: str = ""
+
+    def file(self, name: str, content: bytes) -> str:
+        path = self.folder / name
+        path.write_bytes(content)
+        return str(path)
+
+    def rows(self, api: str) -> list[dict[str, Any]]:
+        """What the ingest service shows."""
+        answer = httpx.get(f"{self.ingest}/consumption/{api}", params={"limit": "10000"})
+        items: list[dict[str, Any]] = answer.raise_for_status().json()["items"]
+        return items
+
+
+@contextmanager
+def lake() -> Iterator[str]:
+    """A server of S3; `fill` says what it holds."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def fill(address: str, objects: dict[str, bytes]) -> None:
+    """Empty the server and put these objects into its bucket."""
+    httpx.post(f"{address}/moto-api/reset").raise_for_status()
+    client = boto3.client("s3", endpoint_url=address, **S3_KEYS)
+    client.create_bucket(Bucket=BUCKET)
+    for key, body in objects.items():
+        client.put_object(Bucket=BUCKET, Key=key, Body=body)
+    client.close()
+
+
+@contextmanager
+def beside(portal: BlockingPortal, needs: str, folder: Path) -> Iterator[str]:
+    """The address of a model endpoint ("llm") or an ingest service, in the portal's thread."""
+    if needs == "llm":
+        with portal.wrap_async_context_manager(serve_loopback(LlmStandIn().app)) as url:
+            yield url
+    else:
+        service = running_service(folder / "service", models=INGEST_MODELS)
+        with portal.wrap_async_context_manager(service) as running:
+            yield running.url

@@ -1,0 +1,83 @@
+"""What a component leaves in the process, and what it does while it is built."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+DESCRIPTORS = Path("/proc/self/fd")
+OURS = ("/connectors/", "/engine/", "/aiostream/")
+PATIENCE = 5.0
+"""Seconds for connections that are closing; only a test that fails waits so long."""
+
+_IO_EVENTS = frozenset(
+    {"open", "os.listdir", "os.scandir", "socket.connect", "socket.bind", "subprocess.Popen"}
+)
+_watched: list[list[str]] = []
+
+
+def _hook(event: str, arguments: tuple[object, ...]) -> None:
+    if _watched and event in _IO_EVENTS:
+        _watched[-1].append(f"{event} {arguments[:1]}")
+
+
+sys.addaudithook(_hook)  # cannot be taken away again, so it is there once and mostly asleep
+
+
+@contextmanager
+def io_done() -> Iterator[list[str]]:
+    """The files, folders, sockets and processes that are opened inside the block."""
+    seen: list[str] = []
+    _watched.append(seen)
+    try:
+        yield seen
+    finally:
+        _watched.pop()
+
+
+def _descriptors() -> set[str]:
+    found: set[str] = set()
+    for entry in DESCRIPTORS.iterdir() if DESCRIPTORS.exists() else ():
+        try:
+            found.add(f"{entry.name} -> {os.readlink(entry)}")
+        except OSError:  # the one that lists the folder
+            continue
+    return found
+
+
+@asynccontextmanager
+async def nothing_left() -> AsyncIterator[None]:
+    """Fails when the block leaves a task, a descriptor or a generator that has begun and not ended."""
+    await asyncio.to_thread(int)  # so that the pool's first thread is not taken for a trace
+    tasks, descriptors = asyncio.all_tasks(), _descriptors()
+    begun: list[AsyncGenerator[object, None]] = []
+    before = sys.get_asyncgen_hooks()
+
+    def remember(generator: AsyncGenerator[object, None]) -> None:
+        # held here, so that no garbage collection closes it before we look
+        if any(part in generator.ag_code.co_filename for part in OURS):
+            begun.append(generator)
+        if before.firstiter is not None:
+            before.firstiter(generator)
+
+    sys.set_asyncgen_hooks(firstiter=remember)
+    try:
+        yield
+    finally:
+        sys.set_asyncgen_hooks(firstiter=before.firstiter)
+    unfinished = [one.__qualname__ for one in begun if one.ag_frame is not None]
+    begun.clear()
+    assert unfinished == [], "left open"
+    until = asyncio.get_running_loop().time() + PATIENCE
+    while asyncio.all_tasks() - tasks or _descriptors() - descriptors:
+        if asyncio.get_running_loop().time() > until:
+            break
+        await asyncio.sleep(0.002)
+    assert asyncio.all_tasks() - tasks == set(), "left running"
+    assert _descriptors() - descriptors == set(), "left open"
+    gc.collect()  # a ResourceWarning is an error here, in the test that caused it
