@@ -14,6 +14,7 @@ from engine.batch import Batch, DeadLetter, JsonValue, Record
 from engine.clock import Clock, timestamp
 from engine.component import Sink
 from engine.errors import DeadLetterBudgetError, RecordError
+from engine.faultpoints import reached
 from engine.flow.delivery import Delivery, Outcome
 from engine.flow.faults import judge
 from engine.flow.retry import NodeHealth, RetryPolicy
@@ -123,10 +124,12 @@ class DeadLetterRoute:
             for index, error in failures
         ]
         await self._store.put_dead_letters(letters)
+        reached("dead_letter_stored")
         if self._forward is not None:
             self._forward_stats.records_in += len(letters)
             self._forward_stats.batches += 1
             await self._forward.deliver(Batch(list(letters), KeyList([letter.key for letter in letters])))
+            reached("dead_letter_forwarded")
         dead = batch.take([index for index, _ in failures])
         for ack, count in dead.origins:
             ack.dead(count)

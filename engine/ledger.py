@@ -11,6 +11,7 @@ from engine.acks import SplitTracker, Tally
 from engine.batch import Split
 from engine.component import Context, Source
 from engine.errors import RunNotFoundError
+from engine.faultpoints import reached
 from engine.state.protocol import Progress, SplitRecord, StateStore
 
 __all__ = ["COMMIT_EVERY", "Ledger"]
@@ -39,7 +40,9 @@ class Ledger:
                 return known
         # an unfinished listing means that nothing was read: list again, all of it
         listed: list[Split] = [split async for split in source.splits(ctx)]
+        reached("splits_listed")
         await self._store.add_splits(self._run_id, node, listed, complete=True)
+        reached("splits_stored")
         return [SplitRecord(node, split) for split in listed]
 
     def track(self, node: str, record: SplitRecord, *, replay: bool) -> SplitTracker:
@@ -77,11 +80,13 @@ class Ledger:
             return
         dirty, self._dirty = self._dirty, {}
         progress = [_progress(node, tracker) for node, tracker in dirty.values()]
+        reached("ledger_committing")
         try:
             await self._store.commit(self._run_id, progress)
         except BaseException:
             self._dirty = dirty | self._dirty
             raise
+        reached("ledger_committed")
         self._retire([tracker for _, tracker in dirty.values() if tracker.done])
 
     def _retire(self, done: Sequence[SplitTracker]) -> None:

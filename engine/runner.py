@@ -22,6 +22,7 @@ from engine.clock import Clock
 from engine.component import Component, Context, Kind, Sink, Source, Transform
 from engine.deadletters import DeadLetterRoute
 from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, StateError, TransientError
+from engine.faultpoints import reached
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
 from engine.flow.faults import fault_in
@@ -144,6 +145,7 @@ class Runner:
         self._draining = True
         for source in self._sources:
             source.drain()
+        reached("draining")
 
     def cancel(self) -> None:
         """Stop at once; what is in flight is not delivered and will be read again by a resume."""
@@ -180,6 +182,7 @@ class Runner:
             except StateError:
                 if not failed:
                     raise
+        reached("books_closed")
 
     async def _execute(self) -> None:
         async with AsyncExitStack() as stack:

@@ -23,6 +23,7 @@ from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.replies import match_slots
 from connectors.llm.schema import TargetSchema
 from engine.errors import ComponentError, FatalError, RecordError, TransientError
+from engine.faultpoints import reached
 
 __all__ = ["Asker", "Fate", "OnUsage"]
 
@@ -87,6 +88,7 @@ class _Conversation:
         alone += len(indices) == 1
         try:
             prompt = self._asker.writer.write([self._documents[index] for index in indices])
+            reached("packed")
             reply = await self._call(prompt, indices, self._asker.max_tokens)
             if reply.finish_reason == "length":
                 reply = await self._call(prompt, indices, self._asker.max_tokens * 2)
@@ -109,6 +111,7 @@ class _Conversation:
             cost = 0.0
             try:
                 reply = await asker.chat.complete(prompt, max_tokens)
+                reached("model_paid")
                 cost = asker.price.of(reply.tokens_in, reply.tokens_out)
             finally:
                 asker.budget.settle(estimate, cost)

@@ -14,6 +14,7 @@ from engine.batch import Batch, JsonValue
 from engine.clock import Clock
 from engine.component import Context, Source
 from engine.errors import NodeFailedError, OutageError, RecordError, TransientError
+from engine.faultpoints import reached
 from engine.flow.edge import Pacer
 from engine.flow.faults import bare, fault_in
 from engine.flow.paging import PageReader, RecordPager, page_reader
@@ -163,6 +164,7 @@ class SourceTask:
                 pump.attempt, pump.began = 0, True
                 self._runtime.health.succeeded()
                 pump.position = batch.position
+                reached("batch_read")
                 await self._see_through(batch, tracker)
                 if pacer.due():
                     await pacer.pause()

@@ -10,6 +10,7 @@ from engine.batch import Batch
 from engine.clock import Clock
 from engine.component import Sink, Transform
 from engine.errors import RecordError
+from engine.faultpoints import reached
 from engine.flow.delivery import Delivery, Outcome
 from engine.flow.faults import judge
 from engine.flow.retry import NodeHealth, RetryPolicy
@@ -166,6 +167,7 @@ class SinkStep(Step):
         await self._hand_on(batch, confirmed=outcome.confirmed)
 
     async def _hand_on(self, batch: Batch, *, confirmed: bool) -> None:
+        reached("batch_written")
         self.stats.records_out += len(batch.records)
         if self.onward is None:
             settle_written(batch.origins, confirmed=confirmed)

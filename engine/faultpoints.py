@@ -1,0 +1,82 @@
+"""Named places in a run at which a process can be made to end, for tests of what survives it.
+
+Off unless the environment variable `ODW_FAULT_POINT` is set when this module is imported; then it says
+at which place, and the how-many-th time that it is reached there, the process sends itself a signal:
+
+    ODW_FAULT_POINT=batch_written:3                   SIGKILL
+    ODW_FAULT_POINT=batch_read:2:TERM,draining:1      first SIGTERM, which drains; then SIGKILL
+
+docs/reliability.md has the places and what is between them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+
+__all__ = ["FAULT_POINTS", "VARIABLE", "armed", "reached"]
+
+VARIABLE = "ODW_FAULT_POINT"
+
+FAULT_POINTS = (
+    "splits_listed",
+    "splits_stored",
+    "batch_read",
+    "packed",
+    "model_paid",
+    "batch_written",
+    "ledger_committing",
+    "ledger_committed",
+    "dead_letter_stored",
+    "dead_letter_forwarded",
+    "draining",
+    "books_closed",
+)
+"""The places, in the order a run comes by them."""
+
+Reached = Callable[[str], None]
+
+
+def armed(text: str, strike: Callable[[signal.Signals], None]) -> Reached:
+    """What `reached` does for this value of the variable: calls `strike` with the signal.
+
+    Raises:
+        ValueError: the text is not `name:count[:SIGNAL]`, separated by commas, or has an unknown name.
+    """
+    if not text:
+        return _off
+    wanted: dict[tuple[str, int], signal.Signals] = {}
+    for item in text.split(","):
+        name, _, rest = item.strip().partition(":")
+        count, _, number = rest.partition(":")
+        if name not in FAULT_POINTS or not count.isdecimal() or int(count) < 1:
+            raise ValueError(
+                f"{VARIABLE}: {item!r} is not <name>:<count>[:SIGNAL] with one of {FAULT_POINTS}"
+            )
+        try:
+            wanted[name, int(count)] = signal.Signals[f"SIG{number or 'KILL'}"]
+        except KeyError:
+            raise ValueError(f"{VARIABLE}: there is no signal {number!r}") from None
+    times: Counter[str] = Counter()
+
+    def count_and_strike(name: str) -> None:
+        times[name] += 1
+        struck = wanted.get((name, times[name]))
+        if struck is not None:
+            strike(struck)
+
+    return count_and_strike
+
+
+def _off(_name: str) -> None:
+    """The usual case: nothing, at the cost of a call."""
+
+
+def _strike(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+reached: Reached = armed(os.environ.get(VARIABLE, ""), _strike)
+"""Say that the run has come to a place of `FAULT_POINTS`."""

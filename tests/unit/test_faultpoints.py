@@ -1,0 +1,61 @@
+"""Fault points: off by default, and struck at exactly the place and time that was asked for."""
+
+from __future__ import annotations
+
+import ast
+import signal
+from pathlib import Path
+
+import pytest
+
+from engine.faultpoints import FAULT_POINTS, armed, reached
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_without_the_variable_nothing_is_counted() -> None:
+    struck: list[signal.Signals] = []
+
+    off = armed("", struck.append)
+    for _ in range(3):
+        off("batch_read")
+
+    assert struck == []
+    assert off is reached, "the tests themselves run with the variable unset"
+
+
+def test_the_signal_comes_at_the_named_place_and_count_only() -> None:
+    struck: list[signal.Signals] = []
+    point = armed("batch_read:2:TERM, draining:1", struck.append)
+
+    point("batch_read")
+    point("batch_written")
+    assert struck == []
+    point("batch_read")
+    assert struck == [signal.SIGTERM]
+    point("batch_read")
+    point("draining")
+    assert struck == [signal.SIGTERM, signal.SIGKILL]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["batch_read", "batch_read:", "batch_read:0", "batch_read:x", "nowhere:1", "batch_read:1:LOUD", ","],
+)
+def test_what_is_not_understood_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="ODW_FAULT_POINT"):
+        armed(text, lambda _: None)
+
+
+def test_every_place_is_in_the_code_and_every_call_names_one() -> None:
+    modules = [path for folder in ("engine", "connectors") for path in (ROOT / folder).rglob("*.py")]
+    called = [
+        argument.value
+        for path in modules
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "reached"
+        for argument in node.args
+        if isinstance(argument, ast.Constant)
+    ]
+
+    assert sorted(called) == sorted(FAULT_POINTS)
