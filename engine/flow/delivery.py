@@ -229,17 +229,23 @@ class Delivery:
                 queue.extendleft(reversed(_halves(part)))
             if error.retry_after:
                 await self._wait(1, error, Waiting.RETRY)
-        if not queue and len(suspects) > 1:
-            # several at the end, and nothing behind them to tell bad records from an outage that begins
-            before = health.successes
-            await self._wait(1, error, Waiting.RETRY)
-            if health.successes > before:
-                await self._bury_suspects(suspects, attempt + 1)
-                return None
-        if queue or len(suspects) > 1:
+        if queue:
             return join([*(part for part, _ in suspects), *queue]), error
-        await self._bury_suspects(suspects, attempt + 1)
+        await self._ask_again(suspects, attempt + 1)
         return None
+
+    async def _ask_again(self, suspects: Sequence[tuple[Batch, TransientError]], attempt: int) -> None:
+        """Nothing is behind these to tell bad records from an outage that begins: they get all their tries."""
+        tries = 1
+        while suspects and tries < self._policy.attempts:
+            before = self._health.successes
+            await self._wait(tries, suspects[-1][1], Waiting.RETRY)
+            tries, attempt = tries + 1, attempt + 1
+            replies = [await self._try(part, attempt) for part, _ in suspects]
+            suspects = [rest for rest in replies if rest is not None]
+            if self._health.successes > before:
+                break
+        await self._bury_suspects(suspects, attempt)
 
     async def _bury_suspects(self, suspects: Sequence[tuple[Batch, TransientError]], attempt: int) -> None:
         for part, reason in suspects:

@@ -1,0 +1,59 @@
+"""Running small plans in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.batch import Batch
+from engine.component import Transform
+from engine.config.model import NodeOptions, RetryOptions
+from engine.engine import Engine
+from engine.plan import Plan
+from engine.report import RunReport
+from engine.state.protocol import RunRecord, StateStore
+
+QUICK = NodeOptions(retry=RetryOptions(attempts=2, base=0.0, cap=0.0))
+
+
+class Apply(Transform):  # type: ignore[type-arg]
+    """A synchronous transform made of a function on batches."""
+
+    def __init__(self, function: Callable[[Batch], Batch]) -> None:
+        super().__init__(None)
+        self.function = function
+        self.calls = 0
+
+    def apply(self, batch: Batch) -> Batch:
+        self.calls += 1
+        return self.function(batch)
+
+
+class Wait(Apply):
+    """The same, as a coroutine: it gets a segment of its own."""
+
+    @property
+    def waits(self) -> bool:
+        return True
+
+    async def apply(self, batch: Batch) -> Batch:  # type: ignore[override]
+        self.calls += 1
+        return self.function(batch)
+
+
+def pages(count: int, size: int = 10, first: int = 0) -> list[list[int]]:
+    """The numbers from `first` on, `count` of them, in pages."""
+    numbers = list(range(first, first + count))
+    return [numbers[start : start + size] for start in range(0, count, size)]
+
+
+def record_of(run_id: str) -> RunRecord:
+    """A run for stores that only need one to be there."""
+    return RunRecord(run_id, "p", "g", "i", {}, {}, {}, "s", "2026-01-01T00:00:00Z")
+
+
+async def run(plan: Plan, store: StateStore | None = None, **options: object) -> RunReport:
+    """Run a plan in an engine of its own; the figures have to add up, however it ends."""
+    async with Engine(store=store, **options) as engine:  # type: ignore[arg-type]
+        report = await engine.run(plan)
+    assert report.tally.balanced
+    return report

@@ -1,0 +1,262 @@
+"""One batch at one node: retries, records that are to blame, and outages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from engine.acks import SplitTracker
+from engine.batch import Batch
+from engine.component import Kind
+from engine.errors import BatchError, OutageError, RecordError, TransientError
+from engine.flow.delivery import Delivery, Outcome
+from engine.flow.retry import NodeHealth, RetryPolicy
+from engine.keys import KeyList
+from engine.stats import NodeStats
+from engine.testing import ScriptedClock
+from tests.unit.kernel.accounts import opened
+
+pytestmark = pytest.mark.anyio
+
+Reply = Callable[[Sequence[int]], Exception | None]
+
+
+class Node:
+    """A sink that answers each call by `reply(records)`, and what came of it."""
+
+    def __init__(self, reply: Reply, *, derives: bool = False, **policy: object) -> None:
+        self.reply = reply
+        self.calls: list[list[int]] = []
+        self.delivered: list[int] = []
+        self.buried: dict[int, RecordError] = {}
+        self.attempts: dict[int, int] = {}
+        self.health = NodeHealth()
+        self.clock = ScriptedClock(jump=True)
+        self.stats = NodeStats("n", Kind.SINK, "sink")
+        options = {"attempts": 3, "base": 1.0, "cap": 4.0, "outage_limit": 60.0} | policy
+        self.delivery = Delivery(
+            call=self._call,
+            emit=self._emit,
+            bury=self._bury,
+            policy=RetryPolicy(**options),  # type: ignore[arg-type]
+            health=self.health,
+            stats=self.stats,
+            clock=self.clock,
+            derives=derives,
+        )
+
+    async def _call(self, batch: Batch) -> Outcome:
+        self.calls.append(list(batch.records))
+        error = self.reply(batch.records)
+        if error is not None:
+            raise error
+        return Outcome(batch)
+
+    async def _emit(self, batch: Batch, outcome: Outcome) -> None:
+        assert outcome.derived is not None
+        self.delivered += outcome.derived.records
+
+    async def _bury(self, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int) -> None:
+        for index, error in failures:
+            assert batch.records[index] not in self.buried
+            self.buried[batch.records[index]] = error
+            self.attempts[batch.records[index]] = attempts
+
+    async def deliver(self, count: int) -> None:
+        await self.delivery.deliver(opened(count)[0])
+
+
+def scripted(*replies: Exception | None) -> Reply:
+    """The first calls are answered by these, all others well."""
+    rest = list(replies)
+    return lambda records: rest.pop(0) if rest else None
+
+
+def poisoned(*bad: int) -> Reply:
+    """Every request that holds one of these fails as a whole, as if it were the other side's fault."""
+    return lambda records: TransientError("500") if set(bad) & set(records) else None
+
+
+async def test_a_transient_failure_is_tried_again_until_it_passes() -> None:
+    node = Node(scripted(TransientError("503"), TransientError("503")))
+
+    await node.deliver(3)
+
+    assert (node.delivered, node.buried, len(node.calls)) == ([0, 1, 2], {}, 3)
+    assert node.stats.retries == 2
+
+
+async def test_the_other_side_decides_how_long_to_wait_within_a_limit() -> None:
+    node = Node(scripted(TransientError("429", retry_after=7.0), TransientError("429", retry_after=1e6)))
+
+    await node.deliver(1)
+
+    assert node.clock.slept == [7.0, 120.0]
+
+
+async def test_waits_grow_and_are_capped() -> None:
+    policy = RetryPolicy(base=1.0, cap=4.0)
+
+    assert all(policy.delay(1, None) <= 2.0 for _ in range(50))
+    assert all(policy.delay(40, None) <= 4.0 for _ in range(50))
+
+
+async def test_only_what_failed_is_sent_again() -> None:
+    node = Node(scripted(BatchError({1: TransientError("busy"), 2: RecordError("bad", kind="Bad")})))
+
+    await node.deliver(4)
+
+    assert node.calls == [[0, 1, 2, 3], [1]]
+    assert sorted(node.delivered) == [0, 1, 3]
+    assert node.buried[2].kind == "Bad"
+
+
+async def test_a_transform_is_called_again_for_what_a_partial_failure_does_not_name() -> None:
+    node = Node(scripted(BatchError({1: RecordError("bad")})), derives=True)
+
+    await node.deliver(3)
+
+    assert node.calls == [[0, 1, 2], [0, 2]]
+    assert (node.delivered, list(node.buried)) == ([0, 2], [1])
+
+
+async def test_the_record_to_blame_is_found_when_it_is_not_named() -> None:
+    node = Node(lambda records: RecordError("no") if 2 in records else None)
+
+    await node.deliver(4)
+
+    assert (node.delivered, list(node.buried)) == ([0, 1, 3], [2])
+
+
+@pytest.mark.parametrize("bad", [(0,), (7,), (255,), (256,), (511,), (0, 511), (3, 4, 5), (510, 511)])
+async def test_poison_in_a_batch_dies_alone_with_a_single_worker(bad: tuple[int, ...]) -> None:
+    node = Node(poisoned(*bad))
+
+    await node.deliver(512)
+
+    assert sorted(node.buried) == sorted(bad)
+    assert sorted(node.delivered) == [record for record in range(512) if record not in bad]
+    assert {error.kind for error in node.buried.values()} == {"RetriesExhausted"}
+    assert len(node.calls) < 120
+
+
+async def test_a_single_poison_record_dies_when_others_got_through_meanwhile() -> None:
+    node = Node(poisoned(0))
+    sleep = node.clock.sleep
+
+    async def sleep_while_others_work(seconds: float) -> None:
+        await sleep(seconds)
+        node.health.succeeded()
+
+    node.clock.sleep = sleep_while_others_work  # type: ignore[method-assign]
+
+    await node.deliver(1)
+
+    assert list(node.buried) == [0]
+    assert node.attempts[0] == 3
+
+
+async def test_records_keep_their_order_while_the_bad_one_is_looked_for() -> None:
+    node = Node(poisoned(5), attempts=1)
+    batch, _ = opened(8)
+    batch.keys = KeyList(["same"] * 8)
+
+    await node.delivery.deliver(batch)
+
+    assert node.delivered == [0, 1, 2, 3, 4, 6, 7]
+
+
+async def test_an_outage_stops_the_run_and_fills_no_dead_letters() -> None:
+    node = Node(lambda records: TransientError("connection refused"))
+
+    with pytest.raises(OutageError, match="connection refused"):
+        await node.deliver(100)
+
+    assert (node.buried, node.delivered) == ({}, [])
+    assert 60 <= node.clock.monotonic() < 80
+
+
+async def test_after_an_outage_that_ends_in_time_everything_arrives() -> None:
+    node = Node(lambda records: TransientError("down") if node.clock.monotonic() < 40 else None)
+
+    await node.deliver(100)
+
+    assert sorted(node.delivered) == list(range(100))
+    assert node.buried == {}
+
+
+async def test_half_a_batch_accepted_and_then_an_outage_kills_nothing() -> None:
+    replies = [BatchError({index: TransientError("busy") for index in range(50, 100)})]
+    node = Node(lambda records: replies.pop() if replies else TransientError("down"))
+
+    with pytest.raises(OutageError):
+        await node.deliver(100)
+
+    assert node.delivered == list(range(50))
+    assert node.buried == {}
+
+
+async def test_an_outage_that_begins_while_the_bad_record_is_looked_for_kills_at_most_that_record() -> None:
+    node = Node(lambda records: TransientError("down") if len(node.calls) > 6 or 300 in records else None)
+
+    with pytest.raises(OutageError):
+        await node.deliver(512)
+
+    assert set(node.buried) <= {300}
+
+
+async def test_a_node_that_must_not_hold_up_its_siblings_gives_up_at_once() -> None:
+    node = Node(lambda records: TransientError("down"), bury_on_stall=True)
+
+    await node.deliver(3)
+
+    assert {error.kind for error in node.buried.values()} == {"Stalled"}
+    assert sorted(node.buried) == [0, 1, 2]
+
+
+async def test_giving_up_at_once_does_not_kill_the_neighbours_of_one_bad_record() -> None:
+    node = Node(poisoned(3), bury_on_stall=True)
+
+    await node.deliver(10)
+
+    assert sorted(node.buried) == [3]
+
+
+async def test_two_updates_of_one_key_never_overtake_each_other_after_an_outage() -> None:
+    node = Node(lambda records: TransientError("down") if node.clock.monotonic() < 30 else None)
+    batch, _ = opened(6)
+    batch.keys = KeyList(["a", "b", "a", "b", "a", "b"])
+
+    await node.delivery.deliver(batch)
+
+    assert [record for record in node.delivered if record % 2 == 0] == [0, 2, 4]
+    assert [record for record in node.delivered if record % 2] == [1, 3, 5]
+
+
+async def test_waits_that_the_other_side_asks_for_count_while_looking_for_bad_records_too() -> None:
+    node = Node(lambda records: TransientError("429", retry_after=9.0) if 1 in records else None, attempts=1)
+
+    await node.deliver(4)
+
+    assert sorted(node.buried) == [1]
+    assert set(node.clock.slept) == {9.0}
+
+
+async def test_an_account_is_complete_whatever_happened() -> None:
+    tracker = SplitTracker("s")
+    batch, ack = opened(16, tracker)
+    node = Node(poisoned(3, 9))
+
+    async def emit(part: Batch, outcome: Outcome) -> None:
+        for one, count in part.origins:
+            one.written(count)
+
+    async def bury(part: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int) -> None:
+        for one, count in part.take([index for index, _ in failures]).origins:
+            one.dead(count)
+
+    node.delivery._emit, node.delivery._bury = emit, bury
+    await node.delivery.deliver(batch)
+
+    assert (ack.tally.written, ack.tally.dead, ack.complete) == (14, 2, True)

@@ -1,0 +1,225 @@
+"""Runs that are drained, cancelled or crash, and the attempts that go on with them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncGenerator, Callable
+
+import anyio
+import pytest
+
+from engine.batch import Batch, Record
+from engine.component import BatchLimits, NoParams, Source
+from engine.engine import Engine, Run
+from engine.errors import FatalError, TransientError
+from engine.plan import Plan
+from engine.report import RunReport
+from engine.state.memory import MemoryStateStore
+from engine.state.protocol import RunStatus
+from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
+from tests.unit.kernel.runs import Apply, Wait, pages
+
+pytestmark = pytest.mark.anyio
+
+
+class Closing(Source[NoParams]):
+    """Endless numbers; notes when its generator has been closed."""
+
+    repeatable = True
+
+    def __init__(self, waits: bool = False) -> None:
+        super().__init__(NoParams())
+        self.closed = 0
+        self.waits = waits
+
+    async def extract(self) -> AsyncGenerator[Record | list[Record], None]:
+        number = 0
+        try:
+            while True:
+                await (anyio.sleep_forever() if self.waits and number == 5 else anyio.lowlevel.checkpoint())
+                yield number
+                number += 1
+        finally:
+            self.closed += 1
+
+
+async def interrupted(
+    plan: Plan, when: Callable[[Run], bool], act: Callable[[Run], None], engine: Engine, **options: object
+) -> RunReport:
+    """Run a plan and do something to it once a condition is true."""
+    async with engine.start(plan, **options) as going:  # type: ignore[arg-type]
+
+        async def watch() -> None:
+            while not when(going):
+                await anyio.lowlevel.checkpoint()
+            act(going)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(watch)
+                return await going.wait()
+    raise AssertionError
+
+
+async def test_a_drained_run_delivers_what_it_has_read_and_no_more() -> None:
+    source, sink = Closing(), MemorySink()
+    async with Engine() as engine:
+        report = await interrupted(
+            linear_plan(source, Wait(lambda batch: batch), sink), lambda run: len(sink.records) > 50, Run.drain, engine
+        )
+
+    assert report.status is RunStatus.INTERRUPTED
+    assert report.tally.read == report.tally.written == len(sink.records)
+    assert sink.records == list(range(len(sink.records)))
+    assert source.closed == 1
+
+
+async def test_a_source_that_waits_for_the_outside_is_given_up_by_a_drain() -> None:
+    source, sink = Closing(waits=True), MemorySink()
+    async with Engine() as engine:
+        report = await interrupted(
+            linear_plan(source, sink), lambda run: len(sink.records) == 5, Run.drain, engine
+        )
+
+    assert (report.status, report.tally.written, source.closed) == (RunStatus.INTERRUPTED, 5, 1)
+
+
+async def test_a_source_that_waits_to_be_tried_again_is_given_up_by_a_drain() -> None:
+    def fail(split: str, page: int) -> None:
+        raise TransientError("down")
+
+    async with Engine(clock=ScriptedClock()) as engine:
+        report = await interrupted(
+            linear_plan(MemorySource(pages(10), fail=fail), MemorySink()),
+            lambda run: any(node.retries for node in run.snapshot().nodes),
+            Run.drain,
+            engine,
+        )
+
+    assert (report.status, report.tally.read) == (RunStatus.INTERRUPTED, 0)
+
+
+async def test_draining_a_run_that_has_read_everything_completes_it() -> None:
+    stall, source = anyio.Event(), MemorySource(pages(10))
+    sink = MemorySink(stall=stall)
+
+    def act(run: Run) -> None:
+        run.drain()
+        stall.set()
+
+    async with Engine() as engine:
+        report = await interrupted(
+            linear_plan(source, sink), lambda run: _unread(run) == 0, act, engine
+        )
+
+    assert (report.status, report.tally.written) == (RunStatus.COMPLETED, 10)
+
+
+def _unread(run: Run) -> int:
+    sources = run._runner._sources
+    return sum(one._unread for one in sources) if sources else -1
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_drained_run_is_finished_by_the_next_attempt(early: bool) -> None:
+    store, first, second = MemoryStateStore(), MemorySink(), MemorySink()
+    source = MemorySource({"a": pages(500), "b": pages(500)})
+    async with Engine(store=store) as engine:
+        report = await interrupted(
+            linear_plan(source, first), lambda run: early or len(first.records) > 100, Run.drain, engine
+        )
+        assert report.status is RunStatus.INTERRUPTED
+        final = await engine.run(linear_plan(source, second), resume=await store.get_run(report.run_id))
+
+    assert final.ok
+    assert (final.attempt, final.tally.read, final.tally.written) == (2, 1000, 1000)
+    assert sorted(first.keys + second.keys) == sorted(f"{s}/{n + o}" for s, o in (("a", 0), ("b", 500)) for n in range(500))
+    assert set(second.replays) == {True}
+    assert set(first.replays) <= {False}
+
+
+@pytest.mark.parametrize("sqlite", [True, False])
+async def test_after_a_crash_the_next_attempt_delivers_exactly_the_rest(sqlite: bool, tmp_path: object) -> None:
+    """The process is gone without a last word: the task is cancelled and nothing more is committed."""
+    store = MemoryStateStore()
+    options: dict[str, object] = {"state_dir": tmp_path} if sqlite else {"store": store}
+    first, second = MemorySink(limits=BatchLimits(records=7)), MemorySink()
+    source = MemorySource({"a": pages(300), "b": pages(300)})
+    async with Engine(**options) as engine:  # type: ignore[arg-type]
+        report = await interrupted(
+            linear_plan(source, Apply(_thirds), first), lambda run: len(first.records) > 60, Run.cancel, engine
+        )
+        assert report.status is RunStatus.INTERRUPTED
+        before = await engine.store.tally(report.run_id)
+        assert before.balanced
+    async with Engine(**options) as engine:  # type: ignore[arg-type]
+        final = await engine.run(
+            linear_plan(source, Apply(_thirds), second), resume=await engine.store.get_run(report.run_id)
+        )
+
+    wanted = {f"{split}/{n + offset}" for split, offset in (("a", 0), ("b", 300)) for n in range(300) if n % 3}
+    assert final.ok
+    assert final.tally.balanced
+    assert (final.tally.read, final.tally.written, final.tally.dropped) == (600, 400, 200)
+    assert set(first.keys) | set(second.keys) == wanted
+    assert len(second.keys) == len(set(second.keys)) == 400 - before.written
+    assert set(second.replays) <= {True}
+
+
+def _thirds(batch: Batch) -> Batch:
+    return batch.select([record % 3 for record in batch.records])
+
+
+async def test_a_cancelled_run_leaves_nothing_behind() -> None:
+    closed: list[str] = []
+
+    class Watched(MemorySink):
+        async def __aexit__(self, *_: object) -> None:
+            closed.append("sink")
+
+    source = Closing()
+    async with Engine() as engine:
+        report = await interrupted(
+            linear_plan(source, Wait(lambda batch: batch), Watched(stall=anyio.Event())),
+            lambda run: run.snapshot().tally.read > 5,
+            Run.cancel,
+            engine,
+        )
+        assert engine._process.in_use == 0
+
+    gc.collect()
+    assert report.status is RunStatus.INTERRUPTED
+    assert (source.closed, closed) == (1, ["sink"])
+
+
+async def test_cancelling_from_outside_is_noted_in_the_store() -> None:
+    store, source = MemoryStateStore(), Closing()
+    async with Engine(store=store) as engine:
+        with anyio.move_on_after(0.05) as scope:
+            await engine.run(linear_plan(source, MemorySink()))
+        (record,) = await store.list_runs()
+
+    assert scope.cancelled_caught
+    assert (record.status, source.closed) == (RunStatus.INTERRUPTED, 1)
+
+
+async def test_cancelling_before_the_start_reads_nothing() -> None:
+    source = Closing()
+    async with Engine() as engine:
+        async with engine.start(linear_plan(source, MemorySink())) as going:
+            going.cancel()
+            report = await going.wait()
+
+    assert (report.status, report.tally.read) == (RunStatus.INTERRUPTED, 0)
+
+
+async def test_a_failed_run_is_taken_up_where_it_was() -> None:
+    store, broken, mended = MemoryStateStore(), FaultySink([None, None, FatalError("disk")]), MemorySink()
+    source = MemorySource(pages(50))
+    async with Engine(store=store) as engine:
+        failed = await engine.run(linear_plan(source, broken))
+        final = await engine.run(linear_plan(source, mended), resume=await store.get_run(failed.run_id))
+
+    assert (failed.status, failed.tally.written) == (RunStatus.FAILED, 20)
+    assert mended.records == list(range(20, 50))
+    assert final.tally.written == 50
