@@ -41,14 +41,12 @@ async def replay(options: argparse.Namespace) -> int:
     plans = plans_of(options, needed=True)
     output = Output(options, plans)
     async with AsyncExitStack() as stack:
-        store = open_store(options.state_dir, create=False)
-        engine = await stack.enter_async_context(
-            Engine(state_dir=options.state_dir, store=store, observer=output.observer)
-        )
-        found = await collect(stack, engine.store, plans, options, query_of(options, "open"))
+        store = await stack.enter_async_context(open_store(options.state_dir, create=False))
+        # the embedded service that is started to look is the outer one, so it ends last and is waited for
+        found = await collect(stack, store, plans, options, query_of(options, "open"))
         if options.names and not found:
             # a letter that is not open any more is no error, one that never was is
-            named(await collect(stack, engine.store, plans, options, query_of(options, "")), options.names)
+            named(await collect(stack, store, plans, options, query_of(options, "")), options.names)
         if not found:
             output.say("nothing to replay: no open dead letter matches")
             return ExitCode.COMPLETED
@@ -62,6 +60,9 @@ async def replay(options: argparse.Namespace) -> int:
         if options.dry_run:
             _announce(groups, alone, patches)
             return most_serious(codes)
+        engine = await stack.enter_async_context(
+            Engine(state_dir=options.state_dir, observer=output.observer)
+        )
         code = await _replay_groups(engine, groups, options, output)
         if code >= SIGNALLED:
             return code
