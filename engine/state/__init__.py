@@ -1,4 +1,4 @@
-"""What the engine keeps between processes: runs, splits, positions with their tallies, dead letters.
+"""What the engine keeps between processes: runs, splits, positions with tallies, dead letters, paid answers.
 
 `open_store` gives the SQLite store of a state directory; `engine.state.memory.MemoryStateStore` needs none.
 """
@@ -8,10 +8,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from engine.state.protocol import DeadLetterFilter, Progress, RunRecord, RunStatus, SplitRecord, StateStore
+from engine.state.protocol import (
+    DeadLetterFilter,
+    JournalFilter,
+    Progress,
+    RunRecord,
+    RunStatus,
+    SplitRecord,
+    StateStore,
+)
 
 __all__ = [
     "DeadLetterFilter",
+    "JournalFilter",
     "Progress",
     "RunRecord",
     "RunStatus",

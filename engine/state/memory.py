@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -10,13 +10,24 @@ from typing import Self
 import anyio.lowlevel
 
 from engine.acks import Tally
+from engine.answers import JournalEntry
 from engine.batch import DeadLetter, JsonValue, Split
 from engine.errors import LeaseLostError, StateError
 from engine.state.dead_letters import check_status, storable
 from engine.state.failures import decoded, encoded, no_such_run
-from engine.state.protocol import DeadLetterFilter, Progress, RunRecord, RunStatus, SplitRecord
+from engine.state.protocol import (
+    DeadLetterFilter,
+    JournalFilter,
+    Progress,
+    RunRecord,
+    RunStatus,
+    SplitRecord,
+)
 
-__all__ = ["MemoryStateStore"]
+__all__ = ["LONGEST_JOURNAL", "MemoryStateStore"]
+
+LONGEST_JOURNAL = 10_000
+"""Answers that are kept, at most; the oldest leave first."""
 
 _Node = tuple[str, str]  # run id, node
 
@@ -36,6 +47,7 @@ class MemoryStateStore:
         self._complete: set[_Node] = set()
         self._epochs: dict[str, int] = {}
         self._letters: dict[tuple[str, str, str], DeadLetter] = {}
+        self._journal: dict[str, JournalEntry] = {}
 
     async def __aenter__(self) -> Self:
         await anyio.lowlevel.checkpoint()
@@ -154,6 +166,35 @@ class MemoryStateStore:
             if place in self._letters:
                 self._letters[place] = replace(self._letters[place], status=status)
 
+    async def put_journal(self, entries: Sequence[JournalEntry]) -> None:
+        await self._turn()
+        for entry in entries:
+            self._journal.pop(entry.key, None)  # what is replaced counts as new
+            self._journal[entry.key] = replace(entry, answer=storable(entry.answer))
+        for key in list(self._journal)[: max(0, len(self._journal) - LONGEST_JOURNAL)]:
+            del self._journal[key]
+
+    async def get_journal(self, keys: Collection[str]) -> dict[str, JournalEntry]:
+        await self._turn()
+        return {key: self._journal[key] for key in keys if key in self._journal}
+
+    async def list_journal(self, where: JournalFilter) -> list[JournalEntry]:
+        await self._turn()
+        found = sorted(self._paid(where), key=lambda entry: entry.created_at)
+        return [replace(entry, answer="") for entry in found]
+
+    async def journal_cost(self, run_id: str, node: str) -> float:
+        await self._turn()
+        paid = self._paid(JournalFilter(run_id=run_id))
+        return sum((entry.cost_usd for entry in paid if entry.node == node), 0.0)
+
+    async def purge_journal(self, where: JournalFilter) -> int:
+        await self._turn()
+        gone = list(self._paid(where))
+        for entry in gone:
+            del self._journal[entry.key]
+        return len(gone)
+
     async def _turn(self) -> None:
         """Where other stores wait; what follows happens in one step."""
         await anyio.lowlevel.checkpoint()
@@ -175,6 +216,16 @@ class MemoryStateStore:
                 and where.status in ("", letter.status)
             ):
                 yield letter
+
+    def _paid(self, where: JournalFilter) -> Iterator[JournalEntry]:
+        for entry in self._journal.values():
+            if (
+                where.run_id in ("", entry.run_id)
+                and where.pipeline in ("", entry.pipeline)
+                and where.model in ("", entry.model)
+                and (not where.before or entry.created_at < where.before)
+            ):
+                yield entry
 
 
 def _copy(value: JsonValue, what: str) -> JsonValue:

@@ -6,16 +6,25 @@ Everything about a run's progress is written by `commit`, in one transaction, af
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
 from engine.acks import Tally
+from engine.answers import JournalEntry
 from engine.batch import DeadLetter, JsonValue, Split
 
-__all__ = ["DeadLetterFilter", "Progress", "RunRecord", "RunStatus", "SplitRecord", "StateStore"]
+__all__ = [
+    "DeadLetterFilter",
+    "JournalFilter",
+    "Progress",
+    "RunRecord",
+    "RunStatus",
+    "SplitRecord",
+    "StateStore",
+]
 
 
 class RunStatus(StrEnum):
@@ -98,8 +107,18 @@ class DeadLetterFilter:
     limit: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class JournalFilter:
+    """Which entries of the journal; "" means any. `before`: only older ones (UTC, ISO 8601)."""
+
+    run_id: str = ""
+    pipeline: str = ""
+    model: str = ""
+    before: str = ""
+
+
 class StateStore(Protocol):
-    """Runs, splits, watermarks with tallies, and dead letters.
+    """Runs, splits, watermarks with tallies, dead letters, and the journal of paid answers.
 
     All methods raise `StateError` subclasses and nothing else: `StateFullError`, `StateReadOnlyError`,
     `StateCorruptError`. `epoch` is the lease's; a store refuses a stale one (0 means no lease is used).
@@ -168,4 +187,24 @@ class StateStore(Protocol):
 
     async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str) -> None:
         """Set the status of these (by run, node, key)."""
+        ...
+
+    async def put_journal(self, entries: Sequence[JournalEntry]) -> None:
+        """Store paid answers in one transaction; one of the same key is replaced."""
+        ...
+
+    async def get_journal(self, keys: Collection[str]) -> dict[str, JournalEntry]:
+        """The entries of these keys, as far as there are any, by key."""
+        ...
+
+    async def list_journal(self, where: JournalFilter) -> list[JournalEntry]:
+        """Oldest first, all without their answers (`answer` is "")."""
+        ...
+
+    async def journal_cost(self, run_id: str, node: str) -> float:
+        """USD that a run has paid at a node, in all of its attempts, for what is in the journal."""
+        ...
+
+    async def purge_journal(self, where: JournalFilter) -> int:
+        """Delete the entries that match; returns how many."""
         ...

@@ -123,7 +123,29 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_in_order ON dead_letters (first_failed_at, seq);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER,)
+# No version before this one wrote into the journal, so there is nothing to carry over. An entry has one key,
+# and says who paid: a budget counts what its run has paid over all attempts.
+_JOURNAL: Final = """
+DROP TABLE journal;
+CREATE TABLE journal (
+    seq INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    run_id TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    node TEXT NOT NULL,
+    model TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    this_run_only INTEGER NOT NULL,
+    tokens_in INTEGER NOT NULL,
+    tokens_out INTEGER NOT NULL,
+    cost_usd REAL NOT NULL,
+    created_at TEXT NOT NULL,
+    answer TEXT NOT NULL
+);
+CREATE INDEX journal_of_a_run ON journal (run_id, node);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _JOURNAL)
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 

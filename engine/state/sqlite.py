@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from engine.acks import Tally
+from engine.answers import JournalEntry
 from engine.batch import DeadLetter, Split
-from engine.state import dead_letters, ledger
+from engine.state import dead_letters, journal, ledger
 from engine.state.database import Database
-from engine.state.protocol import DeadLetterFilter, Progress, RunRecord, RunStatus, SplitRecord
+from engine.state.protocol import (
+    DeadLetterFilter,
+    JournalFilter,
+    Progress,
+    RunRecord,
+    RunStatus,
+    SplitRecord,
+)
 
 __all__ = ["FILE_NAME", "SqliteStateStore"]
 
@@ -93,3 +101,18 @@ class SqliteStateStore:
 
     async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str) -> None:
         await self._database.write(dead_letters.mark, letters, status)
+
+    async def put_journal(self, entries: Sequence[JournalEntry]) -> None:
+        await self._database.write(journal.put, entries)
+
+    async def get_journal(self, keys: Collection[str]) -> dict[str, JournalEntry]:
+        return await self._database.read(journal.select_keys, list(keys))
+
+    async def list_journal(self, where: JournalFilter) -> list[JournalEntry]:
+        return await self._database.read(journal.select, where)
+
+    async def journal_cost(self, run_id: str, node: str) -> float:
+        return await self._database.read(journal.cost, run_id, node)
+
+    async def purge_journal(self, where: JournalFilter) -> int:
+        return await self._database.write(journal.delete, where)

@@ -14,6 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from engine.answers import JournalEntry
 from engine.batch import DeadLetter, Split
 from engine.errors import (
     StateCorruptError,
@@ -22,7 +23,7 @@ from engine.errors import (
     StateReadOnlyError,
     StateVersionError,
 )
-from engine.state import DeadLetterFilter, Progress, RunRecord, RunStatus, schema
+from engine.state import DeadLetterFilter, JournalFilter, Progress, RunRecord, RunStatus, schema
 from engine.state.sqlite import SqliteStateStore
 
 RUN = RunRecord(
@@ -36,6 +37,7 @@ RUN = RunRecord(
     seed="s",
     started_at="2026-11-23T08:00:00.000Z",
 )
+ENTRY = JournalEntry("k", '{"patient_name":"Wilhelmina"}', run_id="r1", created_at="2026-11-23T08:00:00.000Z")
 LETTER = DeadLetter("r1", "blobs", "load", "k", "write", "ValueError", "no", {"id": 1})
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
@@ -114,6 +116,18 @@ class TestFile:
                 pass
         assert not (tmp_path / "none").exists()
 
+    async def test_what_is_purged_from_the_journal_cannot_be_read_from_the_files(
+        self, tmp_path: Path
+    ) -> None:
+        async with SqliteStateStore(tmp_path) as store:
+            await store.put_journal([ENTRY, replace(ENTRY, key="other", run_id="r2", answer="still here")])
+        async with store:
+            assert await store.purge_journal(JournalFilter(run_id="r1")) == 1
+        assert os.listdir(tmp_path) == ["state.sqlite3"]
+        held = store.path.read_bytes()
+        assert b"still here" in held
+        assert b"Wilhelmina" not in held
+
     async def test_an_empty_file_left_by_a_crash_while_creating_is_filled(self, tmp_path: Path) -> None:
         (tmp_path / "state.sqlite3").touch()
         async with SqliteStateStore(tmp_path) as store:
@@ -152,6 +166,21 @@ class TestVersions:
                 assert pragma(store, "user_version") == schema.SCHEMA_VERSION
                 notes = await store._database.read(lambda c: c.execute("SELECT * FROM notes").fetchall())
                 assert [tuple(note) for note in notes] == [("moved",)]
+
+    async def test_a_store_of_the_first_version_gets_todays_journal_and_keeps_its_runs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+            patch.setattr(schema, "SCHEMA_VERSION", 1)
+            async with SqliteStateStore(tmp_path) as old:
+                await old.create_run(RUN)
+                with pytest.raises(StateError, match="no column named outcome"):
+                    await old.put_journal([ENTRY])
+        async with SqliteStateStore(tmp_path) as store:
+            assert await store.get_run("r1") == RUN
+            await store.put_journal([ENTRY])
+            assert await store.get_journal(["k"]) == {"k": ENTRY}
 
     async def test_a_migration_that_fails_leaves_the_old_version(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,83 @@
+"""The journal of paid answers as SQL. Every function here runs inside a transaction of `Database`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from engine.answers import JournalEntry
+from engine.state.dead_letters import storable
+from engine.state.protocol import JournalFilter
+
+__all__ = ["cost", "delete", "put", "select", "select_keys"]
+
+_KEYS_AT_ONCE: Final = 500  # SQLite before 3.32 takes 999 parameters
+
+_COLUMNS: Final = (
+    "key", "answer", "outcome", "model", "tokens_in", "tokens_out", "cost_usd", "this_run_only", "run_id",
+    "pipeline", "node", "created_at",
+)  # fmt: skip
+
+# REPLACE gives the row a new `seq` and leaves nothing of the old one
+_PUT: Final = f"REPLACE INTO journal ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+
+_WHERE: Final = """
+WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR model = ?3)
+    AND (?4 = '' OR created_at < ?4)
+"""
+
+
+def put(connection: sqlite3.Connection, entries: Sequence[JournalEntry]) -> None:
+    """Store or replace by key."""
+    connection.executemany(_PUT, map(_values, entries))
+
+
+def select_keys(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, JournalEntry]:
+    """The entries of these keys."""
+    found: dict[str, JournalEntry] = {}
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        part = keys[start : start + _KEYS_AT_ONCE]
+        marks = ", ".join("?" * len(part))
+        for row in connection.execute(f"SELECT * FROM journal WHERE key IN ({marks})", part):  # noqa: S608 - marks
+            found[row["key"]] = _entry(row, row["answer"])
+    return found
+
+
+def select(connection: sqlite3.Connection, where: JournalFilter) -> list[JournalEntry]:
+    """Those that match, oldest first, without their answers."""
+    columns = ", ".join(name for name in _COLUMNS if name != "answer")
+    rows = connection.execute(
+        f"SELECT {columns} FROM journal {_WHERE} ORDER BY created_at, seq",  # noqa: S608 - constants
+        _criteria(where),
+    )
+    return [_entry(row, "") for row in rows]
+
+
+def cost(connection: sqlite3.Connection, run_id: str, node: str) -> float:
+    """USD that a run has paid at a node."""
+    usd: float = connection.execute(
+        "SELECT total(cost_usd) FROM journal WHERE run_id = ? AND node = ?", (run_id, node)
+    ).fetchone()[0]
+    return usd
+
+
+def delete(connection: sqlite3.Connection, where: JournalFilter) -> int:
+    """Delete those that match; their places in the file are overwritten (sqlite.org/pragma.html)."""
+    connection.execute("PRAGMA secure_delete = ON")
+    return connection.execute(f"DELETE FROM journal {_WHERE}", _criteria(where)).rowcount  # noqa: S608
+
+
+def _criteria(where: JournalFilter) -> tuple[str, str, str, str]:
+    return (where.run_id, where.pipeline, where.model, where.before)
+
+
+def _values(entry: JournalEntry) -> tuple[str | int | float, ...]:
+    return tuple(
+        storable(value) if isinstance(value := getattr(entry, name), str) else value for name in _COLUMNS
+    )
+
+
+def _entry(row: sqlite3.Row, answer: str) -> JournalEntry:
+    fields = {name: row[name] for name in _COLUMNS if name not in ("answer", "this_run_only")}
+    return JournalEntry(**fields, answer=answer, this_run_only=bool(row["this_run_only"]))
