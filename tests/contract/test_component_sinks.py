@@ -1,4 +1,4 @@
-"""What holds for every sink: what it acknowledges is there, a bad record fails alone, replays keep promises."""
+"""What holds for every sink: what it acknowledges is there, bad records fail alone, replays keep promises."""
 
 from __future__ import annotations
 
