@@ -187,7 +187,9 @@ def _checked(
         problems.add(connection.place, message, f"give the fields of connection `{connection.name}`")
         return None
     left_out = [
-        name for name, value in connection.fields.items() if value.data == SANDBOX or not _is_given(value)
+        name
+        for name, value in connection.fields.items()
+        if not _is_given(value) or (connection.sandbox and value.data == SANDBOX)
     ]
     given = connection.fields.without(*left_out)
     missing = [] if connection.sandbox else _missing(connection, model)

@@ -122,8 +122,7 @@ def _read_connections(section: Value | None, problems: Problems) -> dict[str, Co
         place = section.key_place(name) if section else Place()
         check_name("connection", name, place, problems)
         if value.is_mapping:
-            sandbox = any(field.data == SANDBOX for _, field in value.items())
-            connections[name] = ConnectionConfig(name, value, sandbox, place)
+            connections[name] = ConnectionConfig(name, value, _asks_for_sandbox(value), place)
         elif value.data == SANDBOX:
             connections[name] = ConnectionConfig(name, Value({}, value.place), True, place)
         else:
@@ -131,6 +130,13 @@ def _read_connections(section: Value | None, problems: Problems) -> dict[str, Co
                 problems.add(value.place, f"expected fields or the word `sandbox`, got {describe(value)}")
             connections[name] = ConnectionConfig(name, Value({}, value.place, failed=True), False, place)
     return connections
+
+
+def _asks_for_sandbox(fields: Value) -> bool:
+    """Whether a field is the word; but the embedded services' own keys read so too, and beside an address
+    of somebody else the word is such a key."""
+    texts = [field.data for _, field in fields.items() if isinstance(field.data, str)]
+    return SANDBOX in texts and not any("://" in text for text in texts)
 
 
 def _read_pipelines(

@@ -56,6 +56,24 @@ def test_runs_on_the_sandbox_unless_told_otherwise() -> None:
     assert {name: plan.sandbox_services for name, plan in real.items()} == dict.fromkeys(real, frozenset())
 
 
+def test_an_address_of_its_own_wins_over_a_key_that_reads_sandbox() -> None:
+    plan = plans(
+        INGEST_URL="http://127.0.0.1:4200",
+        S3_ENDPOINT="http://127.0.0.1:9000",
+        S3_ACCESS_KEY="sandbox",
+        S3_SECRET_KEY="sandbox",
+        OPENAI_BASE_URL="http://127.0.0.1:8000/v1",
+        OPENAI_API_KEY="sandbox",
+    )["unstructured_data"]
+
+    assert plan.sandbox_services == frozenset()
+    lake, model = plan.node("files").connection_model(), plan.node("extract").connection_model()
+    assert lake is not None
+    assert model is not None
+    assert lake.access_key.get_secret_value() == "sandbox"  # type: ignore[attr-defined]
+    assert model.api_key.get_secret_value() == "sandbox"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("name", ["blobs", "logs", "events"])
 def test_batch_size_and_fail_percentage_reach_their_nodes(name: str) -> None:
     texts = (f"{name}.batch_size=50", f"{name}.fail_percentage=20")
