@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.answers import AnswerJournal, NoJournal
 from engine.batch import Batch, JsonValue, Record, Releasable, Split
 from engine.clock import Clock, SystemClock
 
@@ -120,6 +121,7 @@ class Context:
         allowance: reserve bytes here before reading them (sources with `reserves = True`).
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
+        journal: answers that were paid for; ask here before paying, and keep here before handing on.
     """
 
     pipeline: str = ""
@@ -131,6 +133,7 @@ class Context:
     allowance: ByteAllowance = field(default_factory=_Unlimited)
     draining: Callable[[], bool] = lambda: False
     aggregate: dict[str, float] = field(default_factory=dict)
+    journal: AnswerJournal = field(default_factory=NoJournal)
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to one of this node's own numbers."""

@@ -1,4 +1,4 @@
-"""The engine: owns what runs share (state, memory, embedded services) and starts runs.
+"""The engine: owns what runs share (state, paid answers, memory, embedded services) and starts runs.
 
 Nothing here is a module global: two engines in one process, and two runs of one engine, meet nowhere else.
 """
@@ -26,6 +26,7 @@ from engine.errors import (
     RunMismatchError,
 )
 from engine.flow.budget import ByteBudget, ProcessBudget
+from engine.journal import Journal
 from engine.observe import Observer, Stage, silent
 from engine.plan import Plan, PlanNode
 from engine.report import RunReport
@@ -66,6 +67,7 @@ class Engine:
         self.observer = observer
         self._given_store = store
         self._store: StateStore | None = None
+        self._journal: Journal | None = None
         self._samples = samples
         self._process = ProcessBudget(memory)
         self._stack = AsyncExitStack()
@@ -78,6 +80,7 @@ class Engine:
         await self._stack.__aenter__()
         try:
             self._store = await self._stack.enter_async_context(self._given_store or self._default_store())
+            self._journal = Journal(self._store, self.clock)
             self._group = await self._stack.enter_async_context(anyio.create_task_group())
         except BaseException:
             await self._stack.aclose()
@@ -197,7 +200,8 @@ class Engine:
 
     def resources(self, budget: ByteBudget) -> RunnerResources:
         """What a runner works with."""
-        return RunnerResources(self.store, budget, self.clock, self.connect)
+        assert self._journal is not None, "use `async with Engine(...)`"
+        return RunnerResources(self.store, self._journal, budget, self.clock, self.connect)
 
 
 class Run:

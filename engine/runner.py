@@ -29,6 +29,7 @@ from engine.flow.faults import fault_in
 from engine.flow.reading import SourceTask
 from engine.flow.retry import RetryPolicy
 from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
+from engine.journal import Journal
 from engine.ledger import Ledger
 from engine.plan import Plan, PlanNode
 from engine.state.protocol import StateStore
@@ -44,6 +45,7 @@ class RunnerResources:
     """What a run is given by the engine that owns it."""
 
     store: StateStore
+    journal: Journal
     budget: ByteBudget
     clock: Clock
     connect: Connect
@@ -228,6 +230,7 @@ class Runner:
             allowance=_Allowance(self._resources.budget, stats),
             draining=lambda: self._draining,
             aggregate=stats.aggregate,
+            journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
         )
         policy, attempt, since = self._policy(node), 0, self._clock.monotonic()
         while True:
