@@ -202,7 +202,10 @@ class FunctionTransform(Transform[BaseModel]):
             except (RecordError, TransientError) as error:
                 made.append(error)
                 failed = True
-        special = _SPECIAL.intersection(map(type, made))
+        kinds = list(map(type, made))
+        if not failed and kinds[0] not in _SPECIAL and kinds.count(kinds[0]) == len(kinds):
+            return batch.replace(made)
+        special = _SPECIAL.intersection(kinds)
         if failed or len(special) > 1 or list in special or Drop in special:
             return batch.outcomes(made)
         if special:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
+from tempfile import TemporaryDirectory
 
-from benchmarks.lag import idle
-from benchmarks.model import Arm, Benchmark, Scale, Work
+from benchmarks.lag import idle, loop_lag
+from benchmarks.model import Arm, Benchmark, Goal, Scale, Work
 from benchmarks.workload import PAGE, Row, Tally, enrich, keep, pages, pool, records
 
 REFERENCE = "generator chain"
+
+ENGINE_PAGE = 512
+"""Records in a page of the engine's arms: what the engine itself makes of records that come one by one."""
 
 
 def benchmarks(scale: Scale) -> Sequence[Benchmark]:
@@ -25,13 +29,34 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
                 Arm("one generator", partial(one_generator, source, count)),
                 Arm("page comprehension", partial(page_comprehension, source, count)),
                 Arm("async generator chain", partial(async_generator_chain, source, count)),
+                Arm(
+                    "engine fused",
+                    partial(engine_run, source, count, inline=True),
+                    goals=[Goal("ratio", "<=", 1.15)],
+                ),
+                Arm(
+                    "engine one edge",
+                    partial(engine_run, source, count, inline=False),
+                    goals=[Goal("ratio", "<=", 1.20)],
+                ),
             ],
             reference=REFERENCE,
         ),
         Benchmark(
             name="kernel_lag",
             description="delay of a 1 ms timer beside the kernel's work, above an idle loop",
-            arms=[Arm("idle", partial(idle, scale.pick(1000, 100) / 1000), checked=False)],
+            arms=[
+                Arm("idle", partial(idle, scale.pick(1000, 100) / 1000), checked=False),
+                *(
+                    Arm(
+                        name,
+                        partial(engine_lag, source, count, inline=inline),
+                        checked=False,
+                        goals=[Goal("difference", "<=", 0.005)],
+                    )
+                    for name, inline in (("engine fused", True), ("engine one edge", False))
+                ),
+            ],
             reference="idle",
             metric="lag_p999",
             comparison="difference",
@@ -104,3 +129,62 @@ async def async_generator_chain(source: list[Row], count: int) -> Work:
             page = []
     tally.add(page)
     return tally.work(count)
+
+
+async def engine_run(source: list[Row], count: int, *, inline: bool) -> Work:
+    """A whole run: SQLite ledger, byte budget, acks and statistics on, functions as users write them.
+
+    `inline`: the sink runs in the source's task; otherwise it stands behind an edge.
+    """
+    # only these arms need the engine; the others are to be read without it
+    from engine.batch import Batch, JsonValue, Split
+    from engine.component import Context, NoParams, Sink, Source
+    from engine.engine import Engine
+    from engine.functions import FunctionFilter, FunctionTransform
+    from engine.keys import KeyRange
+    from engine.testing import linear_plan
+
+    class PoolSource(Source[NoParams]):
+        """The same pages as the other arms read, with keys and positions."""
+
+        repeatable = True
+
+        async def read(
+            self, split: Split, position: JsonValue, ctx: Context
+        ) -> AsyncGenerator[Batch, None]:
+            ordinal = 0
+            for page in pages(source, count, ENGINE_PAGE):
+                start, ordinal = ordinal, ordinal + len(page)
+                yield Batch(page, KeyRange("kernel/", start, ordinal), position=ordinal)
+
+    class TallySink(Sink[NoParams]):
+        """Counts and sums."""
+
+        async def write(self, batch: Batch) -> None:
+            tally.add(batch.records)
+
+    class InlineTallySink(TallySink):
+        """The same, in its upstream's task."""
+
+        inline = True
+
+    tally = Tally()
+    plan = linear_plan(
+        PoolSource(NoParams()),
+        FunctionTransform(enrich),
+        FunctionFilter(keep, "not kept"),
+        (InlineTallySink if inline else TallySink)(NoParams()),
+    )
+    with TemporaryDirectory() as state_dir:
+        async with Engine(state_dir=state_dir) as engine:
+            report = await engine.run(plan)
+    if not (report.ok and report.tally.balanced and report.tally.written == tally.count):
+        raise RuntimeError(f"the run did not add up: {report.error or report.tally}")
+    return tally.work(count)
+
+
+async def engine_lag(source: list[Row], count: int, *, inline: bool) -> Work:
+    """The timer's delay beside the same run."""
+    async with loop_lag() as recorder:
+        work = await engine_run(source, count, inline=inline)
+    return Work(work.count, work.checksum, recorder.figures())

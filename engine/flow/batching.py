@@ -42,9 +42,9 @@ class Batcher:
                 full.append(self._take())
         return full
 
-    def flush(self) -> Batch | None:
-        """What is held, however little; None when nothing is."""
-        return self._take() if self._held else None
+    def flush(self) -> Batch:
+        """What is held, however little; an empty batch when nothing is."""
+        return self._take()
 
     def _room(self, batch: Batch) -> int:
         limits, room = self._limits, len(batch)

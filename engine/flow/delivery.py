@@ -235,7 +235,7 @@ class Delivery:
         return None
 
     async def _ask_again(self, suspects: Sequence[tuple[Batch, TransientError]], attempt: int) -> None:
-        """Nothing is behind these to tell bad records from an outage that begins: they get all their tries."""
+        """Nothing is behind these to tell bad records from the start of an outage: they get all tries."""
         tries = 1
         while suspects and tries < self._policy.attempts:
             before = self._health.successes

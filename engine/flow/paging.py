@@ -10,7 +10,7 @@ import anyio
 
 from engine.batch import Batch, JsonValue, Record, Releasable, Split
 from engine.component import Context, Source
-from engine.flow.sizing import estimate_batch, estimate_record
+from engine.flow.sizing import RunningEstimate, estimate_batch, estimate_record
 from engine.keys import KeyList, KeyRange, Keys
 
 __all__ = ["PageReader", "RecordPager", "page_reader"]
@@ -46,6 +46,7 @@ class _BatchReader:
         self._batches: AsyncGenerator[Batch, None] = source.read(split, position, ctx)
         self._reserves = source.reserves
         self._ctx = ctx
+        self._sizes = RunningEstimate()
         self._expected = FIRST_GUESS
 
     async def next(self) -> Batch | None:
@@ -60,6 +61,8 @@ class _BatchReader:
         if batch is None:
             held.release()
             return None
+        if not batch.nbytes:
+            batch.nbytes = self._sizes.measure(batch.records)
         _charge(batch, held)
         self._expected = max(batch.nbytes, 1)
         return batch
@@ -107,6 +110,7 @@ class RecordPager:
                         self._skip -= 1
                     else:
                         await self._add(item)
+                    item = None  # delivered records must not live on here
                     if self._awaited and self._page:
                         self._ready.set()
         except Exception as error:  # noqa: BLE001 - it crosses to the task that calls `next`, which raises it
@@ -199,7 +203,5 @@ class RecordPager:
 
 
 def _charge(batch: Batch, held: Releasable) -> None:
-    if not batch.nbytes:
-        batch.nbytes = estimate_batch(batch.records)
     held.resize(batch.nbytes)
     batch.reservation = held

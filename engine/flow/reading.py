@@ -166,6 +166,8 @@ class SourceTask:
                 pump.position = batch.position
                 reached("batch_read")
                 await self._see_through(batch, tracker)
+                # its bytes may be given back by now: it must not live on here while the next one is read
+                batch = None
                 if pacer.due():
                     await pacer.pause()
         return False

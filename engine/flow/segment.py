@@ -27,7 +27,7 @@ from engine.stats import NodeStats, Waiting
 
 __all__ = ["DEFAULT_BUFFER", "Outlet", "Runtime", "Segment", "cut", "run_workers"]
 
-DEFAULT_BUFFER = 4
+DEFAULT_BUFFER = 8
 MEASURE_EVERY = 16  # batches between two looks at whether transforms made records grow
 NOTICEABLE_GROWTH = 1.25
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from engine.batch import Record
 
-__all__ = ["estimate_batch", "estimate_record"]
+__all__ = ["RunningEstimate", "estimate_batch", "estimate_record"]
 
 SUMMED = 8  # up to this many records are summed instead of sampled: one large document must not hide
 SAMPLES = 4
@@ -44,3 +44,28 @@ def estimate_batch(records: Sequence[Record]) -> int:
         return sum(map(estimate_record, records))
     step = count // SAMPLES
     return sum(estimate_record(records[index]) for index in range(0, step * SAMPLES, step)) * count // SAMPLES
+
+
+class RunningEstimate:
+    """Sizes of batches that come one after the other from one place.
+
+    One record of each batch is measured, another one each time; as long as it is like those before, the
+    batch is taken to be so too.
+    """
+
+    def __init__(self) -> None:
+        self._mean = 0.0
+        self._turn = 0
+
+    def measure(self, records: Sequence[Record]) -> int:
+        """Bytes that this batch holds."""
+        count = len(records)
+        if count > SUMMED:
+            self._turn += 1
+            size = estimate_record(records[self._turn * 31 % count])
+            if self._mean * 0.5 <= size <= self._mean * 2:
+                self._mean += (size - self._mean) * 0.25
+                return int(self._mean * count)
+        nbytes = estimate_batch(records)
+        self._mean = nbytes / count if count else 0.0
+        return nbytes

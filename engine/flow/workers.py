@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from math import inf
@@ -41,6 +42,7 @@ class Intake:
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """The batches, in order."""
         batcher = Batcher(self._limits) if self._limits.rebatches else None
+        out: deque[Batch] = deque()
         deadline = inf
         while True:
             try:
@@ -50,27 +52,30 @@ class Intake:
                     batch = await self._receive(deadline, holding=bool(batcher))
             except anyio.EndOfStream:
                 break
+            # no name here may keep a batch alive behind a `yield`: when it is done, its bytes are given back
             if batcher is None:
                 if batch is not None:
-                    yield batch
+                    out.append(batch)
+                    batch = None
+                while out:
+                    yield out.popleft()
                 continue
+            due = batch is None
             if batch is not None:
-                waited, cut = bool(batcher), batcher.add(batch)
-                for full in cut:
-                    yield full
-                if not batcher:
-                    continue
-                if cut or not waited:
+                waited = bool(batcher)
+                out.extend(batcher.add(batch))
+                batch = None
+                if out or not waited:
                     # what is held now came with this batch
                     deadline = anyio.current_time() + self._limits.linger
-            if batch is None or self._budget.waiting or anyio.current_time() >= deadline:
-                held = batcher.flush()
-                if held is not None:
-                    yield held
+                while out:
+                    yield out.popleft()
+            if batcher and (due or self._budget.waiting or anyio.current_time() >= deadline):
+                out.append(batcher.flush())
+                yield out.popleft()
                 deadline = inf
-        last = batcher.flush() if batcher else None
-        if last is not None:
-            yield last
+        if batcher:
+            yield batcher.flush()
 
     async def _receive(self, deadline: float, *, holding: bool) -> Batch | None:
         """The next batch, or None when it is time to let go of what is held."""
@@ -119,6 +124,8 @@ async def work(
             pacer, ticket = Pacer(), 0
             async for batch in batches:
                 await processes[0](batch, ticket)
+                # its bytes are given back: it must not live on here while the next one is awaited
+                del batch
                 ticket += 1
                 if pacer.due():
                     await pacer.pause()
@@ -129,6 +136,7 @@ async def work(
             with receive.clone() as mine:
                 async for batch, ticket in mine:
                     await process(batch, ticket)
+                    del batch
 
         with receive:
             async with anyio.create_task_group() as group:
@@ -138,4 +146,5 @@ async def work(
                     ticket = 0
                     async for batch in batches:
                         await send.send((batch, ticket))
+                        del batch
                         ticket += 1

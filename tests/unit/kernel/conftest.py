@@ -1,4 +1,4 @@
-"""Kernel tests marked `anyio` run on both of anyio's backends, and fail when an async generator is left open."""
+"""Tests marked `anyio` run on both of anyio's backends, and fail when an async generator is left open."""
 
 from __future__ import annotations
 

@@ -60,7 +60,9 @@ def test_every_outcome_is_settled_once_and_the_reasons_add_up(batches: list[list
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.data())
-def test_cutting_and_joining_keeps_records_keys_and_origins_together(sizes: list[int], data: st.DataObject) -> None:
+def test_cutting_and_joining_keeps_records_keys_and_origins_together(
+    sizes: list[int], data: st.DataObject
+) -> None:
     pairs = [opened(size) for size in sizes]
     owner = {id(ack): number for number, (_, ack) in enumerate(pairs)}
     whole = join([batch for batch, _ in pairs])
@@ -88,7 +90,9 @@ def test_a_change_of_another_length_is_refused() -> None:
 
 def test_drops_of_two_steps_in_one_transform_are_added_up() -> None:
     batch, ack = opened(6)
-    derived = batch.select([1, 1, 1, 1, 1, 0], "late").select([1, 1, 1, 1, 0], "early").outcomes([1, 2, None, 3])
+    derived = (
+        batch.select([1, 1, 1, 1, 1, 0], "late").select([1, 1, 1, 1, 0], "early").outcomes([1, 2, None, 3])
+    )
 
     assert settle_derived(batch, derived, (), "n") == 3
     assert ack.tally.drops == {"n: late": 1, "n: early": 1, "n: filtered": 1}
@@ -131,11 +135,13 @@ def test_batches_are_cut_to_size_without_loss_or_reordering(
 ) -> None:
     batcher, out, place = Batcher(BatchLimits(records=records, nbytes=nbytes)), [], 0
     for count, each in incoming:
-        batch = Batch(list(range(place, place + count)), KeyRange("", place, place + count), nbytes=count * each)
+        batch = Batch(
+            list(range(place, place + count)), KeyRange("", place, place + count), nbytes=count * each
+        )
         place += count
         out += batcher.add(batch)
     last = batcher.flush()
-    out += [last] if last is not None else []
+    out += [last] if len(last) else []
 
     assert [record for batch in out for record in batch.records] == list(range(place))
     assert [key for batch in out for key in batch.keys.to_list()] == [str(one) for one in range(place)]
@@ -143,7 +149,7 @@ def test_batches_are_cut_to_size_without_loss_or_reordering(
         assert len(batch) > 0
         assert not records or len(batch) <= records
         assert not nbytes or batch.nbytes <= nbytes or len(batch) == 1
-    assert batcher.flush() is None
+    assert len(batcher.flush()) == 0
 
 
 def test_a_record_over_the_byte_limit_passes_alone() -> None:

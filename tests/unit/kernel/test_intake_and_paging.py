@@ -44,7 +44,7 @@ async def test_a_batch_waits_for_more_only_so_long() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(line.read)
         line.edge.offer(opened(3)[0])
-        while not line.out:
+        while not line.out:  # noqa: ASYNC110 - nothing announces it
             await anyio.sleep(0.001)
         assert line.out == [[0, 1, 2]]
         line.edge.close_sender()

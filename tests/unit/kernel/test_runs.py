@@ -55,7 +55,9 @@ async def test_several_splits_are_read_at_once() -> None:
 
     report = await run(linear_plan(source, sink))
 
-    assert sorted(sink.keys) == sorted(f"{name}/{n + 20 * i}" for i, name in enumerate("abc") for n in range(20))
+    assert sorted(sink.keys) == sorted(
+        f"{name}/{n + 20 * i}" for i, name in enumerate("abc") for n in range(20)
+    )
     assert report.tally.read == report.tally.written == 60
 
 
@@ -163,7 +165,9 @@ async def test_a_single_record_asks_for_another_try_of_itself_alone() -> None:
     def moody(batch: Batch) -> Batch:
         seen.append(batch.records)
         again = TransientError("busy")
-        return batch.outcomes([again if record == 2 and len(seen) < 3 else record for record in batch.records])
+        return batch.outcomes(
+            [again if record == 2 and len(seen) < 3 else record for record in batch.records]
+        )
 
     sink = MemorySink()
     plan = linear_plan(MemorySource(pages(4)), Apply(moody), sink)
@@ -582,7 +586,9 @@ async def test_unusual_records_can_die() -> None:
     strange[-1]["self"] = strange[-1]
     store = MemoryStateStore()
     async with Engine(store=store) as engine:
-        report = await engine.run(linear_plan(MemorySource([strange]), FaultySink(poison=lambda record: True)))
+        report = await engine.run(
+            linear_plan(MemorySource([strange]), FaultySink(poison=lambda record: True))
+        )
         letters = await store.dead_letters(DeadLetterFilter())
 
     assert report.ok
@@ -597,7 +603,7 @@ async def test_the_snapshot_of_a_running_run_says_what_it_waits_for() -> None:
 
             async def watch() -> None:
                 with anyio.fail_after(5):
-                    while going.snapshot().waits_for != "n1":
+                    while going.snapshot().waits_for != "n1":  # noqa: ASYNC110 - nothing announces it
                         await anyio.sleep(0.001)
                 snapshot = going.snapshot()
                 assert snapshot.bytes_in_flight > 0

@@ -65,7 +65,10 @@ async def test_a_drained_run_delivers_what_it_has_read_and_no_more() -> None:
     source, sink = Closing(), MemorySink()
     async with Engine() as engine:
         report = await interrupted(
-            linear_plan(source, Wait(lambda batch: batch), sink), lambda run: len(sink.records) > 50, Run.drain, engine
+            linear_plan(source, Wait(lambda batch: batch), sink),
+            lambda run: len(sink.records) > 50,
+            Run.drain,
+            engine,
         )
 
     assert report.status is RunStatus.INTERRUPTED
@@ -108,9 +111,7 @@ async def test_draining_a_run_that_has_read_everything_completes_it() -> None:
         stall.set()
 
     async with Engine() as engine:
-        report = await interrupted(
-            linear_plan(source, sink), lambda run: _unread(run) == 0, act, engine
-        )
+        report = await interrupted(linear_plan(source, sink), lambda run: _unread(run) == 0, act, engine)
 
     assert (report.status, report.tally.written) == (RunStatus.COMPLETED, 10)
 
@@ -133,13 +134,16 @@ async def test_a_drained_run_is_finished_by_the_next_attempt(early: bool) -> Non
 
     assert final.ok
     assert (final.attempt, final.tally.read, final.tally.written) == (2, 1000, 1000)
-    assert sorted(first.keys + second.keys) == sorted(f"{s}/{n + o}" for s, o in (("a", 0), ("b", 500)) for n in range(500))
+    wanted = [f"{split}/{n}" for split, offset in (("a", 0), ("b", 500)) for n in range(offset, offset + 500)]
+    assert sorted(first.keys + second.keys) == sorted(wanted)
     assert set(second.replays) == {True}
     assert set(first.replays) <= {False}
 
 
 @pytest.mark.parametrize("sqlite", [True, False])
-async def test_after_a_crash_the_next_attempt_delivers_exactly_the_rest(sqlite: bool, tmp_path: object) -> None:
+async def test_after_a_crash_the_next_attempt_delivers_exactly_the_rest(
+    sqlite: bool, tmp_path: object
+) -> None:
     """The process is gone without a last word: the task is cancelled and nothing more is committed."""
     store = MemoryStateStore()
     options: dict[str, object] = {"state_dir": tmp_path} if sqlite else {"store": store}
@@ -147,7 +151,10 @@ async def test_after_a_crash_the_next_attempt_delivers_exactly_the_rest(sqlite: 
     source = MemorySource({"a": pages(300), "b": pages(300)})
     async with Engine(**options) as engine:  # type: ignore[arg-type]
         report = await interrupted(
-            linear_plan(source, Apply(_thirds), first), lambda run: len(first.records) > 60, Run.cancel, engine
+            linear_plan(source, Apply(_thirds), first),
+            lambda run: len(first.records) > 60,
+            Run.cancel,
+            engine,
         )
         assert report.status is RunStatus.INTERRUPTED
         before = await engine.store.tally(report.run_id)
@@ -157,7 +164,8 @@ async def test_after_a_crash_the_next_attempt_delivers_exactly_the_rest(sqlite: 
             linear_plan(source, Apply(_thirds), second), resume=await engine.store.get_run(report.run_id)
         )
 
-    wanted = {f"{split}/{n + offset}" for split, offset in (("a", 0), ("b", 300)) for n in range(300) if n % 3}
+    ranges = {"a": range(300), "b": range(300, 600)}
+    wanted = {f"{split}/{n}" for split, numbers in ranges.items() for n in numbers if n % 3}
     assert final.ok
     assert final.tally.balanced
     assert (final.tally.read, final.tally.written, final.tally.dropped) == (600, 400, 200)
