@@ -19,6 +19,18 @@ __all__ = ["show", "table"]
 REFRESH = 0.25
 WIDE = 100  # columns from which on every figure has a place
 NARROW = 80  # columns below which there is room for the most important ones only
+GAP = 2
+SHORTEST_STATE = len("interrupted")
+
+_FIGURES = (
+    # title, width, shown in a terminal that is not wide
+    ("read", 10, True),
+    ("written", 10, True),
+    ("rec/s", 7, True),
+    ("in flight", 13, False),
+    ("dead", 6, True),
+    ("time", 7, False),
+)
 
 
 async def show(session: Session, *, task_status: TaskStatus[None]) -> None:
@@ -36,58 +48,52 @@ async def show(session: Session, *, task_status: TaskStatus[None]) -> None:
 
 
 def table(session: Session, rates: dict[str, Rate], width: int) -> Table:
-    """What is drawn; the columns depend on the width alone, so that nothing moves."""
+    """What is drawn; every column has a width that depends on the terminal alone, so nothing moves."""
     from rich.table import Table
 
     wide, narrow = width >= WIDE, width < NARROW
+    columns = [column for column in _FIGURES if (wide or column[2]) and not (narrow and column[0] == "read")]
     # the terminal writes ^C behind the last row: there must be room, or it would break the line
-    room = max(1, width - len("^C^C^C"))
-    drawn = Table(box=None, pad_edge=False, width=room, padding=(0, 2, 0, 0))
-    drawn.add_column("pipeline", no_wrap=True, overflow="ellipsis", ratio=3, style="bold")
-    for title, least in (("read", 9), ("written", 9), ("rec/s", 7)):
-        if title == "read" and narrow:
-            continue
-        drawn.add_column(title, justify="right", no_wrap=True, min_width=least)
-    if wide:
-        drawn.add_column("in flight", justify="right", no_wrap=True, min_width=13)
-    drawn.add_column("dead", justify="right", no_wrap=True, min_width=5)
-    if wide:
-        drawn.add_column("time", justify="right", no_wrap=True, min_width=7)
-    drawn.add_column("state", no_wrap=True, overflow="ellipsis", ratio=4)
+    rest = width - len("^C^C^C") - sum(column[1] + GAP for column in columns)
+    state = max(SHORTEST_STATE, rest // 2)
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    drawn.add_column(
+        "pipeline", no_wrap=True, overflow="ellipsis", width=max(4, rest - state - GAP), style="bold"
+    )
+    for title, size_, _ in columns:
+        drawn.add_column(title, justify="right", no_wrap=True, width=size_)
+    drawn.add_column("state", no_wrap=True, overflow="ellipsis", width=state)
     for entry in list(session.entries.values()):
-        cells = _row(entry, rates.setdefault(entry.name, Rate()), wide=wide)
-        drawn.add_row(*([cells[0], *cells[2:]] if narrow else cells))
+        figures = _figures(entry, rates.setdefault(entry.name, Rate()))
+        drawn.add_row(entry.name, *(figures[title] for title, _, _ in columns), _state(entry))
     return drawn
 
 
-def _row(entry: Entry, speed: Rate, *, wide: bool) -> list[str]:
+def _figures(entry: Entry, speed: Rate) -> dict[str, str]:
     snapshot = entry.snapshot()
     if snapshot is None:
-        state = entry.report.error if entry.report else entry.trouble or "starting"
-        return [entry.name, "", "", "", *([""] if wide else []), "", *([""] if wide else []), state]
+        return dict.fromkeys((title for title, _, _ in _FIGURES), "")
+    ended = entry.report is not None
     tally = entry.report.tally if entry.report else snapshot.tally
-    per_second = "" if entry.report else rate(speed.update(monotonic(), read_here(snapshot.nodes)))
-    in_flight = f"{size(snapshot.bytes_in_flight)} / {size(snapshot.bytes_budget)}"
-    return [
-        entry.name,
-        count(tally.read),
-        count(tally.written),
-        per_second,
-        *([in_flight if entry.report is None else ""] if wide else []),
-        f"[red]{count(tally.dead)}[/red]" if tally.dead else "0",
-        *([duration(snapshot.elapsed)] if wide else []),
-        _state(entry),
-    ]
+    return {
+        "read": count(tally.read),
+        "written": count(tally.written),
+        "rec/s": "" if ended else rate(speed.update(monotonic(), read_here(snapshot.nodes))),
+        "in flight": "" if ended else f"{size(snapshot.bytes_in_flight)} / {size(snapshot.bytes_budget)}",
+        "dead": f"[red]{count(tally.dead)}[/red]" if tally.dead else "0",
+        "time": duration(snapshot.elapsed),
+    }
 
 
 def _state(entry: Entry) -> str:
     from rich.markup import escape
 
+    snapshot = entry.snapshot()
     if entry.report is not None:
         colour = "green" if entry.report.ok else "yellow" if entry.report.status == "interrupted" else "red"
         return f"[{colour}]{entry.report.status}[/{colour}]"
-    snapshot = entry.snapshot()
-    assert snapshot is not None, "only asked about entries that have a run"
+    if snapshot is None:
+        return escape(entry.trouble) or "starting"
     if snapshot.draining:
         return "[yellow]draining[/yellow]"
     waits = snapshot.waits_for

@@ -30,13 +30,11 @@ async def unfinished(store: StateStore, wanted: str, only: Collection[str]) -> d
         group = runs[-1].group_id
         runs = [run for run in runs if run.group_id == group]
     else:
-        runs = await store.list_runs(group_id=wanted)
-        if not runs:
-            runs = [await store.get_run(wanted)]
-            if not runs[0].status.resumable:
-                raise ConfigError(f"--resume: run {wanted!r} has completed, there is nothing left of it")
+        runs = await store.list_runs(group_id=wanted) or [await store.get_run(wanted)]
         if runs[0].group_id.startswith(REPLAY_GROUP):
             raise ConfigError("--resume: that was a replay of dead letters; `dlq replay` begins it anew")
+        if runs[0].run_id == wanted and not runs[0].status.resumable:
+            raise ConfigError(f"--resume: run {wanted!r} has completed, there is nothing left of it")
     return {run.pipeline: run for run in runs if run.status.resumable and (not only or run.pipeline in only)}
 
 

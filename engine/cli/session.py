@@ -22,6 +22,7 @@ from engine.stats import RunSnapshot
 
 __all__ = ["Entry", "Session", "new_group"]
 
+FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 60.0
 
 
@@ -142,7 +143,7 @@ class Session:
             if attempt == retries or self.draining or not _worth_another(report):
                 break
             entry.trouble = f"attempt {attempt + 1} of {retries + 1} failed: {report.error}"
-            with anyio.move_on_after(min(2.0**attempt, LONGEST_BACKOFF)):
+            with anyio.move_on_after(min(FIRST_BACKOFF * 2**attempt, LONGEST_BACKOFF)):
                 await self._draining.wait()
             if self._draining.is_set():
                 break

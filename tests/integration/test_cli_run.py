@@ -1,0 +1,252 @@
+"""`python -m engine run` as a real process: exit codes, two signals, progress, logs, resuming."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.cli.failures import ExitCode
+
+PATIENCE = 60
+
+COPY = """\
+version: 1
+pipelines:
+  copy:
+    nodes:
+      read: {source: jsonl, with: {path: in.jsonl}}
+      out: {sink: stdout}
+"""
+
+LONG = """\
+version: 1
+pipelines:
+  long:
+    params: {rows: 100000000}
+    nodes:
+      make: {source: logs, with: {records: "${params.rows}", seed: 7}}
+      keep: {sink: jsonl, with: {path: out.fifo}}
+"""
+
+LOADING = """\
+version: 1
+connections: {warehouse: {url: "${INGEST_URL:-sandbox}"}}
+pipelines:
+  blobs:
+    params: {rows: 200, fail_percentage: 0}
+    nodes:
+      make: {source: blob, with: {records: "${params.rows}"}}
+      mark: {transform: simulate_failures, with: {percentage: "${params.fail_percentage}", field: file_name}}
+      load: {sink: ingest, with: {model: BlobSource}}
+"""
+
+Engine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """Runs a verb in `tmp_path`."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "engine", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    return run
+
+
+def write(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pipelines.yaml").write_text(text, encoding="utf-8")
+
+
+def test_records_have_standard_output_to_themselves(tmp_path: Path, engine: Engine) -> None:
+    write(tmp_path, COPY)
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n{"n": 2}\n', encoding="utf-8")
+    done = engine("run", "--report", "report.json")
+    assert (done.returncode, done.stdout) == (ExitCode.COMPLETED, '{"n":1}\n{"n":2}\n')
+    events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    assert [event["action"] for event in events] == ["run_started", "run_finished"]
+    for event in events:
+        assert list(event)[:6] == ["timestamp", "level", "action", "message", "run", "pipeline"]
+        assert event["pipeline"] == "copy"
+    assert "copy      completed     2        2" in done.stderr
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["pipelines"]["copy"]["tally"]["written"] == 2
+    assert report["pipelines"]["copy"]["balanced"] is True
+
+
+def test_with_json_progress_standard_error_is_json_and_nothing_else(tmp_path: Path, engine: Engine) -> None:
+    write(tmp_path, COPY)
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
+    done = engine("run", "--progress", "json", "--log-format", "none")
+    assert done.returncode == ExitCode.COMPLETED
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines][-1] == "ended"
+    assert lines[-1]["tally"]["written"] == 1
+
+
+def test_quiet_says_nothing_at_all_about_a_run_that_completes(tmp_path: Path, engine: Engine) -> None:
+    write(tmp_path, COPY)
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
+    done = engine("run", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.COMPLETED, '{"n":1}\n', "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "pipeline.yaml"], ExitCode.USAGE, "no such file (did you mean pipelines.yaml?)"),
+        (["run", "--only", "coppy"], ExitCode.USAGE, "unknown pipeline `coppy`, did you mean `copy`?"),
+        (["run", "--memory", "lots"], ExitCode.USAGE, "--memory: expected a size such as"),
+        (["run", "--report", "no/such/r.json"], ExitCode.USAGE, "--report: there is no folder"),
+        (["run", "--resume"], ExitCode.USAGE, "there is no run to resume"),
+        (["run", "--resume", "nope"], ExitCode.USAGE, "no run 'nope'"),
+        (["run", "--state-dir", "pipelines.yaml"], ExitCode.ENVIRONMENT, "error: "),
+        (["run"], ExitCode.FAILED, "node 'read' failed"),
+        (["dlq", "list", "--state-dir", "nowhere"], ExitCode.ENVIRONMENT, "error: "),
+        (["serve", "--state-dir", "pipelines.yaml", "--port", "0"], ExitCode.ENVIRONMENT, "error: "),
+    ],
+)
+def test_every_failure_has_its_exit_code_and_one_clear_message(
+    tmp_path: Path, engine: Engine, arguments: list[str], code: ExitCode, message: str
+) -> None:
+    write(tmp_path, COPY)
+    done = engine(*arguments)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    if code is not ExitCode.FAILED:
+        assert done.stdout == ""
+
+
+def test_too_many_dead_letters_have_their_own_exit_code_and_say_where_to_look(
+    tmp_path: Path, engine: Engine
+) -> None:
+    write(tmp_path, LOADING)
+    limit = "pipelines.blobs.dead_letters.max=3"
+    done = engine("run", "--param", "blobs.fail_percentage=50", "--set", limit, "--report", "r.json")
+    assert done.returncode == ExitCode.DEAD_LETTER_BUDGET
+    run_id = json.loads((tmp_path / "r.json").read_text())["pipelines"]["blobs"]["run_id"]
+    assert f"python -m engine dlq list --run {run_id}" in done.stdout
+    assert "3 are allowed" in done.stdout
+
+
+def test_a_service_where_nobody_listens_is_an_outage_that_names_it(tmp_path: Path, engine: Engine) -> None:
+    write(tmp_path, LOADING)
+    done = engine("run", "--set", "pipelines.blobs.outage_limit=10ms", INGEST_URL="http://127.0.0.1:9")
+    assert done.returncode in (ExitCode.OUTAGE, ExitCode.ENVIRONMENT)
+    assert "nobody listens at http://127.0.0.1:9" in done.stdout
+    assert "--resume blobs-" in done.stdout
+
+
+class Child:
+    """A run of LONG whose sink is read by the test."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        os.mkfifo(folder / "out.fifo")
+        command = [sys.executable, "-m", "engine", "run", "--log-format", "none", *arguments]
+        self.process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._pipe = (folder / "out.fifo").open("rb")
+
+    def lines(self, count: int) -> list[bytes]:
+        return [self._pipe.readline() for _ in range(count)]
+
+    def rest(self) -> list[bytes]:
+        return self._pipe.readlines()
+
+    def close(self) -> None:
+        self._pipe.close()
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Child]:
+    write(tmp_path, LONG)
+    running = Child(tmp_path, "--report", "report.json")
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def wait_for_line(process: subprocess.Popen[bytes], part: bytes) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if part in line:
+            return
+    raise AssertionError(f"the process ended without saying {part!r}")
+
+
+def test_the_first_signal_delivers_what_was_read_and_a_resume_goes_on(
+    child: Child, tmp_path: Path, engine: Engine
+) -> None:
+    received = child.lines(10)
+    child.process.send_signal(signal.SIGINT)
+    received += child.rest()
+    _, errors = child.process.communicate(timeout=PATIENCE)
+    assert child.process.returncode == ExitCode.INTERRUPTED
+    assert b"draining: press Ctrl-C again to stop at once\n" in errors
+    report = json.loads((tmp_path / "report.json").read_text())["pipelines"]["long"]
+    assert report["status"] == "interrupted"
+    assert report["tally"]["read"] == report["tally"]["written"] == len(received)
+    assert report["balanced"] is True
+
+    # a resume is another attempt of the same run, under the parameters that it was begun with
+    (tmp_path / "out.fifo").unlink()
+    os.mkfifo(tmp_path / "out.fifo")
+    refused = engine("run", "--resume", report["run_id"], "--set", "pipelines.long.nodes.make.with.seed=8")
+    assert refused.returncode == ExitCode.USAGE
+    assert "was begun with another plan" in refused.stdout
+
+
+def test_a_second_signal_stops_at_once_with_the_signals_number(tmp_path: Path) -> None:
+    write(tmp_path, LOADING)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environment = {**os.environ, "INGEST_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "engine", "run"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+        )
+        with process:
+            connection, _ = silent.accept()  # whose request is never answered, so the drain cannot end
+            with connection:
+                process.send_signal(signal.SIGTERM)
+                wait_for_line(process, b"draining: send the signal again to stop at once")
+                process.send_signal(signal.SIGTERM)
+                wait_for_line(process, b"stopping at once")
+                assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+
+
+def test_a_killed_run_is_resumed_without_being_named(tmp_path: Path, engine: Engine) -> None:
+    write(tmp_path, LONG)
+    child = Child(tmp_path, "--param", "long.rows=30000")
+    try:
+        assert len(child.lines(20_000)) == 20_000
+        child.process.kill()
+        child.process.communicate(timeout=PATIENCE)
+    finally:
+        child.close()
+    (tmp_path / "out.fifo").unlink()
+    done = engine("run", "--resume", "--report", "report.json")
+    assert done.returncode == ExitCode.COMPLETED, done.stderr
+    assert "long: going on with run long-" in done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())["pipelines"]["long"]
+    assert report["attempt"] == 2
+    assert report["tally"]["written"] == 30_000
+    again = engine("run", "--resume")
+    assert (again.returncode, again.stdout) == (ExitCode.COMPLETED, "")
+    assert "nothing to resume" in again.stderr

@@ -1,0 +1,240 @@
+"""From arguments to plans, resumed runs, output modes and report files."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from engine.acks import Tally
+from engine.cli import main
+from engine.cli.loading import load_plans, starting
+from engine.cli.output import Output
+from engine.cli.report_file import check_target, write_report
+from engine.errors import ConfigError, StateError
+from engine.report import RunReport
+from engine.state.protocol import RunStatus
+
+FILE = """\
+version: 1
+pipelines:
+  first:
+    params: {rows: 3}
+    nodes:
+      read: {source: blob, with: {records: "${params.rows}"}}
+      out: {sink: stdout}
+    on_complete: second
+  second:
+    nodes:
+      read: {source: logs, with: {records: 1}}
+      out: {sink: jsonl, with: {path: out.jsonl}}
+    on_cancel: [third]
+  third:
+    nodes:
+      read: {source: events, with: {records: 1}}
+      out: {sink: jsonl, with: {path: out.jsonl}}
+  broken:
+    nodes:
+      read: {source: blob, with: {records: "${ODW_TEST_UNSET:?set it}"}}
+      out: {sink: stdout}
+"""
+
+
+def options(path: Path, **given: object) -> argparse.Namespace:
+    base = {"file": str(path), "only": [], "param": [], "assignments": []}
+    return argparse.Namespace(**{**base, **given})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "pipelines.yaml"
+    path.write_text(FILE, encoding="utf-8")
+    return path
+
+
+def test_only_takes_along_what_a_pipeline_leads_to_and_ignores_what_is_wrong_elsewhere(file: Path) -> None:
+    plans = load_plans(options(file, only=["first"]))
+    assert list(plans) == ["first", "second", "third"]
+    assert starting(plans, ["first"]) == ["first"]
+
+
+def test_without_only_everything_that_is_wrong_is_reported(file: Path) -> None:
+    with pytest.raises(ConfigError, match="set it"):
+        load_plans(options(file))
+    with pytest.raises(ConfigError, match="set it"):
+        load_plans(options(file, only=["broken"]))
+
+
+def test_an_unknown_pipeline_gets_the_nearest_name(file: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown pipeline `frist`, did you mean `first`"):
+        load_plans(options(file, only=["frist"]))
+
+
+def test_what_others_lead_to_does_not_start_by_itself(file: Path) -> None:
+    plans = load_plans(options(file, only=["first", "second", "third"]))
+    assert starting(plans, []) == ["first"]
+    assert starting(plans, ["second", "third"]) == ["second", "third"]
+
+
+def test_given_parameters_win_over_those_of_a_resumed_run(file: Path) -> None:
+    resumed = load_plans(options(file), only=["first"], params={"first": {"rows": 7}})
+    changed = load_plans(options(file, param=["first.rows=9"]), only=["first"], params={"first": {"rows": 7}})
+    assert resumed["first"].params["rows"] == 7
+    assert changed["first"].params["rows"] == 9
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stdout", "stderr", "only", "mode"),
+    [
+        ("auto", False, False, "second", "plain"),
+        ("auto", False, True, "second", "live"),
+        ("auto", True, True, "second", "live"),
+        ("auto", True, True, "first", "plain"),
+        ("auto", False, True, "first", "live"),
+        ("json", True, True, "second", "json"),
+        ("none", True, True, "second", "none"),
+    ],
+)
+def test_progress_is_live_on_a_terminal_unless_records_go_there_too(
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+    stdout: bool,
+    stderr: bool,
+    only: str,
+    mode: str,
+) -> None:
+    class Stream(io.StringIO):
+        def __init__(self, terminal: bool) -> None:
+            super().__init__()
+            self.terminal = terminal
+
+        def isatty(self) -> bool:
+            return self.terminal
+
+    plans = load_plans(options(file, only=[only]))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", Stream(stdout))
+    monkeypatch.setattr("sys.stderr", Stream(stderr))
+    given = argparse.Namespace(quiet=False, progress=wanted, log_format="none")
+    assert Output(given, {only: plans[only]}).mode == mode
+
+
+def test_the_summary_keeps_off_standard_output_when_records_go_there(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans = load_plans(options(file, only=["first"]))
+    given = argparse.Namespace(quiet=False, progress="none", log_format="none")
+    Output(given, {"first": plans["first"]}).conclude("the summary\n")
+    assert capsys.readouterr() == ("", "the summary\n")
+    Output(given, {"second": plans["second"]}).conclude("the summary\n")
+    assert capsys.readouterr() == ("the summary\n", "")
+
+
+def test_what_is_said_with_json_progress_is_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = argparse.Namespace(quiet=False, progress="json", log_format="none")
+    Output(given, {}).say("draining")
+    assert json.loads(capsys.readouterr().err) == {"event": "message", "text": "draining"}
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(argparse.Namespace(quiet=True, progress="live", log_format="none"), {})
+    output.say("x")
+    output.conclude("y")
+    assert output.mode == "none"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_report_is_written_whole_in_its_documented_shape(tmp_path: Path) -> None:
+    run = RunReport("a", "a-1", RunStatus.COMPLETED, Tally(read=2, written=2), 1.5)
+    path = tmp_path / "report.json"
+    path.write_text("an older one", encoding="utf-8")
+    write_report(path, datetime(2026, 1, 2, tzinfo=UTC), ".odw", {"a": run})
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["version"] == 1
+    assert document["started_at"].startswith("2026-01-02T00:00:00")
+    assert Path(document["state_dir"]).is_absolute()
+    assert document["pipelines"] == {"a": run.to_json()}
+    assert [item.name for item in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_report_that_cannot_be_written_is_found_out_before_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder"):
+        check_target(tmp_path)
+    with pytest.raises(ConfigError, match="no folder"):
+        check_target(tmp_path / "missing" / "report.json")
+    with pytest.raises(StateError, match="cannot be written"):
+        write_report(tmp_path / "missing" / "r.json", datetime(2026, 1, 2, tzinfo=UTC), ".odw", {})
+
+
+def test_validate_shows_each_pipeline_with_its_nodes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(file), "--only", "first"]) == 0
+    assert capsys.readouterr().out == (
+        f"{file}: 3 pipelines, 6 nodes: valid\n"
+        "  first: read → out\n"
+        "  second: read → out\n"
+        "  third: read → out\n"
+    )
+
+
+def test_validate_shows_every_problem_with_file_line_and_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "version: 1\npipelines:\n  one:\n    nodes:\n"
+        "      read: {source: blobb, with: {records: 3}}\n"
+        "      out: {sink: stdout, batchsize: 3}\n",
+        encoding="utf-8",
+    )
+    assert main(["validate", str(path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "2 problems:"
+    assert lines[1].startswith(
+        f"{path}:5:22: pipelines.one.nodes.read.source: unknown source `blobb`, did you"
+    )
+    assert lines[2].startswith(f"{path}:6:27: pipelines.one.nodes.out")
+    assert "batchsize" in lines[2]
+
+    assert main(["validate", str(path), "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document["valid"] is False
+    assert [(one["line"], one["column"]) for one in document["problems"]] == [(5, 22), (6, 27)]
+
+
+def test_connectors_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["connectors", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {"kind": "sink", "name": "ingest"}.items() <= next(
+        one for one in listed if one["name"] == "ingest"
+    ).items()
+    assert main(["connectors", "show", "jsonl"]) == 0
+    pages = capsys.readouterr().out
+    assert "source jsonl\n" in pages
+    assert "sink jsonl\n" in pages
+    assert main(["connectors", "show", "sink.jsonl"]) == 0
+    assert "source jsonl\n" not in capsys.readouterr().out
+    assert main(["connectors", "show", "jsnol"]) == 2
+    assert "did you mean `jsonl`" in capsys.readouterr().err
+
+
+def test_every_component_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["connectors", "list", "--json"]) == 0
+    for one in json.loads(capsys.readouterr().out):
+        assert main(["connectors", "show", f"{one['kind']}.{one['name']}"]) == 0
+        page = capsys.readouterr().out
+        assert page.startswith(f"{one['kind']} {one['name']}\n\n{one['summary']}")
+        assert "\nwith:\n" in page
+
+
+def test_graph_and_schema_print_what_they_should(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["graph", str(file), "--only", "third"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "third"
+    assert main(["graph", str(file), "--only", "third", "--format", "mermaid"]) == 0
+    assert capsys.readouterr().out.startswith("%% third\nflowchart LR\n")
+    assert main(["schema"]) == 0
+    assert "$schema" in json.loads(capsys.readouterr().out)

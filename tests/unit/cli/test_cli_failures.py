@@ -1,0 +1,89 @@
+"""Errors become one message and one exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.cli.failures import ExitCode, code_of, explain, most_serious
+from engine.errors import (
+    ConfigError,
+    DeadLetterBudgetError,
+    EngineError,
+    NodeFailedError,
+    OutageError,
+    PipelineTimeoutError,
+    Problem,
+    RunMismatchError,
+    RunNotFoundError,
+    ServiceError,
+    StateFullError,
+    TransientError,
+)
+
+
+def unreachable() -> NodeFailedError:
+    error = NodeFailedError("load", "cannot be opened")
+    error.__cause__ = TransientError("nobody listens")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NodeFailedError("load", "a bug"), ExitCode.FAILED),
+        (PipelineTimeoutError("too long"), ExitCode.FAILED),
+        (ValueError("a bug of ours"), ExitCode.FAILED),
+        (ConfigError("wrong"), ExitCode.USAGE),
+        (RunNotFoundError("no such run"), ExitCode.USAGE),
+        (RunMismatchError("another plan"), ExitCode.USAGE),
+        (StateFullError("no space"), ExitCode.ENVIRONMENT),
+        (ServiceError("did not start"), ExitCode.ENVIRONMENT),
+        (unreachable(), ExitCode.ENVIRONMENT),
+        (DeadLetterBudgetError("too many"), ExitCode.DEAD_LETTER_BUDGET),
+        (OutageError("nothing got through"), ExitCode.OUTAGE),
+    ],
+)
+def test_every_kind_of_error_has_its_exit_code(error: BaseException, code: ExitCode) -> None:
+    assert code_of(error) is code
+
+
+def test_of_several_codes_the_one_that_no_new_attempt_mends_wins() -> None:
+    assert most_serious([]) is ExitCode.COMPLETED
+    assert most_serious([ExitCode.COMPLETED, ExitCode.INTERRUPTED]) is ExitCode.INTERRUPTED
+    assert most_serious([ExitCode.INTERRUPTED, ExitCode.OUTAGE, ExitCode.FAILED]) is ExitCode.FAILED
+    assert {most_serious([code]) for code in ExitCode} == set(ExitCode)
+
+
+def test_all_problems_of_a_file_are_shown_with_their_places(capsys: pytest.CaptureFixture[str]) -> None:
+    problems = [Problem("second", "a.b", "f.yaml", 3, 1), Problem("first", "a", "f.yaml", 2, 5, "a hint")]
+    assert explain(ConfigError(problems)) == 2
+    shown = capsys.readouterr().err
+    assert shown == "2 problems:\nf.yaml:2:5: a: first (a hint)\nf.yaml:3:1: a.b: second\n"
+
+
+def test_the_first_error_of_a_group_is_the_one_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    group = BaseExceptionGroup("tasks", [BaseExceptionGroup("inner", [EngineError("what happened")])])
+    assert explain(group) == 1
+    assert capsys.readouterr().err == "error: what happened\n"
+
+
+def test_a_traceback_is_shown_only_when_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ODW_TRACEBACK", raising=False)
+    assert explain(KeyError("lost")) == 1
+    shown = capsys.readouterr().err
+    assert "KeyError: 'lost'" in shown
+    assert "ODW_TRACEBACK=1" in shown
+    assert "Traceback" not in shown
+    monkeypatch.setenv("ODW_TRACEBACK", "1")
+    try:
+        raise KeyError("lost")
+    except KeyError as error:
+        explain(error)
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_a_keyboard_interrupt_before_the_run_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(KeyboardInterrupt()) == 130
+    assert capsys.readouterr() == ("", "")

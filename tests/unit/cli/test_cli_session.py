@@ -1,0 +1,200 @@
+"""All runs of one invocation: side by side, retried, followed, drained, cancelled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from engine.batch import Batch
+from engine.cli.failures import ExitCode
+from engine.cli.invocation import exit_code
+from engine.cli.resuming import unfinished
+from engine.cli.session import Session
+from engine.cli.signals import SignalWatch
+from engine.component import Receipt
+from engine.config.model import Settings
+from engine.engine import Engine
+from engine.errors import ConfigError, FatalError, RunNotFoundError
+from engine.plan import Plan
+from engine.replay import REPLAY_GROUP
+from engine.state.protocol import RunStatus
+from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
+
+PAGES = [[{"n": 1}, {"n": 2}], [{"n": 3}]]
+MANY_PAGES = [[{"n": number}] for number in range(200)]
+"""More than fit on an edge, so that a run whose sink stalls is still reading."""
+
+
+def plan(name: str, sink: MemorySink | None = None, **settings: object) -> Plan:
+    pages = MANY_PAGES if isinstance(sink, StalledSink) else PAGES
+    made = linear_plan(MemorySource(pages), sink or MemorySink(), settings=Settings(**settings))  # type: ignore[arg-type]
+    return replace(made, pipeline=name)
+
+
+def by_name(*plans: Plan) -> dict[str, Plan]:
+    return {one.pipeline: one for one in plans}
+
+
+async def test_all_pipelines_run_in_one_group_and_each_has_a_report() -> None:
+    async with Engine() as engine:
+        session = Session(engine, by_name(plan("a"), plan("b")), ["a", "b"])
+        await session.execute()
+        assert {name: report.tally.written for name, report in session.reports.items()} == {"a": 3, "b": 3}
+        assert {run.pipeline for run in await engine.store.list_runs(group_id=session.group_id)} == {"a", "b"}
+        assert exit_code(session, 0) == 0
+
+
+async def test_one_pipeline_that_fails_does_not_end_the_others() -> None:
+    async with Engine() as engine:
+        broken = plan("broken", FaultySink([FatalError("no such endpoint")]))
+        session = Session(engine, by_name(broken, plan("sound")), ["broken", "sound"])
+        await session.execute()
+        assert session.reports["broken"].status is RunStatus.FAILED
+        assert session.reports["sound"].ok
+        assert exit_code(session, 0) == ExitCode.FAILED
+
+
+@pytest.mark.parametrize(("failures", "completes"), [(0, True), (2, True), (3, False)])
+async def test_a_failed_run_is_gone_on_with_as_often_as_the_pipeline_says(
+    failures: int, completes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.cli.session.FIRST_BACKOFF", 0.0)
+    sink = FaultySink([FatalError(f"failure {number}") for number in range(failures)])
+    async with Engine() as engine:
+        session = Session(engine, by_name(plan("a", sink, retries=2)), ["a"])
+        await session.execute()
+        report = session.reports["a"]
+        assert report.ok is completes
+        assert report.attempt == min(failures, 2) + 1
+        assert [run.attempt for run in await engine.store.list_runs()] == [report.attempt]
+        assert sorted(record["n"] for record in sink.records) == ([1, 2, 3] if completes else [])
+
+
+async def test_a_drain_ends_the_wait_before_another_attempt() -> None:
+    sink = FaultySink([FatalError("first")])
+    async with Engine() as engine:
+        session = Session(engine, by_name(plan("a", sink, retries=5)), ["a"])
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.execute)
+            while not session.entries or not session.entries["a"].trouble:
+                await anyio.lowlevel.checkpoint()
+            session.drain()
+        assert session.reports["a"].attempt == 1
+        assert exit_code(session, 0) == ExitCode.FAILED
+
+
+async def test_what_follows_a_pipeline_runs_once_it_has_completed() -> None:
+    order: list[str] = []
+
+    class Noting(MemorySink):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        async def __aexit__(self, *error: object) -> None:
+            order.append(self.name)
+
+    plans = by_name(
+        plan("first", Noting("first"), on_complete=("second",), on_cancel=("tidy",)),
+        plan("second", Noting("second"), on_complete=("first", "third")),
+        plan("third", Noting("third")),
+        plan("tidy", Noting("tidy")),
+    )
+    async with Engine() as engine:
+        session = Session(engine, plans, ["first"])
+        await session.execute()
+        assert order == ["first", "second", "third"]
+        assert list(session.reports) == ["first", "second", "third"]
+
+
+class StalledSink(MemorySink):
+    """Holds every batch until `gate` is set; `reached` says that one is there."""
+
+    def __init__(self) -> None:
+        self.gate = anyio.Event()
+        self.reached = anyio.Event()
+        super().__init__(stall=self.gate)
+
+    async def write(self, batch: Batch) -> Receipt:
+        self.reached.set()
+        return await super().write(batch)
+
+
+async def test_a_drained_run_can_be_resumed_and_is_followed_by_what_on_cancel_names() -> None:
+    sink = StalledSink()
+    plans = by_name(plan("a", sink, on_cancel=("tidy",), on_complete=("never",)), plan("tidy"), plan("never"))
+    async with Engine() as engine:
+        session = Session(engine, plans, ["a"])
+        said: list[str] = []
+        watch = SignalWatch(session, said.append)
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.execute)
+            await sink.reached.wait()
+            watch._handle(2)
+            sink.gate.set()
+        assert said == ["draining: press Ctrl-C again to stop at once"]
+        assert session.reports["a"].status is RunStatus.INTERRUPTED
+        assert list(session.reports) == ["a", "tidy"]
+        assert exit_code(session, watch.number) == ExitCode.INTERRUPTED
+        left = await unfinished(engine.store, "", [])
+        assert list(left) == ["a"]
+        again = Session(engine, plans, ["a"], left)
+        await again.execute()
+        assert again.group_id == session.group_id
+        assert again.reports["a"].ok
+        assert again.reports["a"].tally.written == len(MANY_PAGES)
+        assert sorted(record["n"] for record in sink.records) == list(range(len(MANY_PAGES)))
+
+
+async def test_a_second_signal_cancels_what_the_first_one_drains() -> None:
+    sink = StalledSink()
+    async with Engine() as engine:
+        session = Session(engine, by_name(plan("a", sink, on_cancel=("tidy",)), plan("tidy")), ["a"])
+        said: list[str] = []
+        watch = SignalWatch(session, said.append)
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.execute)
+            await sink.reached.wait()
+            watch._handle(15)
+            watch._handle(15)
+        assert len(said) == 2
+        assert list(session.reports) == ["a"]
+        assert exit_code(session, watch.number) == 143
+
+
+async def test_a_drain_before_the_start_begins_nothing() -> None:
+    async with Engine() as engine:
+        session = Session(engine, by_name(plan("a")), ["a"])
+        session.drain()
+        await session.execute()
+        assert session.reports == {}
+        assert exit_code(session, 0) == ExitCode.INTERRUPTED
+        assert await engine.store.list_runs() == []
+
+
+async def test_resume_without_a_run_means_the_unfinished_ones_of_the_latest_invocation() -> None:
+    async with Engine(clock=ScriptedClock(jump=True)) as engine:
+        with pytest.raises(RunNotFoundError):
+            await unfinished(engine.store, "", [])
+        broken = plan("broken", FaultySink([FatalError("x")]))
+        first = Session(engine, by_name(broken), ["broken"], group_id="1")
+        await first.execute()
+        again = plan("broken", FaultySink([FatalError("x")]))
+        second = Session(engine, by_name(again, plan("sound")), ["broken", "sound"], group_id="2")
+        await second.execute()
+        replayed = Session(engine, by_name(plan("replayed")), ["replayed"], group_id=f"{REPLAY_GROUP}3")
+        await replayed.execute()
+
+        left = await unfinished(engine.store, "", [])
+        assert {name: run.group_id for name, run in left.items()} == {"broken": "2"}
+        assert await unfinished(engine.store, "", ["sound"]) == {}
+        earlier = first.reports["broken"].run_id
+        assert (await unfinished(engine.store, earlier, []))["broken"].run_id == earlier
+        assert list(await unfinished(engine.store, "1", [])) == ["broken"]
+        with pytest.raises(ConfigError, match="has completed"):
+            await unfinished(engine.store, second.reports["sound"].run_id, [])
+        with pytest.raises(ConfigError, match="replay of dead letters"):
+            await unfinished(engine.store, replayed.reports["replayed"].run_id, [])

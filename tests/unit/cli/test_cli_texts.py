@@ -1,0 +1,216 @@
+"""What is shown: numbers, the summary, progress lines and the live table."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from engine.acks import Tally
+from engine.cli.lines import json_line, plain_line
+from engine.cli.live import table
+from engine.cli.numbers import Rate, count, counted, duration, rate, size
+from engine.cli.session import Entry
+from engine.cli.summary import summary
+from engine.component import Kind
+from engine.report import RunReport
+from engine.state.protocol import RunStatus
+from engine.stats import NodeSnapshot, NodeStats, RunSnapshot, Waiting
+from engine.testing import MemorySink, MemorySource, linear_plan
+
+OPTIONS = argparse.Namespace(file="pipelines.yaml", state_dir=".odw")
+
+
+def nodes(read: int = 1000, *, waiting: Waiting = Waiting.NOTHING) -> list[NodeSnapshot]:
+    extract = NodeStats("extract", Kind.SOURCE, "blob", records_in=read, busy=0.5, waiting=waiting)
+    load = NodeStats("load", Kind.SINK, "ingest", records_in=read, busy=1.6, retries=3)
+    return [extract.snapshot(2.0), load.snapshot(2.0)]
+
+
+def report(name: str = "blobs", **changes: object) -> RunReport:
+    tally = Tally(read=1000, written=800, dropped=100, dead=100, drops={"keep: filtered": 100})
+    shown = nodes()
+    base = RunReport(name, f"{name}-1", RunStatus.COMPLETED, tally, 2.0, shown, shown[1], dead_letters=100)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def snapshot(**changes: object) -> RunSnapshot:
+    tally = Tally(read=12_000, written=11_500, dead=3)
+    base = RunSnapshot("blobs-1", "blobs", 10.0, tally, 4 << 20, 64 << 20, nodes(waiting=Waiting.DOWNSTREAM))
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (count(1234567), "1,234,567"),
+        (counted(1, "node"), "1 node"),
+        (counted(2000, "node"), "2,000 nodes"),
+        (rate(0.25), "0.2"),
+        (rate(12_345.6), "12,346"),
+        (rate(1_234_567), "1,235k"),
+        (size(512), "512 B"),
+        (size(1536), "1.5 K"),
+        (size(64 << 20), "64 M"),
+        (size(1023 * 1024), "1.0 M"),
+        (duration(0.5), "0.50 s"),
+        (duration(59.97), "1:00"),
+        (duration(125), "2:05"),
+        (duration(3725), "1:02:05"),
+    ],
+)
+def test_numbers_read_well(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+def test_a_rate_looks_back_over_the_last_seconds_only() -> None:
+    speed = Rate()
+    assert speed.update(0.0, 0) == 0.0
+    assert speed.update(1.0, 100) == 100.0
+    for second in range(2, 20):
+        last = speed.update(float(second), 100)
+    assert last == 0.0
+
+
+def test_the_summary_accounts_for_every_record() -> None:
+    lines = summary([report("blobs"), report("logs")], OPTIONS).splitlines()
+    assert lines[:4] == [
+        "pipeline  status      read  written  dropped  dead    time  records/s  bottleneck",
+        "blobs     completed  1,000      800      100   100  2.00 s        500  load (80% busy)",
+        "logs      completed  1,000      800      100   100  2.00 s        500  load (80% busy)",
+        "total                2,000    1,600      200   200",
+    ]
+    assert lines[4:7] == [
+        "blobs: dropped 100 at keep: filtered",
+        "blobs: 100 dead letters: python -m engine dlq list --run blobs-1",
+        "blobs: 3 retries: load 3",
+    ]
+    assert "add up" not in "\n".join(lines)
+
+
+def test_counts_that_do_not_add_up_are_complained_about() -> None:
+    text = summary([report(tally=Tally(read=10, written=9))], OPTIONS)
+    assert "blobs: THE COUNTS DO NOT ADD UP: read 10 is not written 9 + dropped 0 + dead 0" in text
+
+
+def test_records_that_were_made_have_a_column_of_their_own() -> None:
+    text = summary([report(tally=Tally(read=10, forked=5, written=15))], OPTIONS)
+    assert "read  made  written" in text.splitlines()[0]
+    assert "ADD UP" not in text
+
+
+def test_a_run_that_ended_early_says_why_and_how_to_go_on() -> None:
+    options = argparse.Namespace(file="etl/my.yaml", state_dir="/var/odw")
+    text = summary([report(status=RunStatus.OUTAGE, error="nothing got through at 'load'")], options)
+    assert "blobs: nothing got through at 'load'\n" in text
+    assert "go on with it: python -m engine run etl/my.yaml --resume blobs-1 --state-dir /var/odw\n" in text
+    assert "--resume" not in summary([report()], options)
+    assert "--resume" not in summary([report(status=RunStatus.FAILED)], options, resumable=False)
+
+
+def test_what_a_sink_only_accepted_and_what_models_cost_is_said() -> None:
+    tally = Tally(read=5, written=5, accepted=5, tokens_in=1200, tokens_out=34, cost_usd=0.0123)
+    text = summary([report(tally=tally)], OPTIONS)
+    assert "blobs: 5 of the written were only accepted" in text
+    assert "blobs: 1,200 tokens in, 34 out, $0.0123" in text
+
+
+def test_a_table_wider_than_the_terminal_is_written_as_lines() -> None:
+    lines = summary([report()], OPTIONS, width=60).splitlines()
+    assert lines[0] == "blobs: completed in 2.00 s, 500/s"
+    assert lines[1:6] == [
+        "  read 1,000",
+        "  written 800",
+        "  dropped 100",
+        "  dead 100",
+        "  bottleneck load (80% busy)",
+    ]
+
+
+def test_nothing_run_is_nothing_said() -> None:
+    assert summary([], OPTIONS) == ""
+
+
+def test_a_plain_line_says_what_the_run_waits_for() -> None:
+    assert plain_line(snapshot(), 1150.4) == (
+        "blobs 10.0 s: read 12,000 (1,150/s), written 11,500, dead 3, 4.0 M in flight, waits for load"
+    )
+
+
+class FakeRun:
+    """Only what the displays look at."""
+
+    def __init__(self, shown: RunSnapshot) -> None:
+        self._shown = shown
+
+    def snapshot(self) -> RunSnapshot:
+        return self._shown
+
+
+class FakeSession:
+    def __init__(self, *entries: Entry) -> None:
+        self.entries = {entry.name: entry for entry in entries}
+
+
+def entry(name: str, shown: RunSnapshot | None = None, ended: RunReport | None = None) -> Entry:
+    plan = replace(linear_plan(MemorySource([]), MemorySink()), pipeline=name)
+    run = FakeRun(shown) if shown is not None else None
+    return Entry(plan, run=run, report=ended)  # type: ignore[arg-type]
+
+
+def test_json_progress_has_the_counts_and_every_node() -> None:
+    line = json_line(entry("blobs", snapshot()))
+    assert line is not None
+    document = json.loads(line)
+    assert document["event"] == "progress"
+    assert (document["pipeline"], document["run_id"]) == ("blobs", "blobs-1")
+    assert (document["read"], document["written"], document["dead"]) == (12_000, 11_500, 3)
+    assert (document["bytes_in_flight"], document["bytes_budget"]) == (4 << 20, 64 << 20)
+    assert document["waits_for"] == "load"
+    assert document["nodes"]["load"] == {
+        "in": 1000, "out": 0, "retries": 3, "utilisation": 0.8, "waiting": "",
+    }  # fmt: skip
+    assert "\n" not in line
+
+
+def test_json_progress_ends_with_the_report_and_begins_with_the_run() -> None:
+    assert json_line(entry("blobs")) is None
+    line = json_line(entry("blobs", snapshot(), report()))
+    assert line is not None
+    document = json.loads(line)
+    assert document["event"] == "ended"
+    assert document["status"] == "completed"
+    assert document["tally"]["written"] == 800
+
+
+@pytest.mark.parametrize("width", [50, 62, 80, 100, 200])
+def test_the_live_table_keeps_one_row_a_pipeline_at_any_width(width: int) -> None:
+    session = FakeSession(
+        entry("a_pipeline_with_quite_a_long_name", snapshot()),
+        entry("logs", snapshot(draining=True)),
+        entry("events", snapshot(), report("events", status=RunStatus.INTERRUPTED)),
+        entry("waiting"),
+    )
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=False)
+    console.print(table(session, {}, width))  # type: ignore[arg-type]
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 5
+    # room for the ^C that a terminal writes behind the last row
+    assert max(map(len, map(str.rstrip, lines))) <= width - 2
+    assert [line.split()[-1] for line in lines[2:]] == ["draining", "interrupted", "starting"]
+
+
+def test_the_live_table_does_not_move_when_figures_grow() -> None:
+    def header(shown: RunSnapshot) -> str:
+        out = io.StringIO()
+        Console(file=out, width=120).print(table(FakeSession(entry("blobs", shown)), {}, 120))  # type: ignore[arg-type]
+        return out.getvalue().splitlines()[0]
+
+    small = snapshot(tally=Tally(read=1), elapsed=0.1, bytes_in_flight=0)
+    large = snapshot(tally=Tally(read=9_999_999, written=9_999_999, dead=99_999), elapsed=3000.0)
+    assert header(small) == header(large)

@@ -1,0 +1,83 @@
+"""Finding the verb: help, versions, slips of the finger, and what must not be imported on the way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from engine.cli import main
+from engine.cli.verbs import VERBS
+
+HEAVY = ("pydantic", "yaml", "rich", "structlog", "anyio", "asyncio", "engine.errors", "connectors", "httpx")
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The modules that are there after running the command line in a fresh interpreter."""
+    code = (
+        "import sys, io, json\n"
+        "sys.stdout = io.StringIO()\n"
+        "from engine.cli import main\n"
+        f"main({list(arguments)!r})\n"
+        "print(json.dumps(sorted(sys.modules)), file=sys.__stdout__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), *((verb, "--help") for verb in VERBS)])
+def test_help_imports_nothing_that_costs_time(arguments: tuple[str, ...]) -> None:
+    assert not imported_by(*arguments).intersection(HEAVY)
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith("  ")] == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", verb]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: python -m engine {verb}")
+    assert len(shown.splitlines()) > 5
+
+
+def test_no_verb_shows_the_help_and_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "verbs:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["valdate"], "python -m engine: no verb is called `valdate`: did you mean `validate`?\n"),
+        (
+            ["run", "--parm", "x"],
+            "python -m engine run: unrecognized arguments: --parm (did you mean --param?)\n",
+        ),
+        (
+            ["dlq", "replay", "--ptch=x"],
+            "python -m engine dlq: unrecognized arguments: --ptch=x (did you mean --patch?)\n",
+        ),
+        (
+            ["run", "a.yaml", "b.yaml"],
+            "python -m engine run: unrecognized arguments: b.yaml (see python -m engine run --help)\n",
+        ),
+    ],
+)
+def test_a_slip_gets_one_line_with_the_nearest_name(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr() == ("", message)
+
+
+def test_abbreviated_options_are_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--res"]) == 2
+    assert "unrecognized arguments: --res" in capsys.readouterr().err
