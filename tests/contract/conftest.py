@@ -60,6 +60,13 @@ def world(
             yield made
 
 
+@pytest.fixture
+def nowhere(tmp_path: Path) -> World:
+    """Addresses at which nothing runs, for what must not go there anyway."""
+    address = "http://127.0.0.1:9"
+    return World(tmp_path, bytes, address, address, address)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pycollect_makeitem() -> Generator[None, Collected, Collected]:
     """Hand tests marked `anyio` to anyio's plugin alone.

@@ -73,8 +73,8 @@ def test_what_is_named_like_a_secret_is_typed_as_one(spec: ComponentSpec) -> Non
 
 
 @every_case
-def test_secrets_are_never_shown(case: Case, world: World) -> None:
-    params, connection = case.configured(world)
+def test_secrets_are_never_shown(case: Case, nowhere: World) -> None:
+    params, connection = case.configured(nowhere)
     for one in filter(None, (params, connection)):
         secrets = [
             name for name, info in type(one).model_fields.items() if "SecretStr" in str(info.annotation)
@@ -86,8 +86,8 @@ def test_secrets_are_never_shown(case: Case, world: World) -> None:
 
 
 @every_case
-def test_building_does_no_io_and_takes_no_event_loop(case: Case, world: World) -> None:
-    factory, (params, connection) = case.spec.factory, case.configured(world)
+def test_building_does_no_io_and_takes_no_event_loop(case: Case, nowhere: World) -> None:
+    factory, (params, connection) = case.spec.factory, case.configured(nowhere)
     factory(params, connection)  # imports are done by now
     with io_done() as seen:
         component = factory(params, connection)
@@ -124,14 +124,14 @@ async def test_an_error_inside_the_block_comes_out_and_nothing_is_left(case: Cas
 
 
 @every_case
-async def test_one_that_was_never_opened_needs_no_closing(case: Case, world: World) -> None:
+async def test_one_that_was_never_opened_needs_no_closing(case: Case, nowhere: World) -> None:
     async with nothing_left():
-        case.build(world)
+        case.build(nowhere)
 
 
 @every_case
-async def test_concurrency_and_limits_are_known_before_it_is_open(case: Case, world: World) -> None:
-    component = case.build(world)
+def test_concurrency_and_limits_are_known_before_it_is_open(case: Case, nowhere: World) -> None:
+    component = case.build(nowhere)
     assert component.concurrency >= 1
     assert component.limits.records >= 0
     assert component.limits.nbytes >= 0

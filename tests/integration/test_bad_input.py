@@ -140,9 +140,9 @@ WRONG_FILES = {
     ),
     "an unset variable": (
         HEAD
-        + '      a: {source: jsonl, with: {path: "${NOT_SET:?name the file to read}"}}\n'
+        + '      a: {source: jsonl, with: {path: "${NOT_SET:?name it}"}}\n'
         + "      b: {sink: stdout}\n",
-        "p.yaml:5:39: pipelines.p.nodes.a.with.path: environment variable `NOT_SET` is not set: name the file",
+        "p.yaml:5:39: pipelines.p.nodes.a.with.path: environment variable `NOT_SET` is not set: name it",
     ),
 }
 
@@ -392,11 +392,9 @@ async def test_a_model_that_mixes_up_its_answers_costs_no_record(
     }
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="one field that says `sandbox` turns the whole connection into the embedded service, and the "
-    "address that is given beside it is not used",
-)
+# --- connections
+
+
 @pytest.mark.parametrize(
     ("fields", "node"),
     [
