@@ -1,0 +1,174 @@
+"""`python -m engine dlq` against the real service: list, show, replay, and replay again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+PATIENCE = 60
+UNMARK = r"file_name~^\[DLQ\]~"
+
+LOADING = """\
+version: 1
+connections: {warehouse: {url: "${INGEST_URL:-sandbox}"}}
+pipelines:
+  blobs:
+    params: {rows: 1000, fail_percentage: 0}
+    nodes:
+      make: {source: blob, with: {records: "${params.rows}"}}
+      mark: {transform: simulate_failures, with: {percentage: "${params.fail_percentage}", field: file_name}}
+      load: {sink: ingest, with: {model: BlobSource}}
+    dead_letters: {forward: {sink: ingest, with: {model: UnstructuredDataSource}}}
+"""
+
+Verb = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@contextmanager
+def serving(state_dir: Path) -> Iterator[str]:
+    """A `serve` started by hand; its URL."""
+    command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--state-dir", str(state_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            words = process.stdout.readline().split()
+            yield next(word for word in words if word.startswith("http://"))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+
+
+@pytest.fixture
+def verb(tmp_path: Path) -> Verb:
+    """Runs a verb in a folder with the pipelines; keywords are environment variables."""
+    (tmp_path / "pipelines.yaml").write_text(LOADING, encoding="utf-8")
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "engine", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    return run
+
+
+def listed(done: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def rows(url: str) -> list[dict[str, object]]:
+    answer = httpx.get(f"{url}/consumption/getBlobs", params={"limit": "5000"})
+    answer.raise_for_status()
+    items: list[dict[str, object]] = answer.json()["items"]
+    return items
+
+
+def test_marked_records_die_once_come_in_by_a_patched_replay_and_never_twice(
+    tmp_path: Path, verb: Verb
+) -> None:
+    with serving(tmp_path / "service") as url:
+        ran = verb("run", "--param", "blobs.fail_percentage=20", INGEST_URL=url)
+        assert ran.returncode == 0, ran.stderr
+        assert len(rows(url)) == 800
+
+        letters = listed(verb("dlq", "list", "--json", "--limit", "0", INGEST_URL=url))
+        assert len(letters) == 200
+        assert {letter["store"] for letter in letters} == {"engine+service"}
+        assert all(str(letter["record"]["file_name"]).startswith("[DLQ]") for letter in letters)  # type: ignore[index]
+
+        tried = verb("dlq", "replay", "--patch", UNMARK, "--dry-run", INGEST_URL=url)
+        assert tried.returncode == 0
+        assert "blobs: 200 letters → load, 200 changed by the patches" in tried.stdout
+        assert len(rows(url)) == 800
+
+        replayed = verb("dlq", "replay", "--patch", UNMARK, INGEST_URL=url)
+        assert replayed.returncode == 0, replayed.stderr
+        assert len({row["id"] for row in rows(url)}) == len(rows(url)) == 1000
+
+        again = verb("dlq", "replay", "--patch", UNMARK, INGEST_URL=url)
+        assert again.returncode == 0
+        assert "nothing to replay" in again.stderr
+        assert len(rows(url)) == 1000
+        assert listed(verb("dlq", "list", "--json", INGEST_URL=url)) == []
+        done = listed(verb("dlq", "list", "--json", "--status", "replayed", "--limit", "0", INGEST_URL=url))
+        assert len(done) == 200
+
+
+def test_a_replay_without_a_patch_dies_again_and_stays_one_open_letter_each(verb: Verb) -> None:
+    assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=5").returncode == 0
+    first = listed(verb("dlq", "list", "--json"))
+    assert len(first) == 5
+    replayed = verb("dlq", "replay", "--node", "load")
+    assert replayed.returncode == 0, replayed.stderr
+    second = listed(verb("dlq", "list", "--json"))
+    assert {one["key"] for one in second} == {one["key"] for one in first}
+    assert {one["engine"]["run_id"] for one in second}.isdisjoint(  # type: ignore[index]
+        one["engine"]["run_id"]
+        for one in first  # type: ignore[index]
+    )
+
+
+def test_one_letter_can_be_shown_and_replayed_by_its_id(verb: Verb) -> None:
+    assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=3").returncode == 0
+    letter = listed(verb("dlq", "list", "--json", "--limit", "1"))[0]
+    shown = verb("dlq", "show", str(letter["id"]))
+    assert shown.stdout.startswith(f"dead letter {letter['id']}  (engine+service, open)\n")
+    for part in ("pipeline    blobs", "node        load (service)", f"key         {letter['key']}", '"[DLQ]'):
+        assert part in shown.stdout
+    assert verb("dlq", "replay", str(letter["id"]), "--patch", UNMARK).returncode == 0
+    assert len(listed(verb("dlq", "list", "--json"))) == 2
+    unknown = verb("dlq", "replay", "ffffffffff")
+    assert unknown.returncode == 2
+    assert "no such dead letter: 'ffffffffff'" in unknown.stderr
+    assert verb("dlq", "replay", str(letter["id"])).returncode == 0
+
+
+def test_letters_that_only_the_service_has_are_posted_to_it_again(tmp_path: Path, verb: Verb) -> None:
+    bad = {
+        "id": "b1", "bucket_name": "b", "file_path": "/", "file_name": "[DLQ]x.txt", "file_size": 1,
+        "permissions": ["READ"], "content_type": "text/plain", "ingested_at": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    assert verb("run", "--param", "blobs.rows=1").returncode == 0  # a state directory with a warehouse
+    with serving(tmp_path / ".odw") as url:
+        httpx.post(f"{url}/ingest/BlobSource", json=bad, headers={"X-ODW-Results": "per-record"})
+        (letter,) = listed(verb("dlq", "list", "--json"))
+        assert (letter["store"], letter["key"]) == ("service", "b1")
+        unpatched = verb("dlq", "replay")
+        assert unpatched.returncode == 0, unpatched.stderr
+        assert "BlobSource: 0 rows written, 1 record dead again" in unpatched.stdout
+        patched = verb("dlq", "replay", "--patch", UNMARK)
+        assert "BlobSource: 1 row written, 0 records dead again" in patched.stdout
+        assert [row["file_name"] for row in rows(url) if row["id"] == "b1"] == ["x.txt"]
+        assert listed(verb("dlq", "list", "--json")) == []
+
+
+def test_letters_whose_pipeline_is_gone_stay_and_are_explained(tmp_path: Path, verb: Verb) -> None:
+    assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=2").returncode == 0
+    renamed = LOADING.replace("  blobs:\n", "  objects:\n")
+    (tmp_path / "pipelines.yaml").write_text(renamed, encoding="utf-8")
+    done = verb("dlq", "replay")
+    assert done.returncode == 1
+    assert "2 letters of blobs/load not replayed: the file has no pipeline `blobs` any more" in done.stderr
+    assert len(listed(verb("dlq", "list", "--json"))) == 2
+
+
+def test_a_service_that_is_not_there_is_named_and_the_engines_letters_are_listed(verb: Verb) -> None:
+    assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=1").returncode == 0
+    done = verb("dlq", "list", "--json", INGEST_URL="http://127.0.0.1:9")
+    assert len(listed(done)) == 1
+    assert "http://127.0.0.1:9 cannot be reached" in done.stderr

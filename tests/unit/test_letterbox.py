@@ -1,0 +1,159 @@
+"""The letters of a store and of services as one list, each failure once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from engine.batch import DeadLetter
+from engine.errors import ServiceError
+from engine.letterbox import LetterQuery, find_letters
+from engine.service.client import ServiceClient
+from engine.state.memory import MemoryStateStore
+from engine.state.protocol import RunRecord
+
+LETTER = DeadLetter(
+    "run-1", "blobs", "load", "k1", "service", "Marked", "refused", {"id": "r1"},
+    first_failed_at="2026-01-01T00:00:01Z", last_failed_at="2026-01-01T00:00:01Z",
+)  # fmt: skip
+
+
+def service_letter(record_id: str, **changes: object) -> dict[str, object]:
+    return {
+        "dead_letter_id": f"00000000-0000-5000-8000-{record_id:0>12}",
+        "model": "BlobSource",
+        "record_id": record_id,
+        "original_record": {"id": record_id},
+        "error_type": "Marked",
+        "error_message": "refused",
+        "failed_at": "2026-01-01T00:00:02Z",
+        "source": "transform",
+        "status": "open",
+        **changes,
+    }
+
+
+FORWARDED = service_letter(
+    "dlq_1",
+    model="UnstructuredDataSource",
+    original_record={
+        "id": "dlq_1",
+        "extracted_data": json.dumps({"error": {"pipeline": "docs", "node": "extract", "key": "doc"}}),
+    },
+)
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[MemoryStateStore]:
+    async with MemoryStateStore() as opened:
+        nodes = {"load": {"params": {"model": "BlobSource"}}, "extract": {"params": {}}}
+        run = RunRecord("run-1", "blobs", "g", "i", {"nodes": nodes}, None, {}, "s", "2026-01-01T00:00:00Z")
+        await opened.create_run(run)
+        await opened.put_dead_letters([LETTER, replace(LETTER, pipeline="docs", node="extract", key="doc")])
+        yield opened
+
+
+def client(*letters: dict[str, object], page: int = 500) -> ServiceClient:
+    """A service that has these letters; it gives at most `page` of them at once."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        query = request.url.params
+        chosen = [one for one in letters if query.get("status", one["status"]) == one["status"]]
+        offset, limit = int(query.get("offset", 0)), min(page, int(query.get("limit", page)))
+        return httpx.Response(200, json={"items": chosen[offset : offset + limit], "total": len(chosen)})
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://service")
+    return ServiceClient(http, "http://service")
+
+
+async def test_a_failure_that_both_stores_know_is_listed_once(store: MemoryStateStore) -> None:
+    service = client(service_letter("r1"), service_letter("foreign"), FORWARDED)
+    found = await find_letters(store, [service], LetterQuery(status="open"))
+    assert [(one.store, one.place, one.key) for one in found] == [
+        ("engine+service", "blobs/load", "k1"),
+        ("engine+service", "docs/extract", "doc"),
+        ("service", "BlobSource", "foreign"),
+    ]
+    assert found[0].copy is not None
+    assert found[0].copy.record_id == "r1"
+
+
+async def test_filters_of_runs_and_nodes_leave_out_what_belongs_to_none(store: MemoryStateStore) -> None:
+    service = client(service_letter("foreign"))
+    for query in (LetterQuery(run_id="run-1"), LetterQuery(pipeline="blobs"), LetterQuery(node="load")):
+        assert {one.store for one in await find_letters(store, [service], query)} == {"engine"}
+    by_key = await find_letters(store, [service], LetterQuery(key="foreign"))
+    assert [one.store for one in by_key] == ["service"]
+
+
+async def test_a_copy_of_what_was_replayed_does_not_come_back_as_the_services_own(
+    store: MemoryStateStore,
+) -> None:
+    await store.mark_dead_letters([replace(LETTER, pipeline="docs", node="extract", key="doc")], "replayed")
+    found = await find_letters(store, [client(FORWARDED)], LetterQuery(status="open"))
+    assert [one.key for one in found] == ["k1"]
+
+
+async def test_without_a_store_the_services_letters_stand_alone() -> None:
+    service = client(service_letter("r1", status="recovered"), service_letter("r2"))
+    found = await find_letters(None, [service], LetterQuery(status="recovered"))
+    assert [(one.store, one.key, one.status) for one in found] == [("service", "r1", "recovered")]
+
+
+async def test_statuses_that_only_one_store_knows_ask_only_that_one(store: MemoryStateStore) -> None:
+    service = client(service_letter("r1", status="recovered"), service_letter("foreign", status="recovered"))
+    assert await find_letters(store, [service], LetterQuery(status="discarded")) == []
+    recovered = await find_letters(store, [service], LetterQuery(status="recovered"))
+    assert [(one.store, one.key) for one in recovered] == [("service", "foreign")]
+
+
+async def test_letters_are_fetched_page_by_page() -> None:
+    service = client(*(service_letter(f"r{number}") for number in range(25)), page=10)
+    found = await find_letters(None, [service], LetterQuery())
+    assert sorted(one.key for one in found) == sorted(f"r{number}" for number in range(25))
+
+
+async def test_a_letter_is_called_by_its_id_its_beginning_its_key_or_the_records_id(
+    store: MemoryStateStore,
+) -> None:
+    service = client(service_letter("r1"))
+    (one,) = await find_letters(store, [service], LetterQuery(names=("k1",)))
+    for name in (one.id, one.id[:4], "r1"):
+        assert await find_letters(store, [service], LetterQuery(names=(name,))) == [one]
+    assert await find_letters(store, [service], LetterQuery(names=(one.id[:3], "k"))) == []
+
+
+async def test_records_are_sent_in_bounded_requests_and_deaths_keep_their_places() -> None:
+    sizes: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        rows = json.loads(request.content)
+        sizes.append(len(rows))
+        assert request.headers["x-odw-delivery"] == "replay"
+        dead = [{"index": i, "error_type": "E", "error_message": "m"} for i, r in enumerate(rows) if r["bad"]]
+        return httpx.Response(200, json={"written": len(rows) - len(dead), "dead": dead, "duplicate": False})
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://service")
+    records = [{"bad": number in (3, 777)} for number in range(1200)]
+    dead = await ServiceClient(http, "http://service").send("BlobSource", records)
+    assert [row.index for row in dead] == [3, 777]
+    assert sum(sizes) == 1200
+    assert max(sizes) <= 500
+
+
+@pytest.mark.parametrize(
+    ("response", "message"),
+    [
+        (httpx.Response(401), "the token is wrong"),
+        (httpx.Response(500), "answered 500"),
+        (httpx.Response(200, text="<html>"), "did not answer like an ingest service"),
+    ],
+)
+async def test_a_service_that_is_none_is_a_clear_error(response: httpx.Response, message: str) -> None:
+    http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: response), base_url="http://service")
+    with pytest.raises(ServiceError, match=message):
+        await ServiceClient(http, "http://service").check()

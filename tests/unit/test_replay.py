@@ -1,0 +1,133 @@
+"""Plans that send dead letters again from the node that failed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.batch import DeadLetter
+from engine.component import Kind
+from engine.config.model import Settings
+from engine.engine import Engine
+from engine.patching import parse_patch
+from engine.plan import DeadLetterSettings, Plan
+from engine.replay import Obstacle, group_letters
+from engine.state.protocol import DeadLetterFilter, RunStatus
+from engine.testing import FaultySink, MemorySink, MemorySource, linear_plan, plan_of
+
+
+def letter(node: str, key: str, **changes: object) -> DeadLetter:
+    base = DeadLetter(
+        "run-1", "test", node, key, node, "Poison", "bad", {"id": key, "n": 1},
+        first_failed_at="2026-01-01T00:00:00Z", last_failed_at="2026-01-01T00:00:00Z",
+    )  # fmt: skip
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def diamond() -> tuple[Plan, MemorySink, MemorySink]:
+    left, right = MemorySink(), MemorySink()
+    plan = plan_of(
+        {
+            "read": (MemorySource([[{"id": "never read"}]]), []),
+            "stage": (MemorySink(), ["read"]),
+            "left": (left, ["stage"]),
+            "right": (right, ["read", "stage"]),
+            "aside": (MemorySink(), ["read"]),
+        },
+        settings=Settings(retries=3, on_complete=("other",), on_cancel=("other",), schedule="@daily"),
+        dead_letters=DeadLetterSettings(max_count=1),
+    )
+    return plan, left, right
+
+
+async def test_a_replay_runs_the_failing_node_and_everything_below_it() -> None:
+    plan, left, right = diamond()
+    (group,), obstacles = group_letters([letter("stage", "k1"), letter("stage", "k2")], {"test": plan})
+    assert obstacles == []
+    assert [(node.name, node.inputs) for node in group.plan.nodes] == [
+        ("dead_letters", ()),
+        ("stage", ("dead_letters",)),
+        ("left", ("stage",)),
+        ("right", ("stage",)),
+    ]
+    async with Engine() as engine:
+        report = await engine.run(group.plan)
+    assert report.ok
+    assert sorted(left.keys) == sorted(right.keys) == ["k1", "k2"]
+    assert left.replays == [True]
+
+
+def test_a_replay_is_another_plan_without_budget_retries_and_followers() -> None:
+    plan, _, _ = diamond()
+    (group,), _ = group_letters([letter("stage", "k")], {"test": plan})
+    assert group.plan.identity != plan.identity
+    assert group.plan.dead_letters == DeadLetterSettings()
+    assert group.plan.settings == replace(plan.settings, retries=0, on_complete=(), on_cancel=(), schedule="")
+
+
+async def test_a_key_that_died_in_several_runs_is_sent_once_as_it_was_last() -> None:
+    sink = MemorySink()
+    plan = linear_plan(MemorySource([]), sink)
+    newer = letter("n1", "k", run_id="run-2", record={"id": "new"}, last_failed_at="2026-01-02T00:00:00Z")
+    (group,), _ = group_letters([newer, letter("n1", "k")], {"test": plan})
+    assert len(group.letters) == 2
+    async with Engine() as engine:
+        await engine.run(group.plan)
+    assert sink.records == [{"id": "new"}]
+
+
+async def test_patches_change_the_records_and_are_counted() -> None:
+    sink = MemorySink()
+    plan = linear_plan(MemorySource([]), sink)
+    letters = [letter("n1", "a"), letter("n1", "b", record={"id": "b", "n": 2})]
+    (group,), _ = group_letters(letters, {"test": plan}, [parse_patch("n=2")])
+    assert group.changed == 1
+    async with Engine() as engine:
+        await engine.run(group.plan)
+    assert [record["n"] for record in sink.records] == [2, 2]
+
+
+async def test_more_letters_than_a_page_all_arrive_once() -> None:
+    sink = MemorySink()
+    letters = [letter("n1", f"k{number}") for number in range(1000)]
+    (group,), _ = group_letters(letters, {"test": linear_plan(MemorySource([]), sink)})
+    async with Engine() as engine:
+        report = await engine.run(group.plan)
+    assert (report.tally.read, report.tally.written) == (1000, 1000)
+    assert sorted(sink.keys) == sorted(one.key for one in letters)
+
+
+async def test_a_letter_that_dies_again_is_a_new_letter_of_the_new_run() -> None:
+    plan = linear_plan(MemorySource([]), FaultySink(poison=lambda record: record["id"] == "bad"))
+    (group,), _ = group_letters([letter("n1", "good"), letter("n1", "bad")], {"test": plan})
+    async with Engine() as engine:
+        report = await engine.run(group.plan)
+        assert (report.status, report.tally.dead) == (RunStatus.COMPLETED, 1)
+        (again,) = await engine.store.dead_letters(DeadLetterFilter(status="open"))
+        assert (again.run_id, again.node, again.key) == (report.run_id, "n1", "bad")
+
+
+def test_what_cannot_be_sent_again_is_explained() -> None:
+    plan = linear_plan(MemorySource([]), MemorySink())
+    letters = [
+        letter("n0", "in the source"),
+        letter("n1", "too large", record=None, reference="s3://b/k"),
+        letter("gone", "node renamed"),
+        letter("n1", "pipeline renamed", pipeline="old"),
+    ]
+    groups, obstacles = group_letters(letters, {"test": plan})
+    assert groups == []
+    reasons = {one.letters[0].key: one.reason for one in obstacles}
+    assert "before there was a record" in reasons["in the source"]
+    assert "too large to be kept" in reasons["too large"]
+    assert reasons["node renamed"] == "the pipeline `test` has no node `gone` any more"
+    assert "no pipeline `old` any more" in reasons["pipeline renamed"]
+    assert all(isinstance(one, Obstacle) for one in obstacles)
+
+
+def test_a_node_that_is_called_like_the_source_keeps_its_name() -> None:
+    plan = plan_of({"read": (MemorySource([]), []), "dead_letters": (MemorySink(), ["read"])})
+    (group,), _ = group_letters([letter("dead_letters", "k")], {"test": plan})
+    assert [(node.name, node.kind) for node in group.plan.nodes] == [
+        ("dead_letters_", Kind.SOURCE),
+        ("dead_letters", Kind.SINK),
+    ]
