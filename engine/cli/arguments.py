@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 
 __all__ = [
     "DEFAULT_FILE",
@@ -11,10 +13,24 @@ __all__ = [
     "add_file_arguments",
     "add_output_arguments",
     "add_state_argument",
+    "this_command",
 ]
 
 DEFAULT_FILE = "pipelines.yaml"
 DEFAULT_STATE_DIR = ".odw"
+
+
+def this_command() -> str:
+    """How the user can call this program again: hints that are copied must work.
+
+    The interpreter is named by its path when it is that of an environment below the current folder which
+    has not been activated.
+    """
+    if os.path.basename(sys.argv[0]).removesuffix(".exe") == "odw":
+        return "odw"
+    python = os.path.relpath(sys.executable) if os.name == "posix" else ""
+    inside = python and not python.startswith("..") and sys.prefix != sys.base_prefix
+    return f"{python if inside and not os.environ.get('VIRTUAL_ENV') else 'python'} -m engine"
 
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:

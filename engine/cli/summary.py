@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.cli.arguments import DEFAULT_FILE, DEFAULT_STATE_DIR
+from engine.cli.arguments import DEFAULT_FILE, DEFAULT_STATE_DIR, this_command
 from engine.cli.numbers import count, counted, duration, rate, read_here
 from engine.report import RunReport
 
@@ -106,7 +106,7 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
     for reason, number in sorted(tally.drops.items(), key=lambda item: -item[1]):
         yield f"dropped {count(number)} at {reason}"
     if run.dead_letters:
-        where = f"python -m engine dlq list --run {run.run_id}{_state_dir(options)}"
+        where = f"{this_command()} dlq list --run {run.run_id}{_state_dir(options)}"
         yield f"{counted(run.dead_letters, 'dead letter')}: {where}"
     if tally.accepted:
         yield f"{count(tally.accepted)} of the written were only accepted: the service does not tell more"
@@ -135,7 +135,7 @@ def _money(usd: float) -> str:
 
 def _resume(run: RunReport, options: argparse.Namespace) -> str:
     file = "" if options.file == DEFAULT_FILE else f" {options.file}"
-    return f"python -m engine run{file} --resume {run.run_id}{_state_dir(options)}"
+    return f"{this_command()} run{file} --resume {run.run_id}{_state_dir(options)}"
 
 
 def _state_dir(options: argparse.Namespace) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from engine.acks import Tally
 from engine.cli import main
+from engine.cli.arguments import this_command
 from engine.cli.loading import load_plans, starting
 from engine.cli.output import Output
 from engine.cli.report_file import check_target, write_report
@@ -238,3 +239,19 @@ def test_graph_and_schema_print_what_they_should(file: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.startswith("%% third\nflowchart LR\n")
     assert main(["schema"]) == 0
     assert "$schema" in json.loads(capsys.readouterr().out)
+
+
+def test_hints_name_the_interpreter_of_an_environment_that_is_not_activated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["engine/__main__.py"])
+    monkeypatch.setattr("sys.executable", str(tmp_path / ".venv" / "bin" / "python"))
+    monkeypatch.setattr("sys.prefix", str(tmp_path / ".venv"))
+
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    assert this_command() == ".venv/bin/python -m engine"
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / ".venv"))
+    assert this_command() == "python -m engine"
+    monkeypatch.setattr("sys.argv", ["/usr/bin/odw"])
+    assert this_command() == "odw"

@@ -25,6 +25,12 @@ from engine.testing import MemorySink, MemorySource, linear_plan
 OPTIONS = argparse.Namespace(file="pipelines.yaml", state_dir=".odw")
 
 
+@pytest.fixture(autouse=True)
+def activated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hints name the interpreter's path only while its environment is not activated."""
+    monkeypatch.setenv("VIRTUAL_ENV", "/somewhere/.venv")
+
+
 def nodes(read: int = 1000, *, waiting: Waiting = Waiting.NOTHING) -> list[NodeSnapshot]:
     extract = NodeStats("extract", Kind.SOURCE, "blob", records_in=read, busy=0.5, waiting=waiting)
     load = NodeStats("load", Kind.SINK, "ingest", records_in=read, busy=1.6, retries=3)
