@@ -151,7 +151,6 @@ class S3FileContent(DomainModel):
     is_binary: bool
 
 
-
 def _curated(model: type[BaseModel], row: type[BaseModel], marked_field: str) -> IngestModel:
     """A source model whose records become rows of the curated model's table."""
     transform = partial(curate, field=marked_field)
