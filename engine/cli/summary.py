@@ -106,7 +106,7 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
     for reason, number in sorted(tally.drops.items(), key=lambda item: -item[1]):
         yield f"dropped {count(number)} at {reason}"
     if run.dead_letters:
-        where = f"{this_command()} dlq list --run {run.run_id}{_state_dir(options)}"
+        where = f"{this_command()} dlq list --run {run.run_id}{_file(options)}{_state_dir(options)}"
         yield f"{counted(run.dead_letters, 'dead letter')}: {where}"
     if tally.accepted:
         yield f"{count(tally.accepted)} of the written were only accepted: the service does not tell more"
@@ -136,6 +136,10 @@ def _money(usd: float) -> str:
 def _resume(run: RunReport, options: argparse.Namespace) -> str:
     file = "" if options.file == DEFAULT_FILE else f" {options.file}"
     return f"{this_command()} run{file} --resume {run.run_id}{_state_dir(options)}"
+
+
+def _file(options: argparse.Namespace) -> str:
+    return "" if options.file == DEFAULT_FILE else f" --file {options.file}"
 
 
 def _state_dir(options: argparse.Namespace) -> str:

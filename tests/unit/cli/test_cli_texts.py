@@ -114,6 +114,7 @@ def test_a_run_that_ended_early_says_why_and_how_to_go_on() -> None:
     text = summary([report(status=RunStatus.OUTAGE, error="nothing got through at 'load'")], options)
     assert "blobs: nothing got through at 'load'\n" in text
     assert "go on with it: python -m engine run etl/my.yaml --resume blobs-1 --state-dir /var/odw\n" in text
+    assert "dlq list --run blobs-1 --file etl/my.yaml --state-dir /var/odw\n" in text
     assert "--resume" not in summary([report()], options)
     assert "--resume" not in summary([report(status=RunStatus.FAILED)], options, resumable=False)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from engine.cli import main
+from engine.cli.failures import ExitCode
 from engine.cli.verbs import VERBS
 
 HEAVY = ("pydantic", "yaml", "rich", "structlog", "anyio", "asyncio", "engine.errors", "connectors", "httpx")
@@ -81,3 +83,15 @@ def test_a_slip_gets_one_line_with_the_nearest_name(
 def test_abbreviated_options_are_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--res"]) == 2
     assert "unrecognized arguments: --res" in capsys.readouterr().err
+
+
+def test_the_guide_has_every_verb_and_every_exit_code() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
+    for verb in VERBS:
+        assert f"| `{verb}" in guide
+    assert [
+        line.split()[1] for line in guide.splitlines() if line.startswith("| ") and line[2].isdigit()
+    ] == [
+        *(str(int(code)) for code in ExitCode),
+        "130,",
+    ]
