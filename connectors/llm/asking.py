@@ -1,8 +1,11 @@
 """Getting an answer for each document of a batch, whatever single calls do.
 
-A pack is asked once. What then has no answer is asked again in smaller packs, and at last alone, so that
-each document ends with values, a `RecordError` of its own, or a `TransientError` that is worth another try.
-The number of calls is bounded: halving ends at single documents, and each is asked for alone twice at most.
+What the journal has an answer for is not asked again, and documents that are the same are asked about once.
+A pack is asked once. What then has no answer is asked again in smaller packs, and at last alone, so that each
+document ends with values, a `RecordError` of its own, or a `TransientError` that is worth another try. The
+number of calls is bounded: halving ends at single documents, and each is asked for alone twice at most.
+
+Answers are in the journal before anything is made of them, and so are final failures that were paid for.
 """
 
 from __future__ import annotations
@@ -20,18 +23,23 @@ from connectors.llm.normalise import normalise
 from connectors.llm.packing import PackLimits, pack
 from connectors.llm.pricing import Budget, Price, Usage
 from connectors.llm.prompt import Prompt, PromptWriter
+from connectors.llm.questions import Questions, answer_entry, values_of, verdict_entry
 from connectors.llm.replies import match_slots
 from connectors.llm.schema import TargetSchema
-from engine.errors import ComponentError, FatalError, RecordError, TransientError
+from engine.answers import AnswerClaim, AnswerJournal, JournalEntry
+from engine.errors import ComponentError, FatalError, RecordError, StateError, TransientError
 from engine.faultpoints import reached
 
-__all__ = ["Asker", "Fate", "OnUsage"]
+__all__ = ["Asker", "Fate", "OnHits", "OnUsage"]
 
 Fate: TypeAlias = dict[str, object] | RecordError | TransientError
 """The fields of a document, or why there are none."""
 
 OnUsage: TypeAlias = Callable[[Sequence[int], Usage], None]
 """Called after each call with the places of its documents and what it cost."""
+
+OnHits: TypeAlias = Callable[[int], None]
+"""Called with a number of documents that got their fate without a call, because it was paid for before."""
 
 _OUTPUT_TOKENS_PER_FIELD = 16  # for the estimate that a budget reserves; values are short
 _MAX_ALONE = 2  # a lone document gets one more try after an unreadable answer
@@ -43,6 +51,8 @@ class Asker:
 
     chat: ChatClient
     writer: PromptWriter
+    questions: Questions
+    journal: AnswerJournal
     schema: TargetSchema
     price: Price
     budget: Budget
@@ -51,41 +61,83 @@ class Asker:
     max_tokens: int
     max_document_tokens: int
 
-    async def ask(self, documents: Sequence[Document], on_usage: OnUsage) -> list[Fate]:
-        """The fate of each document, in order. Raises FatalError."""
-        conversation = _Conversation(self, documents, on_usage)
-        return await conversation.run()
+    async def ask(self, documents: Sequence[Document], on_usage: OnUsage, on_hits: OnHits) -> list[Fate]:
+        """The fate of each document, in order. Raises FatalError, StateError."""
+        fates: dict[int, Fate] = {}
+        asked: dict[str, list[int]] = {}
+        for index, document in enumerate(documents):
+            if document.tokens > self.max_document_tokens:
+                fates[index] = _too_long(document, f"more than the {self.max_document_tokens:,} allowed")
+            else:
+                asked.setdefault(await self.questions.key(document), []).append(index)
+        while asked:
+            async with self.journal.claim(asked.keys()) as claim:
+                for key, entry in claim.answers.items():
+                    fates |= dict.fromkeys(asked[key], self._known(entry))
+                    on_hits(len(asked[key]))
+                ours = {asked[key][0]: key for key in asked if key in claim.ours}
+                paid = await _Conversation(self, documents, ours, on_usage, claim).run()
+            for index, fate in paid.items():
+                same = asked[ours[index]]
+                fates |= dict.fromkeys(same, fate)
+                if len(same) > 1 and not isinstance(fate, TransientError):
+                    on_hits(len(same) - 1)
+            asked = {key: same for key, same in asked.items() if same[0] not in fates}
+            if asked:
+                await claim.others()
+        return [fates[index] for index in range(len(documents))]
+
+    def _known(self, entry: JournalEntry) -> Fate:
+        values = values_of(entry)
+        return values if isinstance(values, RecordError) else self.fate_of(values)
+
+    def fate_of(self, values: Mapping[str, object]) -> Fate:
+        """What a slot's values mean."""
+        fields = normalise(values, self.schema)
+        missing = [name for name in self.schema.fields if name in self.schema.required and name not in fields]
+        if missing:
+            return RecordError(f"the document does not state {', '.join(missing)}", kind="MissingFields")
+        return fields
 
 
 class _Conversation:
-    """The calls for one batch."""
+    """The calls for some documents of one batch, by their places; each has a question of its own."""
 
-    def __init__(self, asker: Asker, documents: Sequence[Document], on_usage: OnUsage) -> None:
+    def __init__(
+        self,
+        asker: Asker,
+        documents: Sequence[Document],
+        keys: Mapping[int, str],
+        on_usage: OnUsage,
+        claim: AnswerClaim,
+    ) -> None:
         self._asker = asker
         self._documents = documents
+        self._keys = keys
         self._on_usage = on_usage
+        self._claim = claim
+        self._paid = dict.fromkeys(keys, Usage())
         self._fates: dict[int, Fate] = {}
-        self._fatal: FatalError | None = None
+        self._fatal: FatalError | StateError | None = None
 
-    async def run(self) -> list[Fate]:
-        asker = self._asker
-        asked: list[int] = []
-        for index, document in enumerate(self._documents):
-            if document.tokens > asker.max_document_tokens:
-                reason = f"more than the {asker.max_document_tokens:,} allowed"
-                self._fates[index] = _too_long(document, reason)
-            else:
-                asked.append(index)
+    async def run(self) -> dict[int, Fate]:
         async with anyio.create_task_group() as group:
-            for indices in pack(self._documents, asked, asker.limits):
+            for indices in pack(self._documents, list(self._keys), self._asker.limits):
                 group.start_soon(self._ask, group, indices)
         if self._fatal is not None:
             raise self._fatal
-        return [self._fates[index] for index in range(len(self._documents))]
+        return self._fates
 
     async def _ask(self, group: TaskGroup, indices: list[int], alone: int = 0) -> None:
         """Ask for a pack. `alone`: how often its one document was asked for alone before."""
-        alone += len(indices) == 1
+        try:
+            await self._ask_once(group, indices, alone + (len(indices) == 1))
+        except (FatalError, StateError) as error:
+            # the first one stops the other calls; it is raised in the caller's task, not in a group
+            self._fatal = self._fatal or error
+            group.cancel_scope.cancel()
+
+    async def _ask_once(self, group: TaskGroup, indices: list[int], alone: int) -> None:
         try:
             prompt = self._asker.writer.write([self._documents[index] for index in indices])
             reached("packed")
@@ -95,13 +147,9 @@ class _Conversation:
         except TransientError as error:
             self._fates.update(dict.fromkeys(indices, error))
         except (PackTooLargeError, ContentRefusedError) as error:
-            self._ask_in_halves(group, indices, error)
-        except FatalError as error:
-            # the first one stops the other calls; it is raised in the caller's task, not in a group
-            self._fatal = self._fatal or error
-            group.cancel_scope.cancel()
+            await self._ask_in_halves(group, indices, error)
         else:
-            self._read(group, indices, prompt, reply, alone)
+            await self._read(group, indices, prompt, reply, alone)
 
     async def _call(self, prompt: Prompt, indices: Sequence[int], max_tokens: int) -> Reply:
         asker = self._asker
@@ -115,7 +163,10 @@ class _Conversation:
                 cost = asker.price.of(reply.tokens_in, reply.tokens_out)
             finally:
                 asker.budget.settle(estimate, cost)
-        self._on_usage(indices, Usage(reply.tokens_in, reply.tokens_out, cost))
+        usage = Usage(reply.tokens_in, reply.tokens_out, cost)
+        for index, share in zip(indices, usage.shared(len(indices)), strict=True):
+            self._paid[index] = self._paid[index].plus(share)
+        self._on_usage(indices, usage)
         return reply
 
     def _estimate(self, indices: Sequence[int]) -> float:
@@ -124,54 +175,63 @@ class _Conversation:
         tokens_out = len(indices) * len(asker.schema.fields) * _OUTPUT_TOKENS_PER_FIELD
         return asker.price.of(tokens_in, tokens_out)
 
-    def _read(self, group: TaskGroup, indices: list[int], prompt: Prompt, reply: Reply, alone: int) -> None:
+    async def _read(
+        self, group: TaskGroup, indices: list[int], prompt: Prompt, reply: Reply, alone: int
+    ) -> None:
         if reply.finish_reason == "length":
             cut = RecordError("the answer was cut off twice", kind="AnswerTruncated")
-            self._ask_in_halves(group, indices, cut)
+            await self._ask_in_halves(group, indices, cut)
             return
         if reply.refusal or reply.finish_reason == "content_filter":
             kind = "Refused" if reply.refusal else "ContentFilter"
             refused = RecordError("the model refused the document", kind=kind)
-            self._ask_alone(group, indices, refused, _MAX_ALONE if alone else 0)
+            await self._ask_alone(group, indices, refused, _MAX_ALONE if alone else 0)
             return
         answers = match_slots(reply.content, prompt.nonces)
         if answers is None:
             malformed = RecordError("the answer is not a JSON object", kind="MalformedReply")
-            self._ask_alone(group, indices, malformed, alone)
+            await self._ask_alone(group, indices, malformed, alone)
             return
-        left: list[int] = []
-        for slot, index in zip(prompt.nonces, indices, strict=True):
-            if slot in answers:
-                self._fates[index] = self._fields(answers[slot])
-            else:
-                left.append(index)
+        found = {
+            index: answers[slot]
+            for slot, index in zip(prompt.nonces, indices, strict=True)
+            if slot in answers
+        }
+        await self._keep([self._answer(index, values) for index, values in found.items()])
+        self._fates |= {index: self._asker.fate_of(values) for index, values in found.items()}
         missing = RecordError("the answer lacks the document, or its nonce is wrong", kind="SlotMissing")
-        self._ask_alone(group, left, missing, alone)
+        await self._ask_alone(group, [index for index in indices if index not in found], missing, alone)
 
-    def _fields(self, values: Mapping[str, object]) -> Fate:
-        schema = self._asker.schema
-        fields = normalise(values, schema)
-        missing = [name for name in schema.fields if name in schema.required and name not in fields]
-        if missing:
-            return RecordError(f"the document does not state {', '.join(missing)}", kind="MissingFields")
-        return fields
+    def _answer(self, index: int, values: Mapping[str, object]) -> JournalEntry:
+        return answer_entry(self._keys[index], self._asker.questions.model, values, self._paid[index])
 
-    def _ask_in_halves(self, group: TaskGroup, indices: list[int], error: ComponentError) -> None:
+    async def _keep(self, entries: Sequence[JournalEntry]) -> None:
+        if entries:
+            await self._claim.keep(entries)
+
+    async def _ask_in_halves(self, group: TaskGroup, indices: list[int], error: ComponentError) -> None:
         """Ask again in two halves; a document that was alone has its fate."""
         if len(indices) > 1:
             middle = len(indices) // 2
             group.start_soon(self._ask, group, indices[:middle])
             group.start_soon(self._ask, group, indices[middle:])
         else:
-            self._fates[indices[0]] = self._final(indices[0], error)
+            await self._end(indices[0], self._final(indices[0], error))
 
-    def _ask_alone(self, group: TaskGroup, indices: list[int], error: RecordError, alone: int) -> None:
+    async def _ask_alone(self, group: TaskGroup, indices: list[int], error: RecordError, alone: int) -> None:
         """Ask again for each document alone, or end it with `error` after the second time."""
         for index in indices:
             if alone >= _MAX_ALONE:
-                self._fates[index] = error
+                await self._end(index, error)
             else:
                 group.start_soon(self._ask, group, [index], alone)
+
+    async def _end(self, index: int, error: RecordError) -> None:
+        """The document has no answer; when that was paid for, a redo need not pay to hear it again."""
+        paid = self._paid[index]
+        if paid.tokens_in or paid.tokens_out:
+            await self._keep([verdict_entry(self._keys[index], self._asker.questions.model, error, paid)])
+        self._fates[index] = error
 
     def _final(self, index: int, error: ComponentError) -> RecordError:
         if isinstance(error, RecordError):

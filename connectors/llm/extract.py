@@ -33,6 +33,9 @@ class LlmExtract(Transform[LlmParams]):
 
     An empty document is dropped. A document lacking a required field, corrupt, too long or refused becomes a
     dead letter; the others of its call go on. Nothing is cut.
+
+    An answer is in the journal before it goes on. The same content with the same instructions, model,
+    temperature and schema is not paid for again, be it by a resume, a replay, another run or another file.
     """
 
     def __init__(self, params: LlmParams, connection: BaseModel | None = None) -> None:
@@ -42,7 +45,9 @@ class LlmExtract(Transform[LlmParams]):
     async def __aenter__(self) -> Self:
         if not isinstance(self.connection, LlmConnection):
             raise FatalError("llm_extract needs a connection with the `base_url` of the model endpoint")
-        service = get_llm_service(self.params, self.connection, clock=self.ctx.clock)
+        service = get_llm_service(
+            self.params, self.connection, clock=self.ctx.clock, journal=self.ctx.journal
+        )
         self._service = await service.__aenter__()
         return self
 
@@ -80,7 +85,12 @@ class LlmExtract(Transform[LlmParams]):
             part.spend(usage.tokens_in, usage.tokens_out, usage.cost_usd)
             self._count(usage)
 
-        fates = await self._service.extract_structured_data_batch(documents, on_usage=book)
+        def count_hits(count: int) -> None:
+            self.ctx.count("journal_hits", count)
+
+        fates = await self._service.extract_structured_data_batch(
+            documents, on_usage=book, on_hits=count_hits
+        )
         for place, fate in zip(places, fates, strict=True):
             outcomes[place] = self._record(batch.records[place], fate) if isinstance(fate, dict) else fate
         waiting = [outcome for outcome in outcomes if isinstance(outcome, TransientError)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from connectors.llm.settings import LlmParams
@@ -27,11 +28,24 @@ _KNOWN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call and what they cost."""
+    """Tokens and what they cost: of a call, or of one document's share in calls."""
 
     tokens_in: int = 0
     tokens_out: int = 0
     cost_usd: float = 0.0
+
+    def plus(self, other: Usage) -> Usage:
+        """Both together."""
+        tokens_in, tokens_out = self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out
+        return Usage(tokens_in, tokens_out, self.cost_usd + other.cost_usd)
+
+    def shared(self, count: int) -> list[Usage]:
+        """Equal shares for so many documents; they add up to the whole."""
+        ends = [(self.tokens_in * end // count, self.tokens_out * end // count) for end in range(count + 1)]
+        return [
+            Usage(stop_in - start_in, stop_out - start_out, self.cost_usd / count)
+            for (start_in, start_out), (stop_in, stop_out) in pairwise(ends)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,9 @@ class Budget:
     """Money that may be spent; calls in flight hold a reservation of their estimated price.
 
     So calls that run side by side overshoot by no more than their estimates were too low.
+
+    Attributes:
+        spent: USD so far; may begin above 0 with what earlier attempts have paid.
     """
 
     def __init__(self, limit: float | None) -> None:

@@ -54,10 +54,7 @@ class PromptWriter:
         """The prompt for some documents, which share their instructions."""
         # unguessable, so that no document can speak for its neighbour
         nonces = {f"r{number}": token_hex(4) for number in range(1, len(documents) + 1)}
-        system = self._system
-        own = documents[0].instructions.strip()
-        if own and own != self._instructions:
-            system += f"\n\nInstructions for these documents:\n{own}"
+        system = self.system(documents[0].instructions)
         content: list[JsonObject] = []
         for (slot, nonce), document in zip(nonces.items(), documents, strict=True):
             content += _document_parts(slot, nonce, document)
@@ -65,6 +62,13 @@ class PromptWriter:
         messages.append({"role": "user", "content": content})
         schema = {"name": self._schema.name, "strict": True, "schema": self._schema.slots(list(nonces))}
         return Prompt(messages, {"type": "json_schema", "json_schema": schema}, nonces)
+
+    def system(self, instructions: str = "") -> str:
+        """The system message for documents that come with these instructions."""
+        own = instructions.strip()
+        if own and own != self._instructions:
+            return f"{self._system}\n\nInstructions for these documents:\n{own}"
+        return self._system
 
     @property
     def tokens_aside(self) -> int:

@@ -9,28 +9,39 @@ from typing import Self
 
 import anyio
 
-from connectors.llm.asking import Asker, Fate, OnUsage
+from connectors.llm.asking import Asker, Fate, OnHits, OnUsage
 from connectors.llm.client import open_chat
 from connectors.llm.documents import Document
 from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Usage, price_of
 from connectors.llm.prompt import PromptWriter
+from connectors.llm.questions import Questions
 from connectors.llm.schema import TargetSchema, target_schema
 from connectors.llm.settings import LlmConnection, LlmParams
+from engine.answers import AnswerJournal, NoJournal
 from engine.clock import Clock, SystemClock
 
 __all__ = ["LLMService", "get_llm_service"]
 
 
 def get_llm_service(
-    params: LlmParams | None = None, connection: LlmConnection | None = None, *, clock: Clock | None = None
+    params: LlmParams | None = None,
+    connection: LlmConnection | None = None,
+    *,
+    clock: Clock | None = None,
+    journal: AnswerJournal | None = None,
 ) -> LLMService:
     """A service to be used with `async with`; without arguments: `Medical` from OpenAI's default endpoint.
+
+    Args:
+        journal: where answers that were paid for are kept and looked up; by default nowhere.
 
     Raises:
         FatalError: the schema cannot be imported, or a budget is set for a model of unknown price.
     """
-    return LLMService(params or LlmParams(), connection or LlmConnection(), clock or SystemClock())
+    return LLMService(
+        params or LlmParams(), connection or LlmConnection(), clock or SystemClock(), journal or NoJournal()
+    )
 
 
 class LLMService:
@@ -41,22 +52,30 @@ class LLMService:
         budget: what was spent, and may be.
     """
 
-    def __init__(self, params: LlmParams, connection: LlmConnection, clock: Clock) -> None:
+    def __init__(
+        self, params: LlmParams, connection: LlmConnection, clock: Clock, journal: AnswerJournal
+    ) -> None:
         self.schema: TargetSchema = target_schema(params.target)
         self.budget = Budget(params.budget_usd)
-        self._price = price_of(params.model or connection.model, params)
+        self._model = params.model or connection.model
+        self._price = price_of(self._model, params)
         self._params = params
         self._connection = connection
         self._clock = clock
+        self._journal = journal
         self._stack = AsyncExitStack()
         self._asker: Asker | None = None
 
     async def __aenter__(self) -> Self:
         params = self._params
+        self.budget.spent = await self._journal.spent()
         chat = await self._stack.enter_async_context(open_chat(self._connection, params, self._clock))
+        writer = PromptWriter(self.schema, params.instructions)
         self._asker = Asker(
             chat=chat,
-            writer=PromptWriter(self.schema, params.instructions),
+            writer=writer,
+            questions=Questions(writer, self.schema, self._model, params.temperature),
+            journal=self._journal,
             schema=self.schema,
             price=self._price,
             budget=self.budget,
@@ -74,19 +93,26 @@ class LLMService:
         await self._stack.aclose()
 
     async def extract_structured_data_batch(
-        self, documents: Sequence[Document], *, on_usage: OnUsage | None = None
+        self,
+        documents: Sequence[Document],
+        *,
+        on_usage: OnUsage | None = None,
+        on_hits: OnHits | None = None,
     ) -> list[Fate]:
         """The fields of each document, in order, or the error that is its fate.
 
-        `on_usage` hears of every call: the places of its documents, and what it cost. A field that a document
-        does not state is missing from its result, and is an error when the schema requires it.
+        `on_usage` hears of every call: the places of its documents, and what it cost; `on_hits` of documents
+        that needed none: their answer is in the journal, or another document of the batch is the same. A
+        field that a document does not state is missing from its result, and is an error when the schema
+        requires it.
 
         Raises:
             FatalError: wrong key or model, exhausted quota or budget.
+            StateError: the journal cannot be used.
         """
         if self._asker is None:
             raise RuntimeError("the LLM service is used outside of `async with`")
-        return await self._asker.ask(documents, on_usage or _ignore)
+        return await self._asker.ask(documents, on_usage or _ignore, on_hits or _ignore_hits)
 
     async def extract_structured_data(
         self, document: Document, *, on_usage: OnUsage | None = None
@@ -106,3 +132,7 @@ class LLMService:
 
 def _ignore(indices: Sequence[int], usage: Usage) -> None:
     """For callers who do not ask what it costs."""
+
+
+def _ignore_hits(count: int) -> None:
+    """For callers who do not ask what was saved."""

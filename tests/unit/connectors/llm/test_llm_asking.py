@@ -15,7 +15,9 @@ from connectors.llm.documents import Document
 from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Price, Usage
 from connectors.llm.prompt import Prompt, PromptWriter
+from connectors.llm.questions import Questions
 from connectors.llm.schema import target_schema
+from engine.answers import AnswerJournal, NoJournal
 from engine.errors import FatalError, RecordError, TransientError
 
 SCHEMA = target_schema("Medical")
@@ -60,11 +62,19 @@ class MemoryModel:
 
 
 def asker(
-    model: MemoryModel, *, documents: int = 4, concurrency: int = 8, budget: float | None = None
+    model: MemoryModel,
+    *,
+    documents: int = 4,
+    concurrency: int = 8,
+    budget: float | None = None,
+    journal: AnswerJournal | None = None,
 ) -> Asker:
+    writer = PromptWriter(SCHEMA, "")
     return Asker(
         chat=model,  # type: ignore[arg-type]
-        writer=PromptWriter(SCHEMA, ""),
+        writer=writer,
+        questions=Questions(writer, SCHEMA, "memory-model", 0.1),
+        journal=journal or NoJournal(),
         schema=SCHEMA,
         price=Price(1.0, 1.0),
         budget=Budget(budget),
@@ -83,11 +93,15 @@ def ignore(indices: object, usage: Usage) -> None:
     """Nobody counts."""
 
 
+def no_hits(count: int) -> None:
+    """Nobody counts these either."""
+
+
 async def test_calls_in_flight_are_bounded_and_all_of_the_bound_is_used() -> None:
     hold = anyio.Event()
     model = MemoryModel(hold=hold)
     async with anyio.create_task_group() as group:
-        group.start_soon(asker(model, documents=1, concurrency=3).ask, some(5), ignore)
+        group.start_soon(asker(model, documents=1, concurrency=3).ask, some(5), ignore, no_hits)
         await anyio.wait_all_tasks_blocked()
         assert model.in_flight == 3
         hold.set()
@@ -97,7 +111,7 @@ async def test_calls_in_flight_are_bounded_and_all_of_the_bound_is_used() -> Non
 async def test_cancelling_leaves_no_call_behind() -> None:
     model = MemoryModel(hold=anyio.Event())
     async with anyio.create_task_group() as group:
-        group.start_soon(asker(model, documents=1).ask, some(5), ignore)
+        group.start_soon(asker(model, documents=1).ask, some(5), ignore, no_hits)
         await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
     assert model.in_flight == 0
@@ -115,7 +129,7 @@ async def test_a_fatal_error_ends_the_other_calls_and_is_raised_as_itself() -> N
 
     model = OneFatal(hold=hold)
     with pytest.raises(FatalError, match="wrong key"):
-        await asker(model, documents=1).ask(some(3), ignore)
+        await asker(model, documents=1).ask(some(3), ignore, no_hits)
     assert model.in_flight == 0
 
 
@@ -133,7 +147,7 @@ def refusing(error: Exception) -> Answerer:
 )
 async def test_halving_finds_the_document_at_fault_in_few_calls(error: Exception, kind: str) -> None:
     model = MemoryModel(refusing(error))
-    fates = await asker(model, documents=8).ask(some(8), ignore)
+    fates = await asker(model, documents=8).ask(some(8), ignore, no_hits)
     dead = {index: fate.kind for index, fate in enumerate(fates) if isinstance(fate, RecordError)}
     assert dead == {2: kind}
     assert len(model.packs) == 7  # 8, then 4+4, 2+2, 1+1
@@ -146,7 +160,7 @@ async def test_a_transient_error_of_a_second_question_is_that_documents_alone() 
         slots = json.loads(answered(prompt, texts).content)
         return Reply(json.dumps({slot: slots[slot] for slot in slots if slot != "r2"}), "stop", "", 1, 1)
 
-    fates = await asker(MemoryModel(answer), documents=3).ask(some(3), ignore)
+    fates = await asker(MemoryModel(answer), documents=3).ask(some(3), ignore, no_hits)
     assert [type(fate).__name__ for fate in fates] == ["dict", "TransientError", "dict"]
 
 
@@ -156,7 +170,7 @@ async def test_a_model_that_never_echoes_nonces_costs_a_bounded_number_of_calls(
         return Reply(json.dumps(slots), "stop", "", 1, 1)
 
     model = MemoryModel(forgetful)
-    fates = await asker(model, documents=4).ask(some(4), ignore)
+    fates = await asker(model, documents=4).ask(some(4), ignore, no_hits)
     assert {fate.kind for fate in fates if isinstance(fate, RecordError)} == {"SlotMissing"}
     assert len(fates) == 4
     assert len(model.packs) == 1 + 2 * 4
@@ -165,7 +179,7 @@ async def test_a_model_that_never_echoes_nonces_costs_a_bounded_number_of_calls(
 async def test_usage_names_the_documents_of_each_call() -> None:
     used: list[tuple[list[int], Usage]] = []
     await asker(MemoryModel(), documents=2).ask(
-        some(3), lambda places, usage: used.append((list(places), usage))
+        some(3), lambda places, usage: used.append((list(places), usage)), no_hits
     )
     assert sorted(used, key=lambda item: item[0]) == [
         ([0, 1], Usage(10, 5, 15e-6)),
@@ -178,11 +192,11 @@ async def test_calls_side_by_side_cannot_break_the_budget_together() -> None:
     one = asker(model, documents=1)
     estimate = one.price.of(one.writer.tokens_aside + some(1)[0].tokens, len(SCHEMA.fields) * 16)
     with pytest.raises(FatalError, match="does not cover the next call"):
-        await asker(model, documents=1, budget=estimate * 2.5).ask(some(4), ignore)
+        await asker(model, documents=1, budget=estimate * 2.5).ask(some(4), ignore, no_hits)
     assert len(model.packs) <= 2
 
 
 async def test_no_documents_are_no_calls() -> None:
     model = MemoryModel()
-    assert await asker(model).ask([], ignore) == []
+    assert await asker(model).ask([], ignore, no_hits) == []
     assert model.packs == []

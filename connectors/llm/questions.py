@@ -1,0 +1,90 @@
+"""What an answer depends on, as a key of the journal; and answers as its entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
+from typing import Final
+
+import anyio.to_thread
+import orjson
+
+from connectors.llm.documents import Document
+from connectors.llm.pricing import Usage
+from connectors.llm.prompt import PromptWriter
+from connectors.llm.schema import TargetSchema
+from connectors.objects.documents import TextPart
+from engine.answers import ANSWER, JournalEntry
+from engine.errors import FatalError, RecordError
+
+__all__ = ["Questions", "answer_entry", "values_of", "verdict_entry"]
+
+_FORMAT: Final = 1
+"""Counts up when the user message or the reading of replies changes so that old answers do not fit."""
+
+_SAME_FOR_EVERY_RUN: Final = frozenset({"Refused", "ContentFilter"})
+"""Verdicts on the document itself; other failures may not come again, so a new run may try."""
+
+
+class Questions:
+    """Gives each document the key of the question that a node asks about it.
+
+    The same key means: the same parts in the same order, prompt, instructions, model, temperature and target
+    schema. A document's name is not part of it, nor what stood beside it in a call.
+    """
+
+    def __init__(self, writer: PromptWriter, schema: TargetSchema, model: str, temperature: float) -> None:
+        self.model = model
+        self._writer = writer
+        self._settings = [_FORMAT, model, temperature, schema.slots(["r1"])]
+
+    async def key(self, document: Document) -> str:
+        """SHA-256, hexadecimal. Images are hashed in a thread: a page may be megabytes."""
+        if document.images:
+            return await anyio.to_thread.run_sync(self._key, document)
+        return self._key(document)
+
+    def _key(self, document: Document) -> str:
+        digest = sha256(orjson.dumps([*self._settings, self._writer.system(document.instructions)]))
+        for part in document.parts:
+            if isinstance(part, TextPart):
+                kind, content = "text", part.text
+            else:
+                kind, content = "image", part.url
+            data = content.encode("utf-8", "surrogatepass")
+            digest.update(f"\n{kind} {len(data)}\n".encode())
+            digest.update(data)
+        return digest.hexdigest()
+
+
+def answer_entry(key: str, model: str, values: Mapping[str, object], paid: Usage) -> JournalEntry:
+    """A slot as the model answered it."""
+    return _entry(JournalEntry(key, orjson.dumps(values).decode(), model=model), paid)
+
+
+def verdict_entry(key: str, model: str, error: RecordError, paid: Usage) -> JournalEntry:
+    """The end of a document that was paid for and has no answer."""
+    only = error.kind not in _SAME_FOR_EVERY_RUN
+    return _entry(JournalEntry(key, str(error), error.kind, model, this_run_only=only), paid)
+
+
+def values_of(entry: JournalEntry) -> Mapping[str, object] | RecordError:
+    """What `answer_entry` or `verdict_entry` was made of.
+
+    Raises:
+        FatalError: the entry is damaged.
+    """
+    if entry.outcome != ANSWER:
+        return RecordError(entry.answer, kind=entry.outcome)
+    try:
+        values = orjson.loads(entry.answer)
+    except orjson.JSONDecodeError:
+        values = None
+    if not isinstance(values, dict):
+        raise FatalError(f"the journal's answer {entry.key[:12]} is damaged: purge the journal to pay again")
+    return values
+
+
+def _entry(entry: JournalEntry, paid: Usage) -> JournalEntry:
+    return replace(entry, tokens_in=paid.tokens_in, tokens_out=paid.tokens_out, cost_usd=paid.cost_usd)
