@@ -20,6 +20,9 @@ from engine.state import open_store
 __all__ = ["as_json", "list_letters", "named", "show_letters"]
 
 LONGEST_KEY = 40
+SHORTEST_KEY = 12
+ERROR_WIDTH = 48
+GAP = 2
 NOT_A_TERMINAL = 160
 
 
@@ -75,25 +78,30 @@ async def _found(options: argparse.Namespace, status: str) -> list[Found]:
 
 
 def _table(found: list[Found], width: int) -> list[str]:
-    rows = [("id", "failed at", "store", "pipeline/node", "key", "error")]
+    rows = [["id", "failed at", "store", "pipeline/node", "key", "error"]]
     for one in found:
         # `2026-01-31 12:00:00`, UTC as everything
         time = one.failed_at[:19].replace("T", " ")
-        rows.append((one.id, time, one.store, one.place, _short(one.key), " ".join(one.error.split())))
+        rows.append([one.id, time, one.store, one.place, one.key, " ".join(one.error.split())])
     if any(one.status != "open" for one in found):
-        statuses = ["status", *(one.status for one in found)]
-        rows = [(*row[:2], status, *row[2:]) for row, status in zip(rows, statuses, strict=True)]  # type: ignore[misc]
+        for row, status in zip(rows, ["status", *(one.status for one in found)], strict=True):
+            row.insert(2, status)
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]) - 1)]
+    # the error says most: a long key gives way to it
+    room = width - sum(widths[:-1]) - GAP * len(widths) - ERROR_WIDTH
+    widths[-1] = min(widths[-1], max(SHORTEST_KEY, min(LONGEST_KEY, room)))
+    for row in rows:
+        row[-2] = _short(row[-2], widths[-1])
     lines = (
-        "  ".join([*(text.ljust(size) for text, size in zip(row, widths, strict=False)), row[-1]])
+        (" " * GAP).join([*(text.ljust(size) for text, size in zip(row, widths, strict=False)), row[-1]])
         for row in rows
     )
     return [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
 
 
-def _short(key: str) -> str:
+def _short(key: str, length: int) -> str:
     """A long key by its end, which tells it from the others."""
-    return key if len(key) <= LONGEST_KEY else "…" + key[1 - LONGEST_KEY :]
+    return key if len(key) <= length else "…" + key[1 - length :]
 
 
 def _page(one: Found) -> Iterator[str]:
