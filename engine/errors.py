@@ -196,10 +196,14 @@ class FatalError(ComponentError):
 class BatchError(ComponentError):
     """Some records of a batch failed; the others passed.
 
-    `failures` maps the index in the batch to that record's `RecordError` or `TransientError`.
+    `failures` maps the index in the batch to that record's `RecordError` or `TransientError`. `confirmed`
+    is about the others, as in a sink's `Receipt`.
     """
 
-    def __init__(self, failures: Mapping[int, RecordError | TransientError]) -> None:
+    def __init__(
+        self, failures: Mapping[int, RecordError | TransientError], *, confirmed: bool = True
+    ) -> None:
         self.failures = dict(failures)
+        self.confirmed = confirmed
         first = next(iter(self.failures.values()), None)
         super().__init__(f"{len(self.failures)} records failed, the first with: {first}")

@@ -106,7 +106,7 @@ class IngestSink(Sink[IngestParams]):
         if self._visibility is not None:
             await self._await_visible(batch, fates)
         if fates.failures:
-            raise _error(fates.failures, len(batch))
+            raise _error(fates, len(batch))
         return Receipt(confirmed=fates.confirmed)
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
@@ -118,7 +118,7 @@ class IngestSink(Sink[IngestParams]):
         Raises:
             BatchError, TransientError, FatalError: as `write`, for letters that did not arrive.
         """
-        size, lost = self.params.records, dict[int, RecordError | TransientError]()
+        size, lost = self.params.records, Fates({})
         for start in range(0, len(letters), size):
             rows = [forward_row(letter) for letter in letters[start : start + size]]
             ids = [row["id"] for row in rows]
@@ -127,8 +127,8 @@ class IngestSink(Sink[IngestParams]):
             fates = await self._deliver(Batch([*rows], ids))
             for index, error in fates.failures.items():
                 if isinstance(error, TransientError) or error.stage != "service":
-                    lost[start + index] = error
-        if lost:
+                    lost.failures[start + index] = error
+        if lost.failures:
             raise _error(lost, len(letters))
 
     async def _deliver(self, batch: Batch) -> Fates:
@@ -208,10 +208,11 @@ def _with_ids(batch: Batch, bodies: list[Body], fates: Fates) -> list[Body]:
     return [kept for body in bodies if (kept := body.without(missing, batch.records)) is not None]
 
 
-def _error(failures: dict[int, RecordError | TransientError], count: int) -> BatchError | TransientError:
+def _error(fates: Fates, count: int) -> BatchError | TransientError:
     """One TransientError when the batch as a whole may be sent again, else a BatchError."""
+    failures = fates.failures
     if len(failures) == count:
         transient = [error for error in failures.values() if isinstance(error, TransientError)]
         if len(transient) == count:
             return max(transient, key=lambda error: error.retry_after or 0.0)
-    return BatchError(dict(sorted(failures.items())))
+    return BatchError(dict(sorted(failures.items())), confirmed=fates.confirmed)

@@ -154,7 +154,7 @@ class Delivery:
             failures = sorted(failure.failures.items())
             good = [index for index in range(len(batch)) if index not in failure.failures]
             if good:
-                await self._passed(batch.take(good))
+                await self._passed(batch.take(good), confirmed=failure.confirmed)
             return await self._sort_out(batch, Outcome(None, failures), attempt)
         if len(batch) == 1:
             return await self._sort_out(batch, Outcome(None, [(0, failure)]), attempt)
@@ -163,13 +163,13 @@ class Delivery:
             await self.deliver(batch.slice(index, index + 1))
         return None
 
-    async def _passed(self, part: Batch) -> None:
+    async def _passed(self, part: Batch, *, confirmed: bool) -> None:
         """The records that a partial failure does not name."""
         if self._derives:
             await self.deliver(part)
             return
         self._health.succeeded()
-        await self._emit(part, Outcome(part))
+        await self._emit(part, Outcome(part, confirmed=confirmed))
 
     async def _sort_out(self, batch: Batch, outcome: Outcome, attempt: int) -> Rest:
         """Hand on what succeeded and bury what is final; returns what should be tried again."""
@@ -210,6 +210,7 @@ class Delivery:
         if len(batch) == 1:
             await self._bury_suspects([(batch, error)], attempt)
             return None
+        began = health.successes
         queue = deque(_halves(batch))
         suspects: list[tuple[Batch, TransientError]] = []  # failed alone, and nothing has succeeded since
         in_a_row, patience = 0, GIVE_UP_ISOLATING + len(batch).bit_length()
@@ -229,7 +230,8 @@ class Delivery:
                 queue.extendleft(reversed(_halves(part)))
             if error.retry_after:
                 await self._wait(1, error, Waiting.RETRY)
-        if queue:
+        if queue or health.successes == began:
+            # nothing at all got through: not these records but the other side
             return join([*(part for part, _ in suspects), *queue]), error
         await self._ask_again(suspects, attempt + 1)
         return None

@@ -265,6 +265,7 @@ async def test_a_plain_service_never_sees_a_record_that_cannot_pass() -> None:
     assert [record["id"] for record in server.requests[0].json] == ["b0", "b2"]
     assert list(caught.value.failures) == [1]
     assert "bucket_name" in str(caught.value.failures[1])
+    assert not caught.value.confirmed
 
 
 async def test_a_400_of_a_plain_service_refuses_the_whole_batch_and_says_so() -> None:

@@ -260,3 +260,35 @@ async def test_an_account_is_complete_whatever_happened() -> None:
     await node.delivery.deliver(batch)
 
     assert (ack.tally.written, ack.tally.dead, ack.complete) == (14, 2, True)
+
+
+async def test_a_small_batch_survives_an_outage_that_began_just_after_others_got_through() -> None:
+    node = Node(lambda records: TransientError("503"))
+
+    def reply(records: Sequence[int]) -> Exception:
+        if len(node.calls) == 3:
+            node.health.succeeded()  # another worker's batch, the last before the lights went out
+        return TransientError("503")
+
+    node.reply = reply
+
+    with pytest.raises(OutageError):
+        await node.deliver(3)
+
+    assert node.buried == {}
+
+
+async def test_what_a_partial_failure_left_unconfirmed_stays_so() -> None:
+    seen: list[bool] = []
+    node = Node(scripted(BatchError({1: RecordError("bad")}, confirmed=False)))
+    emit = node._emit
+
+    async def watch(batch: Batch, outcome: Outcome) -> None:
+        seen.append(outcome.confirmed)
+        await emit(batch, outcome)
+
+    node.delivery._emit = watch  # type: ignore[method-assign]
+
+    await node.deliver(3)
+
+    assert (node.delivered, seen) == ([0, 2], [False])
