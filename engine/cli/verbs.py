@@ -18,6 +18,7 @@ VERBS = {
     "graph": "draw the pipelines of a file",
     "connectors": "list the components, or show one",
     "dlq": "list, show and replay dead letters",
+    "journal": "list and purge the model answers that were paid for",
     "serve": "run the ingest service and its warehouse",
     "sandbox": "run the embedded S3, model endpoint and ingest service",
     "schema": "print the JSON Schema of the file, for editors",
