@@ -28,6 +28,7 @@ class JournalEntry:
         model: who answered.
         tokens_in, tokens_out, cost_usd: this answer's share of what the calls cost.
         this_run_only: the entry holds for the run that paid, not for others: another may be luckier.
+        record: the key of the record that it was paid for; others with the same content only use it.
         run_id, pipeline, node: where it was paid for.
         created_at: UTC, ISO 8601.
     """
@@ -40,6 +41,7 @@ class JournalEntry:
     tokens_out: int = 0
     cost_usd: float = 0.0
     this_run_only: bool = False
+    record: str = ""
 
     run_id: str = ""
     pipeline: str = ""
@@ -91,6 +93,10 @@ class AnswerJournal(Protocol):
         """USD that this run has paid at this node for what is in the journal, earlier attempts included."""
         ...
 
+    def is_ours(self, entry: JournalEntry) -> bool:
+        """True when this run has paid for the entry at this node, be it in an earlier attempt."""
+        ...
+
 
 class NoJournal:
     """Keeps nothing: the journal of a component that is used without a pipeline."""
@@ -101,6 +107,9 @@ class NoJournal:
 
     async def spent(self) -> float:
         return 0.0
+
+    def is_ours(self, entry: JournalEntry) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,9 @@ class NodeJournal:
     async def spent(self) -> float:
         return await self._journal.cost(self._run_id, self._node)
 
+    def is_ours(self, entry: JournalEntry) -> bool:
+        return (entry.run_id, entry.node) == (self._run_id, self._node)
+
     async def look_up(self, keys: Collection[str]) -> dict[str, JournalEntry]:
         """What holds for this run."""
         return await self._journal.look_up(keys, self._run_id)

@@ -11,7 +11,7 @@ Answers are in the journal before anything is made of them, and so are final fai
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import anyio
@@ -30,7 +30,7 @@ from engine.answers import AnswerClaim, AnswerJournal, JournalEntry
 from engine.errors import ComponentError, FatalError, RecordError, StateError, TransientError
 from engine.faultpoints import reached
 
-__all__ = ["Asker", "Fate", "OnHits", "OnUsage"]
+__all__ = ["Asker", "Fate", "OnHit", "OnUsage"]
 
 Fate: TypeAlias = dict[str, object] | RecordError | TransientError
 """The fields of a document, or why there are none."""
@@ -38,8 +38,12 @@ Fate: TypeAlias = dict[str, object] | RecordError | TransientError
 OnUsage: TypeAlias = Callable[[Sequence[int], Usage], None]
 """Called after each call with the places of its documents and what it cost."""
 
-OnHits: TypeAlias = Callable[[int], None]
-"""Called with a number of documents that got their fate without a call, because it was paid for before."""
+OnHit: TypeAlias = Callable[[int, Usage], None]
+"""Called with the place of a document that got its fate without a call.
+
+The usage is not nothing when an earlier attempt of the run has paid for this very record: what it booked
+then is lost, or the record would not have come again.
+"""
 
 _OUTPUT_TOKENS_PER_FIELD = 16  # for the estimate that a budget reserves; values are short
 _MAX_ALONE = 2  # a lone document gets one more try after an unreadable answer
@@ -61,7 +65,7 @@ class Asker:
     max_tokens: int
     max_document_tokens: int
 
-    async def ask(self, documents: Sequence[Document], on_usage: OnUsage, on_hits: OnHits) -> list[Fate]:
+    async def ask(self, documents: Sequence[Document], on_usage: OnUsage, on_hit: OnHit) -> list[Fate]:
         """The fate of each document, in order. Raises FatalError, StateError."""
         fates: dict[int, Fate] = {}
         asked: dict[str, list[int]] = {}
@@ -74,14 +78,15 @@ class Asker:
             async with self.journal.claim(asked.keys()) as claim:
                 for key, entry in claim.answers.items():
                     fates |= dict.fromkeys(asked[key], self._known(entry))
-                    on_hits(len(asked[key]))
+                    for index in asked[key]:
+                        on_hit(index, self._lost(entry, documents[index]))
                 ours = {asked[key][0]: key for key in asked if key in claim.ours}
                 paid = await _Conversation(self, documents, ours, on_usage, claim).run()
             for index, fate in paid.items():
                 same = asked[ours[index]]
                 fates |= dict.fromkeys(same, fate)
-                if len(same) > 1 and not isinstance(fate, TransientError):
-                    on_hits(len(same) - 1)
+                for other in same[1:] if not isinstance(fate, TransientError) else ():
+                    on_hit(other, Usage())
             asked = {key: same for key, same in asked.items() if same[0] not in fates}
             if asked:
                 await claim.others()
@@ -90,6 +95,12 @@ class Asker:
     def _known(self, entry: JournalEntry) -> Fate:
         values = values_of(entry)
         return values if isinstance(values, RecordError) else self.fate_of(values)
+
+    def _lost(self, entry: JournalEntry, document: Document) -> Usage:
+        """What was paid for this record before and is booked nowhere."""
+        if document.record and document.record == entry.record and self.journal.is_ours(entry):
+            return Usage(entry.tokens_in, entry.tokens_out, entry.cost_usd)
+        return Usage()
 
     def fate_of(self, values: Mapping[str, object]) -> Fate:
         """What a slot's values mean."""
@@ -197,13 +208,24 @@ class _Conversation:
             for slot, index in zip(prompt.nonces, indices, strict=True)
             if slot in answers
         }
-        await self._keep([self._answer(index, values) for index, values in found.items()])
+        await self._keep(
+            [self._entry(index, answer_entry(self._keys[index], found[index])) for index in found]
+        )
         self._fates |= {index: self._asker.fate_of(values) for index, values in found.items()}
         missing = RecordError("the answer lacks the document, or its nonce is wrong", kind="SlotMissing")
         await self._ask_alone(group, [index for index in indices if index not in found], missing, alone)
 
-    def _answer(self, index: int, values: Mapping[str, object]) -> JournalEntry:
-        return answer_entry(self._keys[index], self._asker.questions.model, values, self._paid[index])
+    def _entry(self, index: int, entry: JournalEntry) -> JournalEntry:
+        """The entry with who answered, and what was paid for which record."""
+        paid = self._paid[index]
+        return replace(
+            entry,
+            model=self._asker.questions.model,
+            record=self._documents[index].record,
+            tokens_in=paid.tokens_in,
+            tokens_out=paid.tokens_out,
+            cost_usd=paid.cost_usd,
+        )
 
     async def _keep(self, entries: Sequence[JournalEntry]) -> None:
         if entries:
@@ -230,7 +252,7 @@ class _Conversation:
         """The document has no answer; when that was paid for, a redo need not pay to hear it again."""
         paid = self._paid[index]
         if paid.tokens_in or paid.tokens_out:
-            await self._keep([verdict_entry(self._keys[index], self._asker.questions.model, error, paid)])
+            await self._keep([self._entry(index, verdict_entry(self._keys[index], error))])
         self._fates[index] = error
 
     def _final(self, index: int, error: ComponentError) -> RecordError:

@@ -19,11 +19,13 @@ class Document:
         name: file name or address; the model sees it.
         parts: text and images in reading order, see `connectors.objects.documents.parts`.
         instructions: what the model should know besides, for this document.
+        record: the key of the record it stands for, if it stands for one.
     """
 
     name: str
     parts: Sequence[DocumentPart]
     instructions: str = ""
+    record: str = ""
 
     @classmethod
     def of_text(cls, name: str, text: str, instructions: str = "") -> Document:

@@ -78,19 +78,19 @@ class LlmExtract(Transform[LlmParams]):
         """
         if self._service is None:
             raise RuntimeError("llm_extract is used outside of `async with`")
-        outcomes, documents, places = await self._prepare(batch.records)
+        outcomes, documents, places = await self._prepare(batch)
 
         def book(indices: Sequence[int], usage: Usage) -> None:
             part = batch.take([places[index] for index in indices])
             part.spend(usage.tokens_in, usage.tokens_out, usage.cost_usd)
             self._count(usage)
 
-        def count_hits(count: int) -> None:
-            self.ctx.count("journal_hits", count)
+        def hit(index: int, lost: Usage) -> None:
+            self.ctx.count("journal_hits")
+            if lost != Usage():  # an earlier attempt paid, and ended before it could commit that
+                batch.take([places[index]]).spend(lost.tokens_in, lost.tokens_out, lost.cost_usd)
 
-        fates = await self._service.extract_structured_data_batch(
-            documents, on_usage=book, on_hits=count_hits
-        )
+        fates = await self._service.extract_structured_data_batch(documents, on_usage=book, on_hit=hit)
         for place, fate in zip(places, fates, strict=True):
             outcomes[place] = self._record(batch.records[place], fate) if isinstance(fate, dict) else fate
         waiting = [outcome for outcome in outcomes if isinstance(outcome, TransientError)]
@@ -98,16 +98,14 @@ class LlmExtract(Transform[LlmParams]):
             raise max(waiting, key=lambda error: error.retry_after or 0.0)
         return batch.outcomes(outcomes)
 
-    async def _prepare(
-        self, records: Sequence[Mapping[str, object]]
-    ) -> tuple[list[Outcome], list[Document], list[int]]:
+    async def _prepare(self, batch: Batch) -> tuple[list[Outcome], list[Document], list[int]]:
         """Outcomes of the records that need no model, and the documents of the others with their places."""
-        outcomes: list[Outcome] = [None] * len(records)
+        outcomes: list[Outcome] = [None] * len(batch)
         documents: list[Document] = []
         places: list[int] = []
-        for place, record in enumerate(records):
+        for place, (record, key) in enumerate(zip(batch.records, batch.keys.to_list(), strict=True)):
             try:
-                document = await _document(record)
+                document = await _document(record, key)
             except RecordError as error:
                 outcomes[place] = error
                 continue
@@ -142,7 +140,7 @@ class LlmExtract(Transform[LlmParams]):
         self.ctx.count("cost_usd", usage.cost_usd)
 
 
-async def _document(record: Mapping[str, object]) -> Document:
+async def _document(record: Mapping[str, object], key: str) -> Document:
     """The staged record as a document. Raises RecordError when it cannot be read."""
     path = record.get("source_file_path")
     content = record.get("extracted_data")
@@ -156,4 +154,5 @@ async def _document(record: Mapping[str, object]) -> Document:
         name=name,
         parts=await parts_in_turn(content or "", name),
         instructions=instructions if isinstance(instructions, str) else "",
+        record=key,
     )

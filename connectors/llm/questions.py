@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
@@ -11,7 +10,6 @@ import anyio.to_thread
 import orjson
 
 from connectors.llm.documents import Document
-from connectors.llm.pricing import Usage
 from connectors.llm.prompt import PromptWriter
 from connectors.llm.schema import TargetSchema
 from connectors.objects.documents import TextPart
@@ -58,15 +56,14 @@ class Questions:
         return digest.hexdigest()
 
 
-def answer_entry(key: str, model: str, values: Mapping[str, object], paid: Usage) -> JournalEntry:
+def answer_entry(key: str, values: Mapping[str, object]) -> JournalEntry:
     """A slot as the model answered it."""
-    return _entry(JournalEntry(key, orjson.dumps(values).decode(), model=model), paid)
+    return JournalEntry(key, orjson.dumps(values).decode())
 
 
-def verdict_entry(key: str, model: str, error: RecordError, paid: Usage) -> JournalEntry:
+def verdict_entry(key: str, error: RecordError) -> JournalEntry:
     """The end of a document that was paid for and has no answer."""
-    only = error.kind not in _SAME_FOR_EVERY_RUN
-    return _entry(JournalEntry(key, str(error), error.kind, model, this_run_only=only), paid)
+    return JournalEntry(key, str(error), error.kind, this_run_only=error.kind not in _SAME_FOR_EVERY_RUN)
 
 
 def values_of(entry: JournalEntry) -> Mapping[str, object] | RecordError:
@@ -84,7 +81,3 @@ def values_of(entry: JournalEntry) -> Mapping[str, object] | RecordError:
     if not isinstance(values, dict):
         raise FatalError(f"the journal's answer {entry.key[:12]} is damaged: purge the journal to pay again")
     return values
-
-
-def _entry(entry: JournalEntry, paid: Usage) -> JournalEntry:
-    return replace(entry, tokens_in=paid.tokens_in, tokens_out=paid.tokens_out, cost_usd=paid.cost_usd)

@@ -9,7 +9,7 @@ from typing import Self
 
 import anyio
 
-from connectors.llm.asking import Asker, Fate, OnHits, OnUsage
+from connectors.llm.asking import Asker, Fate, OnHit, OnUsage
 from connectors.llm.client import open_chat
 from connectors.llm.documents import Document
 from connectors.llm.packing import PackLimits
@@ -97,14 +97,14 @@ class LLMService:
         documents: Sequence[Document],
         *,
         on_usage: OnUsage | None = None,
-        on_hits: OnHits | None = None,
+        on_hit: OnHit | None = None,
     ) -> list[Fate]:
         """The fields of each document, in order, or the error that is its fate.
 
-        `on_usage` hears of every call: the places of its documents, and what it cost; `on_hits` of documents
-        that needed none: their answer is in the journal, or another document of the batch is the same. A
-        field that a document does not state is missing from its result, and is an error when the schema
-        requires it.
+        `on_usage` hears of every call: the places of its documents, and what it cost; `on_hit` of every
+        document that needed none: its answer is in the journal, or another document of the batch is the same
+        (see `connectors.llm.asking`). A field that a document does not state is missing from its result, and
+        is an error when the schema requires it.
 
         Raises:
             FatalError: wrong key or model, exhausted quota or budget.
@@ -112,7 +112,7 @@ class LLMService:
         """
         if self._asker is None:
             raise RuntimeError("the LLM service is used outside of `async with`")
-        return await self._asker.ask(documents, on_usage or _ignore, on_hits or _ignore_hits)
+        return await self._asker.ask(documents, on_usage or _ignore, on_hit or _ignore_hit)
 
     async def extract_structured_data(
         self, document: Document, *, on_usage: OnUsage | None = None
@@ -134,5 +134,5 @@ def _ignore(indices: Sequence[int], usage: Usage) -> None:
     """For callers who do not ask what it costs."""
 
 
-def _ignore_hits(count: int) -> None:
+def _ignore_hit(index: int, lost: Usage) -> None:
     """For callers who do not ask what was saved."""

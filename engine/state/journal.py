@@ -15,8 +15,8 @@ __all__ = ["cost", "delete", "put", "select", "select_keys"]
 _KEYS_AT_ONCE: Final = 500  # SQLite before 3.32 takes 999 parameters
 
 _COLUMNS: Final = (
-    "key", "answer", "outcome", "model", "tokens_in", "tokens_out", "cost_usd", "this_run_only", "run_id",
-    "pipeline", "node", "created_at",
+    "key", "answer", "outcome", "model", "tokens_in", "tokens_out", "cost_usd", "this_run_only", "record",
+    "run_id", "pipeline", "node", "created_at",
 )  # fmt: skip
 
 # REPLACE gives the row a new `seq` and leaves nothing of the old one

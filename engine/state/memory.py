@@ -170,7 +170,9 @@ class MemoryStateStore:
         await self._turn()
         for entry in entries:
             self._journal.pop(entry.key, None)  # what is replaced counts as new
-            self._journal[entry.key] = replace(entry, answer=storable(entry.answer))
+            self._journal[entry.key] = replace(
+                entry, answer=storable(entry.answer), record=storable(entry.record)
+            )
         for key in list(self._journal)[: max(0, len(self._journal) - LONGEST_JOURNAL)]:
             del self._journal[key]
 

@@ -145,7 +145,9 @@ CREATE TABLE journal (
 CREATE INDEX journal_of_a_run ON journal (run_id, node);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _JOURNAL)
+_PAYING_RECORD: Final = "ALTER TABLE journal ADD COLUMN record TEXT NOT NULL DEFAULT ''"
+
+MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _JOURNAL, _PAYING_RECORD)
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 

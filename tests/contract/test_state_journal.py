@@ -22,6 +22,7 @@ ENTRY = JournalEntry(
     tokens_in=120,
     tokens_out=30,
     cost_usd=0.25,
+    record="seed/7",
     run_id="run-1",
     pipeline="memos",
     node="extract",
@@ -116,8 +117,9 @@ async def test_the_cost_is_that_of_one_node_of_one_run(world: World) -> None:
 
 async def test_broken_text_is_stored_with_its_escape(world: World) -> None:
     async with world.store() as store:
-        await store.put_journal([replace(ENTRY, answer="caf\udce9")])
-        assert (await store.get_journal(["a1"]))["a1"].answer == "caf\\udce9"
+        await store.put_journal([replace(ENTRY, answer="caf\udce9", record="\udce9")])
+        found = (await store.get_journal(["a1"]))["a1"]
+        assert (found.answer, found.record) == ("caf\\udce9", "\\udce9")
 
 
 async def test_a_closed_store_is_an_error(world: World) -> None:

@@ -93,7 +93,7 @@ def ignore(indices: object, usage: Usage) -> None:
     """Nobody counts."""
 
 
-def no_hits(count: int) -> None:
+def no_hits(index: int, lost: Usage) -> None:
     """Nobody counts these either."""
 
 

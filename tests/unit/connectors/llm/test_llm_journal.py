@@ -43,19 +43,40 @@ def of_run(journal: Journal, run_id: str = "run-1") -> NodeJournal:
 class TestHits:
     async def test_what_has_an_answer_is_not_asked_again_and_counted(self, journal: Journal) -> None:
         first, second, hits = MemoryModel(), MemoryModel(), []
-        before = await asker(first, journal=of_run(journal)).ask(some(3), ignore, hits.append)
-        after = await asker(second, journal=of_run(journal, "run-2")).ask(some(4), ignore, hits.append)
+        before = await asker(first, journal=of_run(journal)).ask(
+            some(3), ignore, lambda *hit: hits.append(hit)
+        )
+        after = await asker(second, journal=of_run(journal, "run-2")).ask(
+            some(4), ignore, lambda *hit: hits.append(hit)
+        )
         assert after[:3] == before
         assert second.packs == [["doc3"]]
-        assert sum(hits) == 3
+        assert hits == [(0, Usage()), (1, Usage()), (2, Usage())]
 
     async def test_what_is_the_same_under_another_name_is_asked_once(self, journal: Journal) -> None:
         same = [Document.of_text(name, text) for name, text in [("a", "x"), ("b", "x"), ("c", "y")]]
         model, hits = MemoryModel(), []
-        fates = await asker(model, journal=of_run(journal)).ask(same, ignore, hits.append)
+        fates = await asker(model, journal=of_run(journal)).ask(same, ignore, lambda *hit: hits.append(hit))
         assert model.packs == [["x", "y"]]
         assert fates[0] == fates[1] != fates[2]
-        assert hits == [1]
+        assert hits == [(1, Usage())]
+
+    async def test_what_the_same_record_has_paid_for_in_this_run_is_owed_when_it_comes_again(
+        self, journal: Journal
+    ) -> None:
+        documents = [replace(one, record=f"key/{number}") for number, one in enumerate(some(2))]
+        alike = replace(documents[0], record="key/9")
+        await asker(MemoryModel(), journal=of_run(journal)).ask(documents, ignore, no_hits)
+        owed: dict[str, list[Usage]] = {"run-1": [], "run-2": []}
+        for run_id, found in owed.items():
+            one = asker(MemoryModel(), journal=of_run(journal, run_id))
+            await one.ask([*documents, alike], ignore, lambda index, lost, found=found: found.append(lost))  # type: ignore[misc]
+        assert sorted(owed["run-1"], key=lambda usage: usage.tokens_out) == [
+            Usage(),
+            Usage(5, 2, pytest.approx(7.5e-6)),
+            Usage(5, 3, pytest.approx(7.5e-6)),
+        ]
+        assert owed["run-2"] == [Usage()] * 3
 
     async def test_a_call_that_fails_is_a_failure_of_all_that_are_the_same_and_no_hit(
         self, journal: Journal
@@ -65,7 +86,7 @@ class TestHits:
 
         same, hits = [Document.of_text(name, "x") for name in "ab"], []
         model = MemoryModel(busy)
-        fates = await asker(model, journal=of_run(journal)).ask(same, ignore, hits.append)
+        fates = await asker(model, journal=of_run(journal)).ask(same, ignore, lambda *hit: hits.append(hit))
         assert [type(fate) for fate in fates] == [TransientError, TransientError]
         assert len(model.packs) == 1
         assert hits == []

@@ -202,6 +202,8 @@ async def test_a_resume_in_the_same_process_pays_for_nothing_again() -> None:
     assert (resumed.ok, resumed.tally.written, len(mended.records)) == (True, 8, 8)
     assert model.stand_in.stats.prompt_tokens == paid
     assert hits(resumed) == 8
+    # the first attempt committed nothing, so what it paid is booked now
+    assert (first.tally.tokens_in, resumed.tally.tokens_in) == (0, paid)
 
 
 async def test_a_refused_document_dies_again_without_being_paid_for_again() -> None:
@@ -240,4 +242,8 @@ async def test_a_budget_counts_what_earlier_attempts_of_the_run_have_paid() -> N
         raised = plan(url, records, MemorySink(), **prices, **{**limits, "budget_usd": 1.0})
         final = await engine.run(raised, resume=await store.get_run(first.run_id))
     assert final.tally.written == 10
+    assert final.tally.tokens_in == model.stand_in.stats.prompt_tokens
+    assert final.tally.cost_usd == pytest.approx(
+        (model.stand_in.stats.prompt_tokens + model.stand_in.stats.completion_tokens) / 1e6
+    )
     assert model.stand_in.stats.calls == 10
