@@ -36,10 +36,11 @@ _LARGEST_BODY = 64 * 1024 * 1024  # bytes; a packed call with images stays far b
 
 @dataclass(slots=True)
 class LlmStats:
-    """What was asked of the stand-in so far. Tokens are estimates and count answered calls only."""
+    """What was asked of the stand-in so far. Tokens are estimates; they and documents count answered calls."""
 
     calls: int = 0
     answered: int = 0
+    documents: int = 0
     refused: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -140,6 +141,7 @@ class LlmStandIn:
         content, finish = _content(damage(answer, fault), fault, chat.answer_limit())
         refusal = fault.text if isinstance(fault, Refusal) else None
         self.stats.answered += 1
+        self.stats.documents += len(documents)
         self.stats.prompt_tokens += prompt_tokens
         self.stats.completion_tokens += tokens(len(content or refusal or ""))
         created = int(self._clock())

@@ -131,6 +131,7 @@ async def test_statistics_add_up_over_calls() -> None:
     ) as client:
         stats = (await client.get("/stats")).json()
     assert (stats["calls"], stats["answered"], stats["refused"]) == (2, 2, 0)
+    assert stats["documents"] == 2
     assert stats["prompt_tokens"] == sum(usage["prompt_tokens"] for usage in spent)
     assert stats["completion_tokens"] == sum(usage["completion_tokens"] for usage in spent)
     assert (stats["in_flight"], stats["max_in_flight"]) == (0, 1)
