@@ -234,8 +234,17 @@ class Source(Component[P]):
 
     @property
     def fresh_keys(self) -> bool:
-        """True when no earlier run can have delivered these keys. False marks every batch as a replay."""
+        """True when nothing can have delivered these records before. False marks every batch as a replay.
+
+        Only a source that makes the ids of its records itself can know: what is appended unmarked is never
+        compared with what is there.
+        """
         return False
+
+    @property
+    def resumable(self) -> bool:
+        """True when a record that is read a second time is known by its key, whether or not in its place."""
+        return self.repeatable or (type(self).read is Source.read and type(self).key is not Source.key)
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         """The parts of the input, in a stable order. Stored before any is read; a resume does not call it."""

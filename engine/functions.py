@@ -165,8 +165,8 @@ class FunctionSource(Source[BaseModel]):
         self.repeatable = repeatable
 
     @property
-    def fresh_keys(self) -> bool:
-        return self._key is None and not self.repeatable
+    def resumable(self) -> bool:
+        return self.repeatable or self._key is not None
 
     async def extract(self) -> AsyncGenerator[Record | list[Record], None]:
         generator = self._function()

@@ -278,6 +278,8 @@ class Runner:
             if not isinstance(component, Source):
                 continue
             resumed = self.identity.resumed
+            if resumed and not component.resumable:
+                await self._refuse_second_reading(node.name)
             records = await self._list_splits(node.name, component, segment.head.policy, resumed=resumed)
             replay = resumed or not component.fresh_keys
             for record in records:
@@ -296,6 +298,14 @@ class Runner:
             self._sources.append(task)
             if self._draining:
                 task.drain()
+
+    async def _refuse_second_reading(self, name: str) -> None:
+        """What a source gives a second time under other keys would be delivered twice."""
+        known, begun = await self._resources.store.splits(self.identity.run_id, name)
+        if begun and not all(record.done for record in known):
+            raise NodeFailedError(
+                name, "it can be read only once, so its run cannot be resumed: begin a new one"
+            )
 
     async def _list_splits(
         self, name: str, source: Source[Any], policy: RetryPolicy, *, resumed: bool

@@ -231,3 +231,55 @@ async def test_a_failed_run_is_taken_up_where_it_was() -> None:
     assert (failed.status, failed.tally.written) == (RunStatus.FAILED, 20)
     assert mended.records == list(range(20, 50))
     assert final.tally.written == 50
+
+
+class Once(Source[NoParams]):
+    """Numbers that come again from the beginning, under other keys, when they are read again."""
+
+    async def extract(self) -> AsyncGenerator[Record | list[Record], None]:
+        for number in range(10):
+            yield number
+
+
+class Named(Once):
+    """The same under names of their own."""
+
+    def key(self, record: Record, ordinal: int) -> str | None:
+        return f"number {record}"
+
+
+async def test_a_source_that_neither_repeats_nor_names_its_records_is_not_read_a_second_time() -> None:
+    sink = FaultySink([FatalError("the disk is gone")])
+    plan = linear_plan(Once(NoParams()), sink)
+    async with Engine() as engine:
+        first = await engine.run(plan)
+        second = await engine.run(plan, resume=await engine.store.get_run(first.run_id))
+    assert (first.status, second.status) == (RunStatus.FAILED, RunStatus.FAILED)
+    assert second.error == (
+        "node 'n0' failed: it can be read only once, so its run cannot be resumed: begin a new one"
+    )
+    assert sink.records == []
+
+
+async def test_a_source_that_names_its_records_can_be_read_a_second_time() -> None:
+    sink = FaultySink([FatalError("the disk is gone")])
+    plan = linear_plan(Named(NoParams()), sink)
+    async with Engine() as engine:
+        first = await engine.run(plan)
+        second = await engine.run(plan, resume=await engine.store.get_run(first.run_id))
+    assert (second.status, second.tally.written) == (RunStatus.COMPLETED, 10)
+    assert sink.keys == [f"number {number}" for number in range(10)]
+
+
+async def test_a_source_of_which_nothing_was_read_yet_may_begin_in_a_resumed_run() -> None:
+    class Unopened(MemorySink):
+        async def __aenter__(self) -> Unopened:
+            raise FatalError("not today")
+
+    sink = MemorySink()
+    async with Engine() as engine:
+        first = await engine.run(linear_plan(Once(NoParams()), Unopened()))
+        resume = await engine.store.get_run(first.run_id)
+        second = await engine.run(linear_plan(Once(NoParams()), sink), resume=resume)
+    assert (first.status, second.status) == (RunStatus.FAILED, RunStatus.COMPLETED)
+    assert sink.records == list(range(10))

@@ -200,3 +200,19 @@ def test_summary_is_the_first_line_of_the_docstring() -> None:
         return True
 
     assert keep.spec.summary == "Keeps everything."  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("options", "resumable"), [({}, False), ({"repeatable": True}, True), ({"key": "id"}, True)]
+)
+def test_a_source_function_says_whether_its_run_can_be_resumed_and_never_vouches_for_ids(
+    options: dict[str, Any], resumable: bool
+) -> None:
+    @engine.source(**options)
+    async def read() -> Any:
+        yield {"id": "the same in every run"}
+
+    source = read.spec.factory(NoParams(), None)
+
+    assert source.resumable is resumable
+    assert source.fresh_keys is False
