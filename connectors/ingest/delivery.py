@@ -143,11 +143,18 @@ class Delivery:
         return verdict
 
     def _key(self, batch: Batch, body: Body) -> str:
-        # The keys tell apart two places of a source that happen to have the same bytes: with only the
-        # bytes, the second of A, B, A would be taken for a retry, and B would stay the last word.
-        first, last = body.indices[0], body.indices[-1]
-        ends = [*batch.keys.slice(first, first + 1).to_list(), *batch.keys.slice(last, last + 1).to_list()]
+        # Places tell apart parts of a source that happen to have the same bytes: with only the bytes, the
+        # second of A, B, A would be taken for a retry, and B would stay the last word.
+        ends = (_place(batch, body.indices[0]), _place(batch, body.indices[-1]))
         return idempotency_key(body.content, self._scope, self._model, *ends)
+
+
+def _place(batch: Batch, index: int) -> str:
+    """Where a record stands in its source. Its key alone does not say: keys of an update stream repeat."""
+    one = batch.slice(index, index + 1)
+    (key,), (ordinal,) = one.keys.to_list(), one.keys.ordinals()
+    split = one.origins[0][0].tracker.key if one.origins else ""
+    return f"{split}\0{ordinal}\0{key}"
 
 
 def _keys(batch: Batch, body: Body) -> list[str]:

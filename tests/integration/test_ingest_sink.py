@@ -19,6 +19,7 @@ from engine.acks import SplitTracker
 from engine.batch import Batch, DeadLetter
 from engine.component import Context
 from engine.errors import BatchError, FatalError, RecordError, TransientError
+from engine.keys import KeyList
 from engine.service.server import running_service
 from engine.testing import ScriptedClock
 
@@ -249,6 +250,25 @@ async def test_equal_bytes_from_two_places_of_a_source_have_two_keys() -> None:
     async with ScriptedServer(written).running() as server, open_sink(server.url) as sink:
         await sink.write(Batch([blob(0)], ["place/1"]))
         await sink.write(Batch([blob(0)], ["place/2"]))
+    assert server.requests[0].headers["idempotency-key"] != server.requests[1].headers["idempotency-key"]
+
+
+async def test_an_update_that_brings_an_earlier_value_back_is_the_last_word(tmp_path: Path) -> None:
+    async with running_service(tmp_path, models=INGEST_MODELS) as service, open_sink(service.url) as sink:
+        for line, size in enumerate((1, 2, 1)):
+            update = Batch([blob(0, file_size=size)], KeyList(["b0"], first_ordinal=line))
+            update.origins = [(SplitTracker("file", replay=True).begin(1, None), 1)]
+            await sink.write(update)
+        (row,) = await rows_of(service.url, "getBlobs")
+    assert row["file_size"] == 1
+
+
+async def test_the_first_lines_of_two_files_have_two_keys() -> None:
+    async with ScriptedServer(written).running() as server, open_sink(server.url) as sink:
+        for path in ("one.jsonl", "two.jsonl"):
+            update = Batch([blob(0)], KeyList(["b0"]))
+            update.origins = [(SplitTracker(path).begin(1, None), 1)]
+            await sink.write(update)
     assert server.requests[0].headers["idempotency-key"] != server.requests[1].headers["idempotency-key"]
 
 
