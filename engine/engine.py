@@ -91,7 +91,12 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.set()
-        await self._stack.__aexit__(kind, error, trace)
+        try:
+            await self._stack.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            # the task group wraps what the caller raised, who could not catch it by its name any more
+            if group.exceptions != (error,):
+                raise
 
     @property
     def store(self) -> StateStore:

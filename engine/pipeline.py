@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio import CancelScope
 
 from engine.batch import Batch, JsonValue, Record
 from engine.component import ComponentSpec, Kind, NoParams, Receipt, Sink
 from engine.config import Overrides, load_file, load_mapping
 from engine.engine import Engine
-from engine.errors import ConfigError
+from engine.errors import ConfigError, EngineError
 from engine.plan import Plan, PlanNode, compile_file, compile_plan
 from engine.registry import Registry
 from engine.report import RunReport
@@ -169,19 +170,26 @@ async def run(
         One report for each pipeline, by name; a run that ends early has its error there.
 
     Raises:
-        ConfigError, StateError, ServiceError: nothing could be started.
+        ConfigError, StateError, ServiceError: a run could not be started; the others are cancelled.
     """
     plans = _plans(what, params)
     reports: dict[str, RunReport] = {}
+    failures: list[EngineError] = []
 
-    async def one(owner: Engine, plan: Plan) -> None:
-        reports[plan.pipeline] = await owner.run(plan)
+    async def one(owner: Engine, plan: Plan, others: CancelScope) -> None:
+        try:
+            reports[plan.pipeline] = await owner.run(plan)
+        except EngineError as error:
+            failures.append(error)  # raised below, outside the task group, unwrapped
+            others.cancel()
 
     async def every(owner: Engine) -> None:
         await owner.provide({service for plan in plans.values() for service in plan.sandbox_services})
         async with anyio.create_task_group() as group:
             for plan in plans.values():
-                group.start_soon(one, owner, plan)
+                group.start_soon(one, owner, plan, group.cancel_scope)
+        if failures:
+            raise failures[0]
 
     if engine is not None:
         await every(engine)

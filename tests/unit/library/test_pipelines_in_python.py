@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import engine
+from engine.state.memory import MemoryStateStore
+from engine.state.protocol import RunRecord
 
 
 @engine.source(repeatable=True)
@@ -146,3 +148,23 @@ async def test_two_runs_in_one_loop_do_not_touch_each_other() -> None:
             group.start_soon(one, count)
 
     assert {count: report.tally.written for count, report in reports.items()} == {3: 3, 500: 500, 0: 0}
+
+
+async def test_an_error_raised_inside_an_engine_leaves_it_as_it_is() -> None:
+    demo = pipeline(nowhere=engine.node(nowhere)).plan()
+    other = engine.Pipeline("demo", numbers=engine.node(numbers), nowhere=engine.node(nowhere)).plan()
+
+    with pytest.raises(engine.StateError, match="was begun with another plan"):
+        async with engine.Engine() as owner:
+            report = await owner.run(demo)
+            await owner.run(other, resume=await owner.store.get_run(report.run_id))
+
+
+async def test_a_run_that_cannot_be_stored_is_a_state_error_and_no_group_of_them() -> None:
+    class Full(MemoryStateStore):
+        async def create_run(self, run: RunRecord) -> None:
+            raise engine.StateError("no space is left")
+
+    async with engine.Engine(store=Full()) as owner:
+        with pytest.raises(engine.StateError, match="no space is left"):
+            await engine.run(pipeline(nowhere=engine.node(nowhere)), engine=owner)
