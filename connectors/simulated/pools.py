@@ -42,7 +42,9 @@ class ReadablePools:
 
     def urls(self) -> list[str]:
         """Absolute URLs with a path."""
-        return self._pool("url", lambda fake: f"https://{fake.format('domain_name')}/{fake.format('uri_path')}")
+        return self._pool(
+            "url", lambda fake: f"https://{fake.format('domain_name')}/{fake.format('uri_path')}"
+        )
 
     def user_agents(self) -> list[str]:
         """Browsers' `User-Agent` headers."""
@@ -69,7 +71,10 @@ class ReadablePools:
 
     def _faker(self) -> Generator:
         if self._generator is None:
-            # Here and not above: it takes 0.1 s, and most commands generate nothing.
+            # Here and not above: it takes 0.1 s, and most commands generate nothing. The package itself comes
+            # first: a thread that finds it half imported by another waits for it then, and holds nothing.
+            # Further in, each would wait for what the other holds, which Python ends with a deadlock error.
+            import faker  # noqa: F401
             from faker.generator import Generator
             from faker.providers.company.en_US import Provider as Company
             from faker.providers.internet.en_US import Provider as Internet
