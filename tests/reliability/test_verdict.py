@@ -1,0 +1,143 @@
+"""The verdict names what is lost, doubled or altered, and finds nothing where nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.reliability.harness.blows import POINTS, drawn
+from tests.reliability.harness.evidence import Evidence, LedgerRun, ServiceRecords, stable
+from tests.reliability.harness.forecast import expected
+from tests.reliability.harness.verdict import differences
+from tests.reliability.harness.workload import Workload
+
+WORKLOAD = Workload(("blobs",), records=200, fail_percentage=2)
+NOTHING = Evidence(ServiceRecords({}, []), [], [])
+
+
+def sound() -> Evidence:
+    """What a run leaves that lost and doubled nothing: made from the forecast itself."""
+    tally = {"read": 200, "written": 196, "dead": 4, "dropped": 0}
+    run = LedgerRun("r", "blobs", "s", "2026-01-01T00:00:00.000Z", "completed", 1, tally, True)
+    wanted = expected(WORKLOAD, {"blobs": run}, NOTHING)
+    rows = [{**row, "transform_timestamp": "now"} for row in wanted.tables["Blob"].values()]
+    copies = [{**copy, "failed_at": "now"} for copy in wanted.service_letters.values()]
+    letters = [{**letter, "attempts": 2} for letter in wanted.engine_letters.values()]
+    return Evidence(ServiceRecords({"Blob": rows}, copies), [run], letters, {"Blob": (196, 196)})
+
+
+def test_a_sound_run_has_no_differences() -> None:
+    found = sound()
+
+    assert (len(found.service.tables["Blob"]), len(found.service.letters), len(found.letters)) == (196, 4, 4)
+    assert differences(WORKLOAD, found, NOTHING) == []
+
+
+def lost_row(found: Evidence) -> Evidence:
+    del found.service.tables["Blob"][7]
+    return found
+
+
+def doubled_row(found: Evidence) -> Evidence:
+    found.service.tables["Blob"].append(dict(found.service.tables["Blob"][7]))
+    return found
+
+
+def altered_row(found: Evidence) -> Evidence:
+    found.service.tables["Blob"][7]["file_size"] = -1
+    return found
+
+
+def foreign_row(found: Evidence) -> Evidence:
+    found.service.tables["Blob"].append({"id": "nobody's"})
+    return found
+
+
+def doubled_below_the_view(found: Evidence) -> Evidence:
+    return replace(found, raw={"Blob": (197, 196)})
+
+
+def lost_copy(found: Evidence) -> Evidence:
+    del found.service.letters[0]
+    return found
+
+
+def lost_letter(found: Evidence) -> Evidence:
+    del found.letters[0]
+    return found
+
+
+def letter_of_another_error(found: Evidence) -> Evidence:
+    found.letters[0]["error_type"] = "Other"
+    return found
+
+
+def unbalanced(found: Evidence) -> Evidence:
+    return replace(found, runs=[replace(found.runs[0], balanced=False)])
+
+
+def counted_twice(found: Evidence) -> Evidence:
+    return replace(found, runs=[replace(found.runs[0], tally={**found.runs[0].tally, "read": 201})])
+
+
+def unfinished(found: Evidence) -> Evidence:
+    return replace(found, runs=[replace(found.runs[0], status="running")])
+
+
+def begun_twice(found: Evidence) -> Evidence:
+    return replace(found, runs=[*found.runs, replace(found.runs[0], run_id="other")])
+
+
+def never_begun(found: Evidence) -> Evidence:
+    return replace(found, runs=[])
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lost_row, ["table Blob", "1 lost"]),
+        (doubled_row, ["table Blob", "1 doubled"]),
+        (altered_row, ["table Blob", "1 altered", "file_size is '-1'"]),
+        (foreign_row, ["table Blob", "1 too many", "nobody's"]),
+        (doubled_below_the_view, ["197 rows of 196 ids"]),
+        (lost_copy, ["dead letters of the service", "1 lost"]),
+        (lost_letter, ["dead letters of the engine", "1 lost"]),
+        (letter_of_another_error, ["dead letters of the engine", "error_type is 'Other'"]),
+        (unbalanced, ["does not add up"]),
+        (counted_twice, ["read is 201, undisturbed it is 200"]),
+        (unfinished, ["running instead of completed"]),
+        (begun_twice, ["2 runs instead of one"]),
+        (never_begun, ["never run: blobs"]),
+    ],
+)
+def test_every_harm_is_named(harm: Callable[[Evidence], Evidence], words: list[str]) -> None:
+    problems = differences(WORKLOAD, harm(sound()), NOTHING)
+
+    assert len(problems) == 1
+    assert all(word in problems[0] for word in words), problems
+
+
+def test_what_differs_from_run_to_run_does_not_count() -> None:
+    forwarded = '{"error": {"type": "T", "attempts": 3}, "record": {"processed_at": "now"}}'
+    value = {"id": 1, "attempts": 2, "inner": [{"failed_at": "now", "kept": 3}], "extracted_data": forwarded}
+
+    assert stable(value) == {
+        "id": 1,
+        "inner": [{"kept": 3}],
+        "extracted_data": {"error": {"type": "T"}, "record": {}},
+    }
+
+
+def test_a_series_is_the_same_for_the_same_seed_and_strikes_everywhere() -> None:
+    series = [drawn(1, number) for number in range(300)]
+    struck = {
+        item.partition(":")[0] for plan in series for blow in plan.blows for item in blow.point.split(",")
+    }
+
+    assert series == [drawn(1, number) for number in range(300)]
+    assert series != [drawn(2, number) for number in range(300)]
+    assert set(POINTS) | {"draining"} <= struck
+    assert any(plan.service for plan in series)
+    assert any(blow.after is not None for plan in series for blow in plan.blows)
