@@ -7,7 +7,7 @@ arrives replaces what an earlier delivery of the same key may have left.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engine.batch import Batch, DeadLetter, JsonValue, Split
@@ -31,7 +31,7 @@ class ReplayGroup:
     """Letters of one node that go through one run.
 
     Attributes:
-        letters: all that are settled when the run completes; a key may come several times.
+        letters: all that are settled when the run completes; several of one key have the same record.
         plan: the run.
         changed: how many records the patches changed.
     """
@@ -93,7 +93,7 @@ def group_letters(
         if lost:
             obstacles.append(Obstacle(tuple(lost), _TOO_LARGE))
         if whole:
-            groups.append(_group(plans[pipeline], node, whole, patches))
+            groups += _groups(plans[pipeline], node, whole, patches)
     return groups, obstacles
 
 
@@ -116,13 +116,32 @@ def _obstacle(plan: Plan | None, pipeline: str, name: str) -> str:
     return ""
 
 
-def _group(plan: Plan, node: str, letters: list[DeadLetter], patches: Sequence[Patch]) -> ReplayGroup:
-    # a key may have died in several runs: its latest record is the one to send
-    latest = {letter.key: letter for letter in sorted(letters, key=lambda one: one.last_failed_at)}
-    records = [apply_patches(letter.record, patches) for letter in latest.values()]
-    changed = sum(record != letter.record for record, letter in zip(records, latest.values(), strict=True))
-    source = ReplaySource(records, list(latest))
-    return ReplayGroup(plan.pipeline, node, tuple(letters), replay_plan(plan, node, source), changed)
+def _groups(plan: Plan, node: str, letters: list[DeadLetter], patches: Sequence[Patch]) -> list[ReplayGroup]:
+    """A run for all letters, and further ones where a key has died with other records, oldest first.
+
+    Such a key may be one record that changed, and then the latest stays; or it names a place (a line of a
+    file that was written anew), and then they are different records and none may be left out.
+    """
+    rounds: list[dict[str, list[DeadLetter]]] = []
+    for letter in sorted(letters, key=lambda one: one.last_failed_at):
+        died = [number for number, by_key in enumerate(rounds) if letter.key in by_key]
+        place = died[-1] if died else 0
+        if died and rounds[place][letter.key][0].record != letter.record:
+            place += 1
+        if place == len(rounds):
+            rounds.append({})
+        rounds[place].setdefault(letter.key, []).append(letter)
+    return [_group(plan, node, by_key, patches) for by_key in rounds]
+
+
+def _group(
+    plan: Plan, node: str, by_key: Mapping[str, Sequence[DeadLetter]], patches: Sequence[Patch]
+) -> ReplayGroup:
+    records = [apply_patches(same[0].record, patches) for same in by_key.values()]
+    changed = sum(record != same[0].record for record, same in zip(records, by_key.values(), strict=True))
+    source = ReplaySource(records, list(by_key))
+    letters = tuple(letter for same in by_key.values() for letter in same)
+    return ReplayGroup(plan.pipeline, node, letters, replay_plan(plan, node, source), changed)
 
 
 def replay_plan(plan: Plan, node: str, source: ReplaySource) -> Plan:

@@ -64,15 +64,35 @@ def test_a_replay_is_another_plan_without_budget_retries_and_followers() -> None
     assert group.plan.settings == replace(plan.settings, retries=0, on_complete=(), on_cancel=(), schedule="")
 
 
-async def test_a_key_that_died_in_several_runs_is_sent_once_as_it_was_last() -> None:
+async def test_a_record_that_died_in_several_runs_is_sent_once() -> None:
     sink = MemorySink()
     plan = linear_plan(MemorySource([]), sink)
-    newer = letter("n1", "k", run_id="run-2", record={"id": "new"}, last_failed_at="2026-01-02T00:00:00Z")
+    newer = letter("n1", "k", run_id="run-2", last_failed_at="2026-01-02T00:00:00Z")
     (group,), _ = group_letters([newer, letter("n1", "k")], {"test": plan})
     assert len(group.letters) == 2
     async with Engine() as engine:
         await engine.run(group.plan)
-    assert sink.records == [{"id": "new"}]
+    assert sink.records == [{"id": "k", "n": 1}]
+
+
+async def test_other_records_that_died_under_the_same_key_are_all_sent_the_latest_last() -> None:
+    sink = MemorySink()
+    plan = linear_plan(MemorySource([]), sink)
+    day = "2026-01-0{}T00:00:00Z".format
+    letters = [
+        letter("n1", "a.jsonl:1", run_id="run-3", record={"id": "third"}, last_failed_at=day(3)),
+        letter("n1", "a.jsonl:1", run_id="run-1", record={"id": "first"}, last_failed_at=day(1)),
+        letter("n1", "a.jsonl:2", run_id="run-1", record={"id": "other"}, last_failed_at=day(1)),
+        letter("n1", "a.jsonl:1", run_id="run-2", record={"id": "second"}, last_failed_at=day(2)),
+        letter("n1", "a.jsonl:1", run_id="run-4", record={"id": "third"}, last_failed_at=day(4)),
+        letter("n1", "a.jsonl:1", run_id="run-5", record={"id": "first"}, last_failed_at=day(5)),
+    ]
+    groups, _ = group_letters(letters, {"test": plan})
+    assert [len(group.letters) for group in groups] == [2, 1, 2, 1]
+    async with Engine() as engine:
+        for group in groups:
+            await engine.run(group.plan)
+    assert [record["id"] for record in sink.records] == ["first", "other", "second", "third", "first"]
 
 
 async def test_patches_change_the_records_and_are_counted() -> None:
