@@ -10,6 +10,7 @@
     │   ├── StateReadOnlyError       it cannot be written
     │   ├── StateFullError           no space is left
     │   ├── StateVersionError        it was written by a newer engine
+    │   ├── LeaseHeldError           another process is at work on the run
     │   ├── LeaseLostError           another process has taken the run over
     │   ├── RunNotFoundError         no such run in it
     │   └── RunMismatchError         the run there was made from another plan
@@ -40,6 +41,7 @@ __all__ = [
     "DeadLetterBudgetError",
     "EngineError",
     "FatalError",
+    "LeaseHeldError",
     "LeaseLostError",
     "NodeFailedError",
     "OutageError",
@@ -122,6 +124,22 @@ class StateFullError(StateError):
 
 class StateVersionError(StateError):
     """The state store was written by a newer engine."""
+
+
+class LeaseHeldError(StateError):
+    """Another process is at work on the run.
+
+    `holder` is who (`host:process id:random`), `expires_at` until when (UTC, ISO 8601); it is renewed.
+    """
+
+    def __init__(self, run_id: str, holder: str, expires_at: str) -> None:
+        self.run_id = run_id
+        self.holder = holder
+        self.expires_at = expires_at
+        super().__init__(
+            f"run {run_id!r} is being worked on by {holder}, whose lease lasts until {expires_at} and is"
+            " renewed while it works: let it finish, or stop it"
+        )
 
 
 class LeaseLostError(StateError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.state.protocol import (
     DeadLetterFilter,
     JournalFilter,
+    Lease,
     Progress,
     RunRecord,
     RunStatus,
@@ -21,6 +22,7 @@ from engine.state.protocol import (
 __all__ = [
     "DeadLetterFilter",
     "JournalFilter",
+    "Lease",
     "Progress",
     "RunRecord",
     "RunStatus",

@@ -16,6 +16,7 @@ from typing import Final
 
 from engine.batch import JsonValue
 from engine.errors import (
+    LeaseLostError,
     RunNotFoundError,
     StateCorruptError,
     StateError,
@@ -23,7 +24,7 @@ from engine.errors import (
     StateReadOnlyError,
 )
 
-__all__ = ["decoded", "encoded", "is_busy", "no_such_run", "translated"]
+__all__ = ["decoded", "encoded", "is_busy", "lease_lost", "no_such_run", "translated"]
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -79,6 +80,14 @@ def no_such_run(run_id: str, known: Sequence[str], place: str) -> RunNotFoundErr
     else:
         hint = "it has no runs at all"
     return RunNotFoundError(f"no run {run_id!r} in {place}: {hint}")
+
+
+def lease_lost(run_id: str, holder: str, taken: int, ours: int) -> LeaseLostError:
+    """The error for a write of an epoch when a higher one is `taken`. `holder`: "" when it was given back."""
+    return LeaseLostError(
+        f"run {run_id!r} was taken over by {holder or 'another process'} (epoch {taken}, ours is {ours}):"
+        " what this process would still write is refused"
+    )
 
 
 _RESTORE: Final = (

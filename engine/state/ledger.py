@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 from engine.acks import Tally
 from engine.batch import Split
-from engine.errors import LeaseLostError, StateCorruptError, StateError
-from engine.state.failures import decoded, encoded, no_such_run
+from engine.errors import StateCorruptError, StateError
+from engine.state.failures import decoded, encoded
+from engine.state.fencing import place, require_epoch, require_run
 from engine.state.protocol import Progress, RunRecord, RunStatus, SplitRecord
 
 __all__ = [
     "ProgressRow",
+    "count_splits",
+    "delete_run",
     "insert_run",
     "insert_splits",
     "progress_row",
@@ -42,7 +45,7 @@ ON CONFLICT (split) DO UPDATE SET position = excluded.position, done = excluded.
 def insert_run(connection: sqlite3.Connection, run: RunRecord) -> None:
     """Store a new run; one of that id is an error."""
     if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run.run_id,)).fetchone():
-        raise StateError(f"run {run.run_id!r} is in {_place(connection)} already")
+        raise StateError(f"run {run.run_id!r} is in {place(connection)} already")
     what = f"run {run.run_id!r}"
     connection.execute(
         "INSERT INTO runs (run_id, pipeline, group_id, identity, identity_doc, operational_doc, params, seed,"
@@ -59,7 +62,7 @@ def select_run(connection: sqlite3.Connection, run_id: str) -> RunRecord:
     """The run of that id."""
     row = connection.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is None:
-        _require_run(connection, run_id)
+        require_run(connection, run_id)
     return _run(row)
 
 
@@ -80,9 +83,11 @@ def update_run(
     ended_at: str,
     error: str,
     attempt: int | None,
+    epoch: int,
 ) -> None:
     """Set how a run stands; `attempt` None keeps it."""
-    _require_run(connection, run_id)
+    require_run(connection, run_id)
+    require_epoch(connection, run_id, epoch)
     connection.execute(
         "UPDATE runs SET status = ?, ended_at = ?, error = ?, attempt = coalesce(?, attempt)"
         " WHERE run_id = ?",
@@ -90,11 +95,25 @@ def update_run(
     )
 
 
+def delete_run(connection: sqlite3.Connection, run_id: str, epoch: int) -> None:
+    """Remove a run and its dead letters; what refers to its row goes with it."""
+    require_run(connection, run_id)
+    require_epoch(connection, run_id, epoch)
+    connection.execute("DELETE FROM dead_letters WHERE run_id = ?", (run_id,))
+    connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+
+
 def insert_splits(
-    connection: sqlite3.Connection, run_id: str, node: str, splits: Sequence[Split], complete: bool
+    connection: sqlite3.Connection,
+    run_id: str,
+    node: str,
+    splits: Sequence[Split],
+    complete: bool,
+    epoch: int,
 ) -> None:
     """Store manifests; known splits stay as they are, and a complete list stays complete."""
-    _require_run(connection, run_id)
+    require_run(connection, run_id)
+    require_epoch(connection, run_id, epoch)
     connection.executemany(
         "INSERT INTO splits (run_id, node, split_key, manifest, first_ordinal) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (run_id, node, split_key) DO NOTHING",
@@ -113,7 +132,7 @@ def insert_splits(
 
 def select_splits(connection: sqlite3.Connection, run_id: str, node: str) -> tuple[list[SplitRecord], bool]:
     """The splits of a node in the order they were added, and whether all are known."""
-    _require_run(connection, run_id)
+    require_run(connection, run_id)
     rows = connection.execute(
         "SELECT * FROM splits LEFT JOIN progress ON progress.split = splits.seq"
         " WHERE run_id = ? AND node = ? ORDER BY seq",
@@ -124,6 +143,17 @@ def select_splits(connection: sqlite3.Connection, run_id: str, node: str) -> tup
         "SELECT complete FROM sources WHERE run_id = ? AND node = ?", (run_id, node)
     ).fetchone()
     return splits, bool(source and source["complete"])
+
+
+def count_splits(connection: sqlite3.Connection, run_id: str) -> tuple[int, int]:
+    """How many splits of a run are done, and how many there are."""
+    require_run(connection, run_id)
+    row = connection.execute(
+        "SELECT coalesce(sum(done), 0) AS done, count(*) AS total"
+        " FROM splits LEFT JOIN progress ON progress.split = splits.seq WHERE run_id = ?",
+        (run_id,),
+    ).fetchone()
+    return row["done"], row["total"]
 
 
 def progress_row(progress: Progress) -> ProgressRow:
@@ -140,14 +170,8 @@ def write_progress(
     connection: sqlite3.Connection, run_id: str, rows: Sequence[ProgressRow], epoch: int
 ) -> None:
     """Write positions and tallies unless the run's lease has gone to a higher epoch."""
-    _require_run(connection, run_id)
-    lease = connection.execute(
-        "SELECT holder, epoch FROM leases WHERE run_id = ? AND chunk = ''", (run_id,)
-    ).fetchone()
-    if lease and lease["epoch"] > epoch:
-        raise LeaseLostError(
-            f"run {run_id!r} was taken over by {lease['holder']} (epoch {lease['epoch']}, ours is {epoch})"
-        )
+    require_run(connection, run_id)
+    require_epoch(connection, run_id, epoch)
     for *values, node, split_key in rows:
         written = connection.execute(_UPSERT_PROGRESS, (*values, run_id, node, split_key))
         if not written.rowcount:
@@ -156,7 +180,7 @@ def write_progress(
 
 def sum_tally(connection: sqlite3.Connection, run_id: str) -> Tally:
     """The sum of the committed tallies of all splits of a run."""
-    _require_run(connection, run_id)
+    require_run(connection, run_id)
     total = Tally()
     for row in connection.execute(
         "SELECT progress.* FROM progress JOIN splits ON splits.seq = progress.split"
@@ -165,18 +189,6 @@ def sum_tally(connection: sqlite3.Connection, run_id: str) -> Tally:
     ):
         total.add(_tally(row))
     return total
-
-
-def _require_run(connection: sqlite3.Connection, run_id: str) -> None:
-    if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is None:
-        newest = connection.execute("SELECT run_id FROM runs ORDER BY started_at DESC, seq DESC LIMIT 1000")
-        known = [row["run_id"] for row in newest]
-        raise no_such_run(run_id, known[::-1], _place(connection))
-
-
-def _place(connection: sqlite3.Connection) -> str:
-    path: str = connection.execute("PRAGMA database_list").fetchone()["file"]
-    return path
 
 
 def _run(row: sqlite3.Row) -> RunRecord:

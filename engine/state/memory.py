@@ -12,12 +12,13 @@ import anyio.lowlevel
 from engine.acks import Tally
 from engine.answers import JournalEntry
 from engine.batch import DeadLetter, JsonValue, Split
-from engine.errors import LeaseLostError, StateError
+from engine.errors import LeaseHeldError, LeaseLostError, StateError
 from engine.state.dead_letters import check_status, storable
-from engine.state.failures import decoded, encoded, no_such_run
+from engine.state.failures import decoded, encoded, lease_lost, no_such_run
 from engine.state.protocol import (
     DeadLetterFilter,
     JournalFilter,
+    Lease,
     Progress,
     RunRecord,
     RunStatus,
@@ -45,7 +46,7 @@ class MemoryStateStore:
         self._runs: dict[str, RunRecord] = {}
         self._splits: dict[_Node, dict[str, SplitRecord]] = {}
         self._complete: set[_Node] = set()
-        self._epochs: dict[str, int] = {}
+        self._leases: dict[str, Lease] = {}  # a released one has no holder
         self._letters: dict[tuple[str, str, str], DeadLetter] = {}
         self._journal: dict[str, JournalEntry] = {}
 
@@ -85,15 +86,57 @@ class MemoryStateStore:
         ended_at: str = "",
         error: str = "",
         attempt: int | None = None,
+        epoch: int = 0,
     ) -> None:
         await self._turn()
-        run = self._run(run_id)
+        run = self._run(run_id, epoch)
         attempt = run.attempt if attempt is None else attempt
         self._runs[run_id] = replace(run, status=status, ended_at=ended_at, error=error, attempt=attempt)
 
-    async def add_splits(self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool) -> None:
+    async def delete_run(self, run_id: str, *, epoch: int = 0) -> None:
+        await self._turn()
+        self._run(run_id, epoch)
+        del self._runs[run_id]
+        self._leases.pop(run_id, None)
+        self._splits = {place: known for place, known in self._splits.items() if place[0] != run_id}
+        self._complete = {place for place in self._complete if place[0] != run_id}
+        self._letters = {place: one for place, one in self._letters.items() if place[0] != run_id}
+
+    async def acquire_lease(
+        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = ""
+    ) -> Lease:
         await self._turn()
         self._run(run_id)
+        old = self._leases.get(run_id)
+        if old is not None and old.holder not in ("", dead_holder) and old.expires_at > now:
+            raise LeaseHeldError(run_id, old.holder, old.expires_at)
+        self._leases[run_id] = Lease(run_id, holder, old.epoch + 1 if old else 1, until)
+        return self._leases[run_id]
+
+    async def renew_lease(self, lease: Lease, *, until: str) -> Lease:
+        await self._turn()
+        self._run(lease.run_id, lease.epoch)
+        if not self._holds(lease):
+            raise LeaseLostError(f"run {lease.run_id!r} was given back by {lease.holder}")
+        self._leases[lease.run_id] = replace(lease, expires_at=until)
+        return self._leases[lease.run_id]
+
+    async def release_lease(self, lease: Lease) -> None:
+        await self._turn()
+        if self._holds(lease):
+            self._leases[lease.run_id] = replace(lease, holder="", expires_at="")
+
+    async def get_lease(self, run_id: str) -> Lease | None:
+        await self._turn()
+        self._run(run_id)
+        lease = self._leases.get(run_id)
+        return lease if lease is not None and lease.holder else None
+
+    async def add_splits(
+        self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool, epoch: int = 0
+    ) -> None:
+        await self._turn()
+        self._run(run_id, epoch)
         copies = [replace(split, manifest=_copy(dict(split.manifest), split.key)) for split in splits]
         known = self._splits.setdefault((run_id, node), {})
         for split in copies:
@@ -107,6 +150,12 @@ class MemoryStateStore:
         known = self._splits.get((run_id, node), {})
         return [_copy_split(record) for record in known.values()], (run_id, node) in self._complete
 
+    async def count_splits(self, run_id: str) -> tuple[int, int]:
+        await self._turn()
+        self._run(run_id)
+        found = [one for place, known in self._splits.items() if place[0] == run_id for one in known.values()]
+        return sum(one.done for one in found), len(found)
+
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
         # before the first await: trackers go on changing their tallies
         snapshot = [
@@ -114,9 +163,7 @@ class MemoryStateStore:
             for one in progress
         ]
         await self._turn()
-        self._run(run_id)
-        if self._epochs.get(run_id, 0) > epoch:
-            raise LeaseLostError(f"run {run_id!r} was taken over (epoch {self._epochs[run_id]}, not {epoch})")
+        self._run(run_id, epoch)
         for one in snapshot:  # all of them are checked before any is written
             if one.split_key not in self._splits.get((run_id, one.node), {}):
                 raise StateError(f"run {run_id!r} has no split {one.split_key!r} of node {one.node!r}")
@@ -203,10 +250,17 @@ class MemoryStateStore:
         if not self._open:
             raise StateError("the state store is not open; use it inside `async with`")
 
-    def _run(self, run_id: str) -> RunRecord:
+    def _run(self, run_id: str, epoch: int | None = None) -> RunRecord:
         if run_id not in self._runs:
             raise no_such_run(run_id, list(self._runs), "memory")
+        lease = self._leases.get(run_id)
+        if lease is not None and epoch is not None and lease.epoch > epoch:
+            raise lease_lost(run_id, lease.holder, lease.epoch, epoch)
         return self._runs[run_id]
+
+    def _holds(self, lease: Lease) -> bool:
+        found = self._leases.get(lease.run_id)
+        return found is not None and (found.holder, found.epoch) == (lease.holder, lease.epoch)
 
     def _matching(self, where: DeadLetterFilter) -> Iterator[DeadLetter]:
         for letter in self._letters.values():

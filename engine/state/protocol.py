@@ -19,6 +19,7 @@ from engine.batch import DeadLetter, JsonValue, Split
 __all__ = [
     "DeadLetterFilter",
     "JournalFilter",
+    "Lease",
     "Progress",
     "RunRecord",
     "RunStatus",
@@ -96,6 +97,22 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """Who works on a run.
+
+    Args:
+        holder: names one attempt of one process: `host:process id:random`.
+        epoch: one more at each acquisition; the store refuses what a lower one writes.
+        expires_at: UTC, ISO 8601 with milliseconds.
+    """
+
+    run_id: str
+    holder: str
+    epoch: int
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
     """Which dead letters; "" and None mean any."""
 
@@ -121,7 +138,8 @@ class StateStore(Protocol):
     """Runs, splits, watermarks with tallies, dead letters, and the journal of paid answers.
 
     All methods raise `StateError` subclasses and nothing else: `StateFullError`, `StateReadOnlyError`,
-    `StateCorruptError`. `epoch` is the lease's; a store refuses a stale one (0 means no lease is used).
+    `StateCorruptError`. `epoch` is the lease's; a store refuses a stale one with `LeaseLostError` (0
+    means that no lease is used, which is stale as soon as the run has had one).
     """
 
     async def __aenter__(self) -> Self: ...
@@ -150,11 +168,47 @@ class StateStore(Protocol):
         ended_at: str = "",
         error: str = "",
         attempt: int | None = None,
+        epoch: int = 0,
     ) -> None:
         """Set how a run stands."""
         ...
 
-    async def add_splits(self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool) -> None:
+    async def delete_run(self, run_id: str, *, epoch: int = 0) -> None:
+        """Remove a run with its splits, its lease and its dead letters; the journal stays as it is."""
+        ...
+
+    async def acquire_lease(
+        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = ""
+    ) -> Lease:
+        """Give the run to `holder` until `until`, under the next epoch.
+
+        Args:
+            dead_holder: its lease counts as expired.
+
+        Raises:
+            LeaseHeldError: somebody else's lease lasts beyond `now`.
+        """
+        ...
+
+    async def renew_lease(self, lease: Lease, *, until: str) -> Lease:
+        """The same lease until then. One that has expired and that nobody has taken is renewed too.
+
+        Raises:
+            LeaseLostError: it was taken over, or released.
+        """
+        ...
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give the run back; its epoch is not used again. Nothing happens when the lease was taken over."""
+        ...
+
+    async def get_lease(self, run_id: str) -> Lease | None:
+        """The lease of a run, which may have expired; None when it was never taken, or given back."""
+        ...
+
+    async def add_splits(
+        self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool, epoch: int = 0
+    ) -> None:
         """Store manifests before their splits are read. `complete`: the source has no more of them.
 
         Adding a split again changes nothing.
@@ -163,6 +217,10 @@ class StateStore(Protocol):
 
     async def splits(self, run_id: str, node: str) -> tuple[list[SplitRecord], bool]:
         """The splits of a node in the order they were added, and whether all are known."""
+        ...
+
+    async def count_splits(self, run_id: str) -> tuple[int, int]:
+        """How many splits of a run are done, and how many there are, over all its sources."""
         ...
 
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:

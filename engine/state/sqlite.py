@@ -10,11 +10,12 @@ from typing import Self
 from engine.acks import Tally
 from engine.answers import JournalEntry
 from engine.batch import DeadLetter, Split
-from engine.state import dead_letters, journal, ledger
+from engine.state import dead_letters, journal, leases, ledger
 from engine.state.database import Database
 from engine.state.protocol import (
     DeadLetterFilter,
     JournalFilter,
+    Lease,
     Progress,
     RunRecord,
     RunStatus,
@@ -72,14 +73,37 @@ class SqliteStateStore:
         ended_at: str = "",
         error: str = "",
         attempt: int | None = None,
+        epoch: int = 0,
     ) -> None:
-        await self._database.write(ledger.update_run, run_id, status, ended_at, error, attempt)
+        await self._database.write(ledger.update_run, run_id, status, ended_at, error, attempt, epoch)
 
-    async def add_splits(self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool) -> None:
-        await self._database.write(ledger.insert_splits, run_id, node, splits, complete)
+    async def delete_run(self, run_id: str, *, epoch: int = 0) -> None:
+        await self._database.write(ledger.delete_run, run_id, epoch)
+
+    async def acquire_lease(
+        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = ""
+    ) -> Lease:
+        return await self._database.write(leases.acquire, run_id, holder, now, until, dead_holder)
+
+    async def renew_lease(self, lease: Lease, *, until: str) -> Lease:
+        return await self._database.write(leases.renew, lease, until)
+
+    async def release_lease(self, lease: Lease) -> None:
+        await self._database.write(leases.release, lease)
+
+    async def get_lease(self, run_id: str) -> Lease | None:
+        return await self._database.read(leases.select, run_id)
+
+    async def add_splits(
+        self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool, epoch: int = 0
+    ) -> None:
+        await self._database.write(ledger.insert_splits, run_id, node, splits, complete, epoch)
 
     async def splits(self, run_id: str, node: str) -> tuple[list[SplitRecord], bool]:
         return await self._database.read(ledger.select_splits, run_id, node)
+
+    async def count_splits(self, run_id: str) -> tuple[int, int]:
+        return await self._database.read(ledger.count_splits, run_id)
 
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
         # Taken before the first await: trackers go on changing their tallies while the thread works, and

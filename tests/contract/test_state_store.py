@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from engine.acks import Tally
 from engine.batch import DeadLetter, Split
-from engine.errors import LeaseLostError, RunNotFoundError, StateError
-from engine.state import DeadLetterFilter, Progress, RunRecord, RunStatus, StateStore, open_store
+from engine.errors import LeaseHeldError, LeaseLostError, RunNotFoundError, StateError
+from engine.state import DeadLetterFilter, Lease, Progress, RunRecord, RunStatus, StateStore, open_store
 from engine.state.memory import MemoryStateStore
 
 
@@ -42,7 +42,7 @@ class MemoryWorld:
         return self._store
 
     def take_over(self, run_id: str, epoch: int) -> None:
-        self._store._epochs[run_id] = epoch
+        self._store._leases[run_id] = Lease(run_id, "host-b:77", epoch, "")
 
 
 class SqliteWorld:
@@ -94,6 +94,9 @@ LETTER = DeadLetter(
     first_failed_at="2026-11-23T08:00:05.000Z",
     last_failed_at="2026-11-23T08:00:05.000Z",
 )
+
+
+NOW, LATER, MUCH_LATER = (f"2026-11-23T08:{minute}:00.000Z" for minute in ("10", "11", "12"))
 
 
 def another(run_id: str, **changes: Any) -> RunRecord:
@@ -190,6 +193,11 @@ class TestRuns:
                 store.commit("x", [progress("a", 1)]),
                 store.commit("x", []),
                 store.tally("x"),
+                store.count_splits("x"),
+                store.delete_run("x"),
+                store.acquire_lease("x", "h:1:a", now=NOW, until=LATER),
+                store.renew_lease(Lease("x", "h:1:a", 1, NOW), until=LATER),
+                store.get_lease("x"),
             ]
             for call in calls:
                 with pytest.raises(RunNotFoundError):
@@ -261,6 +269,108 @@ class TestSplits:
                 record.split.manifest["keys"].append("c")
 
 
+class TestLeases:
+    async def test_one_holder_at_a_time_and_the_other_is_told_who_and_until_when(self, world: World) -> None:
+        async with world.store() as store:
+            await store.create_run(RUN)
+            assert await store.get_lease(RUN.run_id) is None
+            lease = await store.acquire_lease(RUN.run_id, "host-a:1:x", now=NOW, until=LATER)
+            assert lease == Lease(RUN.run_id, "host-a:1:x", 1, LATER)
+            with pytest.raises(
+                LeaseHeldError, match=f"by host-a:1:x, whose lease lasts until {LATER}"
+            ) as held:
+                await store.acquire_lease(RUN.run_id, "host-a:1:y", now=NOW, until=MUCH_LATER)
+            assert (held.value.holder, held.value.expires_at) == ("host-a:1:x", LATER)
+            assert await store.get_lease(RUN.run_id) == lease
+
+    async def test_runs_are_leased_one_by_one(self, world: World) -> None:
+        async with world.store() as store:
+            await store.create_run(RUN)
+            await store.create_run(another("r2"))
+            await store.acquire_lease(RUN.run_id, "a", now=NOW, until=LATER)
+            assert (await store.acquire_lease("r2", "b", now=NOW, until=LATER)).epoch == 1
+
+    @pytest.mark.parametrize(("now", "dead_holder"), [(LATER, ""), (NOW, "a")], ids=["expired", "dead"])
+    async def test_a_dead_lease_is_taken_over_under_the_next_epoch(
+        self, world: World, now: str, dead_holder: str
+    ) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            first = await store.acquire_lease(RUN.run_id, "a", now=NOW, until=LATER)
+            second = await store.acquire_lease(
+                RUN.run_id, "b", now=now, until=MUCH_LATER, dead_holder=dead_holder
+            )
+            assert second == Lease(RUN.run_id, "b", 2, MUCH_LATER)
+            with pytest.raises(LeaseLostError, match=r"taken over by b \(epoch 2, ours is 1\)"):
+                await store.renew_lease(first, until=MUCH_LATER)
+            with pytest.raises(LeaseLostError):
+                await store.commit(RUN.run_id, [progress("a", 4)], epoch=first.epoch)
+            await store.release_lease(first)
+            assert await store.get_lease(RUN.run_id) == second
+
+    async def test_only_the_holder_that_is_dead_makes_way(self, world: World) -> None:
+        async with world.store() as store:
+            await store.create_run(RUN)
+            await store.acquire_lease(RUN.run_id, "a", now=NOW, until=LATER)
+            with pytest.raises(LeaseHeldError):
+                await store.acquire_lease(RUN.run_id, "c", now=NOW, until=LATER, dead_holder="b")
+
+    async def test_a_lease_is_renewed_even_after_it_has_expired_if_nobody_has_taken_it(
+        self, world: World
+    ) -> None:
+        async with world.store() as store:
+            await store.create_run(RUN)
+            lease = await store.acquire_lease(RUN.run_id, "a", now=NOW, until=NOW)
+            assert await store.renew_lease(lease, until=LATER) == Lease(RUN.run_id, "a", 1, LATER)
+        async with world.store() as store:
+            with pytest.raises(LeaseHeldError):
+                await store.acquire_lease(RUN.run_id, "b", now=NOW, until=LATER)
+
+    async def test_a_released_one_can_be_taken_at_once_but_its_epoch_is_not_used_again(
+        self, world: World
+    ) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            lease = await store.acquire_lease(RUN.run_id, "a", now=NOW, until=LATER)
+            await store.release_lease(lease)
+            assert await store.get_lease(RUN.run_id) is None
+            with pytest.raises(LeaseLostError, match="given back"):
+                await store.renew_lease(lease, until=LATER)
+            with pytest.raises(LeaseLostError, match="taken over"):
+                await store.commit(RUN.run_id, [progress("a", 4)])
+            assert (await store.acquire_lease(RUN.run_id, "b", now=NOW, until=LATER)).epoch == 2
+            with pytest.raises(LeaseLostError):
+                await store.commit(RUN.run_id, [progress("a", 4)], epoch=lease.epoch)
+
+
+class TestForgetting:
+    async def test_a_run_goes_with_its_splits_its_lease_and_its_dead_letters(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            await store.create_run(another("r2"))
+            await store.add_splits("r2", "extract", [Split("a")], complete=True)
+            await store.put_dead_letters([LETTER, replace(LETTER, run_id="r2")])
+            lease = await store.acquire_lease(RUN.run_id, "a", now=NOW, until=LATER)
+            await store.delete_run(RUN.run_id, epoch=lease.epoch)
+        async with world.store() as store:
+            assert [run.run_id for run in await store.list_runs()] == ["r2"]
+            assert [one.run_id for one in await store.dead_letters(DeadLetterFilter())] == ["r2"]
+            assert await store.count_splits("r2") == (0, 1)
+            await store.create_run(RUN)
+            assert await store.splits(RUN.run_id, "extract") == ([], False)
+            assert await store.get_lease(RUN.run_id) is None
+
+    async def test_done_splits_are_counted_over_all_sources(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a", "b", "c")
+            await store.add_splits(RUN.run_id, "other", [Split("a")], complete=True)
+            await store.commit(
+                RUN.run_id,
+                [progress("a", 4), progress("b", 2, done=True), progress("a", 1, node="other", done=True)],
+            )
+            assert await store.count_splits(RUN.run_id) == (2, 4)
+
+
 class TestCommit:
     async def test_positions_and_tallies_are_written_together(self, world: World) -> None:
         async with world.store() as store:
@@ -321,6 +431,23 @@ class TestCommit:
             await store.commit(RUN.run_id, [progress("a", 6)], epoch=3)
             assert (await store.tally(RUN.run_id)).read == 6
             await store.commit("r2", [progress("a", 1)], epoch=1)
+
+    async def test_a_stale_epoch_writes_nothing_else_about_the_run_either(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            world.take_over(RUN.run_id, 3)
+            for call in (
+                store.update_run(RUN.run_id, status=RunStatus.FAILED, epoch=2),
+                store.add_splits(RUN.run_id, "extract", [Split("b")], complete=True, epoch=2),
+                store.delete_run(RUN.run_id, epoch=2),
+            ):
+                with pytest.raises(LeaseLostError, match="taken over by host-b:77 "):
+                    await call
+            assert await store.get_run(RUN.run_id) == RUN
+            assert await store.count_splits(RUN.run_id) == (0, 1)
+            await store.update_run(RUN.run_id, status=RunStatus.FAILED, epoch=3)
+            await store.add_splits(RUN.run_id, "extract", [Split("b")], complete=True, epoch=3)
+            assert await store.count_splits(RUN.run_id) == (0, 2)
 
     async def test_a_cancelled_commit_is_whole_or_absent(self, world: World) -> None:
         async with world.store() as store:
