@@ -31,7 +31,7 @@ class ReplayGroup:
     """Letters of one node that go through one run.
 
     Attributes:
-        letters: all that are settled when the run completes; several of one key have the same record.
+        letters: all that are settled when the run completes; of several with one key the last is sent.
         plan: the run.
         changed: how many records the patches changed.
     """
@@ -119,14 +119,15 @@ def _obstacle(plan: Plan | None, pipeline: str, name: str) -> str:
 def _groups(plan: Plan, node: str, letters: list[DeadLetter], patches: Sequence[Patch]) -> list[ReplayGroup]:
     """A run for all letters, and further ones where a key has died with other records, oldest first.
 
-    Such a key may be one record that changed, and then the latest stays; or it names a place (a line of a
-    file that was written anew), and then they are different records and none may be left out.
+    A key may have died in several runs. Of one record that changed meanwhile the latest is the one to send.
+    But some keys name a place (a line of a file that was written anew): then the records are different
+    ones, and none may be left out.
     """
     rounds: list[dict[str, list[DeadLetter]]] = []
     for letter in sorted(letters, key=lambda one: one.last_failed_at):
         died = [number for number, by_key in enumerate(rounds) if letter.key in by_key]
         place = died[-1] if died else 0
-        if died and rounds[place][letter.key][0].record != letter.record:
+        if died and not _same_record(rounds[place][letter.key][-1].record, letter.record):
             place += 1
         if place == len(rounds):
             rounds.append({})
@@ -134,11 +135,18 @@ def _groups(plan: Plan, node: str, letters: list[DeadLetter], patches: Sequence[
     return [_group(plan, node, by_key, patches) for by_key in rounds]
 
 
+def _same_record(one: JsonValue, other: JsonValue) -> bool:
+    if one == other:
+        return True
+    ids = [record.get("id") if isinstance(record, dict) else None for record in (one, other)]
+    return ids[0] is not None and ids[0] == ids[1]
+
+
 def _group(
     plan: Plan, node: str, by_key: Mapping[str, Sequence[DeadLetter]], patches: Sequence[Patch]
 ) -> ReplayGroup:
-    records = [apply_patches(same[0].record, patches) for same in by_key.values()]
-    changed = sum(record != same[0].record for record, same in zip(records, by_key.values(), strict=True))
+    records = [apply_patches(same[-1].record, patches) for same in by_key.values()]
+    changed = sum(record != same[-1].record for record, same in zip(records, by_key.values(), strict=True))
     source = ReplaySource(records, list(by_key))
     letters = tuple(letter for same in by_key.values() for letter in same)
     return ReplayGroup(plan.pipeline, node, letters, replay_plan(plan, node, source), changed)

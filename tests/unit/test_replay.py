@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from engine.batch import DeadLetter
 from engine.component import Kind
 from engine.config.model import Settings
@@ -64,15 +66,19 @@ def test_a_replay_is_another_plan_without_budget_retries_and_followers() -> None
     assert group.plan.settings == replace(plan.settings, retries=0, on_complete=(), on_cancel=(), schedule="")
 
 
-async def test_a_record_that_died_in_several_runs_is_sent_once() -> None:
+@pytest.mark.parametrize("changes", [{}, {"n": 2}])
+async def test_a_record_that_died_in_several_runs_is_sent_once_as_it_was_last(
+    changes: dict[str, int],
+) -> None:
     sink = MemorySink()
     plan = linear_plan(MemorySource([]), sink)
-    newer = letter("n1", "k", run_id="run-2", last_failed_at="2026-01-02T00:00:00Z")
+    last = {"id": "k", "n": 1} | changes
+    newer = letter("n1", "k", run_id="run-2", record=last, last_failed_at="2026-01-02T00:00:00Z")
     (group,), _ = group_letters([newer, letter("n1", "k")], {"test": plan})
     assert len(group.letters) == 2
     async with Engine() as engine:
         await engine.run(group.plan)
-    assert sink.records == [{"id": "k", "n": 1}]
+    assert sink.records == [last]
 
 
 async def test_other_records_that_died_under_the_same_key_are_all_sent_the_latest_last() -> None:
