@@ -45,14 +45,18 @@ class JsonlSourceParams(Params):
 
 
 class LineKeys(Keys):
-    """`path:line` for consecutive lines; made only when somebody asks. `first` counts from 0."""
+    """`path:line` for consecutive lines; made only when somebody asks. `first` counts from 0.
 
-    __slots__ = ("count", "first", "path")
+    `before` is how many records of the source come before the file.
+    """
 
-    def __init__(self, path: str, first: int, count: int) -> None:
+    __slots__ = ("before", "count", "first", "path")
+
+    def __init__(self, path: str, first: int, count: int, before: int = 0) -> None:
         self.path = path
         self.first = first
         self.count = count
+        self.before = before
 
     def __len__(self) -> int:
         return self.count
@@ -62,10 +66,11 @@ class LineKeys(Keys):
         return [f"{path}:{line}" for line in range(begin, begin + self.count)]
 
     def ordinals(self) -> range:
-        return range(self.first, self.first + self.count)
+        start = self.before + self.first
+        return range(start, start + self.count)
 
     def slice(self, start: int, stop: int) -> Keys:
-        return LineKeys(self.path, self.first + start, stop - start)
+        return LineKeys(self.path, self.first + start, stop - start, self.before)
 
 
 @spec_of(Kind.SOURCE, "jsonl", params=JsonlSourceParams)
@@ -95,8 +100,10 @@ class JsonlSource(Source[JsonlSourceParams]):
         if self.params.path == STDIN:
             yield Split(STDIN, {"path": STDIN})
             return
-        for path, size in await anyio.to_thread.run_sync(_find, self.params.path):
-            yield Split(path, {"path": path, "size": size})
+        found = await anyio.to_thread.run_sync(_find, self.params.path)
+        for number, (path, size) in enumerate(found):
+            # nobody has counted the lines of the files before, but each should have one at least
+            yield Split(path, {"path": path, "size": size}, first_ordinal=number)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         """The records of one file from `position` on: `[bytes before it, lines before it]`.
@@ -119,7 +126,7 @@ class JsonlSource(Source[JsonlSourceParams]):
             )
             async with aclosing(pages):
                 async for page in pages:
-                    yield self._batch(path, page)
+                    yield self._batch(path, page, split.first_ordinal)
                     if ctx.draining():
                         return
 
@@ -138,16 +145,16 @@ class JsonlSource(Source[JsonlSourceParams]):
                             raise error
                         yield batch.records
 
-    def _batch(self, path: str, page: LinePage) -> Batch:
+    def _batch(self, path: str, page: LinePage, before: int) -> Batch:
         records: list[dict[str, Any]]
         failures: list[tuple[int, RecordError]] = []
-        keys: Keys = LineKeys(path, page.start.line, len(page.lines))
+        keys: Keys = LineKeys(path, page.start.line, len(page.lines), before)
         try:
             records = list(map(orjson.loads, page.lines))  # type: ignore[arg-type]
         except orjson.JSONDecodeError:  # also for None, which stands for a line that is too long
             records = []
         if len(records) != len(page.lines) or set(map(type, records)) - {dict}:
-            records, keys, failures = self._one_by_one(path, page)
+            records, keys, failures = self._one_by_one(path, page, before)
         if self.params.key is not None:
             keys = self._named(records, keys, failures)
         batch = Batch(records, keys, position=list(page.end))
@@ -155,7 +162,7 @@ class JsonlSource(Source[JsonlSourceParams]):
         return batch
 
     def _one_by_one(
-        self, path: str, page: LinePage
+        self, path: str, page: LinePage, before: int
     ) -> tuple[list[dict[str, Any]], Keys, list[tuple[int, RecordError]]]:
         """The lines of a page that holds empty, broken or too long ones."""
         records: list[dict[str, Any]] = []
@@ -174,7 +181,7 @@ class JsonlSource(Source[JsonlSourceParams]):
             except RecordError as error:
                 failures.append((len(records), error))
                 records.append(_stub(path, number, line, error))
-        return records, KeyList(keys, page.start.line), failures
+        return records, KeyList(keys, before + page.start.line), failures
 
     def _named(
         self, records: list[dict[str, Any]], places: Keys, failures: list[tuple[int, RecordError]]

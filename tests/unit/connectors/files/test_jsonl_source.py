@@ -236,3 +236,15 @@ class TestStandardInput:
             monkeypatch.setattr("sys.stdin", stdin)
             expected = [] if path == "/dev/null" else [{"n": 1}]
             assert records(await batches_of(source("-"))) == expected
+
+
+@pytest.mark.parametrize("key", [None, "n"])
+@pytest.mark.parametrize("line", ['{"n": 1}\n', '\n{"n": 1}\nbroken\n'])
+async def test_the_first_lines_of_many_files_have_different_places_in_the_source(
+    tmp_path: Path, line: str, key: str | None
+) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.jsonl").write_text(line)
+    batches = await batches_of(source(tmp_path / "*.jsonl", key=key))
+    assert [batch.keys.ordinals()[0] for batch in batches] == [0, 1, 2, 3, 4]
+    assert [batch.keys.slice(0, 1).ordinals()[0] for batch in batches] == [0, 1, 2, 3, 4]
