@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -22,11 +22,14 @@ from engine.clock import Clock, SystemClock, timestamp
 from engine.errors import (
     ConfigError,
     EngineError,
+    LeaseLostError,
     OutageError,
     RunMismatchError,
+    StateError,
 )
 from engine.flow.budget import ByteBudget, ProcessBudget
 from engine.journal import Journal
+from engine.lease import HeldLease, held
 from engine.observe import Observer, Stage, silent
 from engine.plan import Plan, PlanNode
 from engine.report import RunReport
@@ -132,15 +135,28 @@ class Engine:
 
         Raises:
             RunMismatchError: the plan is not the one `resume` was begun with.
+            LeaseHeldError: another process works on that run; it is named.
             StateError, ServiceError: the store or an embedded service cannot be used.
         """
         await self.provide(plan.sandbox_services)
-        record = await self._record(plan, resume, group_id, seed)
-        budget = self._process.pipeline(plan.settings.memory_bytes)
-        try:
-            yield Run(self, plan, record, budget, resumed=resume is not None)
-        finally:
-            budget.close()
+        record = resume
+        if record is None:
+            record = await self._begin(plan, group_id, seed)
+        else:
+            _check_identity(record, plan)
+        async with held(self.store, self.clock, record.run_id) as lease:
+            if resume is not None:
+                record = await self._take_up(record.run_id, lease)
+            budget = self._process.pipeline(plan.settings.memory_bytes)
+            keeping = anyio.CancelScope()
+            try:
+                run = Run(self, plan, record, budget, resumed=resume is not None, epoch=lease.epoch)
+                assert self._group is not None, "use `async with Engine(...)`"
+                self._group.start_soon(_keep, lease, run, keeping)
+                yield run
+            finally:
+                keeping.cancel()
+                budget.close()
 
     async def provide(self, services: Collection[str]) -> None:
         """Have these embedded services running; they stop with the engine."""
@@ -173,20 +189,13 @@ class Engine:
             fields = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
             raise ConfigError(f"the connection of node {node.name!r} is not usable: check {fields}") from None
 
-    async def _record(self, plan: Plan, resume: RunRecord | None, group_id: str, seed: str) -> RunRecord:
-        if resume is not None:
-            if resume.identity != plan.identity:
-                from engine.plan import difference
+    async def _take_up(self, run_id: str, lease: HeldLease) -> RunRecord:
+        record = await self.store.get_run(run_id)  # another process may have had it since the caller looked
+        record = replace(record, attempt=record.attempt + 1, status=RunStatus.RUNNING, ended_at="", error="")
+        await self.store.update_run(run_id, status=record.status, attempt=record.attempt, epoch=lease.epoch)
+        return record
 
-                changes = "\n".join(
-                    f"  {line}" for line in difference(resume.identity_doc, plan.identity_doc)
-                )
-                raise RunMismatchError(
-                    f"run {resume.run_id!r} was begun with another plan and cannot go on with this one:\n"
-                    f"{changes}\nrun it anew, or restore what the run was begun with"
-                )
-            await self.store.update_run(resume.run_id, status=RunStatus.RUNNING, attempt=resume.attempt + 1)
-            return replace(resume, attempt=resume.attempt + 1, status=RunStatus.RUNNING)
+    async def _begin(self, plan: Plan, group_id: str, seed: str) -> RunRecord:
         now = self.clock.now()
         run_id = f"{plan.pipeline}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         record = RunRecord(
@@ -213,7 +222,14 @@ class Run:
     """A run in progress: watch it, drain it, cancel it, wait for it."""
 
     def __init__(
-        self, engine: Engine, plan: Plan, record: RunRecord, budget: ByteBudget, *, resumed: bool
+        self,
+        engine: Engine,
+        plan: Plan,
+        record: RunRecord,
+        budget: ByteBudget,
+        *,
+        resumed: bool,
+        epoch: int = 0,
     ) -> None:
         self.plan = plan
         self.record = record
@@ -224,7 +240,9 @@ class Run:
             seed=record.seed,
             started_at=datetime.fromisoformat(record.started_at),
             resumed=resumed,
+            epoch=epoch,
         )
+        self._epoch = epoch
         self._runner = Runner(plan, identity, engine.resources(budget))
         self._cancelled = False
 
@@ -246,6 +264,10 @@ class Run:
         self._cancelled = True
         self._runner.cancel()
 
+    def abort(self, error: EngineError) -> None:
+        """End at once, as failed with this error."""
+        self._runner.abort(error)
+
     async def wait(self) -> RunReport:
         """Run to the end and report. Errors of the run are in the report; call it once.
 
@@ -264,7 +286,8 @@ class Run:
         except EngineError as error:
             status, failure = RunStatus.FAILED, error
         except BaseException:
-            with anyio.CancelScope(shield=True):
+            # whoever has taken the run over says how it stands
+            with anyio.CancelScope(shield=True), suppress(LeaseLostError):
                 await self._finish(RunStatus.INTERRUPTED, "cancelled from outside")
             raise
         return await self._report(status, failure)
@@ -280,7 +303,8 @@ class Run:
             if failure is None:
                 raise
             # the store is what failed: the counters of this process are all there is to report
-            failure.add_note(f"and the state store could not be read: {problem}")
+            if not isinstance(problem, LeaseLostError):
+                failure.add_note(f"and the state store could not be read: {problem}")
             tally, dead = self._runner.ledger.live(), self._runner.dead_letters
         snapshot = self._runner.snapshot()
         report = RunReport(
@@ -305,7 +329,30 @@ class Run:
 
     async def _finish(self, status: RunStatus, error: str) -> None:
         ended = timestamp(self._engine.clock.now())
-        await self._engine.store.update_run(self.run_id, status=status, ended_at=ended, error=error[:2000])
+        await self._engine.store.update_run(
+            self.run_id, status=status, ended_at=ended, error=error[:2000], epoch=self._epoch
+        )
 
     def _tell(self, action: str, message: str, level: str, **numbers: int) -> None:
         self._engine.observer(Stage(action, message, level, self.plan.pipeline, self.run_id, numbers))
+
+
+async def _keep(lease: HeldLease, run: Run, scope: anyio.CancelScope) -> None:
+    """Renew a lease until the scope is cancelled; a run whose lease cannot be renewed is stopped."""
+    with scope:
+        try:
+            await lease.keep()
+        except StateError as error:
+            run.abort(error)
+
+
+def _check_identity(record: RunRecord, plan: Plan) -> None:
+    if record.identity == plan.identity:
+        return
+    from engine.plan import difference
+
+    changes = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
+    raise RunMismatchError(
+        f"run {record.run_id!r} was begun with another plan and cannot go on with this one:\n"
+        f"{changes}\nrun it anew, or restore what the run was begun with"
+    )

@@ -22,9 +22,10 @@ COMMIT_EVERY = 0.1
 class Ledger:
     """The progress of one run, collected in memory and committed in one transaction every 100 ms."""
 
-    def __init__(self, store: StateStore, run_id: str) -> None:
+    def __init__(self, store: StateStore, run_id: str, epoch: int = 0) -> None:
         self._store = store
         self._run_id = run_id
+        self._epoch = epoch
         self._trackers: list[tuple[str, SplitTracker]] = []
         self._dirty: dict[int, tuple[str, SplitTracker]] = {}
         self._settled = Tally()
@@ -41,7 +42,7 @@ class Ledger:
         # an unfinished listing means that nothing was read: list again, all of it
         listed: list[Split] = [split async for split in source.splits(ctx)]
         reached("splits_listed")
-        await self._store.add_splits(self._run_id, node, listed, complete=True)
+        await self._store.add_splits(self._run_id, node, listed, complete=True, epoch=self._epoch)
         reached("splits_stored")
         return [SplitRecord(node, split) for split in listed]
 
@@ -82,7 +83,7 @@ class Ledger:
         progress = [_progress(node, tracker) for node, tracker in dirty.values()]
         reached("ledger_committing")
         try:
-            await self._store.commit(self._run_id, progress)
+            await self._store.commit(self._run_id, progress, epoch=self._epoch)
         except BaseException:
             self._dirty = dirty | self._dirty
             raise

@@ -53,12 +53,16 @@ class RunnerResources:
 
 @dataclass(slots=True)
 class RunIdentity:
-    """What stays the same over all attempts of a run."""
+    """What stays the same over all attempts of a run, and which one this is.
+
+    `epoch` is that of the run's lease.
+    """
 
     run_id: str
     seed: str
     started_at: datetime
     resumed: bool = False
+    epoch: int = 0
 
 
 class _Allowance:
@@ -111,7 +115,8 @@ class Runner:
         self._started = perf_counter()
         self._ended: float | None = None
         self._draining = False
-        self.ledger = Ledger(resources.store, identity.run_id)
+        self._trouble: EngineError | None = None
+        self.ledger = Ledger(resources.store, identity.run_id, identity.epoch)
         self.finished = False
         self.forward_stats: NodeStats | None = None
         self._route = DeadLetterRoute(
@@ -154,12 +159,19 @@ class Runner:
         self._draining = True
         self._scope.cancel()
 
+    def abort(self, error: EngineError) -> None:
+        """Stop at once, as failed: `execute` raises the error."""
+        self._trouble = error
+        self.cancel()
+
     async def execute(self) -> None:
         """Run to the end, until drained or cancelled."""
         self._started = perf_counter()
         try:
             with self._scope:
                 await self._within_timeout()
+            if self._trouble is not None:
+                raise self._trouble
         except BaseExceptionGroup as group:
             await self._close_books(failed=True)
             raise _cause(group) from group
