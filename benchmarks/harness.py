@@ -170,11 +170,16 @@ def _timed_call(call: InProcess) -> tuple[Work, dict[str, float]]:
     return cast(Work, work), {figures.WALL: wall, figures.CPU: cpu}
 
 
+GC_THRESHOLD = 50_000
+"""`engine.cli.invocation.COLLECT_AFTER`; named again because the harness imports nothing of the engine."""
+
+
 @contextmanager
 def _collector(enabled: bool) -> Iterator[None]:
-    """The same start for every arm: a collection before it, and the collector on or off while it runs."""
-    was_enabled = gc.isenabled()
+    """The same for every arm: a collection before it, then the collector as the command line sets it."""
+    was_enabled, thresholds = gc.isenabled(), gc.get_threshold()
     gc.collect()
+    gc.set_threshold(GC_THRESHOLD)
     if enabled:
         gc.enable()
     else:
@@ -182,6 +187,7 @@ def _collector(enabled: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        gc.set_threshold(*thresholds)
         if was_enabled:
             gc.enable()
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from engine.cli.failures import ExitCode, code_of, most_serious
 from engine.cli.loading import load_plans, starting
 from engine.cli.output import Output
 from engine.cli.report_file import check_target, write_report
-from engine.cli.resuming import announce, unfinished
+from engine.cli.resuming import announce, refuse_living, unfinished
 from engine.cli.session import Session
 from engine.cli.signals import SignalWatch
 from engine.cli.summary import summary
@@ -23,7 +24,10 @@ from engine.plan import Plan
 from engine.report import RunReport
 from engine.state.protocol import RunRecord, RunStatus
 
-__all__ = ["exit_code", "invoke", "on_event_loop", "watched"]
+__all__ = ["COLLECT_AFTER", "exit_code", "invoke", "on_event_loop", "watched"]
+
+COLLECT_AFTER = 50_000
+"""Objects made and not yet freed before the garbage collector looks at them."""
 
 
 def invoke(options: argparse.Namespace) -> int:
@@ -44,6 +48,10 @@ def invoke(options: argparse.Namespace) -> int:
 
 def on_event_loop(main: Callable[[], object]) -> int:
     """The exit code of a coroutine function, on uvloop where it is installed."""
+    # a few batches in flight are thousands of records that live: the default threshold of 700 would have the
+    # collector look at them again and again. Only the owner of the process may decide this.
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
     return anyio.run(main, backend_options={"use_uvloop": find_spec("uvloop") is not None})  # type: ignore[arg-type]
 
 
@@ -59,6 +67,7 @@ async def _run(options: argparse.Namespace, plans: Mapping[str, Plan], memory: i
             if not resumes:
                 output.say("nothing to resume: every run of the latest invocation has completed")
                 return ExitCode.COMPLETED
+            await refuse_living(engine.store, engine.clock, [run.run_id for run in resumes.values()])
             params = {name: dict(record.params) for name, record in resumes.items()}
             plans = load_plans(options, only=list(resumes), params=params)
             output.follow(plans)
