@@ -161,11 +161,12 @@ class DeadLetterRoute:
         if most is None and share is None:
             return
         tally = self._tally()
-        dead, read, allowed = tally.dead, tally.read, ""
+        # each copy that a fan-out made can die, so a share of what was read alone might be over 100 %
+        dead, records, allowed = tally.dead, tally.read + tally.forked, ""
         if most is not None and dead > most:
             allowed = f"{most}"
-        elif share is not None and read >= SHARE_COUNTS_FROM and dead > share * read:
-            allowed = f"{share:.0%} of {read}"
+        elif share is not None and records >= SHARE_COUNTS_FROM and dead > share * records:
+            allowed = f"{share:.0%} of {records}"
         if allowed:
             raise DeadLetterBudgetError(
                 f"{dead} dead letters, {allowed} are allowed; "

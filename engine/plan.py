@@ -91,8 +91,8 @@ class PlanNode:
 class DeadLetterSettings:
     """The budget of dead letters, and the sink they are forwarded to once they are stored.
 
-    At most one of `max_count` (records) and `max_share` (0 to 1, of the records read) is set. `forward`
-    is a sink without inputs, called `dead_letters.forward`.
+    At most one of `max_count` (records) and `max_share` (0 to 1, of the records read or made by fan-outs) is
+    set. `forward` is a sink without inputs, called `dead_letters.forward`.
     """
 
     max_count: int | None = None

@@ -168,3 +168,29 @@ async def test_a_run_that_cannot_be_stored_is_a_state_error_and_no_group_of_them
     async with engine.Engine(store=Full()) as owner:
         with pytest.raises(engine.StateError, match="no space is left"):
             await engine.run(pipeline(nowhere=engine.node(nowhere)), engine=owner)
+
+
+async def test_the_share_of_dead_letters_is_of_what_lists_made() -> None:
+    @engine.transform
+    def ten(record: dict[str, int]) -> list[dict[str, int]]:
+        return [{"n": record["n"], "part": part} for part in range(10)]
+
+    @engine.transform
+    def three_die(record: dict[str, int]) -> dict[str, int]:
+        if record["part"] < 3:
+            raise engine.RecordError("one of three")
+        return record
+
+    def demo(share: str) -> engine.Pipeline:
+        return engine.Pipeline(
+            "demo",
+            settings={"dead_letters": {"max": share}},
+            numbers=engine.node(numbers, count=100),
+            ten=engine.node(ten),
+            three_die=engine.node(three_die),
+            nowhere=engine.node(nowhere),
+        )
+
+    inside, beyond = await engine.run(demo("30%")), await engine.run(demo("29%"))
+    assert (inside["demo"].error, inside["demo"].tally.dead) == ("", 300)
+    assert "29% of 1000 are allowed" in beyond["demo"].error
