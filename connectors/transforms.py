@@ -152,6 +152,11 @@ class SimulateFailures(Transform[SimulateFailuresParams]):
     chosen record without a field to mark becomes a dead letter at once.
     """
 
+    @property
+    def keeps_ids(self) -> bool:
+        """A mark in the id itself makes another id."""
+        return self.params.field != "id"
+
     def apply(self, batch: Batch) -> Batch:
         """Mark the chosen records; a batch without any is handed on as it is."""
         if not self._pattern.millionths:

@@ -284,6 +284,14 @@ class Transform(Component[P]):
         """True when `apply` is a coroutine function."""
         return inspect.iscoroutinefunction(self.apply)
 
+    @property
+    def keeps_ids(self) -> bool:
+        """True when each record that comes out has the `id` of the one that went in, at most once.
+
+        Otherwise nobody knows whether the ids are new, even if the source's are: every batch is a replay.
+        """
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:

@@ -221,6 +221,10 @@ class FunctionFilter(Transform[BaseModel]):
         self._function = function
         self._reason = reason
 
+    @property
+    def keeps_ids(self) -> bool:
+        return True
+
     def apply(self, batch: Batch) -> Batch:
         try:
             return batch.select(list(map(self._function, batch.records)), self._reason)

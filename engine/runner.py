@@ -293,7 +293,7 @@ class Runner:
             if resumed and not component.resumable:
                 await self._refuse_second_reading(node.name)
             records = await self._list_splits(node.name, component, segment.head.policy, resumed=resumed)
-            replay = resumed or not component.fresh_keys
+            replay = resumed or not component.fresh_keys or not self._keeps_ids(node.name)
             for record in records:
                 if record.done:
                     self.ledger.skip(record)
@@ -310,6 +310,15 @@ class Runner:
             self._sources.append(task)
             if self._draining:
                 task.drain()
+
+    def _keeps_ids(self, source: str) -> bool:
+        """True when no transform behind a source gives its records other ids."""
+        behind = {source}
+        for node in self.plan.nodes:  # in topological order
+            if behind.intersection(node.inputs):
+                behind.add(node.name)
+        components = (self._runtimes[name].component for name in behind)
+        return all(one.keeps_ids for one in components if isinstance(one, Transform))
 
     async def _refuse_second_reading(self, name: str) -> None:
         """What a source gives a second time under other keys would be delivered twice."""

@@ -615,3 +615,20 @@ async def test_the_snapshot_of_a_running_run_says_what_it_waits_for() -> None:
                 report = await going.wait()
 
     assert report.tally.written == 200
+
+
+class Keeps(Apply):
+    """Gives back what it was given, and says so."""
+
+    @property
+    def keeps_ids(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("kind", "replay"), [(Keeps, False), (Apply, True)])
+async def test_a_source_can_vouch_for_ids_only_as_long_as_no_transform_may_change_them(
+    kind: type[Apply], replay: bool
+) -> None:
+    sink = MemorySink()
+    await run(linear_plan(MemorySource(pages(10)), kind(lambda batch: batch), sink))
+    assert sink.replays == [replay]
