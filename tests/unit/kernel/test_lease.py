@@ -1,0 +1,229 @@
+"""One process at a time works on a run; the one that lost it is stopped and writes nothing more."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from engine.batch import Record
+from engine.clock import timestamp
+from engine.component import NoParams, Source
+from engine.engine import Engine
+from engine.errors import LeaseHeldError, LeaseLostError
+from engine.lease import LASTS, RENEWED_EVERY, HeldLease, held, holder_is_gone, living
+from engine.report import RunReport
+from engine.state import RunStatus, StateStore, open_store
+from engine.state.memory import MemoryStateStore
+from engine.testing import MemorySink, MemorySource, ScriptedClock, linear_plan
+from tests.unit.kernel.runs import pages, record_of
+
+RUN = "p-1"
+HOST = socket.gethostname()
+
+
+class Gated(Source[NoParams]):
+    """One record, and another one when the gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__(NoParams())
+        self.gate = anyio.Event()
+
+    async def extract(self) -> AsyncGenerator[Record | list[Record], None]:
+        yield [1]
+        await self.gate.wait()
+        yield [2]
+
+
+def ended_process() -> int:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+async def until_written(sink: MemorySink, count: int) -> None:
+    with anyio.fail_after(20):
+        while len(sink.records) < count:
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+async def store() -> AsyncGenerator[StateStore, None]:
+    async with MemoryStateStore() as opened:
+        await opened.create_run(record_of(RUN))
+        yield opened
+
+
+@pytest.mark.anyio
+async def test_a_lease_names_its_process_and_lasts_half_a_minute(store: StateStore) -> None:
+    clock = ScriptedClock()
+    async with held(store, clock, RUN) as lease:
+        known = await store.get_lease(RUN)
+        assert known is not None
+        assert known.holder.startswith(f"{HOST}:{os.getpid()}:")
+        assert known.expires_at == timestamp(clock.now() + timedelta(seconds=LASTS))
+        assert known.epoch == lease.epoch == 1
+        assert await living(store, clock, RUN) == known
+    assert await store.get_lease(RUN) is None
+
+
+@pytest.mark.anyio
+async def test_it_is_renewed_as_long_as_it_is_kept(store: StateStore) -> None:
+    clock = ScriptedClock(jump=True)
+    naps = 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal naps
+        naps += 1
+        if naps > 6:
+            raise EOFError
+        await clock.sleep(seconds)
+
+    async with held(store, clock, RUN) as lease:
+        with pytest.raises(EOFError):
+            await lease.keep(sleep)
+        assert clock.monotonic() == 6 * RENEWED_EVERY > LASTS
+        with pytest.raises(LeaseHeldError, match=f"run '{RUN}' is being worked on by {HOST}:{os.getpid()}:"):
+            async with held(store, clock, RUN):
+                raise AssertionError
+
+
+@pytest.mark.anyio
+async def test_one_that_is_not_renewed_expires_and_its_holder_is_told(store: StateStore) -> None:
+    clock = ScriptedClock()
+    async with held(store, clock, RUN) as slow:
+        clock.advance(LASTS)
+        assert await living(store, clock, RUN) is None
+        async with held(store, clock, RUN) as quick:
+            assert quick.epoch == slow.epoch + 1
+            with pytest.raises(LeaseLostError, match="taken over"):
+                await slow.keep(ScriptedClock(jump=True).sleep)
+
+
+@pytest.mark.anyio
+async def test_the_lease_of_a_process_that_is_gone_is_taken_over_at_once(store: StateStore) -> None:
+    clock = ScriptedClock()
+    until = timestamp(clock.now() + timedelta(seconds=LASTS))
+    dead = f"{HOST}:{ended_process()}:ab12cd"
+    await store.acquire_lease(RUN, dead, now=timestamp(clock.now()), until=until)
+    assert await living(store, clock, RUN) is None
+    async with held(store, clock, RUN) as lease:
+        assert lease.epoch == 2
+
+
+def test_nothing_is_assumed_about_processes_of_other_hosts_or_unknown_holders() -> None:
+    dead = ended_process()
+    assert holder_is_gone(f"{HOST}:{dead}:ab12cd")
+    assert not holder_is_gone(f"{HOST}-other:{dead}:ab12cd")
+    assert not holder_is_gone(f"{HOST}:{os.getpid()}:ab12cd")
+    assert not holder_is_gone(f"{HOST}:99999999999999999999:ab12cd")
+    for odd in ("", "a", f"{HOST}:x:y", f"{dead}"):
+        assert not holder_is_gone(odd)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells")
+def test_a_killed_process_that_its_parent_has_not_asked_about_is_gone() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert not holder_is_gone(f"{HOST}:{child.pid}:ab12cd")
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+        assert holder_is_gone(f"{HOST}:{child.pid}:ab12cd")
+    finally:
+        child.communicate()
+
+
+@pytest.mark.anyio
+async def test_a_run_under_way_cannot_be_resumed_beside_it(tmp_path: Path) -> None:
+    source, sink = Gated(), MemorySink()
+    async with Engine(state_dir=tmp_path) as first, Engine(state_dir=tmp_path) as second:
+        async with first.start(linear_plan(source, sink)) as run, anyio.create_task_group() as group:
+            reports: list[RunReport] = []
+
+            async def wait() -> None:
+                reports.append(await run.wait())
+
+            group.start_soon(wait)
+            await until_written(sink, 1)
+            record = await second.store.get_run(run.run_id)
+            with pytest.raises(LeaseHeldError, match=f"worked on by {HOST}:{os.getpid()}:"):
+                await second.run(run.plan, resume=record)
+            assert await second.store.get_run(run.run_id) == record
+            source.gate.set()
+        assert reports[0].ok
+        assert await second.store.get_lease(run.run_id) is None
+
+
+@pytest.mark.anyio
+async def test_a_run_that_was_taken_over_stops_and_leaves_the_other_ones_state_alone(tmp_path: Path) -> None:
+    source, sink = Gated(), MemorySink()
+    async with Engine(state_dir=tmp_path) as engine, open_store(tmp_path) as other:
+        async with engine.start(linear_plan(source, sink)) as run, anyio.create_task_group() as group:
+            reports: list[RunReport] = []
+
+            async def wait() -> None:
+                reports.append(await run.wait())
+
+            group.start_soon(wait)
+            await until_written(sink, 1)
+            lease = await other.get_lease(run.run_id)
+            assert lease is not None
+            taken = await other.acquire_lease(
+                run.run_id, "elsewhere:1:x", now="2026", until="2999", dead_holder=lease.holder
+            )
+            await other.update_run(run.run_id, status=RunStatus.RUNNING, attempt=2, epoch=taken.epoch)
+            before = await other.tally(run.run_id)
+            source.gate.set()
+        (report,) = reports
+        assert report.status is RunStatus.FAILED
+        assert isinstance(report.failure, LeaseLostError)
+        assert "taken over by elsewhere:1:x (epoch 2, ours is 1)" in report.error
+        assert await other.tally(run.run_id) == before
+        now = await other.get_run(run.run_id)
+        assert (now.status, now.attempt) == (RunStatus.RUNNING, 2)
+        assert await other.get_lease(run.run_id) == taken
+
+
+@pytest.mark.anyio
+async def test_a_run_whose_lease_cannot_be_renewed_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lose(lease: HeldLease) -> None:
+        raise LeaseLostError("gone")
+
+    monkeypatch.setattr(HeldLease, "keep", lose)
+    async with Engine() as engine:
+        report = await engine.run(linear_plan(Gated(), MemorySink()))
+    assert (report.status, report.error) == (RunStatus.FAILED, "gone")
+
+
+@pytest.mark.anyio
+async def test_the_lease_is_given_back_when_the_run_is_cancelled_from_outside() -> None:
+    source, sink = Gated(), MemorySink()
+    async with Engine() as engine:
+        async with AsyncExitStack() as stack, anyio.create_task_group() as group:
+            run = await stack.enter_async_context(engine.start(linear_plan(source, sink)))
+            group.start_soon(run.wait)
+            await until_written(sink, 1)
+            assert await living(engine.store, engine.clock, run.run_id) is not None
+            group.cancel_scope.cancel()
+        assert await engine.store.get_lease(run.run_id) is None
+        assert (await engine.store.get_run(run.run_id)).status is RunStatus.INTERRUPTED
+
+
+@pytest.mark.anyio
+async def test_every_attempt_has_an_epoch_of_its_own(store: StateStore) -> None:
+    plan = linear_plan(MemorySource(pages(20)), MemorySink())
+    async with Engine(store=store) as engine:
+        first = await engine.run(plan)
+        again = await engine.run(plan, resume=await engine.store.get_run(first.run_id))
+        assert (first.ok, again.ok, again.attempt) == (True, True, 2)
+        async with held(engine.store, engine.clock, first.run_id) as lease:
+            assert lease.epoch == 3
