@@ -6,17 +6,17 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from engine.answers import ANSWER, JournalEntry
+from engine.cli.ages import age, older_than
 from engine.cli.failures import ExitCode
 from engine.cli.numbers import count, counted
-from engine.clock import SystemClock, timestamp
-from engine.config.units import parse_duration
+from engine.clock import SystemClock
 from engine.errors import ConfigError
 from engine.state import JournalFilter, open_store
 
-__all__ = ["age", "list_entries", "purge_entries"]
+__all__ = ["list_entries", "purge_entries"]
 
 
 async def list_entries(options: argparse.Namespace) -> int:
@@ -58,12 +58,7 @@ async def purge_entries(options: argparse.Namespace) -> int:
 
 
 def _filter(options: argparse.Namespace, now: datetime) -> JournalFilter:
-    before = ""
-    if options.older_than:
-        try:
-            before = timestamp(now - timedelta(seconds=parse_duration(options.older_than)))
-        except (ValueError, OverflowError) as error:
-            raise ConfigError(f"--older-than: {error}, got {options.older_than!r}") from None
+    before = older_than(options.older_than, now) if options.older_than else ""
     return JournalFilter(options.run, options.pipeline, options.model, before)
 
 
@@ -90,14 +85,6 @@ def _table(entries: Sequence[JournalEntry], now: datetime) -> list[str]:
         )
         for row in rows
     ]
-
-
-def age(seconds: float) -> str:
-    """45 s, 12 min, 5 h, 30 d; never below 0."""
-    for unit, length, longest in (("s", 1, 60), ("min", 60, 3_600), ("h", 3_600, 172_800)):
-        if seconds < longest:
-            return f"{max(0, int(seconds // length))} {unit}"
-    return f"{count(seconds // 86_400)} d"
 
 
 def _total(found: Sequence[JournalEntry], shown: int) -> str:

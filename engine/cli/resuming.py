@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from engine.errors import ConfigError, RunNotFoundError
+from engine.clock import Clock
+from engine.errors import ConfigError, LeaseHeldError, RunNotFoundError
+from engine.lease import living
 from engine.plan import Plan, difference
 from engine.replay import REPLAY_GROUP
 from engine.state.protocol import RunRecord, StateStore
 
-__all__ = ["announce", "unfinished"]
+__all__ = ["announce", "refuse_living", "unfinished"]
 
 
 async def unfinished(store: StateStore, wanted: str, only: Collection[str]) -> dict[str, RunRecord]:
@@ -36,6 +38,18 @@ async def unfinished(store: StateStore, wanted: str, only: Collection[str]) -> d
         if runs[0].run_id == wanted and not runs[0].status.resumable:
             raise ConfigError(f"--resume: run {wanted!r} has completed, there is nothing left of it")
     return {run.pipeline: run for run in runs if run.status.resumable and (not only or run.pipeline in only)}
+
+
+async def refuse_living(store: StateStore, clock: Clock, run_ids: Iterable[str]) -> None:
+    """Find out before anything is started for them.
+
+    Raises:
+        LeaseHeldError: another process works on one of these runs.
+    """
+    for run_id in run_ids:
+        lease = await living(store, clock, run_id)
+        if lease is not None:
+            raise LeaseHeldError(run_id, lease.holder, lease.expires_at)
 
 
 def announce(resumes: Mapping[str, RunRecord], plans: Mapping[str, Plan], say: Callable[[str], None]) -> None:

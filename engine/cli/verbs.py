@@ -17,6 +17,7 @@ VERBS = {
     "validate": "check a file without running anything",
     "graph": "draw the pipelines of a file",
     "connectors": "list the components, or show one",
+    "runs": "list and show runs, and forget them",
     "dlq": "list, show and replay dead letters",
     "journal": "list and purge the model answers that were paid for",
     "serve": "run the ingest service and its warehouse",

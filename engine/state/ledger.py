@@ -96,9 +96,13 @@ def update_run(
 
 
 def delete_run(connection: sqlite3.Connection, run_id: str, epoch: int) -> None:
-    """Remove a run and its dead letters; what refers to its row goes with it."""
+    """Remove a run and its dead letters; what refers to its row goes with it.
+
+    Their places in the file are overwritten (sqlite.org/pragma.html), as dead letters hold whole records.
+    """
     require_run(connection, run_id)
     require_epoch(connection, run_id, epoch)
+    connection.execute("PRAGMA secure_delete = ON")
     connection.execute("DELETE FROM dead_letters WHERE run_id = ?", (run_id,))
     connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
 

@@ -12,7 +12,7 @@ import pytest
 
 from engine.answers import JournalEntry
 from engine.cli import main
-from engine.cli.journal_entries import age
+from engine.cli.ages import age
 from engine.clock import timestamp
 from engine.state import JournalFilter, open_store
 

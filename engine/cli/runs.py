@@ -1,0 +1,55 @@
+"""Runs: what the state directory remembers of them, and how to forget them.
+
+  python -m engine runs list --pipeline blobs
+  python -m engine runs show blobs-20260131T120000-4f2a1b
+  python -m engine runs prune --older-than 30d
+
+A run that was forgotten cannot be resumed, and its dead letters are gone; what it has delivered stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli.arguments import DEFAULT_FILE, add_state_argument
+
+SUMMARY = "list and show runs, and forget them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|forget|prune")
+    listing = actions.add_parser("list", help="a line each, newest last")
+    listing.add_argument("--pipeline", default="", metavar="NAME", help="of this pipeline")
+    listing.add_argument("--limit", type=int, default=50, metavar="N", help="the newest N; 0 means all (50)")
+    listing.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add_state_argument(listing)
+
+    showing = actions.add_parser("show", help="everything about one run")
+    showing.add_argument("run", metavar="RUN")
+    showing.add_argument(
+        "--file", metavar="FILE", help=f"compare its plan with the one of this file ({DEFAULT_FILE})"
+    )
+    showing.add_argument("--json", action="store_true", help="print one JSON object")
+    add_state_argument(showing)
+
+    forgetting = actions.add_parser("forget", help="remove a run with its splits and its dead letters")
+    forgetting.add_argument("run", metavar="RUN")
+    forgetting.add_argument("--yes", action="store_true", help="even if it has open dead letters")
+    add_state_argument(forgetting)
+
+    pruning = actions.add_parser("prune", help="forget completed runs that have no open dead letters")
+    pruning.add_argument(
+        "--older-than", required=True, metavar="AGE", help="that ended longer ago, as in 12h or 30d"
+    )
+    add_state_argument(pruning)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    from engine.cli.invocation import on_event_loop
+    from engine.cli.runs_forget import forget_run, prune_runs
+    from engine.cli.runs_list import list_runs, show_run
+
+    actions = {"list": list_runs, "show": show_run, "forget": forget_run, "prune": prune_runs}
+    return on_event_loop(lambda: actions[options.action](options))

@@ -1,0 +1,85 @@
+"""Two real processes and one run: the second is refused while the first lives, and goes on once it died."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from engine.cli.failures import ExitCode
+
+PATIENCE = 60
+
+ROWS = 30_000
+
+FILE = """\
+version: 1
+pipelines:
+  long:
+    nodes:
+      make: {source: logs, with: {records: 30000, seed: 7}}
+      keep: {sink: jsonl, with: {path: out.fifo}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pipelines.yaml").write_text(FILE, encoding="utf-8")
+    os.mkfifo(tmp_path / "out.fifo")
+    return tmp_path
+
+
+@pytest.fixture
+def first(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A run that goes on for as long as the test does not read everything."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engine", "run", "--quiet"], cwd=folder, stderr=subprocess.DEVNULL
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def output(folder: Path, first: subprocess.Popen[bytes]) -> Iterator[IO[bytes]]:
+    with (folder / "out.fifo").open("rb") as pipe:
+        yield pipe
+
+
+def engine(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "engine", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def test_a_living_run_is_refused_by_name_and_a_killed_one_taken_over_at_once(
+    folder: Path, first: subprocess.Popen[bytes], output: IO[bytes]
+) -> None:
+    assert output.readline()
+    listed = engine(folder, "runs", "list")
+    assert listed.returncode == ExitCode.COMPLETED, listed.stderr
+    (found,) = re.findall(r"^(long-\S+) .* running ", listed.stdout, re.MULTILINE)
+
+    for arguments in (["run", "--resume", found], ["run", "--resume"]):
+        refused = engine(folder, *arguments)
+        assert refused.returncode == ExitCode.ENVIRONMENT
+        assert re.search(rf"'{found}' is being worked on by \S+:{first.pid}:\w+, whose lease", refused.stderr)
+        assert refused.stdout == ""
+    refused = engine(folder, "runs", "forget", found, "--yes")
+    assert refused.returncode == ExitCode.ENVIRONMENT
+    assert f":{first.pid}:" in refused.stderr
+
+    first.kill()
+    first.wait(PATIENCE)
+    (folder / "out.fifo").unlink()
+    assert " killed " in engine(folder, "runs", "list").stdout
+    second = engine(folder, "run", "--resume", found)
+    assert second.returncode == ExitCode.COMPLETED, second.stderr
+    assert re.search(
+        rf"^{found} .* completed +2 +{ROWS:,} ", engine(folder, "runs", "list").stdout, re.MULTILINE
+    )
