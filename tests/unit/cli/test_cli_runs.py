@@ -1,0 +1,239 @@
+"""`runs list|show|forget|prune`: what they show, what they refuse, what they remove."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+
+from engine.acks import Tally
+from engine.batch import DeadLetter, JsonValue, Split
+from engine.cli import main
+from engine.cli.failures import ExitCode
+from engine.clock import timestamp
+from engine.config import load_file
+from engine.plan import Plan, compile_file
+from engine.registry import Registry
+from engine.state import DeadLetterFilter, Progress, RunRecord, RunStatus, StateStore, open_store
+
+FILE = """\
+version: 1
+pipelines:
+  copy:
+    params: {rows: 3}
+    nodes:
+      make: {source: logs, with: {records: "${params.rows}", seed: 7}}
+      out: {sink: stdout}
+"""
+
+
+def ago(days: float) -> str:
+    return timestamp(datetime.now(UTC) - timedelta(days=days))
+
+
+def plan(text: str = FILE) -> Plan:
+    path = Path("pipelines.yaml")
+    path.write_text(text, encoding="utf-8")
+    return compile_file(load_file(str(path), environ={}), Registry.installed())["copy"]
+
+
+def letter(run_id: str, key: str, status: str = "open") -> DeadLetter:
+    return DeadLetter(
+        run_id=run_id, pipeline="copy", node="out", key=key, stage="out", error_type="E", error_message="m",
+        record={}, first_failed_at=ago(1), last_failed_at=ago(1), status=status,
+    )  # fmt: skip
+
+
+async def add(store: StateStore, run_id: str, **changes: object) -> None:
+    made = plan()
+    params: dict[str, JsonValue] = {"rows": 3}
+    run = RunRecord(
+        run_id, "copy", "g", made.identity, made.identity_doc, made.operational_doc, params, "s-1",
+        started_at=ago(41), ended_at=ago(40), status=RunStatus.COMPLETED,
+    )  # fmt: skip
+    await store.create_run(replace(run, **changes))  # type: ignore[arg-type]
+    await store.add_splits(run_id, "make", [Split("a"), Split("b")], complete=True)
+    tally = Tally(read=1_200, written=1_197, dropped=1, dead=2, tokens_in=10, cost_usd=0.5)
+    await store.commit(run_id, [Progress("make", "a", 1, True, tally)])
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs in `.odw` of the current folder, and the file they were made from."""
+    monkeypatch.chdir(tmp_path)
+
+    async def fill() -> None:
+        async with open_store(".odw") as store:
+            await add(store, "copy-old")
+            await add(store, "copy-letters", started_at=ago(40.5))
+            await store.put_dead_letters(
+                [letter("copy-letters", "k1"), letter("copy-letters", "k2", "replayed")]
+            )
+            await add(store, "copy-failed", started_at=ago(40), status=RunStatus.FAILED, error="no such key")
+            await add(store, "copy-new", started_at=ago(2), ended_at=ago(1))
+            await add(store, "copy-killed", started_at=ago(0.5), ended_at="", status=RunStatus.RUNNING)
+            await add(
+                store, "copy-alive", started_at=ago(0), ended_at="", status=RunStatus.RUNNING, attempt=2
+            )
+            holder = f"{socket.gethostname()}:{os.getpid()}:abc"
+            await store.acquire_lease("copy-alive", holder, now=ago(0), until=ago(-1))
+
+    anyio.run(fill)
+    return tmp_path
+
+
+def left() -> list[str]:
+    async def read() -> list[str]:
+        async with open_store(".odw") as store:
+            return [run.run_id for run in await store.list_runs()]
+
+    return anyio.run(read)
+
+
+def test_the_list_is_newest_last_with_the_figures_of_the_ledger(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "list"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == [
+        "run",
+        "pipeline",
+        "started",
+        "status",
+        "attempt",
+        "read",
+        "written",
+        "dropped",
+        "dead",
+    ]
+    rows = [line.split() for line in lines]
+    assert [(row[0], row[4]) for row in rows] == [
+        ("copy-old", "completed"),
+        ("copy-letters", "completed"),
+        ("copy-failed", "failed"),
+        ("copy-new", "completed"),
+        ("copy-killed", "killed"),
+        ("copy-alive", "running"),
+    ]
+    assert rows[0][5:] == ["1", "1,200", "1,197", "1", "2"]
+    assert rows[-1][5] == "2"
+
+
+def test_the_list_can_be_narrowed_and_be_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "list", "--json", "--limit", "2"]) == 0
+    shown, note = capsys.readouterr()
+    killed, alive = map(json.loads, shown.splitlines())
+    assert (killed["run_id"], killed["status"], alive["status"]) == ("copy-killed", "killed", "running")
+    assert killed["tally"]["written"] == 1_197
+    assert note == "2 of 6; --limit 0 shows all\n"
+    assert main(["runs", "list", "--pipeline", "other"]) == 0
+    assert capsys.readouterr() == ("", "no runs\n")
+
+
+def test_a_run_is_shown_with_everything_and_compared_with_the_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["runs", "show", "copy-letters"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("run copy-letters  (completed)\n")
+    for line in (
+        "  records       read 1,200, written 1,197, dropped 1, dead 2",
+        "  tokens        10 in, 0 out, 0.5000 USD",
+        "  splits        1 of 2 done",
+        "  dead letters  1 open",
+        f"  plan          {plan().identity}",
+        "  param         rows = 3",
+        "  the file makes the same plan",
+    ):
+        assert f"\n{line}\n" in shown
+    assert main(["runs", "show", "copy-alive"]) == 0
+    assert f"  worked on by  {socket.gethostname()}:{os.getpid()}:abc, until " in capsys.readouterr().out
+    assert main(["runs", "show", "copy-failed"]) == 0
+    assert "  error         no such key\n" in capsys.readouterr().out
+
+
+def test_settings_that_changed_are_told_from_another_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    plan(FILE.replace("    nodes:", "    timeout: 5m\n    nodes:"))
+    assert main(["runs", "show", "copy-old"]) == 0
+    shown = capsys.readouterr().out
+    assert "  settings that are others in the file:\n    settings.timeout: null → 300" in shown
+    assert "another plan" not in shown
+    plan(FILE.replace("seed: 7", "seed: 8"))
+    assert main(["runs", "show", "copy-old", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["changed"] == {"identity": ["nodes.make.params.seed: 7 → 8"], "operational": []}
+    assert document["splits"] == {"done": 1, "total": 2}
+    assert (document["params"], document["dead_letters_open"], document["lease"]) == ({"rows": 3}, 0, None)
+
+
+def test_a_file_that_is_missing_or_wrong_is_an_error_only_when_it_was_named(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (state / "pipelines.yaml").write_text("version: 2\n", encoding="utf-8")
+    assert main(["runs", "show", "copy-old"]) == 0
+    assert "not compared with the file: pipelines.yaml cannot be used: " in capsys.readouterr().out
+    (state / "pipelines.yaml").unlink()
+    assert main(["runs", "show", "copy-old"]) == 0
+    assert "not compared with the file: there is no pipelines.yaml here" in capsys.readouterr().out
+    assert main(["runs", "show", "copy-old", "--file", "pipelines.yaml"]) == ExitCode.USAGE
+
+
+def test_forgetting_says_what_goes_with_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "forget", "copy-failed"]) == 0
+    assert capsys.readouterr().out == (
+        "forgetting run copy-failed with 2 splits and 0 dead letters (0 open);"
+        " it was not finished and cannot be resumed then\n"
+    )
+    assert left() == ["copy-old", "copy-letters", "copy-new", "copy-killed", "copy-alive"]
+
+
+def test_open_dead_letters_are_not_forgotten_by_the_way(capsys: pytest.CaptureFixture[str]) -> None:
+    before = left()
+    assert main(["runs", "forget", "copy-letters"]) == ExitCode.USAGE
+    assert "1 dead letter of run 'copy-letters' would be lost" in capsys.readouterr().err
+    assert left() == before
+    assert main(["runs", "forget", "copy-letters", "--yes"]) == 0
+    assert "2 splits and 2 dead letters (1 open)\n" in capsys.readouterr().out
+    assert "copy-letters" not in left()
+
+    async def letters() -> int:
+        async with open_store(".odw") as store:
+            return await store.count_dead_letters(DeadLetterFilter())
+
+    assert anyio.run(letters) == 0
+
+
+def test_a_living_run_is_not_forgotten(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "forget", "copy-alive", "--yes"]) == ExitCode.ENVIRONMENT
+    shown, errors = capsys.readouterr()
+    assert (shown, f":{os.getpid()}:abc" in errors) == ("", True)
+    assert "copy-alive" in left()
+
+
+def test_an_unknown_run_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    for action in ("show", "forget"):
+        assert main(["runs", action, "copy-od"]) == ExitCode.USAGE
+        assert "copy-old" in capsys.readouterr().err
+
+
+def test_pruning_keeps_what_is_new_unfinished_or_has_open_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "prune", "--older-than", "30d"]) == 0
+    assert capsys.readouterr() == (
+        "1 run forgotten\n",
+        "1 run kept because of open dead letters (see `dlq list`)\n",
+    )
+    assert left() == ["copy-letters", "copy-failed", "copy-new", "copy-killed", "copy-alive"]
+    assert main(["runs", "prune", "--older-than", "12h"]) == 0
+    assert "copy-new" not in left()
+
+
+def test_an_age_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    before = left()
+    assert main(["runs", "prune", "--older-than", "soon"]) == ExitCode.USAGE
+    assert "--older-than: " in capsys.readouterr().err
+    assert main(["runs", "prune"]) == ExitCode.USAGE
+    assert left() == before
