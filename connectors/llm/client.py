@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, cast
 
 import anyio.to_thread
@@ -98,6 +99,9 @@ class ChatClient:
                 raise self._translated(error) from error
             except TimeoutError as error:
                 raise TransientError(f"{self._url} did not answer within {self._longest:g} s") from error
+            except (JSONDecodeError, UnicodeDecodeError) as error:
+                # the SDK lets the parser's own error out when the body of an answer was damaged on its way
+                raise TransientError(f"{self._url} gave an answer that is not a chat completion") from error
 
     async def _create(self, prompt: Prompt, max_tokens: int) -> ChatCompletion:
         # the SDK's own types list every model by name and every part of a message; ours are plain JSON

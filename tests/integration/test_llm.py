@@ -324,6 +324,14 @@ async def test_a_page_that_is_no_completion_stops_the_run() -> None:
             await extract.apply(batch_of(*FOUR))
 
 
+@pytest.mark.parametrize("body", [b'{"id": "c", "choices": [{"index": 0, "mess', b'{"id": "\xff\xfe"}', b""])
+async def test_an_answer_damaged_on_its_way_is_asked_for_again(body: bytes) -> None:
+    server = ScriptedServer(answers=[Answer(200, body, {"content-type": "application/json"})])
+    async with serve_loopback(server) as url, open_extract(url) as extract:
+        with pytest.raises(TransientError, match="not a chat completion"):
+            await extract.apply(batch_of(staged(1)))
+
+
 async def test_every_sample_becomes_its_true_row_or_its_true_fate() -> None:
     truth = json.loads((DEFAULT_SAMPLES / "truth.json").read_bytes())
     model = LlmStandIn(read_transcripts(DEFAULT_SAMPLES))
