@@ -17,12 +17,13 @@ from engine.cli.report_file import check_target, write_report
 from engine.cli.resuming import announce, refuse_living, unfinished
 from engine.cli.session import Session
 from engine.cli.signals import SignalWatch
-from engine.cli.summary import summary
+from engine.cli.summary import resume_command, summary
 from engine.engine import DEFAULT_MEMORY, Engine
 from engine.errors import ConfigError
 from engine.plan import Plan
+from engine.replay import REPLAY_GROUP
 from engine.report import RunReport
-from engine.state.protocol import RunRecord, RunStatus
+from engine.state.protocol import RunRecord, RunStatus, StateStore
 
 __all__ = ["COLLECT_AFTER", "exit_code", "invoke", "on_event_loop", "watched"]
 
@@ -50,9 +51,25 @@ def on_event_loop(main: Callable[[], object]) -> int:
     """The exit code of a coroutine function, on uvloop where it is installed."""
     # a few batches in flight are thousands of records that live: the default threshold of 700 would have the
     # collector look at them again and again. Only the owner of the process may decide this.
+    thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
-    return anyio.run(main, backend_options={"use_uvloop": find_spec("uvloop") is not None})  # type: ignore[arg-type]
+    try:
+        return anyio.run(main, backend_options={"use_uvloop": find_spec("uvloop") is not None})  # type: ignore[arg-type]
+    finally:  # a caller in the same process, a test for instance, goes on with its own
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+async def _from_before(store: StateStore, options: argparse.Namespace) -> list[str]:
+    """One line for each run that earlier invocations left unfinished, the latest three."""
+    left = [run for run in await store.list_runs() if run.status.resumable]
+    chosen = [run for run in left if not run.group_id.startswith(REPLAY_GROUP)]
+    return [
+        f"unfinished from before: {run.run_id} ({resume_command(run.run_id, options)})"
+        for run in chosen[-3:]
+        if options.resume == "" and (not options.only or run.pipeline in options.only)
+    ]
 
 
 async def _run(options: argparse.Namespace, plans: Mapping[str, Plan], memory: int) -> int:
@@ -66,6 +83,8 @@ async def _run(options: argparse.Namespace, plans: Mapping[str, Plan], memory: i
             resumes = await unfinished(engine.store, options.resume, options.only)
             if not resumes:
                 output.say("nothing to resume: every run of the latest invocation has completed")
+                for hint in await _from_before(engine.store, options):
+                    output.say(hint)
                 return ExitCode.COMPLETED
             await refuse_living(engine.store, engine.clock, [run.run_id for run in resumes.values()])
             params = {name: dict(record.params) for name, record in resumes.items()}

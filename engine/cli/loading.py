@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -26,6 +27,8 @@ def load_plans(
 ) -> dict[str, Plan]:
     """The plans of `options.file`, by pipeline; `--only` takes those that it leads to along.
 
+    Components named `module:name` are also looked for in the current folder and beside the file.
+
     Args:
         only: instead of `options.only`.
         params: values that `options.param` may still change, by pipeline and name.
@@ -38,11 +41,19 @@ def load_plans(
         param_texts=tuple(options.param),
         assignments=tuple(options.assignments),
     )
+    _find_modules_beside(options.file)
     config = load_file(options.file, environ=os.environ, overrides=overrides)
     wanted = list(options.only if only is None else only)
     if wanted:
         config = _chosen(config, wanted)
     return compile_file(config, Registry.installed())
+
+
+def _find_modules_beside(file: str) -> None:
+    # behind everything that is installed, so that no file in a folder can take the place of a library
+    for folder in (os.getcwd(), os.path.dirname(os.path.abspath(file))):
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def _chosen(config: FileConfig, wanted: Collection[str]) -> FileConfig:

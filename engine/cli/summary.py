@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from engine.cli.arguments import DEFAULT_FILE, DEFAULT_STATE_DIR, this_command
 from engine.cli.numbers import count, counted, duration, rate, read_here
+from engine.component import Kind
 from engine.report import RunReport
 
-__all__ = ["summary"]
+__all__ = ["resume_command", "summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def summary(
     for report in runs:
         lines += [f"{report.pipeline}: {note}" for note in _notes(report, options)]
         if resumable and report.run_id and not report.ok:
-            lines.append(f"{report.pipeline}: go on with it: {_resume(report, options)}")
+            lines.append(f"{report.pipeline}: go on with it: {resume_command(report.run_id, options)}")
     return "\n".join(lines) + "\n"
 
 
@@ -91,7 +92,8 @@ def _stacked(run: RunReport) -> list[str]:
 
 
 def _speed(run: RunReport) -> float:
-    return read_here(run.nodes) / run.seconds if run.seconds > 0 else 0.0
+    # what was read and then given up, in an outage for instance, is not in the ledger
+    return min(read_here(run.nodes), run.tally.read) / run.seconds if run.seconds > 0 else 0.0
 
 
 def _bottleneck(run: RunReport) -> str:
@@ -103,6 +105,9 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
     tally = run.tally
     if run.error:
         yield f"{run.error}"
+    elif run.ok and not run.tally.read and not run.dead_letters:
+        sources = ", ".join(f"`{node.name}`" for node in run.nodes if node.kind is Kind.SOURCE)
+        yield f"{sources} found nothing to read"
     for reason, number in sorted(tally.drops.items(), key=lambda item: -item[1]):
         yield f"dropped {count(number)} at {reason}"
     if run.dead_letters:
@@ -133,9 +138,10 @@ def _money(usd: float) -> str:
     return f"${usd:,.2f}" if usd >= 1 else f"${usd:.4f}"
 
 
-def _resume(run: RunReport, options: argparse.Namespace) -> str:
+def resume_command(run_id: str, options: argparse.Namespace) -> str:
+    """How to go on with a run, ready to be copied."""
     file = "" if options.file == DEFAULT_FILE else f" {options.file}"
-    return f"{this_command()} run{file} --resume {run.run_id}{_state_dir(options)}"
+    return f"{this_command()} run{file} --resume {run_id}{_state_dir(options)}"
 
 
 def _file(options: argparse.Namespace) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -57,6 +59,7 @@ class VerbParser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. `argv` is without the program's name."""
+    _mend_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     program = _program()
     verb = arguments[0] if arguments else ""
@@ -74,6 +77,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(_unknown(program, verb))
         return USAGE_ERROR
     return _execute(_module(verb), verb, program, arguments[1:])
+
+
+def _mend_streams() -> None:
+    """Make the standard streams usable, whatever the caller closed or its locale cannot write.
+
+    The next file or socket would take a closed stream's descriptor, and our output would go into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() in ("ascii", "us-ascii"):
+            stream.reconfigure(encoding="utf-8")  # a locale that says nothing; Python does so for "C" too
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def _program() -> str:

@@ -201,9 +201,9 @@ def main(argv: Sequence[str]) -> int:
     except ConfigError as error:
         sys.stderr.write(f"sandbox: {error}\n")
         return 2
-    except EngineError as error:
+    except (EngineError, OSError) as error:  # what cannot be started: a port, the state directory
         sys.stderr.write(f"sandbox: {error}\n")
-        return 1
+        return 3
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -66,9 +67,9 @@ async def running_service(
 
     settings = settings or ServiceSettings()
     models = load_ingest_models() if models is None else tuple(models)
+    await _refuse_second(state_dir)
     listener = _listen(host, port)
     with listener:
-        await _refuse_second(state_dir)
         try:
             warehouse = await asyncio.to_thread(Warehouse.open, warehouse_file(state_dir), models, settings)
         except StateError:
@@ -169,9 +170,15 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(512)
     except (OSError, OverflowError) as error:
         listener.close()
-        raise ServiceError(f"cannot listen on {host} port {port}: {error}") from error
+        raise ServiceError(f"cannot listen on {host} port {port}: {_why(error)}") from error
     listener.setblocking(False)
     return listener
+
+
+def _why(error: OSError | OverflowError) -> str:
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    taken = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
+    return f"{reason}. Choose another port; 0 takes any that is free" if taken else reason
 
 
 def _url(listener: socket.socket) -> str:

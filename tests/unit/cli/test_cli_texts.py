@@ -138,6 +138,17 @@ def test_a_table_wider_than_the_terminal_is_written_as_lines() -> None:
     ]
 
 
+def test_a_run_that_found_nothing_says_which_source_did() -> None:
+    text = summary([report(tally=Tally(), nodes=nodes(0), bottleneck=None, dead_letters=0)], OPTIONS)
+    assert "blobs: `extract` found nothing to read" in text.splitlines()
+    assert "found nothing" not in summary([report()], OPTIONS)
+
+
+def test_the_speed_counts_only_what_the_ledger_has() -> None:
+    failed = report(tally=Tally(), status=RunStatus.FAILED, error="nothing got through")
+    assert summary([failed], OPTIONS, width=1).startswith("blobs: failed in 2.00 s, 0.0/s\n")
+
+
 def test_nothing_run_is_nothing_said() -> None:
     assert summary([], OPTIONS) == ""
 
