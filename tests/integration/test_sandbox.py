@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,8 +43,11 @@ def start(*services: str, extra: Sequence[str] = ()) -> ChildProcess:
 
 
 def own_children() -> set[int]:
-    found = "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
-    return {int(pid) for pid in found.split()}
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # that thread has ended meanwhile
+            found.update(map(int, path.read_text().split()))
+    return found
 
 
 def own_sandbox_threads() -> list[str]:
