@@ -130,8 +130,8 @@ async def outcomes(seed: int) -> list[str]:
     host, port = server.sockets[0].getsockname()[:2]
     kinds = (Fault.TOO_MANY, Fault.SERVER_ERROR)
     async with server, fault_proxy(host, port, Faults(0.3, seed, kinds)) as proxy:
-        found = [str((await post(proxy)).status_code) for _ in range(30)]
-        assert proxy.connections == 30
+        found = [str((await post(proxy)).status_code) for _ in range(12)]
+        assert proxy.connections == 12
         assert proxy.done.total() == sum(status != "200" for status in found)
         return found
 
@@ -141,7 +141,7 @@ async def test_the_same_seed_draws_the_same_faults() -> None:
 
     assert first == again
     assert first != other
-    assert 2 < sum(status != "200" for status in first) < 18
+    assert 0 < sum(status != "200" for status in first) < 12
 
 
 async def test_a_server_that_is_gone_is_a_broken_connection() -> None:
