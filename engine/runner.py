@@ -37,6 +37,9 @@ from engine.stats import NodeStats, RunSnapshot, Waiting
 
 __all__ = ["Runner", "RunnerResources"]
 
+DRAIN_LIMIT = 30.0  # seconds; what supervisors of processes usually grant
+DRAIN_POLL = 0.1
+
 Connect = Callable[[PlanNode], BaseModel | None]
 
 
@@ -115,6 +118,8 @@ class Runner:
         self._started = perf_counter()
         self._ended: float | None = None
         self._draining = False
+        self._drain_asked = anyio.Event()
+        self._reading = False
         self._trouble: EngineError | None = None
         self.ledger = Ledger(resources.store, identity.run_id, identity.epoch)
         self.finished = False
@@ -148,8 +153,13 @@ class Runner:
         )
 
     def drain(self) -> None:
-        """Stop reading; what is in flight is delivered and committed."""
+        """Stop reading; what is in flight is delivered and committed, or given up after `DRAIN_LIMIT`.
+
+        What waits for an outage to end is given up at once: it could not be delivered, and nothing is lost,
+        because a resume reads it again.
+        """
         self._draining = True
+        self._drain_asked.set()
         for source in self._sources:
             source.drain()
         reached("draining")
@@ -174,7 +184,8 @@ class Runner:
                 raise self._trouble
         except BaseExceptionGroup as group:
             await self._close_books(failed=True)
-            raise _cause(group) from group
+            error = _cause(group)
+            raise error from error.__cause__ or group
         except BaseException:
             await self._close_books(failed=True)
             raise
@@ -183,9 +194,32 @@ class Runner:
     async def _within_timeout(self) -> None:
         timeout = self.plan.settings.timeout
         with anyio.move_on_after(timeout) as scope:
-            await self._execute()
+            failure: Exception | None = None
+            async with anyio.create_task_group() as watch:
+                watch.start_soon(self._bound_drain)
+                try:
+                    await self._execute()
+                except Exception as error:  # noqa: BLE001 - raised below, where no group wraps it and its cause
+                    failure = error
+                watch.cancel_scope.cancel()
+            if failure is not None:
+                raise failure
         if scope.cancelled_caught and timeout is not None:
             raise PipelineTimeoutError(f"{self.plan.pipeline!r} ran longer than {timeout:g} s")
+
+    async def _bound_drain(self) -> None:
+        """Once a drain is asked for, end the run when it cannot or must not take any longer."""
+        await self._drain_asked.wait()
+        # real time, whatever the run's clock says: whoever asked may soon kill the process
+        until = anyio.current_time() + DRAIN_LIMIT
+        while anyio.current_time() < until and self._reading and not self._in_outage():  # noqa: ASYNC110
+            await anyio.sleep(DRAIN_POLL)  # an outage is a state of many workers, seldom looked at: no event
+        self.cancel()
+
+    def _in_outage(self) -> bool:
+        every = [runtime.stats for runtime in self._runtimes.values()]
+        every += [self.forward_stats] if self.forward_stats is not None else []
+        return any(stats.waiting is Waiting.OUTAGE for stats in every)
 
     async def _close_books(self, *, failed: bool = False) -> None:
         """Commit what is settled; when the run has failed already, that is the error to show."""
@@ -204,6 +238,7 @@ class Runner:
             wiring = self._wire()
             stack.callback(wiring.close)
             await self._prepare_sources(wiring)
+            self._reading = True
             async with anyio.create_task_group() as keeper:
                 keeper.start_soon(self.ledger.keep)
                 async with anyio.create_task_group() as group:

@@ -149,9 +149,7 @@ async def engine_run(source: list[Row], count: int, *, inline: bool) -> Work:
 
         repeatable = True
 
-        async def read(
-            self, split: Split, position: JsonValue, ctx: Context
-        ) -> AsyncGenerator[Batch, None]:
+        async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
             ordinal = 0
             for page in pages(source, count, ENGINE_PAGE):
                 start, ordinal = ordinal, ordinal + len(page)

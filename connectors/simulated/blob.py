@@ -51,9 +51,7 @@ _FILES: dict[str, tuple[str | None, tuple[str, ...]]] = {
 }
 
 CONTENT_TYPES: dict[str, str | None] = {
-    f"{stem}.{extension}": media_type
-    for extension, (media_type, stems) in _FILES.items()
-    for stem in stems
+    f"{stem}.{extension}": media_type for extension, (media_type, stems) in _FILES.items() for stem in stems
 }
 """Fifty file names and the content type of each; five have none that is well known."""
 
@@ -63,6 +61,7 @@ PERMISSIONS = ("READ", "WRITE", "DELETE", "LIST")
 
 SMALLEST, LARGEST = 256, 10 * 1024 * 1024
 """Bounds of `file_size` in bytes, both inclusive."""
+
 
 class BlobMaker:
     """Makes `BlobSource` records: any bucket, any file name, folders one to three deep."""

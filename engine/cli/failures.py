@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from enum import IntEnum
 
-__all__ = ["ExitCode", "code_of", "explain", "most_serious"]
+__all__ = ["ExitCode", "code_of", "explain", "most_serious", "show_traceback"]
 
 
 class ExitCode(IntEnum):
@@ -61,10 +61,8 @@ def code_of(error: BaseException) -> ExitCode:
 def explain(error: BaseException) -> int:
     """Say on standard error what went wrong and return the exit code; `ODW_TRACEBACK=1` adds where."""
     error = _innermost(error)
-    if os.environ.get("ODW_TRACEBACK") == "1" and not isinstance(error, SystemExit):
-        import traceback
-
-        traceback.print_exception(error)
+    if not isinstance(error, SystemExit):
+        show_traceback(error)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(ExitCode.FAILED)
     if isinstance(error, KeyboardInterrupt):
@@ -75,6 +73,14 @@ def explain(error: BaseException) -> int:
         return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else int(ExitCode.FAILED)
     sys.stderr.write(_message(error))
     return int(code_of(error))
+
+
+def show_traceback(error: BaseException | None) -> None:
+    """Print where an error came from, and its causes, if the user asked for it; these may quote records."""
+    if error is not None and os.environ.get("ODW_TRACEBACK") == "1":
+        import traceback
+
+        traceback.print_exception(error)
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from engine.cli.failures import ExitCode, code_of, most_serious
+from engine.cli.failures import ExitCode, code_of, most_serious, show_traceback
 from engine.cli.loading import load_plans, starting
 from engine.cli.output import Output
 from engine.cli.report_file import check_target, write_report
@@ -99,6 +99,8 @@ async def _run(options: argparse.Namespace, plans: Mapping[str, Plan], memory: i
         if options.report:
             write_report(Path(options.report), started_at, options.state_dir, session.reports)
         output.conclude(summary(list(session.reports.values()), options, width=output.width))
+        for report in session.reports.values():
+            show_traceback(report.failure)
         return exit_code(session, watch.number)
 
 

@@ -19,8 +19,6 @@ from engine.flow.delivery import Failure
 
 __all__ = ["bare", "bug_in", "fault_in", "judge"]
 
-LONGEST_MESSAGE = 300
-
 
 def judge(node: str, error: Exception, batch: Batch) -> Failure:
     """The failure to deal with when it is transient or some records' own; anything else is raised.
@@ -50,11 +48,15 @@ def fault_in(node: str, error: Exception) -> EngineError:
 
 
 def bug_in(node: str, error: BaseException) -> NodeFailedError:
-    """An error no component should raise, with the line it came from; never with the record."""
+    """An error no component should raise, by its type and the line it came from.
+
+    Its text is left to `__cause__`, because a `KeyError` or `ValueError` tends to quote the record; errors
+    of the operating system and of imports only name files.
+    """
     frames = extract_tb(error.__traceback__)
-    where = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    text = str(error).splitlines()[0][:LONGEST_MESSAGE] if str(error) else ""
-    return NodeFailedError(node, f"{type(error).__name__}: {text}{where}")
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    text = f": {error}" if isinstance(error, OSError | ImportError) else ""
+    return NodeFailedError(node, f"{type(error).__name__}{text}{where}")
 
 
 def bare(error: Exception) -> Exception:

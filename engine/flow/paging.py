@@ -85,7 +85,9 @@ class RecordPager:
         self._ordinal = int(position or 0)
         # what does not repeat has nothing to skip: its next records are new ones
         self._skip = self._ordinal if source.repeatable else 0
-        self._prefix = f"{ctx.node}/" if source.repeatable else f"{ctx.seed}/"
+        # two sources of a run, or of two pipelines that feed one table, must not share keys
+        places = (ctx.pipeline, ctx.node) if source.repeatable else (ctx.seed, ctx.pipeline, ctx.node)
+        self._prefix = ":".join(place for place in places if place) + "/"
         self._keyed = type(source).key is not Source.key
         self._expected = FIRST_GUESS
         self._page: list[Record] = []

@@ -118,17 +118,16 @@ class SourceTask:
         finally:
             self._pumps.discard(pump)
 
-    async def _attempt(
-        self, reader: PageReader, tracker: SplitTracker, pump: _Pump
-    ) -> bool | TransientError:
+    async def _attempt(self, reader: PageReader, tracker: SplitTracker, pump: _Pump) -> bool | TransientError:
         """As `_drive`; a transient failure is returned, since a task group would wrap it in another error."""
         try:
             return await self._drive(reader, tracker, pump)
         except TransientError as error:
+            name = self._runtime.stats.name
             if pump.began and pump.position is None:
-                raise NodeFailedError(
-                    self._runtime.stats.name, f"its batches have no position to go on from: {error}"
-                ) from error
+                raise NodeFailedError(name, f"its batches have no position to go on from: {error}") from error
+            if pump.began and not self._source.resumable:
+                raise NodeFailedError(name, f"it cannot be read again from its middle: {error}") from error
             return error
 
     async def _drive(self, reader: PageReader, tracker: SplitTracker, pump: _Pump) -> bool:

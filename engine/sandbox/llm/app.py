@@ -36,7 +36,7 @@ _LARGEST_BODY = 64 * 1024 * 1024  # bytes; a packed call with images stays far b
 
 @dataclass(slots=True)
 class LlmStats:
-    """What was asked of the stand-in so far. Tokens are estimates; they and documents count answered calls."""
+    """What was asked of the stand-in so far. Tokens are estimates; they and documents count answers."""
 
     calls: int = 0
     answered: int = 0

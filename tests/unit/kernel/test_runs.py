@@ -348,7 +348,7 @@ async def test_a_plain_source_that_breaks_is_read_again_and_skips_what_it_gave()
 
     assert report.ok
     assert sink.records == list(range(50))
-    assert sink.keys == [f"n0/{n}" for n in range(50)]
+    assert sink.keys == [f"test:n0/{n}" for n in range(50)]
 
 
 async def test_a_source_that_stays_away_is_an_outage() -> None:

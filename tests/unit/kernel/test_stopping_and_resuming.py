@@ -9,17 +9,21 @@ import anyio
 import pytest
 
 from engine.batch import Batch, Record
-from engine.component import BatchLimits, NoParams, Source
+from engine.component import BatchLimits, NoParams, Receipt, Source
+from engine.config.model import NodeOptions, RetryOptions
 from engine.engine import Engine, Run
 from engine.errors import FatalError, TransientError
 from engine.plan import Plan
 from engine.report import RunReport
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import RunStatus
+from engine.stats import Waiting
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
 from tests.unit.kernel.runs import Apply, Wait, pages
 
 pytestmark = pytest.mark.anyio
+
+PATIENT = NodeOptions(retry=RetryOptions(attempts=1, base=5.0, cap=5.0))
 
 
 class Closing(Source[NoParams]):
@@ -283,3 +287,38 @@ async def test_a_source_of_which_nothing_was_read_yet_may_begin_in_a_resumed_run
         second = await engine.run(linear_plan(Once(NoParams()), sink), resume=resume)
     assert (first.status, second.status) == (RunStatus.FAILED, RunStatus.COMPLETED)
     assert sink.records == list(range(10))
+
+
+async def test_draining_in_an_outage_gives_up_what_cannot_be_delivered() -> None:
+    class Down(MemorySink):
+        async def write(self, batch: Batch) -> Receipt:
+            raise TransientError("nobody listens")
+
+    store, sink = MemoryStateStore(), MemorySink()
+    async with Engine(store=store) as engine:
+        report = await interrupted(
+            linear_plan(MemorySource(pages(30)), Down(), options={"n1": PATIENT}),
+            lambda run: any(node.waiting is Waiting.OUTAGE for node in run.snapshot().nodes),
+            Run.drain,
+            engine,
+        )
+        assert (report.status, report.tally.read, report.dead_letters) == (RunStatus.INTERRUPTED, 0, 0)
+
+        again = await engine.run(
+            linear_plan(MemorySource(pages(30)), sink), resume=await store.get_run(report.run_id)
+        )
+
+    assert (again.status, sink.records) == (RunStatus.COMPLETED, list(range(30)))
+
+
+async def test_a_drain_does_not_wait_for_ever_for_a_sink_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.runner.DRAIN_LIMIT", 0.05)
+    async with Engine() as engine:
+        report = await interrupted(
+            linear_plan(MemorySource(pages(30)), MemorySink(stall=anyio.Event())),
+            lambda run: run.snapshot().tally.read > 0,
+            Run.drain,
+            engine,
+        )
+
+    assert (report.status, report.tally.read) == (RunStatus.INTERRUPTED, 0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 import engine
@@ -81,8 +83,72 @@ async def test_bug_in_a_function_ends_the_run_and_names_node_and_line() -> None:
     report = (await engine.run(pipeline(broken=engine.node(broken), nowhere=engine.node(nowhere))))["demo"]
 
     assert report.status is engine.RunStatus.FAILED
-    assert "node 'broken' failed: KeyError" in report.error
+    assert report.error.startswith("node 'broken' failed: KeyError at ")
     assert "test_pipelines_in_python.py:" in report.error
+
+
+async def test_bug_is_told_without_what_the_record_said() -> None:
+    @engine.transform
+    def ages(record: dict[str, int]) -> int:
+        return int("Jane Roe")
+
+    report = (await engine.run(pipeline(ages=engine.node(ages), nowhere=engine.node(nowhere))))["demo"]
+
+    assert "ValueError" in report.error
+    assert "Jane Roe" not in report.error
+    assert "Jane Roe" in str(report.failure.__cause__)  # type: ignore[union-attr]
+
+
+async def test_two_plain_sources_of_one_run_share_no_key() -> None:
+    @engine.source(name="more")
+    async def more() -> AsyncGenerator[dict[str, int], None]:
+        for n in range(3):
+            yield {"n": n}
+
+    @engine.source(name="others")
+    async def others() -> AsyncGenerator[dict[str, int], None]:
+        for n in range(3):
+            yield {"n": n}
+
+    @engine.sink
+    def refuse(records: list[dict[str, int]]) -> None:
+        raise engine.BatchError({index: engine.RecordError("no") for index in range(len(records))})
+
+    demo = engine.Pipeline(
+        "demo",
+        more=engine.node(more),
+        others=engine.node(others),
+        refuse=engine.node(refuse, input=["more", "others"]),
+    )
+
+    report = (await engine.run(demo))["demo"]
+
+    assert (report.tally.dead, report.dead_letters) == (6, 6)
+
+
+async def test_source_that_cannot_be_read_again_stops_the_run_instead_of_repeating_records() -> None:
+    tries = 0
+
+    @engine.source
+    async def shaky() -> AsyncGenerator[dict[str, int], None]:
+        nonlocal tries
+        tries += 1
+        yield {"n": 0}
+        await anyio.lowlevel.checkpoint()
+        raise engine.TransientError("connection lost")
+
+    got: list[dict[str, int]] = []
+
+    @engine.sink
+    def keep(records: list[dict[str, int]]) -> None:
+        got.extend(records)
+
+    demo = engine.Pipeline("demo", shaky=engine.node(shaky), keep=engine.node(keep))
+
+    report = (await engine.run(demo))["demo"]
+
+    assert (report.status, got, tries) == (engine.RunStatus.FAILED, [{"n": 0}], 1)
+    assert "'shaky' failed: it cannot be read again from its middle: connection lost" in report.error
 
 
 async def test_leaving_a_stream_early_closes_the_source() -> None:
@@ -133,8 +199,6 @@ async def test_unknown_component_is_a_config_error_with_the_nearest_name() -> No
 
 
 async def test_two_runs_in_one_loop_do_not_touch_each_other() -> None:
-    import anyio
-
     reports: dict[int, engine.RunReport] = {}
 
     async def one(count: int) -> None:
