@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from benchmarks import figures
-from benchmarks.model import Arm, Benchmark, Scale, Work
+from benchmarks.model import Arm, Benchmark, Goal, Scale, Work
 
 Row = dict[str, object]
 NAIVE = "naive faker"
 SEED = 1
 # Each naive maker costs about 1 ms a record; the sources are measured over many more.
 NAIVE_RECORDS = 1_000
+SOURCE = "source"
+SOURCE_RECORDS = 200_000
 
 
 def benchmarks(scale: Scale) -> Sequence[Benchmark]:
     """``source_blob``, ``source_logs`` and ``source_events``."""
     count = scale.pick(NAIVE_RECORDS, 50)
+    drawn_records = scale.pick(SOURCE_RECORDS, 2_000)
     return [
         Benchmark(
             name=f"source_{name}",
             description=f"records a second of the simulated source `{name}`; equal work is the set of fields",
-            arms=[Arm(NAIVE, naive(name, count))],
+            arms=[
+                Arm(NAIVE, naive(name, count)),
+                Arm(SOURCE, partial(source, name, drawn_records), goals=[Goal("rate", ">=", 100_000)]),
+            ],
             reference=NAIVE,
             metric=figures.RATE,
             pairs=10,
@@ -41,6 +48,23 @@ def naive(name: str, count: int) -> Callable[[], Work]:
         return drawn(make() for _ in range(count))
 
     return run
+
+
+async def source(name: str, count: int) -> Work:
+    """Reads the source as a pipeline does, page by page, its pools of readable values built anew."""
+    from connectors.factory import ConnectorFactory
+    from engine.component import Context
+
+    connector = ConnectorFactory.create(name, {"records": count, "seed": str(SEED)})
+    context = Context(pipeline="benchmark", node=name)
+    connector.ctx = context
+    total, fields = 0, ""
+    async with connector:
+        async for split in connector.splits(context):
+            async for batch in connector.read(split, None, context):
+                work = drawn(batch.records)
+                total, fields = total + work.count, work.checksum
+    return Work(total, fields)
 
 
 def drawn(records: Iterable[Row]) -> Work:
