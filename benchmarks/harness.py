@@ -170,7 +170,7 @@ def _timed_call(call: InProcess) -> tuple[Work, dict[str, float]]:
     return cast(Work, work), {figures.WALL: wall, figures.CPU: cpu}
 
 
-GC_THRESHOLD = 50_000
+GC_THRESHOLD = 2_000
 """`engine.cli.invocation.COLLECT_AFTER`; named again because the harness imports nothing of the engine."""
 
 

@@ -58,12 +58,12 @@ async def source(name: str, count: int) -> Work:
     connector = ConnectorFactory.create(name, {"records": count, "seed": str(SEED)})
     context = Context(pipeline="benchmark", node=name)
     connector.ctx = context
-    total, fields = 0, ""
+    total, fields = 0.0, ""
     async with connector:
         async for split in connector.splits(context):
             async for batch in connector.read(split, None, context):
                 work = drawn(batch.records)
-                total, fields = total + work.count, work.checksum
+                total, fields = total + work.count, work.checksum or ""
     return Work(total, fields)
 
 
