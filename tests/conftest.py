@@ -1,11 +1,11 @@
-"""Every test leaves nothing behind: no child process and no socket that it opened."""
+"""Every test leaves nothing behind, no child process and no socket; `anyio` tests run on both backends."""
 
 from __future__ import annotations
 
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ import pytest
 TASKS = Path("/proc/self/task")
 DESCRIPTORS = Path("/proc/self/fd")
 PATIENCE = 2.0  # seconds for what is being closed by another thread or by the kernel
+
+Collected = pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector] | None
 
 
 def _child_processes() -> set[str]:
@@ -53,3 +55,37 @@ def _nothing_left_behind() -> Iterator[None]:
     yield
     assert _left_over(_child_processes, children) == set(), "the test left child processes behind"
     assert _left_over(_sockets, sockets) == set(), "the test left sockets open"
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """The backend that a test marked `anyio` runs on."""
+    return str(request.param)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pycollect_makeitem() -> Generator[None, Collected, Collected]:
+    """Hand tests marked `anyio` to anyio's plugin alone.
+
+    In its auto mode pytest-asyncio takes every coroutine for itself, so that a test named `[trio]` would
+    silently run on asyncio. A plain item in the place of pytest-asyncio's is left to anyio.
+    """
+    collected = yield
+    if not isinstance(collected, list):
+        return collected
+    return [
+        _plain(item) if isinstance(item, pytest.Function) and item.get_closest_marker("anyio") else item
+        for item in collected
+    ]
+
+
+def _plain(item: pytest.Function) -> pytest.Function:
+    plain: pytest.Function = pytest.Function.from_parent(
+        item.parent,
+        name=item.name,
+        callspec=getattr(item, "callspec", None),
+        callobj=item.obj,
+        fixtureinfo=item._fixtureinfo,
+        originalname=item.originalname,
+    )
+    return plain
