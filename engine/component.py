@@ -118,6 +118,7 @@ class Context:
         run_id: the run; stable over resumes.
         seed: text that fixes everything random in this run; stable over resumes.
         started_at: when the run was first started, UTC; stable over resumes.
+        attempt: which attempt of the run this is, counted from 1; each resume is one more.
         allowance: reserve bytes here before reading them (sources with `reserves = True`).
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
@@ -129,6 +130,7 @@ class Context:
     run_id: str = "standalone"
     seed: str = "0"
     started_at: datetime | None = None
+    attempt: int = 1
     clock: Clock = field(default_factory=SystemClock)
     allowance: ByteAllowance = field(default_factory=_Unlimited)
     draining: Callable[[], bool] = lambda: False

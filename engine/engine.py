@@ -241,6 +241,7 @@ class Run:
             started_at=datetime.fromisoformat(record.started_at),
             resumed=resumed,
             epoch=epoch,
+            attempt=record.attempt,
         )
         self._epoch = epoch
         self._runner = Runner(plan, identity, engine.resources(budget))

@@ -58,7 +58,7 @@ class RunnerResources:
 class RunIdentity:
     """What stays the same over all attempts of a run, and which one this is.
 
-    `epoch` is that of the run's lease.
+    `epoch` is that of the run's lease; attempts are counted from 1.
     """
 
     run_id: str
@@ -66,6 +66,7 @@ class RunIdentity:
     started_at: datetime
     resumed: bool = False
     epoch: int = 0
+    attempt: int = 1
 
 
 class _Allowance:
@@ -273,6 +274,7 @@ class Runner:
             run_id=self.identity.run_id,
             seed=self.identity.seed,
             started_at=self.identity.started_at,
+            attempt=self.identity.attempt,
             clock=self._clock,
             allowance=_Allowance(self._resources.budget, stats),
             draining=lambda: self._draining,

@@ -9,6 +9,7 @@ import anyio
 
 from connectors.ingest.answers import Verdict, judge
 from connectors.ingest.client import IngestClient, UncertainError
+from connectors.ingest.epoch import Epoch
 from connectors.ingest.payload import Body, idempotency_key
 from engine.batch import Batch
 from engine.errors import RecordError, TransientError
@@ -73,7 +74,14 @@ class Delivery:
     """
 
     def __init__(
-        self, client: IngestClient, *, model: str, scope: str, compress: bool, max_body: int
+        self,
+        client: IngestClient,
+        *,
+        model: str,
+        scope: str,
+        epoch: Epoch,
+        compress: bool,
+        max_body: int,
     ) -> None:
         self.gives_results: bool | None = None
         self.max_body = max_body
@@ -82,6 +90,7 @@ class Delivery:
         self._path = f"/ingest/{model}"
         self._model = model
         self._scope = scope
+        self._epoch = epoch
         self._compress = compress
 
     async def send(self, batch: Batch, bodies: Sequence[Body], fates: Fates, *, keep_sizes: bool) -> None:
@@ -122,6 +131,7 @@ class Delivery:
             "Idempotency-Key": self._key(batch, body),
             "X-ODW-Results": "per-record",
             "X-ODW-Delivery": "replay" if replay else "fresh",
+            "X-ODW-Epoch": self._epoch.header,
         }
         content = body.content
         if self._compress:
@@ -132,6 +142,7 @@ class Delivery:
             answer = await self._client.post(self._path, content, headers, max_answer=limit)
         except UncertainError:
             self.marks.add(_keys(batch, body))
+            self._epoch.advance()  # what replays these records has to be told from this request
             raise
         if answer.status == 413:
             return None

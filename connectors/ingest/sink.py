@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from connectors.ingest.client import open_client
 from connectors.ingest.delivery import Delivery, Fates
+from connectors.ingest.epoch import Epoch, epoch_scope
 from connectors.ingest.forwarding import forward_row
 from connectors.ingest.local_validation import LocalValidator, local_validator
 from connectors.ingest.params import Confirm, IngestConnection, IngestParams, LocalValidation
@@ -34,7 +35,8 @@ class IngestSink(Sink[IngestParams]):
 
     Records are sent as JSON arrays, each record as its `model_dump(mode="json")`. The service is asked for
     the fate of every record; one that does not tell has accepted what it answered 200 to, and the report
-    says `accepted`. Requests carry an idempotency key, so a repeated one changes nothing.
+    says `accepted`. Requests carry an idempotency key, so a repeated one changes nothing, and an epoch, so
+    that one which arrives late doubles nothing.
 
     | status | meaning |
     |---|---|
@@ -60,8 +62,14 @@ class IngestSink(Sink[IngestParams]):
         client = await self._stack.enter_async_context(
             open_client(connection, concurrency=params.concurrency, longest=params.timeout, clock=clock)
         )
+        scope = self._scope()
         self._delivery = Delivery(
-            client, model=params.model, scope=self._scope(), compress=params.compress, max_body=params.bytes
+            client,
+            model=params.model,
+            scope=scope,
+            epoch=Epoch(epoch_scope(scope, self.ctx.node), self.ctx.attempt),
+            compress=params.compress,
+            max_body=params.bytes,
         )
         if params.validation is not LocalValidation.NEVER:
             self._validator = local_validator(params.model)

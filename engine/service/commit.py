@@ -1,4 +1,4 @@
-"""One transaction for a group of submissions: rows, dead letters, ledger and dirty marks together."""
+"""One transaction for a group of submissions: rows, dead letters, ledger, epochs and dirty marks together."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine.service.submission import Letter, Receipt, Submission
-from engine.service.system_tables import BatchLedger, LetterStore
+from engine.service.submission import Delivery, Letter, Receipt, Submission
+from engine.service.system_tables import BatchLedger, EpochStore, LetterStore
 from engine.service.tables import SEQUENCE, Table, quote
 
 if TYPE_CHECKING:
@@ -35,9 +35,8 @@ class _TableRows:
     foreign: bool = False
     latest: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
 
-    def add(self, encoded: Encoded) -> None:
+    def add(self, encoded: Encoded, delivery: Delivery) -> None:
         self.rows += encoded.rows
-        delivery = encoded.submission.delivery
         if delivery == "replay" and self.table.key:
             self.replayed += [row[0] for row in encoded.rows]
         self.foreign |= delivery == "foreign"
@@ -57,6 +56,7 @@ class GroupCommit:
         self._connection = connection
         self._tables = {table.name: table for table in tables}
         self._ledger = BatchLedger(connection)
+        self._epochs = EpochStore(connection)
         self._letters = LetterStore(connection)
         self._open_letters = self._letters.open_tables()
         marks = connection.execute("SELECT table_name FROM _odw_tables WHERE dirty").fetchall()
@@ -116,10 +116,11 @@ class GroupCommit:
 
     def _changes(self, group: Sequence[Encoded]) -> dict[str, _TableRows]:
         changes: dict[str, _TableRows] = {}
-        for item in group:
+        deliveries = self._epochs.deliveries([item.submission for item in group])
+        for item, delivery in zip(group, deliveries, strict=True):
             table = item.submission.table
             if table is not None and item.rows:
-                changes.setdefault(table.name, _TableRows(table)).add(item)
+                changes.setdefault(table.name, _TableRows(table)).add(item, delivery)
         for change in changes.values():
             change.finish()
         return changes
@@ -156,7 +157,7 @@ class GroupCommit:
         return row is not None and bool(row[-1] > sequence)
 
     def compact(self, ledger_days: int) -> None:
-        """Remove overtaken rows from dirty tables and clear their marks; forget old ledger keys.
+        """Remove overtaken rows from dirty tables and clear their marks; forget old keys and epochs.
 
         Raises duckdb.Error; then call `rollback`.
         """
@@ -169,6 +170,7 @@ class GroupCommit:
             )
             self._connection.execute("UPDATE _odw_tables SET dirty = false WHERE table_name = ?", [name])
         self._ledger.forget(ledger_days)
+        self._epochs.forget(ledger_days)
         self._connection.commit()
         self._dirty.clear()
         self._open_letters = self._letters.open_tables()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import cast
+from typing import NamedTuple, cast
 
 import orjson
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from engine.service.letters import letter_of
 from engine.service.models import Row
 from engine.service.submission import (
     Delivery,
+    Epoch,
     Letter,
     QueueFullError,
     Receipt,
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 _NOT_FOUND = "Please run `moose ls` to view your routes"  # the contract's own text
 _MAX_KEY = 200
+_MAX_SCOPE = 200
+_MAX_EPOCH = 2**63 - 1
 _RETRY_SOON = {"Retry-After": "1"}
 _RETRY_LATER = {"Retry-After": "5"}
 
@@ -49,10 +52,10 @@ async def ingest(request: Request) -> Response:
         return PlainTextResponse("Too many requests", 429, _RETRY_SOON)
     try:
         with context.inflight.share() as take:
-            delivery, key = _headers(request)
+            terms = _terms(request)
             body = await read_body(request, context.settings.max_body_size, take)
             is_detailed = request.headers.get("x-odw-results") == "per-record"
-            return await _Ingestion(context, endpoint, body, delivery, key).answer(is_detailed)
+            return await _Ingestion(context, endpoint, body, terms).answer(is_detailed)
     except BodyError as error:
         return PlainTextResponse(str(error), error.status)
     except QueueFullError:
@@ -65,27 +68,44 @@ async def ingest(request: Request) -> Response:
         return PlainTextResponse("Error", 500)
 
 
-def _headers(request: Request) -> tuple[Delivery, str | None]:
+class _Terms(NamedTuple):
+    """What the headers say about how the rows are to be committed."""
+
+    delivery: Delivery
+    key: str | None
+    epoch: Epoch | None
+
+
+def _terms(request: Request) -> _Terms:
     delivery = request.headers.get("x-odw-delivery", "foreign")
     if delivery not in ("fresh", "replay", "foreign"):
         raise BodyError(400, "X-ODW-Delivery must be fresh or replay")
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= _MAX_KEY:
         raise BodyError(400, f"Idempotency-Key must have 1 to {_MAX_KEY} characters")
-    return cast(Delivery, delivery), key
+    return _Terms(cast(Delivery, delivery), key, _epoch(request.headers.get("x-odw-epoch")))
+
+
+def _epoch(header: str | None) -> Epoch | None:
+    if header is None:
+        return None
+    scope, _, number = header.partition(" ")
+    digits = number.isascii() and number.isdigit() and len(number) <= len(str(_MAX_EPOCH))
+    if not 0 < len(scope) <= _MAX_SCOPE or not digits or int(number) > _MAX_EPOCH:
+        raise BodyError(
+            400, f"X-ODW-Epoch must be a scope of 1 to {_MAX_SCOPE} characters, a space and a whole number"
+        )
+    return Epoch(scope, int(number))
 
 
 class _Ingestion:
     """One request's way from its body to its answer."""
 
-    def __init__(
-        self, context: ServiceContext, endpoint: Endpoint, body: bytes, delivery: Delivery, key: str | None
-    ) -> None:
+    def __init__(self, context: ServiceContext, endpoint: Endpoint, body: bytes, terms: _Terms) -> None:
         self._warehouse = context.warehouse
         self._endpoint = endpoint
         self._body = body
-        self._delivery = delivery
-        self._key = key
+        self._terms = terms
         self._now = datetime.now(UTC)
 
     async def answer(self, is_detailed: bool) -> Response:
@@ -114,7 +134,7 @@ class _Ingestion:
             for index, original in enumerate(validated.originals or [])
             if isinstance(original, dict)
         ]
-        self._key = None  # a refusal can be repeated: the letters are upserted
+        self._terms = self._terms._replace(key=None)  # a refusal can be repeated: the letters are upserted
         if letters:
             await self._write([], letters)
         return PlainTextResponse(f"Invalid JSON: {message}", 400)
@@ -174,7 +194,8 @@ class _Ingestion:
                 table=self._endpoint.table,
                 rows=rows,
                 letters=letters,
-                delivery=self._delivery,
-                key=self._key,
+                delivery=self._terms.delivery,
+                key=self._terms.key,
+                epoch=self._terms.epoch,
             )
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from engine.service.models import Row
 from engine.service.tables import Table
 
 __all__ = [
     "Delivery",
+    "Epoch",
     "Letter",
     "QueueFullError",
     "Receipt",
@@ -21,6 +22,17 @@ __all__ = [
 
 Delivery = Literal["fresh", "replay", "foreign"]
 """`fresh`: ids never sent before; `replay`: they may have been; `foreign`: the client did not say."""
+
+
+class Epoch(NamedTuple):
+    """When a client sent a request, as it counts itself: of one scope, the higher number is the later.
+
+    A `fresh` request that arrives after one with a higher number was overtaken on its way: its rows may have
+    been delivered again meanwhile, so they are not fresh any more.
+    """
+
+    scope: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +76,7 @@ class Submission:
     letters: list[Letter] = field(default_factory=list)
     delivery: Delivery = "foreign"
     key: str | None = None
+    epoch: Epoch | None = None
 
 
 @dataclass(frozen=True, slots=True)

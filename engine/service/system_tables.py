@@ -1,4 +1,4 @@
-"""The service's own tables: dirty marks, the batch ledger and the dead letters.
+"""The service's own tables: dirty marks, the batch ledger, the epochs and the dead letters.
 
 DDL happens at open only: mixed with loading it has been a source of write-ahead-log trouble in DuckDB.
 """
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import orjson
 
 from engine.errors import StateVersionError
-from engine.service.submission import Letter, Receipt
+from engine.service.submission import Delivery, Letter, Receipt, Submission
 from engine.service.tables import Table, create_or_check
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DIRTY_OF", "BatchLedger", "LetterStore", "create_tables"]
+__all__ = ["DIRTY_OF", "BatchLedger", "EpochStore", "LetterStore", "create_tables"]
 
 VERSION = 1
 
@@ -27,6 +27,8 @@ _DDL = (
     "CREATE TABLE IF NOT EXISTS _odw_tables (table_name VARCHAR, dirty BOOLEAN)",
     """CREATE TABLE IF NOT EXISTS _odw_batches
     (key VARCHAR, model VARCHAR, written BIGINT, dead VARCHAR, committed_at TIMESTAMP)""",
+    """CREATE TABLE IF NOT EXISTS _odw_epochs
+    (table_name VARCHAR, scope VARCHAR, epoch BIGINT, raised_at TIMESTAMP)""",
     """CREATE TABLE IF NOT EXISTS _odw_dead_letters
     (dead_letter_id VARCHAR, model VARCHAR, table_name VARCHAR, record_id VARCHAR, original_record VARCHAR,
     error_type VARCHAR, error_message VARCHAR, failed_at TIMESTAMP, source VARCHAR, status VARCHAR,
@@ -89,6 +91,58 @@ class BatchLedger:
 def _utc_now() -> datetime:
     """The time as the tables keep it: UTC, without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+class EpochStore:
+    """The highest epoch of each table and scope. Used inside the writer's transaction."""
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def deliveries(self, submissions: Sequence[Submission]) -> list[Delivery]:
+        """How each one is to be committed, in this order: `fresh` ones that were overtaken are replays.
+
+        Epochs that these submissions raise are known once the transaction is committed.
+        """
+        scopes = {one.epoch.scope for one in submissions if one.epoch is not None}
+        if not scopes:
+            return [one.delivery for one in submissions]
+        known = self._find(scopes)
+        highest = dict(known)
+        deliveries: list[Delivery] = []
+        for one in submissions:
+            delivery = one.delivery
+            if one.epoch is not None and one.table is not None:
+                place = (one.table.name, one.epoch.scope)
+                latest = highest.get(place, one.epoch.number)
+                if delivery == "fresh" and one.epoch.number < latest:
+                    delivery = "replay"
+                highest[place] = max(latest, one.epoch.number)
+            deliveries.append(delivery)
+        self._put({place: number for place, number in highest.items() if known.get(place) != number})
+        return deliveries
+
+    def _find(self, scopes: set[str]) -> dict[tuple[str, str], int]:
+        found = self._connection.execute(
+            "SELECT table_name, scope, epoch FROM _odw_epochs WHERE scope IN (SELECT unnest(?::VARCHAR[]))",
+            [list(scopes)],
+        ).fetchall()
+        return {(table, scope): number for table, scope, number in found}
+
+    def _put(self, raised: dict[tuple[str, str], int]) -> None:
+        now = _utc_now()
+        for (table, scope), number in raised.items():  # rarely any: at the start, and after a failure
+            self._connection.execute(
+                "DELETE FROM _odw_epochs WHERE table_name = ? AND scope = ?", [table, scope]
+            )
+            self._connection.execute(
+                "INSERT INTO _odw_epochs VALUES (?, ?, ?, ?)", [table, scope, number, now]
+            )
+
+    def forget(self, days: int) -> None:
+        """Drop the epochs that were raised more than so many days ago."""
+        oldest = _utc_now() - timedelta(days=days)
+        self._connection.execute("DELETE FROM _odw_epochs WHERE raised_at < ?", [oldest])
 
 
 class LetterStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from scripted_http import Answer, Request, ScriptedServer, unused_url
 
+import engine
 from connectors.ingest import IngestConnection, IngestParams, IngestSink, forward_row
 from connectors.models import INGEST_MODELS
 from engine.acks import SplitTracker
@@ -20,18 +22,19 @@ from engine.batch import Batch, DeadLetter
 from engine.component import Context
 from engine.errors import BatchError, FatalError, RecordError, TransientError
 from engine.keys import KeyList
+from engine.plan import Plan
 from engine.service.server import running_service
 from engine.testing import ScriptedClock
 
 
 @asynccontextmanager
 async def open_sink(
-    url: str, run_id: str = "run-1", token: str | None = None, **params: object
+    url: str, run_id: str = "run-1", token: str | None = None, attempt: int = 1, **params: object
 ) -> AsyncIterator[IngestSink]:
     sink = IngestSink(
         IngestParams(**({"model": "BlobSource"} | params)), IngestConnection(url=url, token=token)
     )
-    sink.ctx = Context(run_id=run_id, node="load", clock=ScriptedClock(jump=True))
+    sink.ctx = Context(run_id=run_id, node="load", attempt=attempt, clock=ScriptedClock(jump=True))
     async with sink:
         yield sink
 
@@ -124,6 +127,117 @@ async def test_a_request_that_was_carried_out_but_not_answered_leaves_nothing_tw
             await sink.write(batch.slice(1, 4))
         rows = await rows_of(service.url, "getBlobs")
     assert sorted(row["id"] for row in rows) == ["b0", "b1", "b2", "b3"]
+
+
+class LateGate:
+    """Stands in front of the service and holds one request back, until `deliver` hands it on."""
+
+    def __init__(self, service: str, client: httpx.AsyncClient, holds: int = 1) -> None:
+        self.server = ScriptedServer(self._pass)
+        self.holding = anyio.Event()
+        self.gives_up = True
+        self._done = anyio.Event()
+        self._service, self._client, self._holds = service, client, holds
+        self._held: Request | None = None
+
+    async def _pass(self, request: Request) -> Answer:
+        if self._held is None and len(self.server.requests) == self._holds:
+            self._held = request
+            self.holding.set()
+            if not self.gives_up:
+                await self._done.wait()
+            return Answer(504)
+        return await self._forward(request)
+
+    async def deliver(self) -> str:
+        """Hand the held request on; how it was marked."""
+        assert self._held is not None
+        answer = await self._forward(self._held)
+        assert json.loads(answer.body)["duplicate"] is False
+        self._done.set()
+        return self._held.headers["x-odw-delivery"]
+
+    async def _forward(self, request: Request) -> Answer:
+        headers = {name: value for name, value in request.headers.items() if name != "host"}
+        answer = await self._client.post(
+            f"{self._service}{request.path}", content=request.body, headers=headers
+        )
+        assert answer.status_code == 200
+        return Answer(200, answer.content, {"content-type": answer.headers["content-type"]})
+
+
+@asynccontextmanager
+async def late_gate(folder: Path, holds: int = 1) -> AsyncIterator[tuple[LateGate, str]]:
+    """A gate in front of a service, and the address of the service itself."""
+    async with running_service(folder, models=INGEST_MODELS) as service, httpx.AsyncClient() as client:
+        gate = LateGate(service.url, client, holds)
+        async with gate.server.running():
+            yield gate, service.url
+
+
+async def test_a_request_that_arrives_after_its_records_were_sent_again_leaves_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    async with late_gate(tmp_path) as (gate, url), open_sink(gate.server.url) as sink:
+        batch = batch_of(*(blob(number) for number in range(4)))
+        with pytest.raises(TransientError, match="504"):
+            await sink.write(batch)
+        await sink.write(batch.slice(0, 2))
+        await sink.write(batch.slice(2, 4))
+        assert await gate.deliver() == "fresh"
+        rows = await rows_of(url, "getBlobs")
+    assert sorted(row["id"] for row in rows) == ["b0", "b1", "b2", "b3"]
+
+
+async def test_a_request_of_a_killed_attempt_that_arrives_after_the_resume_leaves_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    records = [blob(number) for number in range(4)]
+    async with late_gate(tmp_path) as (gate, url):
+        gate.gives_up = False
+        async with open_sink(gate.server.url) as killed, anyio.create_task_group() as group:
+            group.start_soon(killed.write, batch_of(*records))
+            await gate.holding.wait()
+            group.cancel_scope.cancel()
+        async with open_sink(gate.server.url, attempt=2) as sink:
+            batch = batch_of(*records, replay=True)
+            await sink.write(batch.slice(0, 3))
+            await sink.write(batch.slice(3, 4))
+        assert await gate.deliver() == "fresh"
+        rows = await rows_of(url, "getBlobs")
+    assert sorted(row["id"] for row in rows) == ["b0", "b1", "b2", "b3"]
+
+
+async def test_a_run_that_is_resumed_while_its_last_request_is_on_the_wire_writes_every_row_once(
+    tmp_path: Path,
+) -> None:
+    async with late_gate(tmp_path, holds=3) as (gate, url), engine.Engine() as owner:
+        gate.gives_up = False
+        plan = one_pipeline(tmp_path, gate.server.url, batch=20)
+        async with owner.start(plan) as run, anyio.create_task_group() as group:
+            group.start_soon(run.wait)
+            await gate.holding.wait()
+            group.cancel_scope.cancel()
+        # batches of another size, so that no request of the resume is the held one again
+        plan = one_pipeline(tmp_path, gate.server.url, batch=30)
+        report = await owner.run(plan, resume=await owner.store.get_run(run.run_id))
+        assert (report.attempt, report.tally.written) == (2, 200)
+        assert await gate.deliver() == "fresh"
+        rows = await rows_of(url, "getBlobs")
+    assert len(rows) == len({row["id"] for row in rows}) == 200
+
+
+def one_pipeline(folder: Path, url: str, batch: int) -> Plan:
+    """200 new blobs into `ingest`, so many in a request."""
+    file = folder / "p.yaml"
+    file.write_text(
+        f'version: 1\nconnections: {{warehouse: {{url: "{url}"}}}}\n'
+        "pipelines:\n  p:\n    nodes:\n"
+        "      read: {source: blob, with: {records: 200}}\n"
+        f"      load: {{sink: ingest, with: {{connection: warehouse, model: BlobSource, records: {batch}}}}}"
+    )
+    (plan,) = engine.load(file).values()
+    return plan
 
 
 async def test_staged_rows_are_confirmed_by_the_real_consumption_api(tmp_path: Path) -> None:
@@ -235,6 +349,43 @@ async def test_a_batch_that_may_have_been_delivered_before_is_sent_as_a_replay()
         await sink.write(batch_of(blob(0), replay=True))
     assert server.requests[0].headers["x-odw-delivery"] == "replay"
     assert server.requests[0].headers["x-odw-results"] == "per-record"
+
+
+def epoch_of(request: Request) -> tuple[str, int]:
+    scope, number = request.headers["x-odw-epoch"].split(" ")
+    return scope, int(number)
+
+
+async def test_the_epoch_grows_after_an_answer_that_leaves_the_outcome_open_and_with_each_attempt() -> None:
+    busy, lost, fine = Answer(429), Answer(503), Answer.of({"written": 1, "dead": []})
+    epochs = []
+    for attempt in (1, 2):
+        answers = [busy, fine, lost, fine, lost, fine]
+        async with (
+            ScriptedServer(answers=answers).running() as server,
+            open_sink(server.url, attempt=attempt) as sink,
+        ):
+            for number in range(len(answers)):
+                with suppress(TransientError):
+                    await sink.write(batch_of(blob(number)))
+        epochs += [epoch_of(request) for request in server.requests]
+    assert {scope for scope, _ in epochs} == {"run-1/load"}
+    numbers = [number for _, number in epochs]
+    first = numbers[0]
+    assert [number - first for number in numbers[:6]] == [0, 0, 0, 1, 1, 2]
+    assert min(numbers[6:]) > max(numbers[:6])
+
+
+async def test_the_scope_of_an_epoch_can_stand_in_a_header_whatever_the_run_is_called() -> None:
+    names = ["a run, été", "x" * 300, "x" * 301]
+    async with ScriptedServer(written).running() as server:
+        for name in names:
+            async with open_sink(server.url, run_id=name) as sink:
+                await sink.write(batch_of(blob(0)))
+    scopes = [epoch_of(request)[0] for request in server.requests]
+    assert scopes[0] == "a%20run%2C%20%C3%A9t%C3%A9/load"
+    assert len(set(scopes)) == len(names)
+    assert max(map(len, scopes)) <= 200
 
 
 async def test_another_run_sends_the_same_bytes_under_another_key() -> None:

@@ -159,10 +159,35 @@ async def test_a_repeated_key_is_answered_as_the_first_was(client: httpx.AsyncCl
 
 
 @pytest.mark.parametrize(
-    "headers", [{"X-ODW-Delivery": "twice"}, {"Idempotency-Key": "x" * 201}, {"Idempotency-Key": ""}]
+    "headers",
+    [
+        {"X-ODW-Delivery": "twice"},
+        {"Idempotency-Key": "x" * 201},
+        {"Idempotency-Key": ""},
+        {"X-ODW-Epoch": "run/load"},
+        {"X-ODW-Epoch": "1"},
+        {"X-ODW-Epoch": "run load 1"},
+        {"X-ODW-Epoch": "run/load -1"},
+        {"X-ODW-Epoch": "run/load one"},
+        {"X-ODW-Epoch": f"run/load {2**63}"},
+        {"X-ODW-Epoch": "run/load " + "1" * 5000},
+        {"X-ODW-Epoch": "x" * 201 + " 1"},
+    ],
 )
 async def test_wrong_headers_are_400(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
     assert (await post(client, GOOD, **headers)).status_code == 400
+
+
+@pytest.mark.parametrize(("scope", "number"), [("run/load", 2), ("x" * 200, 2**63 - 1)])
+async def test_a_fresh_request_of_an_overtaken_epoch_replaces_its_rows(
+    client: httpx.AsyncClient, warehouse: Warehouse, scope: str, number: int
+) -> None:
+    for delivery, epoch in (("replay", number), ("fresh", 1)):
+        headers = PER_RECORD | {"X-ODW-Delivery": delivery, "X-ODW-Epoch": f"{scope} {epoch}"}
+        answer = await post(client, [GOOD], **headers)
+        assert answer.json() == {"written": 1, "dead": [], "duplicate": False}
+    with warehouse.reading() as reader:
+        assert reader.execute('SELECT count(*) FROM "Note"').fetchall() == [(1,)]
 
 
 async def test_a_mended_record_recovers_its_letter(client: httpx.AsyncClient) -> None:

@@ -16,6 +16,7 @@ from engine.service.settings import ServiceSettings
 from engine.service.storage import Storage
 from engine.service.submission import (
     Delivery,
+    Epoch,
     Letter,
     QueueFullError,
     Receipt,
@@ -44,13 +45,26 @@ class Desk:
         delivery: Delivery = "foreign",
         key: str | None = None,
         letters: list[Letter] | None = None,
+        epoch: Epoch | None = None,
     ) -> Submission:
         return Submission(
-            model="Note", table=self.table, rows=rows, delivery=delivery, key=key, letters=letters or []
+            model="Note",
+            table=self.table,
+            rows=rows,
+            delivery=delivery,
+            key=key,
+            letters=letters or [],
+            epoch=epoch,
         )
 
-    def put(self, rows: list[Row], delivery: Delivery = "foreign", key: str | None = None) -> Receipt:
-        return self.warehouse.submit(self.submission(rows, delivery, key)).result()
+    def put(
+        self,
+        rows: list[Row],
+        delivery: Delivery = "foreign",
+        key: str | None = None,
+        epoch: Epoch | None = None,
+    ) -> Receipt:
+        return self.warehouse.submit(self.submission(rows, delivery, key, epoch=epoch)).result()
 
     def stored(self) -> int:
         with self.warehouse.reading() as reader:
@@ -299,3 +313,140 @@ def test_old_keys_are_forgotten(path: Path, models: Models, note: Note) -> None:
     warehouse.compact()
     assert not desk.put([note("a")], "replay", "key").duplicate
     warehouse.close()
+
+
+def test_fresh_rows_that_a_later_epoch_has_replayed_are_not_there_twice(desk: Desk, note: Note) -> None:
+    desk.put([note("x")], "fresh", "first", Epoch("run/load", 1))
+    desk.put([note("a"), note("b")], "replay", "second", Epoch("run/load", 2))
+    late = desk.put([note("a"), note("b"), note("c")], "fresh", "late", Epoch("run/load", 1))
+    assert late == Receipt(3)
+    assert set(desk.texts()) == {"a", "b", "c", "x"}
+    assert desk.stored() == 4
+    assert not desk.is_dirty()
+
+
+@pytest.mark.parametrize("epoch", [Epoch("run/load", 2), Epoch("run/load", 3), None])
+def test_fresh_rows_of_no_earlier_epoch_are_appended(desk: Desk, note: Note, epoch: Epoch | None) -> None:
+    desk.put([note("a")], "replay", None, Epoch("run/load", 2))
+    desk.put([note("a")], "fresh", None, epoch)
+    assert desk.stored() == 2, "nobody looks for ids that a client of today calls new"
+
+
+def test_a_higher_epoch_stays_the_highest_when_a_lower_one_comes_behind_it(desk: Desk, note: Note) -> None:
+    for number in (3, 1):
+        desk.put([note("a")], "replay", None, Epoch("run/load", number))
+    desk.put([note("a")], "fresh", None, Epoch("run/load", 2))
+    assert desk.stored() == 1
+
+
+def test_an_epoch_counts_in_its_scope_alone(desk: Desk, note: Note) -> None:
+    desk.put([note("a")], "replay", None, Epoch("run/load", 9))
+    desk.put([note("a")], "fresh", None, Epoch("run/other", 1))
+    assert desk.stored() == 2
+
+
+def test_an_epoch_counts_in_its_table_alone(desk: Desk, note: Note) -> None:
+    medical = desk.warehouse.tables["Medical"]
+    row = {
+        "id": "a",
+        "patient_name": "A",
+        "patient_age": 1,
+        "doctor": "B",
+        "transform_timestamp": "2026-11-23T10:00:00+00:00",
+    }
+    other = Submission(
+        model="Medical", table=medical, rows=[row], delivery="replay", epoch=Epoch("run/load", 9)
+    )
+    desk.warehouse.submit(other).result()
+    for _ in range(2):
+        desk.put([note("a")], "fresh", None, Epoch("run/load", 1))
+    assert desk.stored() == 2
+
+
+def test_a_restart_knows_the_epochs(path: Path, models: Models, note: Note) -> None:
+    desk = Desk(Warehouse.open(path, models))
+    desk.put([note("a")], "replay", None, Epoch("run/load", 2))
+    desk.warehouse.close()
+    desk = Desk(Warehouse.open(path, models))
+    desk.put([note("a")], "fresh", None, Epoch("run/load", 1))
+    assert desk.stored() == 1
+    desk.warehouse.close()
+
+
+def test_a_warehouse_from_before_there_were_epochs_learns_them(
+    path: Path, models: Models, note: Note
+) -> None:
+    import duckdb
+
+    Warehouse.open(path, models).close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE _odw_epochs")
+    desk = Desk(Warehouse.open(path, models))
+    desk.put([note("a")], "replay", None, Epoch("run/load", 2))
+    desk.put([note("a")], "fresh", None, Epoch("run/load", 1))
+    assert desk.stored() == 1
+    desk.warehouse.close()
+
+
+def test_within_a_group_an_epoch_counts_from_the_request_that_raises_it(
+    idle: tuple[Desk, Writer], note: Note
+) -> None:
+    desk, writer = idle
+    work: list[tuple[Delivery, int, list[Row]]] = [
+        ("fresh", 1, [note("a", "stored")]),
+        ("replay", 2, [note("b", "replayed")]),
+        ("fresh", 1, [note("b", "late")]),
+        ("fresh", 2, [note("c", "new")]),
+    ]
+    futures = [
+        desk.warehouse.submit(desk.submission(rows, delivery, epoch=Epoch("run/load", number)))
+        for delivery, number, rows in work
+    ]
+    writer.start()
+    assert [future.result().written for future in futures] == [1, 1, 1, 1]
+    assert desk.texts() == {"a": "stored", "b": "late", "c": "new"}
+    assert desk.stored() == 3
+    desk.warehouse.close()
+
+
+def test_within_a_group_only_what_comes_behind_a_higher_epoch_is_a_replay(
+    path: Path, models: Models, note: Note
+) -> None:
+    desk = Desk(Warehouse.open(path, models))
+    desk.put([note("a"), note("b")], "fresh", None, Epoch("run/load", 1))
+    desk.warehouse.close()
+    tables = tables_of(models)
+    settings = ServiceSettings(max_queued_requests=4)
+    storage = Storage(path, tables.values(), settings.memory_limit)
+    storage.open()
+    writer = Writer(storage.cursor, storage.reopen, tables.values(), settings)
+    desk = Desk(Warehouse(storage, writer, tables))
+    futures = [
+        desk.warehouse.submit(desk.submission([note(identifier)], "fresh", epoch=Epoch("run/load", number)))
+        for identifier, number in (("a", 1), ("c", 2), ("b", 1))
+    ]
+    writer.start()
+    for future in futures:
+        future.result()
+    with desk.warehouse.reading() as reader:
+        counts = dict(reader.execute('SELECT id, count(*) FROM "Note" GROUP BY id').fetchall())
+    assert counts == {"a": 2, "b": 1, "c": 1}
+    desk.warehouse.close()
+
+
+def test_an_epoch_whose_rows_were_refused_is_not_known(desk: Desk, note: Note) -> None:
+    desk.put([note("a")], "fresh", None, Epoch("run/load", 1))
+    too_large = [note("x", size=2**63)]
+    failed = desk.warehouse.submit(desk.submission(too_large, "replay", epoch=Epoch("run/load", 2)))
+    assert isinstance(failed.exception(), WriteFailedError)
+    desk.put([note("a")], "fresh", None, Epoch("run/load", 1))
+    assert desk.stored() == 2
+
+
+def test_old_epochs_are_forgotten(path: Path, models: Models, note: Note) -> None:
+    desk = Desk(Warehouse.open(path, models, ServiceSettings(ledger_days=0)))
+    desk.put([note("a")], "replay", None, Epoch("run/load", 2))
+    desk.warehouse.compact()
+    desk.put([note("a")], "fresh", None, Epoch("run/load", 1))
+    assert desk.stored() == 2
+    desk.warehouse.close()

@@ -1,0 +1,42 @@
+"""Which of a run's requests are older than which: the service is told with each of them."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from urllib.parse import quote
+
+__all__ = ["Epoch", "epoch_scope"]
+
+_PER_ATTEMPT = 1_000_000_000  # more uncertain answers than one attempt can wait for
+_MAX_SCOPE = 200
+
+
+class Epoch:
+    """A number that grows with each attempt of a run, and with each request whose outcome is unknown.
+
+    What was on the wire before it grew may still arrive afterwards. By its lower number the service knows
+    that its records may have been delivered again meanwhile.
+
+    Args:
+        scope: what the number is compared within; see `epoch_scope`.
+        attempt: which attempt of the run this is, counted from 1.
+    """
+
+    def __init__(self, scope: str, attempt: int) -> None:
+        self._scope = scope
+        self._number = attempt * _PER_ATTEMPT
+
+    @property
+    def header(self) -> str:
+        """The value of `X-ODW-Epoch` for a request that is sent now."""
+        return f"{self._scope} {self._number}"
+
+    def advance(self) -> None:
+        """A request may have been carried out, or may yet be."""
+        self._number += 1
+
+
+def epoch_scope(run_id: str, node: str) -> str:
+    """A node of a run as 1 to 200 characters that may stand in a header, without a space."""
+    scope = f"{quote(run_id, safe='')}/{quote(node, safe='')}"
+    return scope if len(scope) <= _MAX_SCOPE else sha256(scope.encode()).hexdigest()
