@@ -115,7 +115,3 @@ class Pacer:
         """Let other tasks run; a cancellation point."""
         await checkpoint()
         self._since = self._clock()
-
-    def rested(self) -> None:
-        """The task has just waited for something else."""
-        self._since = self._clock()
