@@ -2,16 +2,18 @@
 
 A source batch begins one `Ack`. Every record derived from it settles that ack once: written, dropped or
 dead. When all are settled the ack is complete, its bytes go back to the budget, and the low-watermark of
-its split moves over every complete ack from the front, gapless. Only the watermark is ever stored, with
-the tally of exactly the batches it covers, so a report made from the ledger can never count a record that
-a crash would bring again.
+its split moves over every complete ack from the front, gapless. The watermark is stored with the tally of
+exactly the batches it covers, so a report made from the ledger can never count a record that a crash would
+bring again. Complete acks beyond it are stored beside it, each with its own tally: when a resume comes to
+the same batch again, it is not delivered a second time.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
@@ -19,7 +21,9 @@ from engine.errors import EngineError
 if TYPE_CHECKING:
     from engine.batch import Releasable
 
-__all__ = ["Ack", "Origin", "SplitTracker", "Tally"]
+__all__ = ["Ack", "Beyond", "Origin", "SplitTracker", "Tally"]
+
+MOST_BEYOND = 256  # complete acks beyond the watermark that are stored, for each split
 
 
 @dataclass(slots=True)
@@ -70,12 +74,18 @@ class Tally:
 class Ack:
     """The open account of one source batch. Made by `SplitTracker.begin`."""
 
-    __slots__ = ("end", "pending", "reservation", "tally", "tracker")
+    __slots__ = ("end", "pending", "reservation", "start", "tally", "tracker")
 
     def __init__(
-        self, tracker: SplitTracker, end: object, count: int, reservation: Releasable | None
+        self,
+        tracker: SplitTracker,
+        start: object,
+        end: object,
+        count: int,
+        reservation: Releasable | None,
     ) -> None:
         self.tracker = tracker
+        self.start = start
         self.end = end
         self.pending = count
         self.reservation = reservation
@@ -140,6 +150,9 @@ class Ack:
 Origin = tuple[Ack, int]
 """An ack and how many consecutive records of a batch answer to it."""
 
+Beyond = tuple[object, object, Tally]
+"""A complete batch beyond the watermark: where it starts, where it ends, and what became of it."""
+
 
 class SplitTracker:
     """The acks of one split in reading order, and how far from the front they are complete.
@@ -149,11 +162,12 @@ class SplitTracker:
         position: where reading starts; None is the beginning.
         replay: what is read may have been delivered before.
         covered: the tally of what lies before `position`, from the ledger.
-        on_progress: called with this tracker whenever the watermark has moved or the split is done.
+        beyond: what an earlier attempt has settled beyond `position`, from the ledger.
+        on_progress: called with this tracker whenever an ack is complete or the split is done.
     """
 
     __slots__ = (
-        "_acks", "_on_progress", "_reading", "covered", "key", "position", "replay",
+        "_acks", "_beyond", "_on_progress", "_read_to", "_reading", "covered", "key", "position", "replay",
     )  # fmt: skip
 
     def __init__(
@@ -163,6 +177,7 @@ class SplitTracker:
         *,
         replay: bool = False,
         covered: Tally | None = None,
+        beyond: Sequence[Beyond] = (),
         on_progress: Callable[[SplitTracker], None] | None = None,
     ) -> None:
         self.key = key
@@ -170,6 +185,8 @@ class SplitTracker:
         self.replay = replay
         self.covered = covered if covered is not None else Tally()
         self._acks: deque[Ack] = deque()
+        self._beyond = list(beyond)
+        self._read_to = position
         self._reading = True
         self._on_progress = on_progress
 
@@ -177,15 +194,37 @@ class SplitTracker:
         """Open the account of the next batch: `count` records, ending at position `end` (next unread).
 
         `reservation` is released when everything is settled; an empty batch is complete
-        at once and only moves the position.
+        at once and only moves the position, and so is one that an earlier attempt has settled.
         """
-        ack = Ack(self, end, count, reservation)
+        start, self._read_to = self._read_to, end
+        ack = Ack(self, start, end, count, reservation)
         self._acks.append(ack)
-        if count == 0:
+        if self._beyond:
+            self._recall(ack)
+        if not ack.pending:
             if reservation is not None:
                 reservation.release()
             self.settled()
         return ack
+
+    def _recall(self, ack: Ack) -> None:
+        """Take over what an earlier attempt has settled of the very same batch."""
+        for index, (start, end, tally) in enumerate(self._beyond):
+            if start == ack.start and end == ack.end and tally.read == ack.pending:
+                ack.tally, ack.pending = tally, 0
+                del self._beyond[index]
+                return
+
+    def beyond(self) -> list[Beyond]:
+        """What is complete beyond the watermark: the first 256 batches of it, the others come again."""
+        if self.done:
+            return []
+        complete: Iterator[Beyond] = (
+            (ack.start, ack.end, ack.tally)
+            for ack in self._acks
+            if not ack.pending and ack.end is not None and ack.end != ack.start
+        )
+        return list(islice(chain(complete, self._beyond), MOST_BEYOND))
 
     def finish_reading(self) -> None:
         """The split has been read to its end."""
@@ -213,8 +252,6 @@ class SplitTracker:
     def settled(self) -> None:
         """An ack is complete: move the watermark over all complete ones at the front."""
         acks = self._acks
-        if not acks or acks[0].pending:
-            return
         while acks and not acks[0].pending:
             ack = acks.popleft()
             self.position = ack.end

@@ -12,7 +12,7 @@ from engine.batch import Split
 from engine.component import Context, Source
 from engine.errors import RunNotFoundError
 from engine.faultpoints import reached
-from engine.state.protocol import Progress, SplitRecord, StateStore
+from engine.state.protocol import Acked, Progress, SplitRecord, StateStore
 
 __all__ = ["COMMIT_EVERY", "Ledger"]
 
@@ -53,6 +53,7 @@ class Ledger:
             record.position,
             replay=replay,
             covered=record.tally,
+            beyond=[(one.start, one.end, one.tally) for one in record.acked],
             on_progress=lambda changed: self._dirty.__setitem__(id(changed), (node, changed)),
         )
         self._trackers.append((node, tracker))
@@ -121,4 +122,5 @@ class Ledger:
 def _progress(node: str, tracker: SplitTracker) -> Progress:
     covered = Tally()
     covered.add(tracker.covered)
-    return Progress(node, tracker.key, tracker.position, tracker.done, covered)
+    acked = [Acked(start, end, tally) for start, end, tally in tracker.beyond()]
+    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked)

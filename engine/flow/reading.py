@@ -198,6 +198,8 @@ class SourceTask:
         batch.origins = ((ack, count),)
         stats.batches += 1
         stats.records_in += count
+        if ack.complete:
+            return  # nothing in it, or an earlier attempt has seen it through
         if batch.failures:
             batch = await self._bury_failed(batch)
         stats.records_out += len(batch.records)

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from engine.state.protocol import (
+    Acked,
     DeadLetterFilter,
     JournalFilter,
     Lease,
@@ -20,6 +21,7 @@ from engine.state.protocol import (
 )
 
 __all__ = [
+    "Acked",
     "DeadLetterFilter",
     "JournalFilter",
     "Lease",

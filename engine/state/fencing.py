@@ -12,12 +12,18 @@ from engine.state.failures import lease_lost, no_such_run
 __all__ = ["place", "require_epoch", "require_run"]
 
 
+# The epoch of a chunk that still has it is overtaken only by the run as a whole; every other one by anything.
+_OVERTAKING = """
+SELECT holder, epoch FROM leases WHERE run_id = ?1 AND epoch > ?2
+    AND (chunk = '' OR NOT EXISTS (SELECT 1 FROM leases WHERE run_id = ?1 AND epoch = ?2 AND chunk <> ''))
+ORDER BY epoch DESC LIMIT 1
+"""
+
+
 def require_epoch(connection: sqlite3.Connection, run_id: str, epoch: int) -> None:
-    """Raises `LeaseLostError` when the run has gone to a higher epoch."""
-    row = connection.execute(
-        "SELECT holder, epoch FROM leases WHERE run_id = ? AND chunk = ''", (run_id,)
-    ).fetchone()
-    if row and row["epoch"] > epoch:
+    """Raises `LeaseLostError` when the epoch has been overtaken; `Lease` says by what."""
+    row = connection.execute(_OVERTAKING, (run_id, epoch)).fetchone()
+    if row:
         raise lease_lost(run_id, row["holder"], row["epoch"], epoch)
 
 

@@ -6,62 +6,92 @@ The row of a released lease stays with an empty holder: its epoch must not be us
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 from engine.errors import LeaseHeldError, LeaseLostError
 from engine.state.fencing import require_epoch, require_run
 from engine.state.protocol import Lease
 
-__all__ = ["acquire", "release", "renew", "select"]
+__all__ = ["acquire", "release", "renew", "select", "select_held"]
 
-# A run may be divided among several processes later; `chunk` "" is the run as a whole.
-_SELECT = "SELECT holder, epoch, expires_at FROM leases WHERE run_id = ? AND chunk = ''"
+# `chunk` "" is the run as a whole.
+_SELECT = "SELECT * FROM leases WHERE run_id = ? AND chunk = ?"
+
+_IN_THE_WAY = """
+SELECT holder, expires_at FROM leases
+WHERE run_id = ?1 AND (chunk IN ('', ?2) OR ?2 = '') AND holder NOT IN ('', ?3) AND expires_at > ?4
+ORDER BY epoch DESC LIMIT 1
+"""
+
+_COUNTED = """
+SELECT coalesce(max(epoch), 0) AS epoch, coalesce(sum(CASE WHEN chunk IN ('', ?2) THEN taken END), 0) AS taken
+FROM leases WHERE run_id = ?1
+"""
 
 _UPSERT = """
-INSERT INTO leases (run_id, chunk, holder, epoch, expires_at) VALUES (?, '', ?, ?, ?)
-ON CONFLICT (run_id, chunk) DO UPDATE SET
-    holder = excluded.holder, epoch = excluded.epoch, expires_at = excluded.expires_at
+INSERT INTO leases (run_id, chunk, holder, epoch, expires_at, taken) VALUES (?, ?, ?, ?, ?, 1)
+ON CONFLICT (run_id, chunk) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch,
+    expires_at = excluded.expires_at, taken = leases.taken + 1
 """
 
 
 def acquire(
-    connection: sqlite3.Connection, run_id: str, holder: str, now: str, until: str, dead_holder: str
+    connection: sqlite3.Connection,
+    run_id: str,
+    chunk: str,
+    holder: str,
+    now: str,
+    until: str,
+    dead_holder: str,
 ) -> Lease:
-    """Take the lease of a run that is there; refused while another holder's lasts."""
+    """Take the lease of a run that is there, or of a chunk of it; refused while another holder's lasts."""
     require_run(connection, run_id)
-    row = connection.execute(_SELECT, (run_id,)).fetchone()
-    if row and row["holder"] not in ("", dead_holder) and row["expires_at"] > now:
+    row = connection.execute(_IN_THE_WAY, (run_id, chunk, dead_holder, now)).fetchone()
+    if row:
         raise LeaseHeldError(run_id, row["holder"], row["expires_at"])
-    lease = Lease(run_id, holder, row["epoch"] + 1 if row else 1, until)
-    connection.execute(_UPSERT, (run_id, holder, lease.epoch, until))
+    before = connection.execute(_COUNTED, (run_id, chunk)).fetchone()
+    lease = Lease(run_id, holder, before["epoch"] + 1, until, chunk, before["taken"] + 1)
+    connection.execute(_UPSERT, (run_id, chunk, holder, lease.epoch, until))
     return lease
 
 
 def renew(connection: sqlite3.Connection, lease: Lease, until: str) -> Lease:
     """Make it last until then, if it is still the holder's."""
     require_run(connection, lease.run_id)
+    require_epoch(connection, lease.run_id, lease.epoch)
     renewed = connection.execute(
-        "UPDATE leases SET expires_at = ? WHERE run_id = ? AND chunk = '' AND holder = ? AND epoch = ?",
-        (until, lease.run_id, lease.holder, lease.epoch),
+        "UPDATE leases SET expires_at = ? WHERE run_id = ? AND chunk = ? AND holder = ? AND epoch = ?",
+        (until, lease.run_id, lease.chunk, lease.holder, lease.epoch),
     )
     if not renewed.rowcount:
-        require_epoch(connection, lease.run_id, lease.epoch)
         raise LeaseLostError(f"run {lease.run_id!r} was given back by {lease.holder}: nobody works on it")
-    return Lease(lease.run_id, lease.holder, lease.epoch, until)
+    return replace(lease, expires_at=until)
 
 
 def release(connection: sqlite3.Connection, lease: Lease) -> None:
     """Empty the row, if it is still the holder's."""
     connection.execute(
         "UPDATE leases SET holder = '', expires_at = ''"
-        " WHERE run_id = ? AND chunk = '' AND holder = ? AND epoch = ?",
-        (lease.run_id, lease.holder, lease.epoch),
+        " WHERE run_id = ? AND chunk = ? AND holder = ? AND epoch = ?",
+        (lease.run_id, lease.chunk, lease.holder, lease.epoch),
     )
 
 
-def select(connection: sqlite3.Connection, run_id: str) -> Lease | None:
-    """The lease of a run, expired or not."""
+def select(connection: sqlite3.Connection, run_id: str, chunk: str) -> Lease | None:
+    """The lease of a run or a chunk, expired or not."""
     require_run(connection, run_id)
-    row = connection.execute(_SELECT, (run_id,)).fetchone()
-    if not row or not row["holder"]:
-        return None
-    return Lease(run_id, row["holder"], row["epoch"], row["expires_at"])
+    row = connection.execute(_SELECT, (run_id, chunk)).fetchone()
+    return _lease(row) if row and row["holder"] else None
+
+
+def select_held(connection: sqlite3.Connection, run_id: str) -> list[Lease]:
+    """Those of a run and its chunks that were not given back, the run's own first."""
+    require_run(connection, run_id)
+    rows = connection.execute(
+        "SELECT * FROM leases WHERE run_id = ? AND holder <> '' ORDER BY chunk, epoch", (run_id,)
+    )
+    return [_lease(row) for row in rows]
+
+
+def _lease(row: sqlite3.Row) -> Lease:
+    return Lease(row["run_id"], row["holder"], row["epoch"], row["expires_at"], row["chunk"], row["taken"])

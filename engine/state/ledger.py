@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from engine.acks import Tally
 from engine.batch import Split
 from engine.errors import StateCorruptError, StateError
 from engine.state.failures import decoded, encoded
 from engine.state.fencing import place, require_epoch, require_run
-from engine.state.protocol import Progress, RunRecord, RunStatus, SplitRecord
+from engine.state.protocol import Acked, Progress, RunRecord, RunStatus, SplitRecord
 
 __all__ = [
     "ProgressRow",
@@ -27,8 +28,14 @@ __all__ = [
     "write_progress",
 ]
 
-ProgressRow = tuple[str | int | float, ...]
-"""The values of one row of `progress`, then node and split key."""
+
+class ProgressRow(NamedTuple):
+    """A progress as SQL values; `place` is its node and split key."""
+
+    values: tuple[str | int | float, ...]
+    acks: list[tuple[str, str, str]]
+    place: tuple[str, str]
+
 
 _COUNTS = ("read", "forked", "written", "accepted", "dropped", "dead", "tokens_in", "tokens_out", "cost_usd")
 
@@ -40,6 +47,10 @@ WHERE run_id = ? AND node = ? AND split_key = ?
 ON CONFLICT (split) DO UPDATE SET position = excluded.position, done = excluded.done,
     {", ".join(f"{name} = excluded.{name}" for name in _COUNTS)}, drops = excluded.drops
 """  # noqa: S608 - only the constant column names above are formatted in
+
+_OF_SPLIT = "SELECT seq FROM splits WHERE run_id = ? AND node = ? AND split_key = ?"
+_DELETE_ACKS = f"DELETE FROM acks WHERE split = ({_OF_SPLIT})"  # noqa: S608 - a constant
+_INSERT_ACK = f"INSERT INTO acks (start_position, end_position, tally, split) VALUES (?, ?, ?, ({_OF_SPLIT}))"  # noqa: S608 - a constant
 
 
 def insert_run(connection: sqlite3.Connection, run: RunRecord) -> None:
@@ -134,28 +145,32 @@ def insert_splits(
     )
 
 
-def select_splits(connection: sqlite3.Connection, run_id: str, node: str) -> tuple[list[SplitRecord], bool]:
+def select_splits(
+    connection: sqlite3.Connection, run_id: str, node: str, start: int, limit: int | None
+) -> tuple[list[SplitRecord], bool]:
     """The splits of a node in the order they were added, and whether all are known."""
     require_run(connection, run_id)
     rows = connection.execute(
         "SELECT * FROM splits LEFT JOIN progress ON progress.split = splits.seq"
-        " WHERE run_id = ? AND node = ? ORDER BY seq",
-        (run_id, node),
-    )
-    splits = [_split(row) for row in rows]
+        " WHERE run_id = ? AND node = ? ORDER BY seq LIMIT ? OFFSET ?",
+        (run_id, node, -1 if limit is None else limit, start),
+    ).fetchall()
+    acked = _acked(connection, run_id, node)
+    splits = [_split(row, acked.get(row["seq"], ())) for row in rows]
     source = connection.execute(
         "SELECT complete FROM sources WHERE run_id = ? AND node = ?", (run_id, node)
     ).fetchone()
     return splits, bool(source and source["complete"])
 
 
-def count_splits(connection: sqlite3.Connection, run_id: str) -> tuple[int, int]:
-    """How many splits of a run are done, and how many there are."""
+def count_splits(connection: sqlite3.Connection, run_id: str, node: str) -> tuple[int, int]:
+    """How many splits of a run, or of one of its sources, are done, and how many there are."""
     require_run(connection, run_id)
     row = connection.execute(
         "SELECT coalesce(sum(done), 0) AS done, count(*) AS total"
-        " FROM splits LEFT JOIN progress ON progress.split = splits.seq WHERE run_id = ?",
-        (run_id,),
+        " FROM splits LEFT JOIN progress ON progress.split = splits.seq"
+        " WHERE run_id = ?1 AND (?2 = '' OR node = ?2)",
+        (run_id, node),
     ).fetchone()
     return row["done"], row["total"]
 
@@ -164,10 +179,15 @@ def progress_row(progress: Progress) -> ProgressRow:
     """A snapshot of a progress whose tally goes on changing."""
     what = f"the position of split {progress.split_key!r}"
     tally = progress.tally
-    return (
-        encoded(progress.position, what), progress.done, *(getattr(tally, name) for name in _COUNTS),
-        encoded(tally.drops, what), progress.node, progress.split_key,
-    )  # fmt: skip
+    counts = (getattr(tally, name) for name in _COUNTS)
+    return ProgressRow(
+        (encoded(progress.position, what), progress.done, *counts, encoded(tally.drops, what)),
+        [
+            (encoded(one.start, what), encoded(one.end, what), encoded(one.tally.to_json(), what))
+            for one in progress.acked
+        ],
+        (progress.node, progress.split_key),
+    )
 
 
 def write_progress(
@@ -176,10 +196,14 @@ def write_progress(
     """Write positions and tallies unless the run's lease has gone to a higher epoch."""
     require_run(connection, run_id)
     require_epoch(connection, run_id, epoch)
-    for *values, node, split_key in rows:
-        written = connection.execute(_UPSERT_PROGRESS, (*values, run_id, node, split_key))
-        if not written.rowcount:
+    for row in rows:
+        place = (run_id, *row.place)
+        if not connection.execute(_UPSERT_PROGRESS, (*row.values, *place)).rowcount:
+            _, node, split_key = place
             raise StateError(f"run {run_id!r} has no split {split_key!r} of node {node!r}")
+        connection.execute(_DELETE_ACKS, place)
+        if row.acks:
+            connection.executemany(_INSERT_ACK, [(*ack, *place) for ack in row.acks])
 
 
 def sum_tally(connection: sqlite3.Connection, run_id: str) -> Tally:
@@ -216,13 +240,27 @@ def _run(row: sqlite3.Row) -> RunRecord:
     )
 
 
-def _split(row: sqlite3.Row) -> SplitRecord:
+def _acked(connection: sqlite3.Connection, run_id: str, node: str) -> dict[int, list[Acked]]:
+    """What is settled beyond the positions of a node's splits, by split; there is seldom much of it."""
+    what, found = "an ack", dict[int, list[Acked]]()
+    for row in connection.execute(
+        "SELECT acks.* FROM acks JOIN splits ON splits.seq = acks.split"
+        " WHERE run_id = ? AND node = ? ORDER BY split, start_position",
+        (run_id, node),
+    ):
+        places = decoded(row["start_position"], what), decoded(row["end_position"], what)
+        one = Acked(*places, Tally(**decoded(row["tally"], what)))
+        found.setdefault(row["split"], []).append(one)
+    return found
+
+
+def _split(row: sqlite3.Row, acked: Sequence[Acked]) -> SplitRecord:
     what = f"split {row['split_key']!r}"
     split = Split(row["split_key"], decoded(row["manifest"], what), row["first_ordinal"])
     if row["split"] is None:  # nothing was committed yet
         return SplitRecord(row["node"], split)
     position = decoded(row["position"], what)
-    return SplitRecord(row["node"], split, position, bool(row["done"]), _tally(row))
+    return SplitRecord(row["node"], split, position, bool(row["done"]), _tally(row), acked)
 
 
 def _tally(row: sqlite3.Row) -> Tally:

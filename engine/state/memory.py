@@ -12,10 +12,12 @@ import anyio.lowlevel
 from engine.acks import Tally
 from engine.answers import JournalEntry
 from engine.batch import DeadLetter, JsonValue, Split
-from engine.errors import LeaseHeldError, LeaseLostError, StateError
+from engine.errors import StateError
 from engine.state.dead_letters import check_status, storable
-from engine.state.failures import decoded, encoded, lease_lost, no_such_run
+from engine.state.failures import decoded, encoded, no_such_run
+from engine.state.memory_leases import MemoryLeases
 from engine.state.protocol import (
+    Acked,
     DeadLetterFilter,
     JournalFilter,
     Lease,
@@ -46,7 +48,7 @@ class MemoryStateStore:
         self._runs: dict[str, RunRecord] = {}
         self._splits: dict[_Node, dict[str, SplitRecord]] = {}
         self._complete: set[_Node] = set()
-        self._leases: dict[str, Lease] = {}  # a released one has no holder
+        self._leases = MemoryLeases()
         self._letters: dict[tuple[str, str, str], DeadLetter] = {}
         self._journal: dict[str, JournalEntry] = {}
 
@@ -97,40 +99,36 @@ class MemoryStateStore:
         await self._turn()
         self._run(run_id, epoch)
         del self._runs[run_id]
-        self._leases.pop(run_id, None)
+        self._leases.forget(run_id)
         self._splits = {place: known for place, known in self._splits.items() if place[0] != run_id}
         self._complete = {place for place in self._complete if place[0] != run_id}
         self._letters = {place: one for place, one in self._letters.items() if place[0] != run_id}
 
     async def acquire_lease(
-        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = ""
+        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = "", chunk: str = ""
     ) -> Lease:
         await self._turn()
         self._run(run_id)
-        old = self._leases.get(run_id)
-        if old is not None and old.holder not in ("", dead_holder) and old.expires_at > now:
-            raise LeaseHeldError(run_id, old.holder, old.expires_at)
-        self._leases[run_id] = Lease(run_id, holder, old.epoch + 1 if old else 1, until)
-        return self._leases[run_id]
+        return self._leases.acquire(run_id, chunk, holder, now, until, dead_holder)
 
     async def renew_lease(self, lease: Lease, *, until: str) -> Lease:
         await self._turn()
-        self._run(lease.run_id, lease.epoch)
-        if not self._holds(lease):
-            raise LeaseLostError(f"run {lease.run_id!r} was given back by {lease.holder}")
-        self._leases[lease.run_id] = replace(lease, expires_at=until)
-        return self._leases[lease.run_id]
+        self._run(lease.run_id)
+        return self._leases.renew(lease, until)
 
     async def release_lease(self, lease: Lease) -> None:
         await self._turn()
-        if self._holds(lease):
-            self._leases[lease.run_id] = replace(lease, holder="", expires_at="")
+        self._leases.release(lease)
 
-    async def get_lease(self, run_id: str) -> Lease | None:
+    async def get_lease(self, run_id: str, chunk: str = "") -> Lease | None:
         await self._turn()
         self._run(run_id)
-        lease = self._leases.get(run_id)
-        return lease if lease is not None and lease.holder else None
+        return self._leases.get(run_id, chunk)
+
+    async def leases(self, run_id: str) -> list[Lease]:
+        await self._turn()
+        self._run(run_id)
+        return self._leases.held(run_id)
 
     async def add_splits(
         self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool, epoch: int = 0
@@ -144,22 +142,31 @@ class MemoryStateStore:
         if complete:
             self._complete.add((run_id, node))
 
-    async def splits(self, run_id: str, node: str) -> tuple[list[SplitRecord], bool]:
+    async def splits(
+        self, run_id: str, node: str, *, start: int = 0, limit: int | None = None
+    ) -> tuple[list[SplitRecord], bool]:
         await self._turn()
         self._run(run_id)
-        known = self._splits.get((run_id, node), {})
-        return [_copy_split(record) for record in known.values()], (run_id, node) in self._complete
+        known = list(self._splits.get((run_id, node), {}).values())
+        wanted = known[start : None if limit is None else start + limit]
+        return [_copy_split(record) for record in wanted], (run_id, node) in self._complete
 
-    async def count_splits(self, run_id: str) -> tuple[int, int]:
+    async def count_splits(self, run_id: str, node: str = "") -> tuple[int, int]:
         await self._turn()
         self._run(run_id)
-        found = [one for place, known in self._splits.items() if place[0] == run_id for one in known.values()]
+        places = [place for place in self._splits if place[0] == run_id and node in ("", place[1])]
+        found = [one for place in places for one in self._splits[place].values()]
         return sum(one.done for one in found), len(found)
 
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
         # before the first await: trackers go on changing their tallies
         snapshot = [
-            replace(one, position=_copy(one.position, one.split_key), tally=_copy_tally(one.tally))
+            replace(
+                one,
+                position=_copy(one.position, one.split_key),
+                tally=_copy_tally(one.tally),
+                acked=_copy_acked(one.acked, one.split_key),
+            )
             for one in progress
         ]
         await self._turn()
@@ -170,7 +177,11 @@ class MemoryStateStore:
         for one in snapshot:
             known = self._splits[run_id, one.node]
             known[one.split_key] = replace(
-                known[one.split_key], position=one.position, done=one.done, tally=one.tally
+                known[one.split_key],
+                position=one.position,
+                done=one.done,
+                tally=one.tally,
+                acked=one.acked,
             )
 
     async def tally(self, run_id: str) -> Tally:
@@ -253,14 +264,9 @@ class MemoryStateStore:
     def _run(self, run_id: str, epoch: int | None = None) -> RunRecord:
         if run_id not in self._runs:
             raise no_such_run(run_id, list(self._runs), "memory")
-        lease = self._leases.get(run_id)
-        if lease is not None and epoch is not None and lease.epoch > epoch:
-            raise lease_lost(run_id, lease.holder, lease.epoch, epoch)
+        if epoch is not None:
+            self._leases.require_epoch(run_id, epoch)
         return self._runs[run_id]
-
-    def _holds(self, lease: Lease) -> bool:
-        found = self._leases.get(lease.run_id)
-        return found is not None and (found.holder, found.epoch) == (lease.holder, lease.epoch)
 
     def _matching(self, where: DeadLetterFilter) -> Iterator[DeadLetter]:
         for letter in self._letters.values():
@@ -300,7 +306,12 @@ def _copy_tally(tally: Tally) -> Tally:
 def _copy_split(record: SplitRecord) -> SplitRecord:
     split = replace(record.split, manifest=_copy(record.split.manifest, record.split.key))
     position = _copy(record.position, record.split.key)
-    return replace(record, split=split, position=position, tally=_copy_tally(record.tally))
+    acked = _copy_acked(record.acked, record.split.key)
+    return replace(record, split=split, position=position, tally=_copy_tally(record.tally), acked=acked)
+
+
+def _copy_acked(acked: Sequence[Acked], what: str) -> list[Acked]:
+    return [Acked(_copy(one.start, what), _copy(one.end, what), _copy_tally(one.tally)) for one in acked]
 
 
 def _copy_letter(letter: DeadLetter) -> DeadLetter:

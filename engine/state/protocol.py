@@ -17,6 +17,7 @@ from engine.answers import JournalEntry
 from engine.batch import DeadLetter, JsonValue, Split
 
 __all__ = [
+    "Acked",
     "DeadLetterFilter",
     "JournalFilter",
     "Lease",
@@ -75,14 +76,27 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Acked:
+    """A batch that is settled although one before it is not: its place in the split, and its tally."""
+
+    start: JsonValue
+    end: JsonValue
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
 class SplitRecord:
-    """A split of a run's source with its committed progress."""
+    """A split of a run's source with its committed progress.
+
+    Everything before `position` is settled, and `tally` covers exactly that; `acked` lies beyond it.
+    """
 
     node: str
     split: Split
     position: JsonValue = None
     done: bool = False
     tally: Tally = field(default_factory=Tally)
+    acked: Sequence[Acked] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +108,30 @@ class Progress:
     position: JsonValue
     done: bool
     tally: Tally
+    acked: Sequence[Acked] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who works on a run.
+    """Who works on a run, or on one chunk of it.
 
     Args:
         holder: names one attempt of one process: `host:process id:random`.
-        epoch: one more at each acquisition; the store refuses what a lower one writes.
+        epoch: one more at each acquisition within the run, whatever the chunk; the store refuses what an
+            overtaken one writes: that of a chunk is overtaken when the same chunk, or the run as a whole, is
+            taken again, that of the run as a whole when anything of it is.
         expires_at: UTC, ISO 8601 with milliseconds.
+        chunk: names a part of the run's splits that is worked on by itself; "" is the run as a whole.
+        taken: how often the chunk, and the run as a whole, have been taken so far, this time included: 1
+            means that nobody can have read any of it before.
     """
 
     run_id: str
     holder: str
     epoch: int
     expires_at: str
+    chunk: str = ""
+    taken: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +200,14 @@ class StateStore(Protocol):
         ...
 
     async def acquire_lease(
-        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = ""
+        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = "", chunk: str = ""
     ) -> Lease:
-        """Give the run to `holder` until `until`, under the next epoch.
+        """Give the run, or a chunk of it, to `holder` until `until`, under the next epoch.
 
         Args:
             dead_holder: its lease counts as expired.
+            chunk: "" takes the run as a whole, which has to wait for the holders of all its chunks; a chunk
+                has to wait for its own holder and for that of the run as a whole.
 
         Raises:
             LeaseHeldError: somebody else's lease lasts beyond `now`.
@@ -202,8 +226,12 @@ class StateStore(Protocol):
         """Give the run back; its epoch is not used again. Nothing happens when the lease was taken over."""
         ...
 
-    async def get_lease(self, run_id: str) -> Lease | None:
-        """The lease of a run, which may have expired; None when it was never taken, or given back."""
+    async def get_lease(self, run_id: str, chunk: str = "") -> Lease | None:
+        """The lease of a run or a chunk, which may have expired; None when never taken, or given back."""
+        ...
+
+    async def leases(self, run_id: str) -> list[Lease]:
+        """All leases of a run and of its chunks that were not given back; some may have expired."""
         ...
 
     async def add_splits(
@@ -215,12 +243,19 @@ class StateStore(Protocol):
         """
         ...
 
-    async def splits(self, run_id: str, node: str) -> tuple[list[SplitRecord], bool]:
-        """The splits of a node in the order they were added, and whether all are known."""
+    async def splits(
+        self, run_id: str, node: str, *, start: int = 0, limit: int | None = None
+    ) -> tuple[list[SplitRecord], bool]:
+        """The splits of a node in the order they were added, and whether all are known.
+
+        Args:
+            start: leave out so many from the front.
+            limit: give so many at most.
+        """
         ...
 
-    async def count_splits(self, run_id: str) -> tuple[int, int]:
-        """How many splits of a run are done, and how many there are, over all its sources."""
+    async def count_splits(self, run_id: str, node: str = "") -> tuple[int, int]:
+        """How many splits of a run are done, and how many there are; of all its sources, or of one."""
         ...
 
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:

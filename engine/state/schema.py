@@ -147,7 +147,9 @@ CREATE INDEX journal_of_a_run ON journal (run_id, node);
 
 _PAYING_RECORD: Final = "ALTER TABLE journal ADD COLUMN record TEXT NOT NULL DEFAULT ''"
 
-MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _JOURNAL, _PAYING_RECORD)
+_CHUNKS: Final = "ALTER TABLE leases ADD COLUMN taken INTEGER NOT NULL DEFAULT 1"
+
+MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _JOURNAL, _PAYING_RECORD, _CHUNKS)
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 

@@ -81,9 +81,9 @@ class SqliteStateStore:
         await self._database.write(ledger.delete_run, run_id, epoch)
 
     async def acquire_lease(
-        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = ""
+        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = "", chunk: str = ""
     ) -> Lease:
-        return await self._database.write(leases.acquire, run_id, holder, now, until, dead_holder)
+        return await self._database.write(leases.acquire, run_id, chunk, holder, now, until, dead_holder)
 
     async def renew_lease(self, lease: Lease, *, until: str) -> Lease:
         return await self._database.write(leases.renew, lease, until)
@@ -91,19 +91,24 @@ class SqliteStateStore:
     async def release_lease(self, lease: Lease) -> None:
         await self._database.write(leases.release, lease)
 
-    async def get_lease(self, run_id: str) -> Lease | None:
-        return await self._database.read(leases.select, run_id)
+    async def get_lease(self, run_id: str, chunk: str = "") -> Lease | None:
+        return await self._database.read(leases.select, run_id, chunk)
+
+    async def leases(self, run_id: str) -> list[Lease]:
+        return await self._database.read(leases.select_held, run_id)
 
     async def add_splits(
         self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool, epoch: int = 0
     ) -> None:
         await self._database.write(ledger.insert_splits, run_id, node, splits, complete, epoch)
 
-    async def splits(self, run_id: str, node: str) -> tuple[list[SplitRecord], bool]:
-        return await self._database.read(ledger.select_splits, run_id, node)
+    async def splits(
+        self, run_id: str, node: str, *, start: int = 0, limit: int | None = None
+    ) -> tuple[list[SplitRecord], bool]:
+        return await self._database.read(ledger.select_splits, run_id, node, start, limit)
 
-    async def count_splits(self, run_id: str) -> tuple[int, int]:
-        return await self._database.read(ledger.count_splits, run_id)
+    async def count_splits(self, run_id: str, node: str = "") -> tuple[int, int]:
+        return await self._database.read(ledger.count_splits, run_id, node)
 
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
         # Taken before the first await: trackers go on changing their tallies while the thread works, and

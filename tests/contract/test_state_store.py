@@ -42,7 +42,7 @@ class MemoryWorld:
         return self._store
 
     def take_over(self, run_id: str, epoch: int) -> None:
-        self._store._leases[run_id] = Lease(run_id, "host-b:77", epoch, "")
+        self._store._leases._leases[run_id] = {"": Lease(run_id, "host-b:77", epoch, "")}
 
 
 class SqliteWorld:
@@ -300,7 +300,7 @@ class TestLeases:
             second = await store.acquire_lease(
                 RUN.run_id, "b", now=now, until=MUCH_LATER, dead_holder=dead_holder
             )
-            assert second == Lease(RUN.run_id, "b", 2, MUCH_LATER)
+            assert second == Lease(RUN.run_id, "b", 2, MUCH_LATER, taken=2)
             with pytest.raises(LeaseLostError, match=r"taken over by b \(epoch 2, ours is 1\)"):
                 await store.renew_lease(first, until=MUCH_LATER)
             with pytest.raises(LeaseLostError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.acks import SplitTracker
+from engine.acks import SplitTracker, Tally
 from engine.batch import Split
 from engine.errors import EngineError
 from engine.ledger import Ledger
@@ -79,3 +79,44 @@ async def test_a_split_that_ends_during_a_commit_is_counted_once() -> None:
         assert (await ledger.tally()).written == 2
         (known,), _ = await store.splits("r", "n")
         assert known.done
+
+
+def test_what_is_settled_beyond_the_watermark_is_kept_until_the_watermark_gets_there() -> None:
+    tracker = SplitTracker("s")
+    first, second, third = (tracker.begin(2, end) for end in (2, 4, 6))
+
+    second.written(2)
+    third.dropped(2, "n: old")
+    assert [(start, end, tally.read) for start, end, tally in tracker.beyond()] == [(2, 4, 2), (4, 6, 2)]
+
+    first.written(2)
+    assert (tracker.position, tracker.beyond()) == (6, [])
+
+
+def test_a_batch_that_an_earlier_attempt_has_settled_is_complete_when_it_comes_again() -> None:
+    reservation = Released(10)
+    tracker = SplitTracker("s", 2, beyond=[(4, 6, Tally(read=2, dead=2))])
+
+    front, known = tracker.begin(2, 4), tracker.begin(2, 6, reservation)
+    assert (known.complete, reservation.times, tracker.position) == (True, 1, 2)
+    assert tracker.live().dead == 2
+
+    front.written(2)
+    assert (tracker.position, tracker.covered.written, tracker.covered.dead) == (6, 2, 2)
+
+
+@pytest.mark.parametrize(("count", "end"), [(2, 7), (1, 6), (3, 6)])
+def test_a_batch_cut_otherwise_is_not_taken_for_one_that_was_settled(count: int, end: int) -> None:
+    tracker = SplitTracker("s", 4, beyond=[(4, 6, Tally(read=2, written=2))])
+
+    assert not tracker.begin(count, end).complete
+    # it may still come again in a later attempt
+    assert tracker.beyond() == [(4, 6, Tally(read=2, written=2))]
+
+
+def test_batches_without_positions_are_not_told_apart() -> None:
+    tracker = SplitTracker("s")
+    tracker.begin(1, None)
+    tracker.begin(1, None).written(1)
+
+    assert tracker.beyond() == []

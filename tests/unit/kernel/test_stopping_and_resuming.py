@@ -322,3 +322,33 @@ async def test_a_drain_does_not_wait_for_ever_for_a_sink_that_hangs(monkeypatch:
         )
 
     assert (report.status, report.tally.read) == (RunStatus.INTERRUPTED, 0)
+
+
+class _HoldingTheFirst(MemorySink):
+    """Never gets the first page through; takes all others."""
+
+    async def write(self, batch: Batch) -> Receipt:
+        if 0 in batch.records:
+            await anyio.sleep_forever()
+        return await super().write(batch)
+
+
+async def test_what_was_delivered_out_of_order_is_not_delivered_again_by_a_resume() -> None:
+    store = MemoryStateStore()
+    stuck = _HoldingTheFirst(workers=2)
+    plan = linear_plan(MemorySource(pages(60)), stuck)
+
+    async with Engine(store=store) as engine:
+        ended = await interrupted(plan, lambda run: len(stuck.records) == 50, Run.cancel, engine)
+    async with store:
+        ((record,), _) = await store.splits(ended.run_id, plan.nodes[0].name)
+        assert (record.position, len(record.acked), ended.tally.read) == (None, 5, 0)
+
+    whole = MemorySink(workers=2)
+    async with Engine(store=store) as engine:
+        run = await engine.store.get_run(ended.run_id)
+        report = await engine.run(linear_plan(MemorySource(pages(60)), whole), resume=run)
+
+    assert whole.records == list(range(10))
+    assert report.ok
+    assert (report.tally.read, report.tally.written) == (60, 60)

@@ -1,0 +1,155 @@
+"""What every state store must do for runs that several processes work on, chunk by chunk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_state_store import LATER, MUCH_LATER, NOW, RUN, WORLDS, World, prepare, progress
+
+from engine.acks import Tally
+from engine.batch import Split
+from engine.errors import LeaseHeldError, LeaseLostError
+from engine.state import Acked, Lease, RunStatus, StateStore
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=sorted(WORLDS))
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    return WORLDS[request.param](tmp_path)
+
+
+async def take(store: StateStore, holder: str, chunk: str = "", now: str = NOW, until: str = LATER) -> Lease:
+    return await store.acquire_lease(RUN.run_id, holder, now=now, until=until, chunk=chunk)
+
+
+class TestLeasesOfChunks:
+    async def test_chunks_of_a_run_have_holders_of_their_own_and_epochs_in_common(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            one, two = await take(store, "h1", "c1"), await take(store, "h2", "c2")
+            assert (one, two) == (
+                Lease(RUN.run_id, "h1", 1, LATER, "c1", 1),
+                Lease(RUN.run_id, "h2", 2, LATER, "c2", 1),
+            )
+            assert await store.get_lease(RUN.run_id, "c1") == one
+            assert await store.get_lease(RUN.run_id) is None
+        async with world.store() as store:
+            assert await store.leases(RUN.run_id) == [one, two]
+
+    async def test_both_may_write_until_the_same_chunk_is_taken_again(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a", "b")
+            one, two = await take(store, "h1", "c1"), await take(store, "h2", "c2")
+            await store.commit(RUN.run_id, [progress("a", 1)], epoch=one.epoch)
+            await store.commit(RUN.run_id, [progress("b", 1)], epoch=two.epoch)
+            again = await take(store, "h3", "c1", now=MUCH_LATER, until=MUCH_LATER)
+            assert again.taken == 2
+            with pytest.raises(LeaseLostError, match="taken over by h3"):
+                await store.commit(RUN.run_id, [progress("a", 2)], epoch=one.epoch)
+            with pytest.raises(LeaseLostError):
+                await store.renew_lease(one, until=MUCH_LATER)
+            await store.commit(RUN.run_id, [progress("b", 2)], epoch=two.epoch)
+            await store.commit(RUN.run_id, [progress("a", 3)], epoch=again.epoch)
+            assert (await store.tally(RUN.run_id)).read == 5
+
+    async def test_the_run_as_a_whole_waits_for_its_chunks_and_they_for_it(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            chunk = await take(store, "h1", "c1")
+            with pytest.raises(LeaseHeldError, match="by h1"):
+                await take(store, "h2")
+            await store.release_lease(chunk)
+            whole = await take(store, "h2")
+            assert (whole.epoch, whole.taken) == (2, 1)
+            with pytest.raises(LeaseHeldError, match="by h2"):
+                await take(store, "h1", "c1")
+            with pytest.raises(LeaseHeldError, match="by h2"):
+                await take(store, "h1", "c9")
+
+    async def test_taking_the_run_as_a_whole_overtakes_every_chunk(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            chunk = await take(store, "h1", "c1")
+            whole = await take(store, "h2", now=MUCH_LATER, until=MUCH_LATER)
+            with pytest.raises(LeaseLostError, match="taken over by h2"):
+                await store.commit(RUN.run_id, [progress("a", 1)], epoch=chunk.epoch)
+            await store.update_run(RUN.run_id, status=RunStatus.RUNNING, epoch=whole.epoch)
+            await store.release_lease(whole)
+            after = await take(store, "h1", "c1", now=MUCH_LATER, until=MUCH_LATER)
+            # the chunk twice, the run once: somebody may have read this before
+            assert (after.epoch, after.taken) == (3, 3)
+            with pytest.raises(LeaseLostError, match="taken over by h1"):
+                await store.update_run(RUN.run_id, status=RunStatus.FAILED, epoch=whole.epoch)
+            await store.update_run(RUN.run_id, status=RunStatus.COMPLETED, epoch=after.epoch)
+
+    async def test_a_chunk_that_was_given_back_is_free_and_its_epoch_gone(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            first = await take(store, "h1", "c1")
+            await store.release_lease(first)
+            assert await store.leases(RUN.run_id) == []
+            with pytest.raises(LeaseLostError):
+                await store.renew_lease(first, until=MUCH_LATER)
+            second = await take(store, "h2", "c1")
+            assert (second.epoch, second.taken) == (2, 2)
+
+    async def test_a_run_without_leases_takes_any_epoch_and_none_once_it_has_had_one(
+        self, world: World
+    ) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            await store.commit(RUN.run_id, [progress("a", 1)])
+            await take(store, "h1", "c1")
+            with pytest.raises(LeaseLostError):
+                await store.commit(RUN.run_id, [progress("a", 2)])
+
+
+class TestPartsOfTheSplits:
+    async def test_splits_are_given_in_parts_by_their_place(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, *(f"s{number}" for number in range(10)))
+            part, complete = await store.splits(RUN.run_id, "extract", start=4, limit=3)
+            assert ([one.split.key for one in part], complete) == (["s4", "s5", "s6"], True)
+            rest, _ = await store.splits(RUN.run_id, "extract", start=8)
+            assert [one.split.key for one in rest] == ["s8", "s9"]
+            assert (await store.splits(RUN.run_id, "extract", start=10))[0] == []
+
+    async def test_splits_are_counted_by_source(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a", "b")
+            await store.add_splits(RUN.run_id, "other", [Split("x")], complete=True)
+            await store.commit(RUN.run_id, [progress("a", 1, done=True)])
+            assert await store.count_splits(RUN.run_id, "extract") == (1, 2)
+            assert await store.count_splits(RUN.run_id, "other") == (0, 1)
+            assert await store.count_splits(RUN.run_id) == (1, 3)
+
+
+class TestSettledBeyondThePosition:
+    ACKED = (Acked({"at": 20}, {"at": 30}, Tally(read=10, written=9, dropped=1, drops={"f: old": 1})),)
+
+    async def test_it_is_kept_and_counts_only_when_the_position_gets_there(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            await store.commit(RUN.run_id, [replace(progress("a", 10), acked=self.ACKED)])
+        async with world.store() as store:
+            ((record,), _) = await store.splits(RUN.run_id, "extract")
+            assert tuple(record.acked) == self.ACKED
+            assert (await store.tally(RUN.run_id)).read == 10
+
+            await store.commit(RUN.run_id, [progress("a", 30)])
+            ((record,), _) = await store.splits(RUN.run_id, "extract")
+            assert tuple(record.acked) == ()
+            assert (await store.tally(RUN.run_id)).read == 30
+
+    async def test_a_stale_epoch_does_not_change_it(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            await store.commit(RUN.run_id, [replace(progress("a", 10), acked=self.ACKED)])
+            await take(store, "h1")
+            with pytest.raises(LeaseLostError):
+                await store.commit(RUN.run_id, [progress("a", 30)])
+            ((record,), _) = await store.splits(RUN.run_id, "extract")
+            assert tuple(record.acked) == self.ACKED
