@@ -19,7 +19,8 @@
     │   ├── OutageError              nothing succeeded for `outage_limit`; the run can be resumed
     │   ├── DeadLetterBudgetError    more records died than the pipeline allows
     │   ├── NodeFailedError          a node failed in a way that is neither transient nor one record's
-    │   └── PipelineTimeoutError     the pipeline's `timeout` passed
+    │   ├── PipelineTimeoutError     the pipeline's `timeout` passed
+    │   └── StalledError             no progress and no error for too long
     └── ComponentError               raised by sources, transforms and sinks
         ├── TransientError           try again: time-outs, 429, 5xx, broken connections
         ├── RecordError              this record can never pass: it becomes a dead letter
@@ -33,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 __all__ = [
     "BatchError",
@@ -41,6 +43,7 @@ __all__ = [
     "DeadLetterBudgetError",
     "EngineError",
     "FatalError",
+    "FatalKind",
     "LeaseHeldError",
     "LeaseLostError",
     "NodeFailedError",
@@ -53,6 +56,7 @@ __all__ = [
     "RunMismatchError",
     "RunNotFoundError",
     "ServiceError",
+    "StalledError",
     "StateCorruptError",
     "StateError",
     "StateFullError",
@@ -163,7 +167,14 @@ class RunError(EngineError):
 
 
 class OutageError(RunError):
-    """Nothing succeeded at a node for longer than `outage_limit`; the run can be resumed."""
+    """Nothing succeeded at a node for longer than `outage_limit`; the run can be resumed.
+
+    `node` is its name; `__cause__` has the last `TransientError`.
+    """
+
+    def __init__(self, message: str, *, node: str = "") -> None:
+        super().__init__(message)
+        self.node = node
 
 
 class DeadLetterBudgetError(RunError):
@@ -180,6 +191,10 @@ class NodeFailedError(RunError):
 
 class PipelineTimeoutError(RunError):
     """The pipeline ran longer than its `timeout`; the run can be resumed."""
+
+
+class StalledError(RunError):
+    """Nothing moved for too long, and nothing failed either; the run can be resumed."""
 
 
 class ComponentError(EngineError):
@@ -207,8 +222,19 @@ class RecordError(ComponentError):
         self.stage = stage
 
 
+FatalKind: TypeAlias = Literal["config", "auth", "schema", "budget"]
+
+
 class FatalError(ComponentError):
-    """The run must stop: bad credentials, an unknown model, an endpoint that cannot be right."""
+    """The run must stop: bad credentials, an unknown model, an endpoint that cannot be right.
+
+    `kind` says what somebody has to mend: the configuration, the credentials (`auth`), what the two sides
+    understand by a record (`schema`), or how much may be spent (`budget`).
+    """
+
+    def __init__(self, message: str, *, kind: FatalKind = "config") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class BatchError(ComponentError):

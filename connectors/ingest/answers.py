@@ -58,7 +58,8 @@ def judge(answer: Answer, count: int, request: str) -> Verdict:
     }
     if any(index >= count for index in failures) or results.written + len(failures) != count:
         raise FatalError(
-            f"{request} answered {results.written} written and {len(results.dead)} dead for {count} records"
+            f"{request} answered {results.written} written and {len(results.dead)} dead for {count} records",
+            kind="schema",
         )
     return Verdict(failures, per_record=True)
 

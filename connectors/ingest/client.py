@@ -147,7 +147,8 @@ class IngestClient:
         status = response.status_code
         said = f"{method} {url} answered {status}"
         if status in (401, 403):
-            raise FatalError(f"{said}: the token is missing or wrong; set `token` of the ingest connection")
+            message = f"{said}: the token is missing or wrong; set `token` of the ingest connection"
+            raise FatalError(message, kind="auth")
         if status in _WRONG_ENDPOINT:
             raise FatalError(
                 f"{said}: there is no such route; check `url` of the connection and the name of the model"

@@ -130,7 +130,8 @@ def _items(answer: Answer, path: str) -> list[Mapping[str, object]]:
         items = document["items"]
         return [item for item in items if isinstance(item, dict)]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise FatalError(f"GET {path} did not answer with a JSON object that has `items`") from error
+        message = f"GET {path} did not answer with a JSON object that has `items`"
+        raise FatalError(message, kind="schema") from error
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:

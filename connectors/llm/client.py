@@ -140,9 +140,11 @@ class ChatClient:
         status, code = error.status_code, error.code or ""
         said = f"{self._url} answered {status}" + (f" ({code})" if code else "")
         if status in (401, 403):
-            return FatalError(f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}")
+            message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
+            return FatalError(message, kind="auth")
         if "insufficient_quota" in (code, error.type):
-            return FatalError(f"{said}: the account's quota is used up; top it up and resume the run")
+            message = f"{said}: the account's quota is used up; top it up and resume the run"
+            return FatalError(message, kind="budget")
         if status in (404, 405) or code == "model_not_found":
             return FatalError(f"{said}: no model {self.model!r} there; check `base_url` and `model`")
         if status in (408, 409, 429) or status >= 500:

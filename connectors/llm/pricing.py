@@ -101,7 +101,8 @@ class Budget:
         if self.limit is not None and self.spent + self._reserved + estimate > self.limit:
             raise FatalError(
                 f"the budget of {self.limit:g} USD does not cover the next call, {self.spent:.4f} USD are "
-                "spent; raise `budget_usd` and resume the run"
+                "spent; raise `budget_usd` and resume the run",
+                kind="budget",
             )
         self._reserved += estimate
 

@@ -69,12 +69,13 @@ def target_schema(name: str) -> TargetSchema:
     try:
         model: object = getattr(import_module(module or "connectors.models"), attribute)
     except (ImportError, AttributeError) as error:
-        raise FatalError(f"`schema` {name!r} cannot be imported: {error}") from error
+        raise FatalError(f"`schema` {name!r} cannot be imported: {error}", kind="schema") from error
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise FatalError(f"`schema` {name!r} is not a Pydantic model")
+        raise FatalError(f"`schema` {name!r} is not a Pydantic model", kind="schema")
     fields = {key: info for key, info in model.model_fields.items() if key not in SYSTEM_FIELDS}
     if not fields or "nonce" in fields:
-        raise FatalError(f"`schema` {name!r} must have fields to extract, and none called `nonce`")
+        message = f"`schema` {name!r} must have fields to extract, and none called `nonce`"
+        raise FatalError(message, kind="schema")
     required = (key for key, info in fields.items() if info.is_required() and not _nullable(info.annotation))
     return TargetSchema(model, fields, frozenset(required))
 

@@ -115,7 +115,8 @@ async def open_client(
 def _check(connection: S3Connection) -> None:
     keys = (connection.access_key, connection.secret_key)
     if any(keys) and not all(keys):
-        raise FatalError("an S3 connection needs both `access_key` and `secret_key`, or neither")
+        message = "an S3 connection needs both `access_key` and `secret_key`, or neither"
+        raise FatalError(message, kind="auth")
     if connection.endpoint:
         parts = urlsplit(connection.endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -123,7 +124,8 @@ def _check(connection: S3Connection) -> None:
     if connection.custom and not all(keys) and not connection.anonymous:
         raise FatalError(
             f"the S3 endpoint {connection.endpoint} has no keys: set `access_key` and `secret_key` of its "
-            "connection, or `anonymous: true`. This machine's AWS credentials are sent to AWS alone."
+            "connection, or `anonymous: true`. This machine's AWS credentials are sent to AWS alone.",
+            kind="auth",
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from engine.errors import ComponentError, FatalError, RecordError, TransientError
+from engine.errors import ComponentError, FatalError, FatalKind, RecordError, TransientError
 
 __all__ = ["s3_errors"]
 
@@ -26,6 +26,9 @@ _TRANSIENT = frozenset(
         "ThrottlingException",
         "TooManyRequests",
     }
+)
+_CREDENTIALS = frozenset(
+    {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 )
 _REMEDIES = {
     "AccessDenied": "these credentials may not do that: grant s3:ListBucket and s3:GetObject",
@@ -85,16 +88,20 @@ def _from_answer(answer: Mapping[str, Any], where: str) -> ComponentError:
         return RecordError(f"{where}: it was changed since it was listed", kind="ObjectChanged")
     if code == "InvalidObjectState":
         return RecordError(f"{where}: it is archived; restore it first", kind="ObjectArchived")
-    return FatalError(f"{where}: {code or status}: {_REMEDIES.get(code, message)}")
+    kind: FatalKind = "auth" if code in _CREDENTIALS or status in (401, 403) else "config"
+    return FatalError(f"{where}: {code or status}: {_REMEDIES.get(code, message)}", kind=kind)
 
 
 def _from_failure(error: Exception, where: str) -> ComponentError:
     from botocore import exceptions  # type: ignore[import-untyped]
 
+    if isinstance(error, exceptions.PartialCredentialsError):
+        return FatalError(f"{where}: {error}", kind="auth")
     if isinstance(error, exceptions.NoCredentialsError):
         return FatalError(
             f"{where}: no credentials: set `access_key` and `secret_key` in the connection, or "
-            "`anonymous: true`, or sign this machine in to AWS"
+            "`anonymous: true`, or sign this machine in to AWS",
+            kind="auth",
         )
     if _unknown_host(error):
         return FatalError(f"{where}: no host of that name: check the connection's endpoint ({error})")

@@ -177,7 +177,8 @@ class SourceTask:
         lasted = self._runtime.health.failed(self._clock.monotonic())
         if lasted >= policy.outage_limit:
             raise OutageError(
-                f"nothing could be read at {stats.name!r} for {lasted:.0f} s; last answer: {error}"
+                f"nothing could be read at {stats.name!r} for {lasted:.0f} s; last answer: {error}",
+                node=stats.name,
             ) from error
         stats.retries += 1
         stats.waiting = Waiting.RETRY if pump.attempt < policy.attempts else Waiting.OUTAGE

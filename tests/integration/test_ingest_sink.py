@@ -462,6 +462,7 @@ async def test_a_wrong_token_or_model_stops_the_run_and_never_shows_the_token(st
     ):
         with pytest.raises(FatalError) as caught:
             await sink.write(batch_of(blob(0)))
+    assert caught.value.kind == ("config" if status == 404 else "auth")
     message = str(caught.value)
     assert f"{server.url}/ingest/BlobSource answered {status}" in message
     assert "geheim-7" not in message

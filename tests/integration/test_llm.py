@@ -200,6 +200,7 @@ async def test_a_wrong_key_stops_the_run_and_is_not_shown() -> None:
             await extract.apply(batch_of(*FOUR))
     assert f"{url}/v1 answered 401 (invalid_api_key): the API key is missing, wrong" in str(caught.value)
     assert "geheim" not in str(caught.value)
+    assert caught.value.kind == "auth"
 
 
 async def test_an_unknown_model_stops_the_run() -> None:
@@ -211,8 +212,9 @@ async def test_an_unknown_model_stops_the_run() -> None:
 async def test_a_used_up_quota_is_no_rate_limit() -> None:
     quota = HttpError(429, "insufficient_quota", "You exceeded your current quota.", "insufficient_quota")
     async with stand_in(quota) as (_, extract):
-        with pytest.raises(FatalError, match="quota is used up"):
+        with pytest.raises(FatalError, match="quota is used up") as caught:
             await extract.apply(batch_of(*FOUR))
+    assert caught.value.kind == "budget"
 
 
 async def test_nobody_at_the_endpoint_is_transient_and_named() -> None:

@@ -76,6 +76,25 @@ def refused(code: str, status: int = 400, headers: dict[str, str] | None = None)
 
 
 @pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (refused("AccessDenied", 403), "auth"),
+        (refused("403", 403), "auth"),
+        (refused("ExpiredToken", 400), "auth"),
+        (exceptions.NoCredentialsError(), "auth"),
+        (exceptions.PartialCredentialsError(provider="env", cred_var="x"), "auth"),
+        (refused("NoSuchBucket", 404), "config"),
+        (lookup(socket.EAI_NONAME), "config"),
+    ],
+    ids=str,
+)
+def test_bad_credentials_are_told_from_other_mistakes(error: Exception, kind: str) -> None:
+    found = translated(error)
+    assert isinstance(found, FatalError)
+    assert found.kind == kind
+
+
+@pytest.mark.parametrize(
     ("header", "seconds"),
     [("7", 7), ("0.5", 0.5), ("Wed, 21 Oct 2026 07:28 GMT", None), ("-1", None), ("nan", None), ("", None)],
 )
