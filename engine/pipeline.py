@@ -25,7 +25,7 @@ from anyio import CancelScope
 
 from engine.batch import Batch, JsonValue, Record
 from engine.component import ComponentSpec, Kind, NoParams, Receipt, Sink
-from engine.config import Overrides, load_file, load_mapping
+from engine.config import Overrides, load_file, load_mapping, select
 from engine.engine import Engine
 from engine.errors import ConfigError, EngineError
 from engine.plan import Plan, PlanNode, compile_file, compile_plan
@@ -135,13 +135,15 @@ def _as_mapping(one: Node) -> dict[str, JsonValue]:
 def load(
     path: str | os.PathLike[str],
     *,
+    only: Collection[str] = (),
     params: Mapping[str, Mapping[str, JsonValue]] | None = None,
     environ: Mapping[str, str] | None = None,
     registry: Registry | None = None,
 ) -> dict[str, Plan]:
-    """The plans of a YAML file, by pipeline name.
+    """The plans of a YAML file, by the pipelines' own names.
 
     Args:
+        only: these pipelines, by name or alias, and those that they lead to; empty means all.
         params: run parameters by pipeline, as `--param pipeline.name=value` gives them.
         environ: feeds `${NAME}`; the process's environment by default.
 
@@ -150,6 +152,8 @@ def load(
     """
     overrides = Overrides(params=dict(params or {}))
     file = load_file(Path(path), environ=os.environ if environ is None else environ, overrides=overrides)
+    if only:
+        file = select(file, only)
     return compile_file(file, registry or Registry.installed())
 
 

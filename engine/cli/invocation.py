@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 
 from engine.cli.failures import ExitCode, code_of, most_serious, show_traceback
-from engine.cli.loading import load_plans, starting
+from engine.cli.loading import load_plans, own_names, starting
 from engine.cli.output import Output
 from engine.cli.report_file import check_target, write_report
 from engine.cli.resuming import announce, refuse_living, unfinished
@@ -46,6 +46,7 @@ def invoke(options: argparse.Namespace) -> int:
     memory = _memory(options.memory)
     if options.report:
         check_target(Path(options.report))
+    options.only = own_names(options)
     plans = load_plans(options) if options.resume is None else {}
     return on_event_loop(lambda: _run(options, plans, memory))
 

@@ -6,17 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 from engine.batch import JsonValue
-from engine.config import FileConfig, Overrides, load_file
-from engine.config.problems import unknown
-from engine.errors import ConfigError, Problem
+from engine.config import Overrides, load_file, select
 from engine.plan import Plan, compile_file
 from engine.registry import Registry
 
-__all__ = ["load_plans", "starting", "with_followers"]
+__all__ = ["load_plans", "own_names", "starting", "with_followers"]
 
 
 def load_plans(
@@ -45,7 +42,7 @@ def load_plans(
     config = load_file(options.file, environ=os.environ, overrides=overrides)
     wanted = list(options.only if only is None else only)
     if wanted:
-        config = _chosen(config, wanted)
+        config = select(config, wanted, asked_by="--only")
     return compile_file(config, Registry.installed())
 
 
@@ -56,33 +53,12 @@ def _find_modules_beside(file: str) -> None:
             sys.path.append(folder)
 
 
-def _chosen(config: FileConfig, wanted: Collection[str]) -> FileConfig:
-    """The file with these pipelines alone, and without the problems of the others."""
-    named = {problem.path.split(".")[1] for problem in config.problems if _in_pipeline(problem)}
-    known = [*config.pipelines, *sorted(named - set(config.pipelines))]
-    for name in wanted:
-        if name not in known:
-            raise ConfigError([Problem(unknown("pipeline", name, known), file="--only")])
-    settings = {name: pipeline.settings for name, pipeline in config.pipelines.items()}
-    chosen = list(dict.fromkeys(wanted))
-    for name in chosen:  # grows while it is walked
-        if name in settings:
-            following = (*settings[name].on_complete, *settings[name].on_cancel)
-            chosen += [other for other in following if other not in chosen]
-    return replace(
-        config,
-        pipelines=MappingProxyType({n: p for n, p in config.pipelines.items() if n in chosen}),
-        problems=tuple(
-            problem
-            for problem in config.problems
-            if not _in_pipeline(problem) or problem.path.split(".")[1] in chosen
-        ),
-    )
-
-
-def _in_pipeline(problem: Problem) -> bool:
-    steps = problem.path.split(".")
-    return problem.file not in ("--param", "--set") and steps[0] == "pipelines" and len(steps) > 1
+def own_names(options: argparse.Namespace) -> list[str]:
+    """What `--only` names, with the pipelines' own names in place of aliases."""
+    if not options.only:
+        return []
+    config = load_file(options.file, environ=os.environ)
+    return [config.own_name(name) for name in options.only]
 
 
 def with_followers(plans: Mapping[str, Plan], name: str) -> tuple[str, ...]:

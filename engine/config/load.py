@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from engine.batch import JsonValue
+from engine.config.aliases import read_aliases, with_own_names
 from engine.config.environment import file_reader, load_environment
 from engine.config.interpolation import Scope, interpolate
 from engine.config.model import SANDBOX, ConnectionConfig, FileConfig, PipelineConfig
@@ -96,15 +97,16 @@ def _build(root: Value, file: str, scope: Scope, overrides: Overrides, problems:
         raise ConfigError([root.place.problem(message)])
     root = without_nulls(apply_assignments(root, overrides.assignments, problems), FileSection)
     head = interpolate(root.without("pipelines"), scope, problems)
-    section = validate(FileSection, head, problems)
+    validate(FileSection, head, problems)
     _check_version(head, problems)
-    pipelines = _read_pipelines(root, scope, overrides, problems)
+    aliases = read_aliases(head.get("aliases"), _pipeline_names(root), problems)
+    pipelines = _read_pipelines(root, scope, with_own_names(overrides, aliases), aliases, problems)
     return FileConfig(
         file=file,
         version=VERSION,
         connections=MappingProxyType(_read_connections(head.get("connections"), problems)),
         pipelines=MappingProxyType(pipelines),
-        aliases=MappingProxyType(dict(section.aliases) if section else {}),
+        aliases=MappingProxyType(aliases),
         problems=problems.all(),
     )
 
@@ -139,8 +141,13 @@ def _asks_for_sandbox(fields: Value) -> bool:
     return SANDBOX in texts and not any("://" in text for text in texts)
 
 
+def _pipeline_names(root: Value) -> list[str]:
+    section = root.get("pipelines")
+    return [name for name, _ in section.items()] if section else []
+
+
 def _read_pipelines(
-    root: Value, scope: Scope, overrides: Overrides, problems: Problems
+    root: Value, scope: Scope, overrides: Overrides, aliases: Mapping[str, str], problems: Problems
 ) -> dict[str, PipelineConfig]:
     section = root.get("pipelines")
     if section is None or section.data == {}:
@@ -150,11 +157,11 @@ def _read_pipelines(
     if not section.is_mapping:
         problems.add(section.place, f"expected a mapping of pipelines, got {describe(section)}")
         return {}
-    names = [name for name, _ in section.items()]
-    check_param_names(overrides, names, problems)
+    names = _pipeline_names(root)
+    check_param_names(overrides, [*names, *aliases], problems)
     pipelines: dict[str, PipelineConfig] = {}
     for name in names:
-        pipeline = read_pipeline(name, section, scope, overrides, problems)
+        pipeline = read_pipeline(name, section, scope, overrides, problems, aliases=aliases)
         if pipeline is not None:
             pipelines[name] = pipeline
     return pipelines

@@ -211,7 +211,7 @@ class FileConfig:
         file: how the file is called in messages; "" for a mapping.
         problems: what is wrong so far. `compile_plan` and `compile_file` raise these together with what
             they find themselves, so that the user sees everything at once.
-        aliases: other names, not used yet.
+        aliases: other names of pipelines, each with the pipeline's own.
     """
 
     file: str = ""
@@ -220,6 +220,10 @@ class FileConfig:
     pipelines: Mapping[str, PipelineConfig] = field(default_factory=lambda: MappingProxyType({}))
     aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     problems: tuple[Problem, ...] = ()
+
+    def own_name(self, name: str) -> str:
+        """The name of the pipeline that `name` is an alias of; any other name as it is."""
+        return self.aliases.get(name, name)
 
     def check(self) -> None:
         """Raise what is known to be wrong.

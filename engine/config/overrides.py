@@ -41,7 +41,7 @@ def apply_assignments(root: Value, texts: Iterable[str], problems: Problems) -> 
     """The document with each `dotted.path=value` put in. Later ones win."""
     for text in texts:
         path, equals, value_text = text.partition("=")
-        steps = path.strip().split(".")
+        steps = _through_alias(root, path.strip().split("."))
         place = Place("--set", path=path.strip())
         if not equals or not all(steps):
             problems.add(place, f"`{text}` is not understood", "write --set dotted.path=value")
@@ -49,6 +49,13 @@ def apply_assignments(root: Value, texts: Iterable[str], problems: Problems) -> 
         if _names_exist(root, steps, place, problems):
             root = _assigned(root, steps, _read(value_text, place), place, problems)
     return root
+
+
+def _through_alias(root: Value, steps: list[str]) -> list[str]:
+    """The path with a pipeline's own name in place of an alias."""
+    section = root.get("aliases")
+    own = section.get(steps[1]) if section and steps[0] == "pipelines" and len(steps) > 1 else None
+    return [steps[0], own.data, *steps[2:]] if own is not None and isinstance(own.data, str) else steps
 
 
 def _read(text: str, place: Place) -> Value:

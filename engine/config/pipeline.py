@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -42,7 +43,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 def check_name(what: str, name: str, place: Place, problems: Problems) -> None:
     """Report a name that could not be used in `--set` and `--param`."""
     if not _NAME.fullmatch(name):
-        message = f"a {what} cannot be called `{name}`"
+        message = f"{'an' if what[0] in 'aeiou' else 'a'} {what} cannot be called `{name}`"
         problems.add(place, message, "use letters, digits, _ and -, beginning with a letter")
 
 
@@ -58,6 +59,8 @@ def read_pipeline(
     scope: Scope,
     overrides: Overrides,
     problems: Problems,
+    *,
+    aliases: Mapping[str, str],
 ) -> PipelineConfig | None:
     """Check one pipeline of the section `pipelines:`; None when nothing of it can be understood."""
     place, value = section.key_place(name), section.data[name]
@@ -69,8 +72,9 @@ def read_pipeline(
     parameters, values = _read_parameters(name, value, scope, overrides, problems)
     inside = interpolate(value.without("params"), replace(scope, params=values), problems)
     options = validate(PipelineSection, inside, problems)
+    names = {**aliases, **{other: other for other, _ in section.items()}}
     for key in ("on_complete", "on_cancel"):
-        _check_followers(name, inside.get(key), [other for other, _ in section.items()], problems)
+        _check_followers(name, inside.get(key), names, problems)
     nodes, unreadable = _read_nodes(inside, place, problems)
     return PipelineConfig(
         name=name,
@@ -79,17 +83,24 @@ def read_pipeline(
         parameters=MappingProxyType(parameters),
         values=MappingProxyType(known_values(values)),
         dead_letters=_read_dead_letters(inside.get("dead_letters"), problems),
-        settings=options.settings() if options else Settings(),
+        settings=_with_own_names(options.settings(), names) if options else Settings(),
         place=place,
     )
 
 
-def _check_followers(name: str, value: Value | None, known: list[str], problems: Problems) -> None:
+def _with_own_names(settings: Settings, names: Mapping[str, str]) -> Settings:
+    def own(given: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(names.get(name, name) for name in given))
+
+    return replace(settings, on_complete=own(settings.on_complete), on_cancel=own(settings.on_cancel))
+
+
+def _check_followers(name: str, value: Value | None, known: Mapping[str, str], problems: Problems) -> None:
     """`on_complete` and `on_cancel` name other pipelines of the file."""
     if value is None:
         return
     for item in value.data if value.is_list else [value]:
-        if item.data == name:
+        if isinstance(item.data, str) and known.get(item.data) == name:
             problems.add(item.place, f"`{name}` cannot be followed by itself", "`schedule` runs it again")
         elif isinstance(item.data, str) and item.data not in known:
             problems.add(item.place, unknown("pipeline", item.data, known))

@@ -200,4 +200,4 @@ class FileSection(Section):
     pipelines: dict[str, Any] = {}
     """A name and its nodes each."""
     aliases: dict[str, str] = {}
-    """Other names."""
+    """Other names of pipelines: `alias: pipeline` each."""

@@ -13,7 +13,7 @@ import pytest
 from engine.acks import Tally
 from engine.cli import main
 from engine.cli.arguments import this_command
-from engine.cli.loading import load_plans, starting
+from engine.cli.loading import load_plans, own_names, starting
 from engine.cli.output import Output
 from engine.cli.report_file import check_target, write_report
 from engine.errors import ConfigError, StateError
@@ -61,6 +61,14 @@ def test_only_takes_along_what_a_pipeline_leads_to_and_ignores_what_is_wrong_els
     plans = load_plans(options(file, only=["first"]))
     assert list(plans) == ["first", "second", "third"]
     assert starting(plans, ["first"]) == ["first"]
+
+
+def test_only_takes_aliases(file: Path) -> None:
+    file.write_text("aliases: {one: first, three: third}\n" + FILE, encoding="utf-8")
+    assert own_names(options(file, only=["one", "second"])) == ["first", "second"]
+    assert list(load_plans(options(file, only=["three"]))) == ["third"]
+    with pytest.raises(ConfigError, match="--only: unknown pipeline `tree`, did you mean `three`"):
+        load_plans(options(file, only=["tree"]))
 
 
 def test_without_only_everything_that_is_wrong_is_reported(file: Path) -> None:

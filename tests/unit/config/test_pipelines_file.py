@@ -74,6 +74,20 @@ def test_an_address_of_its_own_wins_over_a_key_that_reads_sandbox() -> None:
     assert model.api_key.get_secret_value() == "sandbox"  # type: ignore[attr-defined]
 
 
+def test_the_names_of_the_workflows_and_of_their_triggers_work_too() -> None:
+    texts = ("extract-unstructured-data.batch_size=7", "unstructured-data-workflow.fail_percentage=1")
+    plan = plans(Overrides(params={"blob-workflow": {"batch_size": 5}}, param_texts=texts))
+    assert plan["blobs"].params["batch_size"] == 5
+    changed = plan["unstructured_data"].params
+    assert (changed["batch_size"], changed["fail_percentage"]) == (7, 1)
+    file = load_file(FILE, environ={})
+    assert {file.own_name(f"extract-{name}") for name in ("blob", "logs", "events")} == {
+        "blobs",
+        "logs",
+        "events",
+    }
+
+
 @pytest.mark.parametrize("name", ["blobs", "logs", "events"])
 def test_batch_size_and_fail_percentage_reach_their_nodes(name: str) -> None:
     texts = (f"{name}.batch_size=50", f"{name}.fail_percentage=20")

@@ -1,0 +1,50 @@
+"""Some of a file's pipelines, with those that they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from types import MappingProxyType
+
+from engine.config.model import FileConfig
+from engine.config.problems import unknown
+from engine.errors import ConfigError, Problem
+
+__all__ = ["select"]
+
+
+def select(file: FileConfig, wanted: Collection[str], *, asked_by: str = "only") -> FileConfig:
+    """The file with these pipelines and what they lead to, and without the problems of the others.
+
+    Args:
+        wanted: names or aliases.
+        asked_by: what the names were given with, for messages.
+
+    Raises:
+        ConfigError: there is no pipeline of that name.
+    """
+    broken = {problem.path.split(".")[1] for problem in file.problems if _in_pipeline(problem)}
+    known = [*file.pipelines, *sorted(broken - set(file.pipelines))]
+    chosen = list(dict.fromkeys(file.own_name(name) for name in wanted))
+    for name in chosen:
+        if name not in known:
+            raise ConfigError([Problem(unknown("pipeline", name, [*known, *file.aliases]), file=asked_by)])
+    settings = {name: pipeline.settings for name, pipeline in file.pipelines.items()}
+    for name in chosen:  # grows while it is walked
+        if name in settings:
+            following = (*settings[name].on_complete, *settings[name].on_cancel)
+            chosen += [other for other in following if other not in chosen]
+    return replace(
+        file,
+        pipelines=MappingProxyType({n: p for n, p in file.pipelines.items() if n in chosen}),
+        problems=tuple(
+            problem
+            for problem in file.problems
+            if not _in_pipeline(problem) or problem.path.split(".")[1] in chosen
+        ),
+    )
+
+
+def _in_pipeline(problem: Problem) -> bool:
+    steps = problem.path.split(".")
+    return problem.file not in ("--param", "--set") and steps[0] == "pipelines" and len(steps) > 1
