@@ -118,7 +118,9 @@ class Context:
         run_id: the run; stable over resumes.
         seed: text that fixes everything random in this run; stable over resumes.
         started_at: when the run was first started, UTC; stable over resumes.
-        attempt: which attempt of the run this is, counted from 1; each resume is one more.
+        attempt: which attempt of the run this is, counted from 1; each resume is one more. Attempts at a
+            chunk are numbered in order too, but not one by one.
+        chunk: the part of the run that this process works on by itself; "" is all of it.
         allowance: reserve bytes here before reading them (sources with `reserves = True`).
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
@@ -131,6 +133,7 @@ class Context:
     seed: str = "0"
     started_at: datetime | None = None
     attempt: int = 1
+    chunk: str = ""
     clock: Clock = field(default_factory=SystemClock)
     allowance: ByteAllowance = field(default_factory=_Unlimited)
     draining: Callable[[], bool] = lambda: False

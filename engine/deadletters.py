@@ -20,7 +20,7 @@ from engine.flow.faults import judge
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.keys import KeyList
 from engine.plan import DeadLetterSettings
-from engine.state.protocol import StateStore
+from engine.state.protocol import DeadLetterFilter, StateStore
 from engine.stats import NodeStats
 
 __all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
@@ -125,16 +125,34 @@ class DeadLetterRoute:
         ]
         await self._store.put_dead_letters(letters)
         reached("dead_letter_stored")
-        if self._forward is not None:
+        await self._forward_and_settle(letters, batch.take([index for index, _ in failures]))
+
+    async def settle_again(self, node: NodeStats, batch: Batch) -> None:
+        """Settle records that an earlier attempt has stored letters of; those still open are forwarded again.
+
+        Whether they had been forwarded is not known, and a copy has the same id each time.
+        """
+        keys = batch.keys.to_list()
+        found = [
+            await self._store.dead_letters(
+                DeadLetterFilter(run_id=self._origin.run_id, node=node.name, key=key)
+            )
+            for key in keys
+        ]
+        letters = [letter for one in found for letter in one]
+        await self._forward_and_settle([one for one in letters if one.status == "open"], batch)
+
+    async def _forward_and_settle(self, letters: Sequence[DeadLetter], dead: Batch) -> None:
+        if self._forward is not None and letters:
             self._forward_stats.records_in += len(letters)
             self._forward_stats.batches += 1
             await self._forward.deliver(Batch(list(letters), KeyList([letter.key for letter in letters])))
             reached("dead_letter_forwarded")
-        dead = batch.take([index for index, _ in failures])
         for ack, count in dead.origins:
             ack.dead(count)
-        self.count += len(letters)
-        self._check_budget(letters[0])
+        self.count += len(dead)
+        if letters:
+            self._check_budget(letters[0])
 
     def _letter(
         self, node: str, key: str, record: Record, error: RecordError, attempts: int, now: str

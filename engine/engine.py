@@ -18,6 +18,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from pydantic import BaseModel, ValidationError
 
+from engine.chunk import Chunk
 from engine.clock import Clock, SystemClock, timestamp
 from engine.errors import (
     ConfigError,
@@ -124,12 +125,20 @@ class Engine:
 
     @asynccontextmanager
     async def start(
-        self, plan: Plan, *, resume: RunRecord | None = None, group_id: str = "", seed: str = ""
+        self,
+        plan: Plan,
+        *,
+        resume: RunRecord | None = None,
+        group_id: str = "",
+        seed: str = "",
+        chunk: Chunk | None = None,
     ) -> AsyncGenerator[Run, None]:
         """A run, started when `wait` is called inside the block; leaving the block cancels it.
 
         Args:
             resume: go on with this run instead of beginning a new one.
+            chunk: do only this part of the run that `resume` names, under a lease of its own; whoever divided
+                the run says how it stands as a whole. The report then is of the chunk alone.
             group_id: ties the runs of one invocation together.
             seed: fixes everything random; "" draws one.
 
@@ -141,16 +150,23 @@ class Engine:
         await self.provide(plan.sandbox_services)
         record = resume
         if record is None:
-            record = await self._begin(plan, group_id, seed)
+            if chunk is not None:
+                raise ValueError("a chunk is part of a run that was begun before: name it with `resume`")
+            record = await self.begin(plan, group_id=group_id, seed=seed)
         else:
             _check_identity(record, plan)
-        async with held(self.store, self.clock, record.run_id) as lease:
-            if resume is not None:
+        part = chunk.name if chunk is not None else ""
+        async with held(self.store, self.clock, record.run_id, part) as lease:
+            resumed = lease.taken > 1 if chunk is not None else resume is not None
+            if chunk is not None:
+                # epochs of a run are given out in order, so they number the attempts at a chunk as well
+                record = replace(record, attempt=lease.epoch)
+            elif resume is not None:
                 record = await self._take_up(record.run_id, lease)
             budget = self._process.pipeline(plan.settings.memory_bytes)
             keeping = anyio.CancelScope()
             try:
-                run = Run(self, plan, record, budget, resumed=resume is not None, epoch=lease.epoch)
+                run = Run(self, plan, record, budget, resumed=resumed, epoch=lease.epoch, chunk=chunk)
                 assert self._group is not None, "use `async with Engine(...)`"
                 self._group.start_soon(_keep, lease, run, keeping)
                 yield run
@@ -195,9 +211,17 @@ class Engine:
         await self.store.update_run(run_id, status=record.status, attempt=record.attempt, epoch=lease.epoch)
         return record
 
-    async def _begin(self, plan: Plan, group_id: str, seed: str) -> RunRecord:
+    async def begin(self, plan: Plan, *, run_id: str = "", group_id: str = "", seed: str = "") -> RunRecord:
+        """Enter a new run into the store without starting it; `start` goes on with it under `resume`.
+
+        Args:
+            run_id: unique in the store; "" makes one of the pipeline's name and the time.
+
+        Raises:
+            StateError: the store cannot be used, or has a run of that id.
+        """
         now = self.clock.now()
-        run_id = f"{plan.pipeline}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        run_id = run_id or f"{plan.pipeline}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         record = RunRecord(
             run_id=run_id,
             pipeline=plan.pipeline,
@@ -230,6 +254,7 @@ class Run:
         *,
         resumed: bool,
         epoch: int = 0,
+        chunk: Chunk | None = None,
     ) -> None:
         self.plan = plan
         self.record = record
@@ -242,8 +267,10 @@ class Run:
             resumed=resumed,
             epoch=epoch,
             attempt=record.attempt,
+            chunk=chunk,
         )
         self._epoch = epoch
+        self._chunk = chunk
         self._runner = Runner(plan, identity, engine.resources(budget))
         self._cancelled = False
 
@@ -297,7 +324,9 @@ class Run:
         error = str(failure) if failure is not None else ""
         try:
             await self._finish(status, error)
-            tally = await self._runner.ledger.tally()
+            # of a chunk, this process has seen all: what was done before, and what it did itself
+            live = self._chunk is not None
+            tally = self._runner.ledger.live() if live else await self._runner.ledger.tally()
             where = DeadLetterFilter(run_id=self.run_id, status="open")
             dead = await self._engine.store.count_dead_letters(where)
         except EngineError as problem:
@@ -329,6 +358,8 @@ class Run:
         return report
 
     async def _finish(self, status: RunStatus, error: str) -> None:
+        if self._chunk is not None:
+            return
         ended = timestamp(self._engine.clock.now())
         await self._engine.store.update_run(
             self.run_id, status=status, ended_at=ended, error=error[:2000], epoch=self._epoch

@@ -42,6 +42,11 @@ class HeldLease:
         """What the store has to be told with every write about the run."""
         return self._lease.epoch
 
+    @property
+    def taken(self) -> int:
+        """How often this was taken so far, this time included."""
+        return self._lease.taken
+
     async def keep(self, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
         """Renew it for ever.
 
@@ -65,13 +70,15 @@ class HeldLease:
 
 
 @asynccontextmanager
-async def held(store: StateStore, clock: Clock, run_id: str) -> AsyncGenerator[HeldLease, None]:
-    """The lease of a run for as long as the block runs; `keep` has to run meanwhile.
+async def held(
+    store: StateStore, clock: Clock, run_id: str, chunk: str = ""
+) -> AsyncGenerator[HeldLease, None]:
+    """The lease of a run, or of a chunk of it, for as long as the block runs; `keep` has to run meanwhile.
 
     Raises:
-        LeaseHeldError: another process works on the run.
+        LeaseHeldError: another process works on it.
     """
-    lease = HeldLease(store, clock, await _acquire(store, clock, run_id))
+    lease = HeldLease(store, clock, await _acquire(store, clock, run_id, chunk))
     try:
         yield lease
     finally:
@@ -79,11 +86,12 @@ async def held(store: StateStore, clock: Clock, run_id: str) -> AsyncGenerator[H
 
 
 async def living(store: StateStore, clock: Clock, run_id: str) -> Lease | None:
-    """The lease of a run that is being worked on; None for a dead one as well."""
-    lease = await store.get_lease(run_id)
-    if lease is None or lease.expires_at <= timestamp(clock.now()) or holder_is_gone(lease.holder):
-        return None
-    return lease
+    """A lease of a run, or of a chunk of it, that is being worked on; None for dead ones as well."""
+    now = timestamp(clock.now())
+    for lease in await store.leases(run_id):
+        if lease.expires_at > now and not holder_is_gone(lease.holder):
+            return lease
+    return None
 
 
 def holder_is_gone(holder: str) -> bool:
@@ -100,15 +108,19 @@ def holder_is_gone(holder: str) -> bool:
     return _has_ended(int(process))
 
 
-async def _acquire(store: StateStore, clock: Clock, run_id: str) -> Lease:
+async def _acquire(store: StateStore, clock: Clock, run_id: str, chunk: str) -> Lease:
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     now, until = timestamp(clock.now()), _until(clock)
-    try:
-        return await store.acquire_lease(run_id, holder, now=now, until=until)
-    except LeaseHeldError as error:
-        if not holder_is_gone(error.holder):
-            raise
-        return await store.acquire_lease(run_id, holder, now=now, until=until, dead_holder=error.holder)
+    dead: set[str] = set()
+    while True:
+        try:
+            return await store.acquire_lease(
+                run_id, holder, now=now, until=until, dead_holders=dead, chunk=chunk
+            )
+        except LeaseHeldError as error:
+            if error.holder in dead or not holder_is_gone(error.holder):
+                raise
+            dead.add(error.holder)  # and see whether anybody else is in the way
 
 
 def _until(clock: Clock) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -17,18 +18,26 @@ from engine.state.protocol import Acked, Progress, SplitRecord, StateStore
 __all__ = ["COMMIT_EVERY", "Ledger"]
 
 COMMIT_EVERY = 0.1
+LOOK_EVERY = 2.0
 
 
 class Ledger:
-    """The progress of one run, collected in memory and committed in one transaction every 100 ms."""
+    """The progress of one run, collected in memory and committed in one transaction every 100 ms.
 
-    def __init__(self, store: StateStore, run_id: str, epoch: int = 0) -> None:
+    Args:
+        shared: other processes work on other parts of the run.
+    """
+
+    def __init__(self, store: StateStore, run_id: str, epoch: int = 0, *, shared: bool = False) -> None:
         self._store = store
         self._run_id = run_id
         self._epoch = epoch
         self._trackers: list[tuple[str, SplitTracker]] = []
         self._dirty: dict[int, tuple[str, SplitTracker]] = {}
         self._settled = Tally()
+        self._shared = shared
+        self._committed: dict[tuple[str, str], Tally] = {}  # kept when shared, to tell what others have done
+        self._elsewhere = Tally()
 
     async def splits(
         self, node: str, source: Source[Any], ctx: Context, *, resumed: bool
@@ -48,6 +57,7 @@ class Ledger:
 
     def track(self, node: str, record: SplitRecord, *, replay: bool) -> SplitTracker:
         """The acks of a split that is about to be read from its committed position."""
+        self._note(node, record.split.key, record.tally)
         tracker = SplitTracker(
             record.split.key,
             record.position,
@@ -61,6 +71,7 @@ class Ledger:
 
     def skip(self, record: SplitRecord) -> None:
         """A split that an earlier attempt has finished."""
+        self._note(record.node, record.split.key, record.tally)
         self._settled.add(record.tally)
 
     def live(self) -> Tally:
@@ -70,6 +81,27 @@ class Ledger:
         for _, tracker in self._trackers:
             total.add(tracker.live())
         return total
+
+    def live_of_run(self) -> Tally:
+        """The same with what other processes have done; of theirs, what was known a moment ago."""
+        total = self.live()
+        total.add(self._elsewhere)
+        return total
+
+    async def look_elsewhere(self) -> None:
+        """Find out what other processes have committed. Does nothing for a run that is not shared."""
+        if not self._shared:
+            return
+        others = await self._store.tally(self._run_id)
+        for own in self._committed.values():
+            others.read -= own.read
+            others.forked -= own.forked
+            others.dead -= own.dead
+        self._elsewhere = Tally(read=others.read, forked=others.forked, dead=others.dead)
+
+    def _note(self, node: str, split_key: str, tally: Tally) -> None:
+        if self._shared:
+            self._committed[node, split_key] = replace(tally)
 
     @property
     def in_flight(self) -> int:
@@ -88,6 +120,8 @@ class Ledger:
         except BaseException:
             self._dirty = dirty | self._dirty
             raise
+        for one in progress:
+            self._note(one.node, one.split_key, one.tally)
         reached("ledger_committed")
         self._retire([tracker for _, tracker in dirty.values() if tracker.done])
 
@@ -110,6 +144,12 @@ class Ledger:
         while True:
             await anyio.sleep(COMMIT_EVERY)  # not the scripted clock: nothing but the file depends on it
             await self.commit()
+
+    async def keep_looking_elsewhere(self) -> None:
+        """Look every two seconds, for ever."""
+        while True:
+            await self.look_elsewhere()
+            await anyio.sleep(LOOK_EVERY)
 
     async def tally(self) -> Tally:
         """The run's figures as committed."""

@@ -7,7 +7,7 @@ run ──┬── source segment ──edge──▶ worker segment ──edge
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +18,7 @@ import anyio
 from pydantic import BaseModel
 
 from engine.batch import Releasable
+from engine.chunk import Chunk
 from engine.clock import Clock
 from engine.component import Component, Context, Kind, Sink, Source, Transform
 from engine.deadletters import DeadLetterRoute
@@ -32,7 +33,7 @@ from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, r
 from engine.journal import Journal
 from engine.ledger import Ledger
 from engine.plan import Plan, PlanNode
-from engine.state.protocol import StateStore
+from engine.state.protocol import SplitRecord, StateStore
 from engine.stats import NodeStats, RunSnapshot, Waiting
 
 __all__ = ["Runner", "RunnerResources"]
@@ -58,7 +59,8 @@ class RunnerResources:
 class RunIdentity:
     """What stays the same over all attempts of a run, and which one this is.
 
-    `epoch` is that of the run's lease; attempts are counted from 1.
+    `epoch` is that of the lease; attempts are counted from 1. `chunk`: only this part of the run is done
+    here, others do the rest.
     """
 
     run_id: str
@@ -67,6 +69,7 @@ class RunIdentity:
     resumed: bool = False
     epoch: int = 0
     attempt: int = 1
+    chunk: Chunk | None = None
 
 
 class _Allowance:
@@ -122,7 +125,8 @@ class Runner:
         self._drain_asked = anyio.Event()
         self._reading = False
         self._trouble: EngineError | None = None
-        self.ledger = Ledger(resources.store, identity.run_id, identity.epoch)
+        shared = identity.chunk is not None
+        self.ledger = Ledger(resources.store, identity.run_id, identity.epoch, shared=shared)
         self.finished = False
         self.forward_stats: NodeStats | None = None
         self._route = DeadLetterRoute(
@@ -131,7 +135,7 @@ class Runner:
             store=resources.store,
             settings=plan.dead_letters,
             clock=self._clock,
-            tally=self.ledger.live,
+            tally=self.ledger.live_of_run,
         )
 
     @property
@@ -242,6 +246,8 @@ class Runner:
             self._reading = True
             async with anyio.create_task_group() as keeper:
                 keeper.start_soon(self.ledger.keep)
+                if self.identity.chunk is not None:
+                    keeper.start_soon(self.ledger.keep_looking_elsewhere)
                 async with anyio.create_task_group() as group:
                     for source in self._sources:
                         group.start_soon(source.run)
@@ -256,10 +262,14 @@ class Runner:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Build and enter every component, in the plan's order."""
+        died_before: Mapping[str, Collection[str]] = {}
+        if self.identity.resumed:
+            died_before = await self._resources.store.dead_letter_keys(self.identity.run_id)
         for node in self.plan.nodes:
             stats = NodeStats(node.name, node.kind, node.spec.name)
             component = await self._enter(stack, node, stats)
-            self._runtimes[node.name] = Runtime(node, component, stats, self._policy(node))
+            died = frozenset(died_before.get(node.name, ()))
+            self._runtimes[node.name] = Runtime(node, component, stats, self._policy(node), died_before=died)
         forward = self.plan.dead_letters.forward
         if forward is not None:
             self.forward_stats = stats = NodeStats(forward.name, forward.kind, forward.spec.name)
@@ -275,6 +285,7 @@ class Runner:
             seed=self.identity.seed,
             started_at=self.identity.started_at,
             attempt=self.identity.attempt,
+            chunk=self.identity.chunk.name if self.identity.chunk is not None else "",
             clock=self._clock,
             allowance=_Allowance(self._resources.budget, stats),
             draining=lambda: self._draining,
@@ -329,7 +340,10 @@ class Runner:
             resumed = self.identity.resumed
             if resumed and not component.resumable:
                 await self._refuse_second_reading(node.name)
-            records = await self._list_splits(node.name, component, segment.head.policy, resumed=resumed)
+            if self.identity.chunk is not None:
+                records = await self._splits_of_chunk(node.name, self.identity.chunk)
+            else:
+                records = await self._list_splits(node.name, component, segment.head.policy, resumed=resumed)
             replay = resumed or not component.fresh_keys or not self._keeps_ids(node.name)
             for record in records:
                 if record.done:
@@ -342,7 +356,7 @@ class Runner:
                 ),
                 outlet=wiring.outlets.get(id(segment)),
                 clock=self._clock,
-                bury=self._route.bury,
+                morgue=self._route,
             )
             self._sources.append(task)
             if self._draining:
@@ -364,6 +378,13 @@ class Runner:
             raise NodeFailedError(
                 name, "it can be read only once, so its run cannot be resumed: begin a new one"
             )
+
+    async def _splits_of_chunk(self, name: str, chunk: Chunk) -> Sequence[SplitRecord]:
+        if name != chunk.node:
+            return []  # it is read in chunks of its own
+        store, run_id = self._resources.store, self.identity.run_id
+        records, _ = await store.splits(run_id, name, start=chunk.first, limit=chunk.count)
+        return records
 
     async def _list_splits(
         self, name: str, source: Source[Any], policy: RetryPolicy, *, resumed: bool
@@ -393,7 +414,7 @@ class Runner:
             concurrency=concurrency,
             budget=self._resources.budget,
             clock=self._clock,
-            bury=self._route.bury,
+            morgue=self._route,
         )
 
     def _source_runtimes(self) -> list[Runtime]:

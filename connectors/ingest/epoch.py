@@ -36,7 +36,10 @@ class Epoch:
         self._number += 1
 
 
-def epoch_scope(run_id: str, node: str) -> str:
-    """A node of a run as 1 to 200 characters that may stand in a header, without a space."""
-    scope = f"{quote(run_id, safe='')}/{quote(node, safe='')}"
+def epoch_scope(run_id: str, node: str, chunk: str = "") -> str:
+    """A node of a run, or of a chunk of it, as 1 to 200 characters for a header, without a space.
+
+    Chunks of a run have no record in common, so their requests are compared among themselves.
+    """
+    scope = "/".join(quote(part, safe="") for part in (run_id, node, chunk) if part)
     return scope if len(scope) <= _MAX_SCOPE else sha256(scope.encode()).hexdigest()

@@ -18,8 +18,9 @@ from engine.faultpoints import reached
 from engine.flow.edge import Pacer
 from engine.flow.faults import bare, fault_in
 from engine.flow.paging import PageReader, RecordPager, page_reader
-from engine.flow.segment import Outlet, Runtime, Segment, chain, let_go
-from engine.flow.steps import BuryRecords, Next
+from engine.flow.redo import set_apart
+from engine.flow.segment import Morgue, Outlet, Runtime, Segment, chain, let_go
+from engine.flow.steps import Next
 from engine.state.protocol import SplitRecord
 from engine.stats import Waiting
 
@@ -46,7 +47,7 @@ class SourceTask:
         track: Track,
         outlet: Outlet | None,
         clock: Clock,
-        bury: BuryRecords,
+        morgue: Morgue,
     ) -> None:
         component = segment.head.component
         assert isinstance(component, Source)
@@ -58,10 +59,10 @@ class SourceTask:
         self._track = track
         self._outlet = outlet
         self._clock = clock
-        self._bury = bury
+        self._morgue = morgue
         send = outlet.send if outlet is not None else None
         suffix = segment.head.node.options.key_suffix
-        self._onward: Next = chain(segment.nodes[1:], send, clock, bury) or let_go(segment.head.stats)
+        self._onward: Next = chain(segment.nodes[1:], send, clock, morgue) or let_go(segment.head.stats)
         self._suffix = suffix
         self._draining = False
         self._pumps: set[_Pump] = set()
@@ -203,6 +204,9 @@ class SourceTask:
             return  # nothing in it, or an earlier attempt has seen it through
         if batch.failures:
             batch = await self._bury_failed(batch)
+        died = self._runtime.died_before
+        if died:
+            batch = await set_apart(batch, stats, died, self._morgue.settle_again)
         stats.records_out += len(batch.records)
         if self._suffix:
             batch = batch.with_suffix(self._suffix)
@@ -213,7 +217,7 @@ class SourceTask:
         failures = [(index, error) for index, error in batch.failures if isinstance(error, RecordError)]
         failures.sort(key=lambda failure: failure[0])
         self._runtime.stats.dead += len(failures)
-        await self._bury(self._runtime.stats, batch, failures, 1)
+        await self._morgue.bury(self._runtime.stats, batch, failures, 1)
         failed = {index for index, _ in failures}
         return batch.take([index for index in range(len(batch)) if index not in failed])
 

@@ -10,22 +10,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from engine.batch import Batch
 from engine.clock import Clock
 from engine.component import BatchLimits, Component, Sink, Source, Transform
+from engine.errors import RecordError
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
+from engine.flow.redo import passing_by
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.settle import settle_dropped
 from engine.flow.sizing import estimate_batch
-from engine.flow.steps import BuryRecords, Next, build_step
+from engine.flow.steps import Next, build_step
 from engine.flow.workers import Intake, Turnstile, work
 from engine.plan import Plan, PlanNode
 from engine.stats import NodeStats, Waiting
 
-__all__ = ["DEFAULT_BUFFER", "Outlet", "Runtime", "Segment", "cut", "run_workers"]
+__all__ = ["DEFAULT_BUFFER", "Morgue", "Outlet", "Runtime", "Segment", "cut", "run_workers"]
 
 DEFAULT_BUFFER = 8
 MEASURE_EVERY = 16  # batches between two looks at whether transforms made records grow
@@ -41,6 +43,8 @@ class Runtime:
     stats: NodeStats
     policy: RetryPolicy
     health: NodeHealth = field(default_factory=NodeHealth)
+    died_before: frozenset[str] = frozenset()
+    """Keys of the records that have died here in an earlier attempt."""
 
     @property
     def limits(self) -> BatchLimits:
@@ -73,6 +77,20 @@ class Segment:
     def tail(self) -> Runtime:
         """The node whose output leaves the segment."""
         return self.nodes[-1]
+
+
+class Morgue(Protocol):
+    """Takes records out of the flow for good; `engine.deadletters` has the one that runs use."""
+
+    async def bury(
+        self, node: NodeStats, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
+    ) -> None:
+        """Store, forward and settle these records of a batch."""
+        ...
+
+    async def settle_again(self, node: NodeStats, batch: Batch) -> None:
+        """Settle records that are stored already."""
+        ...
 
 
 def cut(plan: Plan, runtimes: Mapping[str, Runtime]) -> list[Segment]:
@@ -139,7 +157,7 @@ class Outlet:
         batch.nbytes = nbytes
 
 
-def chain(nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, bury: BuryRecords) -> Next | None:
+def chain(nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, morgue: Morgue) -> Next | None:
     """The function that sees a batch through these nodes and then `outlet`; None when there is neither."""
     onward = outlet
     if outlet is None and nodes and not isinstance(nodes[-1].component, Sink):
@@ -148,9 +166,11 @@ def chain(nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, bury: Bur
         suffix = runtime.node.options.key_suffix
         after = _suffixing(onward, suffix) if suffix and onward else onward
         step = build_step(
-            runtime.component, runtime.stats, runtime.policy, clock, bury, runtime.health, after
+            runtime.component, runtime.stats, runtime.policy, clock, morgue.bury, runtime.health, after
         )
         onward = step.process
+        if runtime.died_before:
+            onward = passing_by(onward, runtime.stats, runtime.died_before, morgue.settle_again)
     return onward
 
 
@@ -178,12 +198,12 @@ async def run_workers(
     concurrency: int,
     budget: ByteBudget,
     clock: Clock,
-    bury: BuryRecords,
+    morgue: Morgue,
 ) -> None:
     """Run a segment that begins behind an edge, until its input ends."""
     head = segment.head
     turnstile = Turnstile() if head.node.options.ordered and concurrency > 1 else None
-    processes = [_worker(segment, outlet, turnstile, clock, bury) for _ in range(concurrency)]
+    processes = [_worker(segment, outlet, turnstile, clock, morgue) for _ in range(concurrency)]
     intake = Intake(edge, head.limits, budget, head.stats)
     try:
         await work(intake.batches(), processes)
@@ -193,11 +213,11 @@ async def run_workers(
 
 
 def _worker(
-    segment: Segment, outlet: Outlet | None, turnstile: Turnstile | None, clock: Clock, bury: BuryRecords
+    segment: Segment, outlet: Outlet | None, turnstile: Turnstile | None, clock: Clock, morgue: Morgue
 ) -> Callable[[Batch, int], Awaitable[None]]:
     send = outlet.send if outlet is not None else None
     if turnstile is None:
-        process = chain(segment.nodes, send, clock, bury)
+        process = chain(segment.nodes, send, clock, morgue)
         assert process is not None
 
         async def run(batch: Batch, ticket: int) -> None:
@@ -205,7 +225,7 @@ def _worker(
 
         return run
 
-    rest = chain(segment.nodes[1:], send, clock, bury)
+    rest = chain(segment.nodes[1:], send, clock, morgue)
     current = 0
 
     async def in_turn(batch: Batch) -> None:
@@ -213,7 +233,7 @@ def _worker(
         if rest is not None:
             await rest(batch)
 
-    first = chain(segment.nodes[:1], in_turn if rest is not None else None, clock, bury)
+    first = chain(segment.nodes[:1], in_turn if rest is not None else None, clock, morgue)
     assert first is not None
 
     async def run_ordered(batch: Batch, ticket: int) -> None:

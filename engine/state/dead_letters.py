@@ -10,7 +10,7 @@ from engine.errors import StateError
 from engine.state.failures import decoded, encoded
 from engine.state.protocol import DeadLetterFilter
 
-__all__ = ["STATUSES", "check_status", "count", "mark", "put", "select", "storable"]
+__all__ = ["STATUSES", "check_status", "count", "keys_by_node", "mark", "put", "select", "storable"]
 
 STATUSES = ("open", "replayed", "discarded")
 
@@ -43,6 +43,14 @@ def select(connection: sqlite3.Connection, where: DeadLetterFilter) -> list[Dead
         (*_criteria(where), -1 if where.limit is None else where.limit),
     )
     return [_letter(row) for row in rows]
+
+
+def keys_by_node(connection: sqlite3.Connection, run_id: str) -> dict[str, set[str]]:
+    """The keys of a run's letters, by node."""
+    keys: dict[str, set[str]] = {}
+    for row in connection.execute("SELECT node, key FROM dead_letters WHERE run_id = ?", (run_id,)):
+        keys.setdefault(row["node"], set()).add(row["key"])
+    return keys
 
 
 def count(connection: sqlite3.Connection, where: DeadLetterFilter) -> int:

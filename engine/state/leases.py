@@ -6,6 +6,7 @@ The row of a released lease stays with an empty holder: its epoch must not be us
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from dataclasses import replace
 
 from engine.errors import LeaseHeldError, LeaseLostError
@@ -19,8 +20,8 @@ _SELECT = "SELECT * FROM leases WHERE run_id = ? AND chunk = ?"
 
 _IN_THE_WAY = """
 SELECT holder, expires_at FROM leases
-WHERE run_id = ?1 AND (chunk IN ('', ?2) OR ?2 = '') AND holder NOT IN ('', ?3) AND expires_at > ?4
-ORDER BY epoch DESC LIMIT 1
+WHERE run_id = ?1 AND (chunk IN ('', ?2) OR ?2 = '') AND holder <> '' AND expires_at > ?3
+ORDER BY epoch DESC
 """
 
 _COUNTED = """
@@ -42,12 +43,13 @@ def acquire(
     holder: str,
     now: str,
     until: str,
-    dead_holder: str,
+    dead_holders: Collection[str],
 ) -> Lease:
     """Take the lease of a run that is there, or of a chunk of it; refused while another holder's lasts."""
     require_run(connection, run_id)
-    row = connection.execute(_IN_THE_WAY, (run_id, chunk, dead_holder, now)).fetchone()
-    if row:
+    for row in connection.execute(_IN_THE_WAY, (run_id, chunk, now)):
+        if row["holder"] in dead_holders:
+            continue
         raise LeaseHeldError(run_id, row["holder"], row["expires_at"])
     before = connection.execute(_COUNTED, (run_id, chunk)).fetchone()
     lease = Lease(run_id, holder, before["epoch"] + 1, until, chunk, before["taken"] + 1)

@@ -105,11 +105,18 @@ class MemoryStateStore:
         self._letters = {place: one for place, one in self._letters.items() if place[0] != run_id}
 
     async def acquire_lease(
-        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = "", chunk: str = ""
+        self,
+        run_id: str,
+        holder: str,
+        *,
+        now: str,
+        until: str,
+        dead_holders: Collection[str] = (),
+        chunk: str = "",
     ) -> Lease:
         await self._turn()
         self._run(run_id)
-        return self._leases.acquire(run_id, chunk, holder, now, until, dead_holder)
+        return self._leases.acquire(run_id, chunk, holder, now, until, dead_holders)
 
     async def renew_lease(self, lease: Lease, *, until: str) -> Lease:
         await self._turn()
@@ -211,6 +218,14 @@ class MemoryStateStore:
         await self._turn()
         found = sorted(self._matching(where), key=lambda letter: letter.first_failed_at)
         return [_copy_letter(letter) for letter in found[: where.limit]]
+
+    async def dead_letter_keys(self, run_id: str) -> dict[str, set[str]]:
+        await self._turn()
+        keys: dict[str, set[str]] = {}
+        for owner, node, key in self._letters:
+            if owner == run_id:
+                keys.setdefault(node, set()).add(key)
+        return keys
 
     async def count_dead_letters(self, where: DeadLetterFilter) -> int:
         await self._turn()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 
 from engine.errors import LeaseHeldError, LeaseLostError
@@ -27,11 +28,13 @@ class MemoryLeases:
             if one.epoch > epoch and not (of_a_chunk and one.chunk):
                 raise lease_lost(run_id, one.holder, one.epoch, epoch)
 
-    def acquire(self, run_id: str, chunk: str, holder: str, now: str, until: str, dead_holder: str) -> Lease:
+    def acquire(
+        self, run_id: str, chunk: str, holder: str, now: str, until: str, dead_holders: Collection[str]
+    ) -> Lease:
         leases = self._leases.setdefault(run_id, {})
         related = [one for one in leases.values() if not chunk or one.chunk in ("", chunk)]
         for one in sorted(related, key=lambda lease: -lease.epoch):
-            if one.holder not in ("", dead_holder) and one.expires_at > now:
+            if one.holder and one.holder not in dead_holders and one.expires_at > now:
                 raise LeaseHeldError(run_id, one.holder, one.expires_at)
         epoch = max((one.epoch for one in leases.values()), default=0) + 1
         self._taken[run_id, chunk] += 1

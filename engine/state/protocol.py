@@ -200,12 +200,19 @@ class StateStore(Protocol):
         ...
 
     async def acquire_lease(
-        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = "", chunk: str = ""
+        self,
+        run_id: str,
+        holder: str,
+        *,
+        now: str,
+        until: str,
+        dead_holders: Collection[str] = (),
+        chunk: str = "",
     ) -> Lease:
         """Give the run, or a chunk of it, to `holder` until `until`, under the next epoch.
 
         Args:
-            dead_holder: its lease counts as expired.
+            dead_holders: their leases count as expired.
             chunk: "" takes the run as a whole, which has to wait for the holders of all its chunks; a chunk
                 has to wait for its own holder and for that of the run as a whole.
 
@@ -272,6 +279,10 @@ class StateStore(Protocol):
 
     async def dead_letters(self, where: DeadLetterFilter) -> list[DeadLetter]:
         """Oldest first."""
+        ...
+
+    async def dead_letter_keys(self, run_id: str) -> dict[str, set[str]]:
+        """The keys of all dead letters of a run, whatever became of them, by node."""
         ...
 
     async def count_dead_letters(self, where: DeadLetterFilter) -> int:

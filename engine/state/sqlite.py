@@ -81,9 +81,16 @@ class SqliteStateStore:
         await self._database.write(ledger.delete_run, run_id, epoch)
 
     async def acquire_lease(
-        self, run_id: str, holder: str, *, now: str, until: str, dead_holder: str = "", chunk: str = ""
+        self,
+        run_id: str,
+        holder: str,
+        *,
+        now: str,
+        until: str,
+        dead_holders: Collection[str] = (),
+        chunk: str = "",
     ) -> Lease:
-        return await self._database.write(leases.acquire, run_id, chunk, holder, now, until, dead_holder)
+        return await self._database.write(leases.acquire, run_id, chunk, holder, now, until, dead_holders)
 
     async def renew_lease(self, lease: Lease, *, until: str) -> Lease:
         return await self._database.write(leases.renew, lease, until)
@@ -124,6 +131,9 @@ class SqliteStateStore:
 
     async def dead_letters(self, where: DeadLetterFilter) -> list[DeadLetter]:
         return await self._database.read(dead_letters.select, where)
+
+    async def dead_letter_keys(self, run_id: str) -> dict[str, set[str]]:
+        return await self._database.read(dead_letters.keys_by_node, run_id)
 
     async def count_dead_letters(self, where: DeadLetterFilter) -> int:
         return await self._database.read(dead_letters.count, where)

@@ -290,15 +290,15 @@ class TestLeases:
             await store.acquire_lease(RUN.run_id, "a", now=NOW, until=LATER)
             assert (await store.acquire_lease("r2", "b", now=NOW, until=LATER)).epoch == 1
 
-    @pytest.mark.parametrize(("now", "dead_holder"), [(LATER, ""), (NOW, "a")], ids=["expired", "dead"])
+    @pytest.mark.parametrize(("now", "dead_holders"), [(LATER, []), (NOW, ["a"])], ids=["expired", "dead"])
     async def test_a_dead_lease_is_taken_over_under_the_next_epoch(
-        self, world: World, now: str, dead_holder: str
+        self, world: World, now: str, dead_holders: list[str]
     ) -> None:
         async with world.store() as store:
             await prepare(store, "a")
             first = await store.acquire_lease(RUN.run_id, "a", now=NOW, until=LATER)
             second = await store.acquire_lease(
-                RUN.run_id, "b", now=now, until=MUCH_LATER, dead_holder=dead_holder
+                RUN.run_id, "b", now=now, until=MUCH_LATER, dead_holders=dead_holders
             )
             assert second == Lease(RUN.run_id, "b", 2, MUCH_LATER, taken=2)
             with pytest.raises(LeaseLostError, match=r"taken over by b \(epoch 2, ours is 1\)"):
@@ -313,7 +313,7 @@ class TestLeases:
             await store.create_run(RUN)
             await store.acquire_lease(RUN.run_id, "a", now=NOW, until=LATER)
             with pytest.raises(LeaseHeldError):
-                await store.acquire_lease(RUN.run_id, "c", now=NOW, until=LATER, dead_holder="b")
+                await store.acquire_lease(RUN.run_id, "c", now=NOW, until=LATER, dead_holders=["b"])
 
     async def test_a_lease_is_renewed_even_after_it_has_expired_if_nobody_has_taken_it(
         self, world: World

@@ -178,7 +178,7 @@ async def test_a_run_that_was_taken_over_stops_and_leaves_the_other_ones_state_a
             lease = await other.get_lease(run.run_id)
             assert lease is not None
             taken = await other.acquire_lease(
-                run.run_id, "elsewhere:1:x", now="2026", until="2999", dead_holder=lease.holder
+                run.run_id, "elsewhere:1:x", now="2026", until="2999", dead_holders=[lease.holder]
             )
             await other.update_run(run.run_id, status=RunStatus.RUNNING, attempt=2, epoch=taken.epoch)
             before = await other.tally(run.run_id)

@@ -1,0 +1,177 @@
+"""Runs that are done chunk by chunk, by several engines on one store."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from engine.batch import Batch
+from engine.chunk import Chunk
+from engine.component import Receipt
+from engine.engine import Engine, Run
+from engine.errors import DeadLetterBudgetError, FatalError, LeaseHeldError, LeaseLostError
+from engine.plan import DeadLetterSettings, Plan
+from engine.report import RunReport
+from engine.state.memory import MemoryStateStore
+from engine.state.protocol import RunRecord, RunStatus
+from engine.testing import FaultySink, MemorySink, MemorySource, linear_plan, plan_of
+from tests.unit.kernel.runs import pages
+from tests.unit.kernel.test_stopping_and_resuming import interrupted
+
+pytestmark = pytest.mark.anyio
+
+SPLITS = {f"s{number}": pages(20, first=20 * number) for number in range(4)}
+
+
+async def begun(engine: Engine, plan: Plan, source: MemorySource) -> RunRecord:
+    """A run whose splits are in the store."""
+    record = await engine.begin(plan)
+    splits = [split async for split in source.splits(source.ctx)]
+    await engine.store.add_splits(record.run_id, plan.nodes[0].name, splits, complete=True)
+    return record
+
+
+async def done(engine: Engine, plan: Plan, record: RunRecord, chunk: Chunk) -> RunReport:
+    async with engine.start(plan, resume=record, chunk=chunk) as going:
+        return await going.wait()
+
+
+FIRST, SECOND = Chunk("n0", 0, 2), Chunk("n0", 2, 2)
+
+
+async def test_each_chunk_reads_its_own_splits_and_together_they_are_the_run() -> None:
+    sink, source = MemorySink(), MemorySource(SPLITS)
+    plan = linear_plan(source, sink)
+    async with Engine() as engine:
+        record = await begun(engine, plan, source)
+        second = await done(engine, plan, record, SECOND)
+        assert sink.records == list(range(40, 80))
+        first = await done(engine, plan, record, FIRST)
+
+        assert sorted(sink.records) == list(range(80))
+        assert (first.tally.written, second.tally.written) == (40, 40)
+        assert (await engine.store.tally(record.run_id)).written == 80
+        # whoever divided the run says how it stands
+        assert (await engine.store.get_run(record.run_id)).status is RunStatus.RUNNING
+    assert not any(sink.replays)
+
+
+async def test_a_chunk_that_is_done_is_not_read_again() -> None:
+    sink, source = MemorySink(), MemorySource(SPLITS)
+    plan = linear_plan(source, sink)
+    async with Engine() as engine:
+        record = await begun(engine, plan, source)
+        await done(engine, plan, record, FIRST)
+        again = await done(engine, plan, record, FIRST)
+
+    assert len(sink.records) == again.tally.written == 40
+
+
+async def test_a_chunk_that_failed_is_gone_on_with_as_a_replay_under_a_higher_attempt() -> None:
+    attempts: list[tuple[int, str]] = []
+
+    class Noting(MemorySink):
+        async def __aenter__(self) -> Noting:
+            attempts.append((self.ctx.attempt, self.ctx.chunk))
+            return self
+
+    source, sink = MemorySource(SPLITS), Noting()
+    async with Engine() as engine:
+        broken = linear_plan(source, FaultySink([None, FatalError("disk")]))
+        record = await begun(engine, broken, source)
+        failed = await done(engine, broken, record, FIRST)
+        plan = linear_plan(source, sink)
+        await done(engine, plan, record, SECOND)
+        report = await done(engine, plan, record, FIRST)
+
+    assert (failed.status, failed.tally.written) == (RunStatus.FAILED, 10)
+    assert report.tally.written == 40
+    assert attempts == [(2, "n0/2+2"), (3, "n0/0+2")]
+    assert sink.replays == [False] * 4 + [True] * 3
+
+
+async def test_two_at_the_same_chunk_are_kept_apart_and_two_at_different_ones_are_not() -> None:
+    stall, source = anyio.Event(), MemorySource(SPLITS)
+    plan = linear_plan(source, MemorySink(stall=stall))
+    async with Engine() as engine:
+        record = await begun(engine, plan, source)
+        async with engine.start(plan, resume=record, chunk=FIRST):
+            with pytest.raises(LeaseHeldError):
+                async with engine.start(plan, resume=record, chunk=FIRST):
+                    pass
+            with pytest.raises(LeaseHeldError):
+                async with engine.start(plan, resume=record):
+                    pass
+            async with engine.start(plan, resume=record, chunk=SECOND) as other:
+                stall.set()
+                assert (await other.wait()).ok
+
+
+async def test_one_whose_chunk_was_taken_over_commits_nothing_any_more() -> None:
+    class TakenOver(MemorySink):
+        async def write(self, batch: Batch) -> Receipt:
+            if not self.records:
+                await store.acquire_lease(
+                    record.run_id, "elsewhere:1:x", now="9999", until="9999", chunk=FIRST.name
+                )
+            return await super().write(batch)
+
+    store, source = MemoryStateStore(), MemorySource(SPLITS)
+    plan = linear_plan(source, TakenOver())
+    async with Engine(store=store) as engine:
+        record = await begun(engine, plan, source)
+        report = await done(engine, plan, record, FIRST)
+        assert isinstance(report.failure, LeaseLostError)
+        assert (await store.tally(record.run_id)).read == 0
+
+
+async def test_a_drained_chunk_says_so_and_the_rest_of_it_is_done_later() -> None:
+    source, sink = MemorySource(SPLITS), MemorySink()
+    plan = linear_plan(source, sink)
+    async with Engine() as engine:
+        record = await begun(engine, plan, source)
+        ended = await interrupted(
+            plan, lambda run: len(sink.records) > 0, Run.drain, engine, resume=record, chunk=FIRST
+        )
+        assert ended.status in (RunStatus.INTERRUPTED, RunStatus.COMPLETED)
+        report = await done(engine, plan, record, FIRST)
+
+    assert (report.status, report.tally.written) == (RunStatus.COMPLETED, 40)
+    assert sorted(sink.records) == list(range(40))
+
+
+async def test_the_budget_of_dead_letters_counts_those_of_other_chunks() -> None:
+    sink = FaultySink(poison=lambda number: number % 20 == 0)
+    source = MemorySource(SPLITS)
+    plan = linear_plan(source, sink, dead_letters=DeadLetterSettings(max_count=3))
+    async with Engine() as engine:
+        record = await begun(engine, plan, source)
+        first = await done(engine, plan, record, FIRST)
+        second = await done(engine, plan, record, SECOND)
+
+    assert (first.ok, first.tally.dead) == (True, 2)
+    assert isinstance(second.failure, DeadLetterBudgetError)
+    assert str(second.failure).startswith("4 dead letters, 3 are allowed")
+
+
+async def test_a_chunk_of_one_source_reads_nothing_of_another() -> None:
+    one, two, sink = MemorySource(SPLITS), MemorySource({"t": pages(10, first=1000)}), MemorySink()
+    plan = plan_of({"n0": (one, []), "other": (two, []), "sink": (sink, ["n0", "other"])})
+    async with Engine() as engine:
+        record = await begun(engine, plan, one)
+        report = await done(engine, plan, record, FIRST)
+
+    assert sorted(sink.records) == list(range(40))
+    assert report.ok
+
+
+async def test_a_run_that_was_begun_in_chunks_can_be_finished_as_a_whole() -> None:
+    source, sink = MemorySource(SPLITS), MemorySink()
+    plan = linear_plan(source, sink)
+    async with Engine() as engine:
+        record = await begun(engine, plan, source)
+        await done(engine, plan, record, SECOND)
+        report = await engine.run(plan, resume=record)
+
+    assert sorted(sink.records) == list(range(80))
+    assert (report.status, report.tally.written) == (RunStatus.COMPLETED, 80)

@@ -1,0 +1,126 @@
+"""Records that have died in one attempt of a run stay dead in the next, and nobody is asked again."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from engine.batch import Batch
+from engine.component import Receipt
+from engine.engine import Engine
+from engine.errors import FatalError, RecordError
+from engine.plan import DeadLetterSettings, Plan
+from engine.report import RunReport
+from engine.state.memory import MemoryStateStore
+from engine.state.protocol import DeadLetterFilter
+from engine.testing import MemorySink, MemorySource, linear_plan
+from tests.unit.kernel.runs import Apply, pages
+
+pytestmark = pytest.mark.anyio
+
+
+class DownOnceALetterIsThere(MemorySink):
+    """Takes nothing, and says so when something has died."""
+
+    def __init__(self, store: MemoryStateStore) -> None:
+        super().__init__()
+        self._store = store
+
+    async def write(self, batch: Batch) -> Receipt:
+        while not await self._store.count_dead_letters(DeadLetterFilter()):
+            await anyio.lowlevel.checkpoint()
+        raise FatalError("disk")
+
+
+class Refusing(Apply):
+    """Refuses the number 4; remembers every number that it was asked about."""
+
+    def __init__(self) -> None:
+        super().__init__(self.judge)
+        self.asked: list[int] = []
+
+    def judge(self, batch: Batch) -> Batch:
+        self.asked += batch.records
+        return batch.outcomes(
+            [RecordError("no", kind="Refused") if number == 4 else number for number in batch.records]
+        )
+
+
+def plan(node: Apply, sink: MemorySink, forward: MemorySink | None = None) -> Plan:
+    settings = DeadLetterSettings(forward=linear_plan(forward).nodes[0] if forward else None)
+    return linear_plan(MemorySource(pages(20)), node, sink, dead_letters=settings)
+
+
+async def stopped_behind_the_letter(store: MemoryStateStore, forward: MemorySink | None = None) -> RunReport:
+    """A run whose letter is stored and whose batch is not delivered."""
+    async with Engine(store=store) as engine:
+        report = await engine.run(plan(Refusing(), DownOnceALetterIsThere(store), forward))
+    assert (report.tally.dead, report.dead_letters) == (0, 1)
+    return report
+
+
+async def test_a_record_whose_letter_is_stored_is_not_given_to_its_node_again() -> None:
+    store, node, sink = MemoryStateStore(), Refusing(), MemorySink()
+    first = await stopped_behind_the_letter(store)
+    async with Engine(store=store) as engine:
+        report = await engine.run(plan(node, sink), resume=await store.get_run(first.run_id))
+        (letter,) = await store.dead_letters(DeadLetterFilter())
+
+    assert node.asked == sink.records == [number for number in range(20) if number != 4]
+    assert (report.ok, report.tally.dead, report.dead_letters) == (True, 1, 1)
+    assert (letter.error_type, letter.attempts) == ("Refused", 1)
+
+
+async def test_it_stays_dead_even_where_its_node_would_let_it_pass_now() -> None:
+    store, sink = MemoryStateStore(), MemorySink()
+    first = await stopped_behind_the_letter(store)
+    async with Engine(store=store) as engine:
+        mended = plan(Apply(lambda batch: batch), sink)
+        report = await engine.run(mended, resume=await store.get_run(first.run_id))
+
+    assert 4 not in sink.records
+    assert (report.tally.written, report.tally.dead, report.dead_letters) == (19, 1, 1)
+
+
+async def test_its_copy_is_forwarded_again_as_nobody_knows_whether_it_was() -> None:
+    store, forward = MemoryStateStore(), MemorySink()
+    first = await stopped_behind_the_letter(store, forward)
+    async with Engine(store=store) as engine:
+        again = plan(Refusing(), MemorySink(), forward)
+        await engine.run(again, resume=await store.get_run(first.run_id))
+
+    assert [row["key"] for row in forward.records] == ["all/4", "all/4"]
+
+
+async def test_a_letter_that_was_replayed_meanwhile_is_neither_delivered_nor_forwarded_nor_opened() -> None:
+    store, forward, sink = MemoryStateStore(), MemorySink(), MemorySink()
+    first = await stopped_behind_the_letter(store)
+    async with store:
+        await store.mark_dead_letters(await store.dead_letters(DeadLetterFilter()), "replayed")
+    async with Engine(store=store) as engine:
+        again = plan(Apply(lambda batch: batch), sink, forward)
+        report = await engine.run(again, resume=await store.get_run(first.run_id))
+
+    assert (4 in sink.records, forward.records) == (False, [])
+    assert (report.tally.dead, report.dead_letters) == (1, 0)
+
+
+async def test_what_its_source_could_not_read_is_not_taken_a_second_time() -> None:
+    class Torn(MemorySource):
+        torn = True
+
+        async def read(self, *args):  # type: ignore[no-untyped-def]
+            async for batch in super().read(*args):
+                if self.torn and 4 in batch.records:
+                    batch.failures = [(4, RecordError("torn"))]
+                yield batch
+
+    store, source, sink = MemoryStateStore(), Torn(pages(20)), MemorySink()
+    async with Engine(store=store) as engine:
+        first = await engine.run(linear_plan(source, DownOnceALetterIsThere(store)))
+        source.torn = False
+        resume = await store.get_run(first.run_id)
+        report = await engine.run(linear_plan(source, sink), resume=resume)
+
+    assert 4 not in sink.records
+    assert (report.tally.dead, report.tally.written, report.dead_letters) == (1, 19, 1)
