@@ -1,4 +1,5 @@
-"""What the engine keeps between processes: runs, splits, positions with tallies, dead letters, paid answers.
+"""What the engine keeps between processes: runs, splits, positions with tallies, bookmarks, dead letters,
+paid answers.
 
 `open_store` gives the SQLite store of a state directory; `engine.state.memory.MemoryStateStore` needs none.
 """
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from engine.state.protocol import (
     Acked,
+    BookmarkFilter,
+    BookmarkRecord,
+    BookmarkScope,
     DeadLetterFilter,
     JournalFilter,
     Lease,
@@ -22,6 +26,9 @@ from engine.state.protocol import (
 
 __all__ = [
     "Acked",
+    "BookmarkFilter",
+    "BookmarkRecord",
+    "BookmarkScope",
     "DeadLetterFilter",
     "JournalFilter",
     "Lease",

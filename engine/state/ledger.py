@@ -9,6 +9,7 @@ from typing import NamedTuple
 from engine.acks import Tally
 from engine.batch import Split
 from engine.errors import StateCorruptError, StateError
+from engine.state import bookmarks
 from engine.state.failures import decoded, encoded
 from engine.state.fencing import place, require_epoch, require_run
 from engine.state.protocol import Acked, Progress, RunRecord, RunStatus, SplitRecord
@@ -34,6 +35,7 @@ class ProgressRow(NamedTuple):
 
     values: tuple[str | int | float, ...]
     acks: list[tuple[str, str, str]]
+    bookmarks: list[bookmarks.BookmarkRow]
     place: tuple[str, str]
 
 
@@ -186,6 +188,7 @@ def progress_row(progress: Progress) -> ProgressRow:
             (encoded(one.start, what), encoded(one.end, what), encoded(one.tally.to_json(), what))
             for one in progress.acked
         ],
+        [bookmarks.bookmark_row(progress.node, one) for one in progress.bookmarks],
         (progress.node, progress.split_key),
     )
 
@@ -193,7 +196,7 @@ def progress_row(progress: Progress) -> ProgressRow:
 def write_progress(
     connection: sqlite3.Connection, run_id: str, rows: Sequence[ProgressRow], epoch: int
 ) -> None:
-    """Write positions and tallies unless the run's lease has gone to a higher epoch."""
+    """Write positions, tallies and bookmarks unless the run's lease has gone to a higher epoch."""
     require_run(connection, run_id)
     require_epoch(connection, run_id, epoch)
     for row in rows:
@@ -204,6 +207,8 @@ def write_progress(
         connection.execute(_DELETE_ACKS, place)
         if row.acks:
             connection.executemany(_INSERT_ACK, [(*ack, *place) for ack in row.acks])
+        if row.bookmarks:
+            bookmarks.put(connection, run_id, row.bookmarks)
 
 
 def sum_tally(connection: sqlite3.Connection, run_id: str) -> Tally:

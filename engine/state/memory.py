@@ -12,12 +12,17 @@ import anyio.lowlevel
 from engine.acks import Tally
 from engine.answers import JournalEntry
 from engine.batch import DeadLetter, JsonValue, Split
+from engine.bookmarks import Bookmark
 from engine.errors import StateError
 from engine.state.dead_letters import check_status, storable
 from engine.state.failures import decoded, encoded, no_such_run
+from engine.state.memory_bookmarks import MemoryBookmarks
 from engine.state.memory_leases import MemoryLeases
 from engine.state.protocol import (
     Acked,
+    BookmarkFilter,
+    BookmarkRecord,
+    BookmarkScope,
     DeadLetterFilter,
     JournalFilter,
     Lease,
@@ -49,6 +54,7 @@ class MemoryStateStore:
         self._splits: dict[_Node, dict[str, SplitRecord]] = {}
         self._complete: set[_Node] = set()
         self._leases = MemoryLeases()
+        self._bookmarks = MemoryBookmarks()
         self._letters: dict[tuple[str, str, str], DeadLetter] = {}
         self._journal: dict[str, JournalEntry] = {}
 
@@ -173,11 +179,12 @@ class MemoryStateStore:
                 position=_copy(one.position, one.split_key),
                 tally=_copy_tally(one.tally),
                 acked=_copy_acked(one.acked, one.split_key),
+                bookmarks=[_copy_bookmark(mark) for mark in one.bookmarks],
             )
             for one in progress
         ]
         await self._turn()
-        self._run(run_id, epoch)
+        run = self._run(run_id, epoch)
         for one in snapshot:  # all of them are checked before any is written
             if one.split_key not in self._splits.get((run_id, one.node), {}):
                 raise StateError(f"run {run_id!r} has no split {one.split_key!r} of node {one.node!r}")
@@ -190,6 +197,26 @@ class MemoryStateStore:
                 tally=one.tally,
                 acked=one.acked,
             )
+            if one.bookmarks:
+                self._bookmarks.put(run, one.node, one.bookmarks, runs=list(self._runs))
+
+    async def get_bookmarks(
+        self, pipeline: str, node: str, scope: str, keys: Collection[str]
+    ) -> dict[str, JsonValue]:
+        await self._turn()
+        return self._bookmarks.get(pipeline, node, scope, keys)
+
+    async def list_bookmarks(self, where: BookmarkFilter) -> list[BookmarkRecord]:
+        await self._turn()
+        return self._bookmarks.matching(where)[: where.limit]
+
+    async def bookmark_scopes(self, where: BookmarkFilter) -> list[BookmarkScope]:
+        await self._turn()
+        return self._bookmarks.scopes(where)
+
+    async def delete_bookmarks(self, where: BookmarkFilter) -> int:
+        await self._turn()
+        return self._bookmarks.delete(where)
 
     async def tally(self, run_id: str) -> Tally:
         await self._turn()
@@ -327,6 +354,10 @@ def _copy_split(record: SplitRecord) -> SplitRecord:
 
 def _copy_acked(acked: Sequence[Acked], what: str) -> list[Acked]:
     return [Acked(_copy(one.start, what), _copy(one.end, what), _copy_tally(one.tally)) for one in acked]
+
+
+def _copy_bookmark(bookmark: Bookmark) -> Bookmark:
+    return bookmark._replace(value=_copy(bookmark.value, f"bookmark {bookmark.key!r}"))
 
 
 def _copy_letter(letter: DeadLetter) -> DeadLetter:

@@ -15,9 +15,13 @@ from typing import Protocol, Self
 from engine.acks import Tally
 from engine.answers import JournalEntry
 from engine.batch import DeadLetter, JsonValue, Split
+from engine.bookmarks import Bookmark
 
 __all__ = [
     "Acked",
+    "BookmarkFilter",
+    "BookmarkRecord",
+    "BookmarkScope",
     "DeadLetterFilter",
     "JournalFilter",
     "Lease",
@@ -101,7 +105,10 @@ class SplitRecord:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a split is: all in absolute terms, so that writing it twice changes nothing."""
+    """How far a split is: all in absolute terms, so that writing it twice changes nothing.
+
+    `bookmarks`: those of the node that stand for what lies before `position`, as far as they are new.
+    """
 
     node: str
     split_key: str
@@ -109,6 +116,7 @@ class Progress:
     done: bool
     tally: Tally
     acked: Sequence[Acked] = ()
+    bookmarks: Sequence[Bookmark] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +143,39 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class BookmarkRecord:
+    """A bookmark as it is stored. `run_id`: the run that has set it, which may be forgotten by now."""
+
+    pipeline: str
+    node: str
+    scope: str
+    key: str
+    value: JsonValue
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BookmarkScope:
+    """How many bookmarks a node of a pipeline has in one scope."""
+
+    pipeline: str
+    node: str
+    scope: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BookmarkFilter:
+    """Which bookmarks; "" and None mean any."""
+
+    pipeline: str = ""
+    node: str = ""
+    scope: str = ""
+    key: str = ""
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
     """Which dead letters; "" and None mean any."""
 
@@ -157,7 +198,7 @@ class JournalFilter:
 
 
 class StateStore(Protocol):
-    """Runs, splits, watermarks with tallies, dead letters, and the journal of paid answers.
+    """Runs, splits, watermarks with tallies, bookmarks, dead letters, and the journal of paid answers.
 
     All methods raise `StateError` subclasses and nothing else: `StateFullError`, `StateReadOnlyError`,
     `StateCorruptError`. `epoch` is the lease's; a store refuses a stale one with `LeaseLostError` (0
@@ -196,7 +237,7 @@ class StateStore(Protocol):
         ...
 
     async def delete_run(self, run_id: str, *, epoch: int = 0) -> None:
-        """Remove a run with its splits, its lease and its dead letters; the journal stays as it is."""
+        """Remove a run with its splits, its lease and its dead letters; journal and bookmarks stay."""
         ...
 
     async def acquire_lease(
@@ -266,7 +307,29 @@ class StateStore(Protocol):
         ...
 
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
-        """Write positions and the tallies they cover in one transaction."""
+        """Write positions, the tallies they cover and the bookmarks they have earned in one transaction.
+
+        A bookmark belongs to the run's pipeline. It replaces an earlier one, unless that was set by a run
+        which was created later and is still remembered: a run that goes on late does not set the clock back.
+        """
+        ...
+
+    async def get_bookmarks(
+        self, pipeline: str, node: str, scope: str, keys: Collection[str]
+    ) -> dict[str, JsonValue]:
+        """The values of these keys, as far as there are any, by key."""
+        ...
+
+    async def list_bookmarks(self, where: BookmarkFilter) -> list[BookmarkRecord]:
+        """In order of pipeline, node, scope and key."""
+        ...
+
+    async def bookmark_scopes(self, where: BookmarkFilter) -> list[BookmarkScope]:
+        """How many match, by pipeline, node and scope, in that order; `limit` is ignored."""
+        ...
+
+    async def delete_bookmarks(self, where: BookmarkFilter) -> int:
+        """Delete those that match; returns how many. `limit` is ignored."""
         ...
 
     async def tally(self, run_id: str) -> Tally:

@@ -9,10 +9,13 @@ from typing import Self
 
 from engine.acks import Tally
 from engine.answers import JournalEntry
-from engine.batch import DeadLetter, Split
-from engine.state import dead_letters, journal, leases, ledger
+from engine.batch import DeadLetter, JsonValue, Split
+from engine.state import bookmarks, dead_letters, journal, leases, ledger
 from engine.state.database import Database
 from engine.state.protocol import (
+    BookmarkFilter,
+    BookmarkRecord,
+    BookmarkScope,
     DeadLetterFilter,
     JournalFilter,
     Lease,
@@ -125,6 +128,20 @@ class SqliteStateStore:
 
     async def tally(self, run_id: str) -> Tally:
         return await self._database.read(ledger.sum_tally, run_id)
+
+    async def get_bookmarks(
+        self, pipeline: str, node: str, scope: str, keys: Collection[str]
+    ) -> dict[str, JsonValue]:
+        return await self._database.read(bookmarks.select_keys, pipeline, node, scope, list(keys))
+
+    async def list_bookmarks(self, where: BookmarkFilter) -> list[BookmarkRecord]:
+        return await self._database.read(bookmarks.select, where)
+
+    async def bookmark_scopes(self, where: BookmarkFilter) -> list[BookmarkScope]:
+        return await self._database.read(bookmarks.count, where)
+
+    async def delete_bookmarks(self, where: BookmarkFilter) -> int:
+        return await self._database.write(bookmarks.delete, where)
 
     async def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         await self._database.write(dead_letters.put, letters)

@@ -1,0 +1,101 @@
+"""Bookmarks as SQL. Every function here runs inside a transaction of `Database`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from engine.batch import JsonValue
+from engine.bookmarks import Bookmark
+from engine.state.dead_letters import storable
+from engine.state.failures import decoded, encoded
+from engine.state.protocol import BookmarkFilter, BookmarkRecord, BookmarkScope
+
+__all__ = ["BookmarkRow", "bookmark_row", "count", "delete", "put", "select", "select_keys"]
+
+BookmarkRow = tuple[str, str, str, str]
+"""Node, scope, key and value."""
+
+_KEYS_AT_ONCE: Final = 500  # SQLite before 3.32 takes 999 parameters
+
+# A run that was forgotten has no place in the order any more: everybody comes after it.
+_UPSERT: Final = """
+INSERT INTO bookmarks (pipeline, node, scope, key, value, run_id)
+SELECT pipeline, ?2, ?3, ?4, ?5, run_id FROM runs WHERE run_id = ?1
+ON CONFLICT (pipeline, node, scope, key) DO UPDATE SET value = excluded.value, run_id = excluded.run_id
+WHERE coalesce((SELECT seq FROM runs WHERE run_id = bookmarks.run_id), 0)
+    <= (SELECT seq FROM runs WHERE run_id = excluded.run_id)
+"""
+
+_SELECT_KEYS: Final = (
+    "SELECT key, value FROM bookmarks WHERE pipeline = ? AND node = ? AND scope = ? AND key IN"
+)
+
+_WHERE: Final = """
+WHERE (?1 = '' OR pipeline = ?1) AND (?2 = '' OR node = ?2) AND (?3 = '' OR scope = ?3)
+    AND (?4 = '' OR key = ?4)
+"""
+
+
+def bookmark_row(node: str, bookmark: Bookmark) -> BookmarkRow:
+    """A bookmark of a node as SQL values."""
+    value = encoded(bookmark.value, f"bookmark {bookmark.key!r} of node {node!r}")
+    return node, storable(bookmark.scope), storable(bookmark.key), value
+
+
+def put(connection: sqlite3.Connection, run_id: str, rows: Sequence[BookmarkRow]) -> None:
+    """Store or replace those of a run that is there, but for what a later run has set."""
+    connection.executemany(_UPSERT, [(run_id, *row) for row in rows])
+
+
+def select_keys(
+    connection: sqlite3.Connection, pipeline: str, node: str, scope: str, keys: Sequence[str]
+) -> dict[str, JsonValue]:
+    """The values of these keys."""
+    named = {storable(key): key for key in keys}
+    stored, found = list(named), {}
+    for start in range(0, len(stored), _KEYS_AT_ONCE):
+        part = stored[start : start + _KEYS_AT_ONCE]
+        marks = ", ".join("?" * len(part))
+        rows = connection.execute(
+            f"{_SELECT_KEYS} ({marks})",
+            (pipeline, node, storable(scope), *part),
+        )
+        for row in rows:
+            found[named[row["key"]]] = decoded(row["value"], f"bookmark {row['key']!r}")
+    return found
+
+
+def select(connection: sqlite3.Connection, where: BookmarkFilter) -> list[BookmarkRecord]:
+    """Those that match, in order of their names."""
+    rows = connection.execute(
+        f"SELECT * FROM bookmarks {_WHERE} ORDER BY pipeline, node, scope, key LIMIT ?5",  # noqa: S608 - a constant
+        (*_criteria(where), -1 if where.limit is None else where.limit),
+    )
+    return [
+        BookmarkRecord(
+            row["pipeline"], row["node"], row["scope"], row["key"],
+            decoded(row["value"], f"bookmark {row['key']!r}"), row["run_id"],
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def count(connection: sqlite3.Connection, where: BookmarkFilter) -> list[BookmarkScope]:
+    """How many match, by pipeline, node and scope."""
+    rows = connection.execute(
+        f"SELECT pipeline, node, scope, count(*) AS number FROM bookmarks {_WHERE}"  # noqa: S608 - a constant
+        " GROUP BY pipeline, node, scope ORDER BY pipeline, node, scope",
+        _criteria(where),
+    )
+    return [BookmarkScope(row["pipeline"], row["node"], row["scope"], row["number"]) for row in rows]
+
+
+def delete(connection: sqlite3.Connection, where: BookmarkFilter) -> int:
+    """Delete those that match."""
+    return connection.execute(f"DELETE FROM bookmarks {_WHERE}", _criteria(where)).rowcount  # noqa: S608 - a constant
+
+
+def _criteria(where: BookmarkFilter) -> tuple[str, str, str, str]:
+    return (where.pipeline, where.node, storable(where.scope), storable(where.key))
