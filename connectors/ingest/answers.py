@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, Field, ValidationError
 
-from connectors.ingest.client import Answer
+from connectors.warehouse.client import Answer
 from engine.errors import FatalError, RecordError
 
 __all__ = ["Verdict", "judge"]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import anyio
 
 from connectors.ingest.answers import Verdict, judge
-from connectors.ingest.client import IngestClient, UncertainError
 from connectors.ingest.epoch import Epoch
 from connectors.ingest.payload import Body, idempotency_key
+from connectors.warehouse.client import UncertainError, WarehouseClient
 from engine.batch import Batch
 from engine.errors import RecordError, TransientError
 
@@ -75,7 +75,7 @@ class Delivery:
 
     def __init__(
         self,
-        client: IngestClient,
+        client: WarehouseClient,
         *,
         model: str,
         scope: str,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import Field
 
+from connectors.warehouse.connection import WarehouseConnection
 from engine.component import Params, operational
 
 __all__ = ["Confirm", "IngestConnection", "IngestParams", "LocalValidation"]
+
+
+IngestConnection = WarehouseConnection
 
 
 class Confirm(StrEnum):
@@ -24,22 +28,6 @@ class LocalValidation(StrEnum):
     AUTO = "auto"
     ALWAYS = "always"
     NEVER = "never"
-
-
-class IngestConnection(BaseModel):
-    """Where the ingest service is."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: str = Field(description="Base URL of the service, for example `http://localhost:4200`")
-    token: SecretStr | None = Field(default=None, description="Bearer token; none is sent without it")
-
-    @field_validator("url")
-    @classmethod
-    def _is_http(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("must begin with http:// or https://")
-        return url.rstrip("/")
 
 
 class IngestParams(Params):

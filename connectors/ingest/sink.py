@@ -11,14 +11,15 @@ from uuid import uuid4
 
 from pydantic import BaseModel
 
-from connectors.ingest.client import open_client
 from connectors.ingest.delivery import Delivery, Fates
 from connectors.ingest.epoch import Epoch, epoch_scope
 from connectors.ingest.forwarding import forward_row
 from connectors.ingest.local_validation import LocalValidator, local_validator
 from connectors.ingest.params import Confirm, IngestConnection, IngestParams, LocalValidation
 from connectors.ingest.payload import Body, Payload, encode
-from connectors.ingest.visibility import VisibilityCheck, consumption_path
+from connectors.ingest.visibility import VisibilityCheck
+from connectors.warehouse.client import open_client
+from connectors.warehouse.rows import consumption_api
 from engine.batch import Batch, DeadLetter, Record
 from engine.component import BatchLimits, Context, Kind, Receipt, Sink, spec_of
 from engine.errors import BatchError, FatalError, RecordError, TransientError
@@ -74,11 +75,10 @@ class IngestSink(Sink[IngestParams]):
         if params.validation is not LocalValidation.NEVER:
             self._validator = local_validator(params.model)
         if params.confirm is Confirm.VISIBLE:
-            path = f"/consumption/{params.consumption_api}" if params.consumption_api else ""
             self._visibility = VisibilityCheck(
                 client,
                 model=params.model,
-                path=path or consumption_path(params.model),
+                path=f"/consumption/{params.consumption_api or consumption_api(params.model)}",
                 timeout=params.confirm_timeout,
                 interval=params.confirm_interval,
                 clock=clock,

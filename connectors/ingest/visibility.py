@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
-from urllib.parse import quote_plus
 
-import orjson
-
-from connectors.ingest.client import Answer, IngestClient
+from connectors.warehouse.client import WarehouseClient
+from connectors.warehouse.rows import id_chunks, items_of
 from engine.clock import Clock
 from engine.errors import FatalError, RecordError, TransientError
 
-__all__ = ["VisibilityCheck", "consumption_path"]
+__all__ = ["VisibilityCheck"]
 
-# The rows of a source model are those of its curated table.
-_PLURALS = {"Blob": "getBlobs", "Log": "getLogs", "Event": "getEvents"}
-
-_MAX_IDS = 100
-_MAX_QUERY = 4_000
 _LONGEST_PAUSE = 2.0
 _SMALLEST_ANSWER_LIMIT = 1024 * 1024
-
-
-def consumption_path(model: str) -> str:
-    """The consumption API that shows a model's rows."""
-    table = model.partition("/")[0]
-    name = table.removesuffix("Source")
-    return f"/consumption/{_PLURALS.get(name, f'get{name}')}"
 
 
 class VisibilityCheck:
@@ -39,7 +25,7 @@ class VisibilityCheck:
 
     def __init__(
         self,
-        client: IngestClient,
+        client: WarehouseClient,
         *,
         model: str,
         path: str,
@@ -87,7 +73,7 @@ class VisibilityCheck:
         return {**dead, **{identity: TransientError(late) for identity in missing}}
 
     async def _look(self, missing: dict[str, int], dead: dict[str, RecordError | TransientError]) -> None:
-        for ids in _chunks(list(missing)):
+        for ids in id_chunks(list(missing)):
             limit = _SMALLEST_ANSWER_LIMIT + 4 * sum(missing[identity] for identity in ids)
             for identity in await self._visible(ids, limit):
                 missing.pop(identity, None)
@@ -103,7 +89,7 @@ class VisibilityCheck:
         answer = await self._client.get(self._path, query, max_answer=limit)
         if answer.status >= 300:
             raise FatalError(f"GET {self._path} answered {answer.status}: {answer.excerpt()}")
-        return [str(item.get("id")) for item in _items(answer, self._path)]
+        return [str(item.get("id")) for item in items_of(answer, self._path)]
 
     async def _dead(self, ids: Sequence[str], limit: int) -> dict[str, RecordError]:
         query = [("model", self._model), ("status", "open"), ("limit", str(len(ids)))]
@@ -120,30 +106,5 @@ class VisibilityCheck:
             str(item.get("record_id")): RecordError(
                 str(item.get("error_message")), kind=str(item.get("error_type")), stage="service"
             )
-            for item in _items(answer, "/dead-letters")
+            for item in items_of(answer, "/dead-letters")
         }
-
-
-def _items(answer: Answer, path: str) -> list[Mapping[str, object]]:
-    try:
-        document = orjson.loads(answer.body)
-        items = document["items"]
-        return [item for item in items if isinstance(item, dict)]
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        message = f"GET {path} did not answer with a JSON object that has `items`"
-        raise FatalError(message, kind="schema") from error
-
-
-def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
-    """At most 100 ids at a time, and no more than fit into a short address."""
-    chunk: list[str] = []
-    size = 0
-    for identity in ids:
-        length = len(quote_plus(identity)) + len("&id=")
-        if chunk and (len(chunk) == _MAX_IDS or size + length > _MAX_QUERY):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(identity)
-        size += length
-    if chunk:
-        yield chunk

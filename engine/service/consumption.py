@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,6 +25,11 @@ class ConsumptionQuery:
     overlap. `equal` are columns that a parameter of the same name must equal, `contains` those it must be
     found in, ignoring case. `as_text` answers every column as a string. A repeated `id` parameter filters
     by ids on every route.
+
+    With `order=id` a route is read through from its beginning to its end: rows come by id, `after` is the
+    last one that was seen, and nothing that is committed meanwhile can move a row from one page to another.
+    `fields` names the columns wanted, `without` a table: its ids are left out. Who reads that way means every
+    word of it, so unknown parameters are refused then.
     """
 
     name: str
@@ -56,6 +62,8 @@ QUERIES = (
 )
 """What is served, for those tables that exist."""
 
+_OF_EVERY_ROUTE = ("after", "fields", "id", "limit", "offset", "order", "without")
+
 _BY_NAME = {query.name.lower(): query for query in QUERIES}
 
 
@@ -70,20 +78,20 @@ async def consume(request: Request) -> Response:
         return PlainTextResponse("Consumption API not found.", 404)
     try:
         page = Page.of(request.query_params)
+        query = _query(spec, table, request.query_params)
+        if request.query_params.get("order"):
+            _read_through(query, spec, context.warehouse.tables, request.query_params)
     except ParameterError as error:
         return bad_parameter(error)
-    return await answer_page(context, _query(spec, table, request.query_params), page)
+    return await answer_page(context, query, page)
 
 
 def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Query:
     names = table.names
-    columns = [quote(name) for name in names]
-    if spec.as_text:
-        columns = [f"CAST({column} AS VARCHAR) AS {column}" for column in columns]
     newest = next((name for name in spec.newest if name in names), None)
     order = [f"{quote(newest)} DESC NULLS LAST"] if newest else []
     order.append(quote(names[0]))
-    query = Query(lambda reader: reader.rows_of(table), columns, ", ".join(order))
+    query = Query(lambda reader: reader.rows_of(table), _columns(spec, names), ", ".join(order))
     if ids := parameters.getlist("id"):
         query.where(f"CAST({quote(names[0])} AS VARCHAR) IN (SELECT unnest(?::VARCHAR[]))", ids)
     for name in spec.equal:
@@ -93,3 +101,37 @@ def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Que
         if name in names and (value := parameters.get(name)):
             query.where(f"contains(lower(CAST({quote(name)} AS VARCHAR)), lower(?))", value)
     return query
+
+
+def _columns(spec: ConsumptionQuery, names: Iterable[str]) -> list[str]:
+    columns = [quote(name) for name in names]
+    if not spec.as_text:
+        return columns
+    return [f"CAST({column} AS VARCHAR) AS {column}" for column in columns]
+
+
+def _read_through(
+    query: Query, spec: ConsumptionQuery, tables: Mapping[str, Table], parameters: QueryParams
+) -> None:
+    """Change a query to `order=id`. Raises ParameterError."""
+    table = tables[spec.table]
+    if parameters["order"] != "id" or table.key is None:
+        raise ParameterError("order can only be id, and only where rows are known by it")
+    known = {*_OF_EVERY_ROUTE, *spec.equal, *spec.contains}
+    if unknown := sorted(set(parameters) - known):
+        raise ParameterError(f"unknown parameters: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    key = quote(table.key)
+    query.order = key
+    if after := parameters.get("after"):
+        query.where(f"{key} > ?", after)
+    if other := parameters.get("without"):
+        if other not in tables or tables[other].key is None:
+            raise ParameterError(f"without names no table that has ids: {other}")
+        # an id that is there twice changes nothing, so its rows need no deduplicating
+        ids = f"SELECT {quote(tables[other].names[0])} FROM {quote(other)}"  # noqa: S608 -- quoted
+        query.where(f"{key} NOT IN ({ids})")
+    if wanted := parameters.get("fields"):
+        names = wanted.split(",")
+        if missing := [name for name in names if name not in table.names]:
+            raise ParameterError(f"fields names no columns: {', '.join(missing)}")
+        query.columns = _columns(spec, names)

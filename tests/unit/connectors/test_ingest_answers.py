@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from connectors.ingest.answers import judge
-from connectors.ingest.client import Answer
 from connectors.retry_after import retry_after_seconds
+from connectors.warehouse.client import Answer
 from engine.errors import FatalError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -122,6 +122,67 @@ async def test_medical_rows_are_strings_and_filtered_by_substring(client: httpx.
         assert [item["id"] for item in (await get(client, "getMedical", query))[0]] == expected
 
 
+async def read_through(client: httpx.AsyncClient, name: str, query: str = "") -> list[str]:
+    seen: list[str] = []
+    while True:
+        after = f"&after={seen[-1]}" if seen else ""
+        items, _ = await get(client, name, f"?order=id&fields=id&limit=2{after}{query}")
+        assert all(list(item) == ["id"] for item in items)
+        if not items:
+            return seen
+        seen += [str(item["id"]) for item in items]
+
+
+async def test_by_id_a_table_is_read_through_whatever_is_committed_meanwhile(
+    client: httpx.AsyncClient,
+) -> None:
+    await put(client, "Event", [event(i, stamp) for i, stamp in zip("dbcae", "12221", strict=True)])
+    first, total = await get(client, "getEvents", "?order=id&limit=2")
+    assert ([item["id"] for item in first], total) == (["a", "b"], 5)
+    # `d` moves to the front of the newest: a page by offset would miss it now
+    await put(client, "Event", [event("d", "9"), event("aa", "9")])
+    rest, total = await get(client, "getEvents", "?order=id&after=b")
+    assert ([item["id"] for item in rest], total) == (["c", "d", "e"], 3)
+    assert await read_through(client, "getEvents") == ["a", "aa", "b", "c", "d", "e"]
+
+
+async def test_rows_whose_id_another_table_has_can_be_left_out(
+    client: httpx.AsyncClient, staged: Callable[[int], list[Row]]
+) -> None:
+    rows = staged(5)
+    await put(client, "UnstructuredData", rows)
+    everything = [row["id"] for row in rows]
+    assert await read_through(client, "getUnstructuredData", "&without=Medical") == everything
+    await put(client, "Medical", [patient("u00001", "Ann", "Lee"), patient("u00004", "Bob", "Lee")])
+    left = await read_through(client, "getUnstructuredData", "&without=Medical")
+    assert left == ["u00000", "u00002", "u00003"]
+    paths = "&source_file_path=b/2&without=Medical"
+    assert await read_through(client, "getUnstructuredData", paths) == ["u00002"]
+
+
+async def test_some_columns_can_be_asked_for(client: httpx.AsyncClient) -> None:
+    await put(client, "Medical", [patient("a", "Ann", "Lee", 7)])
+    items, _ = await get(client, "getMedical", "?order=id&fields=patient_age,id")
+    assert items == [{"patient_age": "7", "id": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("order=age", "order can only be id"),
+        ("order=id&event_nam=x", "unknown parameters: event_nam; known: after, distinct_id, event_name"),
+        ("order=id&without=Medicals", "without names no table that has ids: Medicals"),
+        ("order=id&fields=id,x%22", 'fields names no columns: x"'),
+    ],
+)
+async def test_who_reads_through_is_told_what_is_not_understood(
+    client: httpx.AsyncClient, query: str, said: str
+) -> None:
+    answer = await client.get(f"/consumption/getEvents?{query}")
+    assert answer.status_code == 400
+    assert said in answer.text
+
+
 async def test_without_a_limit_every_row_comes_however_many(
     client: httpx.AsyncClient, staged: Callable[[int], list[Row]]
 ) -> None:

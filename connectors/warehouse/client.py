@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from connectors.ingest.params import IngestConnection
 from connectors.retry_after import retry_after_seconds
+from connectors.warehouse.connection import WarehouseConnection
 from engine.clock import Clock
 from engine.errors import FatalError, TransientError
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Answer", "IngestClient", "UncertainError", "open_client"]
+__all__ = ["Answer", "AnswerTooLargeError", "UncertainError", "WarehouseClient", "open_client"]
 
 _TRANSIENT_STATUSES = frozenset({408, 429})
 _WRONG_ENDPOINT = frozenset({404, 405, 410})
@@ -28,6 +28,10 @@ _WRONG_ENDPOINT = frozenset({404, 405, 410})
 
 class UncertainError(TransientError):
     """A failure that leaves open whether the request was carried out."""
+
+
+class AnswerTooLargeError(FatalError):
+    """An answer of success is larger than its reader allowed; it was not read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +55,15 @@ class Answer:
 
 @asynccontextmanager
 async def open_client(
-    connection: IngestConnection, *, concurrency: int, longest: float, clock: Clock
-) -> AsyncIterator[IngestClient]:
+    connection: WarehouseConnection, *, concurrency: int, longest: float, clock: Clock
+) -> AsyncIterator[WarehouseClient]:
     """A client for as long as the context lasts. `longest` bounds each request, in seconds."""
     http = await anyio.to_thread.run_sync(_build_client, connection, concurrency)
     async with http:
-        yield IngestClient(http, connection.url, longest=longest, clock=clock)
+        yield WarehouseClient(http, connection.url, longest=longest, clock=clock)
 
 
-def _build_client(connection: IngestConnection, concurrency: int) -> httpx.AsyncClient:
+def _build_client(connection: WarehouseConnection, concurrency: int) -> httpx.AsyncClient:
     # Imported here, and in a thread: httpx and aiohttp take 0.2 s, and certificates 0.05 s, in which other
     # pipelines of the process go on.
     import httpx
@@ -74,7 +78,7 @@ def _build_client(connection: IngestConnection, concurrency: int) -> httpx.Async
     return httpx.AsyncClient(transport=transport, headers=headers)
 
 
-class IngestClient:
+class WarehouseClient:
     """Sends one request at a time for its caller and translates what can go wrong.
 
     Every method raises TransientError (its subclass UncertainError when the request may have been carried
@@ -147,7 +151,7 @@ class IngestClient:
         status = response.status_code
         said = f"{method} {url} answered {status}"
         if status in (401, 403):
-            message = f"{said}: the token is missing or wrong; set `token` of the ingest connection"
+            message = f"{said}: the token is missing or wrong; set `token` of the connection"
             raise FatalError(message, kind="auth")
         if status in _WRONG_ENDPOINT:
             raise FatalError(
@@ -169,6 +173,8 @@ async def _read(response: httpx.Response, limit: int, request: str) -> bytes:
         if size > limit:
             if response.status_code >= 300:
                 break  # an error page: its beginning is enough
-            raise FatalError(f"{request} answered with more than {limit:,} bytes: not an ingest service")
+            raise AnswerTooLargeError(
+                f"{request} answered with more than {limit:,} bytes: not an ingest service"
+            )
         chunks.append(chunk)
     return b"".join(chunks)

@@ -1,0 +1,53 @@
+"""The reading routes of the service: which shows a model's rows, and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote_plus
+
+import orjson
+
+from connectors.warehouse.client import Answer
+from engine.errors import FatalError
+
+__all__ = ["MAX_IDS", "consumption_api", "id_chunks", "items_of"]
+
+MAX_IDS = 100
+"""Ids in one address, at most."""
+
+_MAX_QUERY = 4_000
+
+# The rows of a source model are those of its curated table.
+_PLURALS = {"Blob": "getBlobs", "Log": "getLogs", "Event": "getEvents"}
+
+
+def consumption_api(model: str) -> str:
+    """The consumption API that shows a model's rows: `getBlobs` for `BlobSource` and `Blob`."""
+    name = model.partition("/")[0].removesuffix("Source")
+    return _PLURALS.get(name, f"get{name}")
+
+
+def id_chunks(ids: Sequence[str], count: int = MAX_IDS) -> Iterator[list[str]]:
+    """At most `count` ids at a time, and no more than fit into a short address."""
+    chunk: list[str] = []
+    size = 0
+    for identity in ids:
+        length = len(quote_plus(identity)) + len("&id=")
+        if chunk and (len(chunk) == count or size + length > _MAX_QUERY):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(identity)
+        size += length
+    if chunk:
+        yield chunk
+
+
+def items_of(answer: Answer, path: str) -> list[Mapping[str, Any]]:
+    """The items of a page. Raises FatalError when it is none."""
+    try:
+        items = orjson.loads(answer.body)["items"]
+        return [item for item in items if isinstance(item, dict)]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        message = f"GET {path} did not answer with a JSON object that has `items`"
+        raise FatalError(message, kind="schema") from error
