@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from engine.acks import Tally
     from engine.batch import Batch, DeadLetter, Drop, Split
+    from engine.bookmarks import Bookmark
     from engine.component import (
         BatchLimits,
         Context,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "engine.acks": ("Tally",),
     "engine.batch": ("Batch", "DeadLetter", "Drop", "Split"),
+    "engine.bookmarks": ("Bookmark",),
     "engine.component": (
         "BatchLimits",
         "Context",
@@ -93,6 +95,7 @@ __all__ = [
     "Batch",
     "BatchError",
     "BatchLimits",
+    "Bookmark",
     "ConfigError",
     "Context",
     "DeadLetter",

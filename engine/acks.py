@@ -20,6 +20,7 @@ from engine.errors import EngineError
 
 if TYPE_CHECKING:
     from engine.batch import Releasable
+    from engine.bookmarks import Bookmark
 
 __all__ = ["Ack", "Beyond", "Origin", "SplitTracker", "Tally"]
 
@@ -74,7 +75,7 @@ class Tally:
 class Ack:
     """The open account of one source batch. Made by `SplitTracker.begin`."""
 
-    __slots__ = ("end", "pending", "reservation", "start", "tally", "tracker")
+    __slots__ = ("bookmarks", "end", "pending", "reservation", "start", "tally", "tracker")
 
     def __init__(
         self,
@@ -83,12 +84,14 @@ class Ack:
         end: object,
         count: int,
         reservation: Releasable | None,
+        bookmarks: Sequence[Bookmark],
     ) -> None:
         self.tracker = tracker
         self.start = start
         self.end = end
         self.pending = count
         self.reservation = reservation
+        self.bookmarks = bookmarks
         self.tally = Tally(read=count)
 
     @property
@@ -164,10 +167,14 @@ class SplitTracker:
         covered: the tally of what lies before `position`, from the ledger.
         beyond: what an earlier attempt has settled beyond `position`, from the ledger.
         on_progress: called with this tracker whenever an ack is complete or the split is done.
+
+    Attributes:
+        earned: bookmarks that the watermark has passed and that are not committed yet, oldest first.
     """
 
     __slots__ = (
-        "_acks", "_beyond", "_on_progress", "_read_to", "_reading", "covered", "key", "position", "replay",
+        "_acks", "_beyond", "_on_progress", "_read_to", "_reading", "covered", "earned", "key", "position",
+        "replay",
     )  # fmt: skip
 
     def __init__(
@@ -184,20 +191,27 @@ class SplitTracker:
         self.position = position
         self.replay = replay
         self.covered = covered if covered is not None else Tally()
+        self.earned: list[Bookmark] = []
         self._acks: deque[Ack] = deque()
         self._beyond = list(beyond)
         self._read_to = position
         self._reading = True
         self._on_progress = on_progress
 
-    def begin(self, count: int, end: object, reservation: Releasable | None = None) -> Ack:
+    def begin(
+        self,
+        count: int,
+        end: object,
+        reservation: Releasable | None = None,
+        bookmarks: Sequence[Bookmark] = (),
+    ) -> Ack:
         """Open the account of the next batch: `count` records, ending at position `end` (next unread).
 
         `reservation` is released when everything is settled; an empty batch is complete
         at once and only moves the position, and so is one that an earlier attempt has settled.
         """
         start, self._read_to = self._read_to, end
-        ack = Ack(self, start, end, count, reservation)
+        ack = Ack(self, start, end, count, reservation, bookmarks)
         self._acks.append(ack)
         if self._beyond:
             self._recall(ack)
@@ -256,6 +270,8 @@ class SplitTracker:
             ack = acks.popleft()
             self.position = ack.end
             self.covered.add(ack.tally)
+            if ack.bookmarks:
+                self.earned += ack.bookmarks
         self._notify()
 
     def _notify(self) -> None:

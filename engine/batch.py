@@ -15,6 +15,7 @@ from engine.keys import KeyList, Keys, join_keys
 
 if TYPE_CHECKING:
     from engine.acks import Origin
+    from engine.bookmarks import Bookmark
     from engine.errors import RecordError, TransientError
 
 __all__ = ["Batch", "DeadLetter", "Drop", "Outcome", "Record", "Split", "join"]
@@ -59,9 +60,13 @@ class Batch:
             `RecordError` is final, a `TransientError` asks for another try of that record alone. On a
             source batch the indices are its own, and only `RecordError` is allowed.
         drops: how many records were let go while this batch was derived, by reason.
+        bookmarks: on source batches, what holds for later runs once this batch and everything before it in
+            its split is settled; committed together with that.
     """
 
-    __slots__ = ("drops", "failures", "keys", "nbytes", "origins", "position", "records", "reservation")
+    __slots__ = (
+        "bookmarks", "drops", "failures", "keys", "nbytes", "origins", "position", "records", "reservation",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -80,6 +85,7 @@ class Batch:
         self.reservation = reservation
         self.failures: Sequence[tuple[int, Failure]] = ()
         self.drops: Mapping[str, int] | None = None
+        self.bookmarks: Sequence[Bookmark] = ()
 
     def __len__(self) -> int:
         return len(self.records)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.answers import AnswerJournal, NoJournal
 from engine.batch import Batch, JsonValue, Record, Releasable, Split
+from engine.bookmarks import Bookmarks, NoBookmarks
 from engine.clock import Clock, SystemClock
 
 __all__ = [
@@ -125,6 +126,8 @@ class Context:
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
+        bookmarks: what this source has left for its later runs (`Batch.bookmarks`); ask in `splits`, for
+            what `read` does must follow from the split alone.
     """
 
     pipeline: str = ""
@@ -139,6 +142,7 @@ class Context:
     draining: Callable[[], bool] = lambda: False
     aggregate: dict[str, float] = field(default_factory=dict)
     journal: AnswerJournal = field(default_factory=NoJournal)
+    bookmarks: Bookmarks = field(default_factory=NoBookmarks)
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to one of this node's own numbers."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import anyio
 
 from engine.acks import SplitTracker, Tally
-from engine.batch import Split
+from engine.batch import JsonValue, Split
 from engine.component import Context, Source
 from engine.errors import RunNotFoundError
 from engine.faultpoints import reached
 from engine.state.protocol import Acked, Progress, SplitRecord, StateStore
 
-__all__ = ["COMMIT_EVERY", "Ledger"]
+__all__ = ["COMMIT_EVERY", "Ledger", "SourceBookmarks"]
 
 COMMIT_EVERY = 0.1
 LOOK_EVERY = 2.0
@@ -119,6 +119,8 @@ class Ledger:
             await self._store.commit(self._run_id, progress, epoch=self._epoch)
         except BaseException:
             self._dirty = dirty | self._dirty
+            for one, (_, tracker) in zip(progress, dirty.values(), strict=True):
+                tracker.earned[:0] = one.bookmarks
             raise
         for one in progress:
             self._note(one.node, one.split_key, one.tally)
@@ -163,4 +165,17 @@ def _progress(node: str, tracker: SplitTracker) -> Progress:
     covered = Tally()
     covered.add(tracker.covered)
     acked = [Acked(start, end, tally) for start, end, tally in tracker.beyond()]
-    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked)
+    earned, tracker.earned = tracker.earned, []
+    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked, earned)
+
+
+class SourceBookmarks:
+    """What one source of one pipeline sees of the store's bookmarks."""
+
+    def __init__(self, store: StateStore, pipeline: str, node: str) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._node = node
+
+    async def get(self, scope: str, keys: Collection[str]) -> dict[str, JsonValue]:
+        return await self._store.get_bookmarks(self._pipeline, self._node, scope, keys)

@@ -31,7 +31,7 @@ from engine.flow.reading import SourceTask
 from engine.flow.retry import RetryPolicy
 from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
 from engine.journal import Journal
-from engine.ledger import Ledger
+from engine.ledger import Ledger, SourceBookmarks
 from engine.plan import Plan, PlanNode
 from engine.state.protocol import SplitRecord, StateStore
 from engine.stats import NodeStats, RunSnapshot, Waiting
@@ -291,6 +291,7 @@ class Runner:
             draining=lambda: self._draining,
             aggregate=stats.aggregate,
             journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
+            bookmarks=SourceBookmarks(self._resources.store, self.plan.pipeline, node.name),
         )
         policy, attempt, since = self._policy(node), 0, self._clock.monotonic()
         while True:

@@ -108,6 +108,10 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
     elif run.ok and not run.tally.read and not run.dead_letters:
         sources = ", ".join(f"`{node.name}`" for node in run.nodes if node.kind is Kind.SOURCE)
         yield f"{sources} found nothing to read"
+    for node in run.nodes:
+        unchanged = int(node.aggregate.get("unchanged", 0))
+        if unchanged:
+            yield f"`{node.name}` left out {count(unchanged)}: unchanged since an earlier run"
     for reason, number in sorted(tally.drops.items(), key=lambda item: -item[1]):
         yield f"dropped {count(number)} at {reason}"
     if run.dead_letters:

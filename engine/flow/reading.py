@@ -195,7 +195,7 @@ class SourceTask:
     async def _see_through(self, batch: Batch, tracker: SplitTracker) -> None:
         stats = self._runtime.stats
         count = len(batch.records)
-        ack = tracker.begin(count, batch.position, batch.reservation)
+        ack = tracker.begin(count, batch.position, batch.reservation, batch.bookmarks)
         batch.reservation = None
         batch.origins = ((ack, count),)
         stats.batches += 1

@@ -144,6 +144,13 @@ def test_a_run_that_found_nothing_says_which_source_did() -> None:
     assert "found nothing" not in summary([report()], OPTIONS)
 
 
+def test_what_a_source_left_out_because_an_earlier_run_had_it_is_said() -> None:
+    source = NodeStats("extract", Kind.SOURCE, "s3", aggregate={"unchanged": 1203.0}).snapshot(2.0)
+    text = summary([report(nodes=[source])], OPTIONS)
+    assert "blobs: `extract` left out 1,203: unchanged since an earlier run" in text.splitlines()
+    assert "unchanged" not in summary([report()], OPTIONS)
+
+
 def test_the_speed_counts_only_what_the_ledger_has() -> None:
     failed = report(tally=Tally(), status=RunStatus.FAILED, error="nothing got through")
     assert summary([failed], OPTIONS, width=1).startswith("blobs: failed in 2.00 s, 0.0/s\n")
