@@ -6,7 +6,7 @@ Nothing here is a module global: two engines in one process, and two runs of one
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -295,6 +295,17 @@ class Run:
     def abort(self, error: EngineError) -> None:
         """End at once, as failed with this error."""
         self._runner.abort(error)
+
+    async def list_splits(self, node: str, *, on_page: Callable[[int], None] = lambda listed: None) -> int:
+        """Put the splits of a source into the store, a page at a time; for runs that are done in chunks.
+
+        Args:
+            on_page: called with the number listed so far.
+
+        Returns:
+            How many splits there are.
+        """
+        return await self._runner.list_splits(node, on_page)
 
     async def wait(self) -> RunReport:
         """Run to the end and report. Errors of the run are in the report; call it once.

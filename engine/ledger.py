@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = ["COMMIT_EVERY", "Ledger", "SourceBookmarks"]
 
 COMMIT_EVERY = 0.1
 LOOK_EVERY = 2.0
+PAGE_SPLITS = 200
 
 
 class Ledger:
@@ -54,6 +55,32 @@ class Ledger:
         await self._store.add_splits(self._run_id, node, listed, complete=True, epoch=self._epoch)
         reached("splits_stored")
         return [SplitRecord(node, split) for split in listed]
+
+    async def list_in_pages(
+        self, node: str, source: Source[Any], ctx: Context, on_page: Callable[[int], None]
+    ) -> int:
+        """Store the splits of a source as they are listed, and hold no more than a page of them.
+
+        What an unfinished listing has stored stays, in its order; a complete one is not made again.
+
+        Returns:
+            How many splits the source has.
+        """
+        _, complete = await self._store.splits(self._run_id, node, limit=0)
+        if not complete:
+            page: list[Split] = []
+            listed = 0
+            async for split in source.splits(ctx):
+                page.append(split)
+                if len(page) == PAGE_SPLITS:
+                    await self._store.add_splits(self._run_id, node, page, complete=False, epoch=self._epoch)
+                    listed += len(page)
+                    on_page(listed)
+                    page = []
+            reached("splits_listed")
+            await self._store.add_splits(self._run_id, node, page, complete=True, epoch=self._epoch)
+            reached("splits_stored")
+        return (await self._store.count_splits(self._run_id, node))[1]
 
     def track(self, node: str, record: SplitRecord, *, replay: bool) -> SplitTracker:
         """The acks of a split that is about to be read from its committed position."""

@@ -179,6 +179,23 @@ class Runner:
         self._trouble = error
         self.cancel()
 
+    async def list_splits(self, name: str, on_page: Callable[[int], None]) -> int:
+        """Put the splits of one source into the ledger without reading any of them; returns their number.
+
+        Raises:
+            RunError, ComponentError: the source cannot be opened or listed.
+        """
+        node = self.plan.node(name)
+        async with AsyncExitStack() as stack:
+            source = await self._enter(stack, node, NodeStats(node.name, node.kind, node.spec.name))
+            assert isinstance(source, Source)
+            try:
+                return await self.ledger.list_in_pages(name, source, source.ctx, on_page)
+            except EngineError:
+                raise
+            except Exception as error:
+                raise fault_in(name, error) from error
+
     async def execute(self) -> None:
         """Run to the end, until drained or cancelled."""
         self._started = perf_counter()

@@ -14,6 +14,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 OURS = {"engine", "connectors", "benchmarks", "tests", "samples"}
 # needed at run time by what we import, though we import nothing of theirs ourselves
 INDIRECT = {"flask", "flask-cors"}
+# what an installation may have or not
+FEATURES = ("temporal",)
 
 
 def normal(name: str) -> str:
@@ -48,15 +50,19 @@ def documented(heading: str) -> set[str]:
 
 def test_everything_the_packages_import_is_declared_and_nothing_else() -> None:
     # pydantic-core is pydantic's own and pinned by it; uvloop comes with uvicorn[standard]
-    assert imported("engine", "connectors") - {"pydantic-core", "uvloop"} | INDIRECT == declared()
+    assert imported("engine", "connectors") - {"pydantic-core", "uvloop"} | INDIRECT == declared(*FEATURES)
 
 
 def test_every_run_time_dependency_is_documented() -> None:
     assert documented("Needed to run") == declared()
 
 
+def test_every_dependency_of_a_feature_is_documented() -> None:
+    assert documented("Needed for an extra") == declared(*FEATURES) - declared()
+
+
 def test_every_development_dependency_is_documented() -> None:
-    assert documented("Needed to test and to develop") == declared("test", "dev") - declared()
+    assert documented("Needed to test and to develop") == declared("test", "dev") - declared(*FEATURES)
 
 
 def test_every_dependency_of_the_samples_is_documented() -> None:
@@ -68,4 +74,4 @@ def test_constraints_pin_every_dependency_without_addresses() -> None:
     pins = [line for line in lines if not line.startswith("#")]
 
     assert all(re.fullmatch(r"[\w.-]+==[\w.+]+", pin) for pin in pins)
-    assert declared("test", "dev", "samples") <= {normal(pin) for pin in pins}
+    assert declared("test", "dev", "samples", *FEATURES) <= {normal(pin) for pin in pins}

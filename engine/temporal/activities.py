@@ -1,0 +1,235 @@
+"""The work: compiling, listing, chunks, and the end of a run. Each is safe to do twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import anyio
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from engine.acks import Tally
+from engine.batch import JsonValue
+from engine.chunk import Chunk
+from engine.clock import timestamp
+from engine.engine import Engine, Run
+from engine.errors import EngineError, LeaseHeldError, RunMismatchError, RunNotFoundError
+from engine.failures import report_failure, typed_failure
+from engine.lease import LASTS, held
+from engine.plan import Plan
+from engine.report import RunReport
+from engine.state.protocol import RunRecord, RunStatus
+from engine.temporal.messages import (
+    ChunkRequest,
+    ChunkResult,
+    Compiled,
+    CompileRequest,
+    Counts,
+    FinalizeRequest,
+    Listed,
+    ListRequest,
+    PipelineResult,
+)
+from engine.temporal.pulse import Pulse
+
+__all__ = ["Activities", "Plans"]
+
+Plans = Callable[[str, Mapping[str, JsonValue]], Plan]
+"""Compiles a pipeline of the worker's file with these run parameters. Raises `ConfigError`."""
+
+TIME_TO_STOP = 0.8
+"""Share of an attempt's time after which a chunk is handed back unfinished instead of being cut off."""
+
+
+class Activities:
+    """What a worker can do.
+
+    Args:
+        engine: open, with a store that all workers share.
+        plans: compiles pipelines from the worker's own copy of the file.
+        stall_after: seconds without progress after which a chunk is given up.
+        beat_every: seconds between two heartbeats.
+    """
+
+    def __init__(
+        self, engine: Engine, plans: Plans, *, stall_after: float = 600.0, beat_every: float = 5.0
+    ) -> None:
+        self._engine = engine
+        self._plans = plans
+        self._stall_after = stall_after
+        self._beat_every = beat_every
+        self._compiled: dict[str, Plan] = {}
+
+    @property
+    def all(self) -> list[Callable[..., Any]]:
+        """Every activity."""
+        return [*self.planning, self.run_chunk]
+
+    @property
+    def planning(self) -> list[Callable[..., Any]]:
+        """Those that are quick, or run once in a run."""
+        return [self.compile_plan, self.list_chunks, self.finalize_run]
+
+    @activity.defn
+    async def compile_plan(self, request: CompileRequest) -> Compiled:
+        """Compile the pipeline and have its run in the store; a run that is gone on with is taken over."""
+        try:
+            plan = self._plans(request.pipeline, request.params)
+            record = await self._known(request.run_id)
+            if record is not None and request.resume:
+                plan = self._plans(request.pipeline, {**record.params, **request.params})
+            self._check(plan, request.identity, record)
+            if record is None:
+                if request.resume:
+                    raise RunNotFoundError(f"no run {request.run_id!r} in the workers' state store")
+                record = await self._engine.begin(plan, run_id=request.run_id, group_id=request.group_id)
+            elif request.resume:
+                await self._take_over(record)
+        except EngineError as error:
+            raise _failure(error) from error
+        settings = plan.settings
+        return Compiled(
+            record.run_id,
+            plan.identity,
+            [node.name for node in plan.sources],
+            settings.timeout,
+            settings.retries,
+            list(settings.on_complete),
+            list(settings.on_cancel),
+        )
+
+    @activity.defn
+    async def list_chunks(self, request: ListRequest) -> Listed:
+        """List a source into the store. What was listed before stays, so a second try goes on."""
+        try:
+            plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
+            # a chunk without splits: only its lease is needed
+            listing = Chunk(request.node, 0, 0)
+            async with self._engine.start(plan, resume=record, chunk=listing) as run:
+                return Listed(await run.list_splits(request.node, on_page=activity.heartbeat))
+        except EngineError as error:
+            raise _failure(error) from error
+
+    @activity.defn
+    async def run_chunk(self, request: ChunkRequest) -> ChunkResult:
+        """Work on a chunk until it is done, the worker stops, or time is nearly up."""
+        try:
+            plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
+            chunk = Chunk(request.node, request.first, request.count)
+            async with self._engine.start(plan, resume=record, chunk=chunk) as run:
+                report = await self._see_through(run)
+        except EngineError as error:
+            raise _failure(error) from error
+        failure = report_failure(report, plan)
+        if failure is not None:
+            raise ApplicationError(
+                failure.message,
+                type=str(failure.type),
+                non_retryable=not failure.retryable,
+                next_retry_delay=_seconds(failure.retry_after),
+            ) from report.failure
+        return ChunkResult(report.status is RunStatus.COMPLETED, _counts(report.tally))
+
+    @activity.defn
+    async def finalize_run(self, request: FinalizeRequest) -> PipelineResult:
+        """Enter how the run ended. One that says it has completed has no split left undone."""
+        store = self._engine.store
+        try:
+            status, error = RunStatus(request.status), request.error
+            record = await self._known(request.run_id)
+            if record is None:  # it failed before it was in the store
+                return PipelineResult(request.run_id, str(status), error)
+            done, total = await store.count_splits(request.run_id)
+            if status is RunStatus.COMPLETED and done < total:
+                status, error = RunStatus.FAILED, f"{total - done} of {total} splits are not done"
+            ended = timestamp(self._engine.clock.now())
+            async with held(store, self._engine.clock, request.run_id, "finalize") as lease:
+                await store.update_run(
+                    request.run_id, status=status, ended_at=ended, error=error, epoch=lease.epoch
+                )
+            tally = await store.tally(request.run_id)
+        except EngineError as problem:
+            raise _failure(problem) from problem
+        return PipelineResult(request.run_id, str(status), error, _counts(tally))
+
+    async def _see_through(self, run: Run) -> RunReport:
+        """Run it, with its heart beating; a cancelled one delivers what it has read before it says so."""
+        work = asyncio.ensure_future(run.wait())
+        pulse = Pulse(run, activity.heartbeat, every=self._beat_every, stall_after=self._stall_after)
+        watchers = [asyncio.ensure_future(pulse.watch()), asyncio.ensure_future(_drain_in_time(run))]
+        try:
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                run.drain()
+                await work
+                raise
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watcher
+
+    async def _plan(self, run_id: str, pipeline: str, identity: str) -> tuple[Plan, RunRecord]:
+        record = await self._engine.store.get_run(run_id)
+        plan = self._compiled.get(run_id)
+        if plan is None:
+            plan = self._compiled[run_id] = self._plans(pipeline, record.params)
+            while len(self._compiled) > 100:
+                del self._compiled[next(iter(self._compiled))]
+        self._check(plan, identity, record)
+        return plan, record
+
+    def _check(self, plan: Plan, identity: str, record: RunRecord | None) -> None:
+        for known, whose in ((identity, "submitted"), (record.identity if record else "", "begun")):
+            if known and known != plan.identity:
+                raise RunMismatchError(
+                    f"the run was {whose} with plan {known[:12]}, this worker's file makes"
+                    f" {plan.identity[:12]}: workers and submitters need the same file, environment and"
+                    " components"
+                )
+
+    async def _known(self, run_id: str) -> RunRecord | None:
+        try:
+            return await self._engine.store.get_run(run_id)
+        except RunNotFoundError:
+            return None
+
+    async def _take_over(self, record: RunRecord) -> None:
+        """Take the run as a whole for a moment: whoever still works on a chunk of it is overtaken."""
+        store, clock = self._engine.store, self._engine.clock
+        async with held(store, clock, record.run_id) as lease:
+            await store.update_run(
+                record.run_id, status=RunStatus.RUNNING, attempt=record.attempt + 1, epoch=lease.epoch
+            )
+
+
+async def _drain_in_time(run: Run) -> None:
+    """Stop reading when the worker is told to stop, or the attempt's time is nearly up."""
+    limit = activity.info().start_to_close_timeout
+    with anyio.move_on_after(limit.total_seconds() * TIME_TO_STOP if limit is not None else None):
+        await activity.wait_for_worker_shutdown()
+    run.drain()
+
+
+def _failure(error: EngineError) -> ApplicationError:
+    failure = typed_failure(error)
+    wait = LASTS / 3 if isinstance(error, LeaseHeldError) else failure.retry_after
+    return ApplicationError(
+        failure.message,
+        type=str(failure.type),
+        non_retryable=not failure.retryable,
+        next_retry_delay=_seconds(wait),
+    )
+
+
+def _seconds(wait: float | None) -> timedelta | None:
+    return timedelta(seconds=wait) if wait else None
+
+
+def _counts(tally: Tally) -> Counts:
+    return Counts(**{name: getattr(tally, name) for name in Counts.__dataclass_fields__})

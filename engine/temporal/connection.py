@@ -1,0 +1,83 @@
+"""The way to the Temporal server: its own environment configuration, and a codec if the user has one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from importlib import import_module
+
+from temporalio.client import Client
+from temporalio.converter import DataConverter, PayloadCodec
+from temporalio.envconfig import ClientConfig
+from temporalio.runtime import Runtime
+
+from engine.errors import ConfigError, ServiceError
+
+__all__ = ["CODEC_VARIABLE", "ServerOptions", "connect", "converter"]
+
+CODEC_VARIABLE = "ODW_TEMPORAL_CODEC"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What the command line says about the server; "" leaves it to Temporal's configuration.
+
+    That is the file `temporal.toml` and the variables TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY,
+    TEMPORAL_TLS_*, TEMPORAL_PROFILE (https://docs.temporal.io/develop/environment-configuration).
+
+    Args:
+        codec: `module:name` of a `PayloadCodec` class; by default what ODW_TEMPORAL_CODEC says.
+    """
+
+    address: str = ""
+    namespace: str = ""
+    profile: str = ""
+    codec: str = ""
+
+
+async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> Client:
+    """A connected client.
+
+    Raises:
+        ConfigError: the configuration or the codec cannot be used.
+        ServiceError: the server cannot be reached.
+    """
+    try:
+        known = ClientConfig.load_client_connect_config(options.profile or None)
+    except RuntimeError as error:
+        raise ConfigError(f"Temporal's configuration cannot be used: {error}") from error
+    address = options.address or known.get("target_host") or "localhost:7233"
+    try:
+        return await Client.connect(
+            address,
+            namespace=options.namespace or known.get("namespace") or "default",
+            api_key=known.get("api_key"),
+            tls=known.get("tls"),
+            rpc_metadata=known.get("rpc_metadata", {}),
+            data_converter=converter(options.codec),
+            runtime=runtime,
+        )
+    except RuntimeError as error:
+        raise ServiceError(
+            f"no Temporal server answers at {address}: {error}. For one on this machine: `temporal server"
+            " start-dev`; to name another: --address, or TEMPORAL_ADDRESS"
+        ) from error
+
+
+def converter(codec: str = "") -> DataConverter:
+    """Temporal's own converter, with the user's codec around it.
+
+    Raises:
+        ConfigError: there is no such codec.
+    """
+    name = codec or os.environ.get(CODEC_VARIABLE, "")
+    if not name:
+        return DataConverter.default
+    module, _, attribute = name.partition(":")
+    try:
+        made = getattr(import_module(module), attribute)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"the payload codec {name!r} cannot be loaded: {error}") from error
+    if not isinstance(made, PayloadCodec):
+        raise ConfigError(f"the payload codec {name!r} is not a temporalio.converter.PayloadCodec")
+    return replace(DataConverter.default, payload_codec=made)

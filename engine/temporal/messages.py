@@ -1,0 +1,301 @@
+"""What passes between workflows and activities: references and counts, never a record or a secret.
+
+Plain dataclasses, so that Temporal's default converter and its web page show them as JSON. Every message
+that starts something has a version, and all fields have defaults, because histories outlive deployments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from temporalio.common import SearchAttributeKey
+
+__all__ = [
+    "MOST_PARKED",
+    "PARAMS_BYTES",
+    "PHASE",
+    "PIPELINE",
+    "PLAN",
+    "RUN",
+    "SEARCH_ATTRIBUTES",
+    "ChunkRequest",
+    "ChunkResult",
+    "CompileRequest",
+    "Compiled",
+    "Control",
+    "Counts",
+    "FinalizeRequest",
+    "ListRequest",
+    "Listed",
+    "Parked",
+    "PipelineProgress",
+    "PipelineRequest",
+    "PipelineResult",
+    "Queues",
+    "ShardProgress",
+    "ShardRequest",
+    "ShardResult",
+    "Splits",
+    "chunk_range",
+]
+
+PARAMS_BYTES = 2048
+"""Run parameters travel in the history; larger ones belong into the file."""
+
+MOST_PARKED = 100
+"""Chunks that a shard puts aside before it gives up; keeps its state small."""
+
+PIPELINE = SearchAttributeKey.for_keyword("OdwPipeline")
+RUN = SearchAttributeKey.for_keyword("OdwRun")
+PLAN = SearchAttributeKey.for_keyword("OdwPlan")
+PHASE = SearchAttributeKey.for_keyword("OdwPhase")
+SEARCH_ATTRIBUTES = (PIPELINE, RUN, PLAN, PHASE)
+
+
+@dataclass
+class Queues:
+    """Names of the task queues: for decisions, for planning, and for the work itself."""
+
+    workflows: str = "odw-wf"
+    planning: str = "odw-plan"
+    work: str = "odw-work"
+
+    @staticmethod
+    def named(base: str) -> Queues:
+        """The three queues of an installation."""
+        return Queues(f"{base}-wf", f"{base}-plan", f"{base}-work")
+
+
+@dataclass
+class Counts:
+    """Counts of records, tokens and money."""
+
+    read: int = 0
+    forked: int = 0
+    written: int = 0
+    dropped: int = 0
+    dead: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float = 0.0
+
+    def add(self, other: Counts) -> None:
+        """Add `other` to these."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass
+class PipelineRequest:
+    """Starts a run of a pipeline, or goes on with one.
+
+    Args:
+        run_id: of the run in the state store; "" makes one of the pipeline's name and the start.
+        params: run parameters by pipeline, also for pipelines that follow this one.
+        identity: the plan's identity hash that the submitter has seen; "" takes what the worker has.
+        resume: the run is there already, begun here or locally.
+        shards: how many workflows share the chunks.
+        window: chunks that a shard has under way at once.
+        chunk_splits: splits in a chunk; 0 lets the number of splits decide.
+        max_failed_chunks: more of them fail the run.
+        search_attributes: the ones of this module are known to the server.
+    """
+
+    pipeline: str = ""
+    run_id: str = ""
+    group_id: str = ""
+    params: dict[str, dict[str, Any]] = field(default_factory=dict)
+    identity: str = ""
+    resume: bool = False
+    shards: int = 4
+    window: int = 8
+    chunk_splits: int = 0
+    max_failed_chunks: int = 0
+    queues: Queues = field(default_factory=Queues)
+    search_attributes: bool = False
+    v: int = 1
+
+
+@dataclass
+class CompileRequest:
+    """Compile a plan, and have the run in the store."""
+
+    run_id: str = ""
+    group_id: str = ""
+    pipeline: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    identity: str = ""
+    resume: bool = False
+    v: int = 1
+
+
+@dataclass
+class Compiled:
+    """What a workflow has to know of a plan. `timeout` is in seconds."""
+
+    run_id: str = ""
+    identity: str = ""
+    sources: list[str] = field(default_factory=list)
+    timeout: float | None = None
+    retries: int = 0
+    on_complete: list[str] = field(default_factory=list)
+    on_cancel: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ListRequest:
+    """List the splits of a source into the store."""
+
+    run_id: str = ""
+    pipeline: str = ""
+    identity: str = ""
+    node: str = ""
+    v: int = 1
+
+
+@dataclass
+class Listed:
+    """How many splits a source has."""
+
+    splits: int = 0
+
+
+@dataclass
+class ChunkRequest:
+    """Work on consecutive splits of a source."""
+
+    run_id: str = ""
+    pipeline: str = ""
+    identity: str = ""
+    node: str = ""
+    first: int = 0
+    count: int = 0
+    v: int = 1
+
+
+@dataclass
+class ChunkResult:
+    """What came of one attempt at a chunk.
+
+    `counts` covers all attempts at it so far. `done` is false when the worker was told to stop, or time was
+    nearly up: the rest of the chunk is still to be done, and the ledger knows where to go on.
+    """
+
+    done: bool = True
+    counts: Counts = field(default_factory=Counts)
+
+
+@dataclass
+class FinalizeRequest:
+    """Enter how a run ended."""
+
+    run_id: str = ""
+    pipeline: str = ""
+    status: str = "completed"
+    error: str = ""
+    v: int = 1
+
+
+@dataclass
+class PipelineResult:
+    """How a run ended; `counts` are the ledger's."""
+
+    run_id: str = ""
+    status: str = ""
+    error: str = ""
+    counts: Counts = field(default_factory=Counts)
+    chunks: int = 0
+    failed_chunks: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Control:
+    """How the shards of a run are to work from now on; `window` 0 leaves it."""
+
+    paused: bool = False
+    draining: bool = False
+    window: int = 0
+
+
+@dataclass
+class Splits:
+    """A source with the number of its splits, and how many of them make a chunk."""
+
+    node: str = ""
+    total: int = 0
+    chunk_splits: int = 1
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks that makes."""
+        return -(-self.total // max(1, self.chunk_splits))
+
+
+@dataclass
+class Parked:
+    """A chunk that was put aside, and the type of the failure that it ended with."""
+
+    chunk: int = 0
+    error: str = ""
+
+
+@dataclass
+class ShardRequest:
+    """The chunks `next_chunk` to `end_chunk` (exclusive), and how far an earlier part of the shard came."""
+
+    run_id: str = ""
+    pipeline: str = ""
+    identity: str = ""
+    splits: Splits = field(default_factory=Splits)
+    next_chunk: int = 0
+    end_chunk: int = 0
+    control: Control = field(default_factory=lambda: Control(window=8))
+    counts: Counts = field(default_factory=Counts)
+    done_chunks: int = 0
+    parked: list[Parked] = field(default_factory=list)
+    second_try: bool = False
+    to_retry: list[int] = field(default_factory=list)
+    queues: Queues = field(default_factory=Queues)
+    v: int = 1
+
+
+@dataclass
+class ShardResult:
+    """What came of a shard. `drained`: chunks are left because somebody asked for a drain."""
+
+    counts: Counts = field(default_factory=Counts)
+    done_chunks: int = 0
+    failed: list[Parked] = field(default_factory=list)
+    drained: bool = False
+
+
+@dataclass
+class ShardProgress:
+    """A shard at one moment; bounded, whatever the size of the run."""
+
+    done_chunks: int = 0
+    open_chunks: int = 0
+    left_chunks: int = 0
+    parked_chunks: int = 0
+    control: Control = field(default_factory=Control)
+    counts: Counts = field(default_factory=Counts)
+
+
+@dataclass
+class PipelineProgress:
+    """A run at one moment. `phase`: planning, listing, running, finalizing, done."""
+
+    run_id: str = ""
+    phase: str = ""
+    chunks: int = 0
+    shards: int = 0
+    shards_done: int = 0
+    control: Control = field(default_factory=Control)
+    shard_ids: list[str] = field(default_factory=list)
+
+
+def chunk_range(splits: Splits, chunk: int) -> tuple[int, int]:
+    """Place of the first split of a chunk, and how many splits it has."""
+    first = chunk * splits.chunk_splits
+    return first, min(splits.chunk_splits, splits.total - first)

@@ -1,0 +1,209 @@
+"""A shard of a run: a range of chunks, some of them under way at a time.
+
+Loaded by Temporal's sandbox: nothing here imports anything that does I/O.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, CancelledError
+from temporalio.workflow import ActivityCancellationType
+
+from engine.temporal.messages import (
+    MOST_PARKED,
+    ChunkRequest,
+    ChunkResult,
+    Control,
+    Counts,
+    Parked,
+    ShardProgress,
+    ShardRequest,
+    ShardResult,
+    chunk_range,
+)
+
+__all__ = ["HEARTBEAT", "ShardRun"]
+
+PARTIALS_WITHOUT_PROGRESS = 2
+RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=2),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=60),
+    maximum_attempts=10,
+)
+# every activity that can take long beats; one whose worker is gone is noticed within this time
+HEARTBEAT = timedelta(seconds=60)
+
+
+@workflow.defn
+class ShardRun:
+    """Works through a range of chunks; what fails is put aside and tried once more at the end."""
+
+    @workflow.init
+    def __init__(self, request: ShardRequest) -> None:
+        self._state = request
+        self._open: dict[int, asyncio.Task[None]] = {}
+        self._failure: ApplicationError | None = None
+        self._cancelled = False
+
+    @workflow.run
+    async def run(self, request: ShardRequest) -> ShardResult:
+        try:
+            await self._work()
+        except asyncio.CancelledError:
+            await self._give_up()
+            raise
+        if self._failure is not None:
+            await self._give_up()
+            raise self._failure
+        if self._unfinished and not self._state.control.draining:
+            workflow.continue_as_new(self._state)
+        state = self._state
+        return ShardResult(state.counts, state.done_chunks, state.parked, drained=self._unfinished)
+
+    @workflow.signal
+    def control(self, control: Control) -> None:
+        """Work like this from now on."""
+        now = self._state.control
+        draining = control.draining or now.draining  # there is no way back from a drain
+        self._state.control = Control(control.paused, draining, control.window or now.window)
+
+    @workflow.query
+    def progress(self) -> ShardProgress:
+        """How far it is."""
+        state = self._state
+        left = state.end_chunk - state.next_chunk + len(state.to_retry)
+        return ShardProgress(
+            state.done_chunks, len(self._open), left, len(state.parked), state.control, state.counts
+        )
+
+    async def _work(self) -> None:
+        """Keep the window full until nothing is left to begin, and wait for what is under way."""
+        while True:
+            while self._may_begin():
+                chunk = self._take()
+                self._open[chunk] = asyncio.create_task(self._see_through(chunk))
+            if not self._open and (self._over() or self._yields()):
+                await workflow.wait_condition(workflow.all_handlers_finished)
+                return
+            await workflow.wait_condition(self._has_to_look)
+
+    def _has_to_look(self) -> bool:
+        return (
+            self._may_begin()
+            or self._failure is not None
+            or (not self._open and (self._over() or self._yields()))
+        )
+
+    def _may_begin(self) -> bool:
+        state = self._state
+        if state.control.paused or state.control.draining or self._failure is not None or self._yields():
+            return False
+        if len(self._open) >= state.control.window:
+            return False
+        if state.next_chunk < state.end_chunk or state.to_retry:
+            return True
+        if self._open or state.second_try or not state.parked:
+            return False
+        # everything else is done: what was put aside gets its second chance
+        state.second_try, state.to_retry, state.parked = True, [one.chunk for one in state.parked], []
+        return True
+
+    def _take(self) -> int:
+        state = self._state
+        if state.to_retry:
+            return state.to_retry.pop(0)
+        state.next_chunk += 1
+        return state.next_chunk - 1
+
+    @property
+    def _unfinished(self) -> bool:
+        state = self._state
+        waiting = bool(state.parked) and not state.second_try
+        return state.next_chunk < state.end_chunk or bool(state.to_retry) or waiting
+
+    def _over(self) -> bool:
+        return self._failure is not None or self._state.control.draining or not self._unfinished
+
+    def _yields(self) -> bool:
+        """True when the history is long enough: nothing new is begun, and a new one goes on."""
+        return workflow.info().is_continue_as_new_suggested()
+
+    async def _see_through(self, chunk: int) -> None:
+        try:
+            await self._chunk(chunk)
+        except ActivityError as error:
+            cause = error.cause
+            if isinstance(cause, CancelledError):
+                self._put_back(chunk)
+            elif isinstance(cause, ApplicationError) and cause.non_retryable:
+                self._failure = self._failure or ApplicationError(
+                    cause.message, type=cause.type, non_retryable=True
+                )
+            else:
+                self._park(chunk, _kind(cause))
+        except asyncio.CancelledError:
+            self._put_back(chunk)
+        finally:
+            del self._open[chunk]
+
+    async def _chunk(self, chunk: int) -> None:
+        """One chunk to its end, in as many parts as its workers hand back."""
+        state, before, stuck = self._state, Counts(), 0
+        while True:
+            result = await self._attempt(chunk)
+            if result.done:
+                state.counts.add(result.counts)
+                state.done_chunks += 1
+                return
+            if state.control.draining:
+                self._put_back(chunk)
+                return
+            stuck = stuck + 1 if result.counts == before else 0
+            before = result.counts
+            if stuck >= PARTIALS_WITHOUT_PROGRESS:
+                self._park(chunk, "Stalled")
+                return
+
+    async def _attempt(self, chunk: int) -> ChunkResult:
+        state = self._state
+        first, count = chunk_range(state.splits, chunk)
+        request = ChunkRequest(state.run_id, state.pipeline, state.identity, state.splits.node, first, count)
+        result: ChunkResult = await workflow.execute_activity(
+            "run_chunk",
+            request,
+            result_type=ChunkResult,
+            task_queue=state.queues.work,
+            start_to_close_timeout=timedelta(minutes=30),
+            schedule_to_close_timeout=timedelta(hours=6),
+            heartbeat_timeout=HEARTBEAT,
+            retry_policy=RETRY,
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+        return result
+
+    def _put_back(self, chunk: int) -> None:
+        self._state.to_retry.append(chunk)
+
+    def _park(self, chunk: int, why: str) -> None:
+        self._state.parked.append(Parked(chunk, why))
+        if len(self._state.parked) > MOST_PARKED:
+            self._failure = ApplicationError(
+                f"more than {MOST_PARKED} chunks failed, the last with {why}", type="ChunksFailed"
+            )
+
+    async def _give_up(self) -> None:
+        """Tell what is under way to stop, and wait until it has delivered what it had read."""
+        for task in list(self._open.values()):
+            task.cancel()
+        await workflow.wait_condition(lambda: not self._open)
+
+
+def _kind(cause: BaseException | None) -> str:
+    if isinstance(cause, ApplicationError) and cause.type:
+        return cause.type
+    return type(cause).__name__ if cause is not None else "Unknown"

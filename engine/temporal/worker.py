@@ -1,0 +1,87 @@
+"""A worker process: polls the task queues until it is told to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+import anyio
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from engine.temporal.activities import Activities
+from engine.temporal.messages import Queues
+from engine.temporal.workflows import WORKFLOWS
+
+__all__ = ["ROLES", "WorkerOptions", "serve", "workers"]
+
+ROLES = ("workflows", "planning", "work")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker works.
+
+    Args:
+        roles: which of the queues it polls; all of them by default.
+        slots: chunks at once.
+        grace: seconds in which chunks under way are handed back when the worker is told to stop. Shorter
+            than what the process's supervisor grants.
+        chunks_per_second: how many chunks of the whole queue may begin in a second; None means any. It is
+            the server that counts, so eager starts, which it does not see, are off then.
+    """
+
+    queues: Queues
+    roles: Collection[str] = ROLES
+    slots: int = 4
+    grace: float = 60.0
+    chunks_per_second: float | None = None
+
+
+def workers(client: Client, activities: Activities, options: WorkerOptions) -> list[Worker]:
+    """One for each queue."""
+    made: list[Worker] = []
+    queues, grace = options.queues, timedelta(seconds=options.grace)
+    if "workflows" in options.roles:
+        made.append(
+            Worker(
+                client,
+                task_queue=queues.workflows,
+                workflows=WORKFLOWS,
+                max_concurrent_workflow_tasks=20,
+                disable_eager_activity_execution=options.chunks_per_second is not None,
+            )
+        )
+    if "planning" in options.roles:
+        made.append(
+            Worker(
+                client,
+                task_queue=queues.planning,
+                activities=activities.planning,
+                graceful_shutdown_timeout=grace,
+            )
+        )
+    if "work" in options.roles:
+        made.append(
+            Worker(
+                client,
+                task_queue=queues.work,
+                activities=[activities.run_chunk],
+                max_concurrent_activities=options.slots,
+                max_heartbeat_throttle_interval=timedelta(seconds=30),
+                graceful_shutdown_timeout=grace,
+                max_task_queue_activities_per_second=options.chunks_per_second,
+                disable_eager_activity_execution=options.chunks_per_second is not None,
+            )
+        )
+    return made
+
+
+async def serve(client: Client, activities: Activities, options: WorkerOptions, stop: anyio.Event) -> None:
+    """Work until `stop` is set; then hand back what is under way, and end."""
+    async with AsyncExitStack() as stack:
+        for worker in workers(client, activities, options):
+            await stack.enter_async_context(worker)
+        await stop.wait()
