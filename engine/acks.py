@@ -47,6 +47,11 @@ class Tally:
     cost_usd: float = 0.0
     drops: dict[str, int] = field(default_factory=dict)
     """Dropped records by `node: reason`."""
+    taken: dict[str, int] = field(default_factory=dict)
+    """Records that each sink has taken, by node; those of sinks with something behind them too. Under "" is
+    what was counted before the ledger knew by whom."""
+    deaths: dict[str, int] = field(default_factory=dict)
+    """Dead records by node; "" as above."""
 
     def add(self, other: Tally) -> None:
         """Add `other` to this tally."""
@@ -59,8 +64,9 @@ class Tally:
         self.tokens_in += other.tokens_in
         self.tokens_out += other.tokens_out
         self.cost_usd += other.cost_usd
-        for reason, count in other.drops.items():
-            self.drops[reason] = self.drops.get(reason, 0) + count
+        _add_to(self.drops, other.drops)
+        _add_to(self.taken, other.taken)
+        _add_to(self.deaths, other.deaths)
 
     @property
     def balanced(self) -> bool:
@@ -70,6 +76,11 @@ class Tally:
     def to_json(self) -> dict[str, int | float | dict[str, int]]:
         """A plain mapping of all fields, for ledgers and reports."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def _add_to(sums: dict[str, int], counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        sums[name] = sums.get(name, 0) + count
 
 
 class Ack:
@@ -109,6 +120,11 @@ class Ack:
         self.pending += count
         self.tally.forked += count
 
+    def taken(self, count: int, node: str) -> None:
+        """A sink took `count` records; settles nothing, as more may be behind it."""
+        taken = self.tally.taken
+        taken[node] = taken.get(node, 0) + count
+
     def written(self, count: int, *, confirmed: bool = True) -> None:
         """A last sink took `count` records; `confirmed=False` when it could not learn their fate."""
         self.tally.written += count
@@ -123,9 +139,11 @@ class Ack:
         drops[reason] = drops.get(reason, 0) + count
         self._settle(count)
 
-    def dead(self, count: int) -> None:
-        """`count` records are in the dead letters."""
+    def dead(self, count: int, node: str) -> None:
+        """`count` records are in the dead letters of this node."""
         self.tally.dead += count
+        deaths = self.tally.deaths
+        deaths[node] = deaths.get(node, 0) + count
         self._settle(count)
 
     def grew(self, nbytes: int) -> None:

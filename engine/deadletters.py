@@ -125,7 +125,7 @@ class DeadLetterRoute:
         ]
         await self._store.put_dead_letters(letters)
         reached("dead_letter_stored")
-        await self._forward_and_settle(letters, batch.take([index for index, _ in failures]))
+        await self._forward_and_settle(node.name, letters, batch.take([index for index, _ in failures]))
 
     async def settle_again(self, node: NodeStats, batch: Batch) -> None:
         """Settle records that an earlier attempt has stored letters of; those still open are forwarded again.
@@ -140,16 +140,16 @@ class DeadLetterRoute:
             for key in keys
         ]
         letters = [letter for one in found for letter in one]
-        await self._forward_and_settle([one for one in letters if one.status == "open"], batch)
+        await self._forward_and_settle(node.name, [one for one in letters if one.status == "open"], batch)
 
-    async def _forward_and_settle(self, letters: Sequence[DeadLetter], dead: Batch) -> None:
+    async def _forward_and_settle(self, node: str, letters: Sequence[DeadLetter], dead: Batch) -> None:
         if self._forward is not None and letters:
             self._forward_stats.records_in += len(letters)
             self._forward_stats.batches += 1
             await self._forward.deliver(Batch(list(letters), KeyList([letter.key for letter in letters])))
             reached("dead_letter_forwarded")
         for ack, count in dead.origins:
-            ack.dead(count)
+            ack.dead(count, node)
         self.count += len(dead)
         if letters:
             self._check_budget(letters[0])

@@ -169,6 +169,8 @@ class SinkStep(Step):
     async def _hand_on(self, batch: Batch, *, confirmed: bool) -> None:
         reached("batch_written")
         self.stats.records_out += len(batch.records)
+        for ack, count in batch.origins:
+            ack.taken(count, self.stats.name)
         if self.onward is None:
             settle_written(batch.origins, confirmed=confirmed)
         else:

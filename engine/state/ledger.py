@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.acks import Tally
 from engine.batch import Split
@@ -40,14 +40,17 @@ class ProgressRow(NamedTuple):
 
 
 _COUNTS = ("read", "forked", "written", "accepted", "dropped", "dead", "tokens_in", "tokens_out", "cost_usd")
+_BY_NODE = ("drops", "taken", "deaths")
+_TALLY = (*_COUNTS, *_BY_NODE)
+_TOTALS = (("taken", "written"), ("deaths", "dead"))
 
 # `WHERE` is needed for more than the row: without one, SQLite would read `ON CONFLICT` as a join condition.
 _UPSERT_PROGRESS = f"""
-INSERT INTO progress (split, position, done, {", ".join(_COUNTS)}, drops)
-SELECT seq, ?, ?, {", ".join("?" * len(_COUNTS))}, ? FROM splits
+INSERT INTO progress (split, position, done, {", ".join(_TALLY)})
+SELECT seq, ?, ?, {", ".join("?" * len(_TALLY))} FROM splits
 WHERE run_id = ? AND node = ? AND split_key = ?
 ON CONFLICT (split) DO UPDATE SET position = excluded.position, done = excluded.done,
-    {", ".join(f"{name} = excluded.{name}" for name in _COUNTS)}, drops = excluded.drops
+    {", ".join(f"{name} = excluded.{name}" for name in _TALLY)}
 """  # noqa: S608 - only the constant column names above are formatted in
 
 _OF_SPLIT = "SELECT seq FROM splits WHERE run_id = ? AND node = ? AND split_key = ?"
@@ -182,8 +185,9 @@ def progress_row(progress: Progress) -> ProgressRow:
     what = f"the position of split {progress.split_key!r}"
     tally = progress.tally
     counts = (getattr(tally, name) for name in _COUNTS)
+    by_node = (encoded(getattr(tally, name), what) for name in _BY_NODE)
     return ProgressRow(
-        (encoded(progress.position, what), progress.done, *counts, encoded(tally.drops, what)),
+        (encoded(progress.position, what), progress.done, *counts, *by_node),
         [
             (encoded(one.start, what), encoded(one.end, what), encoded(one.tally.to_json(), what))
             for one in progress.acked
@@ -254,7 +258,7 @@ def _acked(connection: sqlite3.Connection, run_id: str, node: str) -> dict[int, 
         (run_id, node),
     ):
         places = decoded(row["start_position"], what), decoded(row["end_position"], what)
-        one = Acked(*places, Tally(**decoded(row["tally"], what)))
+        one = Acked(*places, _whole(decoded(row["tally"], what)))
         found.setdefault(row["split"], []).append(one)
     return found
 
@@ -269,4 +273,11 @@ def _split(row: sqlite3.Row, acked: Sequence[Acked]) -> SplitRecord:
 
 
 def _tally(row: sqlite3.Row) -> Tally:
-    return Tally(**{name: row[name] for name in _COUNTS}, drops=decoded(row["drops"], "a tally"))
+    by_node = {name: decoded(row[name], "a tally") for name in _BY_NODE if row[name] is not None}
+    return _whole({**{name: row[name] for name in _COUNTS}, **by_node})
+
+
+def _whole(fields: dict[str, Any]) -> Tally:
+    """The tally of these fields; older versions have counted without saying at which node."""
+    missing = {name: {"": fields[total]} for name, total in _TOTALS if name not in fields and fields[total]}
+    return Tally(**(fields | missing))

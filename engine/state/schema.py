@@ -151,7 +151,20 @@ _CHUNKS: Final = "ALTER TABLE leases ADD COLUMN taken INTEGER NOT NULL DEFAULT 1
 
 _BOOKMARKED_BY: Final = "ALTER TABLE bookmarks ADD COLUMN run_id TEXT NOT NULL DEFAULT ''"
 
-MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _JOURNAL, _PAYING_RECORD, _CHUNKS, _BOOKMARKED_BY)
+# NULL: counted by a version that did not say at which node.
+_BY_NODE: Final = """
+ALTER TABLE progress ADD COLUMN taken TEXT;
+ALTER TABLE progress ADD COLUMN deaths TEXT;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (
+    _LEDGER,
+    _JOURNAL,
+    _PAYING_RECORD,
+    _CHUNKS,
+    _BOOKMARKED_BY,
+    _BY_NODE,
+)
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 

@@ -111,6 +111,8 @@ def progress(split: str, read: int, *, node: str = "extract", done: bool = False
         tokens_in=3 * read,
         cost_usd=read / 4,
         drops={"f: old": read},
+        taken={"load": read - dead},
+        deaths={"load": dead},
     )
     return Progress(node, split, {"at": read}, done, tally)
 
@@ -381,7 +383,16 @@ class TestCommit:
             total = await store.tally(RUN.run_id)
         assert (a.position, a.done, a.tally) == ({"at": 4}, False, progress("a", 4, dead=1).tally)
         assert (b.position, b.done, b.tally) == ({"at": 6}, True, progress("b", 6).tally)
-        assert total == Tally(read=10, written=9, dead=1, tokens_in=30, cost_usd=2.5, drops={"f: old": 10})
+        assert total == Tally(
+            read=10,
+            written=9,
+            dead=1,
+            tokens_in=30,
+            cost_usd=2.5,
+            drops={"f: old": 10},
+            taken={"load": 9},
+            deaths={"load": 1},
+        )
 
     async def test_an_unknown_split_is_refused_and_nothing_of_the_commit_is_written(
         self, world: World

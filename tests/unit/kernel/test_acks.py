@@ -21,7 +21,7 @@ def test_bytes_come_back_once_when_the_last_record_is_settled() -> None:
     ack.written(1)
     ack.dropped(1, "x")
     assert reservation.times == 0
-    ack.dead(1)
+    ack.dead(1, "n")
 
     assert reservation.times == 1
     ack.grew(50)
@@ -33,7 +33,7 @@ def test_a_record_is_never_settled_twice() -> None:
     ack.written(1)
 
     with pytest.raises(EngineError, match="twice"):
-        ack.dead(1)
+        ack.dead(1, "n")
 
 
 def test_an_empty_batch_moves_the_position_and_keeps_no_bytes() -> None:

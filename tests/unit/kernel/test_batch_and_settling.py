@@ -43,7 +43,7 @@ def test_every_outcome_is_settled_once_and_the_reasons_add_up(batches: list[list
     dropped = settle_derived(given_batch, derived, failed, "n")
     settle_written(derived.origins, confirmed=True)
     for ack, count in given_batch.take(failed).origins:
-        ack.dead(count)
+        ack.dead(count, "n")
 
     seen = Counter(kinds)
     assert dropped == seen["none"] + seen["drop"] + seen["empty"]
@@ -175,8 +175,10 @@ def test_the_watermark_is_the_prefix_that_is_settled(data: st.DataObject) -> Non
             acks[number].written(3)
         elif how == "dropped":
             acks[number].dropped(1, "x")
+        elif how == "dead":
+            acks[number].dead(1, "x")
         else:
-            getattr(acks[number], how)(1)
+            acks[number].written(1)
         left[number] -= 1
         prefix = next((n for n, count in left.items() if count), len(counts))
         assert (tracker.position or 0) == prefix

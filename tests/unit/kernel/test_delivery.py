@@ -254,7 +254,7 @@ async def test_an_account_is_complete_whatever_happened() -> None:
 
     async def bury(part: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int) -> None:
         for one, count in part.take([index for index, _ in failures]).origins:
-            one.dead(count)
+            one.dead(count, "n")
 
     node.delivery._emit, node.delivery._bury = emit, bury
     await node.delivery.deliver(batch)

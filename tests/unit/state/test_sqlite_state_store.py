@@ -14,6 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from engine.acks import Tally
 from engine.answers import JournalEntry
 from engine.batch import DeadLetter, Split
 from engine.errors import (
@@ -181,6 +182,30 @@ class TestVersions:
             assert await store.get_run("r1") == RUN
             await store.put_journal([ENTRY])
             assert await store.get_journal(["k"]) == {"k": ENTRY}
+
+    async def test_counts_of_a_version_that_did_not_say_at_which_node_keep_their_sums(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:5])
+            patch.setattr(schema, "SCHEMA_VERSION", 5)
+            async with SqliteStateStore(tmp_path) as old:
+                await old.create_run(RUN)
+                await old.add_splits("r1", "files", [Split("a"), Split("b")], complete=True)
+                edit(
+                    old.path,
+                    "INSERT INTO progress (split, position, done, read, forked, written, accepted, dropped,"
+                    " dead, tokens_in, tokens_out, cost_usd, drops)"
+                    " VALUES (1, '7', 0, 7, 0, 5, 0, 0, 2, 0, 0, 0, '{}')",
+                    """INSERT INTO acks VALUES (1, '9', '10', '{"read": 1, "written": 1, "dead": 0}')""",
+                )
+        async with SqliteStateStore(tmp_path) as store:
+            (first, _), _ = await store.splits("r1", "files")
+            assert (first.tally.taken, first.tally.deaths) == ({"": 5}, {"": 2})
+            assert (first.acked[0].tally.taken, first.acked[0].tally.deaths) == ({"": 1}, {})
+            tally = Tally(read=4, written=4, taken={"load": 4})
+            await store.commit("r1", [Progress("files", "b", None, True, tally)])
+            assert (await store.tally("r1")).taken == {"": 5, "load": 4}
 
     async def test_a_migration_that_fails_leaves_the_old_version(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
