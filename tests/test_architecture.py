@@ -74,6 +74,7 @@ def test_modules_keep_no_state() -> None:
         ("connectors.simulated", "faker httpx"),
         ("connectors.s3", "aiobotocore aiohttp botocore"),
         ("connectors.llm", "openai httpx pypdfium2 docx"),
+        ("connectors.consumption", "httpx aiohttp"),
         ("connectors.ingest", "httpx aiohttp duckdb starlette"),
         ("connectors.files", "httpx aiobotocore"),
     ],

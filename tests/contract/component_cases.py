@@ -74,13 +74,17 @@ def context(run_id: str = "run-1", **more: Any) -> Context:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCase(Case):
-    """`records` that it reads in at least `batches` batches, `dead` of them as failures."""
+    """`records` that it reads in at least `batches` batches, `dead` of them as failures.
+
+    `objects` are in the bucket and `rows` (by model) in the warehouse before.
+    """
 
     kind: Kind = Kind.SOURCE
     records: int
     batches: int = 2
     dead: int = 0
     objects: dict[str, bytes] = field(default_factory=dict)
+    rows: dict[str, list[Fields]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +180,13 @@ def _staged(number: int, text: str | None = None) -> Fields:
     }
 
 
+def _row(number: int) -> Fields:
+    stamp = f"2026-01-01T00:00:{number:02}+00:00"
+    return _staged(number, f"Memo {number}\n" * (1 + 100 * number)) | {
+        "id": f"u{number}", "processed_at": stamp, "transform_timestamp": stamp,
+    }  # fmt: skip
+
+
 def _ids(document: bytes) -> list[str]:
     return [json.loads(line)["id"] for line in document.splitlines()]
 
@@ -205,6 +216,28 @@ CASES: tuple[Case, ...] = (
         records=len(_DOCUMENTS) + 1,
         dead=1,
         objects=_DOCUMENTS | {"large.txt": b"x" * 70_000},
+    ),
+    SourceCase(
+        name="consumption",
+        params=lambda _: {"model": "UnstructuredData", "split_rows": 7, "page_bytes": 4096},
+        connection=lambda world: {"url": world.ingest, "token": "hush"},
+        needs="ingest",
+        records=20,
+        batches=6,
+        rows={"UnstructuredData": [_row(number) for number in range(20)]},
+    ),
+    SourceCase(
+        name="consumption",
+        label="with-ids-of-which-one-is-not-there",
+        params=lambda _: {
+            "model": "UnstructuredData", "ids": ["u3", "u99", "u1", "u0", "u5"], "split_rows": 2,
+        },
+        connection=lambda world: {"url": world.ingest},
+        needs="ingest",
+        records=5,
+        batches=3,
+        dead=1,
+        rows={"UnstructuredData": [_row(number) for number in range(6)]},
     ),
     SourceCase(name="jsonl", params=_two_files, records=35, batches=10),
     SourceCase(

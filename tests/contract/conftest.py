@@ -42,13 +42,15 @@ def world(
     made = World(tmp_path, printed)
     if not case.needs:
         yield made
-    elif isinstance(case, SourceCase):
+    elif isinstance(case, SourceCase) and case.needs == "s3":
         made.s3 = _lake
         fill(made.s3, case.objects)
         yield made
     else:
         with beside(_portal, case.needs, tmp_path) as address:
             made.llm = made.ingest = address
+            for model, rows in case.rows.items() if isinstance(case, SourceCase) else ():
+                made.load(model, rows)
             yield made
 
 

@@ -44,6 +44,10 @@ class World:
         path.write_bytes(content)
         return str(path)
 
+    def load(self, model: str, rows: list[dict[str, Any]]) -> None:
+        """Post rows to the ingest service."""
+        httpx.post(f"{self.ingest}/ingest/{model}", json=rows).raise_for_status()
+
     def rows(self, api: str) -> list[dict[str, Any]]:
         """What the ingest service shows."""
         answer = httpx.get(f"{self.ingest}/consumption/{api}", params={"limit": "10000"})
