@@ -68,6 +68,11 @@ class Tally:
         _add_to(self.taken, other.taken)
         _add_to(self.deaths, other.deaths)
 
+    def drop(self, count: int, reason: str) -> None:
+        """Add `count` records that were let go for this reason."""
+        self.dropped += count
+        self.drops[reason] = self.drops.get(reason, 0) + count
+
     @property
     def balanced(self) -> bool:
         """True when every record read or made is accounted for."""
@@ -84,9 +89,16 @@ def _add_to(sums: dict[str, int], counts: dict[str, int]) -> None:
 
 
 class Ack:
-    """The open account of one source batch. Made by `SplitTracker.begin`."""
+    """The open account of one source batch. Made by `SplitTracker.begin`.
 
-    __slots__ = ("bookmarks", "end", "pending", "reservation", "start", "tally", "tracker")
+    What nearly every batch needs (records written by one sink, dropped for one reason) is counted in the
+    ack itself; a tally of its own is made only for the batch that has more to say.
+    """
+
+    __slots__ = (
+        "_dropped", "_read", "_reason", "_rest", "_taken", "_taker", "_written",
+        "bookmarks", "end", "pending", "reservation", "start", "tracker",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -103,7 +115,33 @@ class Ack:
         self.pending = count
         self.reservation = reservation
         self.bookmarks = bookmarks
-        self.tally = Tally(read=count)
+        self._read = count
+        self._written = self._taken = self._dropped = 0
+        self._taker = self._reason = ""
+        self._rest: Tally | None = None
+
+    @property
+    def tally(self) -> Tally:
+        """What has become of the records so far."""
+        total = Tally()
+        self.add_to(total)
+        return total
+
+    def add_to(self, total: Tally) -> None:
+        """Add this batch's tally to `total`."""
+        total.read += self._read
+        total.written += self._written
+        if self._taken:
+            total.taken[self._taker] = total.taken.get(self._taker, 0) + self._taken
+        if self._dropped:
+            total.drop(self._dropped, self._reason)
+        if self._rest is not None:
+            total.add(self._rest)
+
+    def recall(self, tally: Tally) -> None:
+        """An earlier attempt has settled all of it, with this tally."""
+        self.pending = self._read = 0
+        self._rest = tally
 
     @property
     def replay(self) -> bool:
@@ -118,32 +156,40 @@ class Ack:
     def fork(self, count: int) -> None:
         """`count` more records were derived; each will be settled like the others."""
         self.pending += count
-        self.tally.forked += count
+        self._more().forked += count
 
     def taken(self, count: int, node: str) -> None:
         """A sink took `count` records; settles nothing, as more may be behind it."""
-        taken = self.tally.taken
-        taken[node] = taken.get(node, 0) + count
+        if not self._taken:
+            self._taker = node
+        if node == self._taker:
+            self._taken += count
+        else:
+            taken = self._more().taken
+            taken[node] = taken.get(node, 0) + count
 
     def written(self, count: int, *, confirmed: bool = True) -> None:
         """A last sink took `count` records; `confirmed=False` when it could not learn their fate."""
-        self.tally.written += count
+        self._written += count
         if not confirmed:
-            self.tally.accepted += count
+            self._more().accepted += count
         self._settle(count)
 
     def dropped(self, count: int, reason: str) -> None:
         """A transform let `count` records go, on purpose."""
-        self.tally.dropped += count
-        drops = self.tally.drops
-        drops[reason] = drops.get(reason, 0) + count
+        if not self._dropped:
+            self._reason = reason
+        if reason == self._reason:
+            self._dropped += count
+        else:
+            self._more().drop(count, reason)
         self._settle(count)
 
     def dead(self, count: int, node: str) -> None:
         """`count` records are in the dead letters of this node."""
-        self.tally.dead += count
-        deaths = self.tally.deaths
-        deaths[node] = deaths.get(node, 0) + count
+        rest = self._more()
+        rest.dead += count
+        rest.deaths[node] = rest.deaths.get(node, 0) + count
         self._settle(count)
 
     def grew(self, nbytes: int) -> None:
@@ -153,18 +199,24 @@ class Ack:
 
     def spent(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
         """Book what a model call cost for this batch's records; settles nothing."""
-        self.tally.tokens_in += tokens_in
-        self.tally.tokens_out += tokens_out
-        self.tally.cost_usd += cost_usd
+        rest = self._more()
+        rest.tokens_in += tokens_in
+        rest.tokens_out += tokens_out
+        rest.cost_usd += cost_usd
+
+    def _more(self) -> Tally:
+        if self._rest is None:
+            self._rest = Tally()
+        return self._rest
 
     def _settle(self, count: int) -> None:
-        self.pending -= count
-        if self.pending == 0:
+        self.pending = pending = self.pending - count
+        if pending == 0:
             if self.reservation is not None:
                 self.reservation.release()
                 self.reservation = None
             self.tracker.settled()
-        elif self.pending < 0:
+        elif pending < 0:
             raise EngineError("a record was settled twice: the accounts of this run cannot be trusted")
 
 
@@ -243,7 +295,7 @@ class SplitTracker:
         """Take over what an earlier attempt has settled of the very same batch."""
         for index, (start, end, tally) in enumerate(self._beyond):
             if start == ack.start and end == ack.end and tally.read == ack.pending:
-                ack.tally, ack.pending = tally, 0
+                ack.recall(tally)
                 del self._beyond[index]
                 return
 
@@ -278,7 +330,7 @@ class SplitTracker:
         total = Tally()
         total.add(self.covered)
         for ack in self._acks:
-            total.add(ack.tally)
+            ack.add_to(total)
         return total
 
     def settled(self) -> None:
@@ -287,7 +339,7 @@ class SplitTracker:
         while acks and not acks[0].pending:
             ack = acks.popleft()
             self.position = ack.end
-            self.covered.add(ack.tally)
+            ack.add_to(self.covered)
             if ack.bookmarks:
                 self.earned += ack.bookmarks
         self._notify()

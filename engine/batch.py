@@ -110,8 +110,9 @@ class Batch:
         gone = len(self.records) - len(records)
         if not gone:
             return self
+        kept = len(records)
         derived = self._derive(
-            records, self.keys.select(mask, len(records)), _select_origins(self.origins, mask, len(records))
+            records, self.keys.select(mask, kept), _select_origins(self.origins, mask, kept)
         )
         before = self.drops
         derived.drops = {**before, reason: before.get(reason, 0) + gone} if before else {reason: gone}
@@ -155,11 +156,16 @@ class Batch:
             tokens_in, tokens_out, left = tokens_in - share_in, tokens_out - share_out, left - count
 
     def _derive(self, records: list[Record], keys: Keys, origins: Sequence[Origin]) -> Batch:
-        derived = Batch(records, keys)
+        # without `__init__`, which would first set what is set here to something else
+        derived = Batch.__new__(Batch)
+        derived.records = records
+        derived.keys = keys
         derived.origins = origins
         # a transform may derive in several steps; what it let go in the first ones is not forgotten
         derived.failures = self.failures
         derived.drops = self.drops
+        derived.position = derived.reservation = None
+        derived.bookmarks = ()
         size = len(self.records)
         derived.nbytes = self.nbytes * len(records) // size if size else 0
         return derived

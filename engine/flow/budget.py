@@ -104,6 +104,7 @@ class ByteBudget:
         self.in_use = 0
         self.peak = 0
         self._process = process
+        self._above_floor = 0
         self._waiters: deque[_Waiter] = deque()
         self._on_wait: list[Callable[[], None]] = []
 
@@ -175,38 +176,43 @@ class ByteBudget:
     def close(self) -> None:
         """The run is over; give what is left back to the process."""
         if self._process is not None:
-            self._process.in_use -= self._above_floor(self.in_use)
-            self.in_use = 0
+            self._process.in_use -= self._above_floor
+            self.in_use = self._above_floor = 0
             process, self._process = self._process, None
             process.leave(self)
 
-    def _above_floor(self, nbytes: int) -> int:
-        return max(0, nbytes - self.floor)
-
     def _fits(self, nbytes: int) -> bool:
-        if self.in_use + nbytes > self.capacity:
+        in_use = self.in_use + nbytes
+        if in_use > self.capacity:
             return False
-        if self._process is None:
+        if self._process is None or in_use <= self.floor:
             return True
         more = self._more_above_floor(nbytes)
         return more == 0 or self._process.allows(self, more)
 
     def _more_above_floor(self, nbytes: int) -> int:
-        return self._above_floor(self.in_use + nbytes) - self._above_floor(self.in_use)
+        return max(0, self.in_use + nbytes - self.floor) - self._above_floor
 
     def _take(self, nbytes: int) -> None:
-        before = self.in_use
-        self.in_use = before + nbytes
-        self.peak = max(self.peak, self.in_use)
+        self.in_use = in_use = self.in_use + nbytes
+        if in_use > self.peak:
+            self.peak = in_use
+        above, before = in_use - self.floor, self._above_floor
+        if above <= 0:
+            if not before:
+                return  # the usual case by far: the process need not know
+            above = 0
+        self._above_floor = above
         if self._process is not None:
-            self._process.in_use += self._above_floor(self.in_use) - self._above_floor(before)
+            self._process.in_use += above - before
 
     def give_back(self, nbytes: int) -> None:
         """Hold less; whoever waits may go on."""
+        above = self._above_floor
         self._take(-nbytes)
         if self._waiters:
             self.wake()
-        if self._process is not None:
+        if above and self._process is not None:
             self._process.wake()
 
     def grow(self, nbytes: int) -> None:

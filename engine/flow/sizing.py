@@ -16,6 +16,9 @@ SAMPLES = 4
 CHILDREN = 64  # items looked at inside a container
 
 
+_FLAT = frozenset({str, bytes, int, float, bool, type(None)})
+
+
 def estimate_record(record: Record) -> int:
     """Bytes that one record holds, two containers deep."""
     if isinstance(record, BaseModel):
@@ -27,9 +30,10 @@ def _estimate(value: object, depth: int) -> int:
     size = getsizeof(value)
     if depth == 0 or isinstance(value, str | bytes):
         return size
-    if isinstance(value, Mapping):
+    # asked by type first: asking an abstract class what an integer is costs more than all the rest
+    if type(value) is dict or isinstance(value, Mapping):
         for item in value.values():
-            size += getsizeof(item) if isinstance(item, str) else _estimate(item, depth - 1)
+            size += getsizeof(item) if type(item) in _FLAT else _estimate(item, depth - 1)
     elif isinstance(value, list | tuple):
         sample = value[:CHILDREN]
         inside = sum(_estimate(item, depth - 1) for item in sample)

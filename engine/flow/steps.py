@@ -192,10 +192,13 @@ def _checked(given: Batch, derived: object) -> Batch:
         if isinstance(derived, Coroutine):
             derived.close()
         raise TypeError(f"apply() has to return a batch, not {type(derived).__name__}")
-    if derived.origins is given.origins:
+    origins = derived.origins
+    if origins is given.origins:
         accounted = len(given.records)
+    elif len(origins) == 1:
+        accounted = origins[0][1]
     else:
-        accounted = sum([count for _, count in derived.origins])
+        accounted = sum([count for _, count in origins])
     if accounted != len(derived.records):
         raise ValueError("apply() must derive its batch from the given one (replace, select, outcomes)")
     if derived.failures:
