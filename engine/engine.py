@@ -271,6 +271,7 @@ class Run:
         )
         self._epoch = epoch
         self._chunk = chunk
+        self._resumed = resumed
         self._runner = Runner(plan, identity, engine.resources(budget))
         self._cancelled = False
 
@@ -313,7 +314,7 @@ class Run:
         Raises:
             StateError: not even the end of the run could be stored.
         """
-        self._tell("run_started", "resumed" if self.record.attempt > 1 else "started", "info")
+        self._tell("started", "resumed" if self._resumed else "started", "info")
         status = RunStatus.COMPLETED
         failure: EngineError | None = None
         try:
@@ -363,9 +364,7 @@ class Run:
             attempt=self.record.attempt,
         )
         level = "info" if report.ok else ("warning" if status is RunStatus.INTERRUPTED else "error")
-        self._tell(
-            "run_finished", str(status), level, read=tally.read, written=tally.written, dead=tally.dead
-        )
+        self._tell("finished", str(status), level, read=tally.read, written=tally.written, dead=tally.dead)
         return report
 
     async def _finish(self, status: RunStatus, error: str) -> None:
@@ -377,7 +376,11 @@ class Run:
         )
 
     def _tell(self, action: str, message: str, level: str, **numbers: int) -> None:
-        self._engine.observer(Stage(action, message, level, self.plan.pipeline, self.run_id, numbers))
+        what = "run"
+        if self._chunk is not None:
+            what, message = "chunk", f"{self._chunk.name} {message}"
+        stage = Stage(f"{what}_{action}", message, level, self.plan.pipeline, self.run_id, numbers)
+        self._engine.observer(stage)
 
 
 async def _keep(lease: HeldLease, run: Run, scope: anyio.CancelScope) -> None:

@@ -25,7 +25,7 @@ from engine.replay import REPLAY_GROUP
 from engine.report import RunReport
 from engine.state.protocol import RunRecord, RunStatus, StateStore
 
-__all__ = ["COLLECT_AFTER", "exit_code", "invoke", "on_event_loop", "watched"]
+__all__ = ["COLLECT_AFTER", "exit_code", "invoke", "memory_of", "on_event_loop", "watched"]
 
 COLLECT_AFTER = 2_000
 """Objects made and not yet freed before the garbage collector looks at them.
@@ -43,7 +43,7 @@ def invoke(options: argparse.Namespace) -> int:
     if options.resume is not None and options.resume.endswith((".yaml", ".yml")):
         # `--resume pipelines.yaml`: the file stands where a run could
         options.file, options.resume = options.resume, ""
-    memory = _memory(options.memory)
+    memory = memory_of(options.memory)
     if options.report:
         check_target(Path(options.report))
     options.only = own_names(options)
@@ -132,7 +132,12 @@ def _code(report: RunReport | None) -> ExitCode:
     return ExitCode.COMPLETED if report.ok else ExitCode.FAILED
 
 
-def _memory(text: str | None) -> int:
+def memory_of(text: str | None) -> int:
+    """The bytes that `--memory` names.
+
+    Raises:
+        ConfigError: it is not a size.
+    """
     if text is None:
         return DEFAULT_MEMORY
     from engine.config.units import parse_size

@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine.cli.numbers import Rate, count, duration, rate, read_here, size
-from engine.cli.session import Entry, Session
+from engine.cli.shown import Shown, ShownRuns
 from engine.clock import SystemClock, timestamp
 from engine.stats import RunSnapshot
 
@@ -20,7 +20,7 @@ PLAIN_EVERY = 5.0
 JSON_EVERY = 1.0
 
 
-async def show_plain(session: Session, *, task_status: TaskStatus[None]) -> None:
+async def show_plain(session: ShownRuns, *, task_status: TaskStatus[None]) -> None:
     """Write plain lines until cancelled."""
     task_status.started()
     rates: dict[str, Rate] = {}
@@ -35,7 +35,7 @@ async def show_plain(session: Session, *, task_status: TaskStatus[None]) -> None
         sys.stderr.flush()
 
 
-async def show_json(session: Session, *, task_status: TaskStatus[None]) -> None:
+async def show_json(session: ShownRuns, *, task_status: TaskStatus[None]) -> None:
     """Write JSON lines until cancelled; each run's last one says how it ended."""
     task_status.started()
     ended: set[str] = set()
@@ -47,7 +47,7 @@ async def show_json(session: Session, *, task_status: TaskStatus[None]) -> None:
         _write_json(session, ended)
 
 
-def _write_json(session: Session, ended: set[str]) -> None:
+def _write_json(session: ShownRuns, ended: set[str]) -> None:
     for entry in list(session.entries.values()):
         line = json_line(entry) if entry.name not in ended else None
         if line is not None:
@@ -73,7 +73,7 @@ def plain_line(snapshot: RunSnapshot, speed: float) -> str:
     return f"{snapshot.pipeline} {duration(snapshot.elapsed)}: {', '.join(parts)}"
 
 
-def json_line(entry: Entry) -> str | None:
+def json_line(entry: Shown) -> str | None:
     """How a pipeline gets on, or how it ended, as one JSON object; None before it has a run."""
     snapshot = entry.snapshot()
     head = {"at": timestamp(SystemClock().now()), "pipeline": entry.name}

@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine.cli.numbers import Rate, count, duration, rate, read_here, size
-from engine.cli.session import Entry, Session
+from engine.cli.shown import Shown, ShownRuns
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +33,7 @@ _FIGURES = (
 )
 
 
-async def show(session: Session, *, task_status: TaskStatus[None]) -> None:
+async def show(session: ShownRuns, *, task_status: TaskStatus[None]) -> None:
     """Draw until cancelled; what was drawn is then wiped, the summary takes its place."""
     from rich.console import Console
     from rich.live import Live
@@ -47,7 +47,7 @@ async def show(session: Session, *, task_status: TaskStatus[None]) -> None:
             await anyio.sleep(REFRESH)
 
 
-def table(session: Session, rates: dict[str, Rate], width: int) -> Table:
+def table(session: ShownRuns, rates: dict[str, Rate], width: int) -> Table:
     """What is drawn; every column has a width that depends on the terminal alone, so nothing moves."""
     from rich.table import Table
 
@@ -69,7 +69,7 @@ def table(session: Session, rates: dict[str, Rate], width: int) -> Table:
     return drawn
 
 
-def _figures(entry: Entry, speed: Rate) -> dict[str, str]:
+def _figures(entry: Shown, speed: Rate) -> dict[str, str]:
     snapshot = entry.snapshot()
     if snapshot is None:
         return dict.fromkeys((title for title, _, _ in _FIGURES), "")
@@ -85,7 +85,7 @@ def _figures(entry: Entry, speed: Rate) -> dict[str, str]:
     }
 
 
-def _state(entry: Entry) -> str:
+def _state(entry: Shown) -> str:
     from rich.markup import escape
 
     snapshot = entry.snapshot()

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from engine.cli.session import Session
+from engine.cli.shown import ShownRuns
 from engine.component import Kind
 from engine.observe import Observer, silent
 from engine.plan import Plan
@@ -75,7 +75,7 @@ class Output:
             stream.flush()
 
     @asynccontextmanager
-    async def progress(self, session: Session) -> AsyncGenerator[None, None]:
+    async def progress(self, session: ShownRuns) -> AsyncGenerator[None, None]:
         """Show how the session gets on for as long as the block runs."""
         if self.mode == "none":
             yield

@@ -37,7 +37,8 @@ class _Entry:
 
     @property
     def status(self) -> str:
-        if self.record.status is RunStatus.RUNNING and self.lease is None:
+        # between two chunks nobody holds a lease of a durable run
+        if self.record.status is RunStatus.RUNNING and self.lease is None and not self.record.durable:
             return KILLED
         return str(self.record.status)
 
@@ -132,12 +133,13 @@ def _plan(pipeline: str, params: Mapping[str, object], options: argparse.Namespa
 
 
 def _table(entries: Sequence[_Entry]) -> list[str]:
-    head = ("run", "pipeline", "started", "status", "attempt", "read", "written", "dropped", "dead")
+    head = ("run", "pipeline", "where", "started", "status", "attempt", "read", "written", "dropped", "dead")
     rows: list[tuple[str, ...]] = [head]
     rows += [
         (
             entry.record.run_id,
             entry.record.pipeline,
+            "temporal" if entry.record.durable else "local",
             _moment(entry.record.started_at),
             entry.status,
             count(entry.record.attempt),
@@ -146,7 +148,7 @@ def _table(entries: Sequence[_Entry]) -> list[str]:
         for entry in entries
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    texts = 4  # columns; the others are numbers
+    texts = 5  # columns; the others are numbers
     return [
         "  ".join(
             text.ljust(width) if place < texts else text.rjust(width)
@@ -202,6 +204,7 @@ def _as_json(entry: _Entry) -> dict[str, object]:
         "run_id": record.run_id,
         "pipeline": record.pipeline,
         "group_id": record.group_id,
+        "durable": record.durable,
         "status": entry.status,
         "started_at": record.started_at,
         "ended_at": record.ended_at,

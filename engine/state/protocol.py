@@ -18,6 +18,7 @@ from engine.batch import DeadLetter, JsonValue, Split
 from engine.bookmarks import Bookmark
 
 __all__ = [
+    "DURABLE_GROUP",
     "Acked",
     "BookmarkFilter",
     "BookmarkRecord",
@@ -31,6 +32,10 @@ __all__ = [
     "SplitRecord",
     "StateStore",
 ]
+
+
+DURABLE_GROUP = "etl/"
+"""Begins the ids of all workflows of runs, and so the groups of durable runs."""
 
 
 class RunStatus(StrEnum):
@@ -54,7 +59,7 @@ class RunRecord:
 
     Args:
         run_id: unique in the store.
-        group_id: the invocation it belongs to.
+        group_id: the invocation it belongs to; of a durable run, the id of its workflow.
         identity: the plan's identity hash.
         identity_doc: what the hash covers, so that a difference can be shown.
         operational_doc: what may change between attempts, without secrets.
@@ -77,6 +82,11 @@ class RunRecord:
     ended_at: str = ""
     error: str = ""
     attempt: int = 1
+
+    @property
+    def durable(self) -> bool:
+        """True for a run that was begun on Temporal."""
+        return self.group_id.startswith(DURABLE_GROUP)
 
 
 @dataclass(frozen=True, slots=True)

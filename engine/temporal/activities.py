@@ -34,6 +34,7 @@ from engine.temporal.messages import (
     ListRequest,
     PipelineResult,
 )
+from engine.temporal.metrics import ChunkMeter
 from engine.temporal.pulse import Pulse
 
 __all__ = ["Activities", "Plans"]
@@ -159,7 +160,13 @@ class Activities:
     async def _see_through(self, run: Run) -> RunReport:
         """Run it, with its heart beating; a cancelled one delivers what it has read before it says so."""
         work = asyncio.ensure_future(run.wait())
-        pulse = Pulse(run, activity.heartbeat, every=self._beat_every, stall_after=self._stall_after)
+        meter = ChunkMeter(activity.metric_meter(), run.plan.pipeline)
+
+        def beat(cursor: Mapping[str, int]) -> None:
+            activity.heartbeat(cursor)
+            meter.update(run.snapshot())
+
+        pulse = Pulse(run, beat, every=self._beat_every, stall_after=self._stall_after)
         watchers = [asyncio.ensure_future(pulse.watch()), asyncio.ensure_future(_drain_in_time(run))]
         try:
             try:
@@ -169,6 +176,7 @@ class Activities:
                 await work
                 raise
         finally:
+            meter.update(run.snapshot())
             for watcher in watchers:
                 watcher.cancel()
                 with suppress(asyncio.CancelledError):

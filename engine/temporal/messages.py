@@ -104,7 +104,6 @@ class PipelineRequest:
 
     pipeline: str = ""
     run_id: str = ""
-    group_id: str = ""
     params: dict[str, dict[str, Any]] = field(default_factory=dict)
     identity: str = ""
     resume: bool = False
@@ -119,7 +118,7 @@ class PipelineRequest:
 
 @dataclass
 class CompileRequest:
-    """Compile a plan, and have the run in the store."""
+    """Compile a plan, and have the run in the store. `group_id` is the workflow's id."""
 
     run_id: str = ""
     group_id: str = ""

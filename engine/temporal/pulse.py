@@ -7,9 +7,8 @@ bounds that wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import anyio
 
@@ -44,7 +43,7 @@ class Pulse:
     def __init__(
         self,
         run: Run,
-        beat: Callable[[dict[str, Any]], None],
+        beat: Callable[[Mapping[str, int]], None],
         *,
         every: float = 5.0,
         stall_after: float = 600.0,

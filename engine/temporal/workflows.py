@@ -140,7 +140,7 @@ class PipelineRun:
             "compile_plan",
             CompileRequest(
                 self._run_id,
-                request.group_id or workflow.info().workflow_id,
+                workflow.info().workflow_id,
                 request.pipeline,
                 request.params.get(request.pipeline, {}),
                 request.identity,
@@ -327,7 +327,6 @@ class PipelineRun:
                 PipelineRun.run,
                 PipelineRequest(
                     name,
-                    group_id=request.group_id or workflow.info().workflow_id,
                     params=request.params,
                     shards=request.shards,
                     window=request.window,

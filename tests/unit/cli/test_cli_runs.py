@@ -99,9 +99,9 @@ def left() -> list[str]:
 def test_the_list_is_newest_last_with_the_figures_of_the_ledger(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "list"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert " ".join(head.split()) == "run pipeline started status attempt read written dropped dead"
+    assert " ".join(head.split()) == "run pipeline where started status attempt read written dropped dead"
     rows = [line.split() for line in lines]
-    assert [(row[0], row[4]) for row in rows] == [
+    assert [(row[0], row[5]) for row in rows] == [
         ("copy-old", "completed"),
         ("copy-letters", "completed"),
         ("copy-failed", "failed"),
@@ -109,8 +109,8 @@ def test_the_list_is_newest_last_with_the_figures_of_the_ledger(capsys: pytest.C
         ("copy-killed", "killed"),
         ("copy-alive", "running"),
     ]
-    assert rows[0][5:] == ["1", "1,200", "1,197", "1", "2"]
-    assert rows[-1][5] == "2"
+    assert rows[0][6:] == ["1", "1,200", "1,197", "1", "2"]
+    assert rows[-1][6] == "2"
 
 
 def test_the_list_can_be_narrowed_and_be_json(capsys: pytest.CaptureFixture[str]) -> None:

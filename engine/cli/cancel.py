@@ -1,0 +1,30 @@
+"""End a durable run: what its workers have read is delivered, the rest can be gone on with.
+
+python -m engine cancel blobs-20260131T120000-4f2a1b
+python -m engine submit --resume blobs-20260131T120000-4f2a1b
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli.arguments import add_state_argument
+from engine.cli.durable import add_server_arguments, require_temporal
+
+SUMMARY = "end a durable run; it can be gone on with"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("run", metavar="RUN")
+    add_state_argument(parser)
+    add_server_arguments(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Ask for it; 0 when the server has taken the request."""
+    require_temporal()
+    from engine.cli.invocation import on_event_loop
+    from engine.cli.steering import cancel
+
+    return on_event_loop(lambda: cancel(options))

@@ -1,0 +1,35 @@
+"""Steer a durable run that is under way.
+
+  python -m engine control blobs-20260131T120000-4f2a1b pause
+  python -m engine control blobs-20260131T120000-4f2a1b window 2
+
+`pause` begins no more chunks until `resume`; `drain` begins no more for good, and the run ends as
+interrupted, resumable, when those under way are done; `window` sets how many are under way in each shard.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli.arguments import add_state_argument
+from engine.cli.durable import add_server_arguments, require_temporal
+
+SUMMARY = "pause, resume or drain a durable run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("action", choices=("pause", "resume", "drain", "window"))
+    parser.add_argument("number", nargs="?", type=int, metavar="N", help="for `window`: 1 to 200")
+    add_state_argument(parser)
+    add_server_arguments(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Steer; 0 when the run has taken it."""
+    require_temporal()
+    from engine.cli.invocation import on_event_loop
+    from engine.cli.steering import steer
+
+    return on_event_loop(lambda: steer(options))

@@ -1,0 +1,105 @@
+"""What the verbs about durable runs have in common: the server they talk to, and the run they are about."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
+
+    from engine.state.protocol import RunRecord
+    from engine.temporal.messages import PipelineRequest, Queues
+
+__all__ = [
+    "add_request_arguments",
+    "add_server_arguments",
+    "client_of",
+    "queues_of",
+    "request_of",
+    "require_temporal",
+    "run_of",
+]
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which server, beyond what Temporal's own configuration says."""
+    parser.add_argument("--address", default="", metavar="HOST:PORT", help="of the Temporal server")
+    parser.add_argument("--namespace", default="", metavar="NAME", help="on that server")
+    parser.add_argument("--profile", default="", metavar="NAME", help="of Temporal's configuration file")
+    parser.add_argument(
+        "--codec", default="", metavar="MODULE:CLASS", help="payload codec, the same on all sides"
+    )
+    parser.add_argument("--queue", default="odw", metavar="NAME", help="begins the task queues' names (odw)")
+
+
+def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a run is divided."""
+    parser.add_argument("--shards", type=_at_least_one, default=4, metavar="N", help="workflows of a run (4)")
+    parser.add_argument(
+        "--window", type=_at_least_one, default=8, metavar="N", help="chunks under way in each of them (8)"
+    )
+    parser.add_argument(
+        "--chunk-splits", type=int, default=0, metavar="N", help="splits in a chunk (by their number)"
+    )
+    parser.add_argument(
+        "--max-failed-chunks", type=int, default=0, metavar="N", help="more than that fail the run (0)"
+    )
+
+
+def require_temporal() -> None:
+    """Raises `RegistryError` when the extra is not installed."""
+    from importlib.util import find_spec
+
+    from engine.errors import RegistryError
+
+    if find_spec("temporalio") is None:
+        raise RegistryError("durable runs need Temporal's SDK: pip install 'odw-engine[temporal]'")
+
+
+async def client_of(options: argparse.Namespace) -> Client:
+    """A client connected as the arguments say."""
+    from engine.temporal.connection import ServerOptions, connect
+
+    return await connect(ServerOptions(options.address, options.namespace, options.profile, options.codec))
+
+
+def queues_of(options: argparse.Namespace) -> Queues:
+    """The task queues that the arguments name."""
+    from engine.temporal.messages import Queues
+
+    return Queues.named(options.queue)
+
+
+def request_of(options: argparse.Namespace, pipeline: str, **fields: object) -> PipelineRequest:
+    """A request as the arguments of `add_request_arguments` say."""
+    from engine.temporal.messages import PipelineRequest
+
+    return PipelineRequest(
+        pipeline,
+        shards=options.shards,
+        window=options.window,
+        chunk_splits=options.chunk_splits,
+        max_failed_chunks=options.max_failed_chunks,
+        queues=queues_of(options),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+async def run_of(options: argparse.Namespace) -> RunRecord:
+    """The run that `options.run` names, from the state store.
+
+    Raises:
+        RunNotFoundError: there is none of that id.
+    """
+    from engine.state import open_store
+
+    async with open_store(options.state_dir, create=False) as store:
+        return await store.get_run(options.run)
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"has to be 1 or more, not {number}")
+    return number

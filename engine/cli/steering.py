@@ -1,0 +1,69 @@
+"""What `control` and `cancel` do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from temporalio.client import WorkflowUpdateFailedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from engine.cli.durable import client_of, run_of
+from engine.cli.failures import ExitCode
+from engine.errors import ConfigError, ServiceError
+from engine.temporal.messages import Control
+from engine.temporal.starting import Handle, find
+from engine.temporal.workflows import PipelineRun
+
+__all__ = ["cancel", "steer"]
+
+
+async def steer(options: argparse.Namespace) -> int:
+    """Send an update to a run, and say how it works from now on.
+
+    Raises:
+        ConfigError: the number is missing, superfluous or out of bounds.
+        ServiceError: the run has ended, or the server cannot be reached.
+    """
+    if (options.action == "window") is not (options.number is not None):
+        raise ConfigError("`window` takes a number, and nothing else does: control RUN window 4")
+    record = await run_of(options)
+    handle = await find(await client_of(options), record)
+    control = await _sent(handle, options)
+    state = "draining" if control.draining else "paused" if control.paused else "running"
+    sys.stdout.write(f"{record.run_id}: {state}, {control.window} chunks under way in each shard at most\n")
+    return ExitCode.COMPLETED
+
+
+async def _sent(handle: Handle, options: argparse.Namespace) -> Control:
+    try:
+        if options.action == "window":
+            return await handle.execute_update(PipelineRun.set_window, options.number)
+        update = {"pause": PipelineRun.pause, "resume": PipelineRun.resume, "drain": PipelineRun.drain}
+        return await handle.execute_update(update[options.action])
+    except WorkflowUpdateFailedError as error:
+        raise ConfigError(f"the run does not take that: {error.cause}") from error
+    except RPCError as error:
+        raise _gone(handle, error) from error
+
+
+async def cancel(options: argparse.Namespace) -> int:
+    """Ask the server to cancel a run.
+
+    Raises:
+        ServiceError: the run has ended, or the server cannot be reached.
+    """
+    record = await run_of(options)
+    handle = await find(await client_of(options), record)
+    try:
+        await handle.cancel()
+    except RPCError as error:
+        raise _gone(handle, error) from error
+    sys.stdout.write(f"{record.run_id}: what is under way is delivered, then it ends\n")
+    return ExitCode.COMPLETED
+
+
+def _gone(handle: Handle, error: RPCError) -> ServiceError:
+    if error.status is RPCStatusCode.NOT_FOUND:
+        return ServiceError(f"workflow {handle.id} has ended: `runs show` says how")
+    return ServiceError(f"the Temporal server does not take it: {error.message}")

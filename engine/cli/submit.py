@@ -1,0 +1,45 @@
+"""Start pipelines durably, on Temporal, or go on there with runs that were begun before.
+
+  python -m engine submit pipelines.yaml --only blobs --param blobs.batch_size=50000 --wait
+  python -m engine submit pipelines.yaml --resume blobs-20260131T120000-4f2a1b
+
+Workers do the work: `python -m engine worker`. Exit codes with --wait are those of `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli.arguments import DEFAULT_FILE, add_state_argument
+from engine.cli.durable import add_request_arguments, add_server_arguments, require_temporal
+
+SUMMARY = "start pipelines durably, on Temporal"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help="(pipelines.yaml)")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="this pipeline only; repeatable"
+    )
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="PIPELINE.NAME=VALUE",
+        help="set a run parameter; repeatable",
+    )
+    parser.add_argument("--resume", metavar="RUN", help="go on with this run, begun locally or durably")
+    parser.add_argument("--wait", action="store_true", help="watch the runs to their end")
+    add_request_arguments(parser)
+    add_state_argument(parser)
+    add_server_arguments(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Start; 0 when the server has taken the runs."""
+    require_temporal()
+    from engine.cli.invocation import on_event_loop
+    from engine.cli.submitting import submit
+
+    return on_event_loop(lambda: submit(options))

@@ -1,0 +1,116 @@
+"""What `submit` does: compile, so that mistakes show here, and hand the runs to the server."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from collections.abc import Mapping
+
+from engine.cli.arguments import this_command
+from engine.cli.durable import client_of, request_of
+from engine.cli.failures import ExitCode, most_serious
+from engine.cli.loading import load_plans, own_names, starting
+from engine.cli.resuming import refuse_living
+from engine.cli.watching import follow
+from engine.clock import SystemClock
+from engine.errors import ConfigError, RunMismatchError
+from engine.plan import Plan, difference
+from engine.state import RunRecord, StateStore, open_store
+from engine.temporal.messages import PipelineRequest
+from engine.temporal.starting import start
+
+__all__ = ["submit"]
+
+
+async def submit(options: argparse.Namespace) -> int:
+    """Start what the arguments ask for.
+
+    Raises:
+        ConfigError: the file or an argument is wrong.
+        StateError: the run to go on with cannot be gone on with.
+        ServiceError: the server cannot be reached, or the run is under way there.
+    """
+    options.assignments = []
+    requests = await _resumed(options) if options.resume else _fresh(options)
+    client = await client_of(options)
+    handles = [await start(client, request) for request in requests]
+    for request, handle in zip(requests, handles, strict=True):
+        verb = "goes on" if request.resume else "started"
+        sys.stdout.write(f"{request.pipeline}: run {request.run_id} {verb} as workflow {handle.id}\n")
+    if not options.wait:
+        for request in requests:
+            sys.stdout.write(f"  {_command('watch', request, options)}\n")
+        return ExitCode.COMPLETED
+    sys.stdout.flush()
+    codes = [
+        await follow(handle, request.run_id, options)
+        for request, handle in zip(requests, handles, strict=True)
+    ]
+    return int(most_serious(codes))
+
+
+def _fresh(options: argparse.Namespace) -> list[PipelineRequest]:
+    plans = load_plans(options)
+    now = SystemClock().now()
+    params = {name: dict(plan.params) for name, plan in plans.items()}
+    return [
+        request_of(
+            options,
+            name,
+            run_id=f"{name}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+            identity=plans[name].identity,
+            params=_relevant(params, plans, name),
+        )
+        for name in starting(plans, own_names(options))
+    ]
+
+
+def _relevant(
+    params: Mapping[str, dict[str, object]], plans: Mapping[str, Plan], name: str
+) -> dict[str, dict[str, object]]:
+    """Run parameters of a pipeline and of all that may follow it."""
+    wanted, todo = {name}, [name]
+    while todo:
+        settings = plans[todo.pop()].settings
+        new = {*settings.on_complete, *settings.on_cancel} & set(plans) - wanted
+        wanted |= new
+        todo += new
+    return {one: params[one] for one in plans if one in wanted and params[one]}
+
+
+async def _resumed(options: argparse.Namespace) -> list[PipelineRequest]:
+    async with open_store(options.state_dir, create=False) as store:
+        record = await store.get_run(options.resume)
+        await _check(store, record, options)
+    return [
+        request_of(
+            options,
+            record.pipeline,
+            run_id=record.run_id,
+            identity=record.identity,
+            resume=True,
+        )
+    ]
+
+
+async def _check(store: StateStore, record: RunRecord, options: argparse.Namespace) -> None:
+    if not record.status.resumable:
+        raise ConfigError(f"--resume: run {record.run_id!r} has completed, there is nothing left of it")
+    await refuse_living(store, SystemClock(), [record.run_id])
+    plans = load_plans(options, only=[record.pipeline], params={record.pipeline: dict(record.params)})
+    plan = plans.get(record.pipeline)
+    if plan is None:
+        raise ConfigError(f"{options.file} has no pipeline `{record.pipeline}`")
+    if plan.identity != record.identity:
+        lines = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
+        raise RunMismatchError(f"run {record.run_id!r} was begun with another plan:\n{lines}")
+
+
+def _command(verb: str, request: PipelineRequest, options: argparse.Namespace) -> str:
+    server = "".join(
+        f" --{name} {value}"
+        for name in ("address", "namespace", "profile")
+        if (value := getattr(options, name))
+    )
+    return f"{this_command()} {verb} {request.run_id} --state-dir {options.state_dir}{server}"

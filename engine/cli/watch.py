@@ -1,0 +1,35 @@
+"""Watch a durable run: the same live view as a local one, from any machine that reaches the state store.
+
+Exit codes are those of `run`; Ctrl-C ends the watching and leaves the run alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli.arguments import add_state_argument
+from engine.cli.durable import add_server_arguments, require_temporal
+
+SUMMARY = "watch a durable run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument(
+        "--progress",
+        choices=("auto", "live", "plain", "json", "none"),
+        default="auto",
+        help="auto: live on a terminal, else a plain line every few seconds",
+    )
+    add_state_argument(parser)
+    add_server_arguments(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Watch until the run has ended."""
+    require_temporal()
+    from engine.cli.invocation import on_event_loop
+    from engine.cli.watching import watch
+
+    return on_event_loop(lambda: watch(options))

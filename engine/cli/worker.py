@@ -1,0 +1,60 @@
+"""Work on durable runs until SIGINT or SIGTERM, which hands back what is under way and ends.
+
+Workers and submitters need the same file, environment and components; all workers of an installation need a
+state store that each of them reaches. docs/temporal.md begins at nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli.arguments import DEFAULT_FILE, add_state_argument
+from engine.cli.durable import add_server_arguments, require_temporal
+
+SUMMARY = "work on durable runs, on Temporal"
+
+ROLES = ("workflows", "planning", "work")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help="(pipelines.yaml)")
+    add_state_argument(parser)
+    add_server_arguments(parser)
+    parser.add_argument(
+        "--role",
+        action="append",
+        choices=ROLES,
+        default=[],
+        dest="roles",
+        help="poll this queue only; repeatable (all)",
+    )
+    parser.add_argument("--slots", type=int, default=4, metavar="N", help="chunks at once (4)")
+    parser.add_argument(
+        "--grace", type=float, default=60.0, metavar="SECONDS", help="to hand chunks back when stopped (60)"
+    )
+    parser.add_argument(
+        "--stall-after",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="a chunk in which nothing moves for so long is stopped (600)",
+    )
+    parser.add_argument(
+        "--chunks-per-second", type=float, metavar="N", help="that begin on the whole queue (no limit)"
+    )
+    parser.add_argument("--memory", metavar="SIZE", help="bytes in flight, as in 512MiB (256MiB)")
+    parser.add_argument("--metrics", default="", metavar="HOST:PORT", help="show Prometheus metrics there")
+    parser.add_argument("--otlp", default="", metavar="URL", help="send OpenTelemetry metrics there")
+    parser.add_argument(
+        "--log-format", choices=("json", "console", "none"), default="json", help="events on standard error"
+    )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Work; 0 after a clean end."""
+    require_temporal()
+    from engine.cli.invocation import on_event_loop
+    from engine.cli.working import work
+
+    return on_event_loop(lambda: work(options))

@@ -1,0 +1,107 @@
+"""What `worker` does: one engine, one client, and the queues, until a signal comes."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Mapping
+
+import anyio
+from temporalio.runtime import Runtime
+
+from engine.batch import JsonValue
+from engine.cli.arguments import this_command
+from engine.cli.durable import queues_of
+from engine.cli.failures import ExitCode
+from engine.cli.invocation import memory_of
+from engine.cli.loading import load_plans
+from engine.engine import Engine
+from engine.errors import ConfigError
+from engine.observe import Observer, silent
+from engine.plan import Plan
+from engine.temporal.activities import Activities
+from engine.temporal.connection import ServerOptions, connect
+from engine.temporal.metrics import MetricsOptions, runtime
+from engine.temporal.worker import ROLES, WorkerOptions, serve
+
+__all__ = ["work"]
+
+
+async def work(options: argparse.Namespace) -> int:
+    """Poll until told to stop.
+
+    Raises:
+        ConfigError: the file or an argument is wrong.
+        ServiceError: the server cannot be reached.
+        StateError: the store cannot be used.
+    """
+    options.only, options.param, options.assignments = [], [], []
+    names = list(load_plans(options))
+    server = ServerOptions(options.address, options.namespace, options.profile, options.codec)
+    client = await connect(server, runtime=_runtime(options))
+
+    def plans(pipeline: str, params: Mapping[str, JsonValue]) -> Plan:
+        found = load_plans(options, only=[pipeline], params={pipeline: dict(params)})
+        return found[pipeline]
+
+    async with Engine(
+        state_dir=options.state_dir, memory=memory_of(options.memory), observer=_observer(options)
+    ) as engine:
+        activities = Activities(engine, plans, stall_after=options.stall_after)
+        settings = WorkerOptions(
+            queues_of(options),
+            roles=options.roles or ROLES,
+            slots=options.slots,
+            grace=options.grace,
+            chunks_per_second=options.chunks_per_second,
+        )
+        stop = anyio.Event()
+        _say(f"working on {', '.join(names)} for {options.queue!r} at {_place(client)} (Ctrl-C ends it)")
+        async with anyio.create_task_group() as group:
+            group.start_soon(_listen, stop, options)
+            await serve(client, activities, settings, stop)
+            group.cancel_scope.cancel()
+    return ExitCode.COMPLETED
+
+
+async def _listen(stop: anyio.Event, options: argparse.Namespace) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        async for _ in received:
+            if not stop.is_set():
+                _say(f"stopping: chunks under way are handed back within {options.grace:g} s")
+            stop.set()
+
+
+def _place(client: object) -> str:
+    config = client.service_client.config  # type: ignore[attr-defined]
+    return f"{config.target_host}/{client.namespace}"  # type: ignore[attr-defined]
+
+
+def _runtime(options: argparse.Namespace) -> Runtime | None:
+    if options.metrics and options.otlp:
+        raise ConfigError("--metrics and --otlp: one of them")
+    try:
+        return runtime(MetricsOptions(options.metrics, options.otlp))
+    except ValueError as error:
+        raise ConfigError(f"metrics cannot be shown at {options.metrics or options.otlp}: {error}") from error
+
+
+def _observer(options: argparse.Namespace) -> Observer:
+    if options.log_format == "none":
+        return silent
+    from engine.telemetry import configure_logging, log_stage
+
+    configure_logging("json" if options.log_format == "json" else "console", level="info")
+    return log_stage
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+# for hints elsewhere: how a worker for this file is started
+def worker_command(options: argparse.Namespace) -> str:
+    """A command that starts a worker for the same file and store."""
+    return f"{this_command()} worker {options.file} --state-dir {options.state_dir}"

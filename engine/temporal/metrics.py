@@ -1,0 +1,79 @@
+"""Counters of records beside the SDK's own metrics, and where all of them go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from temporalio.common import MetricCounter, MetricMeter
+from temporalio.runtime import OpenTelemetryConfig, PrometheusConfig, Runtime, TelemetryConfig
+
+from engine.component import Kind
+from engine.stats import NodeSnapshot, RunSnapshot
+
+__all__ = ["ChunkMeter", "MetricsOptions", "runtime"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsOptions:
+    """Where metrics go; at most one of the two.
+
+    Args:
+        prometheus: `host:port` to be scraped at.
+        opentelemetry: the URL of an OTLP endpoint over gRPC.
+    """
+
+    prometheus: str = ""
+    opentelemetry: str = ""
+
+
+def runtime(options: MetricsOptions) -> Runtime | None:
+    """The runtime of a process with its metrics; None for the default one, which has none.
+
+    Raises:
+        ValueError: the address cannot be used, or was taken.
+    """
+    if options.opentelemetry:
+        return Runtime(telemetry=TelemetryConfig(metrics=OpenTelemetryConfig(url=options.opentelemetry)))
+    if options.prometheus:
+        # seconds and unit suffixes are what Prometheus's naming conventions ask for
+        metrics = PrometheusConfig(
+            bind_address=options.prometheus,
+            durations_as_seconds=True,
+            unit_suffix=True,
+            counters_total_suffix=True,
+        )
+        return Runtime(telemetry=TelemetryConfig(metrics=metrics))
+    return None
+
+
+class ChunkMeter:
+    """Counts what this attempt at a chunk does, by pipeline: `odw_records_read`, `odw_records_written`, …
+
+    A record counts as written at every sink that has taken it.
+    """
+
+    def __init__(self, meter: MetricMeter, pipeline: str) -> None:
+        labelled = meter.with_additional_attributes({"pipeline": pipeline})
+        self._counters: dict[str, MetricCounter] = {
+            name: labelled.create_counter(f"odw_{name}") for name in _counts(())
+        }
+        self._seen = _counts(())
+
+    def update(self, snapshot: RunSnapshot) -> None:
+        """Count what has come since the last time."""
+        now = _counts(snapshot.nodes)
+        for name, counter in self._counters.items():
+            if now[name] > self._seen[name]:
+                counter.add(now[name] - self._seen[name])
+        self._seen = now
+
+
+def _counts(nodes: Sequence[NodeSnapshot]) -> dict[str, int]:
+    return {
+        "records_read": sum(node.records_in for node in nodes if node.kind is Kind.SOURCE),
+        "records_written": sum(node.records_out for node in nodes if node.kind is Kind.SINK),
+        "records_dropped": sum(node.dropped for node in nodes),
+        "records_dead": sum(node.dead for node in nodes),
+        "retries": sum(node.retries for node in nodes),
+    }

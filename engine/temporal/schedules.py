@@ -1,0 +1,163 @@
+"""Schedules: the `schedule:` of a pipeline, kept by the server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleHandle,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from engine.errors import ConfigError, ServiceError
+from engine.state.protocol import DURABLE_GROUP
+from engine.temporal.messages import PipelineRequest
+from engine.temporal.starting import check_params, know_search_attributes, workflow_id
+from engine.temporal.workflows import PipelineRun
+
+__all__ = ["OVERLAPS", "Listed", "create", "delete", "listed", "pause", "unpause"]
+
+OVERLAPS = {
+    "skip": ScheduleOverlapPolicy.SKIP,
+    "buffer_one": ScheduleOverlapPolicy.BUFFER_ONE,
+    "cancel_other": ScheduleOverlapPolicy.CANCEL_OTHER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A schedule as the server has it; `next_run` is UTC, ISO 8601, "" when there is none."""
+
+    pipeline: str
+    cron: str
+    paused: bool
+    next_run: str
+    note: str = ""
+
+
+def _schedule_id(pipeline: str) -> str:
+    return f"{DURABLE_GROUP}{pipeline}"
+
+
+async def create(
+    client: Client,
+    request: PipelineRequest,
+    cron: str,
+    *,
+    overlap: str = "skip",
+    catch_up: timedelta = timedelta(minutes=5),
+) -> bool:
+    """Have a pipeline run by the clock; one that is scheduled already gets the new settings.
+
+    Args:
+        cron: in UTC.
+        overlap: one of `OVERLAPS`: what happens when a run is due while the last one is under way.
+        catch_up: runs that were missed, because the server was down, are made up for within this time.
+
+    Returns:
+        True when it is new, False when it was there.
+
+    Raises:
+        ConfigError, ServiceError: the server does not take it.
+    """
+    check_params(request.params)
+    request = replace(request, run_id="", search_attributes=await know_search_attributes(client))
+    schedule = Schedule(
+        action=ScheduleActionStartWorkflow(
+            PipelineRun.run,
+            request,
+            # the server adds the time that it was due at
+            id=workflow_id(request.pipeline, "scheduled"),
+            task_queue=request.queues.workflows,
+        ),
+        spec=ScheduleSpec(cron_expressions=[cron]),
+        policy=SchedulePolicy(overlap=OVERLAPS[overlap], catchup_window=catch_up),
+    )
+    name = _schedule_id(request.pipeline)
+    try:
+        await client.create_schedule(name, schedule)
+    except ScheduleAlreadyRunningError:
+        await client.get_schedule_handle(name).update(lambda found: _changed(found, schedule))
+        return False
+    except RPCError as error:
+        raise _refused(f"schedule {request.pipeline!r}", error) from error
+    return True
+
+
+def _changed(found: ScheduleUpdateInput, schedule: Schedule) -> ScheduleUpdate:
+    return ScheduleUpdate(replace(schedule, state=found.description.schedule.state))
+
+
+async def listed(client: Client) -> Sequence[Listed]:
+    """All schedules of pipelines, by name."""
+    found: list[Listed] = []
+    try:
+        async for one in await client.list_schedules():
+            if not one.id.startswith(DURABLE_GROUP):
+                continue
+            described = await client.get_schedule_handle(one.id).describe()
+            times = described.info.next_action_times
+            found.append(
+                Listed(
+                    one.id.removeprefix(DURABLE_GROUP),
+                    " ".join(described.schedule.spec.cron_expressions) or _calendar(described.schedule),
+                    described.schedule.state.paused,
+                    times[0].isoformat() if times else "",
+                    described.schedule.state.note or "",
+                )
+            )
+    except RPCError as error:
+        raise _refused("list schedules", error) from error
+    return sorted(found, key=lambda one: one.pipeline)
+
+
+def _calendar(schedule: Schedule) -> str:
+    """The server turns cron expressions into calendars; their comment is the expression."""
+    return ", ".join(calendar.comment or "?" for calendar in schedule.spec.calendars)
+
+
+async def pause(client: Client, pipeline: str, note: str = "") -> None:
+    """Start no more runs by the clock; one under way goes on."""
+    await _known(client, pipeline)
+    await client.get_schedule_handle(_schedule_id(pipeline)).pause(note=note or None)
+
+
+async def unpause(client: Client, pipeline: str) -> None:
+    """Start runs by the clock again."""
+    await _known(client, pipeline)
+    await client.get_schedule_handle(_schedule_id(pipeline)).unpause()
+
+
+async def delete(client: Client, pipeline: str) -> None:
+    """Remove the schedule; a run under way goes on."""
+    handle = await _known(client, pipeline)
+    await handle.delete()
+
+
+async def _known(client: Client, pipeline: str) -> ScheduleHandle:
+    handle = client.get_schedule_handle(_schedule_id(pipeline))
+    try:
+        await handle.describe()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            names = ", ".join(one.pipeline for one in await listed(client)) or "none"
+            raise ConfigError(f"{pipeline!r} has no schedule on this server; there are: {names}") from None
+        raise _refused(f"find the schedule of {pipeline!r}", error) from error
+    return handle
+
+
+def _refused(what: str, error: RPCError) -> ServiceError | ConfigError:
+    if error.status is RPCStatusCode.INVALID_ARGUMENT:
+        return ConfigError(f"the Temporal server cannot {what}: {error.message}")
+    return ServiceError(f"the Temporal server does not {what}: {error.message}")

@@ -1,0 +1,107 @@
+"""Starting runs, and finding the workflow of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from engine.errors import ConfigError, RunNotFoundError, ServiceError
+from engine.state.protocol import DURABLE_GROUP, RunRecord
+from engine.temporal.messages import PARAMS_BYTES, SEARCH_ATTRIBUTES, PipelineRequest, PipelineResult
+from engine.temporal.workflows import PipelineRun
+
+__all__ = ["Handle", "check_params", "find", "know_search_attributes", "start", "workflow_id"]
+
+Handle = WorkflowHandle[PipelineRun, PipelineResult]
+
+
+def workflow_id(pipeline: str, run_key: str) -> str:
+    """`etl/<pipeline>/<run>`."""
+    return f"{DURABLE_GROUP}{pipeline}/{run_key}"
+
+
+async def start(client: Client, request: PipelineRequest) -> Handle:
+    """Start a run, or go on with one; two at the same run at once are refused.
+
+    Raises:
+        ConfigError: the run parameters are too large.
+        ServiceError: it is under way already, or the server refuses it.
+    """
+    check_params(request.params)
+    request = replace(request, search_attributes=await know_search_attributes(client))
+    name = workflow_id(request.pipeline, request.run_id)
+    try:
+        return await client.start_workflow(
+            PipelineRun.run,
+            request,
+            id=name,
+            task_queue=request.queues.workflows,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+        )
+    except WorkflowAlreadyStartedError:
+        raise ServiceError(
+            f"run {request.run_id!r} is under way on Temporal already (workflow {name})"
+        ) from None
+    except RPCError as error:
+        raise ServiceError(f"the Temporal server refused to start {name}: {error.message}") from error
+
+
+def check_params(params: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises `ConfigError` when run parameters are too large for a history."""
+    for pipeline, values in params.items():
+        size = len(json.dumps(values, default=str).encode())
+        if size > PARAMS_BYTES:
+            raise ConfigError(
+                f"the run parameters of {pipeline!r} are {size:,} bytes, {PARAMS_BYTES:,} may travel through"
+                " Temporal: put long values into the file, or into an object that it names"
+            )
+
+
+async def find(client: Client, record: RunRecord) -> Handle:
+    """The latest workflow of a run.
+
+    Raises:
+        RunNotFoundError: the server has none; the run is a local one, or its history was deleted.
+    """
+    names = [workflow_id(record.pipeline, record.run_id)]
+    if record.durable:
+        names.append(record.group_id)
+    for name in names:
+        handle = client.get_workflow_handle_for(PipelineRun.run, name)
+        try:
+            await handle.describe()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise ServiceError(f"the Temporal server does not answer: {error.message}") from error
+            continue
+        return handle
+    raise RunNotFoundError(
+        f"run {record.run_id!r} has no workflow on this Temporal server ({client.namespace})"
+    )
+
+
+async def know_search_attributes(client: Client) -> bool:
+    """Have the namespace know our search attributes; False when it does not let us."""
+    wanted = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in SEARCH_ATTRIBUTES}
+    operator, namespace = client.operator_service, client.namespace
+    try:
+        known = await operator.list_search_attributes(ListSearchAttributesRequest(namespace=namespace))
+        missing = {name: kind for name, kind in wanted.items() if name not in known.custom_attributes}
+        if missing:
+            await operator.add_search_attributes(
+                AddSearchAttributesRequest(namespace=namespace, search_attributes=missing)
+            )
+    except RPCError as error:
+        # Temporal Cloud and locked-down servers: an administrator adds them, or runs are found by id alone
+        return error.status is RPCStatusCode.ALREADY_EXISTS
+    return True
