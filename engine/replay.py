@@ -99,6 +99,7 @@ def group_letters(
 
 _TOO_LARGE = (
     "the record was too large to be kept, only its reference is: run the pipeline again over that input"
+    " (if its source has `mode: changed`, after `bookmarks reset`)"
 )
 
 

@@ -28,7 +28,13 @@ class LinePage(NamedTuple):
 
 
 async def line_pages(
-    read: ReadChunk, start: Place, *, max_line: int, page_lines: int, until: int | None = None
+    read: ReadChunk,
+    start: Place,
+    *,
+    max_line: int,
+    page_lines: int,
+    until: int | None = None,
+    whole_lines: bool = False,
 ) -> AsyncGenerator[LinePage, None]:
     """The lines from `start` on, as they come in, at most `page_lines` together.
 
@@ -38,12 +44,15 @@ async def line_pages(
         max_line: bytes of the longest line that is kept.
         page_lines: lines on one page.
         until: lines that begin at this offset or behind it are left out; None: up to the end.
+        whole_lines: leave out a last line that has no line end: somebody may still be writing it.
     """
     cutter = _Cutter(start, max_line)
     ended = False
     while not ended:
         chunk = await read()
         ended = not chunk
+        if ended and whole_lines:
+            return
         lines = cutter.last() if ended else cutter.cut(chunk)
         for first in range(0, len(lines), page_lines):
             page = cutter.page(lines[first : first + page_lines], until)

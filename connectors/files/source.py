@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Literal, Self
 
 import anyio.to_thread
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from connectors.files.chunks import ReadChunk, open_chunks, stdin_chunks
+from connectors.files.finding import FilePart, find_files, read_limit
+from connectors.files.growing import FileMarks, bookmarked, find_unread
+from connectors.files.line_keys import LineKeys
 from connectors.files.lines import LinePage, Place, line_pages
 from connectors.json_lines import parse_line
 from engine.batch import Batch, JsonValue, Split
+from engine.bookmarks import Bookmark
 from engine.component import Context, Kind, Params, Source, operational, spec_of
-from engine.errors import FatalError, RecordError
+from engine.errors import RecordError
 from engine.keys import KeyList, Keys
 
 __all__ = ["JsonlSource", "JsonlSourceParams"]
 
 STDIN = "-"
-MAX_ALTERNATIVES = 1000
-"""How many names the braces of a path may stand for."""
+FILES_AT_ONCE = 1000
+"""How many files are looked up together among those that earlier runs have read."""
 
 SHOWN_BYTES = 64 * 1024
 """How much of a line that cannot be read its dead letter shows."""
@@ -35,6 +39,10 @@ class JsonlSourceParams(Params):
     path: str = Field(
         description="A file, a pattern (`*`, `**`, `?`, `[…]`, `{a,b}`), or `-` for the standard input"
     )
+    mode: Literal["all", "changed"] = Field(
+        default="all",
+        description="`changed`: go on behind what an earlier run of the pipeline has delivered",
+    )
     key: str | None = Field(
         default=None, description="Field that names a record; default: the file's path and the line"
     )
@@ -43,34 +51,11 @@ class JsonlSourceParams(Params):
     )
     page_records: int = operational(512, ge=1, le=10_000, description="Records handed on together, at most")
 
-
-class LineKeys(Keys):
-    """`path:line` for consecutive lines; made only when somebody asks. `first` counts from 0.
-
-    `before` is how many records of the source come before the file.
-    """
-
-    __slots__ = ("before", "count", "first", "path")
-
-    def __init__(self, path: str, first: int, count: int, before: int = 0) -> None:
-        self.path = path
-        self.first = first
-        self.count = count
-        self.before = before
-
-    def __len__(self) -> int:
-        return self.count
-
-    def to_list(self) -> list[str]:
-        path, begin = self.path, self.first + 1
-        return [f"{path}:{line}" for line in range(begin, begin + self.count)]
-
-    def ordinals(self) -> range:
-        start = self.before + self.first
-        return range(start, start + self.count)
-
-    def slice(self, start: int, stop: int) -> Keys:
-        return LineKeys(self.path, self.first + start, stop - start, self.before)
+    @model_validator(mode="after")
+    def _needs_files(self) -> Self:
+        if self.path == STDIN and self.mode == "changed":
+            raise ValueError("`mode: changed` needs files: the standard input cannot be gone on with")
+        return self
 
 
 @spec_of(Kind.SOURCE, "jsonl", params=JsonlSourceParams)
@@ -83,6 +68,11 @@ class JsonlSource(Source[JsonlSourceParams]):
 
     Every file is a split, so a run can be resumed inside a file. The standard input cannot be read twice,
     and a run of it cannot be resumed.
+
+    With `mode: changed`, a run goes on behind the last line that an earlier one has delivered, and leaves a
+    last line without a line end to a later one. A file that was cut off, rotated or rewritten since is read
+    from its beginning, under new keys (`path#2:line`). A `.gz` file is read again, as a whole, when it has
+    changed.
     """
 
     def __init__(self, params: JsonlSourceParams, connection: BaseModel | None = None) -> None:
@@ -100,10 +90,12 @@ class JsonlSource(Source[JsonlSourceParams]):
         if self.params.path == STDIN:
             yield Split(STDIN, {"path": STDIN})
             return
-        found = await anyio.to_thread.run_sync(_find, self.params.path)
-        for number, (path, size) in enumerate(found):
+        found = await anyio.to_thread.run_sync(find_files, self.params.path)
+        if self.params.mode == "changed":
+            found = await _unread(found, ctx)
+        for number, part in enumerate(found):
             # nobody has counted the lines of the files before, but each should have one at least
-            yield Split(path, {"path": path, "size": size}, first_ordinal=number)
+            yield Split(part.path, asdict(part), first_ordinal=number)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         """The records of one file from `position` on: `[bytes before it, lines before it]`.
@@ -111,24 +103,33 @@ class JsonlSource(Source[JsonlSourceParams]):
         Raises:
             FatalError: the file cannot be read, or is not the one it was when the run began.
         """
-        path = str(split.manifest["path"])
-        start = Place(*position) if position else Place()
-        until = None
-        if path != STDIN:
-            until = await anyio.to_thread.run_sync(_limit, path, int(split.manifest["size"]))
-        async with _chunks(path, start) as read:
+        part = FilePart(**split.manifest)
+        start = Place(*position) if position else part.start
+        until, marks = None, None
+        if part.path != STDIN:
+            until = await anyio.to_thread.run_sync(read_limit, part)
+        if self.params.mode == "changed":
+            marks = await anyio.to_thread.run_sync(FileMarks, part)
+        async with _chunks(part.path, start) as read:
             pages = line_pages(
                 read,
                 start,
                 max_line=self.params.max_line_bytes,
                 page_lines=self.params.page_records,
                 until=until,
+                whole_lines=marks is not None and not part.packed,
             )
             async with aclosing(pages):
                 async for page in pages:
-                    yield self._batch(path, page, split.first_ordinal)
+                    start = page.end
+                    batch = self._batch(part, page, split.first_ordinal)
+                    if marks is not None and not part.packed:
+                        batch.bookmarks = [Bookmark("", bookmarked(part.path), marks.behind(page))]
+                    yield batch
                     if ctx.draining():
                         return
+        if marks is not None and part.packed:
+            yield _end(part, start, marks)
 
     async def extract(self) -> AsyncGenerator[list[dict[str, Any]], None]:
         """All records, in lists, without a pipeline.
@@ -145,16 +146,16 @@ class JsonlSource(Source[JsonlSourceParams]):
                             raise error
                         yield batch.records
 
-    def _batch(self, path: str, page: LinePage, before: int) -> Batch:
+    def _batch(self, part: FilePart, page: LinePage, before: int) -> Batch:
         records: list[dict[str, Any]]
         failures: list[tuple[int, RecordError]] = []
-        keys: Keys = LineKeys(path, page.start.line, len(page.lines), before)
+        keys: Keys = LineKeys(part.name, page.start.line, len(page.lines), before)
         try:
             records = list(map(orjson.loads, page.lines))  # type: ignore[arg-type]
         except orjson.JSONDecodeError:  # also for None, which stands for a line that is too long
             records = []
         if len(records) != len(page.lines) or set(map(type, records)) - {dict}:
-            records, keys, failures = self._one_by_one(path, page, before)
+            records, keys, failures = self._one_by_one(part, page, before)
         if self.params.key is not None:
             keys = self._named(records, keys, failures)
         batch = Batch(records, keys, position=list(page.end))
@@ -162,7 +163,7 @@ class JsonlSource(Source[JsonlSourceParams]):
         return batch
 
     def _one_by_one(
-        self, path: str, page: LinePage, before: int
+        self, part: FilePart, page: LinePage, before: int
     ) -> tuple[list[dict[str, Any]], Keys, list[tuple[int, RecordError]]]:
         """The lines of a page that holds empty, broken or too long ones."""
         records: list[dict[str, Any]] = []
@@ -171,8 +172,8 @@ class JsonlSource(Source[JsonlSourceParams]):
         for number, line in enumerate(page.lines, page.start.line + 1):
             if line is not None and not line.strip():
                 continue
-            where = f"{path}:{number}"
-            keys.append(where)
+            where = f"{part.path}:{number}"
+            keys.append(f"{part.name}:{number}")
             try:
                 if line is None:
                     limit = self.params.max_line_bytes
@@ -180,7 +181,7 @@ class JsonlSource(Source[JsonlSourceParams]):
                 records.append(parse_line(line, where))
             except RecordError as error:
                 failures.append((len(records), error))
-                records.append(_stub(path, number, line, error))
+                records.append(_stub(part.path, number, line, error))
         return records, KeyList(keys, before + page.start.line), failures
 
     def _named(
@@ -220,36 +221,23 @@ def _stub(path: str, number: int, line: bytes | None, error: RecordError) -> dic
     return {"file_path": path, "line": number, "content": shown, "error": str(error)}
 
 
-def _find(path: str) -> list[tuple[str, int]]:
-    if os.path.isfile(path):
-        return [(path, os.stat(path).st_size)]
-    # 20 ms of import that a plain name does not need
-    import bracex
-    from wcmatch import glob
-
-    flags = glob.GLOBSTAR | glob.DOTGLOB | glob.NODIR
-    if not glob.is_magic(path, flags=flags | glob.BRACE):
-        raise FatalError(f"there is no file {path!r}")
-    try:
-        alternatives = bracex.expand(path, keep_escapes=True, limit=MAX_ALTERNATIVES)
-    except bracex.ExpansionLimitException as error:
-        raise FatalError(f"the braces of {path!r} stand for more than {MAX_ALTERNATIVES} names") from error
-    found = sorted(set(glob.iglob(alternatives, flags=flags, limit=MAX_ALTERNATIVES)))
-    return [(one, os.stat(one).st_size) for one in found]
+async def _unread(found: Sequence[FilePart], ctx: Context) -> list[FilePart]:
+    """What earlier runs have not delivered of these files."""
+    unread: list[FilePart] = []
+    for start in range(0, len(found), FILES_AT_ONCE):
+        files = found[start : start + FILES_AT_ONCE]
+        marks = await ctx.bookmarks.get("", [bookmarked(file.path) for file in files])
+        unread += await anyio.to_thread.run_sync(find_unread, files, marks)
+    if len(unread) < len(found):
+        ctx.count("unchanged", len(found) - len(unread))
+    begun_anew = sum(part.begun_anew for part in unread)
+    if begun_anew:
+        ctx.count("begun_anew", begun_anew)
+    return unread
 
 
-def _limit(path: str, size: int) -> int | None:
-    """Where reading stops: `size` bytes, as large as the file was when the run began.
-
-    None for gzip files, which say nothing about their unpacked size.
-    """
-    try:
-        now = os.stat(path).st_size
-    except OSError as error:
-        raise FatalError(f"{path} cannot be read: {error.strerror}") from error
-    packed = path.endswith(".gz")
-    if now < size or (packed and now != size):
-        raise FatalError(
-            f"{path} has {now:,} bytes and had {size:,} when the run began: a new run reads what it holds now"
-        )
-    return None if packed else size
+def _end(part: FilePart, place: Place, marks: FileMarks) -> Batch:
+    """What stands for a packed file that was read to its end."""
+    end = Batch([], KeyList([]), position=list(place))
+    end.bookmarks = [Bookmark("", bookmarked(part.path), marks.whole())]
+    return end

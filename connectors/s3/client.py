@@ -13,6 +13,8 @@ from engine.errors import FatalError
 
 __all__ = ["S3Client", "S3Connection", "open_client"]
 
+_THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
+
 CONNECT_TIMEOUT = 10.0
 """Seconds for a connection to open."""
 
@@ -53,6 +55,17 @@ class S3Connection(BaseModel):
         if self.endpoint and urlsplit(self.endpoint).hostname == "s3.amazonaws.com":
             return None  # the global name serves us-east-1 only
         return self.endpoint or None
+
+    @property
+    def server(self) -> str:
+        """Names the server to what outlives a run: `aws`, or host and port.
+
+        A server on this machine, such as the embedded one, has another port each time: `localhost`.
+        """
+        if not self.custom:
+            return "aws"
+        parts = urlsplit(self.endpoint or "")
+        return "localhost" if parts.hostname in _THIS_MACHINE else parts.netloc.rpartition("@")[2]
 
 
 class S3Client(Protocol):

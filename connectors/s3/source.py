@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 from pydantic import BaseModel, Field, field_validator
@@ -19,6 +19,7 @@ from connectors.s3.planning import RECORD_OVERHEAD, plan_groups
 from connectors.s3.reader import DEFAULT_MAX_OBJECT_BYTES, FileRecord, S3FileReader
 from connectors.s3.resolver import S3Object, S3WildcardResolver
 from engine.batch import Batch, JsonValue, Releasable, Split
+from engine.bookmarks import Bookmark
 from engine.component import Context, Kind, Params, Source, operational, spec_of
 from engine.errors import ComponentError, FatalError, RecordError
 from engine.keys import KeyList
@@ -36,6 +37,10 @@ class S3Params(Params):
 
     pattern: str = Field(
         description="Address with wildcards (`*`, `**`, `?`, `[…]`, `{…}`): `s3://bucket/folder/**/*.{txt,pdf}`"
+    )
+    mode: Literal["all", "changed"] = Field(
+        default="all",
+        description="`changed`: leave out objects whose content an earlier run of the pipeline has delivered",
     )
     max_object_bytes: int = Field(
         default=DEFAULT_MAX_OBJECT_BYTES, gt=0, description="Larger objects become dead letters, unread"
@@ -87,6 +92,9 @@ class S3Connector(Source[S3Params]):
 
     The listing is stored before anything is read, and a resumed run goes by it. An object that changed or
     vanished since becomes a dead letter and never another version's content under the old key.
+
+    With `mode: changed`, objects are left out whose ETag is the one that an earlier run has delivered. Dates
+    play no part: what arrives late with an old date is read. An object that could not be read is tried again.
     """
 
     reserves = True
@@ -96,6 +104,8 @@ class S3Connector(Source[S3Params]):
     def __init__(self, params: S3Params, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
         self._pattern = ObjectPattern.parse(params.pattern)
+        server = connection.server if isinstance(connection, S3Connection) else "aws"
+        self._scope = f"{server}/{self._pattern.bucket}"
         self._stack = AsyncExitStack()
         self._resolver: S3WildcardResolver | None = None
         self._reader: S3FileReader | None = None
@@ -126,15 +136,24 @@ class S3Connector(Source[S3Params]):
         """The listing in parts of `split_objects`. A pattern that stands for nothing has no split."""
         assert self._resolver is not None, "enter the connector first"
         chunk: list[S3Object] = []
-        number = 0
-        async with aclosing(self._resolver.resolve_pattern(self._pattern)) as listing:
-            async for found in listing:
-                chunk.append(found)
-                if len(chunk) == self.params.split_objects:
-                    yield self._split(number, chunk)
-                    chunk, number = [], number + 1
+        number = unchanged = 0
+        async with aclosing(self._resolver.resolve_pages(self._pattern)) as listing:
+            async for page in listing:
+                wanted = await self._not_delivered(page, ctx) if self.params.mode == "changed" else page
+                unchanged += len(page) - len(wanted)
+                for found in wanted:
+                    chunk.append(found)
+                    if len(chunk) == self.params.split_objects:
+                        yield self._split(number, chunk)
+                        chunk, number = [], number + 1
         if chunk:
             yield self._split(number, chunk)
+        if unchanged:
+            ctx.count("unchanged", unchanged)
+
+    async def _not_delivered(self, page: Sequence[S3Object], ctx: Context) -> Sequence[S3Object]:
+        delivered = await ctx.bookmarks.get(self._scope, [found.key for found in page])
+        return [found for found in page if delivered.get(found.key) != found.etag]
 
     def _split(self, number: int, objects: Sequence[S3Object]) -> Split:
         entries = [[found.key, found.etag, found.size] for found in objects]
@@ -279,4 +298,12 @@ class S3Connector(Source[S3Params]):
             reservation=group.reservation,
         )
         batch.failures = failures
+        if self.params.mode == "changed":
+            # what could not be read was not delivered: once it is smaller, restored or back, it has to come
+            failed = {index for index, _ in failures}
+            batch.bookmarks = [
+                Bookmark(self._scope, found.key, found.etag)
+                for index, found in enumerate(taken)
+                if index not in failed
+            ]
         return batch, stopper

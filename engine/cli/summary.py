@@ -112,6 +112,9 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
         unchanged = int(node.aggregate.get("unchanged", 0))
         if unchanged:
             yield f"`{node.name}` left out {count(unchanged)}: unchanged since an earlier run"
+        begun_anew = int(node.aggregate.get("begun_anew", 0))
+        if begun_anew:
+            yield f"`{node.name}` began {count(begun_anew)} anew: not what an earlier run had read"
     for reason, number in sorted(tally.drops.items(), key=lambda item: -item[1]):
         yield f"dropped {count(number)} at {reason}"
     if run.dead_letters:

@@ -27,6 +27,7 @@ VERBS = {
     "cancel": "end a durable run; it can be gone on with",
     "schedule": "have pipelines run by the clock, on Temporal",
     "dlq": "list, show and replay dead letters",
+    "bookmarks": "list what was delivered earlier, and have it read again",
     "journal": "list and purge the model answers that were paid for",
     "serve": "run the ingest service and its warehouse",
     "sandbox": "run the embedded S3, model endpoint and ingest service",

@@ -145,10 +145,12 @@ def test_a_run_that_found_nothing_says_which_source_did() -> None:
 
 
 def test_what_a_source_left_out_because_an_earlier_run_had_it_is_said() -> None:
-    source = NodeStats("extract", Kind.SOURCE, "s3", aggregate={"unchanged": 1203.0}).snapshot(2.0)
-    text = summary([report(nodes=[source])], OPTIONS)
-    assert "blobs: `extract` left out 1,203: unchanged since an earlier run" in text.splitlines()
-    assert "unchanged" not in summary([report()], OPTIONS)
+    numbers = {"unchanged": 1203.0, "begun_anew": 2.0}
+    source = NodeStats("extract", Kind.SOURCE, "s3", aggregate=numbers).snapshot(2.0)
+    text = summary([report(nodes=[source])], OPTIONS).splitlines()
+    assert "blobs: `extract` left out 1,203: unchanged since an earlier run" in text
+    assert "blobs: `extract` began 2 anew: not what an earlier run had read" in text
+    assert "earlier run" not in summary([report()], OPTIONS)
 
 
 def test_the_speed_counts_only_what_the_ledger_has() -> None:

@@ -1,0 +1,48 @@
+"""Bookmarks: what sources that read only what changed remember of earlier runs.
+
+  python -m engine bookmarks list
+  python -m engine bookmarks list --pipeline memos --keys
+  python -m engine bookmarks reset memos --key memos/2025/letter.txt
+
+What was reset comes again with the next run.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli.arguments import add_state_argument
+
+SUMMARY = "list what was delivered earlier, and have it read again"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|reset")
+    listing = actions.add_parser("list", help="how many there are, by pipeline, node and place")
+    listing.add_argument("--pipeline", default="", metavar="NAME", help="of this pipeline")
+    _filters(listing)
+    listing.add_argument("--keys", action="store_true", help="a line for each")
+    listing.add_argument(
+        "--limit", type=int, default=50, metavar="N", help="with --keys: the first N; 0 means all (50)"
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+    resetting = actions.add_parser("reset", help="have the next run read it again")
+    resetting.add_argument("pipeline", metavar="PIPELINE")
+    _filters(resetting)
+
+
+def _filters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--node", default="", metavar="NAME", help="of this source")
+    parser.add_argument("--key", default="", metavar="KEY", help="of this object or file")
+    add_state_argument(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    from engine.cli.bookmarks_list import list_bookmarks, reset_bookmarks
+    from engine.cli.invocation import on_event_loop
+
+    actions = {"list": list_bookmarks, "reset": reset_bookmarks}
+    return on_event_loop(lambda: actions[options.action](options))
