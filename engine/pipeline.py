@@ -21,16 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from anyio import CancelScope
 
 from engine.batch import Batch, JsonValue, Record
 from engine.component import ComponentSpec, Kind, NoParams, Receipt, Sink
 from engine.config import Overrides, load_file, load_mapping, select
+from engine.config.problems import unknown
 from engine.engine import Engine
-from engine.errors import ConfigError, EngineError
+from engine.errors import ConfigError, Problem
 from engine.plan import Plan, PlanNode, compile_file, compile_plan
 from engine.registry import Registry
 from engine.report import RunReport
+from engine.session import Session, starting
 
 __all__ = ["Node", "Pipeline", "load", "node", "run", "stream"]
 
@@ -150,67 +151,76 @@ def load(
     Raises:
         ConfigError: with everything that is wrong.
     """
-    overrides = Overrides(params=dict(params or {}))
-    file = load_file(Path(path), environ=os.environ if environ is None else environ, overrides=overrides)
+    plans, _ = _from_file(path, only, params, os.environ if environ is None else environ, registry)
+    return plans
+
+
+def _from_file(
+    path: str | os.PathLike[str],
+    only: Collection[str],
+    params: Mapping[str, Mapping[str, JsonValue]] | None,
+    environ: Mapping[str, str],
+    registry: Registry | None = None,
+) -> tuple[dict[str, Plan], list[str]]:
+    """The plans, and the own names of those that `only` names."""
+    file = load_file(Path(path), environ=environ, overrides=Overrides(params=dict(params or {})))
     if only:
         file = select(file, only)
-    return compile_file(file, registry or Registry.installed())
+    return compile_file(file, registry or Registry.installed()), [file.own_name(name) for name in only]
 
 
 async def run(
-    what: Pipeline | Plan | str | os.PathLike[str],
+    what: Pipeline | Plan | Mapping[str, Plan] | str | os.PathLike[str],
     *,
+    only: Collection[str] = (),
     params: Mapping[str, Mapping[str, JsonValue]] | None = None,
     state_dir: str | os.PathLike[str] | None = None,
     engine: Engine | None = None,
 ) -> dict[str, RunReport]:
-    """Run a file, a pipeline or a plan to its end; several pipelines run at the same time.
+    """Run a file, a pipeline or plans to their end; several pipelines run at the same time.
+
+    As on the command line: pipelines that others lead to by `on_complete` or `on_cancel` start when those
+    have ended so, and a failed run is gone on with as often as its `retries` say. A plan alone leads to
+    nothing.
 
     Args:
+        what: a file, a pipeline, a plan, or plans by name as `load` gives them.
+        only: start these pipelines of a file, by name or alias, and what they lead to; empty means all.
+        params: run parameters by pipeline, for a file.
         state_dir: where to keep state; None keeps it in memory, so the runs cannot be resumed.
         engine: an open engine to use instead of one made for this call.
 
     Returns:
-        One report for each pipeline, by name; a run that ends early has its error there.
+        One report for each pipeline that was run, by name; a run that ends early has its error there.
 
     Raises:
         ConfigError, StateError, ServiceError: a run could not be started; the others are cancelled.
     """
-    plans = _plans(what, params)
-    reports: dict[str, RunReport] = {}
-    failures: list[EngineError] = []
-
-    async def one(owner: Engine, plan: Plan, others: CancelScope) -> None:
-        try:
-            reports[plan.pipeline] = await owner.run(plan)
-        except EngineError as error:
-            failures.append(error)  # raised below, outside the task group, unwrapped
-            others.cancel()
-
-    async def every(owner: Engine) -> None:
-        await owner.provide({service for plan in plans.values() for service in plan.sandbox_services})
-        async with anyio.create_task_group() as group:
-            for plan in plans.values():
-                group.start_soon(one, owner, plan, group.cancel_scope)
-        if failures:
-            raise failures[0]
-
-    if engine is not None:
-        await every(engine)
-    else:
-        async with Engine(state_dir=Path(state_dir) if state_dir is not None else None) as owner:
-            await every(owner)
-    return {name: reports[name] for name in plans}
+    plans, wanted = _plans(what, only, params)
+    async with AsyncExitStack() as stack:
+        if engine is None:
+            made = Engine(state_dir=Path(state_dir) if state_dir is not None else None)
+            engine = await stack.enter_async_context(made)
+        session = Session(engine, plans, starting(plans, wanted), raising=True)
+        await session.execute()
+    return session.reports
 
 
 def _plans(
-    what: Pipeline | Plan | str | os.PathLike[str], params: Mapping[str, Mapping[str, JsonValue]] | None
-) -> dict[str, Plan]:
+    what: Pipeline | Plan | Mapping[str, Plan] | str | os.PathLike[str],
+    only: Collection[str],
+    params: Mapping[str, Mapping[str, JsonValue]] | None,
+) -> tuple[Mapping[str, Plan], list[str]]:
+    if isinstance(what, str | os.PathLike):
+        return _from_file(what, only, params, os.environ)
     if isinstance(what, Plan):
-        return {what.pipeline: what}
-    if isinstance(what, Pipeline):
-        return {what.name: what.plan()}
-    return load(what, params=params)
+        what = {what.pipeline: what}
+    elif isinstance(what, Pipeline):
+        what = {what.name: what.plan()}
+    for name in only:
+        if name not in what:
+            raise ConfigError([Problem(unknown("pipeline", name, what), file="only")])
+    return what, list(only)
 
 
 @asynccontextmanager

@@ -15,7 +15,6 @@ from engine.cli.invocation import exit_code, watched
 from engine.cli.letters import collect, plans_of, query_of
 from engine.cli.numbers import counted
 from engine.cli.output import Output
-from engine.cli.session import Session, new_group
 from engine.cli.signals import SignalWatch
 from engine.cli.summary import summary
 from engine.engine import Engine
@@ -23,6 +22,7 @@ from engine.letterbox import Found
 from engine.patching import Patch, apply_patches, parse_patch
 from engine.replay import REPLAY_GROUP, Obstacle, ReplayGroup, group_letters
 from engine.report import RunReport
+from engine.session import Session, new_group
 from engine.state import open_store
 
 __all__ = ["replay"]

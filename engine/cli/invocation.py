@@ -11,11 +11,10 @@ from pathlib import Path
 import anyio
 
 from engine.cli.failures import ExitCode, code_of, most_serious, show_traceback
-from engine.cli.loading import load_plans, own_names, starting
+from engine.cli.loading import load_plans, own_names
 from engine.cli.output import Output
 from engine.cli.report_file import check_target, write_report
 from engine.cli.resuming import announce, refuse_living, unfinished
-from engine.cli.session import Session
 from engine.cli.signals import SignalWatch
 from engine.cli.summary import resume_command, summary
 from engine.engine import DEFAULT_MEMORY, Engine
@@ -23,6 +22,7 @@ from engine.errors import ConfigError
 from engine.plan import Plan
 from engine.replay import REPLAY_GROUP
 from engine.report import RunReport
+from engine.session import Session, starting
 from engine.state.protocol import RunRecord, RunStatus, StateStore
 
 __all__ = ["COLLECT_AFTER", "exit_code", "invoke", "memory_of", "on_event_loop", "watched"]

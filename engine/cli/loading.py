@@ -13,7 +13,7 @@ from engine.config import Overrides, load_file, select
 from engine.plan import Plan, compile_file
 from engine.registry import Registry
 
-__all__ = ["load_plans", "own_names", "starting", "with_followers"]
+__all__ = ["load_plans", "own_names"]
 
 
 def load_plans(
@@ -59,17 +59,3 @@ def own_names(options: argparse.Namespace) -> list[str]:
         return []
     config = load_file(options.file, environ=os.environ)
     return [config.own_name(name) for name in options.only]
-
-
-def with_followers(plans: Mapping[str, Plan], name: str) -> tuple[str, ...]:
-    """The pipelines that one leads to."""
-    settings = plans[name].settings
-    return (*settings.on_complete, *settings.on_cancel)
-
-
-def starting(plans: Mapping[str, Plan], only: Collection[str]) -> list[str]:
-    """The pipelines to start at once: those asked for, or all that no other one leads to."""
-    if only:
-        return [name for name in plans if name in only]
-    led_to = {other for name in plans for other in with_followers(plans, name) if other != name}
-    return [name for name in plans if name not in led_to] or list(plans)

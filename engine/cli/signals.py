@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import anyio
 
-from engine.cli.session import Session
+from engine.session import Session
 
 __all__ = ["SignalWatch"]
 

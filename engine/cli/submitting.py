@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from engine.cli.arguments import this_command
 from engine.cli.durable import client_of, request_of
 from engine.cli.failures import ExitCode, most_serious
-from engine.cli.loading import load_plans, own_names, starting
+from engine.cli.loading import load_plans, own_names
 from engine.cli.resuming import refuse_living
 from engine.cli.watching import follow
 from engine.clock import SystemClock
 from engine.errors import ConfigError, RunMismatchError
 from engine.plan import Plan, difference
+from engine.session import starting
 from engine.state import RunRecord, StateStore, open_store
 from engine.temporal.messages import PipelineRequest
 from engine.temporal.starting import start

@@ -13,11 +13,12 @@ import pytest
 from engine.acks import Tally
 from engine.cli import main
 from engine.cli.arguments import this_command
-from engine.cli.loading import load_plans, own_names, starting
+from engine.cli.loading import load_plans, own_names
 from engine.cli.output import Output
 from engine.cli.report_file import check_target, write_report
 from engine.errors import ConfigError, StateError
 from engine.report import RunReport
+from engine.session import starting
 from engine.state.protocol import RunStatus
 
 FILE = """\

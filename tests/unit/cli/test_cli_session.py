@@ -12,7 +12,6 @@ from engine.batch import Batch
 from engine.cli.failures import ExitCode
 from engine.cli.invocation import exit_code
 from engine.cli.resuming import unfinished
-from engine.cli.session import Session
 from engine.cli.signals import SignalWatch
 from engine.component import Receipt
 from engine.config.model import Settings
@@ -20,6 +19,7 @@ from engine.engine import Engine
 from engine.errors import ConfigError, FatalError, RunNotFoundError
 from engine.plan import Plan
 from engine.replay import REPLAY_GROUP
+from engine.session import Session, starting
 from engine.state.protocol import RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
 
@@ -61,8 +61,8 @@ async def test_one_pipeline_that_fails_does_not_end_the_others() -> None:
 async def test_a_failed_run_is_gone_on_with_as_often_as_the_pipeline_says(
     failures: int, completes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.cli.session.FIRST_BACKOFF", 0.0)
-    sink = FaultySink([FatalError(f"failure {number}") for number in range(failures)])
+    monkeypatch.setattr("engine.session.FIRST_BACKOFF", 0.0)
+    sink = FaultySink([OSError(f"failure {number}") for number in range(failures)])
     async with Engine() as engine:
         session = Session(engine, by_name(plan("a", sink, retries=2)), ["a"])
         await session.execute()
@@ -73,8 +73,55 @@ async def test_a_failed_run_is_gone_on_with_as_often_as_the_pipeline_says(
         assert sorted(record["n"] for record in sink.records) == ([1, 2, 3] if completes else [])
 
 
+async def test_what_somebody_has_to_mend_is_not_tried_again() -> None:
+    sink = FaultySink([FatalError("the token is wrong", kind="auth")])
+    async with Engine() as engine:
+        session = Session(engine, by_name(plan("a", sink, retries=2)), ["a"])
+        await session.execute()
+    assert (session.reports["a"].attempt, sink.calls) == (1, 1)
+
+
+async def test_a_run_that_timed_out_is_gone_on_with_and_each_attempt_has_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.session.FIRST_BACKOFF", 0.0)
+
+    class SlowAtFirst(MemorySink):
+        calls = 0
+
+        async def write(self, batch: Batch) -> Receipt:
+            self.calls += 1
+            if self.calls == 1:
+                await anyio.sleep_forever()
+            return await super().write(batch)
+
+    sink = SlowAtFirst()
+    slow, after = plan("a", sink, retries=1, timeout=0.2, on_complete=("b",)), plan("b")
+    async with Engine() as engine:
+        session = Session(engine, by_name(slow, after), ["a"])
+        await session.execute()
+    assert {name: (report.ok, report.attempt) for name, report in session.reports.items()} == {
+        "a": (True, 2),
+        "b": (True, 1),
+    }
+    assert sorted(record["n"] for record in sink.records) == [1, 2, 3]
+
+
+async def test_nothing_follows_a_run_that_failed_or_timed_out() -> None:
+    stuck = MemorySink(stall=anyio.Event())
+    plans = by_name(
+        plan("failed", FaultySink([FatalError("no")]), on_complete=("never",), on_cancel=("never",)),
+        plan("late", stuck, timeout=0.05, on_complete=("never",), on_cancel=("never",)),
+        plan("never"),
+    )
+    async with Engine() as engine:
+        session = Session(engine, plans, starting(plans))
+        await session.execute()
+    assert list(session.reports) == ["failed", "late"]
+
+
 async def test_a_drain_ends_the_wait_before_another_attempt() -> None:
-    sink = FaultySink([FatalError("first")])
+    sink = FaultySink([OSError("first")])
     async with Engine() as engine:
         session = Session(engine, by_name(plan("a", sink, retries=5)), ["a"])
         async with anyio.create_task_group() as group:

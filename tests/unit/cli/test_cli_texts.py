@@ -14,10 +14,10 @@ from engine.acks import Tally
 from engine.cli.lines import json_line, plain_line
 from engine.cli.live import table
 from engine.cli.numbers import Rate, count, counted, duration, rate, size
-from engine.cli.session import Entry
 from engine.cli.summary import summary
 from engine.component import Kind
 from engine.report import RunReport
+from engine.session import Entry
 from engine.state.protocol import RunStatus
 from engine.stats import NodeSnapshot, NodeStats, RunSnapshot, Waiting
 from engine.testing import MemorySink, MemorySource, linear_plan

@@ -1,12 +1,13 @@
-"""All the runs of one invocation: started together, watched, drained, cancelled, followed by others.
+"""Several runs together: started at the same time, tried again, followed by others, drained, cancelled.
 
-Prints nothing and installs no signal handlers; `run` does.
+What a pipeline's `retries`, `on_complete` and `on_cancel` ask for is done here, for the command line and for
+`engine.run` alike. Prints nothing and installs no signal handlers.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -14,23 +15,37 @@ from anyio.abc import TaskGroup
 
 from engine.acks import Tally
 from engine.engine import Engine, Run
-from engine.errors import ConfigError, DeadLetterBudgetError, EngineError, StateError
+from engine.errors import EngineError, StateError
+from engine.failures import report_failure
 from engine.plan import Plan
 from engine.report import RunReport
 from engine.state.protocol import RunRecord, RunStatus
 from engine.stats import RunSnapshot
 
-__all__ = ["Entry", "Session", "new_group"]
+__all__ = ["Entry", "Session", "new_group", "starting"]
 
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 60.0
 
 
+def starting(plans: Mapping[str, Plan], only: Collection[str] = ()) -> list[str]:
+    """The pipelines to start at once: those asked for, or all that no other one leads to."""
+    if only:
+        return [name for name in plans if name in only]
+    led_to = {
+        other
+        for name, plan in plans.items()
+        for other in (*plan.settings.on_complete, *plan.settings.on_cancel)
+        if other != name
+    }
+    return [name for name in plans if name not in led_to] or list(plans)
+
+
 @dataclass(slots=True)
 class Entry:
-    """One pipeline of the invocation: its run once it has one, its report once it has ended.
+    """One pipeline of the session: its run once it has one, its report once it has ended.
 
-    `trouble`: why an earlier attempt of this invocation failed.
+    `trouble`: why an earlier attempt in this session failed.
     """
 
     plan: Plan
@@ -52,10 +67,12 @@ class Session:
     """Runs pipelines side by side in one engine.
 
     Args:
-        plans: everything that may be run, by pipeline.
+        plans: everything that may be run, by pipeline. What is not among them follows nobody.
         first: what is started at once; the others when a pipeline that names them ends.
         resumes: runs to go on with instead of new ones, by pipeline.
         group_id: ties the runs together; by default that of `resumes`, or a new one.
+        raising: a run that cannot begin, or whose end cannot be stored, is raised by `execute`, and the
+            others are cancelled; otherwise it becomes a report of its own.
     """
 
     def __init__(
@@ -66,8 +83,11 @@ class Session:
         resumes: Mapping[str, RunRecord] | None = None,
         *,
         group_id: str = "",
+        raising: bool = False,
     ) -> None:
         self._engine = engine
+        self._raising = raising
+        self._trouble: EngineError | None = None
         self._plans = plans
         self._first = first
         self._resumes = dict(resumes or {})
@@ -108,6 +128,7 @@ class Session:
 
         Raises:
             ServiceError: an embedded service cannot be started.
+            EngineError: see `raising`.
         """
         for name in self._first:
             self.entries[name] = Entry(self._plans[name], self._resumes.get(name))
@@ -120,9 +141,13 @@ class Session:
         async with anyio.create_task_group() as group:
             for entry in list(self.entries.values()):
                 group.start_soon(self._pipeline, entry, group)
+        if self._trouble is not None:
+            raise self._trouble
 
     async def _pipeline(self, entry: Entry, group: TaskGroup) -> None:
         await self._attempts(entry)
+        if self._trouble is not None:
+            group.cancel_scope.cancel()
         if entry.report is None or self._cancelled:
             return
         # what `on_cancel` names clears up behind a drained run, so it is begun although a drain is on
@@ -132,7 +157,7 @@ class Session:
         elif entry.report.status is RunStatus.INTERRUPTED:
             following = entry.plan.settings.on_cancel
         for name in following:
-            if name not in self.entries:
+            if name in self._plans and name not in self.entries:
                 self.entries[name] = Entry(self._plans[name])
                 group.start_soon(self._pipeline, self.entries[name], group)
 
@@ -147,7 +172,11 @@ class Session:
                 await self._draining.wait()
             if self._draining.is_set():
                 break
-            entry.resume = await self._engine.store.get_run(report.run_id)
+            try:
+                entry.resume = await self._engine.store.get_run(report.run_id)
+            except EngineError as error:
+                report = self._failed(entry, report.run_id, error)
+                break
         entry.report = report
 
     async def _once(self, entry: Entry) -> RunReport:
@@ -160,19 +189,24 @@ class Session:
                     run.cancel()
                 return await run.wait()
         except EngineError as error:
-            return RunReport(
-                entry.name, run_id, RunStatus.FAILED, Tally(), 0.0, error=str(error), failure=error
-            )
+            return self._failed(entry, run_id, error)
+
+    def _failed(self, entry: Entry, run_id: str, error: EngineError) -> RunReport:
+        if self._raising and self._trouble is None:
+            self._trouble = error
+        return RunReport(entry.name, run_id, RunStatus.FAILED, Tally(), 0.0, error=str(error), failure=error)
 
     def _active(self) -> list[Run]:
         return [one.run for one in self.entries.values() if one.run is not None and one.report is None]
 
 
 def _worth_another(report: RunReport) -> bool:
-    """Whether going on with the run may end otherwise: it has begun, and no limit of the user's ended it."""
+    """Whether going on with the run may end otherwise although nobody has mended anything."""
     if report.status not in (RunStatus.FAILED, RunStatus.OUTAGE) or not report.run_id:
         return False
-    return not isinstance(report.failure, DeadLetterBudgetError | ConfigError | StateError)
+    failure = report_failure(report)
+    # somebody else may have taken the run over: that is not to be fought
+    return failure is not None and failure.retryable and not isinstance(report.failure, StateError)
 
 
 def new_group(engine: Engine) -> str:

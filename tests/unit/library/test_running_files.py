@@ -1,0 +1,98 @@
+"""`engine.run`: what a file says about its pipelines holds in the library as it does on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+
+FILE = """\
+version: 1
+aliases: {one: first}
+pipelines:
+  first:
+    params: {rows: 3}
+    nodes:
+      read: {source: blob, with: {records: "${params.rows}"}}
+      out:  {sink: jsonl, with: {path: first.jsonl}}
+    on_complete: second
+  second:
+    nodes:
+      read: {source: jsonl, with: {path: first.jsonl}}
+      out:  {sink: jsonl, with: {path: second.jsonl}}
+  apart:
+    nodes:
+      read: {source: logs, with: {records: 1}}
+      out:  {sink: jsonl, with: {path: apart.jsonl}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "pipelines.yaml"
+    path.write_text(FILE, encoding="utf-8")
+    return path
+
+
+async def test_a_pipeline_that_another_leads_to_starts_when_that_one_has_completed(file: Path) -> None:
+    reports = await engine.run(file)
+    assert {name: report.tally.written for name, report in reports.items()} == {
+        "first": 3,
+        "apart": 1,
+        "second": 3,
+    }
+
+
+async def test_some_pipelines_by_name_or_alias_and_what_they_lead_to(file: Path) -> None:
+    reports = await engine.run(file, only=["one"], params={"one": {"rows": 5}})
+    assert {name: report.tally.written for name, report in reports.items()} == {"first": 5, "second": 5}
+    assert list(await engine.run(file, only=["second"])) == ["second"]
+
+
+async def test_plans_run_like_the_file_they_come_from_and_one_alone_leads_to_nothing(file: Path) -> None:
+    plans = engine.load(file)
+    assert sorted(await engine.run(plans)) == ["apart", "first", "second"]
+    assert sorted(await engine.run(plans, only=["first"])) == ["first", "second"]
+    assert list(await engine.run(plans["first"])) == ["first"]
+    with pytest.raises(engine.ConfigError, match="only: unknown pipeline `frist`, did you mean `first`"):
+        await engine.run(plans, only=["frist"])
+
+
+async def test_nothing_follows_a_pipeline_that_failed(file: Path) -> None:
+    (file.parent / "first.jsonl").mkdir()  # cannot be written
+    reports = await engine.run(file, only=["first"])
+    assert {name: report.ok for name, report in reports.items()} == {"first": False}
+
+
+async def test_a_failed_run_is_gone_on_with_as_often_as_its_retries_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.session.FIRST_BACKOFF", 0.0)
+    kept: list[Any] = []
+    broken = [True]
+
+    @engine.source(repeatable=True)
+    async def numbers() -> AsyncGenerator[int, None]:
+        for number in range(5):
+            yield number
+
+    @engine.sink
+    def keep(records: list[Any]) -> None:
+        if broken.pop() if broken else False:
+            raise OSError("once")
+        kept.extend(records)
+
+    def demo(retries: int) -> engine.Pipeline:
+        nodes = {"numbers": engine.node(numbers), "keep": engine.node(keep)}
+        return engine.Pipeline("demo", settings={"retries": retries}, **nodes)
+
+    once = (await engine.run(demo(0)))["demo"]
+    assert (once.ok, once.attempt, kept) == (False, 1, [])
+    broken.append(True)
+    again = (await engine.run(demo(1)))["demo"]
+    assert (again.ok, again.attempt, kept) == (True, 2, [0, 1, 2, 3, 4])
