@@ -1,0 +1,71 @@
+"""Components for pipelines that only wait: work whose time is known, so that what is added to it shows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import anyio
+
+from engine.batch import Batch, JsonValue, Split
+from engine.component import Context, Kind, Params, Receipt, Sink, Source, Transform, spec_of
+from engine.keys import KeyRange
+
+
+class NumbersParams(Params):
+    """How many splits, and records in each."""
+
+    splits: int = 1
+    records: int = 1
+
+
+@spec_of(Kind.SOURCE, "numbers", params=NumbersParams)
+class Numbers(Source[NumbersParams]):
+    """Numbers, a split a batch."""
+
+    repeatable = True
+
+    @property
+    def fresh_keys(self) -> bool:
+        return True
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        for number in range(self.params.splits):
+            yield Split(f"{number:08d}", {}, number * self.params.records)
+
+    async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+        if position is None:
+            start, stop = split.first_ordinal, split.first_ordinal + self.params.records
+            yield Batch(list(range(start, stop)), KeyRange("n/", start, stop), position=1)
+
+
+class WaitParams(Params):
+    """Seconds for each batch."""
+
+    seconds: float = 0.0
+
+
+@spec_of(Kind.TRANSFORM, "wait", params=WaitParams)
+class Wait(Transform[WaitParams]):
+    """Waits as for an answer from elsewhere, and changes nothing."""
+
+    @property
+    def keeps_ids(self) -> bool:
+        return True
+
+    async def apply(self, batch: Batch) -> Batch:
+        await anyio.sleep(self.params.seconds)
+        return batch.replace(batch.records)
+
+
+class ForgetParams(Params):
+    """None."""
+
+
+@spec_of(Kind.SINK, "forget", params=ForgetParams)
+class Forget(Sink[ForgetParams]):
+    """Takes everything; the ledger has counted it."""
+
+    inline = True
+
+    async def write(self, batch: Batch) -> Receipt:
+        return Receipt()
