@@ -6,6 +6,7 @@ batch it came from) lives in the batch, beside the records.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from engine.keys import KeyList, Keys, join_keys
 
 if TYPE_CHECKING:
-    from engine.acks import Origin
+    from engine.acks import Ack, Origin
     from engine.bookmarks import Bookmark
     from engine.errors import RecordError, TransientError
 
@@ -59,13 +60,14 @@ class Batch:
         failures: records that failed while this batch was derived, as (index in the input batch, error): a
             `RecordError` is final, a `TransientError` asks for another try of that record alone. On a
             source batch the indices are its own, and only `RecordError` is allowed.
-        drops: how many records were let go while this batch was derived, by reason.
+        dropped: how many records were let go while this batch was derived, as (the ack they answer to,
+            reason, count), in any order; the ack is None where there are no origins.
         bookmarks: on source batches, what holds for later runs once this batch and everything before it in
             its split is settled; committed together with that.
     """
 
     __slots__ = (
-        "bookmarks", "drops", "failures", "keys", "nbytes", "origins", "position", "records", "reservation",
+        "bookmarks", "dropped", "failures", "keys", "nbytes", "origins", "position", "records", "reservation",
     )  # fmt: skip
 
     def __init__(
@@ -84,11 +86,19 @@ class Batch:
         self.position = position
         self.reservation = reservation
         self.failures: Sequence[tuple[int, Failure]] = ()
-        self.drops: Mapping[str, int] | None = None
+        self.dropped: Sequence[tuple[Ack | None, str, int]] = ()
         self.bookmarks: Sequence[Bookmark] = ()
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """How many records were let go while this batch was derived, by reason."""
+        sums: dict[str, int] = {}
+        for _, reason, count in self.dropped:
+            sums[reason] = sums.get(reason, 0) + count
+        return sums
 
     @property
     def replay(self) -> bool:
@@ -110,12 +120,15 @@ class Batch:
         gone = len(self.records) - len(records)
         if not gone:
             return self
-        kept = len(records)
+        count = len(records)
         derived = self._derive(
-            records, self.keys.select(mask, kept), _select_origins(self.origins, mask, kept)
+            records, self.keys.select(mask, count), _select_origins(self.origins, mask, count)
         )
-        before = self.drops
-        derived.drops = {**before, reason: before.get(reason, 0) + gone} if before else {reason: gone}
+        if len(self.origins) == 1:
+            derived.dropped = (*self.dropped, (self.origins[0][0], reason, gone))
+        else:
+            places = [index for index, kept in enumerate(mask) if not kept]
+            derived.dropped = (*self.dropped, *_owned(self.origins, places, [reason] * gone))
         return derived
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> Batch:
@@ -163,7 +176,7 @@ class Batch:
         derived.origins = origins
         # a transform may derive in several steps; what it let go in the first ones is not forgotten
         derived.failures = self.failures
-        derived.drops = self.drops
+        derived.dropped = self.dropped
         derived.position = derived.reservation = None
         derived.bookmarks = ()
         size = len(self.records)
@@ -240,19 +253,21 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
     records: list[Record] = []
     counts: list[int] = []
     failures: list[tuple[int, Failure]] = []
-    drops: dict[str, int] = dict(batch.drops or {})
+    dropped: list[int] = []
+    reasons: list[str] = []
     fanned = False
     for index, outcome in enumerate(outcomes):
         if outcome is None or isinstance(outcome, Drop):
-            reason = outcome.reason if outcome is not None else FILTERED.reason
-            drops[reason] = drops.get(reason, 0) + 1
+            dropped.append(index)
+            reasons.append(outcome.reason if outcome is not None else FILTERED.reason)
             counts.append(0)
         elif isinstance(outcome, RecordError | TransientError):
             failures.append((index, outcome))
             counts.append(0)
         elif isinstance(outcome, list):
             if not outcome:
-                drops["empty list"] = drops.get("empty list", 0) + 1
+                dropped.append(index)
+                reasons.append("empty list")
             records += outcome
             counts.append(len(outcome))
             fanned = True
@@ -269,10 +284,13 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
     derived = Batch(records, keys)
     derived.origins = _count_origins(batch.origins, counts)
     derived.nbytes = batch.nbytes * len(records) // len(outcomes)
-    if failures and (batch.failures or batch.drops):
+    if failures and (batch.failures or batch.dropped):
         raise ValueError("outcomes() with failures must come first: later the indices mean other records")
     derived.failures = failures or batch.failures
-    derived.drops = drops or None
+    if dropped:
+        derived.dropped = (*batch.dropped, *_owned(batch.origins, dropped, reasons))
+    else:
+        derived.dropped = batch.dropped
     return derived
 
 
@@ -286,6 +304,23 @@ def _fan_keys(keys: Keys, outcomes: Sequence[Outcome], counts: Sequence[int]) ->
         for one in (keys.slice(index, index + 1),)
     ]
     return join_keys(parts)
+
+
+def _owned(
+    origins: Sequence[Origin], dropped: Sequence[int], reasons: Sequence[str]
+) -> list[tuple[Ack | None, str, int]]:
+    """Which acks the records at these ascending indices answer to, counted by reason."""
+    if len(origins) < 2:
+        owner = origins[0][0] if origins else None
+        return [(owner, reason, count) for reason, count in Counter(reasons).items()]
+    counted: list[tuple[Ack | None, str, int]] = []
+    place = stop = 0
+    for ack, count in origins:
+        begin, stop = place, stop + count
+        while place < len(dropped) and dropped[place] < stop:
+            place += 1
+        counted += [(ack, reason, many) for reason, many in Counter(reasons[begin:place]).items()]
+    return counted
 
 
 def _count_origins(origins: Sequence[Origin], counts: Sequence[int]) -> Sequence[Origin]:

@@ -6,6 +6,7 @@ Because nothing is settled before the transform has returned, calling it again c
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from engine.acks import Ack, Origin
 from engine.batch import FILTERED, Batch
@@ -32,50 +33,31 @@ def settle_derived(given: Batch, derived: Batch, failed: Sequence[int], node: st
     """
     if derived.origins is given.origins and not failed:
         return 0
-    reasons = derived.drops
-    if len(given.origins) == 1 and not failed and reasons is not None and len(reasons) == 1:
+    dropped = derived.dropped
+    if len(given.origins) == 1 and len(dropped) == 1 and not failed:
         # nearly every filter: one source batch, one reason, nothing forked
-        ((reason, dropped),) = reasons.items()
-        if len(given.records) - len(derived.records) == dropped:
-            given.origins[0][0].dropped(dropped, f"{node}: {reason}")
-            return dropped
-    return _settle(given, derived, failed, dict(reasons or {}), node)
+        ((_, reason, count),) = dropped
+        if len(given.records) - len(derived.records) == count:
+            given.origins[0][0].dropped(count, f"{node}: {reason}")
+            return count
+    return _settle(given, derived, failed, node)
 
 
-def _settle(given: Batch, derived: Batch, failed: Sequence[int], reasons: dict[str, int], node: str) -> int:
-    before = _by_ack(given.origins)
-    after = _by_ack(derived.origins)
-    lost = _by_ack(_origins_at(given.origins, failed)) if failed else {}
-    net = {ack: count - after.get(ack, 0) - lost.get(ack, 0) for ack, count in before.items()}
-    # drops that a fan-out of the same ack hides in its net change: which ack they belong to is not known,
-    # so they go where there is room, and the sums are right
-    hidden = sum(reasons.values()) - sum(count for count in net.values() if count > 0)
-    dropped_in_all = 0
-    for ack, change in net.items():
-        dropped = max(change, 0)
-        if hidden > 0:
-            extra = min(hidden, before[ack] - lost.get(ack, 0) - dropped)
-            dropped, hidden = dropped + extra, hidden - extra
-        if dropped > change:
-            ack.fork(dropped - change)
-        if dropped:
-            _drop(ack, dropped, reasons, node)
-            dropped_in_all += dropped
-    return dropped_in_all
-
-
-def _drop(ack: Ack, count: int, reasons: dict[str, int], node: str) -> None:
-    left = count
-    for reason in list(reasons):
-        part = min(left, reasons[reason])
-        reasons[reason] -= part
-        if not reasons[reason]:
-            del reasons[reason]
-        ack.dropped(part, f"{node}: {reason}")
-        left -= part
-        if not left:
-            return
-    ack.dropped(left, f"{node}: {FILTERED.reason}")
+def _settle(given: Batch, derived: Batch, failed: Sequence[int], node: str) -> int:
+    left = _by_ack(given.origins)
+    drops = [(ack, reason, count) for ack, reason, count in derived.dropped if ack in left]
+    dropped = ((ack, count) for ack, _, count in drops)
+    for ack, count in chain(derived.origins, dropped, _origins_at(given.origins, failed)):
+        if ack in left:
+            left[ack] -= count
+    for ack, count in left.items():
+        if count < 0:
+            ack.fork(-count)
+        elif count:
+            drops.append((ack, FILTERED.reason, count))  # left out without saying why
+    for ack, reason, count in drops:
+        ack.dropped(count, f"{node}: {reason}")
+    return sum(count for _, _, count in drops)
 
 
 def _by_ack(origins: Iterable[Origin]) -> dict[Ack, int]:

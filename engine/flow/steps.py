@@ -130,7 +130,7 @@ class TransformStep(Step):
         if derived.origins is not given.origins or failed:
             stats.dropped += settle_derived(given, derived, failed, stats.name)
             # they are settled: the next node must not find them on the batch it is given
-            derived.failures, derived.drops = (), None
+            derived.failures, derived.dropped = (), ()
         stats.records_out += len(derived.records)
         if self.onward is not None and derived.records:
             await self.onward(derived)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.acks import SplitTracker
+from engine.acks import SplitTracker, Tally
 from engine.batch import Batch, Drop, join
 from engine.component import BatchLimits
 from engine.errors import RecordError, TransientError
@@ -96,6 +96,29 @@ def test_drops_of_two_steps_in_one_transform_are_added_up() -> None:
 
     assert settle_derived(batch, derived, (), "n") == 3
     assert ack.tally.drops == {"n: late": 1, "n: early": 1, "n: filtered": 1}
+
+
+def test_what_is_dropped_is_booked_on_the_source_batch_that_it_came_from() -> None:
+    """Also where a list of the same batch hides it, and for the reason it was dropped for."""
+    (plain, plain_ack), (fanned, fanned_ack), (late, late_ack) = opened(2), opened(2), opened(2)
+    given = join([plain, fanned, late])
+    derived = given.select([1, 1, 1, 1, 1, 0], "late").outcomes([0, 1, [0, 0], None, Drop("odd")])
+
+    assert derived.drops == {"late": 1, "filtered": 1, "odd": 1}
+    assert settle_derived(given, derived, (), "n") == 3
+    assert (plain_ack.pending, plain_ack.tally) == (2, Tally(read=2))
+    assert (fanned_ack.pending, late_ack.pending) == (2, 0)
+    assert fanned_ack.tally == Tally(read=2, forked=1, dropped=1, drops={"n: filtered": 1})
+    assert late_ack.tally == Tally(read=2, dropped=2, drops={"n: late": 1, "n: odd": 1})
+
+
+def test_records_that_a_transform_leaves_out_by_itself_count_as_filtered() -> None:
+    (one, first), (other, second) = opened(2), opened(3)
+    given = join([one, other])
+
+    assert settle_derived(given, given.take([1, 2, 3]).select([1, 0, 1], "late"), (), "n") == 3
+    assert first.tally.drops == {"n: filtered": 1}
+    assert second.tally.drops == {"n: late": 1, "n: filtered": 1}
 
 
 def test_failures_survive_a_second_step_and_cannot_come_from_it() -> None:
