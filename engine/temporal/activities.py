@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from engine.acks import Tally
 from engine.batch import JsonValue
 from engine.chunk import Chunk
 from engine.clock import timestamp
 from engine.engine import Engine, Run
-from engine.errors import EngineError, LeaseHeldError, RunMismatchError, RunNotFoundError
-from engine.failures import report_failure, typed_failure
-from engine.lease import LASTS, held
+from engine.errors import RunMismatchError, RunNotFoundError, StalledError
+from engine.failures import report_failure
+from engine.lease import held
 from engine.plan import Plan
 from engine.report import RunReport
 from engine.state.protocol import RunRecord, RunStatus
+from engine.temporal.boundary import application_error, failing_by_type
 from engine.temporal.messages import (
     ChunkRequest,
     ChunkResult,
@@ -35,7 +34,7 @@ from engine.temporal.messages import (
     PipelineResult,
 )
 from engine.temporal.metrics import ChunkMeter
-from engine.temporal.pulse import Pulse
+from engine.temporal.pulse import Cursor, Pulse, Vitals, vitals
 
 __all__ = ["Activities", "Plans"]
 
@@ -78,7 +77,7 @@ class Activities:
     @activity.defn
     async def compile_plan(self, request: CompileRequest) -> Compiled:
         """Compile the pipeline and have its run in the store; a run that is gone on with is taken over."""
-        try:
+        with failing_by_type():
             plan = self._plans(request.pipeline, request.params)
             record = await self._known(request.run_id)
             if record is not None and request.resume:
@@ -90,8 +89,6 @@ class Activities:
                 record = await self._engine.begin(plan, run_id=request.run_id, group_id=request.group_id)
             elif request.resume:
                 await self._take_over(record)
-        except EngineError as error:
-            raise _failure(error) from error
         settings = plan.settings
         return Compiled(
             record.run_id,
@@ -106,40 +103,33 @@ class Activities:
     @activity.defn
     async def list_chunks(self, request: ListRequest) -> Listed:
         """List a source into the store. What was listed before stays, so a second try goes on."""
-        try:
+        with failing_by_type():
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
             # a chunk without splits: only its lease is needed
             listing = Chunk(request.node, 0, 0)
             async with self._engine.start(plan, resume=record, chunk=listing) as run:
-                return Listed(await run.list_splits(request.node, on_page=activity.heartbeat))
-        except EngineError as error:
-            raise _failure(error) from error
+                return Listed(await self._list(run, request.node))
 
     @activity.defn
     async def run_chunk(self, request: ChunkRequest) -> ChunkResult:
         """Work on a chunk until it is done, the worker stops, or time is nearly up."""
-        try:
+        with failing_by_type():
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
             chunk = Chunk(request.node, request.first, request.count)
             async with self._engine.start(plan, resume=record, chunk=chunk) as run:
                 report = await self._see_through(run)
-        except EngineError as error:
-            raise _failure(error) from error
         failure = report_failure(report, plan)
         if failure is not None:
-            raise ApplicationError(
-                failure.message,
-                type=str(failure.type),
-                non_retryable=not failure.retryable,
-                next_retry_delay=_seconds(failure.retry_after),
-            ) from report.failure
-        return ChunkResult(report.status is RunStatus.COMPLETED, _counts(report.tally))
+            raise application_error(failure)
+        return ChunkResult(
+            report.status is RunStatus.COMPLETED, activity.is_worker_shutdown(), _counts(report.tally)
+        )
 
     @activity.defn
     async def finalize_run(self, request: FinalizeRequest) -> PipelineResult:
         """Enter how the run ended. One that says it has completed has no split left undone."""
         store = self._engine.store
-        try:
+        with failing_by_type():
             status, error = RunStatus(request.status), request.error
             record = await self._known(request.run_id)
             if record is None:  # it failed before it was in the store
@@ -153,9 +143,29 @@ class Activities:
                     request.run_id, status=status, ended_at=ended, error=error, epoch=lease.epoch
                 )
             tally = await store.tally(request.run_id)
-        except EngineError as problem:
-            raise _failure(problem) from problem
         return PipelineResult(request.run_id, str(status), error, _counts(tally))
+
+    async def _list(self, run: Run, node: str) -> int:
+        """List, with the heart beating as long as pages come."""
+        listed, stalled = 0, list[StalledError]()
+
+        def note(count: int) -> None:
+            nonlocal listed
+            listed = count
+
+        def stop(error: StalledError) -> None:
+            stalled.append(error)
+            work.cancel()
+
+        work = asyncio.ensure_future(run.list_splits(node, on_page=note))
+        pulse = self._pulse(lambda: Vitals((listed,), Cursor(listed), node), activity.heartbeat, stop)
+        async with _beside(pulse.watch()):
+            try:
+                return await work
+            except asyncio.CancelledError:
+                if stalled:
+                    raise stalled[0] from None
+                raise
 
     async def _see_through(self, run: Run) -> RunReport:
         """Run it, with its heart beating; a cancelled one delivers what it has read before it says so."""
@@ -166,21 +176,31 @@ class Activities:
             activity.heartbeat(cursor)
             meter.update(run.snapshot())
 
-        pulse = Pulse(run, beat, every=self._beat_every, stall_after=self._stall_after)
-        watchers = [asyncio.ensure_future(pulse.watch()), asyncio.ensure_future(_drain_in_time(run))]
-        try:
+        pulse = self._pulse(lambda: vitals(run.snapshot()), beat, run.abort)
+        async with _beside(pulse.watch(), _drain_in_time(run)):
             try:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:
+                if activity.is_worker_shutdown():
+                    # the drain has taken too long; what was not delivered is read again from the ledger
+                    run.cancel()
+                    return await work
                 run.drain()
                 await work
                 raise
-        finally:
-            meter.update(run.snapshot())
-            for watcher in watchers:
-                watcher.cancel()
-                with suppress(asyncio.CancelledError):
-                    await watcher
+            finally:
+                meter.update(run.snapshot())
+
+    def _pulse(
+        self,
+        look: Callable[[], Vitals],
+        beat: Callable[[Mapping[str, int]], None],
+        stop: Callable[[StalledError], None],
+    ) -> Pulse:
+        """One that is never late for the server, however soon that gives a silent worker up."""
+        limit = activity.info().heartbeat_timeout
+        every = min(self._beat_every, limit.total_seconds() / 4) if limit else self._beat_every
+        return Pulse(look, beat, stop, every=every, stall_after=self._stall_after)
 
     async def _plan(self, run_id: str, pipeline: str, identity: str) -> tuple[Plan, RunRecord]:
         record = await self._engine.store.get_run(run_id)
@@ -224,19 +244,17 @@ async def _drain_in_time(run: Run) -> None:
     run.drain()
 
 
-def _failure(error: EngineError) -> ApplicationError:
-    failure = typed_failure(error)
-    wait = LASTS / 3 if isinstance(error, LeaseHeldError) else failure.retry_after
-    return ApplicationError(
-        failure.message,
-        type=str(failure.type),
-        non_retryable=not failure.retryable,
-        next_retry_delay=_seconds(wait),
-    )
-
-
-def _seconds(wait: float | None) -> timedelta | None:
-    return timedelta(seconds=wait) if wait else None
+@asynccontextmanager
+async def _beside(*watchers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """These run beside the block, and end with it."""
+    tasks = [asyncio.ensure_future(watcher) for watcher in watchers]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 def _counts(tally: Tally) -> Counts:

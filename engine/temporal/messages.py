@@ -12,6 +12,7 @@ from typing import Any
 from temporalio.common import SearchAttributeKey
 
 __all__ = [
+    "MOST_NAMED",
     "MOST_PARKED",
     "PARAMS_BYTES",
     "PHASE",
@@ -28,7 +29,6 @@ __all__ = [
     "FinalizeRequest",
     "ListRequest",
     "Listed",
-    "Parked",
     "PipelineProgress",
     "PipelineRequest",
     "PipelineResult",
@@ -45,6 +45,9 @@ PARAMS_BYTES = 2048
 
 MOST_PARKED = 100
 """Chunks that a shard puts aside before it gives up; keeps its state small."""
+
+MOST_NAMED = 20
+"""Failed chunks that the result of a run names."""
 
 PIPELINE = SearchAttributeKey.for_keyword("OdwPipeline")
 RUN = SearchAttributeKey.for_keyword("OdwRun")
@@ -99,6 +102,7 @@ class PipelineRequest:
         window: chunks that a shard has under way at once.
         chunk_splits: splits in a chunk; 0 lets the number of splits decide.
         max_failed_chunks: more of them fail the run.
+        heartbeat: seconds after which a worker that says nothing is taken for dead.
         search_attributes: the ones of this module are known to the server.
     """
 
@@ -111,6 +115,7 @@ class PipelineRequest:
     window: int = 8
     chunk_splits: int = 0
     max_failed_chunks: int = 0
+    heartbeat: float = 60.0
     queues: Queues = field(default_factory=Queues)
     search_attributes: bool = False
     v: int = 1
@@ -177,11 +182,12 @@ class ChunkRequest:
 class ChunkResult:
     """What came of one attempt at a chunk.
 
-    `counts` covers all attempts at it so far. `done` is false when the worker was told to stop, or time was
-    nearly up: the rest of the chunk is still to be done, and the ledger knows where to go on.
+    `counts` covers all attempts at it so far. `done` is false when the worker was told to stop (`stopped`),
+    or time was nearly up: the rest of the chunk is still to be done, and the ledger knows where to go on.
     """
 
     done: bool = True
+    stopped: bool = False
     counts: Counts = field(default_factory=Counts)
 
 
@@ -198,13 +204,14 @@ class FinalizeRequest:
 
 @dataclass
 class PipelineResult:
-    """How a run ended; `counts` are the ledger's."""
+    """How a run ended; `counts` are the ledger's. Of the chunks that failed, `MOST_NAMED` are named."""
 
     run_id: str = ""
     status: str = ""
     error: str = ""
     counts: Counts = field(default_factory=Counts)
     chunks: int = 0
+    failed: int = 0
     failed_chunks: list[str] = field(default_factory=list)
 
 
@@ -231,17 +238,16 @@ class Splits:
         return -(-self.total // max(1, self.chunk_splits))
 
 
-@dataclass
-class Parked:
-    """A chunk that was put aside, and the type of the failure that it ended with."""
-
-    chunk: int = 0
-    error: str = ""
+Parked = dict[str, list[int]]
+"""Chunks that were put aside, by the type of the failure that they ended with."""
 
 
 @dataclass
 class ShardRequest:
-    """The chunks `next_chunk` to `end_chunk` (exclusive), and how far an earlier part of the shard came."""
+    """The chunks `next_chunk` to `end_chunk` (exclusive), and how far an earlier part of the shard came.
+
+    `to_retry`: begun before and not done; `second_try`: what was put aside is among them.
+    """
 
     run_id: str = ""
     pipeline: str = ""
@@ -252,9 +258,10 @@ class ShardRequest:
     control: Control = field(default_factory=lambda: Control(window=8))
     counts: Counts = field(default_factory=Counts)
     done_chunks: int = 0
-    parked: list[Parked] = field(default_factory=list)
+    parked: Parked = field(default_factory=dict)
     second_try: bool = False
     to_retry: list[int] = field(default_factory=list)
+    heartbeat: float = 60.0
     queues: Queues = field(default_factory=Queues)
     v: int = 1
 
@@ -265,7 +272,7 @@ class ShardResult:
 
     counts: Counts = field(default_factory=Counts)
     done_chunks: int = 0
-    failed: list[Parked] = field(default_factory=list)
+    failed: Parked = field(default_factory=dict)
     drained: bool = False
 
 

@@ -1,22 +1,21 @@
-"""The heartbeat of a chunk: it beats while the chunk gets on, and stops a chunk that does not.
+"""The heartbeat of an activity: it beats while the work gets on, and stops work that does not.
 
-A heartbeat that went on by itself would keep a wedged chunk alive for ever. So each beat looks at what the
-run has done since the last one; a run that waits for an outage to end counts as alive, since `outage_limit`
-bounds that wait.
+A heartbeat that went on by itself would keep wedged work alive for ever. So each beat looks at what has been
+done since the last one; a run that waits for an outage to end counts as alive, since `outage_limit` bounds
+that wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import anyio
 
-from engine.engine import Run
 from engine.errors import StalledError
 from engine.stats import RunSnapshot, Waiting
 
-__all__ = ["Cursor", "Pulse"]
+__all__ = ["Cursor", "Pulse", "Vitals", "vitals"]
 
 Mark = tuple[float, ...]
 
@@ -31,55 +30,72 @@ class Cursor:
     v: int = 1
 
 
-class Pulse:
-    """Watches one run.
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How some work stands.
 
     Args:
+        mark: numbers of which one changes whenever anything has been done.
+        waits_for: for people, "" when that is not known.
+        excused: it waits for something whose end is looked after elsewhere.
+    """
+
+    mark: Mark
+    cursor: Cursor = field(default_factory=Cursor)
+    waits_for: str = ""
+    excused: bool = False
+
+
+class Pulse:
+    """Watches one piece of work.
+
+    Args:
+        look: how the work stands.
         beat: called with the cursor, as a mapping, at every beat.
-        every: seconds between two beats.
-        stall_after: seconds without any progress after which the run is stopped as stalled.
+        stop: called once, when nothing has moved for too long.
+        every: seconds before the first beat, and between two of them.
+        stall_after: seconds without any progress.
     """
 
     def __init__(
         self,
-        run: Run,
+        look: Callable[[], Vitals],
         beat: Callable[[Mapping[str, int]], None],
+        stop: Callable[[StalledError], None],
         *,
         every: float = 5.0,
         stall_after: float = 600.0,
     ) -> None:
-        self._run = run
+        self._look = look
         self._beat = beat
+        self._stop = stop
         self._every = every
         self._stall_after = stall_after
 
     async def watch(self) -> None:
-        """Beat for ever, or until the run has stalled."""
-        seen, since = _mark(self._run.snapshot()), anyio.current_time()
+        """Beat for ever, or until the work has stalled. Short work needs no beat, and each may cost money."""
+        seen, since = self._look().mark, anyio.current_time()
         while True:
-            snapshot = self._run.snapshot()
-            mark = _mark(snapshot)
-            if mark != seen or _waits_for_an_outage(snapshot):
-                seen, since = mark, anyio.current_time()
-            elif anyio.current_time() - since >= self._stall_after:
-                where = snapshot.waits_for or "nothing that is known"
-                self._run.abort(
-                    StalledError(f"nothing moved for {self._stall_after:g} s; it waits for {where}")
-                )
-                return
-            tally = snapshot.tally
-            self._beat(asdict(Cursor(tally.read, tally.written, tally.dead)))
             await anyio.sleep(self._every)
+            now = self._look()
+            if now.mark != seen or now.excused:
+                seen, since = now.mark, anyio.current_time()
+            elif anyio.current_time() - since >= self._stall_after:
+                where = now.waits_for or "nothing that is known"
+                self._stop(StalledError(f"nothing moved for {self._stall_after:g} s; it waits for {where}"))
+                return
+            self._beat(asdict(now.cursor))
 
 
-def _mark(snapshot: RunSnapshot) -> Mark:
-    """Numbers that change whenever anything has been done."""
+def vitals(snapshot: RunSnapshot) -> Vitals:
+    """How a run stands."""
     tally = snapshot.tally
-    marks: list[float] = [tally.read, tally.written, tally.dropped, tally.dead, tally.tokens_in]
+    mark: list[float] = [tally.read, tally.written, tally.dropped, tally.dead, tally.tokens_in]
     for node in snapshot.nodes:
-        marks += [node.records_in, node.records_out, node.batches, node.retries, *node.aggregate.values()]
-    return tuple(marks)
-
-
-def _waits_for_an_outage(snapshot: RunSnapshot) -> bool:
-    return any(node.waiting in (Waiting.RETRY, Waiting.OUTAGE) for node in snapshot.nodes)
+        mark += [node.records_in, node.records_out, node.batches, node.retries, *node.aggregate.values()]
+    return Vitals(
+        tuple(mark),
+        Cursor(tally.read, tally.written, tally.dead),
+        snapshot.waits_for,
+        excused=any(node.waiting in (Waiting.RETRY, Waiting.OUTAGE) for node in snapshot.nodes),
+    )

@@ -6,6 +6,7 @@ Loaded by Temporal's sandbox: nothing here imports anything that does I/O.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 from temporalio import workflow
@@ -19,24 +20,23 @@ from engine.temporal.messages import (
     ChunkResult,
     Control,
     Counts,
-    Parked,
     ShardProgress,
     ShardRequest,
     ShardResult,
     chunk_range,
 )
 
-__all__ = ["HEARTBEAT", "ShardRun"]
+__all__ = ["ShardRun"]
 
-PARTIALS_WITHOUT_PROGRESS = 2
+PARTS_WITHOUT_PROGRESS = 2
+UNREADABLE_HEARTBEAT = "Failed decoding heartbeat details"
+# bounds the attempts and not the time: to wait long for a worker is no failure of the chunk
 RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=2),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=60),
     maximum_attempts=10,
 )
-# every activity that can take long beats; one whose worker is gone is noticed within this time
-HEARTBEAT = timedelta(seconds=60)
 
 
 @workflow.defn
@@ -48,7 +48,7 @@ class ShardRun:
         self._state = request
         self._open: dict[int, asyncio.Task[None]] = {}
         self._failure: ApplicationError | None = None
-        self._cancelled = False
+        self._stopping = False
 
     @workflow.run
     async def run(self, request: ShardRequest) -> ShardResult:
@@ -60,10 +60,13 @@ class ShardRun:
         if self._failure is not None:
             await self._give_up()
             raise self._failure
-        if self._unfinished and not self._state.control.draining:
-            workflow.continue_as_new(self._state)
-        state = self._state
-        return ShardResult(state.counts, state.done_chunks, state.parked, drained=self._unfinished)
+        state, unfinished = self._state, self._unfinished
+        if unfinished and not state.control.draining:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            workflow.continue_as_new(state)
+        # what a drain has left without its second try has not failed yet
+        failed = state.parked if state.second_try else {}
+        return ShardResult(state.counts, state.done_chunks, failed, drained=unfinished)
 
     @workflow.signal
     def control(self, control: Control) -> None:
@@ -76,28 +79,26 @@ class ShardRun:
     def progress(self) -> ShardProgress:
         """How far it is."""
         state = self._state
-        left = state.end_chunk - state.next_chunk + len(state.to_retry)
         return ShardProgress(
-            state.done_chunks, len(self._open), left, len(state.parked), state.control, state.counts
+            state.done_chunks,
+            len(self._open),
+            state.end_chunk - state.next_chunk + len(state.to_retry),
+            sum(map(len, state.parked.values())),
+            state.control,
+            state.counts,
         )
 
     async def _work(self) -> None:
         """Keep the window full until nothing is left to begin, and wait for what is under way."""
-        while True:
+        while self._failure is None:
             while self._may_begin():
                 chunk = self._take()
                 self._open[chunk] = asyncio.create_task(self._see_through(chunk))
-            if not self._open and (self._over() or self._yields()):
-                await workflow.wait_condition(workflow.all_handlers_finished)
+            if self._at_an_end():
                 return
-            await workflow.wait_condition(self._has_to_look)
-
-    def _has_to_look(self) -> bool:
-        return (
-            self._may_begin()
-            or self._failure is not None
-            or (not self._open and (self._over() or self._yields()))
-        )
+            await workflow.wait_condition(
+                lambda: self._may_begin() or self._at_an_end() or self._failure is not None
+            )
 
     def _may_begin(self) -> bool:
         state = self._state
@@ -105,16 +106,21 @@ class ShardRun:
             return False
         if len(self._open) >= state.control.window:
             return False
-        if state.next_chunk < state.end_chunk or state.to_retry:
-            return True
-        if self._open or state.second_try or not state.parked:
-            return False
-        # everything else is done: what was put aside gets its second chance
-        state.second_try, state.to_retry, state.parked = True, [one.chunk for one in state.parked], []
-        return True
+        return state.next_chunk < state.end_chunk or bool(state.to_retry) or self._second_try_is_due()
+
+    def _at_an_end(self) -> bool:
+        over = self._state.control.draining or not self._unfinished
+        return not self._open and (over or self._yields())
+
+    def _second_try_is_due(self) -> bool:
+        """True when all that is left is what was put aside."""
+        return not self._open and not self._state.second_try and bool(self._state.parked)
 
     def _take(self) -> int:
         state = self._state
+        if state.next_chunk == state.end_chunk and not state.to_retry:
+            state.second_try, state.to_retry = True, [one for some in state.parked.values() for one in some]
+            state.parked = {}
         if state.to_retry:
             return state.to_retry.pop(0)
         state.next_chunk += 1
@@ -125,9 +131,6 @@ class ShardRun:
         state = self._state
         waiting = bool(state.parked) and not state.second_try
         return state.next_chunk < state.end_chunk or bool(state.to_retry) or waiting
-
-    def _over(self) -> bool:
-        return self._failure is not None or self._state.control.draining or not self._unfinished
 
     def _yields(self) -> bool:
         """True when the history is long enough: nothing new is begun, and a new one goes on."""
@@ -155,21 +158,35 @@ class ShardRun:
         """One chunk to its end, in as many parts as its workers hand back."""
         state, before, stuck = self._state, Counts(), 0
         while True:
-            result = await self._attempt(chunk)
+            result = await self._part(chunk)
             if result.done:
                 state.counts.add(result.counts)
                 state.done_chunks += 1
                 return
-            if state.control.draining:
+            # the flag is looked at because a cancellation that meets a result is forgotten by the SDK
+            if state.control.draining or self._stopping:
                 self._put_back(chunk)
                 return
-            stuck = stuck + 1 if result.counts == before else 0
-            before = result.counts
-            if stuck >= PARTIALS_WITHOUT_PROGRESS:
+            if result.counts != before:
+                before, stuck = result.counts, 0
+            elif (
+                not result.stopped
+            ):  # workers that are told to stop may hand it back as it was, however often
+                stuck += 1
+            if stuck >= PARTS_WITHOUT_PROGRESS:
                 self._park(chunk, "Stalled")
                 return
 
-    async def _attempt(self, chunk: int) -> ChunkResult:
+    async def _part(self, chunk: int) -> ChunkResult:
+        try:
+            return await self._attempts(chunk)
+        except ActivityError as error:
+            if not _has_unreadable_heartbeat(error):
+                raise
+            # a new activity has no heartbeat behind it, and the ledger knows where to go on
+            return await self._attempts(chunk)
+
+    async def _attempts(self, chunk: int) -> ChunkResult:
         state = self._state
         first, count = chunk_range(state.splits, chunk)
         request = ChunkRequest(state.run_id, state.pipeline, state.identity, state.splits.node, first, count)
@@ -179,8 +196,7 @@ class ShardRun:
             result_type=ChunkResult,
             task_queue=state.queues.work,
             start_to_close_timeout=timedelta(minutes=30),
-            schedule_to_close_timeout=timedelta(hours=6),
-            heartbeat_timeout=HEARTBEAT,
+            heartbeat_timeout=timedelta(seconds=state.heartbeat),
             retry_policy=RETRY,
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
@@ -190,20 +206,29 @@ class ShardRun:
         self._state.to_retry.append(chunk)
 
     def _park(self, chunk: int, why: str) -> None:
-        self._state.parked.append(Parked(chunk, why))
-        if len(self._state.parked) > MOST_PARKED:
-            self._failure = ApplicationError(
+        parked = self._state.parked
+        parked.setdefault(why, []).append(chunk)
+        if sum(map(len, parked.values())) > MOST_PARKED:
+            self._failure = self._failure or ApplicationError(
                 f"more than {MOST_PARKED} chunks failed, the last with {why}", type="ChunksFailed"
             )
 
     async def _give_up(self) -> None:
         """Tell what is under way to stop, and wait until it has delivered what it had read."""
+        self._stopping = True
         for task in list(self._open.values()):
             task.cancel()
-        await workflow.wait_condition(lambda: not self._open)
+        while self._open:
+            with suppress(asyncio.CancelledError):  # the shard may be cancelled while it gives up by itself
+                await workflow.wait_condition(lambda: not self._open)
 
 
 def _kind(cause: BaseException | None) -> str:
     if isinstance(cause, ApplicationError) and cause.type:
         return cause.type
     return type(cause).__name__ if cause is not None else "Unknown"
+
+
+def _has_unreadable_heartbeat(error: ActivityError) -> bool:
+    cause = error.cause
+    return isinstance(cause, ApplicationError) and cause.message == UNREADABLE_HEARTBEAT

@@ -1,14 +1,15 @@
 """The decisions: which chunks are under way, what is tried again, when a run has ended.
 
-This module, `shards` and `messages` are all that Temporal's sandbox loads; none of them imports anything
-that does I/O.
+This module, `shards`, `division`, `outcomes` and `messages` are all that Temporal's sandbox loads; none of
+them imports anything that does I/O.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
-from itertools import pairwise
 from typing import Any
 
 from temporalio import workflow
@@ -19,10 +20,13 @@ from temporalio.exceptions import (
     CancelledError,
     ChildWorkflowError,
     FailureError,
+    WorkflowAlreadyStartedError,
 )
 from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
 
+from engine.temporal.division import cut, divide, names_of_failed
 from engine.temporal.messages import (
+    MOST_NAMED,
     PHASE,
     PIPELINE,
     PLAN,
@@ -40,16 +44,22 @@ from engine.temporal.messages import (
     ShardResult,
     Splits,
 )
-from engine.temporal.shards import HEARTBEAT, ShardRun
+from engine.temporal.outcomes import has_failed, in_spite_of_cancellation, innermost, is_cancelled, is_over
+from engine.temporal.shards import ShardRun
 
 __all__ = ["WORKFLOWS", "PipelineRun"]
 
-MOST_CHUNKS = 2000
-"""Chunks that a source is divided into when nobody says how large one is to be."""
+STORE_TIMEOUT = timedelta(minutes=5)
+"""For what is a few statements in the state store, and beats no heartbeat."""
 
 PLANNING = RetryPolicy(
     initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30), maximum_attempts=20
 )
+
+ENDING = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=60))
+"""How a run has ended is entered whenever the store is there again."""
+
+Shard = workflow.ChildWorkflowHandle[Any, ShardResult]
 
 
 @workflow.defn
@@ -58,13 +68,14 @@ class PipelineRun:
 
     @workflow.init
     def __init__(self, request: PipelineRequest) -> None:
-        self._request = request
-        self._run_id = request.run_id or _run_id(request.pipeline)
+        self._request = replace(request, run_id=request.run_id or _run_id(request.pipeline))
+        self._run_id = self._request.run_id
         self._control = Control(window=request.window)
         self._phase = ""
         self._chunks = 0
-        self._shards: dict[str, workflow.ChildWorkflowHandle[Any, ShardResult]] = {}
-        self._done_shards = 0
+        self._shards: dict[str, Shard] = {}
+        self._parts: list[ShardRequest] = []
+        self._stopping = False
 
     @workflow.run
     async def run(self, request: PipelineRequest) -> PipelineResult:
@@ -75,12 +86,17 @@ class PipelineRun:
             splits = await self._list(compiled)
             results = await self._attempts(compiled, splits)
         except asyncio.CancelledError:
-            return await self._cancelled(compiled)
+            ending = self._cancelled(compiled)
         except FailureError as error:
-            if _is_cancelled(error):
-                return await self._cancelled(compiled)
-            await self._fail(_innermost(error))
-        return await self._conclude(compiled, results)
+            cause = innermost(error)
+            ending = self._cancelled(compiled) if is_cancelled(error) else self._fail(cause)
+        else:
+            ending = self._conclude(compiled, results)
+        # whatever has come of the run is entered: it is too late to cancel now
+        task = asyncio.create_task(ending)
+        await in_spite_of_cancellation(task.done)
+        await in_spite_of_cancellation(workflow.all_handlers_finished)
+        return task.result()
 
     @workflow.update
     async def pause(self) -> Control:
@@ -115,7 +131,7 @@ class PipelineRun:
             self._phase,
             self._chunks,
             len(self._shards),
-            self._done_shards,
+            sum(shard.done() for shard in self._shards.values()),
             self._control,
             list(self._shards),
         )
@@ -124,14 +140,18 @@ class PipelineRun:
         self._control = control
         for shard in list(self._shards.values()):
             if not shard.done():
-                await self._tell(shard, control)
+                await self._tell(shard)
         return control
 
-    async def _tell(self, shard: workflow.ChildWorkflowHandle[Any, ShardResult], control: Control) -> None:
+    async def _tell(self, shard: Shard) -> None:
+        """Send what holds now, which may be more than what was asked for when the sending began."""
         try:
-            await shard.signal(ShardRun.control, control)
+            await shard.signal(ShardRun.control, self._control)
         except FailureError:
-            if not shard.done():  # one that ended in this very moment has nothing left to begin
+            # one that has ended has nothing left to begin; that it has is told a moment later
+            with suppress(TimeoutError):
+                await workflow.wait_condition(shard.done, timeout=10)
+            if not shard.done():
                 raise
 
     async def _compile(self) -> Compiled:
@@ -148,8 +168,7 @@ class PipelineRun:
             ),
             result_type=Compiled,
             task_queue=request.queues.planning,
-            start_to_close_timeout=timedelta(minutes=5),
-            heartbeat_timeout=HEARTBEAT,
+            start_to_close_timeout=STORE_TIMEOUT,
             retry_policy=PLANNING,
         )
         if request.search_attributes:
@@ -172,12 +191,14 @@ class PipelineRun:
                 result_type=Listed,
                 task_queue=request.queues.planning,
                 start_to_close_timeout=timedelta(hours=6),
-                heartbeat_timeout=HEARTBEAT,
+                heartbeat_timeout=timedelta(seconds=request.heartbeat),
                 retry_policy=PLANNING,
                 cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             )
-            size = request.chunk_splits or -(-listed.splits // MOST_CHUNKS)
-            splits.append(Splits(node, listed.splits, max(1, size)))
+            # a cancellation that meets a result is forgotten by the SDK, but for this
+            if workflow.cancellation_reason() is not None:
+                raise asyncio.CancelledError
+            splits.append(cut(node, listed.splits, request.chunk_splits))
         self._chunks = sum(one.chunks for one in splits)
         return splits
 
@@ -189,15 +210,15 @@ class PipelineRun:
             try:
                 results = await self._within(compiled.timeout, compiled, splits)
             except ChildWorkflowError as error:
-                cause = _innermost(error)
+                cause = innermost(error)
                 if (
                     last
-                    or _is_cancelled(error)
+                    or is_cancelled(error)
                     or (isinstance(cause, ApplicationError) and cause.non_retryable)
                 ):
                     raise
             else:
-                if last or not any(result.failed for result in results):
+                if last or self._control.draining or not any(result.failed for result in results):
                     return results
             await workflow.sleep(min(2**attempt, 60))
         raise AssertionError("the last attempt returns or raises")
@@ -210,89 +231,67 @@ class PipelineRun:
         try:
             await workflow.wait_condition(work.done, timeout=limit)
         except TimeoutError:
-            work.cancel()
-            await workflow.wait_condition(work.done)
+            await self._stop(work)
             late = f"{self._request.pipeline!r} ran longer than {seconds:g} s"
             raise ApplicationError(late, type="Timeout", non_retryable=True) from None
         except asyncio.CancelledError:
-            work.cancel()
-            await workflow.wait_condition(work.done)
+            await self._stop(work)
             raise
         return work.result()
 
+    async def _stop(self, work: asyncio.Task[list[ShardResult]]) -> None:
+        """Have the shards deliver what they have read, and end. What came of them is in the ledger."""
+        self._stopping = True
+        await in_spite_of_cancellation(lambda: is_over(work))
+
     async def _all_shards(self, compiled: Compiled, splits: list[Splits]) -> list[ShardResult]:
-        self._shards, self._done_shards = {}, 0
-        handles = [
-            await self._start(number, one) for number, one in enumerate(self._divide(compiled, splits))
-        ]
-        try:
-            return [await self._joined(handle) for handle in handles]
-        except BaseException:
-            # one shard has failed, or the run was cancelled: the others deliver what they have read, and end
-            for handle in handles:
-                handle.cancel()
-            await workflow.wait_condition(lambda: all(handle.done() for handle in handles))
-            raise
+        self._shards, self._parts = {}, divide(self._request, compiled.identity, splits, self._control)
+        for number, one in enumerate(self._parts):
+            if not self._stopping:
+                await self._start(number, one)
+        shards = list(self._shards.values())
+        await workflow.wait_condition(
+            lambda: self._stopping or any(map(has_failed, shards)) or all(shard.done() for shard in shards)
+        )
+        if all(shard.done() for shard in shards):
+            return [shard.result() for shard in shards]
+        # the others deliver what they have read, and end
+        failed = [shard for shard in shards if has_failed(shard)]
+        for shard in shards:
+            shard.cancel()
+        await workflow.wait_condition(lambda: all(map(is_over, shards)))
+        for shard in failed:
+            shard.result()
+        raise asyncio.CancelledError
 
-    async def _joined(self, handle: workflow.ChildWorkflowHandle[Any, ShardResult]) -> ShardResult:
-        result: ShardResult = await handle
-        self._done_shards += 1
-        return result
-
-    def _divide(self, compiled: Compiled, splits: list[Splits]) -> list[ShardRequest]:
-        """Ranges of chunks of nearly the same size, at most `shards` of them for each source."""
-        requests: list[ShardRequest] = []
-        for one in splits:
-            shards = max(1, min(self._request.shards, one.chunks))
-            bounds = [one.chunks * number // shards for number in range(shards + 1)]
-            for first, end in pairwise(bounds):
-                if first == end:
-                    continue
-                requests.append(
-                    ShardRequest(
-                        self._run_id,
-                        self._request.pipeline,
-                        compiled.identity,
-                        one,
-                        first,
-                        end,
-                        self._control,
-                        queues=self._request.queues,
-                    )
-                )
-        return requests
-
-    async def _start(
-        self, number: int, request: ShardRequest
-    ) -> workflow.ChildWorkflowHandle[Any, ShardResult]:
+    async def _start(self, number: int, request: ShardRequest) -> None:
         name = f"{workflow.info().workflow_id}/s{number}"
-        handle = await workflow.start_child_workflow(
+        shard = await workflow.start_child_workflow(
             ShardRun.run,
             request,
             id=name,
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
             cancellation_type=ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
-        self._shards[name] = handle
+        self._shards[name] = shard
         if self._control != request.control:  # somebody has steered while it started
-            await self._tell(handle, self._control)
-        return handle
+            await self._tell(shard)
 
     async def _conclude(self, compiled: Compiled, results: list[ShardResult]) -> PipelineResult:
-        failed = [one for result in results for one in result.failed]
-        drained = any(result.drained for result in results)
+        failed = names_of_failed(self._parts, results)
         if len(failed) > self._request.max_failed_chunks:
-            kinds = ", ".join(sorted({one.error for one in failed}))
+            kinds = sorted({kind for result in results for kind in result.failed})
             await self._fail(
-                ApplicationError(f"{len(failed)} chunks failed with {kinds}", type=failed[-1].error)
+                ApplicationError(f"{len(failed)} chunks failed with {', '.join(kinds)}", type=kinds[-1])
             )
+        drained = any(result.drained for result in results)
         status = "interrupted" if drained or failed else "completed"
-        error = f"{len(failed)} chunks failed" if failed else ""
-        result = await self._finalize(status, error)
-        result.chunks, result.failed_chunks = self._chunks, [f"{one.chunk}: {one.error}" for one in failed]
+        result = await self._finalize(status, f"{len(failed)} chunks failed" if failed else "")
+        result.chunks, result.failed, result.failed_chunks = self._chunks, len(failed), failed[:MOST_NAMED]
+        if result.status != status:
+            raise ApplicationError(result.error, type="InternalError", non_retryable=True)
         if status == "completed":
             await self._follow(compiled.on_complete)
-        await workflow.wait_condition(workflow.all_handlers_finished)
         return result
 
     async def _cancelled(self, compiled: Compiled) -> PipelineResult:
@@ -300,9 +299,10 @@ class PipelineRun:
         await self._follow(compiled.on_cancel)
         raise CancelledError("the run was cancelled; it can be resumed")
 
-    async def _fail(self, cause: BaseException) -> None:
+    async def _fail(self, cause: BaseException) -> PipelineResult:
         """Enter the failure and end as failed with it. Never returns."""
-        await self._finalize("failed", str(cause))
+        with suppress(ActivityError):  # what failed first is what matters
+            await self._finalize("failed", str(cause))
         kind = cause.type if isinstance(cause, ApplicationError) else type(cause).__name__
         raise ApplicationError(str(cause), type=kind or "InternalError", non_retryable=True)
 
@@ -313,9 +313,8 @@ class PipelineRun:
             FinalizeRequest(self._run_id, self._request.pipeline, status, error[:500]),
             result_type=PipelineResult,
             task_queue=self._request.queues.planning,
-            start_to_close_timeout=timedelta(minutes=15),
-            heartbeat_timeout=HEARTBEAT,
-            retry_policy=PLANNING,
+            start_to_close_timeout=STORE_TIMEOUT,
+            retry_policy=ENDING,
         )
         self._enter("done")
         return result
@@ -323,19 +322,22 @@ class PipelineRun:
     async def _follow(self, pipelines: list[str]) -> None:
         request = self._request
         for name in pipelines:
-            await workflow.start_child_workflow(
-                PipelineRun.run,
-                PipelineRequest(
-                    name,
-                    params=request.params,
-                    shards=request.shards,
-                    window=request.window,
-                    queues=request.queues,
-                    search_attributes=request.search_attributes,
-                ),
-                id=f"etl/{name}/after-{self._run_id}",
-                parent_close_policy=ParentClosePolicy.ABANDON,
-            )
+            # one that is under way already follows an earlier end of the same run
+            with suppress(WorkflowAlreadyStartedError):
+                await workflow.start_child_workflow(
+                    PipelineRun.run,
+                    PipelineRequest(
+                        name,
+                        params=request.params,
+                        shards=request.shards,
+                        window=request.window,
+                        heartbeat=request.heartbeat,
+                        queues=request.queues,
+                        search_attributes=request.search_attributes,
+                    ),
+                    id=f"etl/{name}/after-{self._run_id}",
+                    parent_close_policy=ParentClosePolicy.ABANDON,
+                )
 
     def _enter(self, phase: str) -> None:
         self._phase = phase
@@ -350,13 +352,3 @@ def _run_id(pipeline: str) -> str:
     """As a local run would be called; the same in every replay."""
     info = workflow.info()
     return f"{pipeline}-{info.start_time:%Y%m%dT%H%M%S}-{info.run_id[:6]}"
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, ActivityError | ChildWorkflowError) and error.cause is not None:
-        error = error.cause
-    return error
-
-
-def _is_cancelled(error: BaseException) -> bool:
-    return isinstance(_innermost(error), CancelledError)

@@ -1,0 +1,52 @@
+"""What leaves an activity when it fails: a type, a bounded message, and nothing that may quote a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError, FailureError
+
+from engine.errors import EngineError, LeaseHeldError
+from engine.failures import FailureType, TypedFailure, typed_failure
+from engine.flow.faults import bug_in
+from engine.lease import LASTS
+
+__all__ = ["application_error", "failing_by_type"]
+
+
+@contextmanager
+def failing_by_type() -> Iterator[None]:
+    """Turns errors into failures that the server and the workflow understand.
+
+    They are raised without the error behind them: an exception's cause, too, is written into the history.
+    """
+    try:
+        yield
+    except FailureError:
+        raise
+    except LeaseHeldError as error:
+        # a lease that nobody renews is over within `LASTS`
+        raise application_error(typed_failure(error), LASTS / 3) from None
+    except EngineError as error:
+        raise application_error(typed_failure(error)) from None
+    except Exception as error:  # noqa: BLE001 - the activity ends here, and its text may quote a record
+        where = str(bug_in(activity.info().activity_type, error))
+        raise application_error(TypedFailure(FailureType.INTERNAL, where)) from None
+
+
+def application_error(failure: TypedFailure, wait: float | None = None) -> ApplicationError:
+    """The failure as Temporal takes it.
+
+    Args:
+        wait: seconds until the next attempt; by default what the other side asked for, if it did.
+    """
+    seconds = wait or failure.retry_after
+    return ApplicationError(
+        failure.message,
+        type=str(failure.type),
+        non_retryable=not failure.retryable,
+        next_retry_delay=timedelta(seconds=seconds) if seconds else None,
+    )

@@ -1,0 +1,66 @@
+"""How a run is divided: splits into chunks, chunks into shards. Loaded by Temporal's sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from engine.temporal.messages import (
+    Control,
+    PipelineRequest,
+    ShardRequest,
+    ShardResult,
+    Splits,
+    chunk_range,
+)
+
+__all__ = ["MOST_CHUNKS", "cut", "divide", "names_of_failed"]
+
+MOST_CHUNKS = 2000
+"""Chunks that a source is divided into when nobody says how large one is to be."""
+
+
+def cut(node: str, splits: int, chunk_splits: int) -> Splits:
+    """The chunks of a source.
+
+    Args:
+        chunk_splits: splits in a chunk; 0 lets their number decide.
+    """
+    return Splits(node, splits, chunk_splits or max(1, -(-splits // MOST_CHUNKS)))
+
+
+def divide(
+    request: PipelineRequest, identity: str, splits: Sequence[Splits], control: Control
+) -> list[ShardRequest]:
+    """Ranges of chunks of nearly the same size, at most `shards` of them for each source."""
+    requests: list[ShardRequest] = []
+    for one in splits:
+        shards = max(1, min(request.shards, one.chunks))
+        bounds = [one.chunks * number // shards for number in range(shards + 1)]
+        for first, end in pairwise(bounds):
+            if first == end:
+                continue
+            requests.append(
+                ShardRequest(
+                    request.run_id,
+                    request.pipeline,
+                    identity,
+                    one,
+                    first,
+                    end,
+                    control,
+                    heartbeat=request.heartbeat,
+                    queues=request.queues,
+                )
+            )
+    return requests
+
+
+def names_of_failed(parts: Sequence[ShardRequest], results: Sequence[ShardResult]) -> list[str]:
+    """The chunks that failed, as leases name them, each with why."""
+    names: list[str] = []
+    for part, result in zip(parts, results, strict=True):
+        for kind, chunks in result.failed.items():
+            for first, count in (chunk_range(part.splits, chunk) for chunk in chunks):
+                names.append(f"{part.splits.node}/{first}+{count}: {kind}")
+    return names

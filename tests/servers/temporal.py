@@ -1,0 +1,147 @@
+"""The Temporal dev server as a process of its own, which can be killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from temporalio.client import Client
+
+from engine.temporal.messages import SEARCH_ATTRIBUTES
+from tests.servers.needed import TOOLS, missing
+
+__all__ = ["CLI_VARIABLE", "DevServer", "find_cli", "running"]
+
+CLI_VARIABLE = "ODW_TEMPORAL_CLI"
+START_SECONDS = 60.0
+STARTS = 3  # a port that was free a moment ago may be taken
+
+
+def find_cli() -> Path:
+    """The `temporal` program: what the variable says, else on PATH, else in the cache. May skip the test."""
+    said = os.environ.get(CLI_VARIABLE)
+    if said:
+        if not os.access(said, os.X_OK):
+            missing(f"{CLI_VARIABLE} names no program: {said}")
+        return Path(said)
+    found = shutil.which("temporal") or shutil.which("temporal", path=TOOLS)
+    if found is None:
+        missing(f"no `temporal` on PATH or in {TOOLS}: run .ci/run, which builds it, or set {CLI_VARIABLE}")
+    return Path(found)
+
+
+class DevServer:
+    """A dev server on loopback, with our search attributes in its namespace `default`.
+
+    Args:
+        folder: for its log and its database.
+        database: keep everything in a file, so that nothing is lost when it is killed.
+        dynamic: dynamic configuration, by key, the values as JSON. A misspelt key is ignored silently.
+    """
+
+    def __init__(
+        self, folder: Path, *, database: bool = False, dynamic: Mapping[str, str] | None = None
+    ) -> None:
+        self._cli = find_cli()
+        self._log = folder / "temporal.log"
+        self._database = folder / "temporal.sqlite3" if database else None
+        self._dynamic = dict(dynamic or {})
+        self._port = 0
+        self._client: Client | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """`host:port` of the front end; stays the same when it is started again."""
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def client(self) -> Client:
+        """A connected client, the same for all tests: a connection outlives whoever lets go of it."""
+        assert self._client is not None, "the server was never started"
+        return self._client
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Not to be called on a running event loop."""
+        for attempt in range(STARTS):
+            first = not self._port
+            self._port = self._port or _free_port()
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
+            if asyncio.run(self._answers()):
+                return
+            self.kill()
+            if first:
+                self._port = 0
+            if attempt + 1 == STARTS:
+                raise RuntimeError(f"the dev server does not come up: {self._log.read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL when that does not help; what is in memory is of no use to anybody."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _command(self) -> list[str]:
+        command = [str(self._cli), "server", "start-dev", "--headless", "--log-level", "error"]
+        command += ["--ip", "127.0.0.1", "--port", str(self._port)]
+        for key in SEARCH_ATTRIBUTES:
+            command += ["--search-attribute", f"{key.name}=Keyword"]
+        for name, value in self._dynamic.items():
+            command += ["--dynamic-config-value", f"{name}={value}"]
+        return command + (["--db-filename", str(self._database)] if self._database is not None else [])
+
+    async def _answers(self) -> bool:
+        until = time.monotonic() + START_SECONDS
+        while self._process is not None and self._process.poll() is None and time.monotonic() < until:
+            try:
+                client = await Client.connect(self.address)
+            except RuntimeError:
+                await asyncio.sleep(0.05)
+                continue
+            if await client.service_client.check_health():
+                self._client = client
+                return True
+        return False
+
+
+@contextmanager
+def running(
+    folder: Path, *, database: bool = False, dynamic: Mapping[str, str] | None = None
+) -> Iterator[DevServer]:
+    """A dev server that ends with the block; arguments as for `DevServer`."""
+    server = DevServer(folder, database=database, dynamic=dynamic)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

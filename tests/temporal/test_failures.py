@@ -1,0 +1,44 @@
+"""What ends a run early, and what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+
+from engine.batch import Batch
+from engine.component import Receipt
+from engine.errors import FatalError
+from engine.testing import MemorySource
+from tests.servers.temporal import DevServer
+from tests.temporal.workshop import PATIENCE, Held, made_anew, numbered, workshop
+
+
+class Refusing(Held):
+    """Says that it will never take one record; holds the others."""
+
+    async def write(self, batch: Batch) -> Receipt:
+        if 75 in batch.records:
+            raise FatalError("the key was revoked", kind="auth")
+        return await super().write(batch)
+
+
+async def test_a_failure_that_only_a_change_can_mend_ends_the_run_and_what_was_read_is_delivered(
+    server: DevServer,
+) -> None:
+    records: list[Any] = []
+    plan = made_anew(MemorySource(numbered(8)), lambda: Refusing(records, anyio.Event()))
+    async with workshop(server, plan) as shop, shop.worker(slots=8):
+        handle = await shop.start(shards=2)
+        with anyio.fail_after(PATIENCE), pytest.raises(WorkflowFailureError) as raised:
+            await handle.result()
+        record = await shop.engine.store.get_run(handle.id.rpartition("/")[2])
+
+    assert isinstance(raised.value.cause, ApplicationError)
+    assert (raised.value.cause.type, raised.value.cause.non_retryable) == ("AuthError", True)
+    assert "the key was revoked" in str(raised.value.cause)
+    assert record.status == "failed"
+    assert sorted(records) == list(range(70))
