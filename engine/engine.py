@@ -18,6 +18,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from pydantic import BaseModel, ValidationError
 
+from engine.audit import Check
 from engine.chunk import Chunk
 from engine.clock import Clock, SystemClock, timestamp
 from engine.errors import (
@@ -37,6 +38,8 @@ from engine.report import RunReport
 from engine.runner import RunIdentity, Runner, RunnerResources
 from engine.state.protocol import DeadLetterFilter, RunRecord, RunStatus, StateStore
 from engine.stats import RunSnapshot
+from engine.verification import not_asked
+from engine.verification import verify as compare
 
 __all__ = ["DEFAULT_MEMORY", "Engine", "Run"]
 
@@ -118,9 +121,11 @@ class Engine:
 
         return open_store(self.state_dir)
 
-    async def run(self, plan: Plan, *, resume: RunRecord | None = None, group_id: str = "") -> RunReport:
+    async def run(
+        self, plan: Plan, *, resume: RunRecord | None = None, group_id: str = "", verify: bool = False
+    ) -> RunReport:
         """Run a plan to its end; see `start` for the arguments. Never raises for a run that ends early."""
-        async with self.start(plan, resume=resume, group_id=group_id) as run:
+        async with self.start(plan, resume=resume, group_id=group_id, verify=verify) as run:
             return await run.wait()
 
     @asynccontextmanager
@@ -132,6 +137,7 @@ class Engine:
         group_id: str = "",
         seed: str = "",
         chunk: Chunk | None = None,
+        verify: bool = False,
     ) -> AsyncGenerator[Run, None]:
         """A run, started when `wait` is called inside the block; leaving the block cancels it.
 
@@ -141,12 +147,16 @@ class Engine:
                 the run says how it stands as a whole. The report then is of the chunk alone.
             group_id: ties the runs of one invocation together.
             seed: fixes everything random; "" draws one.
+            verify: at the end, compare the report with the ledger and with what the sinks have (its
+                `checks`). A chunk cannot be verified, only the run as a whole.
 
         Raises:
             RunMismatchError: the plan is not the one `resume` was begun with.
             LeaseHeldError: another process works on that run; it is named.
             StateError, ServiceError: the store or an embedded service cannot be used.
         """
+        if verify and chunk is not None:
+            raise ValueError("a chunk cannot be verified, only its run as a whole")
         await self.provide(plan.sandbox_services)
         record = resume
         if record is None:
@@ -166,7 +176,16 @@ class Engine:
             budget = self._process.pipeline(plan.settings.memory_bytes)
             keeping = anyio.CancelScope()
             try:
-                run = Run(self, plan, record, budget, resumed=resumed, epoch=lease.epoch, chunk=chunk)
+                run = Run(
+                    self,
+                    plan,
+                    record,
+                    budget,
+                    resumed=resumed,
+                    epoch=lease.epoch,
+                    chunk=chunk,
+                    verify=verify,
+                )
                 assert self._group is not None, "use `async with Engine(...)`"
                 self._group.start_soon(_keep, lease, run, keeping)
                 yield run
@@ -255,6 +274,7 @@ class Run:
         resumed: bool,
         epoch: int = 0,
         chunk: Chunk | None = None,
+        verify: bool = False,
     ) -> None:
         self.plan = plan
         self.record = record
@@ -272,7 +292,8 @@ class Run:
         self._epoch = epoch
         self._chunk = chunk
         self._resumed = resumed
-        self._runner = Runner(plan, identity, engine.resources(budget))
+        self._verify = verify
+        self._runner = Runner(plan, identity, engine.resources(budget), count=verify)
         self._cancelled = False
 
     @property
@@ -363,9 +384,26 @@ class Run:
             peak_bytes=self._budget.peak,
             attempt=self.record.attempt,
         )
+        if self._verify:
+            report = replace(report, checks=await self._checks(report))
         level = "info" if report.ok else ("warning" if status is RunStatus.INTERRUPTED else "error")
         self._tell("finished", str(status), level, read=tally.read, written=tally.written, dead=tally.dead)
         return report
+
+    async def _checks(self, report: RunReport) -> list[Check]:
+        """What was compared. A store that cannot be read is told of already, if the run failed with it."""
+        runner = self._runner
+        try:
+            checks = await compare(
+                self._engine.store,
+                self.plan,
+                report,
+                settled=runner.settled,
+                distinct_keys=runner.distinct_keys,
+            )
+        except StateError as problem:
+            return [Check("figures in the ledger", note=str(problem), failed=True)]
+        return [*checks, *(runner.counts or not_asked(self.plan))]
 
     async def _finish(self, status: RunStatus, error: str) -> None:
         if self._chunk is not None:

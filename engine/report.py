@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engine.acks import Tally
+from engine.audit import Check
 from engine.batch import JsonValue
 from engine.state.protocol import RunStatus
 from engine.stats import NodeSnapshot
@@ -23,7 +24,7 @@ class RunReport:
         error: why it ended early, "" when it did not. `failure` has the exception.
         bottleneck: the node whose workers were busiest, None when nothing happened.
         dead_letters: how many letters of this run are open in the state store.
-        uncommitted: records that were in flight when the run ended early; a resume reads them again.
+        checks: what was compared, when the run was to be verified.
     """
 
     pipeline: str
@@ -38,11 +39,17 @@ class RunReport:
     dead_letters: int = 0
     peak_bytes: int = 0
     attempt: int = 1
+    checks: Sequence[Check] = ()
 
     @property
     def ok(self) -> bool:
         """True when the run completed; dead letters within the budget do not change that."""
         return self.status is RunStatus.COMPLETED
+
+    @property
+    def verified(self) -> bool | None:
+        """True when nothing that was compared differs; None when the run was not to be verified."""
+        return all(check.sound for check in self.checks) if self.checks else None
 
     def to_json(self) -> dict[str, JsonValue]:
         """The report as `--report` writes it."""
@@ -57,6 +64,8 @@ class RunReport:
             "peak_bytes_in_flight": self.peak_bytes,
             "bottleneck": self.bottleneck.name if self.bottleneck else None,
             "error": self.error,
+            "verified": self.verified,
+            "checks": [check.to_json() for check in self.checks],
             "nodes": {node.name: _node_json(node) for node in self.nodes},
         }
 

@@ -7,8 +7,8 @@ run ──┬── source segment ──edge──▶ worker segment ──edge
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 from pydantic import BaseModel
 
+from engine.audit import Check
 from engine.batch import Releasable
 from engine.chunk import Chunk
 from engine.clock import Clock
@@ -26,7 +27,8 @@ from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, St
 from engine.faultpoints import reached
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
-from engine.flow.faults import fault_in
+from engine.flow.faults import cause_of, fault_in
+from engine.flow.opening import closing_by_name
 from engine.flow.reading import SourceTask
 from engine.flow.retry import RetryPolicy
 from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
@@ -35,6 +37,7 @@ from engine.ledger import Ledger, SourceBookmarks
 from engine.plan import Plan, PlanNode
 from engine.state.protocol import SplitRecord, StateStore
 from engine.stats import NodeStats, RunSnapshot, Waiting
+from engine.verification import ask_sinks
 
 __all__ = ["Runner", "RunnerResources"]
 
@@ -107,11 +110,20 @@ class _Wiring:
 class Runner:
     """One attempt at a run. Use `execute` once.
 
+    Args:
+        count: ask the sinks at the end what they have of the run; what they said is in `counts`.
+
+    Attributes:
+        finished: everything was read and settled.
+        settled: everything that was read is settled.
+
     Raises (from `execute`): `RunError` subclasses, `StateError`; a drained run returns normally with
     `finished` false.
     """
 
-    def __init__(self, plan: Plan, identity: RunIdentity, resources: RunnerResources) -> None:
+    def __init__(
+        self, plan: Plan, identity: RunIdentity, resources: RunnerResources, *, count: bool = False
+    ) -> None:
         self.plan = plan
         self.identity = identity
         self._resources = resources
@@ -127,8 +139,11 @@ class Runner:
         self._trouble: EngineError | None = None
         shared = identity.chunk is not None
         self.ledger = Ledger(resources.store, identity.run_id, identity.epoch, shared=shared)
-        self.finished = False
+        self.finished = self.settled = False
+        self.counts: list[Check] = []
+        self._count = count
         self.forward_stats: NodeStats | None = None
+        self._forward: Runtime | None = None
         self._route = DeadLetterRoute(
             run_id=identity.run_id,
             pipeline=plan.pipeline,
@@ -206,7 +221,7 @@ class Runner:
                 raise self._trouble
         except BaseExceptionGroup as group:
             await self._close_books(failed=True)
-            error = _cause(group)
+            error = cause_of(group)
             raise error from error.__cause__ or group
         except BaseException:
             await self._close_books(failed=True)
@@ -275,7 +290,21 @@ class Runner:
             left = self.ledger.in_flight
             if left:
                 raise EngineError(f"{left} records were neither written, dropped nor dead: an engine fault")
+            self.settled = True
             self.finished = all(source.finished for source in self._sources)
+            if self._count:
+                self.counts = await self._ask_sinks()
+
+    async def _ask_sinks(self) -> list[Check]:
+        return await ask_sinks(
+            [one for one in self._runtimes.values() if one.node.kind is Kind.SINK],
+            self._forward,
+            run_id=self.identity.run_id,
+            tally=self.ledger.live(),
+            store=self._resources.store,
+            clock=self._clock,
+            unique=all(self._new_ids(name, source) for name, source in self._open_sources()),
+        )
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Build and enter every component, in the plan's order."""
@@ -292,7 +321,8 @@ class Runner:
             self.forward_stats = stats = NodeStats(forward.name, forward.kind, forward.spec.name)
             sink = await self._enter(stack, forward, stats)
             assert isinstance(sink, Sink)
-            self._route.forward_to(sink, stats, self._policy(forward))
+            self._forward = Runtime(forward, sink, stats, self._policy(forward))
+            self._route.forward_to(sink, stats, self._forward.policy)
 
     async def _enter(self, stack: AsyncExitStack, node: PlanNode, stats: NodeStats) -> Component[Any]:
         context = Context(
@@ -315,7 +345,7 @@ class Runner:
             try:
                 component = node.spec.factory(node.params, self._resources.connect(node))
                 component.ctx = context
-                return await stack.enter_async_context(_named(node.name, component))
+                return await stack.enter_async_context(closing_by_name(node.name, component))
             except TransientError as error:
                 attempt += 1
                 if self._clock.monotonic() - since >= policy.outage_limit or attempt >= policy.attempts:
@@ -362,7 +392,7 @@ class Runner:
                 records = await self._splits_of_chunk(node.name, self.identity.chunk)
             else:
                 records = await self._list_splits(node.name, component, segment.head.policy, resumed=resumed)
-            replay = resumed or not component.fresh_keys or not self._keeps_ids(node.name)
+            replay = resumed or not self._new_ids(node.name, component)
             for record in records:
                 if record.done:
                     self.ledger.skip(record)
@@ -379,6 +409,10 @@ class Runner:
             self._sources.append(task)
             if self._draining:
                 task.drain()
+
+    def _new_ids(self, name: str, source: Source[Any]) -> bool:
+        """True when nobody can have delivered the ids of these records before, and each comes once."""
+        return source.fresh_keys and self._keeps_ids(name)
 
     def _keeps_ids(self, source: str) -> bool:
         """True when no transform behind a source gives its records other ids."""
@@ -422,7 +456,7 @@ class Runner:
     async def _work(self, segment: Segment, wiring: _Wiring) -> None:
         head = segment.head
         concurrency = head.node.options.concurrency or head.component.concurrency
-        if not isinstance(head.component, Sink | Transform) or not self._distinct_keys():
+        if not isinstance(head.component, Sink | Transform) or not self.distinct_keys:
             concurrency = 1
         head.stats.workers = concurrency
         await run_workers(
@@ -435,49 +469,11 @@ class Runner:
             morgue=self._route,
         )
 
-    def _source_runtimes(self) -> list[Runtime]:
-        return [one for one in self._runtimes.values() if one.node.kind is Kind.SOURCE]
+    def _open_sources(self) -> list[tuple[str, Source[Any]]]:
+        every = ((name, runtime.component) for name, runtime in self._runtimes.items())
+        return [(name, component) for name, component in every if isinstance(component, Source)]
 
-    def _distinct_keys(self) -> bool:
-        components = (one.component for one in self._source_runtimes())
-        return all(component.distinct_keys for component in components if isinstance(component, Source))
-
-
-@asynccontextmanager
-async def _named(node: str, component: Component[Any]) -> AsyncGenerator[Component[Any], None]:
-    """The component, open; what goes wrong when it closes carries the node's name."""
-    await component.__aenter__()
-    try:
-        yield component
-    except BaseException as error:
-        await _leave(node, component, error)
-        raise
-    await _leave(node, component, None)
-
-
-async def _leave(node: str, component: Component[Any], error: BaseException | None) -> None:
-    try:
-        kind = type(error) if error is not None else None
-        await component.__aexit__(kind, error, error.__traceback__ if error is not None else None)
-    except Exception as problem:
-        if error is None:
-            raise fault_in(node, problem) from problem
-        error.add_note(f"and node {node!r} failed to close: {type(problem).__name__}")
-
-
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the run: the first one raised on purpose, else the first at all."""
-    leaves = list(_leaves(group))
-    for kind in (EngineError, Exception):
-        for error in leaves:
-            if isinstance(error, kind):
-                return error
-    return leaves[0]
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+    @property
+    def distinct_keys(self) -> bool:
+        """True when no key comes twice in the run, as far as its sources know."""
+        return all(source.distinct_keys for _, source in self._open_sources())

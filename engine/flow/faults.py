@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from traceback import extract_tb
+from typing import TypeVar
 
 from engine.batch import Batch
 from engine.errors import (
@@ -17,7 +18,7 @@ from engine.errors import (
 )
 from engine.flow.delivery import Failure
 
-__all__ = ["bare", "bug_in", "fault_in", "judge"]
+__all__ = ["bare", "bug_in", "cause_of", "fault_in", "judge"]
 
 
 def judge(node: str, error: Exception, batch: Batch) -> Failure:
@@ -63,12 +64,26 @@ def bare(error: Exception) -> Exception:
     """The error that counts when several tasks inside a component failed together: the gravest one."""
     if not isinstance(error, ExceptionGroup):
         return error
-    return max(_leaves(error), key=_gravity)
+    gravest: Exception = max(_leaves(error), key=_gravity)
+    return gravest
 
 
-def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
+def cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended several tasks: the first one raised on purpose, else the first at all."""
+    leaves = list(_leaves(group))
+    for kind in (EngineError, Exception):
+        for error in leaves:
+            if isinstance(error, kind):
+                return error
+    return leaves[0]
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def _leaves(group: BaseExceptionGroup[E]) -> Iterator[E]:
     for error in group.exceptions:
-        if isinstance(error, ExceptionGroup):
+        if isinstance(error, BaseExceptionGroup):
             yield from _leaves(error)
         else:
             yield error

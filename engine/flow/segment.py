@@ -178,6 +178,7 @@ def let_go(stats: NodeStats) -> Next:
     """Takes what a node hands on when nothing is behind it: dropped, and said so."""
 
     async def drop(batch: Batch) -> None:
+        stats.dropped += len(batch.records)
         settle_dropped(batch.origins, f"{stats.name}: nothing behind it")
 
     return drop

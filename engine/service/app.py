@@ -12,6 +12,7 @@ from starlette.routing import Route
 from engine.service.consumption import consume
 from engine.service.context import ServiceContext
 from engine.service.dead_letters import list_dead_letters
+from engine.service.deliveries import count_deliveries
 from engine.service.ingest import ingest
 from engine.service.models import IngestModel
 from engine.service.settings import ServiceSettings
@@ -36,6 +37,7 @@ def create_app(
             Route("/ingest/{model}", _ingest_route, methods=_METHODS),
             Route("/consumption/{name}", _reading_route, methods=_METHODS),
             Route("/dead-letters", _letters_route, methods=_METHODS),
+            Route("/deliveries", _deliveries_route, methods=_METHODS),
             Route("/health", _health, methods=_METHODS),
             Route("/ready", _health, methods=_METHODS),
             Route("/liveness", _liveness, methods=_METHODS),
@@ -59,6 +61,12 @@ async def _reading_route(request: Request) -> Response:
 async def _letters_route(request: Request) -> Response:
     return (
         await list_dead_letters(request) if request.method in _READS else _other_method(request, _ALLOW_READ)
+    )
+
+
+async def _deliveries_route(request: Request) -> Response:
+    return (
+        await count_deliveries(request) if request.method in _READS else _other_method(request, _ALLOW_READ)
     )
 
 

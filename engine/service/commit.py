@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from engine.service.accounts import ReplacedRows
 from engine.service.submission import Delivery, Letter, Receipt, Submission
 from engine.service.system_tables import BatchLedger, EpochStore, LetterStore
 from engine.service.tables import SEQUENCE, Table, quote
@@ -34,6 +35,8 @@ class _TableRows:
     replayed: list[Any] = field(default_factory=list)
     foreign: bool = False
     latest: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
+    replaced: list[tuple[int, int | None]] = field(default_factory=list)
+    """Sequences of rows that are gone, each with that of the row in its place."""
 
     def add(self, encoded: Encoded, delivery: Delivery) -> None:
         self.rows += encoded.rows
@@ -46,6 +49,10 @@ class _TableRows:
             return
         self.latest = {row[0]: row for row in self.rows}
         if len(self.latest) < len(self.rows):
+            newest = [self.latest[row[0]] for row in self.rows]
+            self.replaced = [
+                (row[-1], new[-1]) for row, new in zip(self.rows, newest, strict=True) if row is not new
+            ]
             self.rows = list(self.latest.values())
 
 
@@ -57,14 +64,17 @@ class GroupCommit:
         self._tables = {table.name: table for table in tables}
         self._ledger = BatchLedger(connection)
         self._epochs = EpochStore(connection)
+        self._replaced = ReplacedRows(connection)
         self._letters = LetterStore(connection)
         self._open_letters = self._letters.open_tables()
         marks = connection.execute("SELECT table_name FROM _odw_tables WHERE dirty").fetchall()
         self._dirty = {name for (name,) in marks} & self._tables.keys()
-        self._sequence = max((self._last_sequence(name) for name in self._tables), default=0)
+        # requests whose rows are gone, or that had none, keep their numbers: they are counted by them
+        known = [(name, SEQUENCE) for name in self._tables] + [("_odw_batches", "sequence")]
+        self._sequence = max(self._last_sequence(*one) for one in known)
 
-    def _last_sequence(self, table: str) -> int:
-        sql = f"SELECT coalesce(max({SEQUENCE}), 0) FROM {quote(table)}"  # noqa: S608 -- quoted
+    def _last_sequence(self, table: str, column: str) -> int:
+        sql = f"SELECT coalesce(max({column}), 0) FROM {quote(table)}"  # noqa: S608 -- quoted
         found = self._connection.execute(sql).fetchone()
         return int(found[0]) if found else 0
 
@@ -87,8 +97,11 @@ class GroupCommit:
         known = self._ledger.find(keys) if keys else {}
         fresh = [item for item in group if item.submission.key not in known]
         changes = self._changes(fresh)
+        scopes = {item.sequence: scope for item in fresh if (scope := item.submission.scope) is not None}
         for change in changes.values():
             self._write(change)
+            if change.replaced:
+                self._replaced.add(change.table.name, change.replaced, scopes)
         self._put_letters(fresh, changes)
         receipts = {
             id(item): Receipt(
@@ -97,7 +110,7 @@ class GroupCommit:
             for item in fresh
         }
         entries = [
-            (item.submission.key, item.submission.model, receipts[id(item)])
+            (item.submission, receipts[id(item)], item.sequence)
             for item in fresh
             if item.submission.key is not None
         ]
@@ -128,11 +141,15 @@ class GroupCommit:
     def _write(self, change: _TableRows) -> None:
         table = change.table
         if change.replayed:
-            self._connection.execute(
+            key = quote(table.names[0])
+            deleted = self._connection.execute(
                 f"DELETE FROM {quote(table.name)} "  # noqa: S608 -- quoted
-                f"WHERE {quote(table.names[0])} IN (SELECT unnest(?::{table.columns[0].sql_type}[]))",
+                f"WHERE {key} IN (SELECT unnest(?::{table.columns[0].sql_type}[])) "
+                f"RETURNING {key}, {SEQUENCE}",
                 [change.replayed],
-            )
+            ).fetchall()
+            newest = change.latest
+            change.replaced += [(gone, newest[id_][-1] if id_ in newest else None) for id_, gone in deleted]
         if change.foreign and table.key and table.name not in self._dirty:
             self._connection.execute("UPDATE _odw_tables SET dirty = true WHERE table_name = ?", [table.name])
         with self._connection.appender(table.name, columns=table.stored_names) as appender:
@@ -164,6 +181,7 @@ class GroupCommit:
         self._connection.begin()
         for name in self._dirty:
             table, key = quote(name), quote(self._tables[name].names[0])
+            self._replaced.add_of_compaction(self._tables[name])
             self._connection.execute(
                 f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} QUALIFY row_number() "  # noqa: S608
                 f"OVER (PARTITION BY {key} ORDER BY {SEQUENCE} DESC, rowid DESC) > 1)"

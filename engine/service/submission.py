@@ -78,6 +78,11 @@ class Submission:
     key: str | None = None
     epoch: Epoch | None = None
 
+    @property
+    def scope(self) -> str | None:
+        """Under which its rows can be counted later; None without a key or an epoch."""
+        return self.epoch.scope if self.epoch is not None and self.key is not None else None
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:

@@ -1,4 +1,4 @@
-"""The service's own tables: dirty marks, the batch ledger, the epochs and the dead letters.
+"""The service's own tables: dirty marks, the batch ledger, the epochs, what was replaced, the dead letters.
 
 DDL happens at open only: mixed with loading it has been a source of write-ahead-log trouble in DuckDB.
 """
@@ -18,21 +18,30 @@ from engine.service.tables import Table, create_or_check
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DIRTY_OF", "BatchLedger", "EpochStore", "LetterStore", "create_tables"]
+__all__ = ["DIRTY_OF", "BatchLedger", "EpochStore", "LetterStore", "create_tables", "utc_now"]
 
-VERSION = 1
+VERSION = 2
 
 _DDL = (
-    "CREATE TABLE IF NOT EXISTS _odw_meta (version INTEGER)",
+    "CREATE TABLE IF NOT EXISTS _odw_meta (version INTEGER, accounts_since TIMESTAMP)",
     "CREATE TABLE IF NOT EXISTS _odw_tables (table_name VARCHAR, dirty BOOLEAN)",
     """CREATE TABLE IF NOT EXISTS _odw_batches
-    (key VARCHAR, model VARCHAR, written BIGINT, dead VARCHAR, committed_at TIMESTAMP)""",
+    (key VARCHAR, model VARCHAR, written BIGINT, dead VARCHAR, committed_at TIMESTAMP, sequence BIGINT,
+    scope VARCHAR)""",
     """CREATE TABLE IF NOT EXISTS _odw_epochs
     (table_name VARCHAR, scope VARCHAR, epoch BIGINT, raised_at TIMESTAMP)""",
+    """CREATE TABLE IF NOT EXISTS _odw_replaced
+    (table_name VARCHAR, scope VARCHAR, by_scope VARCHAR, row_count BIGINT, replaced_at TIMESTAMP)""",
     """CREATE TABLE IF NOT EXISTS _odw_dead_letters
     (dead_letter_id VARCHAR, model VARCHAR, table_name VARCHAR, record_id VARCHAR, original_record VARCHAR,
     error_type VARCHAR, error_message VARCHAR, failed_at TIMESTAMP, source VARCHAR, status VARCHAR,
     commit_sequence BIGINT, batch_index BIGINT)""",
+)
+
+_FROM_VERSION_1 = (
+    "ALTER TABLE _odw_meta ADD COLUMN accounts_since TIMESTAMP",
+    "ALTER TABLE _odw_batches ADD COLUMN sequence BIGINT",
+    "ALTER TABLE _odw_batches ADD COLUMN scope VARCHAR",
 )
 
 DIRTY_OF = "SELECT bool_or(dirty) FROM _odw_tables WHERE table_name = ?"
@@ -45,11 +54,15 @@ def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> No
         connection.execute(statement)
     version = connection.execute("SELECT max(version) FROM _odw_meta").fetchone()
     if version is None or version[0] is None:
-        connection.execute("INSERT INTO _odw_meta VALUES (?)", [VERSION])
+        connection.execute("INSERT INTO _odw_meta VALUES (?, NULL)", [VERSION])
     elif version[0] > VERSION:
         raise StateVersionError(
             f"the warehouse was written by a newer engine (format {version[0]}, this one knows {VERSION})"
         )
+    elif version[0] < VERSION:
+        for statement in _FROM_VERSION_1:
+            connection.execute(statement)
+        connection.execute("UPDATE _odw_meta SET version = ?, accounts_since = ?", [VERSION, utc_now()])
     for table in tables:
         create_or_check(connection, table)
         connection.execute(
@@ -73,22 +86,24 @@ class BatchLedger:
         ).fetchall()
         return {key: Receipt(written, tuple(orjson.loads(dead))) for key, written, dead in found}
 
-    def add(self, entries: Sequence[tuple[str, str, Receipt]]) -> None:
-        """Remember (key, model, receipt) triples."""
-        now = _utc_now()
-        marks = ", ".join("(?, ?, ?, ?, ?)" for _ in entries)
+    def add(self, entries: Sequence[tuple[Submission, Receipt, int]]) -> None:
+        """Remember (submission, receipt, sequence) triples; each has a key."""
+        now = utc_now()
+        marks = ", ".join("(?, ?, ?, ?, ?, ?, ?)" for _ in entries)
         values: list[object] = []
-        for key, model, receipt in entries:
-            values += (key, model, receipt.written, orjson.dumps(receipt.dead).decode(), now)
+        for one, receipt, sequence in entries:
+            dead = orjson.dumps(receipt.dead).decode()
+            values += (one.key, one.model, receipt.written, dead, now, sequence, one.scope)
         self._connection.execute(f"INSERT INTO _odw_batches VALUES {marks}", values)  # noqa: S608 -- marks only
 
     def forget(self, days: int) -> None:
         """Drop the keys that are older than so many days."""
-        oldest = _utc_now() - timedelta(days=days)
+        oldest = utc_now() - timedelta(days=days)
         self._connection.execute("DELETE FROM _odw_batches WHERE committed_at < ?", [oldest])
+        self._connection.execute("DELETE FROM _odw_replaced WHERE replaced_at < ?", [oldest])
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
     """The time as the tables keep it: UTC, without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
@@ -130,7 +145,7 @@ class EpochStore:
         return {(table, scope): number for table, scope, number in found}
 
     def _put(self, raised: dict[tuple[str, str], int]) -> None:
-        now = _utc_now()
+        now = utc_now()
         for (table, scope), number in raised.items():  # rarely any: at the start, and after a failure
             self._connection.execute(
                 "DELETE FROM _odw_epochs WHERE table_name = ? AND scope = ?", [table, scope]
@@ -141,7 +156,7 @@ class EpochStore:
 
     def forget(self, days: int) -> None:
         """Drop the epochs that were raised more than so many days ago."""
-        oldest = _utc_now() - timedelta(days=days)
+        oldest = utc_now() - timedelta(days=days)
         self._connection.execute("DELETE FROM _odw_epochs WHERE raised_at < ?", [oldest])
 
 

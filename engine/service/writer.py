@@ -106,9 +106,11 @@ class Writer:
         return item.future
 
     def compact(self) -> Future[Receipt]:
-        """Ask for a compaction of the dirty tables, after what is queued already."""
+        """Ask for a compaction of the dirty tables, after what is queued. Raises WarehouseDownError."""
         item = _Item(None)
         with self._changed:
+            if self._stopping:
+                raise WarehouseDownError("the warehouse is closing")
             self._enqueue(item)
         return item.future
 

@@ -28,6 +28,7 @@ ON CONFLICT (run_id, node, key) DO UPDATE SET
 _WHERE = """
 WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR node = ?3)
     AND (?4 = '' OR key = ?4) AND (?5 = '' OR status = ?5)
+    AND (?6 = '' OR stage = ?6)
 """
 
 
@@ -39,7 +40,7 @@ def put(connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> None:
 def select(connection: sqlite3.Connection, where: DeadLetterFilter) -> list[DeadLetter]:
     """Those that match, oldest first."""
     rows = connection.execute(
-        f"SELECT * FROM dead_letters {_WHERE} ORDER BY first_failed_at, seq LIMIT ?6",  # noqa: S608 - constants
+        f"SELECT * FROM dead_letters {_WHERE} ORDER BY first_failed_at, seq LIMIT ?7",  # noqa: S608 - constants
         (*_criteria(where), -1 if where.limit is None else where.limit),
     )
     return [_letter(row) for row in rows]
@@ -83,8 +84,8 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _criteria(where: DeadLetterFilter) -> tuple[str, str, str, str, str]:
-    return (where.run_id, where.pipeline, where.node, storable(where.key), where.status)
+def _criteria(where: DeadLetterFilter) -> tuple[str, ...]:
+    return (where.run_id, where.pipeline, where.node, storable(where.key), where.status, where.stage)
 
 
 def _values(letter: DeadLetter) -> tuple[str | int, ...]:

@@ -318,6 +318,7 @@ class MemoryStateStore:
                 and where.node in ("", letter.node)
                 and storable(where.key) in ("", letter.key)
                 and where.status in ("", letter.status)
+                and where.stage in ("", letter.stage)
             ):
                 yield letter
 

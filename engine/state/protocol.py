@@ -195,6 +195,7 @@ class DeadLetterFilter:
     key: str = ""
     status: str = ""
     limit: int | None = None
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

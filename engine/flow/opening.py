@@ -1,0 +1,34 @@
+"""Entering and leaving components, so that what fails there carries the node's name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from engine.component import Component
+from engine.flow.faults import fault_in
+
+__all__ = ["closing_by_name"]
+
+
+@asynccontextmanager
+async def closing_by_name(node: str, component: Component[Any]) -> AsyncGenerator[Component[Any], None]:
+    """The component, open; what goes wrong when it closes carries the node's name."""
+    await component.__aenter__()
+    try:
+        yield component
+    except BaseException as error:
+        await _leave(node, component, error)
+        raise
+    await _leave(node, component, None)
+
+
+async def _leave(node: str, component: Component[Any], error: BaseException | None) -> None:
+    try:
+        kind = type(error) if error is not None else None
+        await component.__aexit__(kind, error, error.__traceback__ if error is not None else None)
+    except Exception as problem:
+        if error is None:
+            raise fault_in(node, problem) from problem
+        error.add_note(f"and node {node!r} failed to close: {type(problem).__name__}")

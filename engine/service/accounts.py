@@ -1,0 +1,162 @@
+"""What the service has of a client's deliveries, told apart by the scope of their epochs.
+
+Every row has the sequence of the request that brought it, and the batch ledger knows the scope of each
+request that came with an idempotency key and an epoch. So the rows of a scope are counted, not remembered.
+Only what other rows have replaced has to be written down when it happens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import orjson
+
+from engine.service.storage import Reader
+from engine.service.system_tables import utc_now
+from engine.service.tables import SEQUENCE, Table, quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["Account", "ReplacedRows", "account_of"]
+
+_OF_SCOPE = "(scope = ? OR starts_with(scope, ? || '/'))"
+
+
+class ReplacedRows:
+    """Rows that were removed because newer ones took their place. Used inside the writer's transaction."""
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def add(self, table: str, pairs: Iterable[tuple[int, int | None]], scopes: Mapping[int, str]) -> None:
+        """Note (sequence of the row that goes, sequence of the one that comes) pairs.
+
+        `scopes` are those of the requests of this transaction, by sequence; others are looked up.
+        """
+        pairs = list(pairs)
+        owners = {**self._find({gone for gone, _ in pairs} - scopes.keys()), **scopes}
+        counts = Counter((owners[gone], scopes.get(come or 0)) for gone, come in pairs if gone in owners)
+        for (scope, by_scope), count in counts.items():
+            self._connection.execute(
+                "INSERT INTO _odw_replaced VALUES (?, ?, ?, ?, ?)", [table, scope, by_scope, count, utc_now()]
+            )
+
+    def _find(self, sequences: set[int]) -> dict[int, str]:
+        if not sequences:
+            return {}
+        found = self._connection.execute(
+            "SELECT sequence, scope FROM _odw_batches WHERE scope IS NOT NULL "
+            "AND sequence IN (SELECT unnest(?::BIGINT[]))",
+            [list(sequences)],
+        ).fetchall()
+        return dict(found)
+
+    def add_of_compaction(self, table: Table) -> None:
+        """Note what a compaction of the table is about to remove."""
+        key = quote(table.names[0])
+        self._connection.execute(
+            "INSERT INTO _odw_replaced SELECT ?, gone.scope, come.scope, count(*), ? FROM "  # noqa: S608 -- quoted
+            f"(SELECT {SEQUENCE} AS sequence, first_value({SEQUENCE}) OVER latest AS newest, "
+            f"row_number() OVER latest AS place FROM {quote(table.name)} "
+            f"WINDOW latest AS (PARTITION BY {key} ORDER BY {SEQUENCE} DESC, rowid DESC)) AS rows_by_age "
+            "JOIN _odw_batches AS gone ON gone.sequence = rows_by_age.sequence "
+            "LEFT JOIN _odw_batches AS come ON come.sequence = rows_by_age.newest "
+            "WHERE place > 1 AND gone.scope IS NOT NULL GROUP BY gone.scope, come.scope",
+            [table.name, utc_now()],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The deliveries of a scope to one model.
+
+    Attributes:
+        acknowledged: records that were answered as written, redeliveries included.
+        present: rows that are there and that the scope was the last to write.
+        replaced: rows of the scope that it has replaced itself.
+        overtaken: rows of the scope that somebody else has replaced.
+        doubled: rows of the scope whose id is there more than once.
+        dead: dead letters that were made of its records, each counted once.
+        letters: how many of those are there, whatever became of them.
+        since: deliveries before then were not told apart by scope; None when all were.
+    """
+
+    acknowledged: int
+    present: int
+    replaced: int
+    overtaken: int
+    doubled: int
+    dead: int
+    letters: int
+    since: datetime | None
+
+
+def account_of(reader: Reader, model: str, table: Table | None, scope: str) -> Account:
+    """Count what is there of a scope, and of the scopes below it (those that begin with it and a slash).
+
+    The table must be clean.
+    """
+    of_scope: list[object] = [model, scope, scope]
+    batches = f"_odw_batches WHERE model = ? AND {_OF_SCOPE}"
+    dead = _dead(reader, batches, of_scope)
+    replaced, overtaken = _replaced(reader, table, scope)
+    present = doubled = 0
+    acknowledged = _number(reader, f"SELECT coalesce(sum(written), 0) FROM {batches}", of_scope)  # noqa: S608 -- marks
+    if table is None:
+        present = acknowledged  # they went nowhere, as the model wants it
+    else:
+        rows = f"{quote(table.name)} WHERE {SEQUENCE} IN (SELECT sequence FROM {batches})"  # noqa: S608 -- quoted
+        present = _number(reader, f"SELECT count(*) FROM {rows}", of_scope)  # noqa: S608 -- quoted
+        if table.key is not None:
+            key = quote(table.key)
+            twice = f"SELECT {key} FROM {quote(table.name)} GROUP BY {key} HAVING count(*) > 1"  # noqa: S608 -- quoted
+            doubled = _number(reader, f"SELECT count(*) FROM {rows} AND {key} IN ({twice})", of_scope)  # noqa: S608 -- quoted
+    return Account(
+        acknowledged=acknowledged,
+        present=present,
+        replaced=replaced,
+        overtaken=overtaken,
+        doubled=doubled,
+        dead=len(dead),
+        letters=_number(
+            reader,
+            "SELECT count(*) FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+            [list(dead)],
+        ),
+        since=_since(reader),
+    )
+
+
+def _number(reader: Reader, sql: str, values: list[object]) -> int:
+    found = reader.execute(sql, values).fetchone()
+    return int(found[0]) if found else 0
+
+
+def _dead(reader: Reader, batches: str, values: list[object]) -> set[str]:
+    found = reader.execute(f"SELECT dead FROM {batches} AND dead <> '[]'", values).fetchall()  # noqa: S608 -- marks
+    return {str(letter["dead_letter_id"]) for (letters,) in found for letter in orjson.loads(letters)}
+
+
+def _replaced(reader: Reader, table: Table | None, scope: str) -> tuple[int, int]:
+    """How many rows of the scope were replaced by itself, and by others."""
+    if table is None:
+        return 0, 0
+    by_itself = "coalesce(by_scope = ? OR starts_with(by_scope, ? || '/'), false)"
+    found = reader.execute(
+        f"SELECT coalesce(sum(row_count) FILTER ({by_itself}), 0), "  # noqa: S608 -- marks
+        f"coalesce(sum(row_count) FILTER (NOT {by_itself}), 0) "
+        f"FROM _odw_replaced WHERE table_name = ? AND {_OF_SCOPE}",
+        [scope, scope, scope, scope, table.name, scope, scope],
+    ).fetchone()
+    return (int(found[0]), int(found[1])) if found else (0, 0)
+
+
+def _since(reader: Reader) -> datetime | None:
+    found = reader.execute("SELECT max(accounts_since) FROM _odw_meta").fetchone()
+    since: datetime | None = found[0] if found else None
+    return since

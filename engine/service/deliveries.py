@@ -1,0 +1,58 @@
+"""`GET /deliveries`: what the service has of what a client has sent under a scope."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import cast
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from engine.service.accounts import Account, account_of
+from engine.service.context import Endpoint, ServiceContext
+from engine.service.storage import Reader
+from engine.service.submission import WarehouseDownError
+from engine.service.system_tables import DIRTY_OF
+
+__all__ = ["count_deliveries"]
+
+_TRIES = 3
+_RETRY_SOON = {"Retry-After": "1"}
+
+
+async def count_deliveries(request: Request) -> Response:
+    """Counts of one `model` and one `scope`; behind the ingest key, since a client asks about its own."""
+    context = cast(ServiceContext, request.app.state.context)
+    if not context.ingest_key.allows(request.headers.get("authorization")):
+        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+    endpoint = context.endpoints.get(request.query_params.get("model", "").lower())
+    scope = request.query_params.get("scope", "")
+    if endpoint is None or not scope:
+        return PlainTextResponse("model must be one that is served, and scope that of an X-ODW-Epoch", 400)
+    try:
+        account = await context.in_thread(lambda: _account(context, endpoint, scope))
+    except WarehouseDownError as error:
+        return PlainTextResponse(f"Error: {error}", 503, _RETRY_SOON)
+    if account is None:
+        return PlainTextResponse("The table is being written to by others; ask again", 503, _RETRY_SOON)
+    answer = {**asdict(account), "remembered_days": context.settings.ledger_days}
+    body = orjson.dumps(answer, option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z)
+    return Response(body, media_type="application/json")
+
+
+def _account(context: ServiceContext, endpoint: Endpoint, scope: str) -> Account | None:
+    """The counts; None when the table does not stay clean for as long as counting takes to begin."""
+    for _ in range(_TRIES):
+        with context.warehouse.reading() as reader:
+            if not _is_dirty(reader, endpoint):
+                return account_of(reader, endpoint.model.name, endpoint.table, scope)
+        context.warehouse.compact()
+    return None
+
+
+def _is_dirty(reader: Reader, endpoint: Endpoint) -> bool:
+    if endpoint.table is None:
+        return False
+    found = reader.execute(DIRTY_OF, [endpoint.table.name]).fetchone()
+    return bool(found and found[0])
