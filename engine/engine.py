@@ -173,25 +173,32 @@ class Engine:
                 record = replace(record, attempt=lease.epoch)
             elif resume is not None:
                 record = await self._take_up(record.run_id, lease)
-            budget = self._process.pipeline(plan.settings.memory_bytes)
-            keeping = anyio.CancelScope()
-            try:
-                run = Run(
-                    self,
-                    plan,
-                    record,
-                    budget,
-                    resumed=resumed,
-                    epoch=lease.epoch,
-                    chunk=chunk,
-                    verify=verify,
-                )
-                assert self._group is not None, "use `async with Engine(...)`"
-                self._group.start_soon(_keep, lease, run, keeping)
+            async with self._attended(plan, record, lease, resumed, chunk, verify) as run:
                 yield run
-            finally:
-                keeping.cancel()
-                budget.close()
+
+    @asynccontextmanager
+    async def _attended(
+        self,
+        plan: Plan,
+        record: RunRecord,
+        lease: HeldLease,
+        resumed: bool,
+        chunk: Chunk | None,
+        verify: bool,
+    ) -> AsyncGenerator[Run, None]:
+        """A run that has its memory, and whose lease is kept, for as long as the block runs."""
+        assert self._group is not None, "use `async with Engine(...)`"
+        budget = self._process.pipeline(plan.settings.memory_bytes)
+        keeping = anyio.CancelScope()
+        try:
+            run = Run(
+                self, plan, record, budget, resumed=resumed, epoch=lease.epoch, chunk=chunk, verify=verify
+            )
+            self._group.start_soon(_keep, lease, run, keeping)
+            yield run
+        finally:
+            keeping.cancel()
+            budget.close()
 
     async def provide(self, services: Collection[str]) -> None:
         """Have these embedded services running; they stop with the engine."""
