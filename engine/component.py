@@ -119,8 +119,8 @@ class Context:
         run_id: the run; stable over resumes.
         seed: text that fixes everything random in this run; stable over resumes.
         started_at: when the run was first started, UTC; stable over resumes.
-        attempt: which attempt of the run this is, counted from 1; each resume is one more. Attempts at a
-            chunk are numbered in order too, but not one by one.
+        attempt: which attempt of the run this is, counted from 1; each resume is one more.
+        epoch: grows with each attempt at the run and at any chunk of it, so it tells what came later.
         chunk: the part of the run that this process works on by itself; "" is all of it.
         allowance: reserve bytes here before reading them (sources with `reserves = True`).
         draining: true once the run should stop reading; a source ends at its next batch boundary.
@@ -136,6 +136,7 @@ class Context:
     seed: str = "0"
     started_at: datetime | None = None
     attempt: int = 1
+    epoch: int = 1
     chunk: str = ""
     clock: Clock = field(default_factory=SystemClock)
     allowance: ByteAllowance = field(default_factory=_Unlimited)

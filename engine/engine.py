@@ -168,10 +168,7 @@ class Engine:
         part = chunk.name if chunk is not None else ""
         async with held(self.store, self.clock, record.run_id, part) as lease:
             resumed = lease.taken > 1 if chunk is not None else resume is not None
-            if chunk is not None:
-                # epochs of a run are given out in order, so they number the attempts at a chunk as well
-                record = replace(record, attempt=lease.epoch)
-            elif resume is not None:
+            if resume is not None and chunk is None:
                 record = await self._take_up(record.run_id, lease)
             async with self._attended(plan, record, lease, resumed, chunk, verify) as run:
                 yield run

@@ -332,6 +332,7 @@ class Runner:
             seed=self.identity.seed,
             started_at=self.identity.started_at,
             attempt=self.identity.attempt,
+            epoch=self.identity.epoch,
             chunk=self.identity.chunk.name if self.identity.chunk is not None else "",
             clock=self._clock,
             allowance=_Allowance(self._resources.budget, stats),

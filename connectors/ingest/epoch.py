@@ -9,6 +9,7 @@ __all__ = ["Epoch", "epoch_scope"]
 
 _PER_ATTEMPT = 1_000_000_000  # more uncertain answers than one attempt can wait for
 _MAX_SCOPE = 200
+_DIGEST = 65  # characters of a digest and what stands before it
 
 
 class Epoch:
@@ -19,7 +20,7 @@ class Epoch:
 
     Args:
         scope: what the number is compared within; see `epoch_scope`.
-        attempt: which attempt of the run this is, counted from 1.
+        attempt: grows with each attempt at the run, or at any part of it.
     """
 
     def __init__(self, scope: str, attempt: int) -> None:
@@ -39,7 +40,16 @@ class Epoch:
 def epoch_scope(run_id: str, node: str, chunk: str = "") -> str:
     """A node of a run, or of a chunk of it, as 1 to 200 characters for a header, without a space.
 
-    Chunks of a run have no record in common, so their requests are compared among themselves.
+    Chunks of a run have no record in common, so their requests are compared among themselves and with those
+    of the run as a whole, in which they lie: `run/node#chunk`.
     """
-    scope = "/".join(quote(part, safe="") for part in (run_id, node, chunk) if part)
-    return scope if len(scope) <= _MAX_SCOPE else sha256(scope.encode()).hexdigest()
+    whole = f"{quote(run_id, safe='')}/{quote(node, safe='')}"
+    part = f"#{quote(chunk, safe='')}" if chunk else ""
+    if len(whole) + max(len(part), _DIGEST) <= _MAX_SCOPE:
+        return whole + part
+    whole = whole if len(whole) + _DIGEST <= _MAX_SCOPE else _digest(whole)
+    return f"{whole}#{_digest(part)}" if part else whole
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()

@@ -68,7 +68,7 @@ class IngestSink(Sink[IngestParams]):
             client,
             model=params.model,
             scope=scope,
-            epoch=Epoch(epoch_scope(scope, self.ctx.node, self.ctx.chunk), self.ctx.attempt),
+            epoch=Epoch(epoch_scope(scope, self.ctx.node, self.ctx.chunk), self.ctx.epoch),
             compress=params.compress,
             max_body=params.bytes,
         )

@@ -108,11 +108,20 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+Place = tuple[str, str]
+"""Table and scope."""
+
+
 class EpochStore:
-    """The highest epoch of each table and scope. Used inside the writer's transaction."""
+    """The highest epoch of each table and scope. Used inside the writer's transaction.
+
+    A scope `run/load#7` lies within `run/load`: each of the two overtakes the other, but not what else lies
+    within the same one. So the parts of a run are told from the run as a whole, and not from each other.
+    """
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
+        self._has_parts: bool | None = None  # not known yet
 
     def deliveries(self, submissions: Sequence[Submission]) -> list[Delivery]:
         """How each one is to be committed, in this order: `fresh` ones that were overtaken are replays.
@@ -122,25 +131,49 @@ class EpochStore:
         scopes = {one.epoch.scope for one in submissions if one.epoch is not None}
         if not scopes:
             return [one.delivery for one in submissions]
-        known = self._find(scopes)
+        known = self._find(scopes | {_whole(scope) for scope in scopes})
+        parts = self._find_parts(scopes)
         highest = dict(known)
         deliveries: list[Delivery] = []
         for one in submissions:
             delivery = one.delivery
             if one.epoch is not None and one.table is not None:
-                place = (one.table.name, one.epoch.scope)
-                latest = highest.get(place, one.epoch.number)
-                if delivery == "fresh" and one.epoch.number < latest:
+                table, (scope, number) = one.table.name, one.epoch
+                latest = max(
+                    highest.get((table, scope), number),
+                    highest.get((table, _whole(scope)), number),
+                    parts.get((table, scope), number),
+                )
+                if delivery == "fresh" and number < latest:
                     delivery = "replay"
-                highest[place] = max(latest, one.epoch.number)
+                highest[table, scope] = max(highest.get((table, scope), number), number)
+                if _whole(scope) != scope:
+                    whole = table, _whole(scope)
+                    parts[whole] = max(parts.get(whole, number), number)
+                    self._has_parts = True
             deliveries.append(delivery)
         self._put({place: number for place, number in highest.items() if known.get(place) != number})
         return deliveries
 
-    def _find(self, scopes: set[str]) -> dict[tuple[str, str], int]:
+    def _find(self, scopes: set[str]) -> dict[Place, int]:
         found = self._connection.execute(
             "SELECT table_name, scope, epoch FROM _odw_epochs WHERE scope IN (SELECT unnest(?::VARCHAR[]))",
             [list(scopes)],
+        ).fetchall()
+        return {(table, scope): number for table, scope, number in found}
+
+    def _find_parts(self, scopes: set[str]) -> dict[Place, int]:
+        """The highest epoch within each of these scopes that is not a part itself."""
+        if self._has_parts is None:
+            counted = self._connection.execute("SELECT count(*) FROM _odw_epochs WHERE contains(scope, '#')")
+            self._has_parts = bool(counted.fetchall()[0][0])
+        wholes = [scope for scope in scopes if _whole(scope) == scope]
+        if not self._has_parts or not wholes:
+            return {}
+        found = self._connection.execute(
+            "SELECT table_name, split_part(scope, '#', 1) AS whole, max(epoch) FROM _odw_epochs"
+            " WHERE contains(scope, '#') AND whole IN (SELECT unnest(?::VARCHAR[])) GROUP BY ALL",
+            [wholes],
         ).fetchall()
         return {(table, scope): number for table, scope, number in found}
 
@@ -158,6 +191,10 @@ class EpochStore:
         """Drop the epochs that were raised more than so many days ago."""
         oldest = utc_now() - timedelta(days=days)
         self._connection.execute("DELETE FROM _odw_epochs WHERE raised_at < ?", [oldest])
+
+
+def _whole(scope: str) -> str:
+    return scope.partition("#")[0]
 
 
 class LetterStore:

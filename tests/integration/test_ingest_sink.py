@@ -34,7 +34,7 @@ async def open_sink(
     sink = IngestSink(
         IngestParams(**({"model": "BlobSource"} | params)), IngestConnection(url=url, token=token)
     )
-    sink.ctx = Context(run_id=run_id, node="load", attempt=attempt, clock=ScriptedClock(jump=True))
+    sink.ctx = Context(run_id=run_id, node="load", epoch=attempt, clock=ScriptedClock(jump=True))
     async with sink:
         yield sink
 

@@ -67,12 +67,12 @@ async def test_a_chunk_that_is_done_is_not_read_again() -> None:
     assert len(sink.records) == again.tally.written == 40
 
 
-async def test_a_chunk_that_failed_is_gone_on_with_as_a_replay_under_a_higher_attempt() -> None:
-    attempts: list[tuple[int, str]] = []
+async def test_a_chunk_that_failed_is_gone_on_with_as_a_replay_under_a_higher_epoch() -> None:
+    epochs: list[tuple[int, str]] = []
 
     class Noting(MemorySink):
         async def __aenter__(self) -> Noting:
-            attempts.append((self.ctx.attempt, self.ctx.chunk))
+            epochs.append((self.ctx.epoch, self.ctx.chunk))
             return self
 
     source, sink = MemorySource(SPLITS), Noting()
@@ -86,7 +86,7 @@ async def test_a_chunk_that_failed_is_gone_on_with_as_a_replay_under_a_higher_at
 
     assert (failed.status, failed.tally.written) == (RunStatus.FAILED, 10)
     assert report.tally.written == 40
-    assert attempts == [(2, "n0/2+2"), (3, "n0/0+2")]
+    assert epochs == [(2, "n0/2+2"), (3, "n0/0+2")]
     assert sink.replays == [False] * 4 + [True] * 3
 
 

@@ -345,6 +345,29 @@ def test_an_epoch_counts_in_its_scope_alone(desk: Desk, note: Note) -> None:
     assert desk.stored() == 2
 
 
+@pytest.mark.parametrize(
+    ("later", "late", "rows"),
+    [("run/load", "run/load#7", 1), ("run/load#7", "run/load", 1), ("run/load#7", "run/load#8", 2)],
+    ids=["the whole overtakes a part", "a part overtakes the whole", "a part does not overtake another"],
+)
+def test_parts_of_a_scope_and_the_whole_overtake_each_other(
+    desk: Desk, note: Note, later: str, late: str, rows: int
+) -> None:
+    desk.put([note("a")], "replay", None, Epoch(later, 9))
+    desk.put([note("a")], "fresh", None, Epoch(late, 1))
+    assert desk.stored() == rows
+
+
+def test_parts_are_known_after_a_restart(path: Path, models: Models, note: Note) -> None:
+    with_parts = Warehouse.open(path, models)
+    Desk(with_parts).put([note("a")], "replay", None, Epoch("run/load#7", 9))
+    with_parts.close()
+    desk = Desk(Warehouse.open(path, models))
+    desk.put([note("a")], "fresh", None, Epoch("run/load", 1))
+    assert desk.stored() == 1
+    desk.warehouse.close()
+
+
 def test_an_epoch_counts_in_its_table_alone(desk: Desk, note: Note) -> None:
     medical = desk.warehouse.tables["Medical"]
     row = {

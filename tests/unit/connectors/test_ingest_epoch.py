@@ -1,0 +1,31 @@
+"""Scopes and numbers by which the service tells requests that arrive late."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.ingest.epoch import Epoch, epoch_scope
+
+
+def test_a_chunk_lies_within_its_run() -> None:
+    assert epoch_scope("run-1", "load") == "run-1/load"
+    assert epoch_scope("run-1", "load", "files/0+5") == "run-1/load#files%2F0%2B5"
+
+
+@given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300))
+def test_a_scope_is_short_and_has_no_space_whatever_the_names(run: str, node: str, chunk: str) -> None:
+    run, node, chunk = (part.encode("utf-8", "replace").decode() for part in (run, node, chunk))
+    scope, whole = epoch_scope(run, node, chunk), epoch_scope(run, node)
+
+    assert 0 < len(scope) <= 200
+    assert not any(character.isspace() for character in scope)
+    assert scope.partition("#")[0] == whole
+
+
+def test_a_later_attempt_is_above_all_that_an_earlier_one_can_reach() -> None:
+    earlier, later = Epoch("s", 1), Epoch("s", 2)
+    for _ in range(1000):
+        earlier.advance()
+
+    assert int(earlier.header.split()[1]) < int(later.header.split()[1])
