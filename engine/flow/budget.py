@@ -234,10 +234,12 @@ class Reservation(Releasable):
     def resize(self, nbytes: int) -> None:
         """Correct the size without waiting; growth may push the budget over its capacity."""
         more = nbytes - self.nbytes
+        if not more:
+            return
         self.nbytes = nbytes
         if more > 0:
             self._budget.grow(more)
-        elif more < 0:
+        else:
             self._budget.give_back(-more)
 
     def grow(self, nbytes: int) -> None:

@@ -78,6 +78,7 @@ class SourceTask:
         self._draining = True
         for pump in self._pumps:
             if pump.reading:
+                pump.given_up = True
                 pump.scope.cancel()
 
     async def run(self) -> None:
@@ -133,12 +134,13 @@ class SourceTask:
 
     async def _drive(self, reader: PageReader, tracker: SplitTracker, pump: _Pump) -> bool:
         """See batches through until the split ends (True) or the run drains (False)."""
-        pacer, stats = Pacer(), self._runtime.stats
+        pacer, runtime = Pacer(), self._runtime
+        stats, health = runtime.stats, runtime.health
         # one scope for the whole loop: a scope for each batch would cost as much as several records
         with anyio.CancelScope() as pump.scope:
+            started = perf_counter()
             while not self._draining:
-                pump.reading = True
-                started, blocked = perf_counter(), stats.blocked
+                pump.reading, blocked = True, stats.blocked
                 try:
                     batch = await reader.next()
                 except TransientError:
@@ -151,7 +153,7 @@ class SourceTask:
                 finally:
                     pump.reading = False
                     stats.busy += perf_counter() - started - (stats.blocked - blocked)
-                if pump.scope.cancel_called:
+                if pump.given_up:
                     # the batch came in the very moment the run was told to drain; waiting for anything
                     # is not possible in here any more, so it counts as unread
                     if batch is not None and batch.reservation is not None:
@@ -162,14 +164,16 @@ class SourceTask:
                     # finds nothing more and says so
                     return not self._draining
                 pump.attempt, pump.began = 0, True
-                self._runtime.health.succeeded()
+                health.succeeded()
                 pump.position = batch.position
                 reached("batch_read")
                 await self._see_through(batch, tracker)
                 # its bytes may be given back by now: it must not live on here while the next one is read
                 batch = None
-                if pacer.due():
+                started = perf_counter()
+                if pacer.due(started):
                     await pacer.pause()
+                    started = perf_counter()
         return False
 
     async def _wait(self, error: TransientError, pump: _Pump) -> None:
@@ -200,7 +204,7 @@ class SourceTask:
         batch.origins = ((ack, count),)
         stats.batches += 1
         stats.records_in += count
-        if ack.complete:
+        if not ack.pending:
             return  # nothing in it, or an earlier attempt has seen it through
         if batch.failures:
             batch = await self._bury_failed(batch)
@@ -223,15 +227,19 @@ class SourceTask:
 
 
 class _Pump:
-    """One split being read: `reading` is true while it only waits for its source."""
+    """One split being read: `reading` is true while it only waits for its source.
 
-    __slots__ = ("attempt", "began", "position", "reading", "scope")
+    `given_up`: its scope was cancelled while it did.
+    """
+
+    __slots__ = ("attempt", "began", "given_up", "position", "reading", "scope")
 
     def __init__(self, position: JsonValue) -> None:
         self.position = position
         self.attempt = 0
         self.began = False
         self.reading = False
+        self.given_up = False
         self.scope = anyio.CancelScope()
 
 

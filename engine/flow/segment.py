@@ -22,7 +22,7 @@ from engine.flow.redo import passing_by
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.settle import settle_dropped
 from engine.flow.sizing import estimate_batch
-from engine.flow.steps import Next, build_step
+from engine.flow.steps import Next, Step, TransformStep, build_step
 from engine.flow.workers import Intake, Turnstile, work
 from engine.plan import Plan, PlanNode
 from engine.stats import NodeStats, Waiting
@@ -160,17 +160,22 @@ class Outlet:
 def chain(nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, morgue: Morgue) -> Next | None:
     """The function that sees a batch through these nodes and then `outlet`; None when there is neither."""
     onward = outlet
+    behind: Step | None = None  # the step that `onward` leads to, if it leads straight there
     if outlet is None and nodes and not isinstance(nodes[-1].component, Sink):
         onward = let_go(nodes[-1].stats)
     for runtime in reversed(nodes):
         suffix = runtime.node.options.key_suffix
-        after = _suffixing(onward, suffix) if suffix and onward else onward
+        if suffix and onward:
+            onward, behind = _suffixing(onward, suffix), None
         step = build_step(
-            runtime.component, runtime.stats, runtime.policy, clock, morgue.bury, runtime.health, after
+            runtime.component, runtime.stats, runtime.policy, clock, morgue.bury, runtime.health, onward
         )
-        onward = step.process
+        if isinstance(step, TransformStep) and isinstance(behind, TransformStep):
+            step.following = behind
+        onward, behind = step.process, step
         if runtime.died_before:
             onward = passing_by(onward, runtime.stats, runtime.died_before, morgue.settle_again)
+            behind = None
     return onward
 
 

@@ -11,7 +11,19 @@ from itertools import chain
 from engine.acks import Ack, Origin
 from engine.batch import FILTERED, Batch
 
-__all__ = ["settle_derived", "settle_dropped", "settle_written"]
+__all__ = ["DropLabels", "settle_derived", "settle_dropped", "settle_written"]
+
+
+class DropLabels(dict[str, str]):
+    """The reasons for which a node drops records as they stand in tallies: `node: reason`, made once each."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._node = node
+
+    def __missing__(self, reason: str) -> str:
+        label = self[reason] = f"{self._node}: {reason}"
+        return label
 
 
 def settle_written(origins: Sequence[Origin], *, confirmed: bool) -> None:
@@ -26,7 +38,7 @@ def settle_dropped(origins: Sequence[Origin], reason: str) -> None:
         ack.dropped(count, reason)
 
 
-def settle_derived(given: Batch, derived: Batch, failed: Sequence[int], node: str) -> int:
+def settle_derived(given: Batch, derived: Batch, failed: Sequence[int], labels: DropLabels) -> int:
     """Settle what was dropped and account for what was forked; returns how many were dropped.
 
     `failed` are the ascending indices in `given` of records that are settled elsewhere.
@@ -38,12 +50,12 @@ def settle_derived(given: Batch, derived: Batch, failed: Sequence[int], node: st
         # nearly every filter: one source batch, one reason, nothing forked
         ((_, reason, count),) = dropped
         if len(given.records) - len(derived.records) == count:
-            given.origins[0][0].dropped(count, f"{node}: {reason}")
+            given.origins[0][0].dropped(count, labels[reason])
             return count
-    return _settle(given, derived, failed, node)
+    return _settle(given, derived, failed, labels)
 
 
-def _settle(given: Batch, derived: Batch, failed: Sequence[int], node: str) -> int:
+def _settle(given: Batch, derived: Batch, failed: Sequence[int], labels: DropLabels) -> int:
     left = _by_ack(given.origins)
     drops = [(ack, reason, count) for ack, reason, count in derived.dropped if ack in left]
     dropped = ((ack, count) for ack, _, count in drops)
@@ -56,7 +68,7 @@ def _settle(given: Batch, derived: Batch, failed: Sequence[int], node: str) -> i
         elif count:
             drops.append((ack, FILTERED.reason, count))  # left out without saying why
     for ack, reason, count in drops:
-        ack.dropped(count, f"{node}: {reason}")
+        ack.dropped(count, labels[reason])
     return sum(count for _, _, count in drops)
 
 

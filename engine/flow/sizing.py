@@ -54,7 +54,8 @@ class RunningEstimate:
     """Sizes of batches that come one after the other from one place.
 
     One record of each batch is measured, another one each time; as long as it is like those before, the
-    batch is taken to be so too.
+    batch is taken to be so too. Small differences do not move the estimate, so that batches of one length
+    are estimated alike and what was reserved for them needs no correction.
     """
 
     def __init__(self) -> None:
@@ -67,9 +68,11 @@ class RunningEstimate:
         if count > SUMMED:
             self._turn += 1
             size = estimate_record(records[self._turn * 31 % count])
-            if self._mean * 0.5 <= size <= self._mean * 2:
-                self._mean += (size - self._mean) * 0.25
-                return int(self._mean * count)
+            mean = self._mean
+            if mean * 0.5 <= size <= mean * 2:
+                if not mean * 0.9 <= size <= mean * 1.1:
+                    self._mean = mean = mean + (size - mean) * 0.25
+                return int(mean * count)
         nbytes = estimate_batch(records)
         self._mean = nbytes / count if count else 0.0
         return nbytes

@@ -14,7 +14,7 @@ from engine.faultpoints import reached
 from engine.flow.delivery import Delivery, Outcome
 from engine.flow.faults import judge
 from engine.flow.retry import NodeHealth, RetryPolicy
-from engine.flow.settle import settle_derived, settle_written
+from engine.flow.settle import DropLabels, settle_derived, settle_written
 from engine.stats import NodeStats
 
 __all__ = ["BuryRecords", "Next", "Step", "build_step"]
@@ -87,34 +87,56 @@ class Step:
 
 
 class TransformStep(Step):
-    """A transform; a synchronous one that succeeds costs no coroutine of its own."""
+    """A transform; a synchronous one that succeeds costs no coroutine of its own.
+
+    Attributes:
+        following: the step that `onward` leads to, if it is a transform too: as long as all goes well, one
+            call of `process` sees a batch through all of them.
+    """
 
     derives = True
 
     def __init__(self, transform: Transform[Any], *args: Any) -> None:
         super().__init__(*args)
+        self.following: TransformStep | None = None
         self._transform = transform
         self._waits = transform.waits
+        self._labels = DropLabels(self.stats.name)
 
     async def process(self, batch: Batch) -> None:
-        stats = self.stats
-        stats.records_in += len(batch.records)
-        stats.batches += 1
-        started = perf_counter()
-        try:
-            made = self._transform.apply(batch)
-            derived = _checked(batch, await made if self._waits and not isinstance(made, Batch) else made)
-        except Exception as error:  # noqa: BLE001 - a component's own code ends here; `judge` decides
-            stats.busy += perf_counter() - started
-            await self.delivery.reject(batch, judge(stats.name, error, batch))
-            return
-        stats.busy += perf_counter() - started
-        if derived.failures:
-            await self.delivery.accept(batch, Outcome(derived, derived.failures))
-            return
-        self.health.successes += 1
-        self.health.failing_since = None
-        await self._hand_on(batch, derived, ())
+        step, started = self, perf_counter()
+        while True:
+            stats = step.stats
+            stats.records_in += len(batch.records)
+            stats.batches += 1
+            try:
+                made = step._transform.apply(batch)
+                derived = _checked(batch, await made if step._waits and not isinstance(made, Batch) else made)
+            except Exception as error:  # noqa: BLE001 - a component's own code ends here; `judge` decides
+                stats.busy += perf_counter() - started
+                await step.delivery.reject(batch, judge(stats.name, error, batch))
+                return
+            now = perf_counter()
+            stats.busy += now - started
+            started = now
+            if derived.failures:
+                await step.delivery.accept(batch, Outcome(derived, derived.failures))
+                return
+            step.health.successes += 1
+            step.health.failing_since = None
+            if derived.origins is not batch.origins:
+                stats.dropped += settle_derived(batch, derived, (), step._labels)
+                derived.dropped = ()
+            stats.records_out += len(derived.records)
+            if not derived.records:
+                return
+            batch = derived
+            if step.following is None:
+                break
+            step = step.following
+        del derived, made  # only `batch` may hold on to records while they are worked on further
+        if step.onward is not None:
+            await step.onward(batch)
 
     async def _work(self, batch: Batch) -> Outcome:
         made = self._transform.apply(batch)
@@ -128,7 +150,7 @@ class TransformStep(Step):
     async def _hand_on(self, given: Batch, derived: Batch, failed: Sequence[int]) -> None:
         stats = self.stats
         if derived.origins is not given.origins or failed:
-            stats.dropped += settle_derived(given, derived, failed, stats.name)
+            stats.dropped += settle_derived(given, derived, failed, self._labels)
             # they are settled: the next node must not find them on the batch it is given
             derived.failures, derived.dropped = (), ()
         stats.records_out += len(derived.records)
@@ -157,24 +179,26 @@ class SinkStep(Step):
         stats.busy += perf_counter() - started
         self.health.successes += 1
         self.health.failing_since = None
-        await self._hand_on(batch, confirmed=receipt is None or receipt.confirmed)
+        self._take(batch, confirmed=receipt is None or receipt.confirmed)
+        if self.onward is not None:
+            await self.onward(batch)
 
     async def _work(self, batch: Batch) -> Outcome:
         receipt = await self._sink.write(batch)
         return Outcome(batch, confirmed=receipt is None or receipt.confirmed)
 
     async def _emit(self, batch: Batch, outcome: Outcome) -> None:
-        await self._hand_on(batch, confirmed=outcome.confirmed)
+        self._take(batch, confirmed=outcome.confirmed)
+        if self.onward is not None:
+            await self.onward(batch)
 
-    async def _hand_on(self, batch: Batch, *, confirmed: bool) -> None:
+    def _take(self, batch: Batch, *, confirmed: bool) -> None:
         reached("batch_written")
         self.stats.records_out += len(batch.records)
         for ack, count in batch.origins:
             ack.taken(count, self.stats.name)
         if self.onward is None:
             settle_written(batch.origins, confirmed=confirmed)
-        else:
-            await self.onward(batch)
 
 
 def build_step(component: object, *args: Any) -> Step:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from math import inf
+from time import perf_counter
 
 import anyio
 
@@ -127,7 +128,7 @@ async def work(
                 # its bytes are given back: it must not live on here while the next one is awaited
                 del batch
                 ticket += 1
-                if pacer.due():
+                if pacer.due(perf_counter()):
                     await pacer.pause()
             return
         send, receive = anyio.create_memory_object_stream[tuple[Batch, int]](0)

@@ -20,7 +20,7 @@ from engine.batch import Batch, Record
 from engine.component import Transform
 from engine.engine import Engine
 from engine.errors import RecordError, TransientError
-from engine.flow.settle import settle_derived, settle_written
+from engine.flow.settle import DropLabels, settle_derived, settle_written
 from engine.keys import KeyRange
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySink, MemorySource, linear_plan
@@ -119,7 +119,7 @@ async def test_every_record_is_settled_once(case: TransformCase, world: World) -
     async with case.build(world) as transform:
         derived = await apply(transform, batch)
     failed = [index for index, _ in derived.failures]
-    dropped = settle_derived(batch, derived, failed, "n")
+    dropped = settle_derived(batch, derived, failed, DropLabels("n"))
     for index in failed:
         settle_written(batch.slice(index, index + 1).origins, confirmed=True)
     settle_written(derived.origins, confirmed=True)

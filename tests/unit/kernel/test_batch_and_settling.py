@@ -13,7 +13,7 @@ from engine.batch import Batch, Drop, join
 from engine.component import BatchLimits
 from engine.errors import RecordError, TransientError
 from engine.flow.batching import Batcher
-from engine.flow.settle import settle_derived, settle_written
+from engine.flow.settle import DropLabels, settle_derived, settle_written
 from engine.keys import KeyRange
 from tests.unit.kernel.accounts import opened
 
@@ -40,7 +40,7 @@ def test_every_outcome_is_settled_once_and_the_reasons_add_up(batches: list[list
     derived = given_batch.outcomes([_outcome(kind, n) for n, kind in enumerate(kinds)])
     failed = [index for index, _ in derived.failures]
 
-    dropped = settle_derived(given_batch, derived, failed, "n")
+    dropped = settle_derived(given_batch, derived, failed, DropLabels("n"))
     settle_written(derived.origins, confirmed=True)
     for ack, count in given_batch.take(failed).origins:
         ack.dead(count, "n")
@@ -94,7 +94,7 @@ def test_drops_of_two_steps_in_one_transform_are_added_up() -> None:
         batch.select([1, 1, 1, 1, 1, 0], "late").select([1, 1, 1, 1, 0], "early").outcomes([1, 2, None, 3])
     )
 
-    assert settle_derived(batch, derived, (), "n") == 3
+    assert settle_derived(batch, derived, (), DropLabels("n")) == 3
     assert ack.tally.drops == {"n: late": 1, "n: early": 1, "n: filtered": 1}
 
 
@@ -105,7 +105,7 @@ def test_what_is_dropped_is_booked_on_the_source_batch_that_it_came_from() -> No
     derived = given.select([1, 1, 1, 1, 1, 0], "late").outcomes([0, 1, [0, 0], None, Drop("odd")])
 
     assert derived.drops == {"late": 1, "filtered": 1, "odd": 1}
-    assert settle_derived(given, derived, (), "n") == 3
+    assert settle_derived(given, derived, (), DropLabels("n")) == 3
     assert (plain_ack.pending, plain_ack.tally) == (2, Tally(read=2))
     assert (fanned_ack.pending, late_ack.pending) == (2, 0)
     assert fanned_ack.tally == Tally(read=2, forked=1, dropped=1, drops={"n: filtered": 1})
@@ -116,7 +116,7 @@ def test_records_that_a_transform_leaves_out_by_itself_count_as_filtered() -> No
     (one, first), (other, second) = opened(2), opened(3)
     given = join([one, other])
 
-    assert settle_derived(given, given.take([1, 2, 3]).select([1, 0, 1], "late"), (), "n") == 3
+    assert settle_derived(given, given.take([1, 2, 3]).select([1, 0, 1], "late"), (), DropLabels("n")) == 3
     assert first.tally.drops == {"n: filtered": 1}
     assert second.tally.drops == {"n: late": 1, "n: filtered": 1}
 
