@@ -343,7 +343,9 @@ def _copy_run(run: RunRecord) -> RunRecord:
 
 
 def _copy_tally(tally: Tally) -> Tally:
-    return replace(tally, drops=dict(tally.drops))
+    total = Tally()
+    total.add(tally)
+    return total
 
 
 def _copy_split(record: SplitRecord) -> SplitRecord:

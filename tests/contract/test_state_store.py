@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 from engine.acks import Tally
 from engine.batch import DeadLetter, Split
 from engine.errors import LeaseHeldError, LeaseLostError, RunNotFoundError, StateError
-from engine.state import DeadLetterFilter, Lease, Progress, RunRecord, RunStatus, StateStore, open_store
+from engine.state import (
+    Acked,
+    DeadLetterFilter,
+    Lease,
+    Progress,
+    RunRecord,
+    RunStatus,
+    StateStore,
+    open_store,
+)
 from engine.state.memory import MemoryStateStore
 
 
@@ -427,6 +436,20 @@ class TestCommit:
                     await begun.wait()
                 live.tally.add(Tally(read=1, written=1, drops={"f: old": 1}))
             assert await store.tally(RUN.run_id) == expected
+
+    async def test_tallies_that_were_handed_out_may_grow_without_the_store(self, world: World) -> None:
+        """A resumed run goes on counting in them, and what it counts is not committed yet."""
+        acked = [Acked({"at": 6}, {"at": 9}, progress("a", 3, dead=2).tally)]
+        async with world.store() as store:
+            await prepare(store, "a")
+            await store.commit(RUN.run_id, [replace(progress("a", 4, dead=1), acked=acked)])
+            expected = copy.deepcopy(await store.splits(RUN.run_id, "extract"))
+
+            (record,), _ = await store.splits(RUN.run_id, "extract")
+            for tally in (record.tally, record.acked[0].tally):
+                tally.add(progress("a", 5, dead=3).tally)
+
+            assert await store.splits(RUN.run_id, "extract") == expected
 
     async def test_a_stale_epoch_is_refused(self, world: World) -> None:
         async with world.store() as store:
