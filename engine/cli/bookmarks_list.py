@@ -53,7 +53,7 @@ async def reset_bookmarks(options: argparse.Namespace) -> int:
         number = await store.delete_bookmarks(where)
         if not number:
             raise ConfigError(await _nothing(store, options))
-    sys.stdout.write(f"{counted(number, 'bookmark')} deleted: the next run reads what they stood for again\n")
+    sys.stdout.write(f"{counted(number, 'bookmark')} deleted: the next run reads anew\n")
     return ExitCode.COMPLETED
 
 

@@ -218,6 +218,16 @@ CASES: tuple[Case, ...] = (
         objects=_DOCUMENTS | {"large.txt": b"x" * 70_000},
     ),
     SourceCase(
+        name="s3",
+        label="reading-what-changed",
+        params=lambda _: {"pattern": f"s3://{BUCKET}/memos/**", "split_objects": 6, "mode": "changed"},
+        connection=_lake,
+        needs="s3",
+        records=len(_DOCUMENTS),
+        batches=4,
+        objects=_DOCUMENTS,
+    ),
+    SourceCase(
         name="consumption",
         params=lambda _: {"model": "UnstructuredData", "split_rows": 7, "page_bytes": 4096},
         connection=lambda world: {"url": world.ingest, "token": "hush"},
@@ -247,6 +257,13 @@ CASES: tuple[Case, ...] = (
         records=20,
         batches=4,
         dead=2,
+    ),
+    SourceCase(
+        name="jsonl",
+        label="reading-what-changed",
+        params=lambda world: _two_files(world) | {"mode": "changed"},
+        records=35,
+        batches=10,
     ),
     SourceCase(
         name="jsonl",

@@ -110,7 +110,7 @@ def test_reset_deletes_what_was_asked_for(
     assert main(["bookmarks", "reset", *arguments, "--state-dir", state]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"{len(gone)} bookmark")
-    assert "deleted: the next run reads" in said
+    assert "deleted: the next run reads anew" in said
     assert left(state) == [one for one in EVERYTHING if one not in gone]
 
 
