@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from connectors.json_lines import dump_records, write_out
 from engine.batch import Batch
-from engine.component import Kind, Params, Sink, spec_of
+from engine.component import Kind, Params, Reach, Sink, spec_of
 from engine.errors import BatchError
 
 __all__ = ["StdoutParams", "StdoutSink"]
@@ -23,7 +23,7 @@ class StdoutParams(Params):
     )
 
 
-@spec_of(Kind.SINK, "stdout", params=StdoutParams)
+@spec_of(Kind.SINK, "stdout", params=StdoutParams, reach=Reach.PROCESS)
 class StdoutSink(Sink[StdoutParams]):
     """Writes records to the standard output, as JSON.
 

@@ -31,6 +31,7 @@ __all__ = [
     "Kind",
     "NoParams",
     "Params",
+    "Reach",
     "Receipt",
     "Sink",
     "Source",
@@ -46,6 +47,18 @@ class Kind(StrEnum):
     SOURCE = "source"
     TRANSFORM = "transform"
     SINK = "sink"
+
+
+class Reach(StrEnum):
+    """From where that can be reached which a component reads or writes.
+
+    `machine`: from any process of this machine, as its files can. `process`: from this process alone, as its
+    standard output can.
+    """
+
+    ANYWHERE = "anywhere"
+    MACHINE = "machine"
+    PROCESS = "process"
 
 
 class Params(BaseModel):
@@ -170,6 +183,8 @@ class ComponentSpec:
         summary: one line for lists.
         description: the whole documentation, Markdown.
         extra: the extra of this distribution that has its SDK, "" when none is needed.
+        reach: from where it can do its work, which may depend on its parameters. A run on several machines
+            needs components that reach anywhere.
     """
 
     name: str
@@ -181,6 +196,11 @@ class ComponentSpec:
     summary: str = ""
     description: str = ""
     extra: str = ""
+    reach: Reach | Callable[[Any], Reach] = Reach.ANYWHERE
+
+    def reach_of(self, params: BaseModel) -> Reach:
+        """From where the component can do its work with these parameters."""
+        return self.reach if isinstance(self.reach, Reach) else self.reach(params)
 
     def operational_params(self) -> frozenset[str]:
         """Names of the parameters that are outside the plan's identity."""
@@ -346,6 +366,7 @@ def spec_of(
     connection: type[BaseModel] | None = None,
     sandbox: str = "",
     extra: str = "",
+    reach: Reach | Callable[[Any], Reach] = Reach.ANYWHERE,
 ) -> Callable[[C], C]:
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
 
@@ -361,6 +382,7 @@ def spec_of(
             summary=description.partition("\n")[0],
             description=description,
             extra=extra,
+            reach=reach,
         )
         return cls
 

@@ -6,9 +6,10 @@ stored (as its documents) and drawn.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeAlias
 
 from pydantic import BaseModel
 
@@ -34,6 +35,7 @@ from engine.topology import check_topology, ordered
 __all__ = [
     "ConnectionRef",
     "DeadLetterSettings",
+    "NodeCheck",
     "NodeOptions",
     "OnStall",
     "Plan",
@@ -85,6 +87,10 @@ class PlanNode:
             known = {name for key, info in model.model_fields.items() for name in (key, info.alias) if name}
             values |= {key: value for key, value in (sandbox or {}).items() if key in known}
         return model.model_validate(values)
+
+
+NodeCheck: TypeAlias = Callable[[NodeConfig, PlanNode, Problems], None]
+"""A check of one node beyond the usual ones; what it finds goes into the problems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +180,11 @@ def compile_plan(
     return plan
 
 
-def compile_file(file: FileConfig, registry: Registry) -> dict[str, Plan]:
+def compile_file(file: FileConfig, registry: Registry, *, check: NodeCheck | None = None) -> dict[str, Plan]:
     """Compile every pipeline of a file, in its order.
+
+    Args:
+        check: called for every node that can be understood, forwarding sinks included.
 
     Raises:
         ConfigError: with every problem of the file and of all its pipelines.
@@ -183,7 +192,8 @@ def compile_file(file: FileConfig, registry: Registry) -> dict[str, Plan]:
     problems = Problems()
     problems.extend(file.problems)
     plans = {
-        name: _compile(pipeline, file, registry, (), problems) for name, pipeline in file.pipelines.items()
+        name: _compile(pipeline, file, registry, (), problems, check)
+        for name, pipeline in file.pipelines.items()
     }
     if problems:
         raise ConfigError(problems.all())
@@ -196,6 +206,7 @@ def _compile(
     registry: Registry,
     taps: Collection[str],
     problems: Problems,
+    check: NodeCheck | None = None,
 ) -> Plan | None:
     """None only when there is something in `problems`."""
     sound = check_topology(pipeline.nodes, pipeline.unreadable, taps, problems)
@@ -203,6 +214,10 @@ def _compile(
     forward_config = pipeline.dead_letters.forward
     forward = _node(forward_config, file, registry, problems) if forward_config else None
     whole = {name: (node, config) for name, (node, config) in bound.items() if node is not None}
+    if check is not None:
+        forwarding = [(forward, forward_config)] if forward is not None and forward_config is not None else []
+        for node, config in (*whole.values(), *forwarding):
+            check(config, node, problems)
     if not sound or len(whole) < len(bound) or (forward_config and forward is None):
         return None
     order = ordered({name: list(node.inputs) for name, (node, _) in whole.items()})

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from connectors.json_lines import dump_records, write_out
 from engine.batch import Batch
-from engine.component import Kind, Params, Sink, spec_of
+from engine.component import Kind, Params, Reach, Sink, spec_of
 from engine.errors import BatchError, FatalError
 
 __all__ = ["JsonlSink", "JsonlSinkParams"]
@@ -39,7 +39,11 @@ class JsonlSinkParams(Params):
         return value
 
 
-@spec_of(Kind.SINK, "jsonl", params=JsonlSinkParams)
+def _reach(params: JsonlSinkParams) -> Reach:
+    return Reach.PROCESS if params.path == STDOUT else Reach.MACHINE
+
+
+@spec_of(Kind.SINK, "jsonl", params=JsonlSinkParams, reach=_reach)
 class JsonlSink(Sink[JsonlSinkParams]):
     """Adds records to a file, as JSON, one on each line.
 

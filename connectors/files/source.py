@@ -19,7 +19,7 @@ from connectors.files.lines import LinePage, Place, line_pages
 from connectors.json_lines import parse_line
 from engine.batch import Batch, JsonValue, Split
 from engine.bookmarks import Bookmark
-from engine.component import Context, Kind, Params, Source, operational, spec_of
+from engine.component import Context, Kind, Params, Reach, Source, operational, spec_of
 from engine.errors import RecordError
 from engine.keys import KeyList, Keys
 
@@ -58,7 +58,11 @@ class JsonlSourceParams(Params):
         return self
 
 
-@spec_of(Kind.SOURCE, "jsonl", params=JsonlSourceParams)
+def _reach(params: JsonlSourceParams) -> Reach:
+    return Reach.PROCESS if params.path == STDIN else Reach.MACHINE
+
+
+@spec_of(Kind.SOURCE, "jsonl", params=JsonlSourceParams, reach=_reach)
 class JsonlSource(Source[JsonlSourceParams]):
     """JSON lines: files with one JSON object on each line.
 

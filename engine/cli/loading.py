@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from engine.batch import JsonValue
-from engine.config import Overrides, load_file, select
+from engine.config import FileConfig, Overrides, load_file, select
 from engine.plan import Plan, compile_file
 from engine.registry import Registry
 
-__all__ = ["load_plans", "own_names"]
+__all__ = ["load_config", "load_plans", "own_names"]
 
 
 def load_plans(
@@ -22,7 +22,21 @@ def load_plans(
     only: Collection[str] | None = None,
     params: Mapping[str, Mapping[str, JsonValue]] | None = None,
 ) -> dict[str, Plan]:
-    """The plans of `options.file`, by pipeline; `--only` takes those that it leads to along.
+    """The plans of `options.file`, by pipeline; see `load_config`.
+
+    Raises:
+        ConfigError: with everything that is wrong with the file and the pipelines asked for.
+    """
+    return compile_file(load_config(options, only=only, params=params), Registry.installed())
+
+
+def load_config(
+    options: argparse.Namespace,
+    *,
+    only: Collection[str] | None = None,
+    params: Mapping[str, Mapping[str, JsonValue]] | None = None,
+) -> FileConfig:
+    """`options.file` as it was read; `--only` takes the pipelines that it leads to along.
 
     Components named `module:name` are also looked for in the current folder and beside the file.
 
@@ -31,7 +45,7 @@ def load_plans(
         params: values that `options.param` may still change, by pipeline and name.
 
     Raises:
-        ConfigError: with everything that is wrong with the file and the pipelines asked for.
+        ConfigError: it cannot be read at all, or has no pipeline of that name.
     """
     overrides = Overrides(
         params=MappingProxyType(dict(params or {})),
@@ -43,7 +57,7 @@ def load_plans(
     wanted = list(options.only if only is None else only)
     if wanted:
         config = select(config, wanted, asked_by="--only")
-    return compile_file(config, Registry.installed())
+    return config
 
 
 def _find_modules_beside(file: str) -> None:

@@ -1,14 +1,21 @@
 """Check a file: everything that is wrong with it, each with its file, line and column.
 
-Nothing is started, opened or reached. Exit code 0 when nothing is wrong, 2 otherwise.
+Nothing is started, opened or reached. Exit code 0 when nothing is wrong, 2 otherwise. `--target temporal`
+also finds what works here and could not on other machines, and warns of what every worker needs.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_file_arguments
+from engine.cli.arguments import add_file_arguments, add_state_argument
+
+if TYPE_CHECKING:
+    from engine.errors import Problem
+    from engine.plan import Plan
 
 SUMMARY = "check a file without running anything"
 
@@ -16,46 +23,92 @@ SUMMARY = "check a file without running anything"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     add_file_arguments(parser)
+    parser.add_argument(
+        "--target",
+        choices=("local", "temporal"),
+        default="local",
+        help="temporal: also what cannot work when several workers do the runs (local)",
+    )
+    parser.add_argument(
+        "--one-machine", action="store_true", help="with --target temporal: all workers are on this machine"
+    )
+    add_state_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def execute(options: argparse.Namespace) -> int:
     """Print what was found."""
-    from engine.cli.loading import load_plans
     from engine.errors import ConfigError
 
+    plans: dict[str, Plan] = {}
+    warnings: list[Problem] = []
     try:
-        plans = load_plans(options)
+        plans = _remote(options, warnings) if options.target == "temporal" else _local(options)
     except ConfigError as error:
         if not options.json:
+            _warn(warnings)
             raise
-        sys.stdout.write(_as_json({}, error))
+        sys.stdout.write(_as_json({}, error.problems, warnings))
         return 2
     if options.json:
-        sys.stdout.write(_as_json(plans, None))
+        sys.stdout.write(_as_json(plans, (), warnings))
         return 0
+    _warn(warnings)
     nodes = sum(len(plan.nodes) for plan in plans.values())
-    sys.stdout.write(f"{options.file}: {_count(len(plans), 'pipeline')}, {_count(nodes, 'node')}: valid\n")
+    what = "valid" if options.target == "local" else "valid, and can run on Temporal"
+    sys.stdout.write(f"{options.file}: {_count(len(plans), 'pipeline')}, {_count(nodes, 'node')}: {what}\n")
     for name, plan in plans.items():
         sys.stdout.write(f"  {name}: {' → '.join(node.name for node in plan.nodes)}\n")
     return 0
+
+
+def _local(options: argparse.Namespace) -> dict[str, Plan]:
+    from engine.cli.loading import load_plans
+
+    return load_plans(options)
+
+
+def _remote(options: argparse.Namespace, warnings: list[Problem]) -> dict[str, Plan]:
+    from engine import remote
+    from engine.cli.loading import load_config
+    from engine.errors import ConfigError
+    from engine.plan import compile_file
+    from engine.registry import Registry
+
+    file, one_machine = load_config(options), options.one_machine
+    warnings += remote.warnings(file, one_machine=one_machine)
+    problems = remote.store_problems(options.state_dir, one_machine=one_machine)
+    try:
+        plans = compile_file(
+            file, Registry.installed(), check=remote.node_check(file, one_machine=one_machine)
+        )
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return plans
+
+
+def _warn(warnings: Sequence[Problem]) -> None:
+    for warning in warnings:
+        sys.stderr.write(f"warning: {warning}\n")
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _as_json(plans: object, error: object) -> str:
+def _as_json(plans: Mapping[str, Plan], problems: Sequence[Problem], warnings: Sequence[Problem]) -> str:
     import json
     from dataclasses import asdict
 
-    from engine.errors import ConfigError
-    from engine.plan import Plan
-
-    problems = [asdict(problem) for problem in error.problems] if isinstance(error, ConfigError) else []
-    pipelines = {
-        name: {"identity": plan.identity, "nodes": [node.name for node in plan.nodes]}
-        for name, plan in (plans.items() if isinstance(plans, dict) else ())
-        if isinstance(plan, Plan)
+    document = {
+        "valid": not problems,
+        "problems": [asdict(problem) for problem in problems],
+        "warnings": [asdict(warning) for warning in warnings],
+        "pipelines": {
+            name: {"identity": plan.identity, "nodes": [node.name for node in plan.nodes]}
+            for name, plan in plans.items()
+        },
     }
-    return json.dumps({"valid": not problems, "problems": problems, "pipelines": pipelines}, indent=2) + "\n"
+    return json.dumps(document, indent=2) + "\n"

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from engine.config.problems import Problems, unknown
-from engine.config.values import Plain, Value
+from engine.config.values import Place, Plain, Value
 
 __all__ = ["Scope", "escape", "interpolate"]
 
@@ -40,11 +40,13 @@ class Scope:
         environ: environment variables.
         params: the pipeline's parameters; None where parameters cannot be used.
         read_file: reads the file of `${file:…}`; raises OSError or ValueError.
+        asked: what was asked for from outside so far, and where: a variable's name, or `file:path`.
     """
 
     environ: Mapping[str, str] = field(repr=False)
     params: Mapping[str, Value] | None = None
     read_file: Callable[[str], str] | None = None
+    asked: list[tuple[Place, str]] = field(default_factory=list, repr=False)
 
 
 class _InvalidError(Exception):
@@ -63,6 +65,7 @@ class _Expansion:
     hidden: list[str] = field(default_factory=list)
     whole: Value | None = None
     failed: bool = False
+    asked: list[str] = field(default_factory=list)
 
 
 def escape(text: str) -> str:
@@ -86,6 +89,7 @@ def interpolate(value: Value, scope: Scope, problems: Problems) -> Value:
 def _interpolate_leaf(value: Value, text: str, scope: Scope, problems: Problems) -> Value:
     try:
         expansion = _expand(text, scope)
+        scope.asked.extend((value.place, name) for name in expansion.asked)
     except _InvalidError as error:
         problems.add(value.place, str(error), error.hint)
         return replace(value, data=None, failed=True)
@@ -179,6 +183,7 @@ def _put_file(template: str, scope: Scope, into: _Expansion) -> None:
     inner = _expand(template, scope)
     _flatten(inner)
     path = "".join(inner.parts)
+    into.asked += [*inner.asked, f"file:{path}"]
     if scope.read_file is None:
         raise _InvalidError("`${file:…}` cannot be used here")
     try:
@@ -197,6 +202,7 @@ def _put_variable(body: str, scope: Scope, into: _Expansion) -> None:
     if not name or (rest and not rest.startswith((":-", ":?"))):
         hint = f"did you mean `${{{name}:{rest}}}`?" if name and rest[:1] in ("-", "?") else f"write {_FORMS}"
         raise _InvalidError(f"`${{{body}}}` is not understood", hint)
+    into.asked.append(name)
     found = scope.environ.get(name)
     if found is not None and (found or not rest):
         into.parts.append(found)
@@ -205,6 +211,7 @@ def _put_variable(body: str, scope: Scope, into: _Expansion) -> None:
         default = _expand(rest[2:], scope)
         _flatten(default)
         into.parts += default.parts
+        into.asked += default.asked
         into.hidden += default.hidden
         into.failed = into.failed or default.failed
     elif rest.startswith(":?"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -11,7 +11,7 @@ from engine.batch import JsonValue
 from engine.config.aliases import read_aliases, with_own_names
 from engine.config.environment import file_reader, load_environment
 from engine.config.interpolation import Scope, interpolate
-from engine.config.model import SANDBOX, ConnectionConfig, FileConfig, PipelineConfig
+from engine.config.model import SANDBOX, ConnectionConfig, ExternalValue, FileConfig, PipelineConfig
 from engine.config.overrides import Overrides, apply_assignments, check_param_names
 from engine.config.pipeline import check_name, read_pipeline, without_nulls
 from engine.config.problems import Problems, describe, nearest
@@ -54,7 +54,7 @@ def load_file(
     problems = Problems()
     variables = load_environment(path.parent / ".env", environ, problems)
     scope = Scope(variables, read_file=file_reader(path.parent))
-    return _build(root, file, scope, overrides or Overrides(), problems)
+    return _build(root, file, scope, overrides or Overrides(), problems, environ)
 
 
 def load_mapping(
@@ -73,7 +73,7 @@ def load_mapping(
     """
     root = from_plain({"version": VERSION, **mapping})
     scope = Scope(environ or {}, read_file=file_reader(Path()))
-    return _build(root, "", scope, overrides or Overrides(), Problems())
+    return _build(root, "", scope, overrides or Overrides(), Problems(), environ or {})
 
 
 def _read(path: Path) -> bytes:
@@ -91,7 +91,14 @@ def _read(path: Path) -> bytes:
         raise ConfigError([Problem(f"the file cannot be read: {reason}", file=str(path))]) from None
 
 
-def _build(root: Value, file: str, scope: Scope, overrides: Overrides, problems: Problems) -> FileConfig:
+def _build(
+    root: Value,
+    file: str,
+    scope: Scope,
+    overrides: Overrides,
+    problems: Problems,
+    environ: Mapping[str, str],
+) -> FileConfig:
     if not root.is_mapping:
         message = f"expected a mapping with `version` and `pipelines`, got {describe(root)}"
         raise ConfigError([root.place.problem(message)])
@@ -108,7 +115,14 @@ def _build(root: Value, file: str, scope: Scope, overrides: Overrides, problems:
         pipelines=MappingProxyType(pipelines),
         aliases=MappingProxyType(aliases),
         problems=problems.all(),
+        external=tuple(_external(scope, environ)),
     )
+
+
+def _external(scope: Scope, environ: Mapping[str, str]) -> Iterator[ExternalValue]:
+    for place, name in dict.fromkeys(scope.asked):
+        is_set = name.startswith("file:") or bool(scope.environ.get(name))
+        yield ExternalValue(name, place, is_set, dotenv=name in scope.environ and name not in environ)
 
 
 def _check_version(head: Value, problems: Problems) -> None:

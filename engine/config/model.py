@@ -16,6 +16,7 @@ __all__ = [
     "SANDBOX",
     "ConnectionConfig",
     "DeadLetterConfig",
+    "ExternalValue",
     "FileConfig",
     "InputConfig",
     "NodeConfig",
@@ -204,6 +205,22 @@ class PipelineConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalValue:
+    """A value that a place of the file takes from the environment or from another file.
+
+    Args:
+        name: the variable, or `file:path`.
+        is_set: it was there; otherwise a default holds, or a problem was reported.
+        dotenv: it came from the `.env` beside the file.
+    """
+
+    name: str
+    place: Place
+    is_set: bool
+    dotenv: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FileConfig:
     """A file.
 
@@ -212,6 +229,7 @@ class FileConfig:
         problems: what is wrong so far. `compile_plan` and `compile_file` raise these together with what
             they find themselves, so that the user sees everything at once.
         aliases: other names of pipelines, each with the pipeline's own.
+        external: what was taken, or looked for, outside of the file, in the order it was asked for.
     """
 
     file: str = ""
@@ -220,6 +238,7 @@ class FileConfig:
     pipelines: Mapping[str, PipelineConfig] = field(default_factory=lambda: MappingProxyType({}))
     aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     problems: tuple[Problem, ...] = ()
+    external: tuple[ExternalValue, ...] = ()
 
     def own_name(self, name: str) -> str:
         """The name of the pipeline that `name` is an alias of; any other name as it is."""

@@ -8,13 +8,14 @@ from types import MappingProxyType
 
 from engine.config.model import FileConfig
 from engine.config.problems import unknown
+from engine.config.values import Place
 from engine.errors import ConfigError, Problem
 
 __all__ = ["select"]
 
 
 def select(file: FileConfig, wanted: Collection[str], *, asked_by: str = "only") -> FileConfig:
-    """The file with these pipelines and what they lead to, and without the problems of the others.
+    """The file with these pipelines and what they lead to, without the problems and values of the others.
 
     Args:
         wanted: names or aliases.
@@ -23,7 +24,7 @@ def select(file: FileConfig, wanted: Collection[str], *, asked_by: str = "only")
     Raises:
         ConfigError: there is no pipeline of that name.
     """
-    broken = {problem.path.split(".")[1] for problem in file.problems if _in_pipeline(problem)}
+    broken = {_owner(problem) for problem in file.problems if _in_pipeline(problem)}
     known = [*file.pipelines, *sorted(broken - set(file.pipelines))]
     chosen = list(dict.fromkeys(file.own_name(name) for name in wanted))
     for name in chosen:
@@ -37,14 +38,16 @@ def select(file: FileConfig, wanted: Collection[str], *, asked_by: str = "only")
     return replace(
         file,
         pipelines=MappingProxyType({n: p for n, p in file.pipelines.items() if n in chosen}),
-        problems=tuple(
-            problem
-            for problem in file.problems
-            if not _in_pipeline(problem) or problem.path.split(".")[1] in chosen
-        ),
+        problems=tuple(one for one in file.problems if not _in_pipeline(one) or _owner(one) in chosen),
+        external=tuple(one for one in file.external if _owner(one.place) in ("", *chosen)),
     )
 
 
 def _in_pipeline(problem: Problem) -> bool:
-    steps = problem.path.split(".")
-    return problem.file not in ("--param", "--set") and steps[0] == "pipelines" and len(steps) > 1
+    return problem.file not in ("--param", "--set") and bool(_owner(problem))
+
+
+def _owner(where: Problem | Place) -> str:
+    """The pipeline that a place of the document is in, "" when it is in none."""
+    section, _, rest = where.path.partition(".")
+    return rest.partition(".")[0] if section == "pipelines" else ""

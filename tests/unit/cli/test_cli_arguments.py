@@ -191,6 +191,35 @@ def test_validate_shows_each_pipeline_with_its_nodes(file: Path, capsys: pytest.
     )
 
 
+def test_validate_for_temporal_finds_what_other_machines_cannot_reach(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["validate", str(file), "--only", "third", "--target", "temporal"]
+    assert main(["validate", str(file), "--only", "third"]) == 0
+    capsys.readouterr()
+    assert main([*asked, "--json"]) == 2
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["valid"], shown["pipelines"]) == (False, {})
+    assert [problem["path"] for problem in shown["problems"]] == ["", "pipelines.third.nodes.out.sink"]
+    assert main([*asked, "--one-machine"]) == 0
+    assert "1 pipeline, 2 nodes: valid, and can run on Temporal" in capsys.readouterr().out
+
+
+def test_validate_for_temporal_warns_of_what_every_worker_needs(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ODW_TEST_UNSET", raising=False)
+    text = FILE.replace(":?set it", ":-5").replace("{sink: stdout}", "{sink: jsonl, with: {path: o}}")
+    file.write_text(text, encoding="utf-8")
+    asked = ["validate", str(file), "--target", "temporal", "--one-machine"]
+    assert main([*asked, "--only", "third"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*asked, "--only", "broken"]) == 0
+    warned = capsys.readouterr().err
+    assert warned.startswith(f"warning: {file}:")
+    assert "not set here, so defaults hold: `ODW_TEST_UNSET`" in warned
+
+
 def test_validate_shows_every_problem_with_file_line_and_column(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

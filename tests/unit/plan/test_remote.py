@@ -1,0 +1,203 @@
+"""What of a file cannot work when several workers do its runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+
+import pytest
+
+import engine
+from engine.component import Kind, NoParams, Reach
+from engine.config import FileConfig, load_file
+from engine.errors import ConfigError
+from engine.plan import compile_file
+from engine.registry import Registry
+from engine.remote import node_check, store_problems, warnings
+
+ROOT = Path(__file__).parents[3]
+HEAD = """\
+version: 1
+connections:
+  warehouse: {url: "${INGEST_URL:-sandbox}", token: "${TOKEN:-}"}
+  lake: {endpoint: "${S3_ENDPOINT:-sandbox}", region: "${REGION:-}"}
+pipelines:
+  p:
+    nodes:
+"""
+REAL = {"INGEST_URL": "http://dw:4200", "S3_ENDPOINT": "https://s3.example", "S3_KEY": "k"}
+
+
+@engine.source
+async def once() -> AsyncGenerator[int, None]:
+    yield 1
+
+
+@engine.spec_of(Kind.SINK, "shelf", reach=Reach.MACHINE)
+class Shelf(engine.Sink[NoParams]):
+    """Puts records on a shelf of this machine."""
+
+
+ONE_MACHINE = "or say --one-machine if all workers are on this one"
+NODES = "pipelines.p.nodes"
+WAREHOUSE = "connections.warehouse"
+REGISTRY = Registry.installed().including(once, Shelf)
+
+
+def read(folder: Path, nodes: str, environ: Mapping[str, str] = REAL) -> FileConfig:
+    path = folder / "f.yaml"
+    path.write_text(HEAD + "".join(f"      {line}\n" for line in nodes.splitlines()), encoding="utf-8")
+    return load_file(path, environ=environ)
+
+
+def problems(file: FileConfig, *, one_machine: bool = False) -> list[str]:
+    try:
+        compile_file(file, REGISTRY, check=node_check(file, one_machine=one_machine))
+    except ConfigError as error:
+        folder = str(Path(file.file).parent)
+        return [str(problem).replace(f"{folder}/", "") for problem in error.problems]
+    return []
+
+
+def test_what_reaches_anywhere_passes(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        "a: {source: s3, with: {connection: lake, pattern: 's3://bucket/*'}}\n"
+        "b: {sink: ingest, with: {connection: warehouse, model: BlobSource}}",
+    )
+    assert problems(file) == []
+
+
+def test_files_and_streams_of_one_machine_are_found_with_a_remedy(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        "a: {source: jsonl, with: {path: in.jsonl}}\n"
+        "b: {sink: stdout}\n"
+        "c: {source: jsonl, with: {path: '-'}}\n"
+        "d: {sink: shelf}",
+    )
+    files = "works with files of its machine, and workers may be on others"
+    stream = "of a process, and workers are several"
+    read_from = "read from a place that all of them reach, such as s3"
+    write_to = "write to a place that all of them reach, such as ingest"
+    expected = [
+        f"f.yaml:8:19: {NODES}.a.source: the source `jsonl` {files} ({read_from}, {ONE_MACHINE})",
+        f"f.yaml:9:17: {NODES}.b.sink: the sink `stdout` uses the standard output {stream} ({write_to})",
+        f"f.yaml:10:19: {NODES}.c.source: the source `jsonl` uses the standard input {stream} ({read_from})",
+        f"f.yaml:11:17: {NODES}.d.sink: the sink `shelf` {files} ({write_to}, {ONE_MACHINE})",
+    ]
+    assert problems(file) == expected
+    assert problems(file, one_machine=True) == expected[1:3]
+
+
+def test_embedded_services_are_found_once_each_with_the_variable_to_set(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        "a: {source: s3, with: {connection: lake, pattern: 's3://bucket/*'}}\n"
+        "b: {sink: ingest, with: {connection: warehouse, model: BlobSource}}\n"
+        "c: {sink: ingest, with: {connection: warehouse, model: LogSource}}",
+        {},
+    )
+    belongs = "belongs to the machine that runs it"
+    assert problems(file) == [
+        f"f.yaml:3:3: {WAREHOUSE}: the embedded `ingest` {belongs} (set `INGEST_URL`, {ONE_MACHINE})",
+        f"f.yaml:4:3: connections.lake: the embedded `s3` {belongs} (set `S3_ENDPOINT`, {ONE_MACHINE})",
+    ]
+    assert problems(file, one_machine=True) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("http://localhost:4200", True),
+        ("http://127.0.0.1:4200", True),
+        ("http://[::1]:4200", True),
+        ("http://0.0.0.0:4200", True),
+        ("http://dw.localhost:4200", True),
+        ("http://10.0.0.7:4200", False),
+        ("https://dw.example:4200", False),
+    ],
+)
+def test_an_address_of_this_machine_means_another_one_elsewhere(
+    tmp_path: Path, url: str, local: bool
+) -> None:
+    nodes = "a: {source: blob}\nb: {sink: ingest, with: {connection: warehouse, model: BlobSource}}"
+    file = read(tmp_path, nodes, {"INGEST_URL": url})
+    found = problems(file)
+    assert len(found) == local
+    if local:
+        assert found[0].startswith("f.yaml:3:20: connections.warehouse.url: `url` is an address of this")
+        assert url not in found[0]
+    assert problems(file, one_machine=True) == []
+
+
+def test_a_source_that_can_be_read_only_once_is_refused_on_one_machine_too(tmp_path: Path) -> None:
+    file = read(tmp_path, "a: {source: once}\nb: {sink: shelf}")
+    assert "can be read only once" in problems(file, one_machine=True)[0]
+
+
+def test_the_sink_of_dead_letters_is_looked_at_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(
+        "version: 1\npipelines:\n  p:\n    nodes: {a: {source: blob}, b: {sink: shelf}}\n"
+        "    dead_letters: {forward: {sink: jsonl, with: {path: dead.jsonl}}}\n",
+        encoding="utf-8",
+    )
+    places = [line.split(": ")[1] for line in problems(load_file(path, environ={}))]
+    assert places == ["pipelines.p.nodes.b.sink", "pipelines.p.dead_letters.forward.sink"]
+
+
+def test_everything_that_is_wrong_comes_together(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        "a: {source: jsonl, with: {path: '${MISSING}'}}\n"
+        "b: {sink: stdout, with: {x: 1}}\n"
+        "c: {sink: shelf, input: a}",
+    )
+    assert [line.split(": ")[1] for line in problems(file)] == [
+        f"{NODES}.a.with.path",
+        f"{NODES}.b.with.x",
+        f"{NODES}.c.sink",
+    ]
+
+
+def test_a_directory_is_no_store_for_several_machines() -> None:
+    (problem,) = store_problems(".odw", one_machine=False)
+    assert str(problem).startswith("--state-dir: the directory .odw belongs to one machine")
+    assert store_problems(".odw", one_machine=True) == []
+    assert store_problems("postgresql://db/odw", one_machine=False) == []
+
+
+def test_what_every_worker_needs_is_said(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("REGION=here\n", encoding="utf-8")
+    (tmp_path / "key").write_text("hush\n", encoding="utf-8")
+    file = read(
+        tmp_path,
+        "a: {source: 'mine:rows', with: {path: '${file:key}', more: '${REGION}${LEVEL:-1}'}}\n"
+        "b: {sink: shelf}",
+        {"INGEST_URL": "http://dw:4200"},
+    )
+    found = [
+        str(one).replace(f"{tmp_path}/", "").partition(" (")[0] for one in warnings(file, one_machine=False)
+    ]
+    unset = "not set here, so defaults hold: `TOKEN`, `S3_ENDPOINT`, `LEVEL`"
+    assert found == [
+        f"f.yaml:3:53: connections.warehouse.token: {unset}",
+        "f.yaml:4:55: connections.lake.region: set by the .env file here: `REGION`",
+        f"f.yaml:8:45: {NODES}.a.with.path: files that every worker needs: `key`",
+        f"f.yaml:8:19: {NODES}.a.source: modules that every worker needs: `mine`",
+    ]
+    assert len(warnings(file, one_machine=True)) == 1
+
+
+def test_the_files_that_come_along_can_run_durably_once_the_services_have_addresses() -> None:
+    environ = {
+        "INGEST_URL": "http://dw:4200",
+        "S3_ENDPOINT": "https://s3.example",
+        "S3_ACCESS_KEY": "k",
+        "S3_SECRET_KEY": "s",
+        "OPENAI_BASE_URL": "https://model.example/v1",
+    }
+    for name in ("pipelines.yaml", "samples/scheduled.yaml", "samples/unstructured_in_two_stages.yaml"):
+        file = load_file(ROOT / name, environ=environ)
+        assert problems(file) == []
