@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
 from engine.batch import JsonValue
 from engine.bookmarks import Bookmark
+from engine.state.connection import NO_LIMIT, Connection
 from engine.state.dead_letters import storable
 from engine.state.failures import decoded, encoded
 from engine.state.protocol import BookmarkFilter, BookmarkRecord, BookmarkScope
@@ -44,13 +44,13 @@ def bookmark_row(node: str, bookmark: Bookmark) -> BookmarkRow:
     return node, storable(bookmark.scope), storable(bookmark.key), value
 
 
-def put(connection: sqlite3.Connection, run_id: str, rows: Sequence[BookmarkRow]) -> None:
+def put(connection: Connection, run_id: str, rows: Sequence[BookmarkRow]) -> None:
     """Store or replace those of a run that is there, but for what a later run has set."""
     connection.executemany(_UPSERT, [(run_id, *row) for row in rows])
 
 
 def select_keys(
-    connection: sqlite3.Connection, pipeline: str, node: str, scope: str, keys: Sequence[str]
+    connection: Connection, pipeline: str, node: str, scope: str, keys: Sequence[str]
 ) -> dict[str, JsonValue]:
     """The values of these keys."""
     named = {storable(key): key for key in keys}
@@ -67,11 +67,11 @@ def select_keys(
     return found
 
 
-def select(connection: sqlite3.Connection, where: BookmarkFilter) -> list[BookmarkRecord]:
+def select(connection: Connection, where: BookmarkFilter) -> list[BookmarkRecord]:
     """Those that match, in order of their names."""
     rows = connection.execute(
         f"SELECT * FROM bookmarks {_WHERE} ORDER BY pipeline, node, scope, key LIMIT ?5",  # noqa: S608 - a constant
-        (*_criteria(where), -1 if where.limit is None else where.limit),
+        (*_criteria(where), NO_LIMIT if where.limit is None else where.limit),
     )
     return [
         BookmarkRecord(
@@ -82,7 +82,7 @@ def select(connection: sqlite3.Connection, where: BookmarkFilter) -> list[Bookma
     ]  # fmt: skip
 
 
-def count(connection: sqlite3.Connection, where: BookmarkFilter) -> list[BookmarkScope]:
+def count(connection: Connection, where: BookmarkFilter) -> list[BookmarkScope]:
     """How many match, by pipeline, node and scope."""
     rows = connection.execute(
         f"SELECT pipeline, node, scope, count(*) AS number FROM bookmarks {_WHERE}"  # noqa: S608 - a constant
@@ -92,7 +92,7 @@ def count(connection: sqlite3.Connection, where: BookmarkFilter) -> list[Bookmar
     return [BookmarkScope(row["pipeline"], row["node"], row["scope"], row["number"]) for row in rows]
 
 
-def delete(connection: sqlite3.Connection, where: BookmarkFilter) -> int:
+def delete(connection: Connection, where: BookmarkFilter) -> int:
     """Delete those that match."""
     return connection.execute(f"DELETE FROM bookmarks {_WHERE}", _criteria(where)).rowcount  # noqa: S608 - a constant
 

@@ -17,7 +17,7 @@ from engine.errors import StateError
 from engine.state.failures import is_busy, translated
 from engine.state.schema import prepare
 
-__all__ = ["Database"]
+__all__ = ["SqliteConnection", "SqliteDatabase"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,7 +27,20 @@ _BUSY_PAUSE: Final = 0.02
 _WAL_BYTES: Final = 16 * 1024 * 1024
 
 
-class Database:
+class SqliteConnection(sqlite3.Connection):
+    """SQLite's own connection as a `Connection`, at no cost for a statement."""
+
+    place = ""
+
+    def hold_run(self, run_id: str, *, alone: bool) -> None:
+        """Nothing to do: whoever writes has the whole file alone."""
+
+    def overwrite_deleted(self) -> None:
+        """Zeros in the place of what is deleted (sqlite.org/pragma.html)."""
+        self.execute("PRAGMA secure_delete = ON")
+
+
+class SqliteDatabase:
     """A SQLite file used from coroutines.
 
     Calls run one at a time in a worker thread, never in the event loop. A call that has begun is finished
@@ -41,7 +54,7 @@ class Database:
     def __init__(self, path: Path, *, create: bool = True) -> None:
         self.path = path
         self._create = create
-        self._connection: sqlite3.Connection | None = None
+        self._connection: SqliteConnection | None = None
         self._closed = False
         # The limiter queues coroutines in order. The lock is for threads: a task that asyncio itself
         # cancels leaves its thread behind, and closing has to wait for that one.
@@ -64,17 +77,17 @@ class Database:
         with CancelScope(shield=True):
             await to_thread.run_sync(self._close)
 
-    async def read(self, function: Callable[Concatenate[sqlite3.Connection, P], T],
+    async def read(self, function: Callable[Concatenate[SqliteConnection, P], T],
                    *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
         """Call `function(connection, …)` on one consistent view of the data."""
         return await self._run(lambda connection: function(connection, *args, **kwargs), "BEGIN")
 
-    async def write(self, function: Callable[Concatenate[sqlite3.Connection, P], T],
+    async def write(self, function: Callable[Concatenate[SqliteConnection, P], T],
                     *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
         """Call `function(connection, …)` in a transaction that is on disk when this returns."""
         return await self._run(lambda connection: function(connection, *args, **kwargs), "BEGIN IMMEDIATE")
 
-    async def _run(self, function: Callable[[sqlite3.Connection], T], begin: str) -> T:
+    async def _run(self, function: Callable[[SqliteConnection], T], begin: str) -> T:
         def call() -> T:
             with self._lock, translated(self.path):
                 if self._connection is None:
@@ -90,9 +103,14 @@ class Database:
                 return
             self._make_file()
             connection = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                self.path,
+                timeout=_BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=SqliteConnection,
             )
             try:
+                connection.place = str(self.path.absolute())
                 connection.row_factory = sqlite3.Row
                 _set_up(connection, self.path)
             except BaseException:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
 from engine.batch import DeadLetter
 from engine.errors import StateError
+from engine.state.connection import NO_LIMIT, Connection, Row
 from engine.state.failures import decoded, encoded
 from engine.state.protocol import DeadLetterFilter
 
@@ -21,7 +21,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run_id, node, key) DO UPDATE SET
     pipeline = excluded.pipeline, stage = excluded.stage, error_type = excluded.error_type,
     error_message = excluded.error_message, record = excluded.record, reference = excluded.reference,
-    attempts = attempts + excluded.attempts, last_failed_at = excluded.last_failed_at,
+    attempts = dead_letters.attempts + excluded.attempts, last_failed_at = excluded.last_failed_at,
     status = excluded.status
 """
 
@@ -32,21 +32,21 @@ WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR no
 """
 
 
-def put(connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> None:
+def put(connection: Connection, letters: Sequence[DeadLetter]) -> None:
     """Store or replace by (run, node, key)."""
     connection.executemany(_UPSERT, map(_values, letters))
 
 
-def select(connection: sqlite3.Connection, where: DeadLetterFilter) -> list[DeadLetter]:
+def select(connection: Connection, where: DeadLetterFilter) -> list[DeadLetter]:
     """Those that match, oldest first."""
     rows = connection.execute(
         f"SELECT * FROM dead_letters {_WHERE} ORDER BY first_failed_at, seq LIMIT ?7",  # noqa: S608 - constants
-        (*_criteria(where), -1 if where.limit is None else where.limit),
+        (*_criteria(where), NO_LIMIT if where.limit is None else where.limit),
     )
     return [_letter(row) for row in rows]
 
 
-def keys_by_node(connection: sqlite3.Connection, run_id: str) -> dict[str, set[str]]:
+def keys_by_node(connection: Connection, run_id: str) -> dict[str, set[str]]:
     """The keys of a run's letters, by node."""
     keys: dict[str, set[str]] = {}
     for row in connection.execute("SELECT node, key FROM dead_letters WHERE run_id = ?", (run_id,)):
@@ -54,14 +54,14 @@ def keys_by_node(connection: sqlite3.Connection, run_id: str) -> dict[str, set[s
     return keys
 
 
-def count(connection: sqlite3.Connection, where: DeadLetterFilter) -> int:
+def count(connection: Connection, where: DeadLetterFilter) -> int:
     """How many match."""
-    found = connection.execute(f"SELECT count(*) FROM dead_letters {_WHERE}", _criteria(where))  # noqa: S608
-    number: int = found.fetchone()[0]
+    found = connection.execute(f"SELECT count(*) AS number FROM dead_letters {_WHERE}", _criteria(where))  # noqa: S608
+    number: int = found.fetchone()["number"]
     return number
 
 
-def mark(connection: sqlite3.Connection, letters: Sequence[DeadLetter], status: str) -> None:
+def mark(connection: Connection, letters: Sequence[DeadLetter], status: str) -> None:
     """Set the status of those that are there."""
     check_status(status)
     connection.executemany(
@@ -79,9 +79,9 @@ def check_status(status: str) -> None:
 def storable(text: str) -> str:
     r"""Text that any store takes: a lone surrogate, as broken file names have, becomes its escape `\udcXX`.
 
-    A dead letter that could not be stored would stop the run.
+    So does NUL, which PostgreSQL has no place for. A dead letter that could not be stored would stop the run.
     """
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 def _criteria(where: DeadLetterFilter) -> tuple[str, ...]:
@@ -98,6 +98,6 @@ def _values(letter: DeadLetter) -> tuple[str | int, ...]:
     )  # fmt: skip
 
 
-def _letter(row: sqlite3.Row) -> DeadLetter:
+def _letter(row: Row) -> DeadLetter:
     fields = {name: row[name] for name in row.keys() if name not in ("seq", "record")}  # noqa: SIM118 - a Row
     return DeadLetter(**fields, record=decoded(row["record"], f"dead letter {row['key']!r}"))

@@ -1,41 +1,53 @@
 """What a write about a run requires: that the run is there, and that nobody has taken it over.
 
-Every function here runs inside the transaction of the write.
+Every function here runs inside the transaction of the write, and holds the run to its end: a lease is taken
+either before a write, which then is refused, or after it.
 """
 
 from __future__ import annotations
 
-import sqlite3
-
+from engine.errors import RunNotFoundError
+from engine.state.connection import Connection
 from engine.state.failures import lease_lost, no_such_run
 
-__all__ = ["place", "require_epoch", "require_run"]
+__all__ = ["require_epoch", "require_run"]
 
 
 # The epoch of a chunk that still has it is overtaken only by the run as a whole; every other one by anything.
+# One row with NULLs is a run whose epoch is good, no row a run that is not there.
 _OVERTAKING = """
-SELECT holder, epoch FROM leases WHERE run_id = ?1 AND epoch > ?2
-    AND (chunk = '' OR NOT EXISTS (SELECT 1 FROM leases WHERE run_id = ?1 AND epoch = ?2 AND chunk <> ''))
-ORDER BY epoch DESC LIMIT 1
+SELECT leases.holder AS holder, leases.epoch AS epoch FROM runs LEFT JOIN leases
+    ON leases.run_id = runs.run_id AND leases.epoch > ?2 AND (leases.chunk = '' OR NOT EXISTS (
+        SELECT 1 FROM leases AS ours WHERE ours.run_id = ?1 AND ours.epoch = ?2 AND ours.chunk <> ''))
+WHERE runs.run_id = ?1 ORDER BY leases.epoch DESC LIMIT 1
 """
 
 
-def require_epoch(connection: sqlite3.Connection, run_id: str, epoch: int) -> None:
-    """Raises `LeaseLostError` when the epoch has been overtaken; `Lease` says by what."""
+def require_epoch(connection: Connection, run_id: str, epoch: int, *, alone: bool = False) -> None:
+    """Let a write about a run go on.
+
+    Args:
+        alone: nothing else may be written about the run meanwhile.
+
+    Raises:
+        RunNotFoundError: the run is not there; the nearest ids are named.
+        LeaseLostError: the epoch has been overtaken; `Lease` says by what.
+    """
+    connection.hold_run(run_id, alone=alone)
     row = connection.execute(_OVERTAKING, (run_id, epoch)).fetchone()
-    if row:
+    if row is None:
+        raise _no_such_run(connection, run_id)
+    if row["epoch"] is not None:
         raise lease_lost(run_id, row["holder"], row["epoch"], epoch)
 
 
-def require_run(connection: sqlite3.Connection, run_id: str) -> None:
+def require_run(connection: Connection, run_id: str) -> None:
     """Raises `RunNotFoundError`, naming the nearest ids."""
-    if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is None:
-        newest = connection.execute("SELECT run_id FROM runs ORDER BY started_at DESC, seq DESC LIMIT 1000")
-        known = [row["run_id"] for row in newest]
-        raise no_such_run(run_id, known[::-1], place(connection))
+    if connection.execute("SELECT 1 AS known FROM runs WHERE run_id = ?", (run_id,)).fetchone() is None:
+        raise _no_such_run(connection, run_id)
 
 
-def place(connection: sqlite3.Connection) -> str:
-    """The file of a connection, for messages."""
-    path: str = connection.execute("PRAGMA database_list").fetchone()["file"]
-    return path
+def _no_such_run(connection: Connection, run_id: str) -> RunNotFoundError:
+    newest = connection.execute("SELECT run_id FROM runs ORDER BY started_at DESC, seq DESC LIMIT 1000")
+    known = [row["run_id"] for row in newest]
+    return no_such_run(run_id, known[::-1], connection.place)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
 from engine.answers import JournalEntry
+from engine.state.connection import Connection, Row, Value
 from engine.state.dead_letters import storable
 from engine.state.protocol import JournalFilter
 
@@ -19,8 +19,10 @@ _COLUMNS: Final = (
     "run_id", "pipeline", "node", "created_at",
 )  # fmt: skip
 
-# REPLACE gives the row a new `seq` and leaves nothing of the old one
-_PUT: Final = f"REPLACE INTO journal ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+_PUT: Final = f"""
+INSERT INTO journal ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))})
+ON CONFLICT (key) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name != "key")}
+"""  # noqa: S608 - constants
 
 _WHERE: Final = """
 WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR model = ?3)
@@ -28,12 +30,12 @@ WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR mo
 """
 
 
-def put(connection: sqlite3.Connection, entries: Sequence[JournalEntry]) -> None:
+def put(connection: Connection, entries: Sequence[JournalEntry]) -> None:
     """Store or replace by key."""
     connection.executemany(_PUT, map(_values, entries))
 
 
-def select_keys(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, JournalEntry]:
+def select_keys(connection: Connection, keys: Sequence[str]) -> dict[str, JournalEntry]:
     """The entries of these keys."""
     found: dict[str, JournalEntry] = {}
     for start in range(0, len(keys), _KEYS_AT_ONCE):
@@ -44,7 +46,7 @@ def select_keys(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str
     return found
 
 
-def select(connection: sqlite3.Connection, where: JournalFilter) -> list[JournalEntry]:
+def select(connection: Connection, where: JournalFilter) -> list[JournalEntry]:
     """Those that match, oldest first, without their answers."""
     columns = ", ".join(name for name in _COLUMNS if name != "answer")
     rows = connection.execute(
@@ -54,17 +56,18 @@ def select(connection: sqlite3.Connection, where: JournalFilter) -> list[Journal
     return [_entry(row, "") for row in rows]
 
 
-def cost(connection: sqlite3.Connection, run_id: str, node: str) -> float:
+def cost(connection: Connection, run_id: str, node: str) -> float:
     """USD that a run has paid at a node."""
     usd: float = connection.execute(
-        "SELECT total(cost_usd) FROM journal WHERE run_id = ? AND node = ?", (run_id, node)
-    ).fetchone()[0]
+        "SELECT coalesce(sum(cost_usd), 0.0) AS usd FROM journal WHERE run_id = ? AND node = ?",
+        (run_id, node),
+    ).fetchone()["usd"]
     return usd
 
 
-def delete(connection: sqlite3.Connection, where: JournalFilter) -> int:
-    """Delete those that match; their places in the file are overwritten (sqlite.org/pragma.html)."""
-    connection.execute("PRAGMA secure_delete = ON")
+def delete(connection: Connection, where: JournalFilter) -> int:
+    """Delete those that match."""
+    connection.overwrite_deleted()
     return connection.execute(f"DELETE FROM journal {_WHERE}", _criteria(where)).rowcount  # noqa: S608
 
 
@@ -72,12 +75,16 @@ def _criteria(where: JournalFilter) -> tuple[str, str, str, str]:
     return (where.run_id, where.pipeline, where.model, where.before)
 
 
-def _values(entry: JournalEntry) -> tuple[str | int | float, ...]:
-    return tuple(
-        storable(value) if isinstance(value := getattr(entry, name), str) else value for name in _COLUMNS
-    )
+def _values(entry: JournalEntry) -> tuple[Value, ...]:
+    return tuple(_value(getattr(entry, name)) for name in _COLUMNS)
 
 
-def _entry(row: sqlite3.Row, answer: str) -> JournalEntry:
+def _value(field: str | float | bool) -> Value:
+    if isinstance(field, str):
+        return storable(field)
+    return int(field) if isinstance(field, bool) else field
+
+
+def _entry(row: Row, answer: str) -> JournalEntry:
     fields = {name: row[name] for name in _COLUMNS if name not in ("answer", "this_run_only")}
     return JournalEntry(**fields, answer=answer, this_run_only=bool(row["this_run_only"]))

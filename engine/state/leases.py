@@ -5,11 +5,11 @@ The row of a released lease stays with an empty holder: its epoch must not be us
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection
 from dataclasses import replace
 
 from engine.errors import LeaseHeldError, LeaseLostError
+from engine.state.connection import Connection, Row
 from engine.state.fencing import require_epoch, require_run
 from engine.state.protocol import Lease
 
@@ -25,7 +25,8 @@ ORDER BY epoch DESC
 """
 
 _COUNTED = """
-SELECT coalesce(max(epoch), 0) AS epoch, coalesce(sum(CASE WHEN chunk IN ('', ?2) THEN taken END), 0) AS taken
+SELECT coalesce(max(epoch), 0) AS epoch,
+    CAST(coalesce(sum(CASE WHEN chunk IN ('', ?2) THEN taken END), 0) AS BIGINT) AS taken
 FROM leases WHERE run_id = ?1
 """
 
@@ -37,7 +38,7 @@ ON CONFLICT (run_id, chunk) DO UPDATE SET holder = excluded.holder, epoch = excl
 
 
 def acquire(
-    connection: sqlite3.Connection,
+    connection: Connection,
     run_id: str,
     chunk: str,
     holder: str,
@@ -46,6 +47,7 @@ def acquire(
     dead_holders: Collection[str],
 ) -> Lease:
     """Take the lease of a run that is there, or of a chunk of it; refused while another holder's lasts."""
+    connection.hold_run(run_id, alone=True)
     require_run(connection, run_id)
     for row in connection.execute(_IN_THE_WAY, (run_id, chunk, now)):
         if row["holder"] in dead_holders:
@@ -57,9 +59,8 @@ def acquire(
     return lease
 
 
-def renew(connection: sqlite3.Connection, lease: Lease, until: str) -> Lease:
+def renew(connection: Connection, lease: Lease, until: str) -> Lease:
     """Make it last until then, if it is still the holder's."""
-    require_run(connection, lease.run_id)
     require_epoch(connection, lease.run_id, lease.epoch)
     renewed = connection.execute(
         "UPDATE leases SET expires_at = ? WHERE run_id = ? AND chunk = ? AND holder = ? AND epoch = ?",
@@ -70,7 +71,7 @@ def renew(connection: sqlite3.Connection, lease: Lease, until: str) -> Lease:
     return replace(lease, expires_at=until)
 
 
-def release(connection: sqlite3.Connection, lease: Lease) -> None:
+def release(connection: Connection, lease: Lease) -> None:
     """Empty the row, if it is still the holder's."""
     connection.execute(
         "UPDATE leases SET holder = '', expires_at = ''"
@@ -79,14 +80,14 @@ def release(connection: sqlite3.Connection, lease: Lease) -> None:
     )
 
 
-def select(connection: sqlite3.Connection, run_id: str, chunk: str) -> Lease | None:
+def select(connection: Connection, run_id: str, chunk: str) -> Lease | None:
     """The lease of a run or a chunk, expired or not."""
     require_run(connection, run_id)
     row = connection.execute(_SELECT, (run_id, chunk)).fetchone()
     return _lease(row) if row and row["holder"] else None
 
 
-def select_held(connection: sqlite3.Connection, run_id: str) -> list[Lease]:
+def select_held(connection: Connection, run_id: str) -> list[Lease]:
     """Those of a run and its chunks that were not given back, the run's own first."""
     require_run(connection, run_id)
     rows = connection.execute(
@@ -95,5 +96,5 @@ def select_held(connection: sqlite3.Connection, run_id: str) -> list[Lease]:
     return [_lease(row) for row in rows]
 
 
-def _lease(row: sqlite3.Row) -> Lease:
+def _lease(row: Row) -> Lease:
     return Lease(row["run_id"], row["holder"], row["epoch"], row["expires_at"], row["chunk"], row["taken"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +9,10 @@ from engine.acks import Tally
 from engine.batch import Split
 from engine.errors import StateCorruptError, StateError
 from engine.state import bookmarks
+from engine.state.connection import NO_LIMIT, Connection, Row, Value
+from engine.state.dead_letters import storable
 from engine.state.failures import decoded, encoded
-from engine.state.fencing import place, require_epoch, require_run
+from engine.state.fencing import require_epoch, require_run
 from engine.state.protocol import Acked, Progress, RunRecord, RunStatus, SplitRecord
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
 class ProgressRow(NamedTuple):
     """A progress as SQL values; `place` is its node and split key."""
 
-    values: tuple[str | int | float, ...]
+    values: tuple[Value, ...]
     acks: list[tuple[str, str, str]]
     bookmarks: list[bookmarks.BookmarkRow]
     place: tuple[str, str]
@@ -58,23 +59,24 @@ _DELETE_ACKS = f"DELETE FROM acks WHERE split = ({_OF_SPLIT})"  # noqa: S608 - a
 _INSERT_ACK = f"INSERT INTO acks (start_position, end_position, tally, split) VALUES (?, ?, ?, ({_OF_SPLIT}))"  # noqa: S608 - a constant
 
 
-def insert_run(connection: sqlite3.Connection, run: RunRecord) -> None:
+def insert_run(connection: Connection, run: RunRecord) -> None:
     """Store a new run; one of that id is an error."""
-    if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run.run_id,)).fetchone():
-        raise StateError(f"run {run.run_id!r} is in {place(connection)} already")
     what = f"run {run.run_id!r}"
-    connection.execute(
+    inserted = connection.execute(
         "INSERT INTO runs (run_id, pipeline, group_id, identity, identity_doc, operational_doc, params, seed,"
-        " started_at, status, ended_at, error, attempt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " started_at, status, ended_at, error, attempt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (run_id) DO NOTHING",
         (
             run.run_id, run.pipeline, run.group_id, run.identity, encoded(run.identity_doc, what),
             encoded(run.operational_doc, what), encoded(dict(run.params), what), run.seed, run.started_at,
             run.status.value, run.ended_at, run.error, run.attempt,
         ),
     )  # fmt: skip
+    if not inserted.rowcount:
+        raise StateError(f"{what} is in {connection.place} already")
 
 
-def select_run(connection: sqlite3.Connection, run_id: str) -> RunRecord:
+def select_run(connection: Connection, run_id: str) -> RunRecord:
     """The run of that id."""
     row = connection.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is None:
@@ -82,7 +84,7 @@ def select_run(connection: sqlite3.Connection, run_id: str) -> RunRecord:
     return _run(row)
 
 
-def select_runs(connection: sqlite3.Connection, group_id: str, pipeline: str) -> list[RunRecord]:
+def select_runs(connection: Connection, group_id: str, pipeline: str) -> list[RunRecord]:
     """Runs, oldest first; "" means any."""
     rows = connection.execute(
         "SELECT * FROM runs WHERE (?1 = '' OR group_id = ?1) AND (?2 = '' OR pipeline = ?2)"
@@ -93,7 +95,7 @@ def select_runs(connection: sqlite3.Connection, group_id: str, pipeline: str) ->
 
 
 def update_run(
-    connection: sqlite3.Connection,
+    connection: Connection,
     run_id: str,
     status: RunStatus,
     ended_at: str,
@@ -102,29 +104,24 @@ def update_run(
     epoch: int,
 ) -> None:
     """Set how a run stands; `attempt` None keeps it."""
-    require_run(connection, run_id)
     require_epoch(connection, run_id, epoch)
     connection.execute(
         "UPDATE runs SET status = ?, ended_at = ?, error = ?, attempt = coalesce(?, attempt)"
         " WHERE run_id = ?",
-        (status.value, ended_at, error, attempt, run_id),
+        (status.value, ended_at, storable(error), attempt, run_id),
     )
 
 
-def delete_run(connection: sqlite3.Connection, run_id: str, epoch: int) -> None:
-    """Remove a run and its dead letters; what refers to its row goes with it.
-
-    Their places in the file are overwritten (sqlite.org/pragma.html), as dead letters hold whole records.
-    """
-    require_run(connection, run_id)
-    require_epoch(connection, run_id, epoch)
-    connection.execute("PRAGMA secure_delete = ON")
+def delete_run(connection: Connection, run_id: str, epoch: int) -> None:
+    """Remove a run and its dead letters, which hold whole records; what refers to its row goes with it."""
+    require_epoch(connection, run_id, epoch, alone=True)
+    connection.overwrite_deleted()
     connection.execute("DELETE FROM dead_letters WHERE run_id = ?", (run_id,))
     connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
 
 
 def insert_splits(
-    connection: sqlite3.Connection,
+    connection: Connection,
     run_id: str,
     node: str,
     splits: Sequence[Split],
@@ -132,7 +129,6 @@ def insert_splits(
     epoch: int,
 ) -> None:
     """Store manifests; known splits stay as they are, and a complete list stays complete."""
-    require_run(connection, run_id)
     require_epoch(connection, run_id, epoch)
     connection.executemany(
         "INSERT INTO splits (run_id, node, split_key, manifest, first_ordinal) VALUES (?, ?, ?, ?, ?)"
@@ -145,20 +141,20 @@ def insert_splits(
     )  # fmt: skip
     connection.execute(
         "INSERT INTO sources (run_id, node, complete) VALUES (?, ?, ?)"
-        " ON CONFLICT (run_id, node) DO UPDATE SET complete = max(complete, excluded.complete)",
-        (run_id, node, complete),
+        " ON CONFLICT (run_id, node) DO UPDATE SET complete = 1 WHERE excluded.complete = 1",
+        (run_id, node, int(complete)),
     )
 
 
 def select_splits(
-    connection: sqlite3.Connection, run_id: str, node: str, start: int, limit: int | None
+    connection: Connection, run_id: str, node: str, start: int, limit: int | None
 ) -> tuple[list[SplitRecord], bool]:
     """The splits of a node in the order they were added, and whether all are known."""
     require_run(connection, run_id)
     rows = connection.execute(
         "SELECT * FROM splits LEFT JOIN progress ON progress.split = splits.seq"
         " WHERE run_id = ? AND node = ? ORDER BY seq LIMIT ? OFFSET ?",
-        (run_id, node, -1 if limit is None else limit, start),
+        (run_id, node, NO_LIMIT if limit is None else limit, start),
     ).fetchall()
     acked = _acked(connection, run_id, node)
     splits = [_split(row, acked.get(row["seq"], ())) for row in rows]
@@ -168,11 +164,11 @@ def select_splits(
     return splits, bool(source and source["complete"])
 
 
-def count_splits(connection: sqlite3.Connection, run_id: str, node: str) -> tuple[int, int]:
+def count_splits(connection: Connection, run_id: str, node: str) -> tuple[int, int]:
     """How many splits of a run, or of one of its sources, are done, and how many there are."""
     require_run(connection, run_id)
     row = connection.execute(
-        "SELECT coalesce(sum(done), 0) AS done, count(*) AS total"
+        "SELECT count(CASE WHEN done = 1 THEN 1 END) AS done, count(*) AS total"
         " FROM splits LEFT JOIN progress ON progress.split = splits.seq"
         " WHERE run_id = ?1 AND (?2 = '' OR node = ?2)",
         (run_id, node),
@@ -187,7 +183,7 @@ def progress_row(progress: Progress) -> ProgressRow:
     counts = (getattr(tally, name) for name in _COUNTS)
     by_node = (encoded(getattr(tally, name), what) for name in _BY_NODE)
     return ProgressRow(
-        (encoded(progress.position, what), progress.done, *counts, *by_node),
+        (encoded(progress.position, what), int(progress.done), *counts, *by_node),
         [
             (encoded(one.start, what), encoded(one.end, what), encoded(one.tally.to_json(), what))
             for one in progress.acked
@@ -197,25 +193,23 @@ def progress_row(progress: Progress) -> ProgressRow:
     )
 
 
-def write_progress(
-    connection: sqlite3.Connection, run_id: str, rows: Sequence[ProgressRow], epoch: int
-) -> None:
+def write_progress(connection: Connection, run_id: str, rows: Sequence[ProgressRow], epoch: int) -> None:
     """Write positions, tallies and bookmarks unless the run's lease has gone to a higher epoch."""
-    require_run(connection, run_id)
     require_epoch(connection, run_id, epoch)
-    for row in rows:
-        place = (run_id, *row.place)
-        if not connection.execute(_UPSERT_PROGRESS, (*row.values, *place)).rowcount:
-            _, node, split_key = place
-            raise StateError(f"run {run_id!r} has no split {split_key!r} of node {node!r}")
-        connection.execute(_DELETE_ACKS, place)
-        if row.acks:
-            connection.executemany(_INSERT_ACK, [(*ack, *place) for ack in row.acks])
-        if row.bookmarks:
-            bookmarks.put(connection, run_id, row.bookmarks)
+    if not rows:
+        return
+    last = {row.place: row for row in rows}
+    values = [(*row.values, run_id, *place) for place, row in last.items()]
+    if connection.executemany(_UPSERT_PROGRESS, values).rowcount < len(values):
+        raise _no_such_split(connection, run_id, list(last))
+    connection.executemany(_DELETE_ACKS, [(run_id, *place) for place in last])
+    if acks := [(*ack, run_id, *place) for place, row in last.items() for ack in row.acks]:
+        connection.executemany(_INSERT_ACK, acks)
+    if earned := [one for row in rows for one in row.bookmarks]:
+        bookmarks.put(connection, run_id, earned)
 
 
-def sum_tally(connection: sqlite3.Connection, run_id: str) -> Tally:
+def sum_tally(connection: Connection, run_id: str) -> Tally:
     """The sum of the committed tallies of all splits of a run."""
     require_run(connection, run_id)
     total = Tally()
@@ -228,7 +222,14 @@ def sum_tally(connection: sqlite3.Connection, run_id: str) -> Tally:
     return total
 
 
-def _run(row: sqlite3.Row) -> RunRecord:
+def _no_such_split(connection: Connection, run_id: str, places: Sequence[tuple[str, str]]) -> StateError:
+    node, split_key = next(
+        place for place in places if connection.execute(_OF_SPLIT, (run_id, *place)).fetchone() is None
+    )
+    return StateError(f"run {run_id!r} has no split {split_key!r} of node {node!r}")
+
+
+def _run(row: Row) -> RunRecord:
     what = f"run {row['run_id']!r}"
     if row["status"] not in list(RunStatus):
         raise StateCorruptError(f"{what} in the state store has the unknown status {row['status']!r}")
@@ -249,7 +250,7 @@ def _run(row: sqlite3.Row) -> RunRecord:
     )
 
 
-def _acked(connection: sqlite3.Connection, run_id: str, node: str) -> dict[int, list[Acked]]:
+def _acked(connection: Connection, run_id: str, node: str) -> dict[int, list[Acked]]:
     """What is settled beyond the positions of a node's splits, by split; there is seldom much of it."""
     what, found = "an ack", dict[int, list[Acked]]()
     for row in connection.execute(
@@ -263,7 +264,7 @@ def _acked(connection: sqlite3.Connection, run_id: str, node: str) -> dict[int, 
     return found
 
 
-def _split(row: sqlite3.Row, acked: Sequence[Acked]) -> SplitRecord:
+def _split(row: Row, acked: Sequence[Acked]) -> SplitRecord:
     what = f"split {row['split_key']!r}"
     split = Split(row["split_key"], decoded(row["manifest"], what), row["first_ordinal"])
     if row["split"] is None:  # nothing was committed yet
@@ -272,7 +273,7 @@ def _split(row: sqlite3.Row, acked: Sequence[Acked]) -> SplitRecord:
     return SplitRecord(row["node"], split, position, bool(row["done"]), _tally(row), acked)
 
 
-def _tally(row: sqlite3.Row) -> Tally:
+def _tally(row: Row) -> Tally:
     by_node = {name: decoded(row[name], "a tally") for name in _BY_NODE if row[name] is not None}
     return _whole({**{name: row[name] for name in _COUNTS}, **by_node})
 

@@ -99,7 +99,9 @@ class MemoryStateStore:
         await self._turn()
         run = self._run(run_id, epoch)
         attempt = run.attempt if attempt is None else attempt
-        self._runs[run_id] = replace(run, status=status, ended_at=ended_at, error=error, attempt=attempt)
+        self._runs[run_id] = replace(
+            run, status=status, ended_at=ended_at, error=storable(error), attempt=attempt
+        )
 
     async def delete_run(self, run_id: str, *, epoch: int = 0) -> None:
         await self._turn()

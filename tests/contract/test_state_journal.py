@@ -117,9 +117,9 @@ async def test_the_cost_is_that_of_one_node_of_one_run(world: World) -> None:
 
 async def test_broken_text_is_stored_with_its_escape(world: World) -> None:
     async with world.store() as store:
-        await store.put_journal([replace(ENTRY, answer="caf\udce9", record="\udce9")])
+        await store.put_journal([replace(ENTRY, answer="caf\udce9", record="\udce9\0")])
         found = (await store.get_journal(["a1"]))["a1"]
-        assert (found.answer, found.record) == ("caf\\udce9", "\\udce9")
+        assert (found.answer, found.record) == ("caf\\udce9", "\\udce9\\x00")
 
 
 async def test_a_closed_store_is_an_error(world: World) -> None:

@@ -169,6 +169,14 @@ class TestRuns:
         )
         assert resumed == replace(RUN, attempt=2)
 
+    async def test_broken_text_in_an_error_does_not_keep_its_end_from_being_stored(
+        self, world: World
+    ) -> None:
+        async with world.store() as store:
+            await store.create_run(RUN)
+            await store.update_run(RUN.run_id, status=RunStatus.FAILED, error="no file 'caf\udce9\0'")
+            assert (await store.get_run(RUN.run_id)).error == "no file 'caf\\udce9\\x00'"
+
     async def test_list_is_oldest_first_and_can_be_narrowed(self, world: World) -> None:
         late = another("r-late", started_at="2026-11-24T00:00:00.000Z")
         early = another("r-early", started_at="2026-11-22T00:00:00.000Z", pipeline="logs")
@@ -412,6 +420,18 @@ class TestCommit:
                 await store.commit(RUN.run_id, [progress("a", 4), progress("b", 4)])
             assert await store.tally(RUN.run_id) == Tally()
 
+    async def test_a_split_that_is_named_twice_stands_as_it_was_said_last(self, world: World) -> None:
+        beyond = [Acked({"at": 6}, {"at": 8}, Tally(read=2, written=2))]
+        async with world.store() as store:
+            await prepare(store, "a")
+            first = replace(progress("a", 4), acked=beyond)
+            await store.commit(RUN.run_id, [first, replace(progress("a", 5), acked=beyond)])
+            ((record,), _) = await store.splits(RUN.run_id, "extract")
+            assert (record.position, list(record.acked)) == ({"at": 5}, beyond)
+            await store.commit(RUN.run_id, [first, progress("a", 8)])
+            ((record,), _) = await store.splits(RUN.run_id, "extract")
+            assert (record.position, list(record.acked)) == ({"at": 8}, [])
+
     async def test_a_position_that_is_not_json_is_refused(self, world: World) -> None:
         async with world.store() as store:
             await prepare(store, "a")
@@ -619,13 +639,16 @@ class TestDeadLetters:
 
     async def test_broken_text_does_not_keep_a_letter_out(self, world: World) -> None:
         broken = replace(
-            LETTER, key="caf\udce9.txt", error_message="cannot decode \udce9", record={"text": "\udce9\x00é"}
+            LETTER,
+            key="caf\udce9\0.txt",
+            error_message="cannot decode \udce9",
+            record={"text": "\udce9\x00é"},
         )
         async with world.store() as store:
             await store.put_dead_letters([broken])
             (found,) = await store.dead_letters(DeadLetterFilter(key=broken.key))
             assert found.record == broken.record
-            assert found.key == "caf\\udce9.txt"
+            assert found.key == "caf\\udce9\\x00.txt"
             assert found.error_message == "cannot decode \\udce9"
             await store.mark_dead_letters([broken], "discarded")
             assert await store.count_dead_letters(DeadLetterFilter(status="discarded")) == 1
