@@ -49,10 +49,11 @@ class Ledger:
             known, complete = await self._store.splits(self._run_id, node)
             if complete:
                 return known
-        # an unfinished listing means that nothing was read: list again, all of it
+        # an unfinished listing means that nothing was read: list again, all of it, and forget the old one,
+        # or what has come or gone since would be in two splits, or in none
         listed: list[Split] = [split async for split in source.splits(ctx)]
         reached("splits_listed")
-        await self._store.add_splits(self._run_id, node, listed, complete=True, epoch=self._epoch)
+        await self._store.add_splits(self._run_id, node, listed, complete=True, anew=True, epoch=self._epoch)
         reached("splits_stored")
         return [SplitRecord(node, split) for split in listed]
 
@@ -61,7 +62,7 @@ class Ledger:
     ) -> int:
         """Store the splits of a source as they are listed, and hold no more than a page of them.
 
-        What an unfinished listing has stored stays, in its order; a complete one is not made again.
+        What an unfinished listing has stored is forgotten; a complete one is not made again.
 
         Returns:
             How many splits the source has.
@@ -73,14 +74,19 @@ class Ledger:
             async for split in source.splits(ctx):
                 page.append(split)
                 if len(page) == PAGE_SPLITS:
-                    await self._store.add_splits(self._run_id, node, page, complete=False, epoch=self._epoch)
+                    await self._add_page(node, page, complete=False, anew=not listed)
                     listed += len(page)
                     on_page(listed)
                     page = []
             reached("splits_listed")
-            await self._store.add_splits(self._run_id, node, page, complete=True, epoch=self._epoch)
+            await self._add_page(node, page, complete=True, anew=not listed)
             reached("splits_stored")
         return (await self._store.count_splits(self._run_id, node))[1]
+
+    async def _add_page(self, node: str, page: Sequence[Split], *, complete: bool, anew: bool) -> None:
+        await self._store.add_splits(
+            self._run_id, node, page, complete=complete, anew=anew, epoch=self._epoch
+        )
 
     def track(self, node: str, record: SplitRecord, *, replay: bool) -> SplitTracker:
         """The acks of a split that is about to be read from its committed position."""

@@ -59,6 +59,12 @@ _DELETE_ACKS = f"DELETE FROM acks WHERE split = ({_OF_SPLIT})"  # noqa: S608 - a
 _INSERT_ACK = f"INSERT INTO acks (start_position, end_position, tally, split) VALUES (?, ?, ?, ({_OF_SPLIT}))"  # noqa: S608 - a constant
 
 
+_DELETE_INCOMPLETE = """
+DELETE FROM splits WHERE run_id = ? AND node = ?
+    AND NOT EXISTS (SELECT 1 FROM sources WHERE run_id = ? AND node = ? AND complete = 1)
+"""
+
+
 def insert_run(connection: Connection, run: RunRecord) -> None:
     """Store a new run; one of that id is an error."""
     what = f"run {run.run_id!r}"
@@ -126,10 +132,13 @@ def insert_splits(
     node: str,
     splits: Sequence[Split],
     complete: bool,
+    anew: bool,
     epoch: int,
 ) -> None:
     """Store manifests; known splits stay as they are, and a complete list stays complete."""
     require_epoch(connection, run_id, epoch)
+    if anew:
+        connection.execute(_DELETE_INCOMPLETE, (run_id, node, run_id, node))
     connection.executemany(
         "INSERT INTO splits (run_id, node, split_key, manifest, first_ordinal) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (run_id, node, split_key) DO NOTHING",

@@ -146,11 +146,20 @@ class MemoryStateStore:
         return self._leases.held(run_id)
 
     async def add_splits(
-        self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool, epoch: int = 0
+        self,
+        run_id: str,
+        node: str,
+        splits: Sequence[Split],
+        *,
+        complete: bool,
+        anew: bool = False,
+        epoch: int = 0,
     ) -> None:
         await self._turn()
         self._run(run_id, epoch)
         copies = [replace(split, manifest=_copy(dict(split.manifest), split.key)) for split in splits]
+        if anew and (run_id, node) not in self._complete:
+            self._splits.pop((run_id, node), None)
         known = self._splits.setdefault((run_id, node), {})
         for split in copies:
             known.setdefault(split.key, SplitRecord(node, split))

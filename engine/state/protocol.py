@@ -294,11 +294,21 @@ class StateStore(Protocol):
         ...
 
     async def add_splits(
-        self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool, epoch: int = 0
+        self,
+        run_id: str,
+        node: str,
+        splits: Sequence[Split],
+        *,
+        complete: bool,
+        anew: bool = False,
+        epoch: int = 0,
     ) -> None:
-        """Store manifests before their splits are read. `complete`: the source has no more of them.
+        """Store manifests before their splits are read; adding a split again changes nothing.
 
-        Adding a split again changes nothing.
+        Args:
+            complete: the source has no more of them.
+            anew: a listing begins; what one that was never completed has left is forgotten, since what it
+                found may be divided otherwise now.
         """
         ...
 

@@ -94,9 +94,16 @@ class SqlStateStore:
         return await self._database.read(leases.select_held, run_id)
 
     async def add_splits(
-        self, run_id: str, node: str, splits: Sequence[Split], *, complete: bool, epoch: int = 0
+        self,
+        run_id: str,
+        node: str,
+        splits: Sequence[Split],
+        *,
+        complete: bool,
+        anew: bool = False,
+        epoch: int = 0,
     ) -> None:
-        await self._database.write(ledger.insert_splits, run_id, node, splits, complete, epoch)
+        await self._database.write(ledger.insert_splits, run_id, node, splits, complete, anew, epoch)
 
     async def splits(
         self, run_id: str, node: str, *, start: int = 0, limit: int | None = None

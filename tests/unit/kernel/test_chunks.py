@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import anyio
 import pytest
 
-from engine.batch import Batch
+from engine.batch import Batch, Split
 from engine.chunk import Chunk
-from engine.component import Receipt
+from engine.component import Context, Receipt
 from engine.engine import Engine, Run
-from engine.errors import DeadLetterBudgetError, FatalError, LeaseHeldError, LeaseLostError
+from engine.errors import DeadLetterBudgetError, FatalError, LeaseHeldError, LeaseLostError, TransientError
 from engine.plan import DeadLetterSettings, Plan
 from engine.report import RunReport
 from engine.state.memory import MemoryStateStore
@@ -175,3 +177,35 @@ async def test_a_run_that_was_begun_in_chunks_can_be_finished_as_a_whole() -> No
 
     assert sorted(sink.records) == list(range(80))
     assert (report.status, report.tally.written) == (RunStatus.COMPLETED, 80)
+
+
+class _Breaking(MemorySource):
+    """Breaks off its first listing after a page; what it has is divided otherwise the second time."""
+
+    listings = 0
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        self.listings += 1
+        for number in range(450):
+            if self.listings == 1 and number == 300:
+                raise TransientError("the listing broke off")
+            yield Split(f"{self.listings}/{number}", {})
+
+
+async def test_a_listing_that_broke_off_leaves_nothing_behind() -> None:
+    source = _Breaking(pages(10))
+    plan = linear_plan(source, MemorySink())
+    pages_seen: list[int] = []
+    async with Engine() as engine:
+        record = await engine.begin(plan)
+        async with engine.start(plan, resume=record, chunk=Chunk("n0", 0, 0)) as listing:
+            with pytest.raises(TransientError):
+                await listing.list_splits("n0")
+            assert await listing.list_splits("n0", on_page=pages_seen.append) == 450
+            assert await listing.list_splits("n0") == 450
+        splits, complete = await engine.store.splits(record.run_id, "n0")
+
+    assert complete
+    assert [one.split.key for one in splits] == [f"2/{number}" for number in range(450)]
+    assert pages_seen == [200, 400]
+    assert source.listings == 2, "a complete listing is not made again"
