@@ -9,11 +9,13 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from engine.batch import JsonValue
+from engine.cli.arguments import DEFAULT_FILE
 from engine.config import FileConfig, Overrides, load_file, select
+from engine.errors import ConfigError
 from engine.plan import Plan, compile_file
 from engine.registry import Registry
 
-__all__ = ["load_config", "load_plans", "own_names"]
+__all__ = ["load_config", "load_plans", "own_name", "own_names"]
 
 
 def load_plans(
@@ -73,3 +75,11 @@ def own_names(options: argparse.Namespace) -> list[str]:
         return []
     config = load_file(options.file, environ=os.environ)
     return [config.own_name(name) for name in options.only]
+
+
+def own_name(pipeline: str, file: str | None) -> str:
+    """The pipeline's own name, if it is an alias in the file (default: `pipelines.yaml`, if it is there)."""
+    try:
+        return load_file(file or DEFAULT_FILE, environ=os.environ).own_name(pipeline)
+    except ConfigError:
+        return pipeline  # the verb says so itself if it needs the file

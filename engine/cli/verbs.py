@@ -150,6 +150,10 @@ def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) 
     except SystemExit as end:  # --help, or arguments that argparse has already complained about
         return end.code if isinstance(end.code, int) else USAGE_ERROR
     try:
+        if getattr(options, "pipeline", ""):
+            from engine.cli.loading import own_name
+
+            options.pipeline = own_name(options.pipeline, getattr(options, "file", None))
         code: int = module.execute(options)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the boundary of the process: every error gets one message

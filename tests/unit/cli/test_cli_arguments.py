@@ -64,6 +64,19 @@ def test_only_takes_along_what_a_pipeline_leads_to_and_ignores_what_is_wrong_els
     assert starting(plans, ["first"]) == ["first"]
 
 
+def test_verbs_about_what_was_run_take_aliases_too(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    file.write_text("aliases: {one: third}\n" + FILE, encoding="utf-8")
+    assert main(["run", "--only", "one", "--progress", "none", "--log-format", "none"]) == 0
+    capsys.readouterr()
+    for asked, listed in (("one", ["third"]), ("third", ["third"]), ("first", [])):
+        assert main(["runs", "list", "--pipeline", asked, "--json"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [json.loads(line)["pipeline"] for line in lines] == listed
+
+
 def test_only_takes_aliases(file: Path) -> None:
     file.write_text("aliases: {one: first, three: third}\n" + FILE, encoding="utf-8")
     assert own_names(options(file, only=["one", "second"])) == ["first", "second"]
