@@ -15,7 +15,7 @@ from engine.errors import ConfigError
 from engine.plan import Plan, compile_file
 from engine.registry import Registry
 
-__all__ = ["load_config", "load_plans", "own_name", "own_names"]
+__all__ = ["load_config", "load_plans", "load_plans_for_workers", "own_name", "own_names"]
 
 
 def load_plans(
@@ -30,6 +30,21 @@ def load_plans(
         ConfigError: with everything that is wrong with the file and the pipelines asked for.
     """
     return compile_file(load_config(options, only=only, params=params), Registry.installed())
+
+
+def load_plans_for_workers(options: argparse.Namespace) -> dict[str, Plan]:
+    """The same plans, if several workers can do their runs.
+
+    A state directory belongs to one machine, so it says that all workers are on this one.
+
+    Raises:
+        ConfigError: also with what cannot work on another process, or on another machine.
+    """
+    from engine.remote import node_check
+
+    file = load_config(options)
+    one_machine = "://" not in getattr(options, "state_dir", "")
+    return compile_file(file, Registry.installed(), check=node_check(file, one_machine=one_machine))
 
 
 def load_config(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from engine.cli.arguments import this_command
 from engine.cli.durable import client_of, request_of
 from engine.cli.failures import ExitCode, most_serious
-from engine.cli.loading import load_plans, own_names
+from engine.cli.loading import load_plans, load_plans_for_workers, own_names
 from engine.cli.resuming import refuse_living
 from engine.cli.watching import follow
 from engine.clock import SystemClock
@@ -52,7 +52,7 @@ async def submit(options: argparse.Namespace) -> int:
 
 
 def _fresh(options: argparse.Namespace) -> list[PipelineRequest]:
-    plans = load_plans(options)
+    plans = load_plans_for_workers(options)
     now = SystemClock().now()
     params = {name: dict(plan.params) for name, plan in plans.items()}
     return [
