@@ -18,6 +18,7 @@ from engine.engine import Engine, Run
 from engine.errors import RunMismatchError, RunNotFoundError, StalledError
 from engine.failures import report_failure
 from engine.lease import held
+from engine.observe import Observer
 from engine.plan import Plan
 from engine.report import RunReport
 from engine.state.protocol import RunRecord, RunStatus
@@ -63,6 +64,11 @@ class Activities:
         self._stall_after = stall_after
         self._beat_every = beat_every
         self._compiled: dict[str, Plan] = {}
+
+    @property
+    def observer(self) -> Observer:
+        """Where the stages of the worker's runs are told."""
+        return self._engine.observer
 
     @property
     def all(self) -> list[Callable[..., Any]]:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
+from temporalio.api.common.v1 import Payload
 from temporalio.client import Client
-from temporalio.converter import DataConverter, PayloadCodec
+from temporalio.converter import (
+    DataConverter,
+    DefaultFailureConverterWithEncodedAttributes,
+    DefaultPayloadConverter,
+    PayloadCodec,
+)
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 
@@ -65,14 +73,14 @@ async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> 
 
 
 def converter(codec: str = "") -> DataConverter:
-    """Temporal's own converter, with the user's codec around it.
+    """Temporal's own converter, with the user's codec around it; the codec sees failures' messages too.
 
     Raises:
         ConfigError: there is no such codec.
     """
     name = codec or os.environ.get(CODEC_VARIABLE, "")
     if not name:
-        return DataConverter.default
+        return DataConverter(payload_converter_class=_Converter)
     module, _, attribute = name.partition(":")
     try:
         made = getattr(import_module(module), attribute)()
@@ -80,4 +88,21 @@ def converter(codec: str = "") -> DataConverter:
         raise ConfigError(f"the payload codec {name!r} cannot be loaded: {error}") from error
     if not isinstance(made, PayloadCodec):
         raise ConfigError(f"the payload codec {name!r} is not a temporalio.converter.PayloadCodec")
-    return replace(DataConverter.default, payload_codec=made)
+    return DataConverter(
+        payload_converter_class=_Converter,
+        payload_codec=made,
+        failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
+    )
+
+
+class _Converter(DefaultPayloadConverter):
+    """Says what is missing when a payload cannot be read."""
+
+    def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
+        try:
+            return super().from_payloads(payloads, type_hints)
+        except KeyError as error:
+            raise ConfigError(
+                f"{error.args[0]}: this process needs the payload codec that the others use, by --codec or"
+                f" {CODEC_VARIABLE}"
+            ) from None

@@ -11,8 +11,10 @@ import anyio
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from engine.observe import Stage
 from engine.temporal.activities import Activities
 from engine.temporal.messages import Queues
+from engine.temporal.watchdog import Watchdog
 from engine.temporal.workflows import WORKFLOWS
 
 __all__ = ["ROLES", "WorkerOptions", "serve", "workers"]
@@ -31,6 +33,7 @@ class WorkerOptions:
             than what the process's supervisor grants.
         chunks_per_second: how many chunks of the whole queue may begin in a second; None means any. It is
             the server that counts, so eager starts, which it does not see, are off then.
+        blocked_after: seconds for which something may hold the event loop up before that is told.
     """
 
     queues: Queues
@@ -38,6 +41,7 @@ class WorkerOptions:
     slots: int = 4
     grace: float = 60.0
     chunks_per_second: float | None = None
+    blocked_after: float = 5.0
 
 
 def workers(client: Client, activities: Activities, options: WorkerOptions) -> list[Worker]:
@@ -81,7 +85,12 @@ def workers(client: Client, activities: Activities, options: WorkerOptions) -> l
 
 async def serve(client: Client, activities: Activities, options: WorkerOptions, stop: anyio.Event) -> None:
     """Work until `stop` is set; then hand back what is under way, and end."""
+
+    def tell(message: str, seconds: float) -> None:
+        activities.observer(Stage("event_loop", message, "warning", "", "", {"seconds": round(seconds)}))
+
     async with AsyncExitStack() as stack:
+        stack.enter_context(Watchdog(options.blocked_after, tell))
         for worker in workers(client, activities, options):
             await stack.enter_async_context(worker)
         await stop.wait()

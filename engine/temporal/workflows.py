@@ -246,27 +246,27 @@ class PipelineRun:
 
     async def _all_shards(self, compiled: Compiled, splits: list[Splits]) -> list[ShardResult]:
         self._shards, self._parts = {}, divide(self._request, compiled.identity, splits, self._control)
-        for number, one in enumerate(self._parts):
-            if not self._stopping:
-                await self._start(number, one)
+        starts = [asyncio.create_task(self._start(*numbered)) for numbered in enumerate(self._parts)]
+        await workflow.wait_condition(lambda: all(map(is_over, starts)))
         shards = list(self._shards.values())
+        tasks: list[asyncio.Task[Any]] = [*starts, *shards]
         await workflow.wait_condition(
-            lambda: self._stopping or any(map(has_failed, shards)) or all(shard.done() for shard in shards)
+            lambda: self._stopping or any(map(has_failed, tasks)) or all(shard.done() for shard in shards)
         )
-        if all(shard.done() for shard in shards):
-            return [shard.result() for shard in shards]
+        failed = [task for task in tasks if has_failed(task)]
+        if not failed and all(shard.done() for shard in shards):
+            return [start.result().result() for start in starts]
         # the others deliver what they have read, and end
-        failed = [shard for shard in shards if has_failed(shard)]
         for shard in shards:
             shard.cancel()
         await workflow.wait_condition(lambda: all(map(is_over, shards)))
-        for shard in failed:
-            shard.result()
+        for task in failed:
+            task.result()
         raise asyncio.CancelledError
 
-    async def _start(self, number: int, request: ShardRequest) -> None:
+    async def _start(self, number: int, request: ShardRequest) -> Shard:
         name = f"{workflow.info().workflow_id}/s{number}"
-        shard = await workflow.start_child_workflow(
+        shard: Shard = await workflow.start_child_workflow(
             ShardRun.run,
             request,
             id=name,
@@ -276,6 +276,7 @@ class PipelineRun:
         self._shards[name] = shard
         if self._control != request.control:  # somebody has steered while it started
             await self._tell(shard)
+        return shard
 
     async def _conclude(self, compiled: Compiled, results: list[ShardResult]) -> PipelineResult:
         failed = names_of_failed(self._parts, results)

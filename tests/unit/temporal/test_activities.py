@@ -1,0 +1,279 @@
+"""1. Activities without a server: cancelled, told to stop, with heartbeats of another version, mistaken."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import pytest
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from engine.batch import Batch
+from engine.component import Receipt, Source
+from engine.config.model import Settings
+from engine.engine import Engine
+from engine.errors import ConfigError, FatalError, TransientError
+from engine.plan import Plan
+from engine.state.protocol import Lease, RunStatus
+from engine.temporal.activities import Activities
+from engine.temporal.messages import (
+    ChunkRequest,
+    ChunkResult,
+    CompileRequest,
+    FinalizeRequest,
+    ListRequest,
+)
+from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
+from tests.unit.kernel.runs import pages
+
+TOTAL = 800  # more than edges hold
+SPLITS = {f"s{number}": pages(TOTAL // 4, first=TOTAL // 4 * number) for number in range(4)}
+WHOLE = ChunkRequest("r", "test", "test", "n0", 0, 4)
+PATIENCE = 30.0
+
+
+async def planned(activities: Activities, environment: ActivityEnvironment) -> None:
+    """Have the run "r" in the store, with its splits."""
+    await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
+    listed = await environment.run(activities.list_chunks, ListRequest("r", "test", "test", "n0"))
+    assert listed.splits == len(SPLITS)
+
+
+class Stuck(MemorySink):
+    """Takes one batch, then waits for an event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.go = anyio.Event(), anyio.Event()
+
+    async def write(self, batch: Batch) -> Receipt:
+        if self.records:
+            self.reached.set()
+            await self.go.wait()
+        return await super().write(batch)
+
+
+@dataclasses.dataclass
+class Ending:
+    """How a chunk has ended to which something happened, with what is in the store."""
+
+    task: asyncio.Task[ChunkResult]
+    written: int
+    leases: list[Lease]
+
+
+async def stopped(act: Callable[[ActivityEnvironment], None], sink: Stuck, *, let_go: bool = True) -> Ending:
+    """A chunk that something happens to while it has read and not delivered."""
+    plan, environment = linear_plan(MemorySource(SPLITS), sink), ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await planned(activities, environment)
+        task = asyncio.ensure_future(environment.run(activities.run_chunk, WHOLE))
+        with anyio.fail_after(PATIENCE):
+            await sink.reached.wait()
+            act(environment)
+            await asyncio.sleep(0)
+            if let_go:
+                sink.go.set()
+            await asyncio.wait([task])
+        return Ending(task, (await engine.store.tally("r")).written, await engine.store.leases("r"))
+
+
+async def test_1_a_cancelled_chunk_delivers_what_it_has_read_and_says_that_it_was_cancelled() -> None:
+    sink = Stuck()
+    ending = await stopped(ActivityEnvironment.cancel, sink)
+
+    assert ending.task.cancelled()
+    assert 20 <= ending.written == len(sink.records) < TOTAL
+
+
+async def test_1_a_chunk_is_handed_back_when_the_worker_has_to_stop() -> None:
+    sink = Stuck()
+    ending = await stopped(ActivityEnvironment.worker_shutdown, sink)
+
+    result = ending.task.result()
+    assert (result.done, result.stopped) == (False, True)
+    assert 20 <= result.counts.written == ending.written == len(sink.records) < TOTAL
+    assert ending.leases == [], "whoever comes next has not to wait"
+
+
+async def test_1_a_chunk_whose_worker_must_not_wait_is_handed_back_as_the_ledger_has_it() -> None:
+    def told_twice(environment: ActivityEnvironment) -> None:
+        environment.worker_shutdown()
+        environment.cancel()
+
+    sink = Stuck()
+    ending = await stopped(told_twice, sink, let_go=False)
+
+    result = ending.task.result()
+    assert (result.done, result.stopped) == (False, True)
+    assert result.counts.written == ending.written == len(sink.records) == 10
+
+
+@pytest.mark.parametrize("details", [(), ({"v": 99, "offset": "x"},), ("text", 7), (None,)])
+async def test_1_what_an_earlier_heartbeat_says_is_not_relied_upon(details: tuple[object, ...]) -> None:
+    sink, environment = MemorySink(), ActivityEnvironment()
+    plan = linear_plan(MemorySource(SPLITS), sink)
+    environment.info = dataclasses.replace(environment.info, heartbeat_details=details, attempt=2)
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await planned(activities, environment)
+        result = await environment.run(activities.run_chunk, WHOLE)
+
+    assert (result.done, result.counts.written) == (True, TOTAL)
+    assert sorted(sink.records) == list(range(TOTAL))
+
+
+async def test_1_heartbeats_are_in_time_for_the_server_and_carry_counts_alone() -> None:
+    sink, environment = Stuck(), ActivityEnvironment()
+    beats: list[tuple[Any, ...]] = []
+
+    def beat(*details: Any) -> None:
+        beats.append(details)
+        sink.go.set()
+
+    environment.on_heartbeat = beat
+    environment.info = dataclasses.replace(environment.info, heartbeat_timeout=timedelta(seconds=0.2))
+    plan = linear_plan(MemorySource(SPLITS), sink)
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan, beat_every=60.0)
+        await planned(activities, environment)
+        with anyio.fail_after(PATIENCE):
+            await environment.run(activities.run_chunk, WHOLE)
+
+    assert beats, "it has beaten although it was told to do so every minute only"
+    assert set(beats[0][0]) == {"read", "written", "dead", "v"}
+
+
+class Hanging(MemorySource):
+    """Lists a page of splits and nothing more."""
+
+    async def splits(self, ctx: Any) -> Any:
+        async for split in super().splits(ctx):
+            yield split
+        await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("what", ["listing", "chunk"])
+async def test_1_work_in_which_nothing_moves_is_stopped_as_stalled(what: str) -> None:
+    source: Source[Any] = Hanging(SPLITS) if what == "listing" else MemorySource(SPLITS)
+    plan, environment = linear_plan(source, Stuck()), ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan, beat_every=0.01, stall_after=0.1)
+        with anyio.fail_after(PATIENCE), pytest.raises(ApplicationError) as raised:
+            await planned(activities, environment)
+            await environment.run(activities.run_chunk, WHOLE)
+
+    assert (raised.value.type, raised.value.non_retryable) == ("Stalled", False)
+    assert "nothing moved for 0.1 s; it waits for n" in str(raised.value)
+
+
+SECRET = "a record's text"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "final"),
+    [
+        (FatalError("no such key", kind="auth"), "AuthError", True),
+        (FatalError("no such table"), "ConfigError", True),
+        (ValueError(SECRET), "NodeFailed", False),
+        (TransientError("busy", retry_after=7.0), "SinkUnavailable", False),
+    ],
+)
+async def test_1_failures_have_a_type_and_nothing_of_what_stands_behind_them(
+    error: Exception, kind: str, final: bool
+) -> None:
+    settings = Settings(outage_limit=0.0)
+    plan = linear_plan(MemorySource(SPLITS), FaultySink([error] * 100), settings=settings)
+    async with Engine(clock=ScriptedClock(jump=True)) as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        environment = ActivityEnvironment()
+        await planned(activities, environment)
+        with pytest.raises(ApplicationError) as raised:
+            await environment.run(activities.run_chunk, WHOLE)
+
+    failure = raised.value
+    assert (failure.type, failure.non_retryable) == (kind, final)
+    assert failure.__cause__ is None
+    assert failure.__suppress_context__ or failure.__context__ is None, "it would be written into the history"
+    assert SECRET not in str(failure)
+    assert failure.next_retry_delay == (timedelta(seconds=7) if kind == "SinkUnavailable" else None)
+
+
+async def test_1_a_mistake_in_the_worker_itself_is_told_by_its_place() -> None:
+    def plans(pipeline: str, params: object) -> Plan:
+        raise KeyError(SECRET)
+
+    async with Engine() as engine:
+        with pytest.raises(ApplicationError) as raised:
+            await ActivityEnvironment().run(
+                Activities(engine, plans).compile_plan, CompileRequest("r", "", "test")
+            )
+
+    assert raised.value.type == "InternalError"
+    assert "KeyError at " in str(raised.value)
+    assert SECRET not in str(raised.value)
+    assert raised.value.__suppress_context__
+
+
+async def test_1_a_file_that_is_wrong_is_not_tried_again() -> None:
+    def plans(pipeline: str, params: object) -> Plan:
+        raise ConfigError("pipelines.yaml:3:1: unknown key")
+
+    async with Engine() as engine:
+        with pytest.raises(ApplicationError, match=r"pipelines\.yaml:3:1") as raised:
+            await ActivityEnvironment().run(
+                Activities(engine, plans).compile_plan, CompileRequest("r", "", "test")
+            )
+
+    assert (raised.value.type, raised.value.non_retryable) == ("ConfigError", True)
+
+
+@pytest.mark.parametrize(
+    ("request_", "whose"),
+    [
+        (CompileRequest("r", "", "test", identity="another"), "submitted"),
+        (CompileRequest("r", "", "test", resume=True), "begun"),
+    ],
+)
+async def test_1_workers_with_another_file_do_nothing(request_: CompileRequest, whose: str) -> None:
+    plan = linear_plan(MemorySource(SPLITS), MemorySink())
+    async with Engine() as engine:
+        await engine.begin(dataclasses.replace(plan, identity="yet another"), run_id="r")
+        activities = Activities(engine, lambda pipeline, params: plan)
+        with pytest.raises(ApplicationError, match=f"was {whose} with plan") as raised:
+            await ActivityEnvironment().run(activities.compile_plan, request_)
+
+    assert (raised.value.type, raised.value.non_retryable) == ("PlanMismatch", True)
+
+
+async def test_1_a_chunk_that_another_worker_has_is_tried_again_before_the_lease_is_over() -> None:
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await planned(activities, environment)
+        now, until = "2026-01-01T00:00:00.000Z", "9999-01-01T00:00:00.000Z"
+        await engine.store.acquire_lease("r", "another:1:x", now=now, until=until, chunk="n0/0+4")
+        with pytest.raises(ApplicationError) as raised:
+            await environment.run(activities.run_chunk, WHOLE)
+
+    assert (raised.value.type, raised.value.non_retryable) == ("LeaseHeld", False)
+    assert raised.value.next_retry_delay == timedelta(seconds=10)
+
+
+async def test_1_a_run_with_splits_left_is_never_entered_as_completed() -> None:
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await planned(activities, environment)
+        await environment.run(activities.run_chunk, ChunkRequest("r", "test", "test", "n0", 0, 3))
+        result = await environment.run(activities.finalize_run, FinalizeRequest("r", "test"))
+        record = await engine.store.get_run("r")
+
+    assert (result.status, result.error) == ("failed", "1 of 4 splits are not done")
+    assert record.status is RunStatus.FAILED
