@@ -302,10 +302,11 @@ class PipelineRun:
 
     async def _fail(self, cause: BaseException) -> PipelineResult:
         """Enter the failure and end as failed with it. Never returns."""
+        message = cause.message if isinstance(cause, FailureError) else str(cause)
         with suppress(ActivityError):  # what failed first is what matters
-            await self._finalize("failed", str(cause))
+            await self._finalize("failed", message)
         kind = cause.type if isinstance(cause, ApplicationError) else type(cause).__name__
-        raise ApplicationError(str(cause), type=kind or "InternalError", non_retryable=True)
+        raise ApplicationError(message, type=kind or "InternalError", non_retryable=True)
 
     async def _finalize(self, status: str, error: str) -> PipelineResult:
         self._enter("finalizing")

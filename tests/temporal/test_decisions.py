@@ -1,0 +1,264 @@
+"""What the workflows decide: parking, second tries, parts of chunks, retries, followers, ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import anyio
+import pytest
+from temporalio import activity
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError, CancelledError
+
+from engine.temporal.messages import ChunkRequest, ChunkResult, Compiled, Control, Counts
+from engine.temporal.shards import ShardRun
+from engine.temporal.workflows import PipelineRun
+from tests.servers.temporal import DevServer
+from tests.temporal.histories import family, kind
+from tests.temporal.stubs import Stubs, done
+from tests.temporal.workshop import PATIENCE, until
+
+
+def ended(failure: WorkflowFailureError) -> tuple[str | None, str]:
+    """Type and message of what a run has failed with; it is never tried again as a whole."""
+    cause = failure.cause
+    assert isinstance(cause, ApplicationError)
+    assert cause.non_retryable
+    return cause.type, cause.message
+
+
+STUCK = ChunkResult(done=False)
+"""Two of them in a row, and a chunk is put aside as stalled."""
+
+
+async def test_a_chunk_that_fails_is_put_aside_and_tried_once_more_when_all_else_is_done(
+    server: DevServer,
+) -> None:
+    async def unlucky(request: ChunkRequest) -> ChunkResult:
+        at_first = request.first == 1 and stubs.chunks.count(1) <= 2
+        return STUCK if at_first else await done(request)
+
+    stubs = Stubs(server.client, splits=6, work=unlucky)
+    async with stubs.working():
+        result = await stubs.run(shards=1, window=2)
+
+    assert (result.status, result.failed, result.chunks) == ("completed", 0, 6)
+    assert Counter(stubs.chunks) == {0: 1, 1: 3, 2: 1, 3: 1, 4: 1, 5: 1}
+    assert stubs.chunks[-1] == 1, "after all others"
+
+
+@pytest.mark.parametrize("allowed", [0, 2])
+async def test_chunks_that_fail_again_are_reported_and_too_many_fail_the_run(
+    server: DevServer, allowed: int
+) -> None:
+    async def unlucky(request: ChunkRequest) -> ChunkResult:
+        return STUCK if request.first in (2, 4) else await done(request)
+
+    stubs = Stubs(server.client, splits=9, work=unlucky)
+    async with stubs.working():
+        handle = await stubs.start(shards=1, chunk_splits=2, max_failed_chunks=allowed)
+        with anyio.fail_after(PATIENCE):
+            if allowed:
+                result = await handle.result()
+                assert (result.status, result.failed, result.error) == ("interrupted", 2, "2 chunks failed")
+                assert sorted(result.failed_chunks) == ["n0/2+2: Stalled", "n0/4+2: Stalled"]
+            else:
+                with pytest.raises(WorkflowFailureError) as raised:
+                    await handle.result()
+                assert ended(raised.value) == ("Stalled", "2 chunks failed with Stalled")
+
+    assert Counter(stubs.chunks) == {0: 1, 2: 4, 4: 4, 6: 1, 8: 1}
+    assert [one.status for one in stubs.finalized] == ["interrupted" if allowed else "failed"]
+
+
+async def test_every_chunk_has_ten_attempts_a_heartbeat_and_no_limit_on_waiting_for_a_worker(
+    server: DevServer,
+) -> None:
+    stubs = Stubs(server.client, splits=1)
+    async with stubs.working():
+        handle = await stubs.start(heartbeat=20.0)
+        with anyio.fail_after(PATIENCE):
+            await handle.result()
+        [[shard]] = (await family(stubs.client, handle.id)).shards
+
+    [how] = [
+        event.activity_task_scheduled_event_attributes
+        for event in shard.events
+        if kind(event) == "ACTIVITY_TASK_SCHEDULED"
+    ]
+    assert how.retry_policy.maximum_attempts == 10
+    assert (how.heartbeat_timeout.seconds, how.start_to_close_timeout.seconds) == (20, 1800)
+    assert how.schedule_to_close_timeout.seconds == 0
+
+
+async def test_parts_of_a_chunk_are_done_one_after_the_other_as_long_as_it_gets_on(server: DevServer) -> None:
+    written = 0
+
+    async def piecemeal(request: ChunkRequest) -> ChunkResult:
+        nonlocal written
+        written += 10
+        return ChunkResult(done=written == 50, counts=Counts(read=written, written=written))
+
+    stubs = Stubs(server.client, splits=1, work=piecemeal)
+    async with stubs.working():
+        result = await stubs.run()
+
+    assert (result.status, len(stubs.chunks)) == ("completed", 5)
+
+
+@pytest.mark.parametrize(("stopped", "parts"), [(False, 6), (True, 11)])
+async def test_parts_without_progress_mean_that_a_chunk_is_stalled_unless_workers_had_to_stop(
+    server: DevServer, *, stopped: bool, parts: int
+) -> None:
+    async def stuck(request: ChunkRequest) -> ChunkResult:
+        enough = len(stubs.chunks) == 11
+        return ChunkResult(done=enough, stopped=stopped, counts=Counts(read=5))
+
+    stubs = Stubs(server.client, splits=1, work=stuck)
+    async with stubs.working():
+        result = await stubs.run(max_failed_chunks=1)
+
+    assert len(stubs.chunks) == parts, "three parts, twice, or until it is done"
+    assert result.failed_chunks == ([] if stopped else ["n0/0+1: Stalled"])
+
+
+async def test_a_heartbeat_that_cannot_be_read_makes_the_chunk_begin_anew(server: DevServer) -> None:
+    """What the SDK reports when the codec of an earlier worker is gone."""
+
+    async def unreadable(request: ChunkRequest) -> ChunkResult:
+        if len(stubs.chunks) == 1:
+            raise ApplicationError("Failed decoding heartbeat details", non_retryable=True)
+        return await done(request)
+
+    stubs = Stubs(server.client, splits=1, work=unreadable)
+    async with stubs.working():
+        result = await stubs.run()
+
+    assert (result.status, len(stubs.chunks)) == ("completed", 2)
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_the_retries_of_a_pipeline_begin_all_chunks_again(server: DevServer, retries: int) -> None:
+    async def at_first(request: ChunkRequest) -> ChunkResult:
+        return STUCK if request.first == 0 and stubs.chunks.count(0) <= 4 else await done(request)
+
+    compiled = Compiled(identity="i", sources=["n0"], retries=retries)
+    stubs = Stubs(server.client, splits=2, work=at_first, compiled=compiled)
+    async with stubs.working():
+        result = await stubs.run(shards=1, max_failed_chunks=1)
+
+    assert result.status == ("completed" if retries else "interrupted")
+    assert Counter(stubs.chunks) == ({0: 5, 1: 2} if retries else {0: 4, 1: 1})
+
+
+async def test_a_run_that_takes_too_long_is_stopped_and_fails_with_timeout(server: DevServer) -> None:
+    async def waits_to_be_told(request: ChunkRequest) -> ChunkResult:
+        while not activity.is_cancelled():
+            activity.heartbeat()
+            await anyio.sleep(0.05)
+        raise AssertionError
+
+    compiled = Compiled(identity="i", sources=["n0"], timeout=0.5)
+    stubs = Stubs(server.client, work=waits_to_be_told, compiled=compiled)
+    async with stubs.working():
+        handle = await stubs.start(shards=2)
+        with anyio.fail_after(PATIENCE), pytest.raises(WorkflowFailureError) as raised:
+            await handle.result()
+
+    assert ended(raised.value) == ("Timeout", "'test' ran longer than 0.5 s")
+    assert [one.status for one in stubs.finalized] == ["failed"]
+
+
+async def test_what_follows_a_run_is_started_when_it_has_completed_or_was_cancelled(
+    server: DevServer,
+) -> None:
+    gate = anyio.Event()
+
+    async def held(request: ChunkRequest) -> ChunkResult:
+        while not gate.is_set():
+            activity.heartbeat()
+            await anyio.sleep(0.05)
+        return await done(request)
+
+    stubs = Stubs(server.client, work=held)
+    stubs.compiled = Compiled(identity="i", sources=["n0"], on_complete=["after"], on_cancel=["tidy"])
+    async with stubs.working():
+        cancelled = await stubs.start()
+        await until(cancelled, lambda progress: progress.phase == "running")
+        await cancelled.cancel()
+        with anyio.fail_after(PATIENCE), pytest.raises(WorkflowFailureError) as raised:
+            await cancelled.result()
+        assert isinstance(raised.value.cause, CancelledError)
+        gate.set()
+        completed = await stubs.start()
+        with anyio.fail_after(PATIENCE):
+            await completed.result()
+        stubs.compiled = Compiled(identity="i", sources=["n0"])
+        for handle, follower in ((cancelled, "tidy"), (completed, "after")):
+            key = handle.id.rpartition("/")[2]
+            following = stubs.client.get_workflow_handle_for(PipelineRun.run, f"etl/{follower}/after-{key}")
+            await following.describe()
+
+    assert [one.status for one in stubs.finalized][:2] == ["interrupted", "completed"]
+
+
+async def test_a_shard_that_fails_stops_the_others_at_once(server: DevServer) -> None:
+    """The last of four shards fails; the first ones would work for ever."""
+
+    async def one_fails(request: ChunkRequest) -> ChunkResult:
+        if request.first == 3:
+            raise ApplicationError("revoked", type="AuthError", non_retryable=True)
+        while True:
+            activity.heartbeat()
+            await anyio.sleep(0.05)
+
+    stubs = Stubs(server.client, splits=4, work=one_fails)
+    async with stubs.working():
+        with pytest.raises(WorkflowFailureError) as raised:
+            await stubs.run(shards=4)
+
+    assert ended(raised.value) == ("AuthError", "revoked")
+
+
+async def test_steering_is_remembered_before_there_are_shards_and_a_wrong_window_is_refused(
+    server: DevServer,
+) -> None:
+    stubs = Stubs(server.client, splits=6, listing=anyio.Event())
+    assert stubs.listing is not None
+    async with stubs.working():
+        handle = await stubs.start(shards=2)
+        await until(handle, lambda progress: progress.phase == "listing")
+        with anyio.fail_after(PATIENCE):
+            assert await handle.execute_update(PipelineRun.pause) == Control(paused=True, window=8)
+            for window in (0, 201):
+                with pytest.raises(WorkflowUpdateFailedError) as raised:
+                    await handle.execute_update(PipelineRun.set_window, window)
+                assert f"a window is from 1 to 200 chunks, not {window}" in str(raised.value.cause)
+            stubs.listing.set()
+            await until(handle, lambda progress: progress.shards == 2)
+            shard = stubs.client.get_workflow_handle_for(ShardRun.run, f"{handle.id}/s1")
+            assert (await shard.query(ShardRun.progress)).control == Control(paused=True, window=8)
+            assert stubs.chunks == []
+            await handle.execute_update(PipelineRun.resume)
+            assert (await handle.result()).status == "completed"
+
+
+async def test_a_drained_run_ends_as_interrupted_when_what_is_under_way_is_done(server: DevServer) -> None:
+    gate = anyio.Event()
+
+    async def held(request: ChunkRequest) -> ChunkResult:
+        await gate.wait()
+        return await done(request)
+
+    stubs = Stubs(server.client, splits=9, work=held)
+    async with stubs.working():
+        handle = await stubs.start(shards=1, window=2, heartbeat=60.0)
+        with anyio.fail_after(PATIENCE):
+            while len(stubs.chunks) < 2:  # noqa: ASYNC110 - nobody tells
+                await anyio.sleep(0.02)
+            await handle.execute_update(PipelineRun.drain)
+            await handle.execute_update(PipelineRun.resume)  # there is no way back from a drain
+            gate.set()
+            result = await handle.result()
+
+    assert (result.status, result.failed, sorted(stubs.chunks)) == ("interrupted", 0, [0, 1])
