@@ -1,4 +1,4 @@
-"""Named places in a run at which a process can be made to end, for tests of what survives it.
+"""Named places at which a process can be made to end, for tests of what survives it.
 
 Off unless the environment variable `ODW_FAULT_POINT` is set when this module is imported; then it says
 at which place, and the how-many-th time that it is reached there, the process sends itself a signal:
@@ -16,7 +16,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 
-__all__ = ["FAULT_POINTS", "VARIABLE", "armed", "reached"]
+__all__ = ["FAULT_POINTS", "SERVICE_FAULT_POINTS", "VARIABLE", "armed", "reached"]
 
 VARIABLE = "ODW_FAULT_POINT"
 
@@ -34,7 +34,15 @@ FAULT_POINTS = (
     "draining",
     "books_closed",
 )
-"""The places, in the order a run comes by them."""
+"""The places in a run, in the order it comes by them."""
+
+SERVICE_FAULT_POINTS = (
+    "request_accepted",
+    "rows_committing",
+    "rows_committed",
+    "tables_compacting",
+)
+"""The places in the ingest service."""
 
 Reached = Callable[[str], None]
 
@@ -47,14 +55,13 @@ def armed(text: str, strike: Callable[[signal.Signals], None]) -> Reached:
     """
     if not text:
         return _off
+    places = (*FAULT_POINTS, *SERVICE_FAULT_POINTS)
     wanted: dict[tuple[str, int], signal.Signals] = {}
     for item in text.split(","):
         name, _, rest = item.strip().partition(":")
         count, _, number = rest.partition(":")
-        if name not in FAULT_POINTS or not count.isdecimal() or int(count) < 1:
-            raise ValueError(
-                f"{VARIABLE}: {item!r} is not <name>:<count>[:SIGNAL] with one of {FAULT_POINTS}"
-            )
+        if name not in places or not count.isdecimal() or int(count) < 1:
+            raise ValueError(f"{VARIABLE}: {item!r} is not <name>:<count>[:SIGNAL] with one of {places}")
         try:
             wanted[name, int(count)] = signal.Signals[f"SIG{number or 'KILL'}"]
         except KeyError:
@@ -79,4 +86,4 @@ def _strike(number: signal.Signals) -> None:
 
 
 reached: Reached = armed(os.environ.get(VARIABLE, ""), _strike)
-"""Say that the run has come to a place of `FAULT_POINTS`."""
+"""Say that the process has come to one of the places."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from engine.faultpoints import reached
 from engine.service.accounts import ReplacedRows
 from engine.service.submission import Delivery, Letter, Receipt, Submission
 from engine.service.system_tables import BatchLedger, EpochStore, LetterStore
@@ -116,7 +117,9 @@ class GroupCommit:
         ]
         if entries:
             self._ledger.add(entries)
+        reached("rows_committing")
         self._connection.commit()
+        reached("rows_committed")
         self._dirty |= {name for name, change in changes.items() if change.foreign and change.table.key}
         return [
             receipts[id(item)] if id(item) in receipts else known[item.submission.key or ""].repeated()
@@ -189,6 +192,7 @@ class GroupCommit:
             self._connection.execute("UPDATE _odw_tables SET dirty = false WHERE table_name = ?", [name])
         self._ledger.forget(ledger_days)
         self._epochs.forget(ledger_days)
+        reached("tables_compacting")
         self._connection.commit()
         self._dirty.clear()
         self._open_letters = self._letters.open_tables()

@@ -10,6 +10,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from engine.faultpoints import reached
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import Endpoint, ServiceContext
 from engine.service.letters import letter_of
@@ -188,6 +189,7 @@ class _Ingestion:
         )
 
     async def _write(self, rows: list[Row], letters: list[Letter]) -> Receipt:
+        reached("request_accepted")
         return await self._warehouse.write(
             Submission(
                 model=self._endpoint.model.name,
