@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.reliability.harness.blows import POINTS, drawn
-from tests.reliability.harness.evidence import Evidence, LedgerRun, ServiceRecords, stable
+from tests.reliability.harness.evidence import EngineState, Evidence, LedgerRun, ServiceRecords, stable
 from tests.reliability.harness.forecast import expected
-from tests.reliability.harness.verdict import differences
+from tests.reliability.harness.outcome import PaidSoFar
+from tests.reliability.harness.verdict import differences, left_in_flight, paid_twice
 from tests.reliability.harness.workload import Workload
 
 WORKLOAD = Workload(("blobs",), records=200, fail_percentage=2)
@@ -130,14 +130,48 @@ def test_what_differs_from_run_to_run_does_not_count() -> None:
     }
 
 
-def test_a_series_is_the_same_for_the_same_seed_and_strikes_everywhere() -> None:
-    series = [drawn(1, number) for number in range(300)]
-    struck = {
-        item.partition(":")[0] for plan in series for blow in plan.blows for item in blow.point.split(",")
-    }
+def drained(**changes: object) -> EngineState:
+    found = sound()
+    run = replace(found.runs[0], status="interrupted", tally={**found.runs[0].tally, **changes})
+    return EngineState([run], found.letters)
 
-    assert series == [drawn(1, number) for number in range(300)]
-    assert series != [drawn(2, number) for number in range(300)]
-    assert set(POINTS) | {"draining"} <= struck
-    assert any(plan.service for plan in series)
-    assert any(blow.after is not None for plan in series for blow in plan.blows)
+
+def test_a_drained_run_has_delivered_what_its_ledger_counts() -> None:
+    assert left_in_flight(drained(), sound().service) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (drained(written=195), "196 rows in Blob, the ledger counts 195"),
+        (drained(dead=5), "4 dead letters, the ledger counts 5"),
+        (replace(drained(), runs=[replace(drained().runs[0], balanced=False)]), "not everything"),
+        (replace(drained(), runs=[replace(drained().runs[0], status="running")]), "running instead"),
+    ],
+)
+def test_what_a_drain_leaves_in_flight_is_named(state: EngineState, words: str) -> None:
+    problems = left_in_flight(state, sound().service)
+
+    assert len(problems) == 1
+    assert words in problems[0]
+
+
+START = PaidSoFar(100, 0)
+
+
+@pytest.mark.parametrize(
+    ("marks", "again"),
+    [
+        ([START, PaidSoFar(156, 56)], 0),
+        ([START, PaidSoFar(157, 56)], 1),
+        ([START, PaidSoFar(130, 10, interrupted=True), PaidSoFar(176, 56)], 0),
+        ([START, PaidSoFar(130, 10, interrupted=True), PaidSoFar(177, 56)], 1),
+        ([START, PaidSoFar(143, 10, interrupted=True), PaidSoFar(189, 56)], 1),
+    ],
+    ids=["undisturbed", "twice", "in flight at a kill", "journaled at a kill", "more than in flight"],
+)
+def test_answers_in_the_journal_are_not_paid_for_again(marks: list[PaidSoFar], again: int) -> None:
+    problems = paid_twice(marks, in_flight=32, damaged=0)
+
+    assert [problem.split()[0] for problem in problems] == [str(again)] * bool(again)
+    assert paid_twice(marks, in_flight=32, damaged=1) == []

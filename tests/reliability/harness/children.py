@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 from engine.faultpoints import VARIABLE
 from engine.service.discovery import find_running
@@ -22,6 +24,10 @@ START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 LOOK_EVERY = 0.02
 ENGINE = ("-m", "engine")
+PORTS = (
+    20_000,
+    30_000,
+)  # none that the kernel gives to outgoing connections, so that it stays free when left
 
 
 class Child:
@@ -91,30 +97,47 @@ class Child:
 
 
 class Service:
-    """An ingest service that can be killed and started again at the same address."""
+    """An ingest service that can be killed, stopped in its tracks, and started again at the same address."""
 
     def __init__(self, state_dir: Path, log: Path) -> None:
         self.state_dir = state_dir
         self.log = log
-        self.url = ""
         self.starts = 0
-        self._port = "0"
+        self._port = _free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
         self._child: Child | None = None
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
+    def start(self, point: str = "") -> None:
+        """Start it and wait until it answers, or until it has died at this fault point on its way."""
         self.starts += 1
-        command = ["serve", "--port", self._port, "--state-dir", str(self.state_dir)]
-        self._child = child = Child(command, self.log.with_name(f"{self.log.name}-{self.starts}"))
+        command = ["serve", "--port", str(self._port), "--state-dir", str(self.state_dir)]
+        log = self.log.with_name(f"{self.log.name}-{self.starts}")
+        self._child = child = Child(command, log, {VARIABLE: point} if point else None)
         until = time.monotonic() + START_SECONDS
         while (found := find_running(self.state_dir)) is None or found.pid != child.process.pid:
-            if child.wait(LOOK_EVERY) is not None:
-                raise RuntimeError(f"serve ended early: {child.errors}")
+            code = child.wait(LOOK_EVERY)
+            if code == -signal.SIGKILL and point:
+                return
+            if code is not None:
+                child.close()
+                raise RuntimeError(f"serve ended early with {code}: {child.errors}")
             if time.monotonic() > until:
                 child.kill()
                 raise TimeoutError("serve did not come up")
-        self.url = found.url
-        self._port = found.url.rpartition(":")[2]
+
+    def died(self, within: float) -> bool:
+        """Whether it ends within so many seconds by itself, or is not there at all."""
+        return self._child is None or self._child.wait(within) is not None
+
+    def freeze(self) -> None:
+        """SIGSTOP: it keeps its connections and answers nothing."""
+        if self._child is not None:
+            self._child.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        if self._child is not None:
+            self._child.send(signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -132,11 +155,11 @@ class Service:
 
 
 @contextmanager
-def serving(state_dir: Path, log: Path) -> Iterator[Service]:
-    """A running ingest service."""
+def serving(state_dir: Path, log: Path, point: str = "") -> Iterator[Service]:
+    """A running ingest service, that strikes itself at a fault point."""
     service = Service(state_dir, log)
-    service.start()
     try:
+        service.start(point)
         yield service
     except BaseException:
         service.kill()
@@ -163,6 +186,18 @@ def sandboxed(
         yield json.loads(child.output.partition("\n")[0])
     finally:
         child.close()  # its input ends, and so does it
+
+
+def _free_port() -> int:
+    random = Random()
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def _file(log: Path, kind: str) -> Path:

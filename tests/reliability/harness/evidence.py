@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 import anyio
@@ -15,18 +17,19 @@ from engine.batch import JsonValue
 from engine.deadletters import letter_json
 from engine.errors import StateError
 from engine.service.discovery import warehouse_file
-from engine.state import DeadLetterFilter, open_store
+from engine.state import DeadLetterFilter, JournalFilter, open_store
 
 __all__ = [
     "TABLES",
+    "EngineState",
     "Evidence",
     "LedgerRun",
     "Paid",
     "ServiceRecords",
     "paid",
     "raw_counts",
-    "read_ledger",
     "read_service",
+    "read_state",
     "stable",
 ]
 
@@ -70,6 +73,15 @@ class LedgerRun:
 
 
 @dataclass(frozen=True)
+class EngineState:
+    """A state directory: runs, oldest first, dead letters, and how many answers are in the journal."""
+
+    runs: list[LedgerRun] = field(default_factory=list)
+    letters: list[Row] = field(default_factory=list)
+    journaled: int = 0
+
+
+@dataclass(frozen=True)
 class ServiceRecords:
     """What the ingest service shows: rows by table, and its own dead letters."""
 
@@ -79,11 +91,12 @@ class ServiceRecords:
 
 @dataclass(frozen=True)
 class Paid:
-    """What the model's stand-in has been paid for since it was started."""
+    """What the model's stand-in has been paid for since it was started, and what it is busy with."""
 
     calls: int
     documents: int
     tokens: int
+    in_flight: int = 0
 
     def since(self, before: Paid) -> Paid:
         """What was paid after `before`."""
@@ -141,39 +154,47 @@ def raw_counts(state_dir: Path) -> dict[str, tuple[int, int]]:
         return counts
 
 
-def read_ledger(state_dir: Path) -> tuple[list[LedgerRun], list[Row]]:
-    """The runs of a state directory, oldest first, and all dead letters; nothing when there is no state."""
-    return anyio.run(_read_ledger, state_dir)
+def read_state(state_dir: Path) -> EngineState:
+    """What a state directory holds; nothing when there is none. No process may have it open.
+
+    A copy is read: opening the store would tidy up what a killed process has left, and that is for the next
+    attempt to do.
+    """
+    files = [path for path in state_dir.glob("state.sqlite3*") if not path.name.endswith("-shm")]
+    if not files:
+        return EngineState()
+    with TemporaryDirectory(prefix="state-") as folder:
+        for path in files:
+            shutil.copy(path, folder)
+        try:
+            return anyio.run(_read_state, Path(folder))
+        except StateError as error:
+            raise AssertionError(f"the state store cannot be read after a kill: {error}") from error
 
 
-async def _read_ledger(state_dir: Path) -> tuple[list[LedgerRun], list[Row]]:
-    if not (state_dir / "state.sqlite3").exists():
-        return [], []
+async def _read_state(state_dir: Path) -> EngineState:
     runs: list[LedgerRun] = []
-    try:
-        async with open_store(state_dir, create=False) as store:
-            for run in await store.list_runs():
-                tally = await store.tally(run.run_id)
-                runs.append(
-                    LedgerRun(
-                        run.run_id,
-                        run.pipeline,
-                        run.seed,
-                        run.started_at,
-                        str(run.status),
-                        run.attempt,
-                        dict(tally.to_json()),
-                        tally.balanced,
-                    )
+    async with open_store(state_dir, create=False) as store:
+        for run in await store.list_runs():
+            tally = await store.tally(run.run_id)
+            runs.append(
+                LedgerRun(
+                    run.run_id,
+                    run.pipeline,
+                    run.seed,
+                    run.started_at,
+                    str(run.status),
+                    run.attempt,
+                    dict(tally.to_json()),
+                    tally.balanced,
                 )
-            letters = await store.dead_letters(DeadLetterFilter())
-    except StateError as error:
-        raise AssertionError(f"the state store cannot be read after a kill: {error}") from error
-    return runs, [dict(letter_json(letter)) for letter in letters]
+            )
+        letters = [dict(letter_json(letter)) for letter in await store.dead_letters(DeadLetterFilter())]
+        return EngineState(runs, letters, len(await store.list_journal(JournalFilter())))
 
 
 def paid(llm_base_url: str) -> Paid:
     """Ask the stand-in."""
     stats = httpx.get(llm_base_url.removesuffix("/v1") + "/stats").raise_for_status().json()
     tokens = stats["prompt_tokens"] + stats["completion_tokens"]
-    return Paid(stats["answered"], stats["documents"], tokens)
+    return Paid(stats["answered"], stats["documents"], tokens, stats["in_flight"])

@@ -17,7 +17,7 @@ from engine.batch import JsonValue
 from tests.reliability.harness.evidence import Evidence, LedgerRun, Row, stable
 from tests.reliability.harness.workload import SIMULATED, Workload
 
-__all__ = ["Expected", "expected", "letter_key"]
+__all__ = ["KINDS", "Expected", "expected", "letter_key"]
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from engine.batch import JsonValue
-from tests.reliability.harness.evidence import Evidence, LedgerRun, Row, stable
-from tests.reliability.harness.forecast import Expected, expected, letter_key
+from tests.reliability.harness.evidence import (
+    EngineState,
+    Evidence,
+    LedgerRun,
+    Row,
+    ServiceRecords,
+    stable,
+)
+from tests.reliability.harness.forecast import KINDS, Expected, expected, letter_key
+from tests.reliability.harness.outcome import PaidSoFar
 from tests.reliability.harness.workload import Workload
 
-__all__ = ["differences"]
+__all__ = ["differences", "left_in_flight", "paid_twice"]
 
 SHOWN = 3  # examples in a line
 
@@ -23,6 +32,42 @@ def differences(workload: Workload, found: Evidence, undisturbed: Evidence) -> l
         return [f"never run: {', '.join(missing)}"]
     wanted = expected(workload, runs, undisturbed)
     return [*_runs(workload, found.runs, wanted), *_warehouse(found, wanted), *_letters(found, wanted)]
+
+
+def left_in_flight(state: EngineState, service: ServiceRecords) -> list[str]:
+    """What a drained process has left neither delivered and counted nor unread; empty when nothing."""
+    problems: list[str] = []
+    for run in state.runs:
+        if run.status not in ("interrupted", "completed"):
+            problems.append(f"{run.run_id}: {run.status} instead of interrupted")
+        if not run.balanced:
+            problems.append(f"{run.run_id}: not everything that was read is settled: {run.tally}")
+        table = KINDS[run.pipeline].table if run.pipeline in KINDS else "Medical"
+        letters = sum(letter["pipeline"] == run.pipeline for letter in state.letters)
+        for what, found, counted in (
+            (f"rows in {table}", len(service.tables[table]), run.tally["written"]),
+            ("dead letters", letters, run.tally["dead"]),
+        ):
+            if found != counted:
+                problems.append(f"{run.run_id}: {found} {what}, the ledger counts {counted}")
+    return problems
+
+
+def paid_twice(marks: Sequence[PaidSoFar], in_flight: int, damaged: int) -> list[str]:
+    """Payments for what was in the journal already.
+
+    Args:
+        marks: taken before the first process, whenever one had ended, and at the end.
+        in_flight: for how many documents a process that ends early may have been asking.
+        damaged: documents paid for, and lost on the way back.
+    """
+    problems: list[str] = []
+    for before, after in pairwise(marks):
+        paid, kept = after.documents - before.documents, after.journaled - before.journaled
+        again = paid - kept - damaged - (in_flight if after.interrupted else 0)
+        if again > 0:
+            problems.append(f"{again} documents were paid for again whose answers were in the journal")
+    return problems
 
 
 def _runs(workload: Workload, runs: Sequence[LedgerRun], wanted: Expected) -> Iterator[str]:

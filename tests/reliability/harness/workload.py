@@ -14,6 +14,15 @@ __all__ = ["PIPELINES", "SIMULATED", "Workload", "make_samples"]
 SIMULATED = ("blobs", "logs", "events")
 PIPELINES = (*SIMULATED, "unstructured_data")
 
+MEMO = """PATIENT INTAKE MEMO
+
+Patient Name: Alex Doe {number}
+Patient Age: {age}
+Phone Number: 555.473.{number:04d}
+Scheduled Appointment Date: 2025-05-12
+Dental Procedure Name: Composite filling (tooth 14)
+Doctor: Dr. Timothy Suarez
+"""
 BROKEN = 10
 POOR = 5
 
@@ -92,8 +101,12 @@ def environment(addresses: Mapping[str, Mapping[str, str]], ingest_url: str) -> 
     }
 
 
-def make_samples(folder: Path) -> Path:
-    """The project's sample memos, with more broken and incomplete ones among them, so that more die."""
+def make_samples(folder: Path, documents: int = 0) -> Path:
+    """The project's sample memos, with more broken and incomplete ones among them, so that more die.
+
+    Args:
+        documents: short memos to add to those, of which nothing dies.
+    """
     source = ROOT / "samples"
     shutil.copytree(source / "memos", folder / "memos")
     shutil.copy(source / "transcripts.json", folder / "transcripts.json")
@@ -102,6 +115,9 @@ def make_samples(folder: Path) -> Path:
     for number in range(POOR):
         text = f"Patient Name: Jane Roe {number}\nPatient Age: {30 + number}\nPlease call back.\n"
         _write(folder / "memos" / "poor" / f"note {number}.txt", text)
+    for number in range(documents):
+        text = MEMO.format(number=number, age=20 + number % 70)
+        _write(folder / "memos" / "many" / f"{number // 100:03d}" / f"memo_{number:05d}.txt", text)
     return folder
 
 

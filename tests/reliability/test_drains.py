@@ -1,0 +1,40 @@
+"""SIGTERM leaves nothing in flight, and a second one ends at once; a resume completes."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.reliability.harness.blows import Blow, Plan
+from tests.reliability.harness.outcome import DRAINED, STOPPED
+from tests.reliability.harness.trial import Lab
+from tests.reliability.harness.workload import PIPELINES, Workload
+
+
+def test_drained_and_gone_on_with(lab: Lab) -> None:
+    """At a place and at a moment; what the ledger counts is all that was delivered."""
+    blows = (Blow("batch_read:12:TERM"), Blow(after=0.2, signal=signal.SIGTERM))
+
+    outcome = lab.trial(Plan("drain", Workload(records=6_000), blows))
+
+    assert outcome.problems == []
+    assert outcome.codes[0] == DRAINED
+    assert outcome.codes[-1] == 0
+
+
+def test_stopped_by_the_second_signal_and_gone_on_with(lab: Lab) -> None:
+    blow = Blow("batch_read:2:TERM,packed:3:TERM")
+
+    outcome = lab.trial(Plan("stop", Workload(PIPELINES[-1:]), (blow,)))
+
+    assert outcome.problems == []
+    assert outcome.codes in ([STOPPED, 0], [DRAINED, 0])
+
+
+def test_stopped_by_the_second_signal_while_nothing_can_be_delivered(lab: Lab) -> None:
+    """The service stands still with requests in its hands, and carries them out when it goes on."""
+    blow = Blow(after=0.0, signal=signal.SIGTERM, again=0.1, frozen=True)
+
+    outcome = lab.trial(Plan("frozen", Workload(("blobs",), records=40_000), (blow,)))
+
+    assert outcome.problems == []
+    assert outcome.codes == [STOPPED, 0]
