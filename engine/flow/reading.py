@@ -134,7 +134,8 @@ class SourceTask:
 
     async def _drive(self, reader: PageReader, tracker: SplitTracker, pump: _Pump) -> bool:
         """See batches through until the split ends (True) or the run drains (False)."""
-        pacer, runtime = Pacer(), self._runtime
+        pacer = Pacer(self._outlet.edges if self._outlet is not None else ())
+        runtime = self._runtime
         stats, health = runtime.stats, runtime.health
         # one scope for the whole loop: a scope for each batch would cost as much as several records
         with anyio.CancelScope() as pump.scope:

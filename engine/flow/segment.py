@@ -113,7 +113,7 @@ class Outlet:
     """Where a segment's output goes: to every edge behind it, or nowhere when its last node is a sink."""
 
     def __init__(self, edges: Sequence[Edge], stats: NodeStats) -> None:
-        self._edges = edges
+        self.edges = edges
         self._stats = stats
         self._batches = 0
         self._growth = 1.0
@@ -122,12 +122,12 @@ class Outlet:
 
     def close(self) -> None:
         """This segment sends nothing more."""
-        for edge in self._edges:
+        for edge in self.edges:
             edge.close_sender()
 
     async def send(self, batch: Batch) -> None:
         """Hand a batch to every edge, waiting for room."""
-        edges = self._edges
+        edges = self.edges
         if len(edges) > 1:
             for ack, count in batch.origins:
                 ack.fork(count * (len(edges) - 1))
@@ -212,7 +212,7 @@ async def run_workers(
     processes = [_worker(segment, outlet, turnstile, clock, morgue) for _ in range(concurrency)]
     intake = Intake(edge, head.limits, budget, head.stats)
     try:
-        await work(intake.batches(), processes)
+        await work(intake.batches(), processes, outlet.edges if outlet is not None else ())
     finally:
         if outlet is not None:
             outlet.close()
@@ -226,8 +226,8 @@ def _worker(
         process = chain(segment.nodes, send, clock, morgue)
         assert process is not None
 
-        async def run(batch: Batch, ticket: int) -> None:
-            await process(batch)
+        def run(batch: Batch, ticket: int) -> Awaitable[None]:
+            return process(batch)
 
         return run
 

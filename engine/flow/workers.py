@@ -40,9 +40,24 @@ class Intake:
         if self._scope is not None:
             self._scope.cancel()
 
-    async def batches(self) -> AsyncGenerator[Batch, None]:
+    def batches(self) -> AsyncGenerator[Batch, None]:
         """The batches, in order."""
-        batcher = Batcher(self._limits) if self._limits.rebatches else None
+        # no name in here may keep a batch alive behind a `yield`: when it is done, its bytes are given back
+        return self._cut_to_size(Batcher(self._limits)) if self._limits.rebatches else self._as_they_come()
+
+    async def _as_they_come(self) -> AsyncGenerator[Batch, None]:
+        edge = self._edge
+        while edge.held or await self._arrived():
+            yield edge.receive_nowait()
+
+    async def _arrived(self) -> bool:
+        self._stats.waiting = Waiting.INPUT
+        try:
+            return await self._edge.wait()
+        finally:
+            self._waits_no_more()
+
+    async def _cut_to_size(self, batcher: Batcher) -> AsyncGenerator[Batch, None]:
         out: deque[Batch] = deque()
         deadline = inf
         while True:
@@ -53,14 +68,6 @@ class Intake:
                     batch = await self._receive(deadline, holding=bool(batcher))
             except anyio.EndOfStream:
                 break
-            # no name here may keep a batch alive behind a `yield`: when it is done, its bytes are given back
-            if batcher is None:
-                if batch is not None:
-                    out.append(batch)
-                    batch = None
-                while out:
-                    yield out.popleft()
-                continue
             due = batch is None
             if batch is not None:
                 waited = bool(batcher)
@@ -91,8 +98,11 @@ class Intake:
             return None
         finally:
             self._scope = None
-            if self._stats.waiting is Waiting.INPUT:
-                self._stats.waiting = Waiting.NOTHING
+            self._waits_no_more()
+
+    def _waits_no_more(self) -> None:
+        if self._stats.waiting is Waiting.INPUT:  # a worker may wait for something else meanwhile
+            self._stats.waiting = Waiting.NOTHING
 
 
 class Turnstile:
@@ -118,11 +128,15 @@ class Turnstile:
 async def work(
     batches: AsyncGenerator[Batch, None],
     processes: Sequence[Callable[[Batch, int], Awaitable[None]]],
+    edges: Sequence[Edge] = (),
 ) -> None:
-    """Let each of `processes` (batch, ticket) work on batches at its own pace until there are no more."""
+    """Let each of `processes` (batch, ticket) work on batches at its own pace until there are no more.
+
+    `edges` are those that they send to.
+    """
     async with aclosing(batches):
         if len(processes) == 1:
-            pacer, ticket = Pacer(), 0
+            pacer, ticket = Pacer(edges), 0
             async for batch in batches:
                 await processes[0](batch, ticket)
                 # its bytes are given back: it must not live on here while the next one is awaited

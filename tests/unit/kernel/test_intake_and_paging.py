@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 from engine.batch import Batch, Record, Split
 from engine.component import BatchLimits, Context, Kind, NoParams, Source
 from engine.flow.budget import ByteBudget
-from engine.flow.edge import Edge
+from engine.flow.edge import CROWDED, Edge, Pacer
 from engine.flow.paging import PAGE_BYTES, PAGE_RECORDS, RecordPager
 from engine.flow.workers import Intake, Turnstile, work
 from engine.stats import NodeStats
@@ -307,3 +307,50 @@ async def test_nothing_is_read_without_a_reservation() -> None:
 
     assert budget.peak <= 3_000_000 + 1_100_000
     assert made <= 4
+
+
+async def test_a_sender_is_to_give_way_while_a_page_waits_behind_it() -> None:
+    edge = Edge(8)
+    edge.open_sender()
+    pacer = Pacer([edge])
+    now = 0.0  # long before the pacer began: its time is not up
+    edge.offer(opened(CROWDED - 1)[0])
+    assert not pacer.due(now)
+    edge.offer(opened(1)[0])
+    assert pacer.due(now)
+    edge.receive_nowait()
+    assert not pacer.due(now)
+
+
+async def test_two_sides_that_always_have_something_to_do_take_turns_page_by_page() -> None:
+    edge, waiting = Edge(8), []
+    edge.open_sender()
+
+    async def send() -> None:
+        pacer = Pacer([edge])
+        for _ in range(20):
+            await edge.send(opened(CROWDED)[0])
+            if pacer.due(0.0):
+                await pacer.pause()
+        edge.close_sender()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(send)
+        while await edge.wait():
+            waiting.append(edge.held)
+            edge.receive_nowait()
+
+    assert sum(waiting) >= len(waiting) == 20
+    assert max(waiting) <= 2  # trio lets them run in any order
+
+
+async def test_waiting_at_an_edge_ends_with_its_last_sender() -> None:
+    edge = Edge(8)
+    edge.open_sender()
+    async with anyio.create_task_group() as group:
+        group.start_soon(edge.wait)
+        await wait_all_tasks_blocked()
+        edge.close_sender()
+    assert not await edge.wait()
+    with pytest.raises(anyio.EndOfStream):
+        await edge.receive()
