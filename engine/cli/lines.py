@@ -65,7 +65,8 @@ def plain_line(snapshot: RunSnapshot, speed: float) -> str:
         parts.append(f"dropped {count(tally.dropped)}")
     if tally.dead:
         parts.append(f"dead {count(tally.dead)}")
-    parts.append(f"{size(snapshot.bytes_in_flight)} in flight")
+    if snapshot.bytes_budget:  # else the run is somewhere else, and nobody here knows
+        parts.append(f"{size(snapshot.bytes_in_flight)} in flight")
     if snapshot.draining:
         parts.append("draining")
     if snapshot.waits_for:

@@ -10,6 +10,7 @@ from anyio.abc import TaskStatus
 
 from engine.cli.numbers import Rate, count, duration, rate, read_here, size
 from engine.cli.shown import Shown, ShownRuns
+from engine.stats import RunSnapshot
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,10 +80,16 @@ def _figures(entry: Shown, speed: Rate) -> dict[str, str]:
         "read": count(tally.read),
         "written": count(tally.written),
         "rec/s": "" if ended else rate(speed.update(monotonic(), read_here(snapshot.nodes))),
-        "in flight": "" if ended else f"{size(snapshot.bytes_in_flight)} / {size(snapshot.bytes_budget)}",
+        "in flight": "" if ended else _in_flight(snapshot),
         "dead": f"[red]{count(tally.dead)}[/red]" if tally.dead else "0",
         "time": duration(snapshot.elapsed),
     }
+
+
+def _in_flight(snapshot: RunSnapshot) -> str:
+    if not snapshot.bytes_budget:
+        return ""  # the run is somewhere else: nobody here knows
+    return f"{size(snapshot.bytes_in_flight)} / {size(snapshot.bytes_budget)}"
 
 
 def _state(entry: Shown) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from temporalio.client import WorkflowUpdateFailedError
+from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.cli.durable import client_of, run_of
@@ -56,6 +56,9 @@ async def cancel(options: argparse.Namespace) -> int:
     record = await run_of(options)
     handle = await find(await client_of(options), record)
     try:
+        described = await handle.describe()
+        if described.status is not WorkflowExecutionStatus.RUNNING:  # the server would say nothing
+            raise _ended(handle)
         await handle.cancel()
     except RPCError as error:
         raise _gone(handle, error) from error
@@ -63,7 +66,11 @@ async def cancel(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
+def _ended(handle: Handle) -> ServiceError:
+    return ServiceError(f"workflow {handle.id} has ended: `runs show` says how")
+
+
 def _gone(handle: Handle, error: RPCError) -> ServiceError:
     if error.status is RPCStatusCode.NOT_FOUND:
-        return ServiceError(f"workflow {handle.id} has ended: `runs show` says how")
+        return _ended(handle)
     return ServiceError(f"the Temporal server does not take it: {error.message}")
