@@ -117,7 +117,7 @@ class DevServer:
         until = time.monotonic() + START_SECONDS
         while self._process is not None and self._process.poll() is None and time.monotonic() < until:
             try:
-                client = await Client.connect(self.address)
+                client = await Client.connect(self.address, identity="tests")
             except RuntimeError:
                 await asyncio.sleep(0.05)
                 continue
