@@ -83,6 +83,7 @@ class PipelineRun:
         compiled = Compiled()
         try:
             compiled = await self._compile()
+            _heed_cancellation()
             splits = await self._list(compiled)
             results = await self._attempts(compiled, splits)
         except asyncio.CancelledError:
@@ -170,6 +171,8 @@ class PipelineRun:
             task_queue=request.queues.planning,
             start_to_close_timeout=STORE_TIMEOUT,
             retry_policy=PLANNING,
+            # one that has begun is waited for, so that what it enters is not left as if it were running
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
         if request.search_attributes:
             workflow.upsert_search_attributes(
@@ -195,9 +198,7 @@ class PipelineRun:
                 retry_policy=PLANNING,
                 cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             )
-            # a cancellation that meets a result is forgotten by the SDK, but for this
-            if workflow.cancellation_reason() is not None:
-                raise asyncio.CancelledError
+            _heed_cancellation()
             splits.append(cut(node, listed.splits, request.chunk_splits))
         self._chunks = sum(one.chunks for one in splits)
         return splits
@@ -354,3 +355,9 @@ def _run_id(pipeline: str) -> str:
     """As a local run would be called; the same in every replay."""
     info = workflow.info()
     return f"{pipeline}-{info.start_time:%Y%m%dT%H%M%S}-{info.run_id[:6]}"
+
+
+def _heed_cancellation() -> None:
+    """Raises `CancelledError` when the run is cancelled: the SDK forgets that when a result comes instead."""
+    if workflow.cancellation_reason() is not None:
+        raise asyncio.CancelledError
