@@ -1,0 +1,205 @@
+"""The verbs about durable runs, as processes of their own against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.temporal import DevServer
+
+ROOT = Path(__file__).parents[2]
+WAITING = "benchmarks/waiting.yaml"
+PATIENCE = 90.0
+
+
+class Desk:
+    """One installation: a queue and a state directory of its own on the server."""
+
+    def __init__(self, server: DevServer, folder: Path, queue: str) -> None:
+        self.folder = folder
+        self.queue = queue
+        self._env = {**os.environ, "TEMPORAL_ADDRESS": server.address, "INGEST_URL": "http://127.0.0.1:9"}
+
+    def engine(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+        """Run a verb to its end; its standard output and error."""
+        done = subprocess.run(
+            [sys.executable, "-m", "engine", *arguments],
+            cwd=ROOT,
+            env=self._env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        return done.stdout, done.stderr
+
+    @property
+    def state(self) -> list[str]:
+        return ["--state-dir", str(self.folder / "state")]
+
+    @property
+    def installation(self) -> list[str]:
+        return [*self.state, "--queue", self.queue]
+
+    def submit(self, *arguments: str, code: int = 0) -> str:
+        """The id of the run that was submitted."""
+        out, _ = self.engine("submit", WAITING, *self.installation, *arguments, code=code)
+        return out.split(" run ", 1)[1].split()[0]
+
+    def runs(self) -> list[dict[str, Any]]:
+        """What `runs list` says; nothing before anybody has begun anything."""
+        if not (self.folder / "state" / "state.sqlite3").exists():
+            return []
+        out, _ = self.engine("runs", "list", "--json", *self.state)
+        return [json.loads(line) for line in out.splitlines()]
+
+    def until_known(self, run: str) -> None:
+        """Wait until a worker has taken the run up."""
+        deadline = time.monotonic() + PATIENCE
+        while run not in [one["run_id"] for one in self.runs()]:
+            assert time.monotonic() < deadline, f"nobody has taken up {run}"
+            time.sleep(0.1)
+
+    @contextmanager
+    def worker(self, *arguments: str) -> Iterator[None]:
+        """A worker for as long as the block runs; it ends by SIGTERM, and well."""
+        log = self.folder / "worker.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "engine", "worker", WAITING, *self.installation, *arguments],
+                cwd=ROOT,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            yield
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def desk(server: DevServer, tmp_path: Path, request: pytest.FixtureRequest) -> Desk:
+    return Desk(server, tmp_path, f"q-{abs(hash(request.node.nodeid)):x}")
+
+
+SMALL = ["--param", "waiting.splits=6", "--param", "waiting.seconds=0"]
+
+
+def test_a_run_is_submitted_watched_and_listed_beside_local_ones(desk: Desk) -> None:
+    with desk.worker():
+        out, _ = desk.engine("submit", WAITING, *desk.installation, *SMALL, "--wait")
+    assert "waiting   completed" in out
+    desk.engine("run", WAITING, *desk.state, *SMALL, "--quiet")
+
+    durable, local = desk.runs()
+    assert (durable["durable"], durable["status"], local["durable"]) == (True, "completed", False)
+    assert durable["tally"]["written"] == local["tally"]["written"] == 600
+    out, _ = desk.engine("watch", str(durable["run_id"]), "--progress", "none", *desk.installation)
+    assert "waiting   completed" in out
+
+
+def test_a_run_is_steered_cancelled_and_gone_on_with(desk: Desk) -> None:
+    with desk.worker("--role", "workflows", "--role", "planning"):  # so that nothing of it is done
+        run = desk.submit(*SMALL)
+        desk.until_known(run)
+        for action, state in (("pause", "paused"), ("resume", "running")):
+            out, _ = desk.engine("control", run, action, *desk.installation)
+            assert out == f"{run}: {state}, 8 chunks under way in each shard at most\n"
+        out, _ = desk.engine("control", run, "window", "3", *desk.installation)
+        assert out == f"{run}: running, 3 chunks under way in each shard at most\n"
+        _, error = desk.engine("control", run, "window", "500", *desk.installation, code=2)
+        assert "a window is from 1 to 200 chunks, not 500" in error
+        _, error = desk.engine("submit", WAITING, "--resume", run, *desk.installation, code=3)
+        assert "under way on Temporal already" in error
+        desk.engine("cancel", run, *desk.installation)
+        out, _ = desk.engine("watch", run, "--progress", "none", *desk.installation, code=6)
+        assert "interrupted" in out
+        _, error = desk.engine("cancel", run, *desk.installation, code=3)
+        assert "has ended" in error
+    with desk.worker():
+        desk.submit("--resume", run, "--wait")
+
+    (found,) = desk.runs()
+    assert (found["run_id"], found["status"], found["attempt"]) == (run, "completed", 2)
+    assert found["tally"]["written"] == 600
+
+
+def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "engine",
+            "run",
+            WAITING,
+            *desk.state,
+            "--quiet",
+            "--param=waiting.seconds=0.2",
+        ],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + PATIENCE
+    while not any(run["tally"]["written"] for run in desk.runs()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 6
+    (drained,) = desk.runs()
+    with desk.worker():
+        desk.submit("--resume", str(drained["run_id"]), *slow, "--wait")
+
+    (found,) = desk.runs()
+    assert (found["status"], found["tally"]["read"], found["tally"]["written"]) == ("completed", 3200, 3200)
+
+
+def test_a_schedule_is_made_changed_paused_and_deleted(desk: Desk) -> None:
+    file = desk.folder / "clock.yaml"
+    file.write_text((ROOT / "samples" / "scheduled.yaml").read_text("utf-8"), "utf-8")
+    server = ["--queue", desk.queue]
+    create = ["schedule", "create", str(file), *server]
+    assert desk.engine(*create)[0] == "hourly_blobs: scheduled: 0 * * * * UTC\n"
+    assert desk.engine(*create, "--overlap", "buffer_one")[0] == (
+        "hourly_blobs: schedule changed: 0 * * * * UTC\n"
+    )
+    desk.engine("schedule", "pause", "hourly_blobs", *server)
+    (line,) = desk.engine("schedule", "list", "--json", *server)[0].splitlines()
+    listed = json.loads(line)
+    assert (listed["pipeline"], listed["paused"]) == ("hourly_blobs", True)
+    desk.engine("schedule", "resume", "hourly_blobs", *server)
+    assert "next 20" in desk.engine("schedule", "list", *server)[0]
+    desk.engine("schedule", "delete", "hourly_blobs", *server)
+    _, error = desk.engine("schedule", "delete", "hourly_blobs", *server, code=2)
+    assert "has no schedule on this server; there are: none" in error
+
+
+def test_what_cannot_be_done_by_several_workers_is_refused_before_anything_starts(desk: Desk) -> None:
+    file = desk.folder / "streams.yaml"
+    file.write_text(
+        "version: 1\npipelines: {p: {nodes: {a: {source: blob, with: {records: 5}}, b: {sink: stdout}}}}\n",
+        "utf-8",
+    )
+    _, error = desk.engine("submit", str(file), *desk.installation, code=2)
+    assert "uses the standard output of a process" in error
+
+
+def test_a_server_that_is_not_there_is_named_with_the_remedy(desk: Desk) -> None:
+    _, error = desk.engine("submit", WAITING, *desk.installation, "--address", "127.0.0.1:1", code=3)
+    assert error.startswith("error: no Temporal server answers at 127.0.0.1:1")
+    assert "temporal server start-dev" in error
