@@ -140,17 +140,9 @@ def test_a_run_is_steered_cancelled_and_gone_on_with(desk: Desk) -> None:
 
 
 def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
+    slow = ["--param=waiting.seconds=0.2", "--param=waiting.splits=32"]
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "engine",
-            "run",
-            WAITING,
-            *desk.state,
-            "--quiet",
-            "--param=waiting.seconds=0.2",
-        ],
+        [sys.executable, "-m", "engine", "run", WAITING, *desk.state, "--quiet", *slow],
         cwd=ROOT,
         stderr=subprocess.DEVNULL,
     )
