@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.acks import Tally
+    from engine.audit import Check, Delivered
     from engine.batch import Batch, DeadLetter, Drop, Split
     from engine.bookmarks import Bookmark
     from engine.component import (
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "engine.acks": ("Tally",),
+    "engine.audit": ("Check", "Delivered"),
     "engine.batch": ("Batch", "DeadLetter", "Drop", "Split"),
     "engine.bookmarks": ("Bookmark",),
     "engine.component": (
@@ -96,9 +98,11 @@ __all__ = [
     "BatchError",
     "BatchLimits",
     "Bookmark",
+    "Check",
     "ConfigError",
     "Context",
     "DeadLetter",
+    "Delivered",
     "Drop",
     "Engine",
     "EngineError",

@@ -82,7 +82,7 @@ class Delivered:
     Args:
         records: that it has taken, in all attempts of the run.
         here: the part of them that it has taken in this attempt.
-        died: records that died on its other side.
+        died: records that died on its other side, under the stage "service".
         unique: no two of the records have the same id. False: they may have.
         letters: the records are copies of dead letters.
     """

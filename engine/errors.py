@@ -213,7 +213,8 @@ class RecordError(ComponentError):
     """This record can never pass; it becomes a dead letter and its batch goes on without it.
 
     `kind` is the error type that the dead letter shows (default: the class name of the cause, else
-    "RecordError"). `stage` says where it died when that is not the node itself ("service").
+    "RecordError"). `stage` says where it died when that is not the node itself: "service" is the other side
+    of a sink, which then has a dead letter of its own.
     """
 
     def __init__(self, message: str, *, kind: str = "RecordError", stage: str = "") -> None:

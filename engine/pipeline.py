@@ -176,6 +176,7 @@ async def run(
     params: Mapping[str, Mapping[str, JsonValue]] | None = None,
     state_dir: str | os.PathLike[str] | None = None,
     engine: Engine | None = None,
+    verify: bool = False,
 ) -> dict[str, RunReport]:
     """Run a file, a pipeline or plans to their end; several pipelines run at the same time.
 
@@ -189,6 +190,8 @@ async def run(
         params: run parameters by pipeline, for a file.
         state_dir: where to keep state; None keeps it in memory, so the runs cannot be resumed.
         engine: an open engine to use instead of one made for this call.
+        verify: at the end, compare the reports with the ledger and with what the sinks have; `verified` and
+            `checks` of a report say what came of it.
 
     Returns:
         One report for each pipeline that was run, by name; a run that ends early has its error there.
@@ -201,7 +204,7 @@ async def run(
         if engine is None:
             made = Engine(state_dir=Path(state_dir) if state_dir is not None else None)
             engine = await stack.enter_async_context(made)
-        session = Session(engine, plans, starting(plans, wanted), raising=True)
+        session = Session(engine, plans, starting(plans, wanted), raising=True, verify=verify)
         await session.execute()
     return session.reports
 

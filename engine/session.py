@@ -73,6 +73,7 @@ class Session:
         group_id: ties the runs together; by default that of `resumes`, or a new one.
         raising: a run that cannot begin, or whose end cannot be stored, is raised by `execute`, and the
             others are cancelled; otherwise it becomes a report of its own.
+        verify: compare the figures of each run with what is there when it has ended.
     """
 
     def __init__(
@@ -84,8 +85,10 @@ class Session:
         *,
         group_id: str = "",
         raising: bool = False,
+        verify: bool = False,
     ) -> None:
         self._engine = engine
+        self._verify = verify
         self._raising = raising
         self._trouble: EngineError | None = None
         self._plans = plans
@@ -183,7 +186,9 @@ class Session:
         """One attempt; errors that come before or after the run proper are put into a report too."""
         run_id = entry.resume.run_id if entry.resume else ""
         try:
-            async with self._engine.start(entry.plan, resume=entry.resume, group_id=self.group_id) as run:
+            async with self._engine.start(
+                entry.plan, resume=entry.resume, group_id=self.group_id, verify=self._verify
+            ) as run:
                 run_id, entry.run = run.run_id, run
                 if self._cancelled:
                     run.cancel()

@@ -20,6 +20,7 @@ from engine.state.protocol import DeadLetterFilter, StateStore
 
 __all__ = ["ask_sinks", "not_asked", "verify"]
 
+OTHER_SIDE = "service"  # the stage of records that a sink has delivered and that died there
 _IN_LEDGER = ("read", "forked", "written", "accepted", "dropped", "dead")
 
 
@@ -146,9 +147,8 @@ async def ask_sinks(
         if "" in tally.taken:
             checks.append(Check("records", node=name, note=_OLD))
             continue
-        of_node = DeadLetterFilter(run_id=run_id, node=name)
-        died = await store.count_dead_letters(of_node)
-        died -= await store.count_dead_letters(replace(of_node, stage=name))
+        behind = DeadLetterFilter(run_id=run_id, node=name, stage=OTHER_SIDE)
+        died = await store.count_dead_letters(behind)
         records = tally.taken.get(name, 0)
         delivered = Delivered(records, sink.stats.records_out, died, unique=unique)
         checks += await _ask(sink, delivered, clock)

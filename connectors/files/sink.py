@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ import orjson
 from pydantic import BaseModel, Field, field_validator
 
 from connectors.json_lines import dump_records, write_out
+from engine.audit import Check, Delivered
 from engine.batch import Batch
 from engine.component import Kind, Params, Reach, Sink, spec_of
 from engine.errors import BatchError, FatalError
@@ -24,6 +26,8 @@ __all__ = ["JsonlSink", "JsonlSinkParams"]
 
 STDOUT = "-"
 TAIL_BYTES = 1024 * 1024
+
+_OF_THIS_ATTEMPT = "those of this attempt alone: lines do not say which run they are of"
 
 
 class JsonlSinkParams(Params):
@@ -61,6 +65,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
         self._out: BinaryIO | None = None
         self._descriptor = -1
         self._regular = False
+        self._began_at = 0
+        self._added = 0
 
     async def __aenter__(self) -> Self:
         if self.params.path == STDOUT:
@@ -71,7 +77,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
             self._descriptor = await anyio.to_thread.run_sync(_open, self.params.path)
         except OSError as error:
             raise FatalError(f"{self.params.path} cannot be written: {error.strerror}") from error
-        self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        status = os.fstat(self._descriptor)
+        self._regular, self._began_at = stat.S_ISREG(status.st_mode), status.st_size
         return self
 
     async def __aexit__(
@@ -104,6 +111,20 @@ class JsonlSink(Sink[JsonlSinkParams]):
         if failures:
             raise BatchError(failures)
 
+    async def count_records(self, delivered: Delivered) -> Sequence[Check]:
+        """Count the lines that this attempt has added. Lines do not say which run they are of."""
+        if not self._regular:
+            return [Check("lines", delivered.here, note=f"`{self.params.path}` cannot be read again")]
+        size = os.fstat(self._descriptor).st_size
+        if not _is_at(self._descriptor, self.params.path):
+            return [Check("lines", delivered.here, 0, "the file was removed or replaced meanwhile")]
+        if size > self._began_at + self._added:
+            note = f"something else has written to {self.params.path} meanwhile"
+            return [Check("lines", delivered.here, note=note)]
+        found = await anyio.to_thread.run_sync(_count_lines, self._descriptor, self._began_at, size)
+        note = "" if delivered.here == delivered.records else _OF_THIS_ATTEMPT
+        return [Check("lines", delivered.here, found, note)]
+
     def _append(self, data: bytes) -> None:
         before = os.fstat(self._descriptor).st_size
         left = memoryview(data)
@@ -116,6 +137,22 @@ class JsonlSink(Sink[JsonlSinkParams]):
                 with suppress(OSError):
                     os.ftruncate(self._descriptor, before)
             raise FatalError(f"{self.params.path} cannot be written: {error.strerror}") from error
+        self._added += len(data)
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
+
+
+def _count_lines(descriptor: int, start: int, end: int) -> int:
+    lines = 0
+    while start < end and (block := os.pread(descriptor, min(TAIL_BYTES, end - start), start)):
+        lines += block.count(b"\n")
+        start += len(block)
+    return lines
 
 
 def _open(path: str) -> int:

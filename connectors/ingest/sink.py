@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel
 
+from connectors.ingest.counting import count_deliveries
 from connectors.ingest.delivery import Delivery, Fates
 from connectors.ingest.epoch import Epoch, epoch_scope
 from connectors.ingest.forwarding import forward_row
@@ -18,8 +19,9 @@ from connectors.ingest.local_validation import LocalValidator, local_validator
 from connectors.ingest.params import Confirm, IngestConnection, IngestParams, LocalValidation
 from connectors.ingest.payload import Body, Payload, encode
 from connectors.ingest.visibility import VisibilityCheck
-from connectors.warehouse.client import open_client
+from connectors.warehouse.client import WarehouseClient, open_client
 from connectors.warehouse.rows import consumption_api
+from engine.audit import Check, Delivered
 from engine.batch import Batch, DeadLetter, Record
 from engine.component import BatchLimits, Context, Kind, Receipt, Sink, spec_of
 from engine.errors import BatchError, FatalError, RecordError, TransientError
@@ -51,6 +53,7 @@ class IngestSink(Sink[IngestParams]):
     def __init__(self, params: IngestParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
         self._stack = AsyncExitStack()
+        self._client: WarehouseClient | None = None
         self._delivery: Delivery | None = None
         self._visibility: VisibilityCheck | None = None
         self._validator: LocalValidator | None = None
@@ -63,12 +66,14 @@ class IngestSink(Sink[IngestParams]):
         client = await self._stack.enter_async_context(
             open_client(connection, concurrency=params.concurrency, longest=params.timeout, clock=clock)
         )
+        self._client = client
         scope = self._scope()
+        self._epoch_scope = epoch_scope(scope, self.ctx.node, self.ctx.chunk)
         self._delivery = Delivery(
             client,
             model=params.model,
             scope=scope,
-            epoch=Epoch(epoch_scope(scope, self.ctx.node, self.ctx.chunk), self.ctx.epoch),
+            epoch=Epoch(self._epoch_scope, self.ctx.epoch),
             compress=params.compress,
             max_body=params.bytes,
         )
@@ -89,7 +94,7 @@ class IngestSink(Sink[IngestParams]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._delivery = None
+        self._client = self._delivery = None
         await self._stack.aclose()
 
     @property
@@ -138,6 +143,23 @@ class IngestSink(Sink[IngestParams]):
                     lost.failures[start + index] = error
         if lost.failures:
             raise _error(lost, len(letters))
+
+    async def count_records(self, delivered: Delivered) -> Sequence[Check]:
+        """Ask the service how many rows and dead letters it has of this run and node.
+
+        Raises:
+            TransientError: it cannot be asked at present.
+        """
+        if self._client is None:
+            raise RuntimeError("the ingest sink is used outside of `async with`")
+        return await count_deliveries(
+            self._client,
+            delivered,
+            model=self.params.model,
+            scope=self._epoch_scope,
+            started_at=self.ctx.started_at,
+            now=self.ctx.clock.now(),
+        )
 
     async def _deliver(self, batch: Batch) -> Fates:
         delivery = self._open_delivery()

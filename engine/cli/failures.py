@@ -21,9 +21,11 @@ class ExitCode(IntEnum):
     DEAD_LETTER_BUDGET = 4
     OUTAGE = 5
     INTERRUPTED = 6
+    NOT_VERIFIED = 7
 
 
 _SERIOUSNESS = (
+    ExitCode.NOT_VERIFIED,
     ExitCode.FAILED,
     ExitCode.USAGE,
     ExitCode.ENVIRONMENT,

@@ -96,7 +96,7 @@ async def _run(options: argparse.Namespace, plans: Mapping[str, Plan], memory: i
             output.follow(plans)
             announce(resumes, plans, output.say)
         first = list(resumes) or starting(plans, options.only)
-        session = Session(engine, plans, first, resumes)
+        session = Session(engine, plans, first, resumes, verify=options.verify)
         started_at = engine.clock.now()
         watch = SignalWatch(session, output.say)
         await watched(session, watch, output)
@@ -121,10 +121,13 @@ def exit_code(session: Session, signal_number: int) -> int:
     """What the process ends with."""
     codes = [_code(entry.report) for entry in session.entries.values()]
     worst = most_serious(codes)
-    return 128 + signal_number if signal_number and worst is not ExitCode.COMPLETED else int(worst)
+    told_anyway = worst in (ExitCode.COMPLETED, ExitCode.NOT_VERIFIED)
+    return 128 + signal_number if signal_number and not told_anyway else int(worst)
 
 
 def _code(report: RunReport | None) -> ExitCode:
+    if report is not None and report.verified is False:
+        return ExitCode.NOT_VERIFIED
     if report is None or report.status is RunStatus.INTERRUPTED:
         return ExitCode.INTERRUPTED
     if report.failure is not None:

@@ -4,7 +4,8 @@ Ctrl-C (or SIGTERM) once: what has been read is delivered, then the runs end; tw
 can be gone on with: --resume without a run takes up everything unfinished of the latest invocation.
 
 Exit codes: 0 completed, 1 a run failed, 2 the file or the arguments are wrong, 3 the state directory or a
-service cannot be used, 4 too many dead letters, 5 an outage, 6 drained; 130 or 143 when stopped at once.
+service cannot be used, 4 too many dead letters, 5 an outage, 6 drained, 7 --verify found figures that do
+not agree; 130 or 143 when stopped at once.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=LATEST,
         metavar="RUN",
         help="go on with a run, or with all unfinished ones of the latest invocation",
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="at the end, compare the figures with the ledger and with what the sinks have",
     )
     parser.add_argument("--report", metavar="FILE", help="write what came of it there, as JSON")
     add_output_arguments(parser)

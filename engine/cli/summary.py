@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from engine.audit import Check, Verdict
 from engine.cli.arguments import DEFAULT_FILE, DEFAULT_STATE_DIR, this_command
 from engine.cli.numbers import count, counted, duration, rate, read_here
 from engine.component import Kind
@@ -129,8 +130,32 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
     if tally.tokens_in or tally.tokens_out:
         cost = f", {_money(tally.cost_usd)}" if tally.cost_usd else ""
         yield f"{count(tally.tokens_in)} tokens in, {count(tally.tokens_out)} out{cost}"
-    if not tally.balanced:
+    if run.checks:
+        yield from _verification(run.checks)
+    elif not tally.balanced:
         yield from _unbalanced(run)
+
+
+def _verification(checks: Sequence[Check]) -> Iterable[str]:
+    """Every comparison that failed or could not be made, and how many agree."""
+    for check in checks:
+        if check.verdict is Verdict.DIFFERS:
+            expected, found = count(check.expected or 0), count(check.found or 0)
+            note = f" ({check.note})" if check.note else ""
+            yield f"DOES NOT AGREE{_at(check)}: {check.what}: expected {expected}, found {found}{note}"
+    for check in checks:
+        if check.verdict is Verdict.NOT_COUNTED:
+            yield f"COULD NOT BE VERIFIED{_at(check)}: {check.what}: {check.note}"
+        elif check.verdict is Verdict.UNKNOWN:
+            yield f"cannot be verified{_at(check)}: {check.what}: {check.note}"
+        elif check.note and check.verdict is Verdict.AGREES:
+            yield f"verified{_at(check)}: {check.what}: {check.note}"
+    agree = sum(check.verdict is Verdict.AGREES for check in checks)
+    yield f"verified: {count(agree)} of {counted(len(checks), 'figure')} agree"
+
+
+def _at(check: Check) -> str:
+    return f" at {check.node}" if check.node else ""
 
 
 def _unbalanced(run: RunReport) -> Iterable[str]:

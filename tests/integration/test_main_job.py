@@ -46,10 +46,15 @@ def report_of(state: Path, *arguments: str, env: Mapping[str, str] | None = None
     state.mkdir(exist_ok=True)
     report = state / "report.json"
     done = run_engine(
-        "run", "pipelines.yaml", "--state-dir", str(state), "--report", str(report), *arguments, env=env
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(report.read_text("utf-8"))["pipelines"]  # type: ignore[no-any-return]
+        "run", "pipelines.yaml", "--state-dir", str(state), "--report", str(report), "--verify", *arguments,
+        env=env,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    reports: dict[str, Any] = json.loads(report.read_text("utf-8"))["pipelines"]
+    for one in reports.values():
+        assert {check["verdict"] for check in one["checks"]} == {"agrees"}
+        assert one["verified"]
+    return reports
 
 
 def dead_letters(state: Path, env: Mapping[str, str] | None = None) -> list[dict[str, Any]]:

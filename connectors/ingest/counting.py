@@ -1,0 +1,118 @@
+"""Asking the service what it has of a run, and comparing that with the run's books."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pydantic import BaseModel, Field, ValidationError
+
+from connectors.warehouse.client import Answer, WarehouseClient
+from engine.audit import Check, Delivered
+from engine.errors import FatalError
+
+__all__ = ["count_deliveries"]
+
+_PATH = "/deliveries"
+_MAX_ANSWER = 64 * 1024
+
+
+class Account(BaseModel):
+    """The answer of `GET /deliveries`; docs/service.md says what the figures are."""
+
+    acknowledged: int = Field(ge=0)
+    present: int = Field(ge=0)
+    replaced: int = Field(ge=0)
+    overtaken: int = Field(ge=0)
+    doubled: int = Field(ge=0)
+    dead: int = Field(ge=0)
+    letters: int = Field(ge=0)
+    since: datetime | None
+    remembered_days: int
+
+
+async def count_deliveries(
+    client: WarehouseClient,
+    delivered: Delivered,
+    *,
+    model: str,
+    scope: str,
+    started_at: datetime | None,
+    now: datetime,
+) -> list[Check]:
+    """Compare what the service has of a scope with the books.
+
+    Args:
+        scope: of the epochs that the requests carried.
+        started_at: when the first of them may have been sent.
+
+    Raises:
+        TransientError: the service cannot be asked at present.
+    """
+    query = [("model", model.partition("/")[0]), ("scope", scope)]
+    try:
+        answer = await client.get(_PATH, query, max_answer=_MAX_ANSWER)
+    except FatalError as error:
+        return [_unknown(delivered, f"the service does not say what it has of a run: {error}")]
+    account = _read(answer)
+    if account is None:
+        return [_unknown(delivered, f"the service does not say what it has of a run at {_PATH}")]
+    began = _forgotten_before(account, now)
+    if began is not None and (started_at is None or started_at < began):
+        when = f"{began:%Y-%m-%d %H:%M} UTC"
+        return [_unknown(delivered, f"the service does not know any more what it was sent before {when}")]
+    return _compared(account, delivered)
+
+
+def _read(answer: Answer) -> Account | None:
+    if answer.status >= 300 or not answer.is_json:
+        return None
+    try:
+        return Account.model_validate_json(answer.body)
+    except ValidationError:
+        return None
+
+
+def _forgotten_before(account: Account, now: datetime) -> datetime | None:
+    """Deliveries from before then are not all counted."""
+    since = account.since
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
+    remembered = now - timedelta(days=account.remembered_days)
+    return max(since, remembered) if since is not None else remembered
+
+
+def _unknown(delivered: Delivered, why: str) -> Check:
+    return Check("records", delivered.records, note=why)
+
+
+def _compared(account: Account, delivered: Delivered) -> list[Check]:
+    found = account.present + account.overtaken + (account.letters if delivered.letters else 0)
+    notes = []
+    if account.overtaken:
+        notes.append(f"{account.overtaken:,} of them were replaced by other deliveries since")
+    if account.replaced:
+        notes.append(f"{account.replaced:,} were sent again, or replaced by later ones of the same id")
+    checks = [
+        Check(
+            "records",
+            delivered.records,
+            found,
+            "; ".join(notes),
+            fewer=0 if delivered.unique else account.replaced,
+        ),
+        Check(
+            "rows in the warehouse, of those that it acknowledged",
+            account.acknowledged - account.replaced - account.overtaken,
+            account.present,
+        ),
+        Check("rows whose id is there twice", 0, account.doubled),
+    ]
+    checks.append(
+        Check("dead letters in the service, of those that it told of", account.dead, account.letters)
+    )
+    if delivered.letters:
+        return checks
+    # records of one id, or that are equal and have none, share a letter
+    fewer = 0 if delivered.unique else max(0, delivered.died - 1)
+    note = "records of the same id share a letter" if account.dead < delivered.died and fewer else ""
+    return [*checks, Check("records that died in it", delivered.died, account.dead, note, fewer=fewer)]
