@@ -70,6 +70,7 @@ class Session:
         plans: everything that may be run, by pipeline. What is not among them follows nobody.
         first: what is started at once; the others when a pipeline that names them ends.
         resumes: runs to go on with instead of new ones, by pipeline.
+        begun: pipelines that have a run in this group already: `on_complete` starts none of them again.
         group_id: ties the runs together; by default that of `resumes`, or a new one.
         raising: a run that cannot begin, or whose end cannot be stored, is raised by `execute`, and the
             others are cancelled; otherwise it becomes a report of its own.
@@ -83,6 +84,7 @@ class Session:
         first: Sequence[str],
         resumes: Mapping[str, RunRecord] | None = None,
         *,
+        begun: Collection[str] = (),
         group_id: str = "",
         raising: bool = False,
         verify: bool = False,
@@ -97,8 +99,11 @@ class Session:
         self._draining = anyio.Event()
         self._starting = anyio.CancelScope()
         self._cancelled = False
+        self._begun = frozenset(begun)
         self.entries: dict[str, Entry] = {}
         """What has been started, in order."""
+        self.put_off: dict[str, str] = {}
+        """What has not been started because of a drain, and the pipeline that it follows."""
         groups = [group_id, *(record.group_id for record in self._resumes.values()), new_group(engine)]
         self.group_id = next(filter(None, groups))
 
@@ -151,18 +156,23 @@ class Session:
         await self._attempts(entry)
         if self._trouble is not None:
             group.cancel_scope.cancel()
-        if entry.report is None or self._cancelled:
+        if entry.report is None:
             return
         # what `on_cancel` names clears up behind a drained run, so it is begun although a drain is on
-        following: tuple[str, ...] = ()
-        if entry.report.ok and not self.draining:
-            following = entry.plan.settings.on_complete
-        elif entry.report.status is RunStatus.INTERRUPTED:
-            following = entry.plan.settings.on_cancel
+        following: list[str] = []
+        if entry.report.ok:
+            settings = entry.plan.settings
+            following = [name for name in settings.on_complete if name not in self._begun]
+        elif entry.report.status is RunStatus.INTERRUPTED and not self._cancelled:
+            following = list(entry.plan.settings.on_cancel)
         for name in following:
-            if name in self._plans and name not in self.entries:
-                self.entries[name] = Entry(self._plans[name])
-                group.start_soon(self._pipeline, self.entries[name], group)
+            if name not in self._plans or name in self.entries:
+                continue
+            if entry.report.ok and self.draining:
+                self.put_off.setdefault(name, entry.name)
+                continue
+            self.entries[name] = Entry(self._plans[name])
+            group.start_soon(self._pipeline, self.entries[name], group)
 
     async def _attempts(self, entry: Entry) -> None:
         retries = entry.plan.settings.retries
@@ -185,6 +195,7 @@ class Session:
     async def _once(self, entry: Entry) -> RunReport:
         """One attempt; errors that come before or after the run proper are put into a report too."""
         run_id = entry.resume.run_id if entry.resume else ""
+        asked_before = self.draining
         try:
             async with self._engine.start(
                 entry.plan, resume=entry.resume, group_id=self.group_id, verify=self._verify
@@ -192,6 +203,8 @@ class Session:
                 run_id, entry.run = run.run_id, run
                 if self._cancelled:
                     run.cancel()
+                elif self.draining and not asked_before:  # while the run was being entered into the store
+                    run.drain()
                 return await run.wait()
         except EngineError as error:
             return self._failed(entry, run_id, error)

@@ -11,10 +11,10 @@ from pathlib import Path
 import anyio
 
 from engine.cli.failures import ExitCode, code_of, most_serious, show_traceback
-from engine.cli.loading import load_plans, own_names
+from engine.cli.loading import load_config, load_plans, own_names
 from engine.cli.output import Output
 from engine.cli.report_file import check_target, write_report
-from engine.cli.resuming import announce, refuse_living, unfinished
+from engine.cli.resuming import announce, invocation_of, not_begun, refuse_living, unfinished
 from engine.cli.signals import SignalWatch
 from engine.cli.summary import resume_command, summary
 from engine.engine import DEFAULT_MEMORY, Engine
@@ -23,7 +23,7 @@ from engine.plan import Plan
 from engine.replay import REPLAY_GROUP
 from engine.report import RunReport
 from engine.session import Session, starting
-from engine.state.protocol import RunRecord, RunStatus, StateStore
+from engine.state.protocol import RunStatus, StateStore
 
 __all__ = ["COLLECT_AFTER", "exit_code", "invoke", "memory_of", "on_event_loop", "watched"]
 
@@ -82,30 +82,52 @@ async def _run(options: argparse.Namespace, plans: Mapping[str, Plan], memory: i
     async with Engine(
         state_dir=options.state_dir, memory=memory, samples=samples, observer=output.observer
     ) as engine:
-        resumes: dict[str, RunRecord] = {}
-        if options.resume is not None:
-            resumes = await unfinished(engine.store, options.resume, options.only)
-            if not resumes:
-                output.say("nothing to resume: every run of the latest invocation has completed")
-                for hint in await _from_before(engine.store, options):
-                    output.say(hint)
+        if options.resume is None:
+            session = Session(engine, plans, starting(plans, options.only), verify=options.verify)
+        else:
+            found = await _resumed(options, engine, output)
+            if found is None:
                 return ExitCode.COMPLETED
-            await refuse_living(engine.store, engine.clock, [run.run_id for run in resumes.values()])
-            params = {name: dict(record.params) for name, record in resumes.items()}
-            plans = load_plans(options, only=list(resumes), params=params)
-            output.follow(plans)
-            announce(resumes, plans, output.say)
-        first = list(resumes) or starting(plans, options.only)
-        session = Session(engine, plans, first, resumes, verify=options.verify)
+            session = found
         started_at = engine.clock.now()
         watch = SignalWatch(session, output.say)
         await watched(session, watch, output)
         if options.report:
             write_report(Path(options.report), started_at, options.state_dir, session.reports)
         output.conclude(summary(list(session.reports.values()), options, width=output.width))
+        for name, before in session.put_off.items():
+            output.say(f"{name}: not begun, it follows {before}: {resume_command(session.group_id, options)}")
         for report in session.reports.values():
             show_traceback(report.failure)
         return exit_code(session, watch.number)
+
+
+async def _resumed(options: argparse.Namespace, engine: Engine, output: Output) -> Session | None:
+    """What is left of an invocation; None when that is nothing, which is said."""
+    resumes = await unfinished(engine.store, options.resume, options.only)
+    runs = await invocation_of(engine.store, options.resume)
+    late: dict[str, str] = {}
+    if all(run.run_id != options.resume for run in runs):
+        late = not_begun(load_config(options, only=[]), runs, options.only)
+    if not resumes and not late:
+        output.say("nothing to resume: every run of the latest invocation has completed")
+        for hint in await _from_before(engine.store, options):
+            output.say(hint)
+        return None
+    await refuse_living(engine.store, engine.clock, [run.run_id for run in resumes.values()])
+    params = {name: dict(record.params) for name, record in resumes.items()}
+    plans = load_plans(options, only=[*resumes, *late], params=params)
+    output.follow(plans)
+    announce(resumes, late, plans, output.say)
+    return Session(
+        engine,
+        plans,
+        [*resumes, *late],
+        resumes,
+        begun=[run.pipeline for run in runs],
+        group_id=runs[0].group_id,
+        verify=options.verify,
+    )
 
 
 async def watched(session: Session, watch: SignalWatch, output: Output) -> None:
@@ -120,6 +142,7 @@ async def watched(session: Session, watch: SignalWatch, output: Output) -> None:
 def exit_code(session: Session, signal_number: int) -> int:
     """What the process ends with."""
     codes = [_code(entry.report) for entry in session.entries.values()]
+    codes += [ExitCode.INTERRUPTED] * bool(session.put_off)
     worst = most_serious(codes)
     told_anyway = worst in (ExitCode.COMPLETED, ExitCode.NOT_VERIFIED)
     return 128 + signal_number if signal_number and not told_anyway else int(worst)

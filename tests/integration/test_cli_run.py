@@ -231,6 +231,35 @@ def test_a_second_signal_stops_at_once_with_the_signals_number(tmp_path: Path) -
                 assert process.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
+FOLLOWED = """\
+version: 1
+pipelines:
+  first:
+    ON_COMPLETE
+    nodes: {read: {source: jsonl, with: {path: in.jsonl}}, keep: {sink: jsonl, with: {path: first.jsonl}}}
+  second:
+    nodes: {read: {source: jsonl, with: {path: first.jsonl}}, keep: {sink: jsonl, with: {path: second.jsonl}}}
+"""
+
+
+def test_what_a_completed_pipeline_leads_to_and_was_not_begun_is_begun_by_a_resume(
+    tmp_path: Path, engine: Engine
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
+    # as if the process had ended right behind the first one
+    write(tmp_path, FOLLOWED.replace("ON_COMPLETE", "timeout: 60"))
+    assert engine("run", "--only", "first").returncode == ExitCode.COMPLETED
+    write(tmp_path, FOLLOWED.replace("ON_COMPLETE", "on_complete: second"))
+
+    done = engine("run", "--resume")
+    assert done.returncode == ExitCode.COMPLETED, done.stderr
+    assert "second: begun now, because first has completed" in done.stderr
+    assert (tmp_path / "second.jsonl").read_text(encoding="utf-8") == '{"n":1}\n'
+    assert (tmp_path / "first.jsonl").read_text(encoding="utf-8") == '{"n":1}\n'
+    again = engine("run", "--resume")
+    assert "nothing to resume" in again.stderr
+
+
 def test_a_killed_run_is_resumed_without_being_named(tmp_path: Path, engine: Engine) -> None:
     write(tmp_path, LONG)
     child = Child(tmp_path, "--param", "long.rows=30000")

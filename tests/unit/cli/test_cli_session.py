@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import anyio
@@ -11,16 +12,18 @@ import pytest
 from engine.batch import Batch
 from engine.cli.failures import ExitCode
 from engine.cli.invocation import exit_code
-from engine.cli.resuming import unfinished
+from engine.cli.resuming import invocation_of, not_begun, unfinished
 from engine.cli.signals import SignalWatch
 from engine.component import Receipt
+from engine.config import FileConfig, load_mapping
 from engine.config.model import Settings
 from engine.engine import Engine
 from engine.errors import ConfigError, FatalError, RunNotFoundError
 from engine.plan import Plan
 from engine.replay import REPLAY_GROUP
 from engine.session import Session, starting
-from engine.state.protocol import RunStatus
+from engine.state.memory import MemoryStateStore
+from engine.state.protocol import RunRecord, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
 
 PAGES = [[{"n": 1}, {"n": 2}], [{"n": 3}]]
@@ -193,6 +196,64 @@ async def test_a_drained_run_can_be_resumed_and_is_followed_by_what_on_cancel_na
         assert again.reports["a"].ok
         assert again.reports["a"].tally.written == len(MANY_PAGES)
         assert sorted(record["n"] for record in sink.records) == list(range(len(MANY_PAGES)))
+
+
+async def test_a_drain_reaches_a_run_that_is_just_being_begun() -> None:
+    class Slow(MemoryStateStore):
+        session: Session
+
+        async def create_run(self, run: RunRecord) -> None:
+            await super().create_run(run)
+            self.session.drain()
+
+    sink = MemorySink()
+    async with Engine(store=Slow()) as engine:
+        session = engine.store.session = Session(engine, by_name(plan("a", sink)), ["a"])  # type: ignore[attr-defined]
+        await session.execute()
+    assert session.reports["a"].status is RunStatus.INTERRUPTED
+    assert sink.records == []
+
+
+FOLLOWING = {"a": ("b",), "b": ("c", "a"), "c": ("b",)}
+
+
+def file_of(following: Mapping[str, tuple[str, ...]]) -> FileConfig:
+    pipelines = {
+        name: {"on_complete": list(names), "nodes": {"n": {"source": "blob"}}}
+        for name, names in following.items()
+    }
+    return load_mapping({"version": 1, "pipelines": pipelines}, environ={})
+
+
+async def test_what_follows_a_pipeline_is_put_off_by_a_drain_and_picked_up_by_a_resume() -> None:
+    class DrainedAtTheEnd(MemorySink):
+        async def __aexit__(self, *error: object) -> None:
+            session.drain()
+
+    plans = by_name(*(plan(name, on_complete=names) for name, names in FOLLOWING.items()))
+    first = plan("a", DrainedAtTheEnd(), on_complete=FOLLOWING["a"])
+    async with Engine() as engine:
+        session = Session(engine, {**plans, "a": first}, ["a"])
+        await session.execute()
+        assert session.reports["a"].ok
+        assert (list(session.reports), session.put_off) == (["a"], {"b": "a"})
+        assert exit_code(session, 0) == ExitCode.INTERRUPTED
+
+        file, runs = file_of(FOLLOWING), await invocation_of(engine.store, "")
+        assert not_begun(file, runs, []) == {"b": "a"}
+        assert not_begun(file, runs, ["c"]) == {}
+        begun = [run.pipeline for run in runs]
+        again = Session(engine, plans, ["b"], begun=begun, group_id=session.group_id)
+        await again.execute()
+        assert list(again.reports) == ["b", "c"]  # and nothing runs twice in a group
+        assert again.put_off == {}
+        assert not_begun(file, await invocation_of(engine.store, session.group_id), []) == {}
+
+
+async def test_a_pipeline_that_is_no_longer_in_the_file_leads_to_nothing() -> None:
+    async with Engine() as engine:
+        await Session(engine, by_name(plan("gone")), ["gone"]).execute()
+        assert not_begun(file_of({}), await invocation_of(engine.store, ""), []) == {}
 
 
 async def test_a_second_signal_cancels_what_the_first_one_drains() -> None:
