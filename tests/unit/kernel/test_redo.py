@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import anyio
 import pytest
 
@@ -110,10 +112,11 @@ async def test_what_its_source_could_not_read_is_not_taken_a_second_time() -> No
         torn = True
 
         async def read(self, *args):  # type: ignore[no-untyped-def]
-            async for batch in super().read(*args):
-                if self.torn and 4 in batch.records:
-                    batch.failures = [(4, RecordError("torn"))]
-                yield batch
+            async with aclosing(super().read(*args)) as batches:
+                async for batch in batches:
+                    if self.torn and 4 in batch.records:
+                        batch.failures = [(4, RecordError("torn"))]
+                    yield batch
 
     store, source, sink = MemoryStateStore(), Torn(pages(20)), MemorySink()
     async with Engine(store=store) as engine:
