@@ -7,8 +7,14 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.servers.needed import KEPT
+
+if TYPE_CHECKING:
+    from tests.servers.postgres import Postgres
 
 TASKS = Path("/proc/self/task")
 DESCRIPTORS = Path("/proc/self/fd")
@@ -40,12 +46,12 @@ def _sockets() -> set[str]:
 
 
 def _left_over(look: Callable[[], set[str]], before: set[str]) -> set[str]:
-    left = look() - before
+    left = look() - before - KEPT
     until = time.monotonic() + PATIENCE
     while left and time.monotonic() < until:
         gc.collect()
         time.sleep(0.02)
-        left = look() - before
+        left = look() - before - KEPT
     return left
 
 
@@ -55,6 +61,15 @@ def _nothing_left_behind() -> Iterator[None]:
     yield
     assert _left_over(_child_processes, children) == set(), "the test left child processes behind"
     assert _left_over(_sockets, sockets) == set(), "the test left sockets open"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for all tests, which may find in its database what others have left there."""
+    from tests.servers.postgres import running
+
+    with running(kept=True) as server:
+        yield server
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -15,7 +15,7 @@ OURS = {"engine", "connectors", "benchmarks", "tests", "samples"}
 # needed at run time by what we import, though we import nothing of theirs ourselves
 INDIRECT = {"flask", "flask-cors"}
 # what an installation may have or not
-FEATURES = ("temporal",)
+FEATURES = ("temporal", "postgres")
 
 
 def normal(name: str) -> str:

@@ -1,14 +1,18 @@
 """What the engine keeps between processes: runs, splits, positions with tallies, bookmarks, dead letters,
 paid answers.
 
-`open_store` gives the SQLite store of a state directory; `engine.state.memory.MemoryStateStore` needs none.
+`open_store` gives the SQLite store of a state directory, or the one in a PostgreSQL database;
+`engine.state.memory.MemoryStateStore` needs neither.
 """
 
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
+from engine.errors import RegistryError
+from engine.state.address import is_address
 from engine.state.protocol import (
     Acked,
     BookmarkFilter,
@@ -41,13 +45,25 @@ __all__ = [
 ]
 
 
-def open_store(state_dir: str | os.PathLike[str], *, create: bool = True) -> StateStore:
-    """The store of a state directory, to be used with `async with`; nothing is touched before that.
+def open_store(where: str | os.PathLike[str], *, create: bool = True) -> StateStore:
+    """The store of a state directory or a database, to be used with `async with`; untouched before that.
 
     Args:
-        state_dir: created with mode 0700 when it is missing.
+        where: a directory, created with mode 0700 when it is missing; or the address of a PostgreSQL database
+            (`postgresql://user@host/database`), whose tables are created when they are missing.
         create: False makes a missing store an error, for commands that only look.
-    """
-    from engine.state.sqlite import SqliteStateStore  # imported when needed: a verb without state is faster
 
-    return SqliteStateStore(Path(state_dir), create=create)
+    Raises:
+        ConfigError: the address cannot be understood.
+        RegistryError: what PostgreSQL needs is not installed.
+    """
+    # imported when needed: a verb without state is faster
+    if isinstance(where, str) and is_address(where):
+        if find_spec("psycopg") is None:
+            raise RegistryError("state in PostgreSQL needs psycopg: pip install 'odw-engine[postgres]'")
+        from engine.state.postgres import PostgresStateStore
+
+        return PostgresStateStore(where, create=create)
+    from engine.state.sqlite import SqliteStateStore
+
+    return SqliteStateStore(Path(where), create=create)

@@ -1,10 +1,11 @@
-"""The tables of the SQLite store, as an ordered list of migrations.
+"""The tables of the stores, as an ordered list of migrations, and bringing a SQLite file up to them.
 
 `PRAGMA user_version` says how many of them a file has seen; `PRAGMA application_id` says that the file is
 ours. A migration that was released is never edited: a change is a new one at the end.
 
 Only features of SQLite 3.24 (upsert) and earlier are used, so that the library Python was built with is
-always new enough.
+always new enough. The store in PostgreSQL makes its tables of the same migrations, with other words for a few
+types: those words stand after a single space, and `seq` is what is counted up.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 
 from engine.errors import StateCorruptError, StateVersionError
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "SCHEMA_VERSION", "prepare"]
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "SCHEMA_VERSION", "TABLES", "prepare", "statements"]
 
 APPLICATION_ID: Final = 0x6F64_7765  # "odwe" in ASCII; at offset 68 of the file, where file(1) looks for it
 
@@ -168,7 +169,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
-_TABLES: Final = frozenset(
+TABLES: Final = frozenset(
     {"acks", "bookmarks", "dead_letters", "journal", "leases", "progress", "runs", "sources", "splits"}
 )
 
@@ -195,13 +196,13 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
             f" versions up to {SCHEMA_VERSION}. Upgrade odw-engine, or choose another directory with"
             " --state-dir"
         )
-    if version == SCHEMA_VERSION and (missing := _TABLES - tables):
+    if version == SCHEMA_VERSION and (missing := TABLES - tables):
         raise StateCorruptError(
             f"{path} lacks the tables {', '.join(sorted(missing))}. Restore the state directory from a copy,"
             " or move it away to begin anew; the engine does not begin anew by itself"
         )
     for migration in MIGRATIONS[version:]:
-        for statement in _statements(migration):
+        for statement in statements(migration):
             connection.execute(statement)
     # Written even when nothing changes: on a read-only file BEGIN IMMEDIATE succeeds, and only a write
     # shows, before any work is done, that none is possible.
@@ -209,6 +210,6 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _statements(script: str) -> list[str]:
+def statements(script: str) -> list[str]:
     """The statements of a script one by one; `executescript` would commit the transaction around it."""
     return [statement for statement in script.split(";") if statement.strip()]

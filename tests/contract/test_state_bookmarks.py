@@ -23,7 +23,7 @@ MARK = Bookmark(LAKE, "memos/a.txt", "etag-1")
 
 @pytest.fixture(params=sorted(WORLDS))
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return WORLDS[request.param](tmp_path)
+    return WORLDS[request.param](tmp_path, request)
 
 
 def earned(*bookmarks: Bookmark, split: str = "a", read: int = 4) -> Progress:

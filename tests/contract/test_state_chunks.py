@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=sorted(WORLDS))
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return WORLDS[request.param](tmp_path)
+    return WORLDS[request.param](tmp_path, request)
 
 
 async def take(store: StateStore, holder: str, chunk: str = "", now: str = NOW, until: str = LATER) -> Lease:

@@ -33,7 +33,7 @@ EVERYTHING = JournalFilter()
 
 @pytest.fixture(params=sorted(WORLDS))
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return WORLDS[request.param](tmp_path)
+    return WORLDS[request.param](tmp_path, request)
 
 
 def listed(entry: JournalEntry) -> JournalEntry:

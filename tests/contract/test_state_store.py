@@ -31,6 +31,7 @@ from engine.state import (
     open_store,
 )
 from engine.state.memory import MemoryStateStore
+from tests.servers.postgres import Postgres
 
 
 class World(Protocol):
@@ -44,7 +45,7 @@ class World(Protocol):
 
 
 class MemoryWorld:
-    def __init__(self, _: Path) -> None:
+    def __init__(self, _: Path, __: pytest.FixtureRequest) -> None:
         self._store = MemoryStateStore()
 
     def store(self) -> StateStore:
@@ -55,7 +56,7 @@ class MemoryWorld:
 
 
 class SqliteWorld:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, _: pytest.FixtureRequest) -> None:
         self._directory = directory
 
     def store(self) -> StateStore:
@@ -69,14 +70,34 @@ class SqliteWorld:
             )
 
 
-WORLDS: dict[str, Callable[[Path], World]] = {"memory": MemoryWorld, "sqlite": SqliteWorld}
+class PostgresWorld:
+    def __init__(self, _: Path, request: pytest.FixtureRequest) -> None:
+        self._server: Postgres = request.getfixturevalue("postgres")
+        self._server.clear()
+
+    def store(self) -> StateStore:
+        return open_store(self._server.address())
+
+    def take_over(self, run_id: str, epoch: int) -> None:
+        self._server.sql(
+            "INSERT INTO odw_engine.leases (run_id, holder, epoch, expires_at)"
+            " VALUES (%s, 'host-b:77', %s, '')",
+            (run_id, epoch),
+        )
+
+
+WORLDS: dict[str, Callable[[Path, pytest.FixtureRequest], World]] = {
+    "memory": MemoryWorld,
+    "postgres": PostgresWorld,
+    "sqlite": SqliteWorld,
+}
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=sorted(WORLDS))
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return WORLDS[request.param](tmp_path)
+    return WORLDS[request.param](tmp_path, request)
 
 
 RUN = RunRecord(
@@ -522,11 +543,11 @@ COMMITS = st.lists(
 @given(commits=COMMITS)
 @settings(max_examples=30, deadline=None)
 def test_the_tally_is_the_sum_of_the_last_progress_of_each_split(
-    kind: str, backend: str, commits: list[list[tuple[str, int, bool]]]
+    request: pytest.FixtureRequest, kind: str, backend: str, commits: list[list[tuple[str, int, bool]]]
 ) -> None:
     async def scenario(directory: Path) -> None:
         last: dict[str, Progress] = {}
-        async with WORLDS[kind](directory).store() as store:
+        async with WORLDS[kind](directory, request).store() as store:
             await prepare(store, "a", "b", "c")
             for commit in commits:
                 batch = [progress(split, read, done=done) for split, read, done in commit]

@@ -8,12 +8,16 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["REQUIRED", "TOOLS", "missing"]
+__all__ = ["KEPT", "REQUIRED", "TOOLS", "missing"]
 
 REQUIRED = "ODW_REQUIRE_SERVERS"
 
 TOOLS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odw-engine" / "tools"
 """Where `.ci/run` puts what it has built; outside the tree, so that a fresh checkout finds it."""
+
+
+KEPT: set[str] = set()
+"""Processes that the whole session keeps: no test leaves them behind."""
 
 
 def missing(why: str) -> NoReturn:

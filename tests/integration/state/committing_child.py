@@ -1,11 +1,13 @@
 """A process that commits progress for ever, or a number of times, and says so after each commit.
 
-Usage: committing_child.py STATE_DIR RUN_ID COMMITS (0: for ever). Begins when a line arrives on stdin, and
-goes on where the store says the run is. Each commit moves three splits at once, and puts one dead letter.
+Usage: committing_child.py WHERE RUN_ID COMMITS (0: for ever). WHERE is as `open_store` takes it. Begins when
+a line arrives on stdin, and goes on where the store says the run is; ends in good order on SIGTERM. Each
+commit moves three splits at once, and puts one dead letter.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from itertools import count
 
@@ -35,10 +37,12 @@ async def prepare(store: StateStore, run_id: str) -> int:
     return int(records[0].position or 0)
 
 
-async def main(state_dir: str, run_id: str, commits: int) -> None:
+async def main(where: str, run_id: str, commits: int) -> None:
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     report("ready")
     await anyio.to_thread.run_sync(sys.stdin.readline)
-    async with open_store(state_dir) as store:
+    async with open_store(where) as store:
         start = await prepare(store, run_id)
         for number in range(start + 1, start + commits + 1) if commits else count(start + 1):
             tally = Tally(read=number, written=number)
@@ -47,6 +51,8 @@ async def main(state_dir: str, run_id: str, commits: int) -> None:
                 [DeadLetter(run_id, "blobs", "load", "same", "write", "ValueError", "no", {"n": number})]
             )
             report(number)
+            if told:
+                break
 
 
 if __name__ == "__main__":

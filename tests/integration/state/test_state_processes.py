@@ -1,4 +1,4 @@
-"""The SQLite store with real processes: killed while it commits, and shared by several."""
+"""The stores with real processes: killed while they commit, and several at the same place."""
 
 from __future__ import annotations
 
@@ -10,19 +10,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 import engine
 from engine.acks import Tally
 from engine.state import DeadLetterFilter, open_store
+from tests.servers.postgres import DURABLE, Postgres, running
 
 CHILD = Path(__file__).with_name("committing_child.py")
 ROOT = Path(engine.__file__).parent.parent
 
 
+@pytest.fixture(params=["postgres", "sqlite"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place where no state has been kept yet, as `open_store` takes it."""
+    if request.param == "sqlite":
+        return str(tmp_path / "state")
+    server: Postgres = request.getfixturevalue("postgres")
+    server.drop()
+    return server.address()
+
+
 @contextmanager
-def committing(state_dir: Path, run_id: str, commits: int) -> Iterator[subprocess.Popen[str]]:
+def committing(where: str, run_id: str, commits: int) -> Iterator[subprocess.Popen[str]]:
     """A child that is ready to begin."""
     with subprocess.Popen(
-        [sys.executable, str(CHILD), str(state_dir), run_id, str(commits)],
+        [sys.executable, str(CHILD), where, run_id, str(commits)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -43,9 +56,9 @@ def begin(child: subprocess.Popen[str]) -> None:
     child.stdin.flush()
 
 
-def kill_after(state_dir: Path, lines: int) -> int:
+def kill_after(where: str, lines: int) -> int:
     """SIGKILL a child once it has reported `lines` commits; gives the last one it reported."""
-    with committing(state_dir, "r1", 0) as child:
+    with committing(where, "r1", 0) as child:
         begin(child)
         assert child.stdout is not None
         for _ in range(lines):
@@ -58,11 +71,11 @@ def kill_after(state_dir: Path, lines: int) -> int:
     return int(reported)
 
 
-async def test_a_kill_loses_no_reported_commit_and_tears_none(tmp_path: Path) -> None:
+async def test_a_kill_loses_no_reported_commit_and_tears_none(where: str) -> None:
     reached = 0
     for kills, lines in enumerate((1, 7, 40), start=1):
-        reported = kill_after(tmp_path, lines)
-        async with open_store(tmp_path) as store:
+        reported = kill_after(where, lines)
+        async with open_store(where) as store:
             records, complete = await store.splits("r1", "extract")
             total = await store.tally("r1")
             (letter,) = await store.dead_letters(DeadLetterFilter(run_id="r1"))
@@ -78,11 +91,10 @@ async def test_a_kill_loses_no_reported_commit_and_tears_none(tmp_path: Path) ->
         reached = position
 
 
-async def test_processes_may_share_a_state_directory(tmp_path: Path) -> None:
+async def test_processes_may_share_a_place(where: str) -> None:
     """They also create it at the same moment."""
     runs = ("r1", "r2", "r3")
-    state_dir = tmp_path / "state"
-    children = [committing(state_dir, run_id, 60) for run_id in runs]
+    children = [committing(where, run_id, 60) for run_id in runs]
     with children[0] as one, children[1] as two, children[2] as three:
         for child in (one, two, three):
             begin(child)
@@ -90,21 +102,48 @@ async def test_processes_may_share_a_state_directory(tmp_path: Path) -> None:
             output, errors = child.communicate(timeout=60)
             assert (child.returncode, errors) == (0, "")
             assert output.split() == [str(number) for number in range(1, 61)]
-    async with open_store(state_dir) as store:
+    async with open_store(where) as store:
         for run_id in runs:
             assert await store.tally(run_id) == Tally(read=180, written=180)
             (letter,) = await store.dead_letters(DeadLetterFilter(run_id=run_id))
             assert letter.attempts == 60
 
 
-async def test_another_process_sees_what_was_reported(tmp_path: Path) -> None:
-    with committing(tmp_path, "r1", 0) as child:
+async def test_another_process_sees_what_was_reported(where: str) -> None:
+    with committing(where, "r1", 0) as child:
         begin(child)
         assert child.stdout is not None
-        async with open_store(tmp_path) as store:
-            seen = []
+        first = child.stdout.readline()
+        async with open_store(where) as store:
+            seen = [(await store.tally("r1")).read]
+            assert seen[0] >= 3 * int(first)
             for _ in range(3):
                 reported = int(child.stdout.readline())
                 seen.append((await store.tally("r1")).read)
                 assert seen[-1] >= 3 * reported
             assert seen == sorted(seen)
+
+
+async def test_a_crash_of_the_server_loses_no_reported_commit_and_does_none_twice() -> None:
+    """The client lives on, finds out what became of the commit that it had no answer to, and continues."""
+    with running(DURABLE) as server:
+        with committing(server.address(), "r1", 0) as child:
+            begin(child)
+            assert child.stdout is not None
+            reported = [int(child.stdout.readline()) for _ in range(20)]
+            for _ in range(2):
+                server.kill()
+                server.start()
+                async with open_store(server.address()) as store:
+                    recovered = (await store.tally("r1")).read // 3
+                while reported[-1] <= recovered + 10:
+                    reported.append(int(child.stdout.readline()))
+            child.terminate()
+            output, errors = child.communicate(timeout=60)
+            assert (child.returncode, errors) == (0, "")
+            reported += [int(line) for line in output.split()]
+        assert reported == list(range(1, len(reported) + 1))
+        async with open_store(server.address()) as store:
+            assert await store.tally("r1") == Tally(read=3 * len(reported), written=3 * len(reported))
+            (letter,) = await store.dead_letters(DeadLetterFilter(run_id="r1"))
+            assert letter.attempts == len(reported)

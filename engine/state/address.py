@@ -1,0 +1,65 @@
+"""Addresses of databases: telling them from directories, and showing them without their secrets."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from engine.errors import ConfigError
+
+__all__ = ["checked", "is_address", "place_of", "unusable", "without_secrets"]
+
+_SCHEME: Final = re.compile(r"postgres(?:ql)?://")
+_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]*\]|[^:\[\]]*)(?::\d*)?")
+_SECRET: Final = re.compile(r"(?<=password=)[^&]*", re.IGNORECASE)
+
+
+def is_address(text: str) -> bool:
+    """True for `postgresql://…` and `postgres://…`."""
+    return _SCHEME.match(text) is not None
+
+
+def checked(address: str) -> str:
+    """The address, if it can be taken apart in one way only.
+
+    libpq would take what follows a stray `@` or `/` in a password for a host, and quote it in its errors.
+
+    Raises:
+        ConfigError: it cannot; no part of it is quoted.
+    """
+    login, hosts, rest, options = _parts(address)
+    odd = "/" in login or "@" in login or ("@" in options and not login)
+    if not is_address(address) or odd or not all(map(_HOST.fullmatch, hosts.split(","))) or "?" in rest:
+        raise unusable()
+    return address
+
+
+def unusable() -> ConfigError:
+    """The error for an address that cannot be understood; it may hold a secret anywhere."""
+    return ConfigError(
+        "the address of the state store is not usable: write postgresql://USER@HOST:PORT/DATABASE?OPTION=VALUE,"
+        " with the options that libpq knows, and %40 for @, %2F for / and %3F for ? in a password"
+    )
+
+
+def place_of(address: str) -> str:
+    """Scheme, user, host and database: what messages say."""
+    login, hosts, database, _ = _parts(address)
+    user = login.partition(":")[0]
+    return f"postgresql://{user}{'@' if user else ''}{hosts}/{database}"
+
+
+def without_secrets(address: str) -> str:
+    """The whole address with `***` in the place of passwords: for hints that can be copied."""
+    login, hosts, database, options = _parts(address)
+    user, colon, _ = login.partition(":")
+    shown = f"postgresql://{user}{':***' if colon else ''}{'@' if login else ''}{hosts}/{database}"
+    return f"{shown}?{_SECRET.sub('***', options)}" if options else shown
+
+
+def _parts(address: str) -> tuple[str, str, str, str]:
+    """User with password, hosts with ports, database, options; each may be ""."""
+    location, _, options = _SCHEME.sub("", address, count=1).partition("?")
+    login, _, place = location.rpartition("@")
+    hosts, _, database = place.partition("/")
+    return login, hosts, database, options

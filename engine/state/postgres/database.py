@@ -1,0 +1,177 @@
+"""PostgreSQL from coroutines: a few connections, transactions, and what is done when the server goes away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Condition
+from typing import Concatenate, Final, Generic, ParamSpec, TypeVar
+
+import anyio
+from anyio import CancelScope, CapacityLimiter, to_thread
+
+from engine.errors import StateError
+from engine.state.address import checked, place_of
+from engine.state.postgres.connection import PostgresConnection, Receipt, connect, parameters_of
+from engine.state.postgres.failures import ContendedError, DisconnectedError, translated
+from engine.state.postgres.schema import prepare
+
+__all__ = ["PATIENCE", "PostgresDatabase"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_Begin = Callable[[PostgresConnection], Receipt | None]
+
+PATIENCE: Final = 30.0
+"""Seconds for which the server may be gone; a lease lasts as long."""
+
+CONNECTIONS: Final = 4
+"""Of one process, at most; they are made when they are needed."""
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
+
+class PostgresDatabase:
+    """Meets `Database`. Calls run in worker threads, never in the event loop.
+
+    A call that has begun is finished even when its task is cancelled, but for the waiting between attempts.
+    """
+
+    def __init__(self, address: str, *, create: bool, patience: float) -> None:
+        parameters_of(address)
+        self.place = place_of(address)
+        self._address = checked(address)
+        self._create = create
+        self._patience = patience
+        self._idle: list[PostgresConnection] = []
+        self._busy = 0
+        self._closed = True
+        # Threads, not tasks: one that asyncio itself cancels leaves its thread behind.
+        self._changed = Condition()
+        self._limiter: CapacityLimiter | None = None
+        self._given_up = False
+
+    async def open(self) -> None:
+        """Connect and bring the tables up to date. May be called again after `close`."""
+        self._closed = self._given_up = False
+        self._limiter = CapacityLimiter(CONNECTIONS)
+        try:
+            begin = PostgresConnection.begin_setup
+            await self._run(lambda connection: prepare(connection, create=self._create), begin, patience=0.0)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close all connections; waits for calls that still run. Not interrupted by cancellation."""
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self._close)
+
+    async def read(self, function: Callable[Concatenate[PostgresConnection, P], T],
+                   *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
+        begin = PostgresConnection.begin_reading
+        return await self._run(lambda connection: function(connection, *args, **kwargs), begin)
+
+    async def write(self, function: Callable[Concatenate[PostgresConnection, P], T],
+                    *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
+        begin = PostgresConnection.begin_writing
+        return await self._run(lambda connection: function(connection, *args, **kwargs), begin)
+
+    async def _run(
+        self, function: Callable[[PostgresConnection], T], begin: _Begin, *, patience: float | None = None
+    ) -> T:
+        patience = self._patience if patience is None else patience
+        call = _Call(function, begin)
+        pause, until = _FIRST_PAUSE, 0.0
+        while True:
+            try:
+                result = await to_thread.run_sync(self._attempt, call, limiter=self._limiter)
+            except (DisconnectedError, ContendedError) as error:
+                until = until or anyio.current_time() + patience
+                # when one call has waited in vain, those that come after it do not wait again
+                if self._given_up or anyio.current_time() >= until:
+                    self._given_up = isinstance(error, DisconnectedError)
+                    raise self._hopeless(error, patience) from error
+            else:
+                self._given_up = False
+                return result
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _hopeless(self, error: DisconnectedError | ContendedError, patience: float) -> StateError:
+        if isinstance(error, ContendedError):
+            return StateError(f"{self.place} has too many writers of the same rows: {error}")
+        if not patience:
+            return StateError(
+                f"{self.place} cannot be reached: {error}. Is the server up, and the address right?"
+            )
+        return StateError(
+            f"{self.place} could not be reached for {patience:g} s: {error}. What was committed is kept:"
+            " resume the run when the server is back"
+        )
+
+    def _attempt(self, call: _Call[T]) -> T:
+        with translated(self.place):
+            connection = self._take()
+            try:
+                return call.attempt(connection)
+            finally:
+                self._give_back(connection)
+
+    def _take(self) -> PostgresConnection:
+        with self._changed:
+            if self._closed:
+                raise StateError(f"{self.place} is not open; use it inside `async with`")
+            self._busy += 1
+            if self._idle:
+                return self._idle.pop()
+        try:
+            return connect(self._address)
+        except BaseException:
+            self._give_back(None)
+            raise
+
+    def _give_back(self, connection: PostgresConnection | None) -> None:
+        usable = connection is not None and connection.tidy()
+        with self._changed:
+            self._busy -= 1
+            if connection is not None and usable and not self._closed:
+                self._idle.append(connection)
+                connection = None
+            # when one of them broke, those that rest have most likely done so too
+            broken = [] if usable else self._idle
+            self._idle = self._idle if usable else []
+            self._changed.notify_all()
+        for one in (*broken, *([connection] if connection is not None else [])):
+            one.close()
+
+    def _close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._busy)
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+
+class _Call(Generic[T]):
+    """One call, over as many attempts as it takes, of which one at most is committed."""
+
+    def __init__(self, function: Callable[[PostgresConnection], T], begin: _Begin) -> None:
+        self._function = function
+        self._begin = begin
+        self._doubtful: tuple[Receipt, T] | None = None
+
+    def attempt(self, connection: PostgresConnection) -> T:
+        if self._doubtful is not None:
+            receipt, result = self._doubtful
+            if connection.has_committed(receipt):
+                return result
+            self._doubtful = None
+        signed = self._begin(connection)
+        result = self._function(connection)
+        if signed is not None:
+            self._doubtful = signed, result
+        connection.commit()
+        return result

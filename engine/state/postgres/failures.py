@@ -1,0 +1,78 @@
+"""The one place where psycopg's errors become the engine's, or a reason to try again.
+
+Every message names server and database, and what can be done. Those of the server are quoted without their
+details, which may hold values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+
+from engine.errors import StateCorruptError, StateError, StateFullError, StateReadOnlyError
+
+__all__ = ["ContendedError", "DisconnectedError", "translated"]
+
+
+class DisconnectedError(Exception):
+    """The server cannot be reached, or the connection broke: what was not committed can be done again."""
+
+
+class ContendedError(Exception):
+    """The server has ended a transaction in favour of another one: doing it again may help."""
+
+
+# errcodes of PostgreSQL, appendix A: the two digits of a class, or the whole code
+_DISCONNECTED: Final = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "53300")
+_CONTENDED: Final = ("40001", "40P01")
+_FULL: Final = ("53100", "53200")
+_READ_ONLY: Final = ("25006", "42501")
+_CORRUPT: Final = ("XX001", "XX002", "42P01", "42703")
+_LOCKED: Final = ("55P03",)
+_VALUE: Final = ("22",)
+
+
+@contextmanager
+def translated(place: str) -> Iterator[None]:
+    """Turn what psycopg raises in the block into a `StateError` about `place`, or one of the errors above."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _from_postgres(error, place) from error
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise StateError(f"{place}: a value cannot be stored: {error}") from error
+
+
+def _from_postgres(error: psycopg.Error, place: str) -> Exception:
+    code = error.sqlstate or ""
+    text = _text(error)
+    if code.startswith(_CONTENDED):
+        return ContendedError(text)
+    if code.startswith(_DISCONNECTED) or (not code and isinstance(error, psycopg.OperationalError)):
+        return DisconnectedError(text)
+    if code.startswith(_FULL):
+        return StateFullError(
+            f"no space is left for {place}: {text}. Nothing of this commit was written and all earlier ones"
+            " are kept: free some space on the server, then resume the run"
+        )
+    if code.startswith(_READ_ONLY):
+        return StateReadOnlyError(
+            f"{place} cannot be written: {text}. Use the primary server, and a user who owns the schema"
+            " odw_engine or may create it (GRANT CREATE ON DATABASE)"
+        )
+    if code.startswith(_CORRUPT):
+        return StateCorruptError(f"{place} cannot be read: {text}. Restore the database from a backup")
+    if code.startswith(_LOCKED):
+        return StateError(f"{place} is locked by another process that does not let go; end it and try again")
+    if code.startswith(_VALUE) or isinstance(error, psycopg.DataError):
+        return StateError(f"{place}: a value cannot be stored: {text}")
+    return StateError(f"{place} cannot be used: {text} ({code or type(error).__name__})")
+
+
+def _text(error: psycopg.Error) -> str:
+    """What happened, in one line."""
+    primary = error.diag.message_primary
+    return " ".join((primary or str(error)).split()).rstrip(".")
