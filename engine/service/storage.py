@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,6 +53,7 @@ class Storage:
 
     def __init__(self, path: Path, tables: Iterable[Table], memory_limit: str) -> None:
         self._path = path
+        self._place = path.absolute()  # wherever the process may go
         self._tables = tuple(tables)
         # Extensions would be downloaded, and nothing here needs one.
         self._config: dict[str, str | bool | int | float | list[str]] = {
@@ -61,6 +63,7 @@ class Storage:
         }
         self._lock = threading.Lock()
         self._root: DuckDBPyConnection | None = None
+        self._file: os.stat_result | None = None
         self._readers: set[DuckDBPyConnection] = set()
 
     def open(self) -> None:
@@ -73,6 +76,7 @@ class Storage:
             connection = duckdb.connect(str(self._path), config=self._config)
             self._path.chmod(0o600)  # rows may be about patients
             create_tables(connection, self._tables)
+            self._file = os.stat(self._path)
         except (OSError, duckdb.Error) as error:
             if connection is not None:
                 connection.close()
@@ -104,8 +108,27 @@ class Storage:
                 self._readers.discard(cursor)
             cursor.close()
 
+    def check_in_place(self) -> None:
+        """Raise StateError when the open file is not the one at its path any more.
+
+        What is written to a file that somebody has removed is lost, although writing it succeeds.
+        """
+        try:
+            in_place = self._file is not None and os.path.samestat(self._file, os.stat(self._place))
+        except OSError:
+            in_place = False
+        if not in_place:
+            raise StateError(
+                f"the warehouse {self._path} was removed or replaced while the service ran, so nothing is "
+                "stored any more: put it back, or restart the service to go on with what is there now"
+            )
+
     def reopen(self) -> None:
-        """Close and open again: the only way on after DuckDB has declared the database invalid."""
+        """Close and open again: the only way on after DuckDB has declared the database invalid.
+
+        Raises StateError and its kinds, also when the file is gone: there is no fresh start by surprise.
+        """
+        self.check_in_place()
         self.close()
         self.open()
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from engine.errors import StateError
 from engine.service.models import IngestModel
 from engine.service.settings import ServiceSettings
 from engine.service.storage import Reader, Storage, state_error
@@ -41,7 +42,9 @@ class Warehouse:
         tables = tables_of(models)
         storage = Storage(path, tables.values(), settings.memory_limit)
         storage.open()
-        writer = Writer(storage.cursor, storage.reopen, tables.values(), settings)
+        writer = Writer(
+            storage.cursor, storage.reopen, tables.values(), settings, check=storage.check_in_place
+        )
         try:
             writer.start()
         except duckdb.Error as error:
@@ -56,7 +59,11 @@ class Warehouse:
 
     @property
     def problem(self) -> str | None:
-        """Why writing fails; None while all is well."""
+        """Why writing fails, or would fail; None while all is well."""
+        try:
+            self._storage.check_in_place()
+        except StateError as error:
+            return str(error)
         return self._writer.problem
 
     def submit(self, submission: Submission) -> Future[Receipt]:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from engine.errors import EngineError
+from engine.errors import EngineError, StateError
 from engine.service.commit import Encoded, GroupCommit
 from engine.service.settings import ServiceSettings
 from engine.service.submission import (
@@ -47,7 +47,8 @@ class Writer:
     """Owns the writing connection. `submit` and `compact` may be called from any thread.
 
     `connect` gives a connection; it is called again after `reconnect`, which mends a database that its
-    engine has declared invalid (for want of disk space, for instance).
+    engine has declared invalid (for want of disk space, for instance). `check` raises StateError when what is
+    committed would not be kept.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class Writer:
         reconnect: Callable[[], None],
         tables: Iterable[Table],
         settings: ServiceSettings,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._connect, self._reconnect = connect, reconnect
+        self._check = check
         self._tables = tuple(tables)
         self._settings = settings
         self._commit: GroupCommit | None = None
@@ -188,9 +191,12 @@ class Writer:
         if commit is not None:
             try:
                 receipts = commit.commit([encoded for _, encoded in pairs])
+                self._check()  # once more: it may have gone meanwhile
             except duckdb.Error as failure:
                 error = failure
                 self._recover(failure)
+            except StateError as failure:
+                self._problem = str(failure)
             else:
                 self._problem = None
                 for (item, _), receipt in zip(pairs, receipts, strict=True):
@@ -240,12 +246,14 @@ class Writer:
         """The committer, reconnected if need be; None when that fails, with `problem` saying why."""
         import duckdb
 
-        if self._commit is None:
-            try:
+        try:
+            self._check()
+            if self._commit is None:
                 self._reconnect()
                 self._commit = GroupCommit(self._connect(), self._tables)
-            except (duckdb.Error, EngineError) as error:
-                self._problem = str(error).strip().splitlines()[0][:300]
+        except (duckdb.Error, EngineError) as error:
+            self._problem = str(error).strip().splitlines()[0][:300]
+            return None
         return self._commit
 
     def _release(self, item: _Item) -> None:

@@ -55,6 +55,8 @@ class SqliteDatabase:
         self.path = path
         self._create = create
         self._connection: SqliteConnection | None = None
+        self._place = path.absolute()  # wherever the process may go
+        self._file: os.stat_result | None = None
         self._closed = False
         # The limiter queues coroutines in order. The lock is for threads: a task that asyncio itself
         # cancels leaves its thread behind, and closing has to wait for that one.
@@ -85,7 +87,12 @@ class SqliteDatabase:
     async def write(self, function: Callable[Concatenate[SqliteConnection, P], T],
                     *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
         """Call `function(connection, …)` in a transaction that is on disk when this returns."""
-        return await self._run(lambda connection: function(connection, *args, **kwargs), "BEGIN IMMEDIATE")
+
+        def call(connection: SqliteConnection) -> T:
+            self._check_in_place()
+            return function(connection, *args, **kwargs)
+
+        return await self._run(call, "BEGIN IMMEDIATE")
 
     async def _run(self, function: Callable[[SqliteConnection], T], begin: str) -> T:
         def call() -> T:
@@ -116,7 +123,20 @@ class SqliteDatabase:
             except BaseException:
                 connection.close()
                 raise
+            self._file = os.stat(self._place)
             self._connection = connection
+
+    def _check_in_place(self) -> None:
+        """Refuse to write to a file that is not at its path any more: it would be lost, without an error."""
+        try:
+            in_place = self._file is not None and os.path.samestat(self._file, os.stat(self._place))
+        except FileNotFoundError:
+            in_place = False
+        if not in_place:
+            raise StateError(
+                f"{self.path} was removed or replaced while it was in use, so nothing can be stored any more:"
+                " put it back, or begin anew"
+            )
 
     def _make_file(self) -> None:
         """Create what is missing, private to this user; the -wal and -shm files inherit the mode.

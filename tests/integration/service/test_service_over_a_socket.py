@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -257,6 +258,25 @@ async def test_kill_9_loses_no_acknowledged_record(tmp_path: Path) -> None:
             headers=PER_RECORD | {"Idempotency-Key": f"key-{number}"},
         )
         assert again.json() == {"written": 50, "dead": [], "duplicate": True}
+
+
+def test_a_process_whose_state_directory_was_removed_says_so_and_another_begins_with_a_new_one(
+    tmp_path: Path,
+) -> None:
+    process, url = start(tmp_path / "state")
+    with process:
+        assert httpx.post(f"{url}/ingest/BlobSource", json=[blob("a")]).status_code == 200
+        shutil.rmtree(tmp_path / "state")
+        refused = httpx.post(f"{url}/ingest/BlobSource", json=[blob("b")])
+        assert (refused.status_code, "was removed or replaced" in refused.text) == (503, True)
+        process.terminate()
+        assert process.wait(30) == 0
+    assert not (tmp_path / "state").exists()
+    process, url = start(tmp_path / "state")
+    with process:
+        assert httpx.get(f"{url}/consumption/getBlobs").json()["total"] == 0
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 def test_a_second_process_on_the_directory_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import shutil
 import zlib
 from pathlib import Path
 
@@ -277,6 +278,21 @@ async def test_a_full_queue_is_429_and_a_stopping_service_503(path: Path, models
         assert (await client.get("/health")).status_code == 503
         assert (await client.get("/liveness")).status_code == 200
     await asyncio.to_thread(warehouse.close)
+
+
+async def test_a_warehouse_that_was_removed_under_the_service_is_503_and_unhealthy(
+    client: httpx.AsyncClient, path: Path
+) -> None:
+    assert (await post(client, GOOD)).status_code == 200
+    shutil.rmtree(path.parent)
+
+    answer = await post(client, GOOD)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.text.startswith(f"Error: the warehouse {path} was removed or replaced")
+    health = await client.get("/health")
+    assert (health.status_code, health.json()["unhealthy"]) == (503, ["Ingest API"])
+    # what was stored can still be read, and saved
+    assert (await client.get("/liveness")).status_code == 200
 
 
 async def test_rows_that_the_warehouse_refuses_are_500(path: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from engine.service.commit import GroupCommit
+from engine.service.commit import Encoded, GroupCommit
 from engine.service.letters import letter_of
 from engine.service.models import IngestModel, Row
 from engine.service.settings import ServiceSettings
@@ -473,3 +474,61 @@ def test_old_epochs_are_forgotten(path: Path, models: Models, note: Note) -> Non
     desk.put([note("a")], "fresh", None, Epoch("run/load", 1))
     assert desk.stored() == 2
     desk.warehouse.close()
+
+
+class TestTheFileIsGone:
+    """A file that was removed can still be written, and what is written is lost."""
+
+    def refused(self, desk: Desk, row: Row) -> str:
+        with pytest.raises(WarehouseDownError) as caught:
+            desk.put([row], "fresh")
+        assert desk.warehouse.problem == str(caught.value)
+        return str(caught.value)
+
+    @pytest.mark.parametrize("what", ["file", "directory"])
+    def test_nothing_is_acknowledged_any_more(self, path: Path, desk: Desk, note: Note, what: str) -> None:
+        desk.put([note("a")], "fresh")
+        path.unlink() if what == "file" else shutil.rmtree(path.parent)
+
+        assert desk.warehouse.problem is not None
+        text = self.refused(desk, note("b"))
+        assert text.startswith(f"the warehouse {path} was removed or replaced while the service ran")
+        assert not path.exists(), "there is no fresh start by surprise"
+
+    def test_another_file_in_its_place_is_not_written(self, path: Path, desk: Desk, note: Note) -> None:
+        desk.put([note("a")], "fresh")
+        path.unlink()
+        path.write_bytes(b"something else")
+
+        self.refused(desk, note("b"))
+        assert path.read_bytes() == b"something else"
+
+    def test_it_goes_on_when_the_file_is_put_back(self, path: Path, desk: Desk, note: Note) -> None:
+        desk.put([note("a")], "fresh")
+        aside = path.rename(path.with_name("aside.duckdb"))
+        self.refused(desk, note("b"))
+        aside.rename(path)
+
+        desk.put([note("b")], "fresh")
+        assert (desk.stored(), desk.warehouse.problem) == (2, None)
+
+    def test_one_that_goes_during_the_commit_is_noticed_before_the_answer(
+        self, path: Path, desk: Desk, note: Note, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = GroupCommit.commit
+
+        def commit(self: GroupCommit, group: Sequence[Encoded]) -> list[Receipt]:
+            receipts = real(self, group)
+            path.unlink()
+            return receipts
+
+        monkeypatch.setattr(GroupCommit, "commit", commit)
+        self.refused(desk, note("a"))
+
+    def test_a_database_that_broke_is_not_begun_anew(self, path: Path, desk: Desk, note: Note) -> None:
+        desk.put([note("a")], "fresh")
+        desk.warehouse._writer._commit = None  # as after an error that DuckDB does not recover from
+        path.unlink()
+
+        self.refused(desk, note("b"))
+        assert not path.exists()

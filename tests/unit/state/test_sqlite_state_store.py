@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from engine.acks import Tally
 from engine.answers import JournalEntry
 from engine.batch import DeadLetter, Split
+from engine.component import NoParams, Source
+from engine.engine import Engine
 from engine.errors import (
     StateCorruptError,
     StateError,
@@ -26,6 +30,7 @@ from engine.errors import (
 )
 from engine.state import DeadLetterFilter, JournalFilter, Progress, RunRecord, RunStatus, schema
 from engine.state.sqlite import SqliteStateStore
+from engine.testing import MemorySink, linear_plan
 
 RUN = RunRecord(
     run_id="r1",
@@ -275,6 +280,53 @@ class TestDamage:
         async with store:
             with pytest.raises(StateCorruptError, match="run 'r1'"):
                 await store.get_run("r1")
+
+
+class TestGone:
+    """A file that was removed can still be written, and what is written is lost."""
+
+    @pytest.mark.parametrize("replaced", [False, True])
+    async def test_nothing_is_stored_any_more(self, store: SqliteStateStore, replaced: bool) -> None:
+        aside = store.path.rename(store.path.with_name("aside"))
+        if replaced:
+            store.path.write_bytes(b"something else")
+        with pytest.raises(StateError, match=f"{store.path} was removed or replaced while it was in use"):
+            await store.update_run("r1", status=RunStatus.COMPLETED)
+        store.path.unlink(missing_ok=True)
+        assert (await store.get_run("r1")).status is RunStatus.RUNNING
+
+        aside.rename(store.path)
+        await store.update_run("r1", status=RunStatus.COMPLETED)
+
+    async def test_a_run_whose_state_directory_was_removed_stops_and_says_so(self, tmp_path: Path) -> None:
+        sink = MemorySink()
+        async with Engine(state_dir=tmp_path / "state") as engine:
+            async with engine.start(linear_plan(Endless(NoParams()), sink)) as run:
+
+                async def remove() -> None:
+                    while len(sink.records) < 10:
+                        await anyio.lowlevel.checkpoint()
+                    shutil.rmtree(tmp_path / "state")
+
+                with anyio.fail_after(20):
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(remove)
+                        report = await run.wait()
+
+        assert report.status is RunStatus.FAILED
+        assert "was removed or replaced while it was in use" in report.error
+        assert not (tmp_path / "state").exists()
+
+
+class Endless(Source[NoParams]):
+    """Numbers for ever."""
+
+    repeatable = True
+
+    async def extract(self) -> AsyncGenerator[list[int], None]:  # type: ignore[override]
+        for number in itertools.count():
+            await anyio.lowlevel.checkpoint()
+            yield [number]
 
 
 class TestFull:
