@@ -85,3 +85,10 @@ def test_importing_a_module_does_not_load_what_it_may_never_use(module: str, abs
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest imports them by their bare names, and refuses to begin when two are the same."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+
+    assert sorted(names) == sorted(set(names))
