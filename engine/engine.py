@@ -35,7 +35,7 @@ from engine.lease import HeldLease, held
 from engine.observe import Observer, Stage, silent
 from engine.plan import Plan, PlanNode
 from engine.report import RunReport
-from engine.runner import RunIdentity, Runner, RunnerResources
+from engine.runner import DRAIN_LIMIT, RunIdentity, Runner, RunnerResources
 from engine.state.protocol import DeadLetterFilter, RunRecord, RunStatus, StateStore
 from engine.stats import RunSnapshot
 from engine.verification import not_asked
@@ -51,11 +51,15 @@ Endpoints = dict[str, dict[str, str]]
 class Engine:
     """Runs plans. An async context manager.
 
+    Leaving the block drains the runs that other tasks still work on, or cancels them when it is left by an
+    exception or a cancellation, and waits for their ends. Either way they can be resumed.
+
     Args:
         state_dir: where runs, watermarks and dead letters are kept; None keeps them in memory only.
         store: use this store instead of one in `state_dir`.
         memory: bytes in flight for all runs of this engine together.
         samples: folder of documents for the embedded S3; None means the default.
+        drain_limit: seconds that a run may take to deliver what it has read when it is drained.
         observer: called at each stage of a run.
     """
 
@@ -67,6 +71,7 @@ class Engine:
         memory: int = DEFAULT_MEMORY,
         clock: Clock | None = None,
         samples: Path | None = None,
+        drain_limit: float = DRAIN_LIMIT,
         observer: Observer = silent,
     ) -> None:
         self.state_dir = Path(state_dir) if state_dir is not None else None
@@ -76,6 +81,8 @@ class Engine:
         self._store: StateStore | None = None
         self._journal: Journal | None = None
         self._samples = samples
+        self._drain_limit = drain_limit
+        self._runs: dict[Run, HeldLease] = {}
         self._process = ProcessBudget(memory)
         self._stack = AsyncExitStack()
         self._group: TaskGroup | None = None
@@ -97,7 +104,20 @@ class Engine:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
+        at_once = kind is not None
+        try:
+            for run in self._runs:
+                run.cancel() if at_once else run.drain()
+            for run, lease in list(self._runs.items()):
+                await run.leave(at_once=at_once)
+                await lease.release()  # whoever has it may not get to it before the store is closed
+        finally:
+            self._closing.set()
+            await self._close(kind, error, trace)
+
+    async def _close(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             await self._stack.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
@@ -139,7 +159,10 @@ class Engine:
         chunk: Chunk | None = None,
         verify: bool = False,
     ) -> AsyncGenerator[Run, None]:
-        """A run, started when `wait` is called inside the block; leaving the block cancels it.
+        """A run, started when `wait` is called inside the block.
+
+        Leaving the block while another task waits for the run drains it, or cancels it when the block is left
+        by an exception or a cancellation. The run has ended then, and can be resumed.
 
         Args:
             resume: go on with this run instead of beginning a new one.
@@ -187,13 +210,18 @@ class Engine:
         assert self._group is not None, "use `async with Engine(...)`"
         budget = self._process.pipeline(plan.settings.memory_bytes)
         keeping = anyio.CancelScope()
+        run = Run(self, plan, record, budget, resumed=resumed, epoch=lease.epoch, chunk=chunk, verify=verify)
         try:
-            run = Run(
-                self, plan, record, budget, resumed=resumed, epoch=lease.epoch, chunk=chunk, verify=verify
-            )
-            self._group.start_soon(_keep, lease, run, keeping)
-            yield run
+            self._runs[run] = lease
+            self._group.start_soon(lease.keep_within, keeping, run.abort)
+            try:
+                yield run
+            except BaseException:
+                await run.leave(at_once=True)
+                raise
+            await run.leave()
         finally:
+            self._runs.pop(run, None)
             keeping.cancel()
             budget.close()
 
@@ -262,7 +290,7 @@ class Engine:
     def resources(self, budget: ByteBudget) -> RunnerResources:
         """What a runner works with."""
         assert self._journal is not None, "use `async with Engine(...)`"
-        return RunnerResources(self.store, self._journal, budget, self.clock, self.connect)
+        return RunnerResources(self.store, self._journal, budget, self.clock, self.connect, self._drain_limit)
 
 
 class Run:
@@ -298,7 +326,8 @@ class Run:
         self._resumed = resumed
         self._verify = verify
         self._runner = Runner(plan, identity, engine.resources(budget), count=verify)
-        self._cancelled = False
+        self._begun = False
+        self._ended = anyio.Event()
 
     @property
     def run_id(self) -> str:
@@ -315,7 +344,6 @@ class Run:
 
     def cancel(self) -> None:
         """End at once. What was not committed is read again by a resume."""
-        self._cancelled = True
         self._runner.cancel()
 
     def abort(self, error: EngineError) -> None:
@@ -339,6 +367,31 @@ class Run:
         Raises:
             StateError: not even the end of the run could be stored.
         """
+        self._begun = True
+        try:
+            return await self._run()
+        finally:
+            self._ended.set()
+
+    async def leave(self, *, at_once: bool = False) -> None:
+        """End a run that another task waits for, and wait until it has ended: drained, or cancelled at once.
+
+        Being cancelled meanwhile cancels the run as well. One that has not begun never does.
+        """
+        if not self._begun:
+            self.cancel()
+            return
+        try:
+            if not at_once and not self._ended.is_set():
+                self.drain()
+                await self._ended.wait()
+        finally:
+            if not self._ended.is_set():
+                self.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._ended.wait()
+
+    async def _run(self) -> RunReport:
         self._tell("started", "resumed" if self._resumed else "started", "info")
         status = RunStatus.COMPLETED
         failure: EngineError | None = None
@@ -360,7 +413,8 @@ class Run:
     async def _report(self, status: RunStatus, failure: EngineError | None) -> RunReport:
         error = str(failure) if failure is not None else ""
         try:
-            await self._finish(status, error)
+            with anyio.CancelScope(shield=True):
+                await self._finish(status, error)
             # of a chunk, this process has seen all: what was done before, and what it did itself
             live = self._chunk is not None
             tally = self._runner.ledger.live() if live else await self._runner.ledger.tally()
@@ -423,15 +477,6 @@ class Run:
             what, message = "chunk", f"{self._chunk.name} {message}"
         stage = Stage(f"{what}_{action}", message, level, self.plan.pipeline, self.run_id, numbers)
         self._engine.observer(stage)
-
-
-async def _keep(lease: HeldLease, run: Run, scope: anyio.CancelScope) -> None:
-    """Renew a lease until the scope is cancelled; a run whose lease cannot be renewed is stopped."""
-    with scope:
-        try:
-            await lease.keep()
-        except StateError as error:
-            run.abort(error)
 
 
 def _check_identity(record: RunRecord, plan: Plan) -> None:

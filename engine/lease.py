@@ -62,6 +62,14 @@ class HeldLease:
             await sleep(RENEWED_EVERY)
             self._lease = await self._store.renew_lease(self._lease, until=_until(self._clock))
 
+    async def keep_within(self, scope: anyio.CancelScope, lost: Callable[[StateError], None]) -> None:
+        """Renew until the scope is cancelled; `lost` is told when that is not possible any more."""
+        with scope:
+            try:
+                await self.keep()
+            except StateError as error:
+                lost(error)
+
     async def release(self) -> None:
         """Give it back, so that nobody has to wait. Not interrupted by cancellation."""
         with anyio.CancelScope(shield=True), suppress(StateError):

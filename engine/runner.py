@@ -39,7 +39,7 @@ from engine.state.protocol import SplitRecord, StateStore
 from engine.stats import NodeStats, RunSnapshot, Waiting
 from engine.verification import ask_sinks
 
-__all__ = ["Runner", "RunnerResources"]
+__all__ = ["DRAIN_LIMIT", "Runner", "RunnerResources"]
 
 DRAIN_LIMIT = 30.0  # seconds; what supervisors of processes usually grant
 DRAIN_POLL = 0.1
@@ -56,6 +56,7 @@ class RunnerResources:
     budget: ByteBudget
     clock: Clock
     connect: Connect
+    drain_limit: float = DRAIN_LIMIT
 
 
 @dataclass(slots=True)
@@ -173,7 +174,7 @@ class Runner:
         )
 
     def drain(self) -> None:
-        """Stop reading; what is in flight is delivered and committed, or given up after `DRAIN_LIMIT`.
+        """Stop reading; what is in flight is delivered and committed, or given up after the drain limit.
 
         What waits for an outage to end is given up at once: it could not be delivered, and nothing is lost,
         because a resume reads it again.
@@ -248,7 +249,7 @@ class Runner:
         """Once a drain is asked for, end the run when it cannot or must not take any longer."""
         await self._drain_asked.wait()
         # real time, whatever the run's clock says: whoever asked may soon kill the process
-        until = anyio.current_time() + DRAIN_LIMIT
+        until = anyio.current_time() + self._resources.drain_limit
         while anyio.current_time() < until and self._reading and not self._in_outage():  # noqa: ASYNC110
             await anyio.sleep(DRAIN_POLL)  # an outage is a state of many workers, seldom looked at: no event
         self.cancel()

@@ -22,6 +22,7 @@ from engine.errors import ConfigError
 from engine.plan import Plan
 from engine.replay import REPLAY_GROUP
 from engine.report import RunReport
+from engine.runner import DRAIN_LIMIT
 from engine.session import Session, starting
 from engine.state.protocol import RunStatus, StateStore
 
@@ -43,12 +44,13 @@ def invoke(options: argparse.Namespace) -> int:
     if options.resume is not None and options.resume.endswith((".yaml", ".yml")):
         # `--resume pipelines.yaml`: the file stands where a run could
         options.file, options.resume = options.resume, ""
-    memory = memory_of(options.memory)
+    memory_of(options.memory)
+    _drain_limit(options.drain_limit)
     if options.report:
         check_target(Path(options.report))
     options.only = own_names(options)
     plans = load_plans(options) if options.resume is None else {}
-    return on_event_loop(lambda: _run(options, plans, memory))
+    return on_event_loop(lambda: _run(options, plans))
 
 
 def on_event_loop(main: Callable[[], object]) -> int:
@@ -76,11 +78,14 @@ async def _from_before(store: StateStore, options: argparse.Namespace) -> list[s
     ]
 
 
-async def _run(options: argparse.Namespace, plans: Mapping[str, Plan], memory: int) -> int:
+async def _run(options: argparse.Namespace, plans: Mapping[str, Plan]) -> int:
     output = Output(options, plans)
-    samples = Path(options.samples) if options.samples else None
     async with Engine(
-        state_dir=options.state_dir, memory=memory, samples=samples, observer=output.observer
+        state_dir=options.state_dir,
+        memory=memory_of(options.memory),
+        samples=Path(options.samples) if options.samples else None,
+        drain_limit=_drain_limit(options.drain_limit),
+        observer=output.observer,
     ) as engine:
         if options.resume is None:
             session = Session(engine, plans, starting(plans, options.only), verify=options.verify)
@@ -172,3 +177,14 @@ def memory_of(text: str | None) -> int:
         return parse_size(text)
     except ValueError as error:
         raise ConfigError(f"--memory: {error}, got {text!r}") from None
+
+
+def _drain_limit(text: str | None) -> float:
+    if text is None:
+        return DRAIN_LIMIT
+    from engine.config.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"--drain-limit: {error}, got {text!r}") from None

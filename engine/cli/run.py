@@ -40,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", metavar="SIZE", help="bytes in flight for all pipelines together, as in 512MiB (256MiB)"
     )
+    parser.add_argument(
+        "--drain-limit",
+        metavar="TIME",
+        help="how long what has been read may take to be delivered after a signal, as in 2m (30s)",
+    )
     parser.add_argument("--samples", metavar="DIR", help="the documents that the embedded S3 begins with")
 
 

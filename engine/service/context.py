@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -51,7 +52,26 @@ class ServiceContext:
         self.consumption_key = KeyCheck(settings.consumption_api_key)
         self.inflight = InflightBytes(settings.max_inflight_size)
         self.is_stopping = False
+        self._accepted = 0
+        self._unanswered = anyio.Event()
         self._readers = anyio.CapacityLimiter(_READERS)
+
+    @contextmanager
+    def accepted(self) -> Iterator[None]:
+        """One request that will be answered with what became of it."""
+        self._accepted += 1
+        try:
+            yield
+        finally:
+            self._accepted -= 1
+            if not self._accepted:
+                self._unanswered.set()
+
+    async def finish_accepted(self) -> None:
+        """Wait until every accepted request has its answer; new ones have to be refused meanwhile."""
+        while self._accepted:
+            self._unanswered = anyio.Event()
+            await self._unanswered.wait()
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run a blocking read in a worker thread; at most four at a time."""

@@ -52,7 +52,7 @@ async def ingest(request: Request) -> Response:
     if context.warehouse.is_full or not context.inflight.has_room:
         return PlainTextResponse("Too many requests", 429, _RETRY_SOON)
     try:
-        with context.inflight.share() as take:
+        with context.accepted(), context.inflight.share() as take:
             terms = _terms(request)
             body = await read_body(request, context.settings.max_body_size, take)
             is_detailed = request.headers.get("x-odw-results") == "per-record"

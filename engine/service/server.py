@@ -247,8 +247,11 @@ class _EmbeddedServer:
             raise ServiceError("the service could not start") from task.exception()
         return task
 
-    def stop(self) -> None:
+    def stop(self, *, at_once: bool) -> None:
+        """Answer what is answered already, and end; `at_once` cuts off everything else."""
         self._server.should_exit = True
+        if at_once:
+            self._server.config.timeout_graceful_shutdown = 0
 
 
 @asynccontextmanager
@@ -259,7 +262,10 @@ async def _serving(
     try:
         yield
     finally:
+        # it listens on for as long as something is unfinished, so that new work is refused in words
         context.is_stopping = True
-        server.stop()
         with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(context.settings.stop_timeout) as waiting:
+                await context.finish_accepted()
+            server.stop(at_once=waiting.cancelled_caught)
             await task

@@ -174,6 +174,58 @@ async def test_stopping_finishes_what_was_accepted(tmp_path: Path) -> None:
     assert total >= accepted
 
 
+async def half_a_request(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+    """A request that the service has accepted and whose body it waits for; and the rest of the body."""
+    host, port = url.removeprefix("http://").split(":")
+    body = json.dumps([blob("slow")]).encode()
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /ingest/BlobSource HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body[:10])
+    await writer.drain()
+    return reader, writer, body[10:]
+
+
+async def refused(client: httpx.AsyncClient) -> httpx.Response:
+    """The first answer that is no success: the service is stopping."""
+    while True:
+        answer = await client.post("/ingest/BlobSource", json=[])
+        if answer.status_code != 200:
+            return answer
+
+
+async def test_a_stopping_process_refuses_new_work_and_finishes_what_it_has_accepted(tmp_path: Path) -> None:
+    process, url = start(tmp_path)
+    with process:
+        reader, writer, rest = await half_a_request(url)
+        async with httpx.AsyncClient(base_url=url) as client:
+            assert (await client.post("/ingest/BlobSource", json=[])).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            answer = await refused(client)
+            assert (answer.status_code, answer.text) == (503, "The service is stopping")
+            assert int(answer.headers["retry-after"]) > 0
+            # one that comes on a connection of its own hears so too, and reading goes on
+            async with httpx.AsyncClient(base_url=url) as another:
+                assert (await refused(another)).status_code == 503
+                assert (await another.get("/consumption/getBlobs")).json()["total"] == 0
+                assert (await another.get("/health")).json()["unhealthy"] == ["Ingest API"]
+        writer.write(rest)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        assert await asyncio.to_thread(process.wait, 30) == 0
+    async with running_service(tmp_path, models=INGEST_MODELS) as again, httpx.AsyncClient() as client:
+        assert (await client.get(f"{again.url}/consumption/getBlobs")).json()["total"] == 1
+
+
+async def test_a_request_that_never_ends_does_not_keep_the_service_for_ever(tmp_path: Path) -> None:
+    settings = ServiceSettings(stop_timeout=0)
+    async with running_service(tmp_path, models=INGEST_MODELS, settings=settings) as running:
+        reader, writer, _ = await half_a_request(running.url)
+        async with httpx.AsyncClient(base_url=running.url) as client:
+            assert (await client.post("/ingest/BlobSource", json=[])).status_code == 200
+    assert b"200" not in await reader.read()
+    writer.close()
+
+
 async def test_cancelling_the_service_leaves_nothing_behind(tmp_path: Path) -> None:
     urls: asyncio.Queue[str] = asyncio.Queue()
     server = asyncio.create_task(serve(tmp_path, port=0, models=INGEST_MODELS, on_ready=urls.put_nowait))

@@ -306,3 +306,26 @@ def test_hints_name_the_interpreter_of_an_environment_that_is_not_activated(
     assert this_command() == "python -m engine"
     monkeypatch.setattr("sys.argv", ["/usr/bin/odw"])
     assert this_command() == "odw"
+
+
+@pytest.mark.parametrize(("given", "seconds"), [([], 30.0), (["--drain-limit", "2m"], 120.0)])
+def test_the_drain_limit_is_the_engines(
+    file: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], seconds: float
+) -> None:
+    limits: list[object] = []
+
+    class Stop(Exception):  # noqa: N818 - ends the command
+        pass
+
+    def engine(**options: object) -> None:
+        limits.append(options["drain_limit"])
+        raise Stop
+
+    monkeypatch.setattr("engine.cli.invocation.Engine", engine)
+    main(["run", str(file), "--only", "first", *given])
+    assert limits == [seconds]
+
+
+def test_a_drain_limit_that_is_no_time_is_said(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(file), "--only", "first", "--drain-limit", "soon"]) == 2
+    assert "--drain-limit: expected a duration such as 500ms" in capsys.readouterr().err
