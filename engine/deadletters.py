@@ -53,6 +53,7 @@ class DeadLetterRoute:
         store: where letters are kept; one that cannot be stored stops the run.
         forward: the sink that also gets them, already open, with its stats and policy.
         tally: what the run has read and lost so far, over all of its attempts.
+        epoch: of the lease; whoever has been overtaken buries nothing any more.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class DeadLetterRoute:
         settings: DeadLetterSettings,
         clock: Clock,
         tally: Callable[[], Tally],
+        epoch: int | None = None,
     ) -> None:
         self._origin = _Origin(run_id, pipeline)
         self._store = store
         self._settings = settings
         self._clock = clock
         self._tally = tally
+        self._epoch = epoch
         self._forward: Delivery | None = None
         self.count = 0
 
@@ -123,7 +126,7 @@ class DeadLetterRoute:
             self._letter(node.name, keys[index], batch.records[index], error, attempts, now)
             for index, error in failures
         ]
-        await self._store.put_dead_letters(letters)
+        await self._store.put_dead_letters(letters, epoch=self._epoch)
         reached("dead_letter_stored")
         await self._forward_and_settle(node.name, letters, batch.take([index for index, _ in failures]))
 

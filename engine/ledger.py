@@ -39,6 +39,7 @@ class Ledger:
         self._shared = shared
         self._committed: dict[tuple[str, str], Tally] = {}  # kept when shared, to tell what others have done
         self._elsewhere = Tally()
+        self._committing = anyio.Lock()
 
     async def splits(
         self, node: str, source: Source[Any], ctx: Context, *, resumed: bool
@@ -125,11 +126,12 @@ class Ledger:
         """Find out what other processes have committed. Does nothing for a run that is not shared."""
         if not self._shared:
             return
-        others = await self._store.tally(self._run_id)
-        for own in self._committed.values():
-            others.read -= own.read
-            others.forked -= own.forked
-            others.dead -= own.dead
+        async with self._committing:  # or a commit that is not noted yet would be taken for somebody else's
+            others = await self._store.counts(self._run_id)
+            for own in self._committed.values():
+                others.read -= own.read
+                others.forked -= own.forked
+                others.dead -= own.dead
         self._elsewhere = Tally(read=others.read, forked=others.forked, dead=others.dead)
 
     def _note(self, node: str, split_key: str, tally: Tally) -> None:
@@ -143,8 +145,11 @@ class Ledger:
 
     async def commit(self) -> None:
         """Write what has changed since the last time."""
-        if not self._dirty:
-            return
+        async with self._committing:
+            if self._dirty:
+                await self._commit()
+
+    async def _commit(self) -> None:
         dirty, self._dirty = self._dirty, {}
         progress = [_progress(node, tracker) for node, tracker in dirty.values()]
         reached("ledger_committing")

@@ -105,6 +105,11 @@ class DeadLetterSettings:
     max_share: float | None = None
     forward: PlanNode | None = None
 
+    @property
+    def limited(self) -> bool:
+        """True when there is a budget."""
+        return self.max_count is not None or self.max_share is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -152,6 +152,7 @@ class Runner:
             settings=plan.dead_letters,
             clock=self._clock,
             tally=self.ledger.live_of_run,
+            epoch=identity.epoch,
         )
 
     @property
@@ -279,7 +280,7 @@ class Runner:
             self._reading = True
             async with anyio.create_task_group() as keeper:
                 keeper.start_soon(self.ledger.keep)
-                if self.identity.chunk is not None:
+                if self.identity.chunk is not None and self.plan.dead_letters.limited:
                     keeper.start_soon(self.ledger.keep_looking_elsewhere)
                 async with anyio.create_task_group() as group:
                     for source in self._sources:

@@ -40,10 +40,18 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         "--window", type=_at_least_one, default=8, metavar="N", help="chunks under way in each of them (8)"
     )
     parser.add_argument(
-        "--chunk-splits", type=int, default=0, metavar="N", help="splits in a chunk (by their number)"
+        "--chunk-splits",
+        type=_none_or_more,
+        default=0,
+        metavar="N",
+        help="splits in a chunk (by number)",
     )
     parser.add_argument(
-        "--max-failed-chunks", type=int, default=0, metavar="N", help="more than that fail the run (0)"
+        "--max-failed-chunks",
+        type=_none_or_more,
+        default=0,
+        metavar="N",
+        help="more fail the run (0)",
     )
 
 
@@ -96,6 +104,13 @@ async def run_of(options: argparse.Namespace) -> RunRecord:
 
     async with open_store(options.state_dir, create=False) as store:
         return await store.get_run(options.run)
+
+
+def _none_or_more(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"has to be 0 or more, not {number}")
+    return number
 
 
 def _at_least_one(text: str) -> int:

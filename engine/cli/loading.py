@@ -43,7 +43,7 @@ def load_plans_for_workers(options: argparse.Namespace) -> dict[str, Plan]:
     from engine.remote import node_check
 
     file = load_config(options)
-    one_machine = "://" not in getattr(options, "state_dir", "")
+    one_machine = "://" not in str(options.state_dir)
     return compile_file(file, Registry.installed(), check=node_check(file, one_machine=one_machine))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import DEFAULT_FILE
+from engine.cli.arguments import DEFAULT_FILE, add_state_argument
 from engine.cli.durable import add_request_arguments, add_server_arguments, require_temporal
 
 SUMMARY = "have pipelines run by the clock, on Temporal"
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         help="make up for runs that were missed within this time, as in 10m or 2h (5m)",
     )
+    add_state_argument(creating)
     add_request_arguments(creating)
     add_server_arguments(creating)
     listing = actions.add_parser("list", help="a line each")

@@ -11,7 +11,8 @@ from datetime import timedelta
 
 from engine.cli.durable import client_of, request_of
 from engine.cli.failures import ExitCode
-from engine.cli.loading import load_plans, own_names
+from engine.cli.loading import load_plans_for_workers, own_names
+from engine.cli.submitting import relevant
 from engine.config.units import parse_duration
 from engine.errors import ConfigError
 from engine.temporal.schedules import create, delete, listed, pause, unpause
@@ -21,7 +22,7 @@ __all__ = ["ACTIONS"]
 
 async def _create(options: argparse.Namespace) -> int:
     options.assignments = []
-    plans = load_plans(options)
+    plans = load_plans_for_workers(options)
     wanted = own_names(options) or [name for name, plan in plans.items() if plan.settings.schedule]
     if not wanted:
         raise ConfigError(f'no pipeline of {options.file} has a `schedule:` (as in `schedule: "0 * * * *"`)')
@@ -30,10 +31,11 @@ async def _create(options: argparse.Namespace) -> int:
         raise ConfigError(f"{', '.join(unscheduled)}: no `schedule:` in {options.file}")
     catch_up = _age(options.catch_up)
     client = await client_of(options)
+    params = {name: dict(plan.params) for name, plan in plans.items()}
     for name in wanted:
         plan = plans[name]
         cron = plan.settings.schedule
-        request = request_of(options, name, params={name: dict(plan.params)} if plan.params else {})
+        request = request_of(options, name, params=relevant(params, plans, name))
         new = await create(client, request, cron, overlap=options.overlap, catch_up=catch_up)
         sys.stdout.write(f"{name}: {'scheduled' if new else 'schedule changed'}: {cron} UTC\n")
     return ExitCode.COMPLETED

@@ -7,6 +7,8 @@ import secrets
 import sys
 from collections.abc import Mapping
 
+from temporalio.client import Client
+
 from engine.cli.arguments import this_command
 from engine.cli.durable import client_of, request_of
 from engine.cli.failures import ExitCode, most_serious
@@ -19,9 +21,9 @@ from engine.plan import Plan, difference
 from engine.session import starting
 from engine.state import RunRecord, StateStore, open_store
 from engine.temporal.messages import PipelineRequest
-from engine.temporal.starting import start
+from engine.temporal.starting import refuse_running, start
 
-__all__ = ["submit"]
+__all__ = ["relevant", "submit"]
 
 
 async def submit(options: argparse.Namespace) -> int:
@@ -33,17 +35,20 @@ async def submit(options: argparse.Namespace) -> int:
         ServiceError: the server cannot be reached, or the run is under way there.
     """
     options.assignments = []
-    requests = await _resumed(options) if options.resume else _fresh(options)
+    requests = [] if options.resume else _fresh(options)
     client = await client_of(options)
-    handles = [await start(client, request) for request in requests]
-    for request, handle in zip(requests, handles, strict=True):
+    if options.resume:
+        requests = await _resumed(client, options)
+    handles = []
+    for request in requests:
+        handles.append(await start(client, request))
         verb = "goes on" if request.resume else "started"
-        sys.stdout.write(f"{request.pipeline}: run {request.run_id} {verb} as workflow {handle.id}\n")
-    if not options.wait:
-        for request in requests:
+        sys.stdout.write(f"{request.pipeline}: run {request.run_id} {verb} as workflow {handles[-1].id}\n")
+        if not options.wait:
             sys.stdout.write(f"  {_command('watch', request, options)}\n")
+        sys.stdout.flush()  # what has been started is said even when the next one cannot be
+    if not options.wait:
         return ExitCode.COMPLETED
-    sys.stdout.flush()
     codes = [
         await follow(handle, request.run_id, options)
         for request, handle in zip(requests, handles, strict=True)
@@ -61,13 +66,13 @@ def _fresh(options: argparse.Namespace) -> list[PipelineRequest]:
             name,
             run_id=f"{name}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
             identity=plans[name].identity,
-            params=_relevant(params, plans, name),
+            params=relevant(params, plans, name),
         )
         for name in starting(plans, own_names(options))
     ]
 
 
-def _relevant(
+def relevant(
     params: Mapping[str, dict[str, object]], plans: Mapping[str, Plan], name: str
 ) -> dict[str, dict[str, object]]:
     """Run parameters of a pipeline and of all that may follow it."""
@@ -80,10 +85,13 @@ def _relevant(
     return {one: params[one] for one in plans if one in wanted and params[one]}
 
 
-async def _resumed(options: argparse.Namespace) -> list[PipelineRequest]:
+async def _resumed(client: Client, options: argparse.Namespace) -> list[PipelineRequest]:
+    if options.param or options.only:
+        raise ConfigError("--resume: a run goes on with the parameters that it was begun with, and alone")
     async with open_store(options.state_dir, create=False) as store:
         record = await store.get_run(options.resume)
         await _check(store, record, options)
+    await refuse_running(client, record)
     return [
         request_of(
             options,

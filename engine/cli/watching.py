@@ -146,17 +146,18 @@ class _Watched:
         while True:
             with suppress(RunNotFoundError):  # before a worker has taken it up
                 await self._look(store)
-            described = await self.handle.describe()  # type: ignore[attr-defined]
-            if described.status is not WorkflowExecutionStatus.RUNNING:
-                return
-            with suppress(RPCError):  # no worker answers a query just now: the last answer stands
+            # nobody answers just now: the run goes on, and so does the looking
+            with suppress(RPCError):
+                described = await self.handle.describe()  # type: ignore[attr-defined]
+                if described.status is not WorkflowExecutionStatus.RUNNING:
+                    return
                 with anyio.move_on_after(2):
                     self._progress = await self.handle.query(PipelineRun.progress)  # type: ignore[attr-defined]
             await anyio.sleep(LOOK_EVERY)
 
-    async def _look(self, store: StateStore) -> None:
+    async def _look(self, store: StateStore, *, whole: bool = False) -> None:
         self._record = await store.get_run(self.run_id)
-        self._tally = await store.tally(self.run_id)
+        self._tally = await (store.tally if whole else store.counts)(self.run_id)
         self._splits = await store.count_splits(self.run_id)
         if self._began is None:
             self._began = self._tally.read
@@ -172,7 +173,7 @@ class _Watched:
             status, error, self.code = _failed(failure)
         letters = 0
         with suppress(RunNotFoundError):
-            await self._look(store)
+            await self._look(store, whole=True)
             letters = await store.count_dead_letters(DeadLetterFilter(run_id=self.run_id, status="open"))
         snapshot = self.snapshot()
         self.report = RunReport(

@@ -11,7 +11,6 @@ import anyio
 from temporalio.runtime import Runtime
 
 from engine.batch import JsonValue
-from engine.cli.arguments import this_command
 from engine.cli.durable import queues_of
 from engine.cli.failures import ExitCode
 from engine.cli.invocation import memory_of
@@ -99,9 +98,3 @@ def _observer(options: argparse.Namespace) -> Observer:
 def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
-
-
-# for hints elsewhere: how a worker for this file is started
-def worker_command(options: argparse.Namespace) -> str:
-    """A command that starts a worker for the same file and store."""
-    return f"{this_command()} worker {options.file} --state-dir {options.state_dir}"

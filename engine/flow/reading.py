@@ -111,6 +111,8 @@ class SourceTask:
                 async with _beside(reader, self._runtime.stats.name):
                     ended = await self._attempt(reader, tracker, pump)
                 if isinstance(ended, TransientError):
+                    if pump.given_up:  # a drain came in the very moment of the failure
+                        return
                     await self._wait(ended, pump)
                     continue
                 if ended:

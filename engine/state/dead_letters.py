@@ -8,6 +8,7 @@ from engine.batch import DeadLetter
 from engine.errors import StateError
 from engine.state.connection import NO_LIMIT, Connection, Row
 from engine.state.failures import decoded, encoded
+from engine.state.fencing import require_epoch
 from engine.state.protocol import DeadLetterFilter
 
 __all__ = ["STATUSES", "check_status", "count", "keys_by_node", "mark", "put", "select", "storable"]
@@ -32,8 +33,11 @@ WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR no
 """
 
 
-def put(connection: Connection, letters: Sequence[DeadLetter]) -> None:
-    """Store or replace by (run, node, key)."""
+def put(connection: Connection, letters: Sequence[DeadLetter], epoch: int | None) -> None:
+    """Store or replace by (run, node, key), unless the epoch of their run has been overtaken."""
+    if epoch is not None:
+        for run_id in {letter.run_id for letter in letters}:
+            require_epoch(connection, run_id, epoch)
     connection.executemany(_UPSERT, map(_values, letters))
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "select_run",
     "select_runs",
     "select_splits",
+    "sum_counts",
     "sum_tally",
     "update_run",
     "write_progress",
@@ -58,6 +59,11 @@ _OF_SPLIT = "SELECT seq FROM splits WHERE run_id = ? AND node = ? AND split_key 
 _DELETE_ACKS = f"DELETE FROM acks WHERE split = ({_OF_SPLIT})"  # noqa: S608 - a constant
 _INSERT_ACK = f"INSERT INTO acks (start_position, end_position, tally, split) VALUES (?, ?, ?, ({_OF_SPLIT}))"  # noqa: S608 - a constant
 
+
+_SUM_COUNTS = f"""
+SELECT {", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in _COUNTS)}
+FROM progress JOIN splits ON splits.seq = progress.split WHERE run_id = ?
+"""  # noqa: S608 - constant names
 
 _DELETE_INCOMPLETE = """
 DELETE FROM splits WHERE run_id = ? AND node = ?
@@ -228,6 +234,17 @@ def sum_tally(connection: Connection, run_id: str) -> Tally:
         (run_id,),
     ):
         total.add(_tally(row))
+    return total
+
+
+def sum_counts(connection: Connection, run_id: str) -> Tally:
+    """The same of what are numbers; the database adds them up."""
+    require_run(connection, run_id)
+    row = connection.execute(_SUM_COUNTS, (run_id,)).fetchone()
+    assert row is not None, "an aggregate has one row"
+    total = Tally()
+    for name in _COUNTS:  # PostgreSQL gives sums of integers as decimals
+        setattr(total, name, type(getattr(total, name))(row[name]))
     return total
 
 

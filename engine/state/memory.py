@@ -239,8 +239,14 @@ class MemoryStateStore:
                     total.add(record.tally)
         return total
 
-    async def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+    async def counts(self, run_id: str) -> Tally:
+        return replace(await self.tally(run_id), drops={}, taken={}, deaths={})
+
+    async def put_dead_letters(self, letters: Sequence[DeadLetter], *, epoch: int | None = None) -> None:
         await self._turn()
+        if epoch is not None:
+            for run_id in {letter.run_id for letter in letters}:
+                self._run(run_id, epoch)
         copies = [_copy_letter(letter) for letter in letters]
         for letter in copies:
             check_status(letter.status)

@@ -357,8 +357,16 @@ class StateStore(Protocol):
         """The sum over all splits of a run: the figures of every report."""
         ...
 
-    async def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        """Store or replace by (run, node, key); attempts add up and the first failure's time stays."""
+    async def counts(self, run_id: str) -> Tally:
+        """The same without drops by reason and figures by node: quick, however many splits there are."""
+        ...
+
+    async def put_dead_letters(self, letters: Sequence[DeadLetter], *, epoch: int | None = None) -> None:
+        """Store or replace by (run, node, key); attempts add up and the first failure's time stays.
+
+        Args:
+            epoch: of the lease of the run they belong to; a stale one is refused. None asks about no lease.
+        """
         ...
 
     async def dead_letters(self, where: DeadLetterFilter) -> list[DeadLetter]:

@@ -136,8 +136,11 @@ class SqlStateStore:
     async def delete_bookmarks(self, where: BookmarkFilter) -> int:
         return await self._database.write(bookmarks.delete, where)
 
-    async def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        await self._database.write(dead_letters.put, letters)
+    async def counts(self, run_id: str) -> Tally:
+        return await self._database.read(ledger.sum_counts, run_id)
+
+    async def put_dead_letters(self, letters: Sequence[DeadLetter], *, epoch: int | None = None) -> None:
+        await self._database.write(dead_letters.put, letters, epoch)
 
     async def dead_letters(self, where: DeadLetterFilter) -> list[DeadLetter]:
         return await self._database.read(dead_letters.select, where)

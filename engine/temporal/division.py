@@ -26,7 +26,7 @@ def cut(node: str, splits: int, chunk_splits: int) -> Splits:
     Args:
         chunk_splits: splits in a chunk; 0 lets their number decide.
     """
-    return Splits(node, splits, chunk_splits or max(1, -(-splits // MOST_CHUNKS)))
+    return Splits(node, splits, chunk_splits if chunk_splits > 0 else max(1, -(-splits // MOST_CHUNKS)))
 
 
 def divide(

@@ -9,7 +9,7 @@ from typing import Any
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -19,7 +19,15 @@ from engine.state.protocol import DURABLE_GROUP, RunRecord
 from engine.temporal.messages import PARAMS_BYTES, SEARCH_ATTRIBUTES, PipelineRequest, PipelineResult
 from engine.temporal.workflows import PipelineRun
 
-__all__ = ["Handle", "check_params", "find", "know_search_attributes", "start", "workflow_id"]
+__all__ = [
+    "Handle",
+    "check_params",
+    "find",
+    "know_search_attributes",
+    "refuse_running",
+    "start",
+    "workflow_id",
+]
 
 Handle = WorkflowHandle[PipelineRun, PipelineResult]
 
@@ -65,6 +73,20 @@ def check_params(params: Mapping[str, Mapping[str, Any]]) -> None:
                 f"the run parameters of {pipeline!r} are {size:,} bytes, {PARAMS_BYTES:,} may travel through"
                 " Temporal: put long values into the file, or into an object that it names"
             )
+
+
+async def refuse_running(client: Client, record: RunRecord) -> None:
+    """Find out before a run is gone on with: the workflow that it was begun by may only be paused.
+
+    Raises:
+        ServiceError: a workflow works on the run.
+    """
+    try:
+        handle = await find(client, record)
+    except RunNotFoundError:
+        return
+    if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
+        raise ServiceError(f"run {record.run_id!r} is under way on Temporal already: workflow {handle.id}")
 
 
 async def find(client: Client, record: RunRecord) -> Handle:

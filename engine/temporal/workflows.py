@@ -83,6 +83,9 @@ class PipelineRun:
         compiled = Compiled()
         try:
             compiled = await self._compile()
+            # after a reset the id that was worked out here is another one, the run is still the same
+            self._run_id = compiled.run_id
+            self._request = replace(self._request, run_id=compiled.run_id)
             _heed_cancellation()
             splits = await self._list(compiled)
             results = await self._attempts(compiled, splits)
@@ -210,13 +213,10 @@ class PipelineRun:
             last = attempt == compiled.retries
             try:
                 results = await self._within(compiled.timeout, compiled, splits)
-            except ChildWorkflowError as error:
+            except (ApplicationError, ChildWorkflowError) as error:
                 cause = innermost(error)
-                if (
-                    last
-                    or is_cancelled(error)
-                    or (isinstance(cause, ApplicationError) and cause.non_retryable)
-                ):
+                final = isinstance(cause, ApplicationError) and cause.non_retryable
+                if last or final or is_cancelled(error):
                     raise
             else:
                 if last or self._control.draining or not any(result.failed for result in results):
@@ -228,13 +228,14 @@ class PipelineRun:
         self, seconds: float | None, compiled: Compiled, splits: list[Splits]
     ) -> list[ShardResult]:
         limit = timedelta(seconds=seconds) if seconds is not None else None
+        self._stopping = False
         work = asyncio.create_task(self._all_shards(compiled, splits))
         try:
             await workflow.wait_condition(work.done, timeout=limit)
         except TimeoutError:
             await self._stop(work)
             late = f"{self._request.pipeline!r} ran longer than {seconds:g} s"
-            raise ApplicationError(late, type="Timeout", non_retryable=True) from None
+            raise ApplicationError(late, type="Timeout") from None
         except asyncio.CancelledError:
             await self._stop(work)
             raise
@@ -290,10 +291,12 @@ class PipelineRun:
         status = "interrupted" if drained or failed else "completed"
         result = await self._finalize(status, f"{len(failed)} chunks failed" if failed else "")
         result.chunks, result.failed, result.failed_chunks = self._chunks, len(failed), failed[:MOST_NAMED]
-        if result.status != status:
+        if status == "completed" and result.status != status:
             raise ApplicationError(result.error, type="InternalError", non_retryable=True)
         if status == "completed":
             await self._follow(compiled.on_complete)
+        elif drained:
+            await self._follow(compiled.on_cancel)
         return result
 
     async def _cancelled(self, compiled: Compiled) -> PipelineResult:

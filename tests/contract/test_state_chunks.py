@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_state_store import LATER, MUCH_LATER, NOW, RUN, WORLDS, World, prepare, progress
+from test_state_store import LATER, LETTER, MUCH_LATER, NOW, RUN, WORLDS, World, prepare, progress
 
 from engine.acks import Tally
 from engine.batch import Split
 from engine.errors import LeaseHeldError, LeaseLostError
-from engine.state import Acked, Lease, RunStatus, StateStore
+from engine.state import Acked, DeadLetterFilter, Lease, RunStatus, StateStore
 
 pytestmark = pytest.mark.anyio
 
@@ -177,3 +177,32 @@ class TestListings:
             others, _ = await store.splits(RUN.run_id, "other")
         assert [one.split.key for one in splits] == ["a", "b", "c"]
         assert [one.split.key for one in others] == ["x"]
+
+
+class TestDeadLettersOfAnOvertakenProcess:
+    async def test_they_are_refused_and_change_nothing(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            lease = await take(store, "h1", "c1")
+            await store.put_dead_letters([LETTER], epoch=lease.epoch)
+            await take(store, "h2", "c1", now=MUCH_LATER, until=MUCH_LATER)
+            with pytest.raises(LeaseLostError, match="taken over by h2"):
+                await store.put_dead_letters([replace(LETTER, key="late")], epoch=lease.epoch)
+            assert await store.dead_letter_keys(RUN.run_id) == {LETTER.node: {LETTER.key}}
+
+    async def test_whoever_asks_about_no_lease_may_store_them(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            await take(store, "h1")
+            await store.put_dead_letters([LETTER])
+            assert await store.count_dead_letters(DeadLetterFilter()) == 1
+
+
+async def test_counts_are_the_tally_without_reasons_and_figures_by_node(world: World) -> None:
+    async with world.store() as store:
+        await prepare(store, "a", "b")
+        assert await store.counts(RUN.run_id) == Tally()
+        await store.commit(RUN.run_id, [progress("a", 3, dead=1), progress("b", 4)])
+        tally = await store.tally(RUN.run_id)
+        assert await store.counts(RUN.run_id) == replace(tally, drops={}, taken={}, deaths={})
+        assert tally.drops

@@ -1,7 +1,8 @@
 """`python -m tests.temporal.record`: makes the stored histories anew, on a dev server.
 
-They are replayed by `tests/unit/temporal/test_workflow_replay.py`, so that a change of the workflows that would break
-runs under way is found. Make them anew only with a change that is meant to end all runs begun before it.
+They are replayed by `tests/unit/temporal/test_workflow_replay.py`, so that a change of the workflows that
+would break runs under way is found. Make them anew only with a change that is meant to end all runs begun
+before it.
 """
 
 from __future__ import annotations

@@ -488,10 +488,10 @@ class _Full(MemoryStateStore):
             raise StateFullError("no space left")
         await super().commit(*args, **options)  # type: ignore[arg-type]
 
-    async def put_dead_letters(self, letters: object) -> None:
+    async def put_dead_letters(self, letters: object, **options: object) -> None:
         if self.what == "letters":
             raise StateFullError("no space left")
-        await super().put_dead_letters(letters)  # type: ignore[arg-type]
+        await super().put_dead_letters(letters, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("what", ["commit", "letters"])
