@@ -84,8 +84,8 @@ class PipelineRun:
         try:
             compiled = await self._compile()
             # after a reset the id that was worked out here is another one, the run is still the same
-            self._run_id = compiled.run_id
-            self._request = replace(self._request, run_id=compiled.run_id)
+            self._run_id = compiled.run_id or self._run_id
+            self._request = replace(self._request, run_id=self._run_id)
             _heed_cancellation()
             splits = await self._list(compiled)
             results = await self._attempts(compiled, splits)

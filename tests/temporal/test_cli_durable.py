@@ -155,7 +155,7 @@ def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
     assert process.wait(PATIENCE) == 6
     (drained,) = desk.runs()
     with desk.worker():
-        desk.submit("--resume", str(drained["run_id"]), *slow, "--wait")
+        desk.submit("--resume", str(drained["run_id"]), "--wait")
 
     (found,) = desk.runs()
     assert (found["status"], found["tally"]["read"], found["tally"]["written"]) == ("completed", 3200, 3200)
@@ -195,3 +195,9 @@ def test_a_server_that_is_not_there_is_named_with_the_remedy(desk: Desk) -> None
     _, error = desk.engine("submit", WAITING, *desk.installation, "--address", "127.0.0.1:1", code=3)
     assert error.startswith("error: no Temporal server answers at 127.0.0.1:1")
     assert "temporal server start-dev" in error
+
+
+def test_a_run_goes_on_as_it_was_begun(desk: Desk) -> None:
+    arguments = ["submit", WAITING, "--resume", "any", *desk.installation]
+    _, error = desk.engine(*arguments, "--param", "waiting.seconds=1", code=2)
+    assert "--resume: a run goes on with the parameters that it was begun with" in error

@@ -329,3 +329,9 @@ def test_the_drain_limit_is_the_engines(
 def test_a_drain_limit_that_is_no_time_is_said(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(file), "--only", "first", "--drain-limit", "soon"]) == 2
     assert "--drain-limit: expected a duration such as 500ms" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--chunk-splits", "--max-failed-chunks", "--shards", "--window"])
+def test_sizes_of_durable_runs_are_not_negative(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", option, "-1"]) == 2
+    assert f"argument {option}: has to be" in capsys.readouterr().err

@@ -277,3 +277,20 @@ async def test_1_a_run_with_splits_left_is_never_entered_as_completed() -> None:
 
     assert (result.status, result.error) == ("failed", "1 of 4 splits are not done")
     assert record.status is RunStatus.FAILED
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted"])
+async def test_a_run_that_was_completed_elsewhere_is_not_entered_as_anything_else(status: str) -> None:
+    environment = ActivityEnvironment()
+    async with Engine() as engine:
+        plan = linear_plan(MemorySource(SPLITS), MemorySink())
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await planned(activities, environment)
+        completed = await engine.run(plan, resume=await engine.store.get_run("r"))
+        assert completed.ok
+        request = FinalizeRequest("r", "test", status, "10 chunks failed with LeaseHeld")
+        result = await environment.run(activities.finalize_run, request)
+        record = await engine.store.get_run("r")
+
+    assert (result.status, result.error, result.counts.written) == ("completed", "", TOTAL)
+    assert (record.status, record.error) == (RunStatus.COMPLETED, "")
