@@ -15,6 +15,7 @@ from engine.config.problems import Problems, listed
 from engine.config.values import Place
 from engine.errors import Problem
 from engine.plan import NodeCheck, PlanNode
+from engine.state.address import is_address
 
 __all__ = ["node_check", "store_problems", "warnings"]
 
@@ -38,11 +39,11 @@ def node_check(file: FileConfig, *, one_machine: bool) -> NodeCheck:
 
 
 def store_problems(state: str, *, one_machine: bool) -> list[Problem]:
-    """Whether workers can share this state store: the value of `--state-dir`."""
-    if one_machine or "://" in state:
+    """Whether workers can share this state store: a directory or an address."""
+    if one_machine or is_address(state):
         return []
     message = f"the directory {state} belongs to one machine, and workers on others cannot reach it"
-    hint = f"name a database server, as in postgresql://host/odw, {ONE_MACHINE}"
+    hint = f"name a database with --state postgresql://host/odw, {ONE_MACHINE}"
     return [Problem(message, file="--state-dir", hint=hint)]
 
 

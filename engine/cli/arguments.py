@@ -62,9 +62,17 @@ def add_change_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_state_argument(parser: argparse.ArgumentParser) -> None:
-    """Where runs and dead letters are kept."""
+    """Where runs and dead letters are kept, and what else a run leaves on this machine."""
     parser.add_argument(
-        "--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help="where runs are remembered (.odw)"
+        "--state-dir",
+        default=DEFAULT_STATE_DIR,
+        metavar="DIR",
+        help="where runs are remembered, and where the sandbox's warehouse is (.odw)",
+    )
+    parser.add_argument(
+        "--state",
+        metavar="WHERE",
+        help="where runs are remembered instead: postgresql://USER@HOST/DATABASE, or a directory (ODW_STATE)",
     )
 
 

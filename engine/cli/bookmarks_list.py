@@ -11,9 +11,10 @@ from dataclasses import asdict, replace
 from engine.cli.failures import ExitCode
 from engine.cli.numbers import count, counted
 from engine.cli.resuming import refuse_living
+from engine.cli.state import store_of
 from engine.clock import SystemClock
 from engine.errors import ConfigError
-from engine.state import BookmarkFilter, BookmarkRecord, BookmarkScope, RunStatus, StateStore, open_store
+from engine.state import BookmarkFilter, BookmarkRecord, BookmarkScope, RunStatus, StateStore
 
 __all__ = ["list_bookmarks", "reset_bookmarks"]
 
@@ -22,7 +23,7 @@ async def list_bookmarks(options: argparse.Namespace) -> int:
     """Print how many there are in each place, or each of them."""
     where = BookmarkFilter(options.pipeline, options.node, key=options.key)
     limit = options.limit if options.limit > 0 else None
-    async with open_store(options.state_dir, create=False) as store:
+    async with store_of(options) as store:
         scopes = await store.bookmark_scopes(where)
         each = await store.list_bookmarks(replace(where, limit=limit)) if options.keys else []
     total = sum(scope.count for scope in scopes)
@@ -46,7 +47,7 @@ async def reset_bookmarks(options: argparse.Namespace) -> int:
         LeaseHeldError: a run of the pipeline is under way, and would set them again.
     """
     where = BookmarkFilter(options.pipeline, options.node, key=options.key)
-    async with open_store(options.state_dir, create=False) as store:
+    async with store_of(options) as store:
         runs = await store.list_runs(pipeline=options.pipeline)
         going = [run.run_id for run in runs if run.status is RunStatus.RUNNING]
         await refuse_living(store, SystemClock(), going)

@@ -12,10 +12,10 @@ from contextlib import AsyncExitStack
 from engine.cli.failures import ExitCode
 from engine.cli.letters import collect, plans_of, query_of
 from engine.cli.numbers import count
+from engine.cli.state import store_of
 from engine.deadletters import letter_json
 from engine.errors import ConfigError
 from engine.letterbox import Found
-from engine.state import open_store
 
 __all__ = ["as_json", "list_letters", "named", "show_letters"]
 
@@ -73,7 +73,7 @@ def named(found: list[Found], names: list[str]) -> list[Found]:
 async def _found(options: argparse.Namespace, status: str) -> list[Found]:
     plans = plans_of(options, needed=False)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(options.state_dir, create=False))
+        store = await stack.enter_async_context(store_of(options))
         return await collect(stack, store, plans, options, query_of(options, status))
 
 

@@ -16,6 +16,7 @@ from engine.cli.letters import collect, plans_of, query_of
 from engine.cli.numbers import counted
 from engine.cli.output import Output
 from engine.cli.signals import SignalWatch
+from engine.cli.state import store_of
 from engine.cli.summary import summary
 from engine.engine import Engine
 from engine.letterbox import Found
@@ -23,7 +24,6 @@ from engine.patching import Patch, apply_patches, parse_patch
 from engine.replay import REPLAY_GROUP, Obstacle, ReplayGroup, group_letters
 from engine.report import RunReport
 from engine.session import Session, new_group
-from engine.state import open_store
 
 __all__ = ["replay"]
 
@@ -41,7 +41,7 @@ async def replay(options: argparse.Namespace) -> int:
     plans = plans_of(options, needed=True)
     output = Output(options, plans)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(options.state_dir, create=False))
+        store = await stack.enter_async_context(store_of(options))
         # the embedded service that is started to look is the outer one, so it ends last and is waited for
         found = await collect(stack, store, plans, options, query_of(options, "open"))
         if options.names and not found:
@@ -61,7 +61,7 @@ async def replay(options: argparse.Namespace) -> int:
             _announce(groups, alone, patches)
             return most_serious(codes)
         engine = await stack.enter_async_context(
-            Engine(state_dir=options.state_dir, observer=output.observer)
+            Engine(state_dir=options.state_dir, store=store_of(options), observer=output.observer)
         )
         code = await _replay_groups(engine, groups, options, output)
         if code >= SIGNALLED:

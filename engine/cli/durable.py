@@ -100,9 +100,9 @@ async def run_of(options: argparse.Namespace) -> RunRecord:
     Raises:
         RunNotFoundError: there is none of that id.
     """
-    from engine.state import open_store
+    from engine.cli.state import store_of
 
-    async with open_store(options.state_dir, create=False) as store:
+    async with store_of(options) as store:
         return await store.get_run(options.run)
 
 

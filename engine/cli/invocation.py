@@ -16,6 +16,7 @@ from engine.cli.output import Output
 from engine.cli.report_file import check_target, write_report
 from engine.cli.resuming import announce, invocation_of, not_begun, refuse_living, unfinished
 from engine.cli.signals import SignalWatch
+from engine.cli.state import store_of
 from engine.cli.summary import resume_command, summary
 from engine.engine import DEFAULT_MEMORY, Engine
 from engine.errors import ConfigError
@@ -82,6 +83,7 @@ async def _run(options: argparse.Namespace, plans: Mapping[str, Plan]) -> int:
     output = Output(options, plans)
     async with Engine(
         state_dir=options.state_dir,
+        store=store_of(options, create=True),
         memory=memory_of(options.memory),
         samples=Path(options.samples) if options.samples else None,
         drain_limit=_drain_limit(options.drain_limit),
@@ -98,7 +100,7 @@ async def _run(options: argparse.Namespace, plans: Mapping[str, Plan]) -> int:
         watch = SignalWatch(session, output.say)
         await watched(session, watch, output)
         if options.report:
-            write_report(Path(options.report), started_at, options.state_dir, session.reports)
+            write_report(Path(options.report), started_at, options, session.reports)
         output.conclude(summary(list(session.reports.values()), options, width=output.width))
         for name, before in session.put_off.items():
             output.say(f"{name}: not begun, it follows {before}: {resume_command(session.group_id, options)}")

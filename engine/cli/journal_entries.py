@@ -12,9 +12,10 @@ from engine.answers import ANSWER, JournalEntry
 from engine.cli.ages import age, older_than
 from engine.cli.failures import ExitCode
 from engine.cli.numbers import count, counted
+from engine.cli.state import store_of
 from engine.clock import SystemClock
 from engine.errors import ConfigError
-from engine.state import JournalFilter, open_store
+from engine.state import JournalFilter
 
 __all__ = ["list_entries", "purge_entries"]
 
@@ -26,7 +27,7 @@ async def list_entries(options: argparse.Namespace) -> int:
         ConfigError: the age is none.
     """
     now = SystemClock().now()
-    async with open_store(options.state_dir, create=False) as store:
+    async with store_of(options) as store:
         found = await store.list_journal(_filter(options, now))
     shown = found[-options.limit :] if options.limit > 0 else found
     if options.json:
@@ -51,7 +52,7 @@ async def purge_entries(options: argparse.Namespace) -> int:
         raise ConfigError(
             "journal purge: say which: --older-than 30d, --pipeline, --run or --model; or --all for every one"
         )
-    async with open_store(options.state_dir, create=False) as store:
+    async with store_of(options) as store:
         number = await store.purge_journal(where)
     sys.stdout.write(f"{counted(number, 'answer')} deleted\n")
     return ExitCode.COMPLETED

@@ -10,10 +10,12 @@ from types import MappingProxyType
 
 from engine.batch import JsonValue
 from engine.cli.arguments import DEFAULT_FILE
+from engine.cli.state import state_of
 from engine.config import FileConfig, Overrides, load_file, select
 from engine.errors import ConfigError
 from engine.plan import Plan, compile_file
 from engine.registry import Registry
+from engine.state.address import is_address
 
 __all__ = ["load_config", "load_plans", "load_plans_for_workers", "own_name", "own_names"]
 
@@ -43,7 +45,7 @@ def load_plans_for_workers(options: argparse.Namespace) -> dict[str, Plan]:
     from engine.remote import node_check
 
     file = load_config(options)
-    one_machine = "://" not in str(options.state_dir)
+    one_machine = not is_address(state_of(options))
     return compile_file(file, Registry.installed(), check=node_check(file, one_machine=one_machine))
 
 

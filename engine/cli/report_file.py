@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from engine.cli.state import shown_state
 from engine.clock import timestamp
 from engine.errors import ConfigError, StateError
 from engine.report import RunReport
@@ -29,7 +31,9 @@ def check_target(path: Path) -> None:
         raise ConfigError(f"--report: there is no folder {path.absolute().parent}")
 
 
-def write_report(path: Path, started_at: datetime, state_dir: str, reports: Mapping[str, RunReport]) -> None:
+def write_report(
+    path: Path, started_at: datetime, options: argparse.Namespace, reports: Mapping[str, RunReport]
+) -> None:
     """Write the file, whole or not at all.
 
     Raises:
@@ -38,7 +42,8 @@ def write_report(path: Path, started_at: datetime, state_dir: str, reports: Mapp
     document = {
         "version": REPORT_VERSION,
         "started_at": timestamp(started_at),
-        "state_dir": str(Path(state_dir).absolute()),
+        "state_dir": str(Path(options.state_dir).absolute()),
+        "state": shown_state(options),
         "pipelines": {name: report.to_json() for name, report in reports.items()},
     }
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -9,10 +9,11 @@ from engine.cli.ages import older_than
 from engine.cli.failures import ExitCode
 from engine.cli.numbers import counted
 from engine.cli.resuming import refuse_living
+from engine.cli.state import store_of
 from engine.clock import SystemClock
 from engine.errors import ConfigError, LeaseHeldError
 from engine.lease import held
-from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore, open_store
+from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore
 
 __all__ = ["forget_run", "prune_runs"]
 
@@ -25,7 +26,7 @@ async def forget_run(options: argparse.Namespace) -> int:
         LeaseHeldError: a process works on it.
         ConfigError: it has open dead letters, and `--yes` was not given.
     """
-    async with open_store(options.state_dir, create=False) as store:
+    async with store_of(options) as store:
         run = await store.get_run(options.run)
         await refuse_living(store, SystemClock(), [run.run_id])
         _, splits = await store.count_splits(run.run_id)
@@ -54,7 +55,7 @@ async def prune_runs(options: argparse.Namespace) -> int:
     """
     before = older_than(options.older_than, SystemClock().now())
     forgotten = kept = 0
-    async with open_store(options.state_dir, create=False) as store:
+    async with store_of(options) as store:
         for run in await store.list_runs():
             if run.status is not RunStatus.COMPLETED or not run.ended_at or run.ended_at >= before:
                 continue

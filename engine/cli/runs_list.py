@@ -14,12 +14,13 @@ from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.failures import ExitCode
 from engine.cli.loading import load_plans
 from engine.cli.numbers import count
+from engine.cli.state import store_of
 from engine.clock import SystemClock
 from engine.errors import ConfigError, EngineError
 from engine.lease import living
 from engine.plan import Plan, difference
 from engine.replay import REPLAY_GROUP
-from engine.state import DeadLetterFilter, Lease, RunRecord, RunStatus, StateStore, open_store
+from engine.state import DeadLetterFilter, Lease, RunRecord, RunStatus, StateStore
 
 __all__ = ["list_runs", "show_run"]
 
@@ -54,7 +55,7 @@ class _Comparison:
 
 async def list_runs(options: argparse.Namespace) -> int:
     """Print a line for each run."""
-    async with open_store(options.state_dir, create=False) as store:
+    async with store_of(options) as store:
         found = await store.list_runs(pipeline=options.pipeline)
         shown = [
             await _entry(store, run) for run in (found[-options.limit :] if options.limit > 0 else found)
@@ -78,7 +79,7 @@ async def show_run(options: argparse.Namespace) -> int:
         RunNotFoundError: there is none of that id.
         ConfigError: the file that was named cannot be used.
     """
-    async with open_store(options.state_dir, create=False) as store:
+    async with store_of(options) as store:
         entry = await _entry(store, await store.get_run(options.run))
         splits = await store.count_splits(options.run)
         letters = await store.count_dead_letters(DeadLetterFilter(run_id=options.run, status="open"))

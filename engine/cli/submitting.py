@@ -14,12 +14,13 @@ from engine.cli.durable import client_of, request_of
 from engine.cli.failures import ExitCode, most_serious
 from engine.cli.loading import load_plans, load_plans_for_workers, own_names
 from engine.cli.resuming import refuse_living
+from engine.cli.state import state_options, store_of
 from engine.cli.watching import follow
 from engine.clock import SystemClock
 from engine.errors import ConfigError, RunMismatchError
 from engine.plan import Plan, difference
 from engine.session import starting
-from engine.state import RunRecord, StateStore, open_store
+from engine.state import RunRecord, StateStore
 from engine.temporal.messages import PipelineRequest
 from engine.temporal.starting import refuse_running, start
 
@@ -88,7 +89,7 @@ def relevant(
 async def _resumed(client: Client, options: argparse.Namespace) -> list[PipelineRequest]:
     if options.param or options.only:
         raise ConfigError("--resume: a run goes on with the parameters that it was begun with, and alone")
-    async with open_store(options.state_dir, create=False) as store:
+    async with store_of(options) as store:
         record = await store.get_run(options.resume)
         await _check(store, record, options)
     await refuse_running(client, record)
@@ -122,4 +123,4 @@ def _command(verb: str, request: PipelineRequest, options: argparse.Namespace) -
         for name in ("address", "namespace", "profile")
         if (value := getattr(options, name))
     )
-    return f"{this_command()} {verb} {request.run_id} --state-dir {options.state_dir}{server}"
+    return f"{this_command()} {verb} {request.run_id}{state_options(options)}{server}"

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.audit import Check, Verdict
-from engine.cli.arguments import DEFAULT_FILE, DEFAULT_STATE_DIR, this_command
+from engine.cli.arguments import DEFAULT_FILE, this_command
 from engine.cli.numbers import count, counted, duration, rate, read_here
+from engine.cli.state import state_options
 from engine.component import Kind
 from engine.report import RunReport
 
@@ -119,7 +120,7 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
     for reason, number in sorted(tally.drops.items(), key=lambda item: -item[1]):
         yield f"dropped {count(number)} at {reason}"
     if run.dead_letters:
-        where = f"{this_command()} dlq list --run {run.run_id}{_file(options)}{_state_dir(options)}"
+        where = f"{this_command()} dlq list --run {run.run_id}{_file(options)}{state_options(options)}"
         yield f"{counted(run.dead_letters, 'dead letter')}: {where}"
     if tally.accepted:
         yield f"{count(tally.accepted)} of the written were only accepted: the service does not tell more"
@@ -173,12 +174,8 @@ def _money(usd: float) -> str:
 def resume_command(run_id: str, options: argparse.Namespace) -> str:
     """How to go on with a run, ready to be copied."""
     file = "" if options.file == DEFAULT_FILE else f" {options.file}"
-    return f"{this_command()} run{file} --resume {run_id}{_state_dir(options)}"
+    return f"{this_command()} run{file} --resume {run_id}{state_options(options)}"
 
 
 def _file(options: argparse.Namespace) -> str:
     return "" if options.file == DEFAULT_FILE else f" --file {options.file}"
-
-
-def _state_dir(options: argparse.Namespace) -> str:
-    return "" if options.state_dir == DEFAULT_STATE_DIR else f" --state-dir {options.state_dir}"

@@ -71,13 +71,14 @@ def _local(options: argparse.Namespace) -> dict[str, Plan]:
 def _remote(options: argparse.Namespace, warnings: list[Problem]) -> dict[str, Plan]:
     from engine import remote
     from engine.cli.loading import load_config
+    from engine.cli.state import state_of
     from engine.errors import ConfigError
     from engine.plan import compile_file
     from engine.registry import Registry
 
     file, one_machine = load_config(options), options.one_machine
     warnings += remote.warnings(file, one_machine=one_machine)
-    problems = remote.store_problems(options.state_dir, one_machine=one_machine)
+    problems = remote.store_problems(state_of(options), one_machine=one_machine)
     try:
         plans = compile_file(
             file, Registry.installed(), check=remote.node_check(file, one_machine=one_machine)

@@ -15,13 +15,14 @@ from engine.acks import Tally
 from engine.cli.durable import client_of, run_of
 from engine.cli.failures import ExitCode
 from engine.cli.output import Output
+from engine.cli.state import store_of
 from engine.cli.summary import summary
 from engine.clock import SystemClock
 from engine.component import Kind
 from engine.errors import RunNotFoundError
 from engine.failures import FailureType
 from engine.report import RunReport
-from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore, open_store
+from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore
 from engine.stats import NodeSnapshot, RunSnapshot, Waiting
 from engine.temporal.messages import PipelineProgress, PipelineResult
 from engine.temporal.starting import find
@@ -63,7 +64,7 @@ async def follow(handle: object, run_id: str, options: argparse.Namespace) -> Ex
     options.file = getattr(options, "file", "pipelines.yaml")
     output = Output(options, {})
     watched = _Watched(handle, run_id)
-    async with open_store(options.state_dir) as store:
+    async with store_of(options) as store:
         async with output.progress(_Watching({run_id: watched})):
             await watched.until_ended(store)
         report = await watched.conclude(store)

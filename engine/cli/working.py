@@ -15,6 +15,7 @@ from engine.cli.durable import queues_of
 from engine.cli.failures import ExitCode
 from engine.cli.invocation import memory_of
 from engine.cli.loading import load_plans
+from engine.cli.state import state_options, store_of
 from engine.engine import Engine
 from engine.errors import ConfigError
 from engine.observe import Observer, silent
@@ -45,7 +46,10 @@ async def work(options: argparse.Namespace) -> int:
         return found[pipeline]
 
     async with Engine(
-        state_dir=options.state_dir, memory=memory_of(options.memory), observer=_observer(options)
+        state_dir=options.state_dir,
+        store=store_of(options, create=True),
+        memory=memory_of(options.memory),
+        observer=_observer(options),
     ) as engine:
         activities = Activities(engine, plans, stall_after=options.stall_after)
         settings = WorkerOptions(

@@ -67,7 +67,7 @@ async def offer_leases(state_dir: Path) -> AsyncIterator[Leases]:
     server = await asyncio.start_server(leases._hold, "127.0.0.1", 0)
     path = _lease_file(state_dir, os.getpid())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the warehouse will be in it
         draft = path.with_suffix(".tmp")
         draft.write_text(json.dumps({"port": server.sockets[0].getsockname()[1]}), encoding="utf-8")
         draft.replace(path)

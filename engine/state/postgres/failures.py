@@ -6,6 +6,7 @@ details, which may hold values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -33,6 +34,8 @@ _READ_ONLY: Final = ("25006", "42501")
 _CORRUPT: Final = ("XX001", "XX002", "42P01", "42703")
 _LOCKED: Final = ("55P03",)
 _VALUE: Final = ("22",)
+
+_QUESTION: Final = re.compile(r"\s*Is the server running [^?]*\?")  # ours says more
 
 
 @contextmanager
@@ -74,5 +77,5 @@ def _from_postgres(error: psycopg.Error, place: str) -> Exception:
 
 def _text(error: psycopg.Error) -> str:
     """What happened, in one line."""
-    primary = error.diag.message_primary
-    return " ".join((primary or str(error)).split()).rstrip(".")
+    text = error.diag.message_primary or _QUESTION.sub("", str(error)).removeprefix("connection failed: ")
+    return " ".join(text.split()).rstrip(".")

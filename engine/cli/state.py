@@ -1,0 +1,81 @@
+"""Where runs are remembered, as the arguments and the environment say, and how hints say it again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from engine.cli.arguments import DEFAULT_STATE_DIR
+
+if TYPE_CHECKING:
+    from engine.state.protocol import StateStore
+
+__all__ = ["STATE_VARIABLE", "shown_state", "state_of", "state_options", "store_of"]
+
+STATE_VARIABLE = "ODW_STATE"
+
+
+def store_of(options: argparse.Namespace, *, create: bool = False) -> StateStore:
+    """The store that the arguments name, not opened yet.
+
+    Args:
+        create: False makes a missing store an error, for commands that only look.
+
+    Raises:
+        ConfigError: they name none.
+        RegistryError: what it needs is not installed.
+    """
+    from engine.state import open_store
+
+    return open_store(state_of(options), create=create)
+
+
+def state_of(options: argparse.Namespace) -> str:
+    """`--state`, else the environment's ODW_STATE, else `--state-dir`: an address or a directory.
+
+    Raises:
+        ConfigError: it is neither, or an address stands where a directory belongs. It is not quoted, since it
+            may hold a password.
+    """
+    from engine.errors import ConfigError
+    from engine.state.address import is_address
+
+    if _looks_like_a_server(options.state_dir):
+        raise ConfigError(
+            f"--state-dir names a directory of this machine: name a database with --state or {STATE_VARIABLE}"
+        )
+    given = getattr(options, "state", "") or ""
+    where = given or os.environ.get(STATE_VARIABLE, "") or str(options.state_dir)
+    if _looks_like_a_server(where) and not is_address(where):
+        raise ConfigError(
+            f"{'--state' if given else STATE_VARIABLE} names no state store: it is a directory, or"
+            " postgresql://USER@HOST:PORT/DATABASE"
+        )
+    return where
+
+
+def shown_state(options: argparse.Namespace) -> str:
+    """The same for people to read: without a password, and a directory in full."""
+    from engine.state.address import is_address, place_of
+
+    where = state_of(options)
+    return place_of(where) if is_address(where) else os.path.abspath(where)
+
+
+def state_options(options: argparse.Namespace) -> str:
+    """Arguments that lead another command to the same state, a blank before each; passwords are stars."""
+    from engine.state.address import is_address, without_secrets
+
+    text = ""
+    if str(options.state_dir) != DEFAULT_STATE_DIR:
+        text += f" --state-dir {shlex.quote(str(options.state_dir))}"
+    if given := getattr(options, "state", ""):
+        text += f" --state {shlex.quote(without_secrets(given) if is_address(given) else given)}"
+    return text
+
+
+def _looks_like_a_server(text: object) -> bool:
+    return re.search(r"://|\b(?:host|dbname|user|password|service)\s*=", str(text)) is not None
