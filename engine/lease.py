@@ -14,8 +14,11 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
+from uuid import getnode
 
 import anyio
 
@@ -23,7 +26,7 @@ from engine.clock import Clock, timestamp
 from engine.errors import LeaseHeldError, StateError
 from engine.state.protocol import Lease, StateStore
 
-__all__ = ["LASTS", "RENEWED_EVERY", "HeldLease", "held", "holder_is_gone", "living"]
+__all__ = ["LASTS", "RENEWED_EVERY", "HeldLease", "held", "holder_is_gone", "living", "numbering"]
 
 LASTS: Final = 30.0
 RENEWED_EVERY: Final = 10.0
@@ -104,9 +107,12 @@ async def living(store: StateStore, clock: Clock, run_id: str) -> Lease | None:
 
 def holder_is_gone(holder: str) -> bool:
     """True when a holder is a process of this host that has ended. When in doubt it is alive."""
-    host, _, process = holder.rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname() or not process.isdecimal() or sys.platform == "win32":
-        return False  # on Windows, asking with signal 0 would end the process
+    named, _, mark = holder.rpartition(":")
+    host, _, process = named.rpartition(":")
+    if host != socket.gethostname() or not process.isdecimal() or not mark.startswith(numbering()):
+        return False
+    if sys.platform == "win32":
+        return False  # asking with signal 0 would end the process
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
@@ -116,8 +122,19 @@ def holder_is_gone(holder: str) -> bool:
     return _has_ended(int(process))
 
 
+@lru_cache(maxsize=1)
+def numbering() -> str:
+    """Stands for what numbers the processes here: two hosts, or containers, may well have one name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        boot, space = "", getnode()
+    return sha256(f"{boot}{space}".encode()).hexdigest()[:6]
+
+
 async def _acquire(store: StateStore, clock: Clock, run_id: str, chunk: str) -> Lease:
-    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    holder = f"{socket.gethostname()}:{os.getpid()}:{numbering()}{secrets.token_hex(3)}"
     now, until = timestamp(clock.now()), _until(clock)
     dead: set[str] = set()
     while True:

@@ -20,7 +20,7 @@ from engine.clock import timestamp
 from engine.component import NoParams, Source
 from engine.engine import Engine
 from engine.errors import LeaseHeldError, LeaseLostError
-from engine.lease import LASTS, RENEWED_EVERY, HeldLease, held, holder_is_gone, living
+from engine.lease import LASTS, RENEWED_EVERY, HeldLease, held, holder_is_gone, living, numbering
 from engine.report import RunReport
 from engine.state import RunStatus, StateStore, open_store
 from engine.state.memory import MemoryStateStore
@@ -29,6 +29,7 @@ from tests.unit.kernel.runs import pages, record_of
 
 RUN = "p-1"
 HOST = socket.gethostname()
+MARK = numbering()
 
 
 class Gated(Source[NoParams]):
@@ -113,7 +114,7 @@ async def test_one_that_is_not_renewed_expires_and_its_holder_is_told(store: Sta
 async def test_the_lease_of_a_process_that_is_gone_is_taken_over_at_once(store: StateStore) -> None:
     clock = ScriptedClock()
     until = timestamp(clock.now() + timedelta(seconds=LASTS))
-    dead = f"{HOST}:{ended_process()}:ab12cd"
+    dead = f"{HOST}:{ended_process()}:{MARK}ab12cd"
     await store.acquire_lease(RUN, dead, now=timestamp(clock.now()), until=until)
     assert await living(store, clock, RUN) is None
     async with held(store, clock, RUN) as lease:
@@ -122,10 +123,11 @@ async def test_the_lease_of_a_process_that_is_gone_is_taken_over_at_once(store: 
 
 def test_nothing_is_assumed_about_processes_of_other_hosts_or_unknown_holders() -> None:
     dead = ended_process()
-    assert holder_is_gone(f"{HOST}:{dead}:ab12cd")
-    assert not holder_is_gone(f"{HOST}-other:{dead}:ab12cd")
-    assert not holder_is_gone(f"{HOST}:{os.getpid()}:ab12cd")
-    assert not holder_is_gone(f"{HOST}:99999999999999999999:ab12cd")
+    assert holder_is_gone(f"{HOST}:{dead}:{MARK}ab12cd")
+    assert not holder_is_gone(f"{HOST}-other:{dead}:{MARK}ab12cd")
+    assert not holder_is_gone(f"{HOST}:{dead}:another_machine_of_that_name")
+    assert not holder_is_gone(f"{HOST}:{os.getpid()}:{MARK}ab12cd")
+    assert not holder_is_gone(f"{HOST}:99999999999999999999:{MARK}ab12cd")
     for odd in ("", "a", f"{HOST}:x:y", f"{dead}"):
         assert not holder_is_gone(odd)
 
@@ -134,10 +136,10 @@ def test_nothing_is_assumed_about_processes_of_other_hosts_or_unknown_holders() 
 def test_a_killed_process_that_its_parent_has_not_asked_about_is_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        assert not holder_is_gone(f"{HOST}:{child.pid}:ab12cd")
+        assert not holder_is_gone(f"{HOST}:{child.pid}:{MARK}ab12cd")
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
-        assert holder_is_gone(f"{HOST}:{child.pid}:ab12cd")
+        assert holder_is_gone(f"{HOST}:{child.pid}:{MARK}ab12cd")
     finally:
         child.communicate()
 
