@@ -64,7 +64,7 @@ async def follow(handle: object, run_id: str, options: argparse.Namespace) -> Ex
     options.file = getattr(options, "file", "pipelines.yaml")
     output = Output(options, {})
     watched = _Watched(handle, run_id)
-    async with store_of(options) as store:
+    async with store_of(options, create=True) as store:
         async with output.progress(_Watching({run_id: watched})):
             await watched.until_ended(store)
         report = await watched.conclude(store)

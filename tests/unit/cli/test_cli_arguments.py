@@ -45,6 +45,8 @@ pipelines:
       out: {sink: stdout}
 """
 
+OPTIONS = argparse.Namespace(state_dir=".odw")
+
 
 def options(path: Path, **given: object) -> argparse.Namespace:
     base = {"file": str(path), "only": [], "param": [], "assignments": []}
@@ -176,7 +178,7 @@ def test_a_report_is_written_whole_in_its_documented_shape(tmp_path: Path) -> No
     run = RunReport("a", "a-1", RunStatus.COMPLETED, Tally(read=2, written=2), 1.5)
     path = tmp_path / "report.json"
     path.write_text("an older one", encoding="utf-8")
-    write_report(path, datetime(2026, 1, 2, tzinfo=UTC), ".odw", {"a": run})
+    write_report(path, datetime(2026, 1, 2, tzinfo=UTC), OPTIONS, {"a": run})
     document = json.loads(path.read_text(encoding="utf-8"))
     assert document["version"] == 1
     assert document["started_at"].startswith("2026-01-02T00:00:00")
@@ -191,7 +193,7 @@ def test_a_report_that_cannot_be_written_is_found_out_before_the_run(tmp_path: P
     with pytest.raises(ConfigError, match="no folder"):
         check_target(tmp_path / "missing" / "report.json")
     with pytest.raises(StateError, match="cannot be written"):
-        write_report(tmp_path / "missing" / "r.json", datetime(2026, 1, 2, tzinfo=UTC), ".odw", {})
+        write_report(tmp_path / "missing" / "r.json", datetime(2026, 1, 2, tzinfo=UTC), OPTIONS, {})
 
 
 def test_validate_shows_each_pipeline_with_its_nodes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
