@@ -15,7 +15,7 @@ from engine.cli.durable import queues_of
 from engine.cli.failures import ExitCode
 from engine.cli.invocation import memory_of
 from engine.cli.loading import load_plans
-from engine.cli.state import state_options, store_of
+from engine.cli.state import store_of
 from engine.engine import Engine
 from engine.errors import ConfigError
 from engine.observe import Observer, silent
