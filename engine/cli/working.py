@@ -23,6 +23,7 @@ from engine.plan import Plan
 from engine.temporal.activities import Activities
 from engine.temporal.connection import ServerOptions, connect
 from engine.temporal.metrics import MetricsOptions, runtime
+from engine.temporal.watching import Patience
 from engine.temporal.worker import ROLES, WorkerOptions, serve
 
 __all__ = ["work"]
@@ -51,7 +52,7 @@ async def work(options: argparse.Namespace) -> int:
         memory=memory_of(options.memory),
         observer=_observer(options),
     ) as engine:
-        activities = Activities(engine, plans, stall_after=options.stall_after)
+        activities = Activities(engine, plans, patience=Patience(stall_after=options.stall_after))
         settings = WorkerOptions(
             queues_of(options),
             roles=options.roles or ROLES,

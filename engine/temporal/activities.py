@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import anyio
 from temporalio import activity
 
 from engine.acks import Tally
 from engine.batch import JsonValue
 from engine.chunk import Chunk
 from engine.clock import timestamp
-from engine.engine import Engine, Run
-from engine.errors import RunMismatchError, RunNotFoundError, StalledError
+from engine.engine import Engine
+from engine.errors import RunMismatchError, RunNotFoundError
 from engine.failures import report_failure
 from engine.lease import held
 from engine.observe import Observer
 from engine.plan import Plan
-from engine.report import RunReport
 from engine.state.protocol import RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
 from engine.temporal.messages import (
@@ -34,16 +30,12 @@ from engine.temporal.messages import (
     ListRequest,
     PipelineResult,
 )
-from engine.temporal.metrics import ChunkMeter
-from engine.temporal.pulse import Cursor, Pulse, Vitals, vitals
+from engine.temporal.watching import Patience, listed, seen_through
 
 __all__ = ["Activities", "Plans"]
 
 Plans = Callable[[str, Mapping[str, JsonValue]], Plan]
 """Compiles a pipeline of the worker's file with these run parameters. Raises `ConfigError`."""
-
-TIME_TO_STOP = 0.8
-"""Share of an attempt's time after which a chunk is handed back unfinished instead of being cut off."""
 
 
 class Activities:
@@ -52,17 +44,13 @@ class Activities:
     Args:
         engine: open, with a store that all workers share.
         plans: compiles pipelines from the worker's own copy of the file.
-        stall_after: seconds without progress after which a chunk is given up.
-        beat_every: seconds between two heartbeats.
+        patience: how long what may take.
     """
 
-    def __init__(
-        self, engine: Engine, plans: Plans, *, stall_after: float = 600.0, beat_every: float = 5.0
-    ) -> None:
+    def __init__(self, engine: Engine, plans: Plans, *, patience: Patience = Patience()) -> None:  # noqa: B008
         self._engine = engine
         self._plans = plans
-        self._stall_after = stall_after
-        self._beat_every = beat_every
+        self._patience = patience
         self._compiled: dict[str, Plan] = {}
 
     @property
@@ -114,7 +102,7 @@ class Activities:
             # a chunk without splits: only its lease is needed
             listing = Chunk(request.node, 0, 0)
             async with self._engine.start(plan, resume=record, chunk=listing) as run:
-                return Listed(await self._list(run, request.node))
+                return Listed(await listed(run, request.node, self._patience))
 
     @activity.defn
     async def run_chunk(self, request: ChunkRequest) -> ChunkResult:
@@ -123,7 +111,7 @@ class Activities:
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
             chunk = Chunk(request.node, request.first, request.count)
             async with self._engine.start(plan, resume=record, chunk=chunk) as run:
-                report = await self._see_through(run)
+                report = await seen_through(run, self._patience)
         failure = report_failure(report, plan)
         if failure is not None:
             raise application_error(failure)
@@ -154,63 +142,6 @@ class Activities:
                 )
             tally = await store.tally(request.run_id)
         return PipelineResult(request.run_id, str(status), error, _counts(tally))
-
-    async def _list(self, run: Run, node: str) -> int:
-        """List, with the heart beating as long as pages come."""
-        listed, stalled = 0, list[StalledError]()
-
-        def note(count: int) -> None:
-            nonlocal listed
-            listed = count
-
-        def stop(error: StalledError) -> None:
-            stalled.append(error)
-            work.cancel()
-
-        work = asyncio.ensure_future(run.list_splits(node, on_page=note))
-        pulse = self._pulse(lambda: Vitals((listed,), Cursor(listed), node), activity.heartbeat, stop)
-        async with _beside(pulse.watch()):
-            try:
-                return await work
-            except asyncio.CancelledError:
-                if stalled:
-                    raise stalled[0] from None
-                raise
-
-    async def _see_through(self, run: Run) -> RunReport:
-        """Run it, with its heart beating; a cancelled one delivers what it has read before it says so."""
-        work = asyncio.ensure_future(run.wait())
-        meter = ChunkMeter(activity.metric_meter(), run.plan.pipeline)
-
-        def beat(cursor: Mapping[str, int]) -> None:
-            activity.heartbeat(cursor)
-            meter.update(run.snapshot())
-
-        pulse = self._pulse(lambda: vitals(run.snapshot()), beat, run.abort)
-        async with _beside(pulse.watch(), _drain_in_time(run)):
-            try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
-                if activity.is_worker_shutdown():
-                    # the drain has taken too long; what was not delivered is read again from the ledger
-                    run.cancel()
-                    return await work
-                run.drain()
-                await work
-                raise
-            finally:
-                meter.update(run.snapshot())
-
-    def _pulse(
-        self,
-        look: Callable[[], Vitals],
-        beat: Callable[[Mapping[str, int]], None],
-        stop: Callable[[StalledError], None],
-    ) -> Pulse:
-        """One that is never late for the server, however soon that gives a silent worker up."""
-        limit = activity.info().heartbeat_timeout
-        every = min(self._beat_every, limit.total_seconds() / 4) if limit else self._beat_every
-        return Pulse(look, beat, stop, every=every, stall_after=self._stall_after)
 
     async def _plan(self, run_id: str, pipeline: str, identity: str) -> tuple[Plan, RunRecord]:
         record = await self._engine.store.get_run(run_id)
@@ -244,27 +175,6 @@ class Activities:
             await store.update_run(
                 record.run_id, status=RunStatus.RUNNING, attempt=record.attempt + 1, epoch=lease.epoch
             )
-
-
-async def _drain_in_time(run: Run) -> None:
-    """Stop reading when the worker is told to stop, or the attempt's time is nearly up."""
-    limit = activity.info().start_to_close_timeout
-    with anyio.move_on_after(limit.total_seconds() * TIME_TO_STOP if limit is not None else None):
-        await activity.wait_for_worker_shutdown()
-    run.drain()
-
-
-@asynccontextmanager
-async def _beside(*watchers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """These run beside the block, and end with it."""
-    tasks = [asyncio.ensure_future(watcher) for watcher in watchers]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
 
 def _counts(tally: Tally) -> Counts:

@@ -19,6 +19,7 @@ from engine.engine import Engine
 from engine.plan import Plan
 from engine.temporal.activities import Activities
 from engine.temporal.messages import PipelineProgress, PipelineRequest, PipelineResult, Queues
+from engine.temporal.watching import Patience
 from engine.temporal.worker import ROLES, WorkerOptions, serve
 from engine.temporal.workflows import PipelineRun
 from engine.testing import MemorySink, MemorySource, linear_plan
@@ -98,11 +99,9 @@ class Workshop:
 
     @asynccontextmanager
     async def worker(self, **options: Any) -> AsyncGenerator[anyio.Event, None]:
-        """A worker with roles of its own; `options` are of `WorkerOptions` and of `Activities`."""
-        own = {"stall_after", "beat_every"}
-        activities = Activities(
-            self.engine, self.plans, **{name: options.pop(name) for name in own & options.keys()}
-        )
+        """A worker; `options` are of `WorkerOptions` and of `Patience`."""
+        own = {name: options.pop(name) for name in Patience.__dataclass_fields__ & options.keys()}
+        activities = Activities(self.engine, self.plans, patience=Patience(**own))
         settings = WorkerOptions(**{"queues": self.queues, "roles": ROLES, **options})
         stop = anyio.Event()
         task = asyncio.create_task(serve(self.client, activities, settings, stop))

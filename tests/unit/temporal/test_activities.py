@@ -28,6 +28,7 @@ from engine.temporal.messages import (
     FinalizeRequest,
     ListRequest,
 )
+from engine.temporal.watching import Patience
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
 from tests.unit.kernel.runs import pages
 
@@ -35,6 +36,7 @@ TOTAL = 800  # more than edges hold
 SPLITS = {f"s{number}": pages(TOTAL // 4, first=TOTAL // 4 * number) for number in range(4)}
 WHOLE = ChunkRequest("r", "test", "test", "n0", 0, 4)
 PATIENCE = 30.0
+SHORT = Patience(beat_every=0.01, stall_after=0.1, give_up_after=0.1)
 
 
 async def planned(activities: Activities, environment: ActivityEnvironment) -> None:
@@ -141,7 +143,7 @@ async def test_1_heartbeats_are_in_time_for_the_server_and_carry_counts_alone() 
     environment.info = dataclasses.replace(environment.info, heartbeat_timeout=timedelta(seconds=0.2))
     plan = linear_plan(MemorySource(SPLITS), sink)
     async with Engine() as engine:
-        activities = Activities(engine, lambda pipeline, params: plan, beat_every=60.0)
+        activities = Activities(engine, lambda pipeline, params: plan, patience=Patience(beat_every=60.0))
         await planned(activities, environment)
         with anyio.fail_after(PATIENCE):
             await environment.run(activities.run_chunk, WHOLE)
@@ -164,13 +166,49 @@ async def test_1_work_in_which_nothing_moves_is_stopped_as_stalled(what: str) ->
     source: Source[Any] = Hanging(SPLITS) if what == "listing" else MemorySource(SPLITS)
     plan, environment = linear_plan(source, Stuck()), ActivityEnvironment()
     async with Engine() as engine:
-        activities = Activities(engine, lambda pipeline, params: plan, beat_every=0.01, stall_after=0.1)
+        activities = Activities(engine, lambda pipeline, params: plan, patience=SHORT)
         with anyio.fail_after(PATIENCE), pytest.raises(ApplicationError) as raised:
             await planned(activities, environment)
             await environment.run(activities.run_chunk, WHOLE)
 
     assert (raised.value.type, raised.value.non_retryable) == ("Stalled", False)
     assert "nothing moved for 0.1 s; it waits for n" in str(raised.value)
+
+
+class Deaf(MemorySink):
+    """Cannot be cancelled."""
+
+    def __init__(self, let_go: anyio.Event) -> None:
+        super().__init__()
+        self.let_go = let_go
+
+    async def write(self, batch: Batch) -> Receipt:
+        with anyio.CancelScope(shield=True):
+            await self.let_go.wait()
+        return await super().write(batch)
+
+
+async def test_1_a_chunk_that_cannot_even_be_stopped_is_left_to_itself_and_changes_nothing_any_more() -> None:
+    let_go = anyio.Event()
+    deaf, sink, environment = Deaf(let_go), MemorySink(), ActivityEnvironment()
+    plans = [linear_plan(MemorySource(SPLITS), one) for one in (deaf, sink)]
+    async with Engine() as engine:
+        first, second = (Activities(engine, lambda *_, plan=plan: plan, patience=SHORT) for plan in plans)
+        await planned(first, environment)
+        with anyio.fail_after(PATIENCE):
+            with pytest.raises(ApplicationError) as raised:
+                await environment.run(first.run_chunk, WHOLE)
+            assert raised.value.type == "Stalled"
+            result = await environment.run(second.run_chunk, WHOLE)
+            let_go.set()
+            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            left = [task for task in others if "Run.wait" in repr(task)]
+            assert len(left) == 1
+            await asyncio.wait(left)
+        assert (await engine.store.tally("r")).written == TOTAL
+
+    assert (result.done, result.counts.written) == (True, TOTAL)
+    assert len(sink.records) == TOTAL
 
 
 SECRET = "a record's text"

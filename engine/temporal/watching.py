@@ -1,0 +1,139 @@
+"""Work of an activity while it is watched: its heart beats, and it ends when it has to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from temporalio import activity
+
+from engine.engine import Run
+from engine.errors import StalledError
+from engine.report import RunReport
+from engine.temporal.metrics import ChunkMeter
+from engine.temporal.pulse import Cursor, Pulse, Vitals, vitals
+
+__all__ = ["Patience", "listed", "seen_through"]
+
+TIME_TO_STOP = 0.8
+"""Share of an attempt's time after which a chunk is handed back unfinished instead of being cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long, in seconds.
+
+    Args:
+        beat_every: between two heartbeats, at most.
+        stall_after: without progress, until work is stopped.
+        give_up_after: until work that was stopped as stalled, and does not end, is left to itself.
+    """
+
+    beat_every: float = 5.0
+    stall_after: float = 600.0
+    give_up_after: float = 30.0
+
+    def pulse(
+        self,
+        look: Callable[[], Vitals],
+        beat: Callable[[Mapping[str, int]], None],
+        stop: Callable[[StalledError], None],
+    ) -> Pulse:
+        """One that is never late for the server, however soon that takes a silent worker for dead."""
+        limit = activity.info().heartbeat_timeout
+        every = min(self.beat_every, limit.total_seconds() / 4) if limit else self.beat_every
+        return Pulse(look, beat, stop, every=every, stall_after=self.stall_after)
+
+
+async def listed(run: Run, node: str, patience: Patience) -> int:
+    """List a source as long as pages come; how many splits it has.
+
+    Raises:
+        StalledError: none came for too long.
+        EngineError: the source cannot be listed.
+    """
+    found, stalled = 0, list[StalledError]()
+
+    def note(count: int) -> None:
+        nonlocal found
+        found = count
+
+    def stop(error: StalledError) -> None:
+        stalled.append(error)
+        work.cancel()
+
+    work = asyncio.ensure_future(run.list_splits(node, on_page=note))
+    pulse = patience.pulse(lambda: Vitals((found,), Cursor(found), node), activity.heartbeat, stop)
+    async with _beside(pulse.watch()):
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if stalled:
+                raise stalled[0] from None
+            raise
+
+
+async def seen_through(run: Run, patience: Patience) -> RunReport:
+    """Run it to its end. A cancelled one delivers what it has read before it says so.
+
+    Raises:
+        StalledError: nothing moved for too long, and it did not even end when it was stopped.
+    """
+    work = asyncio.ensure_future(run.wait())
+    stalled: asyncio.Future[StalledError] = asyncio.get_running_loop().create_future()
+    either: list[asyncio.Future[Any]] = [work, stalled]
+    meter = ChunkMeter(activity.metric_meter(), run.plan.pipeline)
+
+    def beat(cursor: Mapping[str, int]) -> None:
+        activity.heartbeat(cursor)
+        meter.update(run.snapshot())
+
+    def stop(error: StalledError) -> None:
+        run.abort(error)
+        stalled.set_result(error)
+
+    pulse = patience.pulse(lambda: vitals(run.snapshot()), beat, stop)
+    async with _beside(pulse.watch(), _drain_in_time(run)):
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if stalled.done():
+                await asyncio.wait({work}, timeout=patience.give_up_after)
+            if work.done():
+                return work.result()
+        except asyncio.CancelledError:
+            if activity.is_worker_shutdown():
+                # the drain has taken too long; what was not delivered is read again from the ledger
+                run.cancel()
+                return await work
+            run.drain()
+            await work
+            raise
+        finally:
+            meter.update(run.snapshot())
+    # whoever takes the chunk up has a higher epoch, so what this one may still commit is refused
+    raise stalled.result()
+
+
+async def _drain_in_time(run: Run) -> None:
+    """Stop reading when the worker is told to stop, or the attempt's time is nearly up."""
+    limit = activity.info().start_to_close_timeout
+    with anyio.move_on_after(limit.total_seconds() * TIME_TO_STOP if limit is not None else None):
+        await activity.wait_for_worker_shutdown()
+    run.drain()
+
+
+@asynccontextmanager
+async def _beside(*watchers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """These run beside the block, and end with it."""
+    tasks = [asyncio.ensure_future(watcher) for watcher in watchers]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
