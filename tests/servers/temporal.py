@@ -54,7 +54,7 @@ class DevServer:
         self._database = folder / "temporal.sqlite3" if database else None
         self._dynamic = dict(dynamic or {})
         self._port = 0
-        self._client: Client | None = None
+        self._clients: list[Client] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -63,10 +63,17 @@ class DevServer:
         return f"127.0.0.1:{self._port}"
 
     @property
+    def clients(self) -> list[Client]:
+        """Connected clients, the same for all tests: a connection outlives whoever lets go of it.
+
+        Each may poll a queue by one worker only.
+        """
+        return self._clients
+
+    @property
     def client(self) -> Client:
-        """A connected client, the same for all tests: a connection outlives whoever lets go of it."""
-        assert self._client is not None, "the server was never started"
-        return self._client
+        """The first of them."""
+        return self._clients[0]
 
     def start(self) -> None:
         """Start it and wait until it answers. Not to be called on a running event loop."""
@@ -122,7 +129,7 @@ class DevServer:
                 await asyncio.sleep(0.05)
                 continue
             if await client.service_client.check_health():
-                self._client = client
+                self._clients = [client, await Client.connect(self.address, identity="tests too")]
                 return True
         return False
 

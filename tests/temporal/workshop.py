@@ -79,7 +79,8 @@ class Workshop:
     queues: Queues = field(default_factory=lambda: Queues.named(uuid.uuid4().hex[:12]))
 
     async def start(self, pipeline: str = "test", **options: Any) -> Handle:
-        """Start a run; `options` are the request's."""
+        """Start a run; `options` are the request's, and Temporal's `task_timeout` and `priority`."""
+        own = {name: options.pop(name) for name in ("task_timeout", "priority") if name in options}
         settings = {"queues": self.queues, "search_attributes": True, "heartbeat": QUICK, **options}
         request = PipelineRequest(pipeline, **settings)
         run_key = request.run_id or uuid.uuid4().hex[:12]
@@ -89,6 +90,7 @@ class Workshop:
             id=f"etl/{pipeline}/{run_key}",
             task_queue=self.queues.workflows,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            **own,
         )
 
     async def run(self, pipeline: str = "test", **options: Any) -> PipelineResult:
@@ -99,12 +101,13 @@ class Workshop:
 
     @asynccontextmanager
     async def worker(self, **options: Any) -> AsyncGenerator[anyio.Event, None]:
-        """A worker; `options` are of `WorkerOptions` and of `Patience`."""
+        """A worker; `options` are of `WorkerOptions` and of `Patience`, and a `client` if not ours."""
         own = {name: options.pop(name) for name in Patience.__dataclass_fields__ & options.keys()}
         activities = Activities(self.engine, self.plans, patience=Patience(**own))
+        client = options.pop("client", self.client)
         settings = WorkerOptions(**{"queues": self.queues, "roles": ROLES, **options})
         stop = anyio.Event()
-        task = asyncio.create_task(serve(self.client, activities, settings, stop))
+        task = asyncio.create_task(serve(client, activities, settings, stop))
         try:
             yield stop
         finally:

@@ -1,0 +1,90 @@
+"""12 and 13. A provider that throttles, and a limit on the chunks that may begin in a second."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from connectors.llm import LlmConnection, LlmExtract, LlmParams
+from engine.component import ComponentSpec, Kind, NoParams
+from engine.engine import Engine
+from engine.plan import Plan, PlanNode
+from engine.sandbox.llm.app import LlmStandIn
+from engine.sandbox.llm.documents import PromptDocument
+from engine.sandbox.llm.faults import Fault, rate_limited
+from engine.sandbox.loopback import serve_loopback
+from engine.testing import MemorySink, MemorySource, linear_plan
+from tests.servers.temporal import DevServer
+from tests.temporal.histories import family
+from tests.temporal.workshop import workshop
+
+DOCUMENTS = 96
+CHUNKS = 12
+RETRY_AFTER = 0.3
+
+
+class Throttling:
+    """Lets so many calls through in a second; says to all others when to come again."""
+
+    def __init__(self, calls_per_second: int) -> None:
+        self._limit = calls_per_second
+        self._answered: deque[float] = deque()
+        self.refused = 0
+
+    def __call__(self, documents: Sequence[PromptDocument]) -> Fault | None:
+        now = time.monotonic()
+        while self._answered and now - self._answered[0] > 1:
+            self._answered.popleft()
+        if len(self._answered) >= self._limit:
+            self.refused += 1
+            return rate_limited(RETRY_AFTER)
+        self._answered.append(now)
+        return None
+
+
+def memo(number: int) -> dict[str, object]:
+    return {
+        "id": f"d{number}",
+        "source_file_path": f"s3://bucket/{number}.txt",
+        "extracted_data": f"Patient: Person {number}\nAge: 40\nPhone: 555-0100\nProcedure: Root canal\n"
+        f"Appointment: 2025-05-01\nDoctor: Dr. Number {number}\n",
+        "processing_instructions": None,
+    }
+
+
+def extracting(url: str, sink: MemorySink) -> Plan:
+    """Documents in, rows out; the transform is made anew for each chunk."""
+    size = DOCUMENTS // CHUNKS
+    source = MemorySource({f"s{n}": [[memo(n * size + m) for m in range(size)]] for n in range(CHUNKS)})
+    connection = LlmConnection(base_url=f"{url}/v1", api_key="sandbox", model="sandbox-extractor")
+    params = LlmParams(batch_size=2, concurrency=4)
+    spec = ComponentSpec("llm_extract", Kind.TRANSFORM, lambda *_: LlmExtract(params, connection))
+    plan = linear_plan(source, sink)
+    load, extract = plan.nodes[1], PlanNode("extract", spec, NoParams(), None, ("n0",))
+    from dataclasses import replace
+
+    return replace(plan, nodes=(plan.nodes[0], extract, replace(load, inputs=("extract",))))
+
+
+async def test_12_a_storm_of_429_fails_no_chunk_kills_no_document_and_pays_for_each_once(
+    server: DevServer,
+) -> None:
+    throttling = Throttling(calls_per_second=16)
+    model, sink = LlmStandIn(faults=throttling), MemorySink()
+    async with serve_loopback(model.app) as url, AsyncExitStack() as stack:
+        shop = await stack.enter_async_context(workshop(server, extracting(url, sink)))
+        for client in server.clients:  # two workers, four chunks each, four calls each
+            await stack.enter_async_context(shop.worker(client=client, slots=4))
+        started = time.monotonic()
+        result = await shop.run(run_id="storm", chunk_splits=1)
+        seconds = time.monotonic() - started
+        found = await family(shop.client, "etl/test/storm")
+
+    assert (result.status, result.failed, result.counts.dead) == ("completed", 0, 0)
+    assert Counter(record["id"] for record in sink.records) == Counter(f"d{n}" for n in range(DOCUMENTS))
+    assert set(found.attempts()) == {1}
+    assert model.stats.documents == DOCUMENTS
+    print(throttling.refused, model.stats.calls, seconds)
+    assert throttling.refused > 16, "it was a storm"

@@ -1,0 +1,90 @@
+"""11. Work that hangs is stopped as stalled and done by another attempt; a blocked loop is told of."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import anyio
+
+from engine.batch import Batch
+from engine.component import Receipt
+from engine.engine import Engine
+from engine.observe import Stage
+from engine.testing import MemorySink, MemorySource
+from tests.servers.temporal import DevServer
+from tests.temporal.histories import family, kind
+from tests.temporal.workshop import PATIENCE, made_anew, numbered, workshop
+
+
+class HangsOnce(MemorySink):
+    """Never answers its first call."""
+
+    def __init__(self, calls: list[str], records: list[Any]) -> None:
+        super().__init__()
+        self.calls, self.records = calls, records
+
+    async def write(self, batch: Batch) -> Receipt:
+        self.calls.append(self.ctx.chunk)
+        if len(self.calls) == 1:
+            await anyio.sleep_forever()
+        return await super().write(batch)
+
+
+async def test_11_a_chunk_that_hangs_is_stopped_as_stalled_and_done_by_another_attempt(
+    server: DevServer,
+) -> None:
+    calls: list[str] = []
+    records: list[Any] = []
+    plan = made_anew(MemorySource(numbered(4)), lambda: HangsOnce(calls, records))
+    async with workshop(server, plan) as shop, shop.worker(stall_after=0.3, beat_every=0.1):
+        result = await shop.run(run_id="hangs")
+        found = await family(shop.client, "etl/test/hangs")
+
+    assert (result.status, result.counts.written, sorted(records)) == ("completed", 40, list(range(40)))
+    assert sorted(found.attempts()) == [1] * 6 + [2]
+    [failure] = [
+        event.activity_task_started_event_attributes.last_failure
+        for history in found.all
+        for event in history.events
+        if kind(event) == "ACTIVITY_TASK_STARTED"
+        and event.activity_task_started_event_attributes.attempt == 2
+    ]
+    assert failure.application_failure_info.type == "Stalled"
+    assert failure.message.startswith("nothing moved for 0.3 s")
+
+
+class Blocks(MemorySink):
+    """Holds the event loop up, as a library without `await` does, until somebody has noticed."""
+
+    def __init__(self, noticed: threading.Event) -> None:
+        super().__init__()
+        self.noticed = noticed
+
+    async def write(self, batch: Batch) -> Receipt:
+        self.blocks()
+        return await super().write(batch)
+
+    def blocks(self) -> None:
+        self.noticed.wait(PATIENCE)
+
+
+async def test_11_what_blocks_the_event_loop_of_a_worker_is_named(server: DevServer) -> None:
+    noticed = threading.Event()
+    stages: list[Stage] = []
+
+    def observe(stage: Stage) -> None:
+        stages.append(stage)
+        if stage.action == "event_loop":
+            noticed.set()
+
+    plan = made_anew(MemorySource(numbered(1)), lambda: Blocks(noticed))
+    engine = Engine(observer=observe)
+    async with workshop(server, plan, engine=engine) as shop, shop.worker(blocked_after=0.2):
+        result = await shop.run()
+
+    told = [stage for stage in stages if stage.action == "event_loop"]
+    assert result.status == "completed"
+    assert told[0].level == "warning"
+    assert "(blocks)" in told[0].message
+    assert "test_stalls.py" in told[0].message
