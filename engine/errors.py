@@ -202,11 +202,16 @@ class ComponentError(EngineError):
 
 
 class TransientError(ComponentError):
-    """Trying again may help. `retry_after`: seconds the other side asked us to wait, if it said so."""
+    """Trying again may help.
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    `retry_after`: seconds the other side asked us to wait, if it said so. `throttled`: it only has too much
+    to do, which says nothing about these records.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, throttled: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.throttled = throttled
 
 
 class RecordError(ComponentError):

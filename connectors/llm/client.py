@@ -149,7 +149,7 @@ class ChatClient:
             return FatalError(f"{said}: no model {self.model!r} there; check `base_url` and `model`")
         if status in (408, 409, 429) or status >= 500:
             wait = retry_after_seconds(error.response.headers, self._clock.now())
-            return TransientError(said, retry_after=wait)
+            return TransientError(said, retry_after=wait, throttled=status == 429)
         if status == 413 or code in _TOO_LARGE_CODES:
             return PackTooLargeError(f"{said}: the prompt is too long for {self.model!r}")
         if (error.param or "").partition(".")[0] in _CONFIGURATION_PARAMS:

@@ -14,19 +14,10 @@ __all__ = ["s3_errors"]
 # Codes: S3 API reference, "Error responses". A HEAD answer has no body, so its code is only the status.
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
 _CHANGED = frozenset({"PreconditionFailed", "412"})
-_TRANSIENT = frozenset(
-    {
-        "InternalError",
-        "OperationAborted",
-        "RequestLimitExceeded",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequests",
-    }
+_THROTTLED = frozenset(
+    {"RequestLimitExceeded", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
 )
+_TRANSIENT = _THROTTLED | {"InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable"}
 _CREDENTIALS = frozenset(
     {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 )
@@ -81,7 +72,8 @@ def _from_answer(answer: Mapping[str, Any], where: str) -> ComponentError:
     status = int(metadata.get("HTTPStatusCode", 0))
     if code in _TRANSIENT or status >= 500 or status in (408, 429):
         wait = _seconds(metadata.get("HTTPHeaders", {}).get("retry-after"))
-        return TransientError(f"{where}: {code or status}: {message}", retry_after=wait)
+        throttled = code in _THROTTLED or status == 429
+        return TransientError(f"{where}: {code or status}: {message}", retry_after=wait, throttled=throttled)
     if code in _GONE:
         return RecordError(f"{where}: it is gone since it was listed", kind="ObjectVanished")
     if code in _CHANGED:

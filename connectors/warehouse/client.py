@@ -159,8 +159,9 @@ class WarehouseClient:
             )
         if status in _TRANSIENT_STATUSES or status >= 500:
             wait = retry_after_seconds(response.headers, self._clock.now())
-            kind = TransientError if status == 429 else UncertainError
-            raise kind(said, retry_after=wait)
+            if status == 429:
+                raise TransientError(said, retry_after=wait, throttled=True)
+            raise UncertainError(said, retry_after=wait)
         if not 200 <= status < 300 and status < 400:
             raise FatalError(f"{said}: redirects are not followed; set `url` to the service's own address")
 

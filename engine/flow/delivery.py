@@ -100,11 +100,23 @@ class Delivery:
 
     async def _persist(self, rest: Rest, seen: int) -> None:
         """Try again what failed once, until it is through, dead, or an outage."""
-        attempt = 1
-        while rest is not None and attempt < self._policy.attempts:
+        attempt, counted, began = 1, 1, self._clock.monotonic()
+        policy = self._policy
+        while rest is not None:
             todo, error = rest
+            waiting = Waiting.RETRY
+            # that the other side has too much to do says nothing about the records: it uses up none of their
+            # tries; but not for ever, because a request that is too large for any moment is refused like this
+            busy = error.throttled and not policy.bury_on_stall
+            if busy and attempt >= policy.attempts and self._health.successes == seen:
+                self._check_outage(error)
+                waiting = Waiting.OUTAGE
+            if not busy or self._clock.monotonic() - began >= policy.outage_limit:
+                counted += 1
+            if counted > policy.attempts:
+                break
             seen = self._health.successes
-            await self._wait(attempt, error, Waiting.RETRY)
+            await self._wait(attempt, error, waiting)
             attempt += 1
             rest = await self._try(todo, attempt)
         if rest is not None:

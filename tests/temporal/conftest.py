@@ -11,7 +11,9 @@ from tests.servers.temporal import DevServer, running
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
-    with running(tmp_path_factory.mktemp("temporal")) as started:
+    # workers ask for eager starts as they do elsewhere; this server grants them only when told to
+    dynamic = {"system.enableActivityEagerExecution": "true"}
+    with running(tmp_path_factory.mktemp("temporal"), dynamic=dynamic) as started:
         yield started
 
 

@@ -243,6 +243,67 @@ async def test_waits_that_the_other_side_asks_for_count_while_looking_for_bad_re
     assert set(node.clock.slept) == {9.0}
 
 
+BUSY = TransientError("429", retry_after=5.0, throttled=True)
+
+
+async def test_a_record_is_not_to_blame_for_the_other_side_having_much_to_do() -> None:
+    node = Node(scripted(*[BUSY] * 9), attempts=2)
+    node.health.successes = 7
+
+    await node.deliver(2)
+
+    assert (node.delivered, node.buried) == ([0, 1], {})
+    assert len(node.calls) == 10
+
+
+async def test_other_failures_still_use_up_tries_between_those_of_a_busy_side() -> None:
+    """And while somebody else gets through all the time, what keeps failing is at fault itself."""
+
+    def reply(records: Sequence[int]) -> Exception | None:
+        node.health.succeeded()
+        return BUSY if len(node.calls) % 2 else TransientError("500")
+
+    node = Node(reply, attempts=3)
+    await node.deliver(1)
+
+    assert list(node.buried) == [0]
+    assert len(node.calls) == 6
+
+
+async def test_a_side_that_is_too_busy_for_anybody_is_an_outage() -> None:
+    node = Node(lambda records: BUSY)
+
+    with pytest.raises(OutageError, match="nothing got through at 'n' for 6"):
+        await node.deliver(1)
+
+    assert node.buried == {}
+    assert sum(node.clock.slept) < 90
+
+
+async def test_what_is_refused_as_if_the_other_side_were_busy_for_longer_than_an_outage_is_at_fault() -> None:
+    """Such as a document with more tokens than may be sent in any minute, while others get through."""
+
+    def reply(records: Sequence[int]) -> Exception | None:
+        if 1 in records:
+            node.health.succeeded()
+            return BUSY
+        return None
+
+    node = Node(reply)
+    await node.deliver(3)
+
+    assert (sorted(node.delivered), sorted(node.buried)) == ([0, 2], [1])
+    assert sum(node.clock.slept) >= 60
+
+
+async def test_a_node_that_must_not_hold_up_its_siblings_does_not_wait_for_a_busy_side_either() -> None:
+    node = Node(lambda records: BUSY, bury_on_stall=True)
+
+    await node.deliver(2)
+
+    assert sorted(node.buried) == [0, 1]
+
+
 async def test_an_account_is_complete_whatever_happened() -> None:
     tracker = SplitTracker("s")
     batch, ack = opened(16, tracker)

@@ -1,4 +1,4 @@
-"""12 and 13. A provider that throttles, and a limit on the chunks that may begin in a second."""
+"""12. A provider that throttles: nothing fails, dies or is paid for twice, and everybody waits when asked."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
 from engine.component import ComponentSpec, Kind, NoParams
-from engine.engine import Engine
 from engine.plan import Plan, PlanNode
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.documents import PromptDocument
@@ -20,8 +20,8 @@ from tests.servers.temporal import DevServer
 from tests.temporal.histories import family
 from tests.temporal.workshop import workshop
 
-DOCUMENTS = 96
-CHUNKS = 12
+DOCUMENTS = 48
+CHUNKS = 6
 RETRY_AFTER = 0.3
 
 
@@ -63,15 +63,13 @@ def extracting(url: str, sink: MemorySink) -> Plan:
     spec = ComponentSpec("llm_extract", Kind.TRANSFORM, lambda *_: LlmExtract(params, connection))
     plan = linear_plan(source, sink)
     load, extract = plan.nodes[1], PlanNode("extract", spec, NoParams(), None, ("n0",))
-    from dataclasses import replace
-
     return replace(plan, nodes=(plan.nodes[0], extract, replace(load, inputs=("extract",))))
 
 
 async def test_12_a_storm_of_429_fails_no_chunk_kills_no_document_and_pays_for_each_once(
     server: DevServer,
 ) -> None:
-    throttling = Throttling(calls_per_second=16)
+    throttling = Throttling(calls_per_second=12)
     model, sink = LlmStandIn(faults=throttling), MemorySink()
     async with serve_loopback(model.app) as url, AsyncExitStack() as stack:
         shop = await stack.enter_async_context(workshop(server, extracting(url, sink)))
@@ -86,5 +84,5 @@ async def test_12_a_storm_of_429_fails_no_chunk_kills_no_document_and_pays_for_e
     assert Counter(record["id"] for record in sink.records) == Counter(f"d{n}" for n in range(DOCUMENTS))
     assert set(found.attempts()) == {1}
     assert model.stats.documents == DOCUMENTS
-    print(throttling.refused, model.stats.calls, seconds)
-    assert throttling.refused > 16, "it was a storm"
+    assert throttling.refused > 10, "it was a storm"
+    assert throttling.refused <= 2 * 4 * 4 * (seconds / RETRY_AFTER + 1), "everybody waited when asked to"
