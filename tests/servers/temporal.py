@@ -21,6 +21,11 @@ __all__ = ["CLI_VARIABLE", "DevServer", "find_cli", "running"]
 
 CLI_VARIABLE = "ODW_TEMPORAL_CLI"
 START_SECONDS = 60.0
+# connections are made once and used in many tests, so they have to last
+LASTING = {
+    "frontend.keepAliveMaxConnectionIdle": '"24h"',
+    "frontend.keepAliveMaxConnectionAge": '"24h"',
+}
 STARTS = 3  # a port that was free a moment ago may be taken
 
 
@@ -52,7 +57,7 @@ class DevServer:
         self._cli = find_cli()
         self._log = folder / "temporal.log"
         self._database = folder / "temporal.sqlite3" if database else None
-        self._dynamic = dict(dynamic or {})
+        self._dynamic = LASTING | dict(dynamic or {})
         self._port = 0
         self._clients: list[Client] = []
         self._process: subprocess.Popen[bytes] | None = None
