@@ -68,11 +68,6 @@ class Tally:
         _add_to(self.taken, other.taken)
         _add_to(self.deaths, other.deaths)
 
-    def drop(self, count: int, reason: str) -> None:
-        """Add `count` records that were let go for this reason."""
-        self.dropped += count
-        self.drops[reason] = self.drops.get(reason, 0) + count
-
     @property
     def balanced(self) -> bool:
         """True when every record read or made is accounted for."""
@@ -134,7 +129,8 @@ class Ack:
         if self._taken:
             total.taken[self._taker] = total.taken.get(self._taker, 0) + self._taken
         if self._dropped:
-            total.drop(self._dropped, self._reason)
+            total.dropped += self._dropped
+            total.drops[self._reason] = total.drops.get(self._reason, 0) + self._dropped
         if self._rest is not None:
             total.add(self._rest)
 
@@ -173,7 +169,9 @@ class Ack:
         self._written += count
         if not confirmed:
             self._more().accepted += count
-        self._settle(count)
+        self.pending -= count
+        if self.pending <= 0:
+            self._settled()
 
     def dropped(self, count: int, reason: str) -> None:
         """A transform let `count` records go, on purpose."""
@@ -182,15 +180,21 @@ class Ack:
         if reason == self._reason:
             self._dropped += count
         else:
-            self._more().drop(count, reason)
-        self._settle(count)
+            rest = self._more()
+            rest.dropped += count
+            rest.drops[reason] = rest.drops.get(reason, 0) + count
+        self.pending -= count
+        if self.pending <= 0:
+            self._settled()
 
     def dead(self, count: int, node: str) -> None:
         """`count` records are in the dead letters of this node."""
         rest = self._more()
         rest.dead += count
         rest.deaths[node] = rest.deaths.get(node, 0) + count
-        self._settle(count)
+        self.pending -= count
+        if self.pending <= 0:
+            self._settled()
 
     def grew(self, nbytes: int) -> None:
         """What was derived holds `nbytes` more than what was reserved; charged without waiting."""
@@ -209,15 +213,13 @@ class Ack:
             self._rest = Tally()
         return self._rest
 
-    def _settle(self, count: int) -> None:
-        self.pending = pending = self.pending - count
-        if pending == 0:
-            if self.reservation is not None:
-                self.reservation.release()
-                self.reservation = None
-            self.tracker.settled()
-        elif pending < 0:
+    def _settled(self) -> None:
+        if self.pending < 0:
             raise EngineError("a record was settled twice: the accounts of this run cannot be trusted")
+        if self.reservation is not None:
+            self.reservation.release()
+            self.reservation = None
+        self.tracker.settled()
 
 
 Origin = tuple[Ack, int]
@@ -240,11 +242,12 @@ class SplitTracker:
 
     Attributes:
         earned: bookmarks that the watermark has passed and that are not committed yet, oldest first.
+        noted: set by the one that is told of progress, who then need not be told of more until it is unset.
     """
 
     __slots__ = (
-        "_acks", "_beyond", "_on_progress", "_read_to", "_reading", "covered", "earned", "key", "position",
-        "replay",
+        "_acks", "_beyond", "_on_progress", "_read_to", "_reading", "covered", "earned", "key", "noted",
+        "position", "replay",
     )  # fmt: skip
 
     def __init__(
@@ -267,6 +270,7 @@ class SplitTracker:
         self._read_to = position
         self._reading = True
         self._on_progress = on_progress
+        self.noted = False
 
     def begin(
         self,
@@ -342,7 +346,8 @@ class SplitTracker:
             ack.add_to(self.covered)
             if ack.bookmarks:
                 self.earned += ack.bookmarks
-        self._notify()
+        if not self.noted:
+            self._notify()
 
     def _notify(self) -> None:
         if self._on_progress is not None:

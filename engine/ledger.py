@@ -92,13 +92,18 @@ class Ledger:
     def track(self, node: str, record: SplitRecord, *, replay: bool) -> SplitTracker:
         """The acks of a split that is about to be read from its committed position."""
         self._note(node, record.split.key, record.tally)
+
+        def note(changed: SplitTracker) -> None:
+            changed.noted = True
+            self._dirty[id(changed)] = (node, changed)
+
         tracker = SplitTracker(
             record.split.key,
             record.position,
             replay=replay,
             covered=record.tally,
             beyond=[(one.start, one.end, one.tally) for one in record.acked],
-            on_progress=lambda changed: self._dirty.__setitem__(id(changed), (node, changed)),
+            on_progress=note,
         )
         self._trackers.append((node, tracker))
         return tracker
@@ -200,6 +205,7 @@ class Ledger:
 
 
 def _progress(node: str, tracker: SplitTracker) -> Progress:
+    tracker.noted = False  # what comes from now on is for the next commit
     covered = Tally()
     covered.add(tracker.covered)
     acked = [Acked(start, end, tally) for start, end, tally in tracker.beyond()]

@@ -140,9 +140,14 @@ class ByteBudget:
 
     def try_reserve(self, nbytes: int) -> Reservation | None:
         """The reservation if it fits now and nobody waits, else None."""
-        amount = min(max(nbytes, 0), self.capacity)
-        if self._waiters or not self._fits(amount):
+        if self._waiters:
             return None
+        if 0 <= nbytes <= self.floor - self.in_use:
+            amount = nbytes  # below the floor there is nobody to ask
+        else:
+            amount = min(max(nbytes, 0), self.capacity)
+            if not self._fits(amount):
+                return None
         self._take(amount)
         return Reservation(self, amount)
 
@@ -209,6 +214,9 @@ class ByteBudget:
     def give_back(self, nbytes: int) -> None:
         """Hold less; whoever waits may go on."""
         above = self._above_floor
+        if not above and not self._waiters:
+            self.in_use -= nbytes
+            return
         self._take(-nbytes)
         if self._waiters:
             self.wake()

@@ -2,7 +2,7 @@
 
 anyio's streams give way to the event loop at every hop, 30 µs each. An edge tries without waiting first.
 When the two sides keep each other busy, they take turns: the sender gives way as soon as a page is waiting
-(`crowded`), the receiver when nothing is. Such a turn costs a third of being woken, and what is handed on is
+(`CROWDED`), the receiver when nothing is. Such a turn costs a third of being woken, and what is handed on is
 still in the processor's cache. Only a side that has nothing to do after a turn waits to be woken, the sender
 until there is room for several batches. Whoever loops over an edge must give way by itself (`Pacer`).
 """
@@ -21,19 +21,22 @@ from engine.batch import Batch
 __all__ = ["Edge", "Pacer"]
 
 YIELD_AFTER = 0.001
-CROWDED = 512  # records that wait in an edge
+CROWDED = 512  # so many records wait in an edge that the receiver should have its turn
 
 
 class Edge:
     """A bounded stream of batches from one segment to the next: several senders, one receiver.
 
     A batch stays in the edge until `receive_nowait` has returned it, so a cancelled wait loses none.
+
+    Attributes:
+        records: how many are waiting in the edge, in all its batches.
     """
 
     def __init__(self, buffer: int) -> None:
         self._buffer = max(1, buffer)
         self._batches: deque[Batch] = deque()
-        self._records = 0
+        self.records = 0
         self._senders = 0
         self._ended = False
         self._filled: anyio.Event | None = None
@@ -59,7 +62,7 @@ class Edge:
         if len(self._batches) >= self._buffer or self._room is not None:
             return False
         self._batches.append(batch)
-        self._records += len(batch.records)
+        self.records += len(batch.records)
         if self._filled is not None:
             self._wake_receiver()
         return True
@@ -77,7 +80,7 @@ class Edge:
         if not batches:
             raise anyio.EndOfStream if self._ended else anyio.WouldBlock
         batch = batches.popleft()
-        self._records -= len(batch.records)
+        self.records -= len(batch.records)
         if self._room is not None and len(batches) <= self._buffer // 2:
             room, self._room = self._room, None
             room.set()
@@ -103,11 +106,6 @@ class Edge:
             filled.set()
 
     @property
-    def crowded(self) -> bool:
-        """True when the sender should let the receiver run, though there may be room for more."""
-        return self._records >= CROWDED
-
-    @property
     def held(self) -> int:
         """Batches in the buffer."""
         return len(self._batches)
@@ -130,7 +128,10 @@ class Pacer:
         """True when it is time for `pause()`; `now` is what `perf_counter` says."""
         if now - self._since >= YIELD_AFTER:
             return True
-        return bool(self._edges) and any(edge.crowded for edge in self._edges)
+        for edge in self._edges:  # noqa: SIM110 - `any` would make a generator for each batch
+            if edge.records >= CROWDED:
+                return True
+        return False
 
     async def pause(self) -> None:
         """Let other tasks run; a cancellation point."""

@@ -63,7 +63,8 @@ class _BatchReader:
             return None
         if not batch.nbytes:
             batch.nbytes = self._sizes.measure(batch.records)
-        _charge(batch, held)
+        held.resize(batch.nbytes)
+        batch.reservation = held
         self._expected = max(batch.nbytes, 1)
         return batch
 
@@ -187,7 +188,8 @@ class RecordPager:
         if len(records) <= STRIDE:
             nbytes = estimate_batch(records)
         batch = Batch(records, self._keys(records, start), position=self._ordinal, nbytes=nbytes)
-        _charge(batch, held)
+        held.resize(nbytes)
+        batch.reservation = held
         self._expected = min(PAGE_BYTES, max(2 * nbytes, FIRST_GUESS))
         return batch
 
@@ -202,8 +204,3 @@ class RecordPager:
 
     async def aclose(self) -> None:
         """Nothing to close here: the generator belongs to `run`."""
-
-
-def _charge(batch: Batch, held: Releasable) -> None:
-    held.resize(batch.nbytes)
-    batch.reservation = held

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
@@ -170,9 +170,11 @@ class SourceTask:
                 health.succeeded()
                 pump.position = batch.position
                 reached("batch_read")
-                await self._see_through(batch, tracker)
-                # its bytes may be given back by now: it must not live on here while the next one is read
+                work = self._see_through(batch, tracker)
+                # its bytes are given back while it is worked on: it must not live on here meanwhile
                 batch = None
+                if work is not None:
+                    await work
                 started = perf_counter()
                 if pacer.due(started):
                     await pacer.pause()
@@ -199,7 +201,8 @@ class SourceTask:
             pump.reading = False
             stats.waiting, stats.note = Waiting.NOTHING, ""
 
-    async def _see_through(self, batch: Batch, tracker: SplitTracker) -> None:
+    def _see_through(self, batch: Batch, tracker: SplitTracker) -> Awaitable[None] | None:
+        """Open the account of a batch; returns what is left to be done, if anything is."""
         stats = self._runtime.stats
         count = len(batch.records)
         ack = tracker.begin(count, batch.position, batch.reservation, batch.bookmarks)
@@ -208,17 +211,21 @@ class SourceTask:
         stats.batches += 1
         stats.records_in += count
         if not ack.pending:
-            return  # nothing in it, or an earlier attempt has seen it through
+            return None  # nothing in it, or an earlier attempt has seen it through
+        if batch.failures or self._runtime.died_before:
+            return self._without_the_dead(batch)
+        stats.records_out += count
+        return self._onward(batch.with_suffix(self._suffix) if self._suffix else batch)
+
+    async def _without_the_dead(self, batch: Batch) -> None:
+        stats, died = self._runtime.stats, self._runtime.died_before
         if batch.failures:
             batch = await self._bury_failed(batch)
-        died = self._runtime.died_before
         if died:
             batch = await set_apart(batch, stats, died, self._morgue.settle_again)
         stats.records_out += len(batch.records)
-        if self._suffix:
-            batch = batch.with_suffix(self._suffix)
         if batch.records:
-            await self._onward(batch)
+            await self._onward(batch.with_suffix(self._suffix) if self._suffix else batch)
 
     async def _bury_failed(self, batch: Batch) -> Batch:
         failures = [(index, error) for index, error in batch.failures if isinstance(error, RecordError)]

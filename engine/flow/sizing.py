@@ -21,17 +21,22 @@ _FLAT = frozenset({str, bytes, int, float, bool, type(None)})
 
 def estimate_record(record: Record) -> int:
     """Bytes that one record holds, two containers deep."""
-    if isinstance(record, BaseModel):
+    if type(record) is not dict:
+        if not isinstance(record, BaseModel):
+            return _estimate(record, 2)
         record = record.__dict__
-    return _estimate(record, 2)
+    size = getsizeof(record)
+    for item in record.values():
+        # asked by type first: asking an abstract class what an integer is costs more than all the rest
+        size += getsizeof(item) if type(item) in _FLAT else _estimate(item, 1)
+    return size
 
 
 def _estimate(value: object, depth: int) -> int:
     size = getsizeof(value)
     if depth == 0 or isinstance(value, str | bytes):
         return size
-    # asked by type first: asking an abstract class what an integer is costs more than all the rest
-    if type(value) is dict or isinstance(value, Mapping):
+    if isinstance(value, Mapping):
         for item in value.values():
             size += getsizeof(item) if type(item) in _FLAT else _estimate(item, depth - 1)
     elif isinstance(value, list | tuple):
