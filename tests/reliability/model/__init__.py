@@ -1,0 +1,5 @@
+"""A stateful model of origins, acks, splits and resume; docs/reliability.md says what it is for.
+
+`machine` has the rules, `moves` and `world` do each of them with the engine's own parts (`process`,
+`components`, `stores`) and in the plain lists of `books`, and compare; `bugs` is what it has to find.
+"""

@@ -1,0 +1,140 @@
+"""The real side of the model: the parts of the engine that one process has in memory while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from engine.acks import SplitTracker
+from engine.batch import Batch
+from engine.component import BatchLimits, Component, Context, Kind, NoParams, Sink, Transform
+from engine.deadletters import DeadLetterRoute
+from engine.errors import RecordError, TransientError
+from engine.flow.batching import Batcher
+from engine.flow.budget import ByteBudget
+from engine.flow.edge import Edge
+from engine.flow.reading import SourceTask
+from engine.flow.retry import NodeHealth, RetryPolicy
+from engine.flow.segment import Outlet, Runtime, Segment, chain
+from engine.ledger import Ledger
+from engine.plan import DeadLetterSettings, PlanNode
+from engine.state.protocol import Lease, SplitRecord
+from engine.stats import NodeStats
+from engine.testing import ScriptedClock, stand_in
+from tests.reliability.model.components import Tape
+from tests.reliability.model.stores import MortalStore
+
+__all__ = ["BATCHERS", "Process"]
+
+BATCHERS = (BatchLimits(records=5), BatchLimits(records=7, nbytes=150))
+PATIENT = RetryPolicy(attempts=3, base=1.0, cap=1.0, outage_limit=4.0)
+ON_STALL = RetryPolicy(attempts=2, base=1.0, cap=1.0, outage_limit=4.0, bury_on_stall=True)
+
+
+class Process:
+    """One attempt at the run; thrown away as a whole when it dies.
+
+    Attributes:
+        trackers: the acks of each split that is not done, by split key.
+        died: (node, key) of the records that were settled as dead by the last call.
+    """
+
+    def __init__(
+        self, store: MortalStore, lease: Lease, replay: bool, died_before: Mapping[str, Collection[str]]
+    ) -> None:
+        self.store = store
+        self.fuse = store.fuse
+        self.lease = lease
+        self.died_before = died_before
+        self.ledger = Ledger(store, lease.run_id, lease.epoch)
+        self.budget = ByteBudget(1 << 30)
+        self.batchers = [Batcher(limits) for limits in BATCHERS]
+        self.trackers: dict[str, SplitTracker] = {}
+        self.died: list[tuple[str, str]] = []
+        self._records: dict[str, SplitRecord] = {}
+        self._replay = replay
+        self._clock = ScriptedClock(jump=True)
+        self._health: dict[str, NodeHealth] = {}
+        self._route = DeadLetterRoute(
+            run_id=lease.run_id,
+            pipeline="p",
+            store=store,
+            settings=DeadLetterSettings(),
+            clock=self._clock,
+            tally=self.ledger.live,
+        )
+
+    async def plan(self, node: str, tape: Tape) -> Sequence[SplitRecord]:
+        """Put a source's splits in the ledger, or find them there."""
+        tape.ctx = Context(allowance=self.budget)
+        records = await self.ledger.splits(node, tape, tape.ctx, resumed=self._replay)
+        for record in records:
+            if record.done:
+                self.ledger.skip(record)
+            else:
+                self._records[record.split.key] = record
+                self.trackers[record.split.key] = self.ledger.track(node, record, replay=self._replay)
+        return records
+
+    async def read(
+        self, node: str, tape: Tape, key: str, played: Sequence[Batch | TransientError], *, more: bool
+    ) -> list[Batch]:
+        """Have the engine read what is played, and then drain, or come to the split's end."""
+        edge = Edge(len(played) + 1)
+        runtime = self._runtime(node, Kind.SOURCE, tape, PATIENT)
+        task = SourceTask(
+            Segment([runtime]),
+            splits=[self._records[key]],
+            track=lambda record: self.trackers[record.split.key],
+            outlet=Outlet([edge], runtime.stats),
+            clock=self._clock,
+            morgue=self,
+        )
+        tape.upcoming, tape.at_the_end = list(played), task.drain if more else None
+        await task.run()
+        return _all_of(edge)
+
+    async def work(
+        self, node: str, component: Transform[Any] | Sink[Any], batch: Batch, out: list[Batch] | None,
+        *, on_stall: bool = False,
+    ) -> None:  # fmt: skip
+        """See a batch through one node; `out` gets what is handed on, None is a last node."""
+        kind = Kind.SINK if isinstance(component, Sink) else Kind.TRANSFORM
+        runtime = self._runtime(node, kind, component, ON_STALL if on_stall else PATIENT)
+
+        async def collect(derived: Batch) -> None:
+            assert out is not None
+            out.append(derived)
+
+        process = chain([runtime], None if out is None else collect, self._clock, self)
+        assert process is not None
+        await process(batch)
+
+    async def branch(self, batch: Batch, branches: int) -> list[Batch]:
+        """Fan a batch out to several edges, under a key suffix for each branch."""
+        edges = [Edge(1) for _ in range(branches)]
+        await Outlet(edges, NodeStats("branch", Kind.TRANSFORM, "")).send(batch)
+        return [edge.receive_nowait().with_suffix(f"#{number}") for number, edge in enumerate(edges)]
+
+    async def bury(
+        self, node: NodeStats, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
+    ) -> None:
+        """Store letters and settle; part of the engine's `Morgue`."""
+        await self._route.bury(node, batch, failures, attempts)
+        keys = batch.keys.to_list()
+        self.died += [(node.name, keys[index]) for index, _ in failures]
+
+    async def settle_again(self, node: NodeStats, batch: Batch) -> None:
+        """Settle what has died in an earlier attempt; part of the engine's `Morgue`."""
+        await self._route.settle_again(node, batch)
+        self.died += [(node.name, key) for key in batch.keys.to_list()]
+
+    def _runtime(self, node: str, kind: Kind, component: Component[Any], policy: RetryPolicy) -> Runtime:
+        planned = PlanNode(node, stand_in(component, kind, node), NoParams())
+        died = frozenset(self.died_before.get(node, ()))
+        health = self._health.setdefault(node, NodeHealth())
+        return Runtime(planned, component, NodeStats(node, kind, ""), policy, health, died_before=died)
+
+
+def _all_of(edge: Edge) -> list[Batch]:
+    return [edge.receive_nowait() for _ in range(edge.held)]

@@ -1,0 +1,56 @@
+"""The engine against a naive model of it, in any order of events; the long form is a command of its own."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.reliability.model.bugs import BUGS
+from tests.reliability.model.machine import SHORT, DeliveryModel, DeliveryModelOnDisk
+
+EVENTS = {
+    "NodeFailedError",
+    "OutageError",
+    "batches that an earlier process has settled",
+    "commits of batches settled out of order",
+    "failed commits",
+    "killed",
+    "killed at a node",
+    "killed in a commit",
+    "killed while planning",
+    "killed while reading",
+    "runs finished",
+    "stale commits refused",
+}
+
+
+def run_model(model: type[DeliveryModel], **changes: object) -> None:
+    """Run the model from a fixed seed, with its events counted from nothing."""
+    model.seen.clear()
+    run_state_machine_as_test(hypothesis.seed(1)(model), settings=hypothesis.settings(SHORT, **changes))  # type: ignore[arg-type]
+
+
+def test_the_engine_holds_against_the_model() -> None:
+    run_model(DeliveryModel)
+
+    assert DeliveryModel.seen["steps"] > 1000
+    assert set(DeliveryModel.seen) >= EVENTS, "the steps come by everything that can happen"
+
+
+def test_it_holds_with_the_store_on_disk() -> None:
+    run_model(DeliveryModelOnDisk, max_examples=8)
+
+    assert DeliveryModelOnDisk.seen["killed in a commit"]
+    assert DeliveryModelOnDisk.seen["runs finished"]
+
+
+@pytest.mark.parametrize("model", [DeliveryModel, DeliveryModelOnDisk])
+@pytest.mark.parametrize("bug", list(BUGS))
+def test_a_planted_bug_is_found(
+    bug: str, model: type[DeliveryModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = BUGS[bug](monkeypatch)
+
+    with pytest.raises(AssertionError, match=found):
+        run_model(model, phases=[hypothesis.Phase.generate], report_multiple_bugs=False)
