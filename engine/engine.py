@@ -327,6 +327,7 @@ class Run:
         self._verify = verify
         self._runner = Runner(plan, identity, engine.resources(budget), count=verify)
         self._begun = False
+        self._abandoned = False
         self._ended = anyio.Event()
 
     @property
@@ -349,6 +350,10 @@ class Run:
     def abort(self, error: EngineError) -> None:
         """End at once, as failed with this error."""
         self._runner.abort(error)
+
+    def abandon(self) -> None:
+        """Let nobody wait for it any more: it does not even end when it is stopped. Others take it over."""
+        self._abandoned = True
 
     async def list_splits(self, node: str, *, on_page: Callable[[int], None] = lambda listed: None) -> int:
         """Put the splits of a source into the store, a page at a time; for runs that are done in chunks.
@@ -378,6 +383,8 @@ class Run:
 
         Being cancelled meanwhile cancels the run as well. One that has not begun never does.
         """
+        if self._abandoned:
+            return
         if not self._begun:
             self.cancel()
             return

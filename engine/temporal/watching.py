@@ -114,7 +114,7 @@ async def seen_through(run: Run, patience: Patience) -> RunReport:
             raise
         finally:
             meter.update(run.snapshot())
-    # whoever takes the chunk up has a higher epoch, so what this one may still commit is refused
+    run.abandon()
     raise stalled.result()
 
 
