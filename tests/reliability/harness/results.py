@@ -6,16 +6,19 @@ import json
 import os
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tests.reliability.harness.children import ROOT
+from tests.reliability.harness.outcome import STOPPED
 from tests.reliability.harness.series import Entry, Series
 
 __all__ = ["ResultFile", "table"]
 
 VERSION = 2
+SUMMED = ("documents_paid_again", "requests", "redelivered", "duplicates")
 
 
 class ResultFile:
@@ -48,11 +51,15 @@ class ResultFile:
         return sum(bool(trial["problems"]) for trial in self.trials)
 
     def add(self, entry: Entry) -> None:
-        """Take one more trial, and write the file, whole or not at all."""
+        """Take one more trial, and write the file."""
         self.trials.append(entry)
         commit = _commit()
         if commit not in self._commits:
             self._commits.append(commit)
+        self.write()
+
+    def write(self) -> None:
+        """Write the file, whole or not at all."""
         head = {
             "version": VERSION,
             "series": self.series.name,
@@ -71,19 +78,28 @@ class ResultFile:
     def summary(self) -> dict[str, Any]:
         """The figures of the table, and a few more."""
         spread = self.series.spread(self.trials)
-        sums = {
-            name: sum(trial.get(name, 0) for trial in self.trials)
-            for name in ("documents_paid_again", "requests", "redelivered", "duplicates")
-        }
         return {
             "trials": len(self.trials),
             "struck": sum(spread.values()),
             "wanted": self.series.total,
             "trials_with_problems": self.problems,
             "by_place": spread,
-            **{name: value for name, value in sums.items() if value},
+            **self._more(),
             "seconds": round(sum(trial["seconds"] for trial in self.trials)),
         }
+
+    def _more(self) -> dict[str, Any]:
+        """What only some series have: strikes by running pipeline, sums, and how long a stop took."""
+        sums = Counter[str]()
+        pipelines = Counter[str]()
+        stops = [0.0]
+        for trial in self.trials:
+            sums.update({name: trial[name] for name in SUMMED if name in trial})
+            for name in trial.get("pipelines", ()):
+                pipelines[name] += len(trial["struck"])
+            stops += [after or 0.0 for _, code, _, after in trial.get("attempts", ()) if code == STOPPED]
+        more = {"by_pipeline": dict(sorted(pipelines.items())), **sums, "longest_stop_seconds": max(stops)}
+        return {name: value for name, value in more.items() if value}
 
 
 def table(files: Iterable[ResultFile]) -> str:
