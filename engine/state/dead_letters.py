@@ -33,7 +33,7 @@ WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR no
 """
 
 
-def put(connection: Connection, letters: Sequence[DeadLetter], epoch: int | None) -> None:
+def put(connection: Connection, letters: Sequence[DeadLetter], epoch: int | None = None) -> None:
     """Store or replace by (run, node, key), unless the epoch of their run has been overtaken."""
     if epoch is not None:
         for run_id in {letter.run_id for letter in letters}:
