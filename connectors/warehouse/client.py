@@ -126,6 +126,9 @@ class WarehouseClient:
                     body = await _read(response, max_answer, f"{method} {url}")
                 finally:
                     await response.aclose()
+                    # the response and its stream refer to each other, and so to the request with its body:
+                    # without this, only the garbage collector would free it
+                    response.stream = httpx.ByteStream(b"")
         except TimeoutError as error:
             raise UncertainError(f"{method} {url} did not answer within {self._longest:g} s") from error
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:

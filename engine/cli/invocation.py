@@ -32,7 +32,8 @@ __all__ = ["COLLECT_AFTER", "exit_code", "invoke", "memory_of", "on_event_loop",
 COLLECT_AFTER = 2_000
 """Objects made and not yet freed before the garbage collector looks at them.
 
-Much higher costs memory for nothing: the HTTP client leaves cycles behind that hold the bodies it has sent.
+Much higher costs memory for nothing: what libraries leave behind in cycles, after failures above all, is held
+until then.
 """
 
 

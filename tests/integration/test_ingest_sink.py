@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from scripted_http import Answer, Request, ScriptedServer, unused_url
 import engine
 from connectors.ingest import IngestConnection, IngestParams, IngestSink, forward_row
 from connectors.models import INGEST_MODELS
+from connectors.warehouse.client import open_client
 from engine.acks import SplitTracker
 from engine.batch import Batch, DeadLetter
 from engine.component import Context
@@ -275,6 +278,23 @@ async def test_forwarded_dead_letters_count_as_delivered_although_the_service_ke
 
 
 # --- against scripted servers
+
+
+async def test_a_body_that_was_answered_is_let_go_without_the_garbage_collector() -> None:
+    body = b"[" + b" " * 100_000 + b"]"
+    async with (
+        ScriptedServer(lambda request: Answer.of({})).running() as server,
+        open_client(
+            IngestConnection(url=server.url), concurrency=1, longest=30, clock=ScriptedClock()
+        ) as client,
+    ):
+        gc.disable()
+        try:
+            before = sys.getrefcount(body)
+            await client.post("/ingest/X", body, {}, max_answer=1000)
+            assert sys.getrefcount(body) == before
+        finally:
+            gc.enable()
 
 
 async def test_an_address_where_nobody_listens_is_transient_and_named() -> None:
