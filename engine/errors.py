@@ -5,7 +5,7 @@
     EngineError                      what a caller may catch
     ├── ConfigError                  the file, its parameters or environment are wrong (all problems at once)
     ├── RegistryError                no component of that name, or its extra is not installed
-    ├── StateError                   the state directory cannot be used
+    ├── StateError                   the state store cannot be used
     │   ├── StateCorruptError        it is there but cannot be read
     │   ├── StateReadOnlyError       it cannot be written
     │   ├── StateFullError           no space is left
@@ -111,7 +111,7 @@ class RegistryError(EngineError):
 
 
 class StateError(EngineError):
-    """The state directory cannot be used."""
+    """The state store cannot be used."""
 
 
 class StateCorruptError(StateError):

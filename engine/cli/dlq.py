@@ -4,7 +4,7 @@
   python -m engine dlq show 3f29a1c07e
   python -m engine dlq replay --pipeline blobs --patch 'file_name~^\\[DLQ\\]~'
 
-They are looked for in the state directory and in the ingest service that the file or the state directory
+They are looked for where runs are remembered, and in the ingest service that the file or the state directory
 leads to. A replay goes from the node that failed onwards; what arrives is not sent again by the next one.
 """
 

@@ -1,4 +1,4 @@
-"""Where dead letters are looked for: the state directory, and the ingest services it and the file lead to."""
+"""Where dead letters are looked for: the state store, and the ingest services it and the file lead to."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ async def invocation_of(store: StateStore, wanted: str) -> list[RunRecord]:
         )
     runs = [run for run in await store.list_runs() if not run.group_id.startswith(REPLAY_GROUP)]
     if not runs:
-        raise RunNotFoundError("there is no run to resume in this state directory")
+        raise RunNotFoundError("there is no run to resume yet")
     return [run for run in runs if run.group_id == runs[-1].group_id]
 
 

@@ -1,4 +1,4 @@
-"""Runs: what the state directory remembers of them, and how to forget them.
+"""Runs: what is remembered of them, and how to forget them.
 
   python -m engine runs list --pipeline blobs
   python -m engine runs show blobs-20260131T120000-4f2a1b

@@ -8,7 +8,6 @@ paid answers.
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 from engine.errors import RegistryError
@@ -59,10 +58,12 @@ def open_store(where: str | os.PathLike[str], *, create: bool = True) -> StateSt
     """
     # imported when needed: a verb without state is faster
     if isinstance(where, str) and is_address(where):
-        if find_spec("psycopg") is None:
-            raise RegistryError("state in PostgreSQL needs psycopg: pip install 'odw-engine[postgres]'")
-        from engine.state.postgres import PostgresStateStore
-
+        try:
+            from engine.state.postgres import PostgresStateStore
+        except ImportError as error:  # or psycopg is there without libpq
+            raise RegistryError(
+                f"state in PostgreSQL needs psycopg: pip install 'odw-engine[postgres]' ({error})"
+            ) from error
         return PostgresStateStore(where, create=create)
     from engine.state.sqlite import SqliteStateStore
 

@@ -84,7 +84,9 @@ class Postgres:
         self.sql("DROP SCHEMA IF EXISTS odw_engine CASCADE")
 
     def start(self) -> None:
-        """Start it and wait until it answers. To be called by the main thread: it ends with its caller."""
+        """Have it running and answering. To be called by the main thread: it ends with its caller."""
+        if self._process is not None:
+            return
         for attempt in range(STARTS):
             first = not self.port
             self.port = self.port or _free_port()

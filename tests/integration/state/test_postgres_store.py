@@ -476,12 +476,11 @@ def _private() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def private(_private: Postgres) -> Iterator[Postgres]:
-    """A server that tests may stop; it runs again afterwards."""
-    _private.drop()
-    yield _private
-    _private.stop()
+def private(_private: Postgres) -> Postgres:
+    """A server that tests may stop."""
     _private.start()
+    _private.drop()
+    return _private
 
 
 class TestServerThatGoesAway:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,6 @@ def test_a_store_is_made_of_either_and_touches_nothing_yet(tmp_path: Path) -> No
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.state.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "engine.state.postgres", None)
     with pytest.raises(RegistryError, match=r"pip install 'odw-engine\[postgres\]'"):
         open_store("postgresql://db/odw")
