@@ -304,7 +304,10 @@ class SplitTracker:
                 return
 
     def beyond(self) -> list[Beyond]:
-        """What is complete beyond the watermark: the first 256 batches of it, the others come again."""
+        """What is complete beyond the watermark: the first 256 batches of it, the others come again.
+
+        No two begin at the same place.
+        """
         if self.done:
             return []
         complete: Iterator[Beyond] = (
@@ -312,7 +315,13 @@ class SplitTracker:
             for ack in self._acks
             if not ack.pending and ack.end is not None and ack.end != ack.start
         )
-        return list(islice(chain(complete, self._beyond), MOST_BEYOND))
+        own = list(islice(complete, MOST_BEYOND))
+        if not self._beyond:
+            return own
+        # a resume may have cut otherwise than the attempt before it
+        starts = [start for start, _, _ in own]
+        earlier = (one for one in self._beyond if one[0] not in starts)
+        return list(islice(chain(own, earlier), MOST_BEYOND))
 
     def finish_reading(self) -> None:
         """The split has been read to its end."""

@@ -16,10 +16,9 @@ EVENTS = {
     "commits of batches settled out of order",
     "failed commits",
     "killed",
-    "killed at a node",
+    "killed at work",
     "killed in a commit",
     "killed while planning",
-    "killed while reading",
     "runs finished",
     "stale commits refused",
 }

@@ -161,6 +161,8 @@ class SplitBook:
             if span not in true or figures(one.tally) != true[span].counts:
                 raise MismatchError(f"{self.key}: {span} is acked as {one.tally}, should be {true.get(span)}")
             acked[span] = true[span]
+        if len({start for start, _ in acked}) < len(record.acked):
+            raise MismatchError(f"{self.key}: two batches of {sorted(acked)} begin at the same place")
         return acked
 
     def cut(self, count: int, *, again: bool) -> int:

@@ -38,6 +38,7 @@ SIZES = st.lists(st.integers(0, 20), min_size=1, max_size=4)
 INDEX = st.integers(0, 15)
 BAD = st.sets(st.integers(0, 4), max_size=2)
 COUNTS = st.lists(st.sampled_from((1, 2, 3, 4, 5, 0)), min_size=1, max_size=4)
+KNOWN = st.lists(st.booleans(), min_size=1, max_size=4)
 BATCHER = st.integers(0, len(BATCHERS) - 1)
 MADE_OF = st.lists(st.sampled_from(FATES), min_size=1, max_size=6)
 SIEVED_TO = st.lists(st.sampled_from(SIEVED), min_size=1, max_size=6)
@@ -74,12 +75,12 @@ class DeliveryModel(RuleBasedStateMachine):
         self.seen["examples"] += 1
         self.seen["steps"] -= 1  # this is none, and the invariant will count it
 
-    @rule(which=INDEX, counts=COUNTS, again=st.booleans(), bad=BAD, stumbles=st.integers(0, 2))
+    @rule(which=INDEX, counts=COUNTS, known=KNOWN, bad=BAD, stumbles=st.integers(0, 2))
     @precondition(lambda self: self.moves.unread())
-    def read(self, which: int, counts: list[int], again: bool, bad: set[int], stumbles: int) -> None:
-        """Read batches of a split, cut as an earlier process has cut them or anew; records may be bad."""
+    def read(self, which: int, counts: list[int], known: list[bool], bad: set[int], stumbles: int) -> None:
+        """Read batches of a split, cut as an earlier process has cut them (`known`) or anew."""
         book = one_of(self.moves.unread(), which)
-        for count in counts:
+        for count, again in zip(counts, cycle(known), strict=False):
             if book not in self.moves.unread():
                 return  # the process has died over it, and the next one knows that there is no more
             self.moves.read(book, book.cut(count, again=again), sorted(bad), stumbles)

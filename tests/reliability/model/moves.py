@@ -86,7 +86,7 @@ class Moves(World):
         try:
             out = self.do(process.read(book.node, self.tapes[book.node], book.key, played, more=True))
         except Killed:
-            self.die("killed while reading")
+            self.die("killed at work")
             return
         (ack, _), *_ = batch.origins
         account = self.books.opened(book, ack, count)
@@ -123,7 +123,7 @@ class Moves(World):
         try:
             self.do(self.process.work(node, component, flight.batch, out, on_stall=on_stall))
         except Killed:
-            self.die("killed at a node")
+            self.die("killed at work")
             return
         except (OutageError, NodeFailedError) as error:
             trouble = error

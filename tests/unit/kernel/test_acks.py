@@ -114,6 +114,16 @@ def test_a_batch_cut_otherwise_is_not_taken_for_one_that_was_settled(count: int,
     assert tracker.beyond() == [(4, 6, Tally(read=2, written=2))]
 
 
+def test_of_two_cuts_at_one_place_the_later_is_remembered() -> None:
+    """A resume may cut otherwise than the attempt before it; both begin where the ledger knows one batch."""
+    tracker = SplitTracker("s", 2, beyond=[(4, 6, Tally(read=2, dead=2)), (6, 8, Tally(read=2, dead=2))])
+    tracker.begin(2, 4)
+
+    tracker.begin(1, 5).written(1)
+
+    assert tracker.beyond() == [(4, 5, Tally(read=1, written=1)), (6, 8, Tally(read=2, dead=2))]
+
+
 def test_batches_without_positions_are_not_told_apart() -> None:
     tracker = SplitTracker("s")
     tracker.begin(1, None)
