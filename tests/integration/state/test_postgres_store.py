@@ -377,10 +377,10 @@ class TestTransactionsSideBySide:
 
         def cross(connection: Connection, mine: str, other: str) -> None:
             attempts.append(mine)
-            put(connection, [replace(LETTER, key=mine)])
+            put(connection, [replace(LETTER, key=mine)], None)
             if attempts.count(mine) == 1:
                 met.wait(PATIENT)
-            put(connection, [replace(LETTER, key=other)])
+            put(connection, [replace(LETTER, key=other)], None)
 
         async with at(server) as one, at(server) as two:
             async with anyio.create_task_group() as tasks:
@@ -404,7 +404,7 @@ class TestBrokenConnections:
         attempts: list[int] = []
 
         def cut_off(connection: Connection) -> None:
-            put(connection, [LETTER])
+            put(connection, [LETTER], None)
             attempts.append(1)
             if len(attempts) == 1:
                 connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
