@@ -205,13 +205,13 @@ class TransientError(ComponentError):
     """Trying again may help.
 
     `retry_after`: seconds the other side asked us to wait, if it said so. `throttled`: it only has too much
-    to do, which says nothing about these records.
+    to do, which says nothing about these records; asking us to wait says as much.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, throttled: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-        self.throttled = throttled
+        self.throttled = throttled or retry_after is not None
 
 
 class RecordError(ComponentError):

@@ -29,6 +29,7 @@ from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
 from engine.flow.faults import cause_of, fault_in
 from engine.flow.opening import closing_by_name
+from engine.flow.outage import Outage
 from engine.flow.reading import SourceTask
 from engine.flow.retry import RetryPolicy
 from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
@@ -87,11 +88,11 @@ class _Allowance:
         reservation = self._budget.try_reserve(nbytes)
         if reservation is not None:
             return reservation
-        started, self._stats.waiting = perf_counter(), Waiting.MEMORY
+        started = perf_counter()
         try:
-            return await self._budget.reserve(nbytes)
+            with self._stats.waits(Waiting.MEMORY):
+                return await self._budget.reserve(nbytes)
         finally:
-            self._stats.waiting = Waiting.NOTHING
             self._stats.blocked += perf_counter() - started
 
 
@@ -144,6 +145,7 @@ class Runner:
         self.counts: list[Check] = []
         self._count = count
         self.forward_stats: NodeStats | None = None
+        self._opening: NodeStats | None = None  # of the node that is being opened
         self._forward: Runtime | None = None
         self._route = DeadLetterRoute(
             run_id=identity.run_id,
@@ -170,8 +172,9 @@ class Runner:
             tally=self.ledger.live(),
             bytes_in_flight=self._resources.budget.in_use,
             bytes_budget=self._resources.budget.capacity,
-            nodes=[runtime.stats.snapshot(elapsed) for runtime in self._runtimes.values()],
+            nodes=[stats.snapshot(elapsed) for stats in self._all_stats()],
             draining=self._draining,
+            forward=self.forward_stats.snapshot(elapsed) if self.forward_stats is not None else None,
         )
 
     def drain(self) -> None:
@@ -255,8 +258,12 @@ class Runner:
             await anyio.sleep(DRAIN_POLL)  # an outage is a state of many workers, seldom looked at: no event
         self.cancel()
 
+    def _all_stats(self) -> list[NodeStats]:
+        opened = [runtime.stats for runtime in self._runtimes.values()]
+        return [*opened, *([self._opening] if self._opening is not None else [])]
+
     def _in_outage(self) -> bool:
-        every = [runtime.stats for runtime in self._runtimes.values()]
+        every = self._all_stats()
         every += [self.forward_stats] if self.forward_stats is not None else []
         return any(stats.waiting is Waiting.OUTAGE for stats in every)
 
@@ -318,10 +325,12 @@ class Runner:
             component = await self._enter(stack, node, stats)
             died = frozenset(died_before.get(node.name, ()))
             self._runtimes[node.name] = Runtime(node, component, stats, self._policy(node), died_before=died)
+            self._opening = None
         forward = self.plan.dead_letters.forward
         if forward is not None:
             self.forward_stats = stats = NodeStats(forward.name, forward.kind, forward.spec.name)
             sink = await self._enter(stack, forward, stats)
+            self._opening = None
             assert isinstance(sink, Sink)
             self._forward = Runtime(forward, sink, stats, self._policy(forward))
             self._route.forward_to(sink, stats, self._forward.policy)
@@ -343,17 +352,14 @@ class Runner:
             journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
             bookmarks=SourceBookmarks(self._resources.store, self.plan.pipeline, node.name),
         )
-        policy, attempt, since = self._policy(node), 0, self._clock.monotonic()
+        outage, self._opening = Outage("be opened", stats, self._policy(node), self._clock), stats
         while True:
             try:
                 component = node.spec.factory(node.params, self._resources.connect(node))
                 component.ctx = context
                 return await stack.enter_async_context(closing_by_name(node.name, component))
             except TransientError as error:
-                attempt += 1
-                if self._clock.monotonic() - since >= policy.outage_limit or attempt >= policy.attempts:
-                    raise NodeFailedError(node.name, f"cannot be opened: {error}") from error
-                await self._clock.sleep(policy.delay(attempt, error.retry_after))
+                await outage.wait(error)
             except Exception as error:
                 raise fault_in(node.name, error) from error
 
@@ -379,7 +385,9 @@ class Runner:
         for segment in segments:
             behind = self.plan.downstream(segment.tail.node.name)
             if behind:
-                outlets[id(segment)] = Outlet([edges[node.name] for node in behind], segment.tail.stats)
+                outlets[id(segment)] = Outlet(
+                    {node.name: edges[node.name] for node in behind}, segment.tail.stats
+                )
         return _Wiring(segments, edges, outlets)
 
     async def _prepare_sources(self, wiring: _Wiring) -> None:
@@ -444,15 +452,12 @@ class Runner:
     async def _list_splits(
         self, name: str, source: Source[Any], policy: RetryPolicy, *, resumed: bool
     ) -> Any:
-        attempt = 0
+        outage = Outage("list its input", self._runtimes[name].stats, policy, self._clock)
         while True:
             try:
                 return await self.ledger.splits(name, source, source.ctx, resumed=resumed)
             except TransientError as error:
-                attempt += 1
-                if attempt >= policy.attempts:
-                    raise NodeFailedError(name, f"cannot list its input: {error}") from error
-                await self._clock.sleep(policy.delay(attempt, error.retry_after))
+                await outage.wait(error)
             except Exception as error:
                 raise fault_in(name, error) from error
 

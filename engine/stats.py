@@ -13,7 +13,7 @@ __all__ = ["NodeSnapshot", "NodeStats", "RunSnapshot", "Waiting"]
 
 
 class Waiting(StrEnum):
-    """What a node waits for right now."""
+    """What a node waits for right now; the later, the graver."""
 
     NOTHING = ""
     INPUT = "input"
@@ -23,9 +23,35 @@ class Waiting(StrEnum):
     OUTAGE = "outage"
 
 
+_GRAVITY = {state: place for place, state in enumerate(Waiting)}
+
+
+class _Pause:
+    """One of a node's workers waits for something, for as long as the block runs."""
+
+    __slots__ = ("_stats", "note", "waiting")
+
+    def __init__(self, stats: NodeStats, waiting: Waiting, note: str) -> None:
+        self._stats = stats
+        self.waiting = waiting
+        self.note = note
+
+    def __enter__(self) -> None:
+        self._stats.pauses.append(self)
+        self._stats.look()
+
+    def __exit__(self, *_: object) -> None:
+        self._stats.pauses.remove(self)
+        self._stats.look()
+
+
 @dataclass(slots=True)
 class NodeStats:
-    """Counters of one node; written by the runner only."""
+    """Counters of one node; written by the runner only.
+
+    `waiting` is the gravest thing that one of its workers waits for; `note` says what that is: the last
+    answer of the other side, or the node that has no room.
+    """
 
     name: str
     kind: Kind
@@ -42,6 +68,19 @@ class NodeStats:
     waiting: Waiting = Waiting.NOTHING
     note: str = ""
     aggregate: dict[str, float] = field(default_factory=dict)
+    pauses: list[_Pause] = field(default_factory=list)
+
+    def waits(self, waiting: Waiting, note: str = "") -> _Pause:
+        """A block in which one worker of the node waits."""
+        return _Pause(self, waiting, note)
+
+    def look(self) -> None:
+        """Find the gravest pause."""
+        if not self.pauses:
+            self.waiting, self.note = Waiting.NOTHING, ""
+            return
+        gravest = max(self.pauses, key=lambda pause: _GRAVITY[pause.waiting])
+        self.waiting, self.note = gravest.waiting, gravest.note
 
     def snapshot(self, elapsed: float) -> NodeSnapshot:
         """These counters as they are now."""
@@ -91,12 +130,18 @@ class NodeSnapshot:
     note: str
     aggregate: Mapping[str, float]
 
+    @property
+    def holds_records(self) -> bool:
+        """True when it has taken records and has not handed all of them on."""
+        return self.records_in > self.records_out + self.dropped + self.dead
+
 
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:
     """One run at one moment.
 
-    `tally` is live: it counts what the ledger will only know after its next commit.
+    `tally` is live: it counts what the ledger will only know after its next commit. `forward` is the sink
+    that gets copies of the dead letters.
     """
 
     run_id: str
@@ -107,6 +152,7 @@ class RunSnapshot:
     bytes_budget: int
     nodes: Sequence[NodeSnapshot]
     draining: bool = False
+    forward: NodeSnapshot | None = None
 
     @property
     def bottleneck(self) -> NodeSnapshot | None:
@@ -117,13 +163,16 @@ class RunSnapshot:
     @property
     def waits_for(self) -> str:
         """What holds the run up right now, in a word or two; "" when nothing does."""
+        every = [*self.nodes, *([self.forward] if self.forward is not None else [])]
         for state in (Waiting.OUTAGE, Waiting.RETRY):
-            for node in self.nodes:
+            for node in every:
                 if node.waiting is state:
                     return f"{node.name} ({node.note or state})"
-        blocked = [index for index, node in enumerate(self.nodes) if node.waiting is Waiting.DOWNSTREAM]
-        if blocked and blocked[-1] + 1 < len(self.nodes):
-            return self.nodes[blocked[-1] + 1].name
+        # of several in a row, the last one waits for the node that is really slow
+        blocked = [node for node in self.nodes if node.waiting is Waiting.DOWNSTREAM]
+        if blocked:
+            return blocked[-1].note
         if any(node.waiting is Waiting.MEMORY for node in self.nodes):
-            return "memory"
+            holding = [node.name for node in self.nodes if node.holds_records]
+            return f"memory, held by {holding[-1]}" if holding else "memory"
         return ""

@@ -46,7 +46,7 @@ def code_of(error: BaseException) -> ExitCode:
     from engine import errors
 
     if isinstance(error, errors.NodeFailedError) and isinstance(error.__cause__, errors.TransientError):
-        return ExitCode.ENVIRONMENT  # what the node needs could not be reached at the start
+        return ExitCode.ENVIRONMENT  # a source broke off that cannot be read on from there
     if isinstance(error, errors.RunMismatchError | errors.RunNotFoundError):
         return ExitCode.USAGE
     if isinstance(error, errors.ConfigError | errors.RegistryError):

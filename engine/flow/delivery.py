@@ -1,8 +1,9 @@
 """One node's work on one batch, with everything that can go wrong with it.
 
 *Transient* failures are tried again with growing, jittered waits. *Permanent* ones of a record go to the
-dead letters while the rest of the batch goes on. When the tries are used up, the question is whether the
-fault is in the records or in the other side. A single record is sent ahead to find out. If it or anything
+dead letters while the rest of the batch goes on. A side that has too much to do is neither: it is waited
+for, and that uses up no try. When the tries are used up, the question is whether the fault is in the
+records or in the other side. A single record is sent ahead to find out. If it or anything
 else at this node gets through, the batch is halved down to the records that keep failing, and those become
 dead letters; if nothing does, it is an outage, which is waited out up to the policy's limit and never
 fills the dead letters.
@@ -85,56 +86,61 @@ class Delivery:
             OutageError: nothing succeeded at this node for the policy's limit.
             Exception: whatever else `call`, `emit` or `bury` raised.
         """
-        seen = self._health.successes
-        await self._persist(await self._try(batch, 1), seen)
+        seen, patience = self._health.successes, self._patience()
+        await self._persist(await self._try(batch, 1, patience), seen, patience)
 
     async def accept(self, batch: Batch, outcome: Outcome) -> None:
         """Take the outcome of a first try made elsewhere, and see the rest of the batch through."""
-        seen = self._health.successes
-        await self._persist(await self._sort_out(batch, outcome, 1), seen)
+        seen, patience = self._health.successes, self._patience()
+        rest = await self._outwait(await self._sort_out(batch, outcome, 1), 1, patience)
+        await self._persist(rest, seen, patience)
 
     async def reject(self, batch: Batch, failure: Failure) -> None:
         """Take the failure of a first try made elsewhere, and see the batch through."""
-        seen = self._health.successes
-        await self._persist(await self._failed(batch, failure, 1), seen)
+        seen, patience = self._health.successes, self._patience()
+        rest = await self._outwait(await self._failed(batch, failure, 1), 1, patience)
+        await self._persist(rest, seen, patience)
 
-    async def _persist(self, rest: Rest, seen: int) -> None:
+    def _patience(self) -> float:
+        """Until when a batch whose other side has too much to do is tried again and again.
+
+        Not for ever, because a request that is too large for any moment is refused like this.
+        """
+        return self._clock.monotonic() + self._policy.outage_limit
+
+    def _excuses(self, error: TransientError) -> bool:
+        """True when a failure says nothing about the records, and the node may wait."""
+        return error.throttled and not self._policy.bury_on_stall
+
+    def _outwaited(self, error: TransientError, patience: float) -> bool:
+        """True when such a failure has been heard for so long that the records may be at fault after all."""
+        return self._excuses(error) and self._clock.monotonic() >= patience
+
+    async def _persist(self, rest: Rest, seen: int, patience: float) -> None:
         """Try again what failed once, until it is through, dead, or an outage."""
-        attempt, counted, began = 1, 1, self._clock.monotonic()
-        policy = self._policy
-        while rest is not None:
+        attempt = 1
+        while rest is not None and attempt < self._policy.attempts and not self._outwaited(rest[1], patience):
             todo, error = rest
-            waiting = Waiting.RETRY
-            # that the other side has too much to do says nothing about the records: it uses up none of their
-            # tries; but not for ever, because a request that is too large for any moment is refused like this
-            busy = error.throttled and not policy.bury_on_stall
-            if busy and attempt >= policy.attempts and self._health.successes == seen:
-                self._check_outage(error)
-                waiting = Waiting.OUTAGE
-            if not busy or self._clock.monotonic() - began >= policy.outage_limit:
-                counted += 1
-            if counted > policy.attempts:
-                break
             seen = self._health.successes
-            await self._wait(attempt, error, waiting)
+            await self._wait(attempt, error, Waiting.RETRY)
             attempt += 1
-            rest = await self._try(todo, attempt)
+            rest = await self._try(todo, attempt, patience)
         if rest is not None:
-            await self._exhausted(rest, attempt, seen)
+            await self._exhausted(rest, attempt, seen, patience)
 
-    async def _exhausted(self, rest: Rest, attempt: int, seen: int) -> None:
+    async def _exhausted(self, rest: Rest, attempt: int, seen: int, patience: float) -> None:
         """The tries are used up: find the records that are to blame, or wait for the other side."""
         health, turn = self._health, 0
         while rest is not None:
             todo, error = rest
             if health.successes == seen:
-                rest = await self._probe(todo, error, attempt, turn)
+                rest = await self._probe(todo, error, attempt, turn, patience)
                 if rest is None:
                     return
                 todo, error = rest
             if health.successes > seen:
                 # others got through since the last try, so the fault may be in these records
-                rest = await self._isolate(todo, error, attempt)
+                rest = await self._isolate(todo, error, attempt, patience)
                 if rest is None:
                     return
                 todo, error = rest
@@ -147,9 +153,29 @@ class Delivery:
             await self._wait(attempt, error, Waiting.OUTAGE)
             attempt, turn = attempt + 1, turn + 1
             if len(todo) == 1:
-                rest = await self._try(todo, attempt)
+                rest = await self._try(todo, attempt, patience)
 
-    async def _try(self, batch: Batch, attempt: int) -> Rest:
+    async def _try(self, batch: Batch, attempt: int, patience: float) -> Rest:
+        """One try that counts."""
+        return await self._outwait(await self._try_once(batch, attempt), attempt, patience)
+
+    async def _outwait(self, rest: Rest, attempt: int, patience: float) -> Rest:
+        """Try again for as long as all that the other side says is that it has too much to do.
+
+        That is nothing against the records, so it uses up none of their tries.
+        """
+        turn, seen = 0, self._health.successes
+        while rest is not None and self._excuses(rest[1]) and not self._outwaited(rest[1], patience):
+            todo, error = rest
+            self._check_outage(error)
+            turn += 1
+            nobody = turn >= self._policy.attempts and self._health.successes == seen
+            waiting = Waiting.OUTAGE if nobody else Waiting.RETRY
+            await self._wait(1 if error.retry_after else turn, error, waiting)
+            rest = await self._try_once(todo, attempt)
+        return rest
+
+    async def _try_once(self, batch: Batch, attempt: int) -> Rest:
         try:
             outcome = await self._call(batch)
         except (TransientError, RecordError, BatchError) as failure:
@@ -198,22 +224,26 @@ class Delivery:
         if not again:
             return None
         self._health.failed(self._clock.monotonic())
-        patient = max((one for _, one in again), key=lambda error: error.retry_after or 0.0)
+        # it is busy only if that is all it has to say
+        telling = [one for _, one in again if not one.throttled] or [one for _, one in again]
+        patient = max(telling, key=lambda error: error.retry_after or 0.0)
         return batch.take([index for index, _ in again]), patient
 
-    async def _probe(self, batch: Batch, error: TransientError, attempt: int, turn: int) -> Rest:
+    async def _probe(
+        self, batch: Batch, error: TransientError, attempt: int, turn: int, patience: float
+    ) -> Rest:
         """Send single records ahead; once one gets through, the others follow."""
         if len(batch) == 1:
             return batch, error
         for index in _canaries(batch, turn):
-            rest = await self._try(batch.slice(index, index + 1), attempt + 1)
+            rest = await self._try(batch.slice(index, index + 1), attempt + 1, patience)
             if rest is None:
                 others = batch.take([other for other in range(len(batch)) if other != index])
-                return await self._try(others, attempt + 1)
+                return await self._try(others, attempt + 1, patience)
             error = rest[1]
         return batch, error
 
-    async def _isolate(self, batch: Batch, error: TransientError, attempt: int) -> Rest:
+    async def _isolate(self, batch: Batch, error: TransientError, attempt: int, patience: float) -> Rest:
         """Halve a failing batch, in order, down to the records that fail alone, and bury those.
 
         Returns None when every record has its fate, or what is left when it turns out to be an outage.
@@ -225,10 +255,10 @@ class Delivery:
         began = health.successes
         queue = deque(_halves(batch))
         suspects: list[tuple[Batch, TransientError]] = []  # failed alone, and nothing has succeeded since
-        in_a_row, patience = 0, GIVE_UP_ISOLATING + len(batch).bit_length()
-        while queue and in_a_row < patience:
+        in_a_row, most = 0, GIVE_UP_ISOLATING + len(batch).bit_length()
+        while queue and in_a_row < most:
             before = health.successes
-            rest = await self._try(queue.popleft(), attempt + 1)
+            rest = await self._try(queue.popleft(), attempt + 1, patience)
             in_a_row += 1
             if health.successes > before:
                 await self._bury_suspects(suspects, attempt + 1)
@@ -245,17 +275,19 @@ class Delivery:
         if queue or health.successes == began:
             # nothing at all got through: not these records but the other side
             return join([*(part for part, _ in suspects), *queue]), error
-        await self._ask_again(suspects, attempt + 1)
+        await self._ask_again(suspects, attempt + 1, patience)
         return None
 
-    async def _ask_again(self, suspects: Sequence[tuple[Batch, TransientError]], attempt: int) -> None:
+    async def _ask_again(
+        self, suspects: Sequence[tuple[Batch, TransientError]], attempt: int, patience: float
+    ) -> None:
         """Nothing is behind these to tell bad records from the start of an outage: they get all tries."""
         tries = 1
         while suspects and tries < self._policy.attempts:
             before = self._health.successes
             await self._wait(tries, suspects[-1][1], Waiting.RETRY)
             tries, attempt = tries + 1, attempt + 1
-            replies = [await self._try(part, attempt) for part, _ in suspects]
+            replies = [await self._try(part, attempt, patience) for part, _ in suspects]
             suspects = [rest for rest in replies if rest is not None]
             if self._health.successes > before:
                 break
@@ -274,13 +306,9 @@ class Delivery:
             ) from error
 
     async def _wait(self, attempt: int, error: TransientError, waiting: Waiting) -> None:
-        stats = self._stats
-        stats.retries += 1
-        stats.waiting, stats.note = waiting, str(error)[:200]
-        try:
+        self._stats.retries += 1
+        with self._stats.waits(waiting, str(error)[:200]):
             await self._clock.sleep(self._policy.delay(attempt, error.retry_after))
-        finally:
-            stats.waiting, stats.note = Waiting.NOTHING, ""
 
 
 def _halves(batch: Batch) -> tuple[Batch, Batch]:

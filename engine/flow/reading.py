@@ -191,15 +191,13 @@ class SourceTask:
                 node=stats.name,
             ) from error
         stats.retries += 1
-        stats.waiting = Waiting.RETRY if pump.attempt < policy.attempts else Waiting.OUTAGE
-        stats.note = str(error)[:200]
+        waiting = Waiting.RETRY if pump.attempt < policy.attempts else Waiting.OUTAGE
         try:
-            with anyio.CancelScope() as pump.scope:
+            with stats.waits(waiting, str(error)[:200]), anyio.CancelScope() as pump.scope:
                 pump.reading = True
                 await self._clock.sleep(policy.delay(pump.attempt, error.retry_after))
         finally:
             pump.reading = False
-            stats.waiting, stats.note = Waiting.NOTHING, ""
 
     def _see_through(self, batch: Batch, tracker: SplitTracker) -> Awaitable[None] | None:
         """Open the account of a batch; returns what is left to be done, if anything is."""

@@ -110,14 +110,19 @@ def cut(plan: Plan, runtimes: Mapping[str, Runtime]) -> list[Segment]:
 
 
 class Outlet:
-    """Where a segment's output goes: to every edge behind it, or nowhere when its last node is a sink."""
+    """Where a segment's output goes: to every edge behind it, or nowhere when its last node is a sink.
 
-    def __init__(self, edges: Sequence[Edge], stats: NodeStats) -> None:
-        self.edges = edges
+    Args:
+        edges: by the node that they lead to.
+    """
+
+    def __init__(self, edges: Mapping[str, Edge], stats: NodeStats) -> None:
+        self.edges = list(edges.values())
+        self._names = list(edges)
         self._stats = stats
         self._batches = 0
         self._growth = 1.0
-        for edge in edges:
+        for edge in self.edges:
             edge.open_sender()
 
     def close(self) -> None:
@@ -132,16 +137,17 @@ class Outlet:
             for ack, count in batch.origins:
                 ack.fork(count * (len(edges) - 1))
         self._charge_growth(batch)
-        stats = self._stats
-        for edge in edges:
-            if edge.offer(batch):
-                continue
-            started, stats.waiting = perf_counter(), Waiting.DOWNSTREAM
-            try:
+        for place, edge in enumerate(edges):
+            if not edge.offer(batch):
+                await self._wait_for_room(edge, self._names[place], batch)
+
+    async def _wait_for_room(self, edge: Edge, name: str, batch: Batch) -> None:
+        stats, started = self._stats, perf_counter()
+        try:
+            with stats.waits(Waiting.DOWNSTREAM, name):
                 await edge.send(batch)
-            finally:
-                stats.waiting = Waiting.NOTHING
-                stats.blocked += perf_counter() - started
+        finally:
+            stats.blocked += perf_counter() - started
 
     def _charge_growth(self, batch: Batch) -> None:
         """Charge what transforms have added to the records: measured now and then, applied to all."""

@@ -51,11 +51,8 @@ class Intake:
             yield edge.receive_nowait()
 
     async def _arrived(self) -> bool:
-        self._stats.waiting = Waiting.INPUT
-        try:
+        with self._stats.waits(Waiting.INPUT):
             return await self._edge.wait()
-        finally:
-            self._waits_no_more()
 
     async def _cut_to_size(self, batcher: Batcher) -> AsyncGenerator[Batch, None]:
         out: deque[Batch] = deque()
@@ -87,22 +84,17 @@ class Intake:
 
     async def _receive(self, deadline: float, *, holding: bool) -> Batch | None:
         """The next batch, or None when it is time to let go of what is held."""
-        self._stats.waiting = Waiting.INPUT
         try:
-            if not holding:
-                return await self._edge.receive()
-            if self._budget.waiting:
+            with self._stats.waits(Waiting.INPUT):
+                if not holding:
+                    return await self._edge.receive()
+                if self._budget.waiting:
+                    return None
+                with anyio.CancelScope(deadline=deadline) as self._scope:
+                    return await self._edge.receive()
                 return None
-            with anyio.CancelScope(deadline=deadline) as self._scope:
-                return await self._edge.receive()
-            return None
         finally:
             self._scope = None
-            self._waits_no_more()
-
-    def _waits_no_more(self) -> None:
-        if self._stats.waiting is Waiting.INPUT:  # a worker may wait for something else meanwhile
-            self._stats.waiting = Waiting.NOTHING
 
 
 class Turnstile:

@@ -32,7 +32,8 @@ def activated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def nodes(read: int = 1000, *, waiting: Waiting = Waiting.NOTHING) -> list[NodeSnapshot]:
-    extract = NodeStats("extract", Kind.SOURCE, "blob", records_in=read, busy=0.5, waiting=waiting)
+    note = "load" if waiting is Waiting.DOWNSTREAM else ""
+    extract = NodeStats("extract", Kind.SOURCE, "blob", records_in=read, busy=0.5, waiting=waiting, note=note)
     load = NodeStats("load", Kind.SINK, "ingest", records_in=read, busy=1.6, retries=3)
     return [extract.snapshot(2.0), load.snapshot(2.0)]
 

@@ -61,7 +61,7 @@ async def main(style: str, budget: int) -> None:
             before = resident()
 
             async def stop_when_full() -> None:
-                while run.snapshot().waits_for != "memory":  # noqa: ASYNC110 - nothing announces it
+                while run.snapshot().waits_for.partition(",")[0] != "memory":  # noqa: ASYNC110 - unannounced
                     await anyio.sleep(0.005)
                 await anyio.sleep(0.1)  # time enough to read a hundred megabytes more, if nothing held it
                 run.cancel()

@@ -85,7 +85,7 @@ async def test_a_stalled_sink_stalls_its_source_within_the_budget(kind: type[End
         async with engine.start(plan) as run:
 
             async def watch() -> None:
-                while run.snapshot().waits_for != "memory":  # noqa: ASYNC110 - nothing announces it
+                while run.snapshot().waits_for != "memory, held by sink":  # noqa: ASYNC110 - nothing announces it
                     await anyio.sleep(0.001)
                 for _ in range(100):
                     await anyio.lowlevel.checkpoint()

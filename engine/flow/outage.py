@@ -1,0 +1,44 @@
+"""Waiting out an outage where nothing flows yet: while a component is opened, or a source lists its input."""
+
+from __future__ import annotations
+
+from engine.clock import Clock
+from engine.errors import OutageError, TransientError
+from engine.flow.retry import NodeHealth, RetryPolicy
+from engine.stats import NodeStats, Waiting
+
+__all__ = ["Outage"]
+
+
+class Outage:
+    """Counts the failures in a row of one thing that a node does.
+
+    Args:
+        what: what it cannot do, for the message.
+    """
+
+    def __init__(self, what: str, stats: NodeStats, policy: RetryPolicy, clock: Clock) -> None:
+        self._what = what
+        self._stats = stats
+        self._policy = policy
+        self._clock = clock
+        self._health = NodeHealth()
+        self._failures = 0
+
+    async def wait(self, error: TransientError) -> None:
+        """Wait before the next try.
+
+        Raises:
+            OutageError: it has failed for longer than the policy's limit.
+        """
+        self._failures += 1
+        lasted = self._health.failed(self._clock.monotonic())
+        if lasted >= self._policy.outage_limit:
+            raise OutageError(
+                f"{self._stats.name!r} could not {self._what} for {lasted:.0f} s; last answer: {error}",
+                node=self._stats.name,
+            ) from error
+        self._stats.retries += 1
+        waiting = Waiting.RETRY if self._failures < self._policy.attempts else Waiting.OUTAGE
+        with self._stats.waits(waiting, str(error)[:200]):
+            await self._clock.sleep(self._policy.delay(self._failures, error.retry_after))

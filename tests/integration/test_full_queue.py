@@ -1,0 +1,79 @@
+"""A service that commits too slowly says so, and the run before it waits instead of reading on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import engine
+from connectors.models import INGEST_MODELS
+from engine.engine import Engine, Run
+from engine.plan import Plan
+from engine.service.commit import Encoded, GroupCommit
+from engine.service.server import running_service
+from engine.service.settings import ServiceSettings
+from engine.service.submission import Receipt
+from engine.stats import RunSnapshot
+from engine.testing import ScriptedClock
+
+RECORDS = 20_000
+
+
+def loading(folder: Path, url: str) -> Plan:
+    file = folder / "p.yaml"
+    file.write_text(
+        f'version: 1\nconnections: {{warehouse: {{url: "{url}"}}}}\n'
+        "pipelines:\n  p:\n    nodes:\n"
+        f"      read: {{source: blob, with: {{records: {RECORDS}}}}}\n"
+        "      load: {sink: ingest, with: {connection: warehouse, model: BlobSource}}",
+        "utf-8",
+    )
+    (plan,) = engine.load(file).values()
+    return plan
+
+
+async def test_a_full_commit_queue_stops_the_reading_and_is_named_and_kills_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, real = threading.Event(), GroupCommit.commit
+
+    def commit(self: GroupCommit, group: Sequence[Encoded]) -> list[Receipt]:
+        assert gate.wait(60)
+        return real(self, group)
+
+    monkeypatch.setattr(GroupCommit, "commit", commit)
+    clock, settings = ScriptedClock(), ServiceSettings(max_queued_requests=1)
+    seen: list[RunSnapshot] = []
+
+    async def watch(run: Run, full: str) -> None:
+        still = 0
+        while still < 500:
+            before = run.snapshot()
+            await anyio.lowlevel.checkpoint()
+            same = run.snapshot().tally.read == before.tally.read > 0 and before.waits_for == full
+            still = still + 1 if same else 0
+        seen.append(run.snapshot())
+        gate.set()
+        while True:
+            clock.advance(1.0)
+            await anyio.sleep(0.001)
+
+    async with (
+        running_service(tmp_path / "state", models=INGEST_MODELS, settings=settings) as service,
+        Engine(clock=clock) as owner,
+        owner.start(loading(tmp_path, service.url), verify=True) as run,
+        anyio.create_task_group() as group,
+    ):
+        with anyio.fail_after(60):
+            group.start_soon(watch, run, f"load (POST {service.url}/ingest/BlobSource answered 429)")
+            report = await run.wait()
+            group.cancel_scope.cancel()
+
+    assert seen[0].tally.read < RECORDS
+    assert (report.ok, report.verified) == (True, True)
+    assert (report.tally.written, report.tally.dead) == (RECORDS, 0)
