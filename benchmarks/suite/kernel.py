@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from benchmarks.lag import idle, loop_lag
 from benchmarks.model import Arm, Benchmark, Goal, Scale, Work
 from benchmarks.workload import PAGE, Row, Tally, enrich, keep, pages, pool, records
+
+if TYPE_CHECKING:
+    from engine.plan import Plan
 
 REFERENCE = "generator chain"
 
@@ -137,9 +141,22 @@ async def engine_run(source: list[Row], count: int, *, inline: bool) -> Work:
     `inline`: the sink runs in the source's task; otherwise it stands behind an edge.
     """
     # only these arms need the engine; the others are to be read without it
+    from engine.engine import Engine
+
+    tally = Tally()
+    plan = kernel_plan(source, count, tally, inline=inline)
+    with TemporaryDirectory() as state_dir:
+        async with Engine(state_dir=state_dir) as engine:
+            report = await engine.run(plan)
+    if not (report.ok and report.tally.balanced and report.tally.written == tally.count):
+        raise RuntimeError(f"the run did not add up: {report.error or report.tally}")
+    return tally.work(count)
+
+
+def kernel_plan(source: list[Row], count: int, tally: Tally, *, inline: bool) -> Plan:
+    """The kernel's work as a plan; `inline` as above."""
     from engine.batch import Batch, JsonValue, Split
     from engine.component import Context, NoParams, Sink, Source
-    from engine.engine import Engine
     from engine.functions import FunctionFilter, FunctionTransform
     from engine.keys import KeyRange
     from engine.testing import linear_plan
@@ -166,19 +183,12 @@ async def engine_run(source: list[Row], count: int, *, inline: bool) -> Work:
 
         inline = True
 
-    tally = Tally()
-    plan = linear_plan(
+    return linear_plan(
         PoolSource(NoParams()),
         FunctionTransform(enrich),
         FunctionFilter(keep, "not kept"),
         (InlineTallySink if inline else TallySink)(NoParams()),
     )
-    with TemporaryDirectory() as state_dir:
-        async with Engine(state_dir=state_dir) as engine:
-            report = await engine.run(plan)
-    if not (report.ok and report.tally.balanced and report.tally.written == tally.count):
-        raise RuntimeError(f"the run did not add up: {report.error or report.tally}")
-    return tally.work(count)
 
 
 async def engine_lag(source: list[Row], count: int, *, inline: bool) -> Work:

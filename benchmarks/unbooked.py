@@ -1,0 +1,74 @@
+"""An engine that keeps no books, to be set against the one that does. It can neither resume nor report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from engine.acks import Ack, SplitTracker
+from engine.answers import NoJournal
+from engine.batch import Releasable
+from engine.bookmarks import Bookmark
+from engine.journal import Journal
+from engine.ledger import Ledger
+from engine.state.memory import MemoryStateStore
+from engine.state.protocol import Progress, SplitRecord
+
+__all__ = ["ForgetfulStore", "no_books"]
+
+
+class ForgetfulStore(MemoryStateStore):
+    """Has the run and its splits in memory, as a run cannot do without; commits nothing."""
+
+    async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
+        """Nothing."""
+
+
+class _NoAck(Ack):
+    """Whatever becomes of its records, nobody counts it."""
+
+    __slots__ = ()
+
+    def fork(self, count: int) -> None: ...
+    def taken(self, count: int, node: str) -> None: ...
+    def written(self, count: int, *, confirmed: bool = True) -> None: ...
+    def dropped(self, count: int, reason: str) -> None: ...
+    def dead(self, count: int, node: str) -> None: ...
+    def grew(self, nbytes: int) -> None: ...
+    def spent(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None: ...
+
+
+class _NoTracker(SplitTracker):
+    """Gives every batch the same account, and its bytes back at once."""
+
+    __slots__ = ("_ack",)
+
+    def __init__(self, key: str, position: object) -> None:
+        super().__init__(key, position)
+        self._ack = _NoAck(self, None, None, 1, None, ())
+
+    def begin(
+        self,
+        count: int,
+        end: object,
+        reservation: Releasable | None = None,
+        bookmarks: Sequence[Bookmark] = (),
+    ) -> Ack:
+        if reservation is not None:
+            reservation.release()
+        return self._ack
+
+
+def _track(ledger: Ledger, node: str, record: SplitRecord, *, replay: bool) -> SplitTracker:
+    return _NoTracker(record.split.key, record.position)
+
+
+@contextmanager
+def no_books() -> Iterator[None]:
+    """Runs in here open no accounts and keep no journal; the ledger then has nothing to commit."""
+    with (
+        patch.object(Ledger, "track", _track),
+        patch.object(Journal, "of_node", lambda *_: NoJournal()),
+    ):
+        yield
