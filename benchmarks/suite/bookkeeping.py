@@ -29,7 +29,7 @@ GOAL = Goal("ratio", "<=", 1.05)
 
 def benchmarks(scale: Scale) -> Sequence[Benchmark]:
     """``bookkeeping_kernel`` and ``bookkeeping_model``."""
-    count, documents = scale.pick(1_000_000, 20_000), scale.pick(400, 20)
+    count, documents = scale.pick(1_000_000, 20_000), scale.pick(2_000, 20)
     source = pool()
     return [
         Benchmark(
@@ -44,7 +44,7 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
         ),
         Benchmark(
             name="bookkeeping_model",
-            description=f"{documents} documents to a stand-in model, five in a call, each answer journaled",
+            description=f"{documents:,} documents to a stand-in model, five in a call, each answer journaled",
             arms=[
                 Arm(
                     REFERENCE,
