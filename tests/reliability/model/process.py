@@ -86,7 +86,7 @@ class Process:
             Segment([runtime]),
             splits=[self._records[key]],
             track=lambda record: self.trackers[record.split.key],
-            outlet=Outlet([edge], runtime.stats),
+            outlet=Outlet({"behind": edge}, runtime.stats),
             clock=self._clock,
             morgue=self,
         )
@@ -113,7 +113,8 @@ class Process:
     async def branch(self, batch: Batch, branches: int) -> list[Batch]:
         """Fan a batch out to several edges, under a key suffix for each branch."""
         edges = [Edge(1) for _ in range(branches)]
-        await Outlet(edges, NodeStats("branch", Kind.TRANSFORM, "")).send(batch)
+        behind = {f"branch {number}": edge for number, edge in enumerate(edges)}
+        await Outlet(behind, NodeStats("branch", Kind.TRANSFORM, "")).send(batch)
         return [edge.receive_nowait().with_suffix(f"#{number}") for number, edge in enumerate(edges)]
 
     async def bury(
