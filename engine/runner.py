@@ -284,6 +284,8 @@ class Runner:
             wiring = self._wire()
             stack.callback(wiring.close)
             await self._prepare_sources(wiring)
+            if self.plan.dead_letters.limited:
+                await self.ledger.look_elsewhere()  # a short chunk may be done before it has looked once
             self._reading = True
             async with anyio.create_task_group() as keeper:
                 keeper.start_soon(self.ledger.keep)
