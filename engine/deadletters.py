@@ -54,6 +54,7 @@ class DeadLetterRoute:
         forward: the sink that also gets them, already open, with its stats and policy.
         tally: what the run has read and lost so far, over all of its attempts.
         epoch: of the lease; whoever has been overtaken buries nothing any more.
+        chunk: the part of the run that is worked on, "" for all of it.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class DeadLetterRoute:
         clock: Clock,
         tally: Callable[[], Tally],
         epoch: int | None = None,
+        chunk: str = "",
     ) -> None:
         self._origin = _Origin(run_id, pipeline)
         self._store = store
@@ -73,6 +75,7 @@ class DeadLetterRoute:
         self._clock = clock
         self._tally = tally
         self._epoch = epoch
+        self._chunk = chunk
         self._forward: Delivery | None = None
         self.count = 0
 
@@ -126,7 +129,7 @@ class DeadLetterRoute:
             self._letter(node.name, keys[index], batch.records[index], error, attempts, now)
             for index, error in failures
         ]
-        await self._store.put_dead_letters(letters, epoch=self._epoch)
+        await self._store.put_dead_letters(letters, epoch=self._epoch, chunk=self._chunk)
         reached("dead_letter_stored")
         await self._forward_and_settle(node.name, letters, batch.take([index for index, _ in failures]))
 

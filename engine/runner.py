@@ -76,6 +76,11 @@ class RunIdentity:
     attempt: int = 1
     chunk: Chunk | None = None
 
+    @property
+    def chunk_name(self) -> str:
+        """Names the part of the run that is done here; "" when it is all of it."""
+        return self.chunk.name if self.chunk is not None else ""
+
 
 class _Allowance:
     """A source's view of the byte budget: waiting for it shows in the source's stats."""
@@ -155,6 +160,7 @@ class Runner:
             clock=self._clock,
             tally=self.ledger.live_of_run,
             epoch=identity.epoch,
+            chunk=identity.chunk_name,
         )
 
     @property
@@ -321,7 +327,8 @@ class Runner:
         """Build and enter every component, in the plan's order."""
         died_before: Mapping[str, Collection[str]] = {}
         if self.identity.resumed:
-            died_before = await self._resources.store.dead_letter_keys(self.identity.run_id)
+            store, identity = self._resources.store, self.identity
+            died_before = await store.dead_letter_keys(identity.run_id, identity.chunk_name)
         for node in self.plan.nodes:
             stats = NodeStats(node.name, node.kind, node.spec.name)
             component = await self._enter(stack, node, stats)
@@ -346,7 +353,7 @@ class Runner:
             started_at=self.identity.started_at,
             attempt=self.identity.attempt,
             epoch=self.identity.epoch,
-            chunk=self.identity.chunk.name if self.identity.chunk is not None else "",
+            chunk=self.identity.chunk_name,
             clock=self._clock,
             allowance=_Allowance(self._resources.budget, stats),
             draining=lambda: self._draining,

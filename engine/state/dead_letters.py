@@ -17,13 +17,14 @@ STATUSES = ("open", "replayed", "discarded")
 
 _UPSERT = """
 INSERT INTO dead_letters (run_id, pipeline, node, key, stage, error_type, error_message, record, reference,
-    attempts, first_failed_at, last_failed_at, status)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    attempts, first_failed_at, last_failed_at, status, chunk)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run_id, node, key) DO UPDATE SET
     pipeline = excluded.pipeline, stage = excluded.stage, error_type = excluded.error_type,
     error_message = excluded.error_message, record = excluded.record, reference = excluded.reference,
     attempts = dead_letters.attempts + excluded.attempts, last_failed_at = excluded.last_failed_at,
-    status = excluded.status
+    status = excluded.status,
+    chunk = CASE WHEN dead_letters.chunk = excluded.chunk THEN excluded.chunk ELSE '' END
 """
 
 _WHERE = """
@@ -33,12 +34,14 @@ WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR no
 """
 
 
-def put(connection: Connection, letters: Sequence[DeadLetter], epoch: int | None = None) -> None:
+def put(
+    connection: Connection, letters: Sequence[DeadLetter], epoch: int | None = None, chunk: str = ""
+) -> None:
     """Store or replace by (run, node, key), unless the epoch of their run has been overtaken."""
     if epoch is not None:
         for run_id in {letter.run_id for letter in letters}:
             require_epoch(connection, run_id, epoch)
-    connection.executemany(_UPSERT, map(_values, letters))
+    connection.executemany(_UPSERT, [(*_values(letter), chunk) for letter in letters])
 
 
 def select(connection: Connection, where: DeadLetterFilter) -> list[DeadLetter]:
@@ -50,10 +53,15 @@ def select(connection: Connection, where: DeadLetterFilter) -> list[DeadLetter]:
     return [_letter(row) for row in rows]
 
 
-def keys_by_node(connection: Connection, run_id: str) -> dict[str, set[str]]:
-    """The keys of a run's letters, by node."""
+def keys_by_node(connection: Connection, run_id: str, chunk: str) -> dict[str, set[str]]:
+    """The keys of a run's letters, by node; with a chunk, only its own and those of no chunk."""
     keys: dict[str, set[str]] = {}
-    for row in connection.execute("SELECT node, key FROM dead_letters WHERE run_id = ?", (run_id,)):
+    of_run = "SELECT node, key FROM dead_letters WHERE run_id = ?"
+    if chunk:
+        rows = connection.execute(f"{of_run} AND chunk IN ('', ?)", (run_id, chunk))
+    else:
+        rows = connection.execute(of_run, (run_id,))
+    for row in rows:
         keys.setdefault(row["node"], set()).add(row["key"])
     return keys
 
@@ -103,5 +111,5 @@ def _values(letter: DeadLetter) -> tuple[str | int, ...]:
 
 
 def _letter(row: Row) -> DeadLetter:
-    fields = {name: row[name] for name in row.keys() if name not in ("seq", "record")}  # noqa: SIM118 - a Row
+    fields = {name: row[name] for name in row.keys() if name not in ("seq", "record", "chunk")}  # noqa: SIM118 - a Row
     return DeadLetter(**fields, record=decoded(row["record"], f"dead letter {row['key']!r}"))

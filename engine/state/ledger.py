@@ -166,17 +166,30 @@ def select_splits(
 ) -> tuple[list[SplitRecord], bool]:
     """The splits of a node in the order they were added, and whether all are known."""
     require_run(connection, run_id)
-    rows = connection.execute(
-        "SELECT * FROM splits LEFT JOIN progress ON progress.split = splits.seq"
-        " WHERE run_id = ? AND node = ? ORDER BY seq LIMIT ? OFFSET ?",
-        (run_id, node, NO_LIMIT if limit is None else limit, start),
-    ).fetchall()
-    acked = _acked(connection, run_id, node)
+    first, rows = _first(connection, run_id, node, start), list[Row]()
+    if first is not None and limit != 0:
+        rows = connection.execute(
+            "SELECT * FROM splits LEFT JOIN progress ON progress.split = splits.seq"
+            " WHERE run_id = ? AND node = ? AND seq >= ? ORDER BY seq LIMIT ?",
+            (run_id, node, first, NO_LIMIT if limit is None else limit),
+        ).fetchall()
+    acked = _acked(connection, run_id, node, rows)
     splits = [_split(row, acked.get(row["seq"], ())) for row in rows]
     source = connection.execute(
         "SELECT complete FROM sources WHERE run_id = ? AND node = ?", (run_id, node)
     ).fetchone()
     return splits, bool(source and source["complete"])
+
+
+def _first(connection: Connection, run_id: str, node: str, start: int) -> int | None:
+    """The number of the split at this place; found in the index alone, without a look at any manifest."""
+    if start == 0:
+        return 0
+    row = connection.execute(
+        "SELECT seq FROM splits WHERE run_id = ? AND node = ? ORDER BY seq LIMIT 1 OFFSET ?",
+        (run_id, node, start),
+    ).fetchone()
+    return row["seq"] if row is not None else None
 
 
 def count_splits(connection: Connection, run_id: str, node: str) -> tuple[int, int]:
@@ -276,13 +289,15 @@ def _run(row: Row) -> RunRecord:
     )
 
 
-def _acked(connection: Connection, run_id: str, node: str) -> dict[int, list[Acked]]:
-    """What is settled beyond the positions of a node's splits, by split; there is seldom much of it."""
+def _acked(connection: Connection, run_id: str, node: str, rows: Sequence[Row]) -> dict[int, list[Acked]]:
+    """What is settled beyond the positions of these splits of a node, by split; seldom much."""
     what, found = "an ack", dict[int, list[Acked]]()
+    if not rows:
+        return found
     for row in connection.execute(
         "SELECT acks.* FROM acks JOIN splits ON splits.seq = acks.split"
-        " WHERE run_id = ? AND node = ? ORDER BY split, start_position",
-        (run_id, node),
+        " WHERE run_id = ? AND node = ? AND seq BETWEEN ? AND ? ORDER BY seq, start_position",
+        (run_id, node, rows[0]["seq"], rows[-1]["seq"]),
     ):
         places = decoded(row["start_position"], what), decoded(row["end_position"], what)
         one = Acked(*places, _whole(decoded(row["tally"], what)))

@@ -56,6 +56,7 @@ class MemoryStateStore:
         self._leases = MemoryLeases()
         self._bookmarks = MemoryBookmarks()
         self._letters: dict[tuple[str, str, str], DeadLetter] = {}
+        self._chunks: dict[tuple[str, str, str], str] = {}  # of the letters
         self._journal: dict[str, JournalEntry] = {}
 
     async def __aenter__(self) -> Self:
@@ -111,6 +112,7 @@ class MemoryStateStore:
         self._splits = {place: known for place, known in self._splits.items() if place[0] != run_id}
         self._complete = {place for place in self._complete if place[0] != run_id}
         self._letters = {place: one for place, one in self._letters.items() if place[0] != run_id}
+        self._chunks = {place: one for place, one in self._chunks.items() if place[0] != run_id}
 
     async def acquire_lease(
         self,
@@ -242,7 +244,9 @@ class MemoryStateStore:
     async def counts(self, run_id: str) -> Tally:
         return replace(await self.tally(run_id), drops={}, taken={}, deaths={})
 
-    async def put_dead_letters(self, letters: Sequence[DeadLetter], *, epoch: int | None = None) -> None:
+    async def put_dead_letters(
+        self, letters: Sequence[DeadLetter], *, epoch: int | None = None, chunk: str = ""
+    ) -> None:
         await self._turn()
         if epoch is not None:
             for run_id in {letter.run_id for letter in letters}:
@@ -257,17 +261,18 @@ class MemoryStateStore:
                     letter, attempts=old.attempts + letter.attempts, first_failed_at=old.first_failed_at
                 )
             self._letters[place] = letter
+            self._chunks[place] = chunk if self._chunks.get(place, chunk) == chunk else ""
 
     async def dead_letters(self, where: DeadLetterFilter) -> list[DeadLetter]:
         await self._turn()
         found = sorted(self._matching(where), key=lambda letter: letter.first_failed_at)
         return [_copy_letter(letter) for letter in found[: where.limit]]
 
-    async def dead_letter_keys(self, run_id: str) -> dict[str, set[str]]:
+    async def dead_letter_keys(self, run_id: str, chunk: str = "") -> dict[str, set[str]]:
         await self._turn()
         keys: dict[str, set[str]] = {}
         for owner, node, key in self._letters:
-            if owner == run_id:
+            if owner == run_id and (not chunk or self._chunks[owner, node, key] in ("", chunk)):
                 keys.setdefault(node, set()).add(key)
         return keys
 

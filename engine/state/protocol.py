@@ -361,11 +361,15 @@ class StateStore(Protocol):
         """The same without drops by reason and figures by node: quick, however many splits there are."""
         ...
 
-    async def put_dead_letters(self, letters: Sequence[DeadLetter], *, epoch: int | None = None) -> None:
+    async def put_dead_letters(
+        self, letters: Sequence[DeadLetter], *, epoch: int | None = None, chunk: str = ""
+    ) -> None:
         """Store or replace by (run, node, key); attempts add up and the first failure's time stays.
 
         Args:
             epoch: of the lease of the run they belong to; a stale one is refused. None asks about no lease.
+            chunk: in which they failed; "" when the run is not worked on in chunks. A letter that comes from
+                two chunks is kept as one of the run as a whole.
         """
         ...
 
@@ -373,8 +377,12 @@ class StateStore(Protocol):
         """Oldest first."""
         ...
 
-    async def dead_letter_keys(self, run_id: str) -> dict[str, set[str]]:
-        """The keys of all dead letters of a run, whatever became of them, by node."""
+    async def dead_letter_keys(self, run_id: str, chunk: str = "") -> dict[str, set[str]]:
+        """The keys of dead letters of a run, whatever became of them, by node.
+
+        Args:
+            chunk: only those that failed in this chunk, or in none; "" gives all.
+        """
         ...
 
     async def count_dead_letters(self, where: DeadLetterFilter) -> int:

@@ -158,6 +158,13 @@ ALTER TABLE progress ADD COLUMN taken TEXT;
 ALTER TABLE progress ADD COLUMN deaths TEXT;
 """
 
+# A chunk is begun by looking up its own splits and letters; there may be millions of others.
+_BY_CHUNK: Final = """
+CREATE INDEX splits_in_order ON splits (run_id, node, seq);
+ALTER TABLE dead_letters ADD COLUMN chunk TEXT NOT NULL DEFAULT '';
+CREATE INDEX dead_letters_of_a_chunk ON dead_letters (run_id, chunk);
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -165,6 +172,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _CHUNKS,
     _BOOKMARKED_BY,
     _BY_NODE,
+    _BY_CHUNK,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -139,14 +139,16 @@ class SqlStateStore:
     async def counts(self, run_id: str) -> Tally:
         return await self._database.read(ledger.sum_counts, run_id)
 
-    async def put_dead_letters(self, letters: Sequence[DeadLetter], *, epoch: int | None = None) -> None:
-        await self._database.write(dead_letters.put, letters, epoch)
+    async def put_dead_letters(
+        self, letters: Sequence[DeadLetter], *, epoch: int | None = None, chunk: str = ""
+    ) -> None:
+        await self._database.write(dead_letters.put, letters, epoch, chunk)
 
     async def dead_letters(self, where: DeadLetterFilter) -> list[DeadLetter]:
         return await self._database.read(dead_letters.select, where)
 
-    async def dead_letter_keys(self, run_id: str) -> dict[str, set[str]]:
-        return await self._database.read(dead_letters.keys_by_node, run_id)
+    async def dead_letter_keys(self, run_id: str, chunk: str = "") -> dict[str, set[str]]:
+        return await self._database.read(dead_letters.keys_by_node, run_id, chunk)
 
     async def count_dead_letters(self, where: DeadLetterFilter) -> int:
         return await self._database.read(dead_letters.count, where)

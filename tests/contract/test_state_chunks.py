@@ -154,6 +154,17 @@ class TestSettledBeyondThePosition:
             ((record,), _) = await store.splits(RUN.run_id, "extract")
             assert tuple(record.acked) == self.ACKED
 
+    async def test_each_split_has_its_own(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, *(f"s{number}" for number in range(5)))
+            await store.commit(
+                RUN.run_id,
+                [replace(progress(f"s{number}", 10), acked=self.ACKED) for number in (0, 2, 4)],
+            )
+            part, _ = await store.splits(RUN.run_id, "extract", start=1, limit=2)
+            assert [tuple(one.acked) for one in part] == [(), self.ACKED]
+            assert (await store.splits(RUN.run_id, "extract", limit=0))[0] == []
+
 
 class TestListings:
     async def test_a_listing_begun_anew_forgets_what_an_incomplete_one_has_left(self, world: World) -> None:
@@ -196,6 +207,28 @@ class TestDeadLettersOfAnOvertakenProcess:
             await take(store, "h1")
             await store.put_dead_letters([LETTER])
             assert await store.count_dead_letters(DeadLetterFilter()) == 1
+
+
+class TestDeadLettersOfChunks:
+    async def test_a_chunk_sees_its_own_and_those_of_the_run_as_a_whole(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            for key, chunk in (("one", "c1"), ("two", "c2"), ("whole", "")):
+                await store.put_dead_letters([replace(LETTER, key=key)], chunk=chunk)
+            assert await store.dead_letter_keys(RUN.run_id, "c1") == {LETTER.node: {"one", "whole"}}
+            assert await store.dead_letter_keys(RUN.run_id) == {LETTER.node: {"one", "two", "whole"}}
+            assert await store.dead_letter_keys("r2", "c1") == {}
+
+    async def test_one_that_failed_in_two_chunks_is_seen_by_both(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a")
+            await store.put_dead_letters([LETTER], chunk="c1")
+            await store.put_dead_letters([LETTER], chunk="c1")
+            assert await store.dead_letter_keys(RUN.run_id, "c2") == {}
+            await store.put_dead_letters([LETTER], chunk="c2")
+            await store.put_dead_letters([LETTER], chunk="c2")
+            for chunk in ("c1", "c2"):
+                assert await store.dead_letter_keys(RUN.run_id, chunk) == {LETTER.node: {LETTER.key}}
 
 
 async def test_counts_are_the_tally_without_reasons_and_figures_by_node(world: World) -> None:

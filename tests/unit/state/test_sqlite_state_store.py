@@ -212,6 +212,22 @@ class TestVersions:
             await store.commit("r1", [Progress("files", "b", None, True, tally)])
             assert (await store.tally("r1")).taken == {"": 5, "load": 4}
 
+    async def test_letters_of_a_version_that_knew_no_chunks_are_seen_by_every_chunk(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:6])
+            patch.setattr(schema, "SCHEMA_VERSION", 6)
+            async with SqliteStateStore(tmp_path) as store:
+                await store.create_run(RUN)
+        edit(
+            store.path,
+            "INSERT INTO dead_letters VALUES"
+            " (1, 'r1', 'blobs', 'load', 'k', 'write', 'ValueError', 'no', '{}', '', 1, '', '', 'open')",
+        )
+        async with SqliteStateStore(tmp_path) as store:
+            assert await store.dead_letter_keys("r1", "extract/0+1") == {"load": {"k"}}
+
     async def test_a_migration_that_fails_leaves_the_old_version(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -479,3 +495,30 @@ class TestClosing:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert open_files(tmp_path) == []
+
+
+class TestLargeRuns:
+    async def test_a_part_of_the_splits_is_found_without_sorting_or_reading_the_others(
+        self, store: SqliteStateStore
+    ) -> None:
+        await store.add_splits("r1", "extract", [Split(f"s{n}") for n in range(9)], complete=True)
+        # whoever looked at them would find them damaged
+        edit(store.path, "UPDATE splits SET manifest = 'x' WHERE split_key NOT IN ('s4', 's5')")
+        edit(store.path, "INSERT INTO acks SELECT seq, 'x', 'x', 'x' FROM splits WHERE split_key = 's8'")
+        part, _ = await store.splits("r1", "extract", start=4, limit=2)
+        assert [one.split.key for one in part] == ["s4", "s5"]
+        assert await store.splits("r1", "extract", limit=0) == ([], True)
+
+        connection = store._database._connection
+        assert connection is not None
+        seen: list[str] = []
+        connection.set_trace_callback(seen.append)
+        await store.splits("r1", "extract", start=4, limit=2)
+        await store.dead_letter_keys("r1", "c1")
+        connection.set_trace_callback(None)
+        asked = [one for one in seen if one.startswith("SELECT") and ("splits" in one or "letters" in one)]
+        plans = [" ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {one}")) for one in asked]
+        assert len(plans) == 4, asked
+        assert not [one for one in plans if "TEMP B-TREE" in one or "SCAN" in one], plans
+        assert "COVERING INDEX splits_in_order" in plans[0]
+        assert "dead_letters_of_a_chunk" in plans[3]
