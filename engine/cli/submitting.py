@@ -92,6 +92,7 @@ async def _resumed(client: Client, options: argparse.Namespace) -> list[Pipeline
     async with store_of(options) as store:
         record = await store.get_run(options.resume)
         await _check(store, record, options)
+        await _announce_division(store, record, options)
     await refuse_running(client, record)
     return [
         request_of(
@@ -115,6 +116,16 @@ async def _check(store: StateStore, record: RunRecord, options: argparse.Namespa
     if plan.identity != record.identity:
         lines = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
         raise RunMismatchError(f"run {record.run_id!r} was begun with another plan:\n{lines}")
+
+
+async def _announce_division(store: StateStore, record: RunRecord, options: argparse.Namespace) -> None:
+    asked = options.chunk_splits
+    for node, settled in (await store.divisions(record.run_id)).items():
+        if asked and asked != settled:
+            sys.stderr.write(
+                f"--chunk-splits {asked} changes nothing: {node} of {record.run_id} was divided into chunks"
+                f" of {settled} splits when it was begun, and stays so\n"
+            )
 
 
 def _command(verb: str, request: PipelineRequest, options: argparse.Namespace) -> str:

@@ -19,9 +19,11 @@ __all__ = [
     "ProgressRow",
     "count_splits",
     "delete_run",
+    "divide",
     "insert_run",
     "insert_splits",
     "progress_row",
+    "select_divisions",
     "select_run",
     "select_runs",
     "select_splits",
@@ -202,6 +204,27 @@ def count_splits(connection: Connection, run_id: str, node: str) -> tuple[int, i
         (run_id, node),
     ).fetchone()
     return row["done"], row["total"]
+
+
+def divide(connection: Connection, run_id: str, node: str, chunk_splits: int, epoch: int) -> int:
+    """Set how many splits make a chunk of a node, unless that is settled; returns what holds."""
+    require_epoch(connection, run_id, epoch)
+    connection.execute(
+        "INSERT INTO sources (run_id, node, complete, chunk_splits) VALUES (?, ?, 0, ?)"
+        " ON CONFLICT (run_id, node) DO UPDATE SET chunk_splits = excluded.chunk_splits"
+        " WHERE sources.chunk_splits = 0",
+        (run_id, node, chunk_splits),
+    )
+    return select_divisions(connection, run_id)[node]
+
+
+def select_divisions(connection: Connection, run_id: str) -> dict[str, int]:
+    """How many splits make a chunk, by node."""
+    require_run(connection, run_id)
+    rows = connection.execute(
+        "SELECT node, chunk_splits FROM sources WHERE run_id = ? AND chunk_splits > 0", (run_id,)
+    )
+    return {row["node"]: row["chunk_splits"] for row in rows}
 
 
 def progress_row(progress: Progress) -> ProgressRow:

@@ -53,6 +53,7 @@ class MemoryStateStore:
         self._runs: dict[str, RunRecord] = {}
         self._splits: dict[_Node, dict[str, SplitRecord]] = {}
         self._complete: set[_Node] = set()
+        self._divisions: dict[_Node, int] = {}
         self._leases = MemoryLeases()
         self._bookmarks = MemoryBookmarks()
         self._letters: dict[tuple[str, str, str], DeadLetter] = {}
@@ -111,6 +112,7 @@ class MemoryStateStore:
         self._leases.forget(run_id)
         self._splits = {place: known for place, known in self._splits.items() if place[0] != run_id}
         self._complete = {place for place in self._complete if place[0] != run_id}
+        self._divisions = {place: one for place, one in self._divisions.items() if place[0] != run_id}
         self._letters = {place: one for place, one in self._letters.items() if place[0] != run_id}
         self._chunks = {place: one for place, one in self._chunks.items() if place[0] != run_id}
 
@@ -183,6 +185,16 @@ class MemoryStateStore:
         places = [place for place in self._splits if place[0] == run_id and node in ("", place[1])]
         found = [one for place in places for one in self._splits[place].values()]
         return sum(one.done for one in found), len(found)
+
+    async def divide(self, run_id: str, node: str, chunk_splits: int, *, epoch: int = 0) -> int:
+        await self._turn()
+        self._run(run_id, epoch)
+        return self._divisions.setdefault((run_id, node), chunk_splits)
+
+    async def divisions(self, run_id: str) -> dict[str, int]:
+        await self._turn()
+        self._run(run_id)
+        return {node: many for (owner, node), many in self._divisions.items() if owner == run_id}
 
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
         # before the first await: trackers go on changing their tallies

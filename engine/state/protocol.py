@@ -327,6 +327,19 @@ class StateStore(Protocol):
         """How many splits of a run are done, and how many there are; of all its sources, or of one."""
         ...
 
+    async def divide(self, run_id: str, node: str, chunk_splits: int, *, epoch: int = 0) -> int:
+        """Have the splits of a node worked on in chunks of so many, for as long as the run exists.
+
+        Returns:
+            How many splits its chunks have: those of an earlier call, when there was one, since leases and
+            letters have the names of chunks.
+        """
+        ...
+
+    async def divisions(self, run_id: str) -> dict[str, int]:
+        """How many splits a chunk has, by node; without those that are not divided."""
+        ...
+
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
         """Write positions, the tallies they cover and the bookmarks they have earned in one transaction.
 

@@ -165,6 +165,9 @@ ALTER TABLE dead_letters ADD COLUMN chunk TEXT NOT NULL DEFAULT '';
 CREATE INDEX dead_letters_of_a_chunk ON dead_letters (run_id, chunk);
 """
 
+# 0: not divided yet.
+_DIVISION: Final = "ALTER TABLE sources ADD COLUMN chunk_splits INTEGER NOT NULL DEFAULT 0"
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -173,6 +176,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _BOOKMARKED_BY,
     _BY_NODE,
     _BY_CHUNK,
+    _DIVISION,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

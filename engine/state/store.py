@@ -113,6 +113,12 @@ class SqlStateStore:
     async def count_splits(self, run_id: str, node: str = "") -> tuple[int, int]:
         return await self._database.read(ledger.count_splits, run_id, node)
 
+    async def divide(self, run_id: str, node: str, chunk_splits: int, *, epoch: int = 0) -> int:
+        return await self._database.write(ledger.divide, run_id, node, chunk_splits, epoch)
+
+    async def divisions(self, run_id: str) -> dict[str, int]:
+        return await self._database.read(ledger.select_divisions, run_id)
+
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
         # Taken before the first await: trackers go on changing their tallies while the thread works, and
         # a tally must never cover more than the position beside it.

@@ -19,6 +19,7 @@ from engine.observe import Observer
 from engine.plan import Plan
 from engine.state.protocol import RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
+from engine.temporal.division import cut
 from engine.temporal.messages import (
     ChunkRequest,
     ChunkResult,
@@ -96,13 +97,18 @@ class Activities:
 
     @activity.defn
     async def list_chunks(self, request: ListRequest) -> Listed:
-        """List a source into the store. What was listed before stays, so a second try goes on."""
+        """List a source into the store, and divide it. What was listed or divided before stays so."""
         with failing_by_type():
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
             # a chunk without splits: only its lease is needed
             listing = Chunk(request.node, 0, 0)
             async with self._engine.start(plan, resume=record, chunk=listing) as run:
-                return Listed(await listed(run, request.node, self._patience))
+                splits = await listed(run, request.node, self._patience)
+            asked = cut(request.node, splits, request.chunk_splits).chunk_splits
+            store = self._engine.store
+            async with held(store, self._engine.clock, request.run_id, listing.name) as lease:
+                settled = await store.divide(request.run_id, request.node, asked, epoch=lease.epoch)
+        return Listed(splits, settled)
 
     @activity.defn
     async def run_chunk(self, request: ChunkRequest) -> ChunkResult:

@@ -100,7 +100,7 @@ class PipelineRequest:
         resume: the run is there already, begun here or locally.
         shards: how many workflows share the chunks.
         window: chunks that a shard has under way at once.
-        chunk_splits: splits in a chunk; 0 lets the number of splits decide.
+        chunk_splits: splits in a chunk; 0 lets the number of splits decide. A run stays as it is divided.
         max_failed_chunks: more of them fail the run.
         heartbeat: seconds after which a worker that says nothing is taken for dead.
         search_attributes: the ones of this module are known to the server.
@@ -149,20 +149,22 @@ class Compiled:
 
 @dataclass
 class ListRequest:
-    """List the splits of a source into the store."""
+    """List the splits of a source into the store, and divide them; `chunk_splits` as in `PipelineRequest`."""
 
     run_id: str = ""
     pipeline: str = ""
     identity: str = ""
     node: str = ""
+    chunk_splits: int = 0
     v: int = 1
 
 
 @dataclass
 class Listed:
-    """How many splits a source has."""
+    """How many splits a source has, and how many make a chunk; 0 from workers that did not divide."""
 
     splits: int = 0
+    chunk_splits: int = 0
 
 
 @dataclass

@@ -126,6 +126,21 @@ class TestPartsOfTheSplits:
             assert await store.count_splits(RUN.run_id, "other") == (0, 1)
             assert await store.count_splits(RUN.run_id) == (1, 3)
 
+    async def test_a_source_is_divided_once_and_stays_so(self, world: World) -> None:
+        async with world.store() as store:
+            await prepare(store, "a", "b")
+            assert await store.divisions(RUN.run_id) == {}
+            assert await store.divide(RUN.run_id, "extract", 3) == 3
+            assert await store.divide(RUN.run_id, "other", 5) == 5
+        async with world.store() as store:
+            assert await store.divide(RUN.run_id, "extract", 7) == 3
+            assert await store.divisions(RUN.run_id) == {"extract": 3, "other": 5}
+            assert (await store.splits(RUN.run_id, "extract"))[1], "as complete as it was"
+            assert not (await store.splits(RUN.run_id, "other"))[1]
+            await take(store, "h1")
+            with pytest.raises(LeaseLostError):
+                await store.divide(RUN.run_id, "extract", 7)
+
 
 class TestSettledBeyondThePosition:
     ACKED = (Acked({"at": 20}, {"at": 30}, Tally(read=10, written=9, dropped=1, drops={"f: old": 1})),)

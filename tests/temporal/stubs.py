@@ -49,6 +49,7 @@ class Stubs:
         work: does a chunk.
         compiled: what compiling the plan gives, but for the run's id.
         listing: listing waits for this event.
+        chunk_splits: how many splits the chunks have that an earlier attempt has made.
     """
 
     client: Client
@@ -56,6 +57,7 @@ class Stubs:
     work: Work = done
     compiled: Compiled = field(default_factory=lambda: Compiled(identity="i", sources=["n0"]))
     listing: anyio.Event | None = None
+    chunk_splits: int = 0
     queues: Queues = field(default_factory=lambda: Queues.named(uuid.uuid4().hex[:12]))
     finalized: list[FinalizeRequest] = field(default_factory=list)
     chunks: list[int] = field(default_factory=list)
@@ -100,7 +102,7 @@ class Stubs:
     async def _list_chunks(self, request: ListRequest) -> Listed:
         if self.listing is not None:
             await self.listing.wait()
-        return Listed(self.splits)
+        return Listed(self.splits, self.chunk_splits)
 
     @activity.defn(name="run_chunk")
     async def _run_chunk(self, request: ChunkRequest) -> ChunkResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from engine.clock import SystemClock
+from engine.lease import held
+from engine.state import open_store
 from tests.servers.temporal import DevServer
 
 ROOT = Path(__file__).parents[2]
@@ -154,11 +158,22 @@ def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 6
     (drained,) = desk.runs()
+    run = str(drained["run_id"])
+    asyncio.run(divide(desk.folder / "state", run, 8))
     with desk.worker():
-        desk.submit("--resume", str(drained["run_id"]), "--wait")
+        _, error = desk.engine(
+            "submit", WAITING, *desk.installation, "--resume", run, "--chunk-splits", "5", "--wait"
+        )
 
+    assert f"--chunk-splits 5 changes nothing: numbers of {run} was divided into chunks of 8" in error
     (found,) = desk.runs()
     assert (found["status"], found["tally"]["read"], found["tally"]["written"]) == ("completed", 3200, 3200)
+
+
+async def divide(state: Path, run_id: str, chunk_splits: int) -> None:
+    """What an earlier durable attempt would have settled."""
+    async with open_store(state) as store, held(store, SystemClock(), run_id) as lease:
+        assert await store.divide(run_id, "numbers", chunk_splits, epoch=lease.epoch) == chunk_splits
 
 
 def test_a_schedule_is_made_changed_paused_and_deleted(desk: Desk) -> None:

@@ -71,6 +71,14 @@ async def test_chunks_that_fail_again_are_reported_and_too_many_fail_the_run(
     assert [one.status for one in stubs.finalized] == ["interrupted" if allowed else "failed"]
 
 
+async def test_chunks_stay_as_large_as_they_were_whatever_is_asked_for_later(server: DevServer) -> None:
+    stubs = Stubs(server.client, splits=9, chunk_splits=4)
+    async with stubs.working():
+        result = await stubs.run(shards=1, chunk_splits=2)
+
+    assert (result.status, result.chunks, sorted(stubs.chunks)) == ("completed", 3, [0, 4, 8])
+
+
 async def test_every_chunk_has_ten_attempts_a_heartbeat_and_no_limit_on_waiting_for_a_worker(
     server: DevServer,
 ) -> None:

@@ -26,6 +26,7 @@ from engine.temporal.messages import (
     ChunkResult,
     CompileRequest,
     FinalizeRequest,
+    Listed,
     ListRequest,
 )
 from engine.temporal.watching import Patience
@@ -44,6 +45,18 @@ async def planned(activities: Activities, environment: ActivityEnvironment) -> N
     await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
     listed = await environment.run(activities.list_chunks, ListRequest("r", "test", "test", "n0"))
     assert listed.splits == len(SPLITS)
+
+
+async def test_1_a_run_stays_divided_as_it_was_when_it_is_gone_on_with() -> None:
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
+        request = ListRequest("r", "test", "test", "n0", chunk_splits=3)
+        assert (await environment.run(activities.list_chunks, request)).chunk_splits == 3
+        for asked in (1, 0, 3):
+            request = ListRequest("r", "test", "test", "n0", chunk_splits=asked)
+            assert (await environment.run(activities.list_chunks, request)) == Listed(len(SPLITS), 3)
 
 
 class Stuck(MemorySink):
