@@ -81,7 +81,7 @@ async def create(
             id=workflow_id(request.pipeline, "scheduled"),
             task_queue=request.queues.workflows,
         ),
-        spec=ScheduleSpec(cron_expressions=[cron]),
+        spec=ScheduleSpec(cron_expressions=[_with_itself_as_comment(cron)]),
         policy=SchedulePolicy(overlap=OVERLAPS[overlap], catchup_window=catch_up),
     )
     name = _schedule_id(request.pipeline)
@@ -111,7 +111,7 @@ async def listed(client: Client) -> Sequence[Listed]:
             found.append(
                 Listed(
                     one.id.removeprefix(DURABLE_GROUP),
-                    " ".join(described.schedule.spec.cron_expressions) or _calendar(described.schedule),
+                    _cron(described.schedule.spec),
                     described.schedule.state.paused,
                     times[0].isoformat() if times else "",
                     described.schedule.state.note or "",
@@ -122,9 +122,14 @@ async def listed(client: Client) -> Sequence[Listed]:
     return sorted(found, key=lambda one: one.pipeline)
 
 
-def _calendar(schedule: Schedule) -> str:
-    """The server turns cron expressions into calendars; their comment is the expression."""
-    return ", ".join(calendar.comment or "?" for calendar in schedule.spec.calendars)
+def _with_itself_as_comment(cron: str) -> str:
+    """The server keeps a calendar and its comment, not the expression; `@every` has no comment."""
+    return cron if cron.startswith("@every") else f"{cron} # {cron}"
+
+
+def _cron(spec: ScheduleSpec) -> str:
+    intervals = [f"@every {interval.every.total_seconds():g}s" for interval in spec.intervals]
+    return ", ".join([*(calendar.comment or "?" for calendar in spec.calendars), *intervals])
 
 
 async def pause(client: Client, pipeline: str, note: str = "") -> None:

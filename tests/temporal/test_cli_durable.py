@@ -190,7 +190,7 @@ def test_a_schedule_is_made_changed_paused_and_deleted(desk: Desk) -> None:
     listed = json.loads(line)
     assert (listed["pipeline"], listed["paused"]) == ("hourly_blobs", True)
     desk.engine("schedule", "resume", "hourly_blobs", *server)
-    assert "next 20" in desk.engine("schedule", "list", *server)[0]
+    assert desk.engine("schedule", "list", *server)[0].startswith("hourly_blobs  0 * * * *  next 20")
     desk.engine("schedule", "delete", "hourly_blobs", *server)
     _, error = desk.engine("schedule", "delete", "hourly_blobs", *server, code=2)
     assert "has no schedule on this server; there are: none" in error
