@@ -137,6 +137,9 @@ EVENTS_PER_CHUNK = 3
 """Scheduled, started, completed; workflow tasks in between are shared by several chunks."""
 SUGGESTED_EVENTS = 4096
 SHARDS = 4
+ACTIONS_OF_A_RUN = 9
+"""It is started, compiles, lists, finalizes, and says five times in its search attributes where it is."""
+ACTIONS_OF_A_SHARD = 2
 
 
 def forecast(demand: Demand) -> Forecast:
@@ -148,8 +151,10 @@ def forecast(demand: Demand) -> Forecast:
     # a chunk that takes longer than its time is handed back, and goes on as a new attempt
     attempts = max(chunks, busy * demand.slots / (demand.chunk_minutes * 60))
     beats = seconds * demand.workers * demand.slots / demand.beat_seconds
-    actions = attempts + beats + 2 * SHARDS + 4
-    events = EVENTS_PER_CHUNK * attempts / SHARDS
+    shards = max(1, min(SHARDS, chunks))
+    events = EVENTS_PER_CHUNK * attempts / shards
+    continued = events // SUGGESTED_EVENTS
+    actions = attempts + beats + shards * (ACTIONS_OF_A_SHARD + continued) + ACTIONS_OF_A_RUN
     tokens = demand.objects * demand.llm_tokens_per_object
     limits = (
         Limit("workers' processors", seconds / 3600, "more workers"),
@@ -177,7 +182,7 @@ def forecast(demand: Demand) -> Forecast:
         attempts,
         actions,
         events,
-        events // SUGGESTED_EVENTS,
+        continued,
         limits,
         tokens / 1e6 * demand.llm_usd_per_million_tokens,
         demand.objects / 1e6 * demand.s3_usd_per_million_gets,

@@ -8,13 +8,21 @@ PEAK_RSS = "peak_rss"
 OWN_PEAK_RSS = "own_peak_rss"
 FIRST_OUTPUT = "first_output"
 RATE = "rate"
+ACTIONS = "actions"
+FORECAST = "forecast"
+OFF = "off"
 
+_COUNTS = frozenset({ACTIONS, FORECAST})
 _BYTES = frozenset({PEAK_RSS, OWN_PEAK_RSS})
 _MEGA = 1_000_000
 
 
 def render(figure: str, value: float, unit: str) -> str:
-    """A figure as text: bytes in MB, rates in units a second, everything else as a time."""
+    """A figure as text: bytes in MB, rates in units a second, counts and shares as such, others as times."""
+    if figure in _COUNTS:
+        return f"{value:,.0f}"
+    if figure == OFF:
+        return f"{value:.1%}"
     if figure in _BYTES:
         return f"{value / _MEGA:.1f} MB"
     if figure == RATE:

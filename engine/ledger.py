@@ -19,7 +19,7 @@ __all__ = ["COMMIT_EVERY", "Ledger", "SourceBookmarks"]
 
 COMMIT_EVERY = 0.1
 LOOK_EVERY = 2.0
-PAGE_SPLITS = 200
+PAGE_SPLITS = 20
 
 
 class Ledger:
