@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chunks-per-second", type=float, metavar="N", help="that begin on the whole queue (no limit)"
     )
+    parser.add_argument(
+        "--build-id",
+        default="",
+        metavar="ID",
+        help="version of file and code: a run stays with the version that began it (no versions)",
+    )
     parser.add_argument("--memory", metavar="SIZE", help="bytes in flight, as in 512MiB (256MiB)")
     parser.add_argument("--metrics", default="", metavar="HOST:PORT", help="show Prometheus metrics there")
     parser.add_argument("--otlp", default="", metavar="URL", help="send OpenTelemetry metrics there")

@@ -38,6 +38,10 @@ async def work(options: argparse.Namespace) -> int:
         StateError: the store cannot be used.
     """
     options.only, options.param, options.assignments = [], [], []
+    if options.build_id and "." in options.queue:
+        raise ConfigError(
+            f"--build-id: --queue names the deployment, and {options.queue!r} has a dot: choose one without"
+        )
     names = list(load_plans(options))
     server = ServerOptions(options.address, options.namespace, options.profile, options.codec)
     client = await connect(server, runtime=_runtime(options))
@@ -59,6 +63,8 @@ async def work(options: argparse.Namespace) -> int:
             slots=options.slots,
             grace=options.grace,
             chunks_per_second=options.chunks_per_second,
+            deployment=options.queue,
+            build_id=options.build_id,
         )
         stop = anyio.Event()
         _say(f"working on {', '.join(names)} for {options.queue!r} at {_place(client)} (Ctrl-C ends it)")

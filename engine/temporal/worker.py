@@ -9,7 +9,8 @@ from datetime import timedelta
 
 import anyio
 from temporalio.client import Client
-from temporalio.worker import Worker
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from engine.observe import Stage
 from engine.temporal.activities import Activities
@@ -33,6 +34,9 @@ class WorkerOptions:
             than what the process's supervisor grants.
         chunks_per_second: how many chunks of the whole queue may begin in a second; None means any. It is
             the server that counts, so eager starts, which it does not see, are off then.
+        deployment: what the server calls all versions of these workers; without a dot.
+        build_id: the version of the file and the code; a run stays with workers of the version that it was
+            begun by. "" means no versions: any worker takes any run.
         blocked_after: seconds for which something may hold the event loop up before that is told.
     """
 
@@ -41,13 +45,15 @@ class WorkerOptions:
     slots: int = 4
     grace: float = 60.0
     chunks_per_second: float | None = None
+    deployment: str = "odw"
+    build_id: str = ""
     blocked_after: float = 5.0
 
 
 def workers(client: Client, activities: Activities, options: WorkerOptions) -> list[Worker]:
     """One for each queue."""
     made: list[Worker] = []
-    queues, grace = options.queues, timedelta(seconds=options.grace)
+    queues, grace, version = options.queues, timedelta(seconds=options.grace), _version(options)
     if "workflows" in options.roles:
         made.append(
             Worker(
@@ -55,6 +61,7 @@ def workers(client: Client, activities: Activities, options: WorkerOptions) -> l
                 task_queue=queues.workflows,
                 workflows=WORKFLOWS,
                 max_concurrent_workflow_tasks=20,
+                deployment_config=version,
                 disable_eager_activity_execution=options.chunks_per_second is not None,
             )
         )
@@ -64,6 +71,7 @@ def workers(client: Client, activities: Activities, options: WorkerOptions) -> l
                 client,
                 task_queue=queues.planning,
                 activities=activities.planning,
+                deployment_config=version,
                 graceful_shutdown_timeout=grace,
             )
         )
@@ -74,6 +82,7 @@ def workers(client: Client, activities: Activities, options: WorkerOptions) -> l
                 task_queue=queues.work,
                 activities=[activities.run_chunk],
                 max_concurrent_activities=options.slots,
+                deployment_config=version,
                 max_heartbeat_throttle_interval=timedelta(seconds=30),
                 graceful_shutdown_timeout=grace,
                 max_task_queue_activities_per_second=options.chunks_per_second,
@@ -81,6 +90,17 @@ def workers(client: Client, activities: Activities, options: WorkerOptions) -> l
             )
         )
     return made
+
+
+def _version(options: WorkerOptions) -> WorkerDeploymentConfig | None:
+    if not options.build_id:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(options.deployment, options.build_id),
+        use_worker_versioning=True,
+        # a run is bound to its plan, and so to workers whose file makes that plan
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
 
 
 async def serve(client: Client, activities: Activities, options: WorkerOptions, stop: anyio.Event) -> None:

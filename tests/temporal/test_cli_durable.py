@@ -19,7 +19,7 @@ import pytest
 from engine.clock import SystemClock
 from engine.lease import held
 from engine.state import open_store
-from tests.servers.temporal import DevServer
+from tests.servers.temporal import DevServer, find_cli
 
 ROOT = Path(__file__).parents[2]
 WAITING = "benchmarks/waiting.yaml"
@@ -74,13 +74,22 @@ class Desk:
             assert time.monotonic() < deadline, f"nobody has taken up {run}"
             time.sleep(0.1)
 
+    def make_current(self, build: str) -> None:
+        """Send new runs to the workers of this version, once they have told the server of themselves."""
+        chosen = ["--deployment-name", self.queue, "--build-id", build, "--yes"]
+        command = [str(find_cli()), "worker", "deployment", "set-current-version", *chosen]
+        deadline = time.monotonic() + PATIENCE
+        while (done := subprocess.run(command, env=self._env, capture_output=True, text=True)).returncode:
+            assert time.monotonic() < deadline, done.stderr
+            time.sleep(0.2)
+
     @contextmanager
-    def worker(self, *arguments: str) -> Iterator[None]:
+    def worker(self, *arguments: str, file: str = WAITING) -> Iterator[None]:
         """A worker for as long as the block runs; it ends by SIGTERM, and well."""
         log = self.folder / "worker.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "engine", "worker", WAITING, *self.installation, *arguments],
+                [sys.executable, "-m", "engine", "worker", file, *self.installation, *arguments],
                 cwd=ROOT,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
@@ -216,3 +225,28 @@ def test_a_run_goes_on_as_it_was_begun(desk: Desk) -> None:
     arguments = ["submit", WAITING, "--resume", "any", *desk.installation]
     _, error = desk.engine(*arguments, "--param", "waiting.seconds=1", code=2)
     assert "--resume: a run goes on with the parameters that it was begun with" in error
+
+
+def test_a_run_stays_with_the_version_of_the_workers_that_began_it(desk: Desk) -> None:
+    new = desk.folder / "new.yaml"
+    new.write_text((ROOT / WAITING).read_text("utf-8").replace("      wait:", "      rest:"), "utf-8")
+    old = ["--build-id", "old"]
+    with desk.worker(*old):  # a version is known by the queues that its workers have polled
+        desk.make_current("old")
+    with desk.worker(*old, "--role", "workflows", "--role", "planning"):  # so that nothing of it is done
+        begun = desk.submit(*SMALL)
+        desk.until_known(begun)
+        with desk.worker("--build-id", "new", file=str(new)):
+            desk.make_current("new")
+            out, _ = desk.engine("submit", str(new), *desk.installation, *SMALL, "--wait")
+            assert "waiting   completed" in out
+            # a chunk of it that came to the new worker would end the run with PlanMismatch
+            with desk.worker(*old, "--role", "work"):
+                desk.engine("watch", begun, "--progress", "none", *desk.installation)
+    assert [run["status"] for run in desk.runs()] == ["completed", "completed"]
+
+
+def test_a_version_needs_a_queue_without_a_dot(desk: Desk) -> None:
+    given = ["--build-id", "1", "--queue", "a.b", *desk.state]
+    _, error = desk.engine("worker", WAITING, *given, code=2)
+    assert "'a.b' has a dot" in error
