@@ -47,6 +47,14 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         help="splits in a chunk (by number)",
     )
     parser.add_argument(
+        "--priority",
+        type=int,
+        choices=range(1, 6),
+        default=3,
+        metavar="1..5",
+        help="of its chunks where others wait for the same workers: 1 first, 5 last (3)",
+    )
+    parser.add_argument(
         "--max-failed-chunks",
         type=_none_or_more,
         default=0,
@@ -89,6 +97,7 @@ def request_of(options: argparse.Namespace, pipeline: str, **fields: object) -> 
         window=options.window,
         chunk_splits=options.chunk_splits,
         max_failed_chunks=options.max_failed_chunks,
+        priority=options.priority,
         queues=queues_of(options),
         **fields,  # type: ignore[arg-type]
     )

@@ -104,6 +104,8 @@ class PipelineRequest:
         max_failed_chunks: more of them fail the run.
         heartbeat: seconds after which a worker that says nothing is taken for dead.
         search_attributes: the ones of this module are known to the server.
+        priority: 1 to 5; tasks of a run with a smaller one are handed out before those that wait already.
+            Shards, activities and what follows the run have the same.
     """
 
     pipeline: str = ""
@@ -118,6 +120,7 @@ class PipelineRequest:
     heartbeat: float = 60.0
     queues: Queues = field(default_factory=Queues)
     search_attributes: bool = False
+    priority: int = 3
     v: int = 1
 
 

@@ -18,6 +18,7 @@ from temporalio.client import (
     ScheduleUpdate,
     ScheduleUpdateInput,
 )
+from temporalio.common import Priority
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.errors import ConfigError, ServiceError
@@ -80,6 +81,7 @@ async def create(
             # the server adds the time that it was due at
             id=workflow_id(request.pipeline, "scheduled"),
             task_queue=request.queues.workflows,
+            priority=Priority(priority_key=request.priority),
         ),
         spec=ScheduleSpec(cron_expressions=[_with_itself_as_comment(cron)]),
         policy=SchedulePolicy(overlap=OVERLAPS[overlap], catchup_window=catch_up),
