@@ -34,7 +34,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a run is divided."""
+    """How a run is divided, and between whom."""
     parser.add_argument("--shards", type=_at_least_one, default=4, metavar="N", help="workflows of a run (4)")
     parser.add_argument(
         "--window", type=_at_least_one, default=8, metavar="N", help="chunks under way in each of them (8)"
@@ -60,6 +60,18 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="more fail the run (0)",
+    )
+    parser.add_argument(
+        "--heartbeat",
+        type=_at_least_one,
+        default=60,
+        metavar="SECONDS",
+        help="after which a worker that says nothing is taken for dead (60)",
+    )
+    parser.add_argument(
+        "--one-machine",
+        action="store_true",
+        help="all workers are on this machine, also when the runs are remembered in a database",
     )
 
 
@@ -98,6 +110,7 @@ def request_of(options: argparse.Namespace, pipeline: str, **fields: object) -> 
         chunk_splits=options.chunk_splits,
         max_failed_chunks=options.max_failed_chunks,
         priority=options.priority,
+        heartbeat=float(options.heartbeat),
         queues=queues_of(options),
         **fields,  # type: ignore[arg-type]
     )

@@ -37,7 +37,8 @@ def load_plans(
 def load_plans_for_workers(options: argparse.Namespace) -> dict[str, Plan]:
     """The same plans, if several workers can do their runs.
 
-    A state directory belongs to one machine, so it says that all workers are on this one.
+    A state directory belongs to one machine, so it says that all workers are on this one; beside a database
+    `--one-machine` does.
 
     Raises:
         ConfigError: also with what cannot work on another process, or on another machine.
@@ -45,7 +46,7 @@ def load_plans_for_workers(options: argparse.Namespace) -> dict[str, Plan]:
     from engine.remote import node_check
 
     file = load_config(options)
-    one_machine = not is_address(state_of(options))
+    one_machine = options.one_machine or not is_address(state_of(options))
     return compile_file(file, Registry.installed(), check=node_check(file, one_machine=one_machine))
 
 

@@ -13,10 +13,11 @@ import pytest
 from engine.acks import Tally
 from engine.cli import main
 from engine.cli.arguments import this_command
+from engine.cli.durable import add_request_arguments, add_server_arguments, request_of
 from engine.cli.loading import load_plans, own_names
 from engine.cli.output import Output
 from engine.cli.report_file import check_target, write_report
-from engine.errors import ConfigError, StateError
+from engine.errors import ConfigError, ServiceError, StateError
 from engine.report import RunReport
 from engine.session import starting
 from engine.state.protocol import RunStatus
@@ -333,7 +334,35 @@ def test_a_drain_limit_that_is_no_time_is_said(file: Path, capsys: pytest.Captur
     assert "--drain-limit: expected a duration such as 500ms" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--chunk-splits", "--max-failed-chunks", "--shards", "--window"])
+@pytest.mark.parametrize(
+    "option", ["--chunk-splits", "--heartbeat", "--max-failed-chunks", "--shards", "--window"]
+)
 def test_sizes_of_durable_runs_are_not_negative(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["submit", option, "-1"]) == 2
     assert f"argument {option}: has to be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "seconds"), [([], 60.0), (["--heartbeat", "5"], 5.0)])
+def test_after_what_silence_a_worker_is_taken_for_dead_is_said_for_each_run(
+    given: list[str], seconds: float
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_server_arguments(parser)
+    add_request_arguments(parser)
+
+    assert request_of(parser.parse_args(given), "blobs").heartbeat == seconds
+
+
+def test_beside_a_database_it_has_to_be_said_that_all_workers_are_on_one_machine(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody(options: argparse.Namespace) -> None:
+        raise ServiceError("no server was to be asked")
+
+    monkeypatch.setattr("engine.cli.submitting.client_of", nobody)
+    asked = ["submit", str(file), "--only", "third", "--state", "postgresql://odw@localhost/odw"]
+
+    assert main(asked) == 2
+    assert "or say --one-machine if all workers are on this one" in capsys.readouterr().err
+    assert main([*asked, "--one-machine"]) == 3
+    assert "no server was to be asked" in capsys.readouterr().err, "the file was no obstacle"
