@@ -21,6 +21,7 @@ __all__ = [
     "DOCUMENT_PLACES",
     "PLACES",
     "SERVICE_PLACES",
+    "dealt",
     "drawn_both",
     "drawn_drains",
     "drawn_kills",
@@ -67,7 +68,7 @@ DOCUMENTS = (PIPELINES, PIPELINES[-1:])
 def drawn_kills(seed: int, number: int) -> Plan:
     """SIGKILL to the engine, once to three times, at places and at any moment."""
     random = Random(f"kills/{seed}/{number}")
-    cards = _dealt(f"kills/{seed}", [*PLACES, DRAINING, *[ANY_MOMENT] * 3], number, (1, 2, 3))
+    cards = dealt(f"kills/{seed}", [*PLACES, DRAINING, *[ANY_MOMENT] * 3], number, (1, 2, 3))
     workload = _workload(random, seed * 1000 + number, cards)
     blows = tuple(_blow(random, card, workload, late=bool(place)) for place, card in enumerate(cards))
     return Plan(f"kills {seed}/{number}", workload, blows)
@@ -89,7 +90,7 @@ def drawn_both(seed: int, number: int) -> Plan:
     """SIGKILL to the engine and to the service, in the same moment or each in its own."""
     random = Random(f"both/{seed}/{number}")
     together = random.random() < 0.4
-    cards = _dealt(f"both/{seed}", [*PLACES, ANY_MOMENT, ANY_MOMENT], number, (1,))
+    cards = dealt(f"both/{seed}", [*PLACES, ANY_MOMENT, ANY_MOMENT], number, (1,))
     workload = _workload(random, seed * 1000 + number, () if together else cards, records=4_000)
     kills = drawn_service_kills("both", seed, number, 1, takes_engine=together)
     # one that dies with the service has to live until then
@@ -143,7 +144,7 @@ def drawn_service_kills(
     """
     random = Random(f"{series}/service/{seed}/{number}")
     deck = [*SERVICE_PLACES, ANY_MOMENT, ANY_MOMENT]
-    cards = _dealt(f"{series}/service/{seed}", deck, number, (count,))
+    cards = dealt(f"{series}/service/{seed}", deck, number, (count,))
     if cards[0] == COMPACTING:
         cards = [*cards[1:], cards[0]] if count > 1 else ["rows_committed"]
     return tuple(
@@ -161,8 +162,8 @@ def _service_count(random: Random, place: str, busy: int) -> int:
     return 1 if place == COMPACTING else random.randint(1, SERVICE_PLACES[place] * busy)
 
 
-def _dealt(seed: str, deck: Sequence[T], number: int, sizes: Sequence[int]) -> list[T]:
-    """The hand of this number; hands are of these sizes in turn."""
+def dealt(seed: str, deck: Sequence[T], number: int, sizes: Sequence[int]) -> list[T]:
+    """The hand of this number from decks shuffled by seed; hands are of these sizes in turn."""
     before = sum(sizes[index % len(sizes)] for index in range(number))
     return list(islice(_cards(seed, deck), before, before + sizes[number % len(sizes)]))
 

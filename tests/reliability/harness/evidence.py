@@ -154,12 +154,14 @@ def raw_counts(state_dir: Path) -> dict[str, tuple[int, int]]:
         return counts
 
 
-def read_state(state_dir: Path) -> EngineState:
-    """What a state directory holds; nothing when there is none. No process may have it open.
+def read_state(state_dir: Path | str) -> EngineState:
+    """What a state directory holds, or a database; nothing when there is none. No process may have it open.
 
-    A copy is read: opening the store would tidy up what a killed process has left, and that is for the next
-    attempt to do.
+    Of a directory a copy is read: opening the store would tidy up what a killed process has left, and that
+    is for the next attempt to do.
     """
+    if isinstance(state_dir, str):
+        return anyio.run(_read_state, state_dir)
     files = [path for path in state_dir.glob("state.sqlite3*") if not path.name.endswith("-shm")]
     if not files:
         return EngineState()
@@ -172,7 +174,7 @@ def read_state(state_dir: Path) -> EngineState:
             raise AssertionError(f"the state store cannot be read after a kill: {error}") from error
 
 
-async def _read_state(state_dir: Path) -> EngineState:
+async def _read_state(state_dir: Path | str) -> EngineState:
     runs: list[LedgerRun] = []
     async with open_store(state_dir, create=False) as store:
         for run in await store.list_runs():

@@ -18,7 +18,15 @@ from tests.reliability.harness.series import Entry, Series
 __all__ = ["ResultFile", "table"]
 
 VERSION = 2
-SUMMED = ("documents_paid_again", "requests", "redelivered", "duplicates")
+SUMMED = (
+    "documents_paid_again",
+    "requests",
+    "redelivered",
+    "duplicates",
+    "records_redone",
+    "chunks",
+    "handed_back",
+)
 
 
 class ResultFile:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any, TypeAlias
 
 from tests.reliability.harness.blows import Plan
@@ -22,8 +23,21 @@ from tests.reliability.harness.drawing import (
     drawn_service_kills,
     drawn_wires,
 )
+from tests.reliability.harness.durable import ROUND, DurableLab, DurableOutcome
+from tests.reliability.harness.durable_plans import (
+    AWAY,
+    PLANNING,
+    WORKER_PLACES,
+    drawn_worker_kills,
+    equal_setting,
+    rolling_setting,
+    server_setting,
+)
 from tests.reliability.harness.outcome import DRAINED, STOPPED, Outcome
 from tests.reliability.harness.trial import Lab, laboratory
+from tests.reliability.harness.workload import PIPELINES
+from tests.servers.postgres import running as running_postgres
+from tests.servers.temporal import running as running_temporal
 
 __all__ = ["SERIES", "Entry", "Series", "Trial"]
 
@@ -33,6 +47,8 @@ Entry: TypeAlias = dict[str, Any]
 Trial: TypeAlias = Callable[[int, int], Entry]
 """Runs the trial of a seed and a number."""
 
+DURABLE_DOCUMENTS = 100
+WORKERS = (1, 2, 4)
 WIRE_RECORDS = 5_000
 CLIENT_KILLS = 5
 
@@ -113,6 +129,53 @@ def _clients(folder: Path) -> Iterator[Trial]:
     yield trial
 
 
+@contextmanager
+def _durable(folder: Path) -> Iterator[DurableLab]:
+    with (
+        laboratory(folder, documents=DURABLE_DOCUMENTS) as lab,
+        running_temporal(folder, database=True) as server,
+        running_postgres() as postgres,
+    ):
+        yield DurableLab(lab, server, lambda: postgres)
+
+
+@contextmanager
+def _durable_equal(folder: Path) -> Iterator[Trial]:
+    with _durable(folder) as lab:
+        yield lambda seed, number: _entry(
+            lab.equal(equal_setting(seed, number), WORKERS[number % len(WORKERS)])
+        )
+
+
+@contextmanager
+def _durable_kills(folder: Path) -> Iterator[Trial]:
+    with _durable(folder) as lab:
+        yield lambda seed, number: _entry(lab.worker_kills(drawn_worker_kills(seed, number)))
+
+
+@contextmanager
+def _durable_rolling(folder: Path) -> Iterator[Trial]:
+    with _durable(folder) as lab:
+        yield lambda seed, number: _entry(lab.rolling(*rolling_setting(seed, number)))
+
+
+@contextmanager
+def _durable_server(folder: Path) -> Iterator[Trial]:
+    with _durable(folder) as lab:
+
+        def trial(seed: int, number: int) -> Entry:
+            away = AWAY[number % len(AWAY)]
+            random = Random(f"durable-server/moment/{seed}/{number}")
+            return _entry(lab.server_killed(server_setting(seed, number, away), away, random))
+
+        yield trial
+
+
+def _entry(outcome: DurableOutcome) -> Entry:
+    entry: Entry = asdict(outcome)
+    return {name: value for name, value in entry.items() if value or name in ("struck", "problems")}
+
+
 def _engine(lab: Lab, plan: Plan, count: Callable[[Outcome], list[str]]) -> Entry:
     outcome = lab.trial(plan)
     entry: Entry = {
@@ -191,6 +254,28 @@ SERIES: Mapping[str, Series] = {
             40,
             _drains,
             {DRAINED_BY_TIME: 30, STOPPED_AT_ONCE: 3, STOPPED_FROZEN: 5},
+        ),
+        Series(
+            "durable-equal",
+            "nothing: 1, 2 and 4 workers beside one process",
+            4 * len(PIPELINES),
+            _durable_equal,
+            {f"{name}, {workers} workers": 1 for name in PIPELINES for workers in WORKERS},
+        ),
+        Series(
+            "durable-kills",
+            "workers killed in a chunk",
+            20,
+            _durable_kills,
+            dict.fromkeys([*PLANNING, *WORKER_PLACES, ANY_MOMENT], 1),
+        ),
+        Series("durable-rolling", "every worker restarted", 20, _durable_rolling, {ROUND: 20}),
+        Series(
+            "durable-server",
+            "Temporal's server killed under a run",
+            8,
+            _durable_server,
+            dict.fromkeys(AWAY, 1),
         ),
     )
 }

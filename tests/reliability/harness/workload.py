@@ -38,7 +38,9 @@ class Workload:
         seed: of the simulated sources; None lets each run draw its own, so that its first deliveries count
             as fresh (with a given seed the engine takes every delivery for a possible repetition).
         page: records in a batch of a simulated source, and in a request.
-        documents: in a model call, in a request, and in a split of the S3 source.
+        documents: in a request to the service; half as many in a model call, twice as many in a split of the
+            S3 source.
+        calls: to the model at once; None leaves it to the pipeline.
     """
 
     pipelines: tuple[str, ...] = PIPELINES
@@ -47,11 +49,12 @@ class Workload:
     seed: int | None = None
     page: int = 200
     documents: int = 8
+    calls: int | None = None
 
     def arguments(self) -> list[str]:
         """For `run`, at the start as well as for `--resume`."""
         options = [f"--only={name}" for name in self.pipelines]
-        return options + [f"--set=pipelines.{path}={value}" for path, value in self._settings()]
+        return options + [f"--set=pipelines.{path}={value}" for path, value in self.settings()]
 
     def with_pipelines(self, names: tuple[str, ...]) -> Workload:
         """The same with other pipelines."""
@@ -66,7 +69,8 @@ class Workload:
             documents=max(2, self.documents - 1 - attempt % 2),
         )
 
-    def _settings(self) -> Iterator[tuple[str, object]]:
+    def settings(self) -> Iterator[tuple[str, object]]:
+        """What is changed in `pipelines.yaml`: paths below `pipelines`, and values."""
         for name in SIMULATED:
             if name not in self.pipelines:
                 continue
@@ -84,6 +88,8 @@ class Workload:
             yield f"{nodes}.files.with.split_objects", self.documents * 2
             yield f"{nodes}.stage.with.records", self.documents
             yield f"{nodes}.load.with.records", self.documents
+            if self.calls is not None:
+                yield f"{nodes}.extract.with.concurrency", self.calls
 
 
 def environment(addresses: Mapping[str, Mapping[str, str]], ingest_url: str) -> dict[str, str]:
