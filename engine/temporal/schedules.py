@@ -11,6 +11,7 @@ from temporalio.client import (
     Schedule,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
+    ScheduleDescription,
     ScheduleHandle,
     ScheduleOverlapPolicy,
     SchedulePolicy,
@@ -108,7 +109,9 @@ async def listed(client: Client) -> Sequence[Listed]:
         async for one in await client.list_schedules():
             if not one.id.startswith(DURABLE_GROUP):
                 continue
-            described = await client.get_schedule_handle(one.id).describe()
+            described = await _described(client, one.id)
+            if described is None:
+                continue
             times = described.info.next_action_times
             found.append(
                 Listed(
@@ -122,6 +125,16 @@ async def listed(client: Client) -> Sequence[Listed]:
     except RPCError as error:
         raise _refused("list schedules", error) from error
     return sorted(found, key=lambda one: one.pipeline)
+
+
+async def _described(client: Client, name: str) -> ScheduleDescription | None:
+    """None for one that was deleted a moment ago: the server goes on listing it for a while."""
+    try:
+        return await client.get_schedule_handle(name).describe()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return None
+        raise
 
 
 def _with_itself_as_comment(cron: str) -> str:

@@ -1,0 +1,151 @@
+"""14. Schedules: runs that are due while one is under way, or while nobody can start them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from temporalio.client import Client, ScheduleDescription
+
+from engine.temporal.messages import ChunkRequest, ChunkResult, PipelineRequest
+from engine.temporal.schedules import create, delete, pause, unpause
+from tests.servers.temporal import DevServer, running
+from tests.temporal.stubs import Stubs, done
+from tests.temporal.workshop import PATIENCE
+
+EVERY_SECOND = "@every 1s"
+SHORTEST = timedelta(seconds=10)
+"""The server takes no shorter window for what was missed."""
+SOON = timedelta(seconds=5)
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
+    """A server whose schedules are these alone."""
+    with running(tmp_path_factory.mktemp("clock")) as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def _clock_before_what_is_left_behind_is_counted(clock: DevServer) -> None:
+    """As the other server."""
+
+
+@pytest.fixture
+def lasting(tmp_path: Path) -> Iterator[DevServer]:
+    """A server that knows its schedules when it is started again."""
+    with running(tmp_path, database=True) as started:
+        yield started
+
+
+@asynccontextmanager
+async def scheduled(stubs: Stubs, pipeline: str, cron: str, **options: Any) -> AsyncGenerator[None, None]:
+    """A pipeline that runs by the clock; at the end of the block nothing of it is left."""
+    await create(stubs.client, PipelineRequest(pipeline, queues=stubs.queues, priority=4), cron, **options)
+    try:
+        yield
+    finally:
+        await delete(stubs.client, pipeline)
+
+
+async def described(client: Client, pipeline: str) -> ScheduleDescription:
+    return await client.get_schedule_handle(f"etl/{pipeline}").describe()
+
+
+async def until(
+    client: Client, pipeline: str, reached: Callable[[ScheduleDescription], bool]
+) -> ScheduleDescription:
+    """Look at a schedule until it is far enough."""
+    with anyio.fail_after(PATIENCE):
+        while True:
+            found = await described(client, pipeline)
+            if reached(found):
+                return found
+            await anyio.sleep(0.05)
+
+
+@pytest.mark.parametrize("overlap", ["skip", "buffer_one"])
+async def test_14_a_run_that_is_due_while_the_last_is_under_way_is_left_out_or_waits(
+    clock: DevServer, overlap: str
+) -> None:
+    gate = anyio.Event()
+
+    async def held(request: ChunkRequest) -> ChunkResult:
+        await gate.wait()
+        return await done(request)
+
+    stubs = Stubs(clock.client, splits=1, work=held)
+    pipeline = f"clock-{overlap}"
+    async with stubs.working(), scheduled(stubs, pipeline, EVERY_SECOND, overlap=overlap):
+        found = await until(clock.client, pipeline, lambda found: found.info.num_actions_skipped_overlap >= 2)
+        assert len(found.info.running_actions) == found.info.num_actions == 1
+        assert found.raw_description.info.buffer_size == (1 if overlap == "buffer_one" else 0)
+        (first,) = found.info.recent_actions
+        gate.set()
+        found = await until(clock.client, pipeline, lambda found: found.info.num_actions >= 2)
+        second = found.info.recent_actions[1]
+        handle = clock.client.get_workflow_handle(first.action.workflow_id)
+        ended = (await handle.describe()).close_time
+        assert ended is not None
+        # what has waited was due while the first was under way
+        assert (second.scheduled_at < ended) is (overlap == "buffer_one")
+        started = (
+            await anext(aiter(handle.fetch_history_events()))
+        ).workflow_execution_started_event_attributes
+        assert started.priority.priority_key == 4
+        await pause(clock.client, pipeline)
+        await until(clock.client, pipeline, lambda found: not found.info.running_actions)
+
+
+async def test_14_what_was_due_while_a_schedule_was_paused_is_not_made_up_for(clock: DevServer) -> None:
+    stubs = Stubs(clock.client, splits=1)
+    async with stubs.working(), scheduled(stubs, "paused", EVERY_SECOND):
+        await until(clock.client, "paused", lambda found: found.info.num_actions >= 1)
+        await pause(clock.client, "paused")
+        await until(clock.client, "paused", lambda found: found.schedule.state.paused)
+        paused = datetime.now(UTC)
+        await until_past(paused + timedelta(seconds=2.5))
+        resumed = datetime.now(UTC)
+        await unpause(clock.client, "paused")
+        found = await until(
+            clock.client, "paused", lambda found: found.info.recent_actions[-1].scheduled_at >= resumed
+        )
+        missed = [one for one in found.info.recent_actions if paused < one.scheduled_at < resumed]
+        assert missed == []
+        await pause(clock.client, "paused")
+        await until(clock.client, "paused", lambda found: not found.info.running_actions)
+
+
+async def test_14_what_was_due_while_the_server_was_away_is_made_up_for_within_the_window(
+    lasting: DevServer,
+) -> None:
+    due = datetime.now(UTC)
+    while datetime.now(UTC) >= due:  # a machine that is very slow has another go
+        due = (datetime.now(UTC) + SOON).replace(microsecond=0)
+        once = f"{due:%S %M %H} * * * *"
+        for pipeline, window in (("short", SHORTEST), ("long", timedelta(minutes=5))):
+            await create(lasting.client, PipelineRequest(pipeline), once, catch_up=window)
+            await described(lasting.client, pipeline)  # it has made up its mind when it answers
+        lasting.kill()
+        if datetime.now(UTC) >= due:
+            await asyncio.to_thread(lasting.start)
+    await until_past(due + SHORTEST + timedelta(seconds=1))
+    await asyncio.to_thread(lasting.start)
+
+    late = await until(lasting.client, "long", lambda found: found.info.num_actions >= 1)
+    missed = await until(
+        lasting.client, "short", lambda found: found.info.num_actions_missed_catchup_window >= 1
+    )
+    assert [one.scheduled_at for one in late.info.recent_actions] == [due]
+    assert late.info.num_actions_missed_catchup_window == missed.info.num_actions == 0
+
+
+async def until_past(moment: datetime) -> None:
+    while datetime.now(UTC) <= moment:  # noqa: ASYNC110 - nobody tells
+        await anyio.sleep(0.05)
