@@ -106,7 +106,9 @@ class DurableLab:
             for _number in range(workers):
                 fleet.worker()
             fleet.submit(heartbeat=setting.heartbeat, chunk_splits=setting.chunk_splits)
-            outcome.struck += [f"{name}, {workers} workers" for name in setting.workload.pipelines]
+            outcome.struck += [
+                f"{name}, {workers} worker{'s' * (workers > 1)}" for name in setting.workload.pipelines
+            ]
 
         _, usual = self._locally(setting.workload)
         before = self._lab.paid()
@@ -124,7 +126,7 @@ class DurableLab:
             beside = fleet.worker(closed=True, slots=setting.slots) if plan.beside else None
             fleet.submit(heartbeat=setting.heartbeat, chunk_splits=setting.chunk_splits)
             if beside is not None:
-                fleet.until_at_work(beside)
+                fleet.until_busy(beside)
             for kill in plan.kills:
                 _have_killed(fleet, kill, setting, outcome, limits)
             if beside is None or plan.again:
@@ -140,7 +142,7 @@ class DurableLab:
             fleet.submit(heartbeat=setting.heartbeat, chunk_splits=setting.chunk_splits)
             for _round in range(rounds):
                 for place, worker in enumerate(crew):
-                    fleet.until_at_work(worker)
+                    fleet.until_busy(worker)
                     fleet.stop(worker)
                     crew[place] = fleet.worker(closed=True, slots=setting.slots)
                 outcome.struck.append(ROUND)
@@ -163,7 +165,7 @@ class DurableLab:
             crew = [fleet.worker(closed=True, slots=setting.slots) for _number in range(2)]
             fleet.submit(heartbeat=setting.heartbeat, chunk_splits=setting.chunk_splits)
             for worker in crew:
-                fleet.until_at_work(worker)
+                fleet.until_busy(worker)
             if away not in AWAY[:3]:
                 for worker in crew:
                     worker.open()
@@ -275,7 +277,7 @@ def _have_killed(
     if kill.point:
         fleet.until(lambda: victim.ended is not None or fleet.over, f"the kill at {kill.point}")
     else:
-        fleet.until(lambda: victim.has_work or fleet.over, f"work for {victim.name}")
+        fleet.until(lambda: victim.chunks > 0 or fleet.over, f"work for {victim.name}")
         victim.open()
         time.sleep(kill.after)
         fleet.kill(victim)

@@ -129,7 +129,8 @@ def drawn_worker_kills(seed: int, number: int) -> WorkerKills:
     )
     setting = Setting(f"durable-kills {seed}/{number}", workload, heartbeat=NOTICED, database=number % 4 == 3)
     deck = [place for place, counts in WORKER_PLACES.items() if counts[documents]]
-    cards = dealt(f"durable-kills/{seed}/{documents}", [*deck, ANY_MOMENT, ANY_MOMENT], number // 3, (3,))
+    earlier = number // 3 if documents else number - (number + 1) // 3
+    cards = dealt(f"durable-kills/{seed}/{documents}", [*deck, ANY_MOMENT, ANY_MOMENT], earlier, (3,))
     if alone:
         cards[0] = PLANNING[number // 4 % len(PLANNING)]
     kills = tuple(_worker_kill(random, card, documents=documents) for card in cards)

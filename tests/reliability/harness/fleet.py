@@ -37,9 +37,10 @@ class Worker:
         mortal: it is expected to end, so its end is no failure.
     """
 
-    def __init__(self, name: str, child: Child, gate: Path, notes: Path, *, mortal: bool) -> None:
+    def __init__(self, name: str, child: Child, gate: Path, notes: Path, *, slots: int, mortal: bool) -> None:
         self.name = name
         self.child = child
+        self.slots = slots
         self.mortal = mortal
         self._gate = gate
         self._notes = notes
@@ -55,9 +56,14 @@ class Worker:
         return self.child.wait(0)
 
     @property
-    def has_work(self) -> bool:
-        """Whether a batch has arrived at its gate."""
-        return any(True for _ in notes(self._notes))
+    def chunks(self) -> int:
+        """Of how many chunks something has arrived at its gate."""
+        return len({(note.run, note.chunk) for note in notes(self._notes)})
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether each of its slots has a chunk, so that it asks the server for no more."""
+        return self.chunks >= self.slots
 
     def open(self) -> None:
         """Let through what it holds, and everything that comes."""
@@ -115,7 +121,7 @@ class Fleet:
         env = {**self._env, CLOSED: str(gate), NOTES: str(noted), **({VARIABLE: point} if point else {})}
         command = ["worker", str(self._file), *self._common, "--slots", str(slots)]
         child = Child(command, self.folder / name, env)
-        worker = Worker(name, child, gate, noted, mortal=mortal or bool(point))
+        worker = Worker(name, child, gate, noted, slots=slots, mortal=mortal or bool(point))
         self.workers.append(worker)
         return worker
 
@@ -154,9 +160,9 @@ class Fleet:
                 raise TrialError(f"{what}: not within {PATIENCE:g} s: {said}")
             time.sleep(LOOK_EVERY)
 
-    def until_at_work(self, worker: Worker) -> None:
-        """Wait until a worker holds a part of a run; raises `TrialError` as `until` does."""
-        self.until(lambda: worker.has_work, f"work for {worker.name}")
+    def until_busy(self, worker: Worker) -> None:
+        """Wait until a closed worker has its hands full; raises `TrialError` as `until` does."""
+        self.until(lambda: worker.is_busy, f"{worker.slots} chunks for {worker.name}")
 
     def conclude(self) -> None:
         """Open every gate, wait until the runs are over, and stop the workers.
