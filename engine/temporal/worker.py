@@ -18,9 +18,14 @@ from engine.temporal.messages import Queues
 from engine.temporal.watchdog import Watchdog
 from engine.temporal.workflows import WORKFLOWS
 
-__all__ = ["ROLES", "WorkerOptions", "serve", "workers"]
+__all__ = ["ROLES", "WorkerOptions", "drain_limit", "serve", "workers"]
 
 ROLES = ("workflows", "planning", "work")
+
+SHARE_OF_GRACE = 0.9
+
+LONGEST_DRAIN = 300.0
+"""An attempt takes 30 minutes at most, and reads no more after 24 of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,14 @@ class WorkerOptions:
     deployment: str = "odw"
     build_id: str = ""
     blocked_after: float = 5.0
+
+
+def drain_limit(grace: float) -> float:
+    """Seconds that a chunk may take to deliver what it has read, so that it is handed back within `grace`.
+
+    Bounded, because it also holds for a chunk whose time is nearly up.
+    """
+    return min(SHARE_OF_GRACE * grace, LONGEST_DRAIN)
 
 
 def workers(client: Client, activities: Activities, options: WorkerOptions) -> list[Worker]:
