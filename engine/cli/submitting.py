@@ -88,7 +88,10 @@ def relevant(
 
 async def _resumed(client: Client, options: argparse.Namespace) -> list[PipelineRequest]:
     if options.param or options.only:
-        raise ConfigError("--resume: a run goes on with the parameters that it was begun with, and alone")
+        raise ConfigError(
+            "--resume: a run goes on with the parameters that it was begun with, and alone; what may change"
+            " between attempts, such as limits and concurrency, is changed in the file of the workers"
+        )
     async with store_of(options) as store:
         record = await store.get_run(options.resume)
         await _check(store, record, options)
@@ -116,6 +119,11 @@ async def _check(store: StateStore, record: RunRecord, options: argparse.Namespa
     if plan.identity != record.identity:
         lines = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
         raise RunMismatchError(f"run {record.run_id!r} was begun with another plan:\n{lines}")
+    changed = difference(record.operational_doc, plan.operational_doc)
+    for line in changed:
+        sys.stderr.write(f"changed since {record.run_id} was begun: {line}\n")
+    if changed:
+        sys.stderr.write("that counts where the file of a worker says so, once it has been started again\n")
 
 
 async def _announce_division(store: StateStore, record: RunRecord, options: argparse.Namespace) -> None:

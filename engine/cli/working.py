@@ -24,9 +24,9 @@ from engine.temporal.activities import Activities
 from engine.temporal.connection import ServerOptions, connect
 from engine.temporal.metrics import MetricsOptions, runtime
 from engine.temporal.watching import Patience
-from engine.temporal.worker import ROLES, WorkerOptions, serve
+from engine.temporal.worker import ROLES, WorkerOptions, drain_limit, serve
 
-__all__ = ["work"]
+__all__ = ["engine_of", "work"]
 
 
 async def work(options: argparse.Namespace) -> int:
@@ -50,12 +50,7 @@ async def work(options: argparse.Namespace) -> int:
         found = load_plans(options, only=[pipeline], params={pipeline: dict(params)})
         return found[pipeline]
 
-    async with Engine(
-        state_dir=options.state_dir,
-        store=store_of(options, create=True),
-        memory=memory_of(options.memory),
-        observer=_observer(options),
-    ) as engine:
+    async with engine_of(options) as engine:
         activities = Activities(engine, plans, patience=Patience(stall_after=options.stall_after))
         settings = WorkerOptions(
             queues_of(options),
@@ -73,6 +68,17 @@ async def work(options: argparse.Namespace) -> int:
             await serve(client, activities, settings, stop)
             group.cancel_scope.cancel()
     return ExitCode.COMPLETED
+
+
+def engine_of(options: argparse.Namespace) -> Engine:
+    """What a worker does its chunks with."""
+    return Engine(
+        state_dir=options.state_dir,
+        store=store_of(options, create=True),
+        memory=memory_of(options.memory),
+        drain_limit=drain_limit(options.grace),
+        observer=_observer(options),
+    )
 
 
 async def _listen(stop: anyio.Event, options: argparse.Namespace) -> None:

@@ -31,6 +31,7 @@ from engine.temporal.messages import (
     ListRequest,
     PipelineResult,
 )
+from engine.temporal.pulse import OutageTimer
 from engine.temporal.watching import Patience, listed, seen_through
 
 __all__ = ["Activities", "Plans"]
@@ -116,13 +117,18 @@ class Activities:
         with failing_by_type():
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
             chunk = Chunk(request.node, request.first, request.count)
+            outage = OutageTimer(request.outage, plan.settings.outage_limit)
             async with self._engine.start(plan, resume=record, chunk=chunk) as run:
-                report = await seen_through(run, self._patience)
+                report = await seen_through(run, self._patience, outage)
+                lasted = outage.lasted
         failure = report_failure(report, plan)
         if failure is not None:
             raise application_error(failure)
         return ChunkResult(
-            report.status is RunStatus.COMPLETED, activity.is_worker_shutdown(), _counts(report.tally)
+            report.status is RunStatus.COMPLETED,
+            activity.is_worker_shutdown(),
+            _counts(report.tally),
+            lasted,
         )
 
     @activity.defn

@@ -172,7 +172,10 @@ class Listed:
 
 @dataclass
 class ChunkRequest:
-    """Work on consecutive splits of a source."""
+    """Work on consecutive splits of a source.
+
+    `outage`: seconds for which the parts before this one have waited for the same outage to end.
+    """
 
     run_id: str = ""
     pipeline: str = ""
@@ -180,6 +183,7 @@ class ChunkRequest:
     node: str = ""
     first: int = 0
     count: int = 0
+    outage: float = 0.0
     v: int = 1
 
 
@@ -189,11 +193,13 @@ class ChunkResult:
 
     `counts` covers all attempts at it so far. `done` is false when the worker was told to stop (`stopped`),
     or time was nearly up: the rest of the chunk is still to be done, and the ledger knows where to go on.
+    `outage`: seconds for which this part has waited, at its end, for an outage to be over.
     """
 
     done: bool = True
     stopped: bool = False
     counts: Counts = field(default_factory=Counts)
+    outage: float = 0.0
 
 
 @dataclass

@@ -7,15 +7,15 @@ that wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import anyio
 
-from engine.errors import StalledError
-from engine.stats import RunSnapshot, Waiting
+from engine.errors import OutageError, StalledError
+from engine.stats import NodeSnapshot, RunSnapshot, Waiting
 
-__all__ = ["Cursor", "Pulse", "Vitals", "vitals"]
+__all__ = ["Cursor", "OutageTimer", "Pulse", "Vitals", "vitals"]
 
 Mark = tuple[float, ...]
 
@@ -97,5 +97,52 @@ def vitals(snapshot: RunSnapshot) -> Vitals:
         tuple(mark),
         Cursor(tally.read, tally.written, tally.dead),
         snapshot.waits_for,
-        excused=any(node.waiting in (Waiting.RETRY, Waiting.OUTAGE) for node in snapshot.nodes),
+        excused=any(node.waiting in (Waiting.RETRY, Waiting.OUTAGE) for node in _every(snapshot)),
     )
+
+
+class OutageTimer:
+    """How long an outage lasts that a chunk waits for in several parts, each of them shorter than its limit.
+
+    Args:
+        before: seconds for which it had lasted when this part began.
+        limit: seconds after which it is not waited for any longer.
+    """
+
+    def __init__(self, before: float, limit: float) -> None:
+        self._before = before
+        self._limit = limit
+        self._began = anyio.current_time()
+        self._written = 0
+        self._moved = False
+        self._seen = False
+
+    @property
+    def lasted(self) -> float:
+        """Seconds in this part; 0 when there is none."""
+        return anyio.current_time() - self._began if self._seen else 0.0
+
+    def look(self, snapshot: RunSnapshot) -> OutageError | None:
+        """Take note of how the run stands; the error to end it with when the outage is longer than its limit.
+
+        One that began in this part ends the run by itself.
+        """
+        nodes = _every(snapshot)
+        trying = any(node.waiting is Waiting.RETRY for node in nodes)
+        waiting = [node for node in nodes if node.waiting is Waiting.OUTAGE]
+        written, self._written = self._written, snapshot.tally.written
+        before, self._moved = self._moved, self._written != written
+        # What the ledger knows appears at the beginning of each part, and of two sinks the one that answers
+        # is written to again until the other one holds it up: neither is the end of an outage.
+        if self._moved and (self._seen or (before and not waiting and not trying)):
+            self._before, self._began, self._seen = 0.0, anyio.current_time(), False
+        self._seen = self._seen or bool(waiting)
+        lasted = self._before + self.lasted
+        if not self._before or not waiting or lasted < self._limit:
+            return None
+        message = f"{waiting[0].name!r} could not go on for {lasted:.0f} s; last answer: {waiting[0].note}"
+        return OutageError(message, node=waiting[0].name)
+
+
+def _every(snapshot: RunSnapshot) -> Sequence[NodeSnapshot]:
+    return [*snapshot.nodes, *([snapshot.forward] if snapshot.forward is not None else [])]

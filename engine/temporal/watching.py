@@ -15,7 +15,7 @@ from engine.engine import Run
 from engine.errors import StalledError
 from engine.report import RunReport
 from engine.temporal.metrics import ChunkMeter
-from engine.temporal.pulse import Cursor, Pulse, Vitals, vitals
+from engine.temporal.pulse import Cursor, OutageTimer, Pulse, Vitals, vitals
 
 __all__ = ["Patience", "listed", "seen_through"]
 
@@ -77,8 +77,11 @@ async def listed(run: Run, node: str, patience: Patience) -> int:
             raise
 
 
-async def seen_through(run: Run, patience: Patience) -> RunReport:
+async def seen_through(run: Run, patience: Patience, outage: OutageTimer) -> RunReport:
     """Run it to its end. A cancelled one delivers what it has read before it says so.
+
+    Args:
+        outage: is told how the run stands, and ends it.
 
     Raises:
         StalledError: nothing moved for too long, and it did not even end when it was stopped.
@@ -96,7 +99,14 @@ async def seen_through(run: Run, patience: Patience) -> RunReport:
         run.abort(error)
         stalled.set_result(error)
 
-    pulse = patience.pulse(lambda: vitals(run.snapshot()), beat, stop)
+    def look() -> Vitals:
+        snapshot = run.snapshot()
+        error = outage.look(snapshot)
+        if error is not None:
+            run.abort(error)
+        return vitals(snapshot)
+
+    pulse = patience.pulse(look, beat, stop)
     async with _beside(pulse.watch(), _drain_in_time(run)):
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

@@ -18,9 +18,14 @@ from engine.temporal.messages import Queues
 from engine.temporal.watchdog import Watchdog
 from engine.temporal.workflows import WORKFLOWS
 
-__all__ = ["ROLES", "WorkerOptions", "serve", "workers"]
+__all__ = ["ROLES", "WorkerOptions", "drain_limit", "serve", "workers"]
 
 ROLES = ("workflows", "planning", "work")
+
+SHARE_OF_GRACE = 0.9
+
+LONGEST_DRAIN = 300.0
+"""An attempt takes 30 minutes at most, and reads no more after 24 of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class WorkerOptions:
         deployment: what the server calls all versions of these workers; without a dot.
         build_id: the version of the file and the code; a run stays with workers of the version that it was
             begun by. "" means no versions: any worker takes any run.
+        beat_throttle: seconds between two heartbeats of a chunk that reach the server, at least. Each is an
+            action; a cancellation is heard of with one.
         blocked_after: seconds for which something may hold the event loop up before that is told.
     """
 
@@ -47,7 +54,16 @@ class WorkerOptions:
     chunks_per_second: float | None = None
     deployment: str = "odw"
     build_id: str = ""
+    beat_throttle: float = 30.0
     blocked_after: float = 5.0
+
+
+def drain_limit(grace: float) -> float:
+    """Seconds that a chunk may take to deliver what it has read, so that it is handed back within `grace`.
+
+    Bounded, because it also holds for a chunk whose time is nearly up.
+    """
+    return min(SHARE_OF_GRACE * grace, LONGEST_DRAIN)
 
 
 def workers(client: Client, activities: Activities, options: WorkerOptions) -> list[Worker]:
@@ -83,7 +99,7 @@ def workers(client: Client, activities: Activities, options: WorkerOptions) -> l
                 activities=[activities.run_chunk],
                 max_concurrent_activities=options.slots,
                 deployment_config=version,
-                max_heartbeat_throttle_interval=timedelta(seconds=30),
+                max_heartbeat_throttle_interval=timedelta(seconds=options.beat_throttle),
                 graceful_shutdown_timeout=grace,
                 max_task_queue_activities_per_second=options.chunks_per_second,
                 disable_eager_activity_execution=options.chunks_per_second is not None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
@@ -23,7 +24,8 @@ __all__ = ["assert_nothing_goes_on", "ended", "raced"]
 
 AT_ONCE = 10
 CHUNKS = 4
-LATEST = 1.0  # seconds from the start to a cancellation; an undisturbed run takes about half of it
+JITTER = 0.05  # seconds, at most, from the moment that is waited for to the cancellation
+MOMENTS = (-1, 0, 10, 20, 30)  # started; in the store; so many records written
 
 
 async def ended(handle: Handle) -> str:
@@ -63,22 +65,31 @@ async def raced(server: DevServer, *, runs: int, seed: str) -> Counter[str]:
     endings: Counter[str] = Counter()
     limiter = anyio.CapacityLimiter(AT_ONCE)
 
-    async def race(shop: Workshop, run_id: str, moment: float) -> None:
+    async def race(shop: Workshop, run_id: str, moment: int, jitter: float) -> None:
+        async def reached() -> bool:
+            known = moment < 0 or run_id in {run.run_id for run in await shop.engine.store.list_runs()}
+            return known and len(records[run_id]) >= moment
+
         async with limiter:
-            endings[await _race(shop, run_id, moment)] += 1
+            endings[await _race(shop, run_id, reached, jitter)] += 1
             if run_id in {run.run_id for run in await shop.engine.store.list_runs()}:
                 assert Counter(records[run_id]) == Counter(range(CHUNKS * 10)), run_id
 
-    async with workshop(server, plan) as shop, shop.worker(slots=AT_ONCE, beat_every=0.1):
+    # a heartbeat that is late would have a chunk begun again that is still worked on
+    async with workshop(server, plan) as shop, shop.worker(slots=AT_ONCE, beat_every=0.1, beat_throttle=0.5):
         async with anyio.create_task_group() as group:
             for number in range(runs):
-                group.start_soon(race, shop, f"r{number}", random.random() * LATEST)
+                moment = MOMENTS[number % len(MOMENTS)]
+                group.start_soon(race, shop, f"r{number}", moment, random.random() * JITTER)
     return endings
 
 
-async def _race(shop: Workshop, run_id: str, moment: float) -> str:
-    handle = await shop.start(run_id=run_id, shards=1, window=2)
-    await anyio.sleep(moment)
+async def _race(shop: Workshop, run_id: str, reached: Callable[[], Awaitable[bool]], jitter: float) -> str:
+    handle = await shop.start(run_id=run_id, shards=1, window=2, heartbeat=PATIENCE)
+    with anyio.fail_after(PATIENCE):
+        while not await reached():  # noqa: ASYNC110 - nobody tells
+            await anyio.sleep(0.01)
+    await anyio.sleep(jitter)
     asked = await _cancelled(handle)
     how = await ended(handle)
     assert asked or how == "completed"
@@ -88,7 +99,8 @@ async def _race(shop: Workshop, run_id: str, moment: float) -> str:
     status = (await shop.engine.store.get_run(run_id)).status
     assert status is (RunStatus.COMPLETED if how == "completed" else RunStatus.INTERRUPTED)
     if how == "cancelled":
-        assert (await shop.run(run_id=run_id, resume=True)).status == "completed"
+        again = await shop.run(run_id=run_id, resume=True, heartbeat=PATIENCE)
+        assert again.status == "completed"
     return how
 
 

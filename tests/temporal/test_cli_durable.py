@@ -169,12 +169,16 @@ def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
     (drained,) = desk.runs()
     run = str(drained["run_id"])
     asyncio.run(divide(desk.folder / "state", run, 8))
+    changed = desk.folder / "changed.yaml"
+    text = (ROOT / WAITING).read_text("utf-8")
+    changed.write_text(text.replace("    nodes:\n", "    outage_limit: 45m\n    nodes:\n"), "utf-8")
     with desk.worker():
         _, error = desk.engine(
-            "submit", WAITING, *desk.installation, "--resume", run, "--chunk-splits", "5", "--wait"
+            "submit", str(changed), *desk.installation, "--resume", run, "--chunk-splits", "5", "--wait"
         )
 
     assert f"--chunk-splits 5 changes nothing: numbers of {run} was divided into chunks of 8" in error
+    assert f"changed since {run} was begun: settings.outage_limit: " in error
     (found,) = desk.runs()
     assert (found["status"], found["tally"]["read"], found["tally"]["written"]) == ("completed", 3200, 3200)
 

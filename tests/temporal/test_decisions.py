@@ -71,6 +71,24 @@ async def test_chunks_that_fail_again_are_reported_and_too_many_fail_the_run(
     assert [one.status for one in stubs.finalized] == ["interrupted" if allowed else "failed"]
 
 
+async def test_a_chunk_that_waits_for_an_outage_to_end_is_not_put_aside_and_knows_how_long_it_has_waited(
+    server: DevServer,
+) -> None:
+    waited: list[float] = []
+
+    async def unserved(request: ChunkRequest) -> ChunkResult:
+        waited.append(request.outage)
+        if len(waited) < 5:
+            return ChunkResult(done=False, outage=1440.0, counts=Counts(read=len(waited)))
+        return await done(request)
+
+    stubs = Stubs(server.client, splits=1, work=unserved)
+    async with stubs.working():
+        result = await stubs.run()
+
+    assert (result.status, result.failed, waited) == ("completed", 0, [0.0, 1440.0, 2880.0, 4320.0, 5760.0])
+
+
 async def test_chunks_stay_as_large_as_they_were_whatever_is_asked_for_later(server: DevServer) -> None:
     stubs = Stubs(server.client, splits=9, chunk_splits=4)
     async with stubs.working():

