@@ -22,13 +22,14 @@ __all__ = ["Journal", "NodeJournal"]
 class Journal:
     """Paid answers of one store, and who is getting one right now.
 
-    Nothing is cached: what is held in memory is one event for each question in flight.
+    Nothing is cached: what is held in memory is the questions in flight, and an event for each that somebody
+    waits for.
     """
 
     def __init__(self, store: StateStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._in_flight: dict[str, anyio.Event] = {}
+        self._in_flight: dict[str, anyio.Event | None] = {}
 
     def of_node(self, pipeline: str, node: str, run_id: str) -> NodeJournal:
         """The journal as one node of one run sees it; entries it keeps say who paid."""
@@ -45,16 +46,18 @@ class Journal:
         theirs: dict[str, anyio.Event] = {}
         for key in keys:
             if key in self._in_flight:
-                theirs[key] = self._in_flight[key]
+                theirs[key] = self._in_flight[key] = self._in_flight[key] or anyio.Event()
             else:
-                self._in_flight[key] = anyio.Event()
+                self._in_flight[key] = None
                 ours.add(key)
         return ours, theirs
 
     def give_back(self, keys: Collection[str]) -> None:
         """End the taking of these, answered or not, and wake who waits for them."""
         for key in keys:
-            self._in_flight.pop(key).set()
+            awaited = self._in_flight.pop(key)
+            if awaited is not None:
+                awaited.set()
 
     async def look_up(self, keys: Collection[str], run_id: str) -> dict[str, JournalEntry]:
         """What is stored for `keys` and holds for this run. Raises `StateError`."""
@@ -63,11 +66,17 @@ class Journal:
             key: entry for key, entry in found.items() if not entry.this_run_only or entry.run_id == run_id
         }
 
-    async def store(self, entries: Sequence[JournalEntry]) -> None:
-        """Have these on disk, with the time. Not interrupted: they are paid for. Raises `StateError`."""
+    async def store(self, entries: Sequence[JournalEntry], run_id: str, pipeline: str, node: str) -> None:
+        """Have these on disk, with the time and who paid. Not interrupted: they are paid for.
+
+        Raises `StateError`.
+        """
         now = timestamp(self._clock.now())
+        signed = [
+            replace(entry, run_id=run_id, pipeline=pipeline, node=node, created_at=now) for entry in entries
+        ]
         with anyio.CancelScope(shield=True):
-            await self._store.put_journal([replace(entry, created_at=now) for entry in entries])
+            await self._store.put_journal(signed)
 
     async def cost(self, run_id: str, node: str) -> float:
         """USD that this run has paid at this node. Raises `StateError`."""
@@ -107,12 +116,7 @@ class NodeJournal:
 
     async def store(self, entries: Sequence[JournalEntry]) -> None:
         """Store with the names of who paid."""
-        await self._journal.store(
-            [
-                replace(entry, run_id=self._run_id, pipeline=self._pipeline, node=self._node)
-                for entry in entries
-            ]
-        )
+        await self._journal.store(entries, self._run_id, self._pipeline, self._node)
 
     def give_back(self, keys: Collection[str]) -> None:
         """End the taking of these."""

@@ -8,11 +8,12 @@ import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from benchmarks import figures
-from benchmarks.engine_commands import engine, needs
+from benchmarks.engine_commands import PIPELINES, engine, needs
 from benchmarks.machine import ROOT
 from benchmarks.model import Arm, Benchmark, Goal, Scale, Work
 from benchmarks.suite.kernel import kernel_plan
@@ -21,6 +22,7 @@ from benchmarks.workload import Row, Tally, pool
 if TYPE_CHECKING:
     from engine.engine import Engine
     from engine.plan import Plan
+    from engine.report import RunReport
 
 REFERENCE = "no books"
 KEPT = "ledger, acks, journal"
@@ -28,10 +30,24 @@ GOAL = Goal("ratio", "<=", 1.05)
 
 
 def benchmarks(scale: Scale) -> Sequence[Benchmark]:
-    """``bookkeeping_kernel`` and ``bookkeeping_model``."""
+    """``bookkeeping_job``, and the harsh ``bookkeeping_kernel`` and ``bookkeeping_model``."""
     count, documents = scale.pick(1_000_000, 20_000), scale.pick(2_000, 20)
+    memos = scale.pick(600, 20)
     source = pool()
+    services = needs("sandbox")
     return [
+        Benchmark(
+            name="bookkeeping_job",
+            description=f"`unstructured_data` of pipelines.yaml: {memos:,} memos from S3 to committed rows,"
+            " all services in another process",
+            arms=[
+                Arm(REFERENCE, partial(job, memos, books=False), unavailable=services),
+                Arm(KEPT, partial(job, memos, books=True), goals=[GOAL], unavailable=services),
+            ],
+            reference=REFERENCE,
+            unit="documents",
+            metric=figures.CPU,
+        ),
         Benchmark(
             name="bookkeeping_kernel",
             description=f"map and filter over {count:,} small dicts, with one edge; the least work",
@@ -65,6 +81,16 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
     ]
 
 
+async def job(documents: int, *, books: bool) -> Work:
+    """The pipeline that comes with the engine, reading, staging, asking and loading over loopback."""
+    from engine.pipeline import load
+
+    plans = load(PIPELINES, only=["unstructured_data"], environ=_services(documents))
+    report = await _run(plans["unstructured_data"], books=books)
+    loaded = next(node.records_in for node in report.nodes if node.name == "load")
+    return Work(documents, f"{loaded} loaded")
+
+
 async def kernel(source: list[Row], count: int, *, books: bool) -> Work:
     """The kernel's work with a sink behind an edge."""
     tally = Tally()
@@ -94,11 +120,12 @@ async def model(documents: int, *, books: bool) -> Work:
     return Work(documents, f"{len(names)} patients, {names[0]} to {names[-1]}")
 
 
-async def _run(plan: Plan, *, books: bool) -> None:
+async def _run(plan: Plan, *, books: bool) -> RunReport:
     async with _engine(books) as running:
         report = await running.run(plan)
     if not report.ok or (books and not (report.tally.read and report.tally.balanced)):
         raise RuntimeError(f"the run did not add up: {report.error or report.tally}")
+    return report
 
 
 @asynccontextmanager
@@ -117,20 +144,55 @@ async def _engine(books: bool) -> AsyncIterator[Engine]:
 
 
 def _memo(number: int) -> dict[str, str]:
-    """A staged document; no two are the same, or one answer would serve both."""
-    text = (
+    """A staged document."""
+    return {
+        "id": f"memo-{number}",
+        "source_file_path": f"s3://memos/{number}.txt",
+        "extracted_data": _text(number),
+    }
+
+
+def _text(number: int) -> str:
+    """A memo about as long as those in `samples`; no two are the same, or one answer would serve both."""
+    return (
         f"Patient: Ann Jones {number:04d} | Age: {20 + number % 60} | Tel: +1 212 555 0110 | "
         "Appointment: 2025-03-14 | Procedure: Teeth whitening session | Dr: Dr. April Jones"
     )
-    return {"id": f"memo-{number}", "source_file_path": f"s3://memos/{number}.txt", "extracted_data": text}
 
 
 @cache
 def _stand_in() -> dict[str, str]:
-    """How to reach the sandbox's model, which is started once and ends with this process."""
+    """How to reach the sandbox's model."""
+    return _sandbox("llm")["llm"]
+
+
+@cache
+def _services(documents: int) -> dict[str, str]:
+    """The environment in which `pipelines.yaml` finds the sandbox's services and so many memos."""
+    with TemporaryDirectory() as samples:
+        memos = Path(samples) / "memos"
+        memos.mkdir()
+        for number in range(documents):
+            (memos / f"{number}.txt").write_text(_text(number), encoding="utf-8")
+        found = _sandbox("s3,llm,ingest", "--samples", samples)
+    s3, llm = found["s3"], found["llm"]
+    return {
+        "S3_ENDPOINT": s3["endpoint"],
+        "S3_ACCESS_KEY": s3["access_key"],
+        "S3_SECRET_KEY": s3["secret_key"],
+        "S3_REGION": s3["region"],
+        "OPENAI_BASE_URL": llm["base_url"],
+        "OPENAI_API_KEY": llm["api_key"],
+        "OPENAI_MODEL": llm["model"],
+        "INGEST_URL": found["ingest"]["url"],
+    }
+
+
+def _sandbox(services: str, *options: str) -> dict[str, dict[str, str]]:
+    """Where the sandbox's services are; it is started here and ends with this process."""
     state_dir = TemporaryDirectory()
     child = subprocess.Popen(
-        engine("sandbox", "--services", "llm", "--state-dir", state_dir.name),
+        engine("sandbox", "--services", services, "--state-dir", state_dir.name, *options),
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -143,4 +205,4 @@ def _stand_in() -> dict[str, str]:
     atexit.register(end)
     assert child.stdout is not None
     addresses: dict[str, dict[str, str]] = json.loads(child.stdout.readline())
-    return addresses["llm"]
+    return addresses

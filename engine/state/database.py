@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
-from threading import Lock
-from typing import Concatenate, Final, ParamSpec, TypeVar
-
-from anyio import CancelScope, CapacityLimiter, to_thread
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from engine.errors import StateError
 from engine.state.failures import is_busy, translated
 from engine.state.schema import prepare
+from engine.state.thread import Call, CallThread
 
 __all__ = ["SqliteConnection", "SqliteDatabase"]
 
@@ -25,6 +24,12 @@ T = TypeVar("T")
 _BUSY_SECONDS: Final = 10.0
 _BUSY_PAUSE: Final = 0.02
 _WAL_BYTES: Final = 16 * 1024 * 1024
+_OF_ONE_STATEMENT: Final = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
 
 
 class SqliteConnection(sqlite3.Connection):
@@ -43,8 +48,11 @@ class SqliteConnection(sqlite3.Connection):
 class SqliteDatabase:
     """A SQLite file used from coroutines.
 
-    Calls run one at a time in a worker thread, never in the event loop. A call that has begun is finished
-    even when its task is cancelled, so a transaction is either committed or rolled back.
+    Calls run in a worker thread, never in the event loop. A call that has begun is finished even when its
+    task is cancelled, so a transaction is either committed or rolled back.
+
+    Writes that come while the thread is busy are committed together: one transaction, one sync, and none of
+    them returns before it. Each is rolled back by itself when it fails; when the transaction does, all fail.
 
     Args:
         path: the file; it and its directory are created (modes 0600 and 0700) unless `create` is False.
@@ -57,57 +65,73 @@ class SqliteDatabase:
         self._connection: SqliteConnection | None = None
         self._place = path.absolute()  # wherever the process may go
         self._file: os.stat_result | None = None
-        self._closed = False
-        # The limiter queues coroutines in order. The lock is for threads: a task that asyncio itself
-        # cancels leaves its thread behind, and closing has to wait for that one.
-        self._limiter: CapacityLimiter | None = None
-        self._lock = Lock()
+        self._thread: CallThread | None = None
 
     async def open(self) -> None:
         """Open the file, check it and bring its tables up to date. May be called again after `close`."""
-        self._closed = False
-        self._limiter = CapacityLimiter(1)
+        self._thread = CallThread(self._open, self._serve, self._close)
         try:
-            await to_thread.run_sync(self._open, limiter=self._limiter)
+            await self._thread.start()
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Close the connection; waits for a call that is still running. Not interrupted by cancellation."""
-        self._closed = True
-        with CancelScope(shield=True):
-            await to_thread.run_sync(self._close)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await thread.stop()
 
     async def read(self, function: Callable[Concatenate[SqliteConnection, P], T],
                    *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
         """Call `function(connection, …)` on one consistent view of the data."""
-        return await self._run(lambda connection: function(connection, *args, **kwargs), "BEGIN")
+        return await self._make(Call(lambda connection: function(connection, *args, **kwargs)))
 
     async def write(self, function: Callable[Concatenate[SqliteConnection, P], T],
                     *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
         """Call `function(connection, …)` in a transaction that is on disk when this returns."""
+        return await self._make(Call(lambda connection: function(connection, *args, **kwargs), writes=True))
 
-        def call(connection: SqliteConnection) -> T:
-            self._check_in_place()
-            return function(connection, *args, **kwargs)
+    async def _make(self, call: Call[T]) -> T:
+        if self._thread is None:
+            raise StateError(f"{self.path} is not open; use it inside `async with`")
+        with translated(self.path):  # here: of an error that calls share, each has its own to raise
+            return await self._thread.make(call)
 
-        return await self._run(call, "BEGIN IMMEDIATE")
+    def _serve(self, calls: Sequence[Call[Any]]) -> Iterator[Sequence[Call[Any]]]:
+        """Make the calls that came together; whoever only reads need not wait for a commit."""
+        reads = [call for call in calls if not call.writes]
+        for call in reads:
+            self._transact([call], "BEGIN")
+        if reads:
+            yield reads
+        writes = [call for call in calls if call.writes]
+        if writes:
+            trouble = self._trouble()
+            if trouble is None:
+                self._transact(writes, "BEGIN IMMEDIATE")
+            else:
+                for call in writes:
+                    call.error = copy(trouble)
+            yield writes
 
-    async def _run(self, function: Callable[[SqliteConnection], T], begin: str) -> T:
-        def call() -> T:
-            with self._lock, translated(self.path):
-                if self._connection is None:
-                    raise StateError(f"{self.path} is not open; use it inside `async with`")
-                with _transaction(self._connection, begin):
-                    return function(self._connection)
-
-        return await to_thread.run_sync(call, limiter=self._limiter)
+    def _transact(self, calls: Sequence[Call[Any]], begin: str) -> None:
+        """Make calls in one transaction; afterwards each has its result or its error."""
+        connection = self._connection
+        assert connection is not None, "the thread works only while the file is open"
+        try:
+            with _transaction(connection, begin):
+                if len(calls) == 1:
+                    calls[0].result = calls[0].function(connection)
+                else:
+                    for call in calls:
+                        _make_apart(call, connection)
+        except BaseException as error:  # noqa: BLE001 - raised where somebody waits for it
+            for call in calls:
+                call.error = call.error or error
 
     def _open(self) -> None:
-        with self._lock, translated(self.path):
-            if self._closed:
-                return
+        with translated(self.path):
             self._make_file()
             connection = sqlite3.connect(
                 self.path,
@@ -126,17 +150,19 @@ class SqliteDatabase:
             self._file = os.stat(self._place)
             self._connection = connection
 
-    def _check_in_place(self) -> None:
-        """Refuse to write to a file that is not at its path any more: it would be lost, without an error."""
+    def _trouble(self) -> Exception | None:
+        """Why nothing may be written: in a file that was moved away it would be lost, without an error."""
         try:
-            in_place = self._file is not None and os.path.samestat(self._file, os.stat(self._place))
+            if self._file is not None and os.path.samestat(self._file, os.stat(self._place)):
+                return None
         except FileNotFoundError:
-            in_place = False
-        if not in_place:
-            raise StateError(
-                f"{self.path} was removed or replaced while it was in use, so nothing can be stored any more:"
-                " put it back, or begin anew"
-            )
+            pass
+        except OSError as error:
+            return error
+        return StateError(
+            f"{self.path} was removed or replaced while it was in use, so nothing can be stored any more:"
+            " put it back, or begin anew"
+        )
 
     def _make_file(self) -> None:
         """Create what is missing, private to this user; the -wal and -shm files inherit the mode.
@@ -156,10 +182,9 @@ class SqliteDatabase:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     def _close(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def _set_up(connection: sqlite3.Connection, path: Path) -> None:
@@ -184,6 +209,19 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             time.sleep(_BUSY_PAUSE)
         else:
             return
+
+
+def _make_apart(call: Call[Any], connection: SqliteConnection) -> None:
+    """Make one call of several in a transaction. Raises only what concerns all of them."""
+    connection.execute("SAVEPOINT one")
+    try:
+        call.result = call.function(connection)
+    except BaseException as error:
+        if isinstance(error, sqlite3.Error) and not isinstance(error, _OF_ONE_STATEMENT):
+            raise  # of the disk or the file: what is left of the transaction is not to be trusted
+        connection.execute("ROLLBACK TO one")
+        call.error = error
+    connection.execute("RELEASE one")
 
 
 @contextmanager

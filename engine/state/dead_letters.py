@@ -93,6 +93,8 @@ def storable(text: str) -> str:
 
     So does NUL, which PostgreSQL has no place for. A dead letter that could not be stored would stop the run.
     """
+    if text.isascii() and "\0" not in text:
+        return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 

@@ -26,6 +26,8 @@ from engine.errors import (
 
 __all__ = ["decoded", "encoded", "is_busy", "lease_lost", "no_such_run", "translated"]
 
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each value
+
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 # the shared-memory file beside the database could not grow: SQLite reports that as an I/O error
@@ -56,7 +58,7 @@ def is_busy(error: sqlite3.Error) -> bool:
 def encoded(value: JsonValue, what: str) -> str:
     """`value` as JSON text, in ASCII so that even lone surrogates pass. `what` names it in the error."""
     try:
-        return json.dumps(value, separators=(",", ":"))
+        return _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise StateError(f"{what} cannot be stored as JSON: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 from engine.answers import JournalEntry
@@ -18,6 +19,8 @@ _COLUMNS: Final = (
     "key", "answer", "outcome", "model", "tokens_in", "tokens_out", "cost_usd", "this_run_only", "record",
     "run_id", "pipeline", "node", "created_at",
 )  # fmt: skip
+
+_fields: Final = attrgetter(*_COLUMNS)
 
 _PUT: Final = f"""
 INSERT INTO journal ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))})
@@ -76,13 +79,11 @@ def _criteria(where: JournalFilter) -> tuple[str, str, str, str]:
 
 
 def _values(entry: JournalEntry) -> tuple[Value, ...]:
-    return tuple(_value(getattr(entry, name)) for name in _COLUMNS)
+    return tuple([storable(value) if isinstance(value, str) else _number(value) for value in _fields(entry)])
 
 
-def _value(field: str | float | bool) -> Value:
-    if isinstance(field, str):
-        return storable(field)
-    return int(field) if isinstance(field, bool) else field
+def _number(value: float | bool) -> Value:
+    return int(value) if isinstance(value, bool) else value
 
 
 def _entry(row: Row, answer: str) -> JournalEntry:

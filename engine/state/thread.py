@@ -1,0 +1,135 @@
+"""A thread that makes calls for an event loop, and takes as many at a time as have come.
+
+Whoever comes first is served at once. Those who come meanwhile are served next, together: nobody waits for
+company, and the busier it is the more there is that they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Generic, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled, current_token
+
+__all__ = ["Call", "CallThread"]
+
+T = TypeVar("T")
+
+
+class Call(Generic[T]):
+    """A function that is called in the thread, and what came of it.
+
+    Args:
+        writes: it changes something; for the one who makes the call.
+
+    Attributes:
+        result, error: set by the one who makes the call; an error is raised in the task that waits.
+    """
+
+    __slots__ = ("done", "error", "function", "result", "writes")
+
+    def __init__(self, function: Callable[..., T], *, writes: bool = False) -> None:
+        self.function = function
+        self.writes = writes
+        self.done = anyio.Event()
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+    async def outcome(self) -> T:
+        """Wait until the call is made, whatever is cancelled; returns or raises what it did."""
+        with anyio.CancelScope(shield=True):
+            await self.done.wait()
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        return self.result  # type: ignore[return-value]  # it has one where it has no error
+
+
+class CallThread:
+    """Runs from `start` to `stop`. Used by the event loop that starts it.
+
+    A task that is cancelled before its call is in the queue makes none; after that it waits for the end. One
+    that asyncio itself cancels goes on at once, and leaves its call behind; `stop` waits for that too.
+
+    Args:
+        begin: called first, in the thread; when it raises, `start` does.
+        work: makes the calls that it is given and says which are done, as soon as they are.
+        end: called last, in the thread.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], None],
+        work: Callable[[Sequence[Call[Any]]], Iterable[Sequence[Call[Any]]]],
+        end: Callable[[], None],
+    ) -> None:
+        self._work = work
+        self._calls: SimpleQueue[Call[Any] | None] = SimpleQueue()
+        self._begun, self._ended = Call(begin), Call(end)
+        # asyncio's way to call in from a thread, or trio's: that of anyio has the thread wait for the loop
+        loop: Any = current_token().native_token
+        post = "call_soon_threadsafe" if hasattr(loop, "call_soon_threadsafe") else "run_sync_soon"
+        self._post: Callable[..., object] = getattr(loop, post)
+        # the interpreter waits for no store that nobody has closed
+        self._thread = Thread(target=self._run, name="state store", daemon=True)
+
+    async def start(self) -> None:
+        """Raises what `begin` does."""
+        self._thread.start()
+        await self._begun.outcome()
+
+    async def make(self, call: Call[T]) -> T:
+        """Have a call made; returns or raises what it did."""
+        await checkpoint_if_cancelled()
+        self._calls.put(call)
+        return await call.outcome()
+
+    async def stop(self) -> None:
+        """Make what is in the queue, then end. Raises what `end` does."""
+        self._calls.put(None)
+        await self._ended.outcome()
+
+    def _run(self) -> None:
+        self._make(self._begun)
+        self._tell([self._begun])
+        last = False
+        while not last:
+            came = [self._calls.get()]
+            while not self._calls.empty():
+                came.append(self._calls.get())
+            last = None in came
+            calls = [call for call in came if call is not None]
+            self._work_on(calls)
+        self._make(self._ended)
+        self._tell([self._ended])
+
+    def _work_on(self, calls: list[Call[Any]]) -> None:
+        told: list[Call[Any]] = []
+        try:
+            for done in self._work(calls):
+                self._tell(done)
+                told += done
+        except BaseException as error:  # noqa: BLE001 - a thread that ended would leave everybody waiting
+            left = [call for call in calls if call not in told]
+            for call in left:
+                call.error = error
+            self._tell(left)
+
+    def _make(self, call: Call[None]) -> None:
+        try:
+            call.function()
+        except BaseException as error:  # noqa: BLE001 - raised where somebody waits for it
+            call.error = error
+
+    def _tell(self, done: Sequence[Call[Any]]) -> None:
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+            self._post(_wake, done)
+
+
+def _wake(done: Sequence[Call[Any]]) -> None:
+    for call in done:
+        call.done.set()
