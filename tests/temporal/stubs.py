@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -27,9 +28,11 @@ from engine.temporal.messages import (
     Queues,
 )
 from engine.temporal.workflows import WORKFLOWS, PipelineRun
-from tests.temporal.workshop import PATIENCE, QUICK
+from tests.temporal.workshop import PATIENCE
 
 __all__ = ["Stubs", "done"]
+
+BEAT = timedelta(seconds=0.2)  # between heartbeats; a cancellation is told with them
 
 Handle = WorkflowHandle[PipelineRun, PipelineResult]
 Work = Callable[[ChunkRequest], Awaitable[ChunkResult]]
@@ -73,6 +76,7 @@ class Stubs:
                 (self.queues.planning, {"activities": planning}),
                 (self.queues.work, {"activities": [self._run_chunk]}),
             ):
+                options["max_heartbeat_throttle_interval"] = BEAT
                 worker = Worker(self.client, task_queue=queue, **options)  # type: ignore[arg-type]
                 await stack.enter_async_context(worker)
             yield
@@ -80,7 +84,7 @@ class Stubs:
     async def start(self, **options: Any) -> Handle:
         """Start a run."""
         name = uuid.uuid4().hex[:12]
-        settings = {"run_id": name, "queues": self.queues, "heartbeat": QUICK, **options}
+        settings = {"run_id": name, "queues": self.queues, "heartbeat": PATIENCE, **options}
         return await self.client.start_workflow(
             PipelineRun.run,
             PipelineRequest("test", **settings),

@@ -25,11 +25,12 @@ from engine.temporal.workflows import PipelineRun
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.servers.temporal import DevServer
 
-__all__ = ["PATIENCE", "QUICK", "Held", "Workshop", "made_anew", "numbered", "until", "workshop"]
+__all__ = ["PATIENCE", "SILENCE", "Held", "Workshop", "made_anew", "numbered", "until", "workshop"]
 
 PATIENCE = 60.0  # seconds that anything here may take on a loaded machine; nothing waits so long in vain
 
-QUICK = 1.0  # seconds after which a silent worker is given up; cancellation is told with every heartbeat
+SILENCE = 15.0  # seconds after which a silent worker is given up: longer than a busy machine stands still
+BEATS = {"beat_every": 0.2, "beat_throttle": 0.2}  # seconds; a cancellation is told with every heartbeat
 
 Handle = WorkflowHandle[PipelineRun, PipelineResult]
 Plans = Callable[[str, Mapping[str, JsonValue]], Plan]
@@ -81,7 +82,7 @@ class Workshop:
     async def start(self, pipeline: str = "test", **options: Any) -> Handle:
         """Start a run; `options` are the request's, and Temporal's `task_timeout` and `priority`."""
         own = {name: options.pop(name) for name in ("task_timeout", "priority") if name in options}
-        settings = {"queues": self.queues, "search_attributes": True, "heartbeat": QUICK, **options}
+        settings = {"queues": self.queues, "search_attributes": True, "heartbeat": SILENCE, **options}
         request = PipelineRequest(pipeline, **settings)
         run_key = request.run_id or uuid.uuid4().hex[:12]
         return await self.client.start_workflow(
@@ -102,6 +103,7 @@ class Workshop:
     @asynccontextmanager
     async def worker(self, **options: Any) -> AsyncGenerator[anyio.Event, None]:
         """A worker; `options` are of `WorkerOptions` and of `Patience`, and a `client` if not ours."""
+        options = BEATS | options
         own = {name: options.pop(name) for name in Patience.__dataclass_fields__ & options.keys()}
         activities = Activities(self.engine, self.plans, patience=Patience(**own))
         client = options.pop("client", self.client)
