@@ -141,6 +141,8 @@ class WarehouseClient:
         import aiohttp
 
         cause = error.__cause__ or error
+        if isinstance(cause, aiohttp.InvalidURL):
+            return FatalError(f"{self._url} is no address: check `url` of the connection")
         if not isinstance(cause, aiohttp.ClientConnectorError):
             return UncertainError(f"{request} failed: the connection broke ({type(cause).__name__})")
         if isinstance(cause, aiohttp.ClientSSLError):

@@ -304,6 +304,12 @@ async def test_an_address_where_nobody_listens_is_transient_and_named() -> None:
             await sink.write(batch_of(blob(0)))
 
 
+async def test_an_address_that_can_never_be_reached_is_no_outage() -> None:
+    async with open_sink("http://127.1:4200") as sink:
+        with pytest.raises(FatalError, match=r"127\.1:4200 is no address: check `url`"):
+            await sink.write(batch_of(blob(0)))
+
+
 async def test_an_answer_that_never_comes_is_given_up_and_its_records_are_replays_from_then_on() -> None:
     given_up = anyio.Event()
 

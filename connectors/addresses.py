@@ -1,0 +1,27 @@
+"""Addresses of services, as connections name them."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+__all__ = ["http_address"]
+
+
+def http_address(url: str) -> str:
+    """The address without a slash at its end.
+
+    Raises:
+        ValueError: nothing could ever be reached there, whatever the network is like; says why.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"is no address: {error}") from None
+    if not host or any(character.isspace() for character in url):
+        raise ValueError("is no address: expected http://HOST:PORT, with a host and without spaces")
+    if port == 0:
+        raise ValueError("is no address: a port is from 1 to 65535")
+    return url.rstrip("/")
