@@ -93,10 +93,16 @@ def announce(
     plans: Mapping[str, Plan],
     say: Callable[[str], None],
 ) -> None:
-    """Say what is gone on with, which settings are others than before, and what is begun now (`late`)."""
+    """Say what is gone on with and what may follow it.
+
+    Also which settings are others than before, and what is begun now (`late`).
+    """
     for name, record in resumes.items():
         say(f"{name}: going on with run {record.run_id} ({record.status}, attempt {record.attempt})")
         for line in difference(record.operational_doc, plans[name].operational_doc):
             say(f"  changed: {line}")
+    for name in plans:
+        if name not in resumes and name not in late:
+            say(f"{name}: may follow; --param and --set count for it as given now")
     for name, before in late.items():
         say(f"{name}: begun now, because {before} has completed; --param and --set count for it as given now")

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 
 from temporalio.client import Client
 
+from engine.batch import JsonValue
 from engine.cli.arguments import this_command
 from engine.cli.durable import client_of, request_of
 from engine.cli.failures import ExitCode, most_serious
-from engine.cli.loading import load_plans, load_plans_for_workers, own_names
+from engine.cli.loading import load_config, load_plans, load_plans_for_workers, own_names
 from engine.cli.resuming import refuse_living
 from engine.cli.state import state_options, store_of
 from engine.cli.watching import follow
@@ -22,9 +23,15 @@ from engine.plan import Plan, difference
 from engine.session import starting
 from engine.state import RunRecord, StateStore
 from engine.temporal.messages import PipelineRequest
-from engine.temporal.starting import refuse_running, start
+from engine.temporal.starting import refuse_running, request_before, start
 
 __all__ = ["relevant", "submit"]
+
+AS_BEGUN = (
+    "a run goes on with the parameters that it was begun with, and alone (--param is for pipelines that"
+    " follow it); what may change between attempts, such as limits and concurrency, is changed in the file"
+    " of the workers"
+)
 
 
 async def submit(options: argparse.Namespace) -> int:
@@ -87,32 +94,52 @@ def relevant(
 
 
 async def _resumed(client: Client, options: argparse.Namespace) -> list[PipelineRequest]:
-    if options.param or options.only:
-        raise ConfigError(
-            "--resume: a run goes on with the parameters that it was begun with, and alone; what may change"
-            " between attempts, such as limits and concurrency, is changed in the file of the workers"
-        )
+    if options.only:
+        raise ConfigError(f"--resume: {AS_BEGUN}")
     async with store_of(options) as store:
         record = await store.get_run(options.resume)
-        await _check(store, record, options)
+        own = load_config(options, only=[record.pipeline]).own_name
+        if any(own(text.partition(".")[0]) == record.pipeline for text in options.param):
+            raise ConfigError(f"--resume: {AS_BEGUN}")
+        before = await request_before(client, record)
+        # the store has the run's own parameters; those of what follows it came with the request
+        known = before.params if before else {}
+        params = {**known, record.pipeline: dict(record.params)}
+        plans = await _check(store, record, options, params)
         await _announce_division(store, record, options)
     await refuse_running(client, record)
+    given = relevant({name: dict(plan.params) for name, plan in plans.items()}, plans, record.pipeline)
+    if record.pipeline not in known:  # those of a local run may be larger than what may travel
+        given.pop(record.pipeline, None)
+    if before is None:
+        for name in sorted(set(plans) - {record.pipeline}):
+            sys.stderr.write(
+                f"{name}: may follow, and the server no longer knows with which parameters the run was begun:"
+                " --param counts for it as given now\n"
+            )
     return [
         request_of(
             options,
             record.pipeline,
             run_id=record.run_id,
             identity=record.identity,
+            params=given,
             resume=True,
         )
     ]
 
 
-async def _check(store: StateStore, record: RunRecord, options: argparse.Namespace) -> None:
+async def _check(
+    store: StateStore,
+    record: RunRecord,
+    options: argparse.Namespace,
+    params: Mapping[str, Mapping[str, JsonValue]],
+) -> Mapping[str, Plan]:
+    """The plans of the run and of what may follow it, if it can be gone on with."""
     if not record.status.resumable:
         raise ConfigError(f"--resume: run {record.run_id!r} has completed, there is nothing left of it")
     await refuse_living(store, SystemClock(), [record.run_id])
-    plans = load_plans(options, only=[record.pipeline], params={record.pipeline: dict(record.params)})
+    plans = load_plans(options, only=[record.pipeline], params=params)
     plan = plans.get(record.pipeline)
     if plan is None:
         raise ConfigError(f"{options.file} has no pipeline `{record.pipeline}`")
@@ -124,6 +151,7 @@ async def _check(store: StateStore, record: RunRecord, options: argparse.Namespa
         sys.stderr.write(f"changed since {record.run_id} was begun: {line}\n")
     if changed:
         sys.stderr.write("that counts where the file of a worker says so, once it has been started again\n")
+    return plans
 
 
 async def _announce_division(store: StateStore, record: RunRecord, options: argparse.Namespace) -> None:

@@ -98,7 +98,10 @@ class Activities:
 
     @activity.defn
     async def list_chunks(self, request: ListRequest) -> Listed:
-        """List a source into the store, and divide it. What was listed or divided before stays so."""
+        """List a source into the store, and divide it.
+
+        A complete listing and a division stay as they are; an unfinished listing is begun anew.
+        """
         with failing_by_type():
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
             # a chunk without splits: only its lease is needed

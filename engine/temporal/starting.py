@@ -25,6 +25,7 @@ __all__ = [
     "find",
     "know_search_attributes",
     "refuse_running",
+    "request_before",
     "start",
     "workflow_id",
 ]
@@ -111,6 +112,25 @@ async def find(client: Client, record: RunRecord) -> Handle:
     raise RunNotFoundError(
         f"run {record.run_id!r} has no workflow on this Temporal server ({client.namespace})"
     )
+
+
+async def request_before(client: Client, record: RunRecord) -> PipelineRequest | None:
+    """What the latest workflow of a run was started with; None when the server knows none of it.
+
+    Raises:
+        ServiceError: the server does not answer.
+    """
+    try:
+        handle = await find(client, record)
+        async for event in handle.fetch_history_events(page_size=1):
+            given = event.workflow_execution_started_event_attributes.input.payloads
+            (request,) = await client.data_converter.decode(given, [PipelineRequest])
+            return request  # type: ignore[no-any-return]
+    except RunNotFoundError:
+        return None
+    except RPCError as error:
+        raise ServiceError(f"the Temporal server does not answer: {error.message}") from error
+    return None
 
 
 async def know_search_attributes(client: Client) -> bool:

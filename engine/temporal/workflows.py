@@ -326,21 +326,14 @@ class PipelineRun:
         return result
 
     async def _follow(self, pipelines: list[str]) -> None:
-        request = self._request
         for name in pipelines:
+            # a run of its own with a plan of its own; what the submitter has asked for holds for it too
+            following = replace(self._request, pipeline=name, run_id="", identity="", resume=False)
             # one that is under way already follows an earlier end of the same run
             with suppress(WorkflowAlreadyStartedError):
                 await workflow.start_child_workflow(
                     PipelineRun.run,
-                    PipelineRequest(
-                        name,
-                        params=request.params,
-                        shards=request.shards,
-                        window=request.window,
-                        heartbeat=request.heartbeat,
-                        queues=request.queues,
-                        search_attributes=request.search_attributes,
-                    ),
+                    following,
                     id=f"etl/{name}/after-{self._run_id}",
                     parent_close_policy=ParentClosePolicy.ABANDON,
                 )

@@ -18,7 +18,8 @@ import pytest
 
 from engine.clock import SystemClock
 from engine.lease import held
-from engine.state import open_store
+from engine.state import RunRecord, open_store
+from engine.temporal.starting import request_before
 from tests.servers.temporal import DevServer, find_cli
 
 ROOT = Path(__file__).parents[2]
@@ -225,10 +226,51 @@ def test_a_server_that_is_not_there_is_named_with_the_remedy(desk: Desk) -> None
     assert "temporal server start-dev" in error
 
 
-def test_a_run_goes_on_as_it_was_begun(desk: Desk) -> None:
-    arguments = ["submit", WAITING, "--resume", "any", *desk.installation]
-    _, error = desk.engine(*arguments, "--param", "waiting.seconds=1", code=2)
+FOLLOWED = """\
+version: 1
+pipelines:
+  stage:
+    params: {records: 5}
+    on_complete: [enrich]
+    nodes:
+      numbers: {source: "benchmarks.waiting:Numbers", with: {splits: 2, records: "${params.records}"}}
+      forget: {sink: "benchmarks.waiting:Forget"}
+  enrich:
+    params: {records: 5, seconds: 0.5}
+    nodes:
+      numbers: {source: "benchmarks.waiting:Numbers", with: {splits: 2, records: "${params.records}"}}
+      wait: {transform: "benchmarks.waiting:Wait", with: {seconds: "${params.seconds}"}}
+      forget: {sink: "benchmarks.waiting:Forget"}
+"""
+
+
+async def params_of(server: DevServer, pipeline: str, run: str) -> dict[str, dict[str, Any]]:
+    """The run parameters that the latest workflow of a run was started with."""
+    record = RunRecord(run, pipeline, f"etl/{pipeline}/{run}", "i", {}, {}, {}, "seed", "")
+    request = await request_before(server.client, record)
+    assert request is not None
+    return request.params
+
+
+async def test_a_run_goes_on_with_the_parameters_of_what_follows_it(desk: Desk, server: DevServer) -> None:
+    file = desk.folder / "followed.yaml"
+    file.write_text(FOLLOWED)
+    submit = ["submit", str(file), *desk.installation]
+    with desk.worker("--role", "workflows", "--role", "planning", file=str(file)):
+        out, _ = desk.engine(*submit, "--param", "stage.records=7", "--param", "enrich.records=8")
+        run = out.split(" run ", 1)[1].split()[0]
+        desk.until_known(run)
+        desk.engine("cancel", run, *desk.installation)
+        desk.engine("watch", run, "--progress", "none", *desk.installation, code=6)
+    submit += ["--resume", run]
+    _, error = desk.engine(*submit, "--param", "stage.records=1", code=2)
     assert "--resume: a run goes on with the parameters that it was begun with" in error
+
+    _, error = desk.engine(*submit, "--param", "enrich.seconds=0")
+
+    assert "may follow" not in error
+    params = await params_of(server, "stage", run)
+    assert (params["stage"]["records"], params["enrich"]) == (7, {"records": 8, "seconds": 0.0})
 
 
 def test_a_run_stays_with_the_version_of_the_workers_that_began_it(desk: Desk) -> None:

@@ -10,8 +10,10 @@ from temporalio import activity
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from engine.temporal.messages import ChunkRequest, ChunkResult, Compiled, Control, Counts
+from engine.state import RunRecord
+from engine.temporal.messages import ChunkRequest, ChunkResult, Compiled, Control, Counts, PipelineRequest
 from engine.temporal.shards import ShardRun
+from engine.temporal.starting import request_before
 from engine.temporal.workflows import PipelineRun
 from tests.servers.temporal import DevServer
 from tests.temporal.histories import family, kind
@@ -212,6 +214,12 @@ async def test_a_run_that_takes_too_long_is_gone_on_with_as_often_as_it_may_be(s
     assert (result.status, len(stubs.chunks)) == ("completed", 2)
 
 
+def run_after(run: str, pipeline: str) -> RunRecord:
+    """What the store would have of a run that follows another."""
+    group = f"etl/{pipeline}/after-{run}"
+    return RunRecord(f"{pipeline}-1", pipeline, group, "i", {}, {}, {}, "seed", "")
+
+
 async def test_what_follows_a_run_is_started_when_it_has_completed_or_was_cancelled(
     server: DevServer,
 ) -> None:
@@ -223,24 +231,33 @@ async def test_what_follows_a_run_is_started_when_it_has_completed_or_was_cancel
             await anyio.sleep(0.05)
         return await done(request)
 
+    asked = {
+        "params": {"after": {"days": 2}, "tidy": {"days": 3}},
+        "shards": 2,
+        "window": 3,
+        "chunk_splits": 5,
+        "max_failed_chunks": 4,
+        "priority": 1,
+    }
     stubs = Stubs(server.client, work=held)
     stubs.compiled = Compiled(identity="i", sources=["n0"], on_complete=["after"], on_cancel=["tidy"])
     async with stubs.working():
-        cancelled = await stubs.start()
+        cancelled = await stubs.start(**asked)
         await until(cancelled, lambda progress: progress.phase == "running")
         await cancelled.cancel()
         with anyio.fail_after(PATIENCE), pytest.raises(WorkflowFailureError) as raised:
             await cancelled.result()
         assert isinstance(raised.value.cause, CancelledError)
         gate.set()
-        completed = await stubs.start()
+        completed = await stubs.start(**asked)
         with anyio.fail_after(PATIENCE):
             await completed.result()
-        stubs.compiled = Compiled(identity="i", sources=["n0"])
-        for handle, follower in ((cancelled, "tidy"), (completed, "after")):
+        for handle, follower, other in ((cancelled, "tidy", "after"), (completed, "after", "tidy")):
             key = handle.id.rpartition("/")[2]
-            following = stubs.client.get_workflow_handle_for(PipelineRun.run, f"etl/{follower}/after-{key}")
-            await following.describe()
+            assert await request_before(server.client, run_after(key, follower)) == PipelineRequest(
+                follower, queues=stubs.queues, heartbeat=PATIENCE, **asked
+            )
+            assert await request_before(server.client, run_after(key, other)) is None
 
     assert [one.status for one in stubs.finalized][:2] == ["interrupted", "completed"]
 
