@@ -15,7 +15,7 @@ from engine.errors import RunNotFoundError
 from engine.faultpoints import reached
 from engine.state.protocol import Acked, Progress, SplitRecord, StateStore
 
-__all__ = ["COMMIT_EVERY", "Ledger", "SourceBookmarks"]
+__all__ = ["COMMIT_EVERY", "PAGE_SPLITS", "Ledger", "SourceBookmarks"]
 
 COMMIT_EVERY = 0.1
 LOOK_EVERY = 2.0

@@ -206,7 +206,7 @@ async def test_a_run_that_takes_too_long_is_gone_on_with_as_often_as_it_may_be(s
             await anyio.sleep(0.05)
         raise AssertionError
 
-    compiled = Compiled(identity="i", sources=["n0"], timeout=1.0, retries=1)
+    compiled = Compiled(identity="i", sources=["n0"], timeout=6.0, retries=1)
     stubs = Stubs(server.client, splits=1, work=slow_at_first, compiled=compiled)
     async with stubs.working():
         result = await stubs.run(shards=1)

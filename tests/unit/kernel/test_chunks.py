@@ -12,6 +12,7 @@ from engine.chunk import Chunk
 from engine.component import Context, Receipt
 from engine.engine import Engine, Run
 from engine.errors import DeadLetterBudgetError, FatalError, LeaseHeldError, LeaseLostError, TransientError
+from engine.ledger import PAGE_SPLITS
 from engine.plan import DeadLetterSettings, Plan
 from engine.report import RunReport
 from engine.state.memory import MemoryStateStore
@@ -207,5 +208,5 @@ async def test_a_listing_that_broke_off_leaves_nothing_behind() -> None:
 
     assert complete
     assert [one.split.key for one in splits] == [f"2/{number}" for number in range(450)]
-    assert pages_seen == [200, 400]
+    assert pages_seen == list(range(PAGE_SPLITS, 450, PAGE_SPLITS))
     assert source.listings == 2, "a complete listing is not made again"
