@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -120,13 +121,24 @@ def _version(options: WorkerOptions) -> WorkerDeploymentConfig | None:
 
 
 async def serve(client: Client, activities: Activities, options: WorkerOptions, stop: anyio.Event) -> None:
-    """Work until `stop` is set; then hand back what is under way, and end."""
+    """Work until `stop` is set; then hand back what is under way, and end.
+
+    Activities of all queues have the same `grace`. Workflows are decided upon until the last of them is over.
+    """
 
     def tell(message: str, seconds: float) -> None:
         activities.observer(Stage("event_loop", message, "warning", "", "", {"seconds": round(seconds)}))
 
+    made = workers(client, activities, options)
     async with AsyncExitStack() as stack:
         stack.enter_context(Watchdog(options.blocked_after, tell))
-        for worker in workers(client, activities, options):
+        for worker in made:
             await stack.enter_async_context(worker)
+        # one after another each would have `grace`, and the last would go on taking work meanwhile
+        with_activities = [worker for worker in made if worker.task_queue != options.queues.workflows]
+        stack.push_async_callback(_shut_down, with_activities)
         await stop.wait()
+
+
+async def _shut_down(together: Sequence[Worker]) -> None:
+    await asyncio.gather(*(worker.shutdown() for worker in together))

@@ -14,6 +14,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
+from engine.observe import Observer, silent
 from engine.temporal.messages import (
     ChunkRequest,
     ChunkResult,
@@ -51,7 +52,7 @@ class Stubs:
         splits: how many the only source has.
         work: does a chunk.
         compiled: what compiling the plan gives, but for the run's id.
-        listing: listing waits for this event.
+        listing: waited for while a source is listed.
         chunk_splits: how many splits the chunks have that an earlier attempt has made.
     """
 
@@ -59,22 +60,27 @@ class Stubs:
     splits: int = 4
     work: Work = done
     compiled: Compiled = field(default_factory=lambda: Compiled(identity="i", sources=["n0"]))
-    listing: anyio.Event | None = None
+    listing: Callable[[], Awaitable[None]] | None = None
     chunk_splits: int = 0
     queues: Queues = field(default_factory=lambda: Queues.named(uuid.uuid4().hex[:12]))
     finalized: list[FinalizeRequest] = field(default_factory=list)
+    observer: Observer = silent
     chunks: list[int] = field(default_factory=list)
     """Places of the first splits of the chunks, in the order in which attempts at them began."""
+
+    @property
+    def planning(self) -> list[Callable[..., Any]]:
+        """Those of the planning queue, as `Activities` has them."""
+        return [self._compile_plan, self._list_chunks, self._finalize_run]
 
     @asynccontextmanager
     async def working(self) -> AsyncGenerator[None, None]:
         """Workers for everything."""
-        planning = [self._compile_plan, self._list_chunks, self._finalize_run]
         async with AsyncExitStack() as stack:
             for queue, options in (
                 (self.queues.workflows, {"workflows": WORKFLOWS}),
-                (self.queues.planning, {"activities": planning}),
-                (self.queues.work, {"activities": [self._run_chunk]}),
+                (self.queues.planning, {"activities": self.planning}),
+                (self.queues.work, {"activities": [self.run_chunk]}),
             ):
                 options["max_heartbeat_throttle_interval"] = BEAT
                 worker = Worker(self.client, task_queue=queue, **options)  # type: ignore[arg-type]
@@ -105,11 +111,11 @@ class Stubs:
     @activity.defn(name="list_chunks")
     async def _list_chunks(self, request: ListRequest) -> Listed:
         if self.listing is not None:
-            await self.listing.wait()
+            await self.listing()
         return Listed(self.splits, self.chunk_splits)
 
     @activity.defn(name="run_chunk")
-    async def _run_chunk(self, request: ChunkRequest) -> ChunkResult:
+    async def run_chunk(self, request: ChunkRequest) -> ChunkResult:
         self.chunks.append(request.first)
         return await self.work(request)
 

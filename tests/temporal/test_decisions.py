@@ -283,8 +283,8 @@ async def test_a_shard_that_fails_stops_the_others_at_once(server: DevServer) ->
 async def test_steering_is_remembered_before_there_are_shards_and_a_wrong_window_is_refused(
     server: DevServer,
 ) -> None:
-    stubs = Stubs(server.client, splits=6, listing=anyio.Event())
-    assert stubs.listing is not None
+    listing = anyio.Event()
+    stubs = Stubs(server.client, splits=6, listing=listing.wait)
     async with stubs.working():
         handle = await stubs.start(shards=2)
         await until(handle, lambda progress: progress.phase == "listing")
@@ -294,7 +294,7 @@ async def test_steering_is_remembered_before_there_are_shards_and_a_wrong_window
                 with pytest.raises(WorkflowUpdateFailedError) as raised:
                     await handle.execute_update(PipelineRun.set_window, window)
                 assert f"a window is from 1 to 200 chunks, not {window}" in str(raised.value.cause)
-            stubs.listing.set()
+            listing.set()
             await until(handle, lambda progress: progress.shards == 2)
             shard = stubs.client.get_workflow_handle_for(ShardRun.run, f"{handle.id}/s1")
             assert (await shard.query(ShardRun.progress)).control == Control(paused=True, window=8)

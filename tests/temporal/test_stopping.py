@@ -59,14 +59,14 @@ async def test_10_cancelling_at_any_moment_loses_nothing_and_leaves_nothing_behi
 
 
 async def test_10_a_cancellation_that_meets_the_result_of_listing_is_heeded(server: DevServer) -> None:
-    stubs = Stubs(server.client, listing=anyio.Event())
-    assert stubs.listing is not None
+    listing = anyio.Event()
+    stubs = Stubs(server.client, listing=listing.wait)
     async with stubs.working():
         handle = await stubs.start()
         await until(handle, lambda progress: progress.phase == "listing")
         await handle.cancel()
         await told(handle)
-        stubs.listing.set()
+        listing.set()
         assert await ended(handle) == "cancelled"
 
     assert stubs.chunks == []
