@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from temporalio.client import Client
@@ -20,13 +21,14 @@ from tests.servers.needed import TOOLS, missing
 __all__ = ["CLI_VARIABLE", "DevServer", "find_cli", "running"]
 
 CLI_VARIABLE = "ODW_TEMPORAL_CLI"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+LOWEST_PORT, LOWEST_EPHEMERAL = 10_000, 32_768
 # connections are made once and used in many tests, so they have to last
 LASTING = {
     "frontend.keepAliveMaxConnectionIdle": '"24h"',
     "frontend.keepAliveMaxConnectionAge": '"24h"',
 }
-STARTS = 3  # a port that was free a moment ago may be taken
 
 
 def find_cli() -> Path:
@@ -82,20 +84,20 @@ class DevServer:
 
     def start(self) -> None:
         """Start it and wait until it answers. Not to be called on a running event loop."""
-        for attempt in range(STARTS):
-            first = not self._port
-            self._port = self._port or _free_port()
-            with self._log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                )
-            if asyncio.run(self._answers()):
-                return
+        until, first = time.monotonic() + START_SECONDS, not self._port
+        while not self._comes_up(until, port=_free_port() if first else self._port):
             self.kill()
-            if first:
-                self._port = 0
-            if attempt + 1 == STARTS:
+            if time.monotonic() >= until:
                 raise RuntimeError(f"the dev server does not come up: {self._log.read_text()[-2000:]}")
+            time.sleep(0.2)  # somebody has its port
+
+    def _comes_up(self, until: float, *, port: int) -> bool:
+        self._port = port
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        return asyncio.run(self._answers(until))
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -125,8 +127,7 @@ class DevServer:
             command += ["--dynamic-config-value", f"{name}={value}"]
         return command + (["--db-filename", str(self._database)] if self._database is not None else [])
 
-    async def _answers(self) -> bool:
-        until = time.monotonic() + START_SECONDS
+    async def _answers(self, until: float) -> bool:
         while self._process is not None and self._process.poll() is None and time.monotonic() < until:
             try:
                 client = await Client.connect(self.address, identity="tests")
@@ -153,7 +154,14 @@ def running(
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that no connection is given by chance, so that it is still free when the server starts again."""
+    try:
+        ephemeral = int(EPHEMERAL.read_text().split()[0])
+    except (OSError, ValueError):  # another system
+        ephemeral = LOWEST_EPHEMERAL
+    while True:
+        port = random.SystemRandom().randrange(LOWEST_PORT, ephemeral) if ephemeral > LOWEST_PORT else 0
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found: int = probe.getsockname()[1]
+            return found

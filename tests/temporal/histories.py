@@ -39,6 +39,23 @@ class Family:
             if kind(event) == "ACTIVITY_TASK_STARTED"
         ]
 
+    def identities(self, activity: str) -> set[str]:
+        """Whose workers have made the last attempts at the activities of a type: process and machine."""
+        return {name for one in self.all for name in _identities(one, activity)}
+
+
+def _identities(history: WorkflowHistory, activity: str) -> Iterator[str]:
+    scheduled = {
+        event.event_id
+        for event in history.events
+        if kind(event) == "ACTIVITY_TASK_SCHEDULED"
+        and event.activity_task_scheduled_event_attributes.activity_type.name == activity
+    }
+    for event in history.events:
+        started = event.activity_task_started_event_attributes
+        if kind(event) == "ACTIVITY_TASK_STARTED" and started.scheduled_event_id in scheduled:
+            yield started.identity
+
 
 def kind(event: HistoryEvent) -> str:
     """`ACTIVITY_TASK_SCHEDULED` and so on."""

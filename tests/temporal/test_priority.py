@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 import anyio
 import pytest
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.service import RPCError
 
 from engine.batch import JsonValue
 from engine.plan import Plan
@@ -16,7 +18,7 @@ from engine.temporal.messages import PipelineRequest
 from engine.temporal.starting import Handle, start
 from engine.testing import MemorySource
 from tests.servers.temporal import DevServer, running
-from tests.temporal.histories import family
+from tests.temporal.histories import family, kind
 from tests.temporal.stubs import Stubs
 from tests.temporal.workshop import PATIENCE, Held, Workshop, made_anew, numbered, workshop
 
@@ -58,8 +60,10 @@ async def test_14_a_run_of_a_higher_priority_overtakes_a_backfill(
 
     async with workshop(orderly, plans) as shop, shop.worker(slots=1):
         backfill = await submitted(shop, "backfill", 3)
+        await until_scheduled(shop, backfill, WINDOW)
         await until_waiting(shop, WINDOW - 1)  # one of them has the only slot
         asked_for = await submitted(shop, "asked_for", priority)
+        await until_scheduled(shop, asked_for, ASKED_FOR)
         await until_waiting(shop, WINDOW - 1 + ASKED_FOR)
         gate.set()
         with anyio.fail_after(PATIENCE):
@@ -98,8 +102,20 @@ async def submitted(shop: Workshop, pipeline: str, priority: int) -> Handle:
     return await start(shop.client, request)
 
 
+async def until_scheduled(shop: Workshop, run: Handle, chunks: int) -> None:
+    """Wait until the only shard of a run has asked for so many chunks."""
+    shard = shop.client.get_workflow_handle(f"{run.id}/s0")
+    with anyio.fail_after(PATIENCE):
+        while True:
+            with suppress(RPCError):  # there is none yet
+                events = (await shard.fetch_history()).events
+                if sum(kind(event) == "ACTIVITY_TASK_SCHEDULED" for event in events) >= chunks:
+                    return
+            await anyio.sleep(0.05)
+
+
 async def until_waiting(shop: Workshop, chunks: int) -> None:
-    """Wait until so many chunks wait for a worker."""
+    """Wait until so many chunks wait for a worker, as far as the server knows: its count is approximate."""
     request = DescribeTaskQueueRequest(
         namespace=shop.client.namespace,
         task_queue=TaskQueue(name=shop.queues.work),

@@ -50,6 +50,7 @@ class DurableOutcome:
         struck: what counts towards the goal of a series.
         handed_back: chunks that workers gave back unfinished because they were told to stop.
         most_attempts: at one activity.
+        workers: processes that took a chunk, by the histories, which know who made the last attempt at it.
         records_redone: records that have come by a second time.
         documents_paid_again: beyond what an undisturbed local run pays for.
     """
@@ -61,6 +62,7 @@ class DurableOutcome:
     chunks: int = 0
     handed_back: int = 0
     most_attempts: int = 0
+    workers: int = 0
     records_redone: int = 0
     documents_paid_again: int = 0
     notes: list[str] = field(default_factory=list)
@@ -100,20 +102,26 @@ class DurableLab:
         self._local: dict[Workload, tuple[Evidence, Paid]] = {}
 
     def equal(self, setting: Setting, workers: int) -> DurableOutcome:
-        """A run by some workers that nothing happens to, beside the same by one local process."""
+        """A run by some workers that nothing happens to, beside the same by one local process.
+
+        Nothing is let through before each of them has a chunk.
+        """
 
         def course(fleet: Fleet, outcome: DurableOutcome, _: _Limits) -> None:
-            for _number in range(workers):
-                fleet.worker()
+            crew = [fleet.worker(closed=True, slots=setting.slots) for _number in range(workers)]
             fleet.submit(heartbeat=setting.heartbeat, chunk_splits=setting.chunk_splits)
+            for worker in crew:
+                fleet.until(lambda worker=worker: worker.chunks > 0, f"a chunk for {worker.name}")
             outcome.struck += [
                 f"{name}, {workers} worker{'s' * (workers > 1)}" for name in setting.workload.pipelines
             ]
 
         _, usual = self._locally(setting.workload)
         before = self._lab.paid()
-        outcome = self._trial(setting, course, gated=False)
+        outcome = self._trial(setting, course, local=setting.workload)
         paid = self._lab.paid().since(before)
+        if outcome.workers != workers and not outcome.problems:
+            outcome.problems.append(f"{outcome.workers} of {workers} workers took a chunk")
         if paid != usual and not outcome.problems:
             outcome.problems.append(f"paid {paid}, locally {usual}")
         return outcome
@@ -132,7 +140,7 @@ class DurableLab:
             if beside is None or plan.again:
                 fleet.worker(slots=setting.slots)
 
-        return self._trial(setting, course, gated=True)
+        return self._trial(setting, course)
 
     def rolling(self, setting: Setting, rounds: int, workers: int = 2) -> DurableOutcome:
         """All workers are told to stop and are started again, one after another, while each has work."""
@@ -147,7 +155,7 @@ class DurableLab:
                     crew[place] = fleet.worker(closed=True, slots=setting.slots)
                 outcome.struck.append(ROUND)
 
-        outcome = self._trial(setting, course, gated=True)
+        outcome = self._trial(setting, course)
         if outcome.most_attempts != 1:
             outcome.problems.append(f"an attempt was used up: {outcome.most_attempts} at one activity")
         if outcome.handed_back < rounds * workers:
@@ -187,25 +195,29 @@ class DurableLab:
             if away == AWAY[2]:
                 fleet.worker(slots=setting.slots)
 
-        return self._trial(setting, course, gated=True)
+        return self._trial(setting, course)
 
-    def _trial(self, setting: Setting, course: Course, *, gated: bool) -> DurableOutcome:
+    def _trial(self, setting: Setting, course: Course, *, local: Workload | None = None) -> DurableOutcome:
+        """Do it, and compare what is there with what has to be.
+
+        Args:
+            local: what is run locally for that: the documents, if there are any; the rest is worked out.
+        """
         workload = setting.workload
-        # what is simulated is worked out; only for equality it is run locally, too
         with_documents = set(DOCUMENTS) <= set(workload.pipelines)
-        local, usual = NOTHING
-        if with_documents or not gated:
-            local, usual = self._locally(workload.with_pipelines(DOCUMENTS) if gated else workload)
+        if local is None and with_documents:
+            local = workload.with_pipelines(DOCUMENTS)
+        there, usual = self._locally(local) if local is not None else NOTHING
         outcome = DurableOutcome(
             setting.name, workload.pipelines, "PostgreSQL" if setting.database else "SQLite"
         )
         limits, before, started = _Limits(), self._lab.paid(), time.monotonic()
         try:
-            found = self._conduct(setting, course, outcome, limits, gated=gated)
+            found = self._conduct(setting, course, outcome, limits)
         except TrialError as error:
             outcome.problems.append(str(error))
         else:
-            outcome.problems += differences(workload, found, local)
+            outcome.problems += differences(workload, found, there)
             if with_documents:
                 outcome.documents_paid_again = self._lab.paid().since(before).documents - usual.documents
         for what, done, most in (
@@ -218,10 +230,10 @@ class DurableLab:
         return outcome
 
     def _conduct(
-        self, setting: Setting, course: Course, outcome: DurableOutcome, limits: _Limits, *, gated: bool
+        self, setting: Setting, course: Course, outcome: DurableOutcome, limits: _Limits
     ) -> Evidence:
         folder = self._folder()
-        file = pipeline_file(setting.workload, folder / "pipelines.yaml", gated=gated)
+        file = pipeline_file(setting.workload, folder / "pipelines.yaml", gated=True)
         state: Path | str = folder / "state"
         if setting.database:
             postgres = self._postgres()
@@ -259,11 +271,14 @@ class DurableLab:
         return self._local[workload]
 
     def _read_histories(self, outcome: DurableOutcome, workflows: Sequence[str]) -> None:
+        identities = set[str]()
         for found in anyio.run(_families, self._server.client, workflows):
             results = list(_chunk_results(found))
             outcome.chunks += sum(bool(result["done"]) for result in results)
             outcome.handed_back += sum(bool(result["stopped"]) and not result["done"] for result in results)
             outcome.most_attempts = max(outcome.most_attempts, *found.attempts())
+            identities |= found.identities("run_chunk")
+        outcome.workers = len(identities)
 
     def _folder(self) -> Path:
         return Path(mkdtemp(prefix="durable-", dir=self._lab.folder))

@@ -25,8 +25,9 @@ __all__ = [
 CALLS = 2
 """Calls to the model at once, so that those in flight at a kill are few beside a chunk."""
 
-NOTICED = 5
-"""Seconds after which a worker that says nothing is taken for dead, where workers are killed."""
+NOTICED = 15
+"""Seconds after which a worker that says nothing is taken for dead, where workers are killed: more than
+those for which a busy machine stands still, as one that is alive must not be."""
 
 PATIENT = 60
 """The same where none is; it is the default."""

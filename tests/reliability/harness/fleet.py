@@ -14,7 +14,7 @@ from typing import Self
 
 import anyio
 
-from engine.errors import StateError
+from engine.errors import RunNotFoundError
 from engine.faultpoints import VARIABLE
 from engine.state import Lease, open_store
 from tests.reliability.harness.children import LOOK_EVERY, Child
@@ -227,8 +227,8 @@ class Fleet:
 
 async def _leases(state: Path | str, runs: Sequence[str]) -> list[Lease]:
     found: list[Lease] = []
-    with suppress(StateError):  # nobody has begun anything yet
-        async with open_store(state, create=False) as store:
-            for run in runs:
+    async with open_store(state) as store:  # which is made here when no worker has made it yet
+        for run in runs:
+            with suppress(RunNotFoundError):  # nobody has begun it yet
                 found += await store.leases(run)
     return found
