@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import psycopg
 
 from tests.servers.needed import KEPT, missing
+from tests.servers.ports import lasting_port
 
 __all__ = ["DURABLE", "FAST", "PASSWORD", "Postgres", "running"]
 
@@ -89,7 +89,7 @@ class Postgres:
             return
         for attempt in range(STARTS):
             first = not self.port
-            self.port = self.port or _free_port()
+            self.port = self.port or lasting_port()
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
                     self._as_nobody([str(self._programs / "postgres"), "-D", str(self._folder / "data"),
@@ -226,10 +226,3 @@ def _unprivileged() -> tuple[int, int]:
             user = getpwnam(name)
             return user.pw_uid, user.pw_gid
     return missing("PostgreSQL does not run as root, and there is no user `postgres` or `nobody`")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

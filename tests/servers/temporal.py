@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from temporalio.client import Client
 
 from engine.temporal.messages import SEARCH_ATTRIBUTES
 from tests.servers.needed import TOOLS, missing
+from tests.servers.ports import lasting_port
 
 __all__ = ["CLI_VARIABLE", "DevServer", "find_cli", "running"]
 
 CLI_VARIABLE = "ODW_TEMPORAL_CLI"
 START_SECONDS = 120.0
-EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-LOWEST_PORT, LOWEST_EPHEMERAL = 10_000, 32_768
 # connections are made once and used in many tests, so they have to last
 LASTING = {
     "frontend.keepAliveMaxConnectionIdle": '"24h"',
@@ -85,7 +82,7 @@ class DevServer:
     def start(self) -> None:
         """Start it and wait until it answers. Not to be called on a running event loop."""
         until, first = time.monotonic() + START_SECONDS, not self._port
-        while not self._comes_up(until, port=_free_port() if first else self._port):
+        while not self._comes_up(until, port=lasting_port() if first else self._port):
             self.kill()
             if time.monotonic() >= until:
                 raise RuntimeError(f"the dev server does not come up: {self._log.read_text()[-2000:]}")
@@ -103,18 +100,6 @@ class DevServer:
         """SIGKILL."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL when that does not help; what is in memory is of no use to anybody."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
@@ -150,18 +135,4 @@ def running(
     try:
         yield server
     finally:
-        server.stop()
-
-
-def _free_port() -> int:
-    """One that no connection is given by chance, so that it is still free when the server starts again."""
-    try:
-        ephemeral = int(EPHEMERAL.read_text().split()[0])
-    except (OSError, ValueError):  # another system
-        ephemeral = LOWEST_EPHEMERAL
-    while True:
-        port = random.SystemRandom().randrange(LOWEST_PORT, ephemeral) if ephemeral > LOWEST_PORT else 0
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found: int = probe.getsockname()[1]
-            return found
+        server.kill()  # at once: what is in it is of no use to anybody

@@ -62,16 +62,14 @@ class Desk:
         return out.split(" run ", 1)[1].split()[0]
 
     def runs(self) -> list[dict[str, Any]]:
-        """What `runs list` says; nothing before anybody has begun anything."""
-        if not (self.folder / "state" / "state.sqlite3").exists():
-            return []
+        """What `runs list` says."""
         out, _ = self.engine("runs", "list", "--json", *self.state)
         return [json.loads(line) for line in out.splitlines()]
 
     def until_known(self, run: str) -> None:
         """Wait until a worker has taken the run up."""
         deadline = time.monotonic() + PATIENCE
-        while run not in [one["run_id"] for one in self.runs()]:
+        while run not in asyncio.run(written(self.folder / "state")):
             assert time.monotonic() < deadline, f"nobody has taken up {run}"
             time.sleep(0.1)
 
@@ -104,6 +102,14 @@ class Desk:
         finally:
             process.kill()
             process.wait()
+
+
+async def written(state: Path) -> dict[str, int]:
+    """How many records of each run are written; nothing before anybody has begun anything."""
+    if not (state / "state.sqlite3").exists():
+        return {}
+    async with open_store(state) as store:
+        return {run.run_id: (await store.tally(run.run_id)).written for run in await store.list_runs()}
 
 
 @pytest.fixture
@@ -161,7 +167,7 @@ def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + PATIENCE
-    while not any(run["tally"]["written"] for run in desk.runs()):
+    while not any(asyncio.run(written(desk.folder / "state")).values()):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -252,7 +258,7 @@ async def params_of(server: DevServer, pipeline: str, run: str) -> dict[str, dic
     return request.params
 
 
-async def test_a_run_goes_on_with_the_parameters_of_what_follows_it(desk: Desk, server: DevServer) -> None:
+def test_a_run_goes_on_with_the_parameters_of_what_follows_it(desk: Desk, server: DevServer) -> None:
     file = desk.folder / "followed.yaml"
     file.write_text(FOLLOWED)
     submit = ["submit", str(file), *desk.installation]
@@ -269,7 +275,7 @@ async def test_a_run_goes_on_with_the_parameters_of_what_follows_it(desk: Desk, 
     _, error = desk.engine(*submit, "--param", "enrich.seconds=0")
 
     assert "may follow" not in error
-    params = await params_of(server, "stage", run)
+    params = asyncio.run(params_of(server, "stage", run))
     assert (params["stage"]["records"], params["enrich"]) == (7, {"records": 8, "seconds": 0.0})
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 
 from engine.faultpoints import VARIABLE
 from engine.service.discovery import find_running
+from tests.servers.ports import lasting_port
 
 __all__ = ["ENGINE", "ROOT", "Child", "Service", "sandboxed", "serving"]
 
@@ -24,10 +23,6 @@ START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 LOOK_EVERY = 0.02
 ENGINE = ("-m", "engine")
-PORTS = (
-    20_000,
-    30_000,
-)  # none that the kernel gives to outgoing connections, so that it stays free when left
 
 
 class Child:
@@ -103,7 +98,7 @@ class Service:
         self.state_dir = state_dir
         self.log = log
         self.starts = 0
-        self._port = _free_port()
+        self._port = lasting_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._child: Child | None = None
 
@@ -186,18 +181,6 @@ def sandboxed(
         yield json.loads(child.output.partition("\n")[0])
     finally:
         child.close()  # its input ends, and so does it
-
-
-def _free_port() -> int:
-    random = Random()
-    while True:
-        port = random.randrange(*PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def _file(log: Path, kind: str) -> Path:
