@@ -207,7 +207,7 @@ async def test_gzip_bodies_are_read_members_and_all(client: httpx.AsyncClient) -
     assert answer.json()["written"] == 1
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"[]" * 999)[:-12]])
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"[]" * 999)[:-12]], ids=["other", "cut off"])
 async def test_a_broken_gzip_body_is_400(client: httpx.AsyncClient, body: bytes) -> None:
     answer = await post(client, body, Content_Encoding="gzip")
     assert (answer.status_code, answer.text) == (400, "Failed to read request body")

@@ -229,7 +229,6 @@ class TestVerdicts:
     @pytest.mark.parametrize(
         ("answerer", "kind"),
         [(refusing, "Refused"), (filtered, "ContentFilter")],
-        ids=lambda value: str(value),
     )
     async def test_a_refusal_that_was_paid_for_holds_for_every_run(
         self, journal: Journal, answerer: object, kind: str
@@ -246,7 +245,6 @@ class TestVerdicts:
     @pytest.mark.parametrize(
         ("answerer", "kind"),
         [(malformed, "MalformedReply"), (truncated, "AnswerTruncated")],
-        ids=lambda value: str(value),
     )
     async def test_bad_luck_that_was_paid_for_holds_for_its_run_and_a_new_run_tries_again(
         self, journal: Journal, answerer: object, kind: str
