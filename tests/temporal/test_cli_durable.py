@@ -283,9 +283,10 @@ def test_a_run_stays_with_the_version_of_the_workers_that_began_it(desk: Desk) -
     new = desk.folder / "new.yaml"
     new.write_text((ROOT / WAITING).read_text("utf-8").replace("      wait:", "      rest:"), "utf-8")
     old = ["--build-id", "old"]
-    with desk.worker(*old):  # a version is known by the queues that its workers have polled
-        desk.make_current("old")
-    with desk.worker(*old, "--role", "workflows", "--role", "planning"):  # so that nothing of it is done
+    with desk.worker(*old, "--role", "workflows", "--role", "planning"):
+        with desk.worker(*old, "--role", "work"):  # a version is known by the queues that its workers poll
+            desk.make_current("old")
+        # without that one nothing of this is done
         begun = desk.submit(*SMALL)
         desk.until_known(begun)
         with desk.worker("--build-id", "new", file=str(new)):
