@@ -120,10 +120,10 @@ class Activities:
         with failing_by_type():
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
             chunk = Chunk(request.node, request.first, request.count)
-            outage = OutageTimer(request.outage, plan.settings.outage_limit)
+            timer = OutageTimer(request.outages, plan.settings.outage_limit)
             async with self._engine.start(plan, resume=record, chunk=chunk) as run:
-                report = await seen_through(run, self._patience, outage)
-                lasted = outage.lasted
+                report = await seen_through(run, self._patience, timer)
+                waited, outages = timer.waited, timer.outages
         failure = report_failure(report, plan)
         if failure is not None:
             raise application_error(failure)
@@ -131,7 +131,8 @@ class Activities:
             report.status is RunStatus.COMPLETED,
             activity.is_worker_shutdown(),
             _counts(report.tally),
-            lasted,
+            waited,
+            outages,
         )
 
     @activity.defn

@@ -174,7 +174,7 @@ class Listed:
 class ChunkRequest:
     """Work on consecutive splits of a source.
 
-    `outage`: seconds for which the parts before this one have waited for the same outage to end.
+    `outages`: seconds for which the parts before this one have waited for an outage to end, by node.
     """
 
     run_id: str = ""
@@ -183,7 +183,7 @@ class ChunkRequest:
     node: str = ""
     first: int = 0
     count: int = 0
-    outage: float = 0.0
+    outages: dict[str, float] = field(default_factory=dict)
     v: int = 1
 
 
@@ -193,13 +193,15 @@ class ChunkResult:
 
     `counts` covers all attempts at it so far. `done` is false when the worker was told to stop (`stopped`),
     or time was nearly up: the rest of the chunk is still to be done, and the ledger knows where to go on.
-    `outage`: seconds for which this part has waited, at its end, for an outage to be over.
+    `outages`: seconds for which those have lasted that are not over, by node, all parts together; the next
+    part is told. `outage`: the longest of those that this part itself has waited for.
     """
 
     done: bool = True
     stopped: bool = False
     counts: Counts = field(default_factory=Counts)
     outage: float = 0.0
+    outages: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

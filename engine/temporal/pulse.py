@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 import anyio
 
+from engine.component import Kind
 from engine.errors import OutageError, StalledError
 from engine.stats import NodeSnapshot, RunSnapshot, Waiting
 
@@ -102,46 +103,75 @@ def vitals(snapshot: RunSnapshot) -> Vitals:
 
 
 class OutageTimer:
-    """How long an outage lasts that a chunk waits for in several parts, each of them shorter than its limit.
+    """How long outages last that a chunk waits for in several parts, each of them shorter than the limit.
+
+    Every node has its own: of two sinks, what one writes says nothing about the other.
 
     Args:
-        before: seconds for which it had lasted when this part began.
-        limit: seconds after which it is not waited for any longer.
+        before: seconds for which they had lasted when this part began, by node.
+        limit: seconds after which one is not waited for any longer.
     """
 
-    def __init__(self, before: float, limit: float) -> None:
-        self._before = before
+    def __init__(self, before: Mapping[str, float], limit: float) -> None:
         self._limit = limit
-        self._began = anyio.current_time()
-        self._written = 0
-        self._moved = False
-        self._seen = False
+        began = anyio.current_time()
+        self._began = began
+        self._courses = {name: _Course(seconds, began) for name, seconds in before.items()}
 
     @property
-    def lasted(self) -> float:
-        """Seconds in this part; 0 when there is none."""
-        return anyio.current_time() - self._began if self._seen else 0.0
+    def outages(self) -> dict[str, float]:
+        """Seconds for which those that are not over have lasted in all parts, by node."""
+        now = anyio.current_time()
+        every = {name: course.lasted(now) for name, course in self._courses.items()}
+        return {name: seconds for name, seconds in every.items() if seconds}
+
+    @property
+    def waited(self) -> float:
+        """Seconds, in all parts, of the longest that this part has waited for; 0 when there is none."""
+        now = anyio.current_time()
+        return max((course.lasted(now) for course in self._courses.values() if course.seen), default=0.0)
 
     def look(self, snapshot: RunSnapshot) -> OutageError | None:
-        """Take note of how the run stands; the error to end it with when the outage is longer than its limit.
+        """Take note of how the run stands; the error to end it with when an outage is longer than its limit.
 
         One that began in this part ends the run by itself.
         """
-        nodes = _every(snapshot)
-        trying = any(node.waiting is Waiting.RETRY for node in nodes)
-        waiting = [node for node in nodes if node.waiting is Waiting.OUTAGE]
-        written, self._written = self._written, snapshot.tally.written
-        before, self._moved = self._moved, self._written != written
-        # What the ledger knows appears at the beginning of each part, and of two sinks the one that answers
-        # is written to again until the other one holds it up: neither is the end of an outage.
-        if self._moved and (self._seen or (before and not waiting and not trying)):
-            self._before, self._began, self._seen = 0.0, anyio.current_time(), False
-        self._seen = self._seen or bool(waiting)
-        lasted = self._before + self.lasted
-        if not self._before or not waiting or lasted < self._limit:
-            return None
-        message = f"{waiting[0].name!r} could not go on for {lasted:.0f} s; last answer: {waiting[0].note}"
-        return OutageError(message, node=waiting[0].name)
+        now = anyio.current_time()
+        for node in _every(snapshot):
+            course = self._courses.setdefault(node.name, _Course(0.0, self._began))
+            course.look(node, now)
+            lasted = course.lasted(now)
+            if course.before and node.waiting is Waiting.OUTAGE and lasted >= self._limit:
+                message = f"{node.name!r} could not go on for {lasted:.0f} s; last answer: {node.note}"
+                return OutageError(message, node=node.name)
+        return None
+
+
+@dataclass(slots=True)
+class _Course:
+    """How one node fares: `before` as for the timer, `since` when it may have gone away in this part.
+
+    `seen`: it was waiting for an outage to end, and nothing got through since.
+    """
+
+    before: float
+    since: float
+    done: int = 0
+    moved: bool = False
+    seen: bool = False
+
+    def look(self, node: NodeSnapshot, now: float) -> None:
+        # not the dead: at the beginning of each part they are counted again without being asked about
+        done = node.batches if node.kind is Kind.SOURCE else node.records_out + node.dropped
+        if done != self.done:
+            # so may be what a journal answers: the first time that something comes through is no proof
+            if self.seen or self.moved or not self.before:
+                self.before, self.since, self.seen = 0.0, now, False
+            self.done, self.moved = done, True
+        self.seen = self.seen or node.waiting is Waiting.OUTAGE
+
+    def lasted(self, now: float) -> float:
+        return self.before + (now - self.since if self.seen else 0.0)
 
 
 def _every(snapshot: RunSnapshot) -> Sequence[NodeSnapshot]:

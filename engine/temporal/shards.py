@@ -156,9 +156,9 @@ class ShardRun:
 
     async def _chunk(self, chunk: int) -> None:
         """One chunk to its end, in as many parts as its workers hand back."""
-        state, before, stuck, outage = self._state, Counts(), 0, 0.0
+        state, before, stuck, outages = self._state, Counts(), 0, dict[str, float]()
         while True:
-            result = await self._part(chunk, outage)
+            result = await self._part(chunk, outages)
             if result.done:
                 state.counts.add(result.counts)
                 state.done_chunks += 1
@@ -167,32 +167,31 @@ class ShardRun:
             if state.control.draining or self._stopping:
                 self._put_back(chunk)
                 return
-            same = result.counts.written == before.written
-            outage = result.outage + (outage if same and result.outage else 0.0)
+            outages = result.outages
             if result.counts != before:
                 before, stuck = result.counts, 0
             # workers that are told to stop may hand it back as it was, however often, and so may those that
             # wait for an outage to end: when that has lasted for too long, they say so
-            elif not result.stopped and not outage:
+            elif not result.stopped and not result.outage:
                 stuck += 1
             if stuck >= PARTS_WITHOUT_PROGRESS:
                 self._park(chunk, "Stalled")
                 return
 
-    async def _part(self, chunk: int, outage: float) -> ChunkResult:
+    async def _part(self, chunk: int, outages: dict[str, float]) -> ChunkResult:
         try:
-            return await self._attempts(chunk, outage)
+            return await self._attempts(chunk, outages)
         except ActivityError as error:
             if not _has_unreadable_heartbeat(error):
                 raise
             # a new activity has no heartbeat behind it, and the ledger knows where to go on
-            return await self._attempts(chunk, outage)
+            return await self._attempts(chunk, outages)
 
-    async def _attempts(self, chunk: int, outage: float) -> ChunkResult:
+    async def _attempts(self, chunk: int, outages: dict[str, float]) -> ChunkResult:
         state = self._state
         first, count = chunk_range(state.splits, chunk)
         request = ChunkRequest(
-            state.run_id, state.pipeline, state.identity, state.splits.node, first, count, outage
+            state.run_id, state.pipeline, state.identity, state.splits.node, first, count, outages
         )
         result: ChunkResult = await workflow.execute_activity(
             "run_chunk",

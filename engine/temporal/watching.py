@@ -123,6 +123,7 @@ async def seen_through(run: Run, patience: Patience, outage: OutageTimer) -> Run
             await work
             raise
         finally:
+            outage.look(run.snapshot())  # what came through while it was told to stop counts too
             meter.update(run.snapshot())
     run.abandon()
     raise stalled.result()

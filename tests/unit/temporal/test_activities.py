@@ -234,7 +234,7 @@ class Away(MemorySink):
         raise TransientError("gone")
 
 
-async def unserved(outage: float, *, calls: float) -> ChunkResult:
+async def unserved(before: float, *, calls: float) -> ChunkResult:
     """A part of a chunk whose sink is away; the worker has to stop once that was called so often."""
     sink, environment = Away(), ActivityEnvironment()
     options = {"n1": NodeOptions(retry=RetryOptions(attempts=2, base=0.2, cap=0.2))}
@@ -251,15 +251,18 @@ async def unserved(outage: float, *, calls: float) -> ChunkResult:
         activities = Activities(engine, lambda pipeline, params: plan, patience=SHORT)
         await planned(activities, environment)
         with anyio.fail_after(PATIENCE):
-            return await environment.run(activities.run_chunk, dataclasses.replace(WHOLE, outage=outage))
+            request = dataclasses.replace(WHOLE, outages={"n1": before} if before else {})
+            return await environment.run(activities.run_chunk, request)
 
 
 @pytest.mark.parametrize("before", [0.0, 100.0])
-async def test_1_a_part_that_ends_in_an_outage_says_for_how_long_it_has_waited(before: float) -> None:
+async def test_1_a_part_that_ends_in_an_outage_says_how_long_that_has_lasted_in_all(before: float) -> None:
     result = await unserved(before, calls=10)
 
     assert (result.done, result.stopped, result.counts.written) == (False, True, 0)
-    assert 0 < result.outage < PATIENCE
+    assert 0 < result.outage - before < PATIENCE
+    assert list(result.outages) == ["n1"]
+    assert result.outages["n1"] >= result.outage
 
 
 async def test_1_an_outage_that_has_lasted_for_longer_than_its_limit_ends_a_chunk_in_whatever_part() -> None:
