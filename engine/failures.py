@@ -95,11 +95,13 @@ class TypedFailure:
         type: what kind it is.
         message: for people; at most `MAX_MESSAGE_BYTES` of UTF-8, never a record.
         retry_after: seconds the other side asked us to wait, if it said so.
+        outwaited: it ended an outage that had been waited for as long as `outage_limit` says.
     """
 
     type: FailureType
     message: str
     retry_after: float | None = None
+    outwaited: bool = False
 
     @property
     def retryable(self) -> bool:
@@ -121,7 +123,8 @@ def typed_failure(error: BaseException, plan: Plan | None = None) -> TypedFailur
     if isinstance(error, errors.OutageError | errors.NodeFailedError):
         cause = bare(error.__cause__) if isinstance(error.__cause__, Exception) else None
         wait = cause.retry_after if isinstance(cause, errors.TransientError) else None
-        return TypedFailure(_of_node(error, cause, plan), _bounded(str(error)), wait)
+        outwaited = isinstance(error, errors.OutageError)
+        return TypedFailure(_of_node(error, cause, plan), _bounded(str(error)), wait, outwaited)
     if isinstance(error, errors.ComponentError):  # a component that was used without a run
         wait = error.retry_after if isinstance(error, errors.TransientError) else None
         return TypedFailure(_of_component(error, None), _bounded(str(error)), wait)

@@ -116,7 +116,10 @@ class Activities:
 
     @activity.defn
     async def run_chunk(self, request: ChunkRequest) -> ChunkResult:
-        """Work on a chunk until it is done, the worker stops, or time is nearly up."""
+        """Work on a chunk until it is done, the worker stops, or time is nearly up.
+
+        An outage is waited for once: whether there is another try after that is for the shard to say.
+        """
         with failing_by_type():
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
             chunk = Chunk(request.node, request.first, request.count)
@@ -126,7 +129,7 @@ class Activities:
                 waited, outages = timer.waited, timer.outages
         failure = report_failure(report, plan)
         if failure is not None:
-            raise application_error(failure)
+            raise application_error(failure, final=failure.outwaited)
         return ChunkResult(
             report.status is RunStatus.COMPLETED,
             activity.is_worker_shutdown(),

@@ -37,16 +37,20 @@ def failing_by_type() -> Iterator[None]:
         raise application_error(TypedFailure(FailureType.INTERNAL, where)) from None
 
 
-def application_error(failure: TypedFailure, wait: float | None = None) -> ApplicationError:
+def application_error(
+    failure: TypedFailure, wait: float | None = None, *, final: bool = False
+) -> ApplicationError:
     """The failure as Temporal takes it.
 
     Args:
         wait: seconds until the next attempt; by default what the other side asked for, if it did.
+        final: there is none, even if trying again might help.
     """
-    seconds = wait or failure.retry_after
+    final = final or not failure.retryable
+    seconds = None if final else wait or failure.retry_after
     return ApplicationError(
         failure.message,
         type=str(failure.type),
-        non_retryable=not failure.retryable,
+        non_retryable=final,
         next_retry_delay=timedelta(seconds=seconds) if seconds else None,
     )

@@ -12,6 +12,7 @@ from typing import Any
 from temporalio.common import SearchAttributeKey
 
 __all__ = [
+    "AWAY",
     "MOST_NAMED",
     "MOST_PARKED",
     "PARAMS_BYTES",
@@ -48,6 +49,9 @@ MOST_PARKED = 100
 
 MOST_NAMED = 20
 """Failed chunks that the result of a run names."""
+
+AWAY = frozenset({"SourceUnavailable", "ProviderThrottled", "SinkUnavailable", "Outage"})
+"""Types of failures (`engine.failures`) that say that the other side is not there."""
 
 PIPELINE = SearchAttributeKey.for_keyword("OdwPipeline")
 RUN = SearchAttributeKey.for_keyword("OdwRun")

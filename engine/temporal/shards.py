@@ -15,6 +15,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, CancelledErro
 from temporalio.workflow import ActivityCancellationType
 
 from engine.temporal.messages import (
+    AWAY,
     MOST_PARKED,
     ChunkRequest,
     ChunkResult,
@@ -143,7 +144,8 @@ class ShardRun:
             cause = error.cause
             if isinstance(cause, CancelledError):
                 self._put_back(chunk)
-            elif isinstance(cause, ApplicationError) and cause.non_retryable:
+            # an outage that was waited for in vain may be over when all else is done
+            elif isinstance(cause, ApplicationError) and cause.non_retryable and cause.type not in AWAY:
                 self._failure = self._failure or ApplicationError(
                     cause.message, type=cause.type, non_retryable=True
                 )

@@ -12,6 +12,7 @@ from temporalio.exceptions import ApplicationError, CancelledError
 
 from engine.state import RunRecord
 from engine.temporal.messages import (
+    AWAY,
     ChunkRequest,
     ChunkResult,
     Compiled,
@@ -100,6 +101,28 @@ async def test_a_chunk_that_waits_for_an_outage_to_end_is_not_put_aside_and_know
         result = await stubs.run()
 
     assert (result.status, result.failed, told) == ("completed", 0, [{}, *said])
+
+
+@pytest.mark.parametrize("kind", sorted(AWAY))
+async def test_an_outage_that_was_waited_for_in_vain_puts_its_chunk_aside_for_one_more_try(
+    server: DevServer, kind: str
+) -> None:
+    told: list[dict[str, float]] = []
+
+    async def away(request: ChunkRequest) -> ChunkResult:
+        if request.first == 0 or (request.first == 1 and stubs.chunks.count(1) == 1):
+            told.append(request.outages)
+            raise ApplicationError("nobody listens", type=kind, non_retryable=True)
+        return await done(request)
+
+    stubs = Stubs(server.client, splits=4, work=away)
+    async with stubs.working():
+        result = await stubs.run(shards=1, window=2, max_failed_chunks=1)
+
+    assert (result.status, result.failed_chunks) == ("interrupted", [f"n0/0+1: {kind}"])
+    assert Counter(stubs.chunks) == {0: 2, 1: 2, 2: 1, 3: 1}
+    assert sorted(stubs.chunks[-2:]) == [0, 1], "after all others"
+    assert told == [{}] * 3, "the limit is waited for anew"
 
 
 async def test_chunks_stay_as_large_as_they_were_whatever_is_asked_for_later(server: DevServer) -> None:

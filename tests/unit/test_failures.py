@@ -13,6 +13,7 @@ from engine.engine import Engine
 from engine.failures import MAX_MESSAGE_BYTES, FailureType, TypedFailure, report_failure, typed_failure
 from engine.plan import Plan
 from engine.state.protocol import RunStatus
+from engine.temporal.messages import AWAY
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
 
 ONCE = NodeOptions(retry=RetryOptions(attempts=1, base=0.0, cap=0.0))
@@ -83,6 +84,23 @@ async def test_a_provider_that_asks_for_patience_is_throttled_and_says_how_long(
     busy = errors.TransientError("answered 429", retry_after=7.0)
     failure = await failure_of(linear_plan(MemorySource([[1]]), Refusing(busy), MemorySink()))
     assert (failure.type, failure.retryable, failure.retry_after) == ("ProviderThrottled", True, 7.0)
+
+
+async def test_a_failure_says_whether_an_outage_was_waited_for_as_long_as_it_may_last() -> None:
+    away = errors.TransientError("nobody listens")
+    assert (await failure_of(into(FaultySink([away] * 9)))).outwaited
+    assert not (await failure_of(into(FaultySink([KeyError("x")])))).outwaited
+    assert not typed_failure(away).outwaited, "it was met outside of a run, and nobody has waited"
+
+
+@pytest.mark.parametrize("throttled", [False, True])
+@pytest.mark.parametrize("node", ["n0", "n1", "n2"])
+def test_every_outage_is_of_a_type_that_shards_take_for_one(node: str, *, throttled: bool) -> None:
+    plan = linear_plan(MemorySource([[1]]), Refusing(ValueError()), MemorySink())
+    error = errors.OutageError("nothing got through", node=node)
+    error.__cause__ = errors.TransientError("busy", retry_after=1.0 if throttled else None)
+    assert typed_failure(error, plan).type in AWAY
+    assert typed_failure(error, plan).retryable, "but for a chunk that has waited"
 
 
 async def test_a_bug_is_tried_again_and_told_without_the_record() -> None:
