@@ -8,9 +8,11 @@ for. A name of the form `package.module:attribute` needs no entry point.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
+from traceback import extract_tb
 
 from engine.component import ComponentSpec, Kind
 from engine.errors import RegistryError
@@ -57,7 +59,7 @@ class Registry:
 
         Raises:
             RegistryError: no such name (the text has the nearest one and all of that kind), it is of
-                another kind, or what it imports is not installed.
+                another kind, or its module cannot be imported (the text has the line).
         """
         if ":" in name:
             spec = _spec_of(_import_dotted(name), name)
@@ -72,8 +74,8 @@ class Registry:
     def _load(self, kind: Kind, name: str) -> object:
         try:
             return self._loaders[kind, name]()
-        except (ImportError, AttributeError) as error:
-            raise RegistryError(f"the {kind} {name!r} cannot be imported: {error}") from error
+        except (Exception, SystemExit) as error:  # modules are somebody else's code
+            raise RegistryError(f"the {kind} {name!r} cannot be imported: {_reason(error)}") from error
 
     def _unknown(self, kind: Kind, name: str) -> str:
         elsewhere = [other for other, known in self._loaders if known == name]
@@ -98,6 +100,16 @@ def _import_dotted(name: str) -> object:
         target: object = import_module(module)
         for part in attribute.split("."):
             target = getattr(target, part)
-    except (ImportError, AttributeError) as error:
-        raise RegistryError(f"{name!r} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise RegistryError(f"{name!r} cannot be imported: {_reason(error)}") from error
     return target
+
+
+def _reason(error: BaseException) -> str:
+    """What kept a module from being imported, with the line of that module if it was found at all."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{os.path.basename(error.filename)} line {error.lineno}: {error.msg}"
+    lines = [frame for frame in extract_tb(error.__traceback__) if frame.name == "<module>"]
+    if not lines:
+        return str(error)
+    return f"{os.path.basename(lines[-1].filename)} line {lines[-1].lineno}: {type(error).__name__}: {error}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 import engine
@@ -76,3 +79,24 @@ def test_dotted_name_needs_no_entry_point() -> None:
 def test_dotted_name_that_leads_nowhere_is_an_error() -> None:
     with pytest.raises(RegistryError, match=r"'no\.such:thing' cannot be imported"):
         Registry({}).get(Kind.TRANSFORM, "no.such:thing")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import engine\ndef (:\n", "line 2: invalid syntax"),
+        ("import engine\n\nx = 1 / 0\n", "line 3: ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)\n", "line 1: SystemExit: 3"),
+        ("import json\nimport no_such_module\n", "line 2: ModuleNotFoundError: No module named"),
+        ("import engine\n@engine.transform\ndef t(): ...\n", r"line \d: TypeError: t\(\) takes 0 positional"),
+    ],
+)
+def test_module_that_fails_when_imported_is_an_error_with_its_line(
+    text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odw_failing_module.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    with pytest.raises(RegistryError, match=rf"cannot be imported: odw_failing_module\.py {reason}"):
+        Registry({}).get(Kind.TRANSFORM, "odw_failing_module:t")
+    assert "odw_failing_module" not in sys.modules
