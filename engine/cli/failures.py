@@ -49,7 +49,7 @@ def code_of(error: BaseException) -> ExitCode:
         return ExitCode.ENVIRONMENT  # a source broke off that cannot be read on from there
     if isinstance(error, errors.RunMismatchError | errors.RunNotFoundError):
         return ExitCode.USAGE
-    if isinstance(error, errors.ConfigError | errors.RegistryError):
+    if isinstance(error, errors.ConfigError | errors.RegistryError | ModuleNotFoundError):
         return ExitCode.USAGE
     if isinstance(error, errors.StateError | errors.ServiceError):
         return ExitCode.ENVIRONMENT
@@ -101,4 +101,16 @@ def _message(error: BaseException) -> str:
     if isinstance(error, EngineError):
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         return f"error: {error}{notes}\n"
+    if isinstance(error, ModuleNotFoundError):
+        return f"error: {_not_installed(error)}\n"
     return f"internal error: {type(error).__name__}: {error}\nset ODW_TRACEBACK=1 to see where it happened\n"
+
+
+def _not_installed(error: ModuleNotFoundError) -> str:
+    """An import of ours that failed: those of components are `RegistryError`s."""
+    own = os.path.join(".venv", "bin", "python")
+    if os.path.exists(own):
+        remedy = f"use {own} -m engine, or activate the environment: . .venv/bin/activate"
+    else:
+        remedy = "make an environment as README.md shows, or activate it"
+    return f"no module {error.name!r}: the dependencies are not installed for {sys.executable}: {remedy}"

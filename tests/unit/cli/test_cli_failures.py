@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from engine.cli.failures import ExitCode, code_of, explain, most_serious
@@ -87,3 +89,17 @@ def test_a_traceback_is_shown_only_when_asked_for(
 def test_a_keyboard_interrupt_before_the_run_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert explain(KeyboardInterrupt()) == 130
     assert capsys.readouterr() == ("", "")
+
+
+def test_missing_dependency_names_the_python_that_has_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    missing = ModuleNotFoundError("No module named 'anyio'", name="anyio")
+    assert explain(missing) == 2
+    assert "the dependencies are not installed for" in (shown := capsys.readouterr().err)
+    assert "README.md" in shown
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch()
+    explain(missing)
+    assert "use .venv/bin/python -m engine" in capsys.readouterr().err
