@@ -260,6 +260,20 @@ def test_what_a_completed_pipeline_leads_to_and_was_not_begun_is_begun_by_a_resu
     assert "nothing to resume" in again.stderr
 
 
+def test_a_resume_says_that_parameters_of_what_follows_count_as_given_now(
+    tmp_path: Path, engine: Engine
+) -> None:
+    write(tmp_path, FOLLOWED.replace("ON_COMPLETE", "on_complete: second"))
+    assert engine("run", "--only", "first").returncode != ExitCode.COMPLETED  # there is nothing to read
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
+
+    done = engine("run", "--resume")
+    assert done.returncode == ExitCode.COMPLETED, done.stderr
+    assert "first: going on with run first-" in done.stderr
+    assert "second: may follow; --param and --set count for it as given now\n" in done.stderr
+    assert "first: may follow" not in done.stderr
+
+
 def test_a_killed_run_is_resumed_without_being_named(tmp_path: Path, engine: Engine) -> None:
     write(tmp_path, LONG)
     child = Child(tmp_path, "--param", "long.rows=30000")

@@ -159,6 +159,14 @@ def test_a_run_is_steered_cancelled_and_gone_on_with(desk: Desk) -> None:
     assert found["tally"]["written"] == 600
 
 
+TIDY = """
+  tidy:
+    nodes:
+      numbers: {source: "benchmarks.waiting:Numbers"}
+      forget: {sink: "benchmarks.waiting:Forget"}
+"""
+
+
 def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
     slow = ["--param=waiting.seconds=0.2", "--param=waiting.splits=32"]
     process = subprocess.Popen(
@@ -178,7 +186,8 @@ def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
     asyncio.run(divide(desk.folder / "state", run, 8))
     changed = desk.folder / "changed.yaml"
     text = (ROOT / WAITING).read_text("utf-8")
-    changed.write_text(text.replace("    nodes:\n", "    outage_limit: 45m\n    nodes:\n"), "utf-8")
+    text = text.replace("    nodes:\n", "    outage_limit: 45m\n    on_cancel: [tidy]\n    nodes:\n")
+    changed.write_text(text + TIDY, "utf-8")
     with desk.worker():
         _, error = desk.engine(
             "submit", str(changed), *desk.installation, "--resume", run, "--chunk-splits", "5", "--wait"
@@ -186,6 +195,11 @@ def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
 
     assert f"--chunk-splits 5 changes nothing: numbers of {run} was divided into chunks of 8" in error
     assert f"changed since {run} was begun: settings.outage_limit: " in error
+    assert (
+        "tidy: may follow, and the server no longer knows with which parameters the run was begun:"
+        " --param counts for it as given now\n"
+    ) in error
+    assert "waiting: may follow" not in error
     (found,) = desk.runs()
     assert (found["status"], found["tally"]["read"], found["tally"]["written"]) == ("completed", 3200, 3200)
 
