@@ -27,7 +27,11 @@ NOT_A_TERMINAL = 160
 
 
 async def list_letters(options: argparse.Namespace) -> int:
-    """Print what is found."""
+    """Print what is found.
+
+    Raises:
+        RunNotFoundError: nothing is found, and there is no such run.
+    """
     found = await _found(options, "" if options.status == "all" else options.status)
     shown = found[: options.limit] if options.limit > 0 else found
     if options.json:
@@ -74,7 +78,11 @@ async def _found(options: argparse.Namespace, status: str) -> list[Found]:
     plans = plans_of(options, needed=False)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(store_of(options))
-        return await collect(stack, store, plans, options, query_of(options, status))
+        query = query_of(options, status)
+        found = await collect(stack, store, plans, options, query)
+        if query.run_id and not found and options.store != "service":
+            await store.get_run(query.run_id)  # none is left, or there is no such run
+        return found
 
 
 def _table(found: list[Found], width: int) -> list[str]:

@@ -84,7 +84,7 @@ async def _run(options: argparse.Namespace, plans: Mapping[str, Plan]) -> int:
     output = Output(options, plans)
     async with Engine(
         state_dir=options.state_dir,
-        store=store_of(options, create=True),
+        store=store_of(options, create=options.resume is None),
         memory=memory_of(options.memory),
         samples=Path(options.samples) if options.samples else None,
         drain_limit=_drain_limit(options.drain_limit),

@@ -12,6 +12,7 @@ from engine.batch import JsonValue
 from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.state import state_of
 from engine.config import FileConfig, Overrides, load_file, select
+from engine.config.problems import listed
 from engine.errors import ConfigError
 from engine.plan import Plan, compile_file
 from engine.registry import Registry
@@ -61,7 +62,7 @@ def load_config(
     Components named `module:name` are also looked for in the current folder and beside the file.
 
     Args:
-        only: instead of `options.only`.
+        only: the pipelines of runs that there are already, instead of `options.only`.
         params: values that `options.param` may still change, by pipeline and name.
 
     Raises:
@@ -74,10 +75,16 @@ def load_config(
     )
     _find_modules_beside(options.file)
     config = load_file(options.file, environ=os.environ, overrides=overrides)
-    wanted = list(options.only if only is None else only)
-    if wanted:
-        config = select(config, wanted, asked_by="--only")
-    return config
+    if only is None:
+        return select(config, options.only, asked_by="--only") if options.only else config
+    try:
+        return select(config, only) if only else config
+    except ConfigError:
+        known = (*config.pipelines, *config.aliases)
+        missing = listed(name for name in only if name not in known)
+        raise ConfigError(
+            f"the run is of {missing}, which {options.file} does not have: name the file it was begun with"
+        ) from None
 
 
 def _find_modules_beside(file: str) -> None:

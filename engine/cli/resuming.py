@@ -98,7 +98,10 @@ def announce(
     Also which settings are others than before, and what is begun now (`late`).
     """
     for name, record in resumes.items():
-        say(f"{name}: going on with run {record.run_id} ({record.status}, attempt {record.attempt})")
+        # nobody works on it: see `refuse_living`
+        before = "killed" if record.status is RunStatus.RUNNING else str(record.status)
+        attempts = f"{before} in attempt {record.attempt}, now attempt {record.attempt + 1}"
+        say(f"{name}: going on with run {record.run_id} ({attempts})")
         for line in difference(record.operational_doc, plans[name].operational_doc):
             say(f"  changed: {line}")
     for name in plans:

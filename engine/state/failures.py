@@ -121,6 +121,10 @@ def _from_sqlite(error: sqlite3.Error, path: Path) -> StateError:
 def _from_system(error: OSError, path: Path) -> StateError:
     if error.errno in _NO_SPACE:
         return _full(path, error)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return StateReadOnlyError(
+            f"{path} cannot be made: {path.parent} is a file or lies in one. Name a directory: --state-dir"
+        )
     return _read_only(path, error)
 
 
@@ -134,6 +138,6 @@ def _full(path: Path, error: Exception) -> StateFullError:
 def _read_only(path: Path, error: Exception) -> StateReadOnlyError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return StateReadOnlyError(
-        f"{path} cannot be opened for writing: {reason}. Give this user write access to the directory and the"
+        f"{path} cannot be opened: {reason}. Give this user read and write access to the directory and the"
         " file, or choose another directory with --state-dir"
     )

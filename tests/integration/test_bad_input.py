@@ -286,8 +286,8 @@ def test_a_state_directory_that_cannot_be_written_is_said_before_anything_is_rea
     (tmp_path / "a file").write_text("")  # root writes through permission bits, but not through this
     done = run_cli("run", "p.yaml", "--state-dir", place, cwd=tmp_path)
     assert done.returncode == 3
-    assert f"{place}/state.sqlite3 cannot be opened for writing" in done.stderr
-    assert "choose another directory with --state-dir" in done.stderr
+    assert f"{place}/state.sqlite3 cannot be " in done.stderr
+    assert "--state-dir" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
 

@@ -113,8 +113,8 @@ def test_quiet_says_nothing_at_all_about_a_run_that_completes(tmp_path: Path, en
         (["run", "--only", "coppy"], ExitCode.USAGE, "unknown pipeline `coppy`, did you mean `copy`?"),
         (["run", "--memory", "lots"], ExitCode.USAGE, "--memory: expected a size such as"),
         (["run", "--report", "no/such/r.json"], ExitCode.USAGE, "--report: there is no folder"),
-        (["run", "--resume"], ExitCode.USAGE, "there is no run to resume"),
-        (["run", "--resume", "nope"], ExitCode.USAGE, "no run 'nope'"),
+        (["run", "--resume"], ExitCode.ENVIRONMENT, "nothing has run with this state directory yet"),
+        (["run", "--resume", "nope"], ExitCode.ENVIRONMENT, "nothing has run with this state directory yet"),
         (["run", "--state-dir", "pipelines.yaml"], ExitCode.ENVIRONMENT, "error: "),
         (["run"], ExitCode.FAILED, "node 'read' failed"),
         (["dlq", "list", "--state-dir", "nowhere"], ExitCode.ENVIRONMENT, "error: "),
@@ -131,6 +131,8 @@ def test_every_failure_has_its_exit_code_and_one_clear_message(
     assert "Traceback" not in done.stderr
     if code is not ExitCode.FAILED:
         assert done.stdout == ""
+    if "--resume" in arguments:
+        assert not (tmp_path / ".odw").exists()
 
 
 def test_too_many_dead_letters_have_their_own_exit_code_and_say_where_to_look(
@@ -287,6 +289,7 @@ def test_a_killed_run_is_resumed_without_being_named(tmp_path: Path, engine: Eng
     done = engine("run", "--resume", "--report", "report.json")
     assert done.returncode == ExitCode.COMPLETED, done.stderr
     assert "long: going on with run long-" in done.stderr
+    assert "(killed in attempt 1, now attempt 2)" in done.stderr
     report = json.loads((tmp_path / "report.json").read_text())["pipelines"]["long"]
     assert report["attempt"] == 2
     assert report["tally"]["written"] == 30_000

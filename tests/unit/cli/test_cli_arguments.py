@@ -100,6 +100,13 @@ def test_an_unknown_pipeline_gets_the_nearest_name(file: Path) -> None:
         load_plans(options(file, only=["frist"]))
 
 
+def test_run_of_a_pipeline_that_the_file_does_not_have_asks_for_its_file(file: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"the run is of `hourly`, which .*pipelines\.yaml does not have: name"
+    ):
+        load_plans(options(file), only=["first", "hourly"])
+
+
 def test_what_others_lead_to_does_not_start_by_itself(file: Path) -> None:
     plans = load_plans(options(file, only=["first", "second", "third"]))
     assert starting(plans, []) == ["first"]

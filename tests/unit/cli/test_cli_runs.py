@@ -205,9 +205,11 @@ def test_a_living_run_is_not_forgotten(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_an_unknown_run_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    for action in ("show", "forget"):
-        assert main(["runs", action, "copy-od"]) == ExitCode.USAGE
+    for arguments in (["runs", "show"], ["runs", "forget"], ["dlq", "list", "--run"]):
+        assert main([*arguments, "copy-od"]) == ExitCode.USAGE
         assert "copy-old" in capsys.readouterr().err
+    assert main(["dlq", "list", "--run", "copy-old"]) == 0
+    assert capsys.readouterr().err == "none is open\n"
 
 
 def test_pruning_keeps_what_is_new_unfinished_or_has_open_letters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -382,7 +382,7 @@ class TestReadOnly:
 
     async def test_a_state_directory_that_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "state").write_text("a file")
-        with pytest.raises(StateReadOnlyError, match=r"cannot be opened for writing: .*--state-dir"):
+        with pytest.raises(StateReadOnlyError, match=r"state is a file .*--state-dir"):
             async with SqliteStateStore(tmp_path / "state"):
                 pass
 
