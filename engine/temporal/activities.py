@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from engine.acks import Tally
 from engine.batch import JsonValue
@@ -100,7 +101,8 @@ class Activities:
     async def list_chunks(self, request: ListRequest) -> Listed:
         """List a source into the store, and divide it.
 
-        A complete listing and a division stay as they are; an unfinished listing is begun anew.
+        A complete listing and a division stay as they are; an unfinished listing is begun anew. One that a
+        worker which stops does not finish in its grace is handed back, which uses up no attempt.
         """
         with failing_by_type():
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
@@ -108,6 +110,10 @@ class Activities:
             listing = Chunk(request.node, 0, 0)
             async with self._engine.start(plan, resume=record, chunk=listing) as run:
                 splits = await listed(run, request.node, self._patience)
+            if splits is None:
+                if request.v < 2:  # it would be taken for the listing of an empty source
+                    raise ApplicationError("the worker was told to stop", type="WorkerShutdown")
+                return Listed(stopped=True)
             asked = cut(request.node, splits, request.chunk_splits).chunk_splits
             store = self._engine.store
             async with held(store, self._engine.clock, request.run_id, listing.name) as lease:

@@ -156,22 +156,29 @@ class Compiled:
 
 @dataclass
 class ListRequest:
-    """List the splits of a source into the store, and divide them; `chunk_splits` as in `PipelineRequest`."""
+    """List the splits of a source into the store, and divide them; `chunk_splits` as in `PipelineRequest`.
+
+    `v`: from 2 on, whoever asks knows that the listing may be handed back.
+    """
 
     run_id: str = ""
     pipeline: str = ""
     identity: str = ""
     node: str = ""
     chunk_splits: int = 0
-    v: int = 1
+    v: int = 2
 
 
 @dataclass
 class Listed:
-    """How many splits a source has, and how many make a chunk; 0 from workers that did not divide."""
+    """How many splits a source has, and how many make a chunk; 0 from workers that did not divide.
+
+    `stopped`: the worker was told to stop before all was listed, and it has to be begun again.
+    """
 
     splits: int = 0
     chunk_splits: int = 0
+    stopped: bool = False
 
 
 @dataclass

@@ -49,8 +49,8 @@ class Patience:
         return Pulse(look, beat, stop, every=every, stall_after=self.stall_after)
 
 
-async def listed(run: Run, node: str, patience: Patience) -> int:
-    """List a source as long as pages come; how many splits it has.
+async def listed(run: Run, node: str, patience: Patience) -> int | None:
+    """List a source as long as pages come; how many splits it has. None: the worker stops before its end.
 
     Raises:
         StalledError: none came for too long.
@@ -74,6 +74,8 @@ async def listed(run: Run, node: str, patience: Patience) -> int:
         except asyncio.CancelledError:
             if stalled:
                 raise stalled[0] from None
+            if activity.is_worker_shutdown():
+                return None
             raise
 
 

@@ -191,17 +191,21 @@ class PipelineRun:
         self._enter("listing")
         request, splits = self._request, []
         for node in compiled.sources:
-            listed = await workflow.execute_activity(
-                "list_chunks",
-                ListRequest(self._run_id, request.pipeline, compiled.identity, node, request.chunk_splits),
-                result_type=Listed,
-                task_queue=request.queues.planning,
-                start_to_close_timeout=timedelta(hours=6),
-                heartbeat_timeout=timedelta(seconds=request.heartbeat),
-                retry_policy=PLANNING,
-                cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            )
-            _heed_cancellation()
+            listed = Listed(stopped=True)
+            while listed.stopped:
+                listed = await workflow.execute_activity(
+                    "list_chunks",
+                    ListRequest(
+                        self._run_id, request.pipeline, compiled.identity, node, request.chunk_splits
+                    ),
+                    result_type=Listed,
+                    task_queue=request.queues.planning,
+                    start_to_close_timeout=timedelta(hours=6),
+                    heartbeat_timeout=timedelta(seconds=request.heartbeat),
+                    retry_policy=PLANNING,
+                    cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+                )
+                _heed_cancellation()
             splits.append(cut(node, listed.splits, listed.chunk_splits or request.chunk_splits))
         self._chunks = sum(one.chunks for one in splits)
         return splits

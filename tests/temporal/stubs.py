@@ -54,6 +54,7 @@ class Stubs:
         compiled: what compiling the plan gives, but for the run's id.
         listing: waited for while a source is listed.
         chunk_splits: how many splits the chunks have that an earlier attempt has made.
+        stops: how many workers hand a listing back before it is done.
     """
 
     client: Client
@@ -62,6 +63,7 @@ class Stubs:
     compiled: Compiled = field(default_factory=lambda: Compiled(identity="i", sources=["n0"]))
     listing: Callable[[], Awaitable[None]] | None = None
     chunk_splits: int = 0
+    stops: int = 0
     queues: Queues = field(default_factory=lambda: Queues.named(uuid.uuid4().hex[:12]))
     finalized: list[FinalizeRequest] = field(default_factory=list)
     observer: Observer = silent
@@ -112,6 +114,9 @@ class Stubs:
     async def _list_chunks(self, request: ListRequest) -> Listed:
         if self.listing is not None:
             await self.listing()
+        if self.stops:
+            self.stops -= 1
+            return Listed(stopped=True)
         return Listed(self.splits, self.chunk_splits)
 
     @activity.defn(name="run_chunk")

@@ -125,6 +125,14 @@ async def test_an_outage_that_was_waited_for_in_vain_puts_its_chunk_aside_for_on
     assert told == [{}] * 3, "the limit is waited for anew"
 
 
+async def test_a_listing_that_was_handed_back_is_begun_again_however_often(server: DevServer) -> None:
+    stubs = Stubs(server.client, splits=3, stops=25)  # more than it has attempts
+    async with stubs.working():
+        result = await stubs.run(shards=1)
+
+    assert (result.status, result.chunks, stubs.stops, sorted(stubs.chunks)) == ("completed", 3, 0, [0, 1, 2])
+
+
 async def test_chunks_stay_as_large_as_they_were_whatever_is_asked_for_later(server: DevServer) -> None:
     stubs = Stubs(server.client, splits=9, chunk_splits=4)
     async with stubs.working():

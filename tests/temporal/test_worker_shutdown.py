@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import cast
 
 import anyio
 from temporalio import activity
 
+from engine.batch import Split
+from engine.component import Context
 from engine.temporal.activities import Activities
 from engine.temporal.messages import ChunkRequest, ChunkResult
 from engine.temporal.worker import WorkerOptions, serve
 from engine.temporal.workflows import PipelineRun
+from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.servers.temporal import DevServer
+from tests.temporal.histories import family
 from tests.temporal.stubs import Stubs, done
-from tests.temporal.workshop import PATIENCE
+from tests.temporal.workshop import PATIENCE, numbered, workshop
 
 LONG = 10 * PATIENCE  # seconds in which nothing here ends by itself
 
@@ -59,3 +64,36 @@ async def test_4_chunks_and_listings_are_told_to_stop_together_and_workflows_are
         stop.set()
         over.set()
         await serving
+
+
+class Halting(MemorySource):
+    """Its first listing never comes to an end."""
+
+    def __init__(self) -> None:
+        super().__init__(numbered(3))
+        self.listings = 0
+        self.halted = anyio.Event()
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        self.listings += 1
+        async for split in super().splits(ctx):
+            yield split
+        if self.listings == 1:
+            self.halted.set()
+            await anyio.sleep_forever()
+
+
+async def test_4_a_listing_that_is_cut_off_is_handed_back_and_uses_up_no_attempt(server: DevServer) -> None:
+    source, sink = Halting(), MemorySink()
+    async with workshop(server, linear_plan(source, sink)) as shop:
+        async with shop.worker(grace=0.5):
+            handle = await shop.start(shards=1)
+            with anyio.fail_after(PATIENCE):
+                await source.halted.wait()
+        async with shop.worker():
+            with anyio.fail_after(PATIENCE):
+                result = await handle.result()
+        attempts = (await family(server.client, handle.id)).attempts()
+
+    assert (result.status, sorted(sink.records)) == ("completed", list(range(30)))
+    assert (source.listings, set(attempts)) == (2, {1})

@@ -171,7 +171,39 @@ class Hanging(MemorySource):
     async def splits(self, ctx: Any) -> Any:
         async for split in super().splits(ctx):
             yield split
+        self.when_listed()
         await anyio.sleep_forever()
+
+    def when_listed(self) -> None:
+        """Called when there will be no more."""
+
+
+async def listing_cut_off(request: ListRequest) -> tuple[Listed, list[Lease]]:
+    """What comes of a listing that a worker does not finish in its grace, and the leases that are left."""
+    source, environment = Hanging(SPLITS), ActivityEnvironment()
+    plan, reached = linear_plan(source, MemorySink()), anyio.Event()
+    source.when_listed = reached.set  # type: ignore[method-assign]
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
+        task = asyncio.ensure_future(environment.run(activities.list_chunks, request))
+        with anyio.fail_after(PATIENCE):
+            await reached.wait()
+            environment.worker_shutdown()
+            environment.cancel()
+            return await task, await engine.store.leases("r")
+
+
+async def test_1_a_listing_that_is_not_finished_when_the_worker_has_to_stop_is_handed_back() -> None:
+    listed, leases = await listing_cut_off(ListRequest("r", "test", "test", "n0"))
+    assert listed == Listed(stopped=True)
+    assert leases == [], "whoever comes next has not to wait"
+
+
+async def test_1_a_listing_is_not_handed_back_to_a_workflow_that_would_take_it_for_an_empty_source() -> None:
+    with pytest.raises(ApplicationError) as raised:
+        await listing_cut_off(ListRequest("r", "test", "test", "n0", v=1))
+    assert (raised.value.type, raised.value.non_retryable) == ("WorkerShutdown", False)
 
 
 @pytest.mark.parametrize("what", ["listing", "chunk"])
