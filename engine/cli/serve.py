@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 
+HIGHEST_PORT = 65_535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SUMMARY = "run the ingest service and its warehouse"
 
@@ -26,9 +27,12 @@ def execute(options: argparse.Namespace) -> int:
     """Serve; 0 after a clean end."""
     from pathlib import Path
 
+    from engine.errors import ConfigError
     from engine.service.server import run
     from engine.service.settings import ServiceSettings
 
+    if not 0 <= options.port <= HIGHEST_PORT:
+        raise ConfigError(f"--port: expected 0 to {HIGHEST_PORT}, got {options.port}")
     settings = ServiceSettings(
         ingest_api_key=_key("INGEST_API_KEY"), consumption_api_key=_key("CONSUMPTION_API_KEY")
     )
@@ -42,8 +46,23 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _key(name: str) -> str | None:
-    """A key's hash from the environment, under our name or the one the original service used."""
-    return os.environ.get(f"ODW_{name}") or os.environ.get(f"MOOSE_{name}") or None
+    """A key's hash from the environment, under our name or the one the original service used.
+
+    Raises:
+        ConfigError: it can be no hash, so that nobody would ever be let in.
+    """
+    from engine.errors import ConfigError
+    from engine.service.auth import is_hash
+
+    for variable in (f"ODW_{name}", f"MOOSE_{name}"):
+        if value := os.environ.get(variable):
+            if not is_hash(value):
+                raise ConfigError(
+                    f"{variable} is not the hash of a token (40 hex digits), so nobody could get in: make one"
+                    " with engine.service.auth.hash_of, as docs/service.md shows"
+                )
+            return value
+    return None
 
 
 def _say_where(url: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 
-__all__ = ["KeyCheck", "hash_of"]
+__all__ = ["KeyCheck", "hash_of", "is_hash"]
 
 _ROUNDS = 1_000
 _LENGTH = 20
@@ -18,6 +19,11 @@ def hash_of(token: str) -> str | None:
     if not (secret and dot and salt):
         return None
     return hashlib.pbkdf2_hmac("sha256", secret.encode(), salt.encode(), _ROUNDS, _LENGTH).hex()
+
+
+def is_hash(text: str) -> bool:
+    """Whether some token could have this hash; blanks around it and capitals do not matter."""
+    return re.fullmatch(rf"[0-9a-f]{{{2 * _LENGTH}}}", text.strip().lower()) is not None
 
 
 class KeyCheck:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli import main
 from engine.cli.failures import ExitCode, code_of, explain, most_serious
 from engine.errors import (
     ConfigError,
@@ -103,3 +104,24 @@ def test_missing_dependency_names_the_python_that_has_them(
     (tmp_path / ".venv" / "bin" / "python").touch()
     explain(missing)
     assert "use .venv/bin/python -m engine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "message"),
+    [
+        ([], "5ecret.5a17", "ODW_INGEST_API_KEY is not the hash of a token"),
+        (["--port", "99999"], "", "--port: expected 0 to 65535, got 99999"),
+    ],
+)
+def test_serve_refuses_what_cannot_be_right_without_quoting_a_key(
+    arguments: list[str],
+    key: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ODW_INGEST_API_KEY", key)
+    assert main(["serve", *arguments]) == ExitCode.USAGE
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert "5ecret" not in shown.err + shown.out

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from engine.service.app import create_app
-from engine.service.auth import KeyCheck, hash_of
+from engine.service.auth import KeyCheck, hash_of, is_hash
 from engine.service.models import IngestModel
 from engine.service.settings import ServiceSettings
 from engine.service.storage import Storage
@@ -353,3 +353,10 @@ def test_the_key_hash_is_pbkdf2_of_the_token_with_the_salt_as_text() -> None:
 def test_headers_without_a_token_are_refused(header: str | None) -> None:
     assert not KeyCheck("00" * 20).allows(header)
     assert KeyCheck(None).allows(header)
+
+
+def test_only_what_some_token_could_have_is_taken_for_a_hash() -> None:
+    found = hash_of("aa.bb")
+    assert found is not None
+    assert is_hash(f" {found.upper()}\n")
+    assert not any(map(is_hash, ("", "aa.bb", found[1:], found + "0", "g" * 40)))
