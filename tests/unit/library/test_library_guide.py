@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+import anyio.to_thread
 import pytest
 
 GUIDE = Path(__file__).parents[3] / "docs" / "library.md"
@@ -31,6 +32,7 @@ async def test_example_of_the_guide_runs(code: str, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "squares.yaml").write_text(SQUARES)
     compiled = compile(code, str(GUIDE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    result = eval(compiled, {"__name__": "example"})
+    # in a thread, since a whole program starts an event loop of its own
+    result = await anyio.to_thread.run_sync(lambda: eval(compiled, {"__name__": "example"}))
     if result is not None:
         await result
