@@ -30,7 +30,11 @@ async def show_plain(session: ShownRuns, *, task_status: TaskStatus[None]) -> No
             snapshot = entry.snapshot()
             if snapshot is None or entry.report is not None:
                 continue
-            speed = rates.setdefault(entry.name, Rate()).update(monotonic(), read_here(snapshot.nodes))
+            now = monotonic()
+            if entry.name not in rates:  # the first line has the mean since the start
+                rates[entry.name] = Rate()
+                rates[entry.name].update(now - snapshot.elapsed, 0)
+            speed = rates[entry.name].update(now, read_here(snapshot.nodes))
             sys.stderr.write(plain_line(snapshot, speed) + "\n")
         sys.stderr.flush()
 

@@ -121,7 +121,11 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
         yield f"dropped {count(number)} at {reason}"
     if run.dead_letters:
         where = f"{this_command()} dlq list --run {run.run_id}{_file(options)}{state_options(options)}"
-        yield f"{counted(run.dead_letters, 'dead letter')}: {where}"
+        # a letter is stored when its record dies, and counts once the batch is settled
+        early = (
+            "" if run.ok or run.dead_letters <= tally.dead else ", stored before their batches were settled"
+        )
+        yield f"{counted(run.dead_letters, 'dead letter')}{early}: {where}"
     if tally.accepted:
         yield f"{count(tally.accepted)} of the written were only accepted: the service does not tell more"
     retries = sum(node.retries for node in run.nodes)

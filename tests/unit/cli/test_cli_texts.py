@@ -120,6 +120,13 @@ def test_a_run_that_ended_early_says_why_and_how_to_go_on() -> None:
     assert "--resume" not in summary([report(status=RunStatus.FAILED)], options, resumable=False)
 
 
+def test_letters_of_batches_that_are_not_settled_do_not_contradict_the_table() -> None:
+    early = report(status=RunStatus.INTERRUPTED, tally=Tally(), dead_letters=2)
+    text = summary([early], OPTIONS)
+    assert "blobs: 2 dead letters, stored before their batches were settled: python -m engine dlq" in text
+    assert "settled" not in summary([report(status=RunStatus.INTERRUPTED)], OPTIONS)
+
+
 def test_what_a_sink_only_accepted_and_what_models_cost_is_said() -> None:
     tally = Tally(read=5, written=5, accepted=5, tokens_in=1200, tokens_out=34, cost_usd=0.0123)
     text = summary([report(tally=tally)], OPTIONS)
