@@ -97,9 +97,10 @@ def _interpolate_leaf(value: Value, text: str, scope: Scope, problems: Problems)
     if expansion.failed:
         return replace(value, data=None, failed=True)
     if whole is not None:
-        return replace(
-            whole, place=value.place, data=_at(whole.data, value), failed=value.failed or whole.failed
-        )
+        # what is wrong with a value from the command line has to be mended there
+        place = whole.place if whole.place.file == "--param" else value.place
+        data = _at(whole.data, replace(value, place=place))
+        return replace(whole, place=place, data=data, failed=value.failed or whole.failed)
     shown = text if expansion.hidden else None
     return replace(value, data="".join(expansion.parts), shown=shown, hidden=tuple(expansion.hidden))
 

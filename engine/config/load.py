@@ -165,6 +165,8 @@ def _read_pipelines(
 ) -> dict[str, PipelineConfig]:
     section = root.get("pipelines")
     if section is None or section.data == {}:
+        if section is None and any(nearest(name, ["pipelines"]) for name, _ in root.items()):
+            return {}  # misspelt: that it is unknown says enough
         place = root.keys.get("pipelines", root.place)
         problems.add(place, "there are no pipelines", "write pipelines: {name: {nodes: {…}}}")
         return {}

@@ -234,7 +234,28 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     context = getattr(error, "context", None)
     problem = getattr(error, "problem", None) or str(error)
     message = f"not valid YAML: {context}, {problem}" if context else f"not valid YAML: {problem}"
-    return Problem(message, "", file, mark.line + 1, mark.column + 1, _syntax_hint(text, mark.line))
+    hint = _syntax_hint(text, mark.line) or _structure_hint(error)
+    line, column = _last_character(text, mark.line, mark.column)
+    return Problem(message, "", file, line + 1, column + 1, hint)
+
+
+def _last_character(text: str, line: int, column: int) -> tuple[int, int]:
+    """The same place, or the end of the text when it is behind it: an editor has no such line."""
+    lines = text.rstrip().split("\n")
+    return (line, column) if line < len(lines) else (len(lines) - 1, len(lines[-1]))
+
+
+def _structure_hint(error: yaml.YAMLError) -> str:
+    begun = getattr(error, "context_mark", None)
+    what = str(getattr(error, "context", None))
+    if begun is None:
+        return ""
+    if "flow" in what:
+        opening = "{" if "mapping" in what else "["
+        return f"`{opening}` in line {begun.line + 1} is not closed before it"
+    if "block" in what:
+        return f"indent it like its neighbours; what it is in begins in line {begun.line + 1}"
+    return ""
 
 
 def _code(character: object) -> int:

@@ -100,6 +100,13 @@ def test_an_unknown_pipeline_gets_the_nearest_name(file: Path) -> None:
         load_plans(options(file, only=["frist"]))
 
 
+def test_value_that_a_component_refuses_is_reported_where_it_was_given(file: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--param: first\.rows: expected greater than or equal to 1, got -1"
+    ):
+        load_plans(options(file, only=["first"], param=["first.rows=-1"]))
+
+
 def test_run_of_a_pipeline_that_the_file_does_not_have_asks_for_its_file(file: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"the run is of `hourly`, which .*pipelines\.yaml does not have: name"
