@@ -30,15 +30,19 @@ CASES = {
     "syntax": (
         "version: 1\npipelines: {a: 1\n",
         [
-            "f.yaml:2:17: not valid YAML: while parsing a flow mapping, did not find expected ',' or '}' "
-            "(`{` in line 2 is not closed before it)"
+            (
+                "f.yaml:2:17: not valid YAML: while parsing a flow mapping, did not find expected ',' or '}' "
+                "(`{` in line 2 is not closed before it)"
+            )
         ],
     ),
     "indentation": (
         "version: 1\npipelines:\n  p:\n    a: 1\n   b: 1\n",
         [
-            "f.yaml:5:4: not valid YAML: while parsing a block mapping, did not find expected key "
-            "(indent it like its neighbours; what it is in begins in line 3)"
+            (
+                "f.yaml:5:4: not valid YAML: while parsing a block mapping, did not find expected key "
+                "(indent it like its neighbours; what it is in begins in line 3)"
+            )
         ],
     ),
     "`pipelines` misspelt": (
