@@ -34,9 +34,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 __all__ = [
+    "AT_RECORD",
     "BatchError",
     "ComponentError",
     "ConfigError",
@@ -64,6 +65,9 @@ __all__ = [
     "StateVersionError",
     "TransientError",
 ]
+
+AT_RECORD: Final = "at record "
+"""How the note begins by which an error that is nobody's on purpose says which record it came from."""
 
 
 class EngineError(Exception):

@@ -32,7 +32,7 @@ from engine.component import (
     Source,
     Transform,
 )
-from engine.errors import RecordError, TransientError
+from engine.errors import AT_RECORD, RecordError, TransientError
 
 __all__ = ["filter", "sink", "source", "transform"]
 
@@ -202,6 +202,9 @@ class FunctionTransform(Transform[BaseModel]):
             except (RecordError, TransientError) as error:
                 made.append(error)
                 failed = True
+            except Exception as error:
+                _name_record(error, batch, len(made))
+                raise
         kinds = list(map(type, made))
         if not failed and kinds[0] not in _SPECIAL and kinds.count(kinds[0]) == len(kinds):
             return batch.replace(made)
@@ -211,6 +214,12 @@ class FunctionTransform(Transform[BaseModel]):
         if special:
             return batch.replace(made).select([one is not None for one in made])
         return batch.replace(made)
+
+
+def _name_record(error: Exception, batch: Batch, index: int) -> None:
+    """Note by its key which record a function failed on; the message of the node that failed has it."""
+    (key,) = batch.keys.slice(index, index + 1).to_list()
+    error.add_note(f"{AT_RECORD}{key!r}")
 
 
 class FunctionFilter(Transform[BaseModel]):
@@ -226,10 +235,15 @@ class FunctionFilter(Transform[BaseModel]):
         return True
 
     def apply(self, batch: Batch) -> Batch:
+        kept: list[object] = []
         try:
-            return batch.select(list(map(self._function, batch.records)), self._reason)
+            kept.extend(map(self._function, batch.records))
         except (RecordError, TransientError):
             return batch.outcomes([self._outcome(record) for record in batch.records])
+        except Exception as error:
+            _name_record(error, batch, len(kept))
+            raise
+        return batch.select(kept, self._reason)
 
     def _outcome(self, record: Record) -> Outcome:
         try:
@@ -276,6 +290,9 @@ class AsyncTransform(Transform[BaseModel]):
                     made[index] = await self._function(record)
                 except (RecordError, TransientError) as error:
                     made[index] = error
+                except Exception as error:
+                    _name_record(error, batch, index)
+                    raise
 
         async with anyio.create_task_group() as group:
             for _ in range(min(self._concurrency, len(batch))):

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from engine.batch import Batch
 from engine.errors import (
+    AT_RECORD,
     BatchError,
     ComponentError,
     EngineError,
@@ -19,6 +20,9 @@ from engine.errors import (
 from engine.flow.delivery import Failure
 
 __all__ = ["bare", "bug_in", "cause_of", "fault_in", "judge"]
+
+
+LONGEST_NOTE = 200
 
 
 def judge(node: str, error: Exception, batch: Batch) -> Failure:
@@ -49,7 +53,7 @@ def fault_in(node: str, error: Exception) -> EngineError:
 
 
 def bug_in(node: str, error: BaseException) -> NodeFailedError:
-    """An error no component should raise, by its type and the line it came from.
+    """An error no component should raise, by its type, the line it came from and the record's key if known.
 
     Its text is left to `__cause__`, because a `KeyError` or `ValueError` tends to quote the record; errors
     of the operating system and of imports only name files.
@@ -57,7 +61,9 @@ def bug_in(node: str, error: BaseException) -> NodeFailedError:
     frames = extract_tb(error.__traceback__)
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     text = f": {error}" if isinstance(error, OSError | ImportError) else ""
-    return NodeFailedError(node, f"{type(error).__name__}{text}{where}")
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(AT_RECORD)]
+    key = f", {notes[0][:LONGEST_NOTE]}" if notes else ""
+    return NodeFailedError(node, f"{type(error).__name__}{text}{where}{key}")
 
 
 def bare(error: Exception) -> Exception:

@@ -87,6 +87,27 @@ async def test_bug_in_a_function_ends_the_run_and_names_node_and_line() -> None:
     assert "test_pipelines_in_python.py:" in report.error
 
 
+@pytest.mark.parametrize("kind", ["function", "async function", "filter"])
+async def test_bug_names_the_record_by_its_key(kind: str) -> None:
+    def check(record: dict[str, int]) -> dict[str, int]:
+        return {"n": 1 // (record["n"] - 4)}
+
+    async def check_later(record: dict[str, int]) -> dict[str, int]:
+        return check(record)
+
+    component: Any = {
+        "function": engine.transform(check),
+        "async function": engine.transform(check_later),
+        "filter": engine.filter(lambda record: check(record)),
+    }[kind]
+    demo = pipeline(check=engine.node(component), nowhere=engine.node(nowhere))
+
+    report = (await engine.run(demo))["demo"]
+
+    assert report.error.startswith("node 'check' failed: ZeroDivisionError at ")
+    assert report.error.endswith(", at record 'demo:numbers/4'")
+
+
 async def test_bug_is_told_without_what_the_record_said() -> None:
     @engine.transform
     def ages(record: dict[str, int]) -> int:
