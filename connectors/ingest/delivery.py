@@ -9,10 +9,11 @@ import anyio
 
 from connectors.ingest.answers import Verdict, judge
 from connectors.ingest.epoch import Epoch
+from connectors.ingest.local_validation import installed_models
 from connectors.ingest.payload import Body, idempotency_key
-from connectors.warehouse.client import UncertainError, WarehouseClient
+from connectors.warehouse.client import NoSuchRouteError, UncertainError, WarehouseClient
 from engine.batch import Batch
-from engine.errors import RecordError, TransientError
+from engine.errors import FatalError, RecordError, TransientError
 
 __all__ = ["Delivery", "Fates", "ReplayMarks"]
 
@@ -140,6 +141,8 @@ class Delivery:
         limit = _ANSWER_BASE + _ANSWER_PER_RECORD * count
         try:
             answer = await self._client.post(self._path, content, headers, max_answer=limit)
+        except NoSuchRouteError as error:
+            raise FatalError(f"{error}{installed_models(self._model)}") from error
         except UncertainError:
             self.marks.add(_keys(batch, body))
             self._epoch.advance()  # what replays these records has to be told from this request

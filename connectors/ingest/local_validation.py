@@ -14,7 +14,7 @@ from engine.errors import RecordError
 if TYPE_CHECKING:
     from engine.service.validation import BodyValidator
 
-__all__ = ["LocalValidator", "local_validator"]
+__all__ = ["LocalValidator", "installed_models", "local_validator"]
 
 
 class LocalValidator:
@@ -41,3 +41,16 @@ def local_validator(model: str) -> LocalValidator | None:
     name = model.partition("/")[0].lower()
     known = next((item for item in load_ingest_models() if item.name.lower() == name), None)
     return LocalValidator(BodyValidator(known.model)) if known is not None else None
+
+
+def installed_models(model: str) -> str:
+    """A remark for a service that does not know the model; "" when the name is one of those installed here.
+
+    Services cannot be asked which models they have; one of ours has those that are installed.
+    """
+    from engine.service.models import load_ingest_models
+
+    names = [item.name for item in load_ingest_models()]
+    if model.partition("/")[0].lower() in (name.lower() for name in names):
+        return ""
+    return f". Installed here, and so served by the sandbox and by `serve`: {', '.join(names)}"

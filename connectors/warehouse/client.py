@@ -20,7 +20,14 @@ from engine.errors import FatalError, TransientError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Answer", "AnswerTooLargeError", "UncertainError", "WarehouseClient", "open_client"]
+__all__ = [
+    "Answer",
+    "AnswerTooLargeError",
+    "NoSuchRouteError",
+    "UncertainError",
+    "WarehouseClient",
+    "open_client",
+]
 
 _TRANSIENT_STATUSES = frozenset({408, 429})
 _WRONG_ENDPOINT = frozenset({404, 405, 410})
@@ -28,6 +35,10 @@ _WRONG_ENDPOINT = frozenset({404, 405, 410})
 
 class UncertainError(TransientError):
     """A failure that leaves open whether the request was carried out."""
+
+
+class NoSuchRouteError(FatalError):
+    """The service does not know the path."""
 
 
 class AnswerTooLargeError(FatalError):
@@ -159,7 +170,7 @@ class WarehouseClient:
             message = f"{said}: the token is missing or wrong; set `token` of the connection"
             raise FatalError(message, kind="auth")
         if status in _WRONG_ENDPOINT:
-            raise FatalError(
+            raise NoSuchRouteError(
                 f"{said}: there is no such route; check `url` of the connection and the name of the model"
             )
         if status in _TRANSIENT_STATUSES or status >= 500:

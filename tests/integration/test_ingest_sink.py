@@ -495,6 +495,20 @@ async def test_a_wrong_token_or_model_stops_the_run_and_never_shows_the_token(st
     assert server.requests[0].headers["authorization"] == "Bearer geheim-7"
 
 
+@pytest.mark.parametrize(("model", "named"), [("BlobSrc", True), ("BlobSource", False)])
+async def test_a_model_that_a_service_does_not_know_is_answered_with_those_there_are(
+    model: str, named: bool
+) -> None:
+    async with (
+        ScriptedServer(answers=[Answer(404)]).running() as server,
+        open_sink(server.url, model=model) as sink,
+    ):
+        with pytest.raises(FatalError, match=f"/ingest/{model} answered 404: .*name of the model") as caught:
+            await sink.write(batch_of(blob(0)))
+    assert ("Installed here" in str(caught.value)) is named
+    assert ("BlobSource, LogSource," in str(caught.value)) is named
+
+
 async def test_a_redirect_is_not_followed() -> None:
     answer = Answer(302, b"", {"location": "http://127.0.0.1:1/"})
     async with ScriptedServer(answers=[answer]).running() as server, open_sink(server.url) as sink:
