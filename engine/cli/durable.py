@@ -79,6 +79,8 @@ def require_temporal() -> None:
     """Raises `RegistryError` when the extra is not installed."""
     from importlib.util import find_spec
 
+    import anyio  # noqa: F401 - where even this is missing, the SDK is not what has to be installed
+
     from engine.errors import RegistryError
 
     if find_spec("temporalio") is None:
