@@ -10,6 +10,7 @@
     │   ├── StateReadOnlyError       it cannot be written
     │   ├── StateFullError           no space is left
     │   ├── StateVersionError        it was written by a newer engine
+    │   ├── StateMissingError        nothing has run with it yet
     │   ├── LeaseHeldError           another process is at work on the run
     │   ├── LeaseLostError           another process has taken the run over
     │   ├── RunNotFoundError         no such run in it
@@ -61,6 +62,7 @@ __all__ = [
     "StateCorruptError",
     "StateError",
     "StateFullError",
+    "StateMissingError",
     "StateReadOnlyError",
     "StateVersionError",
     "TransientError",
@@ -132,6 +134,10 @@ class StateFullError(StateError):
 
 class StateVersionError(StateError):
     """The state store was written by a newer engine."""
+
+
+class StateMissingError(StateError):
+    """There is no state store: nothing has run with it yet, or it is another one."""
 
 
 class LeaseHeldError(StateError):

@@ -141,7 +141,8 @@ class RunSnapshot:
     """One run at one moment.
 
     `tally` is live: it counts what the ledger will only know after its next commit. `forward` is the sink
-    that gets copies of the dead letters.
+    that gets copies of the dead letters. `state` says in full what a run does that is looked at from outside,
+    whose nodes nobody here knows; "" otherwise.
     """
 
     run_id: str
@@ -153,6 +154,7 @@ class RunSnapshot:
     nodes: Sequence[NodeSnapshot]
     draining: bool = False
     forward: NodeSnapshot | None = None
+    state: str = ""
 
     @property
     def bottleneck(self) -> NodeSnapshot | None:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING
+
+from engine.cli.arguments import DEFAULT_FILE, this_command
+from engine.cli.state import state_options, store_of
 
 if TYPE_CHECKING:
     from temporalio.client import Client
 
-    from engine.state.protocol import RunRecord
     from engine.temporal.messages import PipelineRequest, Queues
+    from engine.temporal.starting import Handle
 
 __all__ = [
     "add_request_arguments",
     "add_server_arguments",
+    "at_least_one",
     "client_of",
+    "command",
+    "more_than_none",
     "queues_of",
     "request_of",
     "require_temporal",
-    "run_of",
+    "workflow_of",
 ]
+
+DEFAULT_QUEUE = "odw"
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +39,16 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--codec", default="", metavar="MODULE:CLASS", help="payload codec, the same on all sides"
     )
-    parser.add_argument("--queue", default="odw", metavar="NAME", help="begins the task queues' names (odw)")
+    parser.add_argument(
+        "--queue", default=DEFAULT_QUEUE, metavar="NAME", help="begins the task queues' names (odw)"
+    )
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     """How a run is divided, and between whom."""
-    parser.add_argument("--shards", type=_at_least_one, default=4, metavar="N", help="workflows of a run (4)")
+    parser.add_argument("--shards", type=at_least_one, default=4, metavar="N", help="workflows of a run (4)")
     parser.add_argument(
-        "--window", type=_at_least_one, default=8, metavar="N", help="chunks under way in each of them (8)"
+        "--window", type=at_least_one, default=8, metavar="N", help="chunks under way in each of them (8)"
     )
     parser.add_argument(
         "--chunk-splits",
@@ -63,7 +74,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--heartbeat",
-        type=_at_least_one,
+        type=at_least_one,
         default=60,
         metavar="SECONDS",
         help="after which a worker that says nothing is taken for dead (60)",
@@ -118,16 +129,45 @@ def request_of(options: argparse.Namespace, pipeline: str, **fields: object) -> 
     )
 
 
-async def run_of(options: argparse.Namespace) -> RunRecord:
-    """The run that `options.run` names, from the state store.
+async def workflow_of(options: argparse.Namespace) -> tuple[Client, Handle]:
+    """The workflow of the run that `options.run` names, also of one that is not in the state store.
+
+    That is one that no worker has taken up yet, or whose workers have another store.
 
     Raises:
-        RunNotFoundError: there is none of that id.
+        RunNotFoundError: neither the store nor the server knows it.
+        ServiceError: the server cannot be reached.
     """
-    from engine.cli.state import store_of
+    from engine.errors import RunNotFoundError, StateMissingError
+    from engine.temporal.starting import find, find_submitted
 
-    async with store_of(options) as store:
-        return await store.get_run(options.run)
+    try:
+        async with store_of(options) as store:
+            record = await store.get_run(options.run)
+    except (RunNotFoundError, StateMissingError) as error:
+        client = await client_of(options)
+        handle = await find_submitted(client, options.run)
+        if handle is None:
+            error.add_note(f"Nor has the Temporal server ({client.namespace}) a workflow of that run.")
+            raise
+        return client, handle
+    client = await client_of(options)
+    return client, await find(client, record)
+
+
+def command(verb: str, run_id: str, options: argparse.Namespace) -> str:
+    """Another command about the same run, ready to be copied; FILE stands for a file that is not known."""
+    text = verb
+    if verb == "submit":
+        file = getattr(options, "file", "FILE")
+        text += ("" if file == DEFAULT_FILE else f" {file}") + " --resume"
+    text += f" {run_id}{state_options(options)}"
+    for name in ("address", "namespace", "profile", "codec"):
+        if value := getattr(options, name):
+            text += f" --{name} {value}"
+    if verb == "submit" and options.queue != DEFAULT_QUEUE:
+        text += f" --queue {options.queue}"
+    return f"{this_command()} {text}"
 
 
 def _none_or_more(text: str) -> int:
@@ -137,8 +177,17 @@ def _none_or_more(text: str) -> int:
     return number
 
 
-def _at_least_one(text: str) -> int:
+def at_least_one(text: str) -> int:
+    """For argparse: 1 or more."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"has to be 1 or more, not {number}")
+    return number
+
+
+def more_than_none(text: str) -> float:
+    """For argparse: a finite number above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"has to be more than 0, not {text}")
     return number

@@ -28,7 +28,11 @@ async def show_plain(session: ShownRuns, *, task_status: TaskStatus[None]) -> No
         await anyio.sleep(PLAIN_EVERY)
         for entry in list(session.entries.values()):
             snapshot = entry.snapshot()
-            if snapshot is None or entry.report is not None:
+            if entry.report is not None:
+                continue
+            if snapshot is None:
+                if entry.trouble:
+                    sys.stderr.write(f"{entry.name}: {entry.trouble}\n")
                 continue
             now = monotonic()
             if entry.name not in rates:  # the first line has the mean since the start
@@ -71,7 +75,9 @@ def plain_line(snapshot: RunSnapshot, speed: float) -> str:
         parts.append(f"dead {count(tally.dead)}")
     if snapshot.bytes_budget:  # else the run is somewhere else, and nobody here knows
         parts.append(f"{size(snapshot.bytes_in_flight)} in flight")
-    if snapshot.draining:
+    if snapshot.state:
+        parts.append(snapshot.state)
+    elif snapshot.draining:
         parts.append("draining")
     if snapshot.waits_for:
         parts.append(f"waits for {snapshot.waits_for}")
@@ -102,6 +108,7 @@ def json_line(entry: Shown) -> str | None:
             "bytes_budget": snapshot.bytes_budget,
             "draining": snapshot.draining,
             "waits_for": snapshot.waits_for,
+            "state": snapshot.state,
             "nodes": {
                 node.name: {
                     "in": node.records_in,

@@ -101,6 +101,8 @@ def _state(entry: Shown) -> str:
         return f"[{colour}]{entry.report.status}[/{colour}]"
     if snapshot is None:
         return escape(entry.trouble) or "starting"
+    if snapshot.state:
+        return escape(snapshot.state)
     if snapshot.draining:
         return "[yellow]draining[/yellow]"
     waits = snapshot.waits_for

@@ -19,6 +19,8 @@ from engine.temporal.schedules import create, delete, listed, pause, unpause
 
 __all__ = ["ACTIONS"]
 
+SHORTEST_CATCH_UP = timedelta(seconds=10)
+
 
 async def _create(options: argparse.Namespace) -> int:
     options.assignments = []
@@ -43,18 +45,24 @@ async def _create(options: argparse.Namespace) -> int:
 
 def _age(text: str) -> timedelta:
     try:
-        return timedelta(seconds=parse_duration(text))
+        age = timedelta(seconds=parse_duration(text))
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"--catch-up: {error}, got {text!r}") from None
+    if age < SHORTEST_CATCH_UP:  # the server would take 10 s without a word
+        raise ConfigError(f"--catch-up: Temporal takes 10s at least, got {text!r}")
+    return age
 
 
 async def _list(options: argparse.Namespace) -> int:
-    for one in await listed(await client_of(options)):
+    found = await listed(await client_of(options))
+    for one in found:
         if options.json:
             sys.stdout.write(json.dumps(asdict(one)) + "\n")
             continue
         state = "paused" if one.paused else f"next {one.next_run}" if one.next_run else "no further run"
         sys.stdout.write(f"{one.pipeline}  {one.cron}  {state}\n")
+    if not found:
+        sys.stderr.write("no schedules\n")
     return ExitCode.COMPLETED
 
 

@@ -6,13 +6,15 @@ import argparse
 import sys
 
 from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
+from temporalio.exceptions import FailureError
 from temporalio.service import RPCError, RPCStatusCode
 
-from engine.cli.durable import client_of, run_of
+from engine.cli.durable import workflow_of
 from engine.cli.failures import ExitCode
+from engine.cli.numbers import counted
 from engine.errors import ConfigError, ServiceError
 from engine.temporal.messages import Control
-from engine.temporal.starting import Handle, find
+from engine.temporal.starting import Handle
 from engine.temporal.workflows import PipelineRun
 
 __all__ = ["cancel", "steer"]
@@ -27,11 +29,12 @@ async def steer(options: argparse.Namespace) -> int:
     """
     if (options.action == "window") is not (options.number is not None):
         raise ConfigError("`window` takes a number, and nothing else does: control RUN window 4")
-    record = await run_of(options)
-    handle = await find(await client_of(options), record)
+    _, handle = await workflow_of(options)
     control = await _sent(handle, options)
     state = "draining" if control.draining else "paused" if control.paused else "running"
-    sys.stdout.write(f"{record.run_id}: {state}, {control.window} chunks under way in each shard at most\n")
+    sys.stdout.write(
+        f"{options.run}: {state}, {counted(control.window, 'chunk')} under way in each shard at most\n"
+    )
     return ExitCode.COMPLETED
 
 
@@ -42,7 +45,9 @@ async def _sent(handle: Handle, options: argparse.Namespace) -> Control:
         update = {"pause": PipelineRun.pause, "resume": PipelineRun.resume, "drain": PipelineRun.drain}
         return await handle.execute_update(update[options.action])
     except WorkflowUpdateFailedError as error:
-        raise ConfigError(f"the run does not take that: {error.cause}") from error
+        cause = error.cause
+        why = cause.message if isinstance(cause, FailureError) else str(cause)
+        raise ConfigError(f"the run does not take that: {why}") from error
     except RPCError as error:
         raise _gone(handle, error) from error
 
@@ -53,8 +58,7 @@ async def cancel(options: argparse.Namespace) -> int:
     Raises:
         ServiceError: the run has ended, or the server cannot be reached.
     """
-    record = await run_of(options)
-    handle = await find(await client_of(options), record)
+    _, handle = await workflow_of(options)
     try:
         described = await handle.describe()
         if described.status is not WorkflowExecutionStatus.RUNNING:  # the server would say nothing
@@ -62,12 +66,12 @@ async def cancel(options: argparse.Namespace) -> int:
         await handle.cancel()
     except RPCError as error:
         raise _gone(handle, error) from error
-    sys.stdout.write(f"{record.run_id}: what is under way is delivered, then it ends\n")
+    sys.stdout.write(f"{options.run}: what is under way is delivered, then it ends\n")
     return ExitCode.COMPLETED
 
 
 def _ended(handle: Handle) -> ServiceError:
-    return ServiceError(f"workflow {handle.id} has ended: `runs show` says how")
+    return ServiceError(f"workflow {handle.id} has ended: `watch` and `runs show` say how")
 
 
 def _gone(handle: Handle, error: RPCError) -> ServiceError:

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from temporalio.client import Client
 
 from engine.batch import JsonValue
-from engine.cli.arguments import this_command
-from engine.cli.durable import client_of, request_of
-from engine.cli.failures import ExitCode, most_serious
+from engine.cli.durable import client_of, command, request_of
+from engine.cli.failures import ExitCode
 from engine.cli.loading import load_config, load_plans, load_plans_for_workers, own_names
 from engine.cli.resuming import refuse_living
-from engine.cli.state import state_options, store_of
+from engine.cli.state import store_of
 from engine.cli.watching import follow
 from engine.clock import SystemClock
 from engine.errors import ConfigError, RunMismatchError
@@ -53,15 +52,12 @@ async def submit(options: argparse.Namespace) -> int:
         verb = "goes on" if request.resume else "started"
         sys.stdout.write(f"{request.pipeline}: run {request.run_id} {verb} as workflow {handles[-1].id}\n")
         if not options.wait:
-            sys.stdout.write(f"  {_command('watch', request, options)}\n")
+            sys.stdout.write(f"  {command('watch', request.run_id, options)}\n")
         sys.stdout.flush()  # what has been started is said even when the next one cannot be
     if not options.wait:
         return ExitCode.COMPLETED
-    codes = [
-        await follow(handle, request.run_id, options)
-        for request, handle in zip(requests, handles, strict=True)
-    ]
-    return int(most_serious(codes))
+    runs = [request.run_id for request in requests]
+    return int(await follow(client, dict(zip(runs, handles, strict=True)), options))
 
 
 def _fresh(options: argparse.Namespace) -> list[PipelineRequest]:
@@ -162,12 +158,3 @@ async def _announce_division(store: StateStore, record: RunRecord, options: argp
                 f"--chunk-splits {asked} changes nothing: {node} of {record.run_id} was divided into chunks"
                 f" of {settled} splits when it was begun, and stays so\n"
             )
-
-
-def _command(verb: str, request: PipelineRequest, options: argparse.Namespace) -> str:
-    server = "".join(
-        f" --{name} {value}"
-        for name in ("address", "namespace", "profile")
-        if (value := getattr(options, name))
-    )
-    return f"{this_command()} {verb} {request.run_id}{state_options(options)}{server}"

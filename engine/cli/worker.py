@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
-from engine.cli.durable import add_server_arguments, require_temporal
+from engine.cli.durable import add_server_arguments, at_least_one, more_than_none, require_temporal
 
 SUMMARY = "work on durable runs, on Temporal"
 
@@ -29,19 +29,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="roles",
         help="poll this queue only; repeatable (all)",
     )
-    parser.add_argument("--slots", type=int, default=4, metavar="N", help="chunks at once (4)")
+    parser.add_argument("--slots", type=at_least_one, default=4, metavar="N", help="chunks at once (4)")
     parser.add_argument(
-        "--grace", type=float, default=60.0, metavar="SECONDS", help="to hand chunks back when stopped (60)"
+        "--grace",
+        type=more_than_none,
+        default=60.0,
+        metavar="SECONDS",
+        help="to hand chunks back when stopped (60)",
     )
     parser.add_argument(
         "--stall-after",
-        type=float,
+        type=more_than_none,
         default=600.0,
         metavar="SECONDS",
         help="a chunk in which nothing moves for so long is stopped (600)",
     )
     parser.add_argument(
-        "--chunks-per-second", type=float, metavar="N", help="that begin on the whole queue (no limit)"
+        "--chunks-per-second",
+        type=more_than_none,
+        metavar="N",
+        help="that begin on the whole queue (no limit)",
     )
     parser.add_argument(
         "--build-id",

@@ -22,6 +22,7 @@ from engine.observe import Observer, silent
 from engine.plan import Plan
 from engine.temporal.activities import Activities
 from engine.temporal.connection import ServerOptions, connect
+from engine.temporal.logs import told_to
 from engine.temporal.metrics import MetricsOptions, runtime
 from engine.temporal.watching import Patience
 from engine.temporal.worker import ROLES, WorkerOptions, drain_limit, serve
@@ -47,8 +48,10 @@ async def work(options: argparse.Namespace) -> int:
     client = await connect(server, runtime=_runtime(options))
 
     def plans(pipeline: str, params: Mapping[str, JsonValue]) -> Plan:
-        found = load_plans(options, only=[pipeline], params={pipeline: dict(params)})
-        return found[pipeline]
+        try:
+            return load_plans(options, only=[pipeline], params={pipeline: dict(params)})[pipeline]
+        except ConfigError as error:  # read by whoever has submitted the run
+            raise ConfigError(f"not with the file of this worker: {error}") from None
 
     async with engine_of(options) as engine:
         activities = Activities(engine, plans, patience=Patience(stall_after=options.stall_after))
@@ -65,7 +68,8 @@ async def work(options: argparse.Namespace) -> int:
         _say(f"working on {', '.join(names)} for {options.queue!r} at {_place(client)} (Ctrl-C ends it)")
         async with anyio.create_task_group() as group:
             group.start_soon(_listen, stop, options)
-            await serve(client, activities, settings, stop)
+            with told_to(engine.observer):
+                await serve(client, activities, settings, stop)
             group.cancel_scope.cancel()
     return ExitCode.COMPLETED
 
@@ -94,7 +98,7 @@ def _place(client: object) -> str:
     return f"{config.target_host}/{client.namespace}"  # type: ignore[attr-defined]
 
 
-def _runtime(options: argparse.Namespace) -> Runtime | None:
+def _runtime(options: argparse.Namespace) -> Runtime:
     if options.metrics and options.otlp:
         raise ConfigError("--metrics and --otlp: one of them")
     try:

@@ -11,7 +11,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from engine.errors import StateError
+from engine.errors import StateError, StateMissingError
 from engine.state.failures import is_busy, translated
 from engine.state.schema import prepare
 from engine.state.thread import Call, CallThread
@@ -172,7 +172,7 @@ class SqliteDatabase:
         """
         if not self._create:
             if not self.path.exists():
-                raise StateError(
+                raise StateMissingError(
                     f"there is no {self.path}: nothing has run with this state directory yet, or --state-dir"
                     " has to name another one"
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -17,7 +18,7 @@ from temporalio.converter import (
     PayloadCodec,
 )
 from temporalio.envconfig import ClientConfig
-from temporalio.runtime import Runtime
+from temporalio.runtime import Runtime, TelemetryConfig
 
 from engine.errors import ConfigError, ServiceError
 
@@ -43,6 +44,12 @@ class ServerOptions:
     codec: str = ""
 
 
+@cache
+def _quiet() -> Runtime:
+    """One that logs nothing: what cannot be done is an error here, and standard error may be a live view."""
+    return Runtime(telemetry=TelemetryConfig(logging=None))
+
+
 async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> Client:
     """A connected client.
 
@@ -63,11 +70,13 @@ async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> 
             tls=known.get("tls"),
             rpc_metadata=known.get("rpc_metadata", {}),
             data_converter=converter(options.codec),
-            runtime=runtime,
+            runtime=runtime or _quiet(),
         )
     except RuntimeError as error:
+        # that nobody listens there says it all; a refused certificate or key is said by the server
+        why = "" if "ConnectError" in str(error) else f": {error}"
         raise ServiceError(
-            f"no Temporal server answers at {address}: {error}. For one on this machine: `temporal server"
+            f"no Temporal server answers at {address}{why}. For one on this machine: `temporal server"
             " start-dev`; to name another: --address, or TEMPORAL_ADDRESS"
         ) from error
 

@@ -10,6 +10,7 @@ from temporalio.runtime import OpenTelemetryConfig, PrometheusConfig, Runtime, T
 
 from engine.component import Kind
 from engine.stats import NodeSnapshot, RunSnapshot
+from engine.temporal.logs import forwarded
 
 __all__ = ["ChunkMeter", "MetricsOptions", "runtime"]
 
@@ -27,15 +28,16 @@ class MetricsOptions:
     opentelemetry: str = ""
 
 
-def runtime(options: MetricsOptions) -> Runtime | None:
-    """The runtime of a process with its metrics; None for the default one, which has none.
+def runtime(options: MetricsOptions) -> Runtime:
+    """The runtime of a worker with its metrics; what its core logs is forwarded to `engine.temporal.logs`.
 
     Raises:
         ValueError: the address cannot be used, or was taken.
     """
+    metrics: OpenTelemetryConfig | PrometheusConfig | None = None
     if options.opentelemetry:
-        return Runtime(telemetry=TelemetryConfig(metrics=OpenTelemetryConfig(url=options.opentelemetry)))
-    if options.prometheus:
+        metrics = OpenTelemetryConfig(url=options.opentelemetry)
+    elif options.prometheus:
         # seconds and unit suffixes are what Prometheus's naming conventions ask for
         metrics = PrometheusConfig(
             bind_address=options.prometheus,
@@ -43,8 +45,7 @@ def runtime(options: MetricsOptions) -> Runtime | None:
             unit_suffix=True,
             counters_total_suffix=True,
         )
-        return Runtime(telemetry=TelemetryConfig(metrics=metrics))
-    return None
+    return Runtime(telemetry=TelemetryConfig(metrics=metrics, logging=forwarded()))
 
 
 class ChunkMeter:

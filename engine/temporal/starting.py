@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "Handle",
     "check_params",
     "find",
+    "find_submitted",
     "know_search_attributes",
     "refuse_running",
     "request_before",
@@ -97,10 +98,29 @@ async def find(client: Client, record: RunRecord) -> Handle:
     Raises:
         RunNotFoundError: the server has none; the run is a local one, or its history was deleted.
     """
-    names = [workflow_id(record.pipeline, record.run_id)]
-    if record.durable:
-        names.append(record.group_id)
+    handle = await _first_of(client, [workflow_id(record.pipeline, record.run_id), record.group_id])
+    if handle is None:
+        raise RunNotFoundError(
+            f"run {record.run_id!r} has no workflow on this Temporal server ({client.namespace}): it is a"
+            " local one, or its workflow has been deleted. `runs show` says how it stands, and"
+            f" `submit --resume {record.run_id}` goes on with it durably"
+        )
+    return handle
+
+
+async def find_submitted(client: Client, run_id: str) -> Handle | None:
+    """The workflow of a run that was submitted and that no state store knows, if the server has it.
+
+    No worker has taken it up yet, or none could.
+    """
+    pipeline, *rest = run_id.rsplit("-", 2)
+    return await _first_of(client, [workflow_id(pipeline, run_id)]) if len(rest) == 2 else None
+
+
+async def _first_of(client: Client, names: Iterable[str]) -> Handle | None:
     for name in names:
+        if not name.startswith(DURABLE_GROUP):
+            continue  # the group of a local run
         handle = client.get_workflow_handle_for(PipelineRun.run, name)
         try:
             await handle.describe()
@@ -109,9 +129,7 @@ async def find(client: Client, record: RunRecord) -> Handle:
                 raise ServiceError(f"the Temporal server does not answer: {error.message}") from error
             continue
         return handle
-    raise RunNotFoundError(
-        f"run {record.run_id!r} has no workflow on this Temporal server ({client.namespace})"
-    )
+    return None
 
 
 async def request_before(client: Client, record: RunRecord) -> PipelineRequest | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.errors import StateCorruptError, StateError, StateVersionError
+from engine.errors import StateCorruptError, StateMissingError, StateVersionError
 from engine.state import schema
 from engine.state.postgres.connection import RECEIPTS, SCHEMA, PostgresConnection
 
@@ -33,7 +33,7 @@ def prepare(connection: PostgresConnection, *, create: bool) -> None:
     Raises:
         StateCorruptError: the schema is another program's, or tables are missing.
         StateVersionError: a newer engine wrote it.
-        StateError: there is nothing to look at.
+        StateMissingError: there is nothing to look at.
     """
     place = connection.place
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", (SCHEMA,))
@@ -41,7 +41,7 @@ def prepare(connection: PostgresConnection, *, create: bool) -> None:
     tables = {row["tablename"] for row in found}
     if not tables:
         if not create:
-            raise StateError(
+            raise StateMissingError(
                 f"there is no state in {place}: nothing has run with this database yet, or --state has to"
                 " name another one"
             )

@@ -1,0 +1,77 @@
+"""What Temporal's SDK logs, as stages of the worker: one event each, without traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.runtime import LogForwardingConfig, LoggingConfig, TelemetryFilter
+
+from engine.flow.faults import bug_in
+from engine.observe import Observer, Stage
+
+__all__ = ["forwarded", "told_to"]
+
+_SDK = "temporalio"
+_LONGEST = 500
+
+
+def forwarded() -> LoggingConfig:
+    """Has the warnings of the SDK's core go where those of its Python part go."""
+    return LoggingConfig(
+        TelemetryFilter(core_level="WARN", other_level="ERROR"),
+        forwarding=LogForwardingConfig(logging.getLogger(f"{_SDK}.core"), append_target_to_name=False),
+    )
+
+
+@contextmanager
+def told_to(observer: Observer) -> Iterator[None]:
+    """Have an observer told of what the SDK logs, from warnings on, for as long as the block runs."""
+    logger, handler = logging.getLogger(_SDK), _Telling(observer)
+    logger.addHandler(handler)
+    passed_on, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.propagate = passed_on
+        logger.removeHandler(handler)
+
+
+class _Telling(logging.Handler):
+    def __init__(self, observer: Observer) -> None:
+        super().__init__(logging.WARNING)
+        self._observer = observer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell of it; from whatever thread."""
+        try:
+            self._observer(_stage(record))
+        except Exception:  # noqa: BLE001 - as every handler: logging must not end what logs
+            self.handleError(record)
+
+
+def _stage(record: logging.LogRecord) -> Stage:
+    level = "error" if record.levelno >= logging.ERROR else "warning"
+    details: Mapping[str, Any] = getattr(record, "temporal_activity", None) or {}
+    error = record.exc_info[1] if record.exc_info else None
+    if not details:
+        text = record.getMessage().partition("\n")[0][:_LONGEST]
+        return Stage("temporal", f"{text}: {_said(error, _SDK)}" if error else text, level, "", "", {})
+    name, attempt = str(details.get("activity_type", "")), int(details.get("attempt", 1))
+    # etl/<pipeline>/<run>, and the shard's number
+    _, pipeline, run, *_ = [*str(details.get("workflow_id", "")).split("/"), "", ""]
+    text = _said(error, name) if error else str(record.msg).partition(" ({")[0]
+    return Stage("activity_failed", f"{name}: {text}", level, pipeline, run, {"attempt": attempt})
+
+
+def _said(error: BaseException, where: str) -> str:
+    """What may be said of it: our failures have bounded messages, other errors may quote a record."""
+    if isinstance(error, ApplicationError) and error.type:
+        return f"{error.type}: {error.message}"
+    if isinstance(error, FailureError | asyncio.CancelledError):
+        return str(error) or "cancelled"
+    return str(bug_in(where, error)) if isinstance(error, Exception) else type(error).__name__
