@@ -1,0 +1,46 @@
+"""What Temporal's SDK logs becomes one stage each, without traceback and without what may quote a record."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from temporalio.exceptions import ApplicationError
+
+from engine.observe import Stage
+from engine.temporal.logs import told_to
+
+DETAILS = {"activity_type": "compile_plan", "attempt": 2, "workflow_id": "etl/blobs/blobs-1/s0"}
+
+
+def told(error: Exception, **extra: object) -> list[Stage]:
+    stages: list[Stage] = []
+    with told_to(stages.append):
+        try:
+            raise error
+        except Exception:
+            logging.getLogger("temporalio.activity").warning("Completing", exc_info=True, extra=extra)
+    return stages
+
+
+def test_a_failed_activity_is_one_event_of_its_run_with_the_failure_by_type() -> None:
+    (stage,) = told(ApplicationError("no such pipeline", type="ConfigError"), temporal_activity=DETAILS)
+    assert (stage.action, stage.level) == ("activity_failed", "warning")
+    assert (stage.pipeline, stage.run_id, stage.numbers) == ("blobs", "blobs-1", {"attempt": 2})
+    assert stage.message == "compile_plan: ConfigError: no such pipeline"
+
+
+@pytest.mark.parametrize("extra", [{}, {"temporal_activity": DETAILS}])
+def test_the_text_of_an_error_that_nobody_raised_on_purpose_is_left_out(extra: dict[str, object]) -> None:
+    (stage,) = told(KeyError("a secret record"), **extra)
+    assert "secret" not in stage.message
+    assert "KeyError at " in stage.message
+
+
+def test_nothing_is_told_any_more_when_the_worker_has_ended() -> None:
+    stages: list[Stage] = []
+    with told_to(stages.append):
+        pass
+    assert stages == []
+    assert logging.getLogger("temporalio").propagate
+    assert logging.getLogger("temporalio").handlers == []
