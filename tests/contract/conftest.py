@@ -11,6 +11,11 @@ from component_cases import Case, SourceCase
 from outside_world import World, beside, fill, lake
 
 
+@pytest.fixture(autouse=True)
+def _only_own_garbage(only_own_garbage: None) -> None:
+    """`traces` collects garbage after each test."""
+
+
 @pytest.fixture(scope="session")
 def _lake() -> Iterator[str]:
     with lake() as address:  # it takes half a second to stop
