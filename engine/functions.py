@@ -217,9 +217,11 @@ class FunctionTransform(Transform[BaseModel]):
 
 
 def _name_record(error: Exception, batch: Batch, index: int) -> None:
-    """Note by its key which record a function failed on; the message of the node that failed has it."""
-    (key,) = batch.keys.slice(index, index + 1).to_list()
-    error.add_note(f"{AT_RECORD}{key!r}")
+    """Note which record a function failed on; the message of the node that failed has it.
+
+    By its place and not by its key, which may be made of what the record says: logs and histories have this.
+    """
+    error.add_note(f"{AT_RECORD}{batch.keys.ordinals()[index]} of its source, counted from 0")
 
 
 class FunctionFilter(Transform[BaseModel]):

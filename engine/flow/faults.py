@@ -22,9 +22,6 @@ from engine.flow.delivery import Failure
 __all__ = ["bare", "bug_in", "cause_of", "fault_in", "judge"]
 
 
-LONGEST_NOTE = 200
-
-
 def judge(node: str, error: Exception, batch: Batch) -> Failure:
     """The failure to deal with when it is transient or some records' own; anything else is raised.
 
@@ -53,7 +50,7 @@ def fault_in(node: str, error: Exception) -> EngineError:
 
 
 def bug_in(node: str, error: BaseException) -> NodeFailedError:
-    """An error no component should raise, by its type, the line it came from and the record's key if known.
+    """An error no component should raise, by its type, the line it came from and the record's place if known.
 
     Its text is left to `__cause__`, because a `KeyError` or `ValueError` tends to quote the record; errors
     of the operating system and of imports only name files.
@@ -62,8 +59,8 @@ def bug_in(node: str, error: BaseException) -> NodeFailedError:
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     text = f": {error}" if isinstance(error, OSError | ImportError) else ""
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(AT_RECORD)]
-    key = f", {notes[0][:LONGEST_NOTE]}" if notes else ""
-    return NodeFailedError(node, f"{type(error).__name__}{text}{where}{key}")
+    place = f", {notes[0]}" if notes else ""
+    return NodeFailedError(node, f"{type(error).__name__}{text}{where}{place}")
 
 
 def bare(error: Exception) -> Exception:

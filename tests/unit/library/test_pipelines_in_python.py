@@ -88,7 +88,7 @@ async def test_bug_in_a_function_ends_the_run_and_names_node_and_line() -> None:
 
 
 @pytest.mark.parametrize("kind", ["function", "async function", "filter"])
-async def test_bug_names_the_record_by_its_key(kind: str) -> None:
+async def test_bug_names_the_record_by_its_place(kind: str) -> None:
     def check(record: dict[str, int]) -> dict[str, int]:
         return {"n": 1 // (record["n"] - 4)}
 
@@ -105,7 +105,7 @@ async def test_bug_names_the_record_by_its_key(kind: str) -> None:
     report = (await engine.run(demo))["demo"]
 
     assert report.error.startswith("node 'check' failed: ZeroDivisionError at ")
-    assert report.error.endswith(", at record 'demo:numbers/4'")
+    assert report.error.endswith(", at record 4 of its source, counted from 0")
 
 
 async def test_bug_is_told_without_what_the_record_said() -> None:
