@@ -7,12 +7,13 @@ run ──┬── source segment ──edge──▶ worker segment ──edge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from pydantic import BaseModel
@@ -45,6 +46,7 @@ __all__ = ["DRAIN_LIMIT", "Runner", "RunnerResources"]
 DRAIN_LIMIT = 30.0  # seconds; what supervisors of processes usually grant
 DRAIN_POLL = 0.1
 
+T = TypeVar("T")
 Connect = Callable[[PlanNode], BaseModel | None]
 
 
@@ -209,18 +211,16 @@ class Runner:
         """Put the splits of one source into the ledger without reading any of them; returns their number.
 
         Raises:
-            RunError, ComponentError: the source cannot be opened or listed.
+            OutageError: the source was away for longer than `outage_limit`.
+            RunError: it cannot be opened or listed.
         """
         node = self.plan.node(name)
+        stats = NodeStats(node.name, node.kind, node.spec.name)
         async with AsyncExitStack() as stack:
-            source = await self._enter(stack, node, NodeStats(node.name, node.kind, node.spec.name))
+            source = await self._enter(stack, node, stats)
             assert isinstance(source, Source)
-            try:
-                return await self.ledger.list_in_pages(name, source, source.ctx, on_page)
-            except EngineError:
-                raise
-            except Exception as error:
-                raise fault_in(name, error) from error
+            pages = partial(self.ledger.list_in_pages, name, source, source.ctx, on_page)
+            return await self._listing(stats, self._policy(node), pages)
 
     async def execute(self) -> None:
         """Run to the end, until drained or cancelled."""
@@ -411,7 +411,8 @@ class Runner:
             if self.identity.chunk is not None:
                 records = await self._splits_of_chunk(node.name, self.identity.chunk)
             else:
-                records = await self._list_splits(node.name, component, segment.head.policy, resumed=resumed)
+                splits = partial(self.ledger.splits, node.name, component, component.ctx, resumed=resumed)
+                records = await self._listing(segment.head.stats, segment.head.policy, splits)
             replay = resumed or not self._new_ids(node.name, component)
             for record in records:
                 if record.done:
@@ -458,17 +459,16 @@ class Runner:
         records, _ = await store.splits(run_id, name, start=chunk.first, limit=chunk.count)
         return records
 
-    async def _list_splits(
-        self, name: str, source: Source[Any], policy: RetryPolicy, *, resumed: bool
-    ) -> Any:
-        outage = Outage("list its input", self._runtimes[name].stats, policy, self._clock)
+    async def _listing(self, stats: NodeStats, policy: RetryPolicy, listing: Callable[[], Awaitable[T]]) -> T:
+        """What a source has listed; while it is away it is waited for."""
+        outage = Outage("list its input", stats, policy, self._clock)
         while True:
             try:
-                return await self.ledger.splits(name, source, source.ctx, resumed=resumed)
+                return await listing()
             except TransientError as error:
                 await outage.wait(error)
             except Exception as error:
-                raise fault_in(name, error) from error
+                raise fault_in(stats.name, error) from error
 
     async def _work(self, segment: Segment, wiring: _Wiring) -> None:
         head = segment.head

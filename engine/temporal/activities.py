@@ -13,8 +13,8 @@ from engine.batch import JsonValue
 from engine.chunk import Chunk
 from engine.clock import timestamp
 from engine.engine import Engine
-from engine.errors import RunMismatchError, RunNotFoundError
-from engine.failures import report_failure
+from engine.errors import OutageError, RunMismatchError, RunNotFoundError
+from engine.failures import report_failure, typed_failure
 from engine.lease import held
 from engine.observe import Observer
 from engine.plan import Plan
@@ -109,7 +109,10 @@ class Activities:
             # a chunk without splits: only its lease is needed
             listing = Chunk(request.node, 0, 0)
             async with self._engine.start(plan, resume=record, chunk=listing) as run:
-                splits = await listed(run, request.node, self._patience)
+                try:
+                    splits = await listed(run, request.node, self._patience)
+                except OutageError as error:  # it was waited for: the run has failed, to be resumed
+                    raise application_error(typed_failure(error, plan), final=True) from None
             if splits is None:
                 if request.v < 2:  # it would be taken for the listing of an empty source
                     raise ApplicationError("the worker was told to stop", type="WorkerShutdown")

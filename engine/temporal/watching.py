@@ -53,8 +53,9 @@ async def listed(run: Run, node: str, patience: Patience) -> int | None:
     """List a source as long as pages come; how many splits it has. None: the worker stops before its end.
 
     Raises:
-        StalledError: none came for too long.
-        EngineError: the source cannot be listed.
+        StalledError: none came for too long, though nothing was waited for.
+        OutageError: the source was away for longer than its limit.
+        EngineError: it cannot be listed.
     """
     found, stalled = 0, list[StalledError]()
 
@@ -66,8 +67,11 @@ async def listed(run: Run, node: str, patience: Patience) -> int | None:
         stalled.append(error)
         work.cancel()
 
+    def look() -> Vitals:
+        return Vitals((found,), Cursor(found), node, excused=vitals(run.snapshot()).excused)
+
     work = asyncio.ensure_future(run.list_splits(node, on_page=note))
-    pulse = patience.pulse(lambda: Vitals((found,), Cursor(found), node), activity.heartbeat, stop)
+    pulse = patience.pulse(look, activity.heartbeat, stop)
     async with _beside(pulse.watch()):
         try:
             return await work

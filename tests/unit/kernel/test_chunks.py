@@ -10,14 +10,22 @@ import pytest
 from engine.batch import Batch, Split
 from engine.chunk import Chunk
 from engine.component import Context, Receipt
+from engine.config.model import Settings
 from engine.engine import Engine, Run
-from engine.errors import DeadLetterBudgetError, FatalError, LeaseHeldError, LeaseLostError, TransientError
+from engine.errors import (
+    DeadLetterBudgetError,
+    FatalError,
+    LeaseHeldError,
+    LeaseLostError,
+    OutageError,
+    TransientError,
+)
 from engine.ledger import PAGE_SPLITS
 from engine.plan import DeadLetterSettings, Plan
 from engine.report import RunReport
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import RunRecord, RunStatus
-from engine.testing import FaultySink, MemorySink, MemorySource, linear_plan, plan_of
+from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan, plan_of
 from tests.unit.kernel.runs import pages
 from tests.unit.kernel.test_stopping_and_resuming import interrupted
 
@@ -197,16 +205,34 @@ async def test_a_listing_that_broke_off_leaves_nothing_behind() -> None:
     source = _Breaking(pages(10))
     plan = linear_plan(source, MemorySink())
     pages_seen: list[int] = []
-    async with Engine() as engine:
+    async with Engine(clock=ScriptedClock(jump=True)) as engine:
         record = await engine.begin(plan)
         async with engine.start(plan, resume=record, chunk=Chunk("n0", 0, 0)) as listing:
-            with pytest.raises(TransientError):
-                await listing.list_splits("n0")
             assert await listing.list_splits("n0", on_page=pages_seen.append) == 450
             assert await listing.list_splits("n0") == 450
         splits, complete = await engine.store.splits(record.run_id, "n0")
 
     assert complete
     assert [one.split.key for one in splits] == [f"2/{number}" for number in range(450)]
-    assert pages_seen == list(range(PAGE_SPLITS, 450, PAGE_SPLITS))
+    assert pages_seen == [*range(PAGE_SPLITS, 301, PAGE_SPLITS), *range(PAGE_SPLITS, 450, PAGE_SPLITS)]
     assert source.listings == 2, "a complete listing is not made again"
+
+
+class _Away(MemorySource):
+    """Cannot be listed."""
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        raise TransientError("nobody answers")
+        yield
+
+
+async def test_a_source_that_cannot_be_listed_is_waited_for_as_long_as_its_outage_limit_says() -> None:
+    plan = linear_plan(_Away({}), MemorySink(), settings=Settings(outage_limit=600.0))
+    clock = ScriptedClock(jump=True)
+    async with Engine(clock=clock) as engine:
+        record = await engine.begin(plan)
+        async with engine.start(plan, resume=record, chunk=Chunk("n0", 0, 0)) as listing:
+            with pytest.raises(OutageError, match=r"'n0' could not list its input for \d+ s.*nobody answers"):
+                await listing.list_splits("n0")
+
+    assert sum(clock.slept) >= 600.0

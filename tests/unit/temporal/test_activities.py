@@ -206,6 +206,26 @@ async def test_1_a_listing_is_not_handed_back_to_a_workflow_that_would_take_it_f
     assert (raised.value.type, raised.value.non_retryable) == ("WorkerShutdown", False)
 
 
+class Unlisted(MemorySource):
+    """Cannot be listed."""
+
+    async def splits(self, ctx: Any) -> Any:
+        raise TransientError("nobody answers")
+        yield
+
+
+async def test_1_a_listing_waits_for_its_source_without_stalling_and_only_once_for_the_whole_limit() -> None:
+    plan = linear_plan(Unlisted({}), MemorySink(), settings=Settings(outage_limit=1.0))
+    environment = ActivityEnvironment()
+    patience = Patience(beat_every=0.01, stall_after=0.05)
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan, patience=patience)
+        with anyio.fail_after(PATIENCE), pytest.raises(ApplicationError) as raised:
+            await planned(activities, environment)
+
+    assert (raised.value.type, raised.value.non_retryable) == ("SourceUnavailable", True)
+
+
 @pytest.mark.parametrize("what", ["listing", "chunk"])
 async def test_1_work_in_which_nothing_moves_is_stopped_as_stalled(what: str) -> None:
     source: Source[Any] = Hanging(SPLITS) if what == "listing" else MemorySource(SPLITS)
