@@ -1,6 +1,6 @@
 """Watch a durable run: the same live view as a local one, from any machine that reaches the state store.
 
-Exit codes are those of `run`; Ctrl-C ends the watching and leaves the run alone.
+Exit codes are those of `run`; Ctrl-C ends the watching with code 130 and leaves the run alone.
 """
 
 from __future__ import annotations
