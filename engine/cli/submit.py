@@ -3,8 +3,8 @@
   python -m engine submit pipelines.yaml --only blobs --param blobs.batch_size=50000 --wait
   python -m engine submit pipelines.yaml --resume blobs-20260131T120000-4f2a1b
 
-Workers do the work: `python -m engine worker`. Exit codes with --wait are those of `run`; Ctrl-C then ends the
-waiting with code 130, the run goes on, and how to watch or cancel it is said.
+Workers do the work: `python -m engine worker`. Exit codes with --wait are those of `run`; Ctrl-C then ends
+the waiting with code 130, the run goes on, and how to watch or cancel it is said.
 """
 
 from __future__ import annotations

@@ -131,7 +131,8 @@ class Watched:
         phase, control, (done, total) = self._progress.phase, self._progress.control, self._splits
         if self._silent:
             return "no answer from the Temporal server"
-        if self._unattended >= LOOKS_WITHOUT:
+        # a run that is paused need not have a worker
+        if self._unattended >= LOOKS_WITHOUT and not control.paused:
             return "waits for a worker"
         if self._record is None:
             return "in another state store" if self.elsewhere else phase or "starting"
@@ -170,7 +171,7 @@ class Watched:
             ServiceError: the server has lost the run.
         """
         while not await self.look(store):
-            if not self._silent and not self._unattended:  # else nobody would answer
+            if not self._silent:  # without a worker nobody answers, and the last answer counts
                 with suppress(RPCError), anyio.move_on_after(ANSWERS_WITHIN):
                     self._progress = await self.handle.query(PipelineRun.progress)
             await anyio.sleep(LOOK_EVERY)

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import anyio
 from temporalio.client import Client
 
+from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.durable import command, workflow_of
 from engine.cli.failures import ExitCode, most_serious
 from engine.cli.output import Output
@@ -43,6 +44,7 @@ async def follow(client: Client, handles: Mapping[str, Handle], options: argpars
     options.quiet = getattr(options, "quiet", False)
     options.progress = getattr(options, "progress", "auto")
     options.log_format = "none"
+    options.file = getattr(options, "file", DEFAULT_FILE)
     output = Output(options, {})
     left = list(handles)
     codes: list[ExitCode] = []

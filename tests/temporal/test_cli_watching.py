@@ -1,0 +1,166 @@
+"""`watch` and `submit --wait` say how a durable run stands, whoever else has something to do with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.servers.temporal import DevServer, running
+from tests.temporal.test_cli_durable import PATIENCE, ROOT, SMALL, WAITING, Desk
+
+WITHOUT_WORK = ["--role", "workflows", "--role", "planning"]
+
+
+@pytest.fixture
+def desk(server: DevServer, tmp_path: Path, request: pytest.FixtureRequest) -> Desk:
+    return Desk(server, tmp_path, f"q-{abs(hash(request.node.nodeid)):x}")
+
+
+class Process:
+    """A verb under way; its lines, whichever stream they come from, are read as they are written."""
+
+    def __init__(self, server: DevServer, *arguments: str) -> None:
+        self._lines: queue.Queue[str] = queue.Queue()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "engine", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "TEMPORAL_ADDRESS": server.address},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self._lines.put(line)
+
+    def until(self, text: str) -> None:
+        """Wait for a line with this text."""
+        while text not in self._lines.get(timeout=PATIENCE):
+            pass
+
+    def ended(self) -> tuple[int, str]:
+        """Its exit code, and what it had still to say."""
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return code, "".join(self._lines.queue)
+
+
+@contextmanager
+def begun(server: DevServer, *arguments: str) -> Iterator[Process]:
+    process = Process(server, *arguments)
+    try:
+        yield process
+    finally:
+        process.process.kill()
+        process.process.wait()
+        process._reader.join()
+
+
+def test_a_run_that_no_worker_could_take_up_says_why_when_it_is_watched(desk: Desk) -> None:
+    other = desk.folder / "other.yaml"
+    other.write_text((ROOT / WAITING).read_text("utf-8").replace("  waiting:", "  other:"), "utf-8")
+    with desk.worker(file=str(other)):
+        run = desk.submit(*SMALL)
+        out, _ = desk.engine("watch", run, "--progress", "none", *desk.installation, code=2)
+    assert "\nwaiting: ConfigError: not with the file of this worker: " in out
+    assert "go on with it" not in out, "no ledger has it"
+    assert desk.runs() == []
+    log = (desk.folder / "worker.log").read_text()
+    assert "Traceback" not in log
+    assert '"action": "activity_failed"' in log
+    _, error = desk.engine("watch", "nothing-of-it", *desk.installation, code=2)
+    assert "Nor has the Temporal server (default) a workflow of that run" in error
+
+
+def test_a_run_of_another_state_store_is_shown_with_the_figures_of_its_workflow(desk: Desk) -> None:
+    elsewhere = ["--state-dir", str(desk.folder / "elsewhere")]
+    with desk.worker():
+        out, error = desk.engine("submit", WAITING, "--queue", desk.queue, *elsewhere, *SMALL, "--wait")
+    assert out.splitlines()[-1].split()[:4] == ["waiting", "completed", "600", "600"]
+    assert f"is not in the state store {elsewhere[1]}: " in error
+    assert "--state-dir has to name the store of the workers" in error
+
+
+def test_the_ledger_knows_later_than_the_workflow_that_a_run_was_finished_locally(desk: Desk) -> None:
+    with desk.worker(*WITHOUT_WORK):
+        run = desk.submit(*SMALL)
+        desk.until_known(run)
+        desk.engine("cancel", run, *desk.installation)
+        out, _ = desk.engine("watch", run, "--progress", "none", *desk.installation, code=6)
+    assert "\nwaiting: go on with it: " in out
+    assert f" -m engine submit FILE --resume {run} --state-dir " in out
+    desk.engine("run", WAITING, *desk.state, "--resume", run, "--quiet")
+
+    out, _ = desk.engine("watch", run, "--progress", "none", *desk.installation)
+
+    assert out.splitlines()[-1].split()[:4] == ["waiting", "completed", "600", "600"]
+    desk.engine("run", WAITING, *desk.state, *SMALL, "--quiet")
+    _, error = desk.engine("watch", str(desk.runs()[-1]["run_id"]), *desk.installation, code=2)
+    assert "it is a local one, or its workflow has been deleted" in error
+
+
+def test_ctrl_c_leaves_the_run_alone_and_says_how_to_come_back(desk: Desk, server: DevServer) -> None:
+    with begun(server, "submit", WAITING, *desk.installation, *SMALL, "--wait") as waiting:
+        waiting.until("waiting: waits for a worker")
+        waiting.process.send_signal(signal.SIGINT)
+        code, said = waiting.ended()
+    assert code == 130
+    assert " goes on: " in said
+    assert " watch waiting-" in said
+    run = said.split(" cancel ", 1)[1].split()[0]
+    desk.engine("cancel", run, *desk.installation)
+
+
+def test_a_paused_run_and_one_without_workers_are_called_so(desk: Desk, server: DevServer) -> None:
+    with desk.worker(*WITHOUT_WORK):
+        run = desk.submit(*SMALL)
+        desk.until_known(run)
+        desk.engine("control", run, "pause", *desk.installation)
+        with begun(server, "watch", run, "--progress", "json", *desk.installation) as watching:
+            watching.until('"state": "paused, 0 of 6 splits done"')
+            desk.engine("control", run, "resume", *desk.installation)
+            watching.until('"state": "waits for a worker"')
+            desk.engine("cancel", run, *desk.installation)
+            assert watching.ended()[0] == 6
+
+
+def test_a_server_that_is_away_is_named_and_one_that_has_lost_the_run_is_an_error(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        desk = Desk(server, tmp_path, "odw")
+        with desk.worker(*WITHOUT_WORK):
+            run = desk.submit(*SMALL)
+            desk.until_known(run)
+            with begun(server, "watch", run, "--progress", "json", *desk.installation) as watching:
+                watching.until('"state": ')
+                server.kill()
+                watching.until('"state": "no answer from the Temporal server"')
+                server.start()
+                code, said = watching.ended()
+    assert code == 3
+    error = said[said.index("error: ") :]
+    assert f"run {run!r} is not on this Temporal server any more" in error
+    assert f"`submit --resume {run}` goes on from there" in error
+    lines = said[: said.index("error: ")].splitlines()
+    assert all(isinstance(json.loads(line), dict) for line in lines), "the SDK says nothing in between"
+
+
+def test_a_window_for_what_was_missed_that_the_server_would_lengthen_is_refused(desk: Desk) -> None:
+    clock = str(ROOT / "samples" / "scheduled.yaml")
+    _, error = desk.engine("schedule", "create", clock, "--catch-up", "1s", code=2)
+    assert "--catch-up: Temporal takes 10s at least, got '1s'" in error
