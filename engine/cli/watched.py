@@ -14,6 +14,7 @@ from temporalio.client import (
     WorkflowExecutionDescription,
     WorkflowExecutionStatus,
     WorkflowFailureError,
+    WorkflowQueryFailedError,
 )
 from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 from temporalio.service import RPCError, RPCStatusCode
@@ -171,8 +172,8 @@ class Watched:
             ServiceError: the server has lost the run.
         """
         while not await self.look(store):
-            if not self._silent:  # without a worker nobody answers, and the last answer counts
-                with suppress(RPCError), anyio.move_on_after(ANSWERS_WITHIN):
+            if not self._silent:  # without a worker that can, nobody answers, and the last answer counts
+                with suppress(RPCError, WorkflowQueryFailedError), anyio.move_on_after(ANSWERS_WITHIN):
                     self._progress = await self.handle.query(PipelineRun.progress)
             await anyio.sleep(LOOK_EVERY)
 

@@ -1,0 +1,53 @@
+"""A durable run that is watched, whatever the server says of it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from temporalio.client import Client, WorkflowQueryFailedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from engine.cli import watched
+from engine.cli.watched import Watched
+from engine.state import StateStore
+from engine.state.memory import MemoryStateStore
+from engine.temporal.starting import Handle
+
+
+class Unanswered:
+    """A workflow whose workers cannot tell how far it is."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.queries = 0
+
+    async def query(self, query: Any) -> Any:
+        self.queries += 1
+        raise self.error
+
+
+class Looking(Watched):
+    """A run that has ended when it is looked at for the third time."""
+
+    looks = 0
+
+    async def look(self, store: StateStore) -> bool:
+        self.looks += 1
+        return self.looks == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [WorkflowQueryFailedError("workflow cannot be replayed"), RPCError("later", RPCStatusCode.UNKNOWN, b"")],
+    ids=["failed", "not answered"],
+)
+async def test_a_run_whose_workers_cannot_say_how_far_it_is_is_watched_all_the_same(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "LOOK_EVERY", 0.0)
+    workflow = Unanswered(error)
+    run = Looking(cast(Client, None), cast(Handle, workflow), "blobs-20260131T120000-4f2a1b")
+    async with MemoryStateStore() as store:
+        await run.until_ended(store)
+    assert workflow.queries == 2
