@@ -7,13 +7,13 @@ run ──┬── source segment ──edge──▶ worker segment ──edge
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 from pydantic import BaseModel
@@ -24,11 +24,11 @@ from engine.chunk import Chunk
 from engine.clock import Clock
 from engine.component import Component, Context, Kind, Sink, Source, Transform
 from engine.deadletters import DeadLetterRoute
-from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, StateError, TransientError
+from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, StateError
 from engine.faultpoints import reached
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
-from engine.flow.faults import cause_of, fault_in
+from engine.flow.faults import cause_of
 from engine.flow.opening import closing_by_name
 from engine.flow.outage import Outage
 from engine.flow.reading import SourceTask
@@ -46,7 +46,6 @@ __all__ = ["DRAIN_LIMIT", "Runner", "RunnerResources"]
 DRAIN_LIMIT = 30.0  # seconds; what supervisors of processes usually grant
 DRAIN_POLL = 0.1
 
-T = TypeVar("T")
 Connect = Callable[[PlanNode], BaseModel | None]
 
 
@@ -219,8 +218,17 @@ class Runner:
         async with AsyncExitStack() as stack:
             source = await self._enter(stack, node, stats)
             assert isinstance(source, Source)
-            pages = partial(self.ledger.list_in_pages, name, source, source.ctx, on_page)
-            return await self._listing(stats, self._policy(node), pages)
+            outage, furthest = self._listing(stats, self._policy(node)), 0
+
+            def note(listed: int) -> None:
+                nonlocal furthest
+                if listed > furthest:  # what was listed before says nothing: each try begins anew
+                    furthest = listed
+                    outage.over()
+                on_page(listed)
+
+            pages = partial(self.ledger.list_in_pages, name, source, source.ctx, note)
+            return await outage.through(pages)
 
     async def execute(self) -> None:
         """Run to the end, until drained or cancelled."""
@@ -361,16 +369,14 @@ class Runner:
             journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
             bookmarks=SourceBookmarks(self._resources.store, self.plan.pipeline, node.name),
         )
-        outage, self._opening = Outage("be opened", stats, self._policy(node), self._clock), stats
-        while True:
-            try:
-                component = node.spec.factory(node.params, self._resources.connect(node))
-                component.ctx = context
-                return await stack.enter_async_context(closing_by_name(node.name, component))
-            except TransientError as error:
-                await outage.wait(error)
-            except Exception as error:
-                raise fault_in(node.name, error) from error
+
+        async def opened() -> Component[Any]:
+            component = node.spec.factory(node.params, self._resources.connect(node))
+            component.ctx = context
+            return await stack.enter_async_context(closing_by_name(node.name, component))
+
+        self._opening = stats
+        return await Outage("be opened", stats, self._policy(node), self._clock).through(opened)
 
     def _policy(self, node: PlanNode) -> RetryPolicy:
         retry = node.options.retry
@@ -412,7 +418,7 @@ class Runner:
                 records = await self._splits_of_chunk(node.name, self.identity.chunk)
             else:
                 splits = partial(self.ledger.splits, node.name, component, component.ctx, resumed=resumed)
-                records = await self._listing(segment.head.stats, segment.head.policy, splits)
+                records = await self._listing(segment.head.stats, segment.head.policy).through(splits)
             replay = resumed or not self._new_ids(node.name, component)
             for record in records:
                 if record.done:
@@ -459,16 +465,8 @@ class Runner:
         records, _ = await store.splits(run_id, name, start=chunk.first, limit=chunk.count)
         return records
 
-    async def _listing(self, stats: NodeStats, policy: RetryPolicy, listing: Callable[[], Awaitable[T]]) -> T:
-        """What a source has listed; while it is away it is waited for."""
-        outage = Outage("list its input", stats, policy, self._clock)
-        while True:
-            try:
-                return await listing()
-            except TransientError as error:
-                await outage.wait(error)
-            except Exception as error:
-                raise fault_in(stats.name, error) from error
+    def _listing(self, stats: NodeStats, policy: RetryPolicy) -> Outage:
+        return Outage("list its input", stats, policy, self._clock)
 
     async def _work(self, segment: Segment, wiring: _Wiring) -> None:
         head = segment.head

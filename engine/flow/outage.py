@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from engine.clock import Clock
 from engine.errors import OutageError, TransientError
+from engine.flow.faults import fault_in
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.stats import NodeStats, Waiting
 
 __all__ = ["Outage"]
+
+T = TypeVar("T")
 
 
 class Outage:
@@ -24,6 +30,26 @@ class Outage:
         self._clock = clock
         self._health = NodeHealth()
         self._failures = 0
+
+    async def through(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """What comes of an attempt as soon as the other side is there.
+
+        Raises:
+            OutageError: it has failed for longer than the policy's limit.
+            EngineError: it failed in a way that waiting does not mend.
+        """
+        while True:
+            try:
+                return await attempt()
+            except TransientError as error:
+                await self.wait(error)
+            except Exception as error:
+                raise fault_in(self._stats.name, error) from error
+
+    def over(self) -> None:
+        """It got on: what fails after this is another outage."""
+        self._failures = 0
+        self._health.succeeded()
 
     async def wait(self, error: TransientError) -> None:
         """Wait before the next try.

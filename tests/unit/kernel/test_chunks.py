@@ -236,3 +236,40 @@ async def test_a_source_that_cannot_be_listed_is_waited_for_as_long_as_its_outag
                 await listing.list_splits("n0")
 
     assert sum(clock.slept) >= 600.0
+
+
+class _Slow(MemorySource):
+    """Is away for a moment in its first two listings, the second time an hour later and a page further."""
+
+    listings = 0
+
+    def __init__(self, clock: ScriptedClock, *, further: bool) -> None:
+        super().__init__(pages(3 * PAGE_SPLITS))
+        self._clock = clock
+        self._further = further
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        self.listings += 1
+        away_at = {1: PAGE_SPLITS, 2: 2 * PAGE_SPLITS if self._further else PAGE_SPLITS}
+        for number in range(3 * PAGE_SPLITS):
+            if number == away_at.get(self.listings):
+                if self.listings == 2:
+                    self._clock.advance(3600.0)
+                raise TransientError("busy")
+            yield Split(str(number), {"pages": 0})
+
+
+@pytest.mark.parametrize("further", [True, False])
+async def test_an_outage_of_a_listing_is_over_when_it_has_come_further_than_before(further: bool) -> None:
+    clock = ScriptedClock(jump=True)
+    source = _Slow(clock, further=further)
+    plan = linear_plan(source, MemorySink(), settings=Settings(outage_limit=600.0))
+    async with Engine(clock=clock) as engine:
+        record = await engine.begin(plan)
+        async with engine.start(plan, resume=record, chunk=Chunk("n0", 0, 0)) as listing:
+            if further:
+                assert await listing.list_splits("n0") == 3 * PAGE_SPLITS
+            else:
+                with pytest.raises(OutageError):
+                    await listing.list_splits("n0")
+    assert source.listings == (3 if further else 2)
