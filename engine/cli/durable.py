@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from typing import TYPE_CHECKING
 
 from engine.cli.arguments import DEFAULT_FILE, this_command
@@ -160,13 +161,13 @@ def command(verb: str, run_id: str, options: argparse.Namespace) -> str:
     text = verb
     if verb == "submit":
         file = options.file if hasattr(options, "wait") else "FILE"  # `watch` takes none
-        text += ("" if file == DEFAULT_FILE else f" {file}") + " --resume"
+        text += ("" if file == DEFAULT_FILE else f" {shlex.quote(file)}") + " --resume"
     text += f" {run_id}{state_options(options)}"
     for name in ("address", "namespace", "profile", "codec"):
         if value := getattr(options, name):
-            text += f" --{name} {value}"
+            text += f" --{name} {shlex.quote(value)}"
     if verb == "submit" and options.queue != DEFAULT_QUEUE:
-        text += f" --queue {options.queue}"
+        text += f" --queue {shlex.quote(options.queue)}"
     return f"{this_command()} {text}"
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,8 +52,9 @@ class Process:
 
     def until(self, text: str) -> None:
         """Wait for a line with this text."""
+        deadline = time.monotonic() + PATIENCE
         while text not in self._lines.get(timeout=PATIENCE):
-            pass
+            assert time.monotonic() < deadline, f"nothing says {text}"
 
     def ended(self) -> tuple[int, str]:
         """Its exit code, and what it had still to say."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import shlex
 from typing import Any, cast
 
 import pytest
@@ -9,6 +11,7 @@ from temporalio.client import Client, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.cli import watched
+from engine.cli.durable import command
 from engine.cli.watched import Watched
 from engine.state import StateStore
 from engine.state.memory import MemoryStateStore
@@ -51,3 +54,12 @@ async def test_a_run_whose_workers_cannot_say_how_far_it_is_is_watched_all_the_s
     async with MemoryStateStore() as store:
         await run.until_ended(store)
     assert workflow.queries == 2
+
+
+def test_a_command_to_be_copied_has_its_arguments_as_they_were_given() -> None:
+    given = {"address": "", "namespace": "two words", "profile": "", "codec": "", "queue": "it's"}
+    options = argparse.Namespace(wait=True, file="my file.yaml", state_dir="a state", state="", **given)
+    assert shlex.split(command("submit", "r", options))[-10:] == [
+        *("submit", "my file.yaml", "--resume", "r", "--state-dir", "a state"),
+        *("--namespace", "two words", "--queue", "it's"),
+    ]
