@@ -7,6 +7,7 @@ imports what it works with when it is executed. A verb's module has `SUMMARY`, `
 
 from __future__ import annotations
 
+from engine.cli.process import program
 from engine.cli.verbs import main
 
-__all__ = ["main"]
+__all__ = ["main", "program"]

@@ -1,0 +1,24 @@
+"""The end of the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(("loaded", "rest"), [("", "taken down\n"), ("import temporalio", "")])
+def test_the_interpreter_is_not_taken_down_where_threads_of_temporals_sdk_may_wait_for_it(
+    loaded: str, rest: str
+) -> None:
+    program = f"""
+import atexit, sys
+{loaded}
+from engine.cli import process
+atexit.register(print, "taken down")
+process.main = lambda: print("said") or 6
+sys.exit(process.program())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (6, f"said\n{rest}"), done.stderr
