@@ -220,8 +220,9 @@ def _name_record(error: Exception, batch: Batch, index: int) -> None:
     """Note which record a function failed on; the message of the node that failed has it.
 
     By its place and not by its key, which may be made of what the record says: logs and histories have this.
+    Of a source of several files the place is the least that it can be.
     """
-    error.add_note(f"{AT_RECORD}{batch.keys.ordinals()[index]} of its source, counted from 0")
+    error.add_note(f"{AT_RECORD}{batch.keys.ordinals()[index]} or later of its source, counted from 0")
 
 
 class FunctionFilter(Transform[BaseModel]):

@@ -181,7 +181,7 @@ class Watched:
         """Look once; True when the run has ended. A server that does not answer is no news of the run.
 
         Raises:
-            ServiceError: the server has lost the run.
+            ServiceError: the server has lost the run, or does not let us look any more.
         """
         await self._look_at_ledger(store)
         answered = False
@@ -200,6 +200,11 @@ class Watched:
         return False
 
     def _note_lost(self, error: RPCError) -> None:
+        if error.status in (RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED):
+            raise ServiceError(
+                f"the Temporal server does not let run {self.run_id!r} be looked at any more"
+                f" ({error.status.name}): check TEMPORAL_API_KEY and the namespace"
+            ) from error
         self._lost = self._lost + 1 if error.status is RPCStatusCode.NOT_FOUND else 0
         if self._lost >= LOOKS_UNTIL_LOST:
             raise self._is_lost() from error

@@ -13,6 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from engine.cli import watched
 from engine.cli.durable import command
 from engine.cli.watched import Watched
+from engine.errors import ServiceError
 from engine.state import StateStore
 from engine.state.memory import MemoryStateStore
 from engine.temporal.starting import Handle
@@ -63,3 +64,17 @@ def test_a_command_to_be_copied_has_its_arguments_as_they_were_given() -> None:
         *("submit", "my file.yaml", "--resume", "r", "--state-dir", "a state"),
         *("--namespace", "two words", "--queue", "it's"),
     ]
+
+
+class Refused:
+    """A workflow that may not be looked at."""
+
+    async def describe(self) -> Any:
+        raise RPCError("token expired", RPCStatusCode.PERMISSION_DENIED, b"")
+
+
+async def test_a_server_that_refuses_is_not_taken_for_one_that_does_not_answer() -> None:
+    run = Watched(cast(Client, None), cast(Handle, Refused()), "blobs-20260131T120000-4f2a1b")
+    async with MemoryStateStore() as store:
+        with pytest.raises(ServiceError, match="PERMISSION_DENIED.*TEMPORAL_API_KEY"):
+            await run.until_ended(store)

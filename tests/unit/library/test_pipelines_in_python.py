@@ -105,7 +105,7 @@ async def test_bug_names_the_record_by_its_place(kind: str) -> None:
     report = (await engine.run(demo))["demo"]
 
     assert report.error.startswith("node 'check' failed: ZeroDivisionError at ")
-    assert report.error.endswith(", at record 4 of its source, counted from 0")
+    assert report.error.endswith(", at record 4 or later of its source, counted from 0")
 
 
 async def test_bug_is_told_without_what_the_record_said() -> None:
