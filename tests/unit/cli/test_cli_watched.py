@@ -76,5 +76,5 @@ class Refused:
 async def test_a_server_that_refuses_is_not_taken_for_one_that_does_not_answer() -> None:
     run = Watched(cast(Client, None), cast(Handle, Refused()), "blobs-20260131T120000-4f2a1b")
     async with MemoryStateStore() as store:
-        with pytest.raises(ServiceError, match="PERMISSION_DENIED.*TEMPORAL_API_KEY"):
+        with pytest.raises(ServiceError, match=r"PERMISSION_DENIED.*TEMPORAL_API_KEY"):
             await run.until_ended(store)
