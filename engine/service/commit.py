@@ -158,7 +158,7 @@ class GroupCommit:
         """Delete the rows that have these ids; returns the id and the sequence of each that there was.
 
         They are looked up first: `DELETE … RETURNING` reads all columns of all rows to find them, which in a
-        large table takes eight times as long.
+        large table takes from twice to eight times as long.
         """
         name, key = quote(table.name), quote(table.names[0])
         found = self._connection.execute(
