@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from traceback import extract_tb
@@ -72,10 +73,8 @@ class Registry:
         return spec
 
     def _load(self, kind: Kind, name: str) -> object:
-        try:
+        with _importing(f"the {kind} {name!r}"):
             return self._loaders[kind, name]()
-        except (Exception, SystemExit) as error:  # modules are somebody else's code
-            raise RegistryError(f"the {kind} {name!r} cannot be imported: {_reason(error)}") from error
 
     def _unknown(self, kind: Kind, name: str) -> str:
         elsewhere = [other for other, known in self._loaders if known == name]
@@ -96,13 +95,20 @@ def _spec_of(component: object, name: str) -> ComponentSpec:
 
 def _import_dotted(name: str) -> object:
     module, _, attribute = name.partition(":")
-    try:
+    with _importing(repr(name)):
         target: object = import_module(module)
         for part in attribute.split("."):
             target = getattr(target, part)
-    except (Exception, SystemExit) as error:
-        raise RegistryError(f"{name!r} cannot be imported: {_reason(error)}") from error
     return target
+
+
+@contextmanager
+def _importing(what: str) -> Iterator[None]:
+    """Modules are somebody else's code: whatever keeps one from being imported is a problem of the file."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise RegistryError(f"{what} cannot be imported: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -50,12 +50,25 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
 
 
 def deliver(size: int, requests: int, delivery: Literal["fresh", "replay"], *, again: bool = False) -> Work:
-    """One request after the other; `again`: with ids that the table has, spread over all of it."""
+    """One request after the other; `again`: with ids that the table has, spread over all of it.
+
+    Raises RuntimeError when the table has not as many rows afterwards as it should.
+    """
     warehouse = _warehouse(size)
+    before, written = _rows(warehouse), 0
     for request in range(requests):
         start = request * (size // requests) if again else size + next(_ids) * REQUEST
-        warehouse.submit(_request(warehouse, start, REQUEST, delivery)).result()
-    return Work(requests * REQUEST, f"{requests * REQUEST} rows")
+        written += warehouse.submit(_request(warehouse, start, REQUEST, delivery)).result().written
+    grown = _rows(warehouse) - before
+    if grown != (0 if again else written):
+        raise RuntimeError(f"{written} rows were written, and the table has {grown} more")
+    return Work(written, f"{written} rows")
+
+
+def _rows(warehouse: Warehouse) -> int:
+    with warehouse.reading() as reader:
+        found: int = reader.execute('SELECT count(*) FROM "Log"').fetchall()[0][0]
+    return found
 
 
 @cache

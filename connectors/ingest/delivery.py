@@ -9,7 +9,7 @@ import anyio
 
 from connectors.ingest.answers import Verdict, judge
 from connectors.ingest.epoch import Epoch
-from connectors.ingest.local_validation import installed_models
+from connectors.ingest.local_validation import remark_on_unknown_model
 from connectors.ingest.payload import Body, idempotency_key
 from connectors.warehouse.client import NoSuchRouteError, UncertainError, WarehouseClient
 from engine.batch import Batch
@@ -142,7 +142,7 @@ class Delivery:
         try:
             answer = await self._client.post(self._path, content, headers, max_answer=limit)
         except NoSuchRouteError as error:
-            raise FatalError(f"{error}{installed_models(self._model)}") from error
+            raise FatalError(f"{error}{remark_on_unknown_model(self._model)}") from error
         except UncertainError:
             self.marks.add(_keys(batch, body))
             self._epoch.advance()  # what replays these records has to be told from this request

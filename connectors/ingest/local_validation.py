@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from engine.errors import RecordError
 
 if TYPE_CHECKING:
+    from engine.service.models import IngestModel
     from engine.service.validation import BodyValidator
 
-__all__ = ["LocalValidator", "installed_models", "local_validator"]
+__all__ = ["LocalValidator", "local_validator", "remark_on_unknown_model"]
 
 
 class LocalValidator:
@@ -38,19 +39,24 @@ def local_validator(model: str) -> LocalValidator | None:
     from engine.service.models import load_ingest_models
     from engine.service.validation import BodyValidator
 
-    name = model.partition("/")[0].lower()
-    known = next((item for item in load_ingest_models() if item.name.lower() == name), None)
+    known = next((item for item in load_ingest_models() if _is_called(item, model)), None)
     return LocalValidator(BodyValidator(known.model)) if known is not None else None
 
 
-def installed_models(model: str) -> str:
+def remark_on_unknown_model(model: str) -> str:
     """A remark for a service that does not know the model; "" when the name is one of those installed here.
 
     Services cannot be asked which models they have; one of ours has those that are installed.
     """
     from engine.service.models import load_ingest_models
 
-    names = [item.name for item in load_ingest_models()]
-    if model.partition("/")[0].lower() in (name.lower() for name in names):
+    installed = load_ingest_models()
+    if any(_is_called(item, model) for item in installed):
         return ""
-    return f". Installed here, and so served by the sandbox and by `serve`: {', '.join(names)}"
+    names = ", ".join(item.name for item in installed)
+    return f". Installed here, and so served by the sandbox and by `serve`: {names}"
+
+
+def _is_called(item: IngestModel, model: str) -> bool:
+    """`model` as in a path: in any case, a version behind a slash."""
+    return item.name.lower() == model.partition("/")[0].lower()

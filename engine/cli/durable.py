@@ -160,7 +160,7 @@ def command(verb: str, run_id: str, options: argparse.Namespace) -> str:
     """Another command about the same run, ready to be copied; FILE stands for a file that is not known."""
     text = verb
     if verb == "submit":
-        file = options.file if hasattr(options, "wait") else "FILE"  # `watch` takes none
+        file = options.file if options.wait else "FILE"  # `watch` takes none
         text += ("" if file == DEFAULT_FILE else f" {shlex.quote(file)}") + " --resume"
     text += f" {run_id}{state_options(options)}"
     for name in ("address", "namespace", "profile", "codec"):

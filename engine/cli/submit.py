@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_request_arguments(parser)
     add_state_argument(parser)
     add_server_arguments(parser)
+    parser.set_defaults(quiet=False, progress="auto")
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_state_argument
+from engine.cli.arguments import DEFAULT_FILE, add_state_argument
 from engine.cli.durable import add_server_arguments, require_temporal
 
 SUMMARY = "watch a durable run"
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_state_argument(parser)
     add_server_arguments(parser)
+    parser.set_defaults(file=DEFAULT_FILE, quiet=False, wait=False)
 
 
 def execute(options: argparse.Namespace) -> int:

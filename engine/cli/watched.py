@@ -38,6 +38,8 @@ __all__ = ["Watched", "WatchedRuns"]
 LOOK_EVERY = 0.5
 ANSWERS_WITHIN = 3.0
 """Seconds after which a server that has not answered is said not to answer."""
+OUTCOME_WITHIN = 60.0
+"""Seconds within which a server that has said that a run has ended has to say how."""
 ATTENDANCE_EVERY = 2.0
 LOOKS_WITHOUT = 2
 """In a row without anybody at work: between two chunks there is nobody for a moment."""
@@ -241,7 +243,7 @@ class Watched:
         """What came of it: as the workflow says, unless the run was gone on with elsewhere since.
 
         Raises:
-            ServiceError: the server has lost the run.
+            ServiceError: the server has lost the run, or does not answer any more.
         """
         status, error, tally = await self._outcome()
         await self._look_at_ledger(store, whole=True)
@@ -283,20 +285,29 @@ class Watched:
 
     async def _outcome(self) -> tuple[RunStatus, str, Tally | None]:
         """Status, error, and what the workers' ledger had counted; that is not told of all failures."""
+        try:
+            with anyio.fail_after(OUTCOME_WITHIN):
+                result = await self._result()
+        except WorkflowFailureError as failure:
+            status, error, self.code = _failed(failure)
+            return status, error, None
+        except TimeoutError:
+            raise ServiceError(
+                f"run {self.run_id!r} has ended, and the Temporal server does not answer any more: `watch`"
+                " says what came of it when it is back"
+            ) from None
+        status = RunStatus(result.status)
+        self.code = _CODES_OF_STATUS.get(status, ExitCode.FAILED)
+        return status, result.error, Tally(**asdict(result.counts))
+
+    async def _result(self) -> PipelineResult:
         while True:
             try:
-                result: PipelineResult = await self.handle.result()
-            except WorkflowFailureError as failure:
-                status, error, self.code = _failed(failure)
-                return status, error, None
+                return await self.handle.result()
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
                     raise self._is_lost() from error
                 await anyio.sleep(LOOK_EVERY)
-                continue
-            status = RunStatus(result.status)
-            self.code = _CODES_OF_STATUS.get(status, ExitCode.FAILED)
-            return status, result.error, Tally(**asdict(result.counts))
 
 
 def _alike(status: RunStatus) -> RunStatus:

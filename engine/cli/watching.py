@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 import anyio
 from temporalio.client import Client
 
-from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.durable import command, workflow_of
 from engine.cli.failures import ExitCode, most_serious
 from engine.cli.output import Output
@@ -41,10 +40,7 @@ async def follow(client: Client, handles: Mapping[str, Handle], options: argpars
     Raises:
         ServiceError: the server has lost a run.
     """
-    options.quiet = getattr(options, "quiet", False)
-    options.progress = getattr(options, "progress", "auto")
     options.log_format = "none"
-    options.file = getattr(options, "file", DEFAULT_FILE)
     output = Output(options, {})
     left = list(handles)
     codes: list[ExitCode] = []
@@ -85,6 +81,6 @@ async def _to_its_end(watched: Watched, options: argparse.Namespace, output: Out
 async def _store(options: argparse.Namespace, stack: AsyncExitStack) -> StateStore:
     """The store that the arguments name; one that a worker may still begin is made for a run that is new."""
     try:
-        return await stack.enter_async_context(store_of(options, create=hasattr(options, "wait")))
+        return await stack.enter_async_context(store_of(options, create=options.wait))
     except StateMissingError:
         return await stack.enter_async_context(MemoryStateStore())

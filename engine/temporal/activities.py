@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -104,6 +105,16 @@ class Activities:
         A complete listing and a division stay as they are; an unfinished listing is begun anew. One that a
         worker which stops does not finish in its grace is handed back, which uses up no attempt.
         """
+        try:
+            return await self._listed(request)
+        except asyncio.CancelledError:
+            if not activity.is_worker_shutdown():
+                raise
+        if request.v < 2:  # it would be taken for the listing of an empty source
+            raise ApplicationError("the worker was told to stop", type="WorkerShutdown")
+        return Listed(stopped=True)
+
+    async def _listed(self, request: ListRequest) -> Listed:
         with failing_by_type():
             plan, record = await self._plan(request.run_id, request.pipeline, request.identity)
             # a chunk without splits: only its lease is needed
@@ -113,10 +124,6 @@ class Activities:
                     splits = await listed(run, request.node, self._patience)
                 except OutageError as error:  # it was waited for: the run has failed, to be resumed
                     raise application_error(typed_failure(error, plan), final=True) from None
-            if splits is None:
-                if request.v < 2:  # it would be taken for the listing of an empty source
-                    raise ApplicationError("the worker was told to stop", type="WorkerShutdown")
-                return Listed(stopped=True)
             asked = cut(request.node, splits, request.chunk_splits).chunk_splits
             store = self._engine.store
             async with held(store, self._engine.clock, request.run_id, listing.name) as lease:

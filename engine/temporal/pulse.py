@@ -16,7 +16,7 @@ from engine.component import Kind
 from engine.errors import OutageError, StalledError
 from engine.stats import NodeSnapshot, RunSnapshot, Waiting
 
-__all__ = ["Cursor", "OutageTimer", "Pulse", "Vitals", "vitals"]
+__all__ = ["Cursor", "OutageTimer", "Pulse", "Vitals", "vitals", "waits_for_others"]
 
 Mark = tuple[float, ...]
 
@@ -98,8 +98,13 @@ def vitals(snapshot: RunSnapshot) -> Vitals:
         tuple(mark),
         Cursor(tally.read, tally.written, tally.dead),
         snapshot.waits_for,
-        excused=any(node.waiting in (Waiting.RETRY, Waiting.OUTAGE) for node in _every(snapshot)),
+        excused=waits_for_others(snapshot),
     )
+
+
+def waits_for_others(snapshot: RunSnapshot) -> bool:
+    """True while a node waits to try something again; `outage_limit` bounds that."""
+    return any(node.waiting in (Waiting.RETRY, Waiting.OUTAGE) for node in _every(snapshot))
 
 
 class OutageTimer:

@@ -15,7 +15,7 @@ from engine.engine import Run
 from engine.errors import StalledError
 from engine.report import RunReport
 from engine.temporal.metrics import ChunkMeter
-from engine.temporal.pulse import Cursor, OutageTimer, Pulse, Vitals, vitals
+from engine.temporal.pulse import Cursor, OutageTimer, Pulse, Vitals, vitals, waits_for_others
 
 __all__ = ["Patience", "listed", "seen_through"]
 
@@ -49,8 +49,10 @@ class Patience:
         return Pulse(look, beat, stop, every=every, stall_after=self.stall_after)
 
 
-async def listed(run: Run, node: str, patience: Patience) -> int | None:
-    """List a source as long as pages come; how many splits it has. None: the worker stops before its end.
+async def listed(run: Run, node: str, patience: Patience) -> int:
+    """List a source as long as pages come; how many splits it has.
+
+    Cancelled by itself when the worker is told to stop while the source is away: it will not come to its end.
 
     Raises:
         StalledError: none came for too long, though nothing was waited for.
@@ -68,7 +70,10 @@ async def listed(run: Run, node: str, patience: Patience) -> int | None:
         work.cancel()
 
     def look() -> Vitals:
-        return Vitals((found,), Cursor(found), node, excused=vitals(run.snapshot()).excused)
+        away = waits_for_others(run.snapshot())
+        if away and activity.is_worker_shutdown():
+            work.cancel()
+        return Vitals((found,), Cursor(found), node, excused=away)
 
     work = asyncio.ensure_future(run.list_splits(node, on_page=note))
     pulse = patience.pulse(look, activity.heartbeat, stop)
@@ -78,8 +83,6 @@ async def listed(run: Run, node: str, patience: Patience) -> int | None:
         except asyncio.CancelledError:
             if stalled:
                 raise stalled[0] from None
-            if activity.is_worker_shutdown():
-                return None
             raise
 
 

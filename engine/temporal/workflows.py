@@ -189,26 +189,29 @@ class PipelineRun:
 
     async def _list(self, compiled: Compiled) -> list[Splits]:
         self._enter("listing")
-        request, splits = self._request, []
+        splits = []
         for node in compiled.sources:
-            listed = Listed(stopped=True)
+            listed = await self._listed(compiled, node)
             while listed.stopped:
-                listed = await workflow.execute_activity(
-                    "list_chunks",
-                    ListRequest(
-                        self._run_id, request.pipeline, compiled.identity, node, request.chunk_splits
-                    ),
-                    result_type=Listed,
-                    task_queue=request.queues.planning,
-                    start_to_close_timeout=timedelta(hours=6),
-                    heartbeat_timeout=timedelta(seconds=request.heartbeat),
-                    retry_policy=PLANNING,
-                    cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-                )
-                _heed_cancellation()
-            splits.append(cut(node, listed.splits, listed.chunk_splits or request.chunk_splits))
+                listed = await self._listed(compiled, node)
+            splits.append(cut(node, listed.splits, listed.chunk_splits or self._request.chunk_splits))
         self._chunks = sum(one.chunks for one in splits)
         return splits
+
+    async def _listed(self, compiled: Compiled, node: str) -> Listed:
+        request = self._request
+        listed: Listed = await workflow.execute_activity(
+            "list_chunks",
+            ListRequest(self._run_id, request.pipeline, compiled.identity, node, request.chunk_splits),
+            result_type=Listed,
+            task_queue=request.queues.planning,
+            start_to_close_timeout=timedelta(hours=6),
+            heartbeat_timeout=timedelta(seconds=request.heartbeat),
+            retry_policy=PLANNING,
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+        _heed_cancellation()
+        return listed
 
     async def _attempts(self, compiled: Compiled, splits: list[Splits]) -> list[ShardResult]:
         """The chunks of the run, once and then as often as the pipeline's `retries` allow."""

@@ -278,16 +278,23 @@ def state_pipeline(folder: Path, broken: int = 0) -> None:
     )
 
 
-@pytest.mark.parametrize("place", ["a file", "/proc/self/state"])
+@pytest.mark.parametrize(
+    ("place", "why", "remedy"),
+    [
+        ("a file", "cannot be made: a file is a file or lies in one", "Name a directory: --state-dir"),
+        ("/proc/self/state", "cannot be opened: ", "choose another directory with --state-dir"),
+    ],
+    ids=["file", "not writable"],
+)
 def test_a_state_directory_that_cannot_be_written_is_said_before_anything_is_read(
-    tmp_path: Path, place: str
+    tmp_path: Path, place: str, why: str, remedy: str
 ) -> None:
     state_pipeline(tmp_path)
     (tmp_path / "a file").write_text("")  # root writes through permission bits, but not through this
     done = run_cli("run", "p.yaml", "--state-dir", place, cwd=tmp_path)
     assert done.returncode == 3
-    assert f"{place}/state.sqlite3 cannot be " in done.stderr
-    assert "--state-dir" in done.stderr
+    assert f"{place}/state.sqlite3 {why}" in done.stderr
+    assert remedy in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
 

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from engine.cli.failures import ExitCode
+from engine.state import open_store
 
 PATIENCE = 60
 
@@ -133,6 +135,25 @@ def test_every_failure_has_its_exit_code_and_one_clear_message(
         assert done.stdout == ""
     if "--resume" in arguments:
         assert not (tmp_path / ".odw").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--resume"], "there is no run to resume"), (["--resume", "nope"], "no run 'nope'")],
+)
+def test_a_resume_of_what_is_not_in_a_state_directory_that_is_there_is_wrong_usage(
+    tmp_path: Path, engine: Engine, arguments: list[str], message: str
+) -> None:
+    async def begun() -> None:
+        async with open_store(tmp_path / ".odw"):
+            pass
+
+    write(tmp_path, COPY)
+    anyio.run(begun)
+    done = engine("run", *arguments)
+
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert message in done.stderr
 
 
 def test_too_many_dead_letters_have_their_own_exit_code_and_say_where_to_look(

@@ -66,6 +66,22 @@ def test_a_command_to_be_copied_has_its_arguments_as_they_were_given() -> None:
     ]
 
 
+class Gone:
+    """A workflow that has ended on a server that does not say how."""
+
+    async def result(self) -> Any:
+        raise RPCError("no connection", RPCStatusCode.UNAVAILABLE, b"")
+
+
+async def test_how_a_run_has_ended_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched, "OUTCOME_WITHIN", 0.01)
+    monkeypatch.setattr(watched, "LOOK_EVERY", 0.001)
+    run = Watched(cast(Client, None), cast(Handle, Gone()), "blobs-20260131T120000-4f2a1b")
+    async with MemoryStateStore() as store:
+        with pytest.raises(ServiceError, match="has ended, and the Temporal server does not answer"):
+            await run.conclude(store)
+
+
 class Refused:
     """A workflow that may not be looked at."""
 

@@ -226,6 +226,19 @@ async def test_1_a_listing_waits_for_its_source_without_stalling_and_only_once_f
     assert (raised.value.type, raised.value.non_retryable) == ("SourceUnavailable", True)
 
 
+async def test_1_a_listing_whose_source_is_away_is_handed_back_as_soon_as_the_worker_has_to_stop() -> None:
+    plan = linear_plan(Unlisted({}), MemorySink(), settings=Settings(outage_limit=3600.0))
+    environment = ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan, patience=Patience(beat_every=0.01))
+        await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
+        environment.worker_shutdown()
+        with anyio.fail_after(PATIENCE):
+            request = ListRequest("r", "test", "test", "n0")
+            assert await environment.run(activities.list_chunks, request) == Listed(stopped=True)
+        assert await engine.store.leases("r") == []
+
+
 @pytest.mark.parametrize("what", ["listing", "chunk"])
 async def test_1_work_in_which_nothing_moves_is_stopped_as_stalled(what: str) -> None:
     source: Source[Any] = Hanging(SPLITS) if what == "listing" else MemorySource(SPLITS)
