@@ -50,7 +50,7 @@ class VerbParser(argparse.ArgumentParser):
 
         wrong = next((word for word in message.split() if word.startswith("--")), "").partition("=")[0]
         near = get_close_matches(wrong, self.options(), n=1) if wrong else []
-        if "unrecognized" in message and near:
+        if "unrecognized" in message and near and wrong not in near:  # else another action of the verb has it
             return f" (did you mean {near[0]}?)"
         return f" (see {self.prog} --help)"
 

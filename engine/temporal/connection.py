@@ -73,8 +73,8 @@ async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> 
             runtime=runtime or _quiet(),
         )
     except RuntimeError as error:
-        # that nobody listens there says it all; a refused certificate or key is said by the server
-        why = "" if "ConnectError" in str(error) else f": {error}"
+        # that nobody listens there says it all; a name nobody knows or a refused certificate has to be said
+        why = "" if "ConnectionRefused" in str(error) else f": {error}"
         raise ServiceError(
             f"no Temporal server answers at {address}{why}. For one on this machine: `temporal server"
             " start-dev`; to name another: --address, or TEMPORAL_ADDRESS"

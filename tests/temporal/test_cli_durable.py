@@ -242,8 +242,17 @@ def test_what_cannot_be_done_by_several_workers_is_refused_before_anything_start
 
 def test_a_server_that_is_not_there_is_named_with_the_remedy(desk: Desk) -> None:
     _, error = desk.engine("submit", WAITING, *desk.installation, "--address", "127.0.0.1:1", code=3)
-    assert error.startswith("error: no Temporal server answers at 127.0.0.1:1")
+    assert error.startswith("error: no Temporal server answers at 127.0.0.1:1. For one on this machine:")
     assert "temporal server start-dev" in error
+
+
+def test_what_is_wrong_with_an_encrypted_connection_is_said(
+    server: DevServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEMPORAL_TLS", "true")  # which the development server does not speak
+    _, error = Desk(server, tmp_path, "").engine("schedule", "list", code=3)
+    assert "answers at" in error
+    assert "InvalidMessage" in error
 
 
 FOLLOWED = """\

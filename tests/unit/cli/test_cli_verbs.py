@@ -64,6 +64,10 @@ def test_no_verb_shows_the_help_and_is_an_error(capsys: pytest.CaptureFixture[st
             "python -m engine run: unrecognized arguments: --parm (did you mean --param?)\n",
         ),
         (
+            ["dlq", "list", "--patch", "x"],
+            "python -m engine dlq: unrecognized arguments: --patch x (see python -m engine dlq --help)\n",
+        ),
+        (
             ["dlq", "replay", "--ptch=x"],
             "python -m engine dlq: unrecognized arguments: --ptch=x (did you mean --patch?)\n",
         ),
