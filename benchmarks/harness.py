@@ -171,7 +171,7 @@ def _timed_call(call: InProcess) -> tuple[Work, dict[str, float]]:
 
 
 GC_THRESHOLD = 2_000
-"""`engine.cli.invocation.COLLECT_AFTER`; named again because the harness imports nothing of the engine."""
+"""`engine.cli.event_loop.COLLECT_AFTER`; named again because the harness imports nothing of the engine."""
 
 
 @contextmanager

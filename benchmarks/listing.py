@@ -22,11 +22,13 @@ from temporalio.testing import ActivityEnvironment
 
 from connectors.s3.resolver import S3WildcardResolver
 from connectors.s3.source import S3Connector, S3Params
-from engine.batch import Batch, JsonValue, Split
-from engine.component import Context, Kind, Reach, spec_of
-from engine.engine import Engine
-from engine.keys import KeyRange
-from engine.plan import Plan
+from engine.contract.batch import Batch
+from engine.contract.component import Context, Kind, Reach, spec_of
+from engine.contract.keys import KeyRange
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
+from engine.execution.engine import Engine
+from engine.plan.model import Plan
 from engine.temporal.activities import Activities
 from engine.temporal.messages import CompileRequest, Listed, ListRequest
 from engine.testing import MemorySink, linear_plan

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from engine.acks import Ack, SplitTracker
-from engine.answers import NoJournal
-from engine.batch import Releasable
-from engine.bookmarks import Bookmark
-from engine.journal import Journal
-from engine.ledger import Ledger
+from engine.contract.acks import Ack, SplitTracker
+from engine.contract.bookmarks import Bookmark
+from engine.contract.journal import NoJournal
+from engine.contract.types import Releasable
+from engine.execution.journal import Journal
+from engine.execution.ledger import Ledger
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import Progress, SplitRecord
 

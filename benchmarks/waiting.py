@@ -6,9 +6,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import anyio
 
-from engine.batch import Batch, JsonValue, Split
-from engine.component import Context, Kind, Params, Receipt, Sink, Source, Transform, spec_of
-from engine.keys import KeyRange
+from engine.contract.batch import Batch
+from engine.contract.component import Context, Kind, Params, Receipt, Sink, Source, Transform, spec_of
+from engine.contract.keys import KeyRange
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
 
 
 class NumbersParams(Params):

@@ -8,8 +8,8 @@ from typing import BinaryIO, Literal, Self
 from pydantic import BaseModel, Field
 
 from connectors.json_lines import dump_records, write_out
-from engine.batch import Batch
-from engine.component import Kind, Params, Reach, Sink, spec_of
+from engine.contract.batch import Batch
+from engine.contract.component import Kind, Params, Reach, Sink, spec_of
 from engine.errors import BatchError
 
 __all__ = ["StdoutParams", "StdoutSink"]

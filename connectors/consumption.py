@@ -14,10 +14,12 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from connectors.warehouse.client import AnswerTooLargeError, WarehouseClient, open_client
 from connectors.warehouse.connection import WarehouseConnection
 from connectors.warehouse.rows import MAX_IDS, consumption_api, id_chunks, items_of
-from engine.batch import Batch, JsonValue, Record, Split
-from engine.component import Context, Kind, Params, Source, operational, spec_of
+from engine.contract.batch import Batch
+from engine.contract.component import Context, Kind, Params, Source, operational, spec_of
+from engine.contract.keys import KeyList
+from engine.contract.split import Split
+from engine.contract.types import JsonValue, Record
 from engine.errors import FatalError, RecordError
-from engine.keys import KeyList
 
 __all__ = ["ConsumptionParams", "ConsumptionSource"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from engine.component import Kind, Source
+from engine.contract.component import Kind, Source
 from engine.errors import ConfigError
 from engine.registry import Registry
 

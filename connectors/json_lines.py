@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import orjson
 from pydantic import BaseModel
 
-from engine.batch import Record
+from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
 __all__ = ["dump_records", "parse_line", "write_out"]

@@ -6,9 +6,9 @@ from uuid import UUID, uuid5
 
 from pydantic import Field
 
-from engine.batch import Batch
-from engine.clock import timestamp
-from engine.component import Kind, Params, Transform, spec_of
+from engine.contract.batch import Batch
+from engine.contract.clock import timestamp
+from engine.contract.component import Kind, Params, Transform, spec_of
 from engine.errors import RecordError
 
 __all__ = ["STAGED_NAMESPACE", "StageDocuments", "StageParams", "staged_id"]

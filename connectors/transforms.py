@@ -15,8 +15,9 @@ from typing import TypeVar
 from pydantic import BaseModel, Field, field_validator
 
 from connectors.curated import FAILURE_PREFIX
-from engine.batch import Batch, Record
-from engine.component import Kind, Params, Transform, spec_of
+from engine.contract.batch import Batch
+from engine.contract.component import Kind, Params, Transform, spec_of
+from engine.contract.types import Record
 from engine.errors import RecordError
 
 __all__ = [

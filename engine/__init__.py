@@ -16,11 +16,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.acks import Tally
-    from engine.audit import Check, Delivered
-    from engine.batch import Batch, DeadLetter, Drop, Split
-    from engine.bookmarks import Bookmark
-    from engine.component import (
+    from engine.contract.acks import Tally
+    from engine.contract.batch import Batch, Drop
+    from engine.contract.bookmarks import Bookmark
+    from engine.contract.component import (
         BatchLimits,
         Context,
         Kind,
@@ -32,7 +31,9 @@ if TYPE_CHECKING:
         operational,
         spec_of,
     )
-    from engine.engine import Engine, Run
+    from engine.contract.dead_letter import DeadLetter
+    from engine.contract.split import Split
+    from engine.contract.verification import Check, Delivered
     from engine.errors import (
         BatchError,
         ConfigError,
@@ -43,22 +44,26 @@ if TYPE_CHECKING:
         StateError,
         TransientError,
     )
+    from engine.execution.engine import Engine
+    from engine.execution.events import Stage
+    from engine.execution.report import RunReport
+    from engine.execution.run import Run
+    from engine.flow.stats import NodeSnapshot, RunSnapshot
     from engine.functions import filter, sink, source, transform  # noqa: A004 - used as engine.filter
-    from engine.observe import Stage
     from engine.pipeline import Node, Pipeline, load, node, run, stream
-    from engine.plan import Plan
+    from engine.plan.model import Plan
     from engine.registry import Registry
-    from engine.report import RunReport
     from engine.state.protocol import RunStatus
-    from engine.stats import NodeSnapshot, RunSnapshot
     from engine.telemetry import cli_log
 
 _WHERE = {
-    "engine.acks": ("Tally",),
-    "engine.audit": ("Check", "Delivered"),
-    "engine.batch": ("Batch", "DeadLetter", "Drop", "Split"),
-    "engine.bookmarks": ("Bookmark",),
-    "engine.component": (
+    "engine.contract.acks": ("Tally",),
+    "engine.contract.verification": ("Check", "Delivered"),
+    "engine.contract.batch": ("Batch", "Drop"),
+    "engine.contract.dead_letter": ("DeadLetter",),
+    "engine.contract.split": ("Split",),
+    "engine.contract.bookmarks": ("Bookmark",),
+    "engine.contract.component": (
         "BatchLimits",
         "Context",
         "Kind",
@@ -70,7 +75,8 @@ _WHERE = {
         "operational",
         "spec_of",
     ),
-    "engine.engine": ("Engine", "Run"),
+    "engine.execution.engine": ("Engine",),
+    "engine.execution.run": ("Run",),
     "engine.errors": (
         "BatchError",
         "ConfigError",
@@ -82,13 +88,13 @@ _WHERE = {
         "TransientError",
     ),
     "engine.functions": ("filter", "sink", "source", "transform"),
-    "engine.observe": ("Stage",),
+    "engine.execution.events": ("Stage",),
     "engine.pipeline": ("Node", "Pipeline", "load", "node", "run", "stream"),
-    "engine.plan": ("Plan",),
+    "engine.plan.model": ("Plan",),
     "engine.registry": ("Registry",),
-    "engine.report": ("RunReport",),
+    "engine.execution.report": ("RunReport",),
     "engine.state.protocol": ("RunStatus",),
-    "engine.stats": ("NodeSnapshot", "RunSnapshot"),
+    "engine.flow.stats": ("NodeSnapshot", "RunSnapshot"),
     "engine.telemetry": ("cli_log",),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}

@@ -20,8 +20,8 @@ from typing import Any, Protocol, TypeVar, cast, get_type_hints, overload
 import anyio
 from pydantic import BaseModel, Field, create_model
 
-from engine.batch import Batch, Drop, Outcome, Record
-from engine.component import (
+from engine.contract.batch import Batch, Drop, Outcome
+from engine.contract.component import (
     BatchLimits,
     Component,
     ComponentSpec,
@@ -32,6 +32,7 @@ from engine.component import (
     Source,
     Transform,
 )
+from engine.contract.types import Record
 from engine.errors import AT_RECORD, RecordError, TransientError
 
 __all__ = ["filter", "sink", "source", "transform"]

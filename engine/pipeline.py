@@ -22,16 +22,18 @@ from typing import Any
 
 import anyio
 
-from engine.batch import Batch, JsonValue, Record
-from engine.component import ComponentSpec, Kind, NoParams, Receipt, Sink
 from engine.config import Overrides, load_file, load_mapping, select
 from engine.config.problems import unknown
-from engine.engine import Engine
+from engine.contract.batch import Batch
+from engine.contract.component import ComponentSpec, Kind, NoParams, Receipt, Sink
+from engine.contract.types import JsonValue, Record
 from engine.errors import ConfigError, Problem
-from engine.plan import Plan, PlanNode, compile_file, compile_plan
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
+from engine.execution.session import Session, starting
+from engine.plan.compile import compile_file, compile_plan
+from engine.plan.model import Plan, PlanNode
 from engine.registry import Registry
-from engine.report import RunReport
-from engine.session import Session, starting
 
 __all__ = ["Node", "Pipeline", "load", "node", "run", "stream"]
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from traceback import extract_tb
 
-from engine.component import ComponentSpec, Kind
+from engine.contract.component import ComponentSpec, Kind
 from engine.errors import RegistryError
 
 __all__ = ["ENTRY_POINT_GROUP", "Registry"]

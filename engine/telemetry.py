@@ -10,7 +10,7 @@ import sys
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
-from engine.observe import Stage
+from engine.execution.events import Stage
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger, Processor
@@ -63,7 +63,7 @@ def cli_log(action: str, message: str, level: str = "info", **fields: Any) -> No
 
 
 def log_stage(stage: Stage) -> None:
-    """An observer (see `engine.observe`) that writes each stage as a structured event."""
+    """An observer (see `engine.execution.events`) that writes each stage as a structured event."""
     cli_log(
         stage.action,
         stage.message,

@@ -12,8 +12,9 @@ from heapq import heappop, heappush
 import anyio
 import anyio.lowlevel
 
-from engine.batch import Batch, JsonValue, Record, Split
-from engine.component import (
+from engine.config.model import NodeOptions, Settings
+from engine.contract.batch import Batch
+from engine.contract.component import (
     BatchLimits,
     Component,
     ComponentSpec,
@@ -24,10 +25,11 @@ from engine.component import (
     Sink,
     Source,
 )
-from engine.config.model import NodeOptions, Settings
+from engine.contract.keys import KeyRange
+from engine.contract.split import Split
+from engine.contract.types import JsonValue, Record
 from engine.errors import BatchError, RecordError, TransientError
-from engine.keys import KeyRange
-from engine.plan import DeadLetterSettings, Plan, PlanNode
+from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 
 __all__ = ["FaultySink", "MemorySink", "MemorySource", "ScriptedClock", "linear_plan", "plan_of", "stand_in"]
 

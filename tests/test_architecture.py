@@ -71,7 +71,7 @@ def test_modules_keep_no_state() -> None:
     [
         ("engine.cli", "pydantic yaml anyio rich structlog"),
         ("engine.state", "psycopg sqlite3"),
-        ("engine.runner", "httpx duckdb rich structlog tenacity"),
+        ("engine.execution.runner", "httpx duckdb rich structlog tenacity"),
         ("connectors.simulated", "faker httpx"),
         ("connectors.s3", "aiobotocore aiohttp botocore"),
         ("connectors.llm", "openai httpx pypdfium2 docx"),

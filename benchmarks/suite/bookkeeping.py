@@ -20,9 +20,9 @@ from benchmarks.suite.kernel import kernel_plan
 from benchmarks.workload import Row, Tally, pool
 
 if TYPE_CHECKING:
-    from engine.engine import Engine
-    from engine.plan import Plan
-    from engine.report import RunReport
+    from engine.execution.engine import Engine
+    from engine.execution.report import RunReport
+    from engine.plan.model import Plan
 
 REFERENCE = "no books"
 KEPT = "ledger, acks, journal"
@@ -131,7 +131,7 @@ async def _run(plan: Plan, *, books: bool) -> RunReport:
 @asynccontextmanager
 async def _engine(books: bool) -> AsyncIterator[Engine]:
     from benchmarks.unbooked import ForgetfulStore, no_books
-    from engine.engine import Engine
+    from engine.execution.engine import Engine
 
     if books:
         with TemporaryDirectory() as state_dir:

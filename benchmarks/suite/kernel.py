@@ -12,7 +12,7 @@ from benchmarks.model import Arm, Benchmark, Goal, Scale, Work
 from benchmarks.workload import PAGE, Row, Tally, enrich, keep, pages, pool, records
 
 if TYPE_CHECKING:
-    from engine.plan import Plan
+    from engine.plan.model import Plan
 
 REFERENCE = "generator chain"
 
@@ -141,7 +141,7 @@ async def engine_run(source: list[Row], count: int, *, inline: bool) -> Work:
     `inline`: the sink runs in the source's task; otherwise it stands behind an edge.
     """
     # only these arms need the engine; the others are to be read without it
-    from engine.engine import Engine
+    from engine.execution.engine import Engine
 
     tally = Tally()
     plan = kernel_plan(source, count, tally, inline=inline)
@@ -155,10 +155,12 @@ async def engine_run(source: list[Row], count: int, *, inline: bool) -> Work:
 
 def kernel_plan(source: list[Row], count: int, tally: Tally, *, inline: bool) -> Plan:
     """The kernel's work as a plan; `inline` as above."""
-    from engine.batch import Batch, JsonValue, Split
-    from engine.component import Context, NoParams, Sink, Source
+    from engine.contract.batch import Batch
+    from engine.contract.component import Context, NoParams, Sink, Source
+    from engine.contract.keys import KeyRange
+    from engine.contract.split import Split
+    from engine.contract.types import JsonValue
     from engine.functions import FunctionFilter, FunctionTransform
-    from engine.keys import KeyRange
     from engine.testing import linear_plan
 
     class PoolSource(Source[NoParams]):

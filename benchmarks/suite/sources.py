@@ -53,7 +53,7 @@ def naive(name: str, count: int) -> Callable[[], Work]:
 async def source(name: str, count: int) -> Work:
     """Reads the source as a pipeline does, page by page, its pools of readable values built anew."""
     from connectors.factory import ConnectorFactory
-    from engine.component import Context
+    from engine.contract.component import Context
 
     connector = ConnectorFactory.create(name, {"records": count, "seed": str(SEED)})
     context = Context(pipeline="benchmark", node=name)

@@ -15,7 +15,7 @@ from typing import Any
 
 from connectors.files.finding import FilePart
 from connectors.files.lines import LinePage
-from engine.batch import JsonValue
+from engine.contract.types import JsonValue
 from engine.errors import FatalError
 
 __all__ = ["FileMarks", "bookmarked", "find_unread"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.keys import Keys
+from engine.contract.keys import Keys
 
 __all__ = ["LineKeys"]
 

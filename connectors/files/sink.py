@@ -17,9 +17,9 @@ import orjson
 from pydantic import BaseModel, Field, field_validator
 
 from connectors.json_lines import dump_records, write_out
-from engine.audit import Check, Delivered
-from engine.batch import Batch
-from engine.component import Kind, Params, Reach, Sink, spec_of
+from engine.contract.batch import Batch
+from engine.contract.component import Kind, Params, Reach, Sink, spec_of
+from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError
 
 __all__ = ["JsonlSink", "JsonlSinkParams"]

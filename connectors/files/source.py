@@ -17,11 +17,13 @@ from connectors.files.growing import FileMarks, bookmarked, find_unread
 from connectors.files.line_keys import LineKeys
 from connectors.files.lines import LinePage, Place, line_pages
 from connectors.json_lines import parse_line
-from engine.batch import Batch, JsonValue, Split
-from engine.bookmarks import Bookmark
-from engine.component import Context, Kind, Params, Reach, Source, operational, spec_of
+from engine.contract.batch import Batch
+from engine.contract.bookmarks import Bookmark
+from engine.contract.component import Context, Kind, Params, Reach, Source, operational, spec_of
+from engine.contract.keys import KeyList, Keys
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
 from engine.errors import RecordError
-from engine.keys import KeyList, Keys
 
 __all__ = ["JsonlSource", "JsonlSourceParams"]
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import BaseModel, Field, ValidationError
 
 from connectors.warehouse.client import Answer, WarehouseClient
-from engine.audit import Check, Delivered
+from engine.contract.verification import Check, Delivered
 from engine.errors import FatalError
 
 __all__ = ["count_deliveries"]

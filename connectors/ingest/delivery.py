@@ -12,7 +12,7 @@ from connectors.ingest.epoch import Epoch
 from connectors.ingest.local_validation import remark_on_unknown_model
 from connectors.ingest.payload import Body, idempotency_key
 from connectors.warehouse.client import NoSuchRouteError, UncertainError, WarehouseClient
-from engine.batch import Batch
+from engine.contract.batch import Batch
 from engine.errors import FatalError, RecordError, TransientError
 
 __all__ = ["Delivery", "Fates", "ReplayMarks"]

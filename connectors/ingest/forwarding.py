@@ -9,8 +9,8 @@ from uuid import UUID, uuid5
 
 import orjson
 
-from engine.batch import DeadLetter
-from engine.clock import timestamp
+from engine.contract.clock import timestamp
+from engine.contract.dead_letter import DeadLetter
 
 __all__ = ["forward_row"]
 

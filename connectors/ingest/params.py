@@ -7,7 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from connectors.warehouse.connection import WarehouseConnection
-from engine.component import Params, operational
+from engine.contract.component import Params, operational
 
 __all__ = ["Confirm", "IngestConnection", "IngestParams", "LocalValidation"]
 

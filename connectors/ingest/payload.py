@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from engine.batch import Record
+from engine.contract.types import Record
 from engine.errors import RecordError
 
 __all__ = ["Body", "Payload", "encode", "idempotency_key"]

@@ -21,9 +21,11 @@ from connectors.ingest.payload import Body, Payload, encode
 from connectors.ingest.visibility import VisibilityCheck
 from connectors.warehouse.client import WarehouseClient, open_client
 from connectors.warehouse.rows import consumption_api
-from engine.audit import Check, Delivered
-from engine.batch import Batch, DeadLetter, Record
-from engine.component import BatchLimits, Context, Kind, Receipt, Sink, spec_of
+from engine.contract.batch import Batch
+from engine.contract.component import BatchLimits, Context, Kind, Receipt, Sink, spec_of
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.types import Record
+from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError, RecordError, TransientError
 
 __all__ = ["IngestSink"]

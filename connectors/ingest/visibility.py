@@ -7,7 +7,7 @@ from random import Random
 
 from connectors.warehouse.client import WarehouseClient
 from connectors.warehouse.rows import id_chunks, items_of
-from engine.clock import Clock
+from engine.contract.clock import Clock
 from engine.errors import FatalError, RecordError, TransientError
 
 __all__ = ["VisibilityCheck"]

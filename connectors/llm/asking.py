@@ -26,9 +26,9 @@ from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.questions import Questions, answer_entry, values_of, verdict_entry
 from connectors.llm.replies import match_slots
 from connectors.llm.schema import TargetSchema
-from engine.answers import AnswerClaim, AnswerJournal, JournalEntry
+from engine.contract.journal import AnswerClaim, AnswerJournal, JournalEntry
 from engine.errors import ComponentError, FatalError, RecordError, StateError, TransientError
-from engine.faultpoints import reached
+from engine.fault_injection import reached
 
 __all__ = ["Asker", "Fate", "OnHit", "OnUsage"]
 

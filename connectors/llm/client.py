@@ -14,7 +14,7 @@ import anyio.to_thread
 from connectors.llm.prompt import Prompt
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.retry_after import retry_after_seconds
-from engine.clock import Clock
+from engine.contract.clock import Clock
 from engine.errors import ComponentError, FatalError, TransientError
 
 if TYPE_CHECKING:

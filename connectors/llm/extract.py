@@ -13,9 +13,9 @@ from connectors.llm.pricing import Usage
 from connectors.llm.service import LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.objects.documents import parts_in_turn
-from engine.batch import Batch, Drop, Outcome
-from engine.clock import timestamp
-from engine.component import BatchLimits, Kind, Transform, spec_of
+from engine.contract.batch import Batch, Drop, Outcome
+from engine.contract.clock import timestamp
+from engine.contract.component import BatchLimits, Kind, Transform, spec_of
 from engine.errors import FatalError, RecordError, TransientError
 
 __all__ = ["LlmExtract"]

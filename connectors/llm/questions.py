@@ -13,7 +13,7 @@ from connectors.llm.documents import Document
 from connectors.llm.prompt import PromptWriter
 from connectors.llm.schema import TargetSchema
 from connectors.objects.documents import TextPart
-from engine.answers import ANSWER, JournalEntry
+from engine.contract.journal import ANSWER, JournalEntry
 from engine.errors import FatalError, RecordError
 
 __all__ = ["Questions", "answer_entry", "values_of", "verdict_entry"]

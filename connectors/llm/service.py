@@ -18,8 +18,8 @@ from connectors.llm.prompt import PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.schema import TargetSchema, target_schema
 from connectors.llm.settings import LlmConnection, LlmParams
-from engine.answers import AnswerJournal, NoJournal
-from engine.clock import Clock, SystemClock
+from engine.contract.clock import Clock, SystemClock
+from engine.contract.journal import AnswerJournal, NoJournal
 
 __all__ = ["LLMService", "get_llm_service"]
 

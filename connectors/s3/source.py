@@ -18,11 +18,13 @@ from connectors.s3.client import S3Connection, open_client
 from connectors.s3.planning import RECORD_OVERHEAD, plan_groups
 from connectors.s3.reader import DEFAULT_MAX_OBJECT_BYTES, FileRecord, S3FileReader
 from connectors.s3.resolver import S3Object, S3WildcardResolver
-from engine.batch import Batch, JsonValue, Releasable, Split
-from engine.bookmarks import Bookmark
-from engine.component import Context, Kind, Params, Source, operational, spec_of
+from engine.contract.batch import Batch
+from engine.contract.bookmarks import Bookmark
+from engine.contract.component import Context, Kind, Params, Source, operational, spec_of
+from engine.contract.keys import KeyList
+from engine.contract.split import Split
+from engine.contract.types import JsonValue, Releasable
 from engine.errors import ComponentError, FatalError, RecordError
-from engine.keys import KeyList
 
 if TYPE_CHECKING:
     from aiostream import Stream

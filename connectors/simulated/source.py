@@ -15,9 +15,11 @@ from connectors.simulated.blob import BlobMaker
 from connectors.simulated.blocks import BLOCK_SIZE, JsonObject, Maker, generate, pages
 from connectors.simulated.events import EventMaker
 from connectors.simulated.logs import LogMaker
-from engine.batch import Batch, JsonValue, Split
-from engine.component import Context, Kind, Params, Source, operational, spec_of
-from engine.keys import KeyRange
+from engine.contract.batch import Batch
+from engine.contract.component import Context, Kind, Params, Source, operational, spec_of
+from engine.contract.keys import KeyRange
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
 
 __all__ = ["DEFAULT_RECORDS", "BlobConnector", "EventsConnector", "LogsConnector", "SimulatedParams"]
 

@@ -14,7 +14,7 @@ import anyio
 
 from connectors.retry_after import retry_after_seconds
 from connectors.warehouse.connection import WarehouseConnection
-from engine.clock import Clock
+from engine.contract.clock import Clock
 from engine.errors import FatalError, TransientError
 
 if TYPE_CHECKING:

@@ -41,8 +41,8 @@ def _filters(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Do what was asked for."""
-    from engine.cli.bookmarks_list import list_bookmarks, reset_bookmarks
-    from engine.cli.invocation import on_event_loop
+    from engine.cli.event_loop import on_event_loop
+    from engine.cli.history.bookmarks import list_bookmarks, reset_bookmarks
 
     actions = {"list": list_bookmarks, "reset": reset_bookmarks}
     return on_event_loop(lambda: actions[options.action](options))

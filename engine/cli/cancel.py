@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import add_state_argument
-from engine.cli.durable import add_server_arguments, require_temporal
+from engine.cli.durable.server import add_server_arguments, require_temporal
 
 SUMMARY = "end a durable run; it can be gone on with"
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Ask for it; 0 when the server has taken the request."""
     require_temporal()
-    from engine.cli.invocation import on_event_loop
-    from engine.cli.steering import cancel
+    from engine.cli.durable.control import cancel
+    from engine.cli.event_loop import on_event_loop
 
     return on_event_loop(lambda: cancel(options))

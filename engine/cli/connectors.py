@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from engine.component import ComponentSpec
+    from engine.contract.component import ComponentSpec
     from engine.registry import Registry
 
 SUMMARY = "list the components, or show one"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import add_state_argument
-from engine.cli.durable import add_server_arguments, require_temporal
+from engine.cli.durable.server import add_server_arguments, require_temporal
 
 SUMMARY = "pause, resume or drain a durable run"
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Steer; 0 when the run has taken it."""
     require_temporal()
-    from engine.cli.invocation import on_event_loop
-    from engine.cli.steering import steer
+    from engine.cli.durable.control import steer
+    from engine.cli.event_loop import on_event_loop
 
     return on_event_loop(lambda: steer(options))

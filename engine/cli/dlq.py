@@ -79,12 +79,12 @@ def _where(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Do what was asked for."""
-    from engine.cli.invocation import on_event_loop
+    from engine.cli.event_loop import on_event_loop
 
     if options.action == "replay":
-        from engine.cli.dlq_replay import replay
+        from engine.cli.dead_letters.replay import replay
 
         return on_event_loop(lambda: replay(options))
-    from engine.cli.dlq_list import list_letters, show_letters
+    from engine.cli.dead_letters.list import list_letters, show_letters
 
     return on_event_loop(lambda: (list_letters if options.action == "list" else show_letters)(options))

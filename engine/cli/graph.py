@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Print the drawings, with a blank line between them."""
     from engine.cli.loading import load_plans
-    from engine.graph import mermaid, text
+    from engine.plan.drawing import mermaid, text
 
     plans = load_plans(options).values()
     if options.format == "text":

@@ -38,7 +38,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Do what was asked for."""
-    from engine.cli.invocation import on_event_loop
-    from engine.cli.journal_entries import list_entries, purge_entries
+    from engine.cli.event_loop import on_event_loop
+    from engine.cli.history.journal import list_entries, purge_entries
 
     return on_event_loop(lambda: (list_entries if options.action == "list" else purge_entries)(options))

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from engine.batch import JsonValue
 from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.state import state_of
 from engine.config import FileConfig, Overrides, load_file, select
 from engine.config.problems import listed
+from engine.contract.types import JsonValue
 from engine.errors import ConfigError
-from engine.plan import Plan, compile_file
+from engine.plan.compile import compile_file
+from engine.plan.model import Plan
 from engine.registry import Registry
 from engine.state.address import is_address
 
@@ -44,7 +45,7 @@ def load_plans_for_workers(options: argparse.Namespace) -> dict[str, Plan]:
     Raises:
         ConfigError: also with what cannot work on another process, or on another machine.
     """
-    from engine.remote import node_check
+    from engine.plan.portability import node_check
 
     file = load_config(options)
     one_machine = options.one_machine or not is_address(state_of(options))

@@ -50,6 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Run; the exit code says what came of it."""
-    from engine.cli.invocation import invoke
+    from engine.cli.local.run import invoke
 
     return invoke(options)

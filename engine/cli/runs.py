@@ -47,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Do what was asked for."""
-    from engine.cli.invocation import on_event_loop
-    from engine.cli.runs_forget import forget_run, prune_runs
-    from engine.cli.runs_list import list_runs, show_run
+    from engine.cli.event_loop import on_event_loop
+    from engine.cli.history.forget_runs import forget_run, prune_runs
+    from engine.cli.history.list_runs import list_runs, show_run
 
     actions = {"list": list_runs, "show": show_run, "forget": forget_run, "prune": prune_runs}
     return on_event_loop(lambda: actions[options.action](options))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
-from engine.cli.durable import add_request_arguments, add_server_arguments, require_temporal
+from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
 
 SUMMARY = "have pipelines run by the clock, on Temporal"
 
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Do what was asked for."""
     require_temporal()
-    from engine.cli.invocation import on_event_loop
-    from engine.cli.scheduling import ACTIONS
+    from engine.cli.durable.schedule import ACTIONS
+    from engine.cli.event_loop import on_event_loop
 
     return on_event_loop(lambda: ACTIONS[options.action](options))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
-from engine.cli.durable import add_request_arguments, add_server_arguments, require_temporal
+from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
 
 SUMMARY = "start pipelines durably, on Temporal"
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Start; 0 when the server has taken the runs."""
     require_temporal()
-    from engine.cli.invocation import on_event_loop
-    from engine.cli.submitting import submit
+    from engine.cli.durable.submit import submit
+    from engine.cli.event_loop import on_event_loop
 
     return on_event_loop(lambda: submit(options))

@@ -15,7 +15,7 @@ from engine.cli.arguments import add_file_arguments, add_state_argument
 
 if TYPE_CHECKING:
     from engine.errors import Problem
-    from engine.plan import Plan
+    from engine.plan.model import Plan
 
 SUMMARY = "check a file without running anything"
 
@@ -69,11 +69,11 @@ def _local(options: argparse.Namespace) -> dict[str, Plan]:
 
 
 def _remote(options: argparse.Namespace, warnings: list[Problem]) -> dict[str, Plan]:
-    from engine import remote
     from engine.cli.loading import load_config
     from engine.cli.state import state_of
     from engine.errors import ConfigError
-    from engine.plan import compile_file
+    from engine.plan import portability as remote
+    from engine.plan.compile import compile_file
     from engine.registry import Registry
 
     file, one_machine = load_config(options), options.one_machine

@@ -157,7 +157,7 @@ def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) 
         code: int = module.execute(options)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the boundary of the process: every error gets one message
-        from engine.cli.failures import explain
+        from engine.cli.exit_codes import explain
 
         return explain(error)
     return code

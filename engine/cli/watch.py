@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
-from engine.cli.durable import add_server_arguments, require_temporal
+from engine.cli.durable.server import add_server_arguments, require_temporal
 
 SUMMARY = "watch a durable run"
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Watch until the run has ended."""
     require_temporal()
-    from engine.cli.invocation import on_event_loop
-    from engine.cli.watching import watch
+    from engine.cli.durable.watch import watch
+    from engine.cli.event_loop import on_event_loop
 
     return on_event_loop(lambda: watch(options))

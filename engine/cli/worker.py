@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
-from engine.cli.durable import add_server_arguments, at_least_one, more_than_none, require_temporal
+from engine.cli.durable.server import add_server_arguments, at_least_one, more_than_none, require_temporal
 
 SUMMARY = "work on durable runs, on Temporal"
 
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Work; 0 after a clean end."""
     require_temporal()
-    from engine.cli.invocation import on_event_loop
-    from engine.cli.working import work
+    from engine.cli.durable.worker import work
+    from engine.cli.event_loop import on_event_loop
 
     return on_event_loop(lambda: work(options))

@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from engine.batch import JsonValue
 from engine.config.overrides import Overrides
 from engine.config.pipeline import check_name
 from engine.config.problems import Problems, unknown
 from engine.config.values import Value
+from engine.contract.types import JsonValue
 
 __all__ = ["read_aliases", "with_own_names"]
 

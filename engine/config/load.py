@@ -7,7 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from engine.batch import JsonValue
 from engine.config.aliases import read_aliases, with_own_names
 from engine.config.environment import file_reader, load_environment
 from engine.config.interpolation import Scope, interpolate
@@ -19,6 +18,7 @@ from engine.config.sections import FileSection
 from engine.config.validation import validate
 from engine.config.values import Place, Value, from_plain
 from engine.config.yaml_document import MAX_BYTES, parse_bytes
+from engine.contract.types import JsonValue
 from engine.errors import ConfigError, Problem
 
 __all__ = ["VERSION", "load_file", "load_mapping"]
@@ -33,7 +33,7 @@ def load_file(
     """Read and check a file.
 
     What can be checked without knowing the components is checked; what is wrong is in the `problems` of
-    the result, for `engine.plan` to raise together with its own (or `check()` to raise alone).
+    the result, for `engine.plan.compile` to raise together with its own (or `check()` to raise alone).
 
     Args:
         path: the file; a `.env` beside it and `${file:…}` with relative paths are read too.

@@ -1,4 +1,4 @@
-"""What a checked file says, before components are looked up: the input of `engine.plan`."""
+"""What a checked file says, before components are looked up: the input of `engine.plan.compile`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from engine.batch import JsonValue
-from engine.component import BatchLimits, Kind
 from engine.config.values import Place, Value
+from engine.contract.component import BatchLimits, Kind
+from engine.contract.types import JsonValue
 from engine.errors import ConfigError, Problem
 
 __all__ = [

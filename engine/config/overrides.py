@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
-from engine.batch import JsonValue
 from engine.config.model import ParameterConfig
 from engine.config.parameters import from_text
 from engine.config.problems import Problems, describe, unknown
 from engine.config.values import Place, Value, from_plain
 from engine.config.yaml_document import parse_scalar, parse_yaml
+from engine.contract.types import JsonValue
 from engine.errors import ConfigError
 
 __all__ = ["Overrides", "apply_assignments", "check_param_names", "given_params"]

@@ -8,13 +8,13 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from engine.batch import JsonValue
 from engine.config.model import ParameterConfig, ParamType
 from engine.config.problems import Problems, describe, listed, nearest
 from engine.config.sections import ParameterSection
 from engine.config.validation import validate
 from engine.config.values import Place, Plain, Value, from_plain
 from engine.config.yaml_document import parse_scalar
+from engine.contract.types import JsonValue
 
 __all__ = ["declare", "from_text", "known_values", "resolve"]
 

@@ -10,7 +10,6 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from engine.component import Kind
 from engine.config.interpolation import Scope, interpolate
 from engine.config.model import (
     DeadLetterConfig,
@@ -33,6 +32,7 @@ from engine.config.sections import (
 )
 from engine.config.validation import field_names, validate
 from engine.config.values import Place, Value
+from engine.contract.component import Kind
 
 __all__ = ["FORWARD_NODE", "check_name", "read_pipeline", "without_nulls"]
 

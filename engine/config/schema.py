@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from engine.batch import JsonValue
-from engine.component import ComponentSpec, Kind
 from engine.config.model import SANDBOX
 from engine.config.sections import (
     DeadLetterSection,
@@ -18,6 +16,8 @@ from engine.config.sections import (
     ParameterSection,
     PipelineSection,
 )
+from engine.contract.component import ComponentSpec, Kind
+from engine.contract.types import JsonValue
 from engine.errors import RegistryError
 from engine.registry import Registry
 

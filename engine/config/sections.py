@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from engine.component import BatchLimits
 from engine.config.cron import check_schedule
 from engine.config.model import NodeOptions, OnStall, RetryOptions, Settings
 from engine.config.units import Duration, Limit, Size, Timeout
+from engine.contract.component import BatchLimits
 
 __all__ = [
     "DeadLetterSection",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.batch import Batch, join
-from engine.component import BatchLimits
+from engine.contract.batch import Batch, join
+from engine.contract.component import BatchLimits
 
 __all__ = ["Batcher"]
 

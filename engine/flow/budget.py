@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from engine.batch import Releasable
+from engine.contract.types import Releasable
 
 __all__ = ["DEFAULT_FLOOR", "ByteBudget", "ProcessBudget", "Reservation"]
 

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from engine.batch import Batch, join
-from engine.clock import Clock
+from engine.contract.batch import Batch, join
+from engine.contract.clock import Clock
 from engine.errors import BatchError, OutageError, RecordError, TransientError
 from engine.flow.retry import NodeHealth, RetryPolicy
-from engine.stats import NodeStats, Waiting
+from engine.flow.stats import NodeStats, Waiting
 
 __all__ = ["Bury", "Delivery", "Failure", "Outcome"]
 

@@ -16,7 +16,7 @@ from time import perf_counter
 import anyio
 from anyio.lowlevel import checkpoint
 
-from engine.batch import Batch
+from engine.contract.batch import Batch
 
 __all__ = ["Edge", "Pacer"]
 

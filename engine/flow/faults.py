@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from traceback import extract_tb
 from typing import TypeVar
 
-from engine.batch import Batch
+from engine.contract.batch import Batch
 from engine.errors import (
     AT_RECORD,
     BatchError,

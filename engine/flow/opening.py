@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from engine.component import Component
+from engine.contract.component import Component
 from engine.flow.faults import fault_in
 
 __all__ = ["closing_by_name"]

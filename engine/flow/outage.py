@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from engine.clock import Clock
+from engine.contract.clock import Clock
 from engine.errors import OutageError, TransientError
 from engine.flow.faults import fault_in
 from engine.flow.retry import NodeHealth, RetryPolicy
-from engine.stats import NodeStats, Waiting
+from engine.flow.stats import NodeStats, Waiting
 
 __all__ = ["Outage"]
 

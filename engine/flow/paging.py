@@ -8,10 +8,12 @@ from typing import Protocol
 
 import anyio
 
-from engine.batch import Batch, JsonValue, Record, Releasable, Split
-from engine.component import Context, Source
+from engine.contract.batch import Batch
+from engine.contract.component import Context, Source
+from engine.contract.keys import KeyList, KeyRange, Keys
+from engine.contract.split import Split
+from engine.contract.types import JsonValue, Record, Releasable
 from engine.flow.sizing import RunningEstimate, estimate_batch, estimate_record
-from engine.keys import KeyList, KeyRange, Keys
 
 __all__ = ["PageReader", "RecordPager", "page_reader"]
 

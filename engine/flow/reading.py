@@ -9,20 +9,21 @@ from typing import Any
 
 import anyio
 
-from engine.acks import SplitTracker
-from engine.batch import Batch, JsonValue
-from engine.clock import Clock
-from engine.component import Context, Source
+from engine.contract.acks import SplitTracker
+from engine.contract.batch import Batch
+from engine.contract.clock import Clock
+from engine.contract.component import Context, Source
+from engine.contract.types import JsonValue
 from engine.errors import NodeFailedError, OutageError, RecordError, TransientError
-from engine.faultpoints import reached
+from engine.fault_injection import reached
 from engine.flow.edge import Pacer
 from engine.flow.faults import bare, fault_in
 from engine.flow.paging import PageReader, RecordPager, page_reader
 from engine.flow.redo import set_apart
 from engine.flow.segment import Morgue, Outlet, Runtime, Segment, chain, let_go
+from engine.flow.stats import Waiting
 from engine.flow.steps import Next
 from engine.state.protocol import SplitRecord
-from engine.stats import Waiting
 
 __all__ = ["SourceTask"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Set
 from typing import TypeAlias
 
-from engine.batch import Batch
+from engine.contract.batch import Batch
+from engine.flow.stats import NodeStats
 from engine.state.dead_letters import storable
-from engine.stats import NodeStats
 
 __all__ = ["SettleAgain", "passing_by", "set_apart"]
 

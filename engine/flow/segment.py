@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
 
-from engine.batch import Batch
-from engine.clock import Clock
-from engine.component import BatchLimits, Component, Sink, Source, Transform
+from engine.contract.batch import Batch
+from engine.contract.clock import Clock
+from engine.contract.component import BatchLimits, Component, Sink, Source, Transform
 from engine.errors import RecordError
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
@@ -22,10 +22,10 @@ from engine.flow.redo import passing_by
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.settle import settle_dropped
 from engine.flow.sizing import estimate_batch
+from engine.flow.stats import NodeStats, Waiting
 from engine.flow.steps import Next, Step, TransformStep, build_step
 from engine.flow.workers import Intake, Turnstile, work
-from engine.plan import Plan, PlanNode
-from engine.stats import NodeStats, Waiting
+from engine.plan.model import Plan, PlanNode
 
 __all__ = ["DEFAULT_BUFFER", "Morgue", "Outlet", "Runtime", "Segment", "cut", "run_workers"]
 
@@ -80,7 +80,7 @@ class Segment:
 
 
 class Morgue(Protocol):
-    """Takes records out of the flow for good; `engine.deadletters` has the one that runs use."""
+    """Takes records out of the flow for good; `engine.dead_letters.queue` has the one that runs use."""
 
     async def bury(
         self, node: NodeStats, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int

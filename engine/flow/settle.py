@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from engine.acks import Ack, Origin
-from engine.batch import FILTERED, Batch
+from engine.contract.acks import Ack, Origin
+from engine.contract.batch import FILTERED, Batch
 
 __all__ = ["DropLabels", "settle_derived", "settle_dropped", "settle_written"]
 

@@ -7,7 +7,7 @@ from sys import getsizeof
 
 from pydantic import BaseModel
 
-from engine.batch import Record
+from engine.contract.types import Record
 
 __all__ = ["RunningEstimate", "estimate_batch", "estimate_record"]
 

@@ -6,16 +6,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any
 
-from engine.batch import Batch
-from engine.clock import Clock
-from engine.component import Sink, Transform
+from engine.contract.batch import Batch
+from engine.contract.clock import Clock
+from engine.contract.component import Sink, Transform
 from engine.errors import RecordError
-from engine.faultpoints import reached
+from engine.fault_injection import reached
 from engine.flow.delivery import Delivery, Outcome
 from engine.flow.faults import judge
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.settle import DropLabels, settle_derived, settle_written
-from engine.stats import NodeStats
+from engine.flow.stats import NodeStats
 
 __all__ = ["BuryRecords", "Next", "Step", "build_step"]
 

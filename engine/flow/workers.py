@@ -10,12 +10,12 @@ from time import perf_counter
 
 import anyio
 
-from engine.batch import Batch
-from engine.component import BatchLimits
+from engine.contract.batch import Batch
+from engine.contract.component import BatchLimits
 from engine.flow.batching import Batcher
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge, Pacer
-from engine.stats import NodeStats, Waiting
+from engine.flow.stats import NodeStats, Waiting
 
 __all__ = ["Intake", "Turnstile", "work"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import orjson
 from pydantic import BaseModel, Field, ValidationError
 
-from engine.batch import JsonValue
+from engine.contract.types import JsonValue
 from engine.errors import ServiceError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine.faultpoints import reached
+from engine.fault_injection import reached
 from engine.service.accounts import ReplacedRows
 from engine.service.submission import Delivery, Letter, Receipt, Submission
 from engine.service.system_tables import BatchLedger, EpochStore, LetterStore

@@ -10,7 +10,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from engine.faultpoints import reached
+from engine.fault_injection import reached
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import Endpoint, ServiceContext
 from engine.service.letters import letter_of

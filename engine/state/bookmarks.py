@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from engine.batch import JsonValue
-from engine.bookmarks import Bookmark
+from engine.contract.bookmarks import Bookmark
+from engine.contract.types import JsonValue
 from engine.state.connection import NO_LIMIT, Connection
 from engine.state.dead_letters import storable
 from engine.state.failures import decoded, encoded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.batch import DeadLetter
+from engine.contract.dead_letter import DeadLetter
 from engine.errors import StateError
 from engine.state.connection import NO_LIMIT, Connection, Row
 from engine.state.failures import decoded, encoded

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from engine.batch import JsonValue
+from engine.contract.types import JsonValue
 from engine.errors import (
     LeaseLostError,
     RunNotFoundError,

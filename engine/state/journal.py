@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final
 
-from engine.answers import JournalEntry
+from engine.contract.journal import JournalEntry
 from engine.state.connection import Connection, Row, Value
 from engine.state.dead_letters import storable
 from engine.state.protocol import JournalFilter

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from engine.acks import Tally
-from engine.batch import Split
+from engine.contract.acks import Tally
+from engine.contract.split import Split
 from engine.errors import StateCorruptError, StateError
 from engine.state import bookmarks
 from engine.state.connection import NO_LIMIT, Connection, Row, Value

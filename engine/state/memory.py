@@ -9,10 +9,12 @@ from typing import Self
 
 import anyio.lowlevel
 
-from engine.acks import Tally
-from engine.answers import JournalEntry
-from engine.batch import DeadLetter, JsonValue, Split
-from engine.bookmarks import Bookmark
+from engine.contract.acks import Tally
+from engine.contract.bookmarks import Bookmark
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.journal import JournalEntry
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
 from engine.errors import StateError
 from engine.state.dead_letters import check_status, storable
 from engine.state.failures import decoded, encoded, no_such_run

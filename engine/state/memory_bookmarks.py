@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from engine.batch import JsonValue
-from engine.bookmarks import Bookmark
+from engine.contract.bookmarks import Bookmark
+from engine.contract.types import JsonValue
 from engine.state.dead_letters import storable
 from engine.state.failures import decoded, encoded
 from engine.state.protocol import BookmarkFilter, BookmarkRecord, BookmarkScope, RunRecord

@@ -12,10 +12,12 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
-from engine.acks import Tally
-from engine.answers import JournalEntry
-from engine.batch import DeadLetter, JsonValue, Split
-from engine.bookmarks import Bookmark
+from engine.contract.acks import Tally
+from engine.contract.bookmarks import Bookmark
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.journal import JournalEntry
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
 
 __all__ = [
     "DURABLE_GROUP",

@@ -6,9 +6,11 @@ from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Self
 
-from engine.acks import Tally
-from engine.answers import JournalEntry
-from engine.batch import DeadLetter, JsonValue, Split
+from engine.contract.acks import Tally
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.journal import JournalEntry
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
 from engine.state import bookmarks, dead_letters, journal, leases, ledger
 from engine.state.connection import Database
 from engine.state.protocol import (

@@ -9,16 +9,16 @@ from typing import Any
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from engine.acks import Tally
-from engine.batch import JsonValue
-from engine.chunk import Chunk
-from engine.clock import timestamp
-from engine.engine import Engine
+from engine.contract.acks import Tally
+from engine.contract.chunk import Chunk
+from engine.contract.clock import timestamp
+from engine.contract.types import JsonValue
 from engine.errors import OutageError, RunMismatchError, RunNotFoundError
-from engine.failures import report_failure, typed_failure
-from engine.lease import held
-from engine.observe import Observer
-from engine.plan import Plan
+from engine.execution.engine import Engine
+from engine.execution.events import Observer
+from engine.execution.failure_types import report_failure, typed_failure
+from engine.execution.lease import held
+from engine.plan.model import Plan
 from engine.state.protocol import RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
 from engine.temporal.division import cut

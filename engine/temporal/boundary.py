@@ -10,9 +10,9 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, FailureError
 
 from engine.errors import EngineError, LeaseHeldError
-from engine.failures import FailureType, TypedFailure, typed_failure
+from engine.execution.failure_types import FailureType, TypedFailure, typed_failure
+from engine.execution.lease import LASTS
 from engine.flow.faults import bug_in
-from engine.lease import LASTS
 
 __all__ = ["application_error", "failing_by_type"]
 

@@ -11,8 +11,8 @@ from typing import Any
 from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, TelemetryFilter
 
+from engine.execution.events import Observer, Stage
 from engine.flow.faults import bug_in
-from engine.observe import Observer, Stage
 
 __all__ = ["forwarded", "told_to"]
 

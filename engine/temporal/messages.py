@@ -51,7 +51,7 @@ MOST_NAMED = 20
 """Failed chunks that the result of a run names."""
 
 AWAY = frozenset({"SourceUnavailable", "ProviderThrottled", "SinkUnavailable", "Outage"})
-"""Types of failures (`engine.failures`) that say that the other side is not there."""
+"""Types of failures (`engine.execution.failure_types`) that say that the other side is not there."""
 
 PIPELINE = SearchAttributeKey.for_keyword("OdwPipeline")
 RUN = SearchAttributeKey.for_keyword("OdwRun")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from temporalio.common import MetricCounter, MetricMeter
 from temporalio.runtime import OpenTelemetryConfig, PrometheusConfig, Runtime, TelemetryConfig
 
-from engine.component import Kind
-from engine.stats import NodeSnapshot, RunSnapshot
+from engine.contract.component import Kind
+from engine.flow.stats import NodeSnapshot, RunSnapshot
 from engine.temporal.logs import forwarded
 
 __all__ = ["ChunkMeter", "MetricsOptions", "runtime"]

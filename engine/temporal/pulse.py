@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 
 import anyio
 
-from engine.component import Kind
+from engine.contract.component import Kind
 from engine.errors import OutageError, StalledError
-from engine.stats import NodeSnapshot, RunSnapshot, Waiting
+from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
 
 __all__ = ["Cursor", "OutageTimer", "Pulse", "Vitals", "vitals", "waits_for_others"]
 

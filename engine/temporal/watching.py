@@ -11,9 +11,9 @@ from typing import Any
 import anyio
 from temporalio import activity
 
-from engine.engine import Run
 from engine.errors import StalledError
-from engine.report import RunReport
+from engine.execution.report import RunReport
+from engine.execution.run import Run
 from engine.temporal.metrics import ChunkMeter
 from engine.temporal.pulse import Cursor, OutageTimer, Pulse, Vitals, vitals, waits_for_others
 

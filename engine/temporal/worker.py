@@ -13,7 +13,7 @@ from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
-from engine.observe import Stage
+from engine.execution.events import Stage
 from engine.temporal.activities import Activities
 from engine.temporal.messages import Queues
 from engine.temporal.watchdog import Watchdog

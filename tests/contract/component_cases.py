@@ -13,8 +13,8 @@ from typing import Any
 from outside_world import BUCKET, World
 from pydantic import BaseModel
 
-from engine.batch import Record
-from engine.component import Component, ComponentSpec, Context, Kind
+from engine.contract.component import Component, ComponentSpec, Context, Kind
+from engine.contract.types import Record
 from engine.registry import Registry
 from engine.testing import ScriptedClock
 

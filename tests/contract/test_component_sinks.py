@@ -14,12 +14,13 @@ from component_cases import SINKS, SinkCase, context
 from outside_world import World
 from traces import nothing_left
 
-from engine.acks import SplitTracker
-from engine.batch import Batch, Record
-from engine.component import Receipt, Sink
-from engine.engine import Engine
+from engine.contract.acks import SplitTracker
+from engine.contract.batch import Batch
+from engine.contract.component import Receipt, Sink
+from engine.contract.keys import KeyRange
+from engine.contract.types import Record
 from engine.errors import BatchError, RecordError
-from engine.keys import KeyRange
+from engine.execution.engine import Engine
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySource, linear_plan
 

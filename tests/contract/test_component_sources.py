@@ -13,10 +13,11 @@ from outside_world import World
 from pydantic import BaseModel
 from traces import nothing_left
 
-from engine.batch import Batch, Split
-from engine.component import Context, Source
-from engine.engine import Engine
+from engine.contract.batch import Batch
+from engine.contract.component import Context, Source
+from engine.contract.split import Split
 from engine.errors import RecordError
+from engine.execution.engine import Engine
 from engine.flow.budget import ByteBudget
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySink, linear_plan

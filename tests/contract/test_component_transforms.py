@@ -15,13 +15,14 @@ from component_cases import TRANSFORMS, TransformCase
 from outside_world import World
 from traces import nothing_left
 
-from engine.acks import SplitTracker
-from engine.batch import Batch, Record
-from engine.component import Transform
-from engine.engine import Engine
+from engine.contract.acks import SplitTracker
+from engine.contract.batch import Batch
+from engine.contract.component import Transform
+from engine.contract.keys import KeyRange
+from engine.contract.types import Record
 from engine.errors import RecordError, TransientError
+from engine.execution.engine import Engine
 from engine.flow.settle import DropLabels, settle_derived, settle_written
-from engine.keys import KeyRange
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySink, MemorySource, linear_plan
 

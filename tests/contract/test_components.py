@@ -12,7 +12,7 @@ from outside_world import World
 from pydantic import BaseModel, SecretStr, ValidationError
 from traces import io_done, nothing_left
 
-from engine.component import Component, ComponentSpec, Kind, Sink, Source, Transform
+from engine.contract.component import Component, ComponentSpec, Kind, Sink, Source, Transform
 from engine.registry import Registry
 
 BASES = {Kind.SOURCE: Source, Kind.TRANSFORM: Transform, Kind.SINK: Sink}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from test_state_store import RUN, WORLDS, World, another, prepare, progress
 
-from engine.batch import Split
-from engine.bookmarks import Bookmark
+from engine.contract.bookmarks import Bookmark
+from engine.contract.split import Split
 from engine.errors import LeaseLostError, StateError
 from engine.state import BookmarkFilter, BookmarkRecord, BookmarkScope, Progress, StateStore
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_state_store import WORLDS, World
 
-from engine.answers import JournalEntry
+from engine.contract.journal import JournalEntry
 from engine.errors import StateError
 from engine.state import JournalFilter
 from engine.state.memory import LONGEST_JOURNAL, MemoryStateStore

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.acks import Tally
-from engine.batch import DeadLetter, Split
+from engine.contract.acks import Tally
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.split import Split
 from engine.errors import LeaseHeldError, LeaseLostError, RunNotFoundError, StateError
 from engine.state import (
     Acked,

@@ -20,7 +20,7 @@ from scripted_http import Answer, Request, ScriptedServer, unused_url
 
 import engine
 from connectors.models import INGEST_MODELS
-from engine.batch import DeadLetter
+from engine.contract.dead_letter import DeadLetter
 from engine.errors import StateFullError
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.faults import Fault, OmitSlot, SwapSlots

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from engine.cli.failures import ExitCode
-from engine.faultpoints import VARIABLE
+from engine.cli.exit_codes import ExitCode
+from engine.fault_injection import VARIABLE
 from engine.state import BookmarkFilter, BookmarkRecord, RunRecord, open_store
 from tests.integration.test_s3 import BUCKET, put
 from tests.integration.test_s3 import s3 as s3

@@ -12,7 +12,7 @@ from typing import IO
 
 import pytest
 
-from engine.cli.failures import ExitCode
+from engine.cli.exit_codes import ExitCode
 
 PATIENCE = 60
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.failures import ExitCode
+from engine.cli.exit_codes import ExitCode
 from tests.servers.postgres import PASSWORD, PASSWORD_IN_ADDRESS, Postgres
 
 PATIENCE = 60

@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from engine.cli.failures import ExitCode
+from engine.cli.exit_codes import ExitCode
 from engine.state import open_store
 
 PATIENCE = 60

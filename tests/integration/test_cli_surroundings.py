@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.failures import ExitCode
-from engine.cli.invocation import on_event_loop
+from engine.cli.event_loop import on_event_loop
+from engine.cli.exit_codes import ExitCode
 
 PATIENCE = 120
 MODULE = """\

@@ -14,10 +14,11 @@ from scripted_http import Answer, Request, ScriptedServer, unused_url
 from connectors.consumption import ConsumptionParams, ConsumptionSource
 from connectors.models import INGEST_MODELS
 from connectors.warehouse.connection import WarehouseConnection
-from engine.batch import Batch, Split
-from engine.component import Context
-from engine.engine import Engine
+from engine.contract.batch import Batch
+from engine.contract.component import Context
+from engine.contract.split import Split
 from engine.errors import FatalError, RecordError, TransientError
+from engine.execution.engine import Engine
 from engine.service.server import running_service
 from engine.testing import MemorySink, ScriptedClock, linear_plan
 

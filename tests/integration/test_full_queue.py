@@ -12,13 +12,14 @@ import pytest
 
 import engine
 from connectors.models import INGEST_MODELS
-from engine.engine import Engine, Run
-from engine.plan import Plan
+from engine.execution.engine import Engine
+from engine.execution.run import Run
+from engine.flow.stats import RunSnapshot
+from engine.plan.model import Plan
 from engine.service.commit import Encoded, GroupCommit
 from engine.service.server import running_service
 from engine.service.settings import ServiceSettings
 from engine.service.submission import Receipt
-from engine.stats import RunSnapshot
 from engine.testing import ScriptedClock
 
 RECORDS = 20_000

@@ -20,12 +20,13 @@ import engine
 from connectors.ingest import IngestConnection, IngestParams, IngestSink, forward_row
 from connectors.models import INGEST_MODELS
 from connectors.warehouse.client import open_client
-from engine.acks import SplitTracker
-from engine.batch import Batch, DeadLetter
-from engine.component import Context
+from engine.contract.acks import SplitTracker
+from engine.contract.batch import Batch
+from engine.contract.component import Context
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.keys import KeyList
 from engine.errors import BatchError, FatalError, RecordError, TransientError
-from engine.keys import KeyList
-from engine.plan import Plan
+from engine.plan.model import Plan
 from engine.service.server import running_service
 from engine.testing import ScriptedClock
 

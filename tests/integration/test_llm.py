@@ -13,9 +13,9 @@ from connectors.llm import Document, LlmConnection, LlmExtract, LlmParams, get_l
 from connectors.llm.schema import target_schema
 from connectors.models import Medical
 from connectors.objects.decoding import decode
-from engine.acks import SplitTracker
-from engine.batch import Batch
-from engine.component import Context
+from engine.contract.acks import SplitTracker
+from engine.contract.batch import Batch
+from engine.contract.component import Context
 from engine.errors import FatalError, RecordError, TransientError
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.faults import (

@@ -23,10 +23,10 @@ from starlette.routing import Route
 
 import engine
 from connectors.models import INGEST_MODELS
-from engine.engine import Engine
-from engine.failures import report_failure
-from engine.plan import Plan
-from engine.report import RunReport
+from engine.execution.engine import Engine
+from engine.execution.failure_types import report_failure
+from engine.execution.report import RunReport
+from engine.plan.model import Plan
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.loopback import serve_loopback
 from engine.sandbox.s3 import s3_server

@@ -21,10 +21,10 @@ from starlette.routing import Route
 
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
 from connectors.models import INGEST_MODELS
-from engine.engine import Engine
 from engine.errors import FatalError
-from engine.plan import Plan
-from engine.report import RunReport
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
+from engine.plan.model import Plan
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.documents import PromptDocument
 from engine.sandbox.llm.faults import Fault, MalformedJson, Refusal

@@ -21,8 +21,9 @@ from connectors.s3.client import S3Connection, open_client
 from connectors.s3.reader import S3FileReader
 from connectors.s3.resolver import S3Object, S3WildcardResolver
 from connectors.s3.source import S3Connector, S3Params
-from engine.batch import Batch, Split
-from engine.component import Context
+from engine.contract.batch import Batch
+from engine.contract.component import Context
+from engine.contract.split import Split
 from engine.errors import FatalError, RecordError, TransientError
 from engine.flow.budget import ByteBudget
 

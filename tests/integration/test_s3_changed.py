@@ -12,11 +12,11 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
 from connectors.s3.source import S3Connector
-from engine.batch import JsonValue
-from engine.component import Context
-from engine.engine import Engine
+from engine.contract.component import Context
+from engine.contract.types import JsonValue
 from engine.errors import FatalError
-from engine.report import RunReport
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
 from engine.state import BookmarkFilter, RunStatus
 from engine.testing import FaultySink, MemorySink, linear_plan, plan_of
 from tests.integration.test_s3 import BUCKET, put, read_all, source

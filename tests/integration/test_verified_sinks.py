@@ -16,11 +16,12 @@ import engine
 from connectors.files import JsonlSink
 from connectors.files.sink import JsonlSinkParams
 from connectors.models import INGEST_MODELS
-from engine.audit import Check, Verdict
-from engine.cli.failures import ExitCode
-from engine.engine import Engine, Run
-from engine.plan import Plan
-from engine.report import RunReport
+from engine.cli.exit_codes import ExitCode
+from engine.contract.verification import Check, Verdict
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
+from engine.execution.run import Run
+from engine.plan.model import Plan
 from engine.service.server import RunningService, running_service
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import RunStatus

@@ -9,10 +9,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from engine.batch import Batch
-from engine.component import Context, NoParams
 from engine.config import load_file
-from engine.keys import KeyRange
+from engine.contract.batch import Batch
+from engine.contract.component import Context, NoParams
+from engine.contract.keys import KeyRange
 from tests.reliability.harness.gate import CLOSED, NOTES, Gate, Note, notes
 from tests.reliability.harness.pipeline_file import pipeline_file
 from tests.reliability.harness.workload import Workload

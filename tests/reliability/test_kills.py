@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from engine.faultpoints import FAULT_POINTS
+from engine.fault_injection import FAULT_POINTS
 from tests.reliability.harness.blows import Blow, Plan
 from tests.reliability.harness.outcome import KILLED
 from tests.reliability.harness.short import short_kills

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.faultpoints import FAULT_POINTS, SERVICE_FAULT_POINTS
+from engine.fault_injection import FAULT_POINTS, SERVICE_FAULT_POINTS
 from tests.reliability.harness.blows import Plan
 from tests.reliability.harness.drawing import (
     PLACES,

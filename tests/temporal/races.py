@@ -12,8 +12,8 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import CancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
-from engine.batch import Batch
-from engine.component import Receipt
+from engine.contract.batch import Batch
+from engine.contract.component import Receipt
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySink, MemorySource
 from tests.servers.temporal import DevServer

@@ -14,7 +14,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
-from engine.observe import Observer, silent
+from engine.execution.events import Observer, silent
 from engine.temporal.messages import (
     ChunkRequest,
     ChunkResult,

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from engine.clock import SystemClock
-from engine.lease import held
+from engine.contract.clock import SystemClock
+from engine.execution.lease import held
 from engine.state import RunRecord, open_store
 from engine.temporal.starting import request_before
 from tests.servers.temporal import DevServer, find_cli

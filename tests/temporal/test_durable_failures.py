@@ -9,8 +9,8 @@ import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
-from engine.batch import Batch
-from engine.component import Receipt
+from engine.contract.batch import Batch
+from engine.contract.component import Receipt
 from engine.errors import FatalError
 from engine.testing import MemorySource
 from tests.servers.temporal import DevServer

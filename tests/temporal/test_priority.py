@@ -12,8 +12,8 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
-from engine.batch import JsonValue
-from engine.plan import Plan
+from engine.contract.types import JsonValue
+from engine.plan.model import Plan
 from engine.temporal.messages import PipelineRequest
 from engine.temporal.starting import Handle, start
 from engine.testing import MemorySource

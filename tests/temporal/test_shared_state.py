@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.engine import Engine
+from engine.execution.engine import Engine
 from engine.state import RunStatus, open_store
 from engine.testing import MemorySink, MemorySource
 from tests.servers.postgres import Postgres

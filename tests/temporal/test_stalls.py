@@ -7,10 +7,10 @@ from typing import Any
 
 import anyio
 
-from engine.batch import Batch
-from engine.component import Receipt
-from engine.engine import Engine
-from engine.observe import Stage
+from engine.contract.batch import Batch
+from engine.contract.component import Receipt
+from engine.execution.engine import Engine
+from engine.execution.events import Stage
 from engine.testing import MemorySink, MemorySource
 from tests.servers.temporal import DevServer
 from tests.temporal.histories import family, kind

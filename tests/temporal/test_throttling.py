@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
-from engine.component import ComponentSpec, Kind, NoParams
-from engine.plan import Plan, PlanNode
+from engine.contract.component import ComponentSpec, Kind, NoParams
+from engine.plan.model import Plan, PlanNode
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.documents import PromptDocument
 from engine.sandbox.llm.faults import Fault, rate_limited

@@ -9,8 +9,8 @@ from typing import cast
 import anyio
 from temporalio import activity
 
-from engine.batch import Split
-from engine.component import Context
+from engine.contract.component import Context
+from engine.contract.split import Split
 from engine.temporal.activities import Activities
 from engine.temporal.messages import ChunkRequest, ChunkResult
 from engine.temporal.worker import WorkerOptions, serve

@@ -13,10 +13,11 @@ import anyio
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 
-from engine.batch import Batch, JsonValue
-from engine.component import ComponentSpec, Kind, Receipt, Sink
-from engine.engine import Engine
-from engine.plan import Plan
+from engine.contract.batch import Batch
+from engine.contract.component import ComponentSpec, Kind, Receipt, Sink
+from engine.contract.types import JsonValue
+from engine.execution.engine import Engine
+from engine.plan.model import Plan
 from engine.temporal.activities import Activities
 from engine.temporal.messages import PipelineProgress, PipelineRequest, PipelineResult, Queues
 from engine.temporal.watching import Patience

@@ -7,11 +7,17 @@ from dataclasses import replace
 import pytest
 
 from engine import errors
-from engine.component import NoParams, Sink, Transform
 from engine.config.model import NodeOptions, RetryOptions, Settings
-from engine.engine import Engine
-from engine.failures import MAX_MESSAGE_BYTES, FailureType, TypedFailure, report_failure, typed_failure
-from engine.plan import Plan
+from engine.contract.component import NoParams, Sink, Transform
+from engine.execution.engine import Engine
+from engine.execution.failure_types import (
+    MAX_MESSAGE_BYTES,
+    FailureType,
+    TypedFailure,
+    report_failure,
+    typed_failure,
+)
+from engine.plan.model import Plan
 from engine.state.protocol import RunStatus
 from engine.temporal.messages import AWAY
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.faultpoints import FAULT_POINTS, SERVICE_FAULT_POINTS, armed, reached
+from engine.fault_injection import FAULT_POINTS, SERVICE_FAULT_POINTS, armed, reached
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from engine.batch import DeadLetter
+from engine.contract.dead_letter import DeadLetter
+from engine.dead_letters.search import LetterQuery, find_letters
 from engine.errors import ServiceError
-from engine.letterbox import LetterQuery, find_letters
 from engine.service.client import ServiceClient
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import RunRecord

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from engine.dead_letters.patch import apply_patches, parse_patch
 from engine.errors import ConfigError
-from engine.patching import apply_patches, parse_patch
 
 
 def patched(record: object, *texts: str) -> object:

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from engine.batch import DeadLetter
-from engine.component import Kind
 from engine.config.model import Settings
-from engine.engine import Engine
-from engine.patching import parse_patch
-from engine.plan import DeadLetterSettings, Plan
-from engine.replay import Obstacle, group_letters
+from engine.contract.component import Kind
+from engine.contract.dead_letter import DeadLetter
+from engine.dead_letters.patch import parse_patch
+from engine.dead_letters.replay import Obstacle, group_letters
+from engine.execution.engine import Engine
+from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.protocol import DeadLetterFilter, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, linear_plan, plan_of
 

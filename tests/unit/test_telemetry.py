@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from engine.observe import Stage
+from engine.execution.events import Stage
 from engine.telemetry import cli_log, configure_logging, log_stage
 
 

@@ -10,9 +10,9 @@ from itertools import count
 
 import anyio
 
-from engine.answers import JournalEntry
-from engine.clock import SystemClock
-from engine.journal import Journal
+from engine.contract.clock import SystemClock
+from engine.contract.journal import JournalEntry
+from engine.execution.journal import Journal
 from engine.state import open_store
 
 AT_ONCE = 12

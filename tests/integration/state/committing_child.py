@@ -13,8 +13,9 @@ from itertools import count
 
 import anyio
 
-from engine.acks import Tally
-from engine.batch import DeadLetter, Split
+from engine.contract.acks import Tally
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.split import Split
 from engine.errors import RunNotFoundError
 from engine.state import Progress, RunRecord, StateStore, open_store
 

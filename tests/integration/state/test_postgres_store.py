@@ -14,9 +14,10 @@ import anyio
 import anyio.from_thread
 import pytest
 
-from engine.acks import Tally
-from engine.answers import JournalEntry
-from engine.batch import DeadLetter, Split
+from engine.contract.acks import Tally
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.journal import JournalEntry
+from engine.contract.split import Split
 from engine.errors import (
     LeaseLostError,
     StateCorruptError,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import engine
-from engine.acks import Tally
+from engine.contract.acks import Tally
 from engine.state import DeadLetterFilter, open_store
 from tests.servers.postgres import DURABLE, Postgres, running
 

@@ -18,7 +18,7 @@ class Blow:
     """What happens to one attempt of a run: a fault point, a signal after some time, or both.
 
     Args:
-        point: for `engine.faultpoints`.
+        point: for `engine.fault_injection`.
         after: seconds to `signal`, on a machine that does nothing else, from the start of the process, or of
             its first run when the signal is none that kills; None sends none.
         again: seconds from the moment that the engine follows that signal to the same one again.
@@ -64,7 +64,7 @@ class ServiceKill:
     """SIGKILL to the ingest service.
 
     Args:
-        point: one of `engine.faultpoints.SERVICE_FAULT_POINTS` with a count; "" strikes by time.
+        point: one of `engine.fault_injection.SERVICE_FAULT_POINTS` with a count; "" strikes by time.
         after: seconds, on a machine that does nothing else, from the moment that the service is up and there
             is something for it to do.
         down: seconds until it is started again.

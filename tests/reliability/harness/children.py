@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.faultpoints import VARIABLE
+from engine.fault_injection import VARIABLE
 from engine.service.discovery import find_running
 from tests.servers.ports import lasting_port
 

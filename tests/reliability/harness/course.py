@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from engine.faultpoints import VARIABLE
+from engine.fault_injection import VARIABLE
 from tests.reliability.harness.blows import Blow, Plan
 from tests.reliability.harness.children import LOOK_EVERY, Child, Service
 from tests.reliability.harness.evidence import EngineState, LedgerRun, read_service, read_state

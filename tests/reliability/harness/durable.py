@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 import anyio
 from temporalio.client import Client
 
-from engine.batch import JsonValue
+from engine.contract.types import JsonValue
 from tests.reliability.harness.children import Child, serving
 from tests.reliability.harness.durable_plans import AWAY, CALLS, Setting, WorkerKill, WorkerKills
 from tests.reliability.harness.evidence import (

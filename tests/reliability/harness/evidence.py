@@ -13,8 +13,8 @@ from typing import TypeAlias
 import anyio
 import httpx
 
-from engine.batch import JsonValue
-from engine.deadletters import letter_json
+from engine.contract.types import JsonValue
+from engine.dead_letters.queue import letter_json
 from engine.errors import StateError
 from engine.service.discovery import warehouse_file
 from engine.state import DeadLetterFilter, JournalFilter, open_store

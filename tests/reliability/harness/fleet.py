@@ -15,7 +15,7 @@ from typing import Self
 import anyio
 
 from engine.errors import RunNotFoundError
-from engine.faultpoints import VARIABLE
+from engine.fault_injection import VARIABLE
 from engine.state import Lease, open_store
 from tests.reliability.harness.children import LOOK_EVERY, Child
 from tests.reliability.harness.gate import CLOSED, NOTES, notes

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from connectors.simulated import BlobConnector, EventsConnector, LogsConnector, SimulatedParams
 from connectors.transforms import FailurePattern
-from engine.batch import JsonValue
+from engine.contract.types import JsonValue
 from tests.reliability.harness.evidence import Evidence, LedgerRun, Row, stable
 from tests.reliability.harness.workload import SIMULATED, Workload
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import anyio
 
-from engine.batch import Batch
-from engine.component import Kind, NoParams, Transform, spec_of
+from engine.contract.batch import Batch
+from engine.contract.component import Kind, NoParams, Transform, spec_of
 
 __all__ = ["CLOSED", "NOTES", "Gate", "Note", "notes"]
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from engine import ledger
-from engine.acks import SplitTracker
-from engine.ledger import Ledger
+from engine.contract.acks import SplitTracker
+from engine.execution import ledger
+from engine.execution.ledger import Ledger
 from engine.state.protocol import Progress
 
 __all__ = ["BUGS"]

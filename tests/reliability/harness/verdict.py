@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from engine.batch import JsonValue
+from engine.contract.types import JsonValue
 from tests.reliability.harness.evidence import (
     EngineState,
     Evidence,

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from engine.acks import Ack, Tally
-from engine.batch import Batch
+from engine.contract.acks import Ack, Tally
+from engine.contract.batch import Batch
 from engine.state.protocol import SplitRecord
 
 __all__ = ["Account", "Books", "Fate", "Flight", "Leaf", "MismatchError", "SplitBook", "Standing", "figures"]

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from engine import ledger
-from engine.acks import SplitTracker, Tally
-from engine.batch import Batch, join
+from engine.contract.acks import SplitTracker, Tally
+from engine.contract.batch import Batch, join
+from engine.execution import ledger
 from engine.flow import batching
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import Progress, StateStore

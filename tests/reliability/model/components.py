@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
-from engine.batch import Batch, Drop, JsonValue, Outcome, Split
-from engine.component import Context, NoParams, Receipt, Sink, Source, Transform
+from engine.contract.batch import Batch, Drop, Outcome
+from engine.contract.component import Context, NoParams, Receipt, Sink, Source, Transform
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
 from engine.errors import BatchError, FatalError, RecordError, TransientError
 from tests.reliability.model.stores import Killed
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engine.batch import join
+from engine.contract.batch import join
 from tests.reliability.model.components import CALL_FAULTS, FATES, SIEVED, TAKEN, Load, Shape
 from tests.reliability.model.moves import Moves, one_of
 from tests.reliability.model.process import BATCHERS

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import TypeVar
 
-from engine.batch import Batch
-from engine.bookmarks import Bookmark
+from engine.contract.batch import Batch
+from engine.contract.bookmarks import Bookmark
+from engine.contract.keys import KeyRange
 from engine.errors import NodeFailedError, OutageError, RecordError, TransientError
-from engine.keys import KeyRange
 from tests.reliability.model.books import Account, Flight, Leaf, MismatchError, SplitBook
 from tests.reliability.model.components import DROPS, MADE, Load, Shape
 from tests.reliability.model.stores import Killed

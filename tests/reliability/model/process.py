@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from engine.acks import SplitTracker
-from engine.batch import Batch
-from engine.component import BatchLimits, Component, Context, Kind, NoParams, Sink, Transform
-from engine.deadletters import DeadLetterRoute
+from engine.contract.acks import SplitTracker
+from engine.contract.batch import Batch
+from engine.contract.component import BatchLimits, Component, Context, Kind, NoParams, Sink, Transform
+from engine.dead_letters.queue import DeadLetterRoute
 from engine.errors import RecordError, TransientError
+from engine.execution.ledger import Ledger
 from engine.flow.batching import Batcher
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
 from engine.flow.reading import SourceTask
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.segment import Outlet, Runtime, Segment, chain
-from engine.ledger import Ledger
-from engine.plan import DeadLetterSettings, PlanNode
+from engine.flow.stats import NodeStats
+from engine.plan.model import DeadLetterSettings, PlanNode
 from engine.state.protocol import Lease, SplitRecord
-from engine.stats import NodeStats
 from engine.testing import ScriptedClock, stand_in
 from tests.reliability.model.components import Tape
 from tests.reliability.model.stores import MortalStore

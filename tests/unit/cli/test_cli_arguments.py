@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.acks import Tally
 from engine.cli import main
 from engine.cli.arguments import this_command
-from engine.cli.durable import add_request_arguments, add_server_arguments, request_of
+from engine.cli.display.output import Output
+from engine.cli.display.report_file import check_target, write_report
+from engine.cli.durable.server import add_request_arguments, add_server_arguments, request_of
 from engine.cli.loading import load_plans, own_names
-from engine.cli.output import Output
-from engine.cli.report_file import check_target, write_report
+from engine.contract.acks import Tally
 from engine.errors import ConfigError, ServiceError, StateError
-from engine.report import RunReport
-from engine.session import starting
+from engine.execution.report import RunReport
+from engine.execution.session import starting
 from engine.state.protocol import RunStatus
 
 FILE = """\
@@ -338,7 +338,7 @@ def test_the_drain_limit_is_the_engines(
         limits.append(options["drain_limit"])
         raise Stop
 
-    monkeypatch.setattr("engine.cli.invocation.Engine", engine)
+    monkeypatch.setattr("engine.cli.local.run.Engine", engine)
     main(["run", str(file), "--only", "first", *given])
     assert limits == [seconds]
 
@@ -373,7 +373,7 @@ def test_beside_a_database_it_has_to_be_said_that_all_workers_are_on_one_machine
     async def nobody(options: argparse.Namespace) -> None:
         raise ServiceError("no server was to be asked")
 
-    monkeypatch.setattr("engine.cli.submitting.client_of", nobody)
+    monkeypatch.setattr("engine.cli.durable.submit.client_of", nobody)
     asked = ["submit", str(file), "--only", "third", "--state", "postgresql://odw@localhost/odw"]
 
     assert main(asked) == 2

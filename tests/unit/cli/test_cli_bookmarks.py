@@ -9,10 +9,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from engine.acks import Tally
-from engine.batch import Split
-from engine.bookmarks import Bookmark
 from engine.cli import main
+from engine.contract.acks import Tally
+from engine.contract.bookmarks import Bookmark
+from engine.contract.split import Split
 from engine.state import BookmarkFilter, Progress, RunRecord, StateStore, open_store
 
 RUN = RunRecord("memos-1", "memos", "g", "i", {}, {}, {}, "s", "2026-01-01T00:00:00.000Z")

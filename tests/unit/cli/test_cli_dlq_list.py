@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from engine.batch import DeadLetter
-from engine.cli.dlq_list import _page, _table
-from engine.letterbox import Found
+from engine.cli.dead_letters.list import _page, _table
+from engine.contract.dead_letter import DeadLetter
+from engine.dead_letters.search import Found
 
 LETTER = DeadLetter(
     "blobs-1", "blobs", "load", "d89c78eba4d057b4:blobs:extract/71", "service", "MarkedAsFailure",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli import main
-from engine.cli.failures import ExitCode, code_of, explain, most_serious
+from engine.cli.exit_codes import ExitCode, code_of, explain, most_serious
 from engine.errors import (
     ConfigError,
     DeadLetterBudgetError,

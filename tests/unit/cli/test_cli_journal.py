@@ -10,10 +10,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from engine.answers import JournalEntry
 from engine.cli import main
-from engine.cli.ages import age
-from engine.clock import timestamp
+from engine.cli.display.ages import age
+from engine.contract.clock import timestamp
+from engine.contract.journal import JournalEntry
 from engine.state import JournalFilter, open_store
 
 SECRET = "Wilhelmina"

@@ -12,13 +12,16 @@ from pathlib import Path
 import anyio
 import pytest
 
-from engine.acks import Tally
-from engine.batch import DeadLetter, JsonValue, Split
 from engine.cli import main
-from engine.cli.failures import ExitCode
-from engine.clock import timestamp
+from engine.cli.exit_codes import ExitCode
 from engine.config import load_file
-from engine.plan import Plan, compile_file
+from engine.contract.acks import Tally
+from engine.contract.clock import timestamp
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
+from engine.plan.compile import compile_file
+from engine.plan.model import Plan
 from engine.registry import Registry
 from engine.state import DeadLetterFilter, Progress, RunRecord, RunStatus, StateStore, open_store
 

@@ -9,19 +9,19 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from engine.batch import Batch
-from engine.cli.failures import ExitCode
-from engine.cli.invocation import exit_code
-from engine.cli.resuming import invocation_of, not_begun, unfinished
-from engine.cli.signals import SignalWatch
-from engine.component import Receipt
+from engine.cli.exit_codes import ExitCode
+from engine.cli.local.resume import invocation_of, not_begun, unfinished
+from engine.cli.local.run import exit_code
+from engine.cli.local.signals import SignalWatch
 from engine.config import FileConfig, load_mapping
 from engine.config.model import Settings
-from engine.engine import Engine
+from engine.contract.batch import Batch
+from engine.contract.component import Receipt
+from engine.dead_letters.replay import REPLAY_GROUP
 from engine.errors import ConfigError, FatalError, RunNotFoundError
-from engine.plan import Plan
-from engine.replay import REPLAY_GROUP
-from engine.session import Session, starting
+from engine.execution.engine import Engine
+from engine.execution.session import Session, starting
+from engine.plan.model import Plan
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import RunRecord, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
@@ -64,7 +64,7 @@ async def test_one_pipeline_that_fails_does_not_end_the_others() -> None:
 async def test_a_failed_run_is_gone_on_with_as_often_as_the_pipeline_says(
     failures: int, completes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.session.FIRST_BACKOFF", 0.0)
+    monkeypatch.setattr("engine.execution.session.FIRST_BACKOFF", 0.0)
     sink = FaultySink([OSError(f"failure {number}") for number in range(failures)])
     async with Engine() as engine:
         session = Session(engine, by_name(plan("a", sink, retries=2)), ["a"])
@@ -87,7 +87,7 @@ async def test_what_somebody_has_to_mend_is_not_tried_again() -> None:
 async def test_a_run_that_timed_out_is_gone_on_with_and_each_attempt_has_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("engine.session.FIRST_BACKOFF", 0.0)
+    monkeypatch.setattr("engine.execution.session.FIRST_BACKOFF", 0.0)
 
     class SlowAtFirst(MemorySink):
         calls = 0

@@ -10,16 +10,16 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from engine.acks import Tally
-from engine.cli.lines import json_line, plain_line
-from engine.cli.live import table
-from engine.cli.numbers import Rate, count, counted, duration, rate, size
-from engine.cli.summary import summary
-from engine.component import Kind
-from engine.report import RunReport
-from engine.session import Entry
+from engine.cli.display.live import table
+from engine.cli.display.numbers import Rate, count, counted, duration, rate, size
+from engine.cli.display.plain import json_line, plain_line
+from engine.cli.display.summary import summary
+from engine.contract.acks import Tally
+from engine.contract.component import Kind
+from engine.execution.report import RunReport
+from engine.execution.session import Entry
+from engine.flow.stats import NodeSnapshot, NodeStats, RunSnapshot, Waiting
 from engine.state.protocol import RunStatus
-from engine.stats import NodeSnapshot, NodeStats, RunSnapshot, Waiting
 from engine.testing import MemorySink, MemorySource, linear_plan
 
 OPTIONS = argparse.Namespace(file="pipelines.yaml", state_dir=".odw")

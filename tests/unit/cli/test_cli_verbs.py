@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli import main
-from engine.cli.failures import ExitCode
+from engine.cli.exit_codes import ExitCode
 from engine.cli.verbs import VERBS
 
 HEAVY = ("pydantic", "yaml", "rich", "structlog", "anyio", "asyncio", "engine.errors", "connectors", "httpx")

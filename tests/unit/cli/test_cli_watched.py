@@ -10,9 +10,9 @@ import pytest
 from temporalio.client import Client, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from engine.cli import watched
-from engine.cli.durable import command
-from engine.cli.watched import Watched
+from engine.cli.durable import watched_run as watched
+from engine.cli.durable.server import command
+from engine.cli.durable.watched_run import Watched
 from engine.errors import ServiceError
 from engine.state import StateStore
 from engine.state.memory import MemoryStateStore

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli import worker
-from engine.cli.working import engine_of
+from engine.cli.durable.worker import engine_of
 from engine.flow.budget import ProcessBudget
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from engine.component import Kind, Params, Sink, Source, Transform, operational, spec_of
 from engine.config import Overrides, load_file
+from engine.contract.component import Kind, Params, Sink, Source, Transform, operational, spec_of
 from engine.errors import ConfigError
-from engine.plan import compile_file
+from engine.plan.compile import compile_file
 from engine.registry import Registry
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from engine.config import FileConfig, Overrides, load_mapping
 from engine.config.model import ParamType
-from engine.plan import compile_file
+from engine.plan.compile import compile_file
 from engine.registry import Registry
 
 PARAMS = {

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine.config import Overrides, load_file
-from engine.plan import Plan, compile_file
+from engine.plan.compile import compile_file
+from engine.plan.model import Plan
 from engine.registry import Registry
 
 FILE = Path(__file__).parents[3] / "pipelines.yaml"
@@ -115,7 +116,7 @@ def test_checking_it_imports_no_sdk() -> None:
     code = (
         "import sys\n"
         "from engine.config import load_file\n"
-        "from engine.plan import compile_file\n"
+        "from engine.plan.compile import compile_file\n"
         "from engine.registry import Registry\n"
         f"compile_file(load_file({str(FILE)!r}, environ={{}}), Registry.installed())\n"
         f"print([name for name in {SDKS!r} if name in sys.modules])\n"

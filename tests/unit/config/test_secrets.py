@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 from engine.config import FileConfig, Overrides, load_mapping
 from engine.errors import ConfigError
-from engine.plan import Plan, compile_file
+from engine.plan.compile import compile_file
+from engine.plan.model import Plan
 from engine.registry import Registry
 
 SECRET = "hunter2-and-more"

@@ -10,7 +10,7 @@ import pytest
 
 from connectors.ingest import forward_row
 from connectors.models import UnstructuredDataSource
-from engine.batch import DeadLetter
+from engine.contract.dead_letter import DeadLetter
 
 LETTER = DeadLetter(
     run_id="run-1",

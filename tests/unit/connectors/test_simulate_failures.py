@@ -17,10 +17,10 @@ from connectors.transforms import (
     SimulateFailuresParams,
     simulate_failures,
 )
-from engine.batch import Batch
-from engine.component import Context
+from engine.contract.batch import Batch
+from engine.contract.component import Context
+from engine.contract.keys import KeyRange
 from engine.errors import RecordError
-from engine.keys import KeyRange
 
 EXACT = settings(deadline=None, derandomize=True, database=None, max_examples=100)
 

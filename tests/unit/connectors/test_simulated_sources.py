@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from connectors.models import BlobSource, EventSource, LogSource
 from connectors.simulated import BlobConnector, EventsConnector, LogsConnector, SimulatedParams
-from engine.batch import Batch, Split
-from engine.component import Context, Kind, Source
+from engine.contract.batch import Batch
+from engine.contract.component import Context, Kind, Source
+from engine.contract.split import Split
 from engine.registry import Registry
 
 STARTED = datetime(2025, 3, 1, 12, tzinfo=UTC)

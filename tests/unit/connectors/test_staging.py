@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 from connectors.models import UnstructuredData
 from connectors.staging import StageDocuments, StageParams, staged_id
-from engine.batch import Batch
-from engine.clock import SystemClock
+from engine.contract.batch import Batch
+from engine.contract.clock import SystemClock
 from engine.errors import RecordError
 
 

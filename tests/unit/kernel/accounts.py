@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from engine.acks import Ack, SplitTracker
-from engine.batch import Batch, Releasable
-from engine.keys import KeyRange
+from engine.contract.acks import Ack, SplitTracker
+from engine.contract.batch import Batch
+from engine.contract.keys import KeyRange
+from engine.contract.types import Releasable
 
 
 class Released(Releasable):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.batch import Batch
-from engine.component import Transform
 from engine.config.model import NodeOptions, RetryOptions
-from engine.engine import Engine
-from engine.plan import Plan
-from engine.report import RunReport
+from engine.contract.batch import Batch
+from engine.contract.component import Transform
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
+from engine.plan.model import Plan
 from engine.state.protocol import RunRecord, StateStore
 
 QUICK = NodeOptions(retry=RetryOptions(attempts=2, base=0.0, cap=0.0))

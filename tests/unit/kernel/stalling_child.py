@@ -10,10 +10,12 @@ from collections.abc import AsyncGenerator
 
 import anyio
 
-from engine.batch import Batch, JsonValue, Record, Split
-from engine.component import Context, NoParams, Source
 from engine.config.model import NodeOptions, Settings
-from engine.engine import Engine
+from engine.contract.batch import Batch
+from engine.contract.component import Context, NoParams, Source
+from engine.contract.split import Split
+from engine.contract.types import JsonValue, Record
+from engine.execution.engine import Engine
 from engine.testing import MemorySink, linear_plan
 
 SIZE = 1_000_000

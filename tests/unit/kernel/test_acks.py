@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from engine.acks import SplitTracker, Tally
-from engine.batch import Split
+from engine.contract.acks import SplitTracker, Tally
+from engine.contract.split import Split
 from engine.errors import EngineError
-from engine.ledger import Ledger
+from engine.execution.ledger import Ledger
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import Progress, SplitRecord
 from tests.unit.kernel.accounts import Released, opened

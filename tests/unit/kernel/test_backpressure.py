@@ -9,16 +9,17 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from engine.batch import Batch
-from engine.component import Kind, Receipt
 from engine.config.model import NodeOptions, RetryOptions, Settings
-from engine.engine import Engine, Run
+from engine.contract.batch import Batch
+from engine.contract.component import Kind, Receipt
 from engine.errors import TransientError
-from engine.plan import DeadLetterSettings, Plan
-from engine.report import RunReport
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
+from engine.execution.run import Run
+from engine.flow.stats import NodeStats, RunSnapshot, Waiting
+from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import RunStatus
-from engine.stats import NodeStats, RunSnapshot, Waiting
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan, plan_of
 from tests.unit.kernel.runs import Wait, pages
 

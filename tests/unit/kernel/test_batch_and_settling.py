@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.acks import SplitTracker, Tally
-from engine.batch import Batch, Drop, join
-from engine.component import BatchLimits
+from engine.contract.acks import SplitTracker, Tally
+from engine.contract.batch import Batch, Drop, join
+from engine.contract.component import BatchLimits
+from engine.contract.keys import KeyRange
 from engine.errors import RecordError, TransientError
 from engine.flow.batching import Batcher
 from engine.flow.settle import DropLabels, settle_derived, settle_written
-from engine.keys import KeyRange
 from tests.unit.kernel.accounts import opened
 
 OUTCOMES = st.sampled_from(["keep", "none", "drop", "list", "empty", "record error", "transient"])

@@ -7,13 +7,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import anyio
 import pytest
 
-from engine.batch import Batch, JsonValue, Split
-from engine.bookmarks import Bookmark
-from engine.component import Context, NoParams, Receipt, Source
-from engine.engine import Engine, Run
+from engine.contract.batch import Batch
+from engine.contract.bookmarks import Bookmark
+from engine.contract.component import Context, NoParams, Receipt, Source
+from engine.contract.keys import KeyRange
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
 from engine.errors import FatalError, RecordError, StateFullError
-from engine.keys import KeyRange
-from engine.ledger import Ledger
+from engine.execution.engine import Engine
+from engine.execution.ledger import Ledger
+from engine.execution.run import Run
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import RunStatus, SplitRecord, StateStore
 from engine.testing import FaultySink, MemorySink, linear_plan, plan_of

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from engine.batch import Batch, Split
-from engine.chunk import Chunk
-from engine.component import Context, Receipt
 from engine.config.model import Settings
-from engine.engine import Engine, Run
+from engine.contract.batch import Batch
+from engine.contract.chunk import Chunk
+from engine.contract.component import Context, Receipt
+from engine.contract.split import Split
 from engine.errors import (
     DeadLetterBudgetError,
     FatalError,
@@ -20,9 +20,11 @@ from engine.errors import (
     OutageError,
     TransientError,
 )
-from engine.ledger import PAGE_SPLITS
-from engine.plan import DeadLetterSettings, Plan
-from engine.report import RunReport
+from engine.execution.engine import Engine
+from engine.execution.ledger import PAGE_SPLITS
+from engine.execution.report import RunReport
+from engine.execution.run import Run
+from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import RunRecord, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan, plan_of

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from engine.acks import SplitTracker
-from engine.batch import Batch
-from engine.component import Kind
+from engine.contract.acks import SplitTracker
+from engine.contract.batch import Batch
+from engine.contract.component import Kind
+from engine.contract.keys import KeyList
 from engine.errors import BatchError, OutageError, RecordError, TransientError
 from engine.flow.delivery import Delivery, Outcome
 from engine.flow.retry import NodeHealth, RetryPolicy
-from engine.keys import KeyList
-from engine.stats import NodeStats
+from engine.flow.stats import NodeStats
 from engine.testing import ScriptedClock
 from tests.unit.kernel.accounts import opened
 

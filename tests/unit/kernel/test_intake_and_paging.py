@@ -10,13 +10,15 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-from engine.batch import Batch, Record, Split
-from engine.component import BatchLimits, Context, Kind, NoParams, Source
+from engine.contract.batch import Batch
+from engine.contract.component import BatchLimits, Context, Kind, NoParams, Source
+from engine.contract.split import Split
+from engine.contract.types import Record
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import CROWDED, Edge, Pacer
 from engine.flow.paging import PAGE_BYTES, PAGE_RECORDS, RecordPager
+from engine.flow.stats import NodeStats
 from engine.flow.workers import Intake, Turnstile, work
-from engine.stats import NodeStats
 from tests.unit.kernel.accounts import opened
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,9 @@ from functools import partial
 import anyio
 import pytest
 
-from engine.answers import JournalEntry, NoJournal
+from engine.contract.journal import JournalEntry, NoJournal
 from engine.errors import StateError
-from engine.journal import Journal, NodeJournal
+from engine.execution.journal import Journal, NodeJournal
 from engine.state.memory import MemoryStateStore
 from engine.testing import ScriptedClock
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.keys import KeyList, KeyRange, Keys, join_keys
+from engine.contract.keys import KeyList, KeyRange, Keys, join_keys
 
 
 @dataclass

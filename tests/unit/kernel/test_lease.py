@@ -15,13 +15,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from engine.batch import Record
-from engine.clock import timestamp
-from engine.component import NoParams, Source
-from engine.engine import Engine
+from engine.contract.clock import timestamp
+from engine.contract.component import NoParams, Source
+from engine.contract.types import Record
 from engine.errors import LeaseHeldError, LeaseLostError
-from engine.lease import LASTS, RENEWED_EVERY, HeldLease, held, holder_is_gone, living, numbering
-from engine.report import RunReport
+from engine.execution.engine import Engine
+from engine.execution.lease import LASTS, RENEWED_EVERY, HeldLease, held, holder_is_gone, living, numbering
+from engine.execution.report import RunReport
 from engine.state import RunStatus, StateStore, open_store
 from engine.state.memory import MemoryStateStore
 from engine.testing import MemorySink, MemorySource, ScriptedClock, linear_plan

@@ -10,11 +10,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from engine.batch import Batch, Record
-from engine.component import NoParams, Receipt, Source
-from engine.engine import Engine, Run
-from engine.plan import Plan
-from engine.report import RunReport
+from engine.contract.batch import Batch
+from engine.contract.component import NoParams, Receipt, Source
+from engine.contract.types import Record
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
+from engine.execution.run import Run
+from engine.plan.model import Plan
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.unit.kernel.runs import pages

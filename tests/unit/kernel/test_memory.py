@@ -11,10 +11,12 @@ from weakref import WeakSet
 import anyio
 import pytest
 
-from engine.batch import Batch, JsonValue, Record, Split
-from engine.component import BatchLimits, Context, NoParams, Source
 from engine.config.model import NodeOptions, Settings
-from engine.engine import Engine
+from engine.contract.batch import Batch
+from engine.contract.component import BatchLimits, Context, NoParams, Source
+from engine.contract.split import Split
+from engine.contract.types import JsonValue, Record
+from engine.execution.engine import Engine
 from engine.testing import MemorySink, plan_of
 from tests.unit.kernel.runs import Wait
 

@@ -7,12 +7,12 @@ from contextlib import aclosing
 import anyio
 import pytest
 
-from engine.batch import Batch
-from engine.component import Receipt
-from engine.engine import Engine
+from engine.contract.batch import Batch
+from engine.contract.component import Receipt
 from engine.errors import FatalError, RecordError
-from engine.plan import DeadLetterSettings, Plan
-from engine.report import RunReport
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
+from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import DeadLetterFilter
 from engine.testing import MemorySink, MemorySource, linear_plan

@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator
 import anyio
 import pytest
 
-from engine.batch import Batch, Drop, JsonValue, Record, Split
-from engine.component import BatchLimits, Context, NoParams, Source
 from engine.config.model import NodeOptions, RetryOptions, Settings
-from engine.engine import Engine
+from engine.contract.batch import Batch, Drop
+from engine.contract.component import BatchLimits, Context, NoParams, Source
+from engine.contract.split import Split
+from engine.contract.types import JsonValue, Record
 from engine.errors import (
     DeadLetterBudgetError,
     FatalError,
@@ -21,7 +22,8 @@ from engine.errors import (
     StateFullError,
     TransientError,
 )
-from engine.plan import DeadLetterSettings
+from engine.execution.engine import Engine
+from engine.plan.model import DeadLetterSettings
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import DeadLetterFilter, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan, plan_of

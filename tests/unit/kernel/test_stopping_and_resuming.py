@@ -8,16 +8,18 @@ from collections.abc import AsyncGenerator, Callable
 import anyio
 import pytest
 
-from engine.batch import Batch, Record
-from engine.component import BatchLimits, NoParams, Receipt, Source
 from engine.config.model import NodeOptions, RetryOptions
-from engine.engine import Engine, Run
+from engine.contract.batch import Batch
+from engine.contract.component import BatchLimits, NoParams, Receipt, Source
+from engine.contract.types import Record
 from engine.errors import FatalError, TransientError
-from engine.plan import Plan
-from engine.report import RunReport
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
+from engine.execution.run import Run
+from engine.flow.stats import Waiting
+from engine.plan.model import Plan
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import RunStatus
-from engine.stats import Waiting
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
 from tests.unit.kernel.runs import Apply, Wait, pages
 

@@ -8,17 +8,18 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from engine.acks import Tally
-from engine.audit import Check, Delivered, Verdict
-from engine.batch import Batch, Drop
-from engine.engine import Engine, Run
+from engine.contract.acks import Tally
+from engine.contract.batch import Batch, Drop
+from engine.contract.verification import Check, Delivered, Verdict
 from engine.errors import FatalError, RecordError, TransientError
-from engine.plan import DeadLetterSettings, Plan
-from engine.report import RunReport
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
+from engine.execution.run import Run
+from engine.execution.verification import verify
+from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import DeadLetterFilter, Progress, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan, plan_of
-from engine.verification import verify
 from tests.unit.kernel.runs import Apply, pages
 
 pytestmark = pytest.mark.anyio

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import engine
-from engine.acks import SplitTracker
-from engine.batch import Batch
-from engine.component import NoParams, Transform
-from engine.keys import KeyRange
+from engine.contract.acks import SplitTracker
+from engine.contract.batch import Batch
+from engine.contract.component import NoParams, Transform
+from engine.contract.keys import KeyRange
 
 
 def batch_of(*records: Any) -> Batch:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import engine
-from engine.component import Kind
+from engine.contract.component import Kind
 from engine.errors import RegistryError
 from engine.registry import Registry
 

@@ -72,7 +72,7 @@ async def test_nothing_follows_a_pipeline_that_failed(file: Path) -> None:
 async def test_a_failed_run_is_gone_on_with_as_often_as_its_retries_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("engine.session.FIRST_BACKOFF", 0.0)
+    monkeypatch.setattr("engine.execution.session.FIRST_BACKOFF", 0.0)
     kept: list[Any] = []
     broken = [True]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from engine.component import Kind, Params, Sink, Source, Transform, spec_of
 from engine.config import load_mapping
-from engine.graph import mermaid, text
-from engine.plan import Plan, compile_file
+from engine.contract.component import Kind, Params, Sink, Source, Transform, spec_of
+from engine.plan.compile import compile_file
+from engine.plan.drawing import mermaid, text
+from engine.plan.model import Plan
 from engine.registry import Registry
 
 

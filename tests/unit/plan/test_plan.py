@@ -12,21 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from engine.component import BatchLimits, Kind, Params, Sink, Source, Transform, operational, spec_of
 from engine.config import load_mapping
+from engine.config.model import OnStall, RetryOptions, Settings
+from engine.contract.component import BatchLimits, Kind, Params, Sink, Source, Transform, operational, spec_of
 from engine.errors import ConfigError
-from engine.plan import (
-    ConnectionRef,
-    OnStall,
-    Plan,
-    RetryOptions,
-    Settings,
-    compile_file,
-    compile_plan,
-    difference,
-)
+from engine.plan.binding import ConnectionRef
+from engine.plan.compile import compile_file, compile_plan
+from engine.plan.identity import difference
+from engine.plan.model import Plan
+from engine.plan.topology import find_cycle, ordered
 from engine.registry import Registry
-from engine.topology import find_cycle, ordered
 
 
 class Web(BaseModel):

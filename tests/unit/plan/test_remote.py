@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import engine
-from engine.component import Kind, NoParams, Reach
 from engine.config import FileConfig, load_file
+from engine.contract.component import Kind, NoParams, Reach
 from engine.errors import ConfigError
-from engine.plan import compile_file
+from engine.plan.compile import compile_file
+from engine.plan.portability import node_check, store_problems, warnings
 from engine.registry import Registry
-from engine.remote import node_check, store_problems, warnings
 
 ROOT = Path(__file__).parents[3]
 HEAD = """\

@@ -16,11 +16,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from engine.acks import Tally
-from engine.answers import JournalEntry
-from engine.batch import DeadLetter, Split
-from engine.component import NoParams, Source
-from engine.engine import Engine
+from engine.contract.acks import Tally
+from engine.contract.component import NoParams, Source
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.journal import JournalEntry
+from engine.contract.split import Split
 from engine.errors import (
     StateCorruptError,
     StateError,
@@ -28,6 +28,7 @@ from engine.errors import (
     StateReadOnlyError,
     StateVersionError,
 )
+from engine.execution.engine import Engine
 from engine.state import DeadLetterFilter, JournalFilter, Progress, RunRecord, RunStatus, schema
 from engine.state.sqlite import SqliteStateStore
 from engine.testing import MemorySink, linear_plan

@@ -13,12 +13,12 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from engine.batch import Batch
-from engine.component import Receipt, Source
 from engine.config.model import NodeOptions, RetryOptions, Settings
-from engine.engine import Engine
+from engine.contract.batch import Batch
+from engine.contract.component import Receipt, Source
 from engine.errors import ConfigError, FatalError, TransientError
-from engine.plan import Plan
+from engine.execution.engine import Engine
+from engine.plan.model import Plan
 from engine.state.protocol import Lease, RunStatus
 from engine.temporal.activities import Activities
 from engine.temporal.messages import (

@@ -7,7 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 from benchmarks.listing import NODE, list_once, plan_of
-from engine.engine import Engine
+from engine.execution.engine import Engine
 from engine.state.sqlite import SqliteStateStore
 from engine.temporal.messages import Listed
 

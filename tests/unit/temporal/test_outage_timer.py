@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from engine.acks import Tally
-from engine.component import Kind
+from engine.contract.acks import Tally
+from engine.contract.component import Kind
 from engine.errors import OutageError
-from engine.stats import NodeStats, RunSnapshot, Waiting
+from engine.flow.stats import NodeStats, RunSnapshot, Waiting
 from engine.temporal import pulse
 from engine.temporal.pulse import OutageTimer
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from engine.observe import Stage
+from engine.execution.events import Stage
 from engine.temporal.logs import told_to
 
 DETAILS = {"activity_type": "compile_plan", "attempt": 2, "workflow_id": "etl/blobs/blobs-1/s0"}

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from connectors.console import StdoutParams, StdoutSink
 from connectors.files import JsonlSink, JsonlSinkParams
-from engine.batch import Batch
+from engine.contract.batch import Batch
 from engine.errors import BatchError, FatalError, RecordError
 
 

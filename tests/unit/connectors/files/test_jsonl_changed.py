@@ -12,11 +12,11 @@ import pytest
 from pydantic import ValidationError
 
 from connectors.files import JsonlSource, JsonlSourceParams
-from engine.batch import Batch
-from engine.component import Context
-from engine.engine import Engine
+from engine.contract.batch import Batch
+from engine.contract.component import Context
 from engine.errors import FatalError
-from engine.report import RunReport
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
 from engine.state import BookmarkFilter, DeadLetterFilter, RunStatus
 from engine.testing import FaultySink, MemorySink, linear_plan
 

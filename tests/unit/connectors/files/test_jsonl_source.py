@@ -11,8 +11,9 @@ import orjson
 import pytest
 
 from connectors.files import JsonlSource, JsonlSourceParams
-from engine.batch import Batch, Split
-from engine.component import Context
+from engine.contract.batch import Batch
+from engine.contract.component import Context
+from engine.contract.split import Split
 from engine.errors import FatalError, RecordError
 
 

@@ -17,7 +17,7 @@ from connectors.llm.pricing import Budget, Price, Usage
 from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.schema import target_schema
-from engine.answers import AnswerJournal, NoJournal
+from engine.contract.journal import AnswerJournal, NoJournal
 from engine.errors import FatalError, RecordError, TransientError
 
 SCHEMA = target_schema("Medical")

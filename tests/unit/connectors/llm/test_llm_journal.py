@@ -17,9 +17,9 @@ from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.schema import target_schema
 from connectors.objects.documents import ImagePart, TextPart
-from engine.answers import JournalEntry
+from engine.contract.journal import JournalEntry
 from engine.errors import FatalError, RecordError, StateFullError, TransientError
-from engine.journal import Journal, NodeJournal
+from engine.execution.journal import Journal, NodeJournal
 from engine.state import JournalFilter
 from engine.state.memory import MemoryStateStore
 from engine.testing import ScriptedClock

@@ -1,0 +1,1 @@
+"""What `dlq` does."""

@@ -1,0 +1,127 @@
+"""Where dead letters are looked for: the state store, and the ingest services it and the file lead to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from pydantic import BaseModel, SecretStr
+
+from engine.cli.arguments import DEFAULT_FILE
+from engine.cli.loading import load_plans
+from engine.dead_letters.search import Found, LetterQuery, find_letters
+from engine.errors import ConfigError, EngineError, ServiceError
+from engine.plan.model import Plan, PlanNode
+from engine.sandbox.client import sandbox
+from engine.service.client import ServiceClient, open_service
+from engine.service.discovery import warehouse_file
+from engine.state.protocol import StateStore
+
+__all__ = ["collect", "plans_of", "query_of"]
+
+INGEST = "ingest"
+
+
+def plans_of(options: argparse.Namespace, *, needed: bool) -> dict[str, Plan]:
+    """The pipelines of the file, none when it was not named and is not there.
+
+    Args:
+        needed: False takes a file that is not valid for none at all, and says so.
+
+    Raises:
+        ConfigError: the file is not valid.
+    """
+    named = options.file is not None
+    options.file = options.file or DEFAULT_FILE
+    if not named and not Path(options.file).exists():
+        return {}
+    for name in ("param", "assignments", "only"):
+        if not hasattr(options, name):
+            setattr(options, name, [])
+    try:
+        return load_plans(options)
+    except ConfigError:
+        if needed or named:
+            raise
+        _warn(f"{options.file} is not valid (see `validate`): services that only it names are not looked at")
+        return {}
+
+
+def query_of(options: argparse.Namespace, status: str) -> LetterQuery:
+    """What the arguments ask for."""
+    return LetterQuery(
+        run_id=getattr(options, "run", ""),
+        pipeline=getattr(options, "pipeline", ""),
+        node=getattr(options, "node", ""),
+        key=getattr(options, "key", ""),
+        status=status,
+        names=tuple(getattr(options, "names", ())),
+    )
+
+
+async def collect(
+    stack: AsyncExitStack,
+    store: StateStore,
+    plans: Mapping[str, Plan],
+    options: argparse.Namespace,
+    query: LetterQuery,
+) -> list[Found]:
+    """The letters, oldest first. A service that cannot be reached is named on standard error.
+
+    Args:
+        stack: what the letters' services need is closed with it.
+    """
+    services: list[ServiceClient] = []
+    if options.store != "engine":
+        for url, token in (await _addresses(stack, plans, Path(options.state_dir))).items():
+            client = await stack.enter_async_context(open_service(url, token))
+            if await _answers(client):
+                services.append(client)
+    return await find_letters(None if options.store == "service" else store, services, query)
+
+
+async def _answers(client: ServiceClient) -> bool:
+    try:
+        await client.check()
+    except ServiceError as error:
+        _warn(f"{error}; its dead letters are not looked at")
+        return False
+    return True
+
+
+async def _addresses(stack: AsyncExitStack, plans: Mapping[str, Plan], state_dir: Path) -> dict[str, str]:
+    """The services by their URLs, with the token of each."""
+    found: dict[str, str] = {}
+    nodes = [node for plan in plans.values() for node in _ingest_nodes(plan)]
+    for node in nodes:
+        if not node.needs_sandbox:
+            url, token = _address(node.connection_model())
+            found.setdefault(url, token)
+    if warehouse_file(state_dir).exists():
+        try:
+            addresses = await stack.enter_async_context(sandbox([INGEST], state_dir))
+        except EngineError as error:
+            _warn(f"the warehouse of {state_dir} cannot be opened: {error}")
+        else:
+            found.setdefault(addresses[INGEST]["url"], "")
+    return found
+
+
+def _ingest_nodes(plan: Plan) -> list[PlanNode]:
+    forward = plan.dead_letters.forward
+    nodes = [*plan.nodes, *([forward] if forward else [])]
+    return [node for node in nodes if node.spec.sandbox == INGEST]
+
+
+def _address(connection: BaseModel | None) -> tuple[str, str]:
+    token = getattr(connection, "token", None)
+    return str(getattr(connection, "url", "")), token.get_secret_value() if isinstance(
+        token, SecretStr
+    ) else ""
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"warning: {text}\n")

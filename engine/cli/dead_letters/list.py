@@ -1,0 +1,154 @@
+"""`dlq list` and `dlq show`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+from engine.cli.dead_letters.find import collect, plans_of, query_of
+from engine.cli.display.numbers import count
+from engine.cli.exit_codes import ExitCode
+from engine.cli.state import store_of
+from engine.dead_letters.queue import letter_json
+from engine.dead_letters.search import Found
+from engine.errors import ConfigError
+
+__all__ = ["as_json", "list_letters", "named", "show_letters"]
+
+LONGEST_KEY = 40
+SHORTEST_KEY = 12
+ERROR_WIDTH = 48
+GAP = 2
+NOT_A_TERMINAL = 160
+
+
+async def list_letters(options: argparse.Namespace) -> int:
+    """Print what is found.
+
+    Raises:
+        RunNotFoundError: nothing is found, and there is no such run.
+    """
+    found = await _found(options, "" if options.status == "all" else options.status)
+    shown = found[: options.limit] if options.limit > 0 else found
+    if options.json:
+        for one in shown:
+            sys.stdout.write(json.dumps(as_json(one), ensure_ascii=False) + "\n")
+    elif shown:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else NOT_A_TERMINAL
+        sys.stdout.write("\n".join(_table(shown, width)) + "\n")
+    if len(shown) < len(found):
+        sys.stderr.write(f"{count(len(shown))} of {count(len(found))}; --limit 0 shows all\n")
+    elif not found:
+        sys.stderr.write("no dead letters\n" if options.status == "all" else f"none is {options.status}\n")
+    return ExitCode.COMPLETED
+
+
+async def show_letters(options: argparse.Namespace) -> int:
+    """Print everything about each.
+
+    Raises:
+        ConfigError: one of the names means none.
+    """
+    found = named(await _found(options, ""), options.names)
+    if options.json:
+        for one in found:
+            sys.stdout.write(json.dumps(as_json(one), ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write("\n".join("\n".join(_page(one)) + "\n" for one in found))
+    return ExitCode.COMPLETED
+
+
+def named(found: list[Found], names: list[str]) -> list[Found]:
+    """The same, once it is sure that every name means one.
+
+    Raises:
+        ConfigError: with the first name that does not.
+    """
+    for name in names:
+        if not any(one.is_called(name) for one in found):
+            raise ConfigError(f"no such dead letter: {name!r} (`dlq list --status all` shows them all)")
+    return found
+
+
+async def _found(options: argparse.Namespace, status: str) -> list[Found]:
+    plans = plans_of(options, needed=False)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(store_of(options))
+        query = query_of(options, status)
+        found = await collect(stack, store, plans, options, query)
+        if query.run_id and not found and options.store != "service":
+            await store.get_run(query.run_id)  # none is left, or there is no such run
+        return found
+
+
+def _table(found: list[Found], width: int) -> list[str]:
+    rows = [["id", "failed at", "store", "pipeline/node", "key", "error"]]
+    for one in found:
+        # `2026-01-31 12:00:00`, UTC as everything
+        time = one.failed_at[:19].replace("T", " ")
+        rows.append([one.id, time, one.store, one.place, one.key, " ".join(one.error.split())])
+    if any(one.status != "open" for one in found):
+        for row, status in zip(rows, ["status", *(one.status for one in found)], strict=True):
+            row.insert(2, status)
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]) - 1)]
+    # the error says most: a long key gives way to it
+    room = width - sum(widths[:-1]) - GAP * len(widths) - ERROR_WIDTH
+    widths[-1] = min(widths[-1], max(SHORTEST_KEY, min(LONGEST_KEY, room)))
+    for row in rows:
+        row[-2] = _short(row[-2], widths[-1])
+    lines = (
+        (" " * GAP).join([*(text.ljust(size) for text, size in zip(row, widths, strict=False)), row[-1]])
+        for row in rows
+    )
+    return [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
+
+
+def _short(key: str, length: int) -> str:
+    """A long key by its end, which tells it from the others."""
+    return key if len(key) <= length else "…" + key[1 - length :]
+
+
+def _page(one: Found) -> Iterator[str]:
+    yield f"dead letter {one.id}  ({one.store}, {one.status})"
+    if one.letter is not None:
+        letter = one.letter
+        yield f"  pipeline    {letter.pipeline}"
+        yield f"  run         {letter.run_id}"
+        yield f"  node        {letter.node}" + (f" ({letter.stage})" if letter.stage != letter.node else "")
+        yield f"  key         {letter.key}"
+        yield f"  error       {letter.error_type}: {letter.error_message}"
+        yield f"  attempts    {letter.attempts}"
+        yield f"  first       {letter.first_failed_at}"
+        yield f"  last        {letter.last_failed_at}"
+        if letter.reference:
+            yield f"  reference   {letter.reference} (the record was too large to be kept)"
+    if one.copy is not None:
+        copy = one.copy
+        yield f"  in service  {copy.dead_letter_id} ({copy.status}, model {copy.model}, at its {copy.source})"
+        if one.letter is None:
+            yield f"  record id   {copy.record_id or '(none)'}"
+            yield f"  error       {copy.error_type}: {copy.error_message}"
+            yield f"  failed at   {copy.failed_at}"
+    if one.record is not None:
+        yield "  record"
+        yield from (
+            "    " + line for line in json.dumps(one.record, indent=2, ensure_ascii=False).split("\n")
+        )
+
+
+def as_json(one: Found) -> dict[str, object]:
+    """A letter as `--json` prints it."""
+    return {
+        "id": one.id,
+        "store": one.store,
+        "status": one.status,
+        "failed_at": one.failed_at,
+        "key": one.key,
+        "record": one.record,
+        "engine": letter_json(one.letter) if one.letter else None,
+        "service": one.copy.model_dump() if one.copy else None,
+    }

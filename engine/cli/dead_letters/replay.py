@@ -1,0 +1,151 @@
+"""`dlq replay`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+
+from engine.cli.dead_letters.find import collect, plans_of, query_of
+from engine.cli.dead_letters.list import named
+from engine.cli.display.numbers import counted
+from engine.cli.display.output import Output
+from engine.cli.display.summary import summary
+from engine.cli.exit_codes import ExitCode, most_serious
+from engine.cli.local.run import exit_code, watched
+from engine.cli.local.signals import SignalWatch
+from engine.cli.state import store_of
+from engine.contract.types import JsonValue
+from engine.dead_letters.patch import Patch, apply_patches, parse_patch
+from engine.dead_letters.replay import REPLAY_GROUP, Obstacle, ReplayGroup, group_letters
+from engine.dead_letters.search import Found
+from engine.execution.engine import Engine
+from engine.execution.report import RunReport
+from engine.execution.session import Session, new_group
+
+__all__ = ["replay"]
+
+SIGNALLED = 128
+SHOWN = 10
+
+
+async def replay(options: argparse.Namespace) -> int:
+    """Send open letters again. 1 when some cannot be, else what the runs end with.
+
+    Raises:
+        ConfigError: a patch, a name or the file is wrong.
+    """
+    patches = [parse_patch(text) for text in options.patch]
+    plans = plans_of(options, needed=True)
+    output = Output(options, plans)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(store_of(options))
+        # the embedded service that is started to look is the outer one, so it ends last and is waited for
+        found = await collect(stack, store, plans, options, query_of(options, "open"))
+        if options.names and not found:
+            # a letter that is not open any more is no error, one that never was is
+            named(await collect(stack, store, plans, options, query_of(options, "")), options.names)
+        if not found:
+            output.say("nothing to replay: no open dead letter matches")
+            return ExitCode.COMPLETED
+        found = found[: options.limit] if options.limit > 0 else found
+        letters = [one.letter for one in found if one.letter is not None]
+        groups, obstacles = group_letters(letters, plans, patches)
+        alone = _by_model(one for one in found if one.letter is None)
+        for obstacle in obstacles:
+            sys.stderr.write(_obstacle_text(obstacle))
+        codes = [ExitCode.FAILED] if obstacles else []
+        if options.dry_run:
+            _announce(groups, alone, patches)
+            return most_serious(codes)
+        engine = await stack.enter_async_context(
+            Engine(state_dir=options.state_dir, store=store_of(options), observer=output.observer)
+        )
+        code = await _replay_groups(engine, groups, options, output)
+        if code >= SIGNALLED:
+            return code
+        codes += [ExitCode(code), await _send_to_services(alone, patches, output)]
+    return most_serious(codes)
+
+
+async def _replay_groups(
+    engine: Engine, groups: Sequence[ReplayGroup], options: argparse.Namespace, output: Output
+) -> int:
+    """One run after the other; letters are marked as soon as theirs has completed."""
+    group_id = REPLAY_GROUP + new_group(engine)
+    reports: list[RunReport] = []
+    codes: list[int] = []
+    for group in groups:
+        session = Session(engine, {group.pipeline: group.plan}, [group.pipeline], group_id=group_id)
+        watch = SignalWatch(session, output.say)
+        await watched(session, watch, output)
+        for report in session.reports.values():
+            reports.append(report)
+            if report.ok:
+                await engine.store.mark_dead_letters(group.letters, "replayed")
+        codes.append(exit_code(session, watch.number))
+        if session.draining:
+            break
+    output.conclude(summary(reports, options, width=output.width, resumable=False))
+    if any(not report.ok for report in reports):
+        output.say("the letters of what did not complete are still open: replay them again")
+    signalled = [code for code in codes if code >= SIGNALLED]
+    return signalled[0] if signalled else most_serious(map(ExitCode, codes))
+
+
+async def _send_to_services(
+    alone: Mapping[tuple[str, str], Sequence[Found]], patches: Sequence[Patch], output: Output
+) -> ExitCode:
+    """Letters that only a service has: their records are posted to it again.
+
+    Raises:
+        ServiceError: it cannot be reached any more.
+    """
+    for (_, model), found in alone.items():
+        service = found[0].service
+        assert service is not None, "a letter of a service knows where it is"
+        dead = await service.send(model, [apply_patches(one.record, patches) for one in found])
+        good = len(found) - len(dead)
+        output.conclude(
+            f"{model}: {counted(good, 'row')} written, {counted(len(dead), 'record')} dead again\n"
+        )
+        for row in dead[:SHOWN]:
+            output.conclude(f"  {found[row.index].id}: {row.error_type}: {row.error_message}\n")
+    return ExitCode.COMPLETED
+
+
+def _by_model(found: Iterable[Found]) -> dict[tuple[str, str], list[Found]]:
+    by_model: dict[tuple[str, str], list[Found]] = {}
+    for one in found:
+        if one.copy is not None and one.service is not None:
+            by_model.setdefault((one.service.url, one.copy.model), []).append(one)
+    return by_model
+
+
+def _announce(
+    groups: Sequence[ReplayGroup],
+    alone: Mapping[tuple[str, str], Sequence[Found]],
+    patches: Sequence[Patch],
+) -> None:
+    for group in groups:
+        nodes = " → ".join(node.name for node in group.plan.nodes[1:])
+        sys.stdout.write(f"{group.pipeline}: {counted(len(group.letters), 'letter')} → {nodes}")
+        sys.stdout.write(f", {group.changed:,} changed by the patches\n" if patches else "\n")
+        _example(group.letters[0].record, patches)
+    for (url, model), found in alone.items():
+        sys.stdout.write(f"{model}: {counted(len(found), 'record')} → {url}/ingest/{model}\n")
+        _example(found[0].record, patches)
+
+
+def _example(record: JsonValue, patches: Sequence[Patch]) -> None:
+    if patches:
+        text = json.dumps(apply_patches(record, patches), ensure_ascii=False)
+        sys.stdout.write(f"  the first: {text}\n")
+
+
+def _obstacle_text(obstacle: Obstacle) -> str:
+    first = obstacle.letters[0]
+    where = f"{first.pipeline}/{first.node}"
+    return f"{counted(len(obstacle.letters), 'letter')} of {where} not replayed: {obstacle.reason}\n"

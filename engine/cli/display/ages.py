@@ -1,0 +1,32 @@
+"""How long ago something was: as text, and as a limit that the user gives."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from engine.cli.display.numbers import count
+from engine.config.units import parse_duration
+from engine.contract.clock import timestamp
+from engine.errors import ConfigError
+
+__all__ = ["age", "older_than"]
+
+
+def age(seconds: float) -> str:
+    """45 s, 12 min, 5 h, 30 d; never below 0."""
+    for unit, length, longest in (("s", 1, 60), ("min", 60, 3_600), ("h", 3_600, 172_800)):
+        if seconds < longest:
+            return f"{max(0, int(seconds // length))} {unit}"
+    return f"{count(seconds // 86_400)} d"
+
+
+def older_than(text: str, now: datetime) -> str:
+    """The moment before which something has to be to be older than `text`, as in 12h or 30d (ISO 8601).
+
+    Raises:
+        ConfigError: the text is no age.
+    """
+    try:
+        return timestamp(now - timedelta(seconds=parse_duration(text)))
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"--older-than: {error}, got {text!r}") from None

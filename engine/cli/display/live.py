@@ -1,0 +1,109 @@
+"""Progress on a terminal: a table that stays in its place, one row for each pipeline."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import TaskStatus
+
+from engine.cli.display.numbers import Rate, count, duration, rate, read_here, size
+from engine.cli.display.protocol import Shown, ShownRuns
+from engine.flow.stats import RunSnapshot
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["show", "table"]
+
+REFRESH = 0.25
+WIDE = 100  # columns from which on every figure has a place
+NARROW = 80  # columns below which there is room for the most important ones only
+GAP = 2
+SHORTEST_STATE = len("interrupted")
+
+_FIGURES = (
+    # title, width, shown in a terminal that is not wide
+    ("read", 10, True),
+    ("written", 10, True),
+    ("rec/s", 7, True),
+    ("in flight", 13, False),
+    ("dead", 6, True),
+    ("time", 7, False),
+)
+
+
+async def show(session: ShownRuns, *, task_status: TaskStatus[None]) -> None:
+    """Draw until cancelled; what was drawn is then wiped, the summary takes its place."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    rates: dict[str, Rate] = {}
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        task_status.started()
+        while True:
+            live.update(table(session, rates, console.width), refresh=True)
+            await anyio.sleep(REFRESH)
+
+
+def table(session: ShownRuns, rates: dict[str, Rate], width: int) -> Table:
+    """What is drawn; every column has a width that depends on the terminal alone, so nothing moves."""
+    from rich.table import Table
+
+    wide, narrow = width >= WIDE, width < NARROW
+    columns = [column for column in _FIGURES if (wide or column[2]) and not (narrow and column[0] == "read")]
+    # the terminal writes ^C behind the last row: there must be room, or it would break the line
+    rest = width - len("^C^C^C") - sum(column[1] + GAP for column in columns)
+    state = max(SHORTEST_STATE, rest // 2)
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    drawn.add_column(
+        "pipeline", no_wrap=True, overflow="ellipsis", width=max(4, rest - state - GAP), style="bold"
+    )
+    for title, size_, _ in columns:
+        drawn.add_column(title, justify="right", no_wrap=True, width=size_)
+    drawn.add_column("state", no_wrap=True, overflow="ellipsis", width=state)
+    for entry in list(session.entries.values()):
+        figures = _figures(entry, rates.setdefault(entry.name, Rate()))
+        drawn.add_row(entry.name, *(figures[title] for title, _, _ in columns), _state(entry))
+    return drawn
+
+
+def _figures(entry: Shown, speed: Rate) -> dict[str, str]:
+    snapshot = entry.snapshot()
+    if snapshot is None:
+        return dict.fromkeys((title for title, _, _ in _FIGURES), "")
+    ended = entry.report is not None
+    tally = entry.report.tally if entry.report else snapshot.tally
+    return {
+        "read": count(tally.read),
+        "written": count(tally.written),
+        "rec/s": "" if ended else rate(speed.update(monotonic(), read_here(snapshot.nodes))),
+        "in flight": "" if ended else _in_flight(snapshot),
+        "dead": f"[red]{count(tally.dead)}[/red]" if tally.dead else "0",
+        "time": duration(snapshot.elapsed),
+    }
+
+
+def _in_flight(snapshot: RunSnapshot) -> str:
+    if not snapshot.bytes_budget:
+        return ""  # the run is somewhere else: nobody here knows
+    return f"{size(snapshot.bytes_in_flight)} / {size(snapshot.bytes_budget)}"
+
+
+def _state(entry: Shown) -> str:
+    from rich.markup import escape
+
+    snapshot = entry.snapshot()
+    if entry.report is not None:
+        colour = "green" if entry.report.ok else "yellow" if entry.report.status == "interrupted" else "red"
+        return f"[{colour}]{entry.report.status}[/{colour}]"
+    if snapshot is None:
+        return escape(entry.trouble) or "starting"
+    if snapshot.state:
+        return escape(snapshot.state)
+    if snapshot.draining:
+        return "[yellow]draining[/yellow]"
+    waits = snapshot.waits_for
+    return f"waits for {escape(waits)}" if waits else "running"

@@ -1,0 +1,105 @@
+"""Where what is said goes: progress, events and the summary, on standard error and standard output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+
+from engine.cli.display.protocol import ShownRuns
+from engine.contract.component import Kind
+from engine.execution.events import Observer, silent
+from engine.plan.model import Plan
+
+__all__ = ["Output"]
+
+NARROWEST = 40
+
+
+class Output:
+    """Decides from the arguments, the terminal and the plans what is said where.
+
+    Standard output belongs to the records when a sink writes there; otherwise the summary is all it gets.
+
+    Attributes:
+        observer: takes the stages of the runs; gives them to the log unless there is none.
+    """
+
+    def __init__(self, options: argparse.Namespace, plans: Mapping[str, Plan]) -> None:
+        self._quiet: bool = options.quiet
+        self._wanted: str = "none" if options.quiet else options.progress
+        self._records_on_stdout = False
+        self.follow(plans)
+        self.observer = self._log(options.log_format)
+
+    def follow(self, plans: Mapping[str, Plan]) -> None:
+        """These are the plans that are run."""
+        nodes = [node for plan in plans.values() for node in plan.nodes]
+        self._records_on_stdout = any(
+            node.kind is Kind.SINK and (node.spec.name == "stdout" or getattr(node.params, "path", "") == "-")
+            for node in nodes
+        )
+
+    @property
+    def mode(self) -> str:
+        """How progress is shown: live, plain, json or none."""
+        if self._wanted != "auto":
+            return self._wanted
+        mixed = self._records_on_stdout and sys.stdout.isatty()
+        return "live" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not mixed else "plain"
+
+    @property
+    def width(self) -> int:
+        """Columns for the summary."""
+        stream = sys.stderr if self._records_on_stdout else sys.stdout
+        return max(NARROWEST, shutil.get_terminal_size().columns) if stream.isatty() else 100
+
+    def say(self, text: str) -> None:
+        """One line for the user, on standard error; with `--progress json` that is JSON too."""
+        if not self._quiet:
+            line = json.dumps({"event": "message", "text": text}) if self.mode == "json" else text
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    def conclude(self, text: str) -> None:
+        """The summary; left out where standard error is JSON and standard output is the records'."""
+        if not self._quiet and not (self._records_on_stdout and self.mode == "json"):
+            stream = sys.stderr if self._records_on_stdout else sys.stdout
+            stream.write(text)
+            stream.flush()
+
+    @asynccontextmanager
+    async def progress(self, session: ShownRuns) -> AsyncGenerator[None, None]:
+        """Show how the session gets on for as long as the block runs."""
+        if self.mode == "none":
+            yield
+            return
+        if self.mode == "live":
+            from engine.cli.display.live import show
+        else:
+            from engine.cli.display.plain import show_json, show_plain
+
+            show = show_json if self.mode == "json" else show_plain
+        async with anyio.create_task_group() as group:
+            await group.start(show, session)
+            try:
+                yield
+            finally:
+                group.cancel_scope.cancel()
+
+    def _log(self, form: str | None) -> Observer:
+        if form is None:
+            form = "none" if sys.stderr.isatty() else "json"
+        if form == "none":
+            return silent
+        from engine.telemetry import configure_logging, log_stage
+
+        level = "error" if self._quiet else "info"
+        configure_logging("json" if form == "json" else "console", level=level)
+        return log_stage

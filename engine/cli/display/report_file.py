@@ -1,0 +1,55 @@
+"""`--report FILE`: what came of an invocation, as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from engine.cli.state import shown_state
+from engine.contract.clock import timestamp
+from engine.errors import ConfigError, StateError
+from engine.execution.report import RunReport
+
+__all__ = ["REPORT_VERSION", "check_target", "write_report"]
+
+REPORT_VERSION = 1
+
+
+def check_target(path: Path) -> None:
+    """Find out before anything runs that a report could not be written there.
+
+    Raises:
+        ConfigError: there is no such folder, or it is one itself.
+    """
+    if path.is_dir():
+        raise ConfigError(f"--report: {path} is a folder")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"--report: there is no folder {path.absolute().parent}")
+
+
+def write_report(
+    path: Path, started_at: datetime, options: argparse.Namespace, reports: Mapping[str, RunReport]
+) -> None:
+    """Write the file, whole or not at all.
+
+    Raises:
+        StateError: it cannot be written.
+    """
+    document = {
+        "version": REPORT_VERSION,
+        "started_at": timestamp(started_at),
+        "state_dir": str(Path(options.state_dir).absolute()),
+        "state": shown_state(options),
+        "pipelines": {name: report.to_json() for name, report in reports.items()},
+    }
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise StateError(f"the report cannot be written to {path}: {error.strerror or error}") from error

@@ -1,0 +1,185 @@
+"""What is said at the end: a table of the runs, and below it what is worth knowing about each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from engine.cli.arguments import DEFAULT_FILE, this_command
+from engine.cli.display.numbers import count, counted, duration, rate, read_here
+from engine.cli.state import state_options
+from engine.contract.component import Kind
+from engine.contract.verification import Check, Verdict
+from engine.execution.report import RunReport
+
+__all__ = ["resume_command", "summary"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    text: Callable[[RunReport], str]
+    total: Callable[[Iterable[RunReport]], str] = lambda reports: ""
+    left: bool = False
+
+
+def summary(
+    runs: Sequence[RunReport], options: argparse.Namespace, *, width: int = 100, resumable: bool = True
+) -> str:
+    """The whole text; "" when nothing was run. A table wider than `width` columns is written as lines.
+
+    `resumable`: say how to go on with what did not complete.
+    """
+    if not runs:
+        return ""
+    lines = _table(runs)
+    if max(map(len, lines)) > width:
+        lines = [line for report in runs for line in _stacked(report)]
+    for report in runs:
+        lines += [f"{report.pipeline}: {note}" for note in _notes(report, options)]
+        if resumable and report.run_id and not report.ok:
+            lines.append(f"{report.pipeline}: go on with it: {resume_command(report.run_id, options)}")
+    return "\n".join(lines) + "\n"
+
+
+def _columns(runs: Sequence[RunReport]) -> list[_Column]:
+    def number(title: str, of: Callable[[RunReport], int]) -> _Column:
+        return _Column(title, lambda run: count(of(run)), lambda all_: count(sum(map(of, all_))))
+
+    columns = [
+        _Column("pipeline", lambda run: run.pipeline, lambda runs: "total", left=True),
+        _Column("status", lambda run: str(run.status), left=True),
+        number("read", lambda run: run.tally.read),
+    ]
+    if any(run.tally.forked for run in runs):
+        columns.append(number("made", lambda run: run.tally.forked))
+    columns += [
+        number("written", lambda run: run.tally.written),
+        number("dropped", lambda run: run.tally.dropped),
+        number("dead", lambda run: run.tally.dead),
+        _Column("time", lambda run: duration(run.seconds)),
+        _Column("records/s", lambda run: rate(_speed(run))),
+        _Column("bottleneck", _bottleneck, left=True),
+    ]
+    return columns
+
+
+def _table(runs: Sequence[RunReport]) -> list[str]:
+    columns = _columns(runs)
+    rows = [[column.title for column in columns], *([column.text(run) for column in columns] for run in runs)]
+    if len(runs) > 1:
+        rows.append([column.total(runs) for column in columns])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(columns))]
+    return ["  ".join(_cells(row, columns, widths)).rstrip() for row in rows]
+
+
+def _cells(row: list[str], columns: list[_Column], widths: list[int]) -> Iterable[str]:
+    for text, column, width in zip(row, columns, widths, strict=True):
+        yield text.ljust(width) if column.left else text.rjust(width)
+
+
+def _stacked(run: RunReport) -> list[str]:
+    tally = run.tally
+    made = f" + made {count(tally.forked)}" if tally.forked else ""
+    busiest = _bottleneck(run)
+    return [
+        f"{run.pipeline}: {run.status} in {duration(run.seconds)}, {rate(_speed(run))}/s",
+        f"  read {count(tally.read)}{made}",
+        f"  written {count(tally.written)}",
+        f"  dropped {count(tally.dropped)}",
+        f"  dead {count(tally.dead)}",
+        *([f"  bottleneck {busiest}"] if busiest else []),
+    ]
+
+
+def _speed(run: RunReport) -> float:
+    # what was read and then given up, in an outage for instance, is not in the ledger
+    return min(read_here(run.nodes), run.tally.read) / run.seconds if run.seconds > 0 else 0.0
+
+
+def _bottleneck(run: RunReport) -> str:
+    node = run.bottleneck
+    return f"{node.name} ({node.utilisation:.0%} busy)" if node else ""
+
+
+def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
+    tally = run.tally
+    if run.error:
+        yield f"{run.error}"
+    elif run.ok and not run.tally.read and not run.dead_letters:
+        sources = ", ".join(f"`{node.name}`" for node in run.nodes if node.kind is Kind.SOURCE)
+        yield f"{sources} found nothing to read"
+    for node in run.nodes:
+        unchanged = int(node.aggregate.get("unchanged", 0))
+        if unchanged:
+            yield f"`{node.name}` left out {count(unchanged)}: unchanged since an earlier run"
+        begun_anew = int(node.aggregate.get("begun_anew", 0))
+        if begun_anew:
+            yield f"`{node.name}` began {count(begun_anew)} anew: not what an earlier run had read"
+    for reason, number in sorted(tally.drops.items(), key=lambda item: -item[1]):
+        yield f"dropped {count(number)} at {reason}"
+    if run.dead_letters:
+        where = f"{this_command()} dlq list --run {run.run_id}{_file(options)}{state_options(options)}"
+        # a letter is stored when its record dies, and counts once the batch is settled
+        early = (
+            "" if run.ok or run.dead_letters <= tally.dead else ", stored before their batches were settled"
+        )
+        yield f"{counted(run.dead_letters, 'dead letter')}{early}: {where}"
+    if tally.accepted:
+        yield f"{count(tally.accepted)} of the written were only accepted: the service does not tell more"
+    retries = sum(node.retries for node in run.nodes)
+    if retries:
+        busy = ", ".join(f"{node.name} {count(node.retries)}" for node in run.nodes if node.retries)
+        yield f"{counted(retries, 'retry').replace('retrys', 'retries')}: {busy}"
+    if tally.tokens_in or tally.tokens_out:
+        cost = f", {_money(tally.cost_usd)}" if tally.cost_usd else ""
+        yield f"{count(tally.tokens_in)} tokens in, {count(tally.tokens_out)} out{cost}"
+    if run.checks:
+        yield from _verification(run.checks)
+    elif not tally.balanced:
+        yield from _unbalanced(run)
+
+
+def _verification(checks: Sequence[Check]) -> Iterable[str]:
+    """Every comparison that failed or could not be made, and how many agree."""
+    for check in checks:
+        if check.verdict is Verdict.DIFFERS:
+            expected, found = count(check.expected or 0), count(check.found or 0)
+            note = f" ({check.note})" if check.note else ""
+            yield f"DOES NOT AGREE{_at(check)}: {check.what}: expected {expected}, found {found}{note}"
+    for check in checks:
+        if check.verdict is Verdict.NOT_COUNTED:
+            yield f"COULD NOT BE VERIFIED{_at(check)}: {check.what}: {check.note}"
+        elif check.verdict is Verdict.UNKNOWN:
+            yield f"cannot be verified{_at(check)}: {check.what}: {check.note}"
+        elif check.note and check.verdict is Verdict.AGREES:
+            yield f"verified{_at(check)}: {check.what}: {check.note}"
+    agree = sum(check.verdict is Verdict.AGREES for check in checks)
+    yield f"verified: {count(agree)} of {counted(len(checks), 'figure')} agree"
+
+
+def _at(check: Check) -> str:
+    return f" at {check.node}" if check.node else ""
+
+
+def _unbalanced(run: RunReport) -> Iterable[str]:
+    tally = run.tally
+    made = f" + made {count(tally.forked)}" if tally.forked else ""
+    settled = f"written {count(tally.written)} + dropped {count(tally.dropped)} + dead {count(tally.dead)}"
+    # the ledger has only what is settled, so even a run that was killed adds up
+    yield f"THE COUNTS DO NOT ADD UP: read {count(tally.read)}{made} is not {settled}; please report this"
+
+
+def _money(usd: float) -> str:
+    return f"${usd:,.2f}" if usd >= 1 else f"${usd:.4f}"
+
+
+def resume_command(run_id: str, options: argparse.Namespace) -> str:
+    """How to go on with a run, ready to be copied."""
+    file = "" if options.file == DEFAULT_FILE else f" {options.file}"
+    return f"{this_command()} run{file} --resume {run_id}{state_options(options)}"
+
+
+def _file(options: argparse.Namespace) -> str:
+    return "" if options.file == DEFAULT_FILE else f" --file {options.file}"

@@ -1,0 +1,1 @@
+"""What the verbs for durable runs on Temporal do."""

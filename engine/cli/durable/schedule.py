@@ -1,0 +1,93 @@
+"""What `schedule` does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from datetime import timedelta
+
+from engine.cli.durable.server import client_of, request_of
+from engine.cli.durable.submit import relevant
+from engine.cli.exit_codes import ExitCode
+from engine.cli.loading import load_plans_for_workers, own_names
+from engine.config.units import parse_duration
+from engine.errors import ConfigError
+from engine.temporal.schedules import create, delete, listed, pause, unpause
+
+__all__ = ["ACTIONS"]
+
+SHORTEST_CATCH_UP = timedelta(seconds=10)
+
+
+async def _create(options: argparse.Namespace) -> int:
+    options.assignments = []
+    plans = load_plans_for_workers(options)
+    wanted = own_names(options) or [name for name, plan in plans.items() if plan.settings.schedule]
+    if not wanted:
+        raise ConfigError(f'no pipeline of {options.file} has a `schedule:` (as in `schedule: "0 * * * *"`)')
+    unscheduled = [name for name in wanted if not plans[name].settings.schedule]
+    if unscheduled:
+        raise ConfigError(f"{', '.join(unscheduled)}: no `schedule:` in {options.file}")
+    catch_up = _age(options.catch_up)
+    client = await client_of(options)
+    params = {name: dict(plan.params) for name, plan in plans.items()}
+    for name in wanted:
+        plan = plans[name]
+        cron = plan.settings.schedule
+        request = request_of(options, name, params=relevant(params, plans, name))
+        new = await create(client, request, cron, overlap=options.overlap, catch_up=catch_up)
+        sys.stdout.write(f"{name}: {'scheduled' if new else 'schedule changed'}: {cron} UTC\n")
+    return ExitCode.COMPLETED
+
+
+def _age(text: str) -> timedelta:
+    try:
+        age = timedelta(seconds=parse_duration(text))
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"--catch-up: {error}, got {text!r}") from None
+    if age < SHORTEST_CATCH_UP:  # the server would take 10 s without a word
+        raise ConfigError(f"--catch-up: Temporal takes 10s at least, got {text!r}")
+    return age
+
+
+async def _list(options: argparse.Namespace) -> int:
+    found = await listed(await client_of(options))
+    for one in found:
+        if options.json:
+            sys.stdout.write(json.dumps(asdict(one)) + "\n")
+            continue
+        state = "paused" if one.paused else f"next {one.next_run}" if one.next_run else "no further run"
+        sys.stdout.write(f"{one.pipeline}  {one.cron}  {state}\n")
+    if not found:
+        sys.stderr.write("no schedules\n")
+    return ExitCode.COMPLETED
+
+
+async def _pause(options: argparse.Namespace) -> int:
+    await pause(await client_of(options), options.pipeline)
+    sys.stdout.write(f"{options.pipeline}: paused\n")
+    return ExitCode.COMPLETED
+
+
+async def _resume(options: argparse.Namespace) -> int:
+    await unpause(await client_of(options), options.pipeline)
+    sys.stdout.write(f"{options.pipeline}: runs by the clock again\n")
+    return ExitCode.COMPLETED
+
+
+async def _delete(options: argparse.Namespace) -> int:
+    await delete(await client_of(options), options.pipeline)
+    sys.stdout.write(f"{options.pipeline}: no schedule any more\n")
+    return ExitCode.COMPLETED
+
+
+ACTIONS: Mapping[str, Callable[[argparse.Namespace], Awaitable[int]]] = {
+    "create": _create,
+    "list": _list,
+    "pause": _pause,
+    "resume": _resume,
+    "delete": _delete,
+}

@@ -1,0 +1,161 @@
+"""What `submit` does: compile, so that mistakes show here, and hand the runs to the server."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from collections.abc import Mapping
+
+from temporalio.client import Client
+
+from engine.cli.durable.server import client_of, command, request_of
+from engine.cli.durable.watch import follow
+from engine.cli.exit_codes import ExitCode
+from engine.cli.loading import load_config, load_plans, load_plans_for_workers, own_names
+from engine.cli.local.resume import refuse_living
+from engine.cli.state import store_of
+from engine.contract.clock import SystemClock
+from engine.contract.types import JsonValue
+from engine.errors import ConfigError, RunMismatchError
+from engine.execution.session import starting
+from engine.plan.identity import difference
+from engine.plan.model import Plan
+from engine.state import RunRecord, StateStore
+from engine.temporal.messages import PipelineRequest
+from engine.temporal.starting import refuse_running, request_before, start
+
+__all__ = ["relevant", "submit"]
+
+AS_BEGUN = (
+    "a run goes on with the parameters that it was begun with, and alone (--param is for pipelines that"
+    " follow it); what may change between attempts, such as limits and concurrency, is changed in the file"
+    " of the workers"
+)
+
+
+async def submit(options: argparse.Namespace) -> int:
+    """Start what the arguments ask for.
+
+    Raises:
+        ConfigError: the file or an argument is wrong.
+        StateError: the run to go on with cannot be gone on with.
+        ServiceError: the server cannot be reached, or the run is under way there.
+    """
+    options.assignments = []
+    requests = [] if options.resume else _fresh(options)
+    client = await client_of(options)
+    if options.resume:
+        requests = await _resumed(client, options)
+    handles = []
+    for request in requests:
+        handles.append(await start(client, request))
+        verb = "goes on" if request.resume else "started"
+        sys.stdout.write(f"{request.pipeline}: run {request.run_id} {verb} as workflow {handles[-1].id}\n")
+        if not options.wait:
+            sys.stdout.write(f"  {command('watch', request.run_id, options)}\n")
+        sys.stdout.flush()  # what has been started is said even when the next one cannot be
+    if not options.wait:
+        return ExitCode.COMPLETED
+    runs = [request.run_id for request in requests]
+    return int(await follow(client, dict(zip(runs, handles, strict=True)), options))
+
+
+def _fresh(options: argparse.Namespace) -> list[PipelineRequest]:
+    plans = load_plans_for_workers(options)
+    now = SystemClock().now()
+    params = {name: dict(plan.params) for name, plan in plans.items()}
+    return [
+        request_of(
+            options,
+            name,
+            run_id=f"{name}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+            identity=plans[name].identity,
+            params=relevant(params, plans, name),
+        )
+        for name in starting(plans, own_names(options))
+    ]
+
+
+def relevant(
+    params: Mapping[str, dict[str, object]], plans: Mapping[str, Plan], name: str
+) -> dict[str, dict[str, object]]:
+    """Run parameters of a pipeline and of all that may follow it."""
+    wanted, todo = {name}, [name]
+    while todo:
+        settings = plans[todo.pop()].settings
+        new = {*settings.on_complete, *settings.on_cancel} & set(plans) - wanted
+        wanted |= new
+        todo += new
+    return {one: params[one] for one in plans if one in wanted and params[one]}
+
+
+async def _resumed(client: Client, options: argparse.Namespace) -> list[PipelineRequest]:
+    if options.only:
+        raise ConfigError(f"--resume: {AS_BEGUN}")
+    async with store_of(options) as store:
+        record = await store.get_run(options.resume)
+        own = load_config(options, only=[record.pipeline]).own_name
+        if any(own(text.partition(".")[0]) == record.pipeline for text in options.param):
+            raise ConfigError(f"--resume: {AS_BEGUN}")
+        before = await request_before(client, record)
+        # the store has the run's own parameters; those of what follows it came with the request
+        known = before.params if before else {}
+        params = {**known, record.pipeline: dict(record.params)}
+        plans = await _check(store, record, options, params)
+        await _announce_division(store, record, options)
+    await refuse_running(client, record)
+    given = relevant({name: dict(plan.params) for name, plan in plans.items()}, plans, record.pipeline)
+    if record.pipeline not in known:  # those of a local run may be larger than what may travel
+        given.pop(record.pipeline, None)
+    if before is None:
+        for name in sorted(set(plans) - {record.pipeline}):
+            sys.stderr.write(
+                f"{name}: may follow, and the server no longer knows with which parameters the run was begun:"
+                " --param counts for it as given now\n"
+            )
+    return [
+        request_of(
+            options,
+            record.pipeline,
+            run_id=record.run_id,
+            identity=record.identity,
+            params=given,
+            resume=True,
+        )
+    ]
+
+
+async def _check(
+    store: StateStore,
+    record: RunRecord,
+    options: argparse.Namespace,
+    params: Mapping[str, Mapping[str, JsonValue]],
+) -> Mapping[str, Plan]:
+    """The plans of the run and of what may follow it, if it can be gone on with."""
+    if not record.status.resumable:
+        raise ConfigError(f"--resume: run {record.run_id!r} has completed, there is nothing left of it")
+    await refuse_living(store, SystemClock(), [record.run_id])
+    plans = load_plans(options, only=[record.pipeline], params=params)
+    plan = plans.get(record.pipeline)
+    if plan is None:
+        raise ConfigError(f"{options.file} has no pipeline `{record.pipeline}`")
+    if plan.identity != record.identity:
+        lines = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
+        raise RunMismatchError(f"run {record.run_id!r} was begun with another plan:\n{lines}")
+    changed = difference(record.operational_doc, plan.operational_doc)
+    for line in changed:
+        sys.stderr.write(f"changed since {record.run_id} was begun: {line}\n")
+    if changed:
+        sys.stderr.write("that counts where the file of a worker says so, once it has been started again\n")
+    return plans
+
+
+async def _announce_division(store: StateStore, record: RunRecord, options: argparse.Namespace) -> None:
+    asked = options.chunk_splits
+    for node, settled in (await store.divisions(record.run_id)).items():
+        if asked and asked != settled:
+            sys.stderr.write(
+                f"--chunk-splits {asked} changes nothing: {node} of {record.run_id} was divided into chunks"
+                f" of {settled} splits when it was begun, and stays so\n"
+            )

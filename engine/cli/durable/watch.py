@@ -1,0 +1,86 @@
+"""Watching durable runs to their end, and what is said about them then."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+import anyio
+from temporalio.client import Client
+
+from engine.cli.display.output import Output
+from engine.cli.display.summary import summary
+from engine.cli.durable.server import command, workflow_of
+from engine.cli.durable.watched_run import Watched, WatchedRuns
+from engine.cli.exit_codes import ExitCode, most_serious
+from engine.cli.state import shown_state, store_of
+from engine.errors import StateMissingError
+from engine.state import StateStore
+from engine.state.memory import MemoryStateStore
+from engine.temporal.starting import Handle
+
+__all__ = ["follow", "watch"]
+
+
+async def watch(options: argparse.Namespace) -> int:
+    """Show a run until it has ended.
+
+    Raises:
+        RunNotFoundError: neither the store nor the server knows it.
+        ServiceError: the server cannot be reached, or has lost the run meanwhile.
+    """
+    client, handle = await workflow_of(options)
+    return int(await follow(client, {options.run: handle}, options))
+
+
+async def follow(client: Client, handles: Mapping[str, Handle], options: argparse.Namespace) -> ExitCode:
+    """Show the workflows of runs, one after another, until they have ended; the most serious exit code.
+
+    Raises:
+        ServiceError: the server has lost a run.
+    """
+    options.log_format = "none"
+    output = Output(options, {})
+    left = list(handles)
+    codes: list[ExitCode] = []
+    try:
+        for run_id, handle in handles.items():
+            codes.append(await _to_its_end(Watched(client, handle, run_id), options, output))
+            left.remove(run_id)
+    except anyio.get_cancelled_exc_class():  # Ctrl-C
+        for run_id in left:
+            output.say(
+                f"{run_id} goes on: {command('watch', run_id, options)}\n"
+                f"  to end it: {command('cancel', run_id, options)}"
+            )
+        raise
+    return most_serious(codes)
+
+
+async def _to_its_end(watched: Watched, options: argparse.Namespace, output: Output) -> ExitCode:
+    async with AsyncExitStack() as stack:
+        store = await _store(options, stack)
+        await watched.look(store)  # so that what is shown first is how the run stands
+        async with output.progress(WatchedRuns({watched.run_id: watched})):
+            await watched.until_ended(store)
+        report = await watched.conclude(store)
+    text = summary([report], options, width=output.width, resumable=False)
+    if watched.known and not report.ok:
+        text += f"{report.pipeline}: go on with it: {command('submit', watched.run_id, options)}\n"
+    output.conclude(text)
+    if watched.elsewhere:
+        output.say(
+            f"{watched.run_id} is not in the state store {shown_state(options)}: figures are known only where"
+            " its workflow tells them, and what else is remembered of it is elsewhere. --state or --state-dir"
+            " has to name the store of the workers"
+        )
+    return watched.code
+
+
+async def _store(options: argparse.Namespace, stack: AsyncExitStack) -> StateStore:
+    """The store that the arguments name; one that a worker may still begin is made for a run that is new."""
+    try:
+        return await stack.enter_async_context(store_of(options, create=options.wait))
+    except StateMissingError:
+        return await stack.enter_async_context(MemoryStateStore())

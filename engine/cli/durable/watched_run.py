@@ -1,0 +1,327 @@
+"""A durable run as the live view wants it: counts from the ledger, the rest from its workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from time import monotonic
+
+import anyio
+from temporalio.client import (
+    Client,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowQueryFailedError,
+)
+from temporalio.exceptions import ApplicationError, CancelledError, FailureError
+from temporalio.service import RPCError, RPCStatusCode
+
+from engine.cli.exit_codes import ExitCode
+from engine.contract.acks import Tally
+from engine.contract.clock import SystemClock
+from engine.contract.component import Kind
+from engine.errors import RunNotFoundError, ServiceError
+from engine.execution.failure_types import FailureType
+from engine.execution.report import RunReport
+from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
+from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore
+from engine.temporal.attendance import is_attended
+from engine.temporal.messages import PipelineProgress, PipelineResult
+from engine.temporal.starting import Handle
+from engine.temporal.workflows import PipelineRun
+
+__all__ = ["Watched", "WatchedRuns"]
+
+LOOK_EVERY = 0.5
+ANSWERS_WITHIN = 3.0
+"""Seconds after which a server that has not answered is said not to answer."""
+OUTCOME_WITHIN = 60.0
+"""Seconds within which a server that has said that a run has ended has to say how."""
+ATTENDANCE_EVERY = 2.0
+LOOKS_WITHOUT = 2
+"""In a row without anybody at work: between two chunks there is nobody for a moment."""
+LOOKS_UNTIL_LOST = 6
+"""In a row that do not find the workflow: a server that has just come up does not know its namespace yet."""
+
+_CODES = {
+    FailureType.CONFIG: ExitCode.USAGE,
+    FailureType.PLAN_MISMATCH: ExitCode.USAGE,
+    FailureType.DEAD_LETTER_BUDGET: ExitCode.DEAD_LETTER_BUDGET,
+    FailureType.OUTAGE: ExitCode.OUTAGE,
+    FailureType.SOURCE_UNAVAILABLE: ExitCode.OUTAGE,
+    FailureType.SINK_UNAVAILABLE: ExitCode.OUTAGE,
+    FailureType.PROVIDER_THROTTLED: ExitCode.OUTAGE,
+    FailureType.STATE_UNAVAILABLE: ExitCode.ENVIRONMENT,
+    FailureType.SERVICE_UNAVAILABLE: ExitCode.ENVIRONMENT,
+    FailureType.STATE_CORRUPT: ExitCode.ENVIRONMENT,
+}
+_CODES_OF_STATUS = {
+    RunStatus.COMPLETED: ExitCode.COMPLETED,
+    RunStatus.INTERRUPTED: ExitCode.INTERRUPTED,
+    RunStatus.OUTAGE: ExitCode.OUTAGE,
+}
+
+
+@dataclass
+class WatchedRuns:
+    """What the live view takes for a session."""
+
+    entries: Mapping[str, Watched]
+
+
+@dataclass
+class Watched:
+    """One run, looked at from outside; what the live view takes for an entry.
+
+    `code`: what a process that has watched it ends with; `elsewhere`: it is in another state store.
+    """
+
+    client: Client
+    handle: Handle
+    run_id: str
+    report: RunReport | None = None
+    code: ExitCode = ExitCode.COMPLETED
+    elsewhere: bool = False
+    _tally: Tally = field(default_factory=Tally)
+    _began: int | None = None
+    _record: RunRecord | None = None
+    _progress: PipelineProgress = field(default_factory=PipelineProgress)
+    _splits: tuple[int, int] = (0, 0)
+    _sources: list[str] = field(default_factory=list)
+    _described: WorkflowExecutionDescription | None = None
+    _silent: bool = False
+    _lost: int = 0
+    _unattended: int = 0
+    _asked_at: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self._record.pipeline if self._record else self.run_id.rsplit("-", 2)[0]
+
+    @property
+    def known(self) -> bool:
+        """True when the state store has the run."""
+        return self._record is not None
+
+    @property
+    def trouble(self) -> str:
+        """Why there is nothing to be shown."""
+        return self._state()
+
+    def snapshot(self) -> RunSnapshot | None:
+        """The run as it was found last; None while the state store does not have it."""
+        record = self._record
+        if record is None:
+            return None
+        began = datetime.fromisoformat(record.started_at)
+        ended = datetime.fromisoformat(record.ended_at) if record.ended_at else SystemClock().now()
+        return RunSnapshot(
+            run_id=self.run_id,
+            pipeline=record.pipeline,
+            elapsed=(ended - began).total_seconds(),
+            tally=self._tally,
+            bytes_in_flight=0,
+            bytes_budget=0,
+            nodes=[self._as_node()],
+            draining=self._progress.control.draining,
+            state=self._state(),
+        )
+
+    def _state(self) -> str:
+        phase, control, (done, total) = self._progress.phase, self._progress.control, self._splits
+        if self._silent:
+            return "no answer from the Temporal server"
+        # a run that is paused need not have a worker
+        if self._unattended >= LOOKS_WITHOUT and not control.paused:
+            return "waits for a worker"
+        if self._record is None:
+            return "in another state store" if self.elsewhere else phase or "starting"
+        splits = f", {done:,} of {total:,} splits done" if total else ""
+        if control.draining:
+            return f"draining{splits}"
+        if control.paused:
+            return f"paused{splits}"
+        return phase if phase in ("planning", "listing") else "running"
+
+    def _as_node(self) -> NodeSnapshot:
+        """All its sources as one: what was read since the watching began."""
+        return NodeSnapshot(
+            name=", ".join(self._sources) or self.name,
+            kind=Kind.SOURCE,
+            component="",
+            workers=1,
+            records_in=self._tally.read - (self._began or 0),
+            records_out=0,
+            batches=0,
+            retries=0,
+            dead=0,
+            dropped=0,
+            busy_seconds=0.0,
+            blocked_seconds=0.0,
+            utilisation=0.0,
+            waiting=Waiting.NOTHING,
+            note="",
+            aggregate={},
+        )
+
+    async def until_ended(self, store: StateStore) -> None:
+        """Look at the ledger and the workflow, again and again.
+
+        Raises:
+            ServiceError: the server has lost the run.
+        """
+        while not await self.look(store):
+            if not self._silent:  # without a worker that can, nobody answers, and the last answer counts
+                with suppress(RPCError, WorkflowQueryFailedError), anyio.move_on_after(ANSWERS_WITHIN):
+                    self._progress = await self.handle.query(PipelineRun.progress)
+            await anyio.sleep(LOOK_EVERY)
+
+    async def look(self, store: StateStore) -> bool:
+        """Look once; True when the run has ended. A server that does not answer is no news of the run.
+
+        Raises:
+            ServiceError: the server has lost the run, or does not let us look any more.
+        """
+        await self._look_at_ledger(store)
+        answered = False
+        with anyio.move_on_after(ANSWERS_WITHIN):
+            try:
+                self._described = await self.handle.describe()
+                answered = True
+                if self._described.status is not WorkflowExecutionStatus.RUNNING:
+                    return True
+                await self._look_for_workers(self._described)
+            except RPCError as error:
+                self._note_lost(error)
+        self._silent = not answered
+        if answered:
+            self._lost = 0
+        return False
+
+    def _note_lost(self, error: RPCError) -> None:
+        if error.status in (RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED):
+            raise ServiceError(
+                f"the Temporal server does not let run {self.run_id!r} be looked at any more"
+                f" ({error.status.name}): check TEMPORAL_API_KEY and the namespace"
+            ) from error
+        self._lost = self._lost + 1 if error.status is RPCStatusCode.NOT_FOUND else 0
+        if self._lost >= LOOKS_UNTIL_LOST:
+            raise self._is_lost() from error
+
+    def _is_lost(self) -> ServiceError:
+        remedy = f"`submit --resume {self.run_id}` goes on from there" if self.known else "submit it anew"
+        return ServiceError(
+            f"run {self.run_id!r} is not on this Temporal server any more: it has lost workflow"
+            f" {self.handle.id}. What was committed is in the ledger, {remedy}"
+        )
+
+    async def _look_for_workers(self, described: WorkflowExecutionDescription) -> None:
+        if monotonic() - self._asked_at < ATTENDANCE_EVERY:
+            return
+        self._asked_at = monotonic()
+        attended = await is_attended(self.client, described)
+        self._unattended = self._unattended + 1 if attended is False else 0
+
+    async def _look_at_ledger(self, store: StateStore, *, whole: bool = False) -> None:
+        try:
+            self._record = await store.get_run(self.run_id)
+        except RunNotFoundError:
+            # a worker enters it while it is planning
+            self.elsewhere = self._progress.phase not in ("", "planning")
+            return
+        self.elsewhere = False
+        self._tally = await (store.tally if whole else store.counts)(self.run_id)
+        self._splits = await store.count_splits(self.run_id)
+        self._sources = self._sources or list(await store.divisions(self.run_id))
+        if self._began is None:
+            self._began = self._tally.read
+
+    async def conclude(self, store: StateStore) -> RunReport:
+        """What came of it: as the workflow says, unless the run was gone on with elsewhere since.
+
+        Raises:
+            ServiceError: the server has lost the run, or does not answer any more.
+        """
+        status, error, tally = await self._outcome()
+        await self._look_at_ledger(store, whole=True)
+        snapshot, letters = self.snapshot(), 0
+        if self._record is None and tally is not None:
+            self._tally, self.elsewhere = tally, True
+        if self._record is not None:
+            letters = await store.count_dead_letters(DeadLetterFilter(run_id=self.run_id, status="open"))
+            if self._goes_on_without(self._record, status):
+                status, error = self._record.status, self._record.error
+                self.code = _CODES_OF_STATUS.get(status, ExitCode.FAILED)
+        self.report = RunReport(
+            pipeline=self.name,
+            run_id=self.run_id,
+            status=status,
+            tally=self._tally,
+            seconds=snapshot.elapsed if snapshot is not None else self._seconds(),
+            nodes=[replace(self._as_node(), records_in=self._tally.read)],
+            error=error,
+            dead_letters=letters,
+            attempt=self._record.attempt if self._record is not None else 1,
+        )
+        return self.report
+
+    def _goes_on_without(self, record: RunRecord, status: RunStatus) -> bool:
+        """True when the ledger knows a later end than the workflow's: a local process has gone on with it."""
+        if record.status is RunStatus.RUNNING or _alike(record.status) == _alike(status):
+            return False
+        if record.status is RunStatus.COMPLETED:
+            return True
+        started = self._described.start_time if self._described else None
+        return started is not None and datetime.fromisoformat(record.ended_at) > started
+
+    def _seconds(self) -> float:
+        described = self._described
+        if described is None or described.close_time is None:
+            return 0.0
+        return (described.close_time - described.start_time).total_seconds()
+
+    async def _outcome(self) -> tuple[RunStatus, str, Tally | None]:
+        """Status, error, and what the workers' ledger had counted; that is not told of all failures."""
+        try:
+            with anyio.fail_after(OUTCOME_WITHIN):
+                result = await self._result()
+        except WorkflowFailureError as failure:
+            status, error, self.code = _failed(failure)
+            return status, error, None
+        except TimeoutError:
+            raise ServiceError(
+                f"run {self.run_id!r} has ended, and the Temporal server does not answer any more: `watch`"
+                " says what came of it when it is back"
+            ) from None
+        status = RunStatus(result.status)
+        self.code = _CODES_OF_STATUS.get(status, ExitCode.FAILED)
+        return status, result.error, Tally(**asdict(result.counts))
+
+    async def _result(self) -> PipelineResult:
+        while True:
+            try:
+                return await self.handle.result()
+            except RPCError as error:
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    raise self._is_lost() from error
+                await anyio.sleep(LOOK_EVERY)
+
+
+def _alike(status: RunStatus) -> RunStatus:
+    """An outage is entered as a failure: which of the two it was is known to the workflow."""
+    return RunStatus.FAILED if status is RunStatus.OUTAGE else status
+
+
+def _failed(failure: WorkflowFailureError) -> tuple[RunStatus, str, ExitCode]:
+    cause = failure.cause
+    if isinstance(cause, CancelledError):
+        return RunStatus.INTERRUPTED, "cancelled", ExitCode.INTERRUPTED
+    message = cause.message if isinstance(cause, FailureError) else str(cause)
+    kind = (cause.type if isinstance(cause, ApplicationError) else "") or ""
+    known = FailureType(kind) if kind in list(FailureType) else None
+    code = _CODES.get(known, ExitCode.FAILED) if known is not None else ExitCode.FAILED
+    status = RunStatus.OUTAGE if code is ExitCode.OUTAGE else RunStatus.FAILED
+    return status, f"{kind}: {message}" if kind else message, code

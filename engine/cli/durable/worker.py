@@ -1,0 +1,121 @@
+"""What `worker` does: one engine, one client, and the queues, until a signal comes."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Mapping
+
+import anyio
+from temporalio.runtime import Runtime
+
+from engine.cli.durable.server import queues_of
+from engine.cli.exit_codes import ExitCode
+from engine.cli.loading import load_plans
+from engine.cli.local.run import memory_of
+from engine.cli.state import store_of
+from engine.contract.types import JsonValue
+from engine.errors import ConfigError
+from engine.execution.engine import Engine
+from engine.execution.events import Observer, silent
+from engine.plan.model import Plan
+from engine.temporal.activities import Activities
+from engine.temporal.connection import ServerOptions, connect
+from engine.temporal.logs import told_to
+from engine.temporal.metrics import MetricsOptions, runtime
+from engine.temporal.watching import Patience
+from engine.temporal.worker import ROLES, WorkerOptions, drain_limit, serve
+
+__all__ = ["engine_of", "work"]
+
+
+async def work(options: argparse.Namespace) -> int:
+    """Poll until told to stop.
+
+    Raises:
+        ConfigError: the file or an argument is wrong.
+        ServiceError: the server cannot be reached.
+        StateError: the store cannot be used.
+    """
+    options.only, options.param, options.assignments = [], [], []
+    if options.build_id and "." in options.queue:
+        raise ConfigError(
+            f"--build-id: --queue names the deployment, and {options.queue!r} has a dot: choose one without"
+        )
+    names = list(load_plans(options))
+    server = ServerOptions(options.address, options.namespace, options.profile, options.codec)
+    client = await connect(server, runtime=_runtime(options))
+
+    def plans(pipeline: str, params: Mapping[str, JsonValue]) -> Plan:
+        try:
+            return load_plans(options, only=[pipeline], params={pipeline: dict(params)})[pipeline]
+        except ConfigError as error:  # read by whoever has submitted the run
+            raise ConfigError(f"not with the file of this worker: {error}") from None
+
+    async with engine_of(options) as engine:
+        activities = Activities(engine, plans, patience=Patience(stall_after=options.stall_after))
+        settings = WorkerOptions(
+            queues_of(options),
+            roles=options.roles or ROLES,
+            slots=options.slots,
+            grace=options.grace,
+            chunks_per_second=options.chunks_per_second,
+            deployment=options.queue,
+            build_id=options.build_id,
+        )
+        stop = anyio.Event()
+        _say(f"working on {', '.join(names)} for {options.queue!r} at {_place(client)} (Ctrl-C ends it)")
+        async with anyio.create_task_group() as group:
+            group.start_soon(_listen, stop, options)
+            with told_to(engine.observer):
+                await serve(client, activities, settings, stop)
+            group.cancel_scope.cancel()
+    return ExitCode.COMPLETED
+
+
+def engine_of(options: argparse.Namespace) -> Engine:
+    """What a worker does its chunks with."""
+    return Engine(
+        state_dir=options.state_dir,
+        store=store_of(options, create=True),
+        memory=memory_of(options.memory),
+        drain_limit=drain_limit(options.grace),
+        observer=_observer(options),
+    )
+
+
+async def _listen(stop: anyio.Event, options: argparse.Namespace) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        async for _ in received:
+            if not stop.is_set():
+                _say(f"stopping: chunks under way are handed back within {options.grace:g} s")
+            stop.set()
+
+
+def _place(client: object) -> str:
+    config = client.service_client.config  # type: ignore[attr-defined]
+    return f"{config.target_host}/{client.namespace}"  # type: ignore[attr-defined]
+
+
+def _runtime(options: argparse.Namespace) -> Runtime:
+    if options.metrics and options.otlp:
+        raise ConfigError("--metrics and --otlp: one of them")
+    try:
+        return runtime(MetricsOptions(options.metrics, options.otlp))
+    except ValueError as error:
+        raise ConfigError(f"metrics cannot be shown at {options.metrics or options.otlp}: {error}") from error
+
+
+def _observer(options: argparse.Namespace) -> Observer:
+    if options.log_format == "none":
+        return silent
+    from engine.telemetry import configure_logging, log_stage
+
+    configure_logging("json" if options.log_format == "json" else "console", level="info")
+    return log_stage
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

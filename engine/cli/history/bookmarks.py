@@ -1,0 +1,96 @@
+"""`bookmarks list` and `bookmarks reset`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from engine.cli.display.numbers import count, counted
+from engine.cli.exit_codes import ExitCode
+from engine.cli.local.resume import refuse_living
+from engine.cli.state import store_of
+from engine.contract.clock import SystemClock
+from engine.errors import ConfigError
+from engine.state import BookmarkFilter, BookmarkRecord, BookmarkScope, RunStatus, StateStore
+
+__all__ = ["list_bookmarks", "reset_bookmarks"]
+
+
+async def list_bookmarks(options: argparse.Namespace) -> int:
+    """Print how many there are in each place, or each of them."""
+    where = BookmarkFilter(options.pipeline, options.node, key=options.key)
+    limit = options.limit if options.limit > 0 else None
+    async with store_of(options) as store:
+        scopes = await store.bookmark_scopes(where)
+        each = await store.list_bookmarks(replace(where, limit=limit)) if options.keys else []
+    total = sum(scope.count for scope in scopes)
+    if options.json:
+        for one in each or scopes:
+            sys.stdout.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")
+    elif options.keys:
+        _print_each(each)
+    else:
+        _print_scopes(scopes)
+    more = f" ({count(len(each))} shown; --limit 0 shows all)" if options.keys and len(each) < total else ""
+    sys.stderr.write(f"{counted(total, 'bookmark')}{more}\n" if total else "no bookmark matches\n")
+    return ExitCode.COMPLETED
+
+
+async def reset_bookmarks(options: argparse.Namespace) -> int:
+    """Delete what is asked for.
+
+    Raises:
+        ConfigError: nothing matches.
+        LeaseHeldError: a run of the pipeline is under way, and would set them again.
+    """
+    where = BookmarkFilter(options.pipeline, options.node, key=options.key)
+    async with store_of(options) as store:
+        runs = await store.list_runs(pipeline=options.pipeline)
+        going = [run.run_id for run in runs if run.status is RunStatus.RUNNING]
+        await refuse_living(store, SystemClock(), going)
+        number = await store.delete_bookmarks(where)
+        if not number:
+            raise ConfigError(await _nothing(store, options))
+    sys.stdout.write(f"{counted(number, 'bookmark')} deleted: the next run reads anew\n")
+    return ExitCode.COMPLETED
+
+
+async def _nothing(store: StateStore, options: argparse.Namespace) -> str:
+    of_pipeline = await store.bookmark_scopes(BookmarkFilter(options.pipeline))
+    if of_pipeline:
+        nodes = ", ".join(sorted({f"`{one.node}`" for one in of_pipeline}))
+        return (
+            f"bookmarks reset: none of pipeline `{options.pipeline}` matches; it has some of {nodes} (see"
+            f" `bookmarks list --pipeline {options.pipeline} --keys`)"
+        )
+    names = sorted({f"`{one.pipeline}`" for one in await store.bookmark_scopes(BookmarkFilter())})
+    there = f"there are some of {', '.join(names)}" if names else "there are none at all"
+    return f"bookmarks reset: there is none of a pipeline `{options.pipeline}`; {there}"
+
+
+def _print_scopes(scopes: Sequence[BookmarkScope]) -> None:
+    rows = [(f"{one.pipeline}/{one.node}", one.scope, count(one.count)) for one in scopes]
+    _print(("pipeline/node", "place", "bookmarks"), rows, numeric=2)
+
+
+def _print_each(bookmarks: Sequence[BookmarkRecord]) -> None:
+    rows = [
+        (f"{one.pipeline}/{one.node}", one.scope, one.key, json.dumps(one.value), one.run_id)
+        for one in bookmarks
+    ]
+    _print(("pipeline/node", "place", "key", "delivered", "by run"), rows)
+
+
+def _print(titles: Sequence[str], rows: Sequence[Sequence[str]], numeric: int = -1) -> None:
+    if not rows:
+        return
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in (titles, *rows):
+        cells = (
+            text.rjust(width) if place == numeric else text.ljust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")

@@ -1,0 +1,82 @@
+"""`runs forget` and `runs prune`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from engine.cli.display.ages import older_than
+from engine.cli.display.numbers import counted
+from engine.cli.exit_codes import ExitCode
+from engine.cli.local.resume import refuse_living
+from engine.cli.state import store_of
+from engine.contract.clock import SystemClock
+from engine.errors import ConfigError, LeaseHeldError
+from engine.execution.lease import held
+from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore
+
+__all__ = ["forget_run", "prune_runs"]
+
+
+async def forget_run(options: argparse.Namespace) -> int:
+    """Remove one run, having said what goes with it.
+
+    Raises:
+        RunNotFoundError: there is none of that id.
+        LeaseHeldError: a process works on it.
+        ConfigError: it has open dead letters, and `--yes` was not given.
+    """
+    async with store_of(options) as store:
+        run = await store.get_run(options.run)
+        await refuse_living(store, SystemClock(), [run.run_id])
+        _, splits = await store.count_splits(run.run_id)
+        letters = await store.count_dead_letters(DeadLetterFilter(run_id=run.run_id))
+        still_open = await _open_letters(store, run)
+        if still_open and not options.yes:
+            raise ConfigError(
+                f"runs forget: {counted(still_open, 'dead letter')} of run {run.run_id!r} would be lost that"
+                " nobody has replayed (see `dlq list`): replay them first, or add --yes"
+            )
+        unfinished = "; it was not finished and cannot be resumed then" if run.status.resumable else ""
+        sys.stdout.write(
+            f"forgetting run {run.run_id} with {counted(splits, 'split')} and"
+            f" {counted(letters, 'dead letter')} ({still_open} open){unfinished}\n"
+        )
+        sys.stdout.flush()
+        await _forget(store, run)
+    return ExitCode.COMPLETED
+
+
+async def prune_runs(options: argparse.Namespace) -> int:
+    """Remove the completed runs that ended before then and have no open dead letters.
+
+    Raises:
+        ConfigError: the age is none.
+    """
+    before = older_than(options.older_than, SystemClock().now())
+    forgotten = kept = 0
+    async with store_of(options) as store:
+        for run in await store.list_runs():
+            if run.status is not RunStatus.COMPLETED or not run.ended_at or run.ended_at >= before:
+                continue
+            if await _open_letters(store, run):
+                kept += 1
+                continue
+            try:
+                await _forget(store, run)
+            except LeaseHeldError:  # somebody has begun to resume it
+                continue
+            forgotten += 1
+    sys.stdout.write(f"{counted(forgotten, 'run')} forgotten\n")
+    if kept:
+        sys.stderr.write(f"{counted(kept, 'run')} kept because of open dead letters (see `dlq list`)\n")
+    return ExitCode.COMPLETED
+
+
+async def _forget(store: StateStore, run: RunRecord) -> None:
+    async with held(store, SystemClock(), run.run_id) as lease:  # nobody begins to resume it meanwhile
+        await store.delete_run(run.run_id, epoch=lease.epoch)
+
+
+async def _open_letters(store: StateStore, run: RunRecord) -> int:
+    return await store.count_dead_letters(DeadLetterFilter(run_id=run.run_id, status="open"))

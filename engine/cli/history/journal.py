@@ -1,0 +1,102 @@
+"""`journal list` and `journal purge`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+from engine.cli.display.ages import age, older_than
+from engine.cli.display.numbers import count, counted
+from engine.cli.exit_codes import ExitCode
+from engine.cli.state import store_of
+from engine.contract.clock import SystemClock
+from engine.contract.journal import ANSWER, JournalEntry
+from engine.errors import ConfigError
+from engine.state import JournalFilter
+
+__all__ = ["list_entries", "purge_entries"]
+
+
+async def list_entries(options: argparse.Namespace) -> int:
+    """Print what is there, and what it has cost.
+
+    Raises:
+        ConfigError: the age is none.
+    """
+    now = SystemClock().now()
+    async with store_of(options) as store:
+        found = await store.list_journal(_filter(options, now))
+    shown = found[-options.limit :] if options.limit > 0 else found
+    if options.json:
+        for entry in shown:
+            sys.stdout.write(json.dumps(_as_json(entry), ensure_ascii=False) + "\n")
+    elif shown:
+        sys.stdout.write("\n".join(_table(shown, now)) + "\n")
+    sys.stderr.write(_total(found, len(shown)))
+    return ExitCode.COMPLETED
+
+
+async def purge_entries(options: argparse.Namespace) -> int:
+    """Delete what is asked for.
+
+    Raises:
+        ConfigError: the age is none, or it is not said what to delete.
+    """
+    where = _filter(options, SystemClock().now())
+    if options.all and where != JournalFilter():
+        raise ConfigError("journal purge: --all leaves nothing to choose; give either that or filters")
+    if not options.all and where == JournalFilter():
+        raise ConfigError(
+            "journal purge: say which: --older-than 30d, --pipeline, --run or --model; or --all for every one"
+        )
+    async with store_of(options) as store:
+        number = await store.purge_journal(where)
+    sys.stdout.write(f"{counted(number, 'answer')} deleted\n")
+    return ExitCode.COMPLETED
+
+
+def _filter(options: argparse.Namespace, now: datetime) -> JournalFilter:
+    before = older_than(options.older_than, now) if options.older_than else ""
+    return JournalFilter(options.run, options.pipeline, options.model, before)
+
+
+def _table(entries: Sequence[JournalEntry], now: datetime) -> list[str]:
+    rows = [("age", "pipeline/node", "model", "answer", "tokens in", "out", "USD")]
+    rows += [
+        (
+            age((now - datetime.fromisoformat(entry.created_at)).total_seconds()),
+            f"{entry.pipeline}/{entry.node}",
+            entry.model,
+            "yes" if entry.outcome == ANSWER else entry.outcome,
+            count(entry.tokens_in),
+            count(entry.tokens_out),
+            f"{entry.cost_usd:.6f}",
+        )
+        for entry in entries
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    numeric = {0, 4, 5, 6}
+    return [
+        "  ".join(
+            text.rjust(width) if place in numeric else text.ljust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _total(found: Sequence[JournalEntry], shown: int) -> str:
+    if not found:
+        return "no answer in the journal matches\n"
+    tokens_in, tokens_out = sum(one.tokens_in for one in found), sum(one.tokens_out for one in found)
+    usd = sum(one.cost_usd for one in found)
+    total = f"{counted(len(found), 'answer')}: {count(tokens_in)} tokens in, {count(tokens_out)} out"
+    more = "" if shown == len(found) else f" ({count(shown)} shown; --limit 0 shows all)"
+    return f"{total}, {usd:.4f} USD{more}\n"
+
+
+def _as_json(entry: JournalEntry) -> dict[str, object]:
+    return {name: getattr(entry, name) for name in JournalEntry.__dataclass_fields__ if name != "answer"}

@@ -1,0 +1,225 @@
+"""`runs list` and `runs show`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.cli.arguments import DEFAULT_FILE
+from engine.cli.display.numbers import count
+from engine.cli.exit_codes import ExitCode
+from engine.cli.loading import load_plans
+from engine.cli.state import store_of
+from engine.contract.acks import Tally
+from engine.contract.clock import SystemClock
+from engine.dead_letters.replay import REPLAY_GROUP
+from engine.errors import ConfigError, EngineError
+from engine.execution.lease import living
+from engine.plan.identity import difference
+from engine.plan.model import Plan
+from engine.state import DeadLetterFilter, Lease, RunRecord, RunStatus, StateStore
+
+__all__ = ["list_runs", "show_run"]
+
+KILLED = "killed"
+"""What a run is that stands as running, and that no process works on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A run with what the list shows of it."""
+
+    record: RunRecord
+    tally: Tally
+    lease: Lease | None
+
+    @property
+    def status(self) -> str:
+        # between two chunks nobody holds a lease of a durable run
+        if self.record.status is RunStatus.RUNNING and self.lease is None and not self.record.durable:
+            return KILLED
+        return str(self.record.status)
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """How a run's plan differs from the one the file makes now. `note`: why there is nothing to compare."""
+
+    identity: Sequence[str] = ()
+    operational: Sequence[str] = ()
+    note: str = ""
+
+
+async def list_runs(options: argparse.Namespace) -> int:
+    """Print a line for each run."""
+    async with store_of(options) as store:
+        found = await store.list_runs(pipeline=options.pipeline)
+        shown = [
+            await _entry(store, run) for run in (found[-options.limit :] if options.limit > 0 else found)
+        ]
+    if options.json:
+        for entry in shown:
+            sys.stdout.write(json.dumps(_as_json(entry), ensure_ascii=False) + "\n")
+    elif shown:
+        sys.stdout.write("\n".join(_table(shown)) + "\n")
+    if len(shown) < len(found):
+        sys.stderr.write(f"{count(len(shown))} of {count(len(found))}; --limit 0 shows all\n")
+    elif not found:
+        sys.stderr.write("no runs\n")
+    return ExitCode.COMPLETED
+
+
+async def show_run(options: argparse.Namespace) -> int:
+    """Print everything about a run.
+
+    Raises:
+        RunNotFoundError: there is none of that id.
+        ConfigError: the file that was named cannot be used.
+    """
+    async with store_of(options) as store:
+        entry = await _entry(store, await store.get_run(options.run))
+        splits = await store.count_splits(options.run)
+        letters = await store.count_dead_letters(DeadLetterFilter(run_id=options.run, status="open"))
+    comparison = _compare(entry.record, options)
+    if options.json:
+        document = {
+            **_as_json(entry),
+            "identity": entry.record.identity,
+            "params": dict(entry.record.params),
+            "seed": entry.record.seed,
+            "splits": {"done": splits[0], "total": splits[1]},
+            "dead_letters_open": letters,
+            "changed": {"identity": list(comparison.identity), "operational": list(comparison.operational)},
+            "lease": asdict(entry.lease) if entry.lease else None,
+        }
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write("\n".join(_page(entry, splits, letters, comparison)) + "\n")
+    return ExitCode.COMPLETED
+
+
+async def _entry(store: StateStore, record: RunRecord) -> _Entry:
+    lease = await living(store, SystemClock(), record.run_id)
+    return _Entry(record, await store.tally(record.run_id), lease)
+
+
+def _compare(record: RunRecord, options: argparse.Namespace) -> _Comparison:
+    if record.group_id.startswith(REPLAY_GROUP):
+        return _Comparison(note="it was a replay of dead letters")
+    named = options.file is not None
+    options.file = options.file or DEFAULT_FILE
+    if not named and not Path(options.file).exists():
+        return _Comparison(note=f"there is no {options.file} here (--file names another one)")
+    try:
+        plan = _plan(record.pipeline, record.params, options)
+    except EngineError as error:
+        if named:
+            raise
+        return _Comparison(note=f"{options.file} cannot be used: {str(error).splitlines()[0]}")
+    return _Comparison(
+        difference(record.identity_doc, plan.identity_doc),
+        difference(record.operational_doc, plan.operational_doc),
+    )
+
+
+def _plan(pipeline: str, params: Mapping[str, object], options: argparse.Namespace) -> Plan:
+    options.param, options.assignments, options.only = [], [], []
+    plans = load_plans(options, only=[pipeline], params={pipeline: dict(params)})
+    if pipeline not in plans:
+        raise ConfigError(f"{options.file} has no pipeline `{pipeline}`")
+    return plans[pipeline]
+
+
+def _table(entries: Sequence[_Entry]) -> list[str]:
+    head = ("run", "pipeline", "where", "started", "status", "attempt", "read", "written", "dropped", "dead")
+    rows: list[tuple[str, ...]] = [head]
+    rows += [
+        (
+            entry.record.run_id,
+            entry.record.pipeline,
+            "temporal" if entry.record.durable else "local",
+            _moment(entry.record.started_at),
+            entry.status,
+            count(entry.record.attempt),
+            *(count(number) for number in _counts(entry.tally).values()),
+        )
+        for entry in entries
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    texts = 5  # columns; the others are numbers
+    return [
+        "  ".join(
+            text.ljust(width) if place < texts else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _page(entry: _Entry, splits: tuple[int, int], letters: int, comparison: _Comparison) -> Iterator[str]:
+    record, tally = entry.record, entry.tally
+    yield f"run {record.run_id}  ({entry.status})"
+    yield f"  pipeline      {record.pipeline}"
+    yield f"  group         {record.group_id}"
+    yield f"  started       {_moment(record.started_at)}"
+    if record.ended_at:
+        yield f"  ended         {_moment(record.ended_at)}"
+    yield f"  attempt       {count(record.attempt)}"
+    if entry.lease:
+        yield f"  worked on by  {entry.lease.holder}, until {_moment(entry.lease.expires_at)} or renewed"
+    if record.error:
+        yield f"  error         {record.error}"
+    yield f"  records       {', '.join(f'{name} {count(number)}' for name, number in _counts(tally).items())}"
+    if tally.tokens_in or tally.tokens_out:
+        tokens = f"{count(tally.tokens_in)} in, {count(tally.tokens_out)} out"
+        yield f"  tokens        {tokens}, {tally.cost_usd:.4f} USD"
+    yield f"  splits        {count(splits[0])} of {count(splits[1])} done"
+    yield f"  dead letters  {count(letters)} open"
+    yield f"  seed          {record.seed}"
+    yield f"  plan          {record.identity}"
+    for name, value in record.params.items():
+        yield f"  param         {name} = {json.dumps(value, ensure_ascii=False)}"
+    yield from _differences(comparison)
+
+
+def _differences(comparison: _Comparison) -> Iterator[str]:
+    if comparison.note:
+        yield f"  not compared with the file: {comparison.note}"
+        return
+    if not comparison.identity and not comparison.operational:
+        yield "  the file makes the same plan"
+    if comparison.identity:
+        yield "  the file makes another plan, so the run cannot go on with it:"
+        yield from (f"    {line}" for line in comparison.identity)
+    if comparison.operational:
+        yield "  settings that are others in the file:"
+        yield from (f"    {line}" for line in comparison.operational)
+
+
+def _as_json(entry: _Entry) -> dict[str, object]:
+    record = entry.record
+    return {
+        "run_id": record.run_id,
+        "pipeline": record.pipeline,
+        "group_id": record.group_id,
+        "durable": record.durable,
+        "status": entry.status,
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
+        "attempt": record.attempt,
+        "error": record.error,
+        "tally": asdict(entry.tally),
+    }
+
+
+def _counts(tally: Tally) -> dict[str, int]:
+    return {"read": tally.read, "written": tally.written, "dropped": tally.dropped, "dead": tally.dead}
+
+
+def _moment(text: str) -> str:
+    """`2026-01-31 12:00:00`, UTC as everything."""
+    return text[:19].replace("T", " ")

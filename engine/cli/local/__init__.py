@@ -1,0 +1,1 @@
+"""What `run` does: runs in this process."""

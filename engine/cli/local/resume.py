@@ -1,0 +1,112 @@
+"""Which runs `--resume` goes on with, and what has changed since they were begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from engine.config import FileConfig
+from engine.contract.clock import Clock
+from engine.dead_letters.replay import REPLAY_GROUP
+from engine.errors import ConfigError, LeaseHeldError, RunNotFoundError
+from engine.execution.lease import living
+from engine.plan.identity import difference
+from engine.plan.model import Plan
+from engine.state.protocol import RunRecord, RunStatus, StateStore
+
+__all__ = ["announce", "invocation_of", "not_begun", "refuse_living", "unfinished"]
+
+
+async def invocation_of(store: StateStore, wanted: str) -> list[RunRecord]:
+    """All runs of an invocation, oldest first.
+
+    Args:
+        wanted: one of its runs, or the group; "" means the latest invocation.
+
+    Raises:
+        RunNotFoundError: there is no such run, or none at all.
+    """
+    if wanted:
+        return await store.list_runs(group_id=wanted) or await store.list_runs(
+            group_id=(await store.get_run(wanted)).group_id
+        )
+    runs = [run for run in await store.list_runs() if not run.group_id.startswith(REPLAY_GROUP)]
+    if not runs:
+        raise RunNotFoundError("there is no run to resume yet")
+    return [run for run in runs if run.group_id == runs[-1].group_id]
+
+
+def not_begun(file: FileConfig, runs: Sequence[RunRecord], only: Collection[str]) -> dict[str, str]:
+    """Pipelines that a completed one of these runs leads to and that have no run, and which one that is.
+
+    The process ended in between. What leads to what is what the file says now.
+
+    Args:
+        only: pipelines to look for; empty means all.
+    """
+    begun = {run.pipeline for run in runs}
+    found: dict[str, str] = {}
+    for run in runs:
+        if run.status is not RunStatus.COMPLETED or run.pipeline not in file.pipelines:
+            continue
+        for name in file.pipelines[run.pipeline].settings.on_complete:
+            if name not in begun and name in file.pipelines and (not only or name in only):
+                found.setdefault(name, run.pipeline)
+    return found
+
+
+async def unfinished(store: StateStore, wanted: str, only: Collection[str]) -> dict[str, RunRecord]:
+    """The runs to go on with, by pipeline; empty when all have completed.
+
+    Args:
+        wanted: a run or a group of runs; "" means the latest invocation.
+        only: pipelines to go on with; empty means all.
+
+    Raises:
+        RunNotFoundError: there is no such run, or none at all.
+        ConfigError: the run has completed, or is a replay.
+    """
+    runs = await invocation_of(store, wanted)
+    if runs[0].group_id.startswith(REPLAY_GROUP):
+        raise ConfigError("--resume: that was a replay of dead letters; `dlq replay` begins it anew")
+    named = [run for run in runs if run.run_id == wanted]
+    if named:
+        runs = named
+        if not runs[0].status.resumable:
+            raise ConfigError(f"--resume: run {wanted!r} has completed, there is nothing left of it")
+    return {run.pipeline: run for run in runs if run.status.resumable and (not only or run.pipeline in only)}
+
+
+async def refuse_living(store: StateStore, clock: Clock, run_ids: Iterable[str]) -> None:
+    """Find out before anything is started for them.
+
+    Raises:
+        LeaseHeldError: another process works on one of these runs.
+    """
+    for run_id in run_ids:
+        lease = await living(store, clock, run_id)
+        if lease is not None:
+            raise LeaseHeldError(run_id, lease.holder, lease.expires_at)
+
+
+def announce(
+    resumes: Mapping[str, RunRecord],
+    late: Mapping[str, str],
+    plans: Mapping[str, Plan],
+    say: Callable[[str], None],
+) -> None:
+    """Say what is gone on with and what may follow it.
+
+    Also which settings are others than before, and what is begun now (`late`).
+    """
+    for name, record in resumes.items():
+        # nobody works on it: see `refuse_living`
+        before = "killed" if record.status is RunStatus.RUNNING else str(record.status)
+        attempts = f"{before} in attempt {record.attempt}, now attempt {record.attempt + 1}"
+        say(f"{name}: going on with run {record.run_id} ({attempts})")
+        for line in difference(record.operational_doc, plans[name].operational_doc):
+            say(f"  changed: {line}")
+    for name in plans:
+        if name not in resumes and name not in late:
+            say(f"{name}: may follow; --param and --set count for it as given now")
+    for name, before in late.items():
+        say(f"{name}: begun now, because {before} has completed; --param and --set count for it as given now")

@@ -1,0 +1,171 @@
+"""What `run` does: plans, one engine, one session, what is shown meanwhile, and what is said at the end."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+
+from engine.cli.display.output import Output
+from engine.cli.display.report_file import check_target, write_report
+from engine.cli.display.summary import resume_command, summary
+from engine.cli.event_loop import on_event_loop
+from engine.cli.exit_codes import ExitCode, code_of, most_serious, show_traceback
+from engine.cli.loading import load_config, load_plans, own_names
+from engine.cli.local.resume import announce, invocation_of, not_begun, refuse_living, unfinished
+from engine.cli.local.signals import SignalWatch
+from engine.cli.state import store_of
+from engine.dead_letters.replay import REPLAY_GROUP
+from engine.errors import ConfigError
+from engine.execution.engine import DEFAULT_MEMORY, Engine
+from engine.execution.report import RunReport
+from engine.execution.runner import DRAIN_LIMIT
+from engine.execution.session import Session, starting
+from engine.plan.model import Plan
+from engine.state.protocol import RunStatus, StateStore
+
+__all__ = ["exit_code", "invoke", "memory_of", "watched"]
+
+
+def invoke(options: argparse.Namespace) -> int:
+    """Run what the arguments ask for.
+
+    Raises:
+        EngineError: nothing could be run at all.
+    """
+    if options.resume is not None and options.resume.endswith((".yaml", ".yml")):
+        # `--resume pipelines.yaml`: the file stands where a run could
+        options.file, options.resume = options.resume, ""
+    memory_of(options.memory)
+    _drain_limit(options.drain_limit)
+    if options.report:
+        check_target(Path(options.report))
+    options.only = own_names(options)
+    plans = load_plans(options) if options.resume is None else {}
+    return on_event_loop(lambda: _run(options, plans))
+
+
+async def _from_before(store: StateStore, options: argparse.Namespace) -> list[str]:
+    """One line for each run that earlier invocations left unfinished, the latest three."""
+    left = [run for run in await store.list_runs() if run.status.resumable]
+    chosen = [run for run in left if not run.group_id.startswith(REPLAY_GROUP)]
+    return [
+        f"unfinished from before: {run.run_id} ({resume_command(run.run_id, options)})"
+        for run in chosen[-3:]
+        if options.resume == "" and (not options.only or run.pipeline in options.only)
+    ]
+
+
+async def _run(options: argparse.Namespace, plans: Mapping[str, Plan]) -> int:
+    output = Output(options, plans)
+    async with Engine(
+        state_dir=options.state_dir,
+        store=store_of(options, create=options.resume is None),
+        memory=memory_of(options.memory),
+        samples=Path(options.samples) if options.samples else None,
+        drain_limit=_drain_limit(options.drain_limit),
+        observer=output.observer,
+    ) as engine:
+        if options.resume is None:
+            session = Session(engine, plans, starting(plans, options.only), verify=options.verify)
+        else:
+            found = await _resumed(options, engine, output)
+            if found is None:
+                return ExitCode.COMPLETED
+            session = found
+        started_at = engine.clock.now()
+        watch = SignalWatch(session, output.say)
+        await watched(session, watch, output)
+        if options.report:
+            write_report(Path(options.report), started_at, options, session.reports)
+        output.conclude(summary(list(session.reports.values()), options, width=output.width))
+        for name, before in session.put_off.items():
+            output.say(f"{name}: not begun, it follows {before}: {resume_command(session.group_id, options)}")
+        for report in session.reports.values():
+            show_traceback(report.failure)
+        return exit_code(session, watch.number)
+
+
+async def _resumed(options: argparse.Namespace, engine: Engine, output: Output) -> Session | None:
+    """What is left of an invocation; None when that is nothing, which is said."""
+    resumes = await unfinished(engine.store, options.resume, options.only)
+    runs = await invocation_of(engine.store, options.resume)
+    late: dict[str, str] = {}
+    if all(run.run_id != options.resume for run in runs):
+        late = not_begun(load_config(options, only=[]), runs, options.only)
+    if not resumes and not late:
+        output.say("nothing to resume: every run of the latest invocation has completed")
+        for hint in await _from_before(engine.store, options):
+            output.say(hint)
+        return None
+    await refuse_living(engine.store, engine.clock, [run.run_id for run in resumes.values()])
+    params = {name: dict(record.params) for name, record in resumes.items()}
+    plans = load_plans(options, only=[*resumes, *late], params=params)
+    output.follow(plans)
+    announce(resumes, late, plans, output.say)
+    return Session(
+        engine,
+        plans,
+        [*resumes, *late],
+        resumes,
+        begun=[run.pipeline for run in runs],
+        group_id=runs[0].group_id,
+        verify=options.verify,
+    )
+
+
+async def watched(session: Session, watch: SignalWatch, output: Output) -> None:
+    """Execute a session with its signals listened to and its progress shown."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch.watch)
+        async with output.progress(session):
+            await session.execute()
+        group.cancel_scope.cancel()
+
+
+def exit_code(session: Session, signal_number: int) -> int:
+    """What the process ends with."""
+    codes = [_code(entry.report) for entry in session.entries.values()]
+    codes += [ExitCode.INTERRUPTED] * bool(session.put_off)
+    worst = most_serious(codes)
+    told_anyway = worst in (ExitCode.COMPLETED, ExitCode.NOT_VERIFIED)
+    return 128 + signal_number if signal_number and not told_anyway else int(worst)
+
+
+def _code(report: RunReport | None) -> ExitCode:
+    if report is not None and report.verified is False:
+        return ExitCode.NOT_VERIFIED
+    if report is None or report.status is RunStatus.INTERRUPTED:
+        return ExitCode.INTERRUPTED
+    if report.failure is not None:
+        return code_of(report.failure)
+    return ExitCode.COMPLETED if report.ok else ExitCode.FAILED
+
+
+def memory_of(text: str | None) -> int:
+    """The bytes that `--memory` names.
+
+    Raises:
+        ConfigError: it is not a size.
+    """
+    if text is None:
+        return DEFAULT_MEMORY
+    from engine.config.units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"--memory: {error}, got {text!r}") from None
+
+
+def _drain_limit(text: str | None) -> float:
+    if text is None:
+        return DRAIN_LIMIT
+    from engine.config.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"--drain-limit: {error}, got {text!r}") from None

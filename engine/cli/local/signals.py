@@ -1,0 +1,46 @@
+"""Two signals: the first drains, the second cancels; a third does not wait for anything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import anyio
+
+from engine.execution.session import Session
+
+__all__ = ["SignalWatch"]
+
+
+class SignalWatch:
+    """Turns SIGINT and SIGTERM into `drain` and `cancel`.
+
+    `number` is the signal that cancelled, 0 as long as none has.
+    """
+
+    def __init__(self, session: Session, say: Callable[[str], None]) -> None:
+        self._session = session
+        self._say = say
+        self.number = 0
+
+    async def watch(self) -> None:
+        """Listen until cancelled."""
+        if sys.platform == "win32":
+            await anyio.sleep_forever()  # its event loops cannot listen; Ctrl-C cancels at once there
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+            async for number in received:
+                self._handle(number)
+
+    def _handle(self, number: int) -> None:
+        if self.number:
+            os._exit(128 + number)
+        if self._session.draining:
+            self.number = number
+            self._say("stopping at once; what was not delivered is read again by a resume")
+            self._session.cancel()
+        else:
+            again = "press Ctrl-C again" if number == signal.SIGINT else "send the signal again"
+            self._say(f"draining: {again} to stop at once")
+            self._session.drain()

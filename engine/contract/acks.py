@@ -1,0 +1,363 @@
+"""Acknowledgements: who still owes an answer for which records.
+
+A source batch begins one `Ack`. Every record derived from it settles that ack once: written, dropped or
+dead. When all are settled the ack is complete, its bytes go back to the budget, and the low-watermark of
+its split moves over every complete ack from the front, gapless. The watermark is stored with the tally of
+exactly the batches it covers, so a report made from the ledger can never count a record that a crash would
+bring again. Complete acks beyond it are stored beside it, each with its own tally: when a resume comes to
+the same batch again, it is not delivered a second time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from engine.contract.bookmarks import Bookmark
+    from engine.contract.types import Releasable
+
+__all__ = ["Ack", "Beyond", "Origin", "SplitTracker", "Tally"]
+
+MOST_BEYOND = 256  # complete acks beyond the watermark that are stored, for each split
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of some records; all fields are counts of records but for tokens and money.
+
+    `read + forked == written + dropped + dead` once everything is settled. `forked` counts the extra
+    records that fan-outs and lists made; `accepted` is the part of `written` that a sink could only hand
+    over without learning its fate.
+    """
+
+    read: int = 0
+    forked: int = 0
+    written: int = 0
+    accepted: int = 0
+    dropped: int = 0
+    dead: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float = 0.0
+    drops: dict[str, int] = field(default_factory=dict)
+    """Dropped records by `node: reason`."""
+    taken: dict[str, int] = field(default_factory=dict)
+    """Records that each sink has taken, by node; those of sinks with something behind them too. Under "" is
+    what was counted before the ledger knew by whom."""
+    deaths: dict[str, int] = field(default_factory=dict)
+    """Dead records by node; "" as above."""
+
+    def add(self, other: Tally) -> None:
+        """Add `other` to this tally."""
+        self.read += other.read
+        self.forked += other.forked
+        self.written += other.written
+        self.accepted += other.accepted
+        self.dropped += other.dropped
+        self.dead += other.dead
+        self.tokens_in += other.tokens_in
+        self.tokens_out += other.tokens_out
+        self.cost_usd += other.cost_usd
+        _add_to(self.drops, other.drops)
+        _add_to(self.taken, other.taken)
+        _add_to(self.deaths, other.deaths)
+
+    @property
+    def balanced(self) -> bool:
+        """True when every record read or made is accounted for."""
+        return self.read + self.forked == self.written + self.dropped + self.dead
+
+    def to_json(self) -> dict[str, int | float | dict[str, int]]:
+        """A plain mapping of all fields, for ledgers and reports."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def _add_to(sums: dict[str, int], counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        sums[name] = sums.get(name, 0) + count
+
+
+class Ack:
+    """The open account of one source batch. Made by `SplitTracker.begin`.
+
+    What nearly every batch needs (records written by one sink, dropped for one reason) is counted in the
+    ack itself; a tally of its own is made only for the batch that has more to say.
+    """
+
+    __slots__ = (
+        "_dropped", "_read", "_reason", "_rest", "_taken", "_taker", "_written",
+        "bookmarks", "end", "pending", "reservation", "start", "tracker",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        tracker: SplitTracker,
+        start: object,
+        end: object,
+        count: int,
+        reservation: Releasable | None,
+        bookmarks: Sequence[Bookmark],
+    ) -> None:
+        self.tracker = tracker
+        self.start = start
+        self.end = end
+        self.pending = count
+        self.reservation = reservation
+        self.bookmarks = bookmarks
+        self._read = count
+        self._written = self._taken = self._dropped = 0
+        self._taker = self._reason = ""
+        self._rest: Tally | None = None
+
+    @property
+    def tally(self) -> Tally:
+        """What has become of the records so far."""
+        total = Tally()
+        self.add_to(total)
+        return total
+
+    def add_to(self, total: Tally) -> None:
+        """Add this batch's tally to `total`."""
+        total.read += self._read
+        total.written += self._written
+        if self._taken:
+            total.taken[self._taker] = total.taken.get(self._taker, 0) + self._taken
+        if self._dropped:
+            total.dropped += self._dropped
+            total.drops[self._reason] = total.drops.get(self._reason, 0) + self._dropped
+        if self._rest is not None:
+            total.add(self._rest)
+
+    def recall(self, tally: Tally) -> None:
+        """An earlier attempt has settled all of it, with this tally."""
+        self.pending = self._read = 0
+        self._rest = tally
+
+    @property
+    def replay(self) -> bool:
+        """True when these records may have been delivered before."""
+        return self.tracker.replay
+
+    @property
+    def complete(self) -> bool:
+        """True when nothing is owed any more."""
+        return self.pending == 0
+
+    def fork(self, count: int) -> None:
+        """`count` more records were derived; each will be settled like the others."""
+        self.pending += count
+        self._more().forked += count
+
+    def taken(self, count: int, node: str) -> None:
+        """A sink took `count` records; settles nothing, as more may be behind it."""
+        if not self._taken:
+            self._taker = node
+        if node == self._taker:
+            self._taken += count
+        else:
+            taken = self._more().taken
+            taken[node] = taken.get(node, 0) + count
+
+    def written(self, count: int, *, confirmed: bool = True) -> None:
+        """A last sink took `count` records; `confirmed=False` when it could not learn their fate."""
+        self._written += count
+        if not confirmed:
+            self._more().accepted += count
+        self.pending -= count
+        if self.pending <= 0:
+            self._settled()
+
+    def dropped(self, count: int, reason: str) -> None:
+        """A transform let `count` records go, on purpose."""
+        if not self._dropped:
+            self._reason = reason
+        if reason == self._reason:
+            self._dropped += count
+        else:
+            rest = self._more()
+            rest.dropped += count
+            rest.drops[reason] = rest.drops.get(reason, 0) + count
+        self.pending -= count
+        if self.pending <= 0:
+            self._settled()
+
+    def dead(self, count: int, node: str) -> None:
+        """`count` records are in the dead letters of this node."""
+        rest = self._more()
+        rest.dead += count
+        rest.deaths[node] = rest.deaths.get(node, 0) + count
+        self.pending -= count
+        if self.pending <= 0:
+            self._settled()
+
+    def grew(self, nbytes: int) -> None:
+        """What was derived holds `nbytes` more than what was reserved; charged without waiting."""
+        if self.reservation is not None:
+            self.reservation.grow(nbytes)
+
+    def spent(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
+        """Book what a model call cost for this batch's records; settles nothing."""
+        rest = self._more()
+        rest.tokens_in += tokens_in
+        rest.tokens_out += tokens_out
+        rest.cost_usd += cost_usd
+
+    def _more(self) -> Tally:
+        if self._rest is None:
+            self._rest = Tally()
+        return self._rest
+
+    def _settled(self) -> None:
+        if self.pending < 0:
+            raise EngineError("a record was settled twice: the accounts of this run cannot be trusted")
+        if self.reservation is not None:
+            self.reservation.release()
+            self.reservation = None
+        self.tracker.settled()
+
+
+Origin = tuple[Ack, int]
+"""An ack and how many consecutive records of a batch answer to it."""
+
+Beyond = tuple[object, object, Tally]
+"""A complete batch beyond the watermark: where it starts, where it ends, and what became of it."""
+
+
+class SplitTracker:
+    """The acks of one split in reading order, and how far from the front they are complete.
+
+    Args:
+        key: names the split in the ledger.
+        position: where reading starts; None is the beginning.
+        replay: what is read may have been delivered before.
+        covered: the tally of what lies before `position`, from the ledger.
+        beyond: what an earlier attempt has settled beyond `position`, from the ledger.
+        on_progress: called with this tracker whenever an ack is complete or the split is done.
+
+    Attributes:
+        earned: bookmarks that the watermark has passed and that are not committed yet, oldest first.
+        noted: set by the one that is told of progress, who then need not be told of more until it is unset.
+    """
+
+    __slots__ = (
+        "_acks", "_beyond", "_on_progress", "_read_to", "_reading", "covered", "earned", "key", "noted",
+        "position", "replay",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        key: str,
+        position: object = None,
+        *,
+        replay: bool = False,
+        covered: Tally | None = None,
+        beyond: Sequence[Beyond] = (),
+        on_progress: Callable[[SplitTracker], None] | None = None,
+    ) -> None:
+        self.key = key
+        self.position = position
+        self.replay = replay
+        self.covered = covered if covered is not None else Tally()
+        self.earned: list[Bookmark] = []
+        self._acks: deque[Ack] = deque()
+        self._beyond = list(beyond)
+        self._read_to = position
+        self._reading = True
+        self._on_progress = on_progress
+        self.noted = False
+
+    def begin(
+        self,
+        count: int,
+        end: object,
+        reservation: Releasable | None = None,
+        bookmarks: Sequence[Bookmark] = (),
+    ) -> Ack:
+        """Open the account of the next batch: `count` records, ending at position `end` (next unread).
+
+        `reservation` is released when everything is settled; an empty batch is complete
+        at once and only moves the position, and so is one that an earlier attempt has settled.
+        """
+        start, self._read_to = self._read_to, end
+        ack = Ack(self, start, end, count, reservation, bookmarks)
+        self._acks.append(ack)
+        if self._beyond:
+            self._recall(ack)
+        if not ack.pending:
+            if reservation is not None:
+                reservation.release()
+            self.settled()
+        return ack
+
+    def _recall(self, ack: Ack) -> None:
+        """Take over what an earlier attempt has settled of the very same batch."""
+        for index, (start, end, tally) in enumerate(self._beyond):
+            if start == ack.start and end == ack.end and tally.read == ack.pending:
+                ack.recall(tally)
+                del self._beyond[index]
+                return
+
+    def beyond(self) -> list[Beyond]:
+        """What is complete beyond the watermark: the first 256 batches of it, the others come again.
+
+        No two begin at the same place.
+        """
+        if self.done:
+            return []
+        complete: Iterator[Beyond] = (
+            (ack.start, ack.end, ack.tally)
+            for ack in self._acks
+            if not ack.pending and ack.end is not None and ack.end != ack.start
+        )
+        own = list(islice(complete, MOST_BEYOND))
+        if not self._beyond:
+            return own
+        # a resume may have cut otherwise than the attempt before it
+        starts = [start for start, _, _ in own]
+        earlier = (one for one in self._beyond if one[0] not in starts)
+        return list(islice(chain(own, earlier), MOST_BEYOND))
+
+    def finish_reading(self) -> None:
+        """The split has been read to its end."""
+        self._reading = False
+        self._notify()
+
+    @property
+    def done(self) -> bool:
+        """True when the split was read to its end and nothing is owed."""
+        return not self._reading and not self._acks
+
+    @property
+    def in_flight(self) -> int:
+        """Records read and not yet settled, fan-outs included."""
+        return sum(ack.pending for ack in self._acks)
+
+    def live(self) -> Tally:
+        """The tally including what the watermark does not cover yet."""
+        total = Tally()
+        total.add(self.covered)
+        for ack in self._acks:
+            ack.add_to(total)
+        return total
+
+    def settled(self) -> None:
+        """An ack is complete: move the watermark over all complete ones at the front."""
+        acks = self._acks
+        while acks and not acks[0].pending:
+            ack = acks.popleft()
+            self.position = ack.end
+            ack.add_to(self.covered)
+            if ack.bookmarks:
+                self.earned += ack.bookmarks
+        if not self.noted:
+            self._notify()
+
+    def _notify(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self)

@@ -1,0 +1,394 @@
+"""The contracts of sources, transforms and sinks, and the specification that goes with each.
+
+A component is cheap to build, does I/O only between `__aenter__` and `__aexit__`, raises the
+`ComponentError`s of `engine.errors`, and leaves retrying, limiting, batching and acknowledging to the
+engine.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.contract.batch import Batch
+from engine.contract.bookmarks import Bookmarks, NoBookmarks
+from engine.contract.clock import Clock, SystemClock
+from engine.contract.journal import AnswerJournal, NoJournal
+from engine.contract.split import Split
+from engine.contract.types import JsonValue, Record, Releasable
+
+__all__ = [
+    "BatchLimits",
+    "ByteAllowance",
+    "Component",
+    "ComponentSpec",
+    "Context",
+    "Kind",
+    "NoParams",
+    "Params",
+    "Reach",
+    "Receipt",
+    "Sink",
+    "Source",
+    "Transform",
+    "operational",
+    "spec_of",
+]
+
+
+class Kind(StrEnum):
+    """The three kinds of component."""
+
+    SOURCE = "source"
+    TRANSFORM = "transform"
+    SINK = "sink"
+
+
+class Reach(StrEnum):
+    """From where that can be reached which a component reads or writes.
+
+    `machine`: from any process of this machine, as its files can. `process`: from this process alone, as its
+    standard output can.
+    """
+
+    ANYWHERE = "anywhere"
+    MACHINE = "machine"
+    PROCESS = "process"
+
+
+class Params(BaseModel):
+    """Base of every component's parameters; unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class NoParams(Params):
+    """For components that take none."""
+
+
+def operational(default: Any = ..., **options: Any) -> Any:
+    """A parameter that may change between attempts of a run: limits, endpoints, concurrency, time-outs.
+
+    Used like Pydantic's `Field`. Such parameters stay outside the plan's identity.
+    """
+    return Field(default, json_schema_extra={"operational": True}, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """When a batch for a node is full: at `records`, at `nbytes` (estimated) or after `linger` seconds.
+
+    The defaults mean: take batches as they come.
+    """
+
+    records: int = 0
+    nbytes: int = 0
+    linger: float = 0.2
+
+    @property
+    def rebatches(self) -> bool:
+        """True when batches have to be cut or joined for this node."""
+        return bool(self.records or self.nbytes)
+
+
+class ByteAllowance(Protocol):
+    """A budget of bytes in flight."""
+
+    async def reserve(self, nbytes: int) -> Releasable:
+        """Wait until `nbytes` may be held. More than the whole budget counts as the whole of it."""
+        ...
+
+
+class _Unlimited:
+    """The allowance of a component that runs outside a pipeline."""
+
+    async def reserve(self, nbytes: int) -> Releasable:
+        return _Nothing()
+
+
+class _Nothing(Releasable):
+    __slots__ = ()
+
+    def resize(self, nbytes: int) -> None:
+        """Nothing is counted."""
+
+    def grow(self, nbytes: int) -> None:
+        """Nothing is counted."""
+
+    def release(self) -> None:
+        """Nothing is counted."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What the engine tells a component about where it runs. The defaults serve use without a pipeline.
+
+    Attributes:
+        run_id: the run; stable over resumes.
+        seed: text that fixes everything random in this run; stable over resumes.
+        started_at: when the run was first started, UTC; stable over resumes.
+        attempt: which attempt of the run this is, counted from 1; each resume is one more.
+        epoch: grows with each attempt at the run and at any chunk of it, so it tells what came later.
+        chunk: the part of the run that this process works on by itself; "" is all of it.
+        allowance: reserve bytes here before reading them (sources with `reserves = True`).
+        draining: true once the run should stop reading; a source ends at its next batch boundary.
+        aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
+        journal: answers that were paid for; ask here before paying, and keep here before handing on.
+        bookmarks: what this source has left for its later runs (`Batch.bookmarks`); ask in `splits`, for
+            what `read` does must follow from the split alone.
+    """
+
+    pipeline: str = ""
+    node: str = ""
+    run_id: str = "standalone"
+    seed: str = "0"
+    started_at: datetime | None = None
+    attempt: int = 1
+    epoch: int = 1
+    chunk: str = ""
+    clock: Clock = field(default_factory=SystemClock)
+    allowance: ByteAllowance = field(default_factory=_Unlimited)
+    draining: Callable[[], bool] = lambda: False
+    aggregate: dict[str, float] = field(default_factory=dict)
+    journal: AnswerJournal = field(default_factory=NoJournal)
+    bookmarks: Bookmarks = field(default_factory=NoBookmarks)
+
+    def count(self, name: str, amount: float = 1) -> None:
+        """Add to one of this node's own numbers."""
+        self.aggregate[name] = self.aggregate.get(name, 0) + amount
+
+
+P = TypeVar("P", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """What is known about a component without building it.
+
+    It is the single source of validation, of the editor's schema, of `connectors show` and of the
+    reference documentation.
+
+    Args:
+        name: as written in YAML.
+        kind: source, transform or sink.
+        factory: builds the component from its parameters and its resolved connection.
+        params: the Pydantic model of what stands under `with:`.
+        connection: the model of the connection it needs, None when it needs none.
+        sandbox: which embedded service stands in when that connection's value is `sandbox`.
+        summary: one line for lists.
+        description: the whole documentation, Markdown.
+        extra: the extra of this distribution that has its SDK, "" when none is needed.
+        reach: from where it can do its work, which may depend on its parameters. A run on several machines
+            needs components that reach anywhere.
+    """
+
+    name: str
+    kind: Kind
+    factory: Callable[[BaseModel, BaseModel | None], Component[Any]]
+    params: type[BaseModel] = NoParams
+    connection: type[BaseModel] | None = None
+    sandbox: str = ""
+    summary: str = ""
+    description: str = ""
+    extra: str = ""
+    reach: Reach | Callable[[Any], Reach] = Reach.ANYWHERE
+
+    def reach_of(self, params: BaseModel) -> Reach:
+        """From where the component can do its work with these parameters."""
+        return self.reach if isinstance(self.reach, Reach) else self.reach(params)
+
+    def operational_params(self) -> frozenset[str]:
+        """Names of the parameters that are outside the plan's identity."""
+        return frozenset(
+            name
+            for name, info in self.params.model_fields.items()
+            if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("operational")
+        )
+
+
+class Component(Generic[P]):
+    """Base of all components.
+
+    Subclasses do their set-up in `__aenter__` and their clean-up in `__aexit__`; both are called once.
+    """
+
+    spec: ClassVar[ComponentSpec]
+
+    def __init__(self, params: P, connection: BaseModel | None = None) -> None:
+        self.params = params
+        self.connection = connection
+        self.ctx = Context()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    @property
+    def concurrency(self) -> int:
+        """How many batches this component can work on at once (transforms that wait, and sinks)."""
+        return 1
+
+    @property
+    def limits(self) -> BatchLimits:
+        """How this component wants its batches; by default as they come."""
+        return BatchLimits()
+
+
+class Source(Component[P]):
+    """Where records come from.
+
+    A simple source overrides `extract` alone: it yields records or lists of records and is one split. A
+    source with more to offer overrides `splits` and `read`.
+
+    Class attributes:
+        reserves: `read` reserves its own bytes from `ctx.allowance` and hands the reservation on.
+        repeatable: reading again gives the same records with the same keys, so a run can be resumed.
+        parallel_splits: how many splits may be read at once.
+        distinct_keys: no key comes twice in a run. False makes every stage behind it work on one batch at
+            a time, in order, so that two updates of one key never overtake each other.
+    """
+
+    reserves: bool = False
+    repeatable: bool = False
+    parallel_splits: int = 1
+    distinct_keys: bool = True
+
+    @property
+    def fresh_keys(self) -> bool:
+        """True when nothing can have delivered these records before. False marks every batch as a replay.
+
+        Only a source that makes the ids of its records itself can know: what is appended unmarked is never
+        compared with what is there.
+        """
+        return False
+
+    @property
+    def resumable(self) -> bool:
+        """True when a record that is read a second time is known by its key, whether or not in its place."""
+        return self.repeatable or (type(self).read is Source.read and type(self).key is not Source.key)
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        """The parts of the input, in a stable order. Stored before any is read; a resume does not call it."""
+        yield Split("all")
+
+    def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+        """The records of one split from `position` (None: the beginning), each batch with its end position.
+
+        Never yield inside a task group or a cancel scope.
+        """
+        raise NotImplementedError
+
+    def extract(self) -> AsyncGenerator[Record | list[Record], None]:
+        """The records one by one, or in lists. Enough for a simple source, and usable without a pipeline."""
+        raise NotImplementedError
+
+    def key(self, record: Record, ordinal: int) -> str | None:
+        """The key of a record of a simple source; None means its place in the source."""
+        return None
+
+
+class Transform(Component[P]):
+    """Changes records.
+
+    `apply` takes a batch and derives another with `batch.replace`, `batch.select` or `batch.outcomes`. It
+    may be `async`; then it runs beside the other stages, `concurrency` batches at a time. The engine
+    settles what was dropped, forked or failed by comparing the two batches, so calling `apply` again after
+    a `TransientError` counts nothing twice.
+    """
+
+    def apply(self, batch: Batch) -> Batch | Awaitable[Batch]:
+        """Derive the next batch. May raise `BatchError`, `TransientError`, `FatalError`."""
+        raise NotImplementedError
+
+    @property
+    def waits(self) -> bool:
+        """True when `apply` is a coroutine function."""
+        return inspect.iscoroutinefunction(self.apply)
+
+    @property
+    def keeps_ids(self) -> bool:
+        """True when each record that comes out has the `id` of the one that went in, at most once.
+
+        Otherwise nobody knows whether the ids are new, even if the source's are: every batch is a replay.
+        """
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a sink knows about a batch it has taken.
+
+    `confirmed=False`: the other side took the records but does not say what became of them.
+    """
+
+    confirmed: bool = True
+
+
+class Sink(Component[P]):
+    """Takes records out of the pipeline. Downstream nodes, if any, receive what it has acknowledged.
+
+    Class attributes:
+        inline: `write` is quick and never waits for the outside, so it runs in its upstream's task.
+    """
+
+    inline: bool = False
+
+    async def write(self, batch: Batch) -> Receipt | None:
+        """Deliver a batch; returning means every record arrived. None is the same as `Receipt()`.
+
+        Raises:
+            BatchError: some records failed; the others arrived.
+            TransientError: the batch may be sent again as it is.
+            FatalError: nothing can be delivered here.
+        """
+        raise NotImplementedError
+
+
+ComponentFactory: TypeAlias = Callable[[BaseModel, BaseModel | None], Component[Any]]
+
+C = TypeVar("C", bound=type[Component[Any]])
+
+
+def spec_of(
+    kind: Kind,
+    name: str,
+    *,
+    params: type[BaseModel] = NoParams,
+    connection: type[BaseModel] | None = None,
+    sandbox: str = "",
+    extra: str = "",
+    reach: Reach | Callable[[Any], Reach] = Reach.ANYWHERE,
+) -> Callable[[C], C]:
+    """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
+
+    def attach(cls: C) -> C:
+        description = inspect.cleandoc(cls.__doc__ or "")
+        cls.spec = ComponentSpec(
+            name=name,
+            kind=kind,
+            factory=cls,
+            params=params,
+            connection=connection,
+            sandbox=sandbox,
+            summary=description.partition("\n")[0],
+            description=description,
+            extra=extra,
+            reach=reach,
+        )
+        return cls
+
+    return attach
+
+
+JsonMapping: TypeAlias = Mapping[str, JsonValue]

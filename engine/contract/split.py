@@ -1,0 +1,30 @@
+"""A part of a source's input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from engine.contract.types import JsonValue
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Split"]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A stable part of a source's input: the unit of parallelism, resume and distribution.
+
+    Args:
+        key: names the split within its source; stable across a resume.
+        manifest: JSON-safe; all that is needed to read it again (object keys with ETags and sizes, or a
+            range). It is stored before the split is read, and a resume reads it instead of listing anew.
+        first_ordinal: how many records of the source come before this split, as far as it is known.
+    """
+
+    key: str
+    manifest: Mapping[str, JsonValue] = field(default_factory=dict)
+    first_ordinal: int = 0

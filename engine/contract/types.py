@@ -1,0 +1,32 @@
+"""What values are called that every part of the contract handles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["JsonValue", "Record", "Releasable"]
+
+
+# A mapping or a Pydantic model. The engine never looks inside; only components give it a type.
+Record: TypeAlias = Any
+
+
+JsonValue: TypeAlias = Any  # what json.dumps takes; positions and manifests are made of it
+
+
+class Releasable:
+    """Something that gives bytes back to a budget; see `engine.flow.budget.Reservation`."""
+
+    __slots__ = ()
+
+    def resize(self, nbytes: int) -> None:
+        raise NotImplementedError
+
+    def grow(self, nbytes: int) -> None:
+        raise NotImplementedError
+
+    def release(self) -> None:
+        raise NotImplementedError

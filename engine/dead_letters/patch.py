@@ -1,0 +1,96 @@
+"""Changing records before they are sent again: `field=value` and `field~regex~replacement`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.contract.types import JsonValue
+from engine.errors import ConfigError
+
+__all__ = ["Patch", "apply_patches", "parse_patch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One change.
+
+    Args:
+        field: a field's name, with dots for a field inside a mapping (`address.city`).
+        value: what the field is set to, as text; used when there is no `pattern`.
+        pattern: what is looked for in the field's text, a Python regular expression.
+        replacement: what takes the place of every match; `\\1` stands for a group.
+    """
+
+    field: str
+    value: str = ""
+    pattern: re.Pattern[str] | None = None
+    replacement: str = ""
+
+
+def parse_patch(text: str) -> Patch:
+    """Read `field=value` or `field~regex~replacement`; whichever of `=` and `~` comes first decides.
+
+    Raises:
+        ConfigError: it is neither, or the regular expression is none.
+    """
+    found = re.match(r"([^=~]+)([=~])(.*)", text, re.DOTALL)
+    if found is None:
+        raise ConfigError(
+            f"--patch: {text!r} is not understood; write FIELD=VALUE or FIELD~REGEX~REPLACEMENT"
+        )
+    field, sign, rest = found[1].strip(), found[2], found[3]
+    if sign == "=":
+        return Patch(field, value=rest)
+    regex, separator, replacement = rest.partition("~")
+    if not separator:
+        raise ConfigError(f"--patch: {text!r} lacks the second `~`; write FIELD~REGEX~REPLACEMENT")
+    try:
+        pattern = re.compile(regex)
+        pattern.sub(replacement, "")
+    except re.error as error:
+        raise ConfigError(f"--patch: {regex!r} is not a regular expression: {error}") from None
+    return Patch(field, pattern=pattern, replacement=replacement)
+
+
+def apply_patches(record: JsonValue, patches: Sequence[Patch]) -> JsonValue:
+    """A copy of the record with all the patches made, in order.
+
+    A set value is text where the field holds text already; elsewhere it is read as JSON (`12`, `true`,
+    `null`, `["a"]`) and is text when it is no JSON. A missing field is added by `field=value` and left
+    alone by a regular expression. What is not a mapping is left as it is.
+    """
+    for patch in patches:
+        record = _patched(record, _steps(record, patch.field), patch)
+    return record
+
+
+def _steps(record: JsonValue, field: str) -> list[str]:
+    """A field whose own name has dots in it comes before a path."""
+    return [field] if isinstance(record, dict) and field in record else field.split(".")
+
+
+def _patched(target: JsonValue, steps: list[str], patch: Patch) -> JsonValue:
+    if not isinstance(target, dict):
+        return target
+    first, rest = steps[0], steps[1:]
+    present = target.get(first)
+    if rest:
+        if present is None and patch.pattern is not None:
+            return target
+        below = {} if present is None else present
+        return {**target, first: _patched(below, rest, patch)}
+    if patch.pattern is None:
+        return {**target, first: patch.value if isinstance(present, str) else _read(patch.value)}
+    if not isinstance(present, str):
+        return target
+    return {**target, first: patch.pattern.sub(patch.replacement, present)}
+
+
+def _read(text: str) -> JsonValue:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,245 @@
+"""Where records go that cannot be delivered: stored, then forwarded, then settled, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import orjson
+from pydantic import BaseModel
+
+from engine.contract.acks import Tally
+from engine.contract.batch import Batch
+from engine.contract.clock import Clock, timestamp
+from engine.contract.component import Sink
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.keys import KeyList
+from engine.contract.types import JsonValue, Record
+from engine.errors import DeadLetterBudgetError, RecordError
+from engine.fault_injection import reached
+from engine.flow.delivery import Delivery, Outcome
+from engine.flow.faults import judge
+from engine.flow.retry import NodeHealth, RetryPolicy
+from engine.flow.stats import NodeStats
+from engine.plan.model import DeadLetterSettings
+from engine.state.protocol import DeadLetterFilter, StateStore
+
+__all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
+
+LARGEST_RECORD = 256 * 1024
+SHARE_COUNTS_FROM = 100
+LONGEST_MESSAGE = 2000
+DEEPEST = 12
+
+
+@runtime_checkable
+class TakesDeadLetters(Protocol):
+    """A sink that has a form of its own for dead letters."""
+
+    async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Deliver letters; errors as in `Sink.write`."""
+        ...
+
+
+@dataclass(slots=True)
+class _Origin:
+    run_id: str
+    pipeline: str
+
+
+class DeadLetterRoute:
+    """Takes failed records of one run.
+
+    Args:
+        store: where letters are kept; one that cannot be stored stops the run.
+        forward: the sink that also gets them, already open, with its stats and policy.
+        tally: what the run has read and lost so far, over all of its attempts.
+        epoch: of the lease; whoever has been overtaken buries nothing any more.
+        chunk: the part of the run that is worked on, "" for all of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        pipeline: str,
+        store: StateStore,
+        settings: DeadLetterSettings,
+        clock: Clock,
+        tally: Callable[[], Tally],
+        epoch: int | None = None,
+        chunk: str = "",
+    ) -> None:
+        self._origin = _Origin(run_id, pipeline)
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._tally = tally
+        self._epoch = epoch
+        self._chunk = chunk
+        self._forward: Delivery | None = None
+        self.count = 0
+
+    def forward_to(self, sink: Sink[BaseModel], stats: NodeStats, policy: RetryPolicy) -> None:
+        """Send every letter to this sink as well, once it is stored."""
+
+        async def call(batch: Batch) -> Outcome:
+            try:
+                if isinstance(sink, TakesDeadLetters):
+                    await sink.write_dead_letters(batch.records)
+                else:
+                    rows = [letter_json(letter) for letter in batch.records]
+                    await sink.write(batch.replace(rows))
+            except Exception as error:
+                failure = judge(stats.name, error, batch)
+                if failure is error:
+                    raise
+                raise failure from error
+            return Outcome(batch)
+
+        async def emit(batch: Batch, outcome: Outcome) -> None:
+            stats.records_out += len(batch)
+
+        async def bury(batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int) -> None:
+            # the letters themselves are safe in the store; only their copy was refused
+            stats.dead += len(failures)
+
+        self._forward_stats = stats
+        self._forward = Delivery(
+            call=call,
+            emit=emit,
+            bury=bury,
+            policy=policy,
+            health=NodeHealth(),
+            stats=stats,
+            clock=self._clock,
+        )
+
+    async def bury(
+        self, node: NodeStats, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
+    ) -> None:
+        """Store, forward and settle these records of a batch.
+
+        Raises:
+            DeadLetterBudgetError: there are more now than the pipeline allows.
+            StateError: they could not be stored.
+        """
+        keys = batch.keys.to_list()
+        now = timestamp(self._clock.now())
+        letters = [
+            self._letter(node.name, keys[index], batch.records[index], error, attempts, now)
+            for index, error in failures
+        ]
+        await self._store.put_dead_letters(letters, epoch=self._epoch, chunk=self._chunk)
+        reached("dead_letter_stored")
+        await self._forward_and_settle(node.name, letters, batch.take([index for index, _ in failures]))
+
+    async def settle_again(self, node: NodeStats, batch: Batch) -> None:
+        """Settle records that an earlier attempt has stored letters of; those still open are forwarded again.
+
+        Whether they had been forwarded is not known, and a copy has the same id each time.
+        """
+        keys = batch.keys.to_list()
+        found = [
+            await self._store.dead_letters(
+                DeadLetterFilter(run_id=self._origin.run_id, node=node.name, key=key)
+            )
+            for key in keys
+        ]
+        letters = [letter for one in found for letter in one]
+        await self._forward_and_settle(node.name, [one for one in letters if one.status == "open"], batch)
+
+    async def _forward_and_settle(self, node: str, letters: Sequence[DeadLetter], dead: Batch) -> None:
+        if self._forward is not None and letters:
+            self._forward_stats.records_in += len(letters)
+            self._forward_stats.batches += 1
+            await self._forward.deliver(Batch(list(letters), KeyList([letter.key for letter in letters])))
+            reached("dead_letter_forwarded")
+        for ack, count in dead.origins:
+            ack.dead(count, node)
+        self.count += len(dead)
+        if letters:
+            self._check_budget(letters[0])
+
+    def _letter(
+        self, node: str, key: str, record: Record, error: RecordError, attempts: int, now: str
+    ) -> DeadLetter:
+        value, size = as_json(record)
+        oversize = size > LARGEST_RECORD
+        return DeadLetter(
+            run_id=self._origin.run_id,
+            pipeline=self._origin.pipeline,
+            node=node,
+            key=key,
+            stage=error.stage or node,
+            error_type=error.kind,
+            error_message=str(error)[:LONGEST_MESSAGE],
+            record=None if oversize else value,
+            reference=_reference(value, key) if oversize else "",
+            attempts=attempts,
+            first_failed_at=now,
+            last_failed_at=now,
+        )
+
+    def _check_budget(self, latest: DeadLetter) -> None:
+        most, share = self._settings.max_count, self._settings.max_share
+        if most is None and share is None:
+            return
+        tally = self._tally()
+        # each copy that a fan-out made can die, so a share of what was read alone might be over 100 %
+        dead, records, allowed = tally.dead, tally.read + tally.forked, ""
+        if most is not None and dead > most:
+            allowed = f"{most}"
+        elif share is not None and records >= SHARE_COUNTS_FROM and dead > share * records:
+            allowed = f"{share:.0%} of {records}"
+        if allowed:
+            raise DeadLetterBudgetError(
+                f"{dead} dead letters, {allowed} are allowed; "
+                f"the last at {latest.node!r}: {latest.error_type}"
+            )
+
+
+def as_json(record: Record) -> tuple[JsonValue, int]:
+    """A record as JSON-safe values, and how many bytes of JSON that is."""
+    if isinstance(record, BaseModel):
+        try:
+            record = record.model_dump(mode="json")
+        except ValueError:  # bytes that are no text, and what has no form in JSON
+            record = record.model_dump()
+    try:
+        text = orjson.dumps(record, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except (TypeError, ValueError):
+        # integers over 64 bits, lone surrogates, cycles: a record that cannot be stored as it is would
+        # stop the run over one bad record
+        text = orjson.dumps(_storable(record, DEEPEST))
+    return orjson.loads(text), len(text)
+
+
+def _storable(value: object, depth: int) -> JsonValue:
+    if depth == 0:
+        return "…"
+    if isinstance(value, Mapping):
+        return {_text(key): _storable(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_storable(item, depth - 1) for item in value]
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 63):
+        return value
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def letter_json(letter: DeadLetter) -> dict[str, JsonValue]:
+    """A letter as a plain mapping."""
+    return {name: getattr(letter, name) for name in DeadLetter.__dataclass_fields__}
+
+
+def _reference(value: JsonValue, key: str) -> str:
+    if isinstance(value, dict):
+        for name in ("file_path", "source_file_path", "uri"):
+            if isinstance(value.get(name), str):
+                return str(value[name])
+    return key

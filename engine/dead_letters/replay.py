@@ -1,0 +1,185 @@
+"""Sending dead letters again: from the node that failed onwards, as a run of its own.
+
+The letters become the records of a source, under the keys they had. That source stands in the place of
+everything above the node; the node itself and all that follows it are the pipeline's as it is now. What
+arrives replaces what an earlier delivery of the same key may have left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from engine.contract.batch import Batch
+from engine.contract.component import ComponentSpec, Context, Kind, NoParams, Source
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.keys import KeyList
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
+from engine.dead_letters.patch import Patch, apply_patches
+from engine.plan.identity import identity_hash
+from engine.plan.model import DeadLetterSettings, Plan, PlanNode
+
+__all__ = ["REPLAY_GROUP", "Obstacle", "ReplayGroup", "ReplaySource", "group_letters", "replay_plan"]
+
+REPLAY_GROUP = "replay-"
+"""How the group of a run that replays dead letters begins; such a run is not resumed but begun anew."""
+
+SOURCE_NAME = "dead_letters"
+PAGE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayGroup:
+    """Letters of one node that go through one run.
+
+    Attributes:
+        letters: all that are settled when the run completes; of several with one key the last is sent.
+        plan: the run.
+        changed: how many records the patches changed.
+    """
+
+    pipeline: str
+    node: str
+    letters: tuple[DeadLetter, ...]
+    plan: Plan
+    changed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Letters that cannot be sent again, and what to do instead."""
+
+    letters: tuple[DeadLetter, ...]
+    reason: str
+
+
+class ReplaySource(Source[NoParams]):
+    """Gives the records of letters under their keys; every batch counts as a replay."""
+
+    repeatable = True
+
+    def __init__(self, records: Sequence[JsonValue], keys: Sequence[str]) -> None:
+        super().__init__(NoParams())
+        self._records = list(records)
+        self._keys = list(keys)
+
+    async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+        for start in range(int(position or 0), len(self._records), PAGE):
+            stop = start + PAGE
+            keys = KeyList(self._keys[start:stop])
+            yield Batch(self._records[start:stop], keys, position=min(stop, len(self._records)))
+
+
+def group_letters(
+    letters: Sequence[DeadLetter], plans: dict[str, Plan], patches: Sequence[Patch] = ()
+) -> tuple[list[ReplayGroup], list[Obstacle]]:
+    """Sort letters into runs, and into those that cannot be sent again.
+
+    Args:
+        letters: oldest first.
+        plans: the pipelines as they are now.
+        patches: changes to the records.
+    """
+    by_node: dict[tuple[str, str], list[DeadLetter]] = {}
+    for letter in letters:
+        by_node.setdefault((letter.pipeline, letter.node), []).append(letter)
+    groups: list[ReplayGroup] = []
+    obstacles: list[Obstacle] = []
+    for (pipeline, node), found in by_node.items():
+        reason = _obstacle(plans.get(pipeline), pipeline, node)
+        if reason:
+            obstacles.append(Obstacle(tuple(found), reason))
+            continue
+        whole = [letter for letter in found if letter.record is not None]
+        lost = [letter for letter in found if letter.record is None]
+        if lost:
+            obstacles.append(Obstacle(tuple(lost), _TOO_LARGE))
+        if whole:
+            groups += _groups(plans[pipeline], node, whole, patches)
+    return groups, obstacles
+
+
+_TOO_LARGE = (
+    "the record was too large to be kept, only its reference is: run the pipeline again over that input"
+    " (if its source has `mode: changed`, after `bookmarks reset`)"
+)
+
+
+def _obstacle(plan: Plan | None, pipeline: str, name: str) -> str:
+    if plan is None:
+        return f"the file has no pipeline `{pipeline}` any more: name the file it is in with --file"
+    nodes = {node.name: node for node in plan.nodes}
+    if name not in nodes:
+        return f"the pipeline `{pipeline}` has no node `{name}` any more"
+    if nodes[name].kind is Kind.SOURCE:
+        return (
+            f"they died while `{name}` read them, before there was a record: mend the input (or what reads "
+            "it) and run the pipeline again"
+        )
+    return ""
+
+
+def _groups(plan: Plan, node: str, letters: list[DeadLetter], patches: Sequence[Patch]) -> list[ReplayGroup]:
+    """A run for all letters, and further ones where a key has died with other records, oldest first.
+
+    A key may have died in several runs. Of one record that changed meanwhile the latest is the one to send.
+    But some keys name a place (a line of a file that was written anew): then the records are different
+    ones, and none may be left out.
+    """
+    rounds: list[dict[str, list[DeadLetter]]] = []
+    for letter in sorted(letters, key=lambda one: one.last_failed_at):
+        died = [number for number, by_key in enumerate(rounds) if letter.key in by_key]
+        place = died[-1] if died else 0
+        if died and not _same_record(rounds[place][letter.key][-1].record, letter.record):
+            place += 1
+        if place == len(rounds):
+            rounds.append({})
+        rounds[place].setdefault(letter.key, []).append(letter)
+    return [_group(plan, node, by_key, patches) for by_key in rounds]
+
+
+def _same_record(one: JsonValue, other: JsonValue) -> bool:
+    if one == other:
+        return True
+    ids = [record.get("id") if isinstance(record, dict) else None for record in (one, other)]
+    return ids[0] is not None and ids[0] == ids[1]
+
+
+def _group(
+    plan: Plan, node: str, by_key: Mapping[str, Sequence[DeadLetter]], patches: Sequence[Patch]
+) -> ReplayGroup:
+    records = [apply_patches(same[-1].record, patches) for same in by_key.values()]
+    changed = sum(record != same[-1].record for record, same in zip(records, by_key.values(), strict=True))
+    source = ReplaySource(records, list(by_key))
+    letters = tuple(letter for same in by_key.values() for letter in same)
+    return ReplayGroup(plan.pipeline, node, letters, replay_plan(plan, node, source), changed)
+
+
+def replay_plan(plan: Plan, node: str, source: ReplaySource) -> Plan:
+    """The plan from `node` on, with `source` in the place of all that comes before it.
+
+    It has no dead-letter budget, starts no other pipeline, and is not tried again as a whole.
+    """
+    kept = {node}
+    for one in plan.nodes:  # in topological order
+        if kept.intersection(one.inputs):
+            kept.add(one.name)
+    name = SOURCE_NAME
+    while name in kept:
+        name += "_"
+    spec = ComponentSpec(SOURCE_NAME, Kind.SOURCE, lambda params, connection: source)
+    nodes = [PlanNode(name, spec, NoParams())]
+    for one in plan.nodes:
+        if one.name in kept:
+            inputs = (name,) if one.name == node else tuple(given for given in one.inputs if given in kept)
+            nodes.append(replace(one, inputs=inputs))
+    identity = {**(plan.identity_doc or {}), "replay_from": node}
+    return replace(
+        plan,
+        nodes=tuple(nodes),
+        identity=identity_hash(identity),
+        identity_doc=identity,
+        dead_letters=DeadLetterSettings(forward=plan.dead_letters.forward),
+        settings=replace(plan.settings, retries=0, on_complete=(), on_cancel=(), schedule=""),
+    )

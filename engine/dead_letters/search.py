@@ -1,0 +1,220 @@
+"""The dead letters of a state store and of ingest services as one list, each failure once.
+
+A record that the service refused has a letter in both: the engine's says which run, node and key it was,
+the service's says what the service made of it. They are matched by the model and the record's id; copies
+that a pipeline forwards are matched by the pipeline, node and key inside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.types import JsonValue
+from engine.errors import RunNotFoundError
+from engine.service.client import ServiceClient, ServiceLetter
+from engine.state.protocol import DeadLetterFilter, StateStore
+
+__all__ = ["Found", "LetterQuery", "find_letters"]
+
+ENGINE_STATUSES = frozenset({"", "open", "replayed", "discarded"})
+SERVICE_STATUSES = frozenset({"", "open", "recovered"})
+
+Identity = tuple[str, ...]
+"""(model, record id) of a refused record, or (pipeline, node, key) of a forwarded copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterQuery:
+    """Which letters; "" and empty mean any.
+
+    Letters that only a service has belong to no run, pipeline or node: asked for one of those, they are
+    left out. `names`: the letter's id or the beginning of it, its key, or the record's id in the service.
+    """
+
+    run_id: str = ""
+    pipeline: str = ""
+    node: str = ""
+    key: str = ""
+    status: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A dead letter: the engine's, a service's, or both. `service` is where `copy` is."""
+
+    letter: DeadLetter | None = None
+    copy: ServiceLetter | None = None
+    service: ServiceClient | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def store(self) -> str:
+        """`engine`, `service` or `engine+service`."""
+        return "+".join(
+            name for name, part in (("engine", self.letter), ("service", self.copy)) if part is not None
+        )
+
+    @property
+    def id(self) -> str:
+        """Ten hexadecimal digits that name the letter on the command line."""
+        if self.letter is not None:
+            text = "\0".join((self.letter.run_id, self.letter.node, self.letter.key))
+            return hashlib.sha256(text.encode()).hexdigest()[:10]
+        assert self.copy is not None, "a letter comes from somewhere"
+        return self.copy.dead_letter_id.replace("-", "")[:10]
+
+    @property
+    def failed_at(self) -> str:
+        """When it failed last, UTC, ISO 8601."""
+        return self.letter.last_failed_at if self.letter else self.copy.failed_at if self.copy else ""
+
+    @property
+    def status(self) -> str:
+        """open, replayed, discarded or recovered."""
+        return self.letter.status if self.letter else self.copy.status if self.copy else ""
+
+    @property
+    def key(self) -> str:
+        """The record's key, or its id in the service."""
+        if self.letter is not None:
+            return self.letter.key
+        return (self.copy.record_id or "") if self.copy else ""
+
+    @property
+    def place(self) -> str:
+        """`pipeline/node`, or the service's model."""
+        if self.letter is not None:
+            return f"{self.letter.pipeline}/{self.letter.node}"
+        return self.copy.model if self.copy else ""
+
+    @property
+    def error(self) -> str:
+        """The error's type and message."""
+        part = self.letter or self.copy
+        return f"{part.error_type}: {part.error_message}" if part else ""
+
+    @property
+    def record(self) -> JsonValue:
+        """The original record, None when only a reference was kept."""
+        return self.letter.record if self.letter else self.copy.original_record if self.copy else None
+
+    def is_called(self, name: str) -> bool:
+        """Whether a name given on the command line means this letter."""
+        names = {self.key, *((self.copy.record_id, self.copy.dead_letter_id) if self.copy else ())}
+        return name in names or (len(name) >= 4 and self.id.startswith(name))
+
+
+async def find_letters(
+    store: StateStore | None, services: Sequence[ServiceClient], query: LetterQuery
+) -> list[Found]:
+    """All that match, oldest first.
+
+    Args:
+        store: None looks into the services alone.
+
+    Raises:
+        StateError: the store cannot be read.
+        ServiceError: a service cannot be reached.
+    """
+    copies = await _copies(services, query)
+    found: list[Found] = []
+    known: set[Identity] = set()
+    if store is not None:
+        models = _Models(store)
+        found += await _engine_letters(store, models, copies, query)
+        known = await _known(store, models) if copies else known
+    if not (query.run_id or query.pipeline or query.node):
+        alone = {
+            copy.dead_letter_id: Found(None, copy, service)
+            for identity, (copy, service) in copies.items()
+            if identity not in known
+        }
+        found += [one for one in alone.values() if query.key in ("", one.key)]
+    if query.names:
+        found = [one for one in found if any(map(one.is_called, query.names))]
+    return sorted(found, key=lambda one: one.failed_at)
+
+
+async def _engine_letters(
+    store: StateStore,
+    models: _Models,
+    copies: Mapping[Identity, tuple[ServiceLetter, ServiceClient]],
+    query: LetterQuery,
+) -> list[Found]:
+    found: list[Found] = []
+    if query.status in ENGINE_STATUSES:
+        where = DeadLetterFilter(query.run_id, query.pipeline, query.node, query.key, query.status)
+        for letter in await store.dead_letters(where):
+            owned = [copies[one] for one in await _identities(letter, models) if one in copies]
+            copy, service = owned[0] if owned else (None, None)
+            found.append(Found(letter, copy, service))
+    return found
+
+
+async def _copies(
+    services: Sequence[ServiceClient], query: LetterQuery
+) -> dict[Identity, tuple[ServiceLetter, ServiceClient]]:
+    copies: dict[Identity, tuple[ServiceLetter, ServiceClient]] = {}
+    if query.status not in SERVICE_STATUSES:
+        return copies
+    for service in services:
+        async for letter in service.letters(status=query.status):
+            copies[_origin(letter)] = (letter, service)
+    return copies
+
+
+async def _known(store: StateStore, models: _Models) -> set[Identity]:
+    """What the engine has letters of, whatever became of them; read run by run to stay small."""
+    known: set[Identity] = set()
+    for run in await store.list_runs():
+        for letter in await store.dead_letters(DeadLetterFilter(run_id=run.run_id)):
+            known.update(await _identities(letter, models))
+    return known
+
+
+async def _identities(letter: DeadLetter, models: _Models) -> list[Identity]:
+    identities: list[Identity] = [(letter.pipeline, letter.node, letter.key)]
+    model = await models.of(letter.run_id, letter.node)
+    record_id = letter.record.get("id") if isinstance(letter.record, dict) else None
+    if model and isinstance(record_id, str | int):
+        # how a service spells the model does not matter to it
+        identities.insert(0, (model.partition("/")[0].lower(), str(record_id)))
+    return identities
+
+
+def _origin(letter: ServiceLetter) -> Identity:
+    """What a service's letter is about: a record of a pipeline if it says so, else its own."""
+    text = letter.original_record.get("extracted_data")
+    if letter.record_id and letter.record_id.startswith("dlq_") and isinstance(text, str):
+        try:
+            error = json.loads(text)["error"]
+            return (str(error["pipeline"]), str(error["node"]), str(error["key"]))
+        except (ValueError, KeyError, TypeError):
+            pass
+    return (letter.model.lower(), letter.record_id or letter.dead_letter_id)
+
+
+class _Models:
+    """Which model a node of a run sends its records to, from what the run was begun with."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self._nodes: dict[str, Mapping[str, JsonValue]] = {}
+
+    async def of(self, run_id: str, node: str) -> str:
+        """The model's name, "" when the node has none."""
+        if run_id not in self._nodes:
+            try:
+                document = (await self._store.get_run(run_id)).identity_doc
+            except RunNotFoundError:
+                document = None
+            nodes = document.get("nodes") if isinstance(document, dict) else None
+            self._nodes[run_id] = nodes if isinstance(nodes, dict) else {}
+        entry = self._nodes[run_id].get(node)
+        params = entry.get("params") if isinstance(entry, dict) else None
+        model = params.get("model") if isinstance(params, dict) else None
+        return model if isinstance(model, str) else ""

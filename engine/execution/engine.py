@@ -1,0 +1,306 @@
+"""The engine: owns what runs share (state, paid answers, memory, embedded services) and starts runs.
+
+Nothing here is a module global: two engines in one process, and two runs of one engine, meet nowhere else.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from pydantic import BaseModel, ValidationError
+
+from engine.contract.chunk import Chunk
+from engine.contract.clock import Clock, SystemClock, timestamp
+from engine.errors import (
+    ConfigError,
+    RunMismatchError,
+)
+from engine.execution.events import Observer, silent
+from engine.execution.journal import Journal
+from engine.execution.lease import HeldLease, held
+from engine.execution.report import RunReport
+from engine.execution.run import Run
+from engine.execution.runner import DRAIN_LIMIT, RunnerResources
+from engine.flow.budget import ByteBudget, ProcessBudget
+from engine.plan.model import Plan, PlanNode
+from engine.state.protocol import RunRecord, RunStatus, StateStore
+
+__all__ = ["DEFAULT_MEMORY", "Engine"]
+
+DEFAULT_MEMORY = 256 * 1024 * 1024
+
+Endpoints = dict[str, dict[str, str]]
+
+
+class Engine:
+    """Runs plans. An async context manager.
+
+    Leaving the block drains the runs that other tasks still work on, or cancels them when it is left by an
+    exception or a cancellation, and waits for their ends. Either way they can be resumed.
+
+    Args:
+        state_dir: where runs, watermarks and dead letters are kept; None keeps them in memory only.
+        store: use this store instead of one in `state_dir`.
+        memory: bytes in flight for all runs of this engine together.
+        samples: folder of documents for the embedded S3; None means the default.
+        drain_limit: seconds that a run may take to deliver what it has read when it is drained.
+        observer: called at each stage of a run.
+    """
+
+    def __init__(
+        self,
+        *,
+        state_dir: Path | str | None = None,
+        store: StateStore | None = None,
+        memory: int = DEFAULT_MEMORY,
+        clock: Clock | None = None,
+        samples: Path | None = None,
+        drain_limit: float = DRAIN_LIMIT,
+        observer: Observer = silent,
+    ) -> None:
+        self.state_dir = Path(state_dir) if state_dir is not None else None
+        self.clock: Clock = clock or SystemClock()
+        self.observer = observer
+        self._given_store = store
+        self._store: StateStore | None = None
+        self._journal: Journal | None = None
+        self._samples = samples
+        self._drain_limit = drain_limit
+        self._runs: dict[Run, HeldLease] = {}
+        self._process = ProcessBudget(memory)
+        self._stack = AsyncExitStack()
+        self._group: TaskGroup | None = None
+        self._closing = anyio.Event()
+        self._sandbox: Endpoints = {}
+        self._sandbox_lock = anyio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        try:
+            self._store = await self._stack.enter_async_context(self._given_store or self._default_store())
+            self._journal = Journal(self._store, self.clock)
+            self._group = await self._stack.enter_async_context(anyio.create_task_group())
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        at_once = kind is not None
+        try:
+            for run in self._runs:
+                run.cancel() if at_once else run.drain()
+            for run, lease in list(self._runs.items()):
+                await run.leave(at_once=at_once)
+                await lease.release()  # whoever has it may not get to it before the store is closed
+        finally:
+            self._closing.set()
+            await self._close(kind, error, trace)
+
+    async def _close(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._stack.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            # the task group wraps what the caller raised, who could not catch it by its name any more
+            if group.exceptions != (error,):
+                raise
+
+    @property
+    def store(self) -> StateStore:
+        """The state store; open while the engine is."""
+        if self._store is None:
+            raise RuntimeError("use `async with Engine(...)`")
+        return self._store
+
+    def _default_store(self) -> StateStore:
+        if self.state_dir is None:
+            from engine.state.memory import MemoryStateStore
+
+            return MemoryStateStore()
+        from engine.state import open_store
+
+        return open_store(self.state_dir)
+
+    async def run(
+        self, plan: Plan, *, resume: RunRecord | None = None, group_id: str = "", verify: bool = False
+    ) -> RunReport:
+        """Run a plan to its end; see `start` for the arguments. Never raises for a run that ends early."""
+        async with self.start(plan, resume=resume, group_id=group_id, verify=verify) as run:
+            return await run.wait()
+
+    @asynccontextmanager
+    async def start(
+        self,
+        plan: Plan,
+        *,
+        resume: RunRecord | None = None,
+        group_id: str = "",
+        seed: str = "",
+        chunk: Chunk | None = None,
+        verify: bool = False,
+    ) -> AsyncGenerator[Run, None]:
+        """A run, started when `wait` is called inside the block.
+
+        Leaving the block while another task waits for the run drains it, or cancels it when the block is left
+        by an exception or a cancellation. The run has ended then, and can be resumed.
+
+        Args:
+            resume: go on with this run instead of beginning a new one.
+            chunk: do only this part of the run that `resume` names, under a lease of its own; whoever divided
+                the run says how it stands as a whole. The report then is of the chunk alone.
+            group_id: ties the runs of one invocation together.
+            seed: fixes everything random; "" draws one.
+            verify: at the end, compare the report with the ledger and with what the sinks have (its
+                `checks`). A chunk cannot be verified, only the run as a whole.
+
+        Raises:
+            RunMismatchError: the plan is not the one `resume` was begun with.
+            LeaseHeldError: another process works on that run; it is named.
+            StateError, ServiceError: the store or an embedded service cannot be used.
+        """
+        if verify and chunk is not None:
+            raise ValueError("a chunk cannot be verified, only its run as a whole")
+        await self.provide(plan.sandbox_services)
+        record = resume
+        if record is None:
+            if chunk is not None:
+                raise ValueError("a chunk is part of a run that was begun before: name it with `resume`")
+            record = await self.begin(plan, group_id=group_id, seed=seed)
+        else:
+            _check_identity(record, plan)
+        part = chunk.name if chunk is not None else ""
+        async with held(self.store, self.clock, record.run_id, part) as lease:
+            resumed = lease.taken > 1 if chunk is not None else resume is not None
+            if resume is not None and chunk is None:
+                record = await self._take_up(record.run_id, lease)
+            async with self._attended(plan, record, lease, resumed, chunk, verify) as run:
+                yield run
+
+    @asynccontextmanager
+    async def _attended(
+        self,
+        plan: Plan,
+        record: RunRecord,
+        lease: HeldLease,
+        resumed: bool,
+        chunk: Chunk | None,
+        verify: bool,
+    ) -> AsyncGenerator[Run, None]:
+        """A run that has its memory, and whose lease is kept, for as long as the block runs."""
+        assert self._group is not None, "use `async with Engine(...)`"
+        budget = self._process.pipeline(plan.settings.memory_bytes)
+        keeping = anyio.CancelScope()
+        run = Run(
+            plan,
+            record,
+            self.resources(budget),
+            self.observer,
+            resumed=resumed,
+            epoch=lease.epoch,
+            chunk=chunk,
+            verify=verify,
+        )
+        try:
+            self._runs[run] = lease
+            self._group.start_soon(lease.keep_within, keeping, run.abort)
+            try:
+                yield run
+            except BaseException:
+                await run.leave(at_once=True)
+                raise
+            await run.leave()
+        finally:
+            self._runs.pop(run, None)
+            keeping.cancel()
+            budget.close()
+
+    async def provide(self, services: Collection[str]) -> None:
+        """Have these embedded services running; they stop with the engine."""
+        async with self._sandbox_lock:
+            missing = sorted(set(services) - set(self._sandbox))
+            if not missing:
+                return
+            assert self._group is not None, "use `async with Engine(...)`"
+            self._sandbox |= await self._group.start(self._host_sandbox, missing)
+
+    async def _host_sandbox(self, services: list[str], *, task_status: TaskStatus[Endpoints]) -> None:
+        # a task of its own, so that whoever asks first need not be the one who ends it
+        from engine.sandbox.client import sandbox
+
+        state_dir = self.state_dir
+        async with AsyncExitStack() as stack:
+            if state_dir is None:
+                from tempfile import TemporaryDirectory
+
+                state_dir = Path(stack.enter_context(TemporaryDirectory(prefix="odw-")))
+            endpoints = await stack.enter_async_context(sandbox(services, state_dir, samples=self._samples))
+            task_status.started(endpoints)
+            await self._closing.wait()
+
+    def connect(self, node: PlanNode) -> BaseModel | None:
+        """The connection of a node, with the embedded service filled in where it is asked for."""
+        try:
+            return node.connection_model(self._sandbox.get(node.needs_sandbox))
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
+            raise ConfigError(f"the connection of node {node.name!r} is not usable: check {fields}") from None
+
+    async def _take_up(self, run_id: str, lease: HeldLease) -> RunRecord:
+        record = await self.store.get_run(run_id)  # another process may have had it since the caller looked
+        record = replace(record, attempt=record.attempt + 1, status=RunStatus.RUNNING, ended_at="", error="")
+        await self.store.update_run(run_id, status=record.status, attempt=record.attempt, epoch=lease.epoch)
+        return record
+
+    async def begin(self, plan: Plan, *, run_id: str = "", group_id: str = "", seed: str = "") -> RunRecord:
+        """Enter a new run into the store without starting it; `start` goes on with it under `resume`.
+
+        Args:
+            run_id: unique in the store; "" makes one of the pipeline's name and the time.
+
+        Raises:
+            StateError: the store cannot be used, or has a run of that id.
+        """
+        now = self.clock.now()
+        run_id = run_id or f"{plan.pipeline}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        record = RunRecord(
+            run_id=run_id,
+            pipeline=plan.pipeline,
+            group_id=group_id or run_id,
+            identity=plan.identity,
+            identity_doc=plan.identity_doc,
+            operational_doc=plan.operational_doc,
+            params=dict(plan.params),
+            seed=seed or secrets.token_hex(8),
+            started_at=timestamp(now),
+        )
+        await self.store.create_run(record)
+        return record
+
+    def resources(self, budget: ByteBudget) -> RunnerResources:
+        """What a runner works with."""
+        assert self._journal is not None, "use `async with Engine(...)`"
+        return RunnerResources(self.store, self._journal, budget, self.clock, self.connect, self._drain_limit)
+
+
+def _check_identity(record: RunRecord, plan: Plan) -> None:
+    if record.identity == plan.identity:
+        return
+    from engine.plan.identity import difference
+
+    changes = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
+    raise RunMismatchError(
+        f"run {record.run_id!r} was begun with another plan and cannot go on with this one:\n"
+        f"{changes}\nrun it anew, or restore what the run was begun with"
+    )

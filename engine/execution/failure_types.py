@@ -1,0 +1,182 @@
+"""What an error means to somebody who schedules runs: a type by name, and whether trying again may help.
+
+Pure, and free of any scheduler's library. The names are part of the contract: retry policies and alarms
+are written against them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from engine import errors
+from engine.contract.component import Kind
+from engine.execution.report import RunReport
+from engine.flow.faults import bare
+from engine.plan.model import Plan
+
+__all__ = ["MAX_MESSAGE_BYTES", "FailureType", "TypedFailure", "report_failure", "typed_failure"]
+
+MAX_MESSAGE_BYTES: Final = 2048
+
+
+class FailureType(StrEnum):
+    """Every type there is.
+
+    A new attempt ends like the one before until somebody has mended something: see `retryable`.
+    """
+
+    PLAN_MISMATCH = "PlanMismatch"
+    CONFIG = "ConfigError"
+    AUTH = "AuthError"
+    SCHEMA = "SchemaError"
+    BUDGET = "BudgetExceeded"
+    DEAD_LETTER_BUDGET = "DeadLetterBudget"
+    STATE_CORRUPT = "StateCorrupt"
+    SOURCE_UNAVAILABLE = "SourceUnavailable"
+    PROVIDER_THROTTLED = "ProviderThrottled"
+    SINK_UNAVAILABLE = "SinkUnavailable"
+    OUTAGE = "Outage"
+    STALLED = "Stalled"
+    TIMEOUT = "Timeout"
+    LEASE_HELD = "LeaseHeld"
+    LEASE_LOST = "LeaseLost"
+    STATE_UNAVAILABLE = "StateUnavailable"
+    SERVICE_UNAVAILABLE = "ServiceUnavailable"
+    NODE_FAILED = "NodeFailed"
+    INTERNAL = "InternalError"
+
+    @property
+    def retryable(self) -> bool:
+        """False for what only a change from outside can mend."""
+        return self not in _FINAL
+
+
+_FINAL = frozenset(
+    {
+        FailureType.PLAN_MISMATCH,
+        FailureType.CONFIG,
+        FailureType.AUTH,
+        FailureType.SCHEMA,
+        FailureType.BUDGET,
+        FailureType.DEAD_LETTER_BUDGET,
+        FailureType.STATE_CORRUPT,
+    }
+)
+_OF_FATAL = {
+    "config": FailureType.CONFIG,
+    "auth": FailureType.AUTH,
+    "schema": FailureType.SCHEMA,
+    "budget": FailureType.BUDGET,
+}
+# the first that fits counts, so subclasses stand before their base
+_OF_CLASS: tuple[tuple[type[BaseException], FailureType], ...] = (
+    (errors.RunMismatchError, FailureType.PLAN_MISMATCH),
+    (errors.ConfigError, FailureType.CONFIG),
+    (errors.RegistryError, FailureType.CONFIG),
+    (errors.RunNotFoundError, FailureType.CONFIG),
+    (errors.LeaseHeldError, FailureType.LEASE_HELD),
+    (errors.LeaseLostError, FailureType.LEASE_LOST),
+    (errors.StateCorruptError, FailureType.STATE_CORRUPT),
+    (errors.StateError, FailureType.STATE_UNAVAILABLE),
+    (errors.ServiceError, FailureType.SERVICE_UNAVAILABLE),
+    (errors.DeadLetterBudgetError, FailureType.DEAD_LETTER_BUDGET),
+    (errors.PipelineTimeoutError, FailureType.TIMEOUT),
+    (errors.StalledError, FailureType.STALLED),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TypedFailure:
+    """A failure as data.
+
+    Args:
+        type: what kind it is.
+        message: for people; at most `MAX_MESSAGE_BYTES` of UTF-8, never a record.
+        retry_after: seconds the other side asked us to wait, if it said so.
+        outwaited: it ended an outage that had been waited for as long as `outage_limit` says.
+    """
+
+    type: FailureType
+    message: str
+    retry_after: float | None = None
+    outwaited: bool = False
+
+    @property
+    def retryable(self) -> bool:
+        """Whether trying again may help although nothing was changed."""
+        return self.type.retryable
+
+
+def report_failure(report: RunReport, plan: Plan | None = None) -> TypedFailure | None:
+    """Why a run ended early; None when nothing failed (it completed, or was drained or cancelled)."""
+    return typed_failure(report.failure, plan) if report.failure is not None else None
+
+
+def typed_failure(error: BaseException, plan: Plan | None = None) -> TypedFailure:
+    """The failure that an error stands for.
+
+    Args:
+        plan: tells whether the node that failed is a source, a transform or a sink.
+    """
+    if isinstance(error, errors.OutageError | errors.NodeFailedError):
+        cause = bare(error.__cause__) if isinstance(error.__cause__, Exception) else None
+        wait = cause.retry_after if isinstance(cause, errors.TransientError) else None
+        outwaited = isinstance(error, errors.OutageError)
+        return TypedFailure(_of_node(error, cause, plan), _bounded(str(error)), wait, outwaited)
+    if isinstance(error, errors.ComponentError):  # a component that was used without a run
+        wait = error.retry_after if isinstance(error, errors.TransientError) else None
+        return TypedFailure(_of_component(error, None), _bounded(str(error)), wait)
+    for cls, kind in _OF_CLASS:
+        if isinstance(error, cls):
+            return TypedFailure(kind, _bounded(str(error)))
+    if isinstance(error, errors.EngineError):
+        return TypedFailure(FailureType.INTERNAL, _bounded(str(error)))
+    # the text of an error that nobody raised on purpose may quote a record
+    return TypedFailure(FailureType.INTERNAL, type(error).__name__)
+
+
+def _of_node(
+    error: errors.OutageError | errors.NodeFailedError, cause: Exception | None, plan: Plan | None
+) -> FailureType:
+    where = _kind_of(error.node, plan)
+    if isinstance(cause, errors.ComponentError):
+        return _of_component(cause, where)
+    if isinstance(error, errors.OutageError):
+        return _unavailable(where, throttled=False)
+    if cause is None:
+        # the engine's own refusal, for instance to read a second time what can be read only once
+        return FailureType.CONFIG
+    return FailureType.NODE_FAILED
+
+
+def _of_component(error: errors.ComponentError, where: Kind | None) -> FailureType:
+    if isinstance(error, errors.FatalError):
+        return _OF_FATAL[error.kind]
+    if isinstance(error, errors.TransientError):
+        return _unavailable(where, throttled=error.retry_after is not None)
+    return FailureType.NODE_FAILED
+
+
+def _unavailable(where: Kind | None, *, throttled: bool) -> FailureType:
+    if where is Kind.SOURCE:
+        return FailureType.SOURCE_UNAVAILABLE
+    if where is Kind.SINK:
+        return FailureType.SINK_UNAVAILABLE
+    return FailureType.PROVIDER_THROTTLED if throttled else FailureType.OUTAGE
+
+
+def _kind_of(node: str, plan: Plan | None) -> Kind | None:
+    if plan is None:
+        return None
+    forward = plan.dead_letters.forward
+    nodes = (*plan.nodes, forward) if forward is not None else plan.nodes
+    return next((one.kind for one in nodes if one.name == node), None)
+
+
+def _bounded(text: str) -> str:
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return text
+    return encoded[: MAX_MESSAGE_BYTES - 3].decode("utf-8", "ignore") + "…"

@@ -1,0 +1,161 @@
+"""The lease of a run: one process at a time works on it, and whoever was too slow is told so.
+
+A lease lasts 30 s and is renewed every 10. It is dead when it has expired, and at once when its holder is a
+process of this host that is no longer there; then the next one takes over, under a higher epoch, and the
+store refuses what a lower one still writes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+from uuid import getnode
+
+import anyio
+
+from engine.contract.clock import Clock, timestamp
+from engine.errors import LeaseHeldError, StateError
+from engine.state.protocol import Lease, StateStore
+
+__all__ = ["LASTS", "RENEWED_EVERY", "HeldLease", "held", "holder_is_gone", "living", "numbering"]
+
+LASTS: Final = 30.0
+RENEWED_EVERY: Final = 10.0
+
+
+class HeldLease:
+    """A lease that this process has; `held` makes them."""
+
+    def __init__(self, store: StateStore, clock: Clock, lease: Lease) -> None:
+        self._store = store
+        self._clock = clock
+        self._lease = lease
+
+    @property
+    def epoch(self) -> int:
+        """What the store has to be told with every write about the run."""
+        return self._lease.epoch
+
+    @property
+    def taken(self) -> int:
+        """How often this was taken so far, this time included."""
+        return self._lease.taken
+
+    async def keep(self, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
+        """Renew it for ever.
+
+        Args:
+            sleep: the time between is that of the machine, whatever clock the run has: a lease is about
+                processes, and a scripted clock that jumps would do nothing but renew.
+
+        Raises:
+            LeaseLostError: somebody else has the run.
+            StateError: the store cannot be used.
+        """
+        while True:
+            await sleep(RENEWED_EVERY)
+            self._lease = await self._store.renew_lease(self._lease, until=_until(self._clock))
+
+    async def keep_within(self, scope: anyio.CancelScope, lost: Callable[[StateError], None]) -> None:
+        """Renew until the scope is cancelled; `lost` is told when that is not possible any more."""
+        with scope:
+            try:
+                await self.keep()
+            except StateError as error:
+                lost(error)
+
+    async def release(self) -> None:
+        """Give it back, so that nobody has to wait. Not interrupted by cancellation."""
+        with anyio.CancelScope(shield=True), suppress(StateError):
+            # a store that fails now has failed the run before, and the lease expires by itself
+            await self._store.release_lease(self._lease)
+
+
+@asynccontextmanager
+async def held(
+    store: StateStore, clock: Clock, run_id: str, chunk: str = ""
+) -> AsyncGenerator[HeldLease, None]:
+    """The lease of a run, or of a chunk of it, for as long as the block runs; `keep` has to run meanwhile.
+
+    Raises:
+        LeaseHeldError: another process works on it.
+    """
+    lease = HeldLease(store, clock, await _acquire(store, clock, run_id, chunk))
+    try:
+        yield lease
+    finally:
+        await lease.release()
+
+
+async def living(store: StateStore, clock: Clock, run_id: str) -> Lease | None:
+    """A lease of a run, or of a chunk of it, that is being worked on; None for dead ones as well."""
+    now = timestamp(clock.now())
+    for lease in await store.leases(run_id):
+        if lease.expires_at > now and not holder_is_gone(lease.holder):
+            return lease
+    return None
+
+
+def holder_is_gone(holder: str) -> bool:
+    """True when a holder is a process of this host that has ended. When in doubt it is alive."""
+    named, _, mark = holder.rpartition(":")
+    host, _, process = named.rpartition(":")
+    if host != socket.gethostname() or not process.isdecimal() or not mark.startswith(numbering()):
+        return False
+    if sys.platform == "win32":
+        return False  # asking with signal 0 would end the process
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return _has_ended(int(process))
+
+
+@lru_cache(maxsize=1)
+def numbering() -> str:
+    """Stands for what numbers the processes here: two hosts, or containers, may well have one name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        boot, space = "", getnode()
+    return sha256(f"{boot}{space}".encode()).hexdigest()[:6]
+
+
+async def _acquire(store: StateStore, clock: Clock, run_id: str, chunk: str) -> Lease:
+    holder = f"{socket.gethostname()}:{os.getpid()}:{numbering()}{secrets.token_hex(3)}"
+    now, until = timestamp(clock.now()), _until(clock)
+    dead: set[str] = set()
+    while True:
+        try:
+            return await store.acquire_lease(
+                run_id, holder, now=now, until=until, dead_holders=dead, chunk=chunk
+            )
+        except LeaseHeldError as error:
+            if error.holder in dead or not holder_is_gone(error.holder):
+                raise
+            dead.add(error.holder)  # and see whether anybody else is in the way
+
+
+def _until(clock: Clock) -> str:
+    return timestamp(clock.now() + timedelta(seconds=LASTS))
+
+
+def _has_ended(process: int) -> bool:
+    """True for a process that was killed and that its parent has not asked about yet (proc(5), state Z)."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_bytes()
+    except OSError:
+        return False
+    return status.rpartition(b")")[2].split()[:1] == [b"Z"]

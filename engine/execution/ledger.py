@@ -1,0 +1,226 @@
+"""Keeps the ledger of one run up to date: watermarks with their tallies, by time and not by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+
+from engine.contract.acks import SplitTracker, Tally
+from engine.contract.component import Context, Source
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
+from engine.errors import RunNotFoundError
+from engine.fault_injection import reached
+from engine.state.protocol import Acked, Progress, SplitRecord, StateStore
+
+__all__ = ["COMMIT_EVERY", "PAGE_SPLITS", "Ledger", "SourceBookmarks"]
+
+COMMIT_EVERY = 0.1
+LOOK_EVERY = 2.0
+PAGE_SPLITS = 20
+
+
+class Ledger:
+    """The progress of one run, collected in memory and committed in one transaction every 100 ms.
+
+    Args:
+        shared: other processes work on other parts of the run.
+    """
+
+    def __init__(self, store: StateStore, run_id: str, epoch: int = 0, *, shared: bool = False) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._epoch = epoch
+        self._trackers: list[tuple[str, SplitTracker]] = []
+        self._dirty: dict[int, tuple[str, SplitTracker]] = {}
+        self._settled = Tally()
+        self._shared = shared
+        self._committed: dict[tuple[str, str], Tally] = {}  # kept when shared, to tell what others have done
+        self._elsewhere = Tally()
+        self._committing = anyio.Lock()
+
+    async def splits(
+        self, node: str, source: Source[Any], ctx: Context, *, resumed: bool
+    ) -> Sequence[SplitRecord]:
+        """The splits of a source: on a resume the ledger's, else listed, and stored before any is read."""
+        known: list[SplitRecord] = []
+        if resumed:
+            known, complete = await self._store.splits(self._run_id, node)
+            if complete:
+                return known
+        # an unfinished listing means that nothing was read: list again, all of it, and forget the old one,
+        # or what has come or gone since would be in two splits, or in none
+        listed: list[Split] = [split async for split in source.splits(ctx)]
+        reached("splits_listed")
+        await self._store.add_splits(self._run_id, node, listed, complete=True, anew=True, epoch=self._epoch)
+        reached("splits_stored")
+        return [SplitRecord(node, split) for split in listed]
+
+    async def list_in_pages(
+        self, node: str, source: Source[Any], ctx: Context, on_page: Callable[[int], None]
+    ) -> int:
+        """Store the splits of a source as they are listed, and hold no more than a page of them.
+
+        What an unfinished listing has stored is forgotten; a complete one is not made again.
+
+        Returns:
+            How many splits the source has.
+        """
+        _, complete = await self._store.splits(self._run_id, node, limit=0)
+        if not complete:
+            page: list[Split] = []
+            listed = 0
+            async for split in source.splits(ctx):
+                page.append(split)
+                if len(page) == PAGE_SPLITS:
+                    await self._add_page(node, page, complete=False, anew=not listed)
+                    listed += len(page)
+                    on_page(listed)
+                    page = []
+            reached("splits_listed")
+            await self._add_page(node, page, complete=True, anew=not listed)
+            reached("splits_stored")
+        return (await self._store.count_splits(self._run_id, node))[1]
+
+    async def _add_page(self, node: str, page: Sequence[Split], *, complete: bool, anew: bool) -> None:
+        await self._store.add_splits(
+            self._run_id, node, page, complete=complete, anew=anew, epoch=self._epoch
+        )
+
+    def track(self, node: str, record: SplitRecord, *, replay: bool) -> SplitTracker:
+        """The acks of a split that is about to be read from its committed position."""
+        self._note(node, record.split.key, record.tally)
+
+        def note(changed: SplitTracker) -> None:
+            changed.noted = True
+            self._dirty[id(changed)] = (node, changed)
+
+        tracker = SplitTracker(
+            record.split.key,
+            record.position,
+            replay=replay,
+            covered=record.tally,
+            beyond=[(one.start, one.end, one.tally) for one in record.acked],
+            on_progress=note,
+        )
+        self._trackers.append((node, tracker))
+        return tracker
+
+    def skip(self, record: SplitRecord) -> None:
+        """A split that an earlier attempt has finished."""
+        self._note(record.node, record.split.key, record.tally)
+        self._settled.add(record.tally)
+
+    def live(self) -> Tally:
+        """What the ledger will say once everything settled so far is committed, and what is in flight."""
+        total = Tally()
+        total.add(self._settled)
+        for _, tracker in self._trackers:
+            total.add(tracker.live())
+        return total
+
+    def live_of_run(self) -> Tally:
+        """The same with what other processes have done; of theirs, what was known a moment ago."""
+        total = self.live()
+        total.add(self._elsewhere)
+        return total
+
+    async def look_elsewhere(self) -> None:
+        """Find out what other processes have committed. Does nothing for a run that is not shared."""
+        if not self._shared:
+            return
+        async with self._committing:  # or a commit that is not noted yet would be taken for somebody else's
+            others = await self._store.counts(self._run_id)
+            for own in self._committed.values():
+                others.read -= own.read
+                others.forked -= own.forked
+                others.dead -= own.dead
+        self._elsewhere = Tally(read=others.read, forked=others.forked, dead=others.dead)
+
+    def _note(self, node: str, split_key: str, tally: Tally) -> None:
+        if self._shared:
+            self._committed[node, split_key] = replace(tally)
+
+    @property
+    def in_flight(self) -> int:
+        """Records read or made and not yet settled."""
+        return sum(tracker.in_flight for _, tracker in self._trackers)
+
+    async def commit(self) -> None:
+        """Write what has changed since the last time."""
+        async with self._committing:
+            if self._dirty:
+                await self._commit()
+
+    async def _commit(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        progress = [_progress(node, tracker) for node, tracker in dirty.values()]
+        reached("ledger_committing")
+        try:
+            await self._store.commit(self._run_id, progress, epoch=self._epoch)
+        except BaseException:
+            self._dirty = dirty | self._dirty
+            for one, (_, tracker) in zip(progress, dirty.values(), strict=True):
+                tracker.earned[:0] = one.bookmarks
+            raise
+        for one in progress:
+            self._note(one.node, one.split_key, one.tally)
+        reached("ledger_committed")
+        self._retire([tracker for _, tracker in dirty.values() if tracker.done])
+
+    def _retire(self, done: Sequence[SplitTracker]) -> None:
+        """Fold finished splits into one sum, so that a run of many splits stays small."""
+        if not done:
+            return
+        finished = {id(tracker) for tracker in done}
+        kept: list[tuple[str, SplitTracker]] = []
+        for node, tracker in self._trackers:
+            # a split that ends while a commit is under way comes here again with the next one
+            if id(tracker) in finished:
+                self._settled.add(tracker.covered)
+            else:
+                kept.append((node, tracker))
+        self._trackers = kept
+
+    async def keep(self) -> None:
+        """Commit every 100 ms, for ever."""
+        while True:
+            await anyio.sleep(COMMIT_EVERY)  # not the scripted clock: nothing but the file depends on it
+            await self.commit()
+
+    async def keep_looking_elsewhere(self) -> None:
+        """Look every two seconds, for ever."""
+        while True:
+            await self.look_elsewhere()
+            await anyio.sleep(LOOK_EVERY)
+
+    async def tally(self) -> Tally:
+        """The run's figures as committed."""
+        try:
+            return await self._store.tally(self._run_id)
+        except RunNotFoundError:
+            return Tally()
+
+
+def _progress(node: str, tracker: SplitTracker) -> Progress:
+    tracker.noted = False  # what comes from now on is for the next commit
+    covered = Tally()
+    covered.add(tracker.covered)
+    acked = [Acked(start, end, tally) for start, end, tally in tracker.beyond()]
+    earned, tracker.earned = tracker.earned, []
+    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked, earned)
+
+
+class SourceBookmarks:
+    """What one source of one pipeline sees of the store's bookmarks."""
+
+    def __init__(self, store: StateStore, pipeline: str, node: str) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._node = node
+
+    async def get(self, scope: str, keys: Collection[str]) -> dict[str, JsonValue]:
+        return await self._store.get_bookmarks(self._pipeline, self._node, scope, keys)

@@ -1,0 +1,84 @@
+"""What a run has to say for itself at the end: counts from the ledger, times from its stats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engine.contract.acks import Tally
+from engine.contract.types import JsonValue
+from engine.contract.verification import Check
+from engine.flow.stats import NodeSnapshot
+from engine.state.protocol import RunStatus
+
+__all__ = ["RunReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """One run of one pipeline.
+
+    Attributes:
+        tally: from the ledger, over all attempts of the run.
+        seconds: of this attempt.
+        error: why it ended early, "" when it did not. `failure` has the exception.
+        bottleneck: the node whose workers were busiest, None when nothing happened.
+        dead_letters: how many letters of this run are open in the state store.
+        checks: what was compared, when the run was to be verified.
+    """
+
+    pipeline: str
+    run_id: str
+    status: RunStatus
+    tally: Tally
+    seconds: float
+    nodes: Sequence[NodeSnapshot] = ()
+    bottleneck: NodeSnapshot | None = None
+    error: str = ""
+    failure: BaseException | None = field(default=None, repr=False, compare=False)
+    dead_letters: int = 0
+    peak_bytes: int = 0
+    attempt: int = 1
+    checks: Sequence[Check] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True when the run completed; dead letters within the budget do not change that."""
+        return self.status is RunStatus.COMPLETED
+
+    @property
+    def verified(self) -> bool | None:
+        """True when nothing that was compared differs; None when the run was not to be verified."""
+        return all(check.sound for check in self.checks) if self.checks else None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The report as `--report` writes it."""
+        return {
+            "run_id": self.run_id,
+            "status": str(self.status),
+            "seconds": round(self.seconds, 6),
+            "attempt": self.attempt,
+            "tally": self.tally.to_json(),
+            "balanced": self.tally.balanced,
+            "dead_letters": self.dead_letters,
+            "peak_bytes_in_flight": self.peak_bytes,
+            "bottleneck": self.bottleneck.name if self.bottleneck else None,
+            "error": self.error,
+            "verified": self.verified,
+            "checks": [check.to_json() for check in self.checks],
+            "nodes": {node.name: _node_json(node) for node in self.nodes},
+        }
+
+
+def _node_json(node: NodeSnapshot) -> dict[str, JsonValue]:
+    return {
+        "kind": str(node.kind),
+        "component": node.component,
+        "records_in": node.records_in,
+        "records_out": node.records_out,
+        "dropped": node.dropped,
+        "dead": node.dead,
+        "retries": node.retries,
+        "utilisation": round(node.utilisation, 4),
+        **({"numbers": dict(node.aggregate)} if node.aggregate else {}),
+    }

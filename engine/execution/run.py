@@ -1,0 +1,223 @@
+"""A run in progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+
+import anyio
+
+from engine.contract.chunk import Chunk
+from engine.contract.clock import timestamp
+from engine.contract.verification import Check
+from engine.errors import (
+    EngineError,
+    LeaseLostError,
+    OutageError,
+    StateError,
+)
+from engine.execution.events import Observer, Stage
+from engine.execution.report import RunReport
+from engine.execution.runner import RunIdentity, Runner, RunnerResources
+from engine.execution.verification import not_asked
+from engine.execution.verification import verify as compare
+from engine.flow.stats import RunSnapshot
+from engine.plan.model import Plan
+from engine.state.protocol import DeadLetterFilter, RunRecord, RunStatus
+
+__all__ = ["Run"]
+
+
+class Run:
+    """A run in progress: watch it, drain it, cancel it, wait for it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        record: RunRecord,
+        resources: RunnerResources,
+        observer: Observer,
+        *,
+        resumed: bool,
+        epoch: int = 0,
+        chunk: Chunk | None = None,
+        verify: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.record = record
+        self._resources = resources
+        self._observer = observer
+        identity = RunIdentity(
+            run_id=record.run_id,
+            seed=record.seed,
+            started_at=datetime.fromisoformat(record.started_at),
+            resumed=resumed,
+            epoch=epoch,
+            attempt=record.attempt,
+            chunk=chunk,
+        )
+        self._epoch = epoch
+        self._chunk = chunk
+        self._resumed = resumed
+        self._verify = verify
+        self._runner = Runner(plan, identity, resources, count=verify)
+        self._begun = False
+        self._abandoned = False
+        self._ended = anyio.Event()
+
+    @property
+    def run_id(self) -> str:
+        """The run's id in the state store."""
+        return self.record.run_id
+
+    def snapshot(self) -> RunSnapshot:
+        """What the run is doing right now."""
+        return self._runner.snapshot()
+
+    def drain(self) -> None:
+        """Stop reading, deliver and commit what is in flight, end. The run can be resumed."""
+        self._runner.drain()
+
+    def cancel(self) -> None:
+        """End at once. What was not committed is read again by a resume."""
+        self._runner.cancel()
+
+    def abort(self, error: EngineError) -> None:
+        """End at once, as failed with this error."""
+        self._runner.abort(error)
+
+    def abandon(self) -> None:
+        """Let nobody wait for it any more: it does not even end when it is stopped. Others take it over."""
+        self._abandoned = True
+
+    async def list_splits(self, node: str, *, on_page: Callable[[int], None] = lambda listed: None) -> int:
+        """Put the splits of a source into the store, a page at a time; for runs that are done in chunks.
+
+        Args:
+            on_page: called with the number listed so far.
+
+        Returns:
+            How many splits there are.
+        """
+        return await self._runner.list_splits(node, on_page)
+
+    async def wait(self) -> RunReport:
+        """Run to the end and report. Errors of the run are in the report; call it once.
+
+        Raises:
+            StateError: not even the end of the run could be stored.
+        """
+        self._begun = True
+        try:
+            return await self._run()
+        finally:
+            self._ended.set()
+
+    async def leave(self, *, at_once: bool = False) -> None:
+        """End a run that another task waits for, and wait until it has ended: drained, or cancelled at once.
+
+        Being cancelled meanwhile cancels the run as well. One that has not begun never does.
+        """
+        if self._abandoned:
+            return
+        if not self._begun:
+            self.cancel()
+            return
+        try:
+            if not at_once and not self._ended.is_set():
+                self.drain()
+                await self._ended.wait()
+        finally:
+            if not self._ended.is_set():
+                self.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._ended.wait()
+
+    async def _run(self) -> RunReport:
+        self._tell("started", "resumed" if self._resumed else "started", "info")
+        status = RunStatus.COMPLETED
+        failure: EngineError | None = None
+        try:
+            await self._runner.execute()
+            if not self._runner.finished:
+                status = RunStatus.INTERRUPTED
+        except OutageError as error:
+            status, failure = RunStatus.OUTAGE, error
+        except EngineError as error:
+            status, failure = RunStatus.FAILED, error
+        except BaseException:
+            # whoever has taken the run over says how it stands
+            with anyio.CancelScope(shield=True), suppress(LeaseLostError):
+                await self._finish(RunStatus.INTERRUPTED, "cancelled from outside")
+            raise
+        return await self._report(status, failure)
+
+    async def _report(self, status: RunStatus, failure: EngineError | None) -> RunReport:
+        error = str(failure) if failure is not None else ""
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._finish(status, error)
+            # of a chunk, this process has seen all: what was done before, and what it did itself
+            live = self._chunk is not None
+            tally = self._runner.ledger.live() if live else await self._runner.ledger.tally()
+            where = DeadLetterFilter(run_id=self.run_id, status="open")
+            dead = await self._resources.store.count_dead_letters(where)
+        except EngineError as problem:
+            if failure is None:
+                raise
+            # the store is what failed: the counters of this process are all there is to report
+            if not isinstance(problem, LeaseLostError):
+                failure.add_note(f"and the state store could not be read: {problem}")
+            tally, dead = self._runner.ledger.live(), self._runner.dead_letters
+        snapshot = self._runner.snapshot()
+        report = RunReport(
+            pipeline=self.plan.pipeline,
+            run_id=self.run_id,
+            status=status,
+            tally=tally,
+            seconds=snapshot.elapsed,
+            nodes=snapshot.nodes,
+            bottleneck=snapshot.bottleneck,
+            error=error,
+            failure=failure,
+            dead_letters=dead,
+            peak_bytes=self._resources.budget.peak,
+            attempt=self.record.attempt,
+        )
+        if self._verify:
+            report = replace(report, checks=await self._checks(report))
+        level = "info" if report.ok else ("warning" if status is RunStatus.INTERRUPTED else "error")
+        self._tell("finished", str(status), level, read=tally.read, written=tally.written, dead=tally.dead)
+        return report
+
+    async def _checks(self, report: RunReport) -> list[Check]:
+        """What was compared. A store that cannot be read is told of already, if the run failed with it."""
+        runner = self._runner
+        try:
+            checks = await compare(
+                self._resources.store,
+                self.plan,
+                report,
+                settled=runner.settled,
+                distinct_keys=runner.distinct_keys,
+            )
+        except StateError as problem:
+            return [Check("figures in the ledger", note=str(problem), failed=True)]
+        return [*checks, *(runner.counts or not_asked(self.plan))]
+
+    async def _finish(self, status: RunStatus, error: str) -> None:
+        if self._chunk is not None:
+            return
+        ended = timestamp(self._resources.clock.now())
+        await self._resources.store.update_run(
+            self.run_id, status=status, ended_at=ended, error=error[:2000], epoch=self._epoch
+        )
+
+    def _tell(self, action: str, message: str, level: str, **numbers: int) -> None:
+        what = "run"
+        if self._chunk is not None:
+            what, message = "chunk", f"{self._chunk.name} {message}"
+        stage = Stage(f"{what}_{action}", message, level, self.plan.pipeline, self.run_id, numbers)
+        self._observer(stage)

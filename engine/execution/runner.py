@@ -1,0 +1,494 @@
+"""Runs one plan: opens its components, one task for each segment in one task group, and keeps the ledger.
+
+run ──┬── source segment ──edge──▶ worker segment ──edge──▶ worker segment
+      ├── ledger commits, every 100 ms
+      └── dead-letter route, shared by all segments
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import anyio
+from pydantic import BaseModel
+
+from engine.contract.chunk import Chunk
+from engine.contract.clock import Clock
+from engine.contract.component import Component, Context, Kind, Sink, Source, Transform
+from engine.contract.types import Releasable
+from engine.contract.verification import Check
+from engine.dead_letters.queue import DeadLetterRoute
+from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, StateError
+from engine.execution.journal import Journal
+from engine.execution.ledger import Ledger, SourceBookmarks
+from engine.execution.verification import ask_sinks
+from engine.fault_injection import reached
+from engine.flow.budget import ByteBudget
+from engine.flow.edge import Edge
+from engine.flow.faults import cause_of
+from engine.flow.opening import closing_by_name
+from engine.flow.outage import Outage
+from engine.flow.reading import SourceTask
+from engine.flow.retry import RetryPolicy
+from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
+from engine.flow.stats import NodeStats, RunSnapshot, Waiting
+from engine.plan.model import Plan, PlanNode
+from engine.state.protocol import SplitRecord, StateStore
+
+__all__ = ["DRAIN_LIMIT", "Runner", "RunnerResources"]
+
+DRAIN_LIMIT = 30.0  # seconds; what supervisors of processes usually grant
+DRAIN_POLL = 0.1
+
+Connect = Callable[[PlanNode], BaseModel | None]
+
+
+@dataclass(slots=True)
+class RunnerResources:
+    """What a run is given by the engine that owns it."""
+
+    store: StateStore
+    journal: Journal
+    budget: ByteBudget
+    clock: Clock
+    connect: Connect
+    drain_limit: float = DRAIN_LIMIT
+
+
+@dataclass(slots=True)
+class RunIdentity:
+    """What stays the same over all attempts of a run, and which one this is.
+
+    `epoch` is that of the lease; attempts are counted from 1. `chunk`: only this part of the run is done
+    here, others do the rest.
+    """
+
+    run_id: str
+    seed: str
+    started_at: datetime
+    resumed: bool = False
+    epoch: int = 0
+    attempt: int = 1
+    chunk: Chunk | None = None
+
+    @property
+    def chunk_name(self) -> str:
+        """Names the part of the run that is done here; "" when it is all of it."""
+        return self.chunk.name if self.chunk is not None else ""
+
+
+class _Allowance:
+    """A source's view of the byte budget: waiting for it shows in the source's stats."""
+
+    def __init__(self, budget: ByteBudget, stats: NodeStats) -> None:
+        self._budget = budget
+        self._stats = stats
+
+    async def reserve(self, nbytes: int) -> Releasable:
+        reservation = self._budget.try_reserve(nbytes)
+        if reservation is not None:
+            return reservation
+        started = perf_counter()
+        try:
+            with self._stats.waits(Waiting.MEMORY):
+                return await self._budget.reserve(nbytes)
+        finally:
+            self._stats.blocked += perf_counter() - started
+
+
+@dataclass
+class _Wiring:
+    """Segments and the edges in front of those that do not begin with a source."""
+
+    segments: list[Segment]
+    edges: Mapping[str, Edge]
+    outlets: Mapping[int, Outlet] = field(default_factory=dict)
+
+    def close(self) -> None:
+        for edge in self.edges.values():
+            edge.close()
+
+
+class Runner:
+    """One attempt at a run. Use `execute` once.
+
+    Args:
+        count: ask the sinks at the end what they have of the run; what they said is in `counts`.
+
+    Attributes:
+        finished: everything was read and settled.
+        settled: everything that was read is settled.
+
+    Raises (from `execute`): `RunError` subclasses, `StateError`; a drained run returns normally with
+    `finished` false.
+    """
+
+    def __init__(
+        self, plan: Plan, identity: RunIdentity, resources: RunnerResources, *, count: bool = False
+    ) -> None:
+        self.plan = plan
+        self.identity = identity
+        self._resources = resources
+        self._clock = resources.clock
+        self._runtimes: dict[str, Runtime] = {}
+        self._sources: list[SourceTask] = []
+        self._scope = anyio.CancelScope()
+        self._started = perf_counter()
+        self._ended: float | None = None
+        self._draining = False
+        self._drain_asked = anyio.Event()
+        self._reading = False
+        self._trouble: EngineError | None = None
+        shared = identity.chunk is not None
+        self.ledger = Ledger(resources.store, identity.run_id, identity.epoch, shared=shared)
+        self.finished = self.settled = False
+        self.counts: list[Check] = []
+        self._count = count
+        self.forward_stats: NodeStats | None = None
+        self._opening: NodeStats | None = None  # of the node that is being opened
+        self._forward: Runtime | None = None
+        self._route = DeadLetterRoute(
+            run_id=identity.run_id,
+            pipeline=plan.pipeline,
+            store=resources.store,
+            settings=plan.dead_letters,
+            clock=self._clock,
+            tally=self.ledger.live_of_run,
+            epoch=identity.epoch,
+            chunk=identity.chunk_name,
+        )
+
+    @property
+    def dead_letters(self) -> int:
+        """Dead letters of this attempt."""
+        return self._route.count
+
+    def snapshot(self) -> RunSnapshot:
+        """The run as it is now."""
+        elapsed = (self._ended or perf_counter()) - self._started
+        return RunSnapshot(
+            run_id=self.identity.run_id,
+            pipeline=self.plan.pipeline,
+            elapsed=elapsed,
+            tally=self.ledger.live(),
+            bytes_in_flight=self._resources.budget.in_use,
+            bytes_budget=self._resources.budget.capacity,
+            nodes=[stats.snapshot(elapsed) for stats in self._all_stats()],
+            draining=self._draining,
+            forward=self.forward_stats.snapshot(elapsed) if self.forward_stats is not None else None,
+        )
+
+    def drain(self) -> None:
+        """Stop reading; what is in flight is delivered and committed, or given up after the drain limit.
+
+        What waits for an outage to end is given up at once: it could not be delivered, and nothing is lost,
+        because a resume reads it again.
+        """
+        self._draining = True
+        self._drain_asked.set()
+        for source in self._sources:
+            source.drain()
+        reached("draining")
+
+    def cancel(self) -> None:
+        """Stop at once; what is in flight is not delivered and will be read again by a resume."""
+        self._draining = True
+        self._scope.cancel()
+
+    def abort(self, error: EngineError) -> None:
+        """Stop at once, as failed: `execute` raises the error."""
+        self._trouble = error
+        self.cancel()
+
+    async def list_splits(self, name: str, on_page: Callable[[int], None]) -> int:
+        """Put the splits of one source into the ledger without reading any of them; returns their number.
+
+        Raises:
+            OutageError: the source was away for longer than `outage_limit`.
+            RunError: it cannot be opened or listed.
+        """
+        node = self.plan.node(name)
+        stats = NodeStats(node.name, node.kind, node.spec.name)
+        async with AsyncExitStack() as stack:
+            source = await self._enter(stack, node, stats)
+            assert isinstance(source, Source)
+            outage, furthest = self._listing(stats, self._policy(node)), 0
+
+            def note(listed: int) -> None:
+                nonlocal furthest
+                if listed > furthest:  # what was listed before says nothing: each try begins anew
+                    furthest = listed
+                    outage.over()
+                on_page(listed)
+
+            pages = partial(self.ledger.list_in_pages, name, source, source.ctx, note)
+            return await outage.through(pages)
+
+    async def execute(self) -> None:
+        """Run to the end, until drained or cancelled."""
+        self._started = perf_counter()
+        try:
+            with self._scope:
+                await self._within_timeout()
+            if self._trouble is not None:
+                raise self._trouble
+        except BaseExceptionGroup as group:
+            await self._close_books(failed=True)
+            error = cause_of(group)
+            raise error from error.__cause__ or group
+        except BaseException:
+            await self._close_books(failed=True)
+            raise
+        await self._close_books()
+
+    async def _within_timeout(self) -> None:
+        timeout = self.plan.settings.timeout
+        with anyio.move_on_after(timeout) as scope:
+            failure: Exception | None = None
+            async with anyio.create_task_group() as watch:
+                watch.start_soon(self._bound_drain)
+                try:
+                    await self._execute()
+                except Exception as error:  # noqa: BLE001 - raised below, where no group wraps it and its cause
+                    failure = error
+                watch.cancel_scope.cancel()
+            if failure is not None:
+                raise failure
+        if scope.cancelled_caught and timeout is not None:
+            raise PipelineTimeoutError(f"{self.plan.pipeline!r} ran longer than {timeout:g} s")
+
+    async def _bound_drain(self) -> None:
+        """Once a drain is asked for, end the run when it cannot or must not take any longer."""
+        await self._drain_asked.wait()
+        # real time, whatever the run's clock says: whoever asked may soon kill the process
+        until = anyio.current_time() + self._resources.drain_limit
+        while anyio.current_time() < until and self._reading and not self._in_outage():  # noqa: ASYNC110
+            await anyio.sleep(DRAIN_POLL)  # an outage is a state of many workers, seldom looked at: no event
+        self.cancel()
+
+    def _all_stats(self) -> list[NodeStats]:
+        opened = [runtime.stats for runtime in self._runtimes.values()]
+        return [*opened, *([self._opening] if self._opening is not None else [])]
+
+    def _in_outage(self) -> bool:
+        every = self._all_stats()
+        every += [self.forward_stats] if self.forward_stats is not None else []
+        return any(stats.waiting is Waiting.OUTAGE for stats in every)
+
+    async def _close_books(self, *, failed: bool = False) -> None:
+        """Commit what is settled; when the run has failed already, that is the error to show."""
+        self._ended = perf_counter()
+        with anyio.CancelScope(shield=True):
+            try:
+                await self.ledger.commit()
+            except StateError:
+                if not failed:
+                    raise
+        reached("books_closed")
+
+    async def _execute(self) -> None:
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            wiring = self._wire()
+            stack.callback(wiring.close)
+            await self._prepare_sources(wiring)
+            if self.plan.dead_letters.limited:
+                await self.ledger.look_elsewhere()  # a short chunk may be done before it has looked once
+            self._reading = True
+            async with anyio.create_task_group() as keeper:
+                keeper.start_soon(self.ledger.keep)
+                if self.identity.chunk is not None and self.plan.dead_letters.limited:
+                    keeper.start_soon(self.ledger.keep_looking_elsewhere)
+                async with anyio.create_task_group() as group:
+                    for source in self._sources:
+                        group.start_soon(source.run)
+                    for segment in wiring.segments:
+                        if segment.head.node.kind is not Kind.SOURCE:
+                            group.start_soon(self._work, segment, wiring)
+                keeper.cancel_scope.cancel()
+            left = self.ledger.in_flight
+            if left:
+                raise EngineError(f"{left} records were neither written, dropped nor dead: an engine fault")
+            self.settled = True
+            self.finished = all(source.finished for source in self._sources)
+            if self._count:
+                self.counts = await self._ask_sinks()
+
+    async def _ask_sinks(self) -> list[Check]:
+        return await ask_sinks(
+            [one for one in self._runtimes.values() if one.node.kind is Kind.SINK],
+            self._forward,
+            run_id=self.identity.run_id,
+            tally=self.ledger.live(),
+            store=self._resources.store,
+            clock=self._clock,
+            unique=all(self._new_ids(name, source) for name, source in self._open_sources()),
+        )
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        """Build and enter every component, in the plan's order."""
+        died_before: Mapping[str, Collection[str]] = {}
+        if self.identity.resumed:
+            store, identity = self._resources.store, self.identity
+            died_before = await store.dead_letter_keys(identity.run_id, identity.chunk_name)
+        for node in self.plan.nodes:
+            stats = NodeStats(node.name, node.kind, node.spec.name)
+            component = await self._enter(stack, node, stats)
+            died = frozenset(died_before.get(node.name, ()))
+            self._runtimes[node.name] = Runtime(node, component, stats, self._policy(node), died_before=died)
+            self._opening = None
+        forward = self.plan.dead_letters.forward
+        if forward is not None:
+            self.forward_stats = stats = NodeStats(forward.name, forward.kind, forward.spec.name)
+            sink = await self._enter(stack, forward, stats)
+            self._opening = None
+            assert isinstance(sink, Sink)
+            self._forward = Runtime(forward, sink, stats, self._policy(forward))
+            self._route.forward_to(sink, stats, self._forward.policy)
+
+    async def _enter(self, stack: AsyncExitStack, node: PlanNode, stats: NodeStats) -> Component[Any]:
+        context = Context(
+            pipeline=self.plan.pipeline,
+            node=node.name,
+            run_id=self.identity.run_id,
+            seed=self.identity.seed,
+            started_at=self.identity.started_at,
+            attempt=self.identity.attempt,
+            epoch=self.identity.epoch,
+            chunk=self.identity.chunk_name,
+            clock=self._clock,
+            allowance=_Allowance(self._resources.budget, stats),
+            draining=lambda: self._draining,
+            aggregate=stats.aggregate,
+            journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
+            bookmarks=SourceBookmarks(self._resources.store, self.plan.pipeline, node.name),
+        )
+
+        async def opened() -> Component[Any]:
+            component = node.spec.factory(node.params, self._resources.connect(node))
+            component.ctx = context
+            return await stack.enter_async_context(closing_by_name(node.name, component))
+
+        self._opening = stats
+        return await Outage("be opened", stats, self._policy(node), self._clock).through(opened)
+
+    def _policy(self, node: PlanNode) -> RetryPolicy:
+        retry = node.options.retry
+        return RetryPolicy(
+            attempts=retry.attempts,
+            base=retry.base,
+            cap=retry.cap,
+            outage_limit=self.plan.settings.outage_limit,
+            bury_on_stall=node.options.on_stall == "dead_letter",
+        )
+
+    def _wire(self) -> _Wiring:
+        segments = cut(self.plan, self._runtimes)
+        heads = {segment.head.node.name: segment for segment in segments}
+        edges = {
+            name: Edge(segment.head.node.options.buffer or DEFAULT_BUFFER)
+            for name, segment in heads.items()
+            if segment.head.node.kind is not Kind.SOURCE
+        }
+        outlets = {}
+        for segment in segments:
+            behind = self.plan.downstream(segment.tail.node.name)
+            if behind:
+                outlets[id(segment)] = Outlet(
+                    {node.name: edges[node.name] for node in behind}, segment.tail.stats
+                )
+        return _Wiring(segments, edges, outlets)
+
+    async def _prepare_sources(self, wiring: _Wiring) -> None:
+        """Put every manifest in the ledger before anything is read."""
+        for segment in wiring.segments:
+            node, component = segment.head.node, segment.head.component
+            if not isinstance(component, Source):
+                continue
+            resumed = self.identity.resumed
+            if resumed and not component.resumable:
+                await self._refuse_second_reading(node.name)
+            if self.identity.chunk is not None:
+                records = await self._splits_of_chunk(node.name, self.identity.chunk)
+            else:
+                splits = partial(self.ledger.splits, node.name, component, component.ctx, resumed=resumed)
+                records = await self._listing(segment.head.stats, segment.head.policy).through(splits)
+            replay = resumed or not self._new_ids(node.name, component)
+            for record in records:
+                if record.done:
+                    self.ledger.skip(record)
+            task = SourceTask(
+                segment,
+                splits=[record for record in records if not record.done],
+                track=lambda record, name=node.name, replay=replay: self.ledger.track(  # type: ignore[misc]
+                    name, record, replay=replay
+                ),
+                outlet=wiring.outlets.get(id(segment)),
+                clock=self._clock,
+                morgue=self._route,
+            )
+            self._sources.append(task)
+            if self._draining:
+                task.drain()
+
+    def _new_ids(self, name: str, source: Source[Any]) -> bool:
+        """True when nobody can have delivered the ids of these records before, and each comes once."""
+        return source.fresh_keys and self._keeps_ids(name)
+
+    def _keeps_ids(self, source: str) -> bool:
+        """True when no transform behind a source gives its records other ids."""
+        behind = {source}
+        for node in self.plan.nodes:  # in topological order
+            if behind.intersection(node.inputs):
+                behind.add(node.name)
+        components = (self._runtimes[name].component for name in behind)
+        return all(one.keeps_ids for one in components if isinstance(one, Transform))
+
+    async def _refuse_second_reading(self, name: str) -> None:
+        """What a source gives a second time under other keys would be delivered twice."""
+        known, begun = await self._resources.store.splits(self.identity.run_id, name)
+        if begun and not all(record.done for record in known):
+            raise NodeFailedError(
+                name, "it can be read only once, so its run cannot be resumed: begin a new one"
+            )
+
+    async def _splits_of_chunk(self, name: str, chunk: Chunk) -> Sequence[SplitRecord]:
+        if name != chunk.node:
+            return []  # it is read in chunks of its own
+        store, run_id = self._resources.store, self.identity.run_id
+        records, _ = await store.splits(run_id, name, start=chunk.first, limit=chunk.count)
+        return records
+
+    def _listing(self, stats: NodeStats, policy: RetryPolicy) -> Outage:
+        return Outage("list its input", stats, policy, self._clock)
+
+    async def _work(self, segment: Segment, wiring: _Wiring) -> None:
+        head = segment.head
+        concurrency = head.node.options.concurrency or head.component.concurrency
+        if not isinstance(head.component, Sink | Transform) or not self.distinct_keys:
+            concurrency = 1
+        head.stats.workers = concurrency
+        await run_workers(
+            segment,
+            edge=wiring.edges[head.node.name],
+            outlet=wiring.outlets.get(id(segment)),
+            concurrency=concurrency,
+            budget=self._resources.budget,
+            clock=self._clock,
+            morgue=self._route,
+        )
+
+    def _open_sources(self) -> list[tuple[str, Source[Any]]]:
+        every = ((name, runtime.component) for name, runtime in self._runtimes.items())
+        return [(name, component) for name, component in every if isinstance(component, Source)]
+
+    @property
+    def distinct_keys(self) -> bool:
+        """True when no key comes twice in the run, as far as its sources know."""
+        return all(source.distinct_keys for _, source in self._open_sources())

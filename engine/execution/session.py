@@ -1,0 +1,233 @@
+"""Several runs together: started at the same time, tried again, followed by others, drained, cancelled.
+
+What a pipeline's `retries`, `on_complete` and `on_cancel` ask for is done here, for the command line and for
+`engine.run` alike. Prints nothing and installs no signal handlers.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskGroup
+
+from engine.contract.acks import Tally
+from engine.errors import EngineError, StateError
+from engine.execution.engine import Engine
+from engine.execution.failure_types import report_failure
+from engine.execution.report import RunReport
+from engine.execution.run import Run
+from engine.flow.stats import RunSnapshot
+from engine.plan.model import Plan
+from engine.state.protocol import RunRecord, RunStatus
+
+__all__ = ["Entry", "Session", "new_group", "starting"]
+
+FIRST_BACKOFF = 1.0
+LONGEST_BACKOFF = 60.0
+
+
+def starting(plans: Mapping[str, Plan], only: Collection[str] = ()) -> list[str]:
+    """The pipelines to start at once: those asked for, or all that no other one leads to."""
+    if only:
+        return [name for name in plans if name in only]
+    led_to = {
+        other
+        for name, plan in plans.items()
+        for other in (*plan.settings.on_complete, *plan.settings.on_cancel)
+        if other != name
+    }
+    return [name for name in plans if name not in led_to] or list(plans)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One pipeline of the session: its run once it has one, its report once it has ended.
+
+    `trouble`: why an earlier attempt in this session failed.
+    """
+
+    plan: Plan
+    resume: RunRecord | None = None
+    run: Run | None = None
+    report: RunReport | None = None
+    trouble: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.plan.pipeline
+
+    def snapshot(self) -> RunSnapshot | None:
+        """What its run is doing; None before it has one."""
+        return self.run.snapshot() if self.run is not None else None
+
+
+class Session:
+    """Runs pipelines side by side in one engine.
+
+    Args:
+        plans: everything that may be run, by pipeline. What is not among them follows nobody.
+        first: what is started at once; the others when a pipeline that names them ends.
+        resumes: runs to go on with instead of new ones, by pipeline.
+        begun: pipelines that have a run in this group already: `on_complete` starts none of them again.
+        group_id: ties the runs together; by default that of `resumes`, or a new one.
+        raising: a run that cannot begin, or whose end cannot be stored, is raised by `execute`, and the
+            others are cancelled; otherwise it becomes a report of its own.
+        verify: compare the figures of each run with what is there when it has ended.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        plans: Mapping[str, Plan],
+        first: Sequence[str],
+        resumes: Mapping[str, RunRecord] | None = None,
+        *,
+        begun: Collection[str] = (),
+        group_id: str = "",
+        raising: bool = False,
+        verify: bool = False,
+    ) -> None:
+        self._engine = engine
+        self._verify = verify
+        self._raising = raising
+        self._trouble: EngineError | None = None
+        self._plans = plans
+        self._first = first
+        self._resumes = dict(resumes or {})
+        self._draining = anyio.Event()
+        self._starting = anyio.CancelScope()
+        self._cancelled = False
+        self._begun = frozenset(begun)
+        self.entries: dict[str, Entry] = {}
+        """What has been started, in order."""
+        self.put_off: dict[str, str] = {}
+        """What has not been started because of a drain, and the pipeline that it follows."""
+        groups = [group_id, *(record.group_id for record in self._resumes.values()), new_group(engine)]
+        self.group_id = next(filter(None, groups))
+
+    @property
+    def reports(self) -> dict[str, RunReport]:
+        """What has ended, in the order it was started."""
+        return {name: entry.report for name, entry in self.entries.items() if entry.report is not None}
+
+    @property
+    def draining(self) -> bool:
+        """True once `drain` or `cancel` was called."""
+        return self._draining.is_set()
+
+    def drain(self) -> None:
+        """Let every run deliver what it has read, and end."""
+        self._draining.set()
+        self._starting.cancel()
+        for run in self._active():
+            run.drain()
+
+    def cancel(self) -> None:
+        """End every run at once."""
+        self._cancelled = True
+        self.drain()
+        for run in self._active():
+            run.cancel()
+
+    async def execute(self) -> None:
+        """Run everything; what came of it is in `reports`. A drain before the start begins nothing.
+
+        Raises:
+            ServiceError: an embedded service cannot be started.
+            EngineError: see `raising`.
+        """
+        for name in self._first:
+            self.entries[name] = Entry(self._plans[name], self._resumes.get(name))
+        services = {service for name in self._first for service in self._plans[name].sandbox_services}
+        with self._starting:
+            # all at once, so that one child process serves all the runs
+            await self._engine.provide(services)
+        if self.draining:
+            return
+        async with anyio.create_task_group() as group:
+            for entry in list(self.entries.values()):
+                group.start_soon(self._pipeline, entry, group)
+        if self._trouble is not None:
+            raise self._trouble
+
+    async def _pipeline(self, entry: Entry, group: TaskGroup) -> None:
+        await self._attempts(entry)
+        if self._trouble is not None:
+            group.cancel_scope.cancel()
+        if entry.report is None:
+            return
+        # what `on_cancel` names clears up behind a drained run, so it is begun although a drain is on
+        following: list[str] = []
+        if entry.report.ok:
+            settings = entry.plan.settings
+            following = [name for name in settings.on_complete if name not in self._begun]
+        elif entry.report.status is RunStatus.INTERRUPTED and not self._cancelled:
+            following = list(entry.plan.settings.on_cancel)
+        for name in following:
+            if name not in self._plans or name in self.entries:
+                continue
+            if entry.report.ok and self.draining:
+                self.put_off.setdefault(name, entry.name)
+                continue
+            self.entries[name] = Entry(self._plans[name])
+            group.start_soon(self._pipeline, self.entries[name], group)
+
+    async def _attempts(self, entry: Entry) -> None:
+        retries = entry.plan.settings.retries
+        for attempt in range(retries + 1):
+            report = await self._once(entry)
+            if attempt == retries or self.draining or not _worth_another(report):
+                break
+            entry.trouble = f"attempt {attempt + 1} of {retries + 1} failed: {report.error}"
+            with anyio.move_on_after(min(FIRST_BACKOFF * 2**attempt, LONGEST_BACKOFF)):
+                await self._draining.wait()
+            if self._draining.is_set():
+                break
+            try:
+                entry.resume = await self._engine.store.get_run(report.run_id)
+            except EngineError as error:
+                report = self._failed(entry, report.run_id, error)
+                break
+        entry.report = report
+
+    async def _once(self, entry: Entry) -> RunReport:
+        """One attempt; errors that come before or after the run proper are put into a report too."""
+        run_id = entry.resume.run_id if entry.resume else ""
+        asked_before = self.draining
+        try:
+            async with self._engine.start(
+                entry.plan, resume=entry.resume, group_id=self.group_id, verify=self._verify
+            ) as run:
+                run_id, entry.run = run.run_id, run
+                if self._cancelled:
+                    run.cancel()
+                elif self.draining and not asked_before:  # while the run was being entered into the store
+                    run.drain()
+                return await run.wait()
+        except EngineError as error:
+            return self._failed(entry, run_id, error)
+
+    def _failed(self, entry: Entry, run_id: str, error: EngineError) -> RunReport:
+        if self._raising and self._trouble is None:
+            self._trouble = error
+        return RunReport(entry.name, run_id, RunStatus.FAILED, Tally(), 0.0, error=str(error), failure=error)
+
+    def _active(self) -> list[Run]:
+        return [one.run for one in self.entries.values() if one.run is not None and one.report is None]
+
+
+def _worth_another(report: RunReport) -> bool:
+    """Whether going on with the run may end otherwise although nobody has mended anything."""
+    if report.status not in (RunStatus.FAILED, RunStatus.OUTAGE) or not report.run_id:
+        return False
+    failure = report_failure(report)
+    # somebody else may have taken the run over: that is not to be fought
+    return failure is not None and failure.retryable and not isinstance(report.failure, StateError)
+
+
+def new_group(engine: Engine) -> str:
+    """A name for the runs of one invocation; sorts by time."""
+    return f"{engine.clock.now():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"

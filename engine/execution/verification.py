@@ -1,0 +1,192 @@
+"""Does a run's report say what happened? Its figures against each other, the ledger and the sinks.
+
+The sinks are asked while they are still open, the ledger when the run has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from engine.contract.acks import Tally
+from engine.contract.clock import Clock
+from engine.contract.verification import Check, CountsRecords, Delivered
+from engine.errors import TransientError
+from engine.execution.report import RunReport
+from engine.flow.faults import fault_in
+from engine.flow.segment import Runtime
+from engine.plan.model import Plan
+from engine.state.protocol import DeadLetterFilter, StateStore
+
+__all__ = ["ask_sinks", "not_asked", "verify"]
+
+OTHER_SIDE = "service"  # the stage of records that a sink has delivered and that died there
+_IN_LEDGER = ("read", "forked", "written", "accepted", "dropped", "dead")
+
+
+async def verify(
+    store: StateStore, plan: Plan, report: RunReport, *, settled: bool, distinct_keys: bool
+) -> Sequence[Check]:
+    """All comparisons that can be made for a run that has ended.
+
+    Args:
+        settled: nothing was in flight when the run ended: it completed, or was drained to the last record.
+        distinct_keys: no key comes twice in the run.
+
+    Raises:
+        StateError: the store cannot be read.
+    """
+    checks = [*_within(report, plan)]
+    checks += await _with_ledger(store, report)
+    if settled:
+        checks += _with_nodes(report)
+        checks += await _dead_letters(store, report, distinct_keys=distinct_keys)
+    if report.ok:
+        checks += await _splits(store, plan, report)
+    return checks
+
+
+def _within(report: RunReport, plan: Plan) -> Iterator[Check]:
+    """The report's figures against each other."""
+    tally = report.tally
+    settled = tally.written + tally.dropped + tally.dead
+    yield Check("written + dropped + dead, of all read and made", tally.read + tally.forked, settled)
+    nodes = {node.name for node in plan.nodes}
+    reasons = sum(number for reason, number in tally.drops.items() if _is_reason(reason, nodes))
+    yield Check("dropped records with a node and a reason", tally.dropped, reasons)
+    yield Check("dead records with a node", tally.dead, sum(tally.deaths.values()))
+    last = [node.name for node in plan.sinks if not plan.downstream(node.name)]
+    taken = sum(tally.taken.get(name, 0) for name in (*last, ""))
+    yield Check("written records with a sink", tally.written, taken)
+
+
+def _is_reason(text: str, nodes: set[str]) -> bool:
+    node, _, reason = text.partition(": ")
+    return node in nodes and bool(reason)
+
+
+async def _with_ledger(store: StateStore, report: RunReport) -> list[Check]:
+    ledger = await store.tally(report.run_id)
+    checks = [
+        Check(f"{name} records in the ledger", getattr(report.tally, name), getattr(ledger, name))
+        for name in _IN_LEDGER
+    ]
+    where = DeadLetterFilter(run_id=report.run_id, status="open")
+    letters = await store.count_dead_letters(where)
+    return [*checks, Check("open dead letters in the store", report.dead_letters, letters)]
+
+
+def _with_nodes(report: RunReport) -> Iterator[Check]:
+    """What the nodes have counted. They count this attempt only, so it has to be the only one."""
+    if report.attempt > 1:
+        return
+    tally = report.tally
+    for node in report.nodes:
+        if node.name in tally.taken:
+            yield Check(
+                "records that the sink handed on", tally.taken[node.name], node.records_out, node=node.name
+            )
+        dropped = sum(count for reason, count in tally.drops.items() if reason.startswith(f"{node.name}: "))
+        if dropped or node.dropped:
+            yield Check("records that the node dropped", dropped, node.dropped, node=node.name)
+        dead = tally.deaths.get(node.name, 0)
+        if dead or node.dead:
+            yield Check("records that died at the node", dead, node.dead, node=node.name)
+
+
+async def _dead_letters(store: StateStore, report: RunReport, *, distinct_keys: bool) -> list[Check]:
+    """A letter in the store for each dead record, whatever has become of it since."""
+    keys = await store.dead_letter_keys(report.run_id)
+    deaths = report.tally.deaths
+    note = "" if distinct_keys else "records with the same key share a letter"
+    if "" in deaths:
+        stored = sum(map(len, keys.values()))
+        return [_letters("", sum(deaths.values()), stored, note)]
+    return [
+        _letters(node, deaths.get(node, 0), len(keys.get(node, ())), note)
+        for node in sorted({*deaths, *keys})
+    ]
+
+
+def _letters(node: str, dead: int, stored: int, note: str) -> Check:
+    fewer = max(0, dead - 1) if note else 0
+    note = note if stored != dead else ""
+    return Check("dead letters in the store", dead, stored, note, fewer=fewer, node=node)
+
+
+async def _splits(store: StateStore, plan: Plan, report: RunReport) -> list[Check]:
+    """Nothing of a completed run's input is left to read."""
+    checks = []
+    for source in plan.sources:
+        done, total = await store.count_splits(report.run_id, source.name)
+        _, complete = await store.splits(report.run_id, source.name, limit=0)
+        checks.append(Check("splits that are done", total, done, node=source.name))
+        checks.append(Check("complete lists of what to read", 1, int(complete), node=source.name))
+    return checks
+
+
+async def ask_sinks(
+    sinks: Sequence[Runtime],
+    forward: Runtime | None,
+    *,
+    run_id: str,
+    tally: Tally,
+    store: StateStore,
+    clock: Clock,
+    unique: bool,
+) -> list[Check]:
+    """What the sinks of a run have, compared with its ledger; everything has to be settled.
+
+    Args:
+        forward: the sink that gets copies of the dead letters.
+        unique: no two records of the run have the same id.
+    """
+    checks: list[Check] = []
+    for sink in sinks:
+        name = sink.node.name
+        if "" in tally.taken:
+            checks.append(Check("records", node=name, note=_OLD))
+            continue
+        behind = DeadLetterFilter(run_id=run_id, node=name, stage=OTHER_SIDE)
+        died = await store.count_dead_letters(behind)
+        records = tally.taken.get(name, 0)
+        delivered = Delivered(records, sink.stats.records_out, died, unique=unique)
+        checks += await _ask(sink, delivered, clock)
+    if forward is not None:
+        refused = forward.stats.dead
+        copies = await store.count_dead_letters(DeadLetterFilter(run_id=run_id)) - refused
+        here = forward.stats.records_out
+        checks += await _ask(forward, Delivered(copies, here, unique=True, letters=True), clock)
+    return checks
+
+
+def not_asked(plan: Plan) -> list[Check]:
+    """In the place of the sinks' answers when the run ended with something in flight."""
+    forward = plan.dead_letters.forward
+    sinks = [*plan.sinks, *([forward] if forward is not None else [])]
+    return [
+        Check("records", node=sink.name, note="not asked: something was still in flight") for sink in sinks
+    ]
+
+
+_OLD = "the run was begun by a version that did not count by sink"
+
+
+async def _ask(sink: Runtime, delivered: Delivered, clock: Clock) -> list[Check]:
+    """One sink's answer; a sink that cannot be asked is no reason for the run to fail."""
+    name, component, attempt = sink.node.name, sink.component, 0
+    if not isinstance(component, CountsRecords):
+        note = f"the sink `{sink.node.spec.name}` cannot say what it has of a run"
+        return [Check("records", delivered.records, node=name, note=note)]
+    while True:
+        attempt += 1
+        try:
+            return [replace(one, node=name) for one in await component.count_records(delivered)]
+        except TransientError as error:
+            problem: Exception = error
+            if attempt < sink.policy.attempts:
+                await clock.sleep(sink.policy.delay(attempt, error.retry_after))
+                continue
+        except Exception as error:  # noqa: BLE001 - a component's own code ends here
+            problem = fault_in(name, error)
+        return [Check("records", delivered.records, node=name, note=str(problem), failed=True)]

@@ -1,0 +1,180 @@
+"""What a run is doing, as values: counters that the runner keeps and snapshots that anybody may read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from engine.contract.acks import Tally
+from engine.contract.component import Kind
+
+__all__ = ["NodeSnapshot", "NodeStats", "RunSnapshot", "Waiting"]
+
+
+class Waiting(StrEnum):
+    """What a node waits for right now; the later, the graver."""
+
+    NOTHING = ""
+    INPUT = "input"
+    DOWNSTREAM = "downstream"
+    MEMORY = "memory"
+    RETRY = "retry"
+    OUTAGE = "outage"
+
+
+_GRAVITY = {state: place for place, state in enumerate(Waiting)}
+
+
+class _Pause:
+    """One of a node's workers waits for something, for as long as the block runs."""
+
+    __slots__ = ("_stats", "note", "waiting")
+
+    def __init__(self, stats: NodeStats, waiting: Waiting, note: str) -> None:
+        self._stats = stats
+        self.waiting = waiting
+        self.note = note
+
+    def __enter__(self) -> None:
+        self._stats.pauses.append(self)
+        self._stats.look()
+
+    def __exit__(self, *_: object) -> None:
+        self._stats.pauses.remove(self)
+        self._stats.look()
+
+
+@dataclass(slots=True)
+class NodeStats:
+    """Counters of one node; written by the runner only.
+
+    `waiting` is the gravest thing that one of its workers waits for; `note` says what that is: the last
+    answer of the other side, or the node that has no room.
+    """
+
+    name: str
+    kind: Kind
+    component: str
+    workers: int = 1
+    records_in: int = 0
+    records_out: int = 0
+    batches: int = 0
+    retries: int = 0
+    dead: int = 0
+    dropped: int = 0
+    busy: float = 0.0
+    blocked: float = 0.0
+    waiting: Waiting = Waiting.NOTHING
+    note: str = ""
+    aggregate: dict[str, float] = field(default_factory=dict)
+    pauses: list[_Pause] = field(default_factory=list)
+
+    def waits(self, waiting: Waiting, note: str = "") -> _Pause:
+        """A block in which one worker of the node waits."""
+        return _Pause(self, waiting, note)
+
+    def look(self) -> None:
+        """Find the gravest pause."""
+        if not self.pauses:
+            self.waiting, self.note = Waiting.NOTHING, ""
+            return
+        gravest = max(self.pauses, key=lambda pause: _GRAVITY[pause.waiting])
+        self.waiting, self.note = gravest.waiting, gravest.note
+
+    def snapshot(self, elapsed: float) -> NodeSnapshot:
+        """These counters as they are now."""
+        capacity = elapsed * self.workers
+        return NodeSnapshot(
+            name=self.name,
+            kind=self.kind,
+            component=self.component,
+            workers=self.workers,
+            records_in=self.records_in,
+            records_out=self.records_out,
+            batches=self.batches,
+            retries=self.retries,
+            dead=self.dead,
+            dropped=self.dropped,
+            busy_seconds=self.busy,
+            blocked_seconds=self.blocked,
+            utilisation=min(1.0, self.busy / capacity) if capacity > 0 else 0.0,
+            waiting=self.waiting,
+            note=self.note,
+            aggregate=dict(self.aggregate),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """One node at one moment.
+
+    `busy_seconds`: in the component's own code or waiting for what it called, summed over its workers;
+    `blocked_seconds`: waiting for room downstream; `utilisation`: busy share of the workers' time, 0 to 1.
+    """
+
+    name: str
+    kind: Kind
+    component: str
+    workers: int
+    records_in: int
+    records_out: int
+    batches: int
+    retries: int
+    dead: int
+    dropped: int
+    busy_seconds: float
+    blocked_seconds: float
+    utilisation: float
+    waiting: Waiting
+    note: str
+    aggregate: Mapping[str, float]
+
+    @property
+    def holds_records(self) -> bool:
+        """True when it has taken records and has not handed all of them on."""
+        return self.records_in > self.records_out + self.dropped + self.dead
+
+
+@dataclass(frozen=True, slots=True)
+class RunSnapshot:
+    """One run at one moment.
+
+    `tally` is live: it counts what the ledger will only know after its next commit. `forward` is the sink
+    that gets copies of the dead letters. `state` says in full what a run does that is looked at from outside,
+    whose nodes nobody here knows; "" otherwise.
+    """
+
+    run_id: str
+    pipeline: str
+    elapsed: float
+    tally: Tally
+    bytes_in_flight: int
+    bytes_budget: int
+    nodes: Sequence[NodeSnapshot]
+    draining: bool = False
+    forward: NodeSnapshot | None = None
+    state: str = ""
+
+    @property
+    def bottleneck(self) -> NodeSnapshot | None:
+        """The node whose workers were busiest; None before anything has happened."""
+        busy = [node for node in self.nodes if node.busy_seconds > 0]
+        return max(busy, key=lambda node: node.utilisation, default=None)
+
+    @property
+    def waits_for(self) -> str:
+        """What holds the run up right now, in a word or two; "" when nothing does."""
+        every = [*self.nodes, *([self.forward] if self.forward is not None else [])]
+        for state in (Waiting.OUTAGE, Waiting.RETRY):
+            for node in every:
+                if node.waiting is state:
+                    return f"{node.name} ({node.note or state})"
+        # of several in a row, the last one waits for the node that is really slow
+        blocked = [node for node in self.nodes if node.waiting is Waiting.DOWNSTREAM]
+        if blocked:
+            return blocked[-1].note
+        if any(node.waiting is Waiting.MEMORY for node in self.nodes):
+            holding = [node.name for node in self.nodes if node.holds_records]
+            return f"memory, held by {holding[-1]}" if holding else "memory"
+        return ""

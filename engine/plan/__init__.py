@@ -1,0 +1,1 @@
+"""The plan: a validated, immutable graph of nodes, compiled from the configuration."""

@@ -1,0 +1,203 @@
+"""From names to components: the specification, the parameters and the connection of one node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from pydantic import BaseModel, ValidationError
+
+from engine.config.model import SANDBOX, ConnectionConfig, NodeConfig
+from engine.config.problems import Problems, listed, unknown
+from engine.config.validation import allows_null, field_names, validate
+from engine.config.values import Value
+from engine.contract.component import ComponentSpec
+from engine.contract.types import JsonValue
+from engine.errors import RegistryError
+from engine.registry import Registry
+
+__all__ = ["Binding", "ConnectionRef", "bind"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRef:
+    """The connection that a node uses.
+
+    Args:
+        name: its entry under `connections:`; "" when the component runs on the defaults of its model.
+        values: the fields as given, without those that are empty or the word `sandbox`. May hold
+            secrets, so `repr` does not show it.
+        sandbox: the embedded service named by the component's spec stands in.
+    """
+
+    name: str
+    values: Mapping[str, JsonValue] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    sandbox: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a node's names stand for."""
+
+    spec: ComponentSpec
+    params: BaseModel = field(repr=False)
+    connection: ConnectionRef | None
+
+
+def bind(
+    node: NodeConfig, connections: Mapping[str, ConnectionConfig], registry: Registry, problems: Problems
+) -> Binding | None:
+    """Look up and validate; None when something is wrong, which is then in `problems`."""
+    spec = _spec(node, registry, problems)
+    if spec is None or node.arguments.failed:
+        return None
+    arguments = node.arguments
+    takes_name = "connection" in spec.params.model_fields
+    params = validate(spec.params, _for_params(arguments, spec.params, takes_name), problems)
+    named = arguments.get("connection")
+    if spec.connection is None:
+        if named is not None and not takes_name:
+            problems.add(named.place, f"the {spec.kind} `{spec.name}` takes no connection")
+            return None
+        return Binding(spec, params, None) if params is not None else None
+    connection = _connection(spec, spec.connection, node, named, connections, problems)
+    return Binding(spec, params, connection) if params is not None and connection is not None else None
+
+
+def _for_params(arguments: Value, model: type[BaseModel], takes_name: bool) -> Value:
+    """The arguments without `connection`, and without nulls for fields that know no null: they default.
+
+    So a nullable run parameter can be handed to a component's optional parameter.
+    """
+    nulls = [
+        info.alias or name
+        for name, info in model.model_fields.items()
+        if not info.is_required() and not allows_null(info.annotation)
+    ]
+    left_out = [name for name, value in arguments.items() if value.data is None and not value.failed]
+    dropped = [name for name in left_out if name in nulls]
+    return arguments.without(*dropped) if takes_name else arguments.without("connection", *dropped)
+
+
+def _spec(node: NodeConfig, registry: Registry, problems: Problems) -> ComponentSpec | None:
+    known = registry.names()
+    if ":" not in node.component and (node.kind, node.component) not in known:
+        others = [kind for kind, name in known if name == node.component]
+        if others:
+            message = f"`{node.component}` is a {' and a '.join(others)}, not a {node.kind}"
+            problems.add(node.component_place, message, f"write {others[0]}: {node.component}")
+        else:
+            names = [name for kind, name in known if kind is node.kind]
+            problems.add(node.component_place, unknown(node.kind, node.component, names))
+        return None
+    try:
+        return registry.get(node.kind, node.component)
+    except RegistryError as error:
+        problems.add(node.component_place, str(error))
+        return None
+
+
+def _connection(
+    spec: ComponentSpec,
+    model: type[BaseModel],
+    node: NodeConfig,
+    named: Value | None,
+    connections: Mapping[str, ConnectionConfig],
+    problems: Problems,
+) -> ConnectionRef | None:
+    if named is not None and named.failed:
+        return None
+    if named is None or named.data is None:
+        return _fitting(spec, model, node, connections, problems)
+    if named.data == SANDBOX and SANDBOX not in connections:
+        return _checked(spec, model, ConnectionConfig(SANDBOX, Value({}, named.place), True), problems)
+    if not isinstance(named.data, str):
+        problems.add(named.place, "expected the name of an entry of `connections`")
+        return None
+    if named.data not in connections:
+        problems.add(named.place, unknown("connection", named.data, connections))
+        return None
+    return _checked(spec, model, connections[named.data], problems)
+
+
+def _fitting(
+    spec: ComponentSpec,
+    model: type[BaseModel],
+    node: NodeConfig,
+    connections: Mapping[str, ConnectionConfig],
+    problems: Problems,
+) -> ConnectionRef | None:
+    """The one connection whose fields are the model's; without one, `sandbox`, or the model's defaults."""
+    candidates = [connection for connection in connections.values() if _fits(connection, model)]
+    if len(candidates) > 1:
+        message = f"`{spec.name}` could use any of the connections {listed(c.name for c in candidates)}"
+        hint = f"name one: with: {{connection: {candidates[0].name}}}"
+        problems.add(node.component_place, message, hint)
+        return None
+    if not candidates:
+        # Entries that are only the word `sandbox` are all alike: each stands for whatever service is needed.
+        candidates = [c for c in connections.values() if c.sandbox and not c.fields.data][:1]
+    if candidates:
+        return _checked(spec, model, candidates[0], problems)
+    try:
+        model.model_validate({})
+    except ValidationError:
+        fields = listed(field_names(model))
+        hint = f"add one under `connections:` with fields of {fields}"
+        if connections:
+            hint += f"; there are {listed(connections)}"
+        problems.add(node.component_place, f"`{spec.name}` needs a connection and none fits", hint)
+        return None
+    return ConnectionRef("")
+
+
+def _fits(connection: ConnectionConfig, model: type[BaseModel]) -> bool:
+    given = {name for name, _ in connection.fields.items()}
+    if not given or not given <= _spellings(model):
+        return False
+    return connection.sandbox or not _missing(connection, model)
+
+
+def _spellings(model: type[BaseModel]) -> set[str]:
+    return {*field_names(model), *model.model_fields}
+
+
+def _missing(connection: ConnectionConfig, model: type[BaseModel]) -> list[str]:
+    return [
+        info.alias or name
+        for name, info in model.model_fields.items()
+        if info.is_required()
+        and not any(_is_given(connection.fields.get(key)) for key in (name, info.alias) if key)
+    ]
+
+
+def _is_given(value: Value | None) -> bool:
+    """An empty text is no value: that is how `${API_KEY:-}` leaves an optional field out."""
+    return value is not None and value.data not in ("", None)
+
+
+def _checked(
+    spec: ComponentSpec, model: type[BaseModel], connection: ConnectionConfig, problems: Problems
+) -> ConnectionRef | None:
+    if connection.fields.failed:
+        return None
+    if connection.sandbox and not spec.sandbox:
+        message = f"there is no sandbox for `{spec.name}`"
+        problems.add(connection.place, message, f"give the fields of connection `{connection.name}`")
+        return None
+    left_out = [
+        name
+        for name, value in connection.fields.items()
+        if not _is_given(value) or (connection.sandbox and value.data == SANDBOX)
+    ]
+    given = connection.fields.without(*left_out)
+    missing = [] if connection.sandbox else _missing(connection, model)
+    if missing:
+        message = f"connection `{connection.name}` lacks {listed(missing)}"
+        problems.add(connection.place, message, f"needed by the {spec.kind} `{spec.name}`")
+    before = len(problems.all())
+    validate(model, given, problems, partial=bool(missing) or connection.sandbox)
+    if missing or len(problems.all()) > before:
+        return None
+    return ConnectionRef(connection.name, MappingProxyType(given.plain()), connection.sandbox)

@@ -1,0 +1,116 @@
+"""The plan: a validated, immutable graph of nodes, compiled from the configuration.
+
+Pure: nothing is opened, started or awaited here. A plan is compiled in milliseconds and can be compared,
+stored (as its documents) and drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from engine.config.model import (
+    FileConfig,
+    NodeConfig,
+    PipelineConfig,
+)
+from engine.config.pipeline import FORWARD_NODE
+from engine.config.problems import Problems
+from engine.errors import ConfigError
+from engine.plan.binding import bind
+from engine.plan.identity import identity_doc, identity_hash, operational_doc
+from engine.plan.model import DeadLetterSettings, NodeCheck, Plan, PlanNode
+from engine.plan.topology import check_topology, ordered
+from engine.registry import Registry
+
+__all__ = ["compile_file", "compile_plan"]
+
+
+def compile_plan(
+    pipeline: PipelineConfig, file: FileConfig, registry: Registry, *, taps: Collection[str] = ()
+) -> Plan:
+    """Compile one pipeline.
+
+    Args:
+        taps: nodes whose output the caller takes itself, so that they need nothing downstream.
+
+    Raises:
+        ConfigError: with every problem of the file and of this pipeline.
+    """
+    problems = Problems()
+    problems.extend(file.problems)
+    plan = _compile(pipeline, file, registry, taps, problems)
+    if plan is None or problems:
+        raise ConfigError(problems.all())
+    return plan
+
+
+def compile_file(file: FileConfig, registry: Registry, *, check: NodeCheck | None = None) -> dict[str, Plan]:
+    """Compile every pipeline of a file, in its order.
+
+    Args:
+        check: called for every node that can be understood, forwarding sinks included.
+
+    Raises:
+        ConfigError: with every problem of the file and of all its pipelines.
+    """
+    problems = Problems()
+    problems.extend(file.problems)
+    plans = {
+        name: _compile(pipeline, file, registry, (), problems, check)
+        for name, pipeline in file.pipelines.items()
+    }
+    if problems:
+        raise ConfigError(problems.all())
+    return {name: plan for name, plan in plans.items() if plan is not None}
+
+
+def _compile(
+    pipeline: PipelineConfig,
+    file: FileConfig,
+    registry: Registry,
+    taps: Collection[str],
+    problems: Problems,
+    check: NodeCheck | None = None,
+) -> Plan | None:
+    """None only when there is something in `problems`."""
+    sound = check_topology(pipeline.nodes, pipeline.unreadable, taps, problems)
+    bound = {node.name: (_node(node, file, registry, problems), node) for node in pipeline.nodes}
+    forward_config = pipeline.dead_letters.forward
+    forward = _node(forward_config, file, registry, problems) if forward_config else None
+    whole = {name: (node, config) for name, (node, config) in bound.items() if node is not None}
+    if check is not None:
+        forwarding = [(forward, forward_config)] if forward is not None and forward_config is not None else []
+        for node, config in (*whole.values(), *forwarding):
+            check(config, node, problems)
+    if not sound or len(whole) < len(bound) or (forward_config and forward is None):
+        return None
+    order = ordered({name: list(node.inputs) for name, (node, _) in whole.items()})
+    dead_letters = DeadLetterSettings(
+        pipeline.dead_letters.max_count, pipeline.dead_letters.max_share, forward
+    )
+    identity = identity_doc(whole)
+    everything = {**whole, FORWARD_NODE: (forward, forward_config)} if forward and forward_config else whole
+    return Plan(
+        pipeline=pipeline.name,
+        nodes=tuple(whole[name][0] for name in order),
+        identity=identity_hash(identity),
+        identity_doc=identity,
+        operational_doc=operational_doc(everything, file.connections, pipeline.settings, dead_letters),
+        settings=pipeline.settings,
+        dead_letters=dead_letters,
+        params=pipeline.values,
+    )
+
+
+def _node(config: NodeConfig, file: FileConfig, registry: Registry, problems: Problems) -> PlanNode | None:
+    binding = bind(config, file.connections, registry, problems)
+    if binding is None:
+        return None
+    return PlanNode(
+        name=config.name,
+        spec=binding.spec,
+        params=binding.params,
+        connection=binding.connection,
+        inputs=tuple(given.name for given in config.inputs),
+        options=config.options,
+    )

@@ -1,0 +1,81 @@
+"""A plan drawn: as a Mermaid flowchart, or as a tree of text."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from engine.contract.component import Kind
+from engine.plan.model import Plan, PlanNode
+
+__all__ = ["mermaid", "text"]
+
+_SHAPES: Final = {Kind.SOURCE: ("([", "])"), Kind.TRANSFORM: ("[", "]"), Kind.SINK: ("[(", ")]")}
+
+
+def mermaid(plan: Plan) -> str:
+    """A Mermaid flowchart; it ends with a newline.
+
+    Sources are rounded, transforms are boxes, sinks are cylinders; dead letters that are forwarded go
+    along a dotted line.
+    """
+    ids = {
+        node.name: f"n{index}_{re.sub(r'[^A-Za-z0-9_]', '_', node.name)}"
+        for index, node in enumerate(plan.nodes)
+    }
+    lines = ["flowchart LR"]
+    lines += [f"  {ids[node.name]}{_shape(node, node.name)}" for node in plan.nodes]
+    for node in plan.nodes:
+        lines += [f"  {ids[name]} --> {ids[node.name]}" for name in node.inputs]
+    forward = plan.dead_letters.forward
+    if forward is not None:
+        lines.append(f"  dead_letters{_shape(forward, 'dead letters')}")
+        lines += [f"  {ids[node.name]} -.-> dead_letters" for node in plan.nodes]
+    return "\n".join(lines) + "\n"
+
+
+def _shape(node: PlanNode, title: str) -> str:
+    opening, closing = _SHAPES[node.kind]
+    return f'{opening}"{title}<br/>{node.kind}: {_escaped(node.spec.name)}"{closing}'
+
+
+def _escaped(name: str) -> str:
+    return name.replace('"', "#quot;")
+
+
+def text(plan: Plan) -> str:
+    """A tree of the nodes with their kinds and components; it ends with a newline.
+
+    A node that several lead to is drawn below the first of them; the others refer to it.
+    """
+    lines = [plan.pipeline]
+    drawn: set[str] = set()
+    roots = [node for node in plan.nodes if not node.inputs]
+    for index, node in enumerate(roots):
+        _draw(plan, node, "", index == len(roots) - 1, drawn, lines)
+    forward = plan.dead_letters.forward
+    if forward is not None:
+        lines.append(f"dead letters → sink {forward.spec.name}{_where(forward)}")
+    return "\n".join(lines) + "\n"
+
+
+def _draw(plan: Plan, node: PlanNode, margin: str, last: bool, drawn: set[str], lines: list[str]) -> None:
+    branch = f"{margin}{'└─' if last else '├─'} "
+    if node.name in drawn:
+        lines.append(f"{branch}{node.name} (see above)")
+        return
+    drawn.add(node.name)
+    lines.append(f"{branch}{node.name}  {node.kind} {node.spec.name}{_where(node)}")
+    below = plan.downstream(node.name)
+    for index, following in enumerate(below):
+        _draw(plan, following, margin + ("   " if last else "│  "), index == len(below) - 1, drawn, lines)
+
+
+def _where(node: PlanNode) -> str:
+    """The connection, in brackets."""
+    if node.connection is None:
+        return ""
+    words = [node.connection.name] if node.connection.name != "sandbox" else []
+    if node.connection.sandbox:
+        words.append("sandbox")
+    return f"  [{', '.join(words)}]" if words else ""

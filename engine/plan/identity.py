@@ -1,0 +1,173 @@
+"""What makes two plans the same: their documents, the hash, and the difference between two documents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+from engine.config.model import ConnectionConfig, NodeConfig, Settings
+from engine.config.validation import holds_secret
+from engine.config.values import Value
+from engine.contract.types import JsonValue
+
+if TYPE_CHECKING:
+    from engine.plan.model import DeadLetterSettings, PlanNode
+
+__all__ = ["canonical", "difference", "identity_doc", "identity_hash", "operational_doc"]
+
+_USER_INFO: Final = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def canonical(doc: JsonValue) -> bytes:
+    """A JSON document as the same bytes every time: sorted keys, no spaces, UTF-8."""
+    return json.dumps(doc, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def identity_hash(doc: JsonValue) -> str:
+    """SHA-256 of the canonical form, in hex."""
+    return hashlib.sha256(canonical(doc)).hexdigest()
+
+
+def identity_doc(nodes: Mapping[str, tuple[PlanNode, NodeConfig]]) -> JsonValue:
+    """Nodes, edges, components and the parameters that alter records."""
+    return {"nodes": {name: _identity_of(node, config) for name, (node, config) in nodes.items()}}
+
+
+def _identity_of(node: PlanNode, config: NodeConfig) -> JsonValue:
+    doc: dict[str, JsonValue] = {
+        "kind": str(node.kind),
+        "component": config.component,
+        "inputs": sorted(node.inputs),
+        "params": _params(node, config, operational=False),
+    }
+    if node.options.key_suffix:
+        doc["key_suffix"] = node.options.key_suffix
+    return doc
+
+
+def operational_doc(
+    nodes: Mapping[str, tuple[PlanNode, NodeConfig]],
+    connections: Mapping[str, ConnectionConfig],
+    settings: Settings,
+    dead_letters: DeadLetterSettings,
+) -> JsonValue:
+    """What may change between attempts of a run."""
+    return {
+        "nodes": {
+            name: {
+                "params": _params(node, config, operational=True),
+                "connection": _connection(node, connections),
+                "options": _options(node),
+            }
+            for name, (node, config) in nodes.items()
+        },
+        "dead_letters": {"max_count": dead_letters.max_count, "max_share": dead_letters.max_share},
+        "settings": {name: _plain(getattr(settings, name)) for name in Settings.__dataclass_fields__},
+    }
+
+
+def _params(node: PlanNode, config: NodeConfig, *, operational: bool) -> dict[str, JsonValue]:
+    chosen = node.spec.operational_params()
+    doc: dict[str, JsonValue] = {}
+    dumped = node.params.model_dump(mode="json", fallback=_named)
+    for name, info in type(node.params).model_fields.items():
+        if (name in chosen) is not operational or name == "connection" or name not in dumped:
+            continue
+        if holds_secret(type(node.params), name) or isinstance(
+            getattr(node.params, name), SecretStr | SecretBytes
+        ):
+            continue
+        written = config.arguments.get(info.alias or name) or config.arguments.get(name)
+        doc[name] = _shown(written) if written is not None and written.secrets() else dumped[name]
+    return doc
+
+
+def _shown(value: Value) -> JsonValue:
+    """A value that holds something of the environment: as written, with a digest that tells values apart.
+
+    32 bits are enough to notice a change, and too few to find a secret by trying.
+    """
+    digest = hashlib.sha256(canonical(_plain(value.plain()))).hexdigest()[:8]
+    written = value.shown if value.shown is not None else "(partly from the environment)"
+    return f"{written} [sha256 {digest}]"
+
+
+def _connection(node: PlanNode, connections: Mapping[str, ConnectionConfig]) -> JsonValue:
+    ref, model = node.connection, node.spec.connection
+    if ref is None or model is None:
+        return None
+    doc: dict[str, JsonValue] = {"name": ref.name, "sandbox": ref.sandbox}
+    config = connections.get(ref.name)
+    for name, value in config.fields.items() if config else []:
+        if name in ref.values and _may_show(model, name):
+            data = _shown(value) if value.secrets() else _plain(value.plain())
+            doc[name] = _USER_INFO.sub("***@", data) if isinstance(data, str) else data
+    return doc
+
+
+def _may_show(model: type[BaseModel], name: str) -> bool:
+    known = any(name in (key, info.alias) for key, info in model.model_fields.items())
+    return known and not holds_secret(model, name)
+
+
+def _options(node: PlanNode) -> JsonValue:
+    options = node.options
+    batch = options.batch
+    return {
+        "retry": {
+            "attempts": options.retry.attempts,
+            "base": options.retry.base,
+            "cap": options.retry.cap,
+        },
+        "concurrency": options.concurrency,
+        "ordered": options.ordered,
+        "batch": {"records": batch.records, "bytes": batch.nbytes, "linger": batch.linger} if batch else None,
+        "on_stall": str(options.on_stall),
+        "buffer": options.buffer,
+    }
+
+
+def _plain(data: object) -> JsonValue:
+    if data is None or isinstance(data, bool | int | float | str):
+        return data
+    if isinstance(data, Mapping):
+        return {str(key): _plain(item) for key, item in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(item) for item in data]
+    return _named(data)
+
+
+def _named(data: object) -> str:
+    """Classes and functions by their names: their `repr` may have an address in it."""
+    name = getattr(data, "__qualname__", None)
+    return f"{getattr(data, '__module__', '')}.{name}" if name else type(data).__qualname__
+
+
+def difference(before: JsonValue, after: JsonValue) -> list[str]:
+    """What changed from one document to another, a line each: `nodes.load.params.model: "A" → "B"`."""
+    return list(_changes(before, after, ""))
+
+
+def _changes(before: JsonValue, after: JsonValue, path: str) -> list[str]:
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return [] if before == after else [f"{path}: {_text(before)} → {_text(after)}"]
+    lines: list[str] = []
+    for key in dict.fromkeys((*before, *after)):
+        below = f"{path}.{key}" if path else str(key)
+        if key not in after:
+            lines.append(f"{below}: removed")
+        elif key not in before:
+            lines.append(f"{below}: added")
+        else:
+            lines += _changes(before[key], after[key], below)
+    return lines
+
+
+def _text(data: JsonValue) -> str:
+    text = json.dumps(data, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:79]}…"

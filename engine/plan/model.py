@@ -1,0 +1,140 @@
+"""The plan as values: nodes, settings, and the graph they form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from pydantic import BaseModel
+
+from engine.config.model import (
+    NodeConfig,
+    NodeOptions,
+    Settings,
+)
+from engine.config.problems import Problems
+from engine.contract.component import ComponentSpec, Kind
+from engine.contract.types import JsonValue
+from engine.plan.binding import ConnectionRef
+
+__all__ = ["DeadLetterSettings", "NodeCheck", "Plan", "PlanNode"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanNode:
+    """A node: a component with its parameters, and the nodes it takes its batches from.
+
+    `params` is not shown by `repr`: it may hold values from the environment.
+    """
+
+    name: str
+    spec: ComponentSpec = field(repr=False)
+    params: BaseModel = field(repr=False)
+    connection: ConnectionRef | None = None
+    inputs: tuple[str, ...] = ()
+    options: NodeOptions = field(default_factory=NodeOptions)
+
+    @property
+    def kind(self) -> Kind:
+        """Source, transform or sink."""
+        return self.spec.kind
+
+    @property
+    def needs_sandbox(self) -> str:
+        """The embedded service this node needs (`s3`, `llm`, `ingest`), "" when none."""
+        return self.spec.sandbox if self.connection is not None and self.connection.sandbox else ""
+
+    def connection_model(self, sandbox: Mapping[str, JsonValue] | None = None) -> BaseModel | None:
+        """The validated connection to build the component with; None when it takes none.
+
+        Args:
+            sandbox: what the embedded service said about itself; used (and then needed) when the
+                connection is a sandbox. It wins over fields that are given too.
+        """
+        model = self.spec.connection
+        if model is None:
+            return None
+        values = dict(self.connection.values) if self.connection else {}
+        if self.needs_sandbox:
+            known = {name for key, info in model.model_fields.items() for name in (key, info.alias) if name}
+            values |= {key: value for key, value in (sandbox or {}).items() if key in known}
+        return model.model_validate(values)
+
+
+NodeCheck: TypeAlias = Callable[[NodeConfig, PlanNode, Problems], None]
+"""A check of one node beyond the usual ones; what it finds goes into the problems."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterSettings:
+    """The budget of dead letters, and the sink they are forwarded to once they are stored.
+
+    At most one of `max_count` (records) and `max_share` (0 to 1, of the records read or made by fan-outs) is
+    set. `forward` is a sink without inputs, called `dead_letters.forward`.
+    """
+
+    max_count: int | None = None
+    max_share: float | None = None
+    forward: PlanNode | None = None
+
+    @property
+    def limited(self) -> bool:
+        """True when there is a budget."""
+        return self.max_count is not None or self.max_share is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A pipeline, ready to run.
+
+    Attributes:
+        pipeline: its name.
+        nodes: in topological order; among nodes that do not depend on each other, in the file's order.
+        identity: SHA-256 (hex) of `identity_doc` as canonical JSON. Runs are resumed under the same one.
+        identity_doc: nodes, edges, components and the parameters that alter records; JSON-safe. Values
+            from the environment stand there as a digest, secrets not at all.
+        operational_doc: what may change between attempts of a run: endpoints, limits, concurrency,
+            retries, budgets; JSON-safe, no secrets.
+        settings: what holds for the pipeline as a whole.
+        dead_letters: their budget and forwarding.
+        params: the run parameters in effect, JSON-safe, without those from the environment.
+    """
+
+    pipeline: str
+    nodes: tuple[PlanNode, ...]
+    identity: str = ""
+    identity_doc: JsonValue = field(default=None, repr=False)
+    operational_doc: JsonValue = field(default=None, repr=False)
+    settings: Settings = field(default_factory=Settings)
+    dead_letters: DeadLetterSettings = field(default_factory=DeadLetterSettings)
+    params: Mapping[str, JsonValue] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def sources(self) -> tuple[PlanNode, ...]:
+        """The nodes that records come from."""
+        return tuple(node for node in self.nodes if node.kind is Kind.SOURCE)
+
+    @property
+    def sinks(self) -> tuple[PlanNode, ...]:
+        """The nodes that records leave through."""
+        return tuple(node for node in self.nodes if node.kind is Kind.SINK)
+
+    @property
+    def sandbox_services(self) -> frozenset[str]:
+        """The embedded services this plan needs, forwarding of dead letters included."""
+        forward = self.dead_letters.forward
+        nodes = (*self.nodes, forward) if forward else self.nodes
+        return frozenset(node.needs_sandbox for node in nodes if node.needs_sandbox)
+
+    def node(self, name: str) -> PlanNode:
+        """The node of that name. Raises KeyError when there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def downstream(self, name: str) -> tuple[PlanNode, ...]:
+        """The nodes that take their batches from the node of that name, in topological order."""
+        return tuple(node for node in self.nodes if name in node.inputs)

@@ -1,0 +1,167 @@
+"""What of a file cannot work when its runs are done by several workers, perhaps on several machines.
+
+Pure: it looks at the checked file and its plans, reaches for nothing, and knows no scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from engine.config.model import SANDBOX, ConnectionConfig, FileConfig, NodeConfig
+from engine.config.problems import Problems, listed
+from engine.config.values import Place
+from engine.contract.component import Kind, Reach, Source
+from engine.errors import Problem
+from engine.plan.model import NodeCheck, PlanNode
+from engine.state.address import is_address
+
+__all__ = ["node_check", "store_problems", "warnings"]
+
+ONE_MACHINE = "or say --one-machine if all workers are on this one"
+
+
+def node_check(file: FileConfig, *, one_machine: bool) -> NodeCheck:
+    """What `compile_file` asks about every node.
+
+    Args:
+        one_machine: all workers are on one machine, so its files and its embedded services are shared.
+    """
+
+    def check(config: NodeConfig, node: PlanNode, problems: Problems) -> None:
+        _check_reach(config, node, problems, one_machine=one_machine)
+        _check_resumable(config, node, problems)
+        if not one_machine:
+            _check_connection(file, config, node, problems)
+
+    return check
+
+
+def store_problems(state: str, *, one_machine: bool) -> list[Problem]:
+    """Whether workers can share this state store: a directory or an address."""
+    if one_machine or is_address(state):
+        return []
+    message = f"the directory {state} belongs to one machine, and workers on others cannot reach it"
+    hint = f"name a database with --state postgresql://host/odw, {ONE_MACHINE}"
+    return [Problem(message, file="--state-dir", hint=hint)]
+
+
+def warnings(file: FileConfig, *, one_machine: bool) -> list[Problem]:
+    """What has to be the same for all workers, and only whoever starts them can see to."""
+    unset = {one.name: one.place for one in reversed(file.external) if not one.is_set}
+    found = [
+        *_together(
+            unset, "not set here, so defaults hold", "set each for all workers and submitters, or none"
+        )
+    ]
+    if one_machine:
+        return found
+    dotenv = {one.name: one.place for one in reversed(file.external) if one.dotenv}
+    files = {
+        one.name.removeprefix("file:"): one.place
+        for one in reversed(file.external)
+        if one.name.startswith("file:")
+    }
+    found += _together(dotenv, "set by the .env file here", "set each for all workers and submitters")
+    found += _together(files, "files that every worker needs", "with the same text")
+    return [
+        *found,
+        *_together(_modules(file), "modules that every worker needs", "installed, or beside its file"),
+    ]
+
+
+def _check_reach(config: NodeConfig, node: PlanNode, problems: Problems, *, one_machine: bool) -> None:
+    reach, name = node.spec.reach_of(node.params), node.spec.name
+    if reach is Reach.PROCESS:
+        stream = "input" if node.kind is Kind.SOURCE else "output"
+        message = f"the {node.kind} `{name}` uses the standard {stream} of a process, and workers are several"
+        problems.add(config.component_place, message, _instead(node.kind))
+    elif reach is Reach.MACHINE and not one_machine:
+        message = f"the {node.kind} `{name}` works with files of its machine, and workers may be on others"
+        problems.add(config.component_place, message, f"{_instead(node.kind)}, {ONE_MACHINE}")
+
+
+def _instead(kind: Kind) -> str:
+    return (
+        "read from a place that all of them reach, such as s3"
+        if kind is Kind.SOURCE
+        else ("write to a place that all of them reach, such as ingest")
+    )
+
+
+def _check_resumable(config: NodeConfig, node: PlanNode, problems: Problems) -> None:
+    """A chunk whose worker has died is begun again, by another one."""
+    if node.kind is not Kind.SOURCE or node.spec.reach_of(node.params) is Reach.PROCESS:
+        return
+    # components are cheap to build, and reach for nothing before they are entered
+    connection = None if node.needs_sandbox else node.connection_model()
+    component = node.spec.factory(node.params, connection)
+    if isinstance(component, Source) and not component.resumable:
+        message = (
+            f"the source `{node.spec.name}` can be read only once, and a chunk may have to be begun again"
+        )
+        hint = "declare `repeatable` when it gives the same records again, or a `key` that names each"
+        problems.add(config.component_place, message, hint)
+
+
+def _check_connection(file: FileConfig, config: NodeConfig, node: PlanNode, problems: Problems) -> None:
+    reference = node.connection
+    if reference is None:
+        return
+    entry = file.connections.get(reference.name)
+    named = config.arguments.get("connection")
+    place = entry.place if entry else (named.place if named else config.component_place)
+    if reference.sandbox:
+        names = _variables_for(file, entry) if entry else []
+        hint = f"set {listed(names)}" if names else "give the address of the real service"
+        message = f"the embedded `{node.needs_sandbox}` belongs to the machine that runs it"
+        problems.add(place, message, f"{hint}, {ONE_MACHINE}")
+        return
+    for name, value in reference.values.items():
+        if isinstance(value, str) and _is_loopback(value):
+            found = entry.fields.get(name) if entry else None
+            message = f"`{name}` is an address of this machine alone, and another one for each worker"
+            hint = f"give the service's name or address in the network, {ONE_MACHINE}"
+            problems.add(found.place if found else place, message, hint)
+
+
+def _is_loopback(text: str) -> bool:
+    """Whether a text is a URL of this very machine."""
+    if "://" not in text:
+        return False
+    try:
+        host = urlsplit(text).hostname or ""
+    except ValueError:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _variables_for(file: FileConfig, entry: ConnectionConfig) -> list[str]:
+    """The variables whose absence leaves the word `sandbox` in a connection."""
+    paths = [field.place.path for _, field in entry.fields.items() if field.data == SANDBOX]
+    if not entry.fields.data:
+        paths = [entry.place.path]
+    return list(dict.fromkeys(one.name for one in file.external if one.place.path in paths))
+
+
+def _together(found: dict[str, Place], message: str, hint: str) -> Iterator[Problem]:
+    """One warning about all of them, where the first stands; they are given last to first."""
+    if found:
+        names = list(reversed(found))
+        yield found[names[0]].problem(f"{message}: {listed(names)}", hint)
+
+
+def _modules(file: FileConfig) -> dict[str, Place]:
+    nodes = [node for pipeline in file.pipelines.values() for node in pipeline.nodes]
+    return {
+        node.component.partition(":")[0]: node.component_place
+        for node in reversed(nodes)
+        if ":" in node.component
+    }
