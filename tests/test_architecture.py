@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import median
 
@@ -64,6 +65,52 @@ def test_modules_keep_no_state() -> None:
     ]
 
     assert found == []
+
+
+ALLOWED_IN_CONNECTORS = (
+    "engine.contract",
+    "engine.errors",
+    "engine.fault_injection",
+    "engine.registry",
+    "engine.service.models",
+    "engine.service.validation",  # the ingest sink checks records by the service's own rules before it sends
+)
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """Modules that a file imports, type-checking imports included."""
+    plain = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+
+def _place(module: str) -> str:
+    """The folder of `engine/` that a module is in, or its own name at the top."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_connectors_import_only_contracts() -> None:
+    found = {
+        f"{name}: {module}"
+        for name, tree in TREES.items()
+        if name.startswith("connectors/")
+        for module in _imported(tree)
+        if module.split(".")[0] == "engine" and not module.startswith(ALLOWED_IN_CONNECTORS)
+    }
+
+    assert found == set()
+
+
+def test_places_of_the_engine_form_levels_without_circles() -> None:
+    below: dict[str, set[str]] = {}
+    for name, tree in TREES.items():
+        module = name.removesuffix(".py").replace("/", ".")
+        if module.startswith("engine.") and module != "engine.__init__":
+            places = {_place(one) for one in _imported(tree) if one.startswith("engine.")}
+            below.setdefault(_place(module), set()).update(places - {_place(module)})
+
+    levels = list(TopologicalSorter(below).static_order())  # raises CycleError for a circle
+
+    assert len(levels) <= 25
 
 
 @pytest.mark.parametrize(
