@@ -18,7 +18,7 @@ import sys
 import time
 
 SAMPLE_MILLISECONDS = 20
-MOST_AT_ONCE = 1 << 20
+MAX_AT_ONCE = 1 << 20
 
 
 # Plain classes: importing dataclasses and typing would double the size of this process.
@@ -82,7 +82,7 @@ def drain(source: int, sink: int) -> tuple[int, bool]:
     At most about 1 MB at a time, so that a command that never stops writing still meets its time limit.
     """
     copied = 0
-    while copied < MOST_AT_ONCE:
+    while copied < MAX_AT_ONCE:
         try:
             data = os.read(source, 1 << 16)
         except BlockingIOError:

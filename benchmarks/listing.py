@@ -23,7 +23,7 @@ from temporalio.testing import ActivityEnvironment
 from connectors.s3.resolver import S3WildcardResolver
 from connectors.s3.source import S3Connector, S3Params
 from engine.contract.batch import Batch
-from engine.contract.component import Context, Kind, Reach, spec_of
+from engine.contract.component import Context, Kind, Locality, component
 from engine.contract.keys import KeyRange
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
@@ -75,7 +75,7 @@ class ListingParams(S3Params):
     objects: int = Field(default=1000, ge=0)
 
 
-@spec_of(Kind.SOURCE, "listing", params=ListingParams, reach=Reach.ANYWHERE)
+@component(Kind.SOURCE, "listing", params=ListingParams, locality=Locality.ANYWHERE)
 class Listing(S3Connector):
     """The source `s3` over such a bucket."""
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 from engine.contract.acks import Ack, SplitTracker
 from engine.contract.bookmarks import Bookmark
 from engine.contract.journal import NoJournal
-from engine.contract.types import Releasable
+from engine.contract.types import Reservation
 from engine.execution.journal import Journal
 from engine.execution.ledger import Ledger
 from engine.state.memory import MemoryStateStore
@@ -35,7 +35,7 @@ class _NoAck(Ack):
     def written(self, count: int, *, confirmed: bool = True) -> None: ...
     def dropped(self, count: int, reason: str) -> None: ...
     def dead(self, count: int, node: str) -> None: ...
-    def grew(self, nbytes: int) -> None: ...
+    def charge_growth(self, nbytes: int) -> None: ...
     def spent(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None: ...
 
 
@@ -52,7 +52,7 @@ class _NoTracker(SplitTracker):
         self,
         count: int,
         end: object,
-        reservation: Releasable | None = None,
+        reservation: Reservation | None = None,
         bookmarks: Sequence[Bookmark] = (),
     ) -> Ack:
         if reservation is not None:

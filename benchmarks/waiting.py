@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import anyio
 
 from engine.contract.batch import Batch
-from engine.contract.component import Context, Kind, Params, Receipt, Sink, Source, Transform, spec_of
+from engine.contract.component import Context, Kind, Params, Receipt, Sink, Source, Transform, component
 from engine.contract.keys import KeyRange
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
@@ -20,7 +20,7 @@ class NumbersParams(Params):
     records: int = 1
 
 
-@spec_of(Kind.SOURCE, "numbers", params=NumbersParams)
+@component(Kind.SOURCE, "numbers", params=NumbersParams)
 class Numbers(Source[NumbersParams]):
     """Numbers, a split a batch."""
 
@@ -46,7 +46,7 @@ class WaitParams(Params):
     seconds: float = 0.0
 
 
-@spec_of(Kind.TRANSFORM, "wait", params=WaitParams)
+@component(Kind.TRANSFORM, "wait", params=WaitParams)
 class Wait(Transform[WaitParams]):
     """Waits as for an answer from elsewhere, and changes nothing."""
 
@@ -63,7 +63,7 @@ class ForgetParams(Params):
     """None."""
 
 
-@spec_of(Kind.SINK, "forget", params=ForgetParams)
+@component(Kind.SINK, "forget", params=ForgetParams)
 class Forget(Sink[ForgetParams]):
     """Takes everything; the ledger has counted it."""
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from connectors.json_lines import dump_records, write_out
 from engine.contract.batch import Batch
-from engine.contract.component import Kind, Params, Reach, Sink, spec_of
+from engine.contract.component import Kind, Locality, Params, Sink, component
 from engine.errors import BatchError
 
 __all__ = ["StdoutParams", "StdoutSink"]
@@ -23,7 +23,7 @@ class StdoutParams(Params):
     )
 
 
-@spec_of(Kind.SINK, "stdout", params=StdoutParams, reach=Reach.PROCESS)
+@component(Kind.SINK, "stdout", params=StdoutParams, locality=Locality.PROCESS)
 class StdoutSink(Sink[StdoutParams]):
     """Writes records to the standard output, as JSON.
 

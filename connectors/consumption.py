@@ -15,7 +15,7 @@ from connectors.warehouse.client import AnswerTooLargeError, WarehouseClient, op
 from connectors.warehouse.connection import WarehouseConnection
 from connectors.warehouse.rows import MAX_IDS, consumption_api, id_chunks, items_of
 from engine.contract.batch import Batch
-from engine.contract.component import Context, Kind, Params, Source, operational, spec_of
+from engine.contract.component import Context, Kind, Params, Source, component, operational
 from engine.contract.keys import KeyList
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record
@@ -26,7 +26,7 @@ __all__ = ["ConsumptionParams", "ConsumptionSource"]
 LISTED: Final = 10_000
 """Ids in one page of the listing."""
 
-_LONGEST_ID = 1024
+_MAX_ID_LENGTH = 1024
 _RESERVED: Final = frozenset({"after", "fields", "id", "limit", "offset", "order", "without"})
 _FIRST_GUESS = 64 * 1024
 _ROW_OVERHEAD = 1024
@@ -80,7 +80,7 @@ class ConsumptionParams(Params):
         return self
 
 
-@spec_of(
+@component(
     Kind.SOURCE, "consumption", params=ConsumptionParams, connection=WarehouseConnection, sandbox="ingest"
 )
 class ConsumptionSource(Source[ConsumptionParams]):
@@ -92,7 +92,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
 
     The ids are listed and stored before a row is read, and a resumed run goes by them. The listing goes by
     id: rows that are committed meanwhile cannot hide others. A row that has vanished since becomes a dead
-    letter. The service must know `order=id`; others are refused at the start.
+    dead letter. The service must know `order=id`; others are refused at the start.
     """
 
     reserves = True
@@ -158,7 +158,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
             count = max(1, min(MAX_IDS, self.params.page_bytes // row_bytes))
             chosen = next(id_chunks(ids[start : start + count], count))
             # the answer and what is made of it are there at the same time
-            reservation = await ctx.allowance.reserve(len(chosen) * (2 * row_bytes + _ROW_OVERHEAD))
+            reservation = await ctx.memory_budget.reserve(len(chosen) * (2 * row_bytes + _ROW_OVERHEAD))
             try:
                 rows = await self._rows(api, chosen)
             except BaseException:
@@ -210,7 +210,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
         after = ""
         while True:
             items = await self._get(
-                self._api(), [*query, ("after", after)], max_answer=LISTED * (_LONGEST_ID + 10)
+                self._api(), [*query, ("after", after)], max_answer=LISTED * (_MAX_ID_LENGTH + 10)
             )
             ids = [str(item.get("id", "")) for item in items]
             if not _is_ascending([after, *ids] if after else ids) or any(

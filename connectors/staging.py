@@ -8,7 +8,7 @@ from pydantic import Field
 
 from engine.contract.batch import Batch
 from engine.contract.clock import timestamp
-from engine.contract.component import Kind, Params, Transform, spec_of
+from engine.contract.component import Kind, Params, Transform, component
 from engine.errors import RecordError
 
 __all__ = ["STAGED_NAMESPACE", "StageDocuments", "StageParams", "staged_id"]
@@ -30,7 +30,7 @@ def staged_id(key: str) -> str:
     return f"unstr_{uuid5(STAGED_NAMESPACE, key)}"
 
 
-@spec_of(Kind.TRANSFORM, "stage_documents", params=StageParams)
+@component(Kind.TRANSFORM, "stage_documents", params=StageParams)
 class StageDocuments(Transform[StageParams]):
     """Makes rows of the table `UnstructuredData` from files.
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from connectors.curated import FAILURE_PREFIX
 from engine.contract.batch import Batch
-from engine.contract.component import Kind, Params, Transform, spec_of
+from engine.contract.component import Kind, Params, Transform, component
 from engine.contract.types import Record
 from engine.errors import RecordError
 
@@ -144,7 +144,7 @@ class SimulateFailuresParams(Params):
         return min(max(value, 0.0), 100.0)
 
 
-@spec_of(Kind.TRANSFORM, "simulate_failures", params=SimulateFailuresParams)
+@component(Kind.TRANSFORM, "simulate_failures", params=SimulateFailuresParams)
 class SimulateFailures(Transform[SimulateFailuresParams]):
     """Marks an exact share of the records as failures, with `[DLQ]` in front of a text field.
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
         Sink,
         Source,
         Transform,
+        component,
         operational,
-        spec_of,
     )
     from engine.contract.dead_letter import DeadLetter
     from engine.contract.split import Split
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         TransientError,
     )
     from engine.execution.engine import Engine
-    from engine.execution.events import Stage
+    from engine.execution.events import RunEvent
     from engine.execution.report import RunReport
     from engine.execution.run import Run
     from engine.flow.stats import NodeSnapshot, RunSnapshot
@@ -73,7 +73,7 @@ _WHERE = {
         "Source",
         "Transform",
         "operational",
-        "spec_of",
+        "component",
     ),
     "engine.execution.engine": ("Engine",),
     "engine.execution.run": ("Run",),
@@ -88,7 +88,7 @@ _WHERE = {
         "TransientError",
     ),
     "engine.functions": ("filter", "sink", "source", "transform"),
-    "engine.execution.events": ("Stage",),
+    "engine.execution.events": ("RunEvent",),
     "engine.pipeline": ("Node", "Pipeline", "load", "node", "run", "stream"),
     "engine.plan.model": ("Plan",),
     "engine.registry": ("Registry",),
@@ -124,18 +124,19 @@ __all__ = [
     "Registry",
     "Run",
     "RunError",
+    "RunEvent",
     "RunReport",
     "RunSnapshot",
     "RunStatus",
     "Sink",
     "Source",
     "Split",
-    "Stage",
     "StateError",
     "Tally",
     "Transform",
     "TransientError",
     "cli_log",
+    "component",
     "filter",
     "load",
     "node",
@@ -143,7 +144,6 @@ __all__ = [
     "run",
     "sink",
     "source",
-    "spec_of",
     "stream",
     "transform",
 ]

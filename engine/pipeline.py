@@ -168,7 +168,7 @@ def _from_file(
     file = load_file(Path(path), environ=environ, overrides=Overrides(params=dict(params or {})))
     if only:
         file = select(file, only)
-    return compile_file(file, registry or Registry.installed()), [file.own_name(name) for name in only]
+    return compile_file(file, registry or Registry.installed()), [file.resolve_alias(name) for name in only]
 
 
 async def run(

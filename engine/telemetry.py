@@ -10,12 +10,12 @@ import sys
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
-from engine.execution.events import Stage
+from engine.execution.events import RunEvent
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger, Processor
 
-__all__ = ["LogFormat", "cli_log", "configure_logging", "log_stage"]
+__all__ = ["LogFormat", "cli_log", "configure_logging", "log_event"]
 
 LogFormat = Literal["json", "console"]
 
@@ -62,7 +62,7 @@ def cli_log(action: str, message: str, level: str = "info", **fields: Any) -> No
     _logger().log(_LEVELS[name], message, action=action, **event)
 
 
-def log_stage(stage: Stage) -> None:
+def log_event(stage: RunEvent) -> None:
     """An observer (see `engine.execution.events`) that writes each stage as a structured event."""
     cli_log(
         stage.action,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from connectors.json_lines import dump_records, write_out
 from engine.contract.batch import Batch
-from engine.contract.component import Kind, Params, Reach, Sink, spec_of
+from engine.contract.component import Kind, Locality, Params, Sink, component
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError
 
@@ -43,11 +43,11 @@ class JsonlSinkParams(Params):
         return value
 
 
-def _reach(params: JsonlSinkParams) -> Reach:
-    return Reach.PROCESS if params.path == STDOUT else Reach.MACHINE
+def _reach(params: JsonlSinkParams) -> Locality:
+    return Locality.PROCESS if params.path == STDOUT else Locality.MACHINE
 
 
-@spec_of(Kind.SINK, "jsonl", params=JsonlSinkParams, reach=_reach)
+@component(Kind.SINK, "jsonl", params=JsonlSinkParams, locality=_reach)
 class JsonlSink(Sink[JsonlSinkParams]):
     """Adds records to a file, as JSON, one on each line.
 

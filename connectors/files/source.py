@@ -19,7 +19,7 @@ from connectors.files.lines import LinePage, Place, line_pages
 from connectors.json_lines import parse_line
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
-from engine.contract.component import Context, Kind, Params, Reach, Source, operational, spec_of
+from engine.contract.component import Context, Kind, Locality, Params, Source, component, operational
 from engine.contract.keys import KeyList, Keys
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
@@ -60,11 +60,11 @@ class JsonlSourceParams(Params):
         return self
 
 
-def _reach(params: JsonlSourceParams) -> Reach:
-    return Reach.PROCESS if params.path == STDIN else Reach.MACHINE
+def _reach(params: JsonlSourceParams) -> Locality:
+    return Locality.PROCESS if params.path == STDIN else Locality.MACHINE
 
 
-@spec_of(Kind.SOURCE, "jsonl", params=JsonlSourceParams, reach=_reach)
+@component(Kind.SOURCE, "jsonl", params=JsonlSourceParams, locality=_reach)
 class JsonlSource(Source[JsonlSourceParams]):
     """JSON lines: files with one JSON object on each line.
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 from connectors.warehouse.client import Answer
 from engine.errors import FatalError, RecordError
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "interpret_answer"]
 
 
 class DeadRecord(BaseModel):
@@ -41,7 +41,7 @@ class Verdict:
     per_record: bool
 
 
-def judge(answer: Answer, count: int, request: str) -> Verdict:
+def interpret_answer(answer: Answer, count: int, request: str) -> Verdict:
     """Read the answer to a request of `count` records. `request` names it in messages.
 
     Raises:

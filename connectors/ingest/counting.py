@@ -112,7 +112,7 @@ def _compared(account: Account, delivered: Delivered) -> list[Check]:
     )
     if delivered.letters:
         return checks
-    # records of one id, or that are equal and have none, share a letter
+    # records of one id, or that are equal and have none, share a dead letter
     fewer = 0 if delivered.unique else max(0, delivered.died - 1)
     note = "records of the same id share a letter" if account.dead < delivered.died and fewer else ""
     return [*checks, Check("records that died in it", delivered.died, account.dead, note, fewer=fewer)]

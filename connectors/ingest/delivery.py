@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from connectors.ingest.answers import Verdict, judge
+from connectors.ingest.answers import Verdict, interpret_answer
 from connectors.ingest.epoch import Epoch
 from connectors.ingest.local_validation import remark_on_unknown_model
 from connectors.ingest.payload import Body, idempotency_key
@@ -149,7 +149,7 @@ class Delivery:
             raise
         if answer.status == 413:
             return None
-        verdict = judge(answer, count, f"POST {self._path}")
+        verdict = interpret_answer(answer, count, f"POST {self._path}")
         if answer.status < 300:
             self.gives_results = verdict.per_record
         if self.marks:

@@ -22,7 +22,7 @@ from connectors.ingest.visibility import VisibilityCheck
 from connectors.warehouse.client import WarehouseClient, open_client
 from connectors.warehouse.rows import consumption_api
 from engine.contract.batch import Batch
-from engine.contract.component import BatchLimits, Context, Kind, Receipt, Sink, spec_of
+from engine.contract.component import BatchLimits, Context, Kind, Receipt, Sink, component
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import Record
 from engine.contract.verification import Check, Delivered
@@ -34,7 +34,7 @@ _MAX_RECORD = 8 * 1024 * 1024
 _MAX_RECORD_PLAIN = 1_000_000
 
 
-@spec_of(Kind.SINK, "ingest", params=IngestParams, connection=IngestConnection, sandbox="ingest")
+@component(Kind.SINK, "ingest", params=IngestParams, connection=IngestConnection, sandbox="ingest")
 class IngestSink(Sink[IngestParams]):
     """Posts records to an ingest service: `POST /ingest/<model>`.
 

@@ -12,7 +12,7 @@ from engine.errors import FatalError, RecordError, TransientError
 
 __all__ = ["VisibilityCheck"]
 
-_LONGEST_PAUSE = 2.0
+_MAX_PAUSE = 2.0
 _SMALLEST_ANSWER_LIMIT = 1024 * 1024
 
 
@@ -68,7 +68,7 @@ class VisibilityCheck:
                 break
             jittered = pause * self._random.uniform(0.75, 1.25)
             await self._clock.sleep(min(max(jittered, asked_to_wait), left))
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = min(pause * 2, _MAX_PAUSE)
         late = f"the row was acknowledged but not visible at {self._path} within {self._timeout:g} s"
         return {**dead, **{identity: TransientError(late) for identity in missing}}
 

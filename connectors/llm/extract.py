@@ -15,7 +15,7 @@ from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.objects.documents import parts_in_turn
 from engine.contract.batch import Batch, Drop, Outcome
 from engine.contract.clock import timestamp
-from engine.contract.component import BatchLimits, Kind, Transform, spec_of
+from engine.contract.component import BatchLimits, Kind, Transform, component
 from engine.errors import FatalError, RecordError, TransientError
 
 __all__ = ["LlmExtract"]
@@ -23,7 +23,7 @@ __all__ = ["LlmExtract"]
 _BATCHES_AT_ONCE = 2
 
 
-@spec_of(Kind.TRANSFORM, "llm_extract", params=LlmParams, connection=LlmConnection, sandbox="llm")
+@component(Kind.TRANSFORM, "llm_extract", params=LlmParams, connection=LlmConnection, sandbox="llm")
 class LlmExtract(Transform[LlmParams]):
     """Extracts structured records from staged documents with a language model.
 

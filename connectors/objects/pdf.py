@@ -22,7 +22,7 @@ MAX_PICTURES = 8
 SPARSE = 20
 """A page with fewer characters of text than this is a scan: it is drawn instead."""
 
-LONGEST_SIDE = 1568
+MAX_SIDE = 1568
 """Pixels of a drawn page; larger pictures are only scaled down again by the models' providers."""
 
 # pdfium must not be called from two threads at once (pypdfium2 documentation, "Thread incompatibility"),
@@ -85,7 +85,7 @@ def _has_picture(page: pypdfium2.PdfPage) -> bool:
 
 def _picture(page: pypdfium2.PdfPage) -> bytes:
     longest = max(page.get_size())
-    scale = min(LONGEST_SIDE / longest, 3.0) if longest > 0 else 1.0
+    scale = min(MAX_SIDE / longest, 3.0) if longest > 0 else 1.0
     with closing(page.render(scale=scale, grayscale=True)) as bitmap:
         return _grey_png(bytes(bitmap.buffer), bitmap.width, bitmap.height, bitmap.stride)
 

@@ -20,10 +20,10 @@ from connectors.s3.reader import DEFAULT_MAX_OBJECT_BYTES, FileRecord, S3FileRea
 from connectors.s3.resolver import S3Object, S3WildcardResolver
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
-from engine.contract.component import Context, Kind, Params, Source, operational, spec_of
+from engine.contract.component import Context, Kind, Params, Source, component, operational
 from engine.contract.keys import KeyList
 from engine.contract.split import Split
-from engine.contract.types import JsonValue, Releasable
+from engine.contract.types import JsonValue, Reservation
 from engine.errors import ComponentError, FatalError, RecordError
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ class _Group:
 
     start: int
     objects: Sequence[S3Object]
-    reservation: Releasable
+    reservation: Reservation
 
 
-@spec_of(Kind.SOURCE, "s3", params=S3Params, connection=S3Connection, sandbox="s3")
+@component(Kind.SOURCE, "s3", params=S3Params, connection=S3Connection, sandbox="s3")
 class S3Connector(Source[S3Params]):
     """Files in an S3 bucket that a wildcard pattern stands for, each as one record.
 
@@ -234,7 +234,7 @@ class S3Connector(Source[S3Params]):
         for start, chosen, nbytes in plan_groups(objects, position, self.params.max_object_bytes):
             if ctx.draining():
                 return
-            group = _Group(start, chosen, await ctx.allowance.reserve(nbytes))
+            group = _Group(start, chosen, await ctx.memory_budget.reserve(nbytes))
             held.add(group)
             yield group
 

@@ -16,7 +16,7 @@ from connectors.simulated.blocks import BLOCK_SIZE, JsonObject, Maker, generate,
 from connectors.simulated.events import EventMaker
 from connectors.simulated.logs import LogMaker
 from engine.contract.batch import Batch
-from engine.contract.component import Context, Kind, Params, Source, operational, spec_of
+from engine.contract.component import Context, Kind, Params, Source, component, operational
 from engine.contract.keys import KeyRange
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
@@ -125,7 +125,7 @@ def _base_time(ctx: Context) -> datetime:
     return ctx.started_at or ctx.clock.now()
 
 
-@spec_of(Kind.SOURCE, "blob", params=SimulatedParams)
+@component(Kind.SOURCE, "blob", params=SimulatedParams)
 class BlobConnector(_SimulatedSource[BlobSource]):
     """Simulated objects of a blob store, as `BlobSource` records.
 
@@ -137,7 +137,7 @@ class BlobConnector(_SimulatedSource[BlobSource]):
     maker_type = BlobMaker
 
 
-@spec_of(Kind.SOURCE, "logs", params=SimulatedParams)
+@component(Kind.SOURCE, "logs", params=SimulatedParams)
 class LogsConnector(_SimulatedSource[LogSource]):
     """Simulated log lines of ten services, as `LogSource` records.
 
@@ -149,7 +149,7 @@ class LogsConnector(_SimulatedSource[LogSource]):
     maker_type = LogMaker
 
 
-@spec_of(Kind.SOURCE, "events", params=SimulatedParams)
+@component(Kind.SOURCE, "events", params=SimulatedParams)
 class EventsConnector(_SimulatedSource[EventSource]):
     """Simulated product-analytics events, as `EventSource` records.
 

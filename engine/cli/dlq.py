@@ -85,6 +85,6 @@ def execute(options: argparse.Namespace) -> int:
         from engine.cli.dead_letters.replay import replay
 
         return on_event_loop(lambda: replay(options))
-    from engine.cli.dead_letters.list import list_letters, show_letters
+    from engine.cli.dead_letters.list import list_letters, show_dead_letters
 
-    return on_event_loop(lambda: (list_letters if options.action == "list" else show_letters)(options))
+    return on_event_loop(lambda: (list_letters if options.action == "list" else show_dead_letters)(options))

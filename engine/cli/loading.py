@@ -19,7 +19,7 @@ from engine.plan.model import Plan
 from engine.registry import Registry
 from engine.state.address import is_address
 
-__all__ = ["load_config", "load_plans", "load_plans_for_workers", "own_name", "own_names"]
+__all__ = ["load_config", "load_plans", "load_plans_for_workers", "resolve_alias", "resolve_aliases"]
 
 
 def load_plans(
@@ -95,17 +95,17 @@ def _find_modules_beside(file: str) -> None:
             sys.path.append(folder)
 
 
-def own_names(options: argparse.Namespace) -> list[str]:
+def resolve_aliases(options: argparse.Namespace) -> list[str]:
     """What `--only` names, with the pipelines' own names in place of aliases."""
     if not options.only:
         return []
     config = load_file(options.file, environ=os.environ)
-    return [config.own_name(name) for name in options.only]
+    return [config.resolve_alias(name) for name in options.only]
 
 
-def own_name(pipeline: str, file: str | None) -> str:
+def resolve_alias(pipeline: str, file: str | None) -> str:
     """The pipeline's own name, if it is an alias in the file (default: `pipelines.yaml`, if it is there)."""
     try:
-        return load_file(file or DEFAULT_FILE, environ=os.environ).own_name(pipeline)
+        return load_file(file or DEFAULT_FILE, environ=os.environ).resolve_alias(pipeline)
     except ConfigError:
         return pipeline  # the verb says so itself if it needs the file

@@ -151,9 +151,9 @@ def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) 
         return end.code if isinstance(end.code, int) else USAGE_ERROR
     try:
         if getattr(options, "pipeline", ""):
-            from engine.cli.loading import own_name
+            from engine.cli.loading import resolve_alias
 
-            options.pipeline = own_name(options.pipeline, getattr(options, "file", None))
+            options.pipeline = resolve_alias(options.pipeline, getattr(options, "file", None))
         code: int = module.execute(options)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the boundary of the process: every error gets one message

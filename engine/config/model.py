@@ -240,7 +240,7 @@ class FileConfig:
     problems: tuple[Problem, ...] = ()
     external: tuple[ExternalValue, ...] = ()
 
-    def own_name(self, name: str) -> str:
+    def resolve_alias(self, name: str) -> str:
         """The name of the pipeline that `name` is an alias of; any other name as it is."""
         return self.aliases.get(name, name)
 

@@ -26,7 +26,7 @@ def select(file: FileConfig, wanted: Collection[str], *, asked_by: str = "only")
     """
     broken = {_owner(problem) for problem in file.problems if _in_pipeline(problem)}
     known = [*file.pipelines, *sorted(broken - set(file.pipelines))]
-    chosen = list(dict.fromkeys(file.own_name(name) for name in wanted))
+    chosen = list(dict.fromkeys(file.resolve_alias(name) for name in wanted))
     for name in chosen:
         if name not in known:
             raise ConfigError([Problem(unknown("pipeline", name, [*known, *file.aliases]), file=asked_by)])

@@ -20,11 +20,11 @@ from engine.errors import EngineError
 
 if TYPE_CHECKING:
     from engine.contract.bookmarks import Bookmark
-    from engine.contract.types import Releasable
+    from engine.contract.types import Reservation
 
-__all__ = ["Ack", "Beyond", "Origin", "SplitTracker", "Tally"]
+__all__ = ["Ack", "AckedRange", "Origin", "SplitTracker", "Tally"]
 
-MOST_BEYOND = 256  # complete acks beyond the watermark that are stored, for each split
+MAX_OUT_OF_ORDER = 256  # complete acks beyond the watermark that are stored, for each split
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Tally:
     cost_usd: float = 0.0
     drops: dict[str, int] = field(default_factory=dict)
     """Dropped records by `node: reason`."""
-    taken: dict[str, int] = field(default_factory=dict)
+    delivered: dict[str, int] = field(default_factory=dict)
     """Records that each sink has taken, by node; those of sinks with something behind them too. Under "" is
     what was counted before the ledger knew by whom."""
     deaths: dict[str, int] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Tally:
         self.tokens_out += other.tokens_out
         self.cost_usd += other.cost_usd
         _add_to(self.drops, other.drops)
-        _add_to(self.taken, other.taken)
+        _add_to(self.delivered, other.delivered)
         _add_to(self.deaths, other.deaths)
 
     @property
@@ -91,8 +91,19 @@ class Ack:
     """
 
     __slots__ = (
-        "_dropped", "_read", "_reason", "_rest", "_taken", "_taker", "_written",
-        "bookmarks", "end", "pending", "reservation", "start", "tracker",
+        "_delivered",
+        "_dropped",
+        "_read",
+        "_reason",
+        "_rest",
+        "_sink",
+        "_written",
+        "bookmarks",
+        "end",
+        "pending",
+        "reservation",
+        "start",
+        "tracker",
     )  # fmt: skip
 
     def __init__(
@@ -101,7 +112,7 @@ class Ack:
         start: object,
         end: object,
         count: int,
-        reservation: Releasable | None,
+        reservation: Reservation | None,
         bookmarks: Sequence[Bookmark],
     ) -> None:
         self.tracker = tracker
@@ -111,8 +122,8 @@ class Ack:
         self.reservation = reservation
         self.bookmarks = bookmarks
         self._read = count
-        self._written = self._taken = self._dropped = 0
-        self._taker = self._reason = ""
+        self._written = self._delivered = self._dropped = 0
+        self._sink = self._reason = ""
         self._rest: Tally | None = None
 
     @property
@@ -126,15 +137,15 @@ class Ack:
         """Add this batch's tally to `total`."""
         total.read += self._read
         total.written += self._written
-        if self._taken:
-            total.taken[self._taker] = total.taken.get(self._taker, 0) + self._taken
+        if self._delivered:
+            total.delivered[self._sink] = total.delivered.get(self._sink, 0) + self._delivered
         if self._dropped:
             total.dropped += self._dropped
             total.drops[self._reason] = total.drops.get(self._reason, 0) + self._dropped
         if self._rest is not None:
             total.add(self._rest)
 
-    def recall(self, tally: Tally) -> None:
+    def restore(self, tally: Tally) -> None:
         """An earlier attempt has settled all of it, with this tally."""
         self.pending = self._read = 0
         self._rest = tally
@@ -154,15 +165,15 @@ class Ack:
         self.pending += count
         self._more().forked += count
 
-    def taken(self, count: int, node: str) -> None:
+    def delivered(self, count: int, node: str) -> None:
         """A sink took `count` records; settles nothing, as more may be behind it."""
-        if not self._taken:
-            self._taker = node
-        if node == self._taker:
-            self._taken += count
+        if not self._delivered:
+            self._sink = node
+        if node == self._sink:
+            self._delivered += count
         else:
-            taken = self._more().taken
-            taken[node] = taken.get(node, 0) + count
+            delivered = self._more().delivered
+            delivered[node] = delivered.get(node, 0) + count
 
     def written(self, count: int, *, confirmed: bool = True) -> None:
         """A last sink took `count` records; `confirmed=False` when it could not learn their fate."""
@@ -196,12 +207,12 @@ class Ack:
         if self.pending <= 0:
             self._settled()
 
-    def grew(self, nbytes: int) -> None:
+    def charge_growth(self, nbytes: int) -> None:
         """What was derived holds `nbytes` more than what was reserved; charged without waiting."""
         if self.reservation is not None:
             self.reservation.grow(nbytes)
 
-    def spent(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
+    def add_cost(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
         """Book what a model call cost for this batch's records; settles nothing."""
         rest = self._more()
         rest.tokens_in += tokens_in
@@ -225,7 +236,7 @@ class Ack:
 Origin = tuple[Ack, int]
 """An ack and how many consecutive records of a batch answer to it."""
 
-Beyond = tuple[object, object, Tally]
+AckedRange = tuple[object, object, Tally]
 """A complete batch beyond the watermark: where it starts, where it ends, and what became of it."""
 
 
@@ -246,8 +257,17 @@ class SplitTracker:
     """
 
     __slots__ = (
-        "_acks", "_beyond", "_on_progress", "_read_to", "_reading", "covered", "earned", "key", "noted",
-        "position", "replay",
+        "_acked_out_of_order",
+        "_acks",
+        "_on_progress",
+        "_read_to",
+        "_reading",
+        "committable_bookmarks",
+        "covered",
+        "dirty",
+        "key",
+        "position",
+        "replay",
     )  # fmt: skip
 
     def __init__(
@@ -257,26 +277,26 @@ class SplitTracker:
         *,
         replay: bool = False,
         covered: Tally | None = None,
-        beyond: Sequence[Beyond] = (),
+        acked_out_of_order: Sequence[AckedRange] = (),
         on_progress: Callable[[SplitTracker], None] | None = None,
     ) -> None:
         self.key = key
         self.position = position
         self.replay = replay
         self.covered = covered if covered is not None else Tally()
-        self.earned: list[Bookmark] = []
+        self.committable_bookmarks: list[Bookmark] = []
         self._acks: deque[Ack] = deque()
-        self._beyond = list(beyond)
+        self._acked_out_of_order = list(acked_out_of_order)
         self._read_to = position
         self._reading = True
         self._on_progress = on_progress
-        self.noted = False
+        self.dirty = False
 
     def begin(
         self,
         count: int,
         end: object,
-        reservation: Releasable | None = None,
+        reservation: Reservation | None = None,
         bookmarks: Sequence[Bookmark] = (),
     ) -> Ack:
         """Open the account of the next batch: `count` records, ending at position `end` (next unread).
@@ -287,7 +307,7 @@ class SplitTracker:
         start, self._read_to = self._read_to, end
         ack = Ack(self, start, end, count, reservation, bookmarks)
         self._acks.append(ack)
-        if self._beyond:
+        if self._acked_out_of_order:
             self._recall(ack)
         if not ack.pending:
             if reservation is not None:
@@ -297,31 +317,31 @@ class SplitTracker:
 
     def _recall(self, ack: Ack) -> None:
         """Take over what an earlier attempt has settled of the very same batch."""
-        for index, (start, end, tally) in enumerate(self._beyond):
+        for index, (start, end, tally) in enumerate(self._acked_out_of_order):
             if start == ack.start and end == ack.end and tally.read == ack.pending:
-                ack.recall(tally)
-                del self._beyond[index]
+                ack.restore(tally)
+                del self._acked_out_of_order[index]
                 return
 
-    def beyond(self) -> list[Beyond]:
+    def acked_out_of_order(self) -> list[AckedRange]:
         """What is complete beyond the watermark: the first 256 batches of it, the others come again.
 
         No two begin at the same place.
         """
         if self.done:
             return []
-        complete: Iterator[Beyond] = (
+        complete: Iterator[AckedRange] = (
             (ack.start, ack.end, ack.tally)
             for ack in self._acks
             if not ack.pending and ack.end is not None and ack.end != ack.start
         )
-        own = list(islice(complete, MOST_BEYOND))
-        if not self._beyond:
+        own = list(islice(complete, MAX_OUT_OF_ORDER))
+        if not self._acked_out_of_order:
             return own
         # a resume may have cut otherwise than the attempt before it
         starts = [start for start, _, _ in own]
-        earlier = (one for one in self._beyond if one[0] not in starts)
-        return list(islice(chain(own, earlier), MOST_BEYOND))
+        earlier = (one for one in self._acked_out_of_order if one[0] not in starts)
+        return list(islice(chain(own, earlier), MAX_OUT_OF_ORDER))
 
     def finish_reading(self) -> None:
         """The split has been read to its end."""
@@ -354,8 +374,8 @@ class SplitTracker:
             self.position = ack.end
             ack.add_to(self.covered)
             if ack.bookmarks:
-                self.earned += ack.bookmarks
-        if not self.noted:
+                self.committable_bookmarks += ack.bookmarks
+        if not self.dirty:
             self._notify()
 
     def _notify(self) -> None:

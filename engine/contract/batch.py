@@ -12,7 +12,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from engine.contract.keys import KeyList, Keys, join_keys
-from engine.contract.types import JsonValue, Record, Releasable
+from engine.contract.types import JsonValue, Record, Reservation
 
 if TYPE_CHECKING:
     from engine.contract.acks import Ack, Origin
@@ -72,7 +72,7 @@ class Batch:
         *,
         position: JsonValue = None,
         nbytes: int = 0,
-        reservation: Releasable | None = None,
+        reservation: Reservation | None = None,
     ) -> None:
         self.records = records
         self.keys = keys if isinstance(keys, Keys) else KeyList(keys)
@@ -160,7 +160,7 @@ class Batch:
         left, total = len(self.records), len(self.records)
         for ack, count in self.origins:
             share_in, share_out = tokens_in * count // left, tokens_out * count // left
-            ack.spent(share_in, share_out, cost_usd * count / total)
+            ack.add_cost(share_in, share_out, cost_usd * count / total)
             tokens_in, tokens_out, left = tokens_in - share_in, tokens_out - share_out, left - count
 
     def _derive(self, records: list[Record], keys: Keys, origins: Sequence[Origin]) -> Batch:

@@ -22,24 +22,24 @@ from engine.contract.bookmarks import Bookmarks, NoBookmarks
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.contract.split import Split
-from engine.contract.types import JsonValue, Record, Releasable
+from engine.contract.types import JsonValue, Record, Reservation
 
 __all__ = [
     "BatchLimits",
-    "ByteAllowance",
     "Component",
     "ComponentSpec",
     "Context",
     "Kind",
+    "Locality",
+    "MemoryBudget",
     "NoParams",
     "Params",
-    "Reach",
     "Receipt",
     "Sink",
     "Source",
     "Transform",
+    "component",
     "operational",
-    "spec_of",
 ]
 
 
@@ -51,7 +51,7 @@ class Kind(StrEnum):
     SINK = "sink"
 
 
-class Reach(StrEnum):
+class Locality(StrEnum):
     """From where that can be reached which a component reads or writes.
 
     `machine`: from any process of this machine, as its files can. `process`: from this process alone, as its
@@ -98,10 +98,10 @@ class BatchLimits:
         return bool(self.records or self.nbytes)
 
 
-class ByteAllowance(Protocol):
+class MemoryBudget(Protocol):
     """A budget of bytes in flight."""
 
-    async def reserve(self, nbytes: int) -> Releasable:
+    async def reserve(self, nbytes: int) -> Reservation:
         """Wait until `nbytes` may be held. More than the whole budget counts as the whole of it."""
         ...
 
@@ -109,11 +109,11 @@ class ByteAllowance(Protocol):
 class _Unlimited:
     """The allowance of a component that runs outside a pipeline."""
 
-    async def reserve(self, nbytes: int) -> Releasable:
+    async def reserve(self, nbytes: int) -> Reservation:
         return _Nothing()
 
 
-class _Nothing(Releasable):
+class _Nothing(Reservation):
     __slots__ = ()
 
     def resize(self, nbytes: int) -> None:
@@ -154,7 +154,7 @@ class Context:
     epoch: int = 1
     chunk: str = ""
     clock: Clock = field(default_factory=SystemClock)
-    allowance: ByteAllowance = field(default_factory=_Unlimited)
+    memory_budget: MemoryBudget = field(default_factory=_Unlimited)
     draining: Callable[[], bool] = lambda: False
     aggregate: dict[str, float] = field(default_factory=dict)
     journal: AnswerJournal = field(default_factory=NoJournal)
@@ -198,11 +198,11 @@ class ComponentSpec:
     summary: str = ""
     description: str = ""
     extra: str = ""
-    reach: Reach | Callable[[Any], Reach] = Reach.ANYWHERE
+    locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE
 
-    def reach_of(self, params: BaseModel) -> Reach:
+    def locality_of(self, params: BaseModel) -> Locality:
         """From where the component can do its work with these parameters."""
-        return self.reach if isinstance(self.reach, Reach) else self.reach(params)
+        return self.locality if isinstance(self.locality, Locality) else self.locality(params)
 
     def operational_params(self) -> frozenset[str]:
         """Names of the parameters that are outside the plan's identity."""
@@ -252,7 +252,7 @@ class Source(Component[P]):
     source with more to offer overrides `splits` and `read`.
 
     Class attributes:
-        reserves: `read` reserves its own bytes from `ctx.allowance` and hands the reservation on.
+        reserves: `read` reserves its own bytes from `ctx.memory_budget` and hands the reservation on.
         repeatable: reading again gives the same records with the same keys, so a run can be resumed.
         parallel_splits: how many splits may be read at once.
         distinct_keys: no key comes twice in a run. False makes every stage behind it work on one batch at
@@ -360,7 +360,7 @@ ComponentFactory: TypeAlias = Callable[[BaseModel, BaseModel | None], Component[
 C = TypeVar("C", bound=type[Component[Any]])
 
 
-def spec_of(
+def component(
     kind: Kind,
     name: str,
     *,
@@ -368,7 +368,7 @@ def spec_of(
     connection: type[BaseModel] | None = None,
     sandbox: str = "",
     extra: str = "",
-    reach: Reach | Callable[[Any], Reach] = Reach.ANYWHERE,
+    locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE,
 ) -> Callable[[C], C]:
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
 
@@ -384,7 +384,7 @@ def spec_of(
             summary=description.partition("\n")[0],
             description=description,
             extra=extra,
-            reach=reach,
+            locality=locality,
         )
         return cls
 

@@ -35,11 +35,11 @@ class Keys:
 
     def slice(self, start: int, stop: int) -> Keys:
         """The keys of records `start` to `stop` (exclusive)."""
-        return _Taken(self, range(start, stop))
+        return _Claimed(self, range(start, stop))
 
     def take(self, indices: Sequence[int]) -> Keys:
         """The keys at these indices, in this order."""
-        return _Taken(self, indices)
+        return _Claimed(self, indices)
 
     def select(self, mask: Sequence[object], count: int) -> Keys:
         """The keys where `mask` is true; `count` is how many that are."""
@@ -100,7 +100,7 @@ class KeyList(Keys):
         return KeyList(self.keys[start:stop], self.first_ordinal + start)
 
 
-class _Taken(Keys):
+class _Claimed(Keys):
     __slots__ = ("base", "indices")
 
     def __init__(self, base: Keys, indices: Sequence[int]) -> None:
@@ -119,10 +119,10 @@ class _Taken(Keys):
         return [ordinals[index] for index in self.indices]
 
     def slice(self, start: int, stop: int) -> Keys:
-        return _Taken(self.base, self.indices[start:stop])
+        return _Claimed(self.base, self.indices[start:stop])
 
     def take(self, indices: Sequence[int]) -> Keys:
-        return _Taken(self.base, [self.indices[index] for index in indices])
+        return _Claimed(self.base, [self.indices[index] for index in indices])
 
 
 class _Masked(Keys):
@@ -146,11 +146,11 @@ class _Masked(Keys):
         return list(compress(range(len(self.base)), self.mask))
 
     def slice(self, start: int, stop: int) -> Keys:
-        return _Taken(self.base, self._indices()[start:stop])
+        return _Claimed(self.base, self._indices()[start:stop])
 
     def take(self, indices: Sequence[int]) -> Keys:
         kept = self._indices()
-        return _Taken(self.base, [kept[index] for index in indices])
+        return _Claimed(self.base, [kept[index] for index in indices])
 
 
 class _Suffixed(Keys):

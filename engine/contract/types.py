@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     pass
 
-__all__ = ["JsonValue", "Record", "Releasable"]
+__all__ = ["JsonValue", "Record", "Reservation"]
 
 
 # A mapping or a Pydantic model. The engine never looks inside; only components give it a type.
@@ -17,7 +17,7 @@ Record: TypeAlias = Any
 JsonValue: TypeAlias = Any  # what json.dumps takes; positions and manifests are made of it
 
 
-class Releasable:
+class Reservation:
     """Something that gives bytes back to a budget; see `engine.flow.budget.Reservation`."""
 
     __slots__ = ()

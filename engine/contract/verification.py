@@ -59,7 +59,7 @@ class Check:
         return Verdict.AGREES if agrees else Verdict.DIFFERS
 
     @property
-    def sound(self) -> bool:
+    def passed(self) -> bool:
         """False when something is wrong; what cannot be known is not."""
         return self.verdict in (Verdict.AGREES, Verdict.UNKNOWN)
 
@@ -84,7 +84,7 @@ class Delivered:
         here: the part of them that it has taken in this attempt.
         died: records that died on its other side, under the stage "service".
         unique: no two of the records have the same id. False: they may have.
-        letters: the records are copies of dead letters.
+        dead letters: the records are copies of dead letters.
     """
 
     records: int

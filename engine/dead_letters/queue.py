@@ -19,7 +19,7 @@ from engine.contract.types import JsonValue, Record
 from engine.errors import DeadLetterBudgetError, RecordError
 from engine.fault_injection import reached
 from engine.flow.delivery import Delivery, Outcome
-from engine.flow.faults import judge
+from engine.flow.errors import classify_error
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.stats import NodeStats
 from engine.plan.model import DeadLetterSettings
@@ -29,7 +29,7 @@ __all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
 
 LARGEST_RECORD = 256 * 1024
 SHARE_COUNTS_FROM = 100
-LONGEST_MESSAGE = 2000
+MAX_MESSAGE_LENGTH = 2000
 DEEPEST = 12
 
 
@@ -38,7 +38,7 @@ class TakesDeadLetters(Protocol):
     """A sink that has a form of its own for dead letters."""
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        """Deliver letters; errors as in `Sink.write`."""
+        """Deliver dead letters; errors as in `Sink.write`."""
         ...
 
 
@@ -52,7 +52,7 @@ class DeadLetterRoute:
     """Takes failed records of one run.
 
     Args:
-        store: where letters are kept; one that cannot be stored stops the run.
+        store: where dead letters are kept; one that cannot be stored stops the run.
         forward: the sink that also gets them, already open, with its stats and policy.
         tally: what the run has read and lost so far, over all of its attempts.
         epoch: of the lease; whoever has been overtaken buries nothing any more.
@@ -82,7 +82,7 @@ class DeadLetterRoute:
         self.count = 0
 
     def forward_to(self, sink: Sink[BaseModel], stats: NodeStats, policy: RetryPolicy) -> None:
-        """Send every letter to this sink as well, once it is stored."""
+        """Send every dead letter to this sink as well, once it is stored."""
 
         async def call(batch: Batch) -> Outcome:
             try:
@@ -92,7 +92,7 @@ class DeadLetterRoute:
                     rows = [letter_json(letter) for letter in batch.records]
                     await sink.write(batch.replace(rows))
             except Exception as error:
-                failure = judge(stats.name, error, batch)
+                failure = classify_error(stats.name, error, batch)
                 if failure is error:
                     raise
                 raise failure from error
@@ -101,22 +101,24 @@ class DeadLetterRoute:
         async def emit(batch: Batch, outcome: Outcome) -> None:
             stats.records_out += len(batch)
 
-        async def bury(batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int) -> None:
-            # the letters themselves are safe in the store; only their copy was refused
+        async def dead_letter(
+            batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
+        ) -> None:
+            # the dead letters themselves are safe in the store; only their copy was refused
             stats.dead += len(failures)
 
         self._forward_stats = stats
         self._forward = Delivery(
             call=call,
             emit=emit,
-            bury=bury,
+            dead_letter=dead_letter,
             policy=policy,
             health=NodeHealth(),
             stats=stats,
             clock=self._clock,
         )
 
-    async def bury(
+    async def put(
         self, node: NodeStats, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
     ) -> None:
         """Store, forward and settle these records of a batch.
@@ -135,8 +137,8 @@ class DeadLetterRoute:
         reached("dead_letter_stored")
         await self._forward_and_settle(node.name, letters, batch.take([index for index, _ in failures]))
 
-    async def settle_again(self, node: NodeStats, batch: Batch) -> None:
-        """Settle records that an earlier attempt has stored letters of; those still open are forwarded again.
+    async def resettle(self, node: NodeStats, batch: Batch) -> None:
+        """Settle records that died in an earlier attempt; dead letters still open are forwarded again.
 
         Whether they had been forwarded is not known, and a copy has the same id each time.
         """
@@ -174,7 +176,7 @@ class DeadLetterRoute:
             key=key,
             stage=error.stage or node,
             error_type=error.kind,
-            error_message=str(error)[:LONGEST_MESSAGE],
+            error_message=str(error)[:MAX_MESSAGE_LENGTH],
             record=None if oversize else value,
             reference=_reference(value, key) if oversize else "",
             attempts=attempts,
@@ -233,7 +235,7 @@ def _text(value: object) -> str:
 
 
 def letter_json(letter: DeadLetter) -> dict[str, JsonValue]:
-    """A letter as a plain mapping."""
+    """A dead letter as a plain mapping."""
     return {name: getattr(letter, name) for name in DeadLetter.__dataclass_fields__}
 
 

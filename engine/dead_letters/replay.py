@@ -1,6 +1,6 @@
 """Sending dead letters again: from the node that failed onwards, as a run of its own.
 
-The letters become the records of a source, under the keys they had. That source stands in the place of
+The dead letters become the records of a source, under the keys they had. That source stands in the place of
 everything above the node; the node itself and all that follows it are the pipeline's as it is now. What
 arrives replaces what an earlier delivery of the same key may have left.
 """
@@ -20,7 +20,7 @@ from engine.dead_letters.patch import Patch, apply_patches
 from engine.plan.identity import identity_hash
 from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 
-__all__ = ["REPLAY_GROUP", "Obstacle", "ReplayGroup", "ReplaySource", "group_letters", "replay_plan"]
+__all__ = ["REPLAY_GROUP", "Obstacle", "ReplayGroup", "ReplaySource", "group_dead_letters", "replay_plan"]
 
 REPLAY_GROUP = "replay-"
 """How the group of a run that replays dead letters begins; such a run is not resumed but begun anew."""
@@ -31,10 +31,10 @@ PAGE = 256
 
 @dataclass(frozen=True, slots=True)
 class ReplayGroup:
-    """Letters of one node that go through one run.
+    """Dead letters of one node that go through one run.
 
     Attributes:
-        letters: all that are settled when the run completes; of several with one key the last is sent.
+        dead letters: all that are settled when the run completes; of several with one key the last is sent.
         plan: the run.
         changed: how many records the patches changed.
     """
@@ -48,14 +48,14 @@ class ReplayGroup:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Letters that cannot be sent again, and what to do instead."""
+    """Dead letters that cannot be sent again, and what to do instead."""
 
     letters: tuple[DeadLetter, ...]
     reason: str
 
 
 class ReplaySource(Source[NoParams]):
-    """Gives the records of letters under their keys; every batch counts as a replay."""
+    """Gives the records of dead letters under their keys; every batch counts as a replay."""
 
     repeatable = True
 
@@ -71,13 +71,13 @@ class ReplaySource(Source[NoParams]):
             yield Batch(self._records[start:stop], keys, position=min(stop, len(self._records)))
 
 
-def group_letters(
+def group_dead_letters(
     letters: Sequence[DeadLetter], plans: dict[str, Plan], patches: Sequence[Patch] = ()
 ) -> tuple[list[ReplayGroup], list[Obstacle]]:
-    """Sort letters into runs, and into those that cannot be sent again.
+    """Sort dead letters into runs, and into those that cannot be sent again.
 
     Args:
-        letters: oldest first.
+        dead letters: oldest first.
         plans: the pipelines as they are now.
         patches: changes to the records.
     """
@@ -121,7 +121,7 @@ def _obstacle(plan: Plan | None, pipeline: str, name: str) -> str:
 
 
 def _groups(plan: Plan, node: str, letters: list[DeadLetter], patches: Sequence[Patch]) -> list[ReplayGroup]:
-    """A run for all letters, and further ones where a key has died with other records, oldest first.
+    """A run for all dead letters, and further ones where a key has died with other records, oldest first.
 
     A key may have died in several runs. Of one record that changed meanwhile the latest is the one to send.
     But some keys name a place (a line of a file that was written anew): then the records are different

@@ -1,6 +1,6 @@
 """The dead letters of a state store and of ingest services as one list, each failure once.
 
-A record that the service refused has a letter in both: the engine's says which run, node and key it was,
+A record that the service refused has a dead letter in both: the engine's says which run, node and key it was,
 the service's says what the service made of it. They are matched by the model and the record's id; copies
 that a pipeline forwards are matched by the pipeline, node and key inside them.
 """
@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import JsonValue
 from engine.errors import RunNotFoundError
-from engine.service.client import ServiceClient, ServiceLetter
+from engine.service.client import ServiceClient, ServiceDeadLetter
 from engine.state.protocol import DeadLetterFilter, StateStore
 
-__all__ = ["Found", "LetterQuery", "find_letters"]
+__all__ = ["DeadLetterMatch", "DeadLetterQuery", "search_dead_letters"]
 
 ENGINE_STATUSES = frozenset({"", "open", "replayed", "discarded"})
 SERVICE_STATUSES = frozenset({"", "open", "recovered"})
@@ -28,11 +28,11 @@ Identity = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class LetterQuery:
-    """Which letters; "" and empty mean any.
+class DeadLetterQuery:
+    """Which dead letters; "" and empty mean any.
 
-    Letters that only a service has belong to no run, pipeline or node: asked for one of those, they are
-    left out. `names`: the letter's id or the beginning of it, its key, or the record's id in the service.
+    Dead letters that only a service has belong to no run, pipeline or node: asked for one of those, they are
+    left out. `names`: the id or its beginning, the key, or the record's id in the service.
     """
 
     run_id: str = ""
@@ -44,11 +44,11 @@ class LetterQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DeadLetterMatch:
     """A dead letter: the engine's, a service's, or both. `service` is where `copy` is."""
 
     letter: DeadLetter | None = None
-    copy: ServiceLetter | None = None
+    copy: ServiceDeadLetter | None = None
     service: ServiceClient | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -60,7 +60,7 @@ class Found:
 
     @property
     def id(self) -> str:
-        """Ten hexadecimal digits that name the letter on the command line."""
+        """Ten hexadecimal digits that name the dead letter on the command line."""
         if self.letter is not None:
             text = "\0".join((self.letter.run_id, self.letter.node, self.letter.key))
             return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -103,14 +103,14 @@ class Found:
         return self.letter.record if self.letter else self.copy.original_record if self.copy else None
 
     def is_called(self, name: str) -> bool:
-        """Whether a name given on the command line means this letter."""
+        """Whether a name given on the command line means this dead letter."""
         names = {self.key, *((self.copy.record_id, self.copy.dead_letter_id) if self.copy else ())}
         return name in names or (len(name) >= 4 and self.id.startswith(name))
 
 
-async def find_letters(
-    store: StateStore | None, services: Sequence[ServiceClient], query: LetterQuery
-) -> list[Found]:
+async def search_dead_letters(
+    store: StateStore | None, services: Sequence[ServiceClient], query: DeadLetterQuery
+) -> list[DeadLetterMatch]:
     """All that match, oldest first.
 
     Args:
@@ -121,7 +121,7 @@ async def find_letters(
         ServiceError: a service cannot be reached.
     """
     copies = await _copies(services, query)
-    found: list[Found] = []
+    found: list[DeadLetterMatch] = []
     known: set[Identity] = set()
     if store is not None:
         models = _Models(store)
@@ -129,7 +129,7 @@ async def find_letters(
         known = await _known(store, models) if copies else known
     if not (query.run_id or query.pipeline or query.node):
         alone = {
-            copy.dead_letter_id: Found(None, copy, service)
+            copy.dead_letter_id: DeadLetterMatch(None, copy, service)
             for identity, (copy, service) in copies.items()
             if identity not in known
         }
@@ -142,23 +142,23 @@ async def find_letters(
 async def _engine_letters(
     store: StateStore,
     models: _Models,
-    copies: Mapping[Identity, tuple[ServiceLetter, ServiceClient]],
-    query: LetterQuery,
-) -> list[Found]:
-    found: list[Found] = []
+    copies: Mapping[Identity, tuple[ServiceDeadLetter, ServiceClient]],
+    query: DeadLetterQuery,
+) -> list[DeadLetterMatch]:
+    found: list[DeadLetterMatch] = []
     if query.status in ENGINE_STATUSES:
         where = DeadLetterFilter(query.run_id, query.pipeline, query.node, query.key, query.status)
         for letter in await store.dead_letters(where):
             owned = [copies[one] for one in await _identities(letter, models) if one in copies]
             copy, service = owned[0] if owned else (None, None)
-            found.append(Found(letter, copy, service))
+            found.append(DeadLetterMatch(letter, copy, service))
     return found
 
 
 async def _copies(
-    services: Sequence[ServiceClient], query: LetterQuery
-) -> dict[Identity, tuple[ServiceLetter, ServiceClient]]:
-    copies: dict[Identity, tuple[ServiceLetter, ServiceClient]] = {}
+    services: Sequence[ServiceClient], query: DeadLetterQuery
+) -> dict[Identity, tuple[ServiceDeadLetter, ServiceClient]]:
+    copies: dict[Identity, tuple[ServiceDeadLetter, ServiceClient]] = {}
     if query.status not in SERVICE_STATUSES:
         return copies
     for service in services:
@@ -168,7 +168,7 @@ async def _copies(
 
 
 async def _known(store: StateStore, models: _Models) -> set[Identity]:
-    """What the engine has letters of, whatever became of them; read run by run to stay small."""
+    """What the engine has dead letters of, whatever became of them; read run by run to stay small."""
     known: set[Identity] = set()
     for run in await store.list_runs():
         for letter in await store.dead_letters(DeadLetterFilter(run_id=run.run_id)):
@@ -186,8 +186,8 @@ async def _identities(letter: DeadLetter, models: _Models) -> list[Identity]:
     return identities
 
 
-def _origin(letter: ServiceLetter) -> Identity:
-    """What a service's letter is about: a record of a pipeline if it says so, else its own."""
+def _origin(letter: ServiceDeadLetter) -> Identity:
+    """What a service's dead letter is about: a record of a pipeline if it says so, else its own."""
     text = letter.original_record.get("extracted_data")
     if letter.record_id and letter.record_id.startswith("dlq_") and isinstance(text, str):
         try:

@@ -23,9 +23,9 @@ from engine.errors import (
     ConfigError,
     RunMismatchError,
 )
-from engine.execution.events import Observer, silent
+from engine.execution.events import Observer, null_observer
 from engine.execution.journal import Journal
-from engine.execution.lease import HeldLease, held
+from engine.execution.lease import HeldLease, acquire
 from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.execution.runner import DRAIN_LIMIT, RunnerResources
@@ -64,7 +64,7 @@ class Engine:
         clock: Clock | None = None,
         samples: Path | None = None,
         drain_limit: float = DRAIN_LIMIT,
-        observer: Observer = silent,
+        observer: Observer = null_observer,
     ) -> None:
         self.state_dir = Path(state_dir) if state_dir is not None else None
         self.clock: Clock = clock or SystemClock()
@@ -181,8 +181,8 @@ class Engine:
         else:
             _check_identity(record, plan)
         part = chunk.name if chunk is not None else ""
-        async with held(self.store, self.clock, record.run_id, part) as lease:
-            resumed = lease.taken > 1 if chunk is not None else resume is not None
+        async with acquire(self.store, self.clock, record.run_id, part) as lease:
+            resumed = lease.acquisitions > 1 if chunk is not None else resume is not None
             if resume is not None and chunk is None:
                 record = await self._take_up(record.run_id, lease)
             async with self._attended(plan, record, lease, resumed, chunk, verify) as run:
@@ -214,7 +214,7 @@ class Engine:
         )
         try:
             self._runs[run] = lease
-            self._group.start_soon(lease.keep_within, keeping, run.abort)
+            self._group.start_soon(lease.renew_within, keeping, run.abort)
             try:
                 yield run
             except BaseException:

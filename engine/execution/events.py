@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Observer", "Stage", "silent"]
+__all__ = ["Observer", "RunEvent", "null_observer"]
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class RunEvent:
     """One stage of a run has begun or ended. Never about a single record, never with a record's content.
 
     `level` is debug, info, warning or error.
@@ -23,8 +23,8 @@ class Stage:
     numbers: Mapping[str, int] = field(default_factory=dict)
 
 
-Observer = Callable[[Stage], None]
+Observer = Callable[[RunEvent], None]
 
 
-def silent(stage: Stage) -> None:
-    """The default observer: nothing is said."""
+def null_observer(event: RunEvent) -> None:
+    """The default observer: ignore every event."""

@@ -13,7 +13,7 @@ from typing import Final
 from engine import errors
 from engine.contract.component import Kind
 from engine.execution.report import RunReport
-from engine.flow.faults import bare
+from engine.flow.errors import unwrap_group
 from engine.plan.model import Plan
 
 __all__ = ["MAX_MESSAGE_BYTES", "FailureType", "TypedFailure", "report_failure", "typed_failure"]
@@ -121,7 +121,7 @@ def typed_failure(error: BaseException, plan: Plan | None = None) -> TypedFailur
         plan: tells whether the node that failed is a source, a transform or a sink.
     """
     if isinstance(error, errors.OutageError | errors.NodeFailedError):
-        cause = bare(error.__cause__) if isinstance(error.__cause__, Exception) else None
+        cause = unwrap_group(error.__cause__) if isinstance(error.__cause__, Exception) else None
         wait = cause.retry_after if isinstance(cause, errors.TransientError) else None
         outwaited = isinstance(error, errors.OutageError)
         return TypedFailure(_of_node(error, cause, plan), _bounded(str(error)), wait, outwaited)

@@ -94,7 +94,7 @@ class NodeJournal:
 
     @asynccontextmanager
     async def claim(self, keys: Collection[str]) -> AsyncGenerator[AnswerClaim, None]:
-        # Taken first and looked up then: an answer that is stored in between is found, and one that comes
+        # Claimed first and looked up then: an answer that is stored in between is found, and one that comes
         # later sets an event that we hold already.
         ours, theirs = self._journal.take(keys)
         claim = _Claim(self, ours, theirs)

@@ -26,9 +26,9 @@ from engine.contract.clock import Clock, timestamp
 from engine.errors import LeaseHeldError, StateError
 from engine.state.protocol import Lease, StateStore
 
-__all__ = ["LASTS", "RENEWED_EVERY", "HeldLease", "held", "holder_is_gone", "living", "numbering"]
+__all__ = ["LEASE_TTL", "RENEWED_EVERY", "HeldLease", "acquire", "holder_is_gone", "living", "numbering"]
 
-LASTS: Final = 30.0
+LEASE_TTL: Final = 30.0
 RENEWED_EVERY: Final = 10.0
 
 
@@ -46,11 +46,11 @@ class HeldLease:
         return self._lease.epoch
 
     @property
-    def taken(self) -> int:
-        """How often this was taken so far, this time included."""
-        return self._lease.taken
+    def acquisitions(self) -> int:
+        """How often this was acquired so far, this time included."""
+        return self._lease.acquisitions
 
-    async def keep(self, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
+    async def renew_periodically(self, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
         """Renew it for ever.
 
         Args:
@@ -65,11 +65,11 @@ class HeldLease:
             await sleep(RENEWED_EVERY)
             self._lease = await self._store.renew_lease(self._lease, until=_until(self._clock))
 
-    async def keep_within(self, scope: anyio.CancelScope, lost: Callable[[StateError], None]) -> None:
+    async def renew_within(self, scope: anyio.CancelScope, lost: Callable[[StateError], None]) -> None:
         """Renew until the scope is cancelled; `lost` is told when that is not possible any more."""
         with scope:
             try:
-                await self.keep()
+                await self.renew_periodically()
             except StateError as error:
                 lost(error)
 
@@ -81,10 +81,10 @@ class HeldLease:
 
 
 @asynccontextmanager
-async def held(
+async def acquire(
     store: StateStore, clock: Clock, run_id: str, chunk: str = ""
 ) -> AsyncGenerator[HeldLease, None]:
-    """The lease of a run, or of a chunk of it, for as long as the block runs; `keep` has to run meanwhile.
+    """Acquire the lease of a run or of a chunk for the block; run `renew_periodically` meanwhile.
 
     Raises:
         LeaseHeldError: another process works on it.
@@ -149,7 +149,7 @@ async def _acquire(store: StateStore, clock: Clock, run_id: str, chunk: str) -> 
 
 
 def _until(clock: Clock) -> str:
-    return timestamp(clock.now() + timedelta(seconds=LASTS))
+    return timestamp(clock.now() + timedelta(seconds=LEASE_TTL))
 
 
 def _has_ended(process: int) -> bool:

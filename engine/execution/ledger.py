@@ -95,7 +95,7 @@ class Ledger:
         self._note(node, record.split.key, record.tally)
 
         def note(changed: SplitTracker) -> None:
-            changed.noted = True
+            changed.dirty = True
             self._dirty[id(changed)] = (node, changed)
 
         tracker = SplitTracker(
@@ -103,7 +103,7 @@ class Ledger:
             record.position,
             replay=replay,
             covered=record.tally,
-            beyond=[(one.start, one.end, one.tally) for one in record.acked],
+            acked_out_of_order=[(one.start, one.end, one.tally) for one in record.acked],
             on_progress=note,
         )
         self._trackers.append((node, tracker))
@@ -128,7 +128,7 @@ class Ledger:
         total.add(self._elsewhere)
         return total
 
-    async def look_elsewhere(self) -> None:
+    async def refresh_other_workers(self) -> None:
         """Find out what other processes have committed. Does nothing for a run that is not shared."""
         if not self._shared:
             return
@@ -164,7 +164,7 @@ class Ledger:
         except BaseException:
             self._dirty = dirty | self._dirty
             for one, (_, tracker) in zip(progress, dirty.values(), strict=True):
-                tracker.earned[:0] = one.bookmarks
+                tracker.committable_bookmarks[:0] = one.bookmarks
             raise
         for one in progress:
             self._note(one.node, one.split_key, one.tally)
@@ -185,16 +185,16 @@ class Ledger:
                 kept.append((node, tracker))
         self._trackers = kept
 
-    async def keep(self) -> None:
+    async def commit_periodically(self) -> None:
         """Commit every 100 ms, for ever."""
         while True:
             await anyio.sleep(COMMIT_EVERY)  # not the scripted clock: nothing but the file depends on it
             await self.commit()
 
-    async def keep_looking_elsewhere(self) -> None:
+    async def refresh_other_workers_periodically(self) -> None:
         """Look every two seconds, for ever."""
         while True:
-            await self.look_elsewhere()
+            await self.refresh_other_workers()
             await anyio.sleep(LOOK_EVERY)
 
     async def tally(self) -> Tally:
@@ -206,12 +206,12 @@ class Ledger:
 
 
 def _progress(node: str, tracker: SplitTracker) -> Progress:
-    tracker.noted = False  # what comes from now on is for the next commit
+    tracker.dirty = False  # what comes from now on is for the next commit
     covered = Tally()
     covered.add(tracker.covered)
-    acked = [Acked(start, end, tally) for start, end, tally in tracker.beyond()]
-    earned, tracker.earned = tracker.earned, []
-    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked, earned)
+    acked = [Acked(start, end, tally) for start, end, tally in tracker.acked_out_of_order()]
+    committable_bookmarks, tracker.committable_bookmarks = tracker.committable_bookmarks, []
+    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked, committable_bookmarks)
 
 
 class SourceBookmarks:

@@ -49,7 +49,7 @@ class RunReport:
     @property
     def verified(self) -> bool | None:
         """True when nothing that was compared differs; None when the run was not to be verified."""
-        return all(check.sound for check in self.checks) if self.checks else None
+        return all(check.passed for check in self.checks) if self.checks else None
 
     def to_json(self) -> dict[str, JsonValue]:
         """The report as `--report` writes it."""

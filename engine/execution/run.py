@@ -18,7 +18,7 @@ from engine.errors import (
     OutageError,
     StateError,
 )
-from engine.execution.events import Observer, Stage
+from engine.execution.events import Observer, RunEvent
 from engine.execution.report import RunReport
 from engine.execution.runner import RunIdentity, Runner, RunnerResources
 from engine.execution.verification import not_asked
@@ -219,5 +219,5 @@ class Run:
         what = "run"
         if self._chunk is not None:
             what, message = "chunk", f"{self._chunk.name} {message}"
-        stage = Stage(f"{what}_{action}", message, level, self.plan.pipeline, self.run_id, numbers)
+        stage = RunEvent(f"{what}_{action}", message, level, self.plan.pipeline, self.run_id, numbers)
         self._observer(stage)

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from engine.contract.chunk import Chunk
 from engine.contract.clock import Clock
 from engine.contract.component import Component, Context, Kind, Sink, Source, Transform
-from engine.contract.types import Releasable
+from engine.contract.types import Reservation
 from engine.contract.verification import Check
 from engine.dead_letters.queue import DeadLetterRoute
 from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, StateError
@@ -31,7 +31,7 @@ from engine.execution.verification import ask_sinks
 from engine.fault_injection import reached
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
-from engine.flow.faults import cause_of
+from engine.flow.errors import cause_of
 from engine.flow.opening import closing_by_name
 from engine.flow.outage import Outage
 from engine.flow.reading import SourceTask
@@ -83,14 +83,14 @@ class RunIdentity:
         return self.chunk.name if self.chunk is not None else ""
 
 
-class _Allowance:
+class _NodeBudget:
     """A source's view of the byte budget: waiting for it shows in the source's stats."""
 
     def __init__(self, budget: ByteBudget, stats: NodeStats) -> None:
         self._budget = budget
         self._stats = stats
 
-    async def reserve(self, nbytes: int) -> Releasable:
+    async def reserve(self, nbytes: int) -> Reservation:
         reservation = self._budget.try_reserve(nbytes)
         if reservation is not None:
             return reservation
@@ -299,12 +299,14 @@ class Runner:
             stack.callback(wiring.close)
             await self._prepare_sources(wiring)
             if self.plan.dead_letters.limited:
-                await self.ledger.look_elsewhere()  # a short chunk may be done before it has looked once
+                await (
+                    self.ledger.refresh_other_workers()
+                )  # a short chunk may be done before it has looked once
             self._reading = True
             async with anyio.create_task_group() as keeper:
-                keeper.start_soon(self.ledger.keep)
+                keeper.start_soon(self.ledger.commit_periodically)
                 if self.identity.chunk is not None and self.plan.dead_letters.limited:
-                    keeper.start_soon(self.ledger.keep_looking_elsewhere)
+                    keeper.start_soon(self.ledger.refresh_other_workers_periodically)
                 async with anyio.create_task_group() as group:
                     for source in self._sources:
                         group.start_soon(source.run)
@@ -333,15 +335,15 @@ class Runner:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Build and enter every component, in the plan's order."""
-        died_before: Mapping[str, Collection[str]] = {}
+        dead_keys: Mapping[str, Collection[str]] = {}
         if self.identity.resumed:
             store, identity = self._resources.store, self.identity
-            died_before = await store.dead_letter_keys(identity.run_id, identity.chunk_name)
+            dead_keys = await store.dead_letter_keys(identity.run_id, identity.chunk_name)
         for node in self.plan.nodes:
             stats = NodeStats(node.name, node.kind, node.spec.name)
             component = await self._enter(stack, node, stats)
-            died = frozenset(died_before.get(node.name, ()))
-            self._runtimes[node.name] = Runtime(node, component, stats, self._policy(node), died_before=died)
+            died = frozenset(dead_keys.get(node.name, ()))
+            self._runtimes[node.name] = Runtime(node, component, stats, self._policy(node), dead_keys=died)
             self._opening = None
         forward = self.plan.dead_letters.forward
         if forward is not None:
@@ -363,7 +365,7 @@ class Runner:
             epoch=self.identity.epoch,
             chunk=self.identity.chunk_name,
             clock=self._clock,
-            allowance=_Allowance(self._resources.budget, stats),
+            memory_budget=_NodeBudget(self._resources.budget, stats),
             draining=lambda: self._draining,
             aggregate=stats.aggregate,
             journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
@@ -385,7 +387,7 @@ class Runner:
             base=retry.base,
             cap=retry.cap,
             outage_limit=self.plan.settings.outage_limit,
-            bury_on_stall=node.options.on_stall == "dead_letter",
+            dead_letter_on_stall=node.options.on_stall == "dead_letter",
         )
 
     def _wire(self) -> _Wiring:
@@ -431,7 +433,7 @@ class Runner:
                 ),
                 outlet=wiring.outlets.get(id(segment)),
                 clock=self._clock,
-                morgue=self._route,
+                dead_letters=self._route,
             )
             self._sources.append(task)
             if self._draining:
@@ -481,7 +483,7 @@ class Runner:
             concurrency=concurrency,
             budget=self._resources.budget,
             clock=self._clock,
-            morgue=self._route,
+            dead_letters=self._route,
         )
 
     def _open_sources(self) -> list[tuple[str, Source[Any]]]:

@@ -26,7 +26,7 @@ from engine.state.protocol import RunRecord, RunStatus
 __all__ = ["Entry", "Session", "new_group", "starting"]
 
 FIRST_BACKOFF = 1.0
-LONGEST_BACKOFF = 60.0
+MAX_BACKOFF = 60.0
 
 
 def starting(plans: Mapping[str, Plan], only: Collection[str] = ()) -> list[str]:
@@ -182,7 +182,7 @@ class Session:
             if attempt == retries or self.draining or not _worth_another(report):
                 break
             entry.trouble = f"attempt {attempt + 1} of {retries + 1} failed: {report.error}"
-            with anyio.move_on_after(min(FIRST_BACKOFF * 2**attempt, LONGEST_BACKOFF)):
+            with anyio.move_on_after(min(FIRST_BACKOFF * 2**attempt, MAX_BACKOFF)):
                 await self._draining.wait()
             if self._draining.is_set():
                 break

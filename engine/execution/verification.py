@@ -13,7 +13,7 @@ from engine.contract.clock import Clock
 from engine.contract.verification import Check, CountsRecords, Delivered
 from engine.errors import TransientError
 from engine.execution.report import RunReport
-from engine.flow.faults import fault_in
+from engine.flow.errors import as_run_error
 from engine.flow.segment import Runtime
 from engine.plan.model import Plan
 from engine.state.protocol import DeadLetterFilter, StateStore
@@ -56,8 +56,8 @@ def _within(report: RunReport, plan: Plan) -> Iterator[Check]:
     yield Check("dropped records with a node and a reason", tally.dropped, reasons)
     yield Check("dead records with a node", tally.dead, sum(tally.deaths.values()))
     last = [node.name for node in plan.sinks if not plan.downstream(node.name)]
-    taken = sum(tally.taken.get(name, 0) for name in (*last, ""))
-    yield Check("written records with a sink", tally.written, taken)
+    delivered = sum(tally.delivered.get(name, 0) for name in (*last, ""))
+    yield Check("written records with a sink", tally.written, delivered)
 
 
 def _is_reason(text: str, nodes: set[str]) -> bool:
@@ -82,9 +82,12 @@ def _with_nodes(report: RunReport) -> Iterator[Check]:
         return
     tally = report.tally
     for node in report.nodes:
-        if node.name in tally.taken:
+        if node.name in tally.delivered:
             yield Check(
-                "records that the sink handed on", tally.taken[node.name], node.records_out, node=node.name
+                "records that the sink handed on",
+                tally.delivered[node.name],
+                node.records_out,
+                node=node.name,
             )
         dropped = sum(count for reason, count in tally.drops.items() if reason.startswith(f"{node.name}: "))
         if dropped or node.dropped:
@@ -95,7 +98,7 @@ def _with_nodes(report: RunReport) -> Iterator[Check]:
 
 
 async def _dead_letters(store: StateStore, report: RunReport, *, distinct_keys: bool) -> list[Check]:
-    """A letter in the store for each dead record, whatever has become of it since."""
+    """A dead letter in the store for each dead record, whatever has become of it since."""
     keys = await store.dead_letter_keys(report.run_id)
     deaths = report.tally.deaths
     note = "" if distinct_keys else "records with the same key share a letter"
@@ -144,12 +147,12 @@ async def ask_sinks(
     checks: list[Check] = []
     for sink in sinks:
         name = sink.node.name
-        if "" in tally.taken:
+        if "" in tally.delivered:
             checks.append(Check("records", node=name, note=_OLD))
             continue
         behind = DeadLetterFilter(run_id=run_id, node=name, stage=OTHER_SIDE)
         died = await store.count_dead_letters(behind)
-        records = tally.taken.get(name, 0)
+        records = tally.delivered.get(name, 0)
         delivered = Delivered(records, sink.stats.records_out, died, unique=unique)
         checks += await _ask(sink, delivered, clock)
     if forward is not None:
@@ -188,5 +191,5 @@ async def _ask(sink: Runtime, delivered: Delivered, clock: Clock) -> list[Check]
                 await clock.sleep(sink.policy.delay(attempt, error.retry_after))
                 continue
         except Exception as error:  # noqa: BLE001 - a component's own code ends here
-            problem = fault_in(name, error)
+            problem = as_run_error(name, error)
         return [Check("records", delivered.records, node=name, note=str(problem), failed=True)]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import anyio
 
-from engine.contract.types import Releasable
+from engine.contract.types import Reservation
 
-__all__ = ["DEFAULT_FLOOR", "ByteBudget", "ProcessBudget", "Reservation"]
+__all__ = ["DEFAULT_FLOOR", "BudgetReservation", "ByteBudget", "ProcessBudget"]
 
 DEFAULT_FLOOR = 4 * 1024 * 1024
 
@@ -117,7 +117,7 @@ class ByteBudget:
         """Call this whenever a reservation starts to wait (batchers flush then)."""
         self._on_wait.append(callback)
 
-    async def reserve(self, nbytes: int) -> Reservation:
+    async def reserve(self, nbytes: int) -> BudgetReservation:
         """Wait until `nbytes` fit, in turn."""
         reservation = self.try_reserve(nbytes)
         if reservation is not None:
@@ -136,9 +136,9 @@ class ByteBudget:
                 self._waiters.remove(waiter)
                 self.wake()
             raise
-        return Reservation(self, amount)
+        return BudgetReservation(self, amount)
 
-    def try_reserve(self, nbytes: int) -> Reservation | None:
+    def try_reserve(self, nbytes: int) -> BudgetReservation | None:
         """The reservation if it fits now and nobody waits, else None."""
         if self._waiters:
             return None
@@ -149,7 +149,7 @@ class ByteBudget:
             if not self._fits(amount):
                 return None
         self._take(amount)
-        return Reservation(self, amount)
+        return BudgetReservation(self, amount)
 
     def wake(self) -> None:
         """Grant to whoever waits, in turn, as far as it fits."""
@@ -230,7 +230,7 @@ class ByteBudget:
             self._queue_up()
 
 
-class Reservation(Releasable):
+class BudgetReservation(Reservation):
     """Bytes that are held; `release` is idempotent."""
 
     __slots__ = ("_budget", "nbytes")

@@ -22,7 +22,7 @@ from engine.errors import BatchError, OutageError, RecordError, TransientError
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.stats import NodeStats, Waiting
 
-__all__ = ["Bury", "Delivery", "Failure", "Outcome"]
+__all__ = ["DeadLetterCall", "Delivery", "Failure", "Outcome"]
 
 GIVE_UP_ISOLATING = 8  # failures in a row, nothing succeeding: not a bad record but an outage
 
@@ -43,12 +43,12 @@ class Outcome:
 
 Call = Callable[[Batch], Awaitable[Outcome]]
 Emit = Callable[[Batch, Outcome], Awaitable[None]]
-Bury = Callable[[Batch, Sequence[tuple[int, RecordError]], int], Awaitable[None]]
+DeadLetterCall = Callable[[Batch, Sequence[tuple[int, RecordError]], int], Awaitable[None]]
 Rest: TypeAlias = tuple[Batch, TransientError] | None  # what should be tried again, and why
 
 
 class Delivery:
-    """Runs `call` on batches until each record has been handed to `emit` or to `bury`.
+    """Runs `call` on batches until each record has been handed to `emit` or to `dead_letter`.
 
     Args:
         call: one try; raises `TransientError`, `RecordError` or `BatchError`, or returns an `Outcome`.
@@ -63,7 +63,7 @@ class Delivery:
         *,
         call: Call,
         emit: Emit,
-        bury: Bury,
+        dead_letter: DeadLetterCall,
         policy: RetryPolicy,
         health: NodeHealth,
         stats: NodeStats,
@@ -72,7 +72,7 @@ class Delivery:
     ) -> None:
         self._call = call
         self._emit = emit
-        self._bury = bury
+        self._dead_letter = dead_letter
         self._policy = policy
         self._health = health
         self._stats = stats
@@ -84,7 +84,7 @@ class Delivery:
 
         Raises:
             OutageError: nothing succeeded at this node for the policy's limit.
-            Exception: whatever else `call`, `emit` or `bury` raised.
+            Exception: whatever else `call`, `emit` or `dead_letter` raised.
         """
         seen, patience = self._health.successes, self._patience()
         await self._persist(await self._try(batch, 1, patience), seen, patience)
@@ -110,7 +110,7 @@ class Delivery:
 
     def _excuses(self, error: TransientError) -> bool:
         """True when a failure says nothing about the records, and the node may wait."""
-        return error.throttled and not self._policy.bury_on_stall
+        return error.throttled and not self._policy.dead_letter_on_stall
 
     def _outwaited(self, error: TransientError, patience: float) -> bool:
         """True when such a failure has been heard for so long that the records may be at fault after all."""
@@ -144,9 +144,9 @@ class Delivery:
                 if rest is None:
                     return
                 todo, error = rest
-            if self._policy.bury_on_stall:
+            if self._policy.dead_letter_on_stall:
                 verdict = RecordError(str(error), kind="Stalled")
-                await self._bury(todo, [(index, verdict) for index in range(len(todo))], attempt)
+                await self._dead_letter(todo, [(index, verdict) for index in range(len(todo))], attempt)
                 return
             self._check_outage(error)
             seen = health.successes
@@ -220,7 +220,7 @@ class Delivery:
         if final:
             # a verdict on a record is an answer too: the other side is there
             self._health.succeeded()
-            await self._bury(batch, final, attempt)
+            await self._dead_letter(batch, final, attempt)
         if not again:
             return None
         self._health.failed(self._clock.monotonic())
@@ -250,7 +250,7 @@ class Delivery:
         """
         health = self._health
         if len(batch) == 1:
-            await self._bury_suspects([(batch, error)], attempt)
+            await self._dead_letter_suspects([(batch, error)], attempt)
             return None
         began = health.successes
         queue = deque(_halves(batch))
@@ -261,7 +261,7 @@ class Delivery:
             rest = await self._try(queue.popleft(), attempt + 1, patience)
             in_a_row += 1
             if health.successes > before:
-                await self._bury_suspects(suspects, attempt + 1)
+                await self._dead_letter_suspects(suspects, attempt + 1)
                 suspects, in_a_row = [], 0
             if rest is None:
                 continue
@@ -291,11 +291,13 @@ class Delivery:
             suspects = [rest for rest in replies if rest is not None]
             if self._health.successes > before:
                 break
-        await self._bury_suspects(suspects, attempt)
+        await self._dead_letter_suspects(suspects, attempt)
 
-    async def _bury_suspects(self, suspects: Sequence[tuple[Batch, TransientError]], attempt: int) -> None:
+    async def _dead_letter_suspects(
+        self, suspects: Sequence[tuple[Batch, TransientError]], attempt: int
+    ) -> None:
         for part, reason in suspects:
-            await self._bury(part, [(0, RecordError(str(reason), kind="RetriesExhausted"))], attempt)
+            await self._dead_letter(part, [(0, RecordError(str(reason), kind="RetriesExhausted"))], attempt)
 
     def _check_outage(self, error: TransientError) -> None:
         lasted = self._health.failed(self._clock.monotonic())

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from engine.contract.component import Component
-from engine.flow.faults import fault_in
+from engine.flow.errors import as_run_error
 
 __all__ = ["closing_by_name"]
 
@@ -30,5 +30,5 @@ async def _leave(node: str, component: Component[Any], error: BaseException | No
         await component.__aexit__(kind, error, error.__traceback__ if error is not None else None)
     except Exception as problem:
         if error is None:
-            raise fault_in(node, problem) from problem
+            raise as_run_error(node, problem) from problem
         error.add_note(f"and node {node!r} failed to close: {type(problem).__name__}")

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from engine.contract.clock import Clock
 from engine.errors import OutageError, TransientError
-from engine.flow.faults import fault_in
+from engine.flow.errors import as_run_error
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.stats import NodeStats, Waiting
 
@@ -44,7 +44,7 @@ class Outage:
             except TransientError as error:
                 await self.wait(error)
             except Exception as error:
-                raise fault_in(self._stats.name, error) from error
+                raise as_run_error(self._stats.name, error) from error
 
     def over(self) -> None:
         """It got on: what fails after this is another outage."""

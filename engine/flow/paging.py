@@ -12,7 +12,7 @@ from engine.contract.batch import Batch
 from engine.contract.component import Context, Source
 from engine.contract.keys import KeyList, KeyRange, Keys
 from engine.contract.split import Split
-from engine.contract.types import JsonValue, Record, Releasable
+from engine.contract.types import JsonValue, Record, Reservation
 from engine.flow.sizing import RunningEstimate, estimate_batch, estimate_record
 
 __all__ = ["PageReader", "RecordPager", "page_reader"]
@@ -54,7 +54,7 @@ class _BatchReader:
     async def next(self) -> Batch | None:
         if self._reserves:
             return await anext(self._batches, None)
-        held = await self._ctx.allowance.reserve(self._expected)
+        held = await self._ctx.memory_budget.reserve(self._expected)
         try:
             batch = await anext(self._batches, None)
         except BaseException:
@@ -161,7 +161,7 @@ class RecordPager:
         if self._ended and not self._page:
             self._raise()
             return None
-        held = await self._ctx.allowance.reserve(self._expected)
+        held = await self._ctx.memory_budget.reserve(self._expected)
         try:
             if not self._page and not self._ended:
                 self._ready = anyio.Event()
@@ -183,7 +183,7 @@ class RecordPager:
         if self._error is not None:
             raise self._error
 
-    def _take(self, held: Releasable) -> Batch:
+    def _take(self, held: Reservation) -> Batch:
         records, self._page = self._page, []
         nbytes, self._nbytes, self._look_at = self._nbytes, 0, 0
         start, self._ordinal = self._ordinal, self._ordinal + len(records)

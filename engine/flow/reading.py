@@ -17,10 +17,10 @@ from engine.contract.types import JsonValue
 from engine.errors import NodeFailedError, OutageError, RecordError, TransientError
 from engine.fault_injection import reached
 from engine.flow.edge import Pacer
-from engine.flow.faults import bare, fault_in
+from engine.flow.errors import as_run_error, unwrap_group
 from engine.flow.paging import PageReader, RecordPager, page_reader
-from engine.flow.redo import set_apart
-from engine.flow.segment import Morgue, Outlet, Runtime, Segment, chain, let_go
+from engine.flow.segment import DeadLetterQueue, Outlet, Runtime, Segment, chain, drop_unrouted
+from engine.flow.skip_dead import split_dead
 from engine.flow.stats import Waiting
 from engine.flow.steps import Next
 from engine.state.protocol import SplitRecord
@@ -48,7 +48,7 @@ class SourceTask:
         track: Track,
         outlet: Outlet | None,
         clock: Clock,
-        morgue: Morgue,
+        dead_letters: DeadLetterQueue,
     ) -> None:
         component = segment.head.component
         assert isinstance(component, Source)
@@ -60,13 +60,15 @@ class SourceTask:
         self._track = track
         self._outlet = outlet
         self._clock = clock
-        self._morgue = morgue
+        self._dead_letters = dead_letters
         send = outlet.send if outlet is not None else None
         suffix = segment.head.node.options.key_suffix
-        self._onward: Next = chain(segment.nodes[1:], send, clock, morgue) or let_go(segment.head.stats)
+        self._onward: Next = chain(segment.nodes[1:], send, clock, dead_letters) or drop_unrouted(
+            segment.head.stats
+        )
         self._suffix = suffix
         self._draining = False
-        self._pumps: set[_Pump] = set()
+        self._split_readers: set[SplitReader] = set()
         self._unread = len(splits)
 
     @property
@@ -77,10 +79,10 @@ class SourceTask:
     def drain(self) -> None:
         """Stop at the next batch boundary; a read that is waiting for the outside is given up."""
         self._draining = True
-        for pump in self._pumps:
-            if pump.reading:
-                pump.given_up = True
-                pump.scope.cancel()
+        for split_reader in self._split_readers:
+            if split_reader.reading:
+                split_reader.given_up = True
+                split_reader.scope.cancel()
 
     async def run(self) -> None:
         """Read everything."""
@@ -104,60 +106,62 @@ class SourceTask:
 
     async def _read_split(self, record: SplitRecord, tracker: SplitTracker) -> None:
         """Read one split; after a transient failure, go on behind the last batch that was read."""
-        pump = _Pump(tracker.position)
-        self._pumps.add(pump)
+        split_reader = SplitReader(tracker.position)
+        self._split_readers.add(split_reader)
         try:
             while not self._draining:
-                reader = page_reader(self._source, record.split, pump.position, self._ctx)
-                async with _beside(reader, self._runtime.stats.name):
-                    ended = await self._attempt(reader, tracker, pump)
+                reader = page_reader(self._source, record.split, split_reader.position, self._ctx)
+                async with _running_alongside(reader, self._runtime.stats.name):
+                    ended = await self._attempt(reader, tracker, split_reader)
                 if isinstance(ended, TransientError):
-                    if pump.given_up:  # a drain came in the very moment of the failure
+                    if split_reader.given_up:  # a drain came in the very moment of the failure
                         return
-                    await self._wait(ended, pump)
+                    await self._wait(ended, split_reader)
                     continue
                 if ended:
                     tracker.finish_reading()
                     self._unread -= 1
                 return
         finally:
-            self._pumps.discard(pump)
+            self._split_readers.discard(split_reader)
 
-    async def _attempt(self, reader: PageReader, tracker: SplitTracker, pump: _Pump) -> bool | TransientError:
+    async def _attempt(
+        self, reader: PageReader, tracker: SplitTracker, split_reader: SplitReader
+    ) -> bool | TransientError:
         """As `_drive`; a transient failure is returned, since a task group would wrap it in another error."""
         try:
-            return await self._drive(reader, tracker, pump)
+            return await self._drive(reader, tracker, split_reader)
         except TransientError as error:
             name = self._runtime.stats.name
-            if pump.began and pump.position is None:
+            if split_reader.began and split_reader.position is None:
                 raise NodeFailedError(name, f"its batches have no position to go on from: {error}") from error
-            if pump.began and not self._source.resumable:
+            if split_reader.began and not self._source.resumable:
                 raise NodeFailedError(name, f"it cannot be read again from its middle: {error}") from error
             return error
 
-    async def _drive(self, reader: PageReader, tracker: SplitTracker, pump: _Pump) -> bool:
+    async def _drive(self, reader: PageReader, tracker: SplitTracker, split_reader: SplitReader) -> bool:
         """See batches through until the split ends (True) or the run drains (False)."""
         pacer = Pacer(self._outlet.edges if self._outlet is not None else ())
         runtime = self._runtime
         stats, health = runtime.stats, runtime.health
         # one scope for the whole loop: a scope for each batch would cost as much as several records
-        with anyio.CancelScope() as pump.scope:
+        with anyio.CancelScope() as split_reader.scope:
             started = perf_counter()
             while not self._draining:
-                pump.reading, blocked = True, stats.blocked
+                split_reader.reading, blocked = True, stats.blocked
                 try:
                     batch = await reader.next()
                 except TransientError:
                     raise
                 except Exception as error:
-                    failure = bare(error)
+                    failure = unwrap_group(error)
                     if isinstance(failure, TransientError):
                         raise failure from error
-                    raise fault_in(stats.name, failure) from error
+                    raise as_run_error(stats.name, failure) from error
                 finally:
-                    pump.reading = False
+                    split_reader.reading = False
                     stats.busy += perf_counter() - started - (stats.blocked - blocked)
-                if pump.given_up:
+                if split_reader.given_up:
                     # the batch came in the very moment the run was told to drain; waiting for anything
                     # is not possible in here any more, so it counts as unread
                     if batch is not None and batch.reservation is not None:
@@ -167,9 +171,9 @@ class SourceTask:
                     # a source may have ended because of the drain; if it really was the end, a resume
                     # finds nothing more and says so
                     return not self._draining
-                pump.attempt, pump.began = 0, True
+                split_reader.attempt, split_reader.began = 0, True
                 health.succeeded()
-                pump.position = batch.position
+                split_reader.position = batch.position
                 reached("batch_read")
                 work = self._see_through(batch, tracker)
                 # its bytes are given back while it is worked on: it must not live on here meanwhile
@@ -182,9 +186,9 @@ class SourceTask:
                     started = perf_counter()
         return False
 
-    async def _wait(self, error: TransientError, pump: _Pump) -> None:
+    async def _wait(self, error: TransientError, split_reader: SplitReader) -> None:
         policy, stats = self._runtime.policy, self._runtime.stats
-        pump.attempt += 1
+        split_reader.attempt += 1
         lasted = self._runtime.health.failed(self._clock.monotonic())
         if lasted >= policy.outage_limit:
             raise OutageError(
@@ -192,13 +196,13 @@ class SourceTask:
                 node=stats.name,
             ) from error
         stats.retries += 1
-        waiting = Waiting.RETRY if pump.attempt < policy.attempts else Waiting.OUTAGE
+        waiting = Waiting.RETRY if split_reader.attempt < policy.attempts else Waiting.OUTAGE
         try:
-            with stats.waits(waiting, str(error)[:200]), anyio.CancelScope() as pump.scope:
-                pump.reading = True
-                await self._clock.sleep(policy.delay(pump.attempt, error.retry_after))
+            with stats.waits(waiting, str(error)[:200]), anyio.CancelScope() as split_reader.scope:
+                split_reader.reading = True
+                await self._clock.sleep(policy.delay(split_reader.attempt, error.retry_after))
         finally:
-            pump.reading = False
+            split_reader.reading = False
 
     def _see_through(self, batch: Batch, tracker: SplitTracker) -> Awaitable[None] | None:
         """Open the account of a batch; returns what is left to be done, if anything is."""
@@ -211,31 +215,31 @@ class SourceTask:
         stats.records_in += count
         if not ack.pending:
             return None  # nothing in it, or an earlier attempt has seen it through
-        if batch.failures or self._runtime.died_before:
+        if batch.failures or self._runtime.dead_keys:
             return self._without_the_dead(batch)
         stats.records_out += count
         return self._onward(batch.with_suffix(self._suffix) if self._suffix else batch)
 
     async def _without_the_dead(self, batch: Batch) -> None:
-        stats, died = self._runtime.stats, self._runtime.died_before
+        stats, died = self._runtime.stats, self._runtime.dead_keys
         if batch.failures:
-            batch = await self._bury_failed(batch)
+            batch = await self._dead_letter_failed(batch)
         if died:
-            batch = await set_apart(batch, stats, died, self._morgue.settle_again)
+            batch = await split_dead(batch, stats, died, self._dead_letters.resettle)
         stats.records_out += len(batch.records)
         if batch.records:
             await self._onward(batch.with_suffix(self._suffix) if self._suffix else batch)
 
-    async def _bury_failed(self, batch: Batch) -> Batch:
+    async def _dead_letter_failed(self, batch: Batch) -> Batch:
         failures = [(index, error) for index, error in batch.failures if isinstance(error, RecordError)]
         failures.sort(key=lambda failure: failure[0])
         self._runtime.stats.dead += len(failures)
-        await self._morgue.bury(self._runtime.stats, batch, failures, 1)
+        await self._dead_letters.put(self._runtime.stats, batch, failures, 1)
         failed = {index for index, _ in failures}
         return batch.take([index for index in range(len(batch)) if index not in failed])
 
 
-class _Pump:
+class SplitReader:
     """One split being read: `reading` is true while it only waits for its source.
 
     `given_up`: its scope was cancelled while it did.
@@ -253,7 +257,7 @@ class _Pump:
 
 
 @asynccontextmanager
-async def _beside(reader: PageReader, node: str) -> AsyncGenerator[None, None]:
+async def _running_alongside(reader: PageReader, node: str) -> AsyncGenerator[None, None]:
     """Runs what a reader needs beside it, and closes it for certain."""
     try:
         if isinstance(reader, RecordPager):
@@ -270,4 +274,4 @@ async def _beside(reader: PageReader, node: str) -> AsyncGenerator[None, None]:
             try:
                 await reader.aclose()
             except Exception as error:
-                raise fault_in(node, error) from error
+                raise as_run_error(node, error) from error

@@ -16,8 +16,8 @@ class RetryPolicy:
         base: seconds; the wait before try n is random between 0 and `base * 2**n`.
         cap: seconds; no wait is longer, but for what the other side asks for with Retry-After.
         outage_limit: seconds without any success at the node after which the run stops.
-        bury_on_stall: when the tries are used up and nothing succeeds, the records die at once instead of
-            waiting the outage out, so that this node never holds up its siblings.
+        dead_letter_on_stall: when the tries are used up and nothing succeeds, the records die at once
+            instead of waiting the outage out, so that this node never holds up its siblings.
         longest_hint: seconds; a longer Retry-After is taken as this.
     """
 
@@ -25,7 +25,7 @@ class RetryPolicy:
     base: float = 0.5
     cap: float = 30.0
     outage_limit: float = 600.0
-    bury_on_stall: bool = False
+    dead_letter_on_stall: bool = False
     longest_hint: float = 120.0
 
     def delay(self, attempt: int, retry_after: float | None) -> float:

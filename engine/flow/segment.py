@@ -18,16 +18,16 @@ from engine.contract.component import BatchLimits, Component, Sink, Source, Tran
 from engine.errors import RecordError
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
-from engine.flow.redo import passing_by
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.settle import settle_dropped
 from engine.flow.sizing import estimate_batch
+from engine.flow.skip_dead import skip_dead
 from engine.flow.stats import NodeStats, Waiting
 from engine.flow.steps import Next, Step, TransformStep, build_step
-from engine.flow.workers import Intake, Turnstile, work
+from engine.flow.workers import BatchReader, Sequencer, work
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["DEFAULT_BUFFER", "Morgue", "Outlet", "Runtime", "Segment", "cut", "run_workers"]
+__all__ = ["DEFAULT_BUFFER", "DeadLetterQueue", "Outlet", "Runtime", "Segment", "cut", "run_workers"]
 
 DEFAULT_BUFFER = 8
 MEASURE_EVERY = 16  # batches between two looks at whether transforms made records grow
@@ -43,7 +43,7 @@ class Runtime:
     stats: NodeStats
     policy: RetryPolicy
     health: NodeHealth = field(default_factory=NodeHealth)
-    died_before: frozenset[str] = frozenset()
+    dead_keys: frozenset[str] = frozenset()
     """Keys of the records that have died here in an earlier attempt."""
 
     @property
@@ -79,16 +79,16 @@ class Segment:
         return self.nodes[-1]
 
 
-class Morgue(Protocol):
+class DeadLetterQueue(Protocol):
     """Takes records out of the flow for good; `engine.dead_letters.queue` has the one that runs use."""
 
-    async def bury(
+    async def put(
         self, node: NodeStats, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
     ) -> None:
         """Store, forward and settle these records of a batch."""
         ...
 
-    async def settle_again(self, node: NodeStats, batch: Batch) -> None:
+    async def resettle(self, node: NodeStats, batch: Batch) -> None:
         """Settle records that are stored already."""
         ...
 
@@ -159,33 +159,35 @@ class Outlet:
             return
         nbytes = int(batch.nbytes * self._growth)
         for ack, count in batch.origins:
-            ack.grew((nbytes - batch.nbytes) * count // len(batch))
+            ack.charge_growth((nbytes - batch.nbytes) * count // len(batch))
         batch.nbytes = nbytes
 
 
-def chain(nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, morgue: Morgue) -> Next | None:
+def chain(
+    nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, dead_letters: DeadLetterQueue
+) -> Next | None:
     """The function that sees a batch through these nodes and then `outlet`; None when there is neither."""
     onward = outlet
     behind: Step | None = None  # the step that `onward` leads to, if it leads straight there
     if outlet is None and nodes and not isinstance(nodes[-1].component, Sink):
-        onward = let_go(nodes[-1].stats)
+        onward = drop_unrouted(nodes[-1].stats)
     for runtime in reversed(nodes):
         suffix = runtime.node.options.key_suffix
         if suffix and onward:
             onward, behind = _suffixing(onward, suffix), None
         step = build_step(
-            runtime.component, runtime.stats, runtime.policy, clock, morgue.bury, runtime.health, onward
+            runtime.component, runtime.stats, runtime.policy, clock, dead_letters.put, runtime.health, onward
         )
         if isinstance(step, TransformStep) and isinstance(behind, TransformStep):
             step.following = behind
         onward, behind = step.process, step
-        if runtime.died_before:
-            onward = passing_by(onward, runtime.stats, runtime.died_before, morgue.settle_again)
+        if runtime.dead_keys:
+            onward = skip_dead(onward, runtime.stats, runtime.dead_keys, dead_letters.resettle)
             behind = None
     return onward
 
 
-def let_go(stats: NodeStats) -> Next:
+def drop_unrouted(stats: NodeStats) -> Next:
     """Takes what a node hands on when nothing is behind it: dropped, and said so."""
 
     async def drop(batch: Batch) -> None:
@@ -210,13 +212,13 @@ async def run_workers(
     concurrency: int,
     budget: ByteBudget,
     clock: Clock,
-    morgue: Morgue,
+    dead_letters: DeadLetterQueue,
 ) -> None:
     """Run a segment that begins behind an edge, until its input ends."""
     head = segment.head
-    turnstile = Turnstile() if head.node.options.ordered and concurrency > 1 else None
-    processes = [_worker(segment, outlet, turnstile, clock, morgue) for _ in range(concurrency)]
-    intake = Intake(edge, head.limits, budget, head.stats)
+    sequencer = Sequencer() if head.node.options.ordered and concurrency > 1 else None
+    processes = [_worker(segment, outlet, sequencer, clock, dead_letters) for _ in range(concurrency)]
+    intake = BatchReader(edge, head.limits, budget, head.stats)
     try:
         await work(intake.batches(), processes, outlet.edges if outlet is not None else ())
     finally:
@@ -225,11 +227,15 @@ async def run_workers(
 
 
 def _worker(
-    segment: Segment, outlet: Outlet | None, turnstile: Turnstile | None, clock: Clock, morgue: Morgue
+    segment: Segment,
+    outlet: Outlet | None,
+    sequencer: Sequencer | None,
+    clock: Clock,
+    dead_letters: DeadLetterQueue,
 ) -> Callable[[Batch, int], Awaitable[None]]:
     send = outlet.send if outlet is not None else None
-    if turnstile is None:
-        process = chain(segment.nodes, send, clock, morgue)
+    if sequencer is None:
+        process = chain(segment.nodes, send, clock, dead_letters)
         assert process is not None
 
         def run(batch: Batch, ticket: int) -> Awaitable[None]:
@@ -237,22 +243,22 @@ def _worker(
 
         return run
 
-    rest = chain(segment.nodes[1:], send, clock, morgue)
+    rest = chain(segment.nodes[1:], send, clock, dead_letters)
     current = 0
 
     async def in_turn(batch: Batch) -> None:
-        await turnstile.wait(current)
+        await sequencer.wait(current)
         if rest is not None:
             await rest(batch)
 
-    first = chain(segment.nodes[:1], in_turn if rest is not None else None, clock, morgue)
+    first = chain(segment.nodes[:1], in_turn if rest is not None else None, clock, dead_letters)
     assert first is not None
 
     async def run_ordered(batch: Batch, ticket: int) -> None:
         nonlocal current
         current = ticket
         await first(batch)
-        await turnstile.wait(ticket)
-        turnstile.leave(ticket)
+        await sequencer.wait(ticket)
+        sequencer.leave(ticket)
 
     return run_ordered

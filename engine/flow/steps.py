@@ -12,15 +12,15 @@ from engine.contract.component import Sink, Transform
 from engine.errors import RecordError
 from engine.fault_injection import reached
 from engine.flow.delivery import Delivery, Outcome
-from engine.flow.faults import judge
+from engine.flow.errors import classify_error
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.settle import DropLabels, settle_derived, settle_written
 from engine.flow.stats import NodeStats
 
-__all__ = ["BuryRecords", "Next", "Step", "build_step"]
+__all__ = ["Next", "PutDeadLetters", "Step", "build_step"]
 
 Next = Callable[[Batch], Awaitable[None]]
-BuryRecords = Callable[[NodeStats, Batch, Sequence[tuple[int, RecordError]], int], Awaitable[None]]
+PutDeadLetters = Callable[[NodeStats, Batch, Sequence[tuple[int, RecordError]], int], Awaitable[None]]
 
 
 class Step:
@@ -40,18 +40,18 @@ class Step:
         stats: NodeStats,
         policy: RetryPolicy,
         clock: Clock,
-        bury: BuryRecords,
+        dead_letter: PutDeadLetters,
         health: NodeHealth,
         onward: Next | None,
     ) -> None:
         self.stats = stats
         self.health = health
         self.onward = onward
-        self._bury_records = bury
+        self._put_dead_letters = dead_letter
         self.delivery = Delivery(
             call=self._call,
             emit=self._emit,
-            bury=self._bury,
+            dead_letter=self._dead_letter,
             policy=policy,
             health=self.health,
             stats=stats,
@@ -68,7 +68,7 @@ class Step:
         try:
             return await self._work(batch)
         except Exception as error:
-            failure = judge(self.stats.name, error, batch)
+            failure = classify_error(self.stats.name, error, batch)
             if failure is error:
                 raise
             raise failure from error
@@ -81,9 +81,11 @@ class Step:
     async def _emit(self, batch: Batch, outcome: Outcome) -> None:
         raise NotImplementedError
 
-    async def _bury(self, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int) -> None:
+    async def _dead_letter(
+        self, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
+    ) -> None:
         self.stats.dead += len(failures)
-        await self._bury_records(self.stats, batch, failures, attempts)
+        await self._put_dead_letters(self.stats, batch, failures, attempts)
 
 
 class TransformStep(Step):
@@ -112,9 +114,9 @@ class TransformStep(Step):
             try:
                 made = step._transform.apply(batch)
                 derived = _checked(batch, await made if step._waits and not isinstance(made, Batch) else made)
-            except Exception as error:  # noqa: BLE001 - a component's own code ends here; `judge` decides
+            except Exception as error:  # noqa: BLE001 - a component's own code ends here; `classify_error` decides
                 stats.busy += perf_counter() - started
-                await step.delivery.reject(batch, judge(stats.name, error, batch))
+                await step.delivery.reject(batch, classify_error(stats.name, error, batch))
                 return
             now = perf_counter()
             stats.busy += now - started
@@ -172,9 +174,9 @@ class SinkStep(Step):
         started = perf_counter()
         try:
             receipt = await self._sink.write(batch)
-        except Exception as error:  # noqa: BLE001 - a component's own code ends here; `judge` decides
+        except Exception as error:  # noqa: BLE001 - a component's own code ends here; `classify_error` decides
             stats.busy += perf_counter() - started
-            await self.delivery.reject(batch, judge(stats.name, error, batch))
+            await self.delivery.reject(batch, classify_error(stats.name, error, batch))
             return
         stats.busy += perf_counter() - started
         self.health.successes += 1
@@ -196,7 +198,7 @@ class SinkStep(Step):
         reached("batch_written")
         self.stats.records_out += len(batch.records)
         for ack, count in batch.origins:
-            ack.taken(count, self.stats.name)
+            ack.delivered(count, self.stats.name)
         if self.onward is None:
             settle_written(batch.origins, confirmed=confirmed)
 

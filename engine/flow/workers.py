@@ -17,10 +17,10 @@ from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge, Pacer
 from engine.flow.stats import NodeStats, Waiting
 
-__all__ = ["Intake", "Turnstile", "work"]
+__all__ = ["BatchReader", "Sequencer", "work"]
 
 
-class Intake:
+class BatchReader:
     """Reads an edge and yields batches as the node wants them.
 
     What is held to fill a batch leaves after `limits.linger` seconds, at the end of the stream, and at
@@ -97,7 +97,7 @@ class Intake:
             self._scope = None
 
 
-class Turnstile:
+class Sequencer:
     """Lets workers pass in the order of their tickets."""
 
     def __init__(self) -> None:

@@ -73,7 +73,7 @@ def _compile(
     check: NodeCheck | None = None,
 ) -> Plan | None:
     """None only when there is something in `problems`."""
-    sound = check_topology(pipeline.nodes, pipeline.unreadable, taps, problems)
+    valid = check_topology(pipeline.nodes, pipeline.unreadable, taps, problems)
     bound = {node.name: (_node(node, file, registry, problems), node) for node in pipeline.nodes}
     forward_config = pipeline.dead_letters.forward
     forward = _node(forward_config, file, registry, problems) if forward_config else None
@@ -82,7 +82,7 @@ def _compile(
         forwarding = [(forward, forward_config)] if forward is not None and forward_config is not None else []
         for node, config in (*whole.values(), *forwarding):
             check(config, node, problems)
-    if not sound or len(whole) < len(bound) or (forward_config and forward is None):
+    if not valid or len(whole) < len(bound) or (forward_config and forward is None):
         return None
     order = ordered({name: list(node.inputs) for name, (node, _) in whole.items()})
     dead_letters = DeadLetterSettings(

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from engine.config.model import SANDBOX, ConnectionConfig, FileConfig, NodeConfig
 from engine.config.problems import Problems, listed
 from engine.config.values import Place
-from engine.contract.component import Kind, Reach, Source
+from engine.contract.component import Kind, Locality, Source
 from engine.errors import Problem
 from engine.plan.model import NodeCheck, PlanNode
 from engine.state.address import is_address
@@ -30,7 +30,7 @@ def node_check(file: FileConfig, *, one_machine: bool) -> NodeCheck:
     """
 
     def check(config: NodeConfig, node: PlanNode, problems: Problems) -> None:
-        _check_reach(config, node, problems, one_machine=one_machine)
+        _check_locality(config, node, problems, one_machine=one_machine)
         _check_resumable(config, node, problems)
         if not one_machine:
             _check_connection(file, config, node, problems)
@@ -71,13 +71,13 @@ def warnings(file: FileConfig, *, one_machine: bool) -> list[Problem]:
     ]
 
 
-def _check_reach(config: NodeConfig, node: PlanNode, problems: Problems, *, one_machine: bool) -> None:
-    reach, name = node.spec.reach_of(node.params), node.spec.name
-    if reach is Reach.PROCESS:
+def _check_locality(config: NodeConfig, node: PlanNode, problems: Problems, *, one_machine: bool) -> None:
+    locality, name = node.spec.locality_of(node.params), node.spec.name
+    if locality is Locality.PROCESS:
         stream = "input" if node.kind is Kind.SOURCE else "output"
         message = f"the {node.kind} `{name}` uses the standard {stream} of a process, and workers are several"
         problems.add(config.component_place, message, _instead(node.kind))
-    elif reach is Reach.MACHINE and not one_machine:
+    elif locality is Locality.MACHINE and not one_machine:
         message = f"the {node.kind} `{name}` works with files of its machine, and workers may be on others"
         problems.add(config.component_place, message, f"{_instead(node.kind)}, {ONE_MACHINE}")
 
@@ -92,7 +92,7 @@ def _instead(kind: Kind) -> str:
 
 def _check_resumable(config: NodeConfig, node: PlanNode, problems: Problems) -> None:
     """A chunk whose worker has died is begun again, by another one."""
-    if node.kind is not Kind.SOURCE or node.spec.reach_of(node.params) is Reach.PROCESS:
+    if node.kind is not Kind.SOURCE or node.spec.locality_of(node.params) is Locality.PROCESS:
         return
     # components are cheap to build, and reach for nothing before they are entered
     connection = None if node.needs_sandbox else node.connection_model()

@@ -27,13 +27,13 @@ def check_topology(
     """
     known = [*(node.name for node in nodes), *unreadable]
     by_name = {node.name: node for node in nodes}
-    sound = True
+    valid = True
     for node in nodes:
         for given in node.inputs:
             if given.name not in known:
                 problems.add(given.place, unknown("input", given.name, known))
-                sound = False
-    if unreadable or not sound:
+                valid = False
+    if unreadable or not valid:
         return False
     edges = {node.name: [given.name for given in node.inputs] for node in nodes}
     cycle = find_cycle(edges)
@@ -102,25 +102,25 @@ def _check_reachable(nodes: Sequence[NodeConfig], problems: Problems) -> bool:
     for name in ordered({node.name: [given.name for given in node.inputs] for node in nodes}):
         if any(given.name in reached for given in by_name[name].inputs):
             reached.add(name)
-    sound = True
+    valid = True
     for node in nodes:
         if node.name not in reached:
-            sound = False
+            valid = False
             hint = "" if node.inputs else "its `input` names no node"
             problems.add(node.place, f"no source reaches the {node.kind} `{node.name}`", hint)
-    return sound
+    return valid
 
 
 def _check_taken(nodes: Sequence[NodeConfig], taps: Collection[str], problems: Problems) -> bool:
     """What sources and transforms give out must go somewhere."""
     taken = {given.name for node in nodes for given in node.inputs} | set(taps)
-    sound = True
+    valid = True
     for node in nodes:
         if node.kind is not Kind.SINK and node.name not in taken:
             message = f"nothing takes what the {node.kind} `{node.name}` gives out"
             problems.add(node.place, message, f"let a sink follow it, or name it in one: input: {node.name}")
-            sound = False
-    return sound
+            valid = False
+    return valid
 
 
 def _check_keys(nodes: Sequence[NodeConfig], edges: Edges, problems: Problems) -> bool:
@@ -131,7 +131,7 @@ def _check_keys(nodes: Sequence[NodeConfig], edges: Edges, problems: Problems) -
     """
     by_name = {node.name: node for node in nodes}
     arriving: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
-    sound = True
+    valid = True
     for name in ordered(edges):
         node = by_name[name]
         ways: dict[tuple[str, tuple[str, ...]], str] = {}
@@ -141,11 +141,11 @@ def _check_keys(nodes: Sequence[NodeConfig], edges: Edges, problems: Problems) -
             for way in sorted(arriving[given]):
                 other = ways.setdefault(way, given)
                 if other != given:
-                    sound = False
+                    valid = False
                     message = f"the records of `{way[0]}` reach `{name}` with the same keys twice"
                     hint = f"give {listed([given])} or another node of that branch a `key_suffix`"
                     problems.add(node.place, f"{message}, through {listed([other, given])}", hint)
                     break
         suffix = node.options.key_suffix
         arriving[name] = {(source, (*path, suffix) if suffix else path) for source, path in ways}
-    return sound
+    return valid

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import IO
 
 _TAIL_BYTES = 8 * 1024
-_LONGEST_LINE = 64 * 1024
+_MAX_LINE_LENGTH = 64 * 1024
 GRACE_SECONDS = 15.0  # the ingest service may be writing its last batches
 _TERM_SECONDS = 2.0
 
@@ -105,13 +105,13 @@ class ChildProcess:
             if self._left.done():
                 continue  # read on, so that the child never blocks on a full pipe
             lines += chunk
-            is_long = len(lines) > _LONGEST_LINE
+            is_long = len(lines) > _MAX_LINE_LENGTH
             if not self.ready.done() and (b"\n" in lines or is_long):
                 self.ready.set_result(bytes(lines.partition(b"\n")[0]))
             if lines.count(b"\n") > 1:
                 self._left.set_result(True)
             elif is_long:
-                del lines[_LONGEST_LINE:]
+                del lines[_MAX_LINE_LENGTH:]
         if not self.ready.done():
             self.ready.set_exception(EOFError())
         if not self._left.done():

@@ -82,7 +82,7 @@ class Account:
         overtaken: rows of the scope that somebody else has replaced.
         doubled: rows of the scope whose id is there more than once.
         dead: dead letters that were made of its records, each counted once.
-        letters: how many of those are there, whatever became of them.
+        dead letters: how many of those are there, whatever became of them.
         since: deliveries before then were not told apart by scope; None when all were.
     """
 

@@ -16,7 +16,7 @@ from engine.errors import ServiceError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["DeadRow", "ServiceClient", "ServiceLetter", "open_service"]
+__all__ = ["DeadRow", "ServiceClient", "ServiceDeadLetter", "open_service"]
 
 PAGE = 500
 TIMEOUT = 30.0
@@ -25,7 +25,7 @@ REQUEST_BYTES = 512 * 1024
 M = TypeVar("M", bound=BaseModel)
 
 
-class ServiceLetter(BaseModel):
+class ServiceDeadLetter(BaseModel):
     """A dead letter of the service; see `GET /dead-letters`."""
 
     dead_letter_id: str
@@ -40,7 +40,7 @@ class ServiceLetter(BaseModel):
 
 
 class _Page(BaseModel):
-    items: list[ServiceLetter]
+    items: list[ServiceDeadLetter]
     total: int
 
 
@@ -72,7 +72,7 @@ class ServiceClient:
         answer = await self._request("GET", "/dead-letters", params={"limit": "0"})
         _parsed(_Page, answer, self.url)
 
-    async def letters(self, *, model: str = "", status: str = "") -> AsyncGenerator[ServiceLetter, None]:
+    async def letters(self, *, model: str = "", status: str = "") -> AsyncGenerator[ServiceDeadLetter, None]:
         """All dead letters, oldest first, fetched in pages."""
         offset = 0
         while True:

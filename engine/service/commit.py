@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.fault_injection import reached
 from engine.service.accounts import ReplacedRows
-from engine.service.submission import Delivery, Letter, Receipt, Submission
-from engine.service.system_tables import BatchLedger, EpochStore, LetterStore
+from engine.service.submission import Delivery, Receipt, RejectedRecord, Submission
+from engine.service.system_tables import BatchLedger, DeadLetterStore, EpochStore
 from engine.service.tables import SEQUENCE, Table, quote
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class GroupCommit:
         self._ledger = BatchLedger(connection)
         self._epochs = EpochStore(connection)
         self._replaced = ReplacedRows(connection)
-        self._letters = LetterStore(connection)
+        self._letters = DeadLetterStore(connection)
         self._open_letters = self._letters.open_tables()
         marks = connection.execute("SELECT table_name FROM _odw_tables WHERE dirty").fetchall()
         self._dirty = {name for (name,) in marks} & self._tables.keys()
@@ -185,8 +185,8 @@ class GroupCommit:
         self._open_letters |= {letter.table for letter, _ in letters if letter.table is not None}
 
     @staticmethod
-    def _is_overtaken(letter: Letter, sequence: int, changes: dict[str, _TableRows]) -> bool:
-        """Whether a later request of the same group brings a row for the letter's record."""
+    def _is_overtaken(letter: RejectedRecord, sequence: int, changes: dict[str, _TableRows]) -> bool:
+        """Whether a later request of the same group brings a row for the dead letter's record."""
         change = changes.get(letter.table or "")
         row = change.latest.get(letter.record_id) if change is not None else None
         return row is not None and bool(row[-1] > sequence)

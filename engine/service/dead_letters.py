@@ -27,7 +27,7 @@ _COLUMNS = (
 
 
 async def list_dead_letters(request: Request) -> Response:
-    """One page, newest last; `model`, `id` (repeatable: a record's or a letter's) and `status` filter.
+    """One page, newest last; `model`, `id` (repeatable: a record's or a dead letter's) and `status` filter.
 
     They hold records, so they are behind the consumption key.
     """

@@ -13,14 +13,14 @@ from starlette.responses import PlainTextResponse, Response
 from engine.fault_injection import reached
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import Endpoint, ServiceContext
-from engine.service.letters import letter_of
+from engine.service.dead_letter_format import letter_of
 from engine.service.models import Row
 from engine.service.submission import (
     Delivery,
     Epoch,
-    Letter,
     QueueFullError,
     Receipt,
+    RejectedRecord,
     Submission,
     WarehouseDownError,
     WriteFailedError,
@@ -135,16 +135,18 @@ class _Ingestion:
             for index, original in enumerate(validated.originals or [])
             if isinstance(original, dict)
         ]
-        self._terms = self._terms._replace(key=None)  # a refusal can be repeated: the letters are upserted
+        self._terms = self._terms._replace(
+            key=None
+        )  # a refusal can be repeated: the dead letters are upserted
         if letters:
             await self._write([], letters)
         return PlainTextResponse(f"Invalid JSON: {message}", 400)
 
-    def _api_letters(self, validated: ValidatedBody) -> list[Letter]:
+    def _api_letters(self, validated: ValidatedBody) -> list[RejectedRecord]:
         originals = validated.originals or []
         return [self._api_letter(index, originals[index], text) for index, text in validated.failures.items()]
 
-    def _api_letter(self, index: int, original: object, message: str) -> Letter:
+    def _api_letter(self, index: int, original: object, message: str) -> RejectedRecord:
         return letter_of(
             self._endpoint.model,
             index,
@@ -155,7 +157,7 @@ class _Ingestion:
             failed_at=self._now,
         )
 
-    def _transform(self, validated: ValidatedBody, letters: list[Letter]) -> list[Row]:
+    def _transform(self, validated: ValidatedBody, letters: list[RejectedRecord]) -> list[Row]:
         """The rows of the good records; those that the transform refuses are added to `letters`."""
         transform = self._endpoint.model.transform
         if transform is None:
@@ -177,7 +179,7 @@ class _Ingestion:
         letters.sort(key=lambda letter: letter.index)
         return rows
 
-    def _transform_letter(self, index: int, original: object, error: Exception) -> Letter:
+    def _transform_letter(self, index: int, original: object, error: Exception) -> RejectedRecord:
         return letter_of(
             self._endpoint.model,
             index,
@@ -188,7 +190,7 @@ class _Ingestion:
             failed_at=self._now,
         )
 
-    async def _write(self, rows: list[Row], letters: list[Letter]) -> Receipt:
+    async def _write(self, rows: list[Row], letters: list[RejectedRecord]) -> Receipt:
         reached("request_accepted")
         return await self._warehouse.write(
             Submission(

@@ -12,9 +12,9 @@ from engine.service.tables import Table
 __all__ = [
     "Delivery",
     "Epoch",
-    "Letter",
     "QueueFullError",
     "Receipt",
+    "RejectedRecord",
     "Submission",
     "WarehouseDownError",
     "WriteFailedError",
@@ -36,7 +36,7 @@ class Epoch(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class RejectedRecord:
     """A dead letter of the service. `index` is the record's place in its request, counted from 0.
 
     `record_id` is the record's own id where it has one; `original_record` the record as sent, as JSON text;
@@ -55,7 +55,7 @@ class Letter:
     source: Literal["api", "transform"]
 
     def summary(self) -> dict[str, Any]:
-        """This letter in an answer with per-record results."""
+        """This dead letter in an answer with per-record results."""
         return {
             "index": self.index,
             "id": self.record_id,
@@ -73,7 +73,7 @@ class Submission:
     model: str
     table: Table | None
     rows: list[Row]
-    letters: list[Letter] = field(default_factory=list)
+    letters: list[RejectedRecord] = field(default_factory=list)
     delivery: Delivery = "foreign"
     key: str | None = None
     epoch: Epoch | None = None

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import orjson
 
 from engine.errors import StateVersionError
-from engine.service.submission import Delivery, Letter, Receipt, Submission
+from engine.service.submission import Delivery, Receipt, RejectedRecord, Submission
 from engine.service.tables import Table, create_or_check
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DIRTY_OF", "BatchLedger", "EpochStore", "LetterStore", "create_tables", "utc_now"]
+__all__ = ["DIRTY_OF", "BatchLedger", "DeadLetterStore", "EpochStore", "create_tables", "utc_now"]
 
 VERSION = 2
 
@@ -197,14 +197,14 @@ def _whole(scope: str) -> str:
     return scope.partition("#")[0]
 
 
-class LetterStore:
+class DeadLetterStore:
     """The dead letters, upserted by their id. Used inside the writer's transaction."""
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
 
     def open_tables(self) -> set[str]:
-        """The tables for which there is a letter that no row has recovered yet."""
+        """The tables for which there is a dead letter that no row has recovered yet."""
         found = self._connection.execute(
             "SELECT DISTINCT table_name FROM _odw_dead_letters "
             "WHERE status = 'open' AND table_name IS NOT NULL"
@@ -212,17 +212,17 @@ class LetterStore:
         return {name for (name,) in found}
 
     def recover(self, table: str, ids: Sequence[object]) -> None:
-        """Mark the open letters of these records: rows with their ids are committed with this."""
+        """Mark the open dead letters of these records: rows with their ids are committed with this."""
         self._connection.execute(
             "UPDATE _odw_dead_letters SET status = 'recovered' WHERE status = 'open' AND table_name = ? "
             "AND record_id IN (SELECT unnest(?::VARCHAR[]))",
             [table, ids],
         )
 
-    def put(self, letters: Sequence[tuple[Letter, int, bool]]) -> None:
-        """Store (letter, commit sequence, recovered) triples; of one id the last wins.
+    def put(self, letters: Sequence[tuple[RejectedRecord, int, bool]]) -> None:
+        """Store (dead letter, commit sequence, recovered) triples; of one id the last wins.
 
-        A letter that was recovered stays so when the very same record comes again: a redelivery of what
+        A dead letter that was recovered stays so when the very same record comes again: a redelivery of what
         somebody has already mended is no news.
         """
         latest = {letter.dead_letter_id: (letter, number, done) for letter, number, done in letters}

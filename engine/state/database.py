@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from engine.errors import StateError, StateMissingError
-from engine.state.failures import is_busy, translated
+from engine.state.errors import is_busy, translated
 from engine.state.schema import prepare
 from engine.state.thread import Call, CallThread
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from engine.contract.dead_letter import DeadLetter
 from engine.errors import StateError
 from engine.state.connection import NO_LIMIT, Connection, Row
-from engine.state.failures import decoded, encoded
+from engine.state.errors import decoded, encoded
 from engine.state.fencing import require_epoch
 from engine.state.protocol import DeadLetterFilter
 
@@ -54,7 +54,7 @@ def select(connection: Connection, where: DeadLetterFilter) -> list[DeadLetter]:
 
 
 def keys_by_node(connection: Connection, run_id: str, chunk: str) -> dict[str, set[str]]:
-    """The keys of a run's letters, by node; with a chunk, only its own and those of no chunk."""
+    """The keys of a run's dead letters, by node; with a chunk, only its own and those of no chunk."""
     keys: dict[str, set[str]] = {}
     of_run = "SELECT node, key FROM dead_letters WHERE run_id = ?"
     if chunk:

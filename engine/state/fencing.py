@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from engine.errors import RunNotFoundError
 from engine.state.connection import Connection
-from engine.state.failures import lease_lost, no_such_run
+from engine.state.errors import lease_lost, no_such_run
 
 __all__ = ["require_epoch", "require_run"]
 

@@ -26,14 +26,14 @@ ORDER BY epoch DESC
 
 _COUNTED = """
 SELECT coalesce(max(epoch), 0) AS epoch,
-    CAST(coalesce(sum(CASE WHEN chunk IN ('', ?2) THEN taken END), 0) AS BIGINT) AS taken
+    CAST(coalesce(sum(CASE WHEN chunk IN ('', ?2) THEN acquisitions END), 0) AS BIGINT) AS acquisitions
 FROM leases WHERE run_id = ?1
 """
 
 _UPSERT = """
-INSERT INTO leases (run_id, chunk, holder, epoch, expires_at, taken) VALUES (?, ?, ?, ?, ?, 1)
+INSERT INTO leases (run_id, chunk, holder, epoch, expires_at, acquisitions) VALUES (?, ?, ?, ?, ?, 1)
 ON CONFLICT (run_id, chunk) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch,
-    expires_at = excluded.expires_at, taken = leases.taken + 1
+    expires_at = excluded.expires_at, acquisitions = leases.acquisitions + 1
 """
 
 
@@ -54,7 +54,7 @@ def acquire(
             continue
         raise LeaseHeldError(run_id, row["holder"], row["expires_at"])
     before = connection.execute(_COUNTED, (run_id, chunk)).fetchone()
-    lease = Lease(run_id, holder, before["epoch"] + 1, until, chunk, before["taken"] + 1)
+    lease = Lease(run_id, holder, before["epoch"] + 1, until, chunk, before["acquisitions"] + 1)
     connection.execute(_UPSERT, (run_id, chunk, holder, lease.epoch, until))
     return lease
 
@@ -97,4 +97,6 @@ def select_held(connection: Connection, run_id: str) -> list[Lease]:
 
 
 def _lease(row: Row) -> Lease:
-    return Lease(row["run_id"], row["holder"], row["epoch"], row["expires_at"], row["chunk"], row["taken"])
+    return Lease(
+        row["run_id"], row["holder"], row["epoch"], row["expires_at"], row["chunk"], row["acquisitions"]
+    )

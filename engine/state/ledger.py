@@ -11,7 +11,7 @@ from engine.errors import StateCorruptError, StateError
 from engine.state import bookmarks
 from engine.state.connection import NO_LIMIT, Connection, Row, Value
 from engine.state.dead_letters import storable
-from engine.state.failures import decoded, encoded
+from engine.state.errors import decoded, encoded
 from engine.state.fencing import require_epoch, require_run
 from engine.state.protocol import Acked, Progress, RunRecord, RunStatus, SplitRecord
 
@@ -44,9 +44,9 @@ class ProgressRow(NamedTuple):
 
 
 _COUNTS = ("read", "forked", "written", "accepted", "dropped", "dead", "tokens_in", "tokens_out", "cost_usd")
-_BY_NODE = ("drops", "taken", "deaths")
+_BY_NODE = ("drops", "delivered", "deaths")
 _TALLY = (*_COUNTS, *_BY_NODE)
-_TOTALS = (("taken", "written"), ("deaths", "dead"))
+_TOTALS = (("delivered", "written"), ("deaths", "dead"))
 
 # `WHERE` is needed for more than the row: without one, SQLite would read `ON CONFLICT` as a join condition.
 _UPSERT_PROGRESS = f"""
@@ -256,8 +256,8 @@ def write_progress(connection: Connection, run_id: str, rows: Sequence[ProgressR
     connection.executemany(_DELETE_ACKS, [(run_id, *place) for place in last])
     if acks := [(*ack, run_id, *place) for place, row in last.items() for ack in row.acks]:
         connection.executemany(_INSERT_ACK, acks)
-    if earned := [one for row in rows for one in row.bookmarks]:
-        bookmarks.put(connection, run_id, earned)
+    if committable_bookmarks := [one for row in rows for one in row.bookmarks]:
+        bookmarks.put(connection, run_id, committable_bookmarks)
 
 
 def sum_tally(connection: Connection, run_id: str) -> Tally:

@@ -17,7 +17,7 @@ from engine.contract.split import Split
 from engine.contract.types import JsonValue
 from engine.errors import StateError
 from engine.state.dead_letters import check_status, storable
-from engine.state.failures import decoded, encoded, no_such_run
+from engine.state.errors import decoded, encoded, no_such_run
 from engine.state.memory_bookmarks import MemoryBookmarks
 from engine.state.memory_leases import MemoryLeases
 from engine.state.protocol import (
@@ -34,9 +34,9 @@ from engine.state.protocol import (
     SplitRecord,
 )
 
-__all__ = ["LONGEST_JOURNAL", "MemoryStateStore"]
+__all__ = ["MAX_JOURNAL", "MemoryStateStore"]
 
-LONGEST_JOURNAL = 10_000
+MAX_JOURNAL = 10_000
 """Answers that are kept, at most; the oldest leave first."""
 
 _Node = tuple[str, str]  # run id, node
@@ -59,7 +59,7 @@ class MemoryStateStore:
         self._leases = MemoryLeases()
         self._bookmarks = MemoryBookmarks()
         self._letters: dict[tuple[str, str, str], DeadLetter] = {}
-        self._chunks: dict[tuple[str, str, str], str] = {}  # of the letters
+        self._chunks: dict[tuple[str, str, str], str] = {}  # of the dead letters
         self._journal: dict[str, JournalEntry] = {}
 
     async def __aenter__(self) -> Self:
@@ -256,7 +256,7 @@ class MemoryStateStore:
         return total
 
     async def counts(self, run_id: str) -> Tally:
-        return replace(await self.tally(run_id), drops={}, taken={}, deaths={})
+        return replace(await self.tally(run_id), drops={}, delivered={}, deaths={})
 
     async def put_dead_letters(
         self, letters: Sequence[DeadLetter], *, epoch: int | None = None, chunk: str = ""
@@ -309,7 +309,7 @@ class MemoryStateStore:
             self._journal[entry.key] = replace(
                 entry, answer=storable(entry.answer), record=storable(entry.record)
             )
-        for key in list(self._journal)[: max(0, len(self._journal) - LONGEST_JOURNAL)]:
+        for key in list(self._journal)[: max(0, len(self._journal) - MAX_JOURNAL)]:
             del self._journal[key]
 
     async def get_journal(self, keys: Collection[str]) -> dict[str, JournalEntry]:

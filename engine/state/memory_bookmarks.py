@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from engine.contract.bookmarks import Bookmark
 from engine.contract.types import JsonValue
 from engine.state.dead_letters import storable
-from engine.state.failures import decoded, encoded
+from engine.state.errors import decoded, encoded
 from engine.state.protocol import BookmarkFilter, BookmarkRecord, BookmarkScope, RunRecord
 
 __all__ = ["MemoryBookmarks"]

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from engine.errors import LeaseHeldError, LeaseLostError
-from engine.state.failures import lease_lost
+from engine.state.errors import lease_lost
 from engine.state.protocol import Lease
 
 __all__ = ["MemoryLeases"]
@@ -18,7 +18,7 @@ class MemoryLeases:
 
     def __init__(self) -> None:
         self._leases: dict[str, dict[str, Lease]] = {}
-        self._taken: Counter[tuple[str, str]] = Counter()
+        self._acquisitions: Counter[tuple[str, str]] = Counter()
 
     def require_epoch(self, run_id: str, epoch: int) -> None:
         """Raises `LeaseLostError` when the epoch has been overtaken."""
@@ -37,9 +37,9 @@ class MemoryLeases:
             if one.holder and one.holder not in dead_holders and one.expires_at > now:
                 raise LeaseHeldError(run_id, one.holder, one.expires_at)
         epoch = max((one.epoch for one in leases.values()), default=0) + 1
-        self._taken[run_id, chunk] += 1
-        taken = sum(self._taken[run_id, owner] for owner in {"", chunk})
-        leases[chunk] = given = Lease(run_id, holder, epoch, until, chunk, taken)
+        self._acquisitions[run_id, chunk] += 1
+        acquisitions = sum(self._acquisitions[run_id, owner] for owner in {"", chunk})
+        leases[chunk] = given = Lease(run_id, holder, epoch, until, chunk, acquisitions)
         return given
 
     def renew(self, lease: Lease, until: str) -> Lease:
@@ -64,7 +64,7 @@ class MemoryLeases:
 
     def forget(self, run_id: str) -> None:
         for chunk in self._leases.pop(run_id, {}):
-            del self._taken[run_id, chunk]
+            del self._acquisitions[run_id, chunk]
 
     def _holds(self, lease: Lease) -> bool:
         found = self._leases.get(lease.run_id, {}).get(lease.chunk)

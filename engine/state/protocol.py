@@ -142,7 +142,7 @@ class Lease:
             taken again, that of the run as a whole when anything of it is.
         expires_at: UTC, ISO 8601 with milliseconds.
         chunk: names a part of the run's splits that is worked on by itself; "" is the run as a whole.
-        taken: how often the chunk, and the run as a whole, have been taken so far, this time included: 1
+        acquisitions: how often the chunk and the run as a whole were acquired, this time included: 1
             means that nobody can have read any of it before.
     """
 
@@ -151,7 +151,7 @@ class Lease:
     epoch: int
     expires_at: str
     chunk: str = ""
-    taken: int = 1
+    acquisitions: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +334,7 @@ class StateStore(Protocol):
 
         Returns:
             How many splits its chunks have: those of an earlier call, when there was one, since leases and
-            letters have the names of chunks.
+            dead letters have the names of chunks.
         """
         ...
 
@@ -383,7 +383,7 @@ class StateStore(Protocol):
 
         Args:
             epoch: of the lease of the run they belong to; a stale one is refused. None asks about no lease.
-            chunk: in which they failed; "" when the run is not worked on in chunks. A letter that comes from
+            chunk: in which they failed; "" when the run is not worked on in chunks. One that comes from
                 two chunks is kept as one of the run as a whole.
         """
         ...

@@ -158,7 +158,7 @@ ALTER TABLE progress ADD COLUMN taken TEXT;
 ALTER TABLE progress ADD COLUMN deaths TEXT;
 """
 
-# A chunk is begun by looking up its own splits and letters; there may be millions of others.
+# A chunk is begun by looking up its own splits and dead letters; there may be millions of others.
 _BY_CHUNK: Final = """
 CREATE INDEX splits_in_order ON splits (run_id, node, seq);
 ALTER TABLE dead_letters ADD COLUMN chunk TEXT NOT NULL DEFAULT '';
@@ -167,6 +167,13 @@ CREATE INDEX dead_letters_of_a_chunk ON dead_letters (run_id, chunk);
 
 # 0: not divided yet.
 _DIVISION: Final = "ALTER TABLE sources ADD COLUMN chunk_splits INTEGER NOT NULL DEFAULT 0"
+
+# Columns take the names of the fields that they hold; stored acks are JSON and name them too.
+_FIELD_TERMS: Final = """
+ALTER TABLE progress RENAME COLUMN taken TO delivered;
+ALTER TABLE leases RENAME COLUMN taken TO acquisitions;
+UPDATE acks SET tally = replace(replace(tally, '"taken": {', '"delivered": {'), '"taken":{', '"delivered":{');
+"""
 
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
@@ -177,6 +184,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _BY_NODE,
     _BY_CHUNK,
     _DIVISION,
+    _FIELD_TERMS,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -122,7 +122,7 @@ class SqlStateStore:
         return await self._database.read(ledger.select_divisions, run_id)
 
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
-        # Taken before the first await: trackers go on changing their tallies while the thread works, and
+        # Claimed before the first await: trackers go on changing their tallies while the thread works, and
         # a tally must never cover more than the position beside it.
         rows = [ledger.progress_row(one) for one in progress]
         await self._database.write(ledger.write_progress, run_id, rows, epoch)

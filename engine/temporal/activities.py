@@ -17,11 +17,12 @@ from engine.errors import OutageError, RunMismatchError, RunNotFoundError
 from engine.execution.engine import Engine
 from engine.execution.events import Observer
 from engine.execution.failure_types import report_failure, typed_failure
-from engine.execution.lease import held
+from engine.execution.lease import acquire
 from engine.plan.model import Plan
 from engine.state.protocol import RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
 from engine.temporal.division import cut
+from engine.temporal.heartbeat import OutageTimer
 from engine.temporal.messages import (
     ChunkRequest,
     ChunkResult,
@@ -33,7 +34,6 @@ from engine.temporal.messages import (
     ListRequest,
     PipelineResult,
 )
-from engine.temporal.pulse import OutageTimer
 from engine.temporal.watching import Patience, listed, seen_through
 
 __all__ = ["Activities", "Plans"]
@@ -126,7 +126,7 @@ class Activities:
                     raise application_error(typed_failure(error, plan), final=True) from None
             asked = cut(request.node, splits, request.chunk_splits).chunk_splits
             store = self._engine.store
-            async with held(store, self._engine.clock, request.run_id, listing.name) as lease:
+            async with acquire(store, self._engine.clock, request.run_id, listing.name) as lease:
                 settled = await store.divide(request.run_id, request.node, asked, epoch=lease.epoch)
         return Listed(splits, settled)
 
@@ -171,7 +171,7 @@ class Activities:
             if status is RunStatus.COMPLETED and done < total:
                 status, error = RunStatus.FAILED, f"{total - done} of {total} splits are not done"
             ended = timestamp(self._engine.clock.now())
-            async with held(store, self._engine.clock, request.run_id, "finalize") as lease:
+            async with acquire(store, self._engine.clock, request.run_id, "finalize") as lease:
                 await store.update_run(
                     request.run_id, status=status, ended_at=ended, error=error, epoch=lease.epoch
                 )
@@ -206,7 +206,7 @@ class Activities:
     async def _take_over(self, record: RunRecord) -> None:
         """Take the run as a whole for a moment: whoever still works on a chunk of it is overtaken."""
         store, clock = self._engine.store, self._engine.clock
-        async with held(store, clock, record.run_id) as lease:
+        async with acquire(store, clock, record.run_id) as lease:
             await store.update_run(
                 record.run_id, status=RunStatus.RUNNING, attempt=record.attempt + 1, epoch=lease.epoch
             )

@@ -11,8 +11,8 @@ from temporalio.exceptions import ApplicationError, FailureError
 
 from engine.errors import EngineError, LeaseHeldError
 from engine.execution.failure_types import FailureType, TypedFailure, typed_failure
-from engine.execution.lease import LASTS
-from engine.flow.faults import bug_in
+from engine.execution.lease import LEASE_TTL
+from engine.flow.errors import unexpected_error
 
 __all__ = ["application_error", "failing_by_type"]
 
@@ -28,12 +28,12 @@ def failing_by_type() -> Iterator[None]:
     except FailureError:
         raise
     except LeaseHeldError as error:
-        # a lease that nobody renews is over within `LASTS`
-        raise application_error(typed_failure(error), LASTS / 3) from None
+        # a lease that nobody renews is over within `LEASE_TTL`
+        raise application_error(typed_failure(error), LEASE_TTL / 3) from None
     except EngineError as error:
         raise application_error(typed_failure(error)) from None
     except Exception as error:  # noqa: BLE001 - the activity ends here, and its text may quote a record
-        where = str(bug_in(activity.info().activity_type, error))
+        where = str(unexpected_error(activity.info().activity_type, error))
         raise application_error(TypedFailure(FailureType.INTERNAL, where)) from None
 
 

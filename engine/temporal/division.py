@@ -14,9 +14,9 @@ from engine.temporal.messages import (
     chunk_range,
 )
 
-__all__ = ["MOST_CHUNKS", "cut", "divide", "names_of_failed"]
+__all__ = ["MAX_CHUNKS", "cut", "divide", "names_of_failed"]
 
-MOST_CHUNKS = 2000
+MAX_CHUNKS = 2000
 """Chunks that a source is divided into when nobody says how large one is to be."""
 
 
@@ -26,7 +26,7 @@ def cut(node: str, splits: int, chunk_splits: int) -> Splits:
     Args:
         chunk_splits: splits in a chunk; 0 lets their number decide.
     """
-    return Splits(node, splits, chunk_splits if chunk_splits > 0 else max(1, -(-splits // MOST_CHUNKS)))
+    return Splits(node, splits, chunk_splits if chunk_splits > 0 else max(1, -(-splits // MAX_CHUNKS)))
 
 
 def divide(

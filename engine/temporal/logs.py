@@ -11,8 +11,8 @@ from typing import Any
 from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, TelemetryFilter
 
-from engine.execution.events import Observer, Stage
-from engine.flow.faults import bug_in
+from engine.execution.events import Observer, RunEvent
+from engine.flow.errors import unexpected_error
 
 __all__ = ["forwarded", "told_to"]
 
@@ -54,18 +54,18 @@ class _Telling(logging.Handler):
             self.handleError(record)
 
 
-def _stage(record: logging.LogRecord) -> Stage:
+def _stage(record: logging.LogRecord) -> RunEvent:
     level = "error" if record.levelno >= logging.ERROR else "warning"
     details: Mapping[str, Any] = getattr(record, "temporal_activity", None) or {}
     error = record.exc_info[1] if record.exc_info else None
     if not details:
         text = record.getMessage().partition("\n")[0][:_LONGEST]
-        return Stage("temporal", f"{text}: {_said(error, _SDK)}" if error else text, level, "", "", {})
+        return RunEvent("temporal", f"{text}: {_said(error, _SDK)}" if error else text, level, "", "", {})
     name, attempt = str(details.get("activity_type", "")), int(details.get("attempt", 1))
     # etl/<pipeline>/<run>, and the shard's number
     _, pipeline, run, *_ = [*str(details.get("workflow_id", "")).split("/"), "", ""]
     text = _said(error, name) if error else str(record.msg).partition(" ({")[0]
-    return Stage("activity_failed", f"{name}: {text}", level, pipeline, run, {"attempt": attempt})
+    return RunEvent("activity_failed", f"{name}: {text}", level, pipeline, run, {"attempt": attempt})
 
 
 def _said(error: BaseException, where: str) -> str:
@@ -74,4 +74,4 @@ def _said(error: BaseException, where: str) -> str:
         return f"{error.type}: {error.message}"
     if isinstance(error, FailureError | asyncio.CancelledError):
         return str(error) or "cancelled"
-    return str(bug_in(where, error)) if isinstance(error, Exception) else type(error).__name__
+    return str(unexpected_error(where, error)) if isinstance(error, Exception) else type(error).__name__

@@ -13,8 +13,8 @@ from temporalio.common import SearchAttributeKey
 
 __all__ = [
     "AWAY",
-    "MOST_NAMED",
-    "MOST_PARKED",
+    "MAX_NAMED",
+    "MAX_PARKED",
     "PARAMS_BYTES",
     "PHASE",
     "PIPELINE",
@@ -44,10 +44,10 @@ __all__ = [
 PARAMS_BYTES = 2048
 """Run parameters travel in the history; larger ones belong into the file."""
 
-MOST_PARKED = 100
+MAX_PARKED = 100
 """Chunks that a shard puts aside before it gives up; keeps its state small."""
 
-MOST_NAMED = 20
+MAX_NAMED = 20
 """Failed chunks that the result of a run names."""
 
 AWAY = frozenset({"SourceUnavailable", "ProviderThrottled", "SinkUnavailable", "Outage"})
@@ -228,7 +228,7 @@ class FinalizeRequest:
 
 @dataclass
 class PipelineResult:
-    """How a run ended; `counts` are the ledger's. Of the chunks that failed, `MOST_NAMED` are named."""
+    """How a run ended; `counts` are the ledger's. Of the chunks that failed, `MAX_NAMED` are named."""
 
     run_id: str = ""
     status: str = ""

@@ -16,7 +16,7 @@ from temporalio.workflow import ActivityCancellationType
 
 from engine.temporal.messages import (
     AWAY,
-    MOST_PARKED,
+    MAX_PARKED,
     ChunkRequest,
     ChunkResult,
     Control,
@@ -213,9 +213,9 @@ class ShardRun:
     def _park(self, chunk: int, why: str) -> None:
         parked = self._state.parked
         parked.setdefault(why, []).append(chunk)
-        if sum(map(len, parked.values())) > MOST_PARKED:
+        if sum(map(len, parked.values())) > MAX_PARKED:
             self._failure = self._failure or ApplicationError(
-                f"more than {MOST_PARKED} chunks failed, the last with {why}", type="ChunksFailed"
+                f"more than {MAX_PARKED} chunks failed, the last with {why}", type="ChunksFailed"
             )
 
     async def _give_up(self) -> None:

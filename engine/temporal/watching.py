@@ -14,8 +14,8 @@ from temporalio import activity
 from engine.errors import StalledError
 from engine.execution.report import RunReport
 from engine.execution.run import Run
+from engine.temporal.heartbeat import Cursor, Heartbeat, OutageTimer, Progress, progress_of, waits_for_others
 from engine.temporal.metrics import ChunkMeter
-from engine.temporal.pulse import Cursor, OutageTimer, Pulse, Vitals, vitals, waits_for_others
 
 __all__ = ["Patience", "listed", "seen_through"]
 
@@ -37,16 +37,16 @@ class Patience:
     stall_after: float = 600.0
     give_up_after: float = 30.0
 
-    def pulse(
+    def heartbeat(
         self,
-        look: Callable[[], Vitals],
+        look: Callable[[], Progress],
         beat: Callable[[Mapping[str, int]], None],
         stop: Callable[[StalledError], None],
-    ) -> Pulse:
+    ) -> Heartbeat:
         """One that is never late for the server, however soon that takes a silent worker for dead."""
         limit = activity.info().heartbeat_timeout
         every = min(self.beat_every, limit.total_seconds() / 4) if limit else self.beat_every
-        return Pulse(look, beat, stop, every=every, stall_after=self.stall_after)
+        return Heartbeat(look, beat, stop, every=every, stall_after=self.stall_after)
 
 
 async def listed(run: Run, node: str, patience: Patience) -> int:
@@ -69,15 +69,15 @@ async def listed(run: Run, node: str, patience: Patience) -> int:
         stalled.append(error)
         work.cancel()
 
-    def look() -> Vitals:
+    def look() -> Progress:
         away = waits_for_others(run.snapshot())
         if away and activity.is_worker_shutdown():
             work.cancel()
-        return Vitals((found,), Cursor(found), node, excused=away)
+        return Progress((found,), Cursor(found), node, excused=away)
 
     work = asyncio.ensure_future(run.list_splits(node, on_page=note))
-    pulse = patience.pulse(look, activity.heartbeat, stop)
-    async with _beside(pulse.watch()):
+    heartbeat = patience.heartbeat(look, activity.heartbeat, stop)
+    async with _running_alongside(heartbeat.watch()):
         try:
             return await work
         except asyncio.CancelledError:
@@ -108,15 +108,15 @@ async def seen_through(run: Run, patience: Patience, outage: OutageTimer) -> Run
         run.abort(error)
         stalled.set_result(error)
 
-    def look() -> Vitals:
+    def look() -> Progress:
         snapshot = run.snapshot()
         error = outage.look(snapshot)
         if error is not None:
             run.abort(error)
-        return vitals(snapshot)
+        return progress_of(snapshot)
 
-    pulse = patience.pulse(look, beat, stop)
-    async with _beside(pulse.watch(), _drain_in_time(run)):
+    heartbeat = patience.heartbeat(look, beat, stop)
+    async with _running_alongside(heartbeat.watch(), _drain_in_time(run)):
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if stalled.done():
@@ -147,7 +147,7 @@ async def _drain_in_time(run: Run) -> None:
 
 
 @asynccontextmanager
-async def _beside(*watchers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _running_alongside(*watchers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """These run beside the block, and end with it."""
     tasks = [asyncio.ensure_future(watcher) for watcher in watchers]
     try:

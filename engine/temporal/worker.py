@@ -13,7 +13,7 @@ from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
-from engine.execution.events import Stage
+from engine.execution.events import RunEvent
 from engine.temporal.activities import Activities
 from engine.temporal.messages import Queues
 from engine.temporal.watchdog import Watchdog
@@ -25,7 +25,7 @@ ROLES = ("workflows", "planning", "work")
 
 SHARE_OF_GRACE = 0.9
 
-LONGEST_DRAIN = 300.0
+MAX_DRAIN = 300.0
 """An attempt takes 30 minutes at most, and reads no more after 24 of them."""
 
 
@@ -64,7 +64,7 @@ def drain_limit(grace: float) -> float:
 
     Bounded, because it also holds for a chunk whose time is nearly up.
     """
-    return min(SHARE_OF_GRACE * grace, LONGEST_DRAIN)
+    return min(SHARE_OF_GRACE * grace, MAX_DRAIN)
 
 
 def workers(client: Client, activities: Activities, options: WorkerOptions) -> list[Worker]:
@@ -127,7 +127,7 @@ async def serve(client: Client, activities: Activities, options: WorkerOptions, 
     """
 
     def tell(message: str, seconds: float) -> None:
-        activities.observer(Stage("event_loop", message, "warning", "", "", {"seconds": round(seconds)}))
+        activities.observer(RunEvent("event_loop", message, "warning", "", "", {"seconds": round(seconds)}))
 
     made = workers(client, activities, options)
     async with AsyncExitStack() as stack:

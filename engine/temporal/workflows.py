@@ -26,7 +26,7 @@ from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellat
 
 from engine.temporal.division import cut, divide, names_of_failed
 from engine.temporal.messages import (
-    MOST_NAMED,
+    MAX_NAMED,
     PHASE,
     PIPELINE,
     PLAN,
@@ -297,7 +297,7 @@ class PipelineRun:
         drained = any(result.drained for result in results)
         status = "interrupted" if drained or failed else "completed"
         result = await self._finalize(status, f"{len(failed)} chunks failed" if failed else "")
-        result.chunks, result.failed, result.failed_chunks = self._chunks, len(failed), failed[:MOST_NAMED]
+        result.chunks, result.failed, result.failed_chunks = self._chunks, len(failed), failed[:MAX_NAMED]
         if status == "completed" and result.status != status:
             raise ApplicationError(result.error, type="InternalError", non_retryable=True)
         if status == "completed":

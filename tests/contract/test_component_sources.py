@@ -135,7 +135,7 @@ async def test_stopping_in_the_middle_leaves_nothing_and_keeps_no_bytes(
     case: SourceCase, world: World
 ) -> None:
     budget = ByteBudget(1 << 30)
-    ctx = context(allowance=budget)
+    ctx = context(memory_budget=budget)
     async with nothing_left():
         async with case.build(world, ctx) as source:
             split, *_ = await splits_of(source, ctx)
@@ -157,7 +157,7 @@ async def test_bytes_are_held_from_before_the_read_until_the_consumer_lets_go(
     case: SourceCase, world: World
 ) -> None:
     budget = ByteBudget(1 << 30)
-    ctx = context(allowance=budget)
+    ctx = context(memory_budget=budget)
     async with case.build(world, ctx) as source:
         for split in await splits_of(source, ctx):
             async with aclosing(source.read(split, None, ctx)) as batches:
@@ -171,7 +171,7 @@ async def test_bytes_are_held_from_before_the_read_until_the_consumer_lets_go(
 
 
 async def test_a_budget_that_fits_one_read_at_a_time_is_enough(case: SourceCase, world: World) -> None:
-    ctx = context(allowance=ByteBudget(1))
+    ctx = context(memory_budget=ByteBudget(1))
     async with case.build(world, ctx) as source:
         count = 0
         for split in await splits_of(source, ctx):

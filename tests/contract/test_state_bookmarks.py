@@ -26,7 +26,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return WORLDS[request.param](tmp_path, request)
 
 
-def earned(*bookmarks: Bookmark, split: str = "a", read: int = 4) -> Progress:
+def committable_bookmarks(*bookmarks: Bookmark, split: str = "a", read: int = 4) -> Progress:
     return replace(progress(split, read), bookmarks=bookmarks)
 
 
@@ -47,7 +47,11 @@ async def test_they_are_given_back_as_they_were_committed_after_a_restart(world:
     async with world.store() as store:
         await prepare(store, "a", "b")
         await store.commit(
-            RUN.run_id, [earned(MARK), earned(Bookmark("", "Überweisungen/ä.jsonl", value), split="b")]
+            RUN.run_id,
+            [
+                committable_bookmarks(MARK),
+                committable_bookmarks(Bookmark("", "Überweisungen/ä.jsonl", value), split="b"),
+            ],
         )
     async with world.store() as store:
         assert await kept(store, MARK.key, "unknown") == {MARK.key: "etag-1"}
@@ -58,9 +62,11 @@ async def test_they_are_given_back_as_they_were_committed_after_a_restart(world:
 async def test_the_later_value_replaces_the_earlier(world: World) -> None:
     async with world.store() as store:
         await prepare(store, "a")
-        await store.commit(RUN.run_id, [earned(MARK)])
-        await store.commit(RUN.run_id, [earned(MARK._replace(value="etag-2"), MARK._replace(value="etag-3"))])
-        await store.commit(RUN.run_id, [earned()])
+        await store.commit(RUN.run_id, [committable_bookmarks(MARK)])
+        await store.commit(
+            RUN.run_id, [committable_bookmarks(MARK._replace(value="etag-2"), MARK._replace(value="etag-3"))]
+        )
+        await store.commit(RUN.run_id, [committable_bookmarks()])
         assert await kept(store, MARK.key) == {MARK.key: "etag-3"}
 
 
@@ -68,9 +74,9 @@ async def test_a_commit_that_fails_sets_none(world: World) -> None:
     async with world.store() as store:
         await prepare(store, "a")
         with pytest.raises(StateError, match="has no split 'b'"):
-            await store.commit(RUN.run_id, [earned(MARK), progress("b", 4)])
+            await store.commit(RUN.run_id, [committable_bookmarks(MARK), progress("b", 4)])
         with pytest.raises(StateError, match=r"bookmark 'memos/a\.txt' .*cannot be stored as JSON"):
-            await store.commit(RUN.run_id, [earned(MARK._replace(value={1, 2}))])
+            await store.commit(RUN.run_id, [committable_bookmarks(MARK._replace(value={1, 2}))])
         assert await everything(store) == []
         assert (await store.tally(RUN.run_id)).read == 0
 
@@ -78,10 +84,10 @@ async def test_a_commit_that_fails_sets_none(world: World) -> None:
 async def test_a_stale_epoch_sets_none(world: World) -> None:
     async with world.store() as store:
         await prepare(store, "a")
-        await store.commit(RUN.run_id, [earned(MARK)])
+        await store.commit(RUN.run_id, [committable_bookmarks(MARK)])
         world.take_over(RUN.run_id, 3)
         with pytest.raises(LeaseLostError):
-            await store.commit(RUN.run_id, [earned(MARK._replace(value="etag-2"))], epoch=2)
+            await store.commit(RUN.run_id, [committable_bookmarks(MARK._replace(value="etag-2"))], epoch=2)
         assert await kept(store, MARK.key) == {MARK.key: "etag-1"}
 
 
@@ -92,10 +98,12 @@ async def test_pipelines_nodes_and_scopes_are_kept_apart(world: World) -> None:
         await store.add_splits(RUN.run_id, "second", [SPLIT], complete=True)
         await store.create_run(other)
         await store.add_splits(other.run_id, "extract", [SPLIT], complete=True)
-        await store.commit(RUN.run_id, [earned(MARK)])
-        await store.commit(RUN.run_id, [replace(earned(MARK._replace(value="second")), node="second")])
-        await store.commit(other.run_id, [earned(MARK._replace(value="other"))])
-        await store.commit(RUN.run_id, [earned(Bookmark("elsewhere", MARK.key, "elsewhere"))])
+        await store.commit(RUN.run_id, [committable_bookmarks(MARK)])
+        await store.commit(
+            RUN.run_id, [replace(committable_bookmarks(MARK._replace(value="second")), node="second")]
+        )
+        await store.commit(other.run_id, [committable_bookmarks(MARK._replace(value="other"))])
+        await store.commit(RUN.run_id, [committable_bookmarks(Bookmark("elsewhere", MARK.key, "elsewhere"))])
         assert await kept(store, MARK.key) == {MARK.key: "etag-1"}
         assert await kept(store, MARK.key, scope="elsewhere") == {MARK.key: "elsewhere"}
         assert await store.get_bookmarks(RUN.pipeline, "second", LAKE, [MARK.key]) == {MARK.key: "second"}
@@ -109,20 +117,22 @@ async def test_an_older_run_that_goes_on_late_does_not_set_the_clock_back(world:
         await prepare(store, "a")
         await store.create_run(later)
         await store.add_splits(later.run_id, "extract", [SPLIT], complete=True)
-        await store.commit(later.run_id, [earned(MARK._replace(value="newer"))])
-        await store.commit(RUN.run_id, [earned(MARK, Bookmark(LAKE, "b", "etag-9"))])
+        await store.commit(later.run_id, [committable_bookmarks(MARK._replace(value="newer"))])
+        await store.commit(RUN.run_id, [committable_bookmarks(MARK, Bookmark(LAKE, "b", "etag-9"))])
         assert await kept(store, MARK.key, "b") == {MARK.key: "newer", "b": "etag-9"}
-        await store.commit(later.run_id, [earned(MARK._replace(value="newest"), Bookmark(LAKE, "b", "new"))])
+        await store.commit(
+            later.run_id, [committable_bookmarks(MARK._replace(value="newest"), Bookmark(LAKE, "b", "new"))]
+        )
         assert await kept(store, MARK.key, "b") == {MARK.key: "newest", "b": "new"}
         await store.delete_run(later.run_id)
-        await store.commit(RUN.run_id, [earned(MARK)])
+        await store.commit(RUN.run_id, [committable_bookmarks(MARK)])
         assert await kept(store, MARK.key) == {MARK.key: "etag-1"}
 
 
 async def test_they_outlive_the_run_that_has_set_them(world: World) -> None:
     async with world.store() as store:
         await prepare(store, "a")
-        await store.commit(RUN.run_id, [earned(MARK)])
+        await store.commit(RUN.run_id, [committable_bookmarks(MARK)])
         await store.delete_run(RUN.run_id)
     async with world.store() as store:
         assert await everything(store) == [
@@ -135,14 +145,14 @@ async def test_more_keys_than_one_statement_takes_are_all_found(world: World) ->
     keys = [f"k{number}" for number in range(1_200)]
     async with world.store() as store:
         await prepare(store, "a")
-        await store.commit(RUN.run_id, [earned(*values(keys))])
+        await store.commit(RUN.run_id, [committable_bookmarks(*values(keys))])
         assert await kept(store, *keys) == dict.fromkeys(keys, "etag-1")
 
 
 async def test_broken_text_in_a_name_is_found_again(world: World) -> None:
     async with world.store() as store:
         await prepare(store, "a")
-        await store.commit(RUN.run_id, [earned(Bookmark("", "caf\udce9.jsonl", 1))])
+        await store.commit(RUN.run_id, [committable_bookmarks(Bookmark("", "caf\udce9.jsonl", 1))])
         assert await kept(store, "caf\udce9.jsonl", scope="") == {"caf\udce9.jsonl": 1}
         assert await store.delete_bookmarks(BookmarkFilter(key="caf\udce9.jsonl")) == 1
 
@@ -151,7 +161,7 @@ async def test_what_is_handed_out_may_be_changed_without_changing_the_store(worl
     value = {"at": [1]}
     async with world.store() as store:
         await prepare(store, "a")
-        await store.commit(RUN.run_id, [earned(MARK._replace(value=value))])
+        await store.commit(RUN.run_id, [committable_bookmarks(MARK._replace(value=value))])
         value["at"].append(2)
         for _ in range(2):
             found = await kept(store, MARK.key)
@@ -163,7 +173,7 @@ async def test_names_come_in_the_order_of_their_bytes_whatever_the_language(worl
     names = ["B", "a-b", "a.c", "ab", "z", "ä"]
     async with world.store() as store:
         await prepare(store, "a")
-        await store.commit(RUN.run_id, [earned(*values(sorted(names, reverse=True)))])
+        await store.commit(RUN.run_id, [committable_bookmarks(*values(sorted(names, reverse=True)))])
         assert [one.key for one in await everything(store)] == names
 
 
@@ -189,9 +199,9 @@ async def test_they_can_be_listed_counted_and_deleted_by_where_they_belong(
         await store.add_splits(RUN.run_id, "second", [SPLIT], complete=True)
         await store.create_run(other)
         await store.add_splits(other.run_id, "extract", [SPLIT], complete=True)
-        await store.commit(other.run_id, [earned(Bookmark("x", "d", 4))])
-        await store.commit(RUN.run_id, [replace(earned(Bookmark("y", "c", 3)), node="second")])
-        await store.commit(RUN.run_id, [earned(Bookmark("y", "b", 2), Bookmark("x", "a", 1))])
+        await store.commit(other.run_id, [committable_bookmarks(Bookmark("x", "d", 4))])
+        await store.commit(RUN.run_id, [replace(committable_bookmarks(Bookmark("y", "c", 3)), node="second")])
+        await store.commit(RUN.run_id, [committable_bookmarks(Bookmark("y", "b", 2), Bookmark("x", "a", 1))])
 
         assert [one.key for one in await store.list_bookmarks(where)] == keys
         matching = [one.key for one in await store.list_bookmarks(replace(where, limit=None))]
@@ -203,7 +213,7 @@ async def test_they_can_be_listed_counted_and_deleted_by_where_they_belong(
 async def test_they_are_counted_by_pipeline_node_and_scope(world: World) -> None:
     async with world.store() as store:
         await prepare(store, "a")
-        await store.commit(RUN.run_id, [earned(*values(["k1", "k2"]), Bookmark("", "k1", 0))])
+        await store.commit(RUN.run_id, [committable_bookmarks(*values(["k1", "k2"]), Bookmark("", "k1", 0))])
         assert await store.bookmark_scopes(BookmarkFilter()) == [
             BookmarkScope("blobs", "extract", "", 1),
             BookmarkScope("blobs", "extract", LAKE, 2),

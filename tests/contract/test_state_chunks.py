@@ -46,7 +46,7 @@ class TestLeasesOfChunks:
             await store.commit(RUN.run_id, [progress("a", 1)], epoch=one.epoch)
             await store.commit(RUN.run_id, [progress("b", 1)], epoch=two.epoch)
             again = await take(store, "h3", "c1", now=MUCH_LATER, until=MUCH_LATER)
-            assert again.taken == 2
+            assert again.acquisitions == 2
             with pytest.raises(LeaseLostError, match="taken over by h3"):
                 await store.commit(RUN.run_id, [progress("a", 2)], epoch=one.epoch)
             with pytest.raises(LeaseLostError):
@@ -63,7 +63,7 @@ class TestLeasesOfChunks:
                 await take(store, "h2")
             await store.release_lease(chunk)
             whole = await take(store, "h2")
-            assert (whole.epoch, whole.taken) == (2, 1)
+            assert (whole.epoch, whole.acquisitions) == (2, 1)
             with pytest.raises(LeaseHeldError, match="by h2"):
                 await take(store, "h1", "c1")
             with pytest.raises(LeaseHeldError, match="by h2"):
@@ -80,7 +80,7 @@ class TestLeasesOfChunks:
             await store.release_lease(whole)
             after = await take(store, "h1", "c1", now=MUCH_LATER, until=MUCH_LATER)
             # the chunk twice, the run once: somebody may have read this before
-            assert (after.epoch, after.taken) == (3, 3)
+            assert (after.epoch, after.acquisitions) == (3, 3)
             with pytest.raises(LeaseLostError, match="taken over by h1"):
                 await store.update_run(RUN.run_id, status=RunStatus.FAILED, epoch=whole.epoch)
             await store.update_run(RUN.run_id, status=RunStatus.COMPLETED, epoch=after.epoch)
@@ -94,7 +94,7 @@ class TestLeasesOfChunks:
             with pytest.raises(LeaseLostError):
                 await store.renew_lease(first, until=MUCH_LATER)
             second = await take(store, "h2", "c1")
-            assert (second.epoch, second.taken) == (2, 2)
+            assert (second.epoch, second.acquisitions) == (2, 2)
 
     async def test_a_run_without_leases_takes_any_epoch_and_none_once_it_has_had_one(
         self, world: World
@@ -252,5 +252,5 @@ async def test_counts_are_the_tally_without_reasons_and_figures_by_node(world: W
         assert await store.counts(RUN.run_id) == Tally()
         await store.commit(RUN.run_id, [progress("a", 3, dead=1), progress("b", 4)])
         tally = await store.tally(RUN.run_id)
-        assert await store.counts(RUN.run_id) == replace(tally, drops={}, taken={}, deaths={})
+        assert await store.counts(RUN.run_id) == replace(tally, drops={}, delivered={}, deaths={})
         assert tally.drops

@@ -11,7 +11,7 @@ from test_state_store import WORLDS, World
 from engine.contract.journal import JournalEntry
 from engine.errors import StateError
 from engine.state import JournalFilter
-from engine.state.memory import LONGEST_JOURNAL, MemoryStateStore
+from engine.state.memory import MAX_JOURNAL, MemoryStateStore
 
 pytestmark = pytest.mark.anyio
 
@@ -129,6 +129,6 @@ async def test_a_closed_store_is_an_error(world: World) -> None:
 
 async def test_in_memory_the_oldest_answers_leave_first() -> None:
     async with MemoryStateStore() as store:
-        await store.put_journal([replace(ENTRY, key=str(number)) for number in range(LONGEST_JOURNAL)])
+        await store.put_journal([replace(ENTRY, key=str(number)) for number in range(MAX_JOURNAL)])
         await store.put_journal([replace(ENTRY, key="0"), replace(ENTRY, key="new")])
         assert set(await store.get_journal(["0", "1", "2", "new"])) == {"0", "2", "new"}

@@ -142,7 +142,7 @@ def progress(split: str, read: int, *, node: str = "extract", done: bool = False
         tokens_in=3 * read,
         cost_usd=read / 4,
         drops={"f: old": read},
-        taken={"load": read - dead},
+        delivered={"load": read - dead},
         deaths={"load": dead},
     )
     return Progress(node, split, {"at": read}, done, tally)
@@ -341,7 +341,7 @@ class TestLeases:
             second = await store.acquire_lease(
                 RUN.run_id, "b", now=now, until=MUCH_LATER, dead_holders=dead_holders
             )
-            assert second == Lease(RUN.run_id, "b", 2, MUCH_LATER, taken=2)
+            assert second == Lease(RUN.run_id, "b", 2, MUCH_LATER, acquisitions=2)
             with pytest.raises(LeaseLostError, match=r"taken over by b \(epoch 2, ours is 1\)"):
                 await store.renew_lease(first, until=MUCH_LATER)
             with pytest.raises(LeaseLostError):
@@ -429,7 +429,7 @@ class TestCommit:
             tokens_in=30,
             cost_usd=2.5,
             drops={"f: old": 10},
-            taken={"load": 9},
+            delivered={"load": 9},
             deaths={"load": 1},
         )
 

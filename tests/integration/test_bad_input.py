@@ -23,7 +23,7 @@ from connectors.models import INGEST_MODELS
 from engine.contract.dead_letter import DeadLetter
 from engine.errors import StateFullError
 from engine.sandbox.llm.app import LlmStandIn
-from engine.sandbox.llm.faults import Fault, OmitSlot, SwapSlots
+from engine.sandbox.llm.injected_errors import Fault, OmitSlot, SwapSlots
 from engine.sandbox.loopback import serve_loopback
 from engine.service.server import running_service
 from engine.state.protocol import DeadLetterFilter, RunStatus, StateStore

@@ -18,7 +18,7 @@ from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.errors import FatalError, RecordError, TransientError
 from engine.sandbox.llm.app import LlmStandIn
-from engine.sandbox.llm.faults import (
+from engine.sandbox.llm.injected_errors import (
     Fault,
     HttpError,
     MalformedJson,

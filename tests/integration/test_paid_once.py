@@ -27,7 +27,7 @@ from engine.execution.report import RunReport
 from engine.plan.model import Plan
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.documents import PromptDocument
-from engine.sandbox.llm.faults import Fault, MalformedJson, Refusal
+from engine.sandbox.llm.injected_errors import Fault, MalformedJson, Refusal
 from engine.sandbox.loopback import serve_loopback
 from engine.sandbox.server import DEFAULT_SAMPLES, read_transcripts
 from engine.service.server import running_service

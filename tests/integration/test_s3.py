@@ -304,7 +304,7 @@ class TestBudget:
     async def test_every_reservation_is_handed_on_or_given_back(self, server: str, s3: Any) -> None:
         put(s3, {f"{number:02d}.txt": b"x" * 20_000 for number in range(30)})
         budget = ByteBudget(300_000)
-        ctx = Context(allowance=budget)
+        ctx = Context(memory_budget=budget)
         async with source(server, "*.txt") as connector:
             (split,) = [split async for split in connector.splits(ctx)]
             seen = 0
@@ -325,7 +325,7 @@ class TestBudget:
     async def test_a_stalled_consumer_stalls_reading(self, server: str, s3: Any) -> None:
         put(s3, {f"{number:02d}.txt": b"x" * 90_000 for number in range(20)})
         budget = ByteBudget(600_000)
-        ctx = Context(allowance=budget)
+        ctx = Context(memory_budget=budget)
         async with source(server, "*.txt") as connector:
             (split,) = [split async for split in connector.splits(ctx)]
             async with aclosing(connector.read(split, None, ctx)) as reading:
@@ -435,7 +435,7 @@ class TestFailures:
             ("403 Forbidden", "AccessDenied", "grant s3:ListBucket and s3:GetObject"),
             ("403 Forbidden", "InvalidAccessKeyId", "check `access_key`"),
             ("403 Forbidden", "SignatureDoesNotMatch", "check `secret_key`"),
-            ("404 Not Found", "NoSuchBucket", "there is no such bucket"),
+            ("404 Not DeadLetterMatch", "NoSuchBucket", "there is no such bucket"),
             ("400 Bad Request", "ExpiredToken", "renew the credentials"),
             ("400 Bad Request", "SomethingElse", "no"),
         ],
@@ -515,7 +515,7 @@ class TestFailures:
             return answer("200 OK", path[-6:-4].encode())
 
         budget = ByteBudget(1_000_000)
-        ctx = Context(allowance=budget)
+        ctx = Context(memory_budget=budget)
         async with raw_server(respond) as raw, source(raw.url) as connector:
             reading = connector.read(split_of(2, 2, 2, 2, 2, 2), None, ctx)
             batches = [await anext(reading)]
@@ -568,7 +568,7 @@ class TestFailures:
             return b""
 
         budget = ByteBudget(1_000_000)
-        ctx = Context(allowance=budget)
+        ctx = Context(memory_budget=budget)
 
         async def read() -> None:
             async with source(raw.url) as connector:

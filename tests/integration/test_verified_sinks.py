@@ -93,7 +93,7 @@ async def resumed(owner: Engine, plan: Plan, first: RunReport) -> RunReport:
 
 
 def wrong(report: RunReport) -> list[tuple[str, str, int | None, int | None]]:
-    return [(one.node, one.what, one.expected, one.found) for one in report.checks if not one.sound]
+    return [(one.node, one.what, one.expected, one.found) for one in report.checks if not one.passed]
 
 
 def records_at(report: RunReport, node: str) -> Check:

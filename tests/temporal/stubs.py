@@ -14,7 +14,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
-from engine.execution.events import Observer, silent
+from engine.execution.events import Observer, null_observer
 from engine.temporal.messages import (
     ChunkRequest,
     ChunkResult,
@@ -66,7 +66,7 @@ class Stubs:
     stops: int = 0
     queues: Queues = field(default_factory=lambda: Queues.named(uuid.uuid4().hex[:12]))
     finalized: list[FinalizeRequest] = field(default_factory=list)
-    observer: Observer = silent
+    observer: Observer = null_observer
     chunks: list[int] = field(default_factory=list)
     """Places of the first splits of the chunks, in the order in which attempts at them began."""
 

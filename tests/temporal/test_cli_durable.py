@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from engine.contract.clock import SystemClock
-from engine.execution.lease import held
+from engine.execution.lease import acquire
 from engine.state import RunRecord, open_store
 from engine.temporal.starting import request_before
 from tests.servers.temporal import DevServer, find_cli
@@ -206,7 +206,7 @@ def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
 
 async def divide(state: Path, run_id: str, chunk_splits: int) -> None:
     """What an earlier durable attempt would have settled."""
-    async with open_store(state) as store, held(store, SystemClock(), run_id) as lease:
+    async with open_store(state) as store, acquire(store, SystemClock(), run_id) as lease:
         assert await store.divide(run_id, "numbers", chunk_splits, epoch=lease.epoch) == chunk_splits
 
 

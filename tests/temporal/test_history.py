@@ -7,7 +7,7 @@ from temporalio.converter import DataConverter
 
 from engine.errors import TransientError
 from engine.state.protocol import DeadLetterFilter
-from engine.temporal.messages import MOST_PARKED, ShardRequest, Splits
+from engine.temporal.messages import MAX_PARKED, ShardRequest, Splits
 from engine.testing import FaultySink, MemorySource, linear_plan
 from tests.servers.temporal import DevServer
 from tests.temporal.histories import Family, family, payloads
@@ -61,7 +61,7 @@ async def test_7_histories_hold_references_and_counts(server: DevServer, kind: s
 
 
 def test_7_the_largest_state_of_a_shard_keeps_within_a_payload() -> None:
-    numbers = list(range(999_000_000, 999_000_000 + MOST_PARKED))
+    numbers = list(range(999_000_000, 999_000_000 + MAX_PARKED))
     state = ShardRequest(
         "unstructured_data-20261125T012255-01a210",
         "unstructured_data",

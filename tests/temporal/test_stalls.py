@@ -10,7 +10,7 @@ import anyio
 from engine.contract.batch import Batch
 from engine.contract.component import Receipt
 from engine.execution.engine import Engine
-from engine.execution.events import Stage
+from engine.execution.events import RunEvent
 from engine.testing import MemorySink, MemorySource
 from tests.servers.temporal import DevServer
 from tests.temporal.histories import family, kind
@@ -71,9 +71,9 @@ class Blocks(MemorySink):
 
 async def test_11_what_blocks_the_event_loop_of_a_worker_is_named(server: DevServer) -> None:
     noticed = threading.Event()
-    stages: list[Stage] = []
+    stages: list[RunEvent] = []
 
-    def observe(stage: Stage) -> None:
+    def observe(stage: RunEvent) -> None:
         stages.append(stage)
         if stage.action == "event_loop":
             noticed.set()

@@ -13,7 +13,7 @@ from engine.contract.component import ComponentSpec, Kind, NoParams
 from engine.plan.model import Plan, PlanNode
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.documents import PromptDocument
-from engine.sandbox.llm.faults import Fault, rate_limited
+from engine.sandbox.llm.injected_errors import Fault, rate_limited
 from engine.sandbox.loopback import serve_loopback
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.servers.temporal import DevServer

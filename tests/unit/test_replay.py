@@ -10,7 +10,7 @@ from engine.config.model import Settings
 from engine.contract.component import Kind
 from engine.contract.dead_letter import DeadLetter
 from engine.dead_letters.patch import parse_patch
-from engine.dead_letters.replay import Obstacle, group_letters
+from engine.dead_letters.replay import Obstacle, group_dead_letters
 from engine.execution.engine import Engine
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.protocol import DeadLetterFilter, RunStatus
@@ -43,7 +43,7 @@ def diamond() -> tuple[Plan, MemorySink, MemorySink]:
 
 async def test_a_replay_runs_the_failing_node_and_everything_below_it() -> None:
     plan, left, right = diamond()
-    (group,), obstacles = group_letters([letter("stage", "k1"), letter("stage", "k2")], {"test": plan})
+    (group,), obstacles = group_dead_letters([letter("stage", "k1"), letter("stage", "k2")], {"test": plan})
     assert obstacles == []
     assert [(node.name, node.inputs) for node in group.plan.nodes] == [
         ("dead_letters", ()),
@@ -60,7 +60,7 @@ async def test_a_replay_runs_the_failing_node_and_everything_below_it() -> None:
 
 def test_a_replay_is_another_plan_without_budget_retries_and_followers() -> None:
     plan, _, _ = diamond()
-    (group,), _ = group_letters([letter("stage", "k")], {"test": plan})
+    (group,), _ = group_dead_letters([letter("stage", "k")], {"test": plan})
     assert group.plan.identity != plan.identity
     assert group.plan.dead_letters == DeadLetterSettings()
     assert group.plan.settings == replace(plan.settings, retries=0, on_complete=(), on_cancel=(), schedule="")
@@ -74,7 +74,7 @@ async def test_a_record_that_died_in_several_runs_is_sent_once_as_it_was_last(
     plan = linear_plan(MemorySource([]), sink)
     last = {"id": "k", "n": 1} | changes
     newer = letter("n1", "k", run_id="run-2", record=last, last_failed_at="2026-01-02T00:00:00Z")
-    (group,), _ = group_letters([newer, letter("n1", "k")], {"test": plan})
+    (group,), _ = group_dead_letters([newer, letter("n1", "k")], {"test": plan})
     assert len(group.letters) == 2
     async with Engine() as engine:
         await engine.run(group.plan)
@@ -93,7 +93,7 @@ async def test_other_records_that_died_under_the_same_key_are_all_sent_the_lates
         letter("n1", "a.jsonl:1", run_id="run-4", record={"id": "third"}, last_failed_at=day(4)),
         letter("n1", "a.jsonl:1", run_id="run-5", record={"id": "first"}, last_failed_at=day(5)),
     ]
-    groups, _ = group_letters(letters, {"test": plan})
+    groups, _ = group_dead_letters(letters, {"test": plan})
     assert [len(group.letters) for group in groups] == [2, 1, 2, 1]
     async with Engine() as engine:
         for group in groups:
@@ -105,7 +105,7 @@ async def test_patches_change_the_records_and_are_counted() -> None:
     sink = MemorySink()
     plan = linear_plan(MemorySource([]), sink)
     letters = [letter("n1", "a"), letter("n1", "b", record={"id": "b", "n": 2})]
-    (group,), _ = group_letters(letters, {"test": plan}, [parse_patch("n=2")])
+    (group,), _ = group_dead_letters(letters, {"test": plan}, [parse_patch("n=2")])
     assert group.changed == 1
     async with Engine() as engine:
         await engine.run(group.plan)
@@ -115,7 +115,7 @@ async def test_patches_change_the_records_and_are_counted() -> None:
 async def test_more_letters_than_a_page_all_arrive_once() -> None:
     sink = MemorySink()
     letters = [letter("n1", f"k{number}") for number in range(1000)]
-    (group,), _ = group_letters(letters, {"test": linear_plan(MemorySource([]), sink)})
+    (group,), _ = group_dead_letters(letters, {"test": linear_plan(MemorySource([]), sink)})
     async with Engine() as engine:
         report = await engine.run(group.plan)
     assert (report.tally.read, report.tally.written) == (1000, 1000)
@@ -124,7 +124,7 @@ async def test_more_letters_than_a_page_all_arrive_once() -> None:
 
 async def test_a_letter_that_dies_again_is_a_new_letter_of_the_new_run() -> None:
     plan = linear_plan(MemorySource([]), FaultySink(poison=lambda record: record["id"] == "bad"))
-    (group,), _ = group_letters([letter("n1", "good"), letter("n1", "bad")], {"test": plan})
+    (group,), _ = group_dead_letters([letter("n1", "good"), letter("n1", "bad")], {"test": plan})
     async with Engine() as engine:
         report = await engine.run(group.plan)
         assert (report.status, report.tally.dead) == (RunStatus.COMPLETED, 1)
@@ -140,7 +140,7 @@ def test_what_cannot_be_sent_again_is_explained() -> None:
         letter("gone", "node renamed"),
         letter("n1", "pipeline renamed", pipeline="old"),
     ]
-    groups, obstacles = group_letters(letters, {"test": plan})
+    groups, obstacles = group_dead_letters(letters, {"test": plan})
     assert groups == []
     reasons = {one.letters[0].key: one.reason for one in obstacles}
     assert "before there was a record" in reasons["in the source"]
@@ -152,7 +152,7 @@ def test_what_cannot_be_sent_again_is_explained() -> None:
 
 def test_a_node_that_is_called_like_the_source_keeps_its_name() -> None:
     plan = plan_of({"read": (MemorySource([]), []), "dead_letters": (MemorySink(), ["read"])})
-    (group,), _ = group_letters([letter("dead_letters", "k")], {"test": plan})
+    (group,), _ = group_dead_letters([letter("dead_letters", "k")], {"test": plan})
     assert [(node.name, node.kind) for node in group.plan.nodes] == [
         ("dead_letters_", Kind.SOURCE),
         ("dead_letters", Kind.SINK),

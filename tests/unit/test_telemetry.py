@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from engine.execution.events import Stage
-from engine.telemetry import cli_log, configure_logging, log_stage
+from engine.execution.events import RunEvent
+from engine.telemetry import cli_log, configure_logging, log_event
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_without_configuration_an_event_is_json_on_standard_error(capsys: pytest
 def test_the_engines_stages_have_the_same_shape() -> None:
     stream = io.StringIO()
     configure_logging("json", stream=stream)
-    log_stage(Stage("run_finished", "completed", "warning", "blobs", "blobs-1", {"read": 5}))
+    log_event(RunEvent("run_finished", "completed", "warning", "blobs", "blobs-1", {"read": 5}))
     cli_log("mine", "done", "warning", run="blobs-1", pipeline="blobs", read=5)
     first, second = (json.loads(line) for line in stream.getvalue().splitlines())
     assert list(first) == list(second)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 
 from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.loading import load_plans
-from engine.dead_letters.search import Found, LetterQuery, find_letters
+from engine.dead_letters.search import DeadLetterMatch, DeadLetterQuery, search_dead_letters
 from engine.errors import ConfigError, EngineError, ServiceError
 from engine.plan.model import Plan, PlanNode
 from engine.sandbox.client import sandbox
@@ -50,9 +50,9 @@ def plans_of(options: argparse.Namespace, *, needed: bool) -> dict[str, Plan]:
         return {}
 
 
-def query_of(options: argparse.Namespace, status: str) -> LetterQuery:
+def query_of(options: argparse.Namespace, status: str) -> DeadLetterQuery:
     """What the arguments ask for."""
-    return LetterQuery(
+    return DeadLetterQuery(
         run_id=getattr(options, "run", ""),
         pipeline=getattr(options, "pipeline", ""),
         node=getattr(options, "node", ""),
@@ -67,12 +67,12 @@ async def collect(
     store: StateStore,
     plans: Mapping[str, Plan],
     options: argparse.Namespace,
-    query: LetterQuery,
-) -> list[Found]:
-    """The letters, oldest first. A service that cannot be reached is named on standard error.
+    query: DeadLetterQuery,
+) -> list[DeadLetterMatch]:
+    """The dead letters, oldest first. A service that cannot be reached is named on standard error.
 
     Args:
-        stack: what the letters' services need is closed with it.
+        stack: what the dead letters' services need is closed with it.
     """
     services: list[ServiceClient] = []
     if options.store != "engine":
@@ -80,7 +80,7 @@ async def collect(
             client = await stack.enter_async_context(open_service(url, token))
             if await _answers(client):
                 services.append(client)
-    return await find_letters(None if options.store == "service" else store, services, query)
+    return await search_dead_letters(None if options.store == "service" else store, services, query)
 
 
 async def _answers(client: ServiceClient) -> bool:

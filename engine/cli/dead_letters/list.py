@@ -14,13 +14,13 @@ from engine.cli.display.numbers import count
 from engine.cli.exit_codes import ExitCode
 from engine.cli.state import store_of
 from engine.dead_letters.queue import letter_json
-from engine.dead_letters.search import Found
+from engine.dead_letters.search import DeadLetterMatch
 from engine.errors import ConfigError
 
-__all__ = ["as_json", "list_letters", "named", "show_letters"]
+__all__ = ["as_json", "list_letters", "named", "show_dead_letters"]
 
-LONGEST_KEY = 40
-SHORTEST_KEY = 12
+MAX_KEY_LENGTH = 40
+MIN_KEY_LENGTH = 12
 ERROR_WIDTH = 48
 GAP = 2
 NOT_A_TERMINAL = 160
@@ -47,7 +47,7 @@ async def list_letters(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-async def show_letters(options: argparse.Namespace) -> int:
+async def show_dead_letters(options: argparse.Namespace) -> int:
     """Print everything about each.
 
     Raises:
@@ -62,7 +62,7 @@ async def show_letters(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-def named(found: list[Found], names: list[str]) -> list[Found]:
+def named(found: list[DeadLetterMatch], names: list[str]) -> list[DeadLetterMatch]:
     """The same, once it is sure that every name means one.
 
     Raises:
@@ -74,7 +74,7 @@ def named(found: list[Found], names: list[str]) -> list[Found]:
     return found
 
 
-async def _found(options: argparse.Namespace, status: str) -> list[Found]:
+async def _found(options: argparse.Namespace, status: str) -> list[DeadLetterMatch]:
     plans = plans_of(options, needed=False)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(store_of(options))
@@ -85,7 +85,7 @@ async def _found(options: argparse.Namespace, status: str) -> list[Found]:
         return found
 
 
-def _table(found: list[Found], width: int) -> list[str]:
+def _table(found: list[DeadLetterMatch], width: int) -> list[str]:
     rows = [["id", "failed at", "store", "pipeline/node", "key", "error"]]
     for one in found:
         # `2026-01-31 12:00:00`, UTC as everything
@@ -97,7 +97,7 @@ def _table(found: list[Found], width: int) -> list[str]:
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]) - 1)]
     # the error says most: a long key gives way to it
     room = width - sum(widths[:-1]) - GAP * len(widths) - ERROR_WIDTH
-    widths[-1] = min(widths[-1], max(SHORTEST_KEY, min(LONGEST_KEY, room)))
+    widths[-1] = min(widths[-1], max(MIN_KEY_LENGTH, min(MAX_KEY_LENGTH, room)))
     for row in rows:
         row[-2] = _short(row[-2], widths[-1])
     lines = (
@@ -112,7 +112,7 @@ def _short(key: str, length: int) -> str:
     return key if len(key) <= length else "…" + key[1 - length :]
 
 
-def _page(one: Found) -> Iterator[str]:
+def _page(one: DeadLetterMatch) -> Iterator[str]:
     yield f"dead letter {one.id}  ({one.store}, {one.status})"
     if one.letter is not None:
         letter = one.letter
@@ -140,8 +140,8 @@ def _page(one: Found) -> Iterator[str]:
         )
 
 
-def as_json(one: Found) -> dict[str, object]:
-    """A letter as `--json` prints it."""
+def as_json(one: DeadLetterMatch) -> dict[str, object]:
+    """A dead letter as `--json` prints it."""
     return {
         "id": one.id,
         "store": one.store,

@@ -19,8 +19,8 @@ from engine.cli.local.signals import SignalWatch
 from engine.cli.state import store_of
 from engine.contract.types import JsonValue
 from engine.dead_letters.patch import Patch, apply_patches, parse_patch
-from engine.dead_letters.replay import REPLAY_GROUP, Obstacle, ReplayGroup, group_letters
-from engine.dead_letters.search import Found
+from engine.dead_letters.replay import REPLAY_GROUP, Obstacle, ReplayGroup, group_dead_letters
+from engine.dead_letters.search import DeadLetterMatch
 from engine.execution.engine import Engine
 from engine.execution.report import RunReport
 from engine.execution.session import Session, new_group
@@ -32,7 +32,7 @@ SHOWN = 10
 
 
 async def replay(options: argparse.Namespace) -> int:
-    """Send open letters again. 1 when some cannot be, else what the runs end with.
+    """Send open dead letters again. 1 when some cannot be, else what the runs end with.
 
     Raises:
         ConfigError: a patch, a name or the file is wrong.
@@ -45,14 +45,14 @@ async def replay(options: argparse.Namespace) -> int:
         # the embedded service that is started to look is the outer one, so it ends last and is waited for
         found = await collect(stack, store, plans, options, query_of(options, "open"))
         if options.names and not found:
-            # a letter that is not open any more is no error, one that never was is
+            # a dead letter that is not open any more is no error, one that never was is
             named(await collect(stack, store, plans, options, query_of(options, "")), options.names)
         if not found:
             output.say("nothing to replay: no open dead letter matches")
             return ExitCode.COMPLETED
         found = found[: options.limit] if options.limit > 0 else found
         letters = [one.letter for one in found if one.letter is not None]
-        groups, obstacles = group_letters(letters, plans, patches)
+        groups, obstacles = group_dead_letters(letters, plans, patches)
         alone = _by_model(one for one in found if one.letter is None)
         for obstacle in obstacles:
             sys.stderr.write(_obstacle_text(obstacle))
@@ -73,7 +73,7 @@ async def replay(options: argparse.Namespace) -> int:
 async def _replay_groups(
     engine: Engine, groups: Sequence[ReplayGroup], options: argparse.Namespace, output: Output
 ) -> int:
-    """One run after the other; letters are marked as soon as theirs has completed."""
+    """One run after the other; dead letters are marked as soon as theirs has completed."""
     group_id = REPLAY_GROUP + new_group(engine)
     reports: list[RunReport] = []
     codes: list[int] = []
@@ -96,9 +96,9 @@ async def _replay_groups(
 
 
 async def _send_to_services(
-    alone: Mapping[tuple[str, str], Sequence[Found]], patches: Sequence[Patch], output: Output
+    alone: Mapping[tuple[str, str], Sequence[DeadLetterMatch]], patches: Sequence[Patch], output: Output
 ) -> ExitCode:
-    """Letters that only a service has: their records are posted to it again.
+    """Dead letters that only a service has: their records are posted to it again.
 
     Raises:
         ServiceError: it cannot be reached any more.
@@ -116,8 +116,8 @@ async def _send_to_services(
     return ExitCode.COMPLETED
 
 
-def _by_model(found: Iterable[Found]) -> dict[tuple[str, str], list[Found]]:
-    by_model: dict[tuple[str, str], list[Found]] = {}
+def _by_model(found: Iterable[DeadLetterMatch]) -> dict[tuple[str, str], list[DeadLetterMatch]]:
+    by_model: dict[tuple[str, str], list[DeadLetterMatch]] = {}
     for one in found:
         if one.copy is not None and one.service is not None:
             by_model.setdefault((one.service.url, one.copy.model), []).append(one)
@@ -126,7 +126,7 @@ def _by_model(found: Iterable[Found]) -> dict[tuple[str, str], list[Found]]:
 
 def _announce(
     groups: Sequence[ReplayGroup],
-    alone: Mapping[tuple[str, str], Sequence[Found]],
+    alone: Mapping[tuple[str, str], Sequence[DeadLetterMatch]],
     patches: Sequence[Patch],
 ) -> None:
     for group in groups:

@@ -21,7 +21,7 @@ REFRESH = 0.25
 WIDE = 100  # columns from which on every figure has a place
 NARROW = 80  # columns below which there is room for the most important ones only
 GAP = 2
-SHORTEST_STATE = len("interrupted")
+MIN_STATE = len("interrupted")
 
 _FIGURES = (
     # title, width, shown in a terminal that is not wide
@@ -56,7 +56,7 @@ def table(session: ShownRuns, rates: dict[str, Rate], width: int) -> Table:
     columns = [column for column in _FIGURES if (wide or column[2]) and not (narrow and column[0] == "read")]
     # the terminal writes ^C behind the last row: there must be room, or it would break the line
     rest = width - len("^C^C^C") - sum(column[1] + GAP for column in columns)
-    state = max(SHORTEST_STATE, rest // 2)
+    state = max(MIN_STATE, rest // 2)
     drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     drawn.add_column(
         "pipeline", no_wrap=True, overflow="ellipsis", width=max(4, rest - state - GAP), style="bold"

@@ -14,7 +14,7 @@ import anyio
 
 from engine.cli.display.protocol import ShownRuns
 from engine.contract.component import Kind
-from engine.execution.events import Observer, silent
+from engine.execution.events import Observer, null_observer
 from engine.plan.model import Plan
 
 __all__ = ["Output"]
@@ -97,9 +97,9 @@ class Output:
         if form is None:
             form = "none" if sys.stderr.isatty() else "json"
         if form == "none":
-            return silent
-        from engine.telemetry import configure_logging, log_stage
+            return null_observer
+        from engine.telemetry import configure_logging, log_event
 
         level = "error" if self._quiet else "info"
         configure_logging("json" if form == "json" else "console", level=level)
-        return log_stage
+        return log_event

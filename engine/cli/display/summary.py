@@ -121,7 +121,7 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
         yield f"dropped {count(number)} at {reason}"
     if run.dead_letters:
         where = f"{this_command()} dlq list --run {run.run_id}{_file(options)}{state_options(options)}"
-        # a letter is stored when its record dies, and counts once the batch is settled
+        # a dead letter is stored when its record dies, and counts once the batch is settled
         early = (
             "" if run.ok or run.dead_letters <= tally.dead else ", stored before their batches were settled"
         )

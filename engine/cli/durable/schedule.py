@@ -12,20 +12,20 @@ from datetime import timedelta
 from engine.cli.durable.server import client_of, request_of
 from engine.cli.durable.submit import relevant
 from engine.cli.exit_codes import ExitCode
-from engine.cli.loading import load_plans_for_workers, own_names
+from engine.cli.loading import load_plans_for_workers, resolve_aliases
 from engine.config.units import parse_duration
 from engine.errors import ConfigError
 from engine.temporal.schedules import create, delete, listed, pause, unpause
 
 __all__ = ["ACTIONS"]
 
-SHORTEST_CATCH_UP = timedelta(seconds=10)
+MIN_CATCH_UP = timedelta(seconds=10)
 
 
 async def _create(options: argparse.Namespace) -> int:
     options.assignments = []
     plans = load_plans_for_workers(options)
-    wanted = own_names(options) or [name for name, plan in plans.items() if plan.settings.schedule]
+    wanted = resolve_aliases(options) or [name for name, plan in plans.items() if plan.settings.schedule]
     if not wanted:
         raise ConfigError(f'no pipeline of {options.file} has a `schedule:` (as in `schedule: "0 * * * *"`)')
     unscheduled = [name for name in wanted if not plans[name].settings.schedule]
@@ -48,7 +48,7 @@ def _age(text: str) -> timedelta:
         age = timedelta(seconds=parse_duration(text))
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"--catch-up: {error}, got {text!r}") from None
-    if age < SHORTEST_CATCH_UP:  # the server would take 10 s without a word
+    if age < MIN_CATCH_UP:  # the server would take 10 s without a word
         raise ConfigError(f"--catch-up: Temporal takes 10s at least, got {text!r}")
     return age
 

@@ -12,7 +12,7 @@ from temporalio.client import Client
 from engine.cli.durable.server import client_of, command, request_of
 from engine.cli.durable.watch import follow
 from engine.cli.exit_codes import ExitCode
-from engine.cli.loading import load_config, load_plans, load_plans_for_workers, own_names
+from engine.cli.loading import load_config, load_plans, load_plans_for_workers, resolve_aliases
 from engine.cli.local.resume import refuse_living
 from engine.cli.state import store_of
 from engine.contract.clock import SystemClock
@@ -73,7 +73,7 @@ def _fresh(options: argparse.Namespace) -> list[PipelineRequest]:
             identity=plans[name].identity,
             params=relevant(params, plans, name),
         )
-        for name in starting(plans, own_names(options))
+        for name in starting(plans, resolve_aliases(options))
     ]
 
 
@@ -95,7 +95,7 @@ async def _resumed(client: Client, options: argparse.Namespace) -> list[Pipeline
         raise ConfigError(f"--resume: {AS_BEGUN}")
     async with store_of(options) as store:
         record = await store.get_run(options.resume)
-        own = load_config(options, only=[record.pipeline]).own_name
+        own = load_config(options, only=[record.pipeline]).resolve_alias
         if any(own(text.partition(".")[0]) == record.pipeline for text in options.param):
             raise ConfigError(f"--resume: {AS_BEGUN}")
         before = await request_before(client, record)

@@ -28,9 +28,9 @@ from engine.execution.failure_types import FailureType
 from engine.execution.report import RunReport
 from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
 from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore
-from engine.temporal.attendance import is_attended
 from engine.temporal.messages import PipelineProgress, PipelineResult
 from engine.temporal.starting import Handle
+from engine.temporal.worker_presence import has_workers
 from engine.temporal.workflows import PipelineRun
 
 __all__ = ["Watched", "WatchedRuns"]
@@ -94,7 +94,7 @@ class Watched:
     _described: WorkflowExecutionDescription | None = None
     _silent: bool = False
     _lost: int = 0
-    _unattended: int = 0
+    _without_workers: int = 0
     _asked_at: float = 0.0
 
     @property
@@ -135,7 +135,7 @@ class Watched:
         if self._silent:
             return "no answer from the Temporal server"
         # a run that is paused need not have a worker
-        if self._unattended >= LOOKS_WITHOUT and not control.paused:
+        if self._without_workers >= LOOKS_WITHOUT and not control.paused:
             return "waits for a worker"
         if self._record is None:
             return "in another state store" if self.elsewhere else phase or "starting"
@@ -222,8 +222,8 @@ class Watched:
         if monotonic() - self._asked_at < ATTENDANCE_EVERY:
             return
         self._asked_at = monotonic()
-        attended = await is_attended(self.client, described)
-        self._unattended = self._unattended + 1 if attended is False else 0
+        served = await has_workers(self.client, described)
+        self._without_workers = self._without_workers + 1 if served is False else 0
 
     async def _look_at_ledger(self, store: StateStore, *, whole: bool = False) -> None:
         try:

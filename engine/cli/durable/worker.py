@@ -18,7 +18,7 @@ from engine.cli.state import store_of
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
-from engine.execution.events import Observer, silent
+from engine.execution.events import Observer, null_observer
 from engine.plan.model import Plan
 from engine.temporal.activities import Activities
 from engine.temporal.connection import ServerOptions, connect
@@ -109,11 +109,11 @@ def _runtime(options: argparse.Namespace) -> Runtime:
 
 def _observer(options: argparse.Namespace) -> Observer:
     if options.log_format == "none":
-        return silent
-    from engine.telemetry import configure_logging, log_stage
+        return null_observer
+    from engine.telemetry import configure_logging, log_event
 
     configure_logging("json" if options.log_format == "json" else "console", level="info")
-    return log_stage
+    return log_event
 
 
 def _say(text: str) -> None:

@@ -12,7 +12,7 @@ from engine.cli.local.resume import refuse_living
 from engine.cli.state import store_of
 from engine.contract.clock import SystemClock
 from engine.errors import ConfigError, LeaseHeldError
-from engine.execution.lease import held
+from engine.execution.lease import acquire
 from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore
 
 __all__ = ["forget_run", "prune_runs"]
@@ -74,7 +74,7 @@ async def prune_runs(options: argparse.Namespace) -> int:
 
 
 async def _forget(store: StateStore, run: RunRecord) -> None:
-    async with held(store, SystemClock(), run.run_id) as lease:  # nobody begins to resume it meanwhile
+    async with acquire(store, SystemClock(), run.run_id) as lease:  # nobody begins to resume it meanwhile
         await store.delete_run(run.run_id, epoch=lease.epoch)
 
 

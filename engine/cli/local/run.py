@@ -13,7 +13,7 @@ from engine.cli.display.report_file import check_target, write_report
 from engine.cli.display.summary import resume_command, summary
 from engine.cli.event_loop import on_event_loop
 from engine.cli.exit_codes import ExitCode, code_of, most_serious, show_traceback
-from engine.cli.loading import load_config, load_plans, own_names
+from engine.cli.loading import load_config, load_plans, resolve_aliases
 from engine.cli.local.resume import announce, invocation_of, not_begun, refuse_living, unfinished
 from engine.cli.local.signals import SignalWatch
 from engine.cli.state import store_of
@@ -42,7 +42,7 @@ def invoke(options: argparse.Namespace) -> int:
     _drain_limit(options.drain_limit)
     if options.report:
         check_target(Path(options.report))
-    options.only = own_names(options)
+    options.only = resolve_aliases(options)
     plans = load_plans(options) if options.resume is None else {}
     return on_event_loop(lambda: _run(options, plans))
 

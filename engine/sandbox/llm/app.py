@@ -18,7 +18,15 @@ from starlette.routing import Route
 
 from engine.sandbox.llm.answer import answer_for
 from engine.sandbox.llm.documents import ImagePart, PromptDocument, parse_documents
-from engine.sandbox.llm.faults import Fault, FaultPlan, HttpError, MalformedJson, Refusal, Truncated, damage
+from engine.sandbox.llm.injected_errors import (
+    Fault,
+    FaultPlan,
+    HttpError,
+    MalformedJson,
+    Refusal,
+    Truncated,
+    damage,
+)
 from engine.sandbox.llm.wire import (
     API_KEY,
     CHARACTERS_PER_TOKEN,
@@ -66,7 +74,7 @@ class LlmStandIn:
         api_key: the accepted bearer key; any other is answered with 401.
         context_tokens: prompts estimated above this are answered with 400 `context_length_exceeded`.
         latency: seconds before each answer.
-        faults: what should go wrong, see `engine.sandbox.llm.faults`.
+        faults: what should go wrong, see `engine.sandbox.llm.injected_errors`.
         clock: seconds since the epoch, for the field `created`.
     """
 

@@ -12,7 +12,7 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from engine.errors import StateError
 from engine.state.address import checked, place_of
 from engine.state.postgres.connection import PostgresConnection, Receipt, connect, parameters_of
-from engine.state.postgres.failures import ContendedError, DisconnectedError, translated
+from engine.state.postgres.errors import ContendedError, DisconnectedError, translated
 from engine.state.postgres.schema import prepare
 
 __all__ = ["PATIENCE", "PostgresDatabase"]
@@ -29,7 +29,7 @@ CONNECTIONS: Final = 4
 """Of one process, at most; they are made when they are needed."""
 
 _FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
+_MAX_PAUSE: Final = 1.0
 
 
 class PostgresDatabase:
@@ -97,7 +97,7 @@ class PostgresDatabase:
                 self._given_up = False
                 return result
             await anyio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _MAX_PAUSE)
 
     def _hopeless(self, error: DisconnectedError | ContendedError, patience: float) -> StateError:
         if isinstance(error, ContendedError):

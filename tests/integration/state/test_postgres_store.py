@@ -32,7 +32,7 @@ from engine.state.ledger import progress_row, write_progress
 from engine.state.postgres import PostgresStateStore
 from engine.state.postgres.connection import connect
 from engine.state.postgres.database import PostgresDatabase
-from engine.state.postgres.failures import DisconnectedError
+from engine.state.postgres.errors import DisconnectedError
 from engine.state.sqlite import SqliteStateStore
 from tests.servers.lossy import lossy
 from tests.servers.postgres import PASSWORD, PASSWORD_IN_ADDRESS, Postgres, running

@@ -26,7 +26,7 @@ from tests.reliability.harness.workload import Workload
 __all__ = ["Course"]
 
 MORE_ATTEMPTS = 4
-LONGEST_ATTEMPT = 180.0
+MAX_ATTEMPT = 180.0
 SAYS_WITHIN = 60.0
 STOPS_WITHIN = 2.0  # seconds from a second signal to the end of the process, with nothing else to do
 QUIET_START = 0.4  # seconds from the start of a process to its first run, with nothing else to do
@@ -116,12 +116,12 @@ class Course:
         started = time.monotonic()
         self.child = child = Child(command, log, env, self._plan.program)
         struck = self._strike(child, blow) if blow is not None else None
-        code = child.wait(LONGEST_ATTEMPT)
+        code = child.wait(MAX_ATTEMPT)
         now = time.monotonic()
         if blow is not None and blow.frozen:
             self._service.thaw()
         if code is None:
-            self._problem(number, f"hung for {LONGEST_ATTEMPT:g} s: {child.errors}")
+            self._problem(number, f"hung for {MAX_ATTEMPT:g} s: {child.errors}")
             code = child.kill()
         child.close()
         after = round(now - struck, 3) if struck is not None else None

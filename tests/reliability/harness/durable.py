@@ -36,7 +36,7 @@ from tests.temporal.histories import Family, family, kind
 
 __all__ = ["ROUND", "DurableLab", "DurableOutcome"]
 
-LONGEST_RUN = 180.0
+MAX_RUN = 180.0
 DOCUMENTS = PIPELINES[-1:]
 ROUND = "every worker restarted"
 NOTHING = Evidence(ServiceRecords({}, []), [], []), Paid(0, 0, 0)
@@ -259,7 +259,7 @@ class DurableLab:
             command = ["run", str(file), "--state-dir", str(folder / "state"), "--progress", "none"]
             with serving(folder / "service", folder / "serve") as service:
                 child = Child(command, folder / "run", environment(self._lab.addresses, service.url))
-                code = child.wait(LONGEST_RUN)
+                code = child.wait(MAX_RUN)
                 child.kill()
                 records = read_service(service.url)
             found = read_state(folder / "state")

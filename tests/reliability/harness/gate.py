@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 
 from engine.contract.batch import Batch
-from engine.contract.component import Kind, NoParams, Transform, spec_of
+from engine.contract.component import Kind, NoParams, Transform, component
 
 __all__ = ["CLOSED", "NOTES", "Gate", "Note", "notes"]
 
@@ -36,7 +36,7 @@ class Note:
     keys: tuple[str, ...]
 
 
-@spec_of(Kind.TRANSFORM, "gate", params=NoParams)
+@component(Kind.TRANSFORM, "gate", params=NoParams)
 class Gate(Transform[NoParams]):
     """Changes nothing. What it holds goes on when its chunk is told to stop, as a drain has to deliver it."""
 

@@ -126,14 +126,14 @@ class SplitBook:
         position = max([self.base.position, *(end for _, end in spans)])
         counts = self._counts(settled)
         done = self.ended and len(settled) == len(self.accounts)
-        beyond = {
+        acked_out_of_order = {
             account.span: account.fate
             for account in self.accounts[len(settled) :]
             if not account.owed and account.span[0] < account.span[1]
         }
-        return Standing(position, self.base.done or done, counts, beyond)
+        return Standing(position, self.base.done or done, counts, acked_out_of_order)
 
-    def judge(self, record: SplitRecord) -> Standing:
+    def standing_of(self, record: SplitRecord) -> Standing:
         """What the ledger says, if it may say so."""
         now, position = self.now(), int(record.position or 0)
         if position > now.position or (record.done and not now.done):
@@ -247,7 +247,7 @@ class Books:
         self._settle(leaf, "dropped")
         leaf.account.fate.counts[f"drops {reason}"] += 1
 
-    def bury(self, leaf: Leaf, node: str) -> None:
+    def dead_letter(self, leaf: Leaf, node: str) -> None:
         """It is in the dead letters."""
         self._settle(leaf, "dead")
         leaf.account.fate.counts[f"deaths {node}"] += 1

@@ -173,7 +173,7 @@ class DeliveryModel(RuleBasedStateMachine):
 
     @in_flight
     @rule(which=INDEX)
-    def let_go(self, which: int) -> None:
+    def drop_unrouted(self, which: int) -> None:
         """Come to a place with nothing behind it."""
         self.moves.drop(self.moves.take(which))
 

@@ -102,7 +102,7 @@ class Moves(World):
     ) -> None:
         leaves = {key: Leaf(account, record, key) for record, key in read}
         for _, key in self.process.died:
-            self.books.bury(leaves.pop(key), node)
+            self.books.dead_letter(leaves.pop(key), node)
         for batch in out:
             self.fly(batch, [leaves.pop(key) for key in batch.keys.to_list()])
         if leaves:
@@ -140,9 +140,9 @@ class Moves(World):
         """Put down what the node has done; returns the keys that it has done nothing with."""
         leaves = {leaf.key: leaf for leaf in flight.leaves}
         for _, key in self.process.died:
-            if not component.may_die(key) and key not in self.process.died_before.get(node, ()):
+            if not component.may_die(key) and key not in self.process.dead_keys.get(node, ()):
                 raise MismatchError(f"{key} is dead, and nothing was wrong with it")
-            self.books.bury(leaves.pop(key), node)
+            self.books.dead_letter(leaves.pop(key), node)
         handed_on: dict[str, Leaf] = {}
         for key, kind in component.done.items():
             if key not in leaves:

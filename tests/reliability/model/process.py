@@ -28,7 +28,7 @@ __all__ = ["BATCHERS", "Process"]
 
 BATCHERS = (BatchLimits(records=5), BatchLimits(records=7, nbytes=150))
 PATIENT = RetryPolicy(attempts=3, base=1.0, cap=1.0, outage_limit=4.0)
-ON_STALL = RetryPolicy(attempts=2, base=1.0, cap=1.0, outage_limit=4.0, bury_on_stall=True)
+ON_STALL = RetryPolicy(attempts=2, base=1.0, cap=1.0, outage_limit=4.0, dead_letter_on_stall=True)
 
 
 class Process:
@@ -40,12 +40,12 @@ class Process:
     """
 
     def __init__(
-        self, store: MortalStore, lease: Lease, replay: bool, died_before: Mapping[str, Collection[str]]
+        self, store: MortalStore, lease: Lease, replay: bool, dead_keys: Mapping[str, Collection[str]]
     ) -> None:
         self.store = store
         self.fuse = store.fuse
         self.lease = lease
-        self.died_before = died_before
+        self.dead_keys = dead_keys
         self.ledger = Ledger(store, lease.run_id, lease.epoch)
         self.budget = ByteBudget(1 << 30)
         self.batchers = [Batcher(limits) for limits in BATCHERS]
@@ -66,7 +66,7 @@ class Process:
 
     async def plan(self, node: str, tape: Tape) -> Sequence[SplitRecord]:
         """Put a source's splits in the ledger, or find them there."""
-        tape.ctx = Context(allowance=self.budget)
+        tape.ctx = Context(memory_budget=self.budget)
         records = await self.ledger.splits(node, tape, tape.ctx, resumed=self._replay)
         for record in records:
             if record.done:
@@ -88,7 +88,7 @@ class Process:
             track=lambda record: self.trackers[record.split.key],
             outlet=Outlet({"behind": edge}, runtime.stats),
             clock=self._clock,
-            morgue=self,
+            dead_letters=self,
         )
         tape.upcoming, tape.at_the_end = list(played), task.drain if more else None
         await task.run()
@@ -117,24 +117,24 @@ class Process:
         await Outlet(behind, NodeStats("branch", Kind.TRANSFORM, "")).send(batch)
         return [edge.receive_nowait().with_suffix(f"#{number}") for number, edge in enumerate(edges)]
 
-    async def bury(
+    async def put(
         self, node: NodeStats, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
     ) -> None:
-        """Store letters and settle; part of the engine's `Morgue`."""
-        await self._route.bury(node, batch, failures, attempts)
+        """Store dead letters and settle; part of the engine's `DeadLetterQueue`."""
+        await self._route.put(node, batch, failures, attempts)
         keys = batch.keys.to_list()
         self.died += [(node.name, keys[index]) for index, _ in failures]
 
-    async def settle_again(self, node: NodeStats, batch: Batch) -> None:
-        """Settle what has died in an earlier attempt; part of the engine's `Morgue`."""
-        await self._route.settle_again(node, batch)
+    async def resettle(self, node: NodeStats, batch: Batch) -> None:
+        """Settle what has died in an earlier attempt; part of the engine's `DeadLetterQueue`."""
+        await self._route.resettle(node, batch)
         self.died += [(node.name, key) for key in batch.keys.to_list()]
 
     def _runtime(self, node: str, kind: Kind, component: Component[Any], policy: RetryPolicy) -> Runtime:
         planned = PlanNode(node, stand_in(component, kind, node), NoParams())
-        died = frozenset(self.died_before.get(node, ()))
+        died = frozenset(self.dead_keys.get(node, ()))
         health = self._health.setdefault(node, NodeHealth())
-        return Runtime(planned, component, NodeStats(node, kind, ""), policy, health, died_before=died)
+        return Runtime(planned, component, NodeStats(node, kind, ""), policy, health, dead_keys=died)
 
 
 def _all_of(edge: Edge) -> list[Batch]:

@@ -94,8 +94,8 @@ class World:
         now = f"2026-01-01T{self._attempts:06}"
         lease = await store.acquire_lease(self.run_id, f"process {self._attempts}", now=now, until=now)
         resumed = self._attempts > 1
-        died_before = await store.dead_letter_keys(self.run_id) if resumed else {}
-        self.process = Process(store, lease, resumed, died_before)
+        dead_keys = await store.dead_letter_keys(self.run_id) if resumed else {}
+        self.process = Process(store, lease, resumed, dead_keys)
         store.fuse.lit = dies
         for node, tape in self.tapes.items():
             await self.process.plan(node, tape)
@@ -132,7 +132,7 @@ class World:
         if set(stored) != set(books):
             raise MismatchError(f"the ledger has the splits {set(stored)}, there are {set(books)}")
         for key, book in books.items():
-            book.standing = book.judge(stored[key])
+            book.standing = book.standing_of(stored[key])
             bookmark = self.bookmark(book)
             bookmarks = self.ask(self.process.store.get_bookmarks("p", book.node, "", [bookmark]))
             if list(bookmarks.values()) != [book.standing.position][: book.standing.position]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import Settings, run
-from benchmarks.launcher import MOST_AT_ONCE, drain
+from benchmarks.launcher import MAX_AT_ONCE, drain
 from benchmarks.model import Arm, Benchmark, Command, Completed, Launch, Work
 from benchmarks.process import CommandError, process_cpu, run_command
 
@@ -82,7 +82,7 @@ def test_a_command_past_its_time_limit_is_killed() -> None:
 
 def test_the_launcher_looks_up_from_output_without_end() -> None:
     with open("/dev/zero", "rb") as endless, open(os.devnull, "wb") as sink:
-        assert drain(endless.fileno(), sink.fileno()) == (MOST_AT_ONCE, False)
+        assert drain(endless.fileno(), sink.fileno()) == (MAX_AT_ONCE, False)
 
 
 def test_the_environment_is_added_to() -> None:

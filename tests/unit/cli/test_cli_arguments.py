@@ -15,7 +15,7 @@ from engine.cli.arguments import this_command
 from engine.cli.display.output import Output
 from engine.cli.display.report_file import check_target, write_report
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, request_of
-from engine.cli.loading import load_plans, own_names
+from engine.cli.loading import load_plans, resolve_aliases
 from engine.contract.acks import Tally
 from engine.errors import ConfigError, ServiceError, StateError
 from engine.execution.report import RunReport
@@ -82,7 +82,7 @@ def test_verbs_about_what_was_run_take_aliases_too(
 
 def test_only_takes_aliases(file: Path) -> None:
     file.write_text("aliases: {one: first, three: third}\n" + FILE, encoding="utf-8")
-    assert own_names(options(file, only=["one", "second"])) == ["first", "second"]
+    assert resolve_aliases(options(file, only=["one", "second"])) == ["first", "second"]
     assert list(load_plans(options(file, only=["three"]))) == ["third"]
     with pytest.raises(ConfigError, match="--only: unknown pipeline `tree`, did you mean `three`"):
         load_plans(options(file, only=["tree"]))

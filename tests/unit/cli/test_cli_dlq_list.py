@@ -1,4 +1,4 @@
-"""The table of dead letters fits the terminal and keeps what tells letters apart."""
+"""The table of dead letters fits the terminal and keeps what tells dead letters apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from engine.cli.dead_letters.list import _page, _table
 from engine.contract.dead_letter import DeadLetter
-from engine.dead_letters.search import Found
+from engine.dead_letters.search import DeadLetterMatch
 
 LETTER = DeadLetter(
     "blobs-1", "blobs", "load", "d89c78eba4d057b4:blobs:extract/71", "service", "MarkedAsFailure",
@@ -19,27 +19,29 @@ LETTER = DeadLetter(
 
 @pytest.mark.parametrize("width", [60, 80, 110, 160])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
-    lines = _table([Found(LETTER), Found(replace(LETTER, key="k"))], width)
+    lines = _table([DeadLetterMatch(LETTER), DeadLetterMatch(replace(LETTER, key="k"))], width)
     assert len(lines) == 3
     assert max(map(len, lines)) <= width
 
 
 def test_a_long_key_gives_way_to_the_error_and_keeps_its_end() -> None:
-    narrow = _table([Found(LETTER)], 110)[1]
+    narrow = _table([DeadLetterMatch(LETTER)], 110)[1]
     assert "extract/71  MarkedAsFailure: file_name starts" in narrow
     assert LETTER.key not in narrow
-    assert LETTER.key in _table([Found(LETTER)], 160)[1]
+    assert LETTER.key in _table([DeadLetterMatch(LETTER)], 160)[1]
 
 
 def test_the_status_is_shown_when_it_is_not_open_everywhere() -> None:
-    assert "status" not in _table([Found(LETTER)], 160)[0]
-    head, first, second = _table([Found(LETTER), Found(replace(LETTER, status="replayed"))], 160)
+    assert "status" not in _table([DeadLetterMatch(LETTER)], 160)[0]
+    head, first, second = _table(
+        [DeadLetterMatch(LETTER), DeadLetterMatch(replace(LETTER, status="replayed"))], 160
+    )
     assert "status" in head
     assert "  open      " in first
     assert "  replayed  " in second
 
 
 def test_a_page_says_where_a_record_is_that_was_too_large_to_be_kept() -> None:
-    page = "\n".join(_page(Found(replace(LETTER, record=None, reference="s3://bucket/key"))))
+    page = "\n".join(_page(DeadLetterMatch(replace(LETTER, record=None, reference="s3://bucket/key"))))
     assert "reference   s3://bucket/key (the record was too large to be kept)" in page
     assert "  record\n" not in page

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from engine.config import Overrides, load_file
-from engine.contract.component import Kind, Params, Sink, Source, Transform, operational, spec_of
+from engine.contract.component import Kind, Params, Sink, Source, Transform, component, operational
 from engine.errors import ConfigError
 from engine.plan.compile import compile_file
 from engine.registry import Registry
@@ -43,22 +43,22 @@ class PostParams(Params):
         return value
 
 
-@spec_of(Kind.SOURCE, "numbers", params=NumbersParams)
+@component(Kind.SOURCE, "numbers", params=NumbersParams)
 class Numbers(Source[NumbersParams]):
     """Counts."""
 
 
-@spec_of(Kind.TRANSFORM, "double")
+@component(Kind.TRANSFORM, "double")
 class Double(Transform[Params]):
     """Doubles."""
 
 
-@spec_of(Kind.SINK, "post", params=PostParams, connection=Web, sandbox="ingest")
+@component(Kind.SINK, "post", params=PostParams, connection=Web, sandbox="ingest")
 class Post(Sink[PostParams]):
     """Posts."""
 
 
-@spec_of(Kind.SINK, "keep")
+@component(Kind.SINK, "keep")
 class Keep(Sink[Params]):
     """Keeps."""
 

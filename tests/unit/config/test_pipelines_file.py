@@ -82,7 +82,7 @@ def test_the_names_of_the_workflows_and_of_their_triggers_work_too() -> None:
     changed = plan["unstructured_data"].params
     assert (changed["batch_size"], changed["fail_percentage"]) == (7, 1)
     file = load_file(FILE, environ={})
-    assert {file.own_name(f"extract-{name}") for name in ("blob", "logs", "events")} == {
+    assert {file.resolve_alias(f"extract-{name}") for name in ("blob", "logs", "events")} == {
         "blobs",
         "logs",
         "events",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from connectors.ingest.answers import judge
+from connectors.ingest.answers import interpret_answer
 from connectors.retry_after import retry_after_seconds
 from connectors.warehouse.client import Answer
 from engine.errors import FatalError
@@ -24,7 +24,7 @@ def dead(index: int) -> dict[str, object]:
 
 
 def test_dead_records_are_found_by_their_place() -> None:
-    verdict = judge(answer({"written": 2, "dead": [dead(1)], "duplicate": False}), 3, "POST /x")
+    verdict = interpret_answer(answer({"written": 2, "dead": [dead(1)], "duplicate": False}), 3, "POST /x")
     assert verdict.per_record
     assert list(verdict.failures) == [1]
     assert (verdict.failures[1].kind, verdict.failures[1].stage) == ("T", "service")
@@ -40,7 +40,7 @@ def test_dead_records_are_found_by_their_place() -> None:
 )
 def test_results_that_cannot_be_true_are_an_error_of_the_service(results: object) -> None:
     with pytest.raises(FatalError):
-        judge(answer(results), 3, "POST /x")
+        interpret_answer(answer(results), 3, "POST /x")
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_results_that_cannot_be_true_are_an_error_of_the_service(results: object
     ],
 )
 def test_any_other_success_is_an_acceptance_without_results(plain: Answer) -> None:
-    verdict = judge(plain, 1, "POST /x")
+    verdict = interpret_answer(plain, 1, "POST /x")
     assert not verdict.per_record
     assert not verdict.failures
 
 
 def test_a_refusal_quotes_only_the_beginning_of_the_answer() -> None:
-    verdict = judge(Answer(422, "text/plain", b"no\n" * 5_000), 2, "POST /x")
+    verdict = interpret_answer(Answer(422, "text/plain", b"no\n" * 5_000), 2, "POST /x")
     assert set(verdict.failures) == {0, 1}
     assert len(str(verdict.failures[0])) < 400
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from engine.contract.acks import Ack, SplitTracker
 from engine.contract.batch import Batch
 from engine.contract.keys import KeyRange
-from engine.contract.types import Releasable
+from engine.contract.types import Reservation
 
 
-class Released(Releasable):
+class Released(Reservation):
     """A reservation that counts how often it is released, and what it holds."""
 
     __slots__ = ("held", "times")

@@ -24,7 +24,7 @@ def test_bytes_come_back_once_when_the_last_record_is_settled() -> None:
     ack.dead(1, "n")
 
     assert reservation.times == 1
-    ack.grew(50)
+    ack.charge_growth(50)
     assert reservation.held == 100
 
 
@@ -87,15 +87,18 @@ def test_what_is_settled_beyond_the_watermark_is_kept_until_the_watermark_gets_t
 
     second.written(2)
     third.dropped(2, "n: old")
-    assert [(start, end, tally.read) for start, end, tally in tracker.beyond()] == [(2, 4, 2), (4, 6, 2)]
+    assert [(start, end, tally.read) for start, end, tally in tracker.acked_out_of_order()] == [
+        (2, 4, 2),
+        (4, 6, 2),
+    ]
 
     first.written(2)
-    assert (tracker.position, tracker.beyond()) == (6, [])
+    assert (tracker.position, tracker.acked_out_of_order()) == (6, [])
 
 
 def test_a_batch_that_an_earlier_attempt_has_settled_is_complete_when_it_comes_again() -> None:
     reservation = Released(10)
-    tracker = SplitTracker("s", 2, beyond=[(4, 6, Tally(read=2, dead=2))])
+    tracker = SplitTracker("s", 2, acked_out_of_order=[(4, 6, Tally(read=2, dead=2))])
 
     front, known = tracker.begin(2, 4), tracker.begin(2, 6, reservation)
     assert (known.complete, reservation.times, tracker.position) == (True, 1, 2)
@@ -107,21 +110,23 @@ def test_a_batch_that_an_earlier_attempt_has_settled_is_complete_when_it_comes_a
 
 @pytest.mark.parametrize(("count", "end"), [(2, 7), (1, 6), (3, 6)])
 def test_a_batch_cut_otherwise_is_not_taken_for_one_that_was_settled(count: int, end: int) -> None:
-    tracker = SplitTracker("s", 4, beyond=[(4, 6, Tally(read=2, written=2))])
+    tracker = SplitTracker("s", 4, acked_out_of_order=[(4, 6, Tally(read=2, written=2))])
 
     assert not tracker.begin(count, end).complete
     # it may still come again in a later attempt
-    assert tracker.beyond() == [(4, 6, Tally(read=2, written=2))]
+    assert tracker.acked_out_of_order() == [(4, 6, Tally(read=2, written=2))]
 
 
 def test_of_two_cuts_at_one_place_the_later_is_remembered() -> None:
     """A resume may cut otherwise than the attempt before it; both begin where the ledger knows one batch."""
-    tracker = SplitTracker("s", 2, beyond=[(4, 6, Tally(read=2, dead=2)), (6, 8, Tally(read=2, dead=2))])
+    tracker = SplitTracker(
+        "s", 2, acked_out_of_order=[(4, 6, Tally(read=2, dead=2)), (6, 8, Tally(read=2, dead=2))]
+    )
     tracker.begin(2, 4)
 
     tracker.begin(1, 5).written(1)
 
-    assert tracker.beyond() == [(4, 5, Tally(read=1, written=1)), (6, 8, Tally(read=2, dead=2))]
+    assert tracker.acked_out_of_order() == [(4, 5, Tally(read=1, written=1)), (6, 8, Tally(read=2, dead=2))]
 
 
 def test_batches_without_positions_are_not_told_apart() -> None:
@@ -129,4 +134,4 @@ def test_batches_without_positions_are_not_told_apart() -> None:
     tracker.begin(1, None)
     tracker.begin(1, None).written(1)
 
-    assert tracker.beyond() == []
+    assert tracker.acked_out_of_order() == []

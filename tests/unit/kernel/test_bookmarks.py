@@ -124,11 +124,11 @@ class _FirstWaits(MemorySink):
 
     def __init__(self) -> None:
         super().__init__(workers=2)
-        self.let_go = anyio.Event()
+        self.release = anyio.Event()
 
     async def write(self, batch: Batch) -> Receipt:
         if 0 in batch.records:
-            await self.let_go.wait()
+            await self.release.wait()
         return await super().write(batch)
 
 
@@ -141,7 +141,7 @@ async def test_what_is_settled_out_of_order_is_remembered_when_all_before_it_is(
         )
         assert await bookmark(store) is None
         (record,) = await engine.store.list_runs()
-        sink.let_go.set()
+        sink.release.set()
         resumed = await engine.run(linear_plan(Feed(numbers), sink), resume=record)
 
     assert (stopped.status, resumed.status) == (RunStatus.INTERRUPTED, RunStatus.COMPLETED)
@@ -200,7 +200,7 @@ async def test_what_could_not_be_committed_is_committed_with_the_next_try() -> N
         await ledger.commit()
 
         assert await store.get_bookmarks("p", "n", "", ["a", "b"]) == {"a": 1, "b": 2}
-        assert tracker.earned == []
+        assert tracker.committable_bookmarks == []
 
 
 async def test_a_record_that_died_in_the_source_itself_is_as_dealt_with_as_the_source_says() -> None:

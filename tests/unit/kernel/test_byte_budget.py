@@ -7,7 +7,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-from engine.flow.budget import ByteBudget, ProcessBudget, Reservation
+from engine.flow.budget import BudgetReservation, ByteBudget, ProcessBudget
 
 pytestmark = pytest.mark.anyio
 
@@ -125,7 +125,7 @@ async def test_the_floor_needs_no_room_in_the_process() -> None:
 async def test_a_busy_pipeline_does_not_starve_one_that_waits_for_much() -> None:
     process = ProcessBudget(10)
     busy, waiting = process.pipeline(100, floor=2), process.pipeline(100, floor=2)
-    held: list[Reservation] = []
+    held: list[BudgetReservation] = []
 
     async def take() -> None:
         while True:
@@ -154,7 +154,7 @@ async def test_more_than_the_process_has_gets_its_turn_alone() -> None:
     process = ProcessBudget(10)
     one, other = process.pipeline(100, floor=0), process.pipeline(100, floor=0)
     held = await one.reserve(3)
-    got: list[Reservation] = []
+    got: list[BudgetReservation] = []
 
     async def ask() -> None:
         got.append(await other.reserve(50))

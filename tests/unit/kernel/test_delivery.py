@@ -29,7 +29,7 @@ class Node:
         self.reply = reply
         self.calls: list[list[int]] = []
         self.delivered: list[int] = []
-        self.buried: dict[int, RecordError] = {}
+        self.dead: dict[int, RecordError] = {}
         self.attempts: dict[int, int] = {}
         self.health = NodeHealth()
         self.clock = ScriptedClock(jump=True)
@@ -38,7 +38,7 @@ class Node:
         self.delivery = Delivery(
             call=self._call,
             emit=self._emit,
-            bury=self._bury,
+            dead_letter=self._dead_letter,
             policy=RetryPolicy(**options),  # type: ignore[arg-type]
             health=self.health,
             stats=self.stats,
@@ -57,10 +57,12 @@ class Node:
         assert outcome.derived is not None
         self.delivered += outcome.derived.records
 
-    async def _bury(self, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int) -> None:
+    async def _dead_letter(
+        self, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
+    ) -> None:
         for index, error in failures:
-            assert batch.records[index] not in self.buried
-            self.buried[batch.records[index]] = error
+            assert batch.records[index] not in self.dead
+            self.dead[batch.records[index]] = error
             self.attempts[batch.records[index]] = attempts
 
     async def deliver(self, count: int) -> None:
@@ -83,7 +85,7 @@ async def test_a_transient_failure_is_tried_again_until_it_passes() -> None:
 
     await node.deliver(3)
 
-    assert (node.delivered, node.buried, len(node.calls)) == ([0, 1, 2], {}, 3)
+    assert (node.delivered, node.dead, len(node.calls)) == ([0, 1, 2], {}, 3)
     assert node.stats.retries == 2
 
 
@@ -109,7 +111,7 @@ async def test_only_what_failed_is_sent_again() -> None:
 
     assert node.calls == [[0, 1, 2, 3], [1]]
     assert sorted(node.delivered) == [0, 1, 3]
-    assert node.buried[2].kind == "Bad"
+    assert node.dead[2].kind == "Bad"
 
 
 async def test_a_transform_is_called_again_for_what_a_partial_failure_does_not_name() -> None:
@@ -118,7 +120,7 @@ async def test_a_transform_is_called_again_for_what_a_partial_failure_does_not_n
     await node.deliver(3)
 
     assert node.calls == [[0, 1, 2], [0, 2]]
-    assert (node.delivered, list(node.buried)) == ([0, 2], [1])
+    assert (node.delivered, list(node.dead)) == ([0, 2], [1])
 
 
 async def test_the_record_to_blame_is_found_when_it_is_not_named() -> None:
@@ -126,7 +128,7 @@ async def test_the_record_to_blame_is_found_when_it_is_not_named() -> None:
 
     await node.deliver(4)
 
-    assert (node.delivered, list(node.buried)) == ([0, 1, 3], [2])
+    assert (node.delivered, list(node.dead)) == ([0, 1, 3], [2])
 
 
 @pytest.mark.parametrize("bad", [(0,), (7,), (255,), (256,), (511,), (0, 511), (3, 4, 5), (510, 511)])
@@ -135,9 +137,9 @@ async def test_poison_in_a_batch_dies_alone_with_a_single_worker(bad: tuple[int,
 
     await node.deliver(512)
 
-    assert sorted(node.buried) == sorted(bad)
+    assert sorted(node.dead) == sorted(bad)
     assert sorted(node.delivered) == [record for record in range(512) if record not in bad]
-    assert {error.kind for error in node.buried.values()} == {"RetriesExhausted"}
+    assert {error.kind for error in node.dead.values()} == {"RetriesExhausted"}
     assert len(node.calls) < 120
 
 
@@ -153,7 +155,7 @@ async def test_a_single_poison_record_dies_when_others_got_through_meanwhile() -
 
     await node.deliver(1)
 
-    assert list(node.buried) == [0]
+    assert list(node.dead) == [0]
     assert node.attempts[0] == 3
 
 
@@ -173,7 +175,7 @@ async def test_an_outage_stops_the_run_and_fills_no_dead_letters() -> None:
     with pytest.raises(OutageError, match="connection refused"):
         await node.deliver(100)
 
-    assert (node.buried, node.delivered) == ({}, [])
+    assert (node.dead, node.delivered) == ({}, [])
     assert 60 <= node.clock.monotonic() < 80
 
 
@@ -183,7 +185,7 @@ async def test_after_an_outage_that_ends_in_time_everything_arrives() -> None:
     await node.deliver(100)
 
     assert sorted(node.delivered) == list(range(100))
-    assert node.buried == {}
+    assert node.dead == {}
 
 
 async def test_half_a_batch_accepted_and_then_an_outage_kills_nothing() -> None:
@@ -194,7 +196,7 @@ async def test_half_a_batch_accepted_and_then_an_outage_kills_nothing() -> None:
         await node.deliver(100)
 
     assert node.delivered == list(range(50))
-    assert node.buried == {}
+    assert node.dead == {}
 
 
 async def test_an_outage_that_begins_while_the_bad_record_is_looked_for_kills_at_most_that_record() -> None:
@@ -203,24 +205,24 @@ async def test_an_outage_that_begins_while_the_bad_record_is_looked_for_kills_at
     with pytest.raises(OutageError):
         await node.deliver(512)
 
-    assert set(node.buried) <= {300}
+    assert set(node.dead) <= {300}
 
 
 async def test_a_node_that_must_not_hold_up_its_siblings_gives_up_at_once() -> None:
-    node = Node(lambda records: TransientError("down"), bury_on_stall=True)
+    node = Node(lambda records: TransientError("down"), dead_letter_on_stall=True)
 
     await node.deliver(3)
 
-    assert {error.kind for error in node.buried.values()} == {"Stalled"}
-    assert sorted(node.buried) == [0, 1, 2]
+    assert {error.kind for error in node.dead.values()} == {"Stalled"}
+    assert sorted(node.dead) == [0, 1, 2]
 
 
 async def test_giving_up_at_once_does_not_kill_the_neighbours_of_one_bad_record() -> None:
-    node = Node(poisoned(3), bury_on_stall=True)
+    node = Node(poisoned(3), dead_letter_on_stall=True)
 
     await node.deliver(10)
 
-    assert sorted(node.buried) == [3]
+    assert sorted(node.dead) == [3]
 
 
 async def test_two_updates_of_one_key_never_overtake_each_other_after_an_outage() -> None:
@@ -239,7 +241,7 @@ async def test_waits_that_the_other_side_asks_for_count_while_looking_for_bad_re
 
     await node.deliver(4)
 
-    assert sorted(node.buried) == [1]
+    assert sorted(node.dead) == [1]
     assert set(node.clock.slept) == {9.0}
 
 
@@ -252,7 +254,7 @@ async def test_a_record_is_not_to_blame_for_the_other_side_having_much_to_do() -
 
     await node.deliver(2)
 
-    assert (node.delivered, node.buried) == ([0, 1], {})
+    assert (node.delivered, node.dead) == ([0, 1], {})
     assert len(node.calls) == 10
 
 
@@ -266,7 +268,7 @@ async def test_other_failures_still_use_up_tries_between_those_of_a_busy_side() 
     node = Node(reply, attempts=3)
     await node.deliver(1)
 
-    assert list(node.buried) == [0]
+    assert list(node.dead) == [0]
     assert len(node.calls) == 6
 
 
@@ -276,7 +278,7 @@ async def test_a_side_that_is_too_busy_for_anybody_is_an_outage() -> None:
     with pytest.raises(OutageError, match="nothing got through at 'n' for 6"):
         await node.deliver(1)
 
-    assert node.buried == {}
+    assert node.dead == {}
     assert sum(node.clock.slept) < 90
 
 
@@ -292,16 +294,16 @@ async def test_what_is_refused_as_if_the_other_side_were_busy_for_longer_than_an
     node = Node(reply)
     await node.deliver(3)
 
-    assert (sorted(node.delivered), sorted(node.buried)) == ([0, 2], [1])
+    assert (sorted(node.delivered), sorted(node.dead)) == ([0, 2], [1])
     assert sum(node.clock.slept) >= 60
 
 
 async def test_a_node_that_must_not_hold_up_its_siblings_does_not_wait_for_a_busy_side_either() -> None:
-    node = Node(lambda records: BUSY, bury_on_stall=True)
+    node = Node(lambda records: BUSY, dead_letter_on_stall=True)
 
     await node.deliver(2)
 
-    assert sorted(node.buried) == [0, 1]
+    assert sorted(node.dead) == [0, 1]
 
 
 async def test_an_account_is_complete_whatever_happened() -> None:
@@ -313,11 +315,11 @@ async def test_an_account_is_complete_whatever_happened() -> None:
         for one, count in part.origins:
             one.written(count)
 
-    async def bury(part: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int) -> None:
+    async def dead_letter(part: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int) -> None:
         for one, count in part.take([index for index, _ in failures]).origins:
             one.dead(count, "n")
 
-    node.delivery._emit, node.delivery._bury = emit, bury
+    node.delivery._emit, node.delivery._dead_letter = emit, dead_letter
     await node.delivery.deliver(batch)
 
     assert (ack.tally.written, ack.tally.dead, ack.complete) == (14, 2, True)
@@ -336,7 +338,7 @@ async def test_a_small_batch_survives_an_outage_that_began_just_after_others_got
     with pytest.raises(OutageError):
         await node.deliver(3)
 
-    assert node.buried == {}
+    assert node.dead == {}
 
 
 async def test_what_a_partial_failure_left_unconfirmed_stays_so() -> None:

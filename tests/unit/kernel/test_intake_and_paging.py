@@ -18,7 +18,7 @@ from engine.flow.budget import ByteBudget
 from engine.flow.edge import CROWDED, Edge, Pacer
 from engine.flow.paging import PAGE_BYTES, PAGE_RECORDS, RecordPager
 from engine.flow.stats import NodeStats
-from engine.flow.workers import Intake, Turnstile, work
+from engine.flow.workers import BatchReader, Sequencer, work
 from tests.unit.kernel.accounts import opened
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +32,7 @@ class Line:
         self.edge.open_sender()
         self.budget = ByteBudget(100)
         self.out: list[list[int]] = []
-        self.intake = Intake(self.edge, limits, self.budget, NodeStats("n", Kind.SINK, "sink"))
+        self.intake = BatchReader(self.edge, limits, self.budget, NodeStats("n", Kind.SINK, "sink"))
 
     async def read(self) -> None:
         async with aclosing(self.intake.batches()) as batches:
@@ -102,7 +102,7 @@ async def _feed(count: int) -> AsyncGenerator[Batch, None]:
 
 
 async def test_workers_pass_the_turnstile_in_the_order_of_their_tickets() -> None:
-    turnstile, out, running = Turnstile(), [], 0
+    turnstile, out, running = Sequencer(), [], 0
 
     def worker() -> Callable[[Batch, int], Awaitable[None]]:
         async def process(batch: Batch, ticket: int) -> None:
@@ -166,7 +166,7 @@ async def _pages(
 ) -> list[Batch]:
     """All pages, or the first `keep`; each one's bytes are given back before the next is asked for."""
     budget = budget or ByteBudget(1 << 30)
-    pager = RecordPager(Plain(generate), Split("all"), position, Context(node="n", allowance=budget))
+    pager = RecordPager(Plain(generate), Split("all"), position, Context(node="n", memory_budget=budget))
     pages: list[Batch] = []
     async with anyio.create_task_group() as group:
         group.start_soon(pager.run)
@@ -298,7 +298,7 @@ async def test_nothing_is_read_without_a_reservation() -> None:
             yield {"text": "x" * 1_000_000}
 
     budget = ByteBudget(3_000_000)
-    pager = RecordPager(Plain(counting), Split("all"), None, Context(allowance=budget))
+    pager = RecordPager(Plain(counting), Split("all"), None, Context(memory_budget=budget))
     held: list[Batch | None] = []
     async with anyio.create_task_group() as group:
         group.start_soon(pager.run)

@@ -20,7 +20,15 @@ from engine.contract.component import NoParams, Source
 from engine.contract.types import Record
 from engine.errors import LeaseHeldError, LeaseLostError
 from engine.execution.engine import Engine
-from engine.execution.lease import LASTS, RENEWED_EVERY, HeldLease, held, holder_is_gone, living, numbering
+from engine.execution.lease import (
+    LEASE_TTL,
+    RENEWED_EVERY,
+    HeldLease,
+    acquire,
+    holder_is_gone,
+    living,
+    numbering,
+)
 from engine.execution.report import RunReport
 from engine.state import RunStatus, StateStore, open_store
 from engine.state.memory import MemoryStateStore
@@ -67,11 +75,11 @@ async def store() -> AsyncGenerator[StateStore, None]:
 @pytest.mark.anyio
 async def test_a_lease_names_its_process_and_lasts_half_a_minute(store: StateStore) -> None:
     clock = ScriptedClock()
-    async with held(store, clock, RUN) as lease:
+    async with acquire(store, clock, RUN) as lease:
         known = await store.get_lease(RUN)
         assert known is not None
         assert known.holder.startswith(f"{HOST}:{os.getpid()}:")
-        assert known.expires_at == timestamp(clock.now() + timedelta(seconds=LASTS))
+        assert known.expires_at == timestamp(clock.now() + timedelta(seconds=LEASE_TTL))
         assert known.epoch == lease.epoch == 1
         assert await living(store, clock, RUN) == known
     assert await store.get_lease(RUN) is None
@@ -89,22 +97,22 @@ async def test_it_is_renewed_as_long_as_it_is_kept(store: StateStore) -> None:
             raise EOFError
         await clock.sleep(seconds)
 
-    async with held(store, clock, RUN) as lease:
+    async with acquire(store, clock, RUN) as lease:
         with pytest.raises(EOFError):
-            await lease.keep(sleep)
-        assert clock.monotonic() == 6 * RENEWED_EVERY > LASTS
+            await lease.renew_periodically(sleep)
+        assert clock.monotonic() == 6 * RENEWED_EVERY > LEASE_TTL
         with pytest.raises(LeaseHeldError, match=f"run '{RUN}' is being worked on by {HOST}:{os.getpid()}:"):
-            async with held(store, clock, RUN):
+            async with acquire(store, clock, RUN):
                 raise AssertionError
 
 
 @pytest.mark.anyio
 async def test_one_that_is_not_renewed_expires_and_its_holder_is_told(store: StateStore) -> None:
     clock = ScriptedClock()
-    async with held(store, clock, RUN) as slow:
-        clock.advance(LASTS)
+    async with acquire(store, clock, RUN) as slow:
+        clock.advance(LEASE_TTL)
         assert await living(store, clock, RUN) is None
-        async with held(store, clock, RUN) as quick:
+        async with acquire(store, clock, RUN) as quick:
             assert quick.epoch == slow.epoch + 1
             with pytest.raises(LeaseLostError, match="taken over"):
                 await slow.keep(ScriptedClock(jump=True).sleep)
@@ -113,11 +121,11 @@ async def test_one_that_is_not_renewed_expires_and_its_holder_is_told(store: Sta
 @pytest.mark.anyio
 async def test_the_lease_of_a_process_that_is_gone_is_taken_over_at_once(store: StateStore) -> None:
     clock = ScriptedClock()
-    until = timestamp(clock.now() + timedelta(seconds=LASTS))
+    until = timestamp(clock.now() + timedelta(seconds=LEASE_TTL))
     dead = f"{HOST}:{ended_process()}:{MARK}ab12cd"
     await store.acquire_lease(RUN, dead, now=timestamp(clock.now()), until=until)
     assert await living(store, clock, RUN) is None
-    async with held(store, clock, RUN) as lease:
+    async with acquire(store, clock, RUN) as lease:
         assert lease.epoch == 2
 
 
@@ -227,5 +235,5 @@ async def test_every_attempt_has_an_epoch_of_its_own(store: StateStore) -> None:
         first = await engine.run(plan)
         again = await engine.run(plan, resume=await engine.store.get_run(first.run_id))
         assert (first.ok, again.ok, again.attempt) == (True, True, 2)
-        async with held(engine.store, engine.clock, first.run_id) as lease:
+        async with acquire(engine.store, engine.clock, first.run_id) as lease:
             assert lease.epoch == 3

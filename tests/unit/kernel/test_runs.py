@@ -126,7 +126,7 @@ async def test_a_sink_hands_on_what_it_has_taken() -> None:
     assert first.records == [n for n in range(10) if n != 3]
     assert second.records == [2 * n for n in range(10) if n != 3]
     assert (report.tally.read, report.tally.written, report.tally.dead) == (10, 9, 1)
-    assert report.tally.taken == {"n1": 9, "n3": 9}
+    assert report.tally.delivered == {"n1": 9, "n3": 9}
     assert report.tally.deaths == {"n1": 1}
 
 

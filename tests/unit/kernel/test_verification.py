@@ -52,7 +52,7 @@ def mixed(sink: MemorySink, *, count: int = 40, source: MemorySource | None = No
 
 
 def wrong(report: RunReport) -> list[tuple[str, str, int | None, int | None]]:
-    return [(one.node, one.what, one.expected, one.found) for one in report.checks if not one.sound]
+    return [(one.node, one.what, one.expected, one.found) for one in report.checks if not one.passed]
 
 
 async def test_a_run_whose_figures_agree_is_verified() -> None:
@@ -168,7 +168,7 @@ async def test_a_sink_that_could_not_be_asked_leaves_the_run_completed_and_unver
     async with Engine(clock=ScriptedClock(jump=True)) as engine:
         report = await engine.run(mixed(CountingSink(script=[problem] * 9)), verify=True)
 
-    (check,) = [one for one in report.checks if not one.sound]
+    (check,) = [one for one in report.checks if not one.passed]
     assert (report.ok, report.verified, check.verdict) == (True, False, Verdict.NOT_COUNTED)
     assert check.note.startswith(told)
 
@@ -240,7 +240,7 @@ class TestTampering:
             ),
             ({"drops": {"n1: ": 4}}, [("", "dropped records with a node and a reason", 4, 0)]),
             (
-                {"taken": {"n2": 35}},
+                {"delivered": {"n2": 35}},
                 [
                     ("", "written records with a sink", 36, 35),
                     ("n2", "records that the sink handed on", 35, 36),
@@ -256,7 +256,7 @@ class TestTampering:
             ),
             ({"accepted": 1}, [("", "accepted records in the ledger", 1, 0)]),
         ],
-        ids=["read", "a drop too few", "a drop of no node", "no reason", "taken", "deaths", "accepted"],
+        ids=["read", "a drop too few", "a drop of no node", "no reason", "delivered", "deaths", "accepted"],
     )
     async def test_in_the_report(
         self, change: dict[str, object], found: list[tuple[str, str, int, int]]

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from engine.config import load_mapping
-from engine.contract.component import Kind, Params, Sink, Source, Transform, spec_of
+from engine.contract.component import Kind, Params, Sink, Source, Transform, component
 from engine.plan.compile import compile_file
 from engine.plan.drawing import mermaid, text
 from engine.plan.model import Plan
 from engine.registry import Registry
 
 
-@spec_of(Kind.SOURCE, "numbers")
+@component(Kind.SOURCE, "numbers")
 class Numbers(Source[Params]):
     pass
 
 
-@spec_of(Kind.TRANSFORM, "double")
+@component(Kind.TRANSFORM, "double")
 class Double(Transform[Params]):
     pass
 
 
-@spec_of(Kind.SINK, "keep")
+@component(Kind.SINK, "keep")
 class Keep(Sink[Params]):
     pass
 

@@ -14,7 +14,16 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from engine.config import load_mapping
 from engine.config.model import OnStall, RetryOptions, Settings
-from engine.contract.component import BatchLimits, Kind, Params, Sink, Source, Transform, operational, spec_of
+from engine.contract.component import (
+    BatchLimits,
+    Kind,
+    Params,
+    Sink,
+    Source,
+    Transform,
+    component,
+    operational,
+)
 from engine.errors import ConfigError
 from engine.plan.binding import ConnectionRef
 from engine.plan.compile import compile_file, compile_plan
@@ -48,22 +57,22 @@ class Optional(BaseModel):
     bucket: str = "default"
 
 
-@spec_of(Kind.SOURCE, "numbers", params=NumbersParams)
+@component(Kind.SOURCE, "numbers", params=NumbersParams)
 class Numbers(Source[NumbersParams]):
     pass
 
 
-@spec_of(Kind.TRANSFORM, "double")
+@component(Kind.TRANSFORM, "double")
 class Double(Transform[Params]):
     pass
 
 
-@spec_of(Kind.SINK, "post", params=PostParams, connection=Web, sandbox="ingest")
+@component(Kind.SINK, "post", params=PostParams, connection=Web, sandbox="ingest")
 class Post(Sink[PostParams]):
     pass
 
 
-@spec_of(Kind.SINK, "shelf", connection=Optional)
+@component(Kind.SINK, "shelf", connection=Optional)
 class Shelf(Sink[Params]):
     pass
 
@@ -360,7 +369,7 @@ def test_python_objects_may_stand_under_with() -> None:
     class TypedParams(Params):
         model: type[BaseModel]
 
-    @spec_of(Kind.SINK, "typed", params=TypedParams)
+    @component(Kind.SINK, "typed", params=TypedParams)
     class Typed(Sink[TypedParams]):
         pass
 

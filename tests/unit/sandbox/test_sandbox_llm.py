@@ -11,7 +11,7 @@ import pytest
 
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.documents import PromptDocument
-from engine.sandbox.llm.faults import (
+from engine.sandbox.llm.injected_errors import (
     Fault,
     MalformedJson,
     OmitSlot,

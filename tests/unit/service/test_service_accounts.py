@@ -13,11 +13,11 @@ import pytest
 
 from engine.service.accounts import Account, account_of
 from engine.service.app import create_app
-from engine.service.letters import letter_of
+from engine.service.dead_letter_format import letter_of
 from engine.service.models import IngestModel, Row
 from engine.service.settings import ServiceSettings
 from engine.service.storage import Storage
-from engine.service.submission import Delivery, Epoch, Letter, Submission, WarehouseDownError
+from engine.service.submission import Delivery, Epoch, RejectedRecord, Submission, WarehouseDownError
 from engine.service.tables import tables_of
 from engine.service.warehouse import Warehouse
 from engine.service.writer import Writer
@@ -40,7 +40,7 @@ class Client:
         delivery: Delivery = "fresh",
         *,
         key: str = "",
-        letters: list[Letter] | None = None,
+        letters: list[RejectedRecord] | None = None,
     ) -> Submission:
         self.sent += 1
         return Submission(
@@ -79,7 +79,7 @@ def notes(note: Note) -> Callable[[str], list[Row]]:
 Notes = Callable[[str], list[Row]]
 
 
-def letter_of_note(identifier: str) -> Letter:
+def letter_of_note(identifier: str) -> RejectedRecord:
     return letter_of(
         IngestModel("Note", Row, "Note"),  # type: ignore[arg-type]
         0,

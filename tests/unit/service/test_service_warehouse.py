@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from engine.service.commit import Encoded, GroupCommit
-from engine.service.letters import letter_of
+from engine.service.dead_letter_format import letter_of
 from engine.service.models import IngestModel, Row
 from engine.service.settings import ServiceSettings
 from engine.service.storage import Storage
 from engine.service.submission import (
     Delivery,
     Epoch,
-    Letter,
     QueueFullError,
     Receipt,
+    RejectedRecord,
     Submission,
     WarehouseDownError,
     WriteFailedError,
@@ -45,7 +45,7 @@ class Desk:
         rows: list[Row],
         delivery: Delivery = "foreign",
         key: str | None = None,
-        letters: list[Letter] | None = None,
+        letters: list[RejectedRecord] | None = None,
         epoch: Epoch | None = None,
     ) -> Submission:
         return Submission(
@@ -102,7 +102,7 @@ def idle(path: Path, models: Models) -> tuple[Desk, Writer]:
     return Desk(Warehouse(storage, writer, tables)), writer
 
 
-def letter(model: IngestModel, identifier: str, text: str = "bad") -> Letter:
+def letter(model: IngestModel, identifier: str, text: str = "bad") -> RejectedRecord:
     return letter_of(
         model,
         0,

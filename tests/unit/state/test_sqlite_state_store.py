@@ -207,11 +207,11 @@ class TestVersions:
                 )
         async with SqliteStateStore(tmp_path) as store:
             (first, _), _ = await store.splits("r1", "files")
-            assert (first.tally.taken, first.tally.deaths) == ({"": 5}, {"": 2})
-            assert (first.acked[0].tally.taken, first.acked[0].tally.deaths) == ({"": 1}, {})
-            tally = Tally(read=4, written=4, taken={"load": 4})
+            assert (first.tally.delivered, first.tally.deaths) == ({"": 5}, {"": 2})
+            assert (first.acked[0].tally.delivered, first.acked[0].tally.deaths) == ({"": 1}, {})
+            tally = Tally(read=4, written=4, delivered={"load": 4})
             await store.commit("r1", [Progress("files", "b", None, True, tally)])
-            assert (await store.tally("r1")).taken == {"": 5, "load": 4}
+            assert (await store.tally("r1")).delivered == {"": 5, "load": 4}
 
     async def test_letters_of_a_version_that_knew_no_chunks_are_seen_by_every_chunk(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

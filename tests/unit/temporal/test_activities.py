@@ -82,7 +82,7 @@ class Ending:
     leases: list[Lease]
 
 
-async def stopped(act: Callable[[ActivityEnvironment], None], sink: Stuck, *, let_go: bool = True) -> Ending:
+async def stopped(act: Callable[[ActivityEnvironment], None], sink: Stuck, *, release: bool = True) -> Ending:
     """A chunk that something happens to while it has read and not delivered."""
     plan, environment = linear_plan(MemorySource(SPLITS), sink), ActivityEnvironment()
     async with Engine() as engine:
@@ -93,7 +93,7 @@ async def stopped(act: Callable[[ActivityEnvironment], None], sink: Stuck, *, le
             await sink.reached.wait()
             act(environment)
             await asyncio.sleep(0)
-            if let_go:
+            if release:
                 sink.go.set()
             await asyncio.wait([task])
         return Ending(task, (await engine.store.tally("r")).written, await engine.store.leases("r"))
@@ -123,7 +123,7 @@ async def test_1_a_chunk_whose_worker_must_not_wait_is_handed_back_as_the_ledger
         environment.cancel()
 
     sink = Stuck()
-    ending = await stopped(told_twice, sink, let_go=False)
+    ending = await stopped(told_twice, sink, release=False)
 
     result = ending.task.result()
     assert (result.done, result.stopped) == (False, True)
@@ -256,19 +256,19 @@ async def test_1_work_in_which_nothing_moves_is_stopped_as_stalled(what: str) ->
 class Deaf(MemorySink):
     """Cannot be cancelled."""
 
-    def __init__(self, let_go: anyio.Event) -> None:
+    def __init__(self, release: anyio.Event) -> None:
         super().__init__()
-        self.let_go = let_go
+        self.release = release
 
     async def write(self, batch: Batch) -> Receipt:
         with anyio.CancelScope(shield=True):
-            await self.let_go.wait()
+            await self.release.wait()
         return await super().write(batch)
 
 
 async def test_1_a_chunk_that_cannot_even_be_stopped_is_left_to_itself_and_changes_nothing_any_more() -> None:
-    let_go = anyio.Event()
-    deaf, sink, environment = Deaf(let_go), MemorySink(), ActivityEnvironment()
+    release = anyio.Event()
+    deaf, sink, environment = Deaf(release), MemorySink(), ActivityEnvironment()
     plans = [linear_plan(MemorySource(SPLITS), one) for one in (deaf, sink)]
     async with Engine() as engine:
         first, second = (Activities(engine, lambda *_, plan=plan: plan, patience=SHORT) for plan in plans)
@@ -278,7 +278,7 @@ async def test_1_a_chunk_that_cannot_even_be_stopped_is_left_to_itself_and_chang
                 await environment.run(first.run_chunk, WHOLE)
             assert raised.value.type == "Stalled"
             result = await environment.run(second.run_chunk, WHOLE)
-            let_go.set()
+            release.set()
             others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
             left = [task for task in others if "Run.wait" in repr(task)]
             assert len(left) == 1

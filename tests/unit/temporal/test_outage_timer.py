@@ -10,8 +10,8 @@ from engine.contract.acks import Tally
 from engine.contract.component import Kind
 from engine.errors import OutageError
 from engine.flow.stats import NodeStats, RunSnapshot, Waiting
-from engine.temporal import pulse
-from engine.temporal.pulse import OutageTimer
+from engine.temporal import heartbeat
+from engine.temporal.heartbeat import OutageTimer
 
 
 class Course:
@@ -25,7 +25,7 @@ class Course:
         self, monkeypatch: pytest.MonkeyPatch, before: Mapping[str, float], limit: float = 3600.0
     ) -> None:
         self._now = 0.0
-        monkeypatch.setattr(pulse.anyio, "current_time", lambda: self._now)
+        monkeypatch.setattr(heartbeat.anyio, "current_time", lambda: self._now)
         self.timer = OutageTimer(before, limit)
         self._sinks = {name: NodeStats(name, Kind.SINK, "sink") for name in ("load", "copy")}
 

@@ -7,14 +7,14 @@ import logging
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from engine.execution.events import Stage
+from engine.execution.events import RunEvent
 from engine.temporal.logs import told_to
 
 DETAILS = {"activity_type": "compile_plan", "attempt": 2, "workflow_id": "etl/blobs/blobs-1/s0"}
 
 
-def told(error: Exception, **extra: object) -> list[Stage]:
-    stages: list[Stage] = []
+def told(error: Exception, **extra: object) -> list[RunEvent]:
+    stages: list[RunEvent] = []
     with told_to(stages.append):
         try:
             raise error
@@ -38,7 +38,7 @@ def test_the_text_of_an_error_that_nobody_raised_on_purpose_is_left_out(extra: d
 
 
 def test_nothing_is_told_any_more_when_the_worker_has_ended() -> None:
-    stages: list[Stage] = []
+    stages: list[RunEvent] = []
     with told_to(stages.append):
         pass
     assert stages == []

@@ -1,4 +1,4 @@
-"""The letters of a store and of services as one list, each failure once."""
+"""The dead letters of a store and of services as one list, each failure once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from engine.contract.dead_letter import DeadLetter
-from engine.dead_letters.search import LetterQuery, find_letters
+from engine.dead_letters.search import DeadLetterQuery, search_dead_letters
 from engine.errors import ServiceError
 from engine.service.client import ServiceClient
 from engine.state.memory import MemoryStateStore
@@ -58,7 +58,7 @@ async def store() -> AsyncIterator[MemoryStateStore]:
 
 
 def client(*letters: dict[str, object], page: int = 500) -> ServiceClient:
-    """A service that has these letters; it gives at most `page` of them at once."""
+    """A service that has these dead letters; it gives at most `page` of them at once."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         query = request.url.params
@@ -72,7 +72,7 @@ def client(*letters: dict[str, object], page: int = 500) -> ServiceClient:
 
 async def test_a_failure_that_both_stores_know_is_listed_once(store: MemoryStateStore) -> None:
     service = client(service_letter("r1"), service_letter("foreign"), FORWARDED)
-    found = await find_letters(store, [service], LetterQuery(status="open"))
+    found = await search_dead_letters(store, [service], DeadLetterQuery(status="open"))
     assert [(one.store, one.place, one.key) for one in found] == [
         ("engine+service", "blobs/load", "k1"),
         ("engine+service", "docs/extract", "doc"),
@@ -84,9 +84,13 @@ async def test_a_failure_that_both_stores_know_is_listed_once(store: MemoryState
 
 async def test_filters_of_runs_and_nodes_leave_out_what_belongs_to_none(store: MemoryStateStore) -> None:
     service = client(service_letter("foreign"))
-    for query in (LetterQuery(run_id="run-1"), LetterQuery(pipeline="blobs"), LetterQuery(node="load")):
-        assert {one.store for one in await find_letters(store, [service], query)} == {"engine"}
-    by_key = await find_letters(store, [service], LetterQuery(key="foreign"))
+    for query in (
+        DeadLetterQuery(run_id="run-1"),
+        DeadLetterQuery(pipeline="blobs"),
+        DeadLetterQuery(node="load"),
+    ):
+        assert {one.store for one in await search_dead_letters(store, [service], query)} == {"engine"}
+    by_key = await search_dead_letters(store, [service], DeadLetterQuery(key="foreign"))
     assert [one.store for one in by_key] == ["service"]
 
 
@@ -94,26 +98,26 @@ async def test_a_copy_of_what_was_replayed_does_not_come_back_as_the_services_ow
     store: MemoryStateStore,
 ) -> None:
     await store.mark_dead_letters([replace(LETTER, pipeline="docs", node="extract", key="doc")], "replayed")
-    found = await find_letters(store, [client(FORWARDED)], LetterQuery(status="open"))
+    found = await search_dead_letters(store, [client(FORWARDED)], DeadLetterQuery(status="open"))
     assert [one.key for one in found] == ["k1"]
 
 
 async def test_without_a_store_the_services_letters_stand_alone() -> None:
     service = client(service_letter("r1", status="recovered"), service_letter("r2"))
-    found = await find_letters(None, [service], LetterQuery(status="recovered"))
+    found = await search_dead_letters(None, [service], DeadLetterQuery(status="recovered"))
     assert [(one.store, one.key, one.status) for one in found] == [("service", "r1", "recovered")]
 
 
 async def test_statuses_that_only_one_store_knows_ask_only_that_one(store: MemoryStateStore) -> None:
     service = client(service_letter("r1", status="recovered"), service_letter("foreign", status="recovered"))
-    assert await find_letters(store, [service], LetterQuery(status="discarded")) == []
-    recovered = await find_letters(store, [service], LetterQuery(status="recovered"))
+    assert await search_dead_letters(store, [service], DeadLetterQuery(status="discarded")) == []
+    recovered = await search_dead_letters(store, [service], DeadLetterQuery(status="recovered"))
     assert [(one.store, one.key) for one in recovered] == [("service", "foreign")]
 
 
 async def test_letters_are_fetched_page_by_page() -> None:
     service = client(*(service_letter(f"r{number}") for number in range(25)), page=10)
-    found = await find_letters(None, [service], LetterQuery())
+    found = await search_dead_letters(None, [service], DeadLetterQuery())
     assert sorted(one.key for one in found) == sorted(f"r{number}" for number in range(25))
 
 
@@ -121,10 +125,10 @@ async def test_a_letter_is_called_by_its_id_its_beginning_its_key_or_the_records
     store: MemoryStateStore,
 ) -> None:
     service = client(service_letter("r1"))
-    (one,) = await find_letters(store, [service], LetterQuery(names=("k1",)))
+    (one,) = await search_dead_letters(store, [service], DeadLetterQuery(names=("k1",)))
     for name in (one.id, one.id[:4], "r1"):
-        assert await find_letters(store, [service], LetterQuery(names=(name,))) == [one]
-    assert await find_letters(store, [service], LetterQuery(names=(one.id[:3], "k"))) == []
+        assert await search_dead_letters(store, [service], DeadLetterQuery(names=(name,))) == [one]
+    assert await search_dead_letters(store, [service], DeadLetterQuery(names=(one.id[:3], "k"))) == []
 
 
 async def test_records_are_sent_in_bounded_requests_and_deaths_keep_their_places() -> None:

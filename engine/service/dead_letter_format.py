@@ -1,4 +1,4 @@
-"""Making dead letters: the same record gives the same letter however often it is delivered."""
+"""Making dead letters: the same record gives the same dead letter however often it is delivered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 import orjson
 
 from engine.service.models import IngestModel
-from engine.service.submission import Letter
+from engine.service.submission import RejectedRecord
 
 __all__ = ["letter_of"]
 
@@ -27,7 +27,7 @@ def letter_of(
     error_message: str,
     source: Literal["api", "transform"],
     failed_at: datetime,
-) -> Letter:
+) -> RejectedRecord:
     """The dead letter of one record as it was sent.
 
     Its id is a UUID (version 5) of the model and the record's id, or its content where it has none. What is
@@ -36,10 +36,10 @@ def letter_of(
     record = original if isinstance(original, dict) else {"value": original}
     content = orjson.dumps(record)
     identifier = record.get("id") if isinstance(original, dict) else None
-    # Numbers as ids are kept as text, so that such a letter can be found again.
+    # Numbers as ids are kept as text, so that such a dead letter can be found again.
     record_id = str(identifier) if isinstance(identifier, str | int) and identifier != "" else None
     identity = f"id:{record_id}" if record_id is not None else f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return Letter(
+    return RejectedRecord(
         dead_letter_id=str(uuid.uuid5(_NAMESPACE, f"{model.name}\n{identity}")),
         index=index,
         model=model.name,

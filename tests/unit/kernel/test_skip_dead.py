@@ -38,10 +38,10 @@ class Refusing(Apply):
     """Refuses the number 4; remembers every number that it was asked about."""
 
     def __init__(self) -> None:
-        super().__init__(self.judge)
+        super().__init__(self.decide)
         self.asked: list[int] = []
 
-    def judge(self, batch: Batch) -> Batch:
+    def decide(self, batch: Batch) -> Batch:
         self.asked += batch.records
         return batch.outcomes(
             [RecordError("no", kind="Refused") if number == 4 else number for number in batch.records]
@@ -54,7 +54,7 @@ def plan(node: Apply, sink: MemorySink, forward: MemorySink | None = None) -> Pl
 
 
 async def stopped_behind_the_letter(store: MemoryStateStore, forward: MemorySink | None = None) -> RunReport:
-    """A run whose letter is stored and whose batch is not delivered."""
+    """A run whose dead letter is stored and whose batch is not delivered."""
     async with Engine(store=store) as engine:
         report = await engine.run(plan(Refusing(), DownOnceALetterIsThere(store), forward))
     assert (report.tally.dead, report.dead_letters) == (0, 1)

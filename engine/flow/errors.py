@@ -19,37 +19,37 @@ from engine.errors import (
 )
 from engine.flow.delivery import Failure
 
-__all__ = ["bare", "bug_in", "cause_of", "fault_in", "judge"]
+__all__ = ["as_run_error", "cause_of", "classify_error", "unexpected_error", "unwrap_group"]
 
 
-def judge(node: str, error: Exception, batch: Batch) -> Failure:
+def classify_error(node: str, error: Exception, batch: Batch) -> Failure:
     """The failure to deal with when it is transient or some records' own; anything else is raised.
 
     Raises:
         NodeFailedError: a `FatalError`, or an error that no component should let out.
         EngineError: what the engine itself raised further inside.
     """
-    error = bare(error)
+    error = unwrap_group(error)
     if isinstance(error, BatchError):
         if error.failures and all(0 <= index < len(batch) for index in error.failures):
             return error
         raise NodeFailedError(node, "its BatchError names no record of the batch") from error
     if isinstance(error, TransientError | RecordError):
         return error
-    raise fault_in(node, error) from error
+    raise as_run_error(node, error) from error
 
 
-def fault_in(node: str, error: Exception) -> EngineError:
+def as_run_error(node: str, error: Exception) -> EngineError:
     """The error that stops the run."""
-    error = bare(error)
+    error = unwrap_group(error)
     if isinstance(error, ComponentError):
         return NodeFailedError(node, str(error))
     if isinstance(error, EngineError):
         return error
-    return bug_in(node, error)
+    return unexpected_error(node, error)
 
 
-def bug_in(node: str, error: BaseException) -> NodeFailedError:
+def unexpected_error(node: str, error: BaseException) -> NodeFailedError:
     """An error no component should raise, by its type, the line it came from and the record's place if known.
 
     Its text is left to `__cause__`, because a `KeyError` or `ValueError` tends to quote the record; errors
@@ -63,7 +63,7 @@ def bug_in(node: str, error: BaseException) -> NodeFailedError:
     return NodeFailedError(node, f"{type(error).__name__}{text}{where}{place}")
 
 
-def bare(error: Exception) -> Exception:
+def unwrap_group(error: Exception) -> Exception:
     """The error that counts when several tasks inside a component failed together: the gravest one."""
     if not isinstance(error, ExceptionGroup):
         return error

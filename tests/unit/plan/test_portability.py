@@ -9,7 +9,7 @@ import pytest
 
 import engine
 from engine.config import FileConfig, load_file
-from engine.contract.component import Kind, NoParams, Reach
+from engine.contract.component import Kind, Locality, NoParams
 from engine.errors import ConfigError
 from engine.plan.compile import compile_file
 from engine.plan.portability import node_check, store_problems, warnings
@@ -33,7 +33,7 @@ async def once() -> AsyncGenerator[int, None]:
     yield 1
 
 
-@engine.spec_of(Kind.SINK, "shelf", reach=Reach.MACHINE)
+@engine.component(Kind.SINK, "shelf", locality=Locality.MACHINE)
 class Shelf(engine.Sink[NoParams]):
     """Puts records on a shelf of this machine."""
 

@@ -16,7 +16,7 @@ from engine.contract.component import Kind
 from engine.errors import OutageError, StalledError
 from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
 
-__all__ = ["Cursor", "OutageTimer", "Pulse", "Vitals", "vitals", "waits_for_others"]
+__all__ = ["Cursor", "Heartbeat", "OutageTimer", "Progress", "progress_of", "waits_for_others"]
 
 Mark = tuple[float, ...]
 
@@ -32,7 +32,7 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class Progress:
     """How some work stands.
 
     Args:
@@ -47,7 +47,7 @@ class Vitals:
     excused: bool = False
 
 
-class Pulse:
+class Heartbeat:
     """Watches one piece of work.
 
     Args:
@@ -60,7 +60,7 @@ class Pulse:
 
     def __init__(
         self,
-        look: Callable[[], Vitals],
+        look: Callable[[], Progress],
         beat: Callable[[Mapping[str, int]], None],
         stop: Callable[[StalledError], None],
         *,
@@ -88,13 +88,13 @@ class Pulse:
             self._beat(asdict(now.cursor))
 
 
-def vitals(snapshot: RunSnapshot) -> Vitals:
+def progress_of(snapshot: RunSnapshot) -> Progress:
     """How a run stands."""
     tally = snapshot.tally
     mark: list[float] = [tally.read, tally.written, tally.dropped, tally.dead, tally.tokens_in]
     for node in snapshot.nodes:
         mark += [node.records_in, node.records_out, node.batches, node.retries, *node.aggregate.values()]
-    return Vitals(
+    return Progress(
         tuple(mark),
         Cursor(tally.read, tally.written, tally.dead),
         snapshot.waits_for,

@@ -84,10 +84,10 @@ def no_such_run(run_id: str, known: Sequence[str], place: str) -> RunNotFoundErr
     return RunNotFoundError(f"no run {run_id!r} in {place}: {hint}")
 
 
-def lease_lost(run_id: str, holder: str, taken: int, ours: int) -> LeaseLostError:
-    """The error for a write of an epoch when a higher one is `taken`. `holder`: "" when it was given back."""
+def lease_lost(run_id: str, holder: str, current: int, ours: int) -> LeaseLostError:
+    """The error for a write of an epoch when a higher one is `current`; `holder` "": it was given back."""
     return LeaseLostError(
-        f"run {run_id!r} was taken over by {holder or 'another process'} (epoch {taken}, ours is {ours}):"
+        f"run {run_id!r} was taken over by {holder or 'another process'} (epoch {current}, ours is {ours}):"
         " what this process would still write is refused"
     )
 

@@ -6,13 +6,13 @@ from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskSta
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import Client, WorkflowExecutionDescription
 
-__all__ = ["is_attended"]
+__all__ = ["has_workers"]
 
-MOST_SHARDS = 16
+MAX_SHARDS = 16
 """Shards that are asked about; when none of these has a worker, the others hardly have."""
 
 
-async def is_attended(client: Client, described: WorkflowExecutionDescription) -> bool | None:
+async def has_workers(client: Client, described: WorkflowExecutionDescription) -> bool | None:
     """True when a worker is at something of the run, False when all of it waits for one.
 
     None when there is nothing to do just now: the run is paused, or waits until it tries something again.
@@ -22,7 +22,7 @@ async def is_attended(client: Client, described: WorkflowExecutionDescription) -
         RPCError: the server does not answer.
     """
     answers = [_attended(described.raw_description)]
-    for child in described.raw_description.pending_children[:MOST_SHARDS]:
+    for child in described.raw_description.pending_children[:MAX_SHARDS]:
         if True in answers:
             break
         shard = await client.get_workflow_handle(child.workflow_id).describe()
