@@ -13,20 +13,28 @@ import argparse
 
 from engine.cli.arguments import add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
+from engine.cli.options import ControlOptions
 
 SUMMARY = "pause, resume or drain a durable run"
+OPTIONS = ControlOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("action", choices=("pause", "resume", "drain", "window"))
-    parser.add_argument("number", nargs="?", type=int, metavar="N", help="for `window`: 1 to 200")
+    parser.add_argument(
+        "number",
+        nargs="?",
+        type=int,
+        metavar="N",
+        help=("for `window`: concurrent chunks per shard, 1 to 200"),
+    )
     add_state_argument(parser)
     add_server_arguments(parser)
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: ControlOptions) -> int:
     """Steer; 0 when the run has taken it."""
     require_temporal()
     from engine.cli.durable.control import steer

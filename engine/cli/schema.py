@@ -9,14 +9,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-SUMMARY = "print the JSON Schema of the file"
+from engine.cli.options import SchemaOptions
+
+OPTIONS = SchemaOptions
+SUMMARY = "print the JSON Schema of pipeline files"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """It takes nothing."""
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: SchemaOptions) -> int:
     """Print it."""
     import json
 

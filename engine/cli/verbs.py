@@ -18,20 +18,20 @@ VERBS = {
     "run": "run the pipelines of a file",
     "validate": "check a file without running anything",
     "graph": "draw the pipelines of a file",
-    "connectors": "list the components, or show one",
-    "runs": "list and show runs, and forget them",
-    "worker": "work on durable runs, on Temporal",
-    "submit": "start pipelines durably, on Temporal",
+    "connectors": "list components, or show one",
+    "runs": "list, show and forget runs",
+    "worker": "run a Temporal worker for durable runs",
+    "submit": "start durable runs on Temporal",
     "watch": "watch a durable run",
     "control": "pause, resume or drain a durable run",
-    "cancel": "end a durable run; it can be gone on with",
-    "schedule": "have pipelines run by the clock, on Temporal",
+    "cancel": "cancel a durable run; it can be resumed",
+    "schedule": "schedule pipelines on Temporal",
     "dlq": "list, show and replay dead letters",
-    "bookmarks": "list what was delivered earlier, and have it read again",
-    "journal": "list and purge the model answers that were paid for",
+    "bookmarks": "list and reset bookmarks of earlier runs",
+    "journal": "list and purge paid model answers",
     "serve": "run the ingest service and its warehouse",
     "sandbox": "run the embedded S3, model endpoint and ingest service",
-    "schema": "print the JSON Schema of the file, for editors",
+    "schema": "print the JSON Schema of pipeline files, for editors",
 }
 """Each is a module of this package, imported when it is asked for."""
 
@@ -116,10 +116,9 @@ def _overview(program: str) -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in VERBS.items())
     return (
-        f"usage: {program} VERB ...\n\n"
-        "Runs pipelines that a YAML file defines: from sources, through transforms, into sinks.\n\n"
-        f"verbs:\n{verbs}\n\n"
-        f"`{program} VERB --help` says more about each. `{program} --version` names the version.\n"
+        f"usage: {program} VERB ...\n\nRun the pipelines of a YAML file: from sources, through "
+        f"transforms, into sinks.\n\nverbs:\n{verbs}\n\nRun `{program} VERB --help` for the options of a "
+        f"verb, `{program} --version` for the version.\n"
     )
 
 
@@ -127,14 +126,25 @@ def _unknown(program: str, verb: str) -> str:
     import difflib
 
     near = difflib.get_close_matches(verb, VERBS, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(VERBS)}"
-    return f"{program}: no verb is called `{verb}`: {hint}\n"
+    hint = f"did you mean `{near[0]}`?" if near else f"choose from {', '.join(VERBS)}"
+    return f"{program}: unknown verb `{verb}`: {hint}\n"
 
 
 def _module(verb: str) -> ModuleType:
     from importlib import import_module
 
     return import_module(f"engine.cli.{verb}")
+
+
+def _options(module: ModuleType, arguments: argparse.Namespace) -> object:
+    """The verb's options, with the pipeline's own name in place of an alias."""
+    from engine.cli.options import parsed
+
+    if getattr(arguments, "pipeline", ""):
+        from engine.cli.loading import resolve_alias
+
+        arguments.pipeline = resolve_alias(arguments.pipeline, getattr(arguments, "file", None))
+    return parsed(module.OPTIONS, arguments)
 
 
 def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) -> int:
@@ -146,15 +156,11 @@ def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) 
     )
     module.add_arguments(parser)
     try:
-        options = parser.parse_args(arguments)
+        arguments_given = parser.parse_args(arguments)
     except SystemExit as end:  # --help, or arguments that argparse has already complained about
         return end.code if isinstance(end.code, int) else USAGE_ERROR
     try:
-        if getattr(options, "pipeline", ""):
-            from engine.cli.loading import resolve_alias
-
-            options.pipeline = resolve_alias(options.pipeline, getattr(options, "file", None))
-        code: int = module.execute(options)
+        code: int = module.execute(_options(module, arguments_given))
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the boundary of the process: every error gets one message
         from engine.cli.exit_codes import explain

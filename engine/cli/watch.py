@@ -9,8 +9,10 @@ import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
+from engine.cli.options import WatchOptions
 
 SUMMARY = "watch a durable run"
+OPTIONS = WatchOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--progress",
         choices=("auto", "live", "plain", "json", "none"),
         default="auto",
-        help="auto: live on a terminal, else a plain line every few seconds",
+        help="progress display (default: auto: live on a terminal, otherwise a plain line every few seconds)",
     )
     add_state_argument(parser)
     add_server_arguments(parser)
     parser.set_defaults(file=DEFAULT_FILE, quiet=False, wait=False)
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: WatchOptions) -> int:
     """Watch until the run has ended."""
     require_temporal()
     from engine.cli.durable.watch import watch

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 
 from engine.cli.dead_letters.find import collect, plans_of, query_of
 from engine.cli.display.numbers import count
 from engine.cli.exit_codes import ExitCode
+from engine.cli.options import DlqOptions
 from engine.cli.state import store_of
 from engine.dead_letters.queue import letter_json
 from engine.dead_letters.search import DeadLetterMatch
@@ -26,7 +26,7 @@ GAP = 2
 NOT_A_TERMINAL = 160
 
 
-async def list_letters(options: argparse.Namespace) -> int:
+async def list_letters(options: DlqOptions) -> int:
     """Print what is found.
 
     Raises:
@@ -41,13 +41,15 @@ async def list_letters(options: argparse.Namespace) -> int:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else NOT_A_TERMINAL
         sys.stdout.write("\n".join(_table(shown, width)) + "\n")
     if len(shown) < len(found):
-        sys.stderr.write(f"{count(len(shown))} of {count(len(found))}; --limit 0 shows all\n")
+        sys.stderr.write(f"showing {count(len(shown))} of {count(len(found))}; use --limit 0 to show all\n")
     elif not found:
-        sys.stderr.write("no dead letters\n" if options.status == "all" else f"none is {options.status}\n")
+        sys.stderr.write(
+            "no dead letters\n" if options.status == "all" else (f"no {options.status} dead letters\n")
+        )
     return ExitCode.COMPLETED
 
 
-async def show_dead_letters(options: argparse.Namespace) -> int:
+async def show_dead_letters(options: DlqOptions) -> int:
     """Print everything about each.
 
     Raises:
@@ -62,7 +64,7 @@ async def show_dead_letters(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-def named(found: list[DeadLetterMatch], names: list[str]) -> list[DeadLetterMatch]:
+def named(found: list[DeadLetterMatch], names: Sequence[str]) -> list[DeadLetterMatch]:
     """The same, once it is sure that every name means one.
 
     Raises:
@@ -70,11 +72,11 @@ def named(found: list[DeadLetterMatch], names: list[str]) -> list[DeadLetterMatc
     """
     for name in names:
         if not any(one.is_called(name) for one in found):
-            raise ConfigError(f"no such dead letter: {name!r} (`dlq list --status all` shows them all)")
+            raise ConfigError(f"no dead letter {name!r}: `dlq list --status all` lists them all")
     return found
 
 
-async def _found(options: argparse.Namespace, status: str) -> list[DeadLetterMatch]:
+async def _found(options: DlqOptions, status: str) -> list[DeadLetterMatch]:
     plans = plans_of(options, needed=False)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(store_of(options))
@@ -125,7 +127,7 @@ def _page(one: DeadLetterMatch) -> Iterator[str]:
         yield f"  first       {letter.first_failed_at}"
         yield f"  last        {letter.last_failed_at}"
         if letter.reference:
-            yield f"  reference   {letter.reference} (the record was too large to be kept)"
+            yield f"  reference   {letter.reference} (the record was too large to store)"
     if one.copy is not None:
         copy = one.copy
         yield f"  in service  {copy.dead_letter_id} ({copy.status}, model {copy.model}, at its {copy.source})"

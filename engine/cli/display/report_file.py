@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from engine.cli.options import StateOptions
 from engine.cli.state import shown_state
 from engine.contract.clock import timestamp
 from engine.errors import ConfigError, StateError
@@ -26,13 +26,13 @@ def check_target(path: Path) -> None:
         ConfigError: there is no such folder, or it is one itself.
     """
     if path.is_dir():
-        raise ConfigError(f"--report: {path} is a folder")
+        raise ConfigError(f"--report: {path} is a directory")
     if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--report: there is no folder {path.absolute().parent}")
+        raise ConfigError(f"--report: no such directory: {path.absolute().parent}")
 
 
 def write_report(
-    path: Path, started_at: datetime, options: argparse.Namespace, reports: Mapping[str, RunReport]
+    path: Path, started_at: datetime, options: StateOptions, reports: Mapping[str, RunReport]
 ) -> None:
     """Write the file, whole or not at all.
 
@@ -52,4 +52,4 @@ def write_report(
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise StateError(f"the report cannot be written to {path}: {error.strerror or error}") from error
+        raise StateError(f"cannot write the report to {path}: {error.strerror or error}") from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.cli.arguments import DEFAULT_FILE, this_command
+from engine.cli.arguments import this_command
 from engine.cli.display.numbers import count, counted, duration, rate, read_here
+from engine.cli.options import DEFAULT_FILE, PlaceOptions
 from engine.cli.state import state_options
 from engine.contract.component import Kind
 from engine.contract.verification import Check, Verdict
@@ -25,7 +25,7 @@ class _Column:
 
 
 def summary(
-    runs: Sequence[RunReport], options: argparse.Namespace, *, width: int = 100, resumable: bool = True
+    runs: Sequence[RunReport], options: PlaceOptions, *, width: int = 100, resumable: bool = True
 ) -> str:
     """The whole text; "" when nothing was run. A table wider than `width` columns is written as lines.
 
@@ -39,7 +39,7 @@ def summary(
     for report in runs:
         lines += [f"{report.pipeline}: {note}" for note in _notes(report, options)]
         if resumable and report.run_id and not report.ok:
-            lines.append(f"{report.pipeline}: go on with it: {resume_command(report.run_id, options)}")
+            lines.append(f"{report.pipeline}: to resume: {resume_command(report.run_id, options)}")
     return "\n".join(lines) + "\n"
 
 
@@ -103,7 +103,7 @@ def _bottleneck(run: RunReport) -> str:
     return f"{node.name} ({node.utilisation:.0%} busy)" if node else ""
 
 
-def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
+def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
     tally = run.tally
     if run.error:
         yield f"{run.error}"
@@ -113,21 +113,19 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
     for node in run.nodes:
         unchanged = int(node.aggregate.get("unchanged", 0))
         if unchanged:
-            yield f"`{node.name}` left out {count(unchanged)}: unchanged since an earlier run"
+            yield f"`{node.name}` skipped {count(unchanged)}: unchanged since an earlier run"
         begun_anew = int(node.aggregate.get("begun_anew", 0))
         if begun_anew:
-            yield f"`{node.name}` began {count(begun_anew)} anew: not what an earlier run had read"
+            yield f"`{node.name}` re-read {count(begun_anew)} from the start: replaced since an earlier run"
     for reason, number in sorted(tally.drops.items(), key=lambda item: -item[1]):
         yield f"dropped {count(number)} at {reason}"
     if run.dead_letters:
         where = f"{this_command()} dlq list --run {run.run_id}{_file(options)}{state_options(options)}"
         # a dead letter is stored when its record dies, and counts once the batch is settled
-        early = (
-            "" if run.ok or run.dead_letters <= tally.dead else ", stored before their batches were settled"
-        )
+        early = "" if run.ok or run.dead_letters <= tally.dead else ", stored before their batches settled"
         yield f"{counted(run.dead_letters, 'dead letter')}{early}: {where}"
     if tally.accepted:
-        yield f"{count(tally.accepted)} of the written were only accepted: the service does not tell more"
+        yield f"{count(tally.accepted)} written records were accepted without per-record confirmation"
     retries = sum(node.retries for node in run.nodes)
     if retries:
         busy = ", ".join(f"{node.name} {count(node.retries)}" for node in run.nodes if node.retries)
@@ -147,12 +145,12 @@ def _verification(checks: Sequence[Check]) -> Iterable[str]:
         if check.verdict is Verdict.DIFFERS:
             expected, found = count(check.expected or 0), count(check.found or 0)
             note = f" ({check.note})" if check.note else ""
-            yield f"DOES NOT AGREE{_at(check)}: {check.what}: expected {expected}, found {found}{note}"
+            yield f"MISMATCH{_at(check)}: {check.what}: expected {expected}, found {found}{note}"
     for check in checks:
         if check.verdict is Verdict.NOT_COUNTED:
-            yield f"COULD NOT BE VERIFIED{_at(check)}: {check.what}: {check.note}"
+            yield f"NOT VERIFIED{_at(check)}: {check.what}: {check.note}"
         elif check.verdict is Verdict.UNKNOWN:
-            yield f"cannot be verified{_at(check)}: {check.what}: {check.note}"
+            yield f"not verifiable{_at(check)}: {check.what}: {check.note}"
         elif check.note and check.verdict is Verdict.AGREES:
             yield f"verified{_at(check)}: {check.what}: {check.note}"
     agree = sum(check.verdict is Verdict.AGREES for check in checks)
@@ -168,18 +166,21 @@ def _unbalanced(run: RunReport) -> Iterable[str]:
     made = f" + made {count(tally.forked)}" if tally.forked else ""
     settled = f"written {count(tally.written)} + dropped {count(tally.dropped)} + dead {count(tally.dead)}"
     # the ledger has only what is settled, so even a run that was killed adds up
-    yield f"THE COUNTS DO NOT ADD UP: read {count(tally.read)}{made} is not {settled}; please report this"
+    yield (
+        f"Internal error: record counts do not balance (read {count(tally.read)}{made}, but {settled}); "
+        "please report this"
+    )
 
 
 def _money(usd: float) -> str:
     return f"${usd:,.2f}" if usd >= 1 else f"${usd:.4f}"
 
 
-def resume_command(run_id: str, options: argparse.Namespace) -> str:
+def resume_command(run_id: str, options: PlaceOptions) -> str:
     """How to go on with a run, ready to be copied."""
     file = "" if options.file == DEFAULT_FILE else f" {options.file}"
     return f"{this_command()} run{file} --resume {run_id}{state_options(options)}"
 
 
-def _file(options: argparse.Namespace) -> str:
+def _file(options: PlaceOptions) -> str:
     return "" if options.file == DEFAULT_FILE else f" --file {options.file}"

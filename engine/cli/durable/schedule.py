@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +12,7 @@ from engine.cli.durable.server import client_of, request_of
 from engine.cli.durable.submit import relevant
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans_for_workers, resolve_aliases
+from engine.cli.options import ScheduleOptions
 from engine.config.units import parse_duration
 from engine.errors import ConfigError
 from engine.temporal.schedules import create, delete, listed, pause, unpause
@@ -22,12 +22,11 @@ __all__ = ["ACTIONS"]
 MIN_CATCH_UP = timedelta(seconds=10)
 
 
-async def _create(options: argparse.Namespace) -> int:
-    options.assignments = []
+async def _create(options: ScheduleOptions) -> int:
     plans = load_plans_for_workers(options)
     wanted = resolve_aliases(options) or [name for name, plan in plans.items() if plan.settings.schedule]
     if not wanted:
-        raise ConfigError(f'no pipeline of {options.file} has a `schedule:` (as in `schedule: "0 * * * *"`)')
+        raise ConfigError(f'no pipeline in {options.file} has a `schedule:`, e.g. `schedule: "0 * * * *"`')
     unscheduled = [name for name in wanted if not plans[name].settings.schedule]
     if unscheduled:
         raise ConfigError(f"{', '.join(unscheduled)}: no `schedule:` in {options.file}")
@@ -49,42 +48,42 @@ def _age(text: str) -> timedelta:
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"--catch-up: {error}, got {text!r}") from None
     if age < MIN_CATCH_UP:  # the server would take 10 s without a word
-        raise ConfigError(f"--catch-up: Temporal takes 10s at least, got {text!r}")
+        raise ConfigError(f"--catch-up: Temporal requires at least 10s, got {text!r}")
     return age
 
 
-async def _list(options: argparse.Namespace) -> int:
+async def _list(options: ScheduleOptions) -> int:
     found = await listed(await client_of(options))
     for one in found:
         if options.json:
             sys.stdout.write(json.dumps(asdict(one)) + "\n")
             continue
-        state = "paused" if one.paused else f"next {one.next_run}" if one.next_run else "no further run"
+        state = "paused" if one.paused else f"next {one.next_run}" if one.next_run else "no further runs"
         sys.stdout.write(f"{one.pipeline}  {one.cron}  {state}\n")
     if not found:
         sys.stderr.write("no schedules\n")
     return ExitCode.COMPLETED
 
 
-async def _pause(options: argparse.Namespace) -> int:
+async def _pause(options: ScheduleOptions) -> int:
     await pause(await client_of(options), options.pipeline)
     sys.stdout.write(f"{options.pipeline}: paused\n")
     return ExitCode.COMPLETED
 
 
-async def _resume(options: argparse.Namespace) -> int:
+async def _resume(options: ScheduleOptions) -> int:
     await unpause(await client_of(options), options.pipeline)
-    sys.stdout.write(f"{options.pipeline}: runs by the clock again\n")
+    sys.stdout.write(f"{options.pipeline}: schedule resumed\n")
     return ExitCode.COMPLETED
 
 
-async def _delete(options: argparse.Namespace) -> int:
+async def _delete(options: ScheduleOptions) -> int:
     await delete(await client_of(options), options.pipeline)
-    sys.stdout.write(f"{options.pipeline}: no schedule any more\n")
+    sys.stdout.write(f"{options.pipeline}: schedule deleted\n")
     return ExitCode.COMPLETED
 
 
-ACTIONS: Mapping[str, Callable[[argparse.Namespace], Awaitable[int]]] = {
+ACTIONS: Mapping[str, Callable[[ScheduleOptions], Awaitable[int]]] = {
     "create": _create,
     "list": _list,
     "pause": _pause,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import secrets
 import sys
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from engine.cli.durable.watch import follow
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_config, load_plans, load_plans_for_workers, resolve_aliases
 from engine.cli.local.resume import refuse_living
+from engine.cli.options import SubmitOptions
 from engine.cli.state import store_of
 from engine.contract.clock import SystemClock
 from engine.contract.types import JsonValue
@@ -28,13 +28,12 @@ from engine.temporal.starting import refuse_running, request_before, start
 __all__ = ["relevant", "submit"]
 
 AS_BEGUN = (
-    "a run goes on with the parameters that it was begun with, and alone (--param is for pipelines that"
-    " follow it); what may change between attempts, such as limits and concurrency, is changed in the file"
-    " of the workers"
+    "a run resumes alone and with its original parameters (--param applies to pipelines that follow it); "
+    "change limits, concurrency and other operational settings in the workers' file"
 )
 
 
-async def submit(options: argparse.Namespace) -> int:
+async def submit(options: SubmitOptions) -> int:
     """Start what the arguments ask for.
 
     Raises:
@@ -42,7 +41,6 @@ async def submit(options: argparse.Namespace) -> int:
         StateError: the run to go on with cannot be gone on with.
         ServiceError: the server cannot be reached, or the run is under way there.
     """
-    options.assignments = []
     requests = [] if options.resume else _fresh(options)
     client = await client_of(options)
     if options.resume:
@@ -50,7 +48,7 @@ async def submit(options: argparse.Namespace) -> int:
     handles = []
     for request in requests:
         handles.append(await start(client, request))
-        verb = "goes on" if request.resume else "started"
+        verb = "resumed" if request.resume else "started"
         sys.stdout.write(f"{request.pipeline}: run {request.run_id} {verb} as workflow {handles[-1].id}\n")
         if not options.wait:
             sys.stdout.write(f"  {command('watch', request.run_id, options)}\n")
@@ -61,7 +59,7 @@ async def submit(options: argparse.Namespace) -> int:
     return int(await follow(client, dict(zip(runs, handles, strict=True)), options))
 
 
-def _fresh(options: argparse.Namespace) -> list[PipelineRequest]:
+def _fresh(options: SubmitOptions) -> list[PipelineRequest]:
     plans = load_plans_for_workers(options)
     now = SystemClock().now()
     params = {name: dict(plan.params) for name, plan in plans.items()}
@@ -90,11 +88,11 @@ def relevant(
     return {one: params[one] for one in plans if one in wanted and params[one]}
 
 
-async def _resumed(client: Client, options: argparse.Namespace) -> list[PipelineRequest]:
+async def _resumed(client: Client, options: SubmitOptions) -> list[PipelineRequest]:
     if options.only:
         raise ConfigError(f"--resume: {AS_BEGUN}")
     async with store_of(options) as store:
-        record = await store.get_run(options.resume)
+        record = await store.get_run(options.resume or "")
         own = load_config(options, only=[record.pipeline]).resolve_alias
         if any(own(text.partition(".")[0]) == record.pipeline for text in options.param):
             raise ConfigError(f"--resume: {AS_BEGUN}")
@@ -111,8 +109,8 @@ async def _resumed(client: Client, options: argparse.Namespace) -> list[Pipeline
     if before is None:
         for name in sorted(set(plans) - {record.pipeline}):
             sys.stderr.write(
-                f"{name}: may follow, and the server no longer knows with which parameters the run was begun:"
-                " --param counts for it as given now\n"
+                f"{name}: may follow, but the server no longer knows the run's original parameters: "
+                "--param applies to it as given now\n"
             )
     return [
         request_of(
@@ -129,12 +127,12 @@ async def _resumed(client: Client, options: argparse.Namespace) -> list[Pipeline
 async def _check(
     store: StateStore,
     record: RunRecord,
-    options: argparse.Namespace,
+    options: SubmitOptions,
     params: Mapping[str, Mapping[str, JsonValue]],
 ) -> Mapping[str, Plan]:
     """The plans of the run and of what may follow it, if it can be gone on with."""
     if not record.status.resumable:
-        raise ConfigError(f"--resume: run {record.run_id!r} has completed, there is nothing left of it")
+        raise ConfigError(f"--resume: run {record.run_id!r} has completed: nothing is left to resume")
     await refuse_living(store, SystemClock(), [record.run_id])
     plans = load_plans(options, only=[record.pipeline], params=params)
     plan = plans.get(record.pipeline)
@@ -142,20 +140,20 @@ async def _check(
         raise ConfigError(f"{options.file} has no pipeline `{record.pipeline}`")
     if plan.identity != record.identity:
         lines = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
-        raise RunMismatchError(f"run {record.run_id!r} was begun with another plan:\n{lines}")
+        raise RunMismatchError(f"run {record.run_id!r} was started with a different plan:\n{lines}")
     changed = difference(record.operational_doc, plan.operational_doc)
     for line in changed:
-        sys.stderr.write(f"changed since {record.run_id} was begun: {line}\n")
+        sys.stderr.write(f"changed since {record.run_id} was started: {line}\n")
     if changed:
-        sys.stderr.write("that counts where the file of a worker says so, once it has been started again\n")
+        sys.stderr.write("a worker applies this after a restart with the changed file\n")
     return plans
 
 
-async def _announce_division(store: StateStore, record: RunRecord, options: argparse.Namespace) -> None:
+async def _announce_division(store: StateStore, record: RunRecord, options: SubmitOptions) -> None:
     asked = options.chunk_splits
     for node, settled in (await store.divisions(record.run_id)).items():
         if asked and asked != settled:
             sys.stderr.write(
-                f"--chunk-splits {asked} changes nothing: {node} of {record.run_id} was divided into chunks"
-                f" of {settled} splits when it was begun, and stays so\n"
+                f"--chunk-splits {asked} has no effect: {node} of {record.run_id} was divided into chunks "
+                f"of {settled} splits when it started\n"
             )

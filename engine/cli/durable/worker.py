@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Mapping
@@ -14,23 +13,25 @@ from engine.cli.durable.server import queues_of
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
 from engine.cli.local.run import memory_of
+from engine.cli.options import WorkerOptions
 from engine.cli.state import store_of
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.execution.events import Observer, null_observer
 from engine.plan.model import Plan
+from engine.temporal import worker
 from engine.temporal.activities import Activities
 from engine.temporal.connection import ServerOptions, connect
 from engine.temporal.logs import told_to
 from engine.temporal.metrics import MetricsOptions, runtime
 from engine.temporal.watching import Patience
-from engine.temporal.worker import ROLES, WorkerOptions, drain_limit, serve
+from engine.temporal.worker import ROLES, drain_limit, serve
 
 __all__ = ["engine_of", "work"]
 
 
-async def work(options: argparse.Namespace) -> int:
+async def work(options: WorkerOptions) -> int:
     """Poll until told to stop.
 
     Raises:
@@ -38,10 +39,9 @@ async def work(options: argparse.Namespace) -> int:
         ServiceError: the server cannot be reached.
         StateError: the store cannot be used.
     """
-    options.only, options.param, options.assignments = [], [], []
     if options.build_id and "." in options.queue:
         raise ConfigError(
-            f"--build-id: --queue names the deployment, and {options.queue!r} has a dot: choose one without"
+            f"--build-id: the deployment is named after --queue, so {options.queue!r} must not contain a dot"
         )
     names = list(load_plans(options))
     server = ServerOptions(options.address, options.namespace, options.profile, options.codec)
@@ -51,11 +51,11 @@ async def work(options: argparse.Namespace) -> int:
         try:
             return load_plans(options, only=[pipeline], params={pipeline: dict(params)})[pipeline]
         except ConfigError as error:  # read by whoever has submitted the run
-            raise ConfigError(f"not with the file of this worker: {error}") from None
+            raise ConfigError(f"the worker's file does not accept the run: {error}") from None
 
     async with engine_of(options) as engine:
         activities = Activities(engine, plans, patience=Patience(stall_after=options.stall_after))
-        settings = WorkerOptions(
+        settings = worker.WorkerOptions(
             queues_of(options),
             roles=options.roles or ROLES,
             slots=options.slots,
@@ -65,7 +65,12 @@ async def work(options: argparse.Namespace) -> int:
             build_id=options.build_id,
         )
         stop = anyio.Event()
-        _say(f"working on {', '.join(names)} for {options.queue!r} at {_place(client)} (Ctrl-C ends it)")
+        _say(
+            (
+                f"worker ready: {', '.join(names)} on queue {options.queue!r} at {_place(client)} (Ctrl-C to "
+                "stop)"
+            )
+        )
         async with anyio.create_task_group() as group:
             group.start_soon(_listen, stop, options)
             with told_to(engine.observer):
@@ -74,7 +79,7 @@ async def work(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-def engine_of(options: argparse.Namespace) -> Engine:
+def engine_of(options: WorkerOptions) -> Engine:
     """What a worker does its chunks with."""
     return Engine(
         state_dir=options.state_dir,
@@ -85,11 +90,11 @@ def engine_of(options: argparse.Namespace) -> Engine:
     )
 
 
-async def _listen(stop: anyio.Event, options: argparse.Namespace) -> None:
+async def _listen(stop: anyio.Event, options: WorkerOptions) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
         async for _ in received:
             if not stop.is_set():
-                _say(f"stopping: chunks under way are handed back within {options.grace:g} s")
+                _say(f"stopping: chunks in progress will be handed back within {options.grace:g} s")
             stop.set()
 
 
@@ -98,16 +103,16 @@ def _place(client: object) -> str:
     return f"{config.target_host}/{client.namespace}"  # type: ignore[attr-defined]
 
 
-def _runtime(options: argparse.Namespace) -> Runtime:
+def _runtime(options: WorkerOptions) -> Runtime:
     if options.metrics and options.otlp:
-        raise ConfigError("--metrics and --otlp: one of them")
+        raise ConfigError("--metrics and --otlp exclude each other: give one of them")
     try:
         return runtime(MetricsOptions(options.metrics, options.otlp))
     except ValueError as error:
-        raise ConfigError(f"metrics cannot be shown at {options.metrics or options.otlp}: {error}") from error
+        raise ConfigError(f"cannot export metrics at {options.metrics or options.otlp}: {error}") from error
 
 
-def _observer(options: argparse.Namespace) -> Observer:
+def _observer(options: WorkerOptions) -> Observer:
     if options.log_format == "none":
         return null_observer
     from engine.telemetry import configure_logging, log_event

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from dataclasses import asdict, replace
 from engine.cli.display.numbers import count, counted
 from engine.cli.exit_codes import ExitCode
 from engine.cli.local.resume import refuse_living
+from engine.cli.options import BookmarksOptions
 from engine.cli.state import store_of
 from engine.contract.clock import SystemClock
 from engine.errors import ConfigError
@@ -19,7 +19,7 @@ from engine.state import BookmarkFilter, BookmarkRecord, BookmarkScope, RunStatu
 __all__ = ["list_bookmarks", "reset_bookmarks"]
 
 
-async def list_bookmarks(options: argparse.Namespace) -> int:
+async def list_bookmarks(options: BookmarksOptions) -> int:
     """Print how many there are in each place, or each of them."""
     where = BookmarkFilter(options.pipeline, options.node, key=options.key)
     limit = options.limit if options.limit > 0 else None
@@ -34,12 +34,16 @@ async def list_bookmarks(options: argparse.Namespace) -> int:
         _print_each(each)
     else:
         _print_scopes(scopes)
-    more = f" ({count(len(each))} shown; --limit 0 shows all)" if options.keys and len(each) < total else ""
+    more = (
+        (f" ({count(len(each))} shown; use --limit 0 to show all)")
+        if options.keys and len(each) < total
+        else ""
+    )
     sys.stderr.write(f"{counted(total, 'bookmark')}{more}\n" if total else "no bookmark matches\n")
     return ExitCode.COMPLETED
 
 
-async def reset_bookmarks(options: argparse.Namespace) -> int:
+async def reset_bookmarks(options: BookmarksOptions) -> int:
     """Delete what is asked for.
 
     Raises:
@@ -54,21 +58,21 @@ async def reset_bookmarks(options: argparse.Namespace) -> int:
         number = await store.delete_bookmarks(where)
         if not number:
             raise ConfigError(await _nothing(store, options))
-    sys.stdout.write(f"{counted(number, 'bookmark')} deleted: the next run reads anew\n")
+    sys.stdout.write(f"{counted(number, 'bookmark')} deleted; the next run will re-read those inputs\n")
     return ExitCode.COMPLETED
 
 
-async def _nothing(store: StateStore, options: argparse.Namespace) -> str:
+async def _nothing(store: StateStore, options: BookmarksOptions) -> str:
     of_pipeline = await store.bookmark_scopes(BookmarkFilter(options.pipeline))
     if of_pipeline:
         nodes = ", ".join(sorted({f"`{one.node}`" for one in of_pipeline}))
         return (
-            f"bookmarks reset: none of pipeline `{options.pipeline}` matches; it has some of {nodes} (see"
-            f" `bookmarks list --pipeline {options.pipeline} --keys`)"
+            f"bookmarks reset: no bookmark of pipeline `{options.pipeline}` matches; it has bookmarks of "
+            f"{nodes} (see `bookmarks list --pipeline {options.pipeline} --keys`)"
         )
     names = sorted({f"`{one.pipeline}`" for one in await store.bookmark_scopes(BookmarkFilter())})
-    there = f"there are some of {', '.join(names)}" if names else "there are none at all"
-    return f"bookmarks reset: there is none of a pipeline `{options.pipeline}`; {there}"
+    there = f"there are bookmarks of {', '.join(names)}" if names else "there are no bookmarks yet"
+    return f"bookmarks reset: no bookmarks of a pipeline `{options.pipeline}`; {there}"
 
 
 def _print_scopes(scopes: Sequence[BookmarkScope]) -> None:

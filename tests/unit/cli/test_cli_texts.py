@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from dataclasses import replace
@@ -14,6 +13,7 @@ from engine.cli.display.live import table
 from engine.cli.display.numbers import Rate, count, counted, duration, rate, size
 from engine.cli.display.plain import json_line, plain_line
 from engine.cli.display.summary import summary
+from engine.cli.options import PlaceOptions
 from engine.contract.acks import Tally
 from engine.contract.component import Kind
 from engine.execution.report import RunReport
@@ -22,7 +22,7 @@ from engine.flow.stats import NodeSnapshot, NodeStats, RunSnapshot, Waiting
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySink, MemorySource, linear_plan
 
-OPTIONS = argparse.Namespace(file="pipelines.yaml", state_dir=".odw")
+OPTIONS = PlaceOptions()
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def test_the_summary_accounts_for_every_record() -> None:
 
 def test_counts_that_do_not_add_up_are_complained_about() -> None:
     text = summary([report(tally=Tally(read=10, written=9))], OPTIONS)
-    assert "blobs: THE COUNTS DO NOT ADD UP: read 10 is not written 9 + dropped 0 + dead 0" in text
+    assert "blobs: THE record counts do not balance: read 10 is not written 9 + dropped 0 + dead 0" in text
 
 
 def test_records_that_were_made_have_a_column_of_their_own() -> None:
@@ -111,7 +111,7 @@ def test_records_that_were_made_have_a_column_of_their_own() -> None:
 
 
 def test_a_run_that_ended_early_says_why_and_how_to_go_on() -> None:
-    options = argparse.Namespace(file="etl/my.yaml", state_dir="/var/odw")
+    options = PlaceOptions(file="etl/my.yaml", state_dir="/var/odw")
     text = summary([report(status=RunStatus.OUTAGE, error="nothing got through at 'load'")], options)
     assert "blobs: nothing got through at 'load'\n" in text
     assert "go on with it: python -m engine run etl/my.yaml --resume blobs-1 --state-dir /var/odw\n" in text
@@ -123,7 +123,7 @@ def test_a_run_that_ended_early_says_why_and_how_to_go_on() -> None:
 def test_letters_of_batches_that_are_not_settled_do_not_contradict_the_table() -> None:
     early = report(status=RunStatus.INTERRUPTED, tally=Tally(), dead_letters=2)
     text = summary([early], OPTIONS)
-    assert "blobs: 2 dead letters, stored before their batches were settled: python -m engine dlq" in text
+    assert "blobs: 2 dead letters, stored before their batches settled: python -m engine dlq" in text
     assert "settled" not in summary([report(status=RunStatus.INTERRUPTED)], OPTIONS)
 
 
