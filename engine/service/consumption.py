@@ -173,7 +173,8 @@ def _read_through(
     known = {*_OF_EVERY_ROUTE, *spec.equal, *spec.contains}
     if unknown := sorted(set(parameters) - known):
         raise ParameterError(f"unknown parameters: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    key = quote(table.key)
+    # by the text of the id, whatever its type: that is what a reader can compare
+    key = quote(table.key) if table.columns[0].sql_type == "VARCHAR" else _text_of(table, table.key)
     query.order = key
     if after := parameters.get("after"):
         query.where(f"{key} > ?", after)
@@ -181,7 +182,7 @@ def _read_through(
         if other not in tables or tables[other].key is None:
             raise ParameterError(f"without names no table that has ids: {other}")
         # an id that is there twice changes nothing, so its rows need no deduplicating
-        ids = f"SELECT {quote(tables[other].names[0])} FROM {quote(other)}"  # noqa: S608 -- quoted
+        ids = f"SELECT CAST({quote(tables[other].names[0])} AS VARCHAR) FROM {quote(other)}"  # noqa: S608 -- quoted
         query.where(f"{key} NOT IN ({ids})")
     if wanted := parameters.get("fields"):
         names = wanted.split(",")

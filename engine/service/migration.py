@@ -41,7 +41,7 @@ def create_or_migrate(connection: DuckDBPyConnection, table: Table, version: int
         columns = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in expected)
         connection.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
         return
-    actual = {str(name).lower(): str(sql_type) for name, sql_type in found}
+    actual = {str(name).lower(): (str(name), str(sql_type)) for name, sql_type in found}
     _Migration(connection, table, version).run(actual)
 
 
@@ -54,14 +54,17 @@ class _Migration:
         self._name = quote(table.name)
         self._is_old = version < 3
 
-    def run(self, actual: dict[str, str]) -> None:
-        """Add and change columns. Raises StateError."""
+    def run(self, actual: dict[str, tuple[str, str]]) -> None:
+        """Add and change columns; `actual` are (name, type) by lower-case name. Raises StateError."""
         problems: list[str] = []
         for column in self._table.columns:
-            old = actual.get(column.name.lower())
-            if old is None:
+            if column.name.lower() not in actual:
                 problems += self._add(column)
-            elif old != column.sql_type:
+                continue
+            spelled, old = actual[column.name.lower()]
+            if spelled != column.name:
+                self._execute(f"ALTER TABLE {self._name} RENAME {quote(spelled)} TO {quote(column.name)}")
+            if old != column.sql_type:
                 problems += self._change(column, old)
             elif self._is_old and column.was_quoted:
                 name = quote(column.name)
