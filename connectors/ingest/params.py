@@ -61,5 +61,10 @@ class IngestParams(Params):
         LocalValidation.AUTO,
         description="Check records before sending them. `auto`: unless the service gives per-record results",
     )
+    any_success: bool = operational(
+        False,
+        description="Take every answer of 2xx as written, for a service that answers otherwise than with "
+        "SUCCESS or results per record",
+    )
     compress: bool = operational(False, description="Send bodies gzip-compressed; a plain Moose cannot")
     timeout: float = operational(60.0, gt=0, description="Longest time for one request, connecting included")

@@ -66,10 +66,8 @@ async def work(options: WorkerOptions) -> int:
         )
         stop = anyio.Event()
         _say(
-            (
-                f"worker ready: {', '.join(names)} on queue {options.queue!r} at {_place(client)} (Ctrl-C to "
-                "stop)"
-            )
+            f"worker ready: {', '.join(names)} on queue {options.queue!r} at {_place(client)} (Ctrl-C to "
+            "stop)"
         )
         async with anyio.create_task_group() as group:
             group.start_soon(_listen, stop, options)

@@ -110,8 +110,5 @@ def announce(
             say(f"{name}: may follow; --param and --set apply to it as given now")
     for name, before in late.items():
         say(
-            (
-                f"{name}: starting now because {before} has completed; --param and --set apply to it as given "
-                "now"
-            )
+            f"{name}: starting now because {before} has completed; --param and --set apply to it as given now"
         )
