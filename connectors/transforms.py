@@ -155,9 +155,10 @@ class SimulateFailuresParams(Params):
 class SimulateFailures(Transform[SimulateFailuresParams]):
     """Marks an exact share of the records as failures, with `[DLQ]` in front of a text field.
 
-    With `action: dead_letter` they become dead letters here, for pipelines whose sinks refuse no mark. Chosen by the records' place in their source: exactly `percentage` of every hundred, the same ones
-    when a run is resumed. The ingest service refuses marked records, so they end in the dead letters. A
-    chosen record without a field to mark becomes a dead letter at once.
+    With `action: dead_letter` they die here, for pipelines whose sinks refuse no mark. Chosen by the
+    records' place in their source: exactly `percentage` of every hundred, the same ones when a run is
+    resumed. The ingest service refuses marked records, so they end in the dead letters. A chosen record
+    without a field to mark becomes a dead letter at once.
     """
 
     @property

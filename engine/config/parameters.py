@@ -124,7 +124,8 @@ def resolve(
 ) -> dict[str, Value]:
     """The value of each parameter: what was given, else its default.
 
-    null stands for the default of a parameter that does not allow it. A value that is missing or does not fit is reported, and marked `failed`.
+    null stands for the default where the parameter does not allow null. A value that is missing or does not
+    fit is reported, and marked `failed`.
     """
     values: dict[str, Value] = {}
     for name, parameter in declared.items():
