@@ -92,7 +92,11 @@ def _refused(answer: Answer, count: int, request: str) -> Verdict:
         raise _not_ingest(answer, request)
     if answer.status == 400 and answer.body.strip() == b"Failed to read request body":
         raise TransientError(f"{request} did not arrive whole: the service could not read its body")
-    what = "the record was refused" if count == 1 else f"the whole batch of {count} records was refused"
+    what = (
+        "the service rejected the record"
+        if count == 1
+        else f"the service rejected the whole batch of {count} records"
+    )
     message = f"{what} with status {answer.status}: {answer.excerpt()}"
     kind = "RecordRefused" if count == 1 else "BatchRefused"
     # without a stage: these records never came into the service

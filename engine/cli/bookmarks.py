@@ -1,10 +1,10 @@
-"""Bookmarks: what sources that read only what changed remember of earlier runs.
+"""List and reset bookmarks: what sources with `mode: changed` remember of earlier runs.
 
   python -m engine bookmarks list
   python -m engine bookmarks list --pipeline memos --keys
   python -m engine bookmarks reset memos --key memos/2025/letter.txt
 
-What was reset comes again with the next run.
+The next run re-reads what was reset.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OPTIONS = BookmarksOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|reset")
     listing = actions.add_parser("list", help="count bookmarks by pipeline, node and place")
     listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
@@ -30,12 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=50,
         metavar="N",
-        help=("with --keys: show the first N; 0 shows all (default: 50)"),
+        help="with --keys: show the first N; 0 shows all (default: 50)",
     )
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     resetting = actions.add_parser(
-        "reset", help=("delete bookmarks, so that the next run re-reads those inputs")
+        "reset", help="delete bookmarks, so that the next run re-reads those inputs"
     )
     resetting.add_argument("pipeline", metavar="PIPELINE")
     _filters(resetting)
@@ -48,7 +48,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: BookmarksOptions) -> int:
-    """Do what was asked for."""
+    """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
     from engine.cli.history.bookmarks import list_bookmarks, reset_bookmarks
 

@@ -1,11 +1,11 @@
-"""Dead letters: records that could not be delivered, each with its error and the original record.
+"""List, show and replay dead letters: undeliverable records with their errors.
 
   python -m engine dlq list --pipeline blobs
   python -m engine dlq show 3f29a1c07e
   python -m engine dlq replay --pipeline blobs --patch 'file_name~^\\[DLQ\\]~'
 
-They are looked for where runs are remembered, and in the ingest service that the file or the state directory
-leads to. A replay goes from the node that failed onwards; what arrives is not sent again by the next one.
+Dead letters are read from the state store and from the ingest service named by the file or the state
+directory. A replay starts at the node that failed; the next replay skips what was delivered.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ OPTIONS = DlqOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|replay")
     listing = actions.add_parser("list", help="list dead letters, one per line, oldest first")
     _filters(listing, statuses=True)
     listing.add_argument(
-        "--limit", type=int, default=50, metavar="N", help=("show at most N; 0 shows all (default: 50)")
+        "--limit", type=int, default=50, metavar="N", help="show at most N; 0 shows all (default: 50)"
     )
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     showing = actions.add_parser("show", help="show dead letters in detail, with their original records")
     showing.add_argument(
-        "names", nargs="+", metavar=("DEAD_LETTER"), help=("an id from `dlq list`, or a record's key")
+        "names", nargs="+", metavar="DEAD_LETTER", help="an id from `dlq list`, or a record's key"
     )
     showing.add_argument("--json", action="store_true", help="print one JSON object per line")
     _where(showing)
@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replaying.add_argument(
         "names",
         nargs="*",
-        metavar=("DEAD_LETTER"),
-        help=("replay only these: ids from `dlq list`, or record keys"),
+        metavar="DEAD_LETTER",
+        help="replay only these: ids from `dlq list`, or record keys",
     )
     _filters(replaying, statuses=False)
     replaying.add_argument(
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     replaying.add_argument("--limit", type=int, default=0, metavar="N", help="replay at most N, oldest first")
     replaying.add_argument(
-        "--dry-run", action="store_true", help=("print what would be sent, without sending it")
+        "--dry-run", action="store_true", help="print what would be sent, without sending it"
     )
     add_change_arguments(replaying)
     add_output_arguments(replaying)
@@ -94,7 +94,7 @@ def _where(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: DlqOptions) -> int:
-    """Do what was asked for."""
+    """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
 
     if options.action == "replay":

@@ -1,9 +1,9 @@
-"""The journal: model answers that were paid for, so that they are not paid for again.
+"""List and purge the journal of paid model answers, which saves paying for them again.
 
   python -m engine journal list --pipeline unstructured_data
   python -m engine journal purge --older-than 30d
 
-The list never shows what was asked or answered. A question that was purged is paid for when it comes again.
+The list never shows questions or answers. After a purge, the same question costs money again.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ OPTIONS = JournalOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|purge")
     listing = actions.add_parser("list", help="list answers, one per line, newest last, with their cost")
     _filters(listing)
     listing.add_argument(
-        "--limit", type=int, default=50, metavar="N", help=("show the newest N; 0 shows all (default: 50)")
+        "--limit", type=int, default=50, metavar="N", help="show the newest N; 0 shows all (default: 50)"
     )
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
@@ -34,18 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--pipeline", default="", metavar="NAME", help=("only answers that this pipeline paid for")
+        "--pipeline", default="", metavar="NAME", help="only answers that this pipeline paid for"
     )
     parser.add_argument("--run", default="", metavar="RUN", help="only answers that this run paid for")
     parser.add_argument("--model", default="", metavar="NAME", help="only answers of this model")
     parser.add_argument(
-        "--older-than", default="", metavar="AGE", help=("only answers older than this, e.g. 12h or 30d")
+        "--older-than", default="", metavar="AGE", help="only answers older than this, e.g. 12h or 30d"
     )
     add_state_argument(parser)
 
 
 def execute(options: JournalOptions) -> int:
-    """Do what was asked for."""
+    """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
     from engine.cli.history.journal import list_entries, purge_entries
 

@@ -1,10 +1,10 @@
-"""Runs: what is remembered of them, and how to forget them.
+"""List, show and forget runs.
 
   python -m engine runs list --pipeline blobs
   python -m engine runs show blobs-20260131T120000-4f2a1b
   python -m engine runs prune --older-than 30d
 
-A run that was forgotten cannot be resumed, and its dead letters are gone; what it has delivered stays.
+Forgetting a run deletes its dead letters and makes it impossible to resume; delivered records stay.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ OPTIONS = RunsOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|forget|prune")
     listing = actions.add_parser("list", help="list runs, one per line, newest last")
     listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
     listing.add_argument(
-        "--limit", type=int, default=50, metavar="N", help=("show the newest N; 0 shows all (default: 50)")
+        "--limit", type=int, default=50, metavar="N", help="show the newest N; 0 shows all (default: 50)"
     )
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
     add_state_argument(listing)
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forgetting = actions.add_parser("forget", help="delete a run with its splits and dead letters")
     forgetting.add_argument("run", metavar="RUN")
     forgetting.add_argument(
-        "--yes", action="store_true", help=("forget the run even if it has open dead letters")
+        "--yes", action="store_true", help="forget the run even if it has open dead letters"
     )
     add_state_argument(forgetting)
 
@@ -49,13 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--older-than",
         required=True,
         metavar="AGE",
-        help=("only runs that ended longer ago than this, e.g. 12h or 30d"),
+        help="only runs that ended longer ago than this, e.g. 12h or 30d",
     )
     add_state_argument(pruning)
 
 
 def execute(options: RunsOptions) -> int:
-    """Do what was asked for."""
+    """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
     from engine.cli.history.forget_runs import forget_run, prune_runs
     from engine.cli.history.list_runs import list_runs, show_run

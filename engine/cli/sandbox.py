@@ -1,7 +1,7 @@
-"""Run the embedded services until standard input ends, or a signal comes.
+"""Run the embedded services until standard input ends or a signal arrives.
 
-Prints one line of JSON with their addresses when all of them answer. A run starts this itself where a
-connection says `sandbox`; by hand it serves to look at what such a run would meet.
+Prints one line of JSON with their addresses once all of them answer. A run with a `sandbox` connection
+starts them itself; run this verb to inspect the services that such a run would use.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ OPTIONS = SandboxOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     parser.add_argument(
         "--services",
         default="s3,llm,ingest",
         metavar="NAMES",
-        help=("services to run: s3, llm, ingest (default: all)"),
+        help="services to run: s3, llm, ingest (default: all)",
     )
     parser.add_argument(
-        "--state-dir", default=".odw", metavar="DIR", help=("directory of the warehouse (default: .odw)")
+        "--state-dir", default=".odw", metavar="DIR", help="directory of the warehouse (default: .odw)"
     )
     parser.add_argument("--samples", metavar="DIR", help="sample documents for S3")
     parser.add_argument(
-        "--no-stdin", action="store_true", help=("serve until a signal arrives; ignore standard input")
+        "--no-stdin", action="store_true", help="serve until a signal arrives; ignore standard input"
     )
 
 

@@ -1,4 +1,4 @@
-"""Have pipelines run by the clock: the `schedule:` of each, kept by the Temporal server, in UTC.
+"""Schedule pipelines on the Temporal server by the `schedule:` of each, in UTC.
 
 python -m engine schedule create pipelines.yaml
 python -m engine schedule list
@@ -18,31 +18,31 @@ OPTIONS = ScheduleOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="create|list|pause|resume|delete")
     creating = actions.add_parser(
-        "create", help=("create or update a schedule for each pipeline with a `schedule:`")
+        "create", help="create or update a schedule for each pipeline with a `schedule:`"
     )
     creating.add_argument(
         "file",
         nargs="?",
         default=DEFAULT_FILE,
         metavar="FILE",
-        help=("pipeline file (default: pipelines.yaml)"),
+        help="pipeline file (default: pipelines.yaml)",
     )
     creating.add_argument(
         "--only",
         action="append",
         default=[],
         metavar="NAME",
-        help=("schedule only this pipeline; repeatable"),
+        help="schedule only this pipeline; repeatable",
     )
     creating.add_argument(
         "--param",
         action="append",
         default=[],
         metavar="PIPELINE.NAME=VALUE",
-        help=("set a parameter of every run; repeatable"),
+        help="set a parameter of every run; repeatable",
     )
     creating.add_argument(
         "--overlap",
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: ScheduleOptions) -> int:
-    """Do what was asked for."""
+    """Execute the chosen action."""
     require_temporal()
     from engine.cli.durable.schedule import ACTIONS
     from engine.cli.event_loop import on_event_loop

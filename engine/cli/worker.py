@@ -1,7 +1,7 @@
-"""Work on durable runs until SIGINT or SIGTERM, which hands back what is under way and ends.
+"""Process durable runs until SIGINT or SIGTERM, then hand back the work in progress and exit.
 
-Workers and submitters need the same file, environment and components; all workers of an installation need a
-state store that each of them reaches. docs/temporal.md begins at nothing.
+Workers and submitters need the same file, environment and components, and all workers need a state store
+that each of them can reach. docs/temporal.md starts from scratch.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ ROLES = ("workflows", "planning", "work")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     parser.add_argument(
         "file",
         nargs="?",
         default=DEFAULT_FILE,
         metavar="FILE",
-        help=("pipeline file (default: pipelines.yaml)"),
+        help="pipeline file (default: pipelines.yaml)",
     )
     add_state_argument(parser)
     add_server_arguments(parser)
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="poll only this task queue; repeatable (default: all)",
     )
     parser.add_argument(
-        "--slots", type=at_least_one, default=4, metavar="N", help=("chunks processed at once (default: 4)")
+        "--slots", type=at_least_one, default=4, metavar="N", help="chunks processed at once (default: 4)"
     )
     parser.add_argument(
         "--grace",
@@ -68,14 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--memory", metavar="SIZE", help="memory limit, e.g. 512MiB (default: 256MiB)")
     parser.add_argument(
-        "--metrics", default="", metavar="HOST:PORT", help=("serve Prometheus metrics at HOST:PORT")
+        "--metrics", default="", metavar="HOST:PORT", help="serve Prometheus metrics at HOST:PORT"
     )
     parser.add_argument("--otlp", default="", metavar="URL", help="send OpenTelemetry metrics to URL")
     parser.add_argument(
         "--log-format",
         choices=("json", "console", "none"),
         default="json",
-        help=("format of events on standard error (default: json)"),
+        help="format of events on standard error (default: json)",
     )
 
 

@@ -184,7 +184,7 @@ async def test_nothing_is_left_when_the_start_is_cancelled(tmp_path: Path) -> No
 
 async def test_a_child_that_is_too_slow_is_ended_and_named(tmp_path: Path) -> None:
     before = own_children()
-    with pytest.raises(ServiceError, match="did not get ready within 0 seconds"):
+    with pytest.raises(ServiceError, match="was not ready within 0 seconds"):
         async with sandbox({"s3"}, tmp_path, deadline=0):
             pytest.fail("it cannot be ready at once")
     assert own_children() == before
@@ -208,7 +208,7 @@ async def test_an_error_of_the_work_tells_when_the_sandbox_had_died(tmp_path: Pa
 
     with pytest.raises(RuntimeError) as caught:
         await work_while_the_sandbox_dies()
-    assert caught.value.__notes__ == ["the sandbox had ended with exit code -9: "]
+    assert caught.value.__notes__ == ["the sandbox exited with code -9: "]
 
 
 async def test_an_unknown_service_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ async def list_bookmarks(options: BookmarksOptions) -> int:
     else:
         _print_scopes(scopes)
     more = (
-        (f" ({count(len(each))} shown; use --limit 0 to show all)")
+        f" ({count(len(each))} shown; use --limit 0 to show all)"
         if options.keys and len(each) < total
         else ""
     )

@@ -169,7 +169,7 @@ async def test_source_that_cannot_be_read_again_stops_the_run_instead_of_repeati
     report = (await engine.run(demo))["demo"]
 
     assert (report.status, got, tries) == (engine.RunStatus.FAILED, [{"n": 0}], 1)
-    assert "'shaky' failed: it cannot be read again from its middle: connection lost" in report.error
+    assert "'shaky' failed: it cannot resume from the middle: connection lost" in report.error
 
 
 async def test_leaving_a_stream_early_closes_the_source() -> None:
@@ -239,7 +239,7 @@ async def test_an_error_raised_inside_an_engine_leaves_it_as_it_is() -> None:
     demo = pipeline(nowhere=engine.node(nowhere)).plan()
     other = engine.Pipeline("demo", numbers=engine.node(numbers), nowhere=engine.node(nowhere)).plan()
 
-    with pytest.raises(engine.StateError, match="was begun with another plan"):
+    with pytest.raises(engine.StateError, match="was started with a different plan"):
         async with engine.Engine() as owner:
             report = await owner.run(demo)
             await owner.run(other, resume=await owner.store.get_run(report.run_id))
@@ -278,4 +278,4 @@ async def test_the_share_of_dead_letters_is_of_what_lists_made() -> None:
 
     inside, beyond = await engine.run(demo("30%")), await engine.run(demo("29%"))
     assert (inside["demo"].error, inside["demo"].tally.dead) == ("", 300)
-    assert "29% of 1000 are allowed" in beyond["demo"].error
+    assert "exceed the limit of 29% of 1000" in beyond["demo"].error
