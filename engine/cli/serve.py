@@ -12,7 +12,6 @@ import os
 import sys
 
 HIGHEST_PORT = 65_535
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SUMMARY = "run the ingest service and its warehouse"
 
 
@@ -20,6 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=4200, help="port to listen on, 0 takes a free one (4200)")
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="listen beyond this machine without keys, on a trusted network",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer to this host name, too, without keys (repeatable; default: names of this machine)",
+    )
+    parser.add_argument("--path-prefix", default="", metavar="PATH", help="strip this prefix from paths")
     parser.add_argument("--state-dir", default=".odw", metavar="DIR", help="where the warehouse is (.odw)")
 
 
@@ -34,13 +46,12 @@ def execute(options: argparse.Namespace) -> int:
     if not 0 <= options.port <= HIGHEST_PORT:
         raise ConfigError(f"--port: expected 0 to {HIGHEST_PORT}, got {options.port}")
     settings = ServiceSettings(
-        ingest_api_key=_key("INGEST_API_KEY"), consumption_api_key=_key("CONSUMPTION_API_KEY")
+        ingest_api_key=_key("INGEST_API_KEY"),
+        consumption_api_key=_key("CONSUMPTION_API_KEY"),
+        insecure=options.insecure,
+        allowed_hosts=tuple(options.allow_host),
+        path_prefix=options.path_prefix,
     )
-    if options.host not in LOOPBACK and not (settings.ingest_api_key and settings.consumption_api_key):
-        sys.stderr.write(
-            f"anybody who reaches {options.host} can write and read: set ODW_INGEST_API_KEY and "
-            "ODW_CONSUMPTION_API_KEY, or listen on 127.0.0.1\n"
-        )
     run(Path(options.state_dir), options.host, options.port, settings=settings, on_ready=_say_where)
     return 0
 
