@@ -163,7 +163,8 @@ class _Ingestion:
     async def _in_thread_if_many(
         self, count: int, make: Callable[[], list[RejectedRecord]]
     ) -> list[RejectedRecord]:
-        return await self._context.beside(make) if count > _MANY_LETTERS else make()
+        is_long = count > _MANY_LETTERS or (count > 0 and len(self._body) > _MAX_INLINE_BAD)
+        return await self._context.beside(make) if is_long else make()
 
     async def _refuse(self, validated: ValidatedBody) -> Response:
         """The contract without extensions: one bad record refuses all, and all become dead letters."""
