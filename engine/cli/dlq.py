@@ -1,8 +1,9 @@
-"""List, show and replay dead letters: undeliverable records with their errors.
+"""List, show, replay and discard dead letters: undeliverable records with their errors.
 
   python -m engine dlq list --pipeline blobs
   python -m engine dlq show 3f29a1c07e
   python -m engine dlq replay --pipeline blobs --patch 'file_name~^\\[DLQ\\]~'
+  python -m engine dlq discard 3f29a1c07e --reason 'a test of the scanner'
 
 Dead letters are read from the state store and from the ingest service named by the file or the state
 directory. A replay starts at the node that failed; the next replay skips what was delivered.
@@ -20,13 +21,13 @@ from engine.cli.arguments import (
 )
 from engine.cli.options import DlqOptions
 
-SUMMARY = "list, show and replay dead letters"
+SUMMARY = "list, show, replay and discard dead letters"
 OPTIONS = DlqOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|replay")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|replay|discard")
     listing = actions.add_parser("list", help="list dead letters, one per line, oldest first")
     _filters(listing, statuses=True)
     listing.add_argument(
@@ -60,8 +61,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replaying.add_argument(
         "--dry-run", action="store_true", help="print what would be sent, without sending it"
     )
+    replaying.add_argument(
+        "--force",
+        action="store_true",
+        help="replay named dead letters that are closed, too: their records replace newer rows",
+    )
     add_change_arguments(replaying)
     add_output_arguments(replaying)
+
+    discarding = actions.add_parser("discard", help="put open dead letters aside, with a reason")
+    discarding.add_argument(
+        "names",
+        nargs="*",
+        metavar="DEAD_LETTER",
+        help="discard only these: ids from `dlq list`, or record keys",
+    )
+    discarding.add_argument("--reason", required=True, metavar="TEXT", help="why; `dlq show` shows it")
+    discarding.add_argument("--dry-run", action="store_true", help="print which, without discarding them")
+    _filters(discarding, statuses=False)
 
 
 def _filters(parser: argparse.ArgumentParser, *, statuses: bool) -> None:
@@ -74,10 +91,7 @@ def _filters(parser: argparse.ArgumentParser, *, statuses: bool) -> None:
             "--status",
             choices=("open", "replayed", "recovered", "discarded", "all"),
             default="open",
-            help=(
-                "only this status; recovered: the service has since stored a good row for the record "
-                "(default: open)"
-            ),
+            help=("only this status; recovered: the record has been delivered since (default: open)"),
         )
     _where(parser)
 
@@ -101,6 +115,10 @@ def execute(options: DlqOptions) -> int:
         from engine.cli.dead_letters.replay import replay
 
         return on_event_loop(lambda: replay(options))
+    if options.action == "discard":
+        from engine.cli.dead_letters.discard import discard
+
+        return on_event_loop(lambda: discard(options))
     from engine.cli.dead_letters.list import list_letters, show_dead_letters
 
     return on_event_loop(lambda: (list_letters if options.action == "list" else show_dead_letters)(options))

@@ -209,6 +209,8 @@ class DlqOptions(StateOptions, OutputOptions):
     json: bool = False
     patch: tuple[str, ...] = ()
     dry_run: bool = False
+    force: bool = False
+    reason: str = ""
     param: tuple[str, ...] = ()
     assignments: tuple[str, ...] = ()
 

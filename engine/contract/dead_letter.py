@@ -34,4 +34,6 @@ class DeadLetter:
     first_failed_at: str = ""
     last_failed_at: str = ""
     status: str = "open"
-    """open, replayed or discarded."""
+    """open, replayed, recovered (its record was delivered since) or discarded."""
+    reason: str = ""
+    """Why it was discarded."""

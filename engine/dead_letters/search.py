@@ -20,8 +20,8 @@ from engine.state.protocol import DeadLetterFilter, StateStore
 
 __all__ = ["DeadLetterMatch", "DeadLetterQuery", "search_dead_letters"]
 
-ENGINE_STATUSES = frozenset({"", "open", "replayed", "discarded"})
-SERVICE_STATUSES = frozenset({"", "open", "recovered"})
+IDS_A_REQUEST = 50
+SERVICE_STATUSES = frozenset({"", "open", "recovered", "discarded"})
 
 Identity = tuple[str, ...]
 """(model, record id) of a refused record, or (pipeline, node, key) of a forwarded copy."""
@@ -74,8 +74,14 @@ class DeadLetterMatch:
 
     @property
     def status(self) -> str:
-        """open, replayed, discarded or recovered."""
-        return self.letter.status if self.letter else self.copy.status if self.copy else ""
+        """open, replayed, discarded or recovered.
+
+        A letter is not open any more once the service has a good row of its record, whoever delivered it.
+        """
+        if self.letter is None:
+            return self.copy.status if self.copy else ""
+        is_open = self.letter.status == "open"
+        return self.copy.status if is_open and self.copy is not None else self.letter.status
 
     @property
     def key(self) -> str:
@@ -125,7 +131,7 @@ async def search_dead_letters(
     known: set[Identity] = set()
     if store is not None:
         models = _Models(store)
-        found += await _engine_letters(store, models, copies, query)
+        found += await _engine_letters(store, models, copies, services, query)
         known = await _known(store, models) if copies else known
     if not (query.run_id or query.pipeline or query.node):
         alone = {
@@ -143,16 +149,46 @@ async def _engine_letters(
     store: StateStore,
     models: _Models,
     copies: Mapping[Identity, tuple[ServiceDeadLetter, ServiceClient]],
+    services: Sequence[ServiceClient],
     query: DeadLetterQuery,
 ) -> list[DeadLetterMatch]:
+    # what is open here may be closed by the service, which has a good row of the record since
+    statuses = {query.status, "open"} if query.status in ("recovered", "discarded") else {query.status}
+    letters: list[DeadLetter] = []
+    for status in sorted(statuses):
+        where = DeadLetterFilter(query.run_id, query.pipeline, query.node, query.key, status)
+        letters += await store.dead_letters(where)
+    identities = [await _identities(letter, models) for letter in letters]
+    copies = {**await _closed_copies(services, letters, identities, copies), **copies}
     found: list[DeadLetterMatch] = []
-    if query.status in ENGINE_STATUSES:
-        where = DeadLetterFilter(query.run_id, query.pipeline, query.node, query.key, query.status)
-        for letter in await store.dead_letters(where):
-            owned = [copies[one] for one in await _identities(letter, models) if one in copies]
-            copy, service = owned[0] if owned else (None, None)
-            found.append(DeadLetterMatch(letter, copy, service))
+    for letter, own in zip(letters, identities, strict=True):
+        owned = [copies[one] for one in own if one in copies]
+        copy, service = owned[0] if owned else (None, None)
+        match = DeadLetterMatch(letter, copy, service)
+        if query.status in ("", match.status):
+            found.append(match)
     return found
+
+
+async def _closed_copies(
+    services: Sequence[ServiceClient],
+    letters: Sequence[DeadLetter],
+    identities: Sequence[Sequence[Identity]],
+    copies: Mapping[Identity, tuple[ServiceDeadLetter, ServiceClient]],
+) -> dict[Identity, tuple[ServiceDeadLetter, ServiceClient]]:
+    """The services' copies, whatever became of them, of letters that are open here without an open copy."""
+    record_ids = [
+        own[0][1]
+        for letter, own in zip(letters, identities, strict=True)
+        if letter.status == "open" and len(own) > 1 and own[0] not in copies
+    ]
+    closed: dict[Identity, tuple[ServiceDeadLetter, ServiceClient]] = {}
+    for service in services:
+        for start in range(0, len(record_ids), IDS_A_REQUEST):
+            async for copy in service.letters(ids=record_ids[start : start + IDS_A_REQUEST]):
+                if copy.status != "open":
+                    closed[_origin(copy)] = (copy, service)
+    return closed
 
 
 async def _copies(

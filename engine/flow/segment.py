@@ -18,12 +18,13 @@ from engine.contract.component import BatchLimits, Component, Sink, Source, Tran
 from engine.errors import RecordError
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
+from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.settle import settle_dropped
 from engine.flow.sizing import estimate_batch
 from engine.flow.skip_dead import skip_dead
 from engine.flow.stats import NodeStats, Waiting
-from engine.flow.steps import Next, Step, TransformStep, build_step
+from engine.flow.steps import Next, SinkStep, Step, TransformStep, build_step
 from engine.flow.workers import BatchReader, Sequencer, work
 from engine.plan.model import Plan, PlanNode
 
@@ -45,6 +46,8 @@ class Runtime:
     health: NodeHealth = field(default_factory=NodeHealth)
     dead_keys: frozenset[str] = frozenset()
     """Keys of the records that have died here in an earlier attempt."""
+    open_dead_letters: OpenDeadLetters | None = None
+    """Of earlier runs, which a delivery at this sink closes."""
 
     @property
     def limits(self) -> BatchLimits:
@@ -180,6 +183,8 @@ def chain(
         )
         if isinstance(step, TransformStep) and isinstance(behind, TransformStep):
             step.following = behind
+        if isinstance(step, SinkStep):
+            step.open_dead_letters = runtime.open_dead_letters
         onward, behind = step.process, step
         if runtime.dead_keys:
             onward = skip_dead(onward, runtime.stats, runtime.dead_keys, dead_letters.resettle)

@@ -13,6 +13,7 @@ from engine.errors import RecordError
 from engine.fault_injection import reached
 from engine.flow.delivery import Delivery, Outcome
 from engine.flow.errors import classify_error
+from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.settle import DropLabels, settle_derived, settle_written
 from engine.flow.stats import NodeStats
@@ -166,6 +167,7 @@ class SinkStep(Step):
     def __init__(self, sink: Sink[Any], *args: Any) -> None:
         super().__init__(*args)
         self._sink = sink
+        self.open_dead_letters: OpenDeadLetters | None = None
 
     async def process(self, batch: Batch) -> None:
         stats = self.stats
@@ -199,6 +201,8 @@ class SinkStep(Step):
         self.stats.records_out += len(batch.records)
         for ack, count in batch.origins:
             ack.delivered(count, self.stats.name)
+        if self.open_dead_letters is not None:
+            self.open_dead_letters.deliver(batch)
         if self.onward is None:
             settle_written(batch.origins, confirmed=confirmed)
 

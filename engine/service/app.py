@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from engine.service.consumption import consume
 from engine.service.context import ServiceContext
-from engine.service.dead_letters import list_dead_letters
+from engine.service.dead_letters import discard_dead_letters, list_dead_letters
 from engine.service.deliveries import count_deliveries
 from engine.service.guard import Guard
 from engine.service.ingest import ingest
@@ -64,9 +64,10 @@ async def _reading_route(request: Request) -> Response:
 
 
 async def _letters_route(request: Request) -> Response:
-    return (
-        await list_dead_letters(request) if request.method in _READS else _other_method(request, _ALLOW_READ)
-    )
+    if request.method == "POST":
+        return await discard_dead_letters(request)
+    allow = "GET, HEAD, POST, OPTIONS"
+    return await list_dead_letters(request) if request.method in _READS else _other_method(request, allow)
 
 
 async def _deliveries_route(request: Request) -> Response:

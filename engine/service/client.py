@@ -40,6 +40,7 @@ class ServiceDeadLetter(BaseModel):
     failed_at: str
     source: str
     status: str
+    reason: str | None = None
 
 
 class _Page(BaseModel):
@@ -75,14 +76,15 @@ class ServiceClient:
         answer = await self._request("GET", "/dead-letters", params={"limit": "0"})
         _parsed(_Page, answer, self.url)
 
-    async def letters(self, *, model: str = "", status: str = "") -> AsyncGenerator[ServiceDeadLetter, None]:
+    async def letters(
+        self, *, model: str = "", status: str = "", ids: Sequence[str] = ()
+    ) -> AsyncGenerator[ServiceDeadLetter, None]:
         """All dead letters, oldest first, fetched in pages."""
         offset = 0
         while True:
             query = {"limit": str(PAGE), "offset": str(offset), "model": model, "status": status}
-            answer = await self._request(
-                "GET", "/dead-letters", params={name: value for name, value in query.items() if value}
-            )
+            wanted = {name: value for name, value in query.items() if value}
+            answer = await self._request("GET", "/dead-letters", params={**wanted, "id": list(ids)})
             page = _parsed(_Page, answer, self.url)
             for letter in page.items:
                 yield letter
@@ -111,6 +113,12 @@ class ServiceClient:
             )
             start += len(rows)
         return dead
+
+    async def discard(self, ids: Sequence[str], reason: str) -> None:
+        """Put these dead letters aside, by their ids."""
+        content = orjson.dumps({"discard": list(ids), "reason": reason})
+        headers = {"Content-Type": "application/json"}
+        await self._request("POST", "/dead-letters", content=content, headers=headers)
 
     async def _request(self, method: str, path: str, **options: object) -> bytes:
         import httpx

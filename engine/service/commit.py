@@ -223,6 +223,9 @@ class GroupCommit:
         for name, change in changes.items():
             if name in self._open_letters and change.latest:
                 self._letters.recover(name, [str(identifier) for identifier in change.latest])
+        for item in group:
+            if item.submission.discard is not None:
+                self._letters.discard(*item.submission.discard)
         letters = [(letter, item.sequence) for item in group for letter in item.letters]
         if not letters:
             return

@@ -1,17 +1,32 @@
-"""`GET /dead-letters`: what the service could not store as rows."""
+"""`/dead-letters`: what the service could not store as rows, listed and put aside."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import orjson
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from engine.service.bodies import BodyError, read_body
 from engine.service.context import ServiceContext
 from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter
+from engine.service.submission import QueueFullError, Submission, WarehouseDownError, WriteFailedError
 
-__all__ = ["list_dead_letters"]
+__all__ = ["discard_dead_letters", "list_dead_letters"]
+
+_MAX_DISCARDED = 1_000
+_MAX_REQUEST = 256 * 1024
+
+
+class _Discard(BaseModel):
+    """Dead letters to put aside, by their ids, and why."""
+
+    discard: list[str] = Field(max_length=_MAX_DISCARDED)
+    reason: str = Field(min_length=1, max_length=2_000)
+
 
 _COLUMNS = (
     "dead_letter_id",
@@ -23,6 +38,7 @@ _COLUMNS = (
     "failed_at",
     "source",
     "status",
+    "reason",
 )
 
 
@@ -39,8 +55,8 @@ async def list_dead_letters(request: Request) -> Response:
     try:
         page = Page.of(parameters)
         if status := parameters.get("status"):
-            if status not in ("open", "recovered"):
-                raise ParameterError("status must be open or recovered")
+            if status not in ("open", "recovered", "discarded"):
+                raise ParameterError("status must be open, recovered or discarded")
             query.where("status = ?", status)
     except ParameterError as error:
         return bad_parameter(error)
@@ -53,6 +69,28 @@ async def list_dead_letters(request: Request) -> Response:
             ids,
         )
     return await answer_page(context, query, page, _item)
+
+
+async def discard_dead_letters(request: Request) -> Response:
+    """Put dead letters aside; behind the ingest key, since it changes what is stored."""
+    context = cast(ServiceContext, request.app.state.context)
+    if not await context.ingest_key.allows(request.headers.get("authorization")):
+        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+    limits = replace(context.body_limits, max_size=_MAX_REQUEST)
+    try:
+        with context.accepted(), context.inflight.share() as share:
+            body = await read_body(request, limits, share)
+            wanted = _Discard.model_validate_json(body)
+            work = Submission(model="", table=None, rows=[], discard=(wanted.discard, wanted.reason))
+            await context.warehouse.write(work)
+    except BodyError as error:
+        return PlainTextResponse(str(error), error.status)
+    except ValidationError:
+        text = f"Expected {{discard: [up to {_MAX_DISCARDED} ids], reason: a text}} as JSON"
+        return PlainTextResponse(text, 400)
+    except (QueueFullError, WarehouseDownError, WriteFailedError):
+        return PlainTextResponse("The warehouse cannot be written at present", 503, {"Retry-After": "1"})
+    return PlainTextResponse("SUCCESS")
 
 
 def _item(row: dict[str, object]) -> dict[str, object]:

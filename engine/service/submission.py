@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -78,7 +78,7 @@ class Submission:
     """One request's work for the writer: committed as a whole or not at all. The rows are handed over.
 
     `refuse` makes the dead letter of a row, by its place, that turns out not to fit its table; without it one
-    such row fails the submission.
+    such row fails the submission. `discard` are ids of dead letters to put aside, and why.
     """
 
     model: str
@@ -90,6 +90,7 @@ class Submission:
     body_hash: str | None = None
     epoch: Epoch | None = None
     refuse: Callable[[int, str], RejectedRecord] | None = None
+    discard: tuple[Sequence[str], str] | None = None
 
     @property
     def request_key(self) -> RequestKey | None:

@@ -247,6 +247,14 @@ class DeadLetterStore:
             [table, ids],
         )
 
+    def discard(self, ids: Sequence[str], reason: str) -> None:
+        """Put dead letters aside, by their own ids; those that are recovered stay so."""
+        self._connection.execute(
+            "UPDATE _odw_dead_letters SET status = 'discarded', reason = ? WHERE status <> 'recovered' "
+            "AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+            [reason, ids],
+        )
+
     def put(self, letters: Sequence[tuple[RejectedRecord, int, bool]]) -> None:
         """Store (dead letter, commit sequence, recovered) triples; of one id the last wins.
 

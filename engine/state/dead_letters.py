@@ -13,7 +13,7 @@ from engine.state.protocol import DeadLetterFilter
 
 __all__ = ["STATUSES", "check_status", "count", "keys_by_node", "mark", "put", "select", "storable"]
 
-STATUSES = ("open", "replayed", "discarded")
+STATUSES = ("open", "replayed", "recovered", "discarded")
 
 _UPSERT = """
 INSERT INTO dead_letters (run_id, pipeline, node, key, stage, error_type, error_message, record, reference,
@@ -23,7 +23,7 @@ ON CONFLICT (run_id, node, key) DO UPDATE SET
     pipeline = excluded.pipeline, stage = excluded.stage, error_type = excluded.error_type,
     error_message = excluded.error_message, record = excluded.record, reference = excluded.reference,
     attempts = dead_letters.attempts + excluded.attempts, last_failed_at = excluded.last_failed_at,
-    status = excluded.status,
+    status = excluded.status, reason = '',
     chunk = CASE WHEN dead_letters.chunk = excluded.chunk THEN excluded.chunk ELSE '' END
 """
 
@@ -73,12 +73,12 @@ def count(connection: Connection, where: DeadLetterFilter) -> int:
     return number
 
 
-def mark(connection: Connection, letters: Sequence[DeadLetter], status: str) -> None:
-    """Set the status of those that are there."""
+def mark(connection: Connection, letters: Sequence[DeadLetter], status: str, reason: str = "") -> None:
+    """Set the status of those that are there, and why."""
     check_status(status)
     connection.executemany(
-        "UPDATE dead_letters SET status = ? WHERE run_id = ? AND node = ? AND key = ?",
-        [(status, letter.run_id, letter.node, storable(letter.key)) for letter in letters],
+        "UPDATE dead_letters SET status = ?, reason = ? WHERE run_id = ? AND node = ? AND key = ?",
+        [(status, storable(reason), letter.run_id, letter.node, storable(letter.key)) for letter in letters],
     )
 
 

@@ -404,8 +404,8 @@ class StateStore(Protocol):
         """How many there are; `limit` is ignored."""
         ...
 
-    async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str) -> None:
-        """Set the status of these (by run, node, key)."""
+    async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str, reason: str = "") -> None:
+        """Set the status of these (by run, node, key), and why."""
         ...
 
     async def put_journal(self, entries: Sequence[JournalEntry]) -> None:

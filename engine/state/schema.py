@@ -175,6 +175,40 @@ ALTER TABLE leases RENAME COLUMN taken TO acquisitions;
 UPDATE acks SET tally = replace(replace(tally, '"taken": {', '"delivered": {'), '"taken":{', '"delivered":{');
 """
 
+# Another status (`recovered`: delivered since), and why one was discarded. SQLite cannot change a CHECK.
+_CLOSED_LETTERS: Final = """
+ALTER TABLE dead_letters RENAME TO dead_letters_before;
+DROP INDEX dead_letters_in_order;
+DROP INDEX dead_letters_of_a_chunk;
+CREATE TABLE dead_letters (
+    seq INTEGER PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    node TEXT NOT NULL,
+    key TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    error_type TEXT NOT NULL,
+    error_message TEXT NOT NULL,
+    record TEXT NOT NULL,
+    reference TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    first_failed_at TEXT NOT NULL,
+    last_failed_at TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('open', 'replayed', 'recovered', 'discarded')),
+    chunk TEXT NOT NULL DEFAULT '',
+    reason TEXT NOT NULL DEFAULT '',
+    UNIQUE (run_id, node, key)
+);
+INSERT INTO dead_letters (run_id, pipeline, node, key, stage, error_type, error_message, record, reference,
+    attempts, first_failed_at, last_failed_at, status, chunk)
+SELECT run_id, pipeline, node, key, stage, error_type, error_message, record, reference, attempts,
+    first_failed_at, last_failed_at, status, chunk FROM dead_letters_before ORDER BY seq;
+DROP TABLE dead_letters_before;
+CREATE INDEX dead_letters_in_order ON dead_letters (first_failed_at, seq);
+CREATE INDEX dead_letters_of_a_chunk ON dead_letters (run_id, chunk);
+CREATE INDEX dead_letters_of_a_pipeline ON dead_letters (pipeline, status);
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -185,6 +219,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _BY_CHUNK,
     _DIVISION,
     _FIELD_TERMS,
+    _CLOSED_LETTERS,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

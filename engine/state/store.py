@@ -161,8 +161,8 @@ class SqlStateStore:
     async def count_dead_letters(self, where: DeadLetterFilter) -> int:
         return await self._database.read(dead_letters.count, where)
 
-    async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str) -> None:
-        await self._database.write(dead_letters.mark, letters, status)
+    async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str, reason: str = "") -> None:
+        await self._database.write(dead_letters.mark, letters, status, reason)
 
     async def put_journal(self, entries: Sequence[JournalEntry]) -> None:
         await self._database.write(journal.put, entries)

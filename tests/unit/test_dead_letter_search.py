@@ -108,11 +108,11 @@ async def test_without_a_store_the_services_letters_stand_alone() -> None:
     assert [(one.store, one.key, one.status) for one in found] == [("service", "r1", "recovered")]
 
 
-async def test_statuses_that_only_one_store_knows_ask_only_that_one(store: MemoryStateStore) -> None:
+async def test_a_letter_that_the_service_has_closed_is_closed(store: MemoryStateStore) -> None:
     service = client(service_letter("r1", status="recovered"), service_letter("foreign", status="recovered"))
     assert await search_dead_letters(store, [service], DeadLetterQuery(status="discarded")) == []
     recovered = await search_dead_letters(store, [service], DeadLetterQuery(status="recovered"))
-    assert [(one.store, one.key) for one in recovered] == [("service", "foreign")]
+    assert [(one.store, one.key) for one in recovered] == [("engine+service", "k1"), ("service", "foreign")]
 
 
 async def test_letters_are_fetched_page_by_page() -> None:

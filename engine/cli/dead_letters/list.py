@@ -138,6 +138,9 @@ def _page(one: DeadLetterMatch) -> Iterator[str]:
             yield f"  record id   {copy.record_id or '(none)'}"
             yield f"  error       {copy.error_type}: {copy.error_message}"
             yield f"  failed at   {copy.failed_at}"
+    reason = (one.letter.reason if one.letter else "") or (one.copy.reason if one.copy else "")
+    if reason:
+        yield f"  discarded   {reason}"
     if one.record is not None:
         yield "  record"
         yield from (

@@ -22,9 +22,12 @@ from engine.contract.types import JsonValue
 from engine.dead_letters.patch import Patch, apply_patches, parse_patch
 from engine.dead_letters.replay import REPLAY_GROUP, Obstacle, ReplayGroup, group_dead_letters
 from engine.dead_letters.search import DeadLetterMatch
+from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.execution.report import RunReport
 from engine.execution.session import Session, new_group
+from engine.plan.model import Plan
+from engine.state.protocol import StateStore
 
 __all__ = ["replay"]
 
@@ -44,12 +47,8 @@ async def replay(options: DlqOptions) -> int:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(store_of(options))
         # the embedded service that is started to look is the outer one, so it ends last and is waited for
-        found = await collect(stack, store, plans, options, query_of(options, "open"))
-        if options.names and not found:
-            # a dead letter that is not open any more is no error, one that never was is
-            named(await collect(stack, store, plans, options, query_of(options, "")), options.names)
+        found = await _chosen(stack, store, plans, options, output)
         if not found:
-            output.say("nothing to replay: no open dead letter matches")
             return ExitCode.COMPLETED
         found = found[: options.limit] if options.limit > 0 else found
         letters = [one.letter for one in found if one.letter is not None]
@@ -69,6 +68,34 @@ async def replay(options: DlqOptions) -> int:
             return code
         codes += [ExitCode(code), await _send_to_services(alone, patches, output)]
     return most_serious(codes)
+
+
+async def _chosen(
+    stack: AsyncExitStack, store: StateStore, plans: dict[str, Plan], options: DlqOptions, output: Output
+) -> list[DeadLetterMatch]:
+    """The dead letters to replay: open ones, and with --force those that are named, whatever became of them.
+
+    Raises:
+        ConfigError: a name means none, or --force comes without names.
+    """
+    if options.force:
+        if not options.names:
+            raise ConfigError("--force replaces newer rows, so it needs the names of dead letters")
+        return named(await collect(stack, store, plans, options, query_of(options, "")), options.names)
+    found = await collect(stack, store, plans, options, query_of(options, "open"))
+    if found:
+        return found
+    if options.names:
+        # a dead letter that is not open any more is no error, one that never was is
+        closed = named(await collect(stack, store, plans, options, query_of(options, "")), options.names)
+        if any(one.status == "recovered" for one in closed):
+            output.say(
+                "nothing to replay: the record was delivered since, and the older one would replace it. "
+                "--force replays it nevertheless"
+            )
+            return []
+    output.say("nothing to replay: no open dead letter matches")
+    return []
 
 
 async def _replay_groups(

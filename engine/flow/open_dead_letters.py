@@ -1,0 +1,60 @@
+"""Dead letters of earlier runs whose records arrive after all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel
+
+from engine.contract.batch import Batch
+from engine.contract.dead_letter import DeadLetter
+from engine.contract.types import JsonValue, Record
+
+__all__ = ["OpenDeadLetters"]
+
+
+class OpenDeadLetters:
+    """The open dead letters that a delivery at one sink closes, by key.
+
+    Attributes:
+        delivered: those whose records this run has delivered.
+    """
+
+    def __init__(self, letters: Iterable[DeadLetter]) -> None:
+        self._by_key: dict[str, list[DeadLetter]] = {}
+        for letter in letters:
+            self._by_key.setdefault(letter.key, []).append(letter)
+        self.delivered: list[DeadLetter] = []
+
+    def deliver(self, batch: Batch) -> None:
+        """Note which letters the records of a delivered batch answer."""
+        if not self._by_key:
+            return
+        for index, key in enumerate(batch.keys.to_list()):
+            letters = self._by_key.get(key)
+            if letters is None:
+                continue
+            record = _mapping(batch.records[index])
+            closed = [letter for letter in letters if is_same_record(key, letter.record, record)]
+            if closed:
+                self.delivered += closed
+                self._by_key[key] = [letter for letter in letters if letter not in closed]
+
+
+def is_same_record(key: str, dead: JsonValue, delivered: Mapping[str, object]) -> bool:
+    """Whether the record of a letter and one that was delivered under its key are the same.
+
+    Some keys name a place, such as a line of a file that may have been written anew. So the records have to
+    agree about an id, or about a value that is the key itself, or in everything.
+    """
+    if not isinstance(dead, dict):
+        return key in map(str, delivered.values())
+    if "id" in dead and "id" in delivered:
+        return str(dead["id"]) == str(delivered["id"])
+    return dead == delivered or any(
+        str(value) == key and str(delivered.get(name)) == key for name, value in dead.items()
+    )
+
+
+def _mapping(record: Record) -> Mapping[str, object]:
+    return record.__dict__ if isinstance(record, BaseModel) else record
