@@ -252,6 +252,11 @@ class ServeOptions:
     insecure: bool = False
     allow_host: tuple[str, ...] = ()
     path_prefix: str = ""
+    file: str = ""
+    demo: bool = False
+    samples: str = ""
+    topics_port: int | None = None
+    files_port: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

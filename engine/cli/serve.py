@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from engine.cli.options import ServeOptions
+
+if TYPE_CHECKING:
+    from engine.service.settings import ServiceSettings
 
 HIGHEST_PORT = 65_535
 SUMMARY = "run the ingest service and its warehouse"
@@ -19,6 +23,21 @@ OPTIONS = ServeOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
+    parser.add_argument(
+        "file", nargs="?", default="", metavar="FILE", help="pipelines that clients may start (default: none)"
+    )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="also serve dead letters at port 9999 and the sample files at port 9500, without keys",
+    )
+    parser.add_argument(
+        "--topics-port", type=int, metavar="PORT", help="serve dead letters as topic messages on this port"
+    )
+    parser.add_argument(
+        "--files-port", type=int, metavar="PORT", help="serve the sample bucket on this port, without a key"
+    )
+    parser.add_argument("--samples", default="", metavar="DIR", help="sample documents (default: built-in)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument(
         "--port", type=int, default=4200, help="port to listen on; 0 picks a free one (default: 4200)"
@@ -57,9 +76,28 @@ def execute(options: ServeOptions) -> int:
         insecure=options.insecure,
         allowed_hosts=options.allow_host,
         path_prefix=options.path_prefix,
+        admin_api_key=_key("ADMIN_API_KEY"),
     )
+    if options.demo or options.file or options.topics_port is not None or options.files_port is not None:
+        return _serve_file(options, settings)
     run(Path(options.state_dir), options.host, options.port, settings=settings, on_ready=_say_where)
     return 0
+
+
+def _serve_file(options: ServeOptions, settings: ServiceSettings) -> int:
+    from dataclasses import replace
+
+    from engine.cli.arguments import DEFAULT_FILE
+    from engine.cli.event_loop import on_event_loop
+    from engine.cli.local.serving import serve_file
+
+    options = replace(options, file=options.file or DEFAULT_FILE)
+
+    async def main() -> int:
+        await serve_file(options, settings)
+        return 0
+
+    return on_event_loop(main)
 
 
 def _key(name: str) -> str | None:

@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.05  # how soon the accept loop notices that it should stop
 
 
 @contextmanager
-def s3_server(samples: Path) -> Iterator[str]:
+def s3_server(samples: Path, port: int = 0) -> Iterator[str]:
     """Serve a bucket with all files of `samples/memos` under `memos/`; yield the endpoint's address.
 
     moto keeps its buckets in one place a process, so a process has one such server at a time. It answers in a
@@ -29,7 +29,7 @@ def s3_server(samples: Path) -> Iterator[str]:
     Raises:
         FileNotFoundError: There is no folder `memos` in `samples`.
     """
-    server = _build_server()
+    server = _build_server(port)
     thread = threading.Thread(
         target=server.serve_forever, args=(_POLL_SECONDS,), name="sandbox-s3", daemon=True
     )
@@ -45,7 +45,7 @@ def s3_server(samples: Path) -> Iterator[str]:
         server.server_close()
 
 
-def _build_server() -> BaseWSGIServer:
+def _build_server(port: int) -> BaseWSGIServer:
     # Imported here because moto takes a third of a second, which only those pay who ask for S3.
     from moto.moto_server.werkzeug_app import (
         DomainDispatcherApplication,
@@ -61,7 +61,7 @@ def _build_server() -> BaseWSGIServer:
             """No line per request: object names may be personal data."""
 
     app = DomainDispatcherApplication(create_backend_app)
-    return make_server("127.0.0.1", 0, app, threaded=True, request_handler=QuietHandler)
+    return make_server("127.0.0.1", port, app, threaded=True, request_handler=QuietHandler)
 
 
 def _seed(samples: Path) -> None:

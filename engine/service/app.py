@@ -17,9 +17,11 @@ from engine.service.deliveries import count_deliveries
 from engine.service.guard import Guard
 from engine.service.ingest import ingest
 from engine.service.models import IngestModel
+from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
 from engine.service.storage import Reader
 from engine.service.warehouse import Warehouse
+from engine.service.workflows import administrate, list_workflows
 
 __all__ = ["create_app"]
 
@@ -27,10 +29,14 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def create_app(
-    warehouse: Warehouse, models: Iterable[IngestModel], settings: ServiceSettings | None = None
+    warehouse: Warehouse,
+    models: Iterable[IngestModel],
+    settings: ServiceSettings | None = None,
+    host: RunHost | None = None,
 ) -> Starlette:
     """The service over an open warehouse, which stays the caller's to close.
 
+    `host` is who starts runs that are asked for; without it there are none.
     `models` must be those that the warehouse was opened with. `app.state.context.is_stopping = True` makes
     it refuse new work with 503.
     """
@@ -38,7 +44,10 @@ def create_app(
     app = Starlette(
         routes=[
             Route("/ingest/{path:path}", _ingest_route, methods=_METHODS),
-            Route("/consumption/{name}", _reading_route, methods=_METHODS),
+            Route("/consumption/{path:path}", _reading_route, methods=_METHODS),
+            Route("/api/{path:path}", _reading_route, methods=_METHODS),
+            Route("/workflows/list", _workflows_route, methods=_METHODS),
+            Route("/admin/workflows/{path:path}", administrate, methods=_METHODS),
             Route("/dead-letters", _letters_route, methods=_METHODS),
             Route("/deliveries", _deliveries_route, methods=_METHODS),
             Route("/health", _health, methods=_METHODS),
@@ -49,7 +58,7 @@ def create_app(
         exception_handlers={404: _not_found},
     )
     app.router.redirect_slashes = False  # a redirect would name whatever host the client has sent
-    app.state.context = ServiceContext(warehouse, models, settings)
+    app.state.context = ServiceContext(warehouse, models, settings, host)
     return app
 
 
@@ -60,7 +69,13 @@ async def _ingest_route(request: Request) -> Response:
 
 
 async def _reading_route(request: Request) -> Response:
-    return await consume(request) if request.method in _READS else _other_method(request, _ALLOW_READ)
+    if request.method in (*_READS, "POST"):
+        return await consume(request)
+    return _other_method(request, _ALLOW_READ)
+
+
+async def _workflows_route(request: Request) -> Response:
+    return await list_workflows(request) if request.method in _READS else _other_method(request, _ALLOW_READ)
 
 
 async def _letters_route(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""`GET /consumption/<name>`: the tables, page by page."""
+"""`GET /consumption/<name>` and `/api/<name>`: the tables, page by page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, cast
 import orjson
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from engine.service.columns import JSON
 from engine.service.models import IngestModel
+from engine.service.page_views import EVENTS, page_views
 from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter
 from engine.service.tables import SEQUENCE, Table, quote
+from engine.service.triggers import trigger
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
@@ -28,8 +30,9 @@ class ConsumptionQuery:
 
     Newest first by the first of the `newest` columns that the table has, then by id, so that pages never
     overlap. `equal` are columns that a parameter of the same name must equal, `contains` those it must be
-    found in, ignoring case. `as_text` answers every column as a string. A repeated `id` parameter filters
-    by ids on every route.
+    found in, ignoring case. `as_text` answers every column as a string. `openable` is a column of URIs:
+    readers who open them know `s3://` and `http(s)://` only, so those of another object store are given as `s3://`,
+    and as they are in `source_uri`. A repeated `id` parameter filters by ids on every route.
 
     With `order=id` a route is read through from its beginning to its end: rows come by id, `after` is the
     last one that was seen, and nothing that is committed meanwhile can move a row from one page to another.
@@ -43,6 +46,7 @@ class ConsumptionQuery:
     equal: tuple[str, ...] = ()
     contains: tuple[str, ...] = ()
     as_text: bool = False
+    openable: str = ""
 
 
 QUERIES = (
@@ -62,6 +66,7 @@ QUERIES = (
             "source_file_path",
         ),
         as_text=True,
+        openable="source_file_path",
     ),
     ConsumptionQuery("getUnstructuredData", "UnstructuredData", contains=("source_file_path",)),
 )
@@ -70,6 +75,9 @@ QUERIES = (
 _OF_EVERY_ROUTE = ("after", "fields", "id", "limit", "offset", "order", "without")
 
 _BY_NAME = {query.name.lower(): query for query in QUERIES}
+
+_EXACT_URI = "source_uri"
+_PAGE_VIEWS = "getdailypageviews"
 
 _RESERVED = frozenset({*_OF_EVERY_ROUTE, "tag"})
 
@@ -97,13 +105,24 @@ def queries_of(models: Iterable[IngestModel], tables: Mapping[str, Table]) -> di
 
 
 async def consume(request: Request) -> Response:
-    """One page; unknown parameters are ignored."""
+    """One page, or a run that was started; unknown parameters are ignored."""
     context = cast("ServiceContext", request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
-    spec = context.queries.get(request.path_params["name"].lower())
+    name, _, version = request.path_params["path"].partition("/")
+    if "/" in version:
+        return _not_found(request)
+    if context.host is not None and (known := context.host.parameters(name)) is not None:
+        if request.method in ("GET", "POST"):
+            return await trigger(request, context.host, name, known)
+        return PlainTextResponse("Method not allowed", 405, {"Allow": "GET, POST, OPTIONS"})
+    if request.method == "POST":
+        return PlainTextResponse("Method not allowed", 405, {"Allow": "GET, HEAD, OPTIONS"})
+    if name.lower() == _PAGE_VIEWS and EVENTS in context.warehouse.tables:
+        return await _consume_page_views(request, context)
+    spec = context.queries.get(name.lower())
     if spec is None:
-        return PlainTextResponse("Consumption API not found.", 404)
+        return _not_found(request)
     table = context.warehouse.tables[spec.table]
     try:
         page = Page.of(request.query_params)
@@ -113,6 +132,20 @@ async def consume(request: Request) -> Response:
     except ParameterError as error:
         return bad_parameter(error)
     return await answer_page(context, query, page, _shape_of(table, as_text=spec.as_text))
+
+
+def _not_found(request: Request) -> Response:
+    if request.url.path.lower().startswith("/api/"):
+        return JSONResponse({"error": "API not found", "path": request.url.path}, 404)
+    return PlainTextResponse("Consumption API not found.", 404)
+
+
+async def _consume_page_views(request: Request, context: ServiceContext) -> Response:
+    try:
+        query, page = page_views(context.warehouse.tables, request.query_params)
+    except ParameterError as error:
+        return bad_parameter(error)
+    return await answer_page(context, query, page)
 
 
 def _shape_of(table: Table, *, as_text: bool) -> Callable[[dict[str, object]], dict[str, object]] | None:
@@ -157,10 +190,15 @@ def _text_of(table: Table, name: str) -> str:
 
 
 def _columns(spec: ConsumptionQuery, names: Iterable[str]) -> list[str]:
-    columns = [quote(name) for name in names]
-    if not spec.as_text:
-        return columns
-    return [f"CAST({column} AS VARCHAR) AS {column}" for column in columns]
+    return [column for name in names for column in _selected(spec, name)]
+
+
+def _selected(spec: ConsumptionQuery, name: str) -> list[str]:
+    column = quote(name)
+    if name == spec.openable:
+        opened = f"regexp_replace({column}, '^minio://', 's3://') AS {column}"
+        return [opened, f"{column} AS {_EXACT_URI}"]
+    return [f"CAST({column} AS VARCHAR) AS {column}" if spec.as_text else column]
 
 
 def _read_through(

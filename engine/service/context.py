@@ -14,6 +14,7 @@ from engine.service.auth import KeyCheck
 from engine.service.bodies import BodyLimits, InflightBytes
 from engine.service.consumption import queries_of
 from engine.service.models import IngestModel, check_names
+from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
 from engine.service.tables import Table
 from engine.service.validation import BodyValidator
@@ -40,9 +41,14 @@ class ServiceContext:
     """The warehouse, endpoints and reading routes by lower-case name, the limits and keys of one service."""
 
     def __init__(
-        self, warehouse: Warehouse, models: Iterable[IngestModel], settings: ServiceSettings
+        self,
+        warehouse: Warehouse,
+        models: Iterable[IngestModel],
+        settings: ServiceSettings,
+        host: RunHost | None = None,
     ) -> None:
         self.warehouse = warehouse
+        self.host = host
         self.settings = settings
         self.endpoints = {
             model.name.lower(): Endpoint(
@@ -55,6 +61,7 @@ class ServiceContext:
         self.queries = queries_of((one.model for one in self.endpoints.values()), warehouse.tables)
         self.ingest_key = KeyCheck(settings.ingest_api_key)
         self.consumption_key = KeyCheck(settings.consumption_api_key)
+        self.admin_key = KeyCheck(settings.admin_api_key) if settings.admin_api_key else None
         self.inflight = InflightBytes(settings.max_inflight_size)
         self.body_limits = BodyLimits(settings.max_body_size, settings.body_timeout, settings.min_rate)
         self.streams = anyio.Semaphore(settings.max_streams)

@@ -18,7 +18,7 @@ from engine.service.storage import Reader
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["Page", "ParameterError", "Query", "answer_page"]
+__all__ = ["Page", "ParameterError", "Query", "answer_page", "bad_parameter", "parse_count"]
 
 _CHUNK = 2_000
 _STREAM_TIMEOUT = 10.0
@@ -41,10 +41,11 @@ class Page:
     @classmethod
     def of(cls, parameters: QueryParams) -> Page:
         """From `limit` and `offset`; empty counts as absent. Raises ParameterError."""
-        return cls(_count(parameters, "limit"), _count(parameters, "offset") or 0)
+        return cls(parse_count(parameters, "limit"), parse_count(parameters, "offset") or 0)
 
 
-def _count(parameters: QueryParams, name: str) -> int | None:
+def parse_count(parameters: QueryParams, name: str) -> int | None:
+    """A parameter that is a whole number; None when it is absent or empty. Raises ParameterError."""
     text = parameters.get(name)
     if not text:
         return None

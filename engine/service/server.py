@@ -26,6 +26,7 @@ from engine.service.discovery import (
     withdraw,
 )
 from engine.service.models import IngestModel, load_ingest_models
+from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from engine.service.context import ServiceContext
     from engine.service.warehouse import Warehouse
 
-__all__ = ["RunningService", "run", "running_service", "serve"]
+__all__ = ["RunningService", "run", "running_service", "serve", "serving_app"]
 
 _KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that they close them first
 
@@ -45,6 +46,7 @@ class RunningService:
 
     url: str
     warehouse: Warehouse
+    context: ServiceContext
 
 
 @asynccontextmanager
@@ -55,6 +57,7 @@ async def running_service(
     *,
     models: Iterable[IngestModel] | None = None,
     settings: ServiceSettings | None = None,
+    host_of_runs: RunHost | None = None,
 ) -> AsyncIterator[RunningService]:
     """A service inside this event loop (asyncio) for as long as the block runs; port 0 takes a free one.
 
@@ -78,18 +81,33 @@ async def running_service(
             await _refuse_second(state_dir)  # it may have started in the meantime
             raise
         try:
-            app = create_app(warehouse, models, settings)
+            app = create_app(warehouse, models, settings, host_of_runs)
             server = _server(app, settings)
             address = ServiceAddress(_url(listener), os.getpid())
             async with _serving(server, listener, app.state.context):
                 _announce(state_dir, address)
                 try:
-                    yield RunningService(address.url, warehouse)
+                    yield RunningService(address.url, warehouse, app.state.context)
                 finally:
                     withdraw(state_dir, address)
         finally:
             with anyio.CancelScope(shield=True):
                 await asyncio.to_thread(warehouse.close)
+
+
+@asynccontextmanager
+async def serving_app(app: object, host: str, port: int, settings: ServiceSettings) -> AsyncIterator[str]:
+    """Serve an application that stores nothing, beside the service; yields its URL. Raises ServiceError."""
+    listener = _listen(host, port)
+    with listener:
+        server = _server(app, settings)
+        task = await server.start(listener)
+        try:
+            yield _url(listener)
+        finally:
+            with anyio.CancelScope(shield=True):
+                server.stop(at_once=True)
+                await task
 
 
 async def serve(

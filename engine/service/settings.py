@@ -19,7 +19,8 @@ class ServiceSettings:
     answered 429. `group_requests` and `group_rows` bound what one commit merges. A dirty table is compacted
     after `compact_after` seconds without work. Idempotency keys are remembered for `ledger_days`.
     `memory_limit` is DuckDB's own, in its notation. The two keys are the hex of
-    PBKDF2-HMAC-SHA256(token, salt, 1000 rounds, 20 bytes); None leaves the routes open. Without both, the
+    PBKDF2-HMAC-SHA256(token, salt, 1000 rounds, 20 bytes); None leaves the routes open. Without the
+    admin key, there is no way to the admin routes. Without the other two, the
     service listens on this machine only, and answers to its names and `allowed_hosts`, unless it is
     `insecure`. A `path_prefix` of requests is stripped.
 
@@ -51,6 +52,7 @@ class ServiceSettings:
     stop_timeout: int = 10
     ingest_api_key: str | None = None
     consumption_api_key: str | None = None
+    admin_api_key: str | None = None
 
     @property
     def has_keys(self) -> bool:

@@ -11,7 +11,16 @@ import anyio
 
 from engine.execution.session import Session
 
-__all__ = ["SignalWatch"]
+__all__ = ["SignalWatch", "stop_signals"]
+
+
+async def stop_signals() -> None:
+    """Wait for SIGINT or SIGTERM."""
+    if sys.platform == "win32":
+        await anyio.sleep_forever()  # its event loops cannot listen; Ctrl-C cancels there
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        async for _ in received:
+            return
 
 
 class SignalWatch:

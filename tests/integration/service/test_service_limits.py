@@ -230,7 +230,7 @@ async def test_readiness_tells_when_nothing_more_is_taken(serving: Open) -> None
     async with httpx.AsyncClient(base_url=service.url, trust_env=False) as client, wire(service) as slow:
         assert (await client.get("/ready")).status_code == 200
         await slow.send(head(size) + b"[")
-        while (answer := await client.get("/ready")).status_code == 200:
+        while (answer := await client.get("/ready")).status_code == 200:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert answer.json()["unhealthy"] == ["Ingest API"]
         assert (await client.get("/liveness")).status_code == 200

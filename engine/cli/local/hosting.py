@@ -1,0 +1,191 @@
+"""Runs of a file's pipelines inside the process that serves the warehouse, started over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+import anyio
+from anyio.abc import TaskGroup
+
+from engine.config import Overrides, load_file, select
+from engine.contract.types import JsonValue
+from engine.errors import ConfigError, EngineError
+from engine.execution.engine import Engine
+from engine.execution.session import Session
+from engine.plan.compile import compile_file
+from engine.plan.model import Plan
+from engine.registry import Registry
+from engine.service.runs import HostedRun, RunStartError, RunState, StartedRun
+from engine.state.protocol import RunRecord, RunStatus
+
+__all__ = ["PipelineHost"]
+
+START_TIMEOUT = 60.0
+_POLL = 0.01
+_BATCH_SIZE = "batch_size"
+_WORKFLOW = "-workflow"
+
+_STATES: Mapping[RunStatus, RunState] = {
+    RunStatus.RUNNING: "RUNNING",
+    RunStatus.COMPLETED: "COMPLETED",
+    RunStatus.FAILED: "FAILED",
+    RunStatus.INTERRUPTED: "CANCELED",
+    RunStatus.OUTAGE: "FAILED",
+}
+
+
+class PipelineHost:
+    """Starts pipelines of a file, by name or alias, and lists the runs of the engine's state store.
+
+    Each start reads the file again, so that what was changed since counts. Use `attach` before anything else.
+
+    Args:
+        file: the pipelines.
+        on_end: told the name and the session's end of each start.
+
+    Raises:
+        ConfigError: the file is not valid.
+    """
+
+    def __init__(
+        self, file: str, on_end: Callable[[str, Session], None] = lambda name, session: None
+    ) -> None:
+        self._file = file
+        self._on_end = on_end
+        self._engine: Engine | None = None
+        self._group: TaskGroup | None = None
+        self._sessions: list[Session] = []
+        config = load_file(file, environ=os.environ)
+        compile_file(config, Registry.installed())
+        self._aliases = {**{name: name for name in config.pipelines}, **config.aliases}
+        self._parameters = {name: tuple(one.parameters) for name, one in config.pipelines.items()}
+        self._workflows = {
+            target: alias for alias, target in config.aliases.items() if alias.endswith(_WORKFLOW)
+        }
+
+    def attach(self, engine: Engine, group: TaskGroup) -> None:
+        """Use this engine for runs, and these tasks; both have to outlive the service's requests."""
+        self._engine, self._group = engine, group
+
+    def stop(self) -> None:
+        """Let every run that was started deliver what it has read, and end."""
+        for session in self._sessions:
+            session.drain()
+
+    def parameters(self, name: str) -> Collection[str] | None:
+        """See `RunHost`; an unknown `extract-<pipeline>` means that pipeline."""
+        pipeline = self._pipeline(name)
+        return self._parameters[pipeline] if pipeline is not None else None
+
+    async def start(self, name: str, params: Mapping[str, str]) -> StartedRun:
+        """See `RunHost`. Returns once the run is in the state store."""
+        pipeline = self._pipeline(name)
+        if pipeline is None or self._engine is None or self._group is None:
+            raise RunStartError(f"there is no pipeline {name!r} to start", is_callers=pipeline is None)
+        plans, used = await anyio.to_thread.run_sync(self._plans, pipeline, params)
+        session = Session(self._engine, plans, [pipeline])
+        self._sessions.append(session)
+        self._group.start_soon(self._execute, pipeline, session)
+        with anyio.move_on_after(START_TIMEOUT):
+            while pipeline not in session.entries or session.entries[pipeline].run is None:
+                ended = session.reports.get(pipeline)
+                if ended is not None or session not in self._sessions:
+                    raise RunStartError(ended.error if ended is not None else "the run ended at its start")
+                await anyio.sleep(_POLL)  # sessions announce nothing
+        run = session.entries[pipeline].run if pipeline in session.entries else None
+        if run is None:
+            raise RunStartError(f"{pipeline} did not start within {START_TIMEOUT:g} s")
+        return StartedRun(pipeline, self._workflow_id(run.record), run.run_id, used)
+
+    async def list_runs(self, limit: int, states: Collection[RunState] = ()) -> list[HostedRun]:
+        """See `RunHost`."""
+        if self._engine is None or limit <= 0:
+            return []
+        runs = [self._hosted(record) for record in reversed(await self._engine.store.list_runs())]
+        return [run for run in runs if not states or run.state in states][:limit]
+
+    async def terminate(self, name: str) -> HostedRun | None:
+        """See `RunHost`; only runs of this process can be ended."""
+        for session in reversed(self._sessions):
+            for entry in session.entries.values():
+                if entry.run is None or entry.report is not None:
+                    continue
+                hosted = self._hosted(entry.run.record)
+                if name in (hosted.workflow_id, self._workflow(hosted.pipeline), hosted.pipeline):
+                    session.cancel()
+                    return hosted
+        return None
+
+    async def _execute(self, name: str, session: Session) -> None:
+        try:
+            with suppress(EngineError):  # `start` tells its caller, who is still waiting for the run
+                await session.execute()
+        finally:
+            self._sessions.remove(session)
+        self._on_end(name, session)
+
+    def _pipeline(self, name: str) -> str | None:
+        own = self._aliases.get(name)
+        if own is None and name.startswith("extract-"):
+            own = self._aliases.get(name.removeprefix("extract-").replace("-", "_"))
+        return own
+
+    def _plans(
+        self, pipeline: str, params: Mapping[str, str]
+    ) -> tuple[dict[str, Plan], dict[str, JsonValue]]:
+        """The plans, and the parameters that were used.
+
+        A batch size beyond what a node takes is halved until it fits: the node splits what it gets anyway.
+        """
+        used = dict(params)
+        while True:
+            try:
+                return self._compiled(pipeline, used), {**used}
+            except ConfigError as error:
+                size = used.get(_BATCH_SIZE, "")
+                if not (size.isascii() and size.isdigit() and int(size) > 1):
+                    raise RunStartError(str(error), is_callers=True) from error
+                smaller = {**used, _BATCH_SIZE: str(int(size) // 2)}
+                used = smaller
+
+    def _compiled(self, pipeline: str, params: Mapping[str, str]) -> dict[str, Plan]:
+        texts = tuple(f"{pipeline}.{name}={value}" for name, value in params.items())
+        overrides = Overrides(params=MappingProxyType({}), param_texts=texts, assignments=())
+        config = load_file(self._file, environ=os.environ, overrides=overrides)
+        return compile_file(select(config, [pipeline]), Registry.installed())
+
+    def _hosted(self, record: RunRecord) -> HostedRun:
+        started = _moment(record.started_at) or datetime.now(UTC)
+        return HostedRun(
+            pipeline=record.pipeline,
+            workflow_id=self._workflow_id(record),
+            run_id=record.run_id,
+            state=_STATES[record.status],
+            started_at=started,
+            ended_at=_moment(record.ended_at),
+            error=record.error,
+        )
+
+    def _workflow(self, pipeline: str) -> str:
+        return self._workflows.get(pipeline, f"{pipeline.replace('_', '-')}{_WORKFLOW}")
+
+    def _workflow_id(self, record: RunRecord) -> str:
+        """The workflow's name; with parameters also 16 digits of their hash."""
+        name = self._workflow(record.pipeline)
+        if not record.params:
+            return name
+        text = json.dumps({**record.params}, sort_keys=True, default=str)
+        return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _moment(text: str) -> datetime | None:
+    if not text:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

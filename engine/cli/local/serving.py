@@ -1,0 +1,98 @@
+"""What `serve FILE` does: the service, the file's pipelines behind it, and the views of the demo."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import anyio
+
+from engine.cli.local.hosting import PipelineHost
+from engine.cli.local.signals import stop_signals
+from engine.cli.options import ServeOptions, StateOptions
+from engine.cli.state import store_of
+from engine.errors import ConfigError
+from engine.execution.engine import Engine
+from engine.execution.session import Session
+from engine.service.server import RunningService, running_service, serving_app
+from engine.service.settings import ServiceSettings
+from engine.service.topics import create_topic_app
+
+__all__ = ["serve_file"]
+
+TOPICS_PORT = 9_999
+FILES_PORT = 9_500
+
+
+async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
+    """Serve until SIGINT or SIGTERM; runs that are under way then deliver what they have read.
+
+    Raises:
+        ConfigError: the file is not valid.
+        ServiceError, StateError: a port or the state directory cannot be used.
+    """
+    topics = options.topics_port if options.topics_port is not None else TOPICS_PORT if options.demo else None
+    files = options.files_port if options.files_port is not None else FILES_PORT if options.demo else None
+    async with AsyncExitStack() as stack:
+        if files is not None:
+            url = stack.enter_context(_sample_files(options, files))
+            _say(f"files: {url}/unstructured-data/…")
+        host = PipelineHost(options.file, on_end=_report)
+        service = await stack.enter_async_context(
+            running_service(
+                Path(options.state_dir), options.host, options.port, settings=settings, host_of_runs=host
+            )
+        )
+        if topics is not None:
+            app = create_topic_app(service.context)
+            url = await stack.enter_async_context(serving_app(app, options.host, topics, settings))
+            _say(f"dead letters: {url}/topic/BlobSourceDeadLetterQueue/messages")
+        engine = await stack.enter_async_context(_engine(options))
+        await _until_stopped(engine, host, service)
+
+
+def _engine(options: ServeOptions) -> Engine:
+    state = StateOptions(state_dir=options.state_dir)
+    return Engine(state_dir=options.state_dir, store=store_of(state, create=True))
+
+
+async def _until_stopped(engine: Engine, host: PipelineHost, service: RunningService) -> None:
+    async with anyio.create_task_group() as group:
+        host.attach(engine, group)
+        _say(f"ingest service listening at {service.url}; press Ctrl-C to stop")
+        await stop_signals()
+        host.stop()
+
+
+@contextmanager
+def _sample_files(options: ServeOptions, port: int) -> Iterator[str]:
+    """The sample bucket on a port, readable without a key, as the lake of the pipelines."""
+    from engine.sandbox.s3 import ACCESS_KEY, REGION, SECRET_KEY, s3_server
+    from engine.sandbox.server import DEFAULT_SAMPLES
+
+    samples = Path(options.samples) if options.samples else DEFAULT_SAMPLES
+    try:
+        with s3_server(samples, port) as url:
+            lake = {"S3_ENDPOINT": url, "S3_ACCESS_KEY": ACCESS_KEY, "S3_SECRET_KEY": SECRET_KEY}
+            for name, value in {**lake, "S3_REGION": REGION}.items():
+                os.environ.setdefault(name, value)
+            yield url
+    except FileNotFoundError as error:
+        raise ConfigError(f"no sample documents: {error}. Name a directory with --samples") from error
+
+
+def _report(name: str, session: Session) -> None:
+    for report in session.reports.values():
+        tally, error = report.tally, f" ({report.error})" if report.error else ""
+        counts = f"{tally.read} read, {tally.written} written, {tally.dead} dead"
+        _say(f"{report.pipeline} {report.status}: {counts}{error}")
+    if name not in session.reports:
+        _say(f"{name} did not start")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
