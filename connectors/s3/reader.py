@@ -110,7 +110,7 @@ class S3FileReader:
         arguments = {"Bucket": bucket, "Key": key}
         if etag:
             arguments["IfMatch"] = f'"{etag}"'
-        with s3_errors(bucket, f"reading {key!r}"):
+        with s3_errors(bucket, f"reading {key!r}", of_object=True):
             answer: Mapping[str, Any] = await self._client.get_object(**arguments)
             # leaving the block closes the connection of a body that was not read to its end
             async with answer["Body"] as body:
@@ -121,6 +121,17 @@ class S3FileReader:
         if length is not None and len(data) != length:
             raise TransientError(f"{uri}: {len(data)} bytes arrived of {length}")
         return _Body(data, answer.get("ContentType"))
+
+    async def probe(self, bucket: str, key: str) -> None:
+        """Ask for an object's first byte, to see whether it could be read.
+
+        Raises:
+            RecordError, TransientError, FatalError: as `read_file`.
+        """
+        with s3_errors(bucket, f"probing {key!r}", of_object=True):
+            answer = await self._client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+            async with answer["Body"] as body:
+                await body.read(1)  # a server that ignores ranges sends all of it
 
     def _check_size(self, uri: str, size: int) -> None:
         if size > self._max:
