@@ -146,10 +146,10 @@ class S3Connector(Source[S3Params]):
 
     async def _not_delivered(self, page: Sequence[S3Object], ctx: Context) -> Sequence[S3Object]:
         delivered = await ctx.bookmarks.get(self._scope, [found.key for found in page])
-        return [found for found in page if delivered.get(found.key) != found.etag]
+        return [found for found in page if delivered.get(found.key) != found.version]
 
     def _split(self, number: int, objects: Sequence[S3Object]) -> Split:
-        entries = [[found.key, found.etag, found.size] for found in objects]
+        entries = [found.as_entry() for found in objects]
         manifest = {"bucket": self._pattern.bucket, "objects": entries}
         return Split(f"{number:06d}", manifest, first_ordinal=number * self.params.split_objects)
 
@@ -166,7 +166,7 @@ class S3Connector(Source[S3Params]):
 
         assert self._fetcher is not None, "enter the connector first"
         self._fetcher.begin()
-        objects = [S3Object(str(key), str(etag), int(size)) for key, etag, size in split.manifest["objects"]]
+        objects = [S3Object.from_entry(entry) for entry in split.manifest["objects"]]
         held: set[Group] = set()
         groups = self._reserve(objects, int(position or 0), held, ctx)
         results: Stream[Group] = stream.map(
@@ -283,7 +283,7 @@ class S3Connector(Source[S3Params]):
         batch = Batch(
             records,
             KeyList(
-                [f"{self._pattern.bucket}/{found.key}@{found.etag}" for found in taken],
+                [f"{self._pattern.bucket}/{found.key}@{found.version}" for found in taken],
                 first_ordinal + group.start,
             ),
             position=group.start + len(records),
@@ -295,7 +295,7 @@ class S3Connector(Source[S3Params]):
             # what could not be read was not delivered: once it is smaller, restored or back, it has to come
             failed = {index for index, _ in failures}
             batch.bookmarks = [
-                Bookmark(self._scope, found.key, found.etag)
+                Bookmark(self._scope, found.key, found.version)
                 for index, found in enumerate(taken)
                 if index not in failed
             ]
