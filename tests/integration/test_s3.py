@@ -435,7 +435,7 @@ class TestFailures:
             ("403 Forbidden", "AccessDenied", "grant s3:ListBucket and s3:GetObject"),
             ("403 Forbidden", "InvalidAccessKeyId", "check `access_key`"),
             ("403 Forbidden", "SignatureDoesNotMatch", "check `secret_key`"),
-            ("404 Not DeadLetterMatch", "NoSuchBucket", "there is no such bucket"),
+            ("404 Not Found", "NoSuchBucket", "there is no such bucket"),
             ("400 Bad Request", "ExpiredToken", "renew the credentials"),
             ("400 Bad Request", "SomethingElse", "no"),
         ],
