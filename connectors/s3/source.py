@@ -55,8 +55,8 @@ class S3Params(Params):
     )
     strict_text: bool = Field(
         default=False,
-        description="Text with bytes that are invalid in its encoding becomes a dead letter; otherwise U+FFFD "
-        "stands for them",
+        description="Text with bytes that are invalid in its encoding becomes a dead letter; otherwise "
+        "U+FFFD stands for them",
     )
     concurrency: int = operational(32, ge=1, le=256, description="Objects read at once")
     split_objects: int = operational(
@@ -83,8 +83,8 @@ class S3Connector(Source[S3Params]):
     """Files in an S3 bucket that a wildcard pattern stands for, each as one record.
 
     A record has the fields of `S3FileContent`: `file_path` (the address), `content`, `content_type`,
-    `file_size` in bytes, `is_binary`, and what is known of the object and its text. Text in any usual charset
-    is text; everything else is a marker and a data URL. The key is `bucket/key@etag`: the same content has the same
+    `file_size` in bytes, `is_binary`, and what is known of the object and its text. Text in any usual
+    charset is text; everything else is a marker and a data URL. The key is `bucket/key@etag`: the same content has the same
     key in every run, a changed object a new one.
 
     The listing is stored before anything is read, and a resumed run goes by it. An object that changed or
