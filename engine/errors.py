@@ -224,6 +224,13 @@ class TransientError(ComponentError):
         self.throttled = throttled or retry_after is not None
 
 
+class StoppingError(TransientError):
+    """The run was told to stop, and this record would take longer than it may wait.
+
+    The record is neither tried again nor dead: it stays unsettled, so that a resume reads it again.
+    """
+
+
 class RecordError(ComponentError):
     """This record can never pass; it becomes a dead letter and its batch goes on without it.
 
