@@ -164,6 +164,10 @@ class RunNotFoundError(StateError):
     """The state store has no such run."""
 
 
+class RunExistsError(StateError):
+    """The state store has a run of that id already, which somebody else has begun."""
+
+
 class RunMismatchError(StateError):
     """The run in the state store was made from another plan."""
 

@@ -15,7 +15,7 @@ from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
-from engine.errors import StateError
+from engine.errors import RunExistsError, StateError
 from engine.state.dead_letters import check_status, storable
 from engine.state.errors import decoded, encoded, no_such_run
 from engine.state.memory_bookmarks import MemoryBookmarks
@@ -75,7 +75,7 @@ class MemoryStateStore:
     async def create_run(self, run: RunRecord) -> None:
         await self._turn()
         if run.run_id in self._runs:
-            raise StateError(f"run {run.run_id!r} is in memory already")
+            raise RunExistsError(f"run {run.run_id!r} is in memory already")
         self._runs[run.run_id] = _copy_run(run)
 
     async def get_run(self, run_id: str) -> RunRecord:

@@ -13,7 +13,7 @@ from engine.contract.acks import Tally
 from engine.contract.chunk import Chunk
 from engine.contract.clock import timestamp
 from engine.contract.types import JsonValue
-from engine.errors import OutageError, RunMismatchError, RunNotFoundError
+from engine.errors import OutageError, RunExistsError, RunMismatchError, RunNotFoundError
 from engine.execution.engine import Engine
 from engine.execution.events import Observer
 from engine.execution.failure_types import report_failure, typed_failure
@@ -84,9 +84,11 @@ class Activities:
             if record is None:
                 if request.resume:
                     raise RunNotFoundError(f"no run {request.run_id!r} in the workers' state store")
-                record = await self._engine.begin(plan, run_id=request.run_id, group_id=request.group_id)
+                record = await self._begin(plan, request)
             elif request.resume:
                 await self._take_over(record)
+            else:
+                _check_owner(record, request.group_id)
         settings = plan.settings
         return Compiled(
             record.run_id,
@@ -161,7 +163,8 @@ class Activities:
         with failing_by_type():
             status, error = RunStatus(request.status), request.error
             record = await self._known(request.run_id)
-            if record is None:  # it failed before it was in the store
+            if record is None or not _is_owner(record, request.group_id):
+                # it failed before it was in the store, or because that run is another workflow's
                 return PipelineResult(request.run_id, str(status), error)
             if record.status is RunStatus.COMPLETED:
                 # it was gone on with elsewhere, and that went well: what this workflow saw of it is no news
@@ -203,6 +206,15 @@ class Activities:
         except RunNotFoundError:
             return None
 
+    async def _begin(self, plan: Plan, request: CompileRequest) -> RunRecord:
+        """A new run. One that is there already was begun by an earlier attempt of this very workflow."""
+        try:
+            return await self._engine.begin(plan, run_id=request.run_id, group_id=request.group_id)
+        except RunExistsError:
+            record = await self._engine.store.get_run(request.run_id)
+            _check_owner(record, request.group_id)
+            return record
+
     async def _take_over(self, record: RunRecord) -> None:
         """Take the run as a whole for a moment: whoever still works on a chunk of it is overtaken."""
         store, clock = self._engine.store, self._engine.clock
@@ -210,6 +222,18 @@ class Activities:
             await store.update_run(
                 record.run_id, status=RunStatus.RUNNING, attempt=record.attempt + 1, epoch=lease.epoch
             )
+
+
+def _is_owner(record: RunRecord, workflow_id: str) -> bool:
+    return not workflow_id or record.group_id == workflow_id
+
+
+def _check_owner(record: RunRecord, workflow_id: str) -> None:
+    if not _is_owner(record, workflow_id):
+        raise RunExistsError(
+            f"run {record.run_id!r} exists already, begun by {record.group_id or 'another process'}: start"
+            " this one under another id, or resume that one"
+        )
 
 
 def _counts(tally: Tally) -> Counts:

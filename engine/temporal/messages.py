@@ -217,12 +217,13 @@ class ChunkResult:
 
 @dataclass
 class FinalizeRequest:
-    """Enter how a run ended."""
+    """Enter how a run ended. `group_id`: of the workflow that has begun it, "" when any may have."""
 
     run_id: str = ""
     pipeline: str = ""
     status: str = "completed"
     error: str = ""
+    group_id: str = ""
     v: int = 1
 
 

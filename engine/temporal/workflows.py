@@ -10,6 +10,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 from temporalio import workflow
@@ -323,7 +324,13 @@ class PipelineRun:
         self._enter("finalizing")
         result: PipelineResult = await workflow.execute_activity(
             "finalize_run",
-            FinalizeRequest(self._run_id, self._request.pipeline, status, error[:500]),
+            FinalizeRequest(
+                self._run_id,
+                self._request.pipeline,
+                status,
+                error[:500],
+                "" if self._request.resume else workflow.info().workflow_id,
+            ),
             result_type=PipelineResult,
             task_queue=self._request.queues.planning,
             start_to_close_timeout=STORE_TIMEOUT,
@@ -355,9 +362,13 @@ WORKFLOWS = (PipelineRun, ShardRun)
 
 
 def _run_id(pipeline: str) -> str:
-    """As a local run would be called; the same in every replay."""
+    """As a local run would be called; the same in every replay.
+
+    Of the whole of both ids: the head of Temporal's run ids is the time, so those of one second share it.
+    """
     info = workflow.info()
-    return f"{pipeline}-{info.start_time:%Y%m%dT%H%M%S}-{info.run_id[:6]}"
+    digest = sha256(f"{info.workflow_id}\n{info.run_id}".encode()).hexdigest()
+    return f"{pipeline}-{info.start_time:%Y%m%dT%H%M%S}-{digest[:12]}"
 
 
 def _heed_cancellation() -> None:

@@ -69,7 +69,7 @@ def _fresh(options: argparse.Namespace) -> list[PipelineRequest]:
         request_of(
             options,
             name,
-            run_id=f"{name}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+            run_id=f"{name}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}",
             identity=plans[name].identity,
             params=relevant(params, plans, name),
         )

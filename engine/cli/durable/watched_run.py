@@ -49,6 +49,7 @@ LOOKS_UNTIL_LOST = 6
 _CODES = {
     FailureType.CONFIG: ExitCode.USAGE,
     FailureType.PLAN_MISMATCH: ExitCode.USAGE,
+    FailureType.RUN_EXISTS: ExitCode.USAGE,
     FailureType.DEAD_LETTER_BUDGET: ExitCode.DEAD_LETTER_BUDGET,
     FailureType.OUTAGE: ExitCode.OUTAGE,
     FailureType.SOURCE_UNAVAILABLE: ExitCode.OUTAGE,

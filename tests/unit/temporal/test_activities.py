@@ -400,6 +400,41 @@ async def test_1_a_file_that_is_wrong_is_not_tried_again() -> None:
     assert (raised.value.type, raised.value.non_retryable) == ("ConfigError", True)
 
 
+async def test_a_run_of_another_workflow_is_not_entered() -> None:
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/first", "test"))
+        again = await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/first", "test"))
+        with pytest.raises(ApplicationError, match="etl/test/first") as raised:
+            await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/second", "test"))
+        request = FinalizeRequest("r", "test", "failed", "RunExists", "etl/test/second")
+        await environment.run(activities.finalize_run, request)
+        record = await engine.store.get_run("r")
+
+    assert again.run_id == "r"
+    assert (raised.value.type, raised.value.non_retryable) == ("RunExists", True)
+    assert (record.status, record.error) == (RunStatus.RUNNING, "")
+
+
+async def test_a_second_attempt_may_find_its_run_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
+
+        async def nothing(run_id: str) -> None:
+            return None
+
+        monkeypatch.setattr(activities, "_known", nothing)  # the other attempt began it after this had looked
+        compiled = await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
+        with pytest.raises(ApplicationError) as raised:
+            await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/other", "test"))
+
+    assert compiled.run_id == "r"
+    assert raised.value.type == "RunExists"
+
+
 @pytest.mark.parametrize(
     ("request_", "whose"),
     [
