@@ -110,6 +110,7 @@ class PipelineRequest:
         search_attributes: the ones of this module are known to the server.
         priority: 1 to 5; tasks of a run with a smaller one are handed out before those that wait already.
             Shards, activities and what follows the run have the same.
+        schedule: what the file says, as it is written there, when a schedule starts the run.
     """
 
     pipeline: str = ""
@@ -125,6 +126,7 @@ class PipelineRequest:
     queues: Queues = field(default_factory=Queues)
     search_attributes: bool = False
     priority: int = 3
+    schedule: str = ""
     v: int = 1
 
 

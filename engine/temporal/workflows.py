@@ -342,7 +342,9 @@ class PipelineRun:
     async def _follow(self, pipelines: list[str]) -> None:
         for name in pipelines:
             # a run of its own with a plan of its own; what the submitter has asked for holds for it too
-            following = replace(self._request, pipeline=name, run_id="", identity="", resume=False)
+            following = replace(
+                self._request, pipeline=name, run_id="", identity="", resume=False, schedule=""
+            )
             # one that is under way already follows an earlier end of the same run
             with suppress(WorkflowAlreadyStartedError):
                 await workflow.start_child_workflow(

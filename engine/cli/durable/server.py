@@ -8,7 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from engine.cli.arguments import DEFAULT_FILE, this_command
-from engine.cli.state import state_options, store_of
+from engine.cli.state import run_id_of, state_options, store_of
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -144,9 +144,11 @@ async def workflow_of(options: argparse.Namespace) -> tuple[Client, Handle]:
 
     try:
         async with store_of(options) as store:
+            options.run = await run_id_of(store, options.run)
             record = await store.get_run(options.run)
     except (RunNotFoundError, StateMissingError) as error:
         client = await client_of(options)
+        options.run = options.run.rsplit("/", 1)[-1]
         handle = await find_submitted(client, options.run)
         if handle is None:
             error.add_note(f"Nor has the Temporal server ({client.namespace}) a workflow of that run.")

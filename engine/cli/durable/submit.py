@@ -14,7 +14,7 @@ from engine.cli.durable.watch import follow
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_config, load_plans, load_plans_for_workers, resolve_aliases
 from engine.cli.local.resume import refuse_living
-from engine.cli.state import store_of
+from engine.cli.state import run_id_of, store_of
 from engine.contract.clock import SystemClock
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError, RunMismatchError
@@ -94,7 +94,7 @@ async def _resumed(client: Client, options: argparse.Namespace) -> list[Pipeline
     if options.only:
         raise ConfigError(f"--resume: {AS_BEGUN}")
     async with store_of(options) as store:
-        record = await store.get_run(options.resume)
+        record = await store.get_run(await run_id_of(store, options.resume))
         own = load_config(options, only=[record.pipeline]).resolve_alias
         if any(own(text.partition(".")[0]) == record.pipeline for text in options.param):
             raise ConfigError(f"--resume: {AS_BEGUN}")

@@ -70,6 +70,8 @@ async def _to_its_end(watched: Watched, options: argparse.Namespace, output: Out
         text += f"{report.pipeline}: go on with it: {command('submit', watched.run_id, options)}\n"
     output.conclude(text)
     if watched.elsewhere:
+        if watched.code is ExitCode.COMPLETED:  # nothing here can tell what has been delivered
+            watched.code = ExitCode.ENVIRONMENT
         output.say(
             f"{watched.run_id} is not in the state store {shown_state(options)}: figures are known only where"
             " its workflow tells them, and what else is remembered of it is elsewhere. --state or --state-dir"

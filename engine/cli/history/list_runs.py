@@ -13,7 +13,7 @@ from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.display.numbers import count
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
-from engine.cli.state import store_of
+from engine.cli.state import run_id_of, store_of
 from engine.contract.acks import Tally
 from engine.contract.clock import SystemClock
 from engine.dead_letters.replay import REPLAY_GROUP
@@ -81,6 +81,7 @@ async def show_run(options: argparse.Namespace) -> int:
         ConfigError: the file that was named cannot be used.
     """
     async with store_of(options) as store:
+        options.run = await run_id_of(store, options.run)
         entry = await _entry(store, await store.get_run(options.run))
         splits = await store.count_splits(options.run)
         letters = await store.count_dead_letters(DeadLetterFilter(run_id=options.run, status="open"))
