@@ -34,7 +34,7 @@ def store_of(options: argparse.Namespace, *, create: bool = False) -> StateStore
 
 
 async def run_id_of(store: StateStore, name: str) -> str:
-    """The id of the run that is meant: the id of a workflow, as Temporal's page shows it, names its run too."""
+    """The id of the run that is meant; a workflow's id, as Temporal's page shows it, names its run too."""
     from engine.state.protocol import DURABLE_GROUP
 
     if not name.startswith(DURABLE_GROUP):

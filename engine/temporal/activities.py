@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from temporalio import activity
@@ -18,6 +19,7 @@ from engine.execution.engine import Engine
 from engine.execution.events import Observer
 from engine.execution.failure_types import report_failure, typed_failure
 from engine.execution.lease import acquire
+from engine.execution.run import Run
 from engine.plan.model import Plan
 from engine.state.protocol import RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
@@ -33,13 +35,19 @@ from engine.temporal.messages import (
     Listed,
     ListRequest,
     PipelineResult,
+    Trouble,
 )
+from engine.temporal.trouble import TroubleReports, TroubleWatch, activity_workflow
 from engine.temporal.watching import Patience, listed, seen_through
 
 __all__ = ["Activities", "Plans"]
 
 Plans = Callable[[str, Mapping[str, JsonValue]], Plan]
 """Compiles a pipeline of the worker's file with these run parameters. Raises `ConfigError`."""
+
+
+TROUBLE_EVERY = 2.0
+"""Seconds between two looks at whether a node waits."""
 
 
 class Activities:
@@ -56,6 +64,7 @@ class Activities:
         self._plans = plans
         self._patience = patience
         self._compiled: dict[str, Plan] = {}
+        self._reports = TroubleReports()
 
     @property
     def observer(self) -> Observer:
@@ -123,7 +132,7 @@ class Activities:
             listing = Chunk(request.node, 0, 0)
             async with self._engine.start(plan, resume=record, chunk=listing) as run:
                 try:
-                    splits = await listed(run, request.node, self._patience)
+                    splits = await listed(run, request.node, self._patience, self._trouble(run))
                 except OutageError as error:  # it was waited for: the run has failed, to be resumed
                     raise application_error(typed_failure(error, plan), final=True) from None
             asked = cut(request.node, splits, request.chunk_splits).chunk_splits
@@ -143,11 +152,13 @@ class Activities:
             chunk = Chunk(request.node, request.first, request.count)
             timer = OutageTimer(request.outages, plan.settings.outage_limit)
             async with self._engine.start(plan, resume=record, chunk=chunk) as run:
-                report = await seen_through(run, self._patience, timer)
+                report = await seen_through(run, self._patience, timer, self._trouble(run))
                 waited, outages = timer.waited, timer.outages
         failure = report_failure(report, plan)
         if failure is not None:
-            raise application_error(failure, final=failure.outwaited)
+            limit = plan.settings.outage_limit
+            waited = max(waited, limit) if failure.outwaited else 0.0
+            raise application_error(failure, final=failure.outwaited, waited=waited)
         return ChunkResult(
             report.status is RunStatus.COMPLETED,
             activity.is_worker_shutdown(),
@@ -180,6 +191,17 @@ class Activities:
                 )
             tally = await store.tally(request.run_id)
         return PipelineResult(request.run_id, str(status), error, _counts(tally))
+
+    def _trouble(self, run: Run) -> TroubleWatch:
+        send = None
+        with suppress(RuntimeError):  # outside of a worker there is no client, and no workflow
+            client, workflow_id = activity.client(), activity_workflow()
+
+            async def send(trouble: Trouble) -> None:
+                await client.get_workflow_handle(workflow_id).signal("trouble", trouble)
+
+        every = min(TROUBLE_EVERY, self._patience.beat_every)
+        return TroubleWatch(run.snapshot, self.observer, self._reports, send, every=every)
 
     async def _plan(self, run_id: str, pipeline: str, identity: str) -> tuple[Plan, RunRecord]:
         record = await self._engine.store.get_run(run_id)

@@ -38,6 +38,7 @@ __all__ = [
     "ShardRequest",
     "ShardResult",
     "Splits",
+    "Trouble",
     "chunk_range",
 ]
 
@@ -91,6 +92,19 @@ class Counts:
         """Add `other` to these."""
         for name in self.__dataclass_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass
+class Trouble:
+    """What a node waits for, and for how many seconds it has; `node` is "" when nothing is in the way.
+
+    `waiting`: "retry" or "outage"; "" says that it is over. `note`: the other side's last answer.
+    """
+
+    node: str = ""
+    waiting: str = ""
+    note: str = ""
+    seconds: float = 0.0
 
 
 @dataclass
@@ -273,7 +287,8 @@ Parked = dict[str, list[int]]
 class ShardRequest:
     """The chunks `next_chunk` to `end_chunk` (exclusive), and how far an earlier part of the shard came.
 
-    `to_retry`: begun before and not done; `second_try`: what was put aside is among them.
+    `to_retry`: begun before and not done; `second_try`: what was put aside is among them. `reasons`: what the
+    last failure of each type said. `progress_at`: seconds since 1970 when a chunk last got on, 0 for never.
     """
 
     run_id: str = ""
@@ -288,6 +303,8 @@ class ShardRequest:
     parked: Parked = field(default_factory=dict)
     second_try: bool = False
     to_retry: list[int] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    progress_at: float = 0.0
     heartbeat: float = 60.0
     queues: Queues = field(default_factory=Queues)
     v: int = 1
@@ -295,12 +312,18 @@ class ShardRequest:
 
 @dataclass
 class ShardResult:
-    """What came of a shard. `drained`: chunks are left because somebody asked for a drain."""
+    """What came of a shard. `drained`: chunks are left because somebody asked for a drain.
+
+    `reasons`: what the last failure of each type said. `outage`: type and text of the one that it has ended
+    with; chunks are left then as well.
+    """
 
     counts: Counts = field(default_factory=Counts)
     done_chunks: int = 0
     failed: Parked = field(default_factory=dict)
     drained: bool = False
+    reasons: dict[str, str] = field(default_factory=dict)
+    outage: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -326,6 +349,7 @@ class PipelineProgress:
     shards_done: int = 0
     control: Control = field(default_factory=Control)
     shard_ids: list[str] = field(default_factory=list)
+    trouble: Trouble = field(default_factory=Trouble)
 
 
 def chunk_range(splits: Splits, chunk: int) -> tuple[int, int]:

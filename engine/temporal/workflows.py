@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -25,7 +25,8 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
 
-from engine.temporal.division import cut, divide, names_of_failed
+from engine.temporal.details import of_run
+from engine.temporal.division import cut, divide, failures_of, names_of_failed
 from engine.temporal.messages import (
     MAX_NAMED,
     PHASE,
@@ -44,11 +45,19 @@ from engine.temporal.messages import (
     ShardRequest,
     ShardResult,
     Splits,
+    Trouble,
 )
 from engine.temporal.outcomes import has_failed, in_spite_of_cancellation, innermost, is_cancelled, is_over
 from engine.temporal.shards import ShardRun
 
 __all__ = ["WORKFLOWS", "PipelineRun"]
+
+MAX_ERROR = 1000
+MAX_SUMMARY = 200
+"""Characters; a summary has 400 bytes at most."""
+
+MOST_TROUBLES = 10
+"""Nodes that Temporal's page names."""
 
 STORE_TIMEOUT = timedelta(minutes=5)
 """For what is a few statements in the state store, and beats no heartbeat."""
@@ -77,6 +86,7 @@ class PipelineRun:
         self._shards: dict[str, Shard] = {}
         self._parts: list[ShardRequest] = []
         self._stopping = False
+        self._troubles: dict[str, tuple[Trouble, datetime]] = {}
 
     @workflow.run
     async def run(self, request: PipelineRequest) -> PipelineResult:
@@ -128,6 +138,17 @@ class PipelineRun:
         """Begin no more chunks, and end the run as interrupted when those under way are done; for good."""
         return await self._steer(Control(self._control.paused, True, self._control.window))
 
+    @workflow.signal
+    def trouble(self, trouble: Trouble) -> None:
+        """A worker says that a node waits, or (`waiting` is "") that it goes on."""
+        if trouble.waiting:
+            self._troubles[trouble.node] = (trouble, workflow.now())
+        else:
+            self._troubles.pop(trouble.node, None)
+        while len(self._troubles) > MOST_TROUBLES:
+            del self._troubles[next(iter(self._troubles))]
+        self._show()
+
     @workflow.query
     def progress(self) -> PipelineProgress:
         """How far it is; the counts are in the ledger."""
@@ -139,10 +160,12 @@ class PipelineRun:
             sum(shard.done() for shard in self._shards.values()),
             self._control,
             list(self._shards),
+            next((trouble for trouble, _ in self._troubles.values()), Trouble()),
         )
 
     async def _steer(self, control: Control) -> Control:
         self._control = control
+        self._show()
         for shard in list(self._shards.values()):
             if not shard.done():
                 await self._tell(shard)
@@ -172,6 +195,7 @@ class PipelineRun:
                 request.resume,
             ),
             result_type=Compiled,
+            summary=f"compile {request.pipeline}, and enter its run",
             task_queue=request.queues.planning,
             start_to_close_timeout=STORE_TIMEOUT,
             retry_policy=PLANNING,
@@ -205,6 +229,7 @@ class PipelineRun:
             "list_chunks",
             ListRequest(self._run_id, request.pipeline, compiled.identity, node, request.chunk_splits),
             result_type=Listed,
+            summary=f"list {node}"[:MAX_SUMMARY],
             task_queue=request.queues.planning,
             start_to_close_timeout=timedelta(hours=6),
             heartbeat_timeout=timedelta(seconds=request.heartbeat),
@@ -227,7 +252,8 @@ class PipelineRun:
                 if last or final or is_cancelled(error):
                     raise
             else:
-                if last or self._control.draining or not any(result.failed for result in results):
+                again = any(result.failed or result.outage for result in results)
+                if last or self._control.draining or not again:
                     return results
             await workflow.sleep(min(2**attempt, 60))
         raise AssertionError("the last attempt returns or raises")
@@ -280,6 +306,7 @@ class PipelineRun:
             ShardRun.run,
             request,
             id=name,
+            static_summary=_range(request),
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
             cancellation_type=ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
@@ -289,15 +316,18 @@ class PipelineRun:
         return shard
 
     async def _conclude(self, compiled: Compiled, results: list[ShardResult]) -> PipelineResult:
+        outage = next((result.outage for result in results if result.outage), None)
+        if outage is not None:
+            kind, text = outage
+            await self._fail(ApplicationError(text, type=kind))
         failed = names_of_failed(self._parts, results)
+        why = failures_of(results)
         if len(failed) > self._request.max_failed_chunks:
             kinds = sorted({kind for result in results for kind in result.failed})
-            await self._fail(
-                ApplicationError(f"{len(failed)} chunks failed with {', '.join(kinds)}", type=kinds[-1])
-            )
+            await self._fail(ApplicationError(why, type=kinds[-1]))
         drained = any(result.drained for result in results)
         status = "interrupted" if drained or failed else "completed"
-        result = await self._finalize(status, f"{len(failed)} chunks failed" if failed else "")
+        result = await self._finalize(status, why)
         result.chunks, result.failed, result.failed_chunks = self._chunks, len(failed), failed[:MAX_NAMED]
         if status == "completed" and result.status != status:
             raise ApplicationError(result.error, type="InternalError", non_retryable=True)
@@ -328,10 +358,11 @@ class PipelineRun:
                 self._run_id,
                 self._request.pipeline,
                 status,
-                error[:500],
+                error[:MAX_ERROR],
                 "" if self._request.resume else workflow.info().workflow_id,
             ),
             result_type=PipelineResult,
+            summary=f"enter that it is {status}",
             task_queue=self._request.queues.planning,
             start_to_close_timeout=STORE_TIMEOUT,
             retry_policy=ENDING,
@@ -351,16 +382,38 @@ class PipelineRun:
                     PipelineRun.run,
                     following,
                     id=f"etl/{name}/after-{self._run_id}",
+                    static_summary=f"{name}, behind run {self._run_id}"[:MAX_SUMMARY],
                     parent_close_policy=ParentClosePolicy.ABANDON,
                 )
 
     def _enter(self, phase: str) -> None:
         self._phase = phase
+        self._show()
         if self._request.search_attributes and phase != "planning":
             workflow.upsert_search_attributes([PHASE.value_set(phase)])
 
+    def _show(self) -> None:
+        """On Temporal's page."""
+        done = sum(map(is_over, self._shards.values()))
+        workflow.set_current_details(
+            of_run(
+                self._request.pipeline,
+                self._run_id,
+                self._phase,
+                self._control,
+                (done, len(self._shards)),
+                self._chunks,
+                self._troubles,
+            )
+        )
+
 
 WORKFLOWS = (PipelineRun, ShardRun)
+
+
+def _range(request: ShardRequest) -> str:
+    chunks = f"chunks {request.next_chunk + 1:,} to {request.end_chunk:,} of {request.splits.chunks:,}"
+    return f"{request.splits.node}: {chunks}"[:MAX_SUMMARY]
 
 
 def _run_id(pipeline: str) -> str:

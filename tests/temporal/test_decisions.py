@@ -38,6 +38,7 @@ def ended(failure: WorkflowFailureError) -> tuple[str | None, str]:
 
 
 STUCK = ChunkResult(done=False)
+STUCK_TWICE = "2 chunks failed with Stalled: its workers hand it back as it was"
 """Two of them in a row, and a chunk is put aside as stalled."""
 
 
@@ -70,12 +71,12 @@ async def test_chunks_that_fail_again_are_reported_and_too_many_fail_the_run(
         with anyio.fail_after(PATIENCE):
             if allowed:
                 result = await handle.result()
-                assert (result.status, result.failed, result.error) == ("interrupted", 2, "2 chunks failed")
+                assert (result.status, result.failed, result.error) == ("interrupted", 2, STUCK_TWICE)
                 assert sorted(result.failed_chunks) == ["n0/2+2: Stalled", "n0/4+2: Stalled"]
             else:
                 with pytest.raises(WorkflowFailureError) as raised:
                     await handle.result()
-                assert ended(raised.value) == ("Stalled", "2 chunks failed with Stalled")
+                assert ended(raised.value) == ("Stalled", STUCK_TWICE)
 
     assert Counter(stubs.chunks) == {0: 1, 2: 4, 4: 4, 6: 1, 8: 1}
     assert [one.status for one in stubs.finalized] == ["interrupted" if allowed else "failed"]

@@ -162,7 +162,7 @@ async def test_1_heartbeats_are_in_time_for_the_server_and_carry_counts_alone() 
             await environment.run(activities.run_chunk, WHOLE)
 
     assert beats, "it has beaten although it was told to do so every minute only"
-    assert set(beats[0][0]) == {"read", "written", "dead", "v"}
+    assert set(beats[0][0]) == {"read", "written", "dead", "trouble", "v"}
 
 
 class Hanging(MemorySource):
