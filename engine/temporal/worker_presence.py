@@ -54,8 +54,11 @@ async def attendance(client: Client, described: WorkflowExecutionDescription) ->
 
 async def _beats(client: Client, activity: PendingActivityInfo) -> list[Trouble]:
     """What the last heartbeat says that the work waits for."""
+    payloads = list(activity.heartbeat_details.payloads)
+    if not payloads:
+        return []
     try:
-        (cursor,) = await client.data_converter.decode(list(activity.heartbeat_details.payloads), [dict])
+        (cursor,) = await client.data_converter.decode(payloads, [dict])
         trouble = Trouble(**cursor["trouble"])
     # none yet, nothing in the way, one of another version, or one that needs a codec: a hint, nothing more
     except (ConfigError, KeyError, RuntimeError, TypeError, ValueError):
