@@ -12,9 +12,12 @@ from typing import Any
 from temporalio.common import SearchAttributeKey
 
 __all__ = [
+    "ALL_PARAMS_BYTES",
     "AWAY",
     "MAX_NAMED",
     "MAX_PARKED",
+    "MAX_SHARDS",
+    "MAX_WINDOW",
     "PARAMS_BYTES",
     "PHASE",
     "PIPELINE",
@@ -44,6 +47,15 @@ __all__ = [
 
 PARAMS_BYTES = 2048
 """Run parameters travel in the history; larger ones belong into the file."""
+
+ALL_PARAMS_BYTES = 64 * 1024
+"""Those of a pipeline and of all that may follow it, together."""
+
+MAX_WINDOW = 200
+"""Chunks that a shard has under way at once; the server takes 2,000 activities of a workflow."""
+
+MAX_SHARDS = 500
+"""Shards of a run, all its sources together; the server takes 2,000 children of a workflow."""
 
 MAX_PARKED = 100
 """Chunks that a shard puts aside before it gives up; keeps its state small."""

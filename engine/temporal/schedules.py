@@ -29,7 +29,7 @@ from engine.config.cron import interval_of
 from engine.errors import ConfigError, ServiceError
 from engine.state.protocol import DURABLE_GROUP
 from engine.temporal.messages import PipelineRequest
-from engine.temporal.starting import check_params, know_search_attributes, workflow_id
+from engine.temporal.starting import check_request, know_search_attributes, workflow_id
 from engine.temporal.workflows import PipelineRun
 
 __all__ = ["OVERLAPS", "Listed", "create", "delete", "listed", "pause", "unpause"]
@@ -77,7 +77,7 @@ async def create(
     Raises:
         ConfigError, ServiceError: the server does not take it.
     """
-    check_params(request.params)
+    check_request(request)
     known = await know_search_attributes(client)
     request = replace(request, run_id="", schedule=cron, search_attributes=known)
     schedule = Schedule(

@@ -15,6 +15,9 @@ from engine.temporal.trouble import said
 
 __all__ = ["Attendance", "attendance"]
 
+MANY_ATTEMPTS = 4
+"""Of a workflow task: it is tried for ever, and what fails so often is no restart of a worker."""
+
 MAX_SHARDS = 16
 """Shards that are asked about; when none of these has a worker, the others hardly have."""
 
@@ -49,7 +52,9 @@ async def attendance(client: Client, described: WorkflowExecutionDescription) ->
     served = True if True in answers else False if False in answers else None
     pending = [activity for workflow in workflows for activity in workflow.pending_activities]
     troubles = [trouble for activity in pending for trouble in await _beats(client, activity)]
-    return Attendance(served, said(troubles) or next(filter(None, map(_failed, pending)), ""))
+    undecided = filter(None, map(_undecided, workflows))
+    failed = filter(None, map(_failed, pending))
+    return Attendance(served, next(undecided, "") or said(troubles) or next(failed, ""))
 
 
 async def _beats(client: Client, activity: PendingActivityInfo) -> list[Trouble]:
@@ -64,6 +69,15 @@ async def _beats(client: Client, activity: PendingActivityInfo) -> list[Trouble]
     except (ConfigError, KeyError, RuntimeError, TypeError, ValueError):
         return []
     return [trouble]
+
+
+def _undecided(workflow: DescribeWorkflowExecutionResponse) -> str:
+    """Says that a workflow gets no further, however often its next decision is tried."""
+    attempt = workflow.pending_workflow_task.attempt
+    if attempt < MANY_ATTEMPTS:
+        return ""
+    name = workflow.workflow_execution_info.execution.workflow_id
+    return f"workflow {name} has failed to go on {attempt - 1} times: Temporal's page and the workers' log say why"
 
 
 def _failed(activity: PendingActivityInfo) -> str:

@@ -29,6 +29,8 @@ from engine.temporal.details import of_run
 from engine.temporal.division import cut, divide, failures_of, names_of_failed
 from engine.temporal.messages import (
     MAX_NAMED,
+    MAX_SHARDS,
+    MAX_WINDOW,
     PHASE,
     PIPELINE,
     PLAN,
@@ -130,8 +132,8 @@ class PipelineRun:
 
     @set_window.validator
     def _check_window(self, window: int) -> None:
-        if not 1 <= window <= 200:
-            raise ValueError(f"a window is from 1 to 200 chunks, not {window}")
+        if not 1 <= window <= MAX_WINDOW:
+            raise ValueError(f"a window is from 1 to {MAX_WINDOW} chunks, not {window}")
 
     @workflow.update
     async def drain(self) -> Control:
@@ -282,6 +284,13 @@ class PipelineRun:
 
     async def _all_shards(self, compiled: Compiled, splits: list[Splits]) -> list[ShardResult]:
         self._shards, self._parts = {}, divide(self._request, compiled.identity, splits, self._control)
+        if len(self._parts) > MAX_SHARDS:
+            raise ApplicationError(
+                f"{len(splits):,} sources with {self._request.shards} shards each make {len(self._parts):,}"
+                f" shards, {MAX_SHARDS:,} are the most of a run: resume it with fewer (--shards)",
+                type="ConfigError",
+                non_retryable=True,
+            )
         starts = [asyncio.create_task(self._start(*numbered)) for numbered in enumerate(self._parts)]
         await workflow.wait_condition(lambda: all(map(is_over, starts)))
         shards = list(self._shards.values())

@@ -369,3 +369,16 @@ async def test_a_drained_run_ends_as_interrupted_when_what_is_under_way_is_done(
 
     assert (result.status, result.failed) == ("interrupted", 0)
     assert sorted(stubs.chunks)[:2] == [0, 1]
+
+
+async def test_more_shards_than_a_server_takes_end_the_run_with_a_message(server: DevServer) -> None:
+    sources = [f"n{number}" for number in range(30)]
+    stubs = Stubs(server.client, splits=20, compiled=Compiled(identity="i", sources=sources))
+    async with stubs.working():
+        with pytest.raises(WorkflowFailureError) as raised:
+            await stubs.run(shards=20)
+
+    kind, message = ended(raised.value)
+    assert kind == "ConfigError"
+    assert message.startswith("30 sources with 20 shards each make 600 shards, 500 are the most")
+    assert [one.status for one in stubs.finalized] == ["failed"]
