@@ -23,6 +23,7 @@ from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record, Reservation
+from engine.errors import TransientError
 
 __all__ = [
     "BatchLimits",
@@ -35,6 +36,7 @@ __all__ = [
     "NoParams",
     "Params",
     "Receipt",
+    "Retry",
     "Sink",
     "Source",
     "Transform",
@@ -106,6 +108,19 @@ class MemoryBudget(Protocol):
         ...
 
 
+class Retry(Protocol):
+    """How a component retries one part of its work by itself, as the node's `retry` says."""
+
+    @property
+    def attempts(self) -> int:
+        """Tries in all, the first included."""
+        ...
+
+    async def wait(self, attempt: int, error: TransientError) -> None:
+        """Count a retry and back off after failed try number `attempt` (from 1)."""
+        ...
+
+
 class _Unlimited:
     """The allowance of a component that runs outside a pipeline."""
 
@@ -143,6 +158,10 @@ class Context:
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
         bookmarks: what this source has left for its later runs (`Batch.bookmarks`); ask in `splits`, for
             what `read` does must follow from the split alone.
+        retry: for a source that retries the parts of a split one by one (objects of a listing); None
+            without a pipeline, where nothing is retried.
+        listed: the last split that an unfinished listing has stored, when `lists_behind` has said that
+            `splits` can go on there; None: list from the beginning.
     """
 
     pipeline: str = ""
@@ -159,6 +178,8 @@ class Context:
     aggregate: dict[str, float] = field(default_factory=dict)
     journal: AnswerJournal = field(default_factory=NoJournal)
     bookmarks: Bookmarks = field(default_factory=NoBookmarks)
+    retry: Retry | None = None
+    listed: Split | None = None
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to one of this node's own numbers."""
@@ -281,6 +302,13 @@ class Source(Component[P]):
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         """The parts of the input, in a stable order. Stored before any is read; a resume does not call it."""
         yield Split("all")
+
+    def lists_behind(self, last: Split) -> bool:
+        """True when `splits` can go on behind this one, because its input comes in a stable order.
+
+        A listing that takes longer than the grace of a worker that stops would begin again for ever without.
+        """
+        return False
 
     def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         """The records of one split from `position` (None: the beginning), each batch with its end position.

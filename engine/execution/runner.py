@@ -36,7 +36,7 @@ from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.opening import closing_by_name
 from engine.flow.outage import Outage
 from engine.flow.reading import SourceTask
-from engine.flow.retry import RetryPolicy
+from engine.flow.retry import ComponentRetry, RetryPolicy
 from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
 from engine.flow.stats import NodeStats, RunSnapshot, Waiting
 from engine.plan.model import Plan, PlanNode
@@ -318,11 +318,12 @@ class Runner:
                         if segment.head.node.kind is not Kind.SOURCE:
                             group.start_soon(self._work, segment, wiring)
                 keeper.cancel_scope.cancel()
-            left = self.ledger.in_flight
+            undone = sum(stats.undone for stats in self._all_stats()) if self._draining else 0
+            left = self.ledger.in_flight - undone
             if left:
                 raise EngineError(f"{left} records are unaccounted for (internal error)")
-            self.settled = True
-            self.finished = all(source.finished for source in self._sources)
+            self.settled = not undone
+            self.finished = not undone and all(source.finished for source in self._sources)
             if self._count:
                 self.counts = await self._ask_sinks()
 
@@ -403,6 +404,7 @@ class Runner:
             aggregate=stats.aggregate,
             journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
             bookmarks=SourceBookmarks(self._resources.store, self.plan.pipeline, node.name),
+            retry=ComponentRetry(self._policy(node), stats, self._clock),
         )
 
         async def opened() -> Component[Any]:

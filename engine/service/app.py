@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -16,7 +17,9 @@ from engine.service.dead_letters import discard_dead_letters, list_dead_letters
 from engine.service.deliveries import count_deliveries
 from engine.service.guard import Guard
 from engine.service.ingest import ingest
+from engine.service.metrics import show_metrics
 from engine.service.models import IngestModel
+from engine.service.openapi import openapi_of
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
 from engine.service.storage import Reader
@@ -50,6 +53,9 @@ def create_app(
             Route("/admin/workflows/{path:path}", administrate, methods=_METHODS),
             Route("/dead-letters", _letters_route, methods=_METHODS),
             Route("/deliveries", _deliveries_route, methods=_METHODS),
+            Route("/metrics", _metrics_route, methods=_METHODS),
+            Route("/openapi.json", _openapi_route, methods=_METHODS),
+            Route("/", _status_route, methods=_METHODS),
             Route("/health", _health, methods=_METHODS),
             Route("/ready", _health, methods=_METHODS),
             Route("/liveness", _liveness, methods=_METHODS),
@@ -72,6 +78,27 @@ async def _reading_route(request: Request) -> Response:
     if request.method in (*_READS, "POST"):
         return await consume(request)
     return _other_method(request, _ALLOW_READ)
+
+
+async def _metrics_route(request: Request) -> Response:
+    return await show_metrics(request) if request.method in _READS else _other_method(request, _ALLOW_READ)
+
+
+async def _openapi_route(request: Request) -> Response:
+    if request.method not in _READS:
+        return _other_method(request, _ALLOW_READ)
+    context: ServiceContext = request.app.state.context
+    return Response(orjson.dumps(openapi_of(context)), media_type="application/json")
+
+
+async def _status_route(request: Request) -> Response:
+    if request.method not in _READS:
+        return _other_method(request, _ALLOW_READ)
+    context: ServiceContext = request.app.state.context
+    models = [endpoint.model.name for endpoint in context.endpoints.values()]
+    reads = sorted({query.name for query in context.queries.values()})
+    status = "stopping" if context.is_stopping else "ready" if context.takes_records else "busy"
+    return JSONResponse({"service": "odw-engine", "status": status, "ingest": models, "consumption": reads})
 
 
 async def _workflows_route(request: Request) -> Response:

@@ -55,6 +55,11 @@ class InflightBytes:
         self._freed = anyio.Event()
 
     @property
+    def used(self) -> int:
+        """Bytes that are held at present."""
+        return self._used
+
+    @property
     def has_room(self) -> bool:
         """Whether another body may start."""
         return self._used < self._limit

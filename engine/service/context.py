@@ -13,6 +13,7 @@ import anyio.to_thread
 from engine.service.auth import KeyCheck
 from engine.service.bodies import BodyLimits, InflightBytes
 from engine.service.consumption import queries_of
+from engine.service.metrics import Metrics
 from engine.service.models import IngestModel, check_names
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
@@ -65,6 +66,7 @@ class ServiceContext:
         self.inflight = InflightBytes(settings.max_inflight_size)
         self.body_limits = BodyLimits(settings.max_body_size, settings.body_timeout, settings.min_rate)
         self.streams = anyio.Semaphore(settings.max_streams)
+        self.metrics = Metrics()
         self.is_stopping = False
         self._accepted = 0
         self._unanswered = anyio.Event()

@@ -54,6 +54,12 @@ async def ingest(request: Request) -> Response:
     endpoint = context.endpoints.get(_model_of(request.path_params["path"]))
     if endpoint is None:
         return PlainTextResponse(_NOT_FOUND, 404)
+    response = await _taken(request, context, endpoint)
+    context.metrics.requests[endpoint.model.name, response.status_code] += 1
+    return response
+
+
+async def _taken(request: Request, context: ServiceContext, endpoint: Endpoint) -> Response:
     if context.is_stopping:
         return PlainTextResponse("The service is stopping", 503, _RETRY_LATER)
     if context.warehouse.is_full:
@@ -62,6 +68,7 @@ async def ingest(request: Request) -> Response:
         with context.accepted(), context.inflight.share() as share:
             terms = _terms(request)
             body = await read_body(request, context.body_limits, share)
+            context.metrics.bytes[endpoint.model.name] += len(body)
             is_detailed = request.headers.get("x-odw-results") == "per-record"
             return await _Ingestion(context, endpoint, body, terms).answer(is_detailed)
     except BodyError as error:
@@ -260,7 +267,7 @@ class _Ingestion:
         self, rows: list[Row], letters: list[RejectedRecord], origins: _Origins | None = None
     ) -> Receipt:
         reached("request_accepted")
-        return await self._warehouse.write(
+        receipt = await self._warehouse.write(
             Submission(
                 model=self._endpoint.model.name,
                 table=self._endpoint.table,
@@ -273,6 +280,11 @@ class _Ingestion:
                 refuse=origins.refuse if origins is not None else None,
             )
         )
+        if not receipt.duplicate:
+            name, metrics = self._endpoint.model.name, self._context.metrics
+            metrics.rows[name] += receipt.written
+            metrics.dead.update((name, str(dead["source"])) for dead in receipt.dead)
+        return receipt
 
     def _body_hash(self) -> str | None:
         """What a repeat of this request must have too; only requests with a key can be repeated."""

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from engine.service.storage import Reader
 
-__all__ = ["EVENTS", "page_views"]
+__all__ = ["EVENTS", "MAX_DAYS", "page_views"]
 
 EVENTS = "Event"
 """The table that is counted; a page view is an event whose name is `pageview`."""
 
-_MAX_DAYS = 100_000
+MAX_DAYS = 100_000
 _COLUMNS = ("view_date", "total_pageviews", "unique_visitors")
 
 
@@ -28,8 +28,8 @@ def page_views(tables: Mapping[str, Table], parameters: QueryParams) -> tuple[Qu
     It counts the rows that are there at that moment, overtaken ones left out. Raises ParameterError.
     """
     days = parse_count(parameters, "days_back")
-    if days is not None and days > _MAX_DAYS:
-        raise ParameterError(f"days_back must be a whole number from 0 to {_MAX_DAYS}")
+    if days is not None and days > MAX_DAYS:
+        raise ParameterError(f"days_back must be a whole number from 0 to {MAX_DAYS}")
     table = tables[EVENTS]
 
     def source(reader: Reader) -> str:

@@ -35,6 +35,7 @@ async def trigger(request: Request, host: RunHost, name: str, known: Collection[
     except RunStartError as error:
         _log.error("a run of %s could not be started: %s", name, error)
         return answer({"success": False, "message": str(error)}, 400 if error.is_callers else 500)
+    context.metrics.runs[started.pipeline] += 1
     return answer(
         {
             "success": True,

@@ -58,6 +58,11 @@ class Warehouse:
         return self._writer.is_full
 
     @property
+    def queued(self) -> int:
+        """Requests that wait for the writer."""
+        return self._writer.queued
+
+    @property
     def problem(self) -> str | None:
         """Why writing fails, or would fail; None while all is well."""
         try:

@@ -86,6 +86,11 @@ class Writer:
         return self._problem
 
     @property
+    def queued(self) -> int:
+        """Submissions that wait."""
+        return len(self._queue)
+
+    @property
     def is_full(self) -> bool:
         """Whether `submit` would refuse at present."""
         limits = self._settings

@@ -304,3 +304,51 @@ async def test_topics_hold_the_dead_letters_of_a_model(
             assert (await viewer.get(other)).json() == []
         assert (await viewer.get(f"{path}?offset=x")).status_code == 400
         assert (await viewer.get(path, headers={"Host": "evil.example"})).status_code == 403
+
+
+async def test_the_root_says_what_is_served(client: httpx.AsyncClient) -> None:
+    status = (await client.get("/")).json()
+    assert status["status"] == "ready"
+    assert "BlobSource" in status["ingest"]
+    assert "getBlobs" in status["consumption"]
+
+
+async def test_metrics_count_what_was_done(client: httpx.AsyncClient) -> None:
+    log = {"timestamp": "t", "level": "INFO", "message": "m"}
+    body = [{"id": "a", **log}, {"id": "b", **log, "message": "[DLQ] m"}, {"id": "c"}]
+    await client.post("/ingest/LogSource", json=body, headers={"X-ODW-Results": "per-record"})
+    await client.post("/ingest/LogSource", content=b"{")
+    lines = (await client.get("/metrics")).text.splitlines()
+    for line in (
+        'odw_ingest_requests_total{model="LogSource",status="200"} 1',
+        'odw_ingest_requests_total{model="LogSource",status="400"} 1',
+        'odw_rows_written_total{model="LogSource"} 1',
+        'odw_dead_letters_total{model="LogSource",source="api"} 1',
+        'odw_dead_letters_total{model="LogSource",source="transform"} 1',
+        "odw_ingest_ready 1",
+        "odw_queued_requests 0",
+        "# TYPE odw_rows_written_total counter",
+    ):
+        assert line in lines
+
+
+async def test_every_documented_path_is_served(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            answer = await client.request(method, path, content=b"[]" if method == "post" else None)
+            assert str(answer.status_code) in operation["responses"], (path, answer.text)
+            kinds = operation["responses"][str(answer.status_code)]["content"]
+            assert answer.headers["content-type"].partition(";")[0] in kinds, path
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=-1", "limit=x", "offset=" + "9" * 30, "limit=1&offset=1&level=INFO"]
+)
+async def test_every_documented_read_answers_as_documented(client: httpx.AsyncClient, query: str) -> None:
+    document = (await client.get("/openapi.json")).json()
+    for path, operations in document["paths"].items():
+        if "get" in operations:
+            answer = await client.get(f"{path}?{query}")
+            assert str(answer.status_code) in operations["get"]["responses"], (path, answer.status_code)

@@ -73,7 +73,7 @@ async def test_unknown_models_and_paths_are_404(client: httpx.AsyncClient) -> No
     assert (answer.status_code, answer.text) == (404, "Please run `moose ls` to view your routes")
     for path in ("/ingest", "/ingest/", "/ingest//NoteSource", "/ingest/NoteSource/1.0/more"):
         assert (await client.post(path, json=GOOD)).status_code == 404
-    assert (await client.get("/")).status_code == 404
+    assert (await client.get("/nothing")).status_code == 404
 
 
 async def test_a_version_and_a_last_slash_change_nothing(client: httpx.AsyncClient) -> None:

@@ -51,6 +51,7 @@ def test_9_importing_the_workflows_loads_nothing_that_does_io() -> None:
         "engine",
         "engine.temporal",
         "engine.temporal.division",
+        "engine.temporal.details",
         "engine.temporal.messages",
         "engine.temporal.outcomes",
         "engine.temporal.shards",

@@ -1,0 +1,94 @@
+"""`GET /metrics`: what the service has done since it started, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+if TYPE_CHECKING:
+    from engine.service.context import ServiceContext
+
+__all__ = ["Metrics", "show_metrics"]
+
+_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """Counters of one service. Labels are names that the service knows, never a client's."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.rows: Counter[str] = Counter()
+        self.dead: Counter[tuple[str, str]] = Counter()
+        self.bytes: Counter[str] = Counter()
+        self.runs: Counter[str] = Counter()
+
+    def lines(self) -> Iterator[str]:
+        """The counters as text."""
+        yield from _counter(
+            "odw_ingest_requests_total",
+            "Ingest requests by model and status.",
+            [
+                ({"model": model, "status": str(status)}, value)
+                for (model, status), value in self.requests.items()
+            ],
+        )
+        yield from _counter(
+            "odw_rows_written_total",
+            "Records that were written, by model.",
+            [({"model": model}, value) for model, value in self.rows.items()],
+        )
+        yield from _counter(
+            "odw_dead_letters_total",
+            "Records that became dead letters, by model and by where they died.",
+            [({"model": model, "source": source}, value) for (model, source), value in self.dead.items()],
+        )
+        yield from _counter(
+            "odw_ingest_bytes_total",
+            "Bytes of request bodies after unpacking, by model.",
+            [({"model": model}, value) for model, value in self.bytes.items()],
+        )
+        yield from _counter(
+            "odw_runs_started_total",
+            "Runs that were started over HTTP, by pipeline.",
+            [({"pipeline": pipeline}, value) for pipeline, value in self.runs.items()],
+        )
+
+
+def _counter(name: str, text: str, values: list[tuple[dict[str, str], int]]) -> Iterator[str]:
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} counter"
+    for labels, value in sorted(values, key=lambda one: sorted(one[0].items())):
+        yield f"{name}{_labels(labels)} {value}"
+
+
+def _labels(labels: dict[str, str]) -> str:
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _gauge(name: str, text: str, value: float) -> Iterator[str]:
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} gauge"
+    yield f"{name} {value:g}"
+
+
+async def show_metrics(request: Request) -> Response:
+    """All counters and gauges; behind the consumption key."""
+    context = cast("ServiceContext", request.app.state.context)
+    if not await context.consumption_key.allows(request.headers.get("authorization")):
+        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+    lines = [
+        *context.metrics.lines(),
+        *_gauge("odw_ingest_ready", "1 while records are taken.", float(context.takes_records)),
+        *_gauge("odw_queued_requests", "Requests that wait for the writer.", context.warehouse.queued),
+        *_gauge("odw_inflight_bytes", "Bytes of bodies that are being read.", context.inflight.used),
+    ]
+    return PlainTextResponse("\n".join(lines) + "\n", media_type=_TYPE)
