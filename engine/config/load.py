@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from pydantic import ValidationError
+
 from engine.config.aliases import read_aliases, with_own_names
 from engine.config.environment import file_reader, load_environment
 from engine.config.interpolation import Scope, interpolate
@@ -20,6 +22,7 @@ from engine.config.values import Place, Value, from_plain
 from engine.config.yaml_document import MAX_BYTES, parse_bytes
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError, Problem
+from engine.service.declared import DeclarationError, Declared, WarehouseSection
 
 __all__ = ["VERSION", "load_file", "load_mapping"]
 
@@ -105,6 +108,7 @@ def _build(
     root = without_nulls(apply_assignments(root, overrides.assignments, problems), FileSection)
     head = interpolate(root.without("pipelines"), scope, problems)
     validate(FileSection, head, problems)
+    warehouse = _read_warehouse(head.get("warehouse"), file, problems)
     _check_version(head, problems)
     aliases = read_aliases(head.get("aliases"), _pipeline_names(root), problems)
     pipelines = _read_pipelines(root, scope, with_own_names(overrides, aliases), aliases, problems)
@@ -116,7 +120,32 @@ def _build(
         aliases=MappingProxyType(aliases),
         problems=problems.all(),
         external=tuple(_external(scope, environ)),
+        warehouse=warehouse,
     )
+
+
+def _read_warehouse(section: Value | None, file: str, problems: Problems) -> Declared | None:
+    """The models that the file declares, once they can all be made."""
+    if section is None or section.any_failed():
+        return None
+    try:
+        declared = Declared(
+            WarehouseSection.model_validate(section.plain()).model_dump(exclude_unset=True), _folder(file)
+        )
+        declared.models()
+    except ValidationError:
+        return None  # reported with the rest of the file
+    except DeclarationError as error:
+        found = section
+        for step in error.path:
+            found = found.get(step) or found
+        problems.add(found.place, str(error))
+        return None
+    return declared if declared.document.get("models") else None
+
+
+def _folder(file: str) -> str:
+    return str(Path(file).resolve().parent) if file else str(Path.cwd())
 
 
 def _external(scope: Scope, environ: Mapping[str, str]) -> Iterator[ExternalValue]:

@@ -11,6 +11,7 @@ from engine.config.values import Place, Value
 from engine.contract.component import BatchLimits, Kind
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError, Problem
+from engine.service.declared import Declared
 
 __all__ = [
     "SANDBOX",
@@ -231,6 +232,7 @@ class FileConfig:
             they find themselves, so that the user sees everything at once.
         aliases: other names of pipelines, each with the pipeline's own.
         external: what was taken, or looked for, outside of the file, in the order it was asked for.
+        warehouse: the models that it declares, None without any.
     """
 
     file: str = ""
@@ -240,6 +242,7 @@ class FileConfig:
     aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     problems: tuple[Problem, ...] = ()
     external: tuple[ExternalValue, ...] = ()
+    warehouse: Declared | None = None
 
     def resolve_alias(self, name: str) -> str:
         """The name of the pipeline that `name` is an alias of; any other name as it is."""

@@ -14,6 +14,7 @@ from engine.config.cron import check_schedule
 from engine.config.model import NodeOptions, OnStall, RetryOptions, Settings
 from engine.config.units import Duration, Limit, Size, Timeout
 from engine.contract.component import BatchLimits
+from engine.service.declared import WarehouseSection
 
 __all__ = [
     "DeadLetterSection",
@@ -201,3 +202,5 @@ class FileSection(Section):
     """Pipelines by name."""
     aliases: dict[str, str] = {}
     """Other names of pipelines, each as `alias: pipeline`."""
+    warehouse: WarehouseSection = WarehouseSection()
+    """Models of your own for the embedded warehouse, and for `serve`."""

@@ -31,6 +31,7 @@ from engine.execution.run import Run
 from engine.execution.runner import DRAIN_LIMIT, RunnerResources
 from engine.flow.budget import ByteBudget, ProcessBudget
 from engine.plan.model import Plan, PlanNode
+from engine.service.declared import Declared
 from engine.state.protocol import RunRecord, RunStatus, StateStore
 
 __all__ = ["DEFAULT_MEMORY", "Engine"]
@@ -172,7 +173,7 @@ class Engine:
         """
         if verify and chunk is not None:
             raise ValueError("a chunk cannot be verified, only its run as a whole")
-        await self.provide(plan.sandbox_services)
+        await self.provide(plan.sandbox_services, plan.warehouse)
         record = resume
         if record is None:
             if chunk is not None:
@@ -226,16 +227,22 @@ class Engine:
             keeping.cancel()
             budget.close()
 
-    async def provide(self, services: Collection[str]) -> None:
-        """Have these embedded services running; they stop with the engine."""
+    async def provide(self, services: Collection[str], warehouse: Declared | None = None) -> None:
+        """Have these embedded services running; they stop with the engine.
+
+        Args:
+            warehouse: models that an embedded warehouse started here has besides those installed.
+        """
         async with self._sandbox_lock:
             missing = sorted(set(services) - set(self._sandbox))
             if not missing:
                 return
             assert self._group is not None, "use `async with Engine(...)`"
-            self._sandbox |= await self._group.start(self._host_sandbox, missing)
+            self._sandbox |= await self._group.start(self._host_sandbox, missing, warehouse)
 
-    async def _host_sandbox(self, services: list[str], *, task_status: TaskStatus[Endpoints]) -> None:
+    async def _host_sandbox(
+        self, services: list[str], warehouse: Declared | None, *, task_status: TaskStatus[Endpoints]
+    ) -> None:
         # a task of its own, so that whoever asks first need not be the one who ends it
         from engine.sandbox.client import sandbox
 
@@ -245,7 +252,9 @@ class Engine:
                 from tempfile import TemporaryDirectory
 
                 state_dir = Path(stack.enter_context(TemporaryDirectory(prefix="odw-")))
-            endpoints = await stack.enter_async_context(sandbox(services, state_dir, samples=self._samples))
+            endpoints = await stack.enter_async_context(
+                sandbox(services, state_dir, samples=self._samples, warehouse=warehouse)
+            )
             task_status.started(endpoints)
             await self._closing.wait()
 

@@ -26,13 +26,13 @@ from engine.contract.verification import Check
 from engine.dead_letters.queue import DeadLetterRoute
 from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, StateError
 from engine.execution.journal import Journal
+from engine.execution.late_deliveries import LateDeliveries
 from engine.execution.ledger import Ledger, SourceBookmarks
 from engine.execution.verification import ask_sinks
 from engine.fault_injection import reached
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
 from engine.flow.errors import cause_of
-from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.opening import closing_by_name
 from engine.flow.outage import Outage
 from engine.flow.reading import SourceTask
@@ -40,12 +40,11 @@ from engine.flow.retry import ComponentRetry, RetryPolicy
 from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
 from engine.flow.stats import NodeStats, RunSnapshot, Waiting
 from engine.plan.model import Plan, PlanNode
-from engine.state.protocol import DeadLetterFilter, SplitRecord, StateStore
+from engine.state.protocol import SplitRecord, StateStore
 
 __all__ = ["DRAIN_LIMIT", "Runner", "RunnerResources"]
 
 DRAIN_LIMIT = 30.0  # seconds; what supervisors of processes usually grant
-MAX_OPEN_LETTERS = 2_000  # of earlier runs that one run looks out for
 DRAIN_POLL = 0.1
 
 Connect = Callable[[PlanNode], BaseModel | None]
@@ -153,7 +152,7 @@ class Runner:
         self.counts: list[Check] = []
         self._count = count
         self.forward_stats: NodeStats | None = None
-        self._open_letters: list[OpenDeadLetters] = []
+        self._late = LateDeliveries(resources.store, plan, identity.run_id)
         self._opening: NodeStats | None = None  # of the node that is being opened
         self._forward: Runtime | None = None
         self._route = DeadLetterRoute(
@@ -276,13 +275,12 @@ class Runner:
         self.cancel()
 
     def _all_stats(self) -> list[NodeStats]:
-        opened = [runtime.stats for runtime in self._runtimes.values()]
-        return [*opened, *([self._opening] if self._opening is not None else [])]
+        every = (*(runtime.stats for runtime in self._runtimes.values()), self._opening)
+        return [stats for stats in every if stats is not None]
 
     def _in_outage(self) -> bool:
-        every = self._all_stats()
-        every += [self.forward_stats] if self.forward_stats is not None else []
-        return any(stats.waiting is Waiting.OUTAGE for stats in every)
+        every = [*self._all_stats(), self.forward_stats]
+        return any(stats is not None and stats.waiting is Waiting.OUTAGE for stats in every)
 
     async def _close_books(self, *, failed: bool = False) -> None:
         """Commit what is settled; when the run has failed already, that is the error to show."""
@@ -290,7 +288,7 @@ class Runner:
         with anyio.CancelScope(shield=True):
             try:
                 await self.ledger.commit()
-                await self._close_delivered()
+                await self._late.close()
             except StateError:
                 if not failed:
                     raise
@@ -350,7 +348,7 @@ class Runner:
             died = frozenset(dead_keys.get(node.name, ()))
             self._runtimes[node.name] = Runtime(node, component, stats, self._policy(node), dead_keys=died)
             self._opening = None
-        await self._watch_open_dead_letters()
+        await self._late.watch(self._runtimes.values())
         forward = self.plan.dead_letters.forward
         if forward is not None:
             self.forward_stats = stats = NodeStats(forward.name, forward.kind, forward.spec.name)
@@ -359,34 +357,6 @@ class Runner:
             assert isinstance(sink, Sink)
             self._forward = Runtime(forward, sink, stats, self._policy(forward))
             self._route.forward_to(sink, stats, self._forward.policy)
-
-    async def _watch_open_dead_letters(self) -> None:
-        """Let the sinks note which dead letters of earlier runs their deliveries answer."""
-        where = DeadLetterFilter(pipeline=self.plan.pipeline, status="open", limit=MAX_OPEN_LETTERS)
-        letters = await self._resources.store.dead_letters(where)
-        earlier = [letter for letter in letters if letter.run_id != self.identity.run_id]
-        if not earlier:
-            return
-        for name, runtime in self._runtimes.items():
-            if runtime.node.kind is Kind.SINK:
-                before = self._nodes_before(name)
-                own = OpenDeadLetters(letter for letter in earlier if letter.node in before)
-                runtime.open_dead_letters = own
-                self._open_letters.append(own)
-
-    def _nodes_before(self, name: str) -> set[str]:
-        """The node and all whose records come to it."""
-        before = {name}
-        for node in reversed(self.plan.nodes):  # against the topological order
-            if node.name in before:
-                before.update(node.inputs)
-        return before
-
-    async def _close_delivered(self) -> None:
-        """Close the dead letters of earlier runs whose records this run has delivered."""
-        delivered = [letter for one in self._open_letters for letter in one.delivered]
-        if delivered:
-            await self._resources.store.mark_dead_letters(delivered, "recovered")
 
     async def _enter(self, stack: AsyncExitStack, node: PlanNode, stats: NodeStats) -> Component[Any]:
         context = Context(

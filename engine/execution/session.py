@@ -144,7 +144,8 @@ class Session:
         services = {service for name in self._first for service in self._plans[name].sandbox_services}
         with self._starting:
             # all at once, so that one child process serves all the runs
-            await self._engine.provide(services)
+            declared = [self._plans[name].warehouse for name in self._first]
+            await self._engine.provide(services, next(filter(None, declared), None))
         if self.draining:
             return
         async with anyio.create_task_group() as group:

@@ -14,13 +14,15 @@ from engine.config.model import (
     PipelineConfig,
 )
 from engine.config.pipeline import FORWARD_NODE
-from engine.config.problems import Problems
+from engine.config.problems import Problems, unknown
+from engine.contract.component import Kind
 from engine.errors import ConfigError
 from engine.plan.binding import bind
 from engine.plan.identity import identity_doc, identity_hash, operational_doc
 from engine.plan.model import DeadLetterSettings, NodeCheck, Plan, PlanNode
 from engine.plan.topology import check_topology, ordered
 from engine.registry import Registry
+from engine.service.models import load_ingest_models
 
 __all__ = ["compile_file", "compile_plan"]
 
@@ -99,6 +101,7 @@ def _compile(
         settings=pipeline.settings,
         dead_letters=dead_letters,
         params=pipeline.values,
+        warehouse=file.warehouse,
     )
 
 
@@ -106,7 +109,7 @@ def _node(config: NodeConfig, file: FileConfig, registry: Registry, problems: Pr
     binding = bind(config, file.connections, registry, problems)
     if binding is None:
         return None
-    return PlanNode(
+    node = PlanNode(
         name=config.name,
         spec=binding.spec,
         params=binding.params,
@@ -114,3 +117,19 @@ def _node(config: NodeConfig, file: FileConfig, registry: Registry, problems: Pr
         inputs=tuple(given.name for given in config.inputs),
         options=config.options,
     )
+    if node.kind is Kind.SINK and node.spec.name == node.needs_sandbox == "ingest":
+        _check_model(config, node, file, problems)
+    return node
+
+
+def _check_model(config: NodeConfig, node: PlanNode, file: FileConfig, problems: Problems) -> None:
+    """The embedded service has the models that are installed and declared; another may have any."""
+    model = getattr(node.params, "model", None)
+    place = config.arguments.get("model")
+    if not isinstance(model, str) or place is None or place.failed:
+        return
+    declared = file.warehouse.models() if file.warehouse is not None else ()
+    names = [one.name for one in (*declared, *load_ingest_models())]
+    name = model.partition("/")[0]
+    if name.lower() not in {known.lower() for known in names}:
+        problems.add(place.place, unknown("ingest model", name, names))

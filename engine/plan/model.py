@@ -18,6 +18,7 @@ from engine.config.problems import Problems
 from engine.contract.component import ComponentSpec, Kind
 from engine.contract.types import JsonValue
 from engine.plan.binding import ConnectionRef
+from engine.service.declared import Declared
 
 __all__ = ["DeadLetterSettings", "NodeCheck", "Plan", "PlanNode"]
 
@@ -100,6 +101,7 @@ class Plan:
         settings: what holds for the pipeline as a whole.
         dead_letters: their budget and forwarding.
         params: the run parameters in effect, JSON-safe, without those from the environment.
+        warehouse: the models that its file declares for the embedded warehouse, None without any.
     """
 
     pipeline: str
@@ -110,6 +112,7 @@ class Plan:
     settings: Settings = field(default_factory=Settings)
     dead_letters: DeadLetterSettings = field(default_factory=DeadLetterSettings)
     params: Mapping[str, JsonValue] = field(default_factory=lambda: MappingProxyType({}))
+    warehouse: Declared | None = None
 
     @property
     def sources(self) -> tuple[PlanNode, ...]:

@@ -16,6 +16,7 @@ from engine.errors import ServiceError
 from engine.sandbox.child import GRACE_SECONDS, ChildProcess
 from engine.sandbox.server import Addresses, check_services
 from engine.sandbox.sharing import LeaseRefusedError, take_lease
+from engine.service.declared import DECLARED, Declared
 from engine.service.discovery import find_running
 
 START_SECONDS = 60.0
@@ -29,6 +30,7 @@ async def sandbox(
     state_dir: Path,
     samples: Path | None = None,
     *,
+    warehouse: Declared | None = None,
     deadline: float = START_SECONDS,
 ) -> AsyncIterator[Addresses]:
     """Run the asked services (`s3`, `llm`, `ingest`) and yield where they are, by service.
@@ -36,7 +38,8 @@ async def sandbox(
     See `engine.sandbox.server.serve_sandbox` for the fields. An ingest service that already runs on the state
     directory is used instead of a second one; if it is another run's, it stays until this context ends too.
     The child ends with this context, however it is left, and with this process, however it ends. `deadline`
-    is in seconds, for the start.
+    is in seconds, for the start. `warehouse` are models that a service started here has besides those that
+    are installed.
 
     Raises:
         ConfigError: An unknown service.
@@ -44,7 +47,7 @@ async def sandbox(
     """
     check_services(services)
     async with AsyncExitStack() as stack:
-        found, child = await _start(stack, services, state_dir, samples, deadline)
+        found, child = await _start(stack, services, state_dir, samples, deadline, warehouse)
         try:
             yield found
         except BaseException as error:
@@ -54,7 +57,12 @@ async def sandbox(
 
 
 async def _start(
-    stack: AsyncExitStack, services: Collection[str], state_dir: Path, samples: Path | None, deadline: float
+    stack: AsyncExitStack,
+    services: Collection[str],
+    state_dir: Path,
+    samples: Path | None,
+    deadline: float,
+    warehouse: Declared | None,
 ) -> tuple[Addresses, ChildProcess | None]:
     while True:
         wanted = list(dict.fromkeys(services))
@@ -64,7 +72,7 @@ async def _start(
             wanted.remove("ingest")
         if not wanted:
             return found, None
-        child = ChildProcess(_command(wanted, state_dir, samples), _environment())
+        child = ChildProcess(_command(wanted, state_dir, samples), _environment(warehouse))
         try:
             found |= await _addresses(child, deadline)
         except BaseException as error:
@@ -115,13 +123,14 @@ def _command(services: list[str], state_dir: Path, samples: Path | None) -> list
     return command if samples is None else [*command, "--samples", str(samples)]
 
 
-def _environment() -> dict[str, str]:
+def _environment(warehouse: Declared | None) -> dict[str, str]:
     """This process's environment, where a child finds the same `engine` even if it is not installed."""
+    environment = {**os.environ, DECLARED: warehouse.to_json()} if warehouse is not None else dict(os.environ)
     root = str(Path(__file__).resolve().parents[2])
     if "site-packages" in root:
-        return dict(os.environ)
+        return environment
     paths = [root, os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    return {**environment, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 async def _addresses(child: ChildProcess, deadline: float) -> Addresses:

@@ -125,9 +125,13 @@ async def _start_llm(stack: AsyncExitStack, samples: Path) -> dict[str, str]:
 
 
 async def _start_ingest(stack: AsyncExitStack, state_dir: Path) -> dict[str, str]:
+    from engine.service.declared import DECLARED, Declared
+    from engine.service.models import load_ingest_models
     from engine.service.server import running_service
 
-    service = await stack.enter_async_context(running_service(state_dir))
+    text = os.environ.get(DECLARED)
+    models = (*load_ingest_models(), *(Declared.from_json(text).models() if text else ()))
+    service = await stack.enter_async_context(running_service(state_dir, models=models))
     return {"url": service.url}
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-
-from tests.integration.test_cli_dlq import serving
+from test_cli_dlq import serving
 
 PIPELINES = """\
 version: 1

@@ -63,6 +63,7 @@ class PipelineHost:
         self._sessions: list[Session] = []
         config = load_file(file, environ=os.environ)
         compile_file(config, Registry.installed())
+        self.warehouse = config.warehouse
         self._aliases = {**{name: name for name in config.pipelines}, **config.aliases}
         self._parameters = {name: tuple(one.parameters) for name, one in config.pipelines.items()}
         self._workflows = {

@@ -17,6 +17,7 @@ from engine.cli.state import store_of
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.execution.session import Session
+from engine.service.models import load_ingest_models
 from engine.service.server import RunningService, running_service, serving_app
 from engine.service.settings import ServiceSettings
 from engine.service.topics import create_topic_app
@@ -41,9 +42,15 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
             url = stack.enter_context(_sample_files(options, files))
             _say(f"files: {url}/unstructured-data/…")
         host = PipelineHost(options.file, on_end=_report)
+        declared = host.warehouse.models() if host.warehouse is not None else ()
         service = await stack.enter_async_context(
             running_service(
-                Path(options.state_dir), options.host, options.port, settings=settings, host_of_runs=host
+                Path(options.state_dir),
+                options.host,
+                options.port,
+                models=(*load_ingest_models(), *declared),
+                settings=settings,
+                host_of_runs=host,
             )
         )
         if topics is not None:

@@ -120,7 +120,8 @@ CASES = {
             ),
             "f.yaml:6:23: pipelines.p.nodes.b.retries: unknown key `retries`, did you mean `retry`?",
             "f.yaml:6:43: pipelines.p.nodes.b.batch.recrods: unknown key `recrods`, did you mean `records`?",
-            "f.yaml:7:1: foo: unknown key `foo`, known: `version`, `connections`, `pipelines`, `aliases`",
+            "f.yaml:7:1: foo: unknown key `foo`, known: `version`, `connections`, `pipelines`, `aliases`, "
+            "`warehouse`",
         ],
     ),
     "cycle": (

@@ -1,0 +1,52 @@
+"""Dead letters of earlier runs that a run closes, because it delivers their records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.contract.component import Kind
+from engine.flow.open_dead_letters import OpenDeadLetters
+from engine.flow.segment import Runtime
+from engine.plan.model import Plan
+from engine.state.protocol import DeadLetterFilter, StateStore
+
+__all__ = ["LateDeliveries"]
+
+MAX_OPEN_LETTERS = 2_000  # of earlier runs that one run looks out for
+
+
+class LateDeliveries:
+    """What the sinks of one run deliver of what earlier runs of its pipeline could not."""
+
+    def __init__(self, store: StateStore, plan: Plan, run_id: str) -> None:
+        self._store = store
+        self._plan = plan
+        self._run_id = run_id
+        self._watched: list[OpenDeadLetters] = []
+
+    async def watch(self, runtimes: Iterable[Runtime]) -> None:
+        """Let every sink note which open dead letters its deliveries answer. Raises StateError."""
+        where = DeadLetterFilter(pipeline=self._plan.pipeline, status="open", limit=MAX_OPEN_LETTERS)
+        letters = [one for one in await self._store.dead_letters(where) if one.run_id != self._run_id]
+        if not letters:
+            return
+        for runtime in runtimes:
+            if runtime.node.kind is Kind.SINK:
+                before = self._nodes_before(runtime.node.name)
+                watched = OpenDeadLetters(letter for letter in letters if letter.node in before)
+                runtime.open_dead_letters = watched
+                self._watched.append(watched)
+
+    async def close(self) -> None:
+        """Mark what was delivered since the last call. Raises StateError."""
+        delivered = [letter for one in self._watched for letter in one.delivered]
+        if delivered:
+            await self._store.mark_dead_letters(delivered, "recovered")
+
+    def _nodes_before(self, name: str) -> set[str]:
+        """The node and all whose records come to it."""
+        before = {name}
+        for node in reversed(self._plan.nodes):  # against the topological order
+            if node.name in before:
+                before.update(node.inputs)
+        return before

@@ -1,0 +1,134 @@
+"""Models that a file declares under `warehouse:`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from engine.config import load_file
+from engine.errors import ConfigError
+from engine.plan.compile import compile_file
+from engine.registry import Registry
+from engine.service.declared import Declared
+
+HEAD = """\
+version: 1
+connections: {warehouse: {url: sandbox}}
+warehouse:
+  models:
+"""
+TAIL = """
+pipelines:
+  p:
+    nodes:
+      read: {source: jsonl, with: {path: x.jsonl}}
+      load: {sink: ingest, with: {connection: warehouse, model: MODEL}}
+"""
+
+READING = """\
+    Reading:
+      table: Measurement
+      fields:
+        id: str
+        celsius: float
+        place: str?
+        level: {type: str, values: [LOW, HIGH], default: LOW, description: How warm it is}
+        tags: list[str]?
+        taken: {type: date?, default: null}
+        price: {type: decimal, default: 1.5}
+        extra: json?
+"""
+
+
+class Visit(BaseModel):
+    id: str
+
+
+def convert(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return records
+
+
+def compiled(path: Path, models: str, model: str = "Reading") -> Declared | None:
+    file = path / "pipelines.yaml"
+    file.write_text(HEAD + models + TAIL.replace("MODEL", model), encoding="utf-8")
+    return compile_file(load_file(file, environ={}), Registry.installed())["p"].warehouse
+
+
+def problems(path: Path, models: str, model: str = "Reading") -> str:
+    with pytest.raises(ConfigError) as caught:
+        compiled(path, models, model)
+    return "\n".join(str(one) for one in caught.value.problems)
+
+
+def test_fields_become_a_model(tmp_path: Path) -> None:
+    declared = compiled(tmp_path, READING)
+    assert declared is not None
+    (reading,) = Declared.from_json(declared.to_json()).models()
+    assert (reading.name, reading.table) == ("Reading", "Measurement")
+    row = reading.model.model_validate({"id": "r", "celsius": 1})
+    assert row.model_dump() == {
+        "id": "r",
+        "celsius": 1.0,
+        "place": None,
+        "level": "LOW",
+        "tags": None,
+        "taken": None,
+        "price": Decimal("1.5"),
+        "extra": None,
+    }
+    assert reading.model.model_validate({"id": "r", "celsius": 1, "taken": "2026-01-02"}).taken == dt.date(
+        2026, 1, 2
+    )  # type: ignore[attr-defined]
+
+
+def test_classes_and_transforms_are_imported(tmp_path: Path) -> None:
+    other = f"{{model: {__name__}:Visit, transform: '{__name__}:convert'}}"
+    models = f"    Visit: {__name__}:Visit\n    Other: {other}\n"
+    declared = compiled(tmp_path, models, "visit")
+    assert declared is not None
+    visit, other = declared.models()
+    assert (visit.model.__name__, other.table) == ("Visit", "Other")
+    assert other.transform is not None
+
+
+def test_modules_beside_the_file_are_found(tmp_path: Path) -> None:
+    source = "from pydantic import BaseModel\n\n\nclass Beside(BaseModel):\n    id: str\n"
+    (tmp_path / "beside_models.py").write_text(source)
+    assert compiled(tmp_path, "    Beside: beside_models:Beside\n", "Beside") is not None
+
+
+def test_a_typo_in_a_sinks_model_is_found_before_the_run(tmp_path: Path) -> None:
+    found = problems(tmp_path, READING, "Readin")
+    assert "pipelines.yaml:21" in found
+    assert "unknown ingest model `Readin`" in found
+    assert "Reading" in found
+
+
+@pytest.mark.parametrize(
+    ("models", "problem"),
+    [
+        ("    A: {fields: {id: strr}}\n", "`strr` is not a type"),
+        ("    A: {fields: {id: 'list[strr]'}}\n", "`strr` is not a type"),
+        ("    A: {fields: {_id: str}}\n", "a field's name is a letter"),
+        ("    A: {fields: {}}\n", "at least one field"),
+        ("    A: {table: T}\n", "either `fields` or `model`"),
+        ("    A: {fields: {n: {type: int, default: x}}}\n", "the default does not fit the type `int`"),
+        ("    A: {fields: {n: {type: int, values: [a]}}}\n", "`values` are texts"),
+        ("    A: {fields: {id: str}, row: 'a:B'}\n", "`row` belongs to a `transform`"),
+        ("    A: no_such_module:A\n", "cannot be imported"),
+        ("    A: datetime:date\n", "is not a Pydantic model"),
+        ("    A: {fields: {id: str}, transform: nothing}\n", "expected `module:name`"),
+        ("    'a b': {fields: {id: str}}\n", "must be a letter followed by"),
+        ("    A: {fields: {id: str}, tabel: T}\n", "tabel"),
+        ("    A: 5\n", "A"),
+    ],
+)
+def test_what_cannot_be_a_model_is_named_with_its_place(tmp_path: Path, models: str, problem: str) -> None:
+    found = problems(tmp_path, models, "LogSource")
+    assert problem in found
+    assert "pipelines.yaml:5" in found
