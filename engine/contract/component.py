@@ -138,6 +138,7 @@ class Context:
         epoch: grows with each attempt at the run and at any chunk of it, so it tells what came later.
         chunk: the part of the run that this process works on by itself; "" is all of it.
         allowance: reserve bytes here before reading them (sources with `reserves = True`).
+        distinct_keys: no key comes twice in the run, as far as the sources before this component know.
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
@@ -153,6 +154,7 @@ class Context:
     attempt: int = 1
     epoch: int = 1
     chunk: str = ""
+    distinct_keys: bool = True
     clock: Clock = field(default_factory=SystemClock)
     memory_budget: MemoryBudget = field(default_factory=_Unlimited)
     draining: Callable[[], bool] = lambda: False
@@ -353,6 +355,9 @@ class Sink(Component[P]):
             FatalError: nothing can be delivered here.
         """
         raise NotImplementedError
+
+    async def run_completed(self) -> None:
+        """Called once when everything of the run was read, settled and committed: nothing comes again."""
 
 
 ComponentFactory: TypeAlias = Callable[[BaseModel, BaseModel | None], Component[Any]]

@@ -21,7 +21,6 @@ from pydantic import BaseModel
 from engine.contract.chunk import Chunk
 from engine.contract.clock import Clock
 from engine.contract.component import Component, Context, Kind, Sink, Source, Transform
-from engine.contract.types import Reservation
 from engine.contract.verification import Check
 from engine.dead_letters.queue import DeadLetterRoute
 from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, StateError
@@ -29,7 +28,7 @@ from engine.execution.journal import Journal
 from engine.execution.ledger import Ledger, SourceBookmarks
 from engine.execution.verification import ask_sinks
 from engine.fault_injection import reached
-from engine.flow.budget import ByteBudget
+from engine.flow.budget import ByteBudget, WatchedAllowance
 from engine.flow.edge import Edge
 from engine.flow.errors import cause_of
 from engine.flow.opening import closing_by_name
@@ -38,13 +37,14 @@ from engine.flow.reading import SourceTask
 from engine.flow.retry import RetryPolicy
 from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
 from engine.flow.stats import NodeStats, RunSnapshot, Waiting
+from engine.flow.stopping import Drain, Stop
 from engine.plan.model import Plan, PlanNode
 from engine.state.protocol import SplitRecord, StateStore
 
 __all__ = ["DRAIN_LIMIT", "Runner", "RunnerResources"]
 
 DRAIN_LIMIT = 30.0  # seconds; what supervisors of processes usually grant
-DRAIN_POLL = 0.1
+STOP_LIMIT = 120.0  # seconds; nobody waits for the process then, and what is in flight may have been paid for
 
 Connect = Callable[[PlanNode], BaseModel | None]
 
@@ -81,25 +81,6 @@ class RunIdentity:
     def chunk_name(self) -> str:
         """Names the part of the run that is done here; "" when it is all of it."""
         return self.chunk.name if self.chunk is not None else ""
-
-
-class _NodeBudget:
-    """A source's view of the byte budget: waiting for it shows in the source's stats."""
-
-    def __init__(self, budget: ByteBudget, stats: NodeStats) -> None:
-        self._budget = budget
-        self._stats = stats
-
-    async def reserve(self, nbytes: int) -> Reservation:
-        reservation = self._budget.try_reserve(nbytes)
-        if reservation is not None:
-            return reservation
-        started = perf_counter()
-        try:
-            with self._stats.waits(Waiting.MEMORY):
-                return await self._budget.reserve(nbytes)
-        finally:
-            self._stats.blocked += perf_counter() - started
 
 
 @dataclass
@@ -141,8 +122,8 @@ class Runner:
         self._scope = anyio.CancelScope()
         self._started = perf_counter()
         self._ended: float | None = None
-        self._draining = False
-        self._drain_asked = anyio.Event()
+        self._drain = Drain()
+        self._stop = Stop(self._on_stop)
         self._reading = False
         self._trouble: EngineError | None = None
         shared = identity.chunk is not None
@@ -180,7 +161,7 @@ class Runner:
             bytes_in_flight=self._resources.budget.in_use,
             bytes_budget=self._resources.budget.capacity,
             nodes=[stats.snapshot(elapsed) for stats in self._all_stats()],
-            draining=self._draining,
+            draining=self._drain.asked,
             forward=self.forward_stats.snapshot(elapsed) if self.forward_stats is not None else None,
         )
 
@@ -190,15 +171,21 @@ class Runner:
         What waits for an outage to end is given up at once: it could not be delivered, and nothing is lost,
         because a resume reads it again.
         """
-        self._draining = True
-        self._drain_asked.set()
+        self._begin_drain(self._resources.drain_limit)
+
+    def _begin_drain(self, limit: float) -> None:
+        self._drain.ask(limit)
         for source in self._sources:
             source.drain()
         reached("draining")
 
+    def _on_stop(self, error: Exception) -> None:
+        timed_out = isinstance(error, PipelineTimeoutError)
+        self._begin_drain(self._resources.drain_limit if timed_out else STOP_LIMIT)
+
     def cancel(self) -> None:
         """Stop at once; what is in flight is not delivered and will be read again by a resume."""
-        self._draining = True
+        self._drain.asked = True
         self._scope.cancel()
 
     def abort(self, error: EngineError) -> None:
@@ -236,40 +223,40 @@ class Runner:
         try:
             with self._scope:
                 await self._within_timeout()
-            if self._trouble is not None:
-                raise self._trouble
+            if (error := self._trouble or self._stop.error) is not None:
+                raise error
         except BaseExceptionGroup as group:
             await self._close_books(failed=True)
-            error = cause_of(group)
-            raise error from error.__cause__ or group
+            cause = self._stop.error or cause_of(group)
+            raise cause from cause.__cause__ or group
         except BaseException:
             await self._close_books(failed=True)
             raise
         await self._close_books()
 
     async def _within_timeout(self) -> None:
+        failure: Exception | None = None
+        async with anyio.create_task_group() as watch:
+            watch.start_soon(self._bound_drain)
+            watch.start_soon(self._bound_time)
+            try:
+                await self._execute()
+            except Exception as error:  # noqa: BLE001 - raised below, where no group wraps it and its cause
+                failure = error
+            watch.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _bound_time(self) -> None:
+        """Drain the run when the pipeline's `timeout` has passed."""
         timeout = self.plan.settings.timeout
-        with anyio.move_on_after(timeout) as scope:
-            failure: Exception | None = None
-            async with anyio.create_task_group() as watch:
-                watch.start_soon(self._bound_drain)
-                try:
-                    await self._execute()
-                except Exception as error:  # noqa: BLE001 - raised below, where no group wraps it and its cause
-                    failure = error
-                watch.cancel_scope.cancel()
-            if failure is not None:
-                raise failure
-        if scope.cancelled_caught and timeout is not None:
-            raise PipelineTimeoutError(f"{self.plan.pipeline!r} ran longer than {timeout:g} s")
+        if timeout is not None:
+            await anyio.sleep(timeout)
+            self._stop.take(PipelineTimeoutError(f"{self.plan.pipeline!r} ran longer than {timeout:g} s"))
 
     async def _bound_drain(self) -> None:
         """Once a drain is asked for, end the run when it cannot or must not take any longer."""
-        await self._drain_asked.wait()
-        # real time, whatever the run's clock says: whoever asked may soon kill the process
-        until = anyio.current_time() + self._resources.drain_limit
-        while anyio.current_time() < until and self._reading and not self._in_outage():  # noqa: ASYNC110
-            await anyio.sleep(DRAIN_POLL)  # an outage is a state of many workers, seldom looked at: no event
+        await self._drain.over(lambda: self._reading and not self._in_outage())
         self.cancel()
 
     def _all_stats(self) -> list[NodeStats]:
@@ -314,6 +301,8 @@ class Runner:
                         if segment.head.node.kind is not Kind.SOURCE:
                             group.start_soon(self._work, segment, wiring)
                 keeper.cancel_scope.cancel()
+            if self._stop.error is not None:
+                return  # what the failed node left unsettled is read again by a resume
             left = self.ledger.in_flight
             if left:
                 raise EngineError(f"{left} records were neither written, dropped nor dead: an engine fault")
@@ -321,6 +310,16 @@ class Runner:
             self.finished = all(source.finished for source in self._sources)
             if self._count:
                 self.counts = await self._ask_sinks()
+            if self.finished:
+                await self._tell_sinks()
+
+    async def _tell_sinks(self) -> None:
+        """Tell the sinks that the run is complete, once the ledger says so too."""
+        await self.ledger.commit()
+        runtimes = [*self._runtimes.values(), *([self._forward] if self._forward is not None else [])]
+        for component in [one.component for one in runtimes]:
+            if isinstance(component, Sink):
+                await component.run_completed()
 
     async def _ask_sinks(self) -> list[Check]:
         return await ask_sinks(
@@ -364,9 +363,10 @@ class Runner:
             attempt=self.identity.attempt,
             epoch=self.identity.epoch,
             chunk=self.identity.chunk_name,
+            distinct_keys=self.distinct_keys,
             clock=self._clock,
-            memory_budget=_NodeBudget(self._resources.budget, stats),
-            draining=lambda: self._draining,
+            memory_budget=WatchedAllowance(self._resources.budget, stats),
+            draining=lambda: self._drain.asked,
             aggregate=stats.aggregate,
             journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
             bookmarks=SourceBookmarks(self._resources.store, self.plan.pipeline, node.name),
@@ -434,9 +434,10 @@ class Runner:
                 outlet=wiring.outlets.get(id(segment)),
                 clock=self._clock,
                 dead_letters=self._route,
+                stop=self._stop,
             )
             self._sources.append(task)
-            if self._draining:
+            if self._drain.asked:
                 task.drain()
 
     def _new_ids(self, name: str, source: Source[Any]) -> bool:
@@ -484,6 +485,7 @@ class Runner:
             budget=self._resources.budget,
             clock=self._clock,
             dead_letters=self._route,
+            stop=self._stop,
         )
 
     def _open_sources(self) -> list[tuple[str, Source[Any]]]:
