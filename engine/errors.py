@@ -19,6 +19,7 @@
     ├── RunError                     a run ended early
     │   ├── OutageError              nothing succeeded for `outage_limit`; the run can be resumed
     │   ├── DeadLetterBudgetError    more records died than the pipeline allows
+    │   ├── InputMissingError        less came in than the pipeline requires
     │   ├── NodeFailedError          a node failed in a way that is neither transient nor one record's
     │   ├── PipelineTimeoutError     the pipeline's `timeout` passed
     │   └── StalledError             no progress and no error for too long
@@ -46,6 +47,7 @@ __all__ = [
     "EngineError",
     "FatalError",
     "FatalKind",
+    "InputMissingError",
     "LeaseHeldError",
     "LeaseLostError",
     "NodeFailedError",
@@ -189,6 +191,10 @@ class OutageError(RunError):
 
 class DeadLetterBudgetError(RunError):
     """More records died than the pipeline allows."""
+
+
+class InputMissingError(RunError):
+    """A run has done its work, and less came in than its pipeline requires."""
 
 
 class NodeFailedError(RunError):

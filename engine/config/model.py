@@ -96,6 +96,8 @@ class Settings:
         on_complete: pipelines to run after this one completed.
         on_cancel: pipelines to run after this one was cancelled.
         schedule: five cron fields, `@daily` and its like, or `@every 10m`; "" means none. UTC.
+        min_records: fewer records that come in make a run fail at its end.
+        require_match: a source that finds nothing to read makes a run fail at its end.
     """
 
     memory_bytes: int = 64 * MEBIBYTE
@@ -105,6 +107,8 @@ class Settings:
     on_complete: tuple[str, ...] = ()
     on_cancel: tuple[str, ...] = ()
     schedule: str = ""
+    min_records: int = 0
+    require_match: bool = False
 
 
 class ParamType(StrEnum):
@@ -174,7 +178,7 @@ class NodeConfig:
 class DeadLetterConfig:
     """How many records may die, and where dead letters go besides the store.
 
-    At most one of `max_count` (records) and `max_share` (0 to 1) is set; neither means no limit.
+    At most one of `max_count` (records) and `max_share` (0 to 1) is set; neither means the default.
     """
 
     max_count: int | None = None

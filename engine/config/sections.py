@@ -131,7 +131,7 @@ class DeadLetterSection(Section):
     """What happens to records that can never pass, besides being kept in the state directory."""
 
     max: Limit | None = None
-    """Stop the run when more die: a number of records, or a share such as 20%."""
+    """Stop the run when more die: a number of records, or a share such as 20%. Default: 50%."""
     forward: dict[str, Any] | None = None
     """A sink that gets a copy of every dead letter."""
 
@@ -174,6 +174,10 @@ class PipelineSection(Section):
     """Bytes in flight."""
     outage_limit: Duration = 600.0
     """How long a source waits while nothing succeeds, before the run stops."""
+    min_records: int = Field(default=0, ge=0)
+    """A run that fewer records came in for has failed."""
+    require_match: bool = False
+    """A run with a source that found nothing to read has failed."""
     description: str = ""
     """What the pipeline does."""
 
@@ -187,6 +191,8 @@ class PipelineSection(Section):
             on_complete=tuple(self.on_complete),
             on_cancel=tuple(self.on_cancel),
             schedule=self.schedule,
+            min_records=self.min_records,
+            require_match=self.require_match,
         )
 
 

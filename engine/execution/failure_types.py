@@ -33,6 +33,7 @@ class FailureType(StrEnum):
     SCHEMA = "SchemaError"
     BUDGET = "BudgetExceeded"
     DEAD_LETTER_BUDGET = "DeadLetterBudget"
+    INPUT_MISSING = "InputMissing"
     STATE_CORRUPT = "StateCorrupt"
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     PROVIDER_THROTTLED = "ProviderThrottled"
@@ -61,6 +62,7 @@ _FINAL = frozenset(
         FailureType.SCHEMA,
         FailureType.BUDGET,
         FailureType.DEAD_LETTER_BUDGET,
+        FailureType.INPUT_MISSING,
         FailureType.STATE_CORRUPT,
     }
 )
@@ -82,6 +84,7 @@ _OF_CLASS: tuple[tuple[type[BaseException], FailureType], ...] = (
     (errors.StateError, FailureType.STATE_UNAVAILABLE),
     (errors.ServiceError, FailureType.SERVICE_UNAVAILABLE),
     (errors.DeadLetterBudgetError, FailureType.DEAD_LETTER_BUDGET),
+    (errors.InputMissingError, FailureType.INPUT_MISSING),
     (errors.PipelineTimeoutError, FailureType.TIMEOUT),
     (errors.StalledError, FailureType.STALLED),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from time import perf_counter
@@ -35,9 +35,10 @@ from engine.flow.opening import closing_by_name
 from engine.flow.outage import Outage
 from engine.flow.reading import SourceTask
 from engine.flow.retry import RetryPolicy
-from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
+from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, Wiring, cut, run_workers
 from engine.flow.stats import NodeStats, RunSnapshot, Waiting
 from engine.flow.stopping import Drain, Stop
+from engine.limits import unmet
 from engine.plan.model import Plan, PlanNode
 from engine.state.protocol import SplitRecord, StateStore
 
@@ -83,19 +84,6 @@ class RunIdentity:
         return self.chunk.name if self.chunk is not None else ""
 
 
-@dataclass
-class _Wiring:
-    """Segments and the edges in front of those that do not begin with a source."""
-
-    segments: list[Segment]
-    edges: Mapping[str, Edge]
-    outlets: Mapping[int, Outlet] = field(default_factory=dict)
-
-    def close(self) -> None:
-        for edge in self.edges.values():
-            edge.close()
-
-
 class Runner:
     """One attempt at a run. Use `execute` once.
 
@@ -125,6 +113,7 @@ class Runner:
         self._drain = Drain()
         self._stop = Stop(self._on_stop)
         self._reading = False
+        self._matched: set[str] = set()
         self._trouble: EngineError | None = None
         shared = identity.chunk is not None
         self.ledger = Ledger(resources.store, identity.run_id, identity.epoch, shared=shared)
@@ -141,6 +130,7 @@ class Runner:
             settings=plan.dead_letters,
             clock=self._clock,
             tally=self.ledger.live_of_run,
+            own=self.ledger.live,
             epoch=identity.epoch,
             chunk=identity.chunk_name,
         )
@@ -289,6 +279,7 @@ class Runner:
                 await (
                     self.ledger.refresh_other_workers()
                 )  # a short chunk may be done before it has looked once
+            self._route.begin()
             self._reading = True
             async with anyio.create_task_group() as keeper:
                 keeper.start_soon(self.ledger.commit_periodically)
@@ -312,6 +303,10 @@ class Runner:
                 self.counts = await self._ask_sinks()
             if self.finished:
                 await self._tell_sinks()
+                if self.identity.chunk is None and (
+                    error := unmet(self.plan, self.ledger.live(), self._matched)
+                ):
+                    raise error
 
     async def _tell_sinks(self) -> None:
         """Tell the sinks that the run is complete, once the ledger says so too."""
@@ -390,7 +385,7 @@ class Runner:
             dead_letter_on_stall=node.options.on_stall == "dead_letter",
         )
 
-    def _wire(self) -> _Wiring:
+    def _wire(self) -> Wiring:
         segments = cut(self.plan, self._runtimes)
         heads = {segment.head.node.name: segment for segment in segments}
         edges = {
@@ -405,9 +400,9 @@ class Runner:
                 outlets[id(segment)] = Outlet(
                     {node.name: edges[node.name] for node in behind}, segment.tail.stats
                 )
-        return _Wiring(segments, edges, outlets)
+        return Wiring(segments, edges, outlets)
 
-    async def _prepare_sources(self, wiring: _Wiring) -> None:
+    async def _prepare_sources(self, wiring: Wiring) -> None:
         """Put every manifest in the ledger before anything is read."""
         for segment in wiring.segments:
             node, component = segment.head.node, segment.head.component
@@ -422,6 +417,8 @@ class Runner:
                 splits = partial(self.ledger.splits, node.name, component, component.ctx, resumed=resumed)
                 records = await self._listing(segment.head.stats, segment.head.policy).through(splits)
             replay = resumed or not self._new_ids(node.name, component)
+            if records or segment.head.stats.aggregate.get("unchanged"):
+                self._matched.add(node.name)
             for record in records:
                 if record.done:
                     self.ledger.skip(record)
@@ -471,7 +468,7 @@ class Runner:
     def _listing(self, stats: NodeStats, policy: RetryPolicy) -> Outage:
         return Outage("list its input", stats, policy, self._clock)
 
-    async def _work(self, segment: Segment, wiring: _Wiring) -> None:
+    async def _work(self, segment: Segment, wiring: Wiring) -> None:
         head = segment.head
         concurrency = head.node.options.concurrency or head.component.concurrency
         if not isinstance(head.component, Sink | Transform) or not self.distinct_keys:

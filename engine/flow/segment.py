@@ -28,7 +28,16 @@ from engine.flow.stopping import Stop
 from engine.flow.workers import BatchReader, OutOfTurnError, Sequencer, work
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["DEFAULT_BUFFER", "DeadLetterQueue", "Outlet", "Runtime", "Segment", "cut", "run_workers"]
+__all__ = [
+    "DEFAULT_BUFFER",
+    "DeadLetterQueue",
+    "Outlet",
+    "Runtime",
+    "Segment",
+    "Wiring",
+    "cut",
+    "run_workers",
+]
 
 DEFAULT_BUFFER = 8
 MEASURE_EVERY = 16  # batches between two looks at whether transforms made records grow
@@ -162,6 +171,20 @@ class Outlet:
         for ack, count in batch.origins:
             ack.charge_growth((nbytes - batch.nbytes) * count // len(batch))
         batch.nbytes = nbytes
+
+
+@dataclass
+class Wiring:
+    """Segments and the edges in front of those that do not begin with a source."""
+
+    segments: list[Segment]
+    edges: Mapping[str, Edge]
+    outlets: Mapping[int, Outlet] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Nothing is sent any more."""
+        for edge in self.edges.values():
+            edge.close()
 
 
 def chain(
