@@ -11,6 +11,7 @@
     │   ├── StateFullError           no space is left
     │   ├── StateVersionError        it was written by a newer engine
     │   ├── StateMissingError        nothing has run with it yet
+    │   ├── RunOverlapError          another run of the pipeline is under way
     │   ├── LeaseHeldError           another process is at work on the run
     │   ├── LeaseLostError           another process has taken the run over
     │   ├── RunNotFoundError         no such run in it
@@ -59,6 +60,7 @@ __all__ = [
     "RunError",
     "RunMismatchError",
     "RunNotFoundError",
+    "RunOverlapError",
     "ServiceError",
     "StalledError",
     "StateCorruptError",
@@ -156,6 +158,26 @@ class LeaseHeldError(StateError):
             f"run {run_id!r} is being worked on by {holder}, whose lease lasts until {expires_at} and is"
             " renewed while it works: let it finish, or stop it"
         )
+
+
+class RunOverlapError(StateError):
+    """Another run of the pipeline is under way, and the pipeline does not allow two.
+
+    `run_id` and `holder` are the other one's. `skipped`: the pipeline says to leave this run out then;
+    `given_up`: the run was stopped while it waited for the other one.
+    """
+
+    def __init__(
+        self, pipeline: str, run_id: str, holder: str, *, skipped: bool = False, given_up: bool = False
+    ) -> None:
+        self.run_id = run_id
+        self.holder = holder
+        self.skipped = skipped
+        self.given_up = given_up
+        remedy = "let it finish or stop it, or set `if_running: wait`, `skip` or `allow`"
+        if skipped or given_up:
+            remedy = "this run was left out" if skipped else "this run was stopped while it waited for it"
+        super().__init__(f"{pipeline!r} is running already: run {run_id} by {holder}; {remedy}")
 
 
 class LeaseLostError(StateError):

@@ -98,6 +98,8 @@ class Settings:
         schedule: five cron fields, `@daily` and its like, or `@every 10m`; "" means none. UTC.
         min_records: fewer records that come in make a run fail at its end.
         require_match: a source that finds nothing to read makes a run fail at its end.
+        if_running: what a run does while another one of the pipeline is under way: refuse, wait, skip or
+            allow; "" means to refuse where a source leaves bookmarks, else to allow it.
     """
 
     memory_bytes: int = 64 * MEBIBYTE
@@ -109,6 +111,7 @@ class Settings:
     schedule: str = ""
     min_records: int = 0
     require_match: bool = False
+    if_running: str = ""
 
 
 class ParamType(StrEnum):

@@ -178,6 +178,9 @@ class PipelineSection(Section):
     """A run that fewer records came in for has failed."""
     require_match: bool = False
     """A run with a source that found nothing to read has failed."""
+    if_running: Literal["refuse", "wait", "skip", "allow"] | None = None
+    """While another run of the pipeline is under way: refuse to begin, wait for its end, leave this run out,
+    or begin beside it. Default: refuse where a source leaves bookmarks (`mode: changed`), else allow."""
     description: str = ""
     """What the pipeline does."""
 
@@ -193,6 +196,7 @@ class PipelineSection(Section):
             schedule=self.schedule,
             min_records=self.min_records,
             require_match=self.require_match,
+            if_running=self.if_running or "",
         )
 
 

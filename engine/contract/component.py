@@ -189,6 +189,8 @@ class ComponentSpec:
         extra: the extra of this distribution that has its SDK, "" when none is needed.
         reach: from where it can do its work, which may depend on its parameters. A run on several machines
             needs components that reach anywhere.
+        bookmarks: whether a source leaves bookmarks for later runs, which may depend on its parameters. Two
+            runs of such a pipeline at the same time would deliver the same records.
     """
 
     name: str
@@ -201,6 +203,11 @@ class ComponentSpec:
     description: str = ""
     extra: str = ""
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE
+    bookmarks: bool | Callable[[Any], bool] = False
+
+    def keeps_bookmarks(self, params: BaseModel) -> bool:
+        """Whether the source leaves bookmarks with these parameters."""
+        return self.bookmarks if isinstance(self.bookmarks, bool) else self.bookmarks(params)
 
     def locality_of(self, params: BaseModel) -> Locality:
         """From where the component can do its work with these parameters."""
@@ -374,6 +381,7 @@ def component(
     sandbox: str = "",
     extra: str = "",
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE,
+    bookmarks: bool | Callable[[Any], bool] = False,
 ) -> Callable[[C], C]:
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
 
@@ -390,6 +398,7 @@ def component(
             description=description,
             extra=extra,
             locality=locality,
+            bookmarks=bookmarks,
         )
         return cls
 

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from engine.contract.acks import Tally
-from engine.errors import EngineError, StateError
+from engine.errors import EngineError, RunOverlapError, StateError
 from engine.execution.engine import Engine
 from engine.execution.failure_types import report_failure
 from engine.execution.report import RunReport
@@ -199,7 +199,11 @@ class Session:
         asked_before = self.draining
         try:
             async with self._engine.start(
-                entry.plan, resume=entry.resume, group_id=self.group_id, verify=self._verify
+                entry.plan,
+                resume=entry.resume,
+                group_id=self.group_id,
+                verify=self._verify,
+                given_up=self._draining.is_set,
             ) as run:
                 run_id, entry.run = run.run_id, run
                 if self._cancelled:
@@ -207,6 +211,11 @@ class Session:
                 elif self.draining and not asked_before:  # while the run was being entered into the store
                     run.drain()
                 return await run.wait()
+        except RunOverlapError as error:
+            if not (error.skipped or error.given_up):
+                return self._failed(entry, run_id, error)
+            status = RunStatus.SKIPPED if error.skipped else RunStatus.INTERRUPTED
+            return RunReport(entry.name, run_id, status, Tally(), 0.0, error=str(error))
         except EngineError as error:
             return self._failed(entry, run_id, error)
 
