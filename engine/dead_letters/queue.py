@@ -24,6 +24,7 @@ from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.stats import NodeStats
 from engine.limits import DeathWatch
 from engine.plan.model import DeadLetterSettings
+from engine.redaction import without_credentials
 from engine.state.protocol import DeadLetterFilter, StateStore
 
 __all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
@@ -191,7 +192,7 @@ class DeadLetterRoute:
             key=key,
             stage=error.stage or node,
             error_type=error.kind,
-            error_message=str(error)[:MAX_MESSAGE_LENGTH],
+            error_message=without_credentials(str(error))[:MAX_MESSAGE_LENGTH],
             record=None if oversize else value,
             reference=_reference(value, key) if oversize else "",
             attempts=attempts,

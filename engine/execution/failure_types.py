@@ -15,6 +15,7 @@ from engine.contract.component import Kind
 from engine.execution.report import RunReport
 from engine.flow.errors import unwrap_group
 from engine.plan.model import Plan
+from engine.redaction import without_credentials
 
 __all__ = ["MAX_MESSAGE_BYTES", "FailureType", "TypedFailure", "report_failure", "typed_failure"]
 
@@ -179,6 +180,7 @@ def _kind_of(node: str, plan: Plan | None) -> Kind | None:
 
 
 def _bounded(text: str) -> str:
+    text = without_credentials(text)
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= MAX_MESSAGE_BYTES:
         return text

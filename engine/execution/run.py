@@ -25,6 +25,7 @@ from engine.execution.verification import not_asked
 from engine.execution.verification import verify as compare
 from engine.flow.stats import RunSnapshot
 from engine.plan.model import Plan
+from engine.redaction import without_credentials
 from engine.state.protocol import DeadLetterFilter, RunRecord, RunStatus
 
 __all__ = ["Run"]
@@ -155,7 +156,7 @@ class Run:
         return await self._report(status, failure)
 
     async def _report(self, status: RunStatus, failure: EngineError | None) -> RunReport:
-        error = str(failure) if failure is not None else ""
+        error = without_credentials(str(failure)) if failure is not None else ""
         try:
             with anyio.CancelScope(shield=True):
                 await self._finish(status, error)

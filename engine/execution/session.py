@@ -21,6 +21,7 @@ from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.flow.stats import RunSnapshot
 from engine.plan.model import Plan
+from engine.redaction import without_credentials
 from engine.state.protocol import RunRecord, RunStatus
 
 __all__ = ["Entry", "Session", "new_group", "starting"]
@@ -222,7 +223,15 @@ class Session:
     def _failed(self, entry: Entry, run_id: str, error: EngineError) -> RunReport:
         if self._raising and self._trouble is None:
             self._trouble = error
-        return RunReport(entry.name, run_id, RunStatus.FAILED, Tally(), 0.0, error=str(error), failure=error)
+        return RunReport(
+            entry.name,
+            run_id,
+            RunStatus.FAILED,
+            Tally(),
+            0.0,
+            error=without_credentials(str(error)),
+            failure=error,
+        )
 
     def _active(self) -> list[Run]:
         return [one.run for one in self.entries.values() if one.run is not None and one.report is None]
