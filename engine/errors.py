@@ -72,7 +72,7 @@ __all__ = [
     "TransientError",
 ]
 
-AT_RECORD: Final = "at record "
+AT_RECORD: Final = "at "
 """How the note begins by which an error that is nobody's on purpose says which record it came from."""
 
 
