@@ -15,8 +15,9 @@ import anyio
 
 from engine.contract.clock import Clock
 from engine.dead_letters.replay import REPLAY_GROUP
-from engine.errors import RunNotFoundError, RunOverlapError
+from engine.errors import RunMismatchError, RunNotFoundError, RunOverlapError
 from engine.execution.lease import HeldLease, acquire, living
+from engine.plan.identity import difference
 from engine.plan.model import Plan
 from engine.state.protocol import RunRecord, RunStatus, StateStore
 
@@ -127,7 +128,10 @@ async def entered(entry: Entry) -> AsyncGenerator[tuple[RunRecord, HeldLease], N
     Raises:
         RunOverlapError: another run of the pipeline is under way, and the policy is not to wait for it.
         LeaseHeldError: another process works on this very run.
+        RunMismatchError: the run that is resumed was begun with another plan.
     """
+    if entry.resume is not None:
+        _check_identity(entry.resume, entry.plan)
     while True:
         await entry.give_way()
         record = entry.resume or await entry.begin()
@@ -158,3 +162,13 @@ async def _seen(entry: Entry, record: RunRecord, lease: HeldLease, status: RunSt
 
 def _age(record: RunRecord) -> tuple[str, str]:
     return record.started_at, record.run_id
+
+
+def _check_identity(record: RunRecord, plan: Plan) -> None:
+    if record.identity == plan.identity:
+        return
+    changes = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
+    raise RunMismatchError(
+        f"run {record.run_id!r} was begun with another plan and cannot go on with this one:\n"
+        f"{changes}\nrun it anew, or restore what the run was begun with"
+    )

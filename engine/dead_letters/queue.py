@@ -14,6 +14,7 @@ from engine.contract.batch import Batch
 from engine.contract.clock import Clock, timestamp
 from engine.contract.component import Sink
 from engine.contract.dead_letter import DeadLetter
+from engine.contract.journal import JournalEntry
 from engine.contract.keys import KeyList
 from engine.contract.types import JsonValue, Record
 from engine.errors import DeadLetterBudgetError, RecordError
@@ -25,7 +26,8 @@ from engine.flow.stats import NodeStats
 from engine.limits import DeathWatch
 from engine.plan.model import DeadLetterSettings
 from engine.redaction import without_credentials
-from engine.state.protocol import DeadLetterFilter, StateStore
+from engine.state.dead_letters import storable
+from engine.state.protocol import DeadLetterFilter, JournalFilter, StateStore
 
 __all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
 
@@ -86,6 +88,7 @@ class DeadLetterRoute:
         self._chunk = chunk
         self._forward: Delivery | None = None
         self._exceeded = False
+        self._paid: dict[tuple[str, str], list[JournalEntry]] | None = None
         self.count = 0
 
     def forward_to(self, sink: Sink[BaseModel], stats: NodeStats, policy: RetryPolicy) -> None:
@@ -163,10 +166,23 @@ class DeadLetterRoute:
             for key in keys
         ]
         letters = [letter for one in found for letter in one]
+        await self._book_again(node.name, keys, batch)
         still_open = [one for one in letters if one.status == "open"]
         await self._forward_and_settle(node.name, still_open, batch)
         if still_open:
             self._check_budget(node, len(batch), still_open[0])
+
+    async def _book_again(self, node: str, keys: Sequence[str], batch: Batch) -> None:
+        """Book what an earlier attempt has paid for these records: it ended before that was committed."""
+        if self._paid is None:
+            self._paid = {}
+            for entry in await self._store.list_journal(JournalFilter(run_id=self._origin.run_id)):
+                if entry.record:
+                    self._paid.setdefault((entry.node, entry.record), []).append(entry)
+        for index, key in enumerate(keys):
+            for entry in self._paid.get((node, storable(key)), ()):
+                part = batch.slice(index, index + 1)
+                part.spend(entry.tokens_in, entry.tokens_out, entry.cost_usd)
 
     async def _forward_and_settle(self, node: str, letters: Sequence[DeadLetter], dead: Batch) -> None:
         if self._forward is not None and letters:

@@ -22,7 +22,6 @@ from engine.contract.chunk import Chunk
 from engine.contract.clock import Clock, SystemClock, timestamp
 from engine.errors import (
     ConfigError,
-    RunMismatchError,
 )
 from engine.execution.events import Observer, null_observer
 from engine.execution.journal import Journal
@@ -178,8 +177,6 @@ class Engine:
         if chunk is not None and (verify or resume is None):
             raise ValueError("a chunk is part of a run that `resume` names, and cannot be verified alone")
         await self.provide(plan.sandbox_services)
-        if resume is not None:
-            _check_identity(resume, plan)
         begin = partial(self.begin, plan, group_id=group_id, seed=seed)
         part = chunk.name if chunk is not None else ""
         entry = Entry(self.store, self.clock, plan, begin, resume, part, given_up)
@@ -294,15 +291,3 @@ class Engine:
         """What a runner works with."""
         assert self._journal is not None, "use `async with Engine(...)`"
         return RunnerResources(self.store, self._journal, budget, self.clock, self.connect, self._drain_limit)
-
-
-def _check_identity(record: RunRecord, plan: Plan) -> None:
-    if record.identity == plan.identity:
-        return
-    from engine.plan.identity import difference
-
-    changes = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
-    raise RunMismatchError(
-        f"run {record.run_id!r} was begun with another plan and cannot go on with this one:\n"
-        f"{changes}\nrun it anew, or restore what the run was begun with"
-    )

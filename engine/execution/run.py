@@ -165,13 +165,14 @@ class Run:
             tally = self._runner.ledger.live() if live else await self._runner.ledger.tally()
             where = DeadLetterFilter(run_id=self.run_id, status="open")
             dead = await self._resources.store.count_dead_letters(where)
+            stored = True
         except EngineError as problem:
             if failure is None:
                 raise
             # the store is what failed: the counters of this process are all there is to report
             if not isinstance(problem, LeaseLostError):
                 failure.add_note(f"and the state store could not be read: {problem}")
-            tally, dead = self._runner.ledger.live(), self._runner.dead_letters
+            tally, dead, stored = self._runner.ledger.live(), self._runner.dead_letters, False
         snapshot = self._runner.snapshot()
         report = RunReport(
             pipeline=self.plan.pipeline,
@@ -186,6 +187,7 @@ class Run:
             dead_letters=dead,
             peak_bytes=self._resources.budget.peak,
             attempt=self.record.attempt,
+            stored=stored,
         )
         if self._verify:
             report = replace(report, checks=await self._checks(report))
