@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
@@ -18,7 +18,10 @@ from engine.redaction import has_credentials, without_credentials
 if TYPE_CHECKING:
     from engine.plan.model import DeadLetterSettings, PlanNode
 
-__all__ = ["canonical", "difference", "identity_doc", "identity_hash", "operational_doc"]
+FOLLOWERS: Final = "followers"
+"""Where a run's operational document keeps the parameters of the pipelines that may follow it."""
+
+__all__ = ["FOLLOWERS", "canonical", "difference", "identity_doc", "identity_hash", "operational_doc"]
 
 
 def canonical(doc: JsonValue) -> bytes:
@@ -159,7 +162,12 @@ def _named(data: object) -> str:
 
 def difference(before: JsonValue, after: JsonValue) -> list[str]:
     """What changed from one document to another, a line each: `nodes.load.params.model: "A" → "B"`."""
-    return list(_changes(before, after, ""))
+    return list(_changes(_own(before), _own(after), ""))
+
+
+def _own(doc: JsonValue) -> JsonValue:
+    """The document without what is about other pipelines."""
+    return {name: item for name, item in doc.items() if name != FOLLOWERS} if isinstance(doc, dict) else doc
 
 
 def _changes(before: JsonValue, after: JsonValue, path: str) -> list[str]:

@@ -14,7 +14,14 @@ from engine.cli.display.summary import resume_command, summary
 from engine.cli.event_loop import on_event_loop
 from engine.cli.exit_codes import ExitCode, code_of, most_serious, show_traceback
 from engine.cli.loading import load_config, load_plans, resolve_aliases
-from engine.cli.local.resume import announce, invocation_of, not_begun, refuse_living, unfinished
+from engine.cli.local.resume import (
+    announce,
+    invocation_of,
+    not_begun,
+    params_from_before,
+    refuse_living,
+    unfinished,
+)
 from engine.cli.local.signals import SignalWatch
 from engine.cli.state import store_of
 from engine.dead_letters.replay import REPLAY_GROUP
@@ -101,7 +108,7 @@ async def _resumed(options: argparse.Namespace, engine: Engine, output: Output) 
             output.say(hint)
         return None
     await refuse_living(engine.store, engine.clock, [run.run_id for run in resumes.values()])
-    params = {name: dict(record.params) for name, record in resumes.items()}
+    params = params_from_before(load_config(options, only=[]), runs, resumes)
     plans = load_plans(options, only=[*resumes, *late], params=params)
     output.follow(plans)
     announce(resumes, late, plans, output.say)
