@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-import traces
-from traces import io_done, nothing_left
+
+from tests.contract import traces
+from tests.contract.traces import io_done, nothing_left
 
 
 @asynccontextmanager

@@ -24,29 +24,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypedDict
 
-__all__ = ["LENGTH", "PID", "STATUS", "STREAMS", "Request"]
-
-LENGTH = 4
-"""Bytes of the length, big-endian, before a request in JSON; the standard streams come with it."""
-PID = 4
-"""Bytes of the reply to a request: the id of the process."""
-STATUS = 4
-"""Bytes of the second reply, when the process has ended: its status as `os.waitpid` gives it."""
-STREAMS = 3
+from tests.servers import warm_start
+from tests.servers.warm_start import LENGTH, PID, STATUS, STREAMS, Request
 
 LAZY = ("moto.server", "openai", "uvloop", "temporalio.worker", "uvicorn.protocols.http.httptools_impl")
 """What the engine's functions import when they are called."""
-
-
-class Request(TypedDict):
-    """One process to start."""
-
-    arguments: list[str]  # behind `python -m engine`
-    directory: str
-    environment: dict[str, str]
-    new_session: bool
 
 
 @dataclass
@@ -181,9 +164,9 @@ def _become(request: Request, point: _FaultPoint) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     place = _preload()
-    asked = _serve(socket.socket(fileno=int(sys.argv[1])))
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    address = listener.getsockname()
+    asked = _serve(listener)
     if asked is not None:
-        from tests.servers import warm_start
-
-        warm_start.install()
+        warm_start.install(address)  # what the engine starts itself, the sandbox, is warm too
         _become(asked, place)

@@ -6,6 +6,7 @@ so does this one within `cold()`, with options that only a start from cold can o
 
 from __future__ import annotations
 
+import asyncio.unix_events
 import json
 import os
 import secrets
@@ -16,25 +17,44 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypedDict
 
-from tests.servers.fork_server import LENGTH, PID, STATUS, Request
+import anyio.to_thread
+
 from tests.servers.needed import KEPT
 
-__all__ = ["cold", "install", "running"]
+__all__ = ["LENGTH", "PID", "STATUS", "STREAMS", "Request", "cold", "ended", "install", "running"]
 
 ROOT = Path(__file__).parents[2]
 ENGINE = [sys.executable, "-m", "engine"]
 SUPPORTED = sys.platform == "linux" and hasattr(os, "pidfd_open")
 
+LENGTH = 4
+"""Bytes of the length, big-endian, before a request in JSON; the standard streams come with it."""
+PID = 4
+"""Bytes of the reply to a request: the id of the process."""
+STATUS = 4
+"""Bytes of the second reply, when the process has ended: its status as `os.waitpid` gives it."""
+STREAMS = 3
+
 _Popen = subprocess.Popen
+
+
+class Request(TypedDict):
+    """One process to start."""
+
+    arguments: list[str]  # behind `python -m engine`
+    directory: str
+    environment: dict[str, str]
+    new_session: bool
 
 
 class _ForkServer:
     """The process that forks, started when it is needed first; it ends with this one."""
 
     def __init__(self) -> None:
-        self._address = ""
+        self.address: str | bytes = ""
         self._process: subprocess.Popen[bytes] | None = None
         self.is_cold = not SUPPORTED
         self.running: dict[int, subprocess.Popen[Any]] = {}
@@ -42,10 +62,10 @@ class _ForkServer:
 
     def connect(self) -> socket.socket:
         """A connection, for one request."""
-        if not self._address:
+        if not self.address:
             self._start()
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(self._address)
+        connection.connect(self.address)
         return connection
 
     def _start(self) -> None:
@@ -60,7 +80,7 @@ class _ForkServer:
                 env={name: value for name, value in os.environ.items() if not name.startswith("ODW_")},
             )  # fmt: skip
         KEPT.add(str(self._process.pid))
-        self._address = address
+        self.address = address
 
 
 _server = _ForkServer()
@@ -94,7 +114,6 @@ class WarmPopen(subprocess.Popen[Any]):
         connection.sendall(body)
         said = connection.recv(PID, socket.MSG_WAITALL)
         if len(said) < PID:
-            connection.close()
             raise RuntimeError("the fork server has ended: its errors are above")
         self.pid = int.from_bytes(said, "big")
         self._child_created = True
@@ -198,14 +217,27 @@ def _of_python(environment: Mapping[str, str]) -> dict[str, str]:
 _OF_PYTHON = _of_python(os.environ)
 
 
-def install() -> None:
-    """Have `subprocess` start the engine warm, from now on."""
+def install(address: str | bytes = "") -> None:
+    """Have `subprocess` start the engine warm, from now on; `address` is that of a running fork server."""
+    _server.address = address
+    # asyncio waits for its processes by their ids, which works with children only: they start from cold
+    standard = ModuleType("subprocess")
+    vars(standard).update(vars(subprocess))
+    vars(asyncio.unix_events)["subprocess"] = standard
     subprocess.Popen = WarmPopen  # type: ignore[misc]
 
 
 def running() -> set[str]:
     """The ids of the processes that were started here and that nobody has waited for."""
     return {str(pid) for pid, process in list(_server.running.items()) if process.poll() is None}
+
+
+async def ended(process: subprocess.Popen[Any]) -> int:
+    """The exit code of a process, waited for in a thread; it is killed when the waiting is cancelled."""
+    try:
+        return await anyio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+    finally:
+        process.kill()
 
 
 @contextmanager
