@@ -107,7 +107,7 @@ async def world(folder: Path, model: Model) -> AsyncIterator[tuple[Gate, dict[st
 
 async def run_engine(gate: Gate, env: dict[str, str], *arguments: str, kill: bool = False) -> int:
     command = [sys.executable, "-m", "engine", "run", *arguments, "--progress", "none"]
-    with anyio.fail_after(60), subprocess.Popen(command, cwd=ROOT, env=env) as process:
+    with anyio.fail_after(60), subprocess.Popen(command, cwd=ROOT, env=env) as process:  # noqa: ASYNC220 - it is waited for in a thread
         gate.victim = process if kill else None
         return await ended(process)
 

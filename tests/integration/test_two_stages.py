@@ -94,7 +94,7 @@ class World:
         command = [sys.executable, "-m", "engine", "run", *arguments, "--progress=none"]
         command += [f"--state-dir={self.state}"]
         self.ingest.deadly = kill_at
-        with anyio.fail_after(120), subprocess.Popen(command, cwd=ROOT, env=self.env) as process:
+        with anyio.fail_after(120), subprocess.Popen(command, cwd=ROOT, env=self.env) as process:  # noqa: ASYNC220 - it is waited for in a thread
             self.ingest.victim = process
             return await ended(process)
 

@@ -7,6 +7,7 @@ so does this one within `cold()`, with options that only a start from cold can o
 from __future__ import annotations
 
 import asyncio.unix_events
+import atexit
 import json
 import os
 import secrets
@@ -24,7 +25,7 @@ import anyio.to_thread
 
 from tests.servers.needed import KEPT
 
-__all__ = ["LENGTH", "PID", "STATUS", "STREAMS", "Request", "cold", "ended", "install", "running"]
+__all__ = ["LENGTH", "PID", "STATUS", "STREAMS", "Request", "cold", "ended", "install", "is_warm", "running"]
 
 ROOT = Path(__file__).parents[2]
 ENGINE = [sys.executable, "-m", "engine"]
@@ -80,6 +81,7 @@ class _ForkServer:
                 env={name: value for name, value in os.environ.items() if not name.startswith("ODW_")},
             )  # fmt: skip
         KEPT.add(str(self._process.pid))
+        atexit.register(self._process.communicate)  # closes its input, and waits
         self.address = address
 
 
@@ -225,6 +227,11 @@ def install(address: str | bytes = "") -> None:
     vars(standard).update(vars(subprocess))
     vars(asyncio.unix_events)["subprocess"] = standard
     subprocess.Popen = WarmPopen  # type: ignore[misc]
+
+
+def is_warm() -> bool:
+    """Whether the engine would start warm now."""
+    return subprocess.Popen is WarmPopen and not _server.is_cold
 
 
 def running() -> set[str]:
