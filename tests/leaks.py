@@ -15,11 +15,11 @@ from typing import Any
 from tests.servers import warm_start
 from tests.servers.needed import KEPT
 
-__all__ = ["no_child_process", "no_open_generator", "no_socket", "watch_generators"]
+__all__ = ["generators_begun", "no_child_process", "no_open_generator", "no_socket", "watch_generators"]
 
 TASKS = Path("/proc/self/task")
 DESCRIPTORS = Path("/proc/self/fd")
-LIBRARIES = "site-packages"  # some of theirs leave it to the loop: httpx iterates in nested generators
+LIBRARIES = "site-packages"  # httpx, for one, leaves it to the loop to close what it iterates over
 PATIENCE = 2.0  # seconds for what is being closed by another thread or by the kernel
 
 Generator = AsyncGeneratorType[Any, Any]
@@ -49,17 +49,27 @@ def no_open_generator() -> Iterator[None]:
     It is not enough that the event loop closes it when it shuts down, or the garbage collector when it comes
     by: whoever begins one closes it, and at a moment that one can name.
     """
-    before, _Begun.now = _Begun.now, []
-    try:
+    with generators_begun(lambda file: LIBRARIES not in file) as begun:
         yield
-        left = [one for one in _Begun.now if one.ag_frame is not None]
+        left = [one for one in begun if one.ag_frame is not None]
         places = [_place(one) for one in left]
         for one in left:  # its loop has ended, and could not do it when the garbage collector comes by
             with suppress(StopIteration, RuntimeError):
                 one.aclose().send(None)
         _fail_with("async generators open", places)
+
+
+@contextmanager
+def generators_begun(wanted: Callable[[str], bool]) -> Iterator[list[Generator]]:
+    """The async generators that begin in the block, those whose code is in a wanted file.
+
+    They are held, so that no garbage collection closes one before the end of the block.
+    """
+    before, _watching.block = _watching.block, _Block(wanted)
+    try:
+        yield _watching.block.begun
     finally:
-        _Begun.now = before
+        _watching.block = before
 
 
 def watch_generators() -> None:
@@ -72,22 +82,32 @@ def watch_generators() -> None:
         sys.set_asyncgen_hooks = _set_hooks
 
 
-class _Begun:
-    """The generators that have begun in the innermost block; None outside of all."""
+class _Block:
+    def __init__(self, wanted: Callable[[str], bool]) -> None:
+        self.wanted = wanted
+        self.begun: list[Generator] = []
 
-    now: list[Generator] | None = None
+
+class _Watching:
+    """The innermost block in which generators are watched; None outside of all."""
+
+    block: _Block | None = None
+
+
+_watching = _Watching()
 
 
 class _Watched:
     """What the interpreter calls at the first iteration of an async generator."""
 
-    def __init__(self, told: FirstIteration | None) -> None:
+    def __init__(self, told: FirstIteration) -> None:
         self._told = told
 
     def __call__(self, generator: Generator) -> None:
-        if _Begun.now is not None and LIBRARIES not in generator.ag_code.co_filename:
-            _Begun.now.append(generator)
-        elif self._told is not None:
+        block = _watching.block
+        if block is not None and block.wanted(generator.ag_code.co_filename):
+            block.begun.append(generator)
+        else:
             self._told(generator)
 
 
@@ -112,6 +132,7 @@ def _fail_with(what: str, left: Collection[str]) -> None:
 
 def _place(generator: Generator) -> str:
     frame = generator.ag_frame
+    assert frame is not None, "one that has ended is not left open"
     return f"{generator.__qualname__} at {frame.f_code.co_filename}:{frame.f_lineno}"
 
 
