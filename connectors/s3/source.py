@@ -83,7 +83,7 @@ class _Group:
     reservation: Reservation
 
 
-@component(Kind.SOURCE, "s3", params=S3Params, connection=S3Connection, sandbox="s3")
+@component(Kind.SOURCE, "s3", params=S3Params, connection=S3Connection, sandbox="s3", extra="s3")
 class S3Connector(Source[S3Params]):
     """Files in an S3 bucket that a wildcard pattern stands for, each as one record.
 

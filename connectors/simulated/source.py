@@ -125,7 +125,7 @@ def _base_time(ctx: Context) -> datetime:
     return ctx.started_at or ctx.clock.now()
 
 
-@component(Kind.SOURCE, "blob", params=SimulatedParams)
+@component(Kind.SOURCE, "blob", params=SimulatedParams, extra="simulated")
 class BlobConnector(_SimulatedSource[BlobSource]):
     """Simulated objects of a blob store, as `BlobSource` records.
 
@@ -137,7 +137,7 @@ class BlobConnector(_SimulatedSource[BlobSource]):
     maker_type = BlobMaker
 
 
-@component(Kind.SOURCE, "logs", params=SimulatedParams)
+@component(Kind.SOURCE, "logs", params=SimulatedParams, extra="simulated")
 class LogsConnector(_SimulatedSource[LogSource]):
     """Simulated log lines of ten services, as `LogSource` records.
 
@@ -149,7 +149,7 @@ class LogsConnector(_SimulatedSource[LogSource]):
     maker_type = LogMaker
 
 
-@component(Kind.SOURCE, "events", params=SimulatedParams)
+@component(Kind.SOURCE, "events", params=SimulatedParams, extra="simulated")
 class EventsConnector(_SimulatedSource[EventSource]):
     """Simulated product-analytics events, as `EventSource` records.
 

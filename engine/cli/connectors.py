@@ -93,7 +93,9 @@ def _page(spec: ComponentSpec) -> str:
         if spec.sandbox:
             lines.append("  (or the word `sandbox`: an embedded service takes its place)")
     if spec.extra:
-        lines += ["", f"needs: pip install 'odw-engine[{spec.extra}]'"]
+        from engine.extras import install_command
+
+        lines += ["", f"needs: {install_command([spec.extra])}"]
     return "\n".join(lines) + "\n"
 
 

@@ -135,13 +135,11 @@ def _take(streams: list[int]) -> None:
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = open(  # type: ignore[misc]
-        1, "w", encoding="utf-8", closefd=False, buffering=1 if os.isatty(1) else -1
-    )
-    sys.stderr = sys.__stderr__ = open(  # type: ignore[misc]
-        2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1
-    )
+    # for the rest of the process, so nothing closes them
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    buffering = 1 if os.isatty(1) else -1
+    sys.stdout = open(1, "w", buffering, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 def _become(request: Request, point: _FaultPoint) -> None:
