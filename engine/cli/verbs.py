@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "main"]
 
 VERBS = {
-    "init": "write a first pipeline file into this folder",
     "run": "run the pipelines of a file",
     "validate": "check a file without running anything",
     "graph": "draw the pipelines of a file",

@@ -1,7 +1,11 @@
-"""The sample documents and the main job: a wheel has them in this package, a checkout at its root."""
+"""The sample documents and the main job: a wheel has them in this package, a checkout at its root.
+
+`python -m engine.sandbox.packaged > pipelines.yaml` writes the main job.
+"""
 
 from __future__ import annotations
 
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,3 +27,7 @@ def main_job() -> bytes:
     """
     packaged = _PACKAGED / MAIN_JOB
     return (packaged if packaged.exists() else _CHECKOUT / MAIN_JOB).read_bytes()
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(main_job())
