@@ -34,7 +34,9 @@ _MAX_RECORD = 8 * 1024 * 1024
 _MAX_RECORD_PLAIN = 1_000_000
 
 
-@component(Kind.SINK, "ingest", params=IngestParams, connection=IngestConnection, sandbox="ingest")
+@component(
+    Kind.SINK, "ingest", params=IngestParams, connection=IngestConnection, sandbox="ingest", extra="ingest"
+)
 class IngestSink(Sink[IngestParams]):
     """Posts records to an ingest service: `POST /ingest/<model>`.
 
@@ -75,7 +77,7 @@ class IngestSink(Sink[IngestParams]):
         self._delivery = Delivery(
             client,
             model=params.model,
-            scope=scope,
+            scope=f"{scope}\0{self.ctx.node}",  # two nodes may send the same records to one model
             epoch=Epoch(self._epoch_scope, self.ctx.epoch),
             compress=params.compress,
             max_body=params.bytes,

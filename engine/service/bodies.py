@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -128,38 +128,38 @@ async def read_body(request: Request, limits: BodyLimits, share: Share) -> bytes
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip", ""):
         raise BodyError(415, "Unsupported content encoding; only gzip is supported")
-    stream = _in_time(request, limits, share)
     length = request.headers.get("content-length", "")
     declared = int(length[:20]) if length.isascii() and length.isdigit() else 0
-    if declared > limits.max_size:
-        await _drain(stream, limits.max_size)
-        raise _too_large(limits.max_size)
-    try:
-        if encoding in ("gzip", "x-gzip"):
-            return await _unzip(stream, limits.max_size, share)
-        return await _plain(stream, limits.max_size, share, declared or limits.max_size)
-    except ClientDisconnect as error:
-        raise BodyError(400, "Failed to read request body") from error
+    async with aclosing(_in_time(request, limits, share)) as stream:
+        if declared > limits.max_size:
+            await _drain(stream, limits.max_size)
+            raise _too_large(limits.max_size)
+        try:
+            if encoding in ("gzip", "x-gzip"):
+                return await _unzip(stream, limits.max_size, share)
+            return await _plain(stream, limits.max_size, share, declared or limits.max_size)
+        except ClientDisconnect as error:
+            raise BodyError(400, "Failed to read request body") from error
 
 
-async def _in_time(request: Request, limits: BodyLimits, share: Share) -> AsyncIterator[bytes]:
+async def _in_time(request: Request, limits: BodyLimits, share: Share) -> AsyncGenerator[bytes, None]:
     """The chunks of a body. Raises BodyError (408) when they come too slowly."""
-    stream = request.stream()
     started = anyio.current_time()
     received = 0
-    while True:
-        now = anyio.current_time()
-        left = started + limits.timeout + received / limits.min_rate - now
-        with anyio.move_on_after(min(left, limits.timeout)) as scope:
-            share.reading, share.since = scope, now
-            chunk = await anext(stream, None)
-        share.reading = None
-        if scope.cancelled_caught:
-            raise BodyError(408, "The request body came too slowly")
-        if chunk is None:
-            return
-        received += len(chunk)
-        yield chunk
+    async with aclosing(request.stream()) as stream:
+        while True:
+            now = anyio.current_time()
+            left = started + limits.timeout + received / limits.min_rate - now
+            with anyio.move_on_after(min(left, limits.timeout)) as scope:
+                share.reading, share.since = scope, now
+                chunk = await anext(stream, None)
+            share.reading = None
+            if scope.cancelled_caught:
+                raise BodyError(408, "The request body came too slowly")
+            if chunk is None:
+                return
+            received += len(chunk)
+            yield chunk
 
 
 def _too_large(max_size: int) -> BodyError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -170,13 +170,15 @@ async def _answer(
             return Response(head + tail, media_type="application/json")
         held = stack.pop_all()
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield head
         while text := await context.in_thread(lambda: encode(cursor.more())):
             yield b"," + text
         yield tail
 
-    return _HeldStream(stream(), held)
+    content = stream()
+    held.push_async_callback(content.aclose)
+    return _HeldStream(content, held)
 
 
 class _HeldStream(StreamingResponse):

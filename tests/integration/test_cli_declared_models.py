@@ -20,6 +20,7 @@ pipelines:
     nodes:
       read: {source: jsonl, with: {path: readings.jsonl, key: id}}
       load: {sink: ingest, with: {connection: warehouse, model: Reading, confirm: visible}}
+    dead_letters: {max: 100}
 """
 
 

@@ -283,9 +283,40 @@ def test_what_a_completed_pipeline_leads_to_and_was_not_begun_is_begun_by_a_resu
     assert "nothing to resume" in again.stderr
 
 
-def test_a_resume_says_that_parameters_of_what_follows_count_as_given_now(
-    tmp_path: Path, engine: Engine
+WITH_PARAMETERS = """\
+version: 1
+pipelines:
+  first:
+    on_complete: second
+    nodes: {read: {source: jsonl, with: {path: in.jsonl}}, keep: {sink: jsonl, with: {path: first.jsonl}}}
+  second:
+    params: {to: second.jsonl}
+    nodes:
+      read: {source: jsonl, with: {path: first.jsonl}}
+      keep: {sink: jsonl, with: {path: "${params.to}"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "written"), [((), "other.jsonl"), (("second.to=third.jsonl",), "third.jsonl")]
+)
+def test_what_follows_a_resumed_run_has_the_parameters_it_was_to_have(
+    tmp_path: Path, engine: Engine, given: tuple[str, ...], written: str
 ) -> None:
+    write(tmp_path, WITH_PARAMETERS)
+    first = ("run", "--only", "first", "--param", "second.to=other.jsonl")
+    assert engine(*first).returncode != ExitCode.COMPLETED  # there is nothing to read
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
+
+    params = [text for one in given for text in ("--param", one)]
+    done = engine("run", "--resume", *params)
+    assert done.returncode == ExitCode.COMPLETED, done.stderr
+    assert "changed:" not in done.stderr
+    assert (tmp_path / written).read_text(encoding="utf-8") == '{"n":1}\n'
+    assert not (tmp_path / "second.jsonl").exists()
+
+
+def test_a_resume_says_which_parameters_count_for_what_follows(tmp_path: Path, engine: Engine) -> None:
     write(tmp_path, FOLLOWED.replace("ON_COMPLETE", "on_complete: second"))
     assert engine("run", "--only", "first").returncode != ExitCode.COMPLETED  # there is nothing to read
     (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
@@ -293,7 +324,7 @@ def test_a_resume_says_that_parameters_of_what_follows_count_as_given_now(
     done = engine("run", "--resume")
     assert done.returncode == ExitCode.COMPLETED, done.stderr
     assert "first: resuming run first-" in done.stderr
-    assert "second: may follow; --param and --set apply to it as given now\n" in done.stderr
+    assert "second: may follow with its original parameters; --set applies as given now\n" in done.stderr
     assert "first: may follow" not in done.stderr
 
 

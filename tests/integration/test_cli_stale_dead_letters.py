@@ -6,12 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from test_cli_dlq import serving
 
 PIPELINES = """\
 version: 1
@@ -21,9 +21,23 @@ pipelines:
     nodes:
       read: {source: jsonl, with: {path: logs.jsonl, key: id}}
       load: {sink: ingest, with: {model: LogSource, validation: always}}
+    dead_letters: {max: 100}
 """
 
 Line = dict[str, Any]
+
+
+@contextmanager
+def serving(state_dir: Path) -> Iterator[str]:
+    """A `serve` of its own; yields its URL."""
+    command = [sys.executable, "-m", "engine", "serve", "--port", "0", "--state-dir", str(state_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        words = process.stdout.readline().replace(";", " ").split()
+        try:
+            yield next(word for word in words if word.startswith("http://"))
+        finally:
+            process.terminate()
 
 
 def line(identifier: str, message: str, level: str = "INFO") -> Line:

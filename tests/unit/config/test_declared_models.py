@@ -81,9 +81,8 @@ def test_fields_become_a_model(tmp_path: Path) -> None:
         "price": Decimal("1.5"),
         "extra": None,
     }
-    assert reading.model.model_validate({"id": "r", "celsius": 1, "taken": "2026-01-02"}).taken == dt.date(
-        2026, 1, 2
-    )  # type: ignore[attr-defined]
+    dated = reading.model.model_validate({"id": "r", "celsius": 1, "taken": "2026-01-02"})
+    assert dated.model_dump()["taken"] == dt.date(2026, 1, 2)
 
 
 def test_classes_and_transforms_are_imported(tmp_path: Path) -> None:
@@ -91,9 +90,9 @@ def test_classes_and_transforms_are_imported(tmp_path: Path) -> None:
     models = f"    Visit: {__name__}:Visit\n    Other: {other}\n"
     declared = compiled(tmp_path, models, "visit")
     assert declared is not None
-    visit, other = declared.models()
-    assert (visit.model.__name__, other.table) == ("Visit", "Other")
-    assert other.transform is not None
+    visit, second = declared.models()
+    assert (visit.model.__name__, second.table) == ("Visit", "Other")
+    assert second.transform is not None
 
 
 def test_modules_beside_the_file_are_found(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from engine.config import load_file
 from engine.errors import ConfigError
 
+TOP_KEYS = ("version", "connections", "pipelines", "aliases", "warehouse")
 PIPELINE = "version: 1\npipelines:\n  p:\n    nodes:\n"
 WEB = 'version: 1\nconnections: {web: {url: "http://x"}}\npipelines:\n  p:\n    nodes:\n'
 
@@ -120,8 +121,7 @@ CASES = {
             ),
             "f.yaml:6:23: pipelines.p.nodes.b.retries: unknown key `retries`, did you mean `retry`?",
             "f.yaml:6:43: pipelines.p.nodes.b.batch.recrods: unknown key `recrods`, did you mean `records`?",
-            "f.yaml:7:1: foo: unknown key `foo`, known: `version`, `connections`, `pipelines`, `aliases`, "
-            "`warehouse`",
+            f"f.yaml:7:1: foo: unknown key `foo`, known: {', '.join(f'`{key}`' for key in TOP_KEYS)}",
         ],
     ),
     "cycle": (
