@@ -72,7 +72,9 @@ class ChatClient:
         self._url = connection.base_url
         self._longest = params.timeout
         self._clock = clock
-        self._temperature: dict[str, float] = {"temperature": params.temperature}
+        self._temperature: dict[str, float] = {}
+        if params.temperature is not None:
+            self._temperature["temperature"] = params.temperature
         self._limit_name = "max_tokens"
 
     async def complete(self, prompt: Prompt, max_tokens: int) -> Reply:

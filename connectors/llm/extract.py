@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from connectors.llm.documents import Document
 from connectors.llm.pricing import Usage
+from connectors.llm.schema import TRANSFORM_TIMESTAMP
 from connectors.llm.service import LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.objects.documents import parts_in_turn
@@ -21,6 +22,7 @@ from engine.errors import FatalError, RecordError, TransientError
 __all__ = ["LlmExtract"]
 
 _BATCHES_AT_ONCE = 2
+_MAX_REASONS = 5  # of one record, in its dead letter
 
 
 @component(Kind.TRANSFORM, "llm_extract", params=LlmParams, connection=LlmConnection, sandbox="llm")
@@ -28,8 +30,9 @@ class LlmExtract(Transform[LlmParams]):
     """Extracts structured records from staged documents with a language model.
 
     Takes records with `id`, `source_file_path`, `extracted_data` (text, or a data URL behind its marker) and
-    optionally `processing_instructions`; gives records of `schema` under the same id. Several documents go
-    into one call. Each has its own fate: a record, a dead letter with its reason, or another try.
+    optionally `processing_instructions`; gives records of `schema` under the same id, which they carry
+    whether or not the schema has a field for it. Several documents go into one call. Each has its own fate: a
+    record, a dead letter with its reason, or another try.
 
     An empty document is dropped. A document lacking a required field, corrupt, too long or refused becomes a
     dead letter; the others of its call go on. Nothing is cut.
@@ -105,7 +108,7 @@ class LlmExtract(Transform[LlmParams]):
         places: list[int] = []
         for place, (record, key) in enumerate(zip(batch.records, batch.keys.to_list(), strict=True)):
             try:
-                document = await _document(record, key)
+                document = await _document(record, key, self.params)
             except RecordError as error:
                 outcomes[place] = error
                 continue
@@ -117,21 +120,22 @@ class LlmExtract(Transform[LlmParams]):
         return outcomes, documents, places
 
     def _record(self, staged: Mapping[str, object], fields: Mapping[str, object]) -> Outcome:
-        """The record of the target schema, validated."""
+        """The record of the target schema, validated, under the id of its document."""
         assert self._service is not None
-        model = self._service.schema.model
+        schema, params = self._service.schema, self.params
         known = {
-            "id": staged["id"],
-            "source_file_path": staged.get("source_file_path"),
-            "transform_timestamp": timestamp(self.ctx.clock.now()),
+            params.id_field: staged[params.id_field],
+            params.uri_field: staged.get(params.uri_field),
+            TRANSFORM_TIMESTAMP: timestamp(self.ctx.clock.now()),
         }
-        values = {name: value for name, value in {**known, **fields}.items() if name in model.model_fields}
+        values = {
+            name: value for name, value in {**known, **fields}.items() if name in schema.model.model_fields
+        }
         try:
-            record = model.model_validate(values)
+            record = schema.validated(values)
         except ValidationError as error:
-            wrong = sorted({str(detail["loc"][0]) for detail in error.errors() if detail["loc"]})
-            return RecordError(f"the extracted values do not fit: {', '.join(wrong)}", kind="InvalidFields")
-        return record.model_dump(mode="json")
+            return RecordError(f"the extracted values do not fit: {_reasons(error)}", kind="InvalidFields")
+        return {params.id_field: staged[params.id_field], **record}
 
     def _count(self, usage: Usage) -> None:
         self.ctx.count("calls")
@@ -140,14 +144,29 @@ class LlmExtract(Transform[LlmParams]):
         self.ctx.count("cost_usd", usage.cost_usd)
 
 
-async def _document(record: Mapping[str, object], key: str) -> Document:
+def _reasons(error: ValidationError) -> str:
+    """What is wrong with which field, in the validators' own words."""
+    told = [
+        ": ".join(one for one in (".".join(map(str, detail["loc"])), _wording(detail["msg"])) if one)
+        for detail in error.errors(include_url=False, include_input=False)
+    ]
+    more = f"; and {len(told) - _MAX_REASONS} more" if len(told) > _MAX_REASONS else ""
+    return "; ".join(told[:_MAX_REASONS]) + more
+
+
+def _wording(message: str) -> str:
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
+async def _document(record: Mapping[str, object], key: str, params: LlmParams) -> Document:
     """The staged record as a document. Raises RecordError when it cannot be read."""
-    path = record.get("source_file_path")
-    content = record.get("extracted_data")
-    if not isinstance(record.get("id"), str) or not isinstance(path, str):
-        raise RecordError("the record has no text fields `id` and `source_file_path`", kind="NotStaged")
-    if content is not None and not isinstance(content, str):
-        raise RecordError("`extracted_data` is not text", kind="NotStaged")
+    path = record.get(params.uri_field) or record.get(params.id_field)
+    if not isinstance(record.get(params.id_field), str) or not isinstance(path, str):
+        fields = f"`{params.id_field}` and `{params.uri_field}`"
+        raise RecordError(f"the record has no text fields {fields}", kind="NotStaged")
+    content = record.get(params.text_field)
+    if params.text_field not in record or not isinstance(content, str | None):
+        raise RecordError(f"the record has no text in `{params.text_field}`", kind="NotStaged")
     instructions = record.get("processing_instructions")
     name = path.rsplit("/", 1)[-1] or path
     return Document(

@@ -18,7 +18,7 @@ from engine.errors import FatalError, RecordError
 
 __all__ = ["Questions", "answer_entry", "values_of", "verdict_entry"]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Counts up when the user message or the reading of replies changes so that old answers do not fit."""
 
 _SAME_FOR_EVERY_RUN: Final = frozenset({"Refused", "ContentFilter"})
@@ -32,7 +32,9 @@ class Questions:
     schema. A document's name is not part of it, nor what stood beside it in a call.
     """
 
-    def __init__(self, writer: PromptWriter, schema: TargetSchema, model: str, temperature: float) -> None:
+    def __init__(
+        self, writer: PromptWriter, schema: TargetSchema, model: str, temperature: float | None
+    ) -> None:
         self.model = model
         self._writer = writer
         self._settings = [_FORMAT, model, temperature, schema.slots(["r1"])]

@@ -55,7 +55,7 @@ class LLMService:
     def __init__(
         self, params: LlmParams, connection: LlmConnection, clock: Clock, journal: AnswerJournal
     ) -> None:
-        self.schema: TargetSchema = target_schema(params.target)
+        self.schema: TargetSchema = target_schema(params.target, params.known)
         self.budget = Budget(params.budget_usd)
         self._model = params.model or connection.model
         self._price = price_of(self._model, params)

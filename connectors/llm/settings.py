@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from connectors.addresses import http_address
+from connectors.llm.schema import TRANSFORM_TIMESTAMP, target_schema
 from engine.contract.component import Params, operational
+from engine.errors import FatalError
 
 __all__ = ["BYTES_PER_TOKEN", "DEFAULT_MODEL", "TOKENS_PER_IMAGE", "LlmConnection", "LlmParams"]
 
@@ -39,6 +41,15 @@ class LlmConnection(BaseModel):
 class LlmParams(Params):
     """Parameters of `llm_extract`."""
 
+    id_field: str = Field(
+        default="id", min_length=1, description="Field with a document's id; what is extracted has it too"
+    )
+    uri_field: str = Field(
+        default="source_file_path", min_length=1, description="Field with a document's address or file name"
+    )
+    text_field: str = Field(
+        default="extracted_data", min_length=1, description="Field with a document's text, or its data URL"
+    )
     target: str = Field(
         default="Medical",
         alias="schema",
@@ -46,9 +57,11 @@ class LlmParams(Params):
     )
     instructions: str = Field(default="", max_length=20_000, description="What the model should know besides")
     model: str | None = Field(default=None, description="Overrides the connection's model")
-    temperature: float = Field(default=0.1, ge=0, le=2, description="Sampling temperature")
-    max_tokens: int = Field(
-        default=4_000, ge=16, description="Tokens of an answer; doubled once when an answer was cut off"
+    temperature: float | None = Field(
+        default=0.1, ge=0, le=2, description="Sampling temperature; null leaves it to the model"
+    )
+    max_tokens: int = operational(
+        4_000, ge=16, description="Tokens of an answer; doubled once when an answer was cut off"
     )
     batch_size: int = operational(5, ge=1, le=50, description="Documents in a call, at most")
     pack_tokens: int = operational(
@@ -69,3 +82,22 @@ class LlmParams(Params):
     usd_per_million_output: float | None = operational(
         None, ge=0, description="Price of a million answer tokens; known for some models, 0 for the sandbox"
     )
+
+    @field_validator("target")
+    @classmethod
+    def _can_be_asked_for(cls, name: str, info: ValidationInfo) -> str:
+        try:
+            target_schema(name, known_fields(info.data.get("id_field", ""), info.data.get("uri_field", "")))
+        except FatalError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Fields of the target that the pipeline fills in itself."""
+        return known_fields(self.id_field, self.uri_field)
+
+
+def known_fields(id_field: str, uri_field: str) -> frozenset[str]:
+    """Fields that are never asked for: what the input says of itself, and when it was read."""
+    return frozenset({id_field, uri_field, TRANSFORM_TIMESTAMP})
