@@ -18,6 +18,7 @@ from connectors.llm.json_text import NumberLiteral
 from connectors.llm.placeholders import says_nothing
 
 __all__ = [
+    "FEW_VALUES",
     "Choice",
     "Either",
     "Entries",
@@ -39,7 +40,9 @@ __all__ = [
 JsonObject: TypeAlias = dict[str, Any]
 Definitions: TypeAlias = dict[str, JsonObject]
 
-_FEW: Final = 20  # values of a choice that are repeated where they are used; more stand once, in `$defs`
+FEW_VALUES: Final = (
+    20  # values of a choice that are repeated where they are used; more stand once, in `$defs`
+)
 _NULL: Final[JsonObject] = {"type": "null"}
 
 
@@ -162,7 +165,7 @@ class Choice(Shape):
         elif texts:
             branches.append({"type": "string", "enum": texts})
         schema = branches[0] if len(branches) == 1 else {"anyOf": branches}
-        if len(self.values) <= _FEW or self.spelled:
+        if len(self.values) <= FEW_VALUES or self.spelled:
             return schema
         name = next((name for name, known in defs.items() if known == schema), f"choice_{len(defs) + 1}")
         defs[name] = schema
@@ -184,7 +187,7 @@ class Choice(Shape):
         return alike[0] if len(alike) == 1 else value
 
     def words(self) -> str:
-        few = 1 < len(self.values) <= _FEW
+        few = 1 < len(self.values) <= FEW_VALUES
         return f"one of: {'; '.join(map(_spelled, self.values))}" if few else ""
 
     def lists(self, value: object) -> bool:

@@ -11,6 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from connectors.llm.shapes import (
+    FEW_VALUES,
     Choice,
     Either,
     Entries,
@@ -31,7 +32,7 @@ __all__ = ["UnaskableError", "fields_of"]
 JsonObject = Mapping[str, Any]
 
 MAX_CHOICES: Final = 1_000
-"""Values of all choices of a schema, as OpenAI counts them; those of the largest are told in words beyond it."""
+"""Values of all choices of a schema, as OpenAI counts them; beyond it the largest are told in words."""
 
 _MAX_CHOICE_CHARACTERS: Final = 7_500  # of one choice of texts; OpenAI takes 15,000 from 250 values on
 
@@ -200,7 +201,8 @@ class _Shaper:
         long = sum(len(one) for one in values if isinstance(one, str)) > _MAX_CHOICE_CHARACTERS
         spelled = (long or kinds in self._spelled) and all(isinstance(one, str) for one in values)
         if not spelled:
-            self._choices[kinds] = len(values) + 1  # and null
+            again = self._choices.get(kinds, 0) if len(values) <= FEW_VALUES else 0
+            self._choices[kinds] = again + len(values) + 1  # and null
         return Choice(values, accepts_null=len(values) < len(members), spelled=spelled)
 
     def _either(self, schema: JsonObject, branches: list[Any], path: str) -> Shape:
