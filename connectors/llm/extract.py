@@ -48,8 +48,15 @@ class LlmExtract(Transform[LlmParams]):
     async def __aenter__(self) -> Self:
         if not isinstance(self.connection, LlmConnection):
             raise FatalError("llm_extract needs a connection with the `base_url` of the model endpoint")
+        ctx = self.ctx
         service = get_llm_service(
-            self.params, self.connection, clock=self.ctx.clock, journal=self.ctx.journal
+            self.params,
+            self.connection,
+            clock=ctx.clock,
+            journal=ctx.journal,
+            on_count=ctx.count,
+            # what was reached before may be away for a while
+            patient=ctx.attempt > 1 or bool(ctx.chunk),
         )
         self._service = await service.__aenter__()
         return self
@@ -112,6 +119,8 @@ class LlmExtract(Transform[LlmParams]):
             except RecordError as error:
                 outcomes[place] = error
                 continue
+            if not document.is_whole:
+                self.ctx.count("documents_with_broken_characters")
             if not document.parts:
                 outcomes[place] = Drop("empty document")
                 continue

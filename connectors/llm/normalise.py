@@ -9,7 +9,7 @@ from connectors.llm.placeholders import says_nothing
 from connectors.llm.schema import TargetSchema
 from connectors.llm.shapes import Field
 
-__all__ = ["normalise"]
+__all__ = ["normalise", "spellings"]
 
 # Names that models without strict decoding give to the fields of a medical memo.
 _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -40,6 +40,11 @@ def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, o
             if field.required and field.shape.accepts_null:
                 found[name] = None
     return found
+
+
+def spellings(schema: TargetSchema) -> frozenset[str]:
+    """All names under which the fields of a record may stand in a reply."""
+    return frozenset(one for name in schema.fields for one in _candidates(name, schema))
 
 
 def _candidates(name: str, schema: TargetSchema) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from connectors.llm.json_text import written
 from connectors.llm.shapes import Field, JsonObject, object_schema
 from connectors.llm.shaping import UnaskableError, fields_of
 from engine.errors import FatalError
@@ -89,8 +89,7 @@ class TargetSchema:
         Raises:
             ValidationError: the values do not fit the model.
         """
-        text = json.dumps(values)
-        record = self.model.model_validate_json(text, by_alias=False, by_name=True)
+        record = self.model.model_validate_json(written(values), by_alias=False, by_name=True)
         return record.model_dump(mode="json", by_alias=False)
 
 

@@ -10,7 +10,8 @@ from typing import Self
 import anyio
 
 from connectors.llm.asking import Asker, Fate, OnHit, OnUsage
-from connectors.llm.client import open_chat
+from connectors.llm.calling import OnCount
+from connectors.llm.client import Contact, Reply, open_chat
 from connectors.llm.documents import Document
 from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Usage, price_of
@@ -30,18 +31,25 @@ def get_llm_service(
     *,
     clock: Clock | None = None,
     journal: AnswerJournal | None = None,
+    on_count: OnCount | None = None,
+    patient: bool = False,
 ) -> LLMService:
     """A service to be used with `async with`; without arguments: `Medical` from OpenAI's default endpoint.
 
     Args:
         journal: where answers that were paid for are kept and looked up; by default nowhere.
+        on_count: told by name of what happened and has to be said (`calls_without_usage`).
+        patient: an endpoint at which nothing listens is an outage from the first call on.
 
     Raises:
         FatalError: the schema cannot be imported, or a budget is set for a model of unknown price.
     """
-    return LLMService(
+    service = LLMService(
         params or LlmParams(), connection or LlmConnection(), clock or SystemClock(), journal or NoJournal()
     )
+    service.on_count = on_count or service.on_count
+    service.patient = patient
+    return service
 
 
 class LLMService:
@@ -50,6 +58,7 @@ class LLMService:
     Attributes:
         schema: what is extracted.
         budget: what was spent, and may be.
+        on_count, patient: see `get_llm_service`.
     """
 
     def __init__(
@@ -57,6 +66,8 @@ class LLMService:
     ) -> None:
         self.schema: TargetSchema = target_schema(params.target, params.known)
         self.budget = Budget(params.budget_usd)
+        self.on_count: OnCount = lambda name: None
+        self.patient = False
         self._model = params.model or connection.model
         self._price = price_of(self._model, params)
         self._params = params
@@ -69,8 +80,12 @@ class LLMService:
     async def __aenter__(self) -> Self:
         params = self._params
         self.budget.spent = await self._journal.spent()
-        chat = await self._stack.enter_async_context(open_chat(self._connection, params, self._clock))
         writer = PromptWriter(self.schema, params.instructions)
+        contact = Contact(None if self.patient else params.connect_patience, writer.write([_HARMLESS]))
+        chat = await self._stack.enter_async_context(
+            open_chat(self._connection, params, self._clock, contact)
+        )
+        chat.on_probe = self._book_probe
         self._asker = Asker(
             chat=chat,
             writer=writer,
@@ -83,8 +98,14 @@ class LLMService:
             limits=PackLimits(params.batch_size, params.pack_tokens, params.pack_images),
             max_tokens=params.max_tokens,
             max_document_tokens=params.max_document_tokens,
+            on_count=self.on_count,
         )
         return self
+
+    def _book_probe(self, reply: Reply) -> None:
+        """A call that only finds out what the endpoint takes is paid for like any other."""
+        self.budget.settle(0.0, self._price.of(reply.tokens_in, reply.tokens_out))
+        self.on_count("probes")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -128,6 +149,9 @@ class LLMService:
         if isinstance(fate, dict):
             return fate
         raise fate
+
+
+_HARMLESS = Document.of_text("probe.txt", "There is nothing to extract from this text.")
 
 
 def _ignore(indices: Sequence[int], usage: Usage) -> None:

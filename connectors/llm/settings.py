@@ -26,16 +26,30 @@ TOKENS_PER_IMAGE: Final = 1_000
 class LlmConnection(BaseModel):
     """An OpenAI-compatible chat-completions endpoint."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    base_url: str = Field(default="https://api.openai.com/v1", description="Base URL, up to and with `/v1`")
+    base_url: str = Field(
+        default="https://api.openai.com/v1", description="Base URL, usually up to and with `/v1`"
+    )
     api_key: SecretStr = Field(default=SecretStr(""), description="API key; local servers often need none")
     model: str = Field(default=DEFAULT_MODEL, description="Name of the model at that endpoint")
 
     @field_validator("base_url")
     @classmethod
     def _is_http(cls, url: str) -> str:
-        return http_address(url)
+        return http_address(url.strip()).removesuffix("/chat/completions")
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr) -> SecretStr:
+        """Files and copied lines end with white space, which belongs to no key."""
+        text = key.get_secret_value().strip()
+        if not text.isascii() or not text.isprintable():
+            raise ValueError(
+                "the key has a character that no HTTP header can carry, such as a curly quote or a line"
+                " break; copy it again"
+            )
+        return SecretStr(text)
 
 
 class LlmParams(Params):
@@ -60,8 +74,11 @@ class LlmParams(Params):
     temperature: float | None = Field(
         default=0.1, ge=0, le=2, description="Sampling temperature; null leaves it to the model"
     )
-    max_tokens: int = operational(
-        4_000, ge=16, description="Tokens of an answer; doubled once when an answer was cut off"
+    max_tokens: int | None = operational(
+        None,
+        ge=16,
+        description="Tokens of an answer, doubled once when one was cut off; by default as many as the "
+        "fields and the documents of a call need",
     )
     batch_size: int = operational(5, ge=1, le=50, description="Documents in a call, at most")
     pack_tokens: int = operational(
@@ -73,6 +90,9 @@ class LlmParams(Params):
     )
     concurrency: int = operational(8, ge=1, le=256, description="Calls in flight, at most")
     timeout: float = operational(120.0, gt=0, description="Longest time for one call, in seconds")
+    connect_patience: float = operational(
+        2.0, ge=0, description="How long a run's first call waits for an endpoint to be there, in seconds"
+    )
     budget_usd: float | None = operational(
         None, gt=0, description="The run stops, resumable, before it spends more than this"
     )

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 
 from connectors.llm.json_text import NumberLiteral
 from connectors.llm.placeholders import says_nothing
+from connectors.llm.surrogates import whole_text
 
 __all__ = [
     "FEW_VALUES",
@@ -388,6 +389,11 @@ class Reference(Shape):
     known: Mapping[str, Shape]
 
     @property
+    def target(self) -> Shape:
+        """The shape of that name."""
+        return self.known[self.name]
+
+    @property
     def accepts_null(self) -> bool:  # type: ignore[override]
         return self.known[self.name].accepts_null
 
@@ -477,7 +483,7 @@ def _spelled(value: object) -> str:
 def _as_text(value: object) -> str | None:
     """A value as text, digit by digit; None when it says nothing that could be stored."""
     if isinstance(value, str):
-        return value
+        return whole_text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, NumberLiteral):

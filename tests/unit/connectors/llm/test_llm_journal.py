@@ -188,8 +188,10 @@ class TestKeeping:
     ) -> None:
         def forgetful(prompt: Prompt, texts: list[str]) -> Reply:
             slots = json.loads(answered(prompt, texts).content)
-            if "doc1" in texts:
-                slots["r2" if len(texts) > 1 else "r1"]["nonce"] = "?"
+            if texts == ["doc1"]:
+                slots = {"something": "else"}
+            elif "doc1" in texts:
+                slots["r2"]["nonce"] = "?"
             return Reply(json.dumps(slots), "stop", "", 10, 5)
 
         model = MemoryModel(forgetful)
