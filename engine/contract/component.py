@@ -255,8 +255,8 @@ class Source(Component[P]):
         reserves: `read` reserves its own bytes from `ctx.memory_budget` and hands the reservation on.
         repeatable: reading again gives the same records with the same keys, so a run can be resumed.
         parallel_splits: how many splits may be read at once.
-        distinct_keys: no key comes twice in a run. False makes every stage behind it work on one batch at
-            a time, in order, so that two updates of one key never overtake each other.
+        distinct_keys: no key comes twice in a run. False keeps batches apart that share a key, in order, at
+            every stage behind it, so that two updates of one key never overtake each other.
     """
 
     reserves: bool = False

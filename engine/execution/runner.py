@@ -473,7 +473,7 @@ class Runner:
     async def _work(self, segment: Segment, wiring: _Wiring) -> None:
         head = segment.head
         concurrency = head.node.options.concurrency or head.component.concurrency
-        if not isinstance(head.component, Sink | Transform) or not self.distinct_keys:
+        if not isinstance(head.component, Sink | Transform):
             concurrency = 1
         head.stats.workers = concurrency
         await run_workers(
@@ -484,6 +484,7 @@ class Runner:
             budget=self._resources.budget,
             clock=self._clock,
             dead_letters=self._route,
+            repeated_keys=not self.distinct_keys,
         )
 
     def _open_sources(self) -> list[tuple[str, Source[Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from math import inf
 from time import perf_counter
@@ -17,7 +17,7 @@ from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge, Pacer
 from engine.flow.stats import NodeStats, Waiting
 
-__all__ = ["BatchReader", "Sequencer", "work"]
+__all__ = ["BatchReader", "KeyGate", "Sequencer", "work"]
 
 
 class BatchReader:
@@ -117,14 +117,38 @@ class Sequencer:
             event.set()
 
 
+class KeyGate:
+    """Keeps batches apart that share a key: the later one waits until the earlier one is through."""
+
+    def __init__(self) -> None:
+        self._held: set[str] = set()
+        self._freed = anyio.Event()
+
+    async def enter(self, keys: Collection[str]) -> None:
+        """Wait until no batch inside has any of these keys. Called by one task, in the batches' order."""
+        while not self._held.isdisjoint(keys):
+            self._freed = anyio.Event()
+            await self._freed.wait()
+        self._held.update(keys)
+
+    def leave(self, keys: Collection[str]) -> None:
+        """The batch with these keys is through."""
+        self._held.difference_update(keys)
+        self._freed.set()
+
+
 async def work(
     batches: AsyncGenerator[Batch, None],
     processes: Sequence[Callable[[Batch, int], Awaitable[None]]],
     edges: Sequence[Edge] = (),
+    *,
+    repeated_keys: bool = False,
 ) -> None:
     """Let each of `processes` (batch, ticket) work on batches at its own pace until there are no more.
 
-    `edges` are those that they send to.
+    Args:
+        edges: those that they send to.
+        repeated_keys: a key may come twice, and its batches must not overtake each other.
     """
     async with aclosing(batches):
         if len(processes) == 1:
@@ -137,13 +161,15 @@ async def work(
                 if pacer.due(perf_counter()):
                     await pacer.pause()
             return
-        send, receive = anyio.create_memory_object_stream[tuple[Batch, int]](0)
+        send, receive = anyio.create_memory_object_stream[tuple[Batch, int, Collection[str]]](0)
+        gate = KeyGate()
 
         async def worker(process: Callable[[Batch, int], Awaitable[None]]) -> None:
             with receive.clone() as mine:
-                async for batch, ticket in mine:
+                async for batch, ticket, keys in mine:
                     await process(batch, ticket)
                     del batch
+                    gate.leave(keys)
 
         with receive:
             async with anyio.create_task_group() as group:
@@ -152,6 +178,8 @@ async def work(
                 with send:
                     ticket = 0
                     async for batch in batches:
-                        await send.send((batch, ticket))
+                        keys = frozenset(batch.keys.to_list()) if repeated_keys else frozenset()
+                        await gate.enter(keys)
+                        await send.send((batch, ticket, keys))
                         del batch
                         ticket += 1
