@@ -21,7 +21,6 @@ from engine.errors import FatalError, RecordError, TransientError
 
 __all__ = ["LlmExtract"]
 
-_BATCHES_AT_ONCE = 2
 _MAX_REASONS = 5  # of one record, in its dead letter
 
 
@@ -70,14 +69,13 @@ class LlmExtract(Transform[LlmParams]):
 
     @property
     def concurrency(self) -> int:
-        """Two batches at once: while the last calls of one are out, the next one begins."""
-        return min(_BATCHES_AT_ONCE, self.params.concurrency)
+        """A batch for each call that may be out: what has its answer leaves, whatever the others wait for."""
+        return self.params.concurrency
 
     @property
     def limits(self) -> BatchLimits:
-        """So many documents that all calls at once have a pack each."""
-        packs = -(-self.params.concurrency // self.concurrency)
-        return BatchLimits(records=self.params.batch_size * packs)
+        """The documents of a call, at most."""
+        return BatchLimits(records=self.params.batch_size)
 
     async def apply(self, batch: Batch) -> Batch:
         """The extracted records.
