@@ -7,7 +7,8 @@ from typing import Final
 
 from connectors.llm.documents import Document
 from connectors.llm.schema import TargetSchema
-from connectors.llm.shapes import Choice, Either, Entries, Fields, Items, Places, Reference, Shape, Text
+from connectors.llm.shapes import Choice, Shape, Text
+from connectors.llm.structures import Either, Entries, Fields, Items, Places, Reference
 
 __all__ = ["THOUGHTS", "AnswerLength"]
 

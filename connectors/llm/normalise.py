@@ -7,7 +7,7 @@ from typing import Final
 
 from connectors.llm.placeholders import says_nothing
 from connectors.llm.schema import TargetSchema
-from connectors.llm.shapes import Field
+from connectors.llm.structures import Field
 
 __all__ = ["normalise", "spellings"]
 

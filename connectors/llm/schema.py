@@ -13,8 +13,9 @@ from typing import Final
 from pydantic import BaseModel
 
 from connectors.llm.json_text import written
-from connectors.llm.shapes import Field, JsonObject, object_schema
+from connectors.llm.shapes import JsonObject
 from connectors.llm.shaping import UnaskableError, fields_of
+from connectors.llm.structures import Field, object_schema
 from engine.errors import FatalError
 
 __all__ = ["SYSTEM_FIELDS", "TRANSFORM_TIMESTAMP", "TargetSchema", "target_schema"]

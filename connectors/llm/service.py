@@ -8,13 +8,14 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import anyio.to_thread
 
 from connectors.llm.asking import Asker, Fate, OnHit, OnUsage
 from connectors.llm.calling import OnCount
 from connectors.llm.client import Contact, Reply, open_chat
 from connectors.llm.documents import Document
 from connectors.llm.packing import PackLimits
-from connectors.llm.pricing import Budget, Usage, price_of
+from connectors.llm.pricing import Budget, Price, Usage, price_of
 from connectors.llm.prompt import PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.schema import TargetSchema, target_schema
@@ -42,7 +43,8 @@ def get_llm_service(
         patient: an endpoint at which nothing listens is an outage from the first call on.
 
     Raises:
-        FatalError: the schema cannot be imported, or a budget is set for a model of unknown price.
+        FatalError: the schema cannot be imported or asked for. On entering: a budget is set for a model of
+            unknown price.
     """
     service = LLMService(
         params or LlmParams(), connection or LlmConnection(), clock or SystemClock(), journal or NoJournal()
@@ -69,7 +71,7 @@ class LLMService:
         self.on_count: OnCount = lambda name: None
         self.patient = False
         self._model = params.model or connection.model
-        self._price = price_of(self._model, params)
+        self._price = Price(0.0, 0.0)
         self._params = params
         self._connection = connection
         self._clock = clock
@@ -79,6 +81,7 @@ class LLMService:
 
     async def __aenter__(self) -> Self:
         params = self._params
+        self._price = await anyio.to_thread.run_sync(price_of, self._model, params)
         self.budget.spent = await self._journal.spent()
         writer = PromptWriter(self.schema, params.instructions)
         contact = Contact(None if self.patient else params.connect_patience, writer.write([_HARMLESS]))

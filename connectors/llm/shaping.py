@@ -10,22 +10,8 @@ from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from connectors.llm.shapes import (
-    FEW_VALUES,
-    Choice,
-    Either,
-    Entries,
-    Field,
-    Fields,
-    Flag,
-    Items,
-    Nothing,
-    Number,
-    Places,
-    Reference,
-    Shape,
-    Text,
-)
+from connectors.llm.shapes import FEW_VALUES, Choice, Flag, Nothing, Number, Shape, Text
+from connectors.llm.structures import Either, Entries, Field, Fields, Items, Places, Reference
 
 __all__ = ["UnaskableError", "fields_of"]
 

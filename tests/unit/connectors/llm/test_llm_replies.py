@@ -207,18 +207,32 @@ def test_a_dated_model_costs_what_its_family_costs() -> None:
     assert price_of("gpt-4o-mini-2024-07-18", params()) == price_of("gpt-4o-mini", params())
     assert price_of("gpt-4o-2024-11-20", params()) == price_of("gpt-4o", params())
     assert price_of("gpt-4o", params()) != price_of("gpt-4o-mini", params())
+    assert price_of("gpt-5-mini-2099-01-01", params()) == price_of("gpt-5-mini", params())
+    assert price_of("openai/gpt-4o", params()) == price_of("gpt-4o", params())
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-5", "gpt-4.1-mini", "claude-sonnet-4-5", "gemini-2.5-flash", "deepseek-chat"]
+)
+def test_models_of_several_vendors_have_a_price(model: str) -> None:
+    price = price_of(model, params(budget_usd=1))
+    assert 0 < price.per_million_input < price.per_million_output
+
+
+def test_a_model_of_ones_own_is_not_priced_as_its_base() -> None:
+    assert price_of("ft:gpt-4o-mini:org", params()) == Price(0.0, 0.0)
 
 
 def test_given_prices_win_and_the_sandbox_is_free() -> None:
     given_price = params(usd_per_million_input=7.0)
-    assert price_of("gpt-4o-mini", given_price) == Price(7.0, 0.60)
+    assert price_of("gpt-4o-mini", given_price) == Price(7.0, pytest.approx(0.60))
     assert price_of("sandbox-extractor", params(budget_usd=5)) == Price(0.0, 0.0)
     assert Price(1.0, 4.0).of(1_000_000, 500_000) == 3.0
 
 
 def test_a_budget_for_a_model_of_unknown_price_is_refused() -> None:
     assert price_of("house-model", params()) == Price(0.0, 0.0)
-    with pytest.raises(FatalError, match="usd_per_million_input"):
+    with pytest.raises(FatalError, match=r"`usd_per_million_input: 0\.15`"):
         price_of("house-model", params(budget_usd=5))
     free = params(budget_usd=5, usd_per_million_input=0, usd_per_million_output=0)
     assert price_of("house-model", free) == Price(0.0, 0.0)
