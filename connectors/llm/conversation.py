@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -23,11 +24,14 @@ from connectors.llm.packing import pack
 from connectors.llm.prompt import Prompt
 from connectors.llm.questions import answer_entry, verdict_entry
 from connectors.llm.replies import Reading, match_slots, read_lone
+from connectors.llm.surrogates import whole_text
 from engine.contract.journal import AnswerClaim, JournalEntry
 from engine.errors import ComponentError, FatalError, RecordError, StateError, TransientError
 from engine.fault_injection import reached
 
 __all__ = ["Conversation"]
+
+MAX_WRITTEN: Final = 1_000  # characters; a dead letter has room for some 2,000
 
 
 class Conversation:
@@ -127,7 +131,7 @@ class Conversation:
 
     async def _read(self, group: TaskGroup, indices: list[int], prompt: Prompt, reply: Reply) -> None:
         if reply.finish_reason == "length":
-            cut = RecordError("the answer was cut off twice", kind="AnswerTruncated")
+            cut = RecordError(f"the answer was cut off twice{_wrote(reply)}", kind="AnswerTruncated")
             await self._ask_in_halves(group, indices, cut)
             return
         if reply.refusal or reply.finish_reason == "content_filter":
@@ -135,7 +139,7 @@ class Conversation:
             return
         reading = self._reading(prompt, reply)
         if reading is None:
-            malformed = RecordError("the answer is not a JSON object", kind="MalformedReply")
+            malformed = RecordError(f"the answer is not a JSON object{_wrote(reply)}", kind="MalformedReply")
             await self._ask_alone(group, indices, malformed, lone=prompt.lone)
             return
         slots = zip(prompt.nonces, indices, strict=True)
@@ -147,7 +151,7 @@ class Conversation:
         )
         self._fates |= {index: self._caller.fate_of(values) for index, values in found.items()}
         lacks = "any field" if prompt.lone else "the document, or its nonce is wrong"
-        missing = RecordError(f"the answer lacks {lacks}", kind="SlotMissing")
+        missing = RecordError(f"the answer lacks {lacks}{_wrote(reply)}", kind="SlotMissing")
         rest = [index for index in indices if index not in found]
         await self._ask_alone(group, rest, missing, lone=prompt.lone)
 
@@ -159,7 +163,7 @@ class Conversation:
 
     async def _refused(self, group: TaskGroup, indices: list[int], reply: Reply) -> None:
         kind = "Refused" if reply.refusal else "ContentFilter"
-        refused = RecordError("the model refused the document", kind=kind)
+        refused = RecordError(f"the model refused the document{_wrote(reply)}", kind=kind)
         if len(indices) == 1:
             await self._end(indices[0], refused, by_model=True)
         else:
@@ -222,3 +226,11 @@ class Conversation:
             return too_long(self._documents[index], f"more than the model reads ({error})")
         kind = error.kind if isinstance(error, ContentRefusedError) else "RequestRefused"
         return RecordError(f"the endpoint refused the document: {error}", kind=kind)
+
+
+def _wrote(reply: Reply) -> str:
+    """What a dead letter and the journal keep of an answer that nothing could be made of."""
+    text = whole_text(reply.refusal or reply.content)
+    if not text:
+        return "; it is empty"
+    return f"; the model wrote: {text if len(text) <= MAX_WRITTEN else text[: MAX_WRITTEN - 1] + '…'}"

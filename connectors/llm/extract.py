@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import BaseModel, ValidationError
 
 from connectors.llm.documents import Document
+from connectors.llm.json_text import written
 from connectors.llm.pricing import Usage
 from connectors.llm.schema import TRANSFORM_TIMESTAMP
 from connectors.llm.service import LLMService, get_llm_service
@@ -21,6 +22,7 @@ from engine.errors import FatalError, RecordError, TransientError
 
 __all__ = ["LlmExtract"]
 
+_MAX_WRITTEN = 1_000  # characters of what was extracted, in a dead letter
 _MAX_REASONS = 5  # of one record, in its dead letter
 
 
@@ -141,7 +143,9 @@ class LlmExtract(Transform[LlmParams]):
         try:
             record = schema.validated(values)
         except ValidationError as error:
-            return RecordError(f"the extracted values do not fit: {_reasons(error)}", kind="InvalidFields")
+            wrote = written(fields)[:_MAX_WRITTEN]
+            message = f"the extracted values do not fit: {_reasons(error)}; extracted: {wrote}"
+            return RecordError(message, kind="InvalidFields")
         return {params.id_field: staged[params.id_field], **record}
 
     def _count(self, usage: Usage) -> None:
