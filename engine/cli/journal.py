@@ -4,7 +4,8 @@
   python -m engine journal show memos/memo_7.txt
   python -m engine journal purge --older-than 30d
 
-The list never shows what was asked or answered; `show` prints answers, which hold what the documents hold. A question that was purged is paid for when it comes again.
+The list never shows what was asked or answered; `show` prints answers, which hold what the documents hold. A
+question that was purged is paid for when it comes again.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ async def show_entries(options: argparse.Namespace) -> int:
         found = await store.get_journal(wanted)
     if not wanted:
         raise ConfigError(
-            f"journal show: no answer for the record {options.name!r}, nor one whose key begins so"
+            f"journal show: no answer for the record {options.name!r}, nor a key that begins so"
         )
     for key in wanted:
         shown = {**_as_json(found[key]), "answer": found[key].answer}
