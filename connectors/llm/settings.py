@@ -91,7 +91,7 @@ class LlmParams(Params):
     concurrency: int = operational(8, ge=1, le=256, description="Calls in flight, at most")
     timeout: float = operational(120.0, gt=0, description="Longest time for one call, in seconds")
     connect_patience: float = operational(
-        2.0, ge=0, description="How long a run's first call waits for an endpoint to be there, in seconds"
+        1.0, ge=0, description="How long a run's first call waits for an endpoint to be there, in seconds"
     )
     budget_usd: float | None = operational(
         None, gt=0, description="The run stops, resumable, before it spends more than this"
