@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from connectors.llm.completion import Reply, read_completion
-from connectors.llm.dialect import MIN_ANSWER, Dialect
+from connectors.llm.dialect import MIN_ANSWER, Dialect, Level
 from connectors.llm.json_text import parse
 from connectors.llm.prompt import Prompt
 from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window
@@ -89,11 +89,13 @@ class ChatClient:
         contact: Contact,
     ) -> None:
         self.model = params.model or connection.model
-        self.dialect = self._declared = Dialect(temperature=params.temperature)
+        level = Level.JSON_SCHEMA if params.answer_form == "auto" else Level(params.answer_form)
+        self.dialect = self._declared = Dialect(level, params.temperature)
+        self._extras = params.extras
         self.on_probe: Callable[[Reply], None] = lambda reply: None
         self.thinks = False
         self._sdk = sdk
-        self._url = connection.base_url
+        self._url = connection.address
         self._key = connection.api_key.get_secret_value()
         self._longest = params.timeout
         self._clock = clock
@@ -277,7 +279,7 @@ class ChatClient:
     async def _create(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
         # the SDK's own types list every model by name and every part of a message; ours are plain JSON
         create: Any = self._sdk.chat.completions.with_raw_response.create
-        answer = await create(model=self.model, **body)
+        answer = await create(model=self.model, **body, extra_body=self._extras or None)
         response = answer.http_response
         return response.status_code, response.headers, response.content
 

@@ -26,16 +26,22 @@ _FORMAT: Final = 2
 class Questions:
     """Gives each document the key of the question that a node asks about it.
 
-    The same key means: the same parts in the same order, prompt, instructions, model, temperature and target
-    schema. A document's name is not part of it, nor what stood beside it in a call.
+    The same key means: the same parts in the same order, prompt, instructions, model, target schema,
+    temperature and what else the requests have (`extras`). A document's name is not part of it, nor what
+    stood beside it in a call.
     """
 
     def __init__(
-        self, writer: PromptWriter, schema: TargetSchema, model: str, temperature: float | None
+        self,
+        writer: PromptWriter,
+        schema: TargetSchema,
+        model: str,
+        temperature: float | None,
+        extras: Mapping[str, object] | None = None,
     ) -> None:
         self.model = model
         self._writer = writer
-        self._settings = [_FORMAT, model, temperature, schema.slots(["r1"])]
+        self._settings = [_FORMAT, model, temperature, schema.slots(["r1"]), *([extras] if extras else [])]
 
     async def key(self, document: Document) -> str:
         """SHA-256, hexadecimal. Images are hashed in a thread: a page may be megabytes."""

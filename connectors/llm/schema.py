@@ -18,7 +18,7 @@ from connectors.llm.shaping import UnaskableError, fields_of
 from connectors.llm.structures import Field, object_schema
 from engine.errors import FatalError
 
-__all__ = ["SYSTEM_FIELDS", "TRANSFORM_TIMESTAMP", "TargetSchema", "target_schema"]
+__all__ = ["SYSTEM_FIELDS", "TRANSFORM_TIMESTAMP", "TargetSchema", "schema_of", "target_schema"]
 
 TRANSFORM_TIMESTAMP: Final = "transform_timestamp"
 SYSTEM_FIELDS: Final = frozenset({"id", "source_file_path", TRANSFORM_TIMESTAMP})
@@ -103,13 +103,18 @@ def target_schema(name: str, known: Collection[str] = SYSTEM_FIELDS) -> TargetSc
     Raises:
         FatalError: there is no such model, nothing in it to ask for, or a field that cannot be asked for.
     """
-    model = _imported(name)
+    return schema_of(_imported(name), known, name)
+
+
+def schema_of(model: type[BaseModel], known: Collection[str] = SYSTEM_FIELDS, name: str = "") -> TargetSchema:
+    """The schema of a model; `name` is how the file calls it. Raises FatalError as `target_schema` does."""
+    called = f"`schema` {name!r}" if name else "`fields`"
     try:
         fields = {key: one for key, one in fields_of(model).items() if key not in known}
     except UnaskableError as error:
-        raise FatalError(f"`schema` {name!r}: {error}", kind="schema") from error
+        raise FatalError(f"{called}: {error}", kind="schema") from error
     if not fields or NONCE in fields:
-        message = f"`schema` {name!r} must have fields to extract, and none called `{NONCE}`"
+        message = f"{called} must have fields to extract, and none called `{NONCE}`"
         raise FatalError(message, kind="schema")
     return TargetSchema(model, fields)
 

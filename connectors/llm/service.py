@@ -18,7 +18,7 @@ from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Price, Usage, price_of
 from connectors.llm.prompt import PromptWriter
 from connectors.llm.questions import Questions
-from connectors.llm.schema import TargetSchema, target_schema
+from connectors.llm.schema import TargetSchema
 from connectors.llm.settings import LlmConnection, LlmParams
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
@@ -66,7 +66,7 @@ class LLMService:
     def __init__(
         self, params: LlmParams, connection: LlmConnection, clock: Clock, journal: AnswerJournal
     ) -> None:
-        self.schema: TargetSchema = target_schema(params.target, params.known)
+        self.schema: TargetSchema = params.target_schema()
         self.budget = Budget(params.budget_usd)
         self.on_count: OnCount = lambda name: None
         self.patient = False
@@ -85,14 +85,13 @@ class LLMService:
         self.budget.spent = await self._journal.spent()
         writer = PromptWriter(self.schema, params.instructions)
         contact = Contact(None if self.patient else params.connect_patience, writer.write([_HARMLESS]))
-        chat = await self._stack.enter_async_context(
-            open_chat(self._connection, params, self._clock, contact)
-        )
+        connection = self._connection.model_copy(update={"model": self._model})
+        chat = await self._stack.enter_async_context(open_chat(connection, params, self._clock, contact))
         chat.on_probe = self._book_probe
         self._asker = Asker(
             chat=chat,
             writer=writer,
-            questions=Questions(writer, self.schema, self._model, params.temperature),
+            questions=Questions(writer, self.schema, self._model, params.temperature, params.extras),
             journal=self._journal,
             schema=self.schema,
             price=self._price,

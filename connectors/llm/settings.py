@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Final, Literal, Self
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from connectors.addresses import http_address
-from connectors.llm.schema import TRANSFORM_TIMESTAMP, target_schema
+from connectors.llm.declared import DeclaredField, declared_model
+from connectors.llm.schema import TRANSFORM_TIMESTAMP, TargetSchema, schema_of, target_schema
 from engine.contract.component import Params, operational
 from engine.errors import FatalError
 
 __all__ = ["BYTES_PER_TOKEN", "DEFAULT_MODEL", "TOKENS_PER_IMAGE", "LlmConnection", "LlmParams"]
 
 DEFAULT_MODEL: Final = "gpt-4o-mini"
+
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 BYTES_PER_TOKEN: Final = 4
 """UTF-8 bytes to a token: a documented estimate, because exact vocabularies are downloads. It is close for
@@ -33,11 +47,32 @@ class LlmConnection(BaseModel):
     )
     api_key: SecretStr = Field(default=SecretStr(""), description="API key; local servers often need none")
     model: str = Field(default=DEFAULT_MODEL, description="Name of the model at that endpoint")
+    api_version: str = Field(
+        default="",
+        description="Azure's `api-version`: the key goes in the header `api-key`, and the model is the name "
+        "of a deployment",
+    )
+    headers: dict[str, SecretStr] = Field(default={}, description="Headers that every request has besides")
 
     @field_validator("base_url")
     @classmethod
     def _is_http(cls, url: str) -> str:
         return http_address(url.strip()).removesuffix("/chat/completions")
+
+    @model_validator(mode="after")
+    def _header_values_fit(self) -> Self:
+        for name, value in self.headers.items():
+            text = value.get_secret_value()
+            if not _HEADER_NAME.fullmatch(name) or not text.isascii() or not text.isprintable():
+                raise ValueError(f"the header {name!r} has a character that no HTTP header can carry")
+        return self
+
+    @property
+    def address(self) -> str:
+        """What the path of the chat completions follows; at Azure that is the deployment."""
+        if self.api_version and "/deployments/" not in self.base_url and "/openai/v1" not in self.base_url:
+            return f"{self.base_url.removesuffix('/openai')}/openai/deployments/{quote(self.model, safe='')}"
+        return self.base_url
 
     @field_validator("api_key")
     @classmethod
@@ -69,6 +104,11 @@ class LlmParams(Params):
         alias="schema",
         description="What to extract: a model of `connectors.models`, or `package.module:Class`",
     )
+    declared: dict[str, DeclaredField] = Field(
+        default={},
+        alias="fields",
+        description="What to extract instead of a `schema`: fields by name, with type, description and so on",
+    )
     instructions: str = Field(default="", max_length=20_000, description="What the model should know besides")
     model: str | None = Field(default=None, description="Overrides the connection's model")
     temperature: float | None = Field(
@@ -79,6 +119,17 @@ class LlmParams(Params):
         ge=16,
         description="Tokens of an answer, doubled once when one was cut off; by default as many as the "
         "fields and the documents of a call need",
+    )
+    seed: int | None = Field(default=None, description="Sampling seed, for endpoints that take one")
+    reasoning_effort: str | None = Field(
+        default=None, description="How much a reasoning model thinks: low, medium or high"
+    )
+    extra_body: dict[str, JsonValue] = Field(
+        default={}, description="What every request has besides, as the endpoint documents it"
+    )
+    answer_form: Literal["auto", "json_schema", "tool", "json_object", "text"] = operational(
+        "auto",
+        description="The form in which answers are asked for; `auto` finds out what the endpoint takes",
     )
     batch_size: int = operational(5, ge=1, le=50, description="Documents in a call, at most")
     pack_tokens: int = operational(
@@ -111,6 +162,36 @@ class LlmParams(Params):
         except FatalError as error:
             raise ValueError(str(error)) from error
         return name
+
+    @field_validator("declared")
+    @classmethod
+    def _can_be_declared(
+        cls, fields: dict[str, DeclaredField], info: ValidationInfo
+    ) -> dict[str, DeclaredField]:
+        if fields:
+            try:
+                schema_of(declared_model(fields), known_fields(info.data["id_field"], info.data["uri_field"]))
+            except FatalError as error:
+                raise ValueError(str(error)) from error
+        return fields
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.declared and "target" in self.model_fields_set:
+            raise ValueError("give either `schema` or `fields`, not both")
+        return self
+
+    def target_schema(self) -> TargetSchema:
+        """What is extracted. Raises FatalError when the model cannot be imported or asked for."""
+        if self.declared:
+            return schema_of(declared_model(self.declared), self.known)
+        return target_schema(self.target, self.known)
+
+    @property
+    def extras(self) -> dict[str, JsonValue]:
+        """What is set of a request besides the prompt, the form of the answer and the temperature."""
+        own = {"seed": self.seed, "reasoning_effort": self.reasoning_effort}
+        return {**{name: value for name, value in own.items() if value is not None}, **self.extra_body}
 
     @property
     def known(self) -> frozenset[str]:

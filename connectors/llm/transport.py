@@ -50,7 +50,8 @@ async def open_sdk(connection: LlmConnection, longest: float) -> AsyncIterator[o
         # an empty key would be looked up in the environment; what counts is what the connection says
         openai.AsyncOpenAI(
             api_key=key or "none",
-            base_url=connection.base_url,
+            base_url=connection.address,
+            default_query={"api-version": connection.api_version} if connection.api_version else None,
             max_retries=0,
             timeout=http.timeout,  # type: ignore[arg-type]
             http_client=http,  # type: ignore[arg-type]  # declared for its own httpx, taken from either
@@ -62,12 +63,17 @@ async def open_sdk(connection: LlmConnection, longest: float) -> AsyncIterator[o
 def _http(connection: LlmConnection, longest: float, key: str) -> httpx.AsyncClient:
     import httpx
 
+    own = {name: value.get_secret_value() for name, value in connection.headers.items()}
+
     async def only_ours(request: httpx.Request) -> None:
         for name in list(request.headers):
             if name not in _SENT and not name.startswith("x-stainless-"):
                 del request.headers[name]
-        if not key:
+        if not key or connection.api_version:
             request.headers.pop("authorization", None)
+        if key and connection.api_version:
+            request.headers["api-key"] = key
+        request.headers.update(own)
 
     try:
         return httpx.AsyncClient(

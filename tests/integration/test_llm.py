@@ -467,6 +467,37 @@ async def test_nothing_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatc
     assert "authorization" not in server.requests[0].headers
 
 
+async def test_azure_is_asked_at_its_deployment_with_its_key_and_version() -> None:
+    script = lambda request: completion(json.dumps({"doctor": "x"}))  # noqa: E731
+    async with ScriptedServer(script).running() as server:
+        connection = LlmConnection(base_url=server.url, api_key="k", model="my gpt", api_version="2024-10-21")
+        async with LlmExtract(LlmParams(), connection) as extract:
+            await extract.apply(batch_of(staged(1)))
+    request = server.requests[0]
+    assert request.path == "/openai/deployments/my gpt/chat/completions"
+    assert request.query == "api-version=2024-10-21"
+    assert request.headers["api-key"] == "k"
+    assert "authorization" not in request.headers
+
+
+async def test_requests_have_what_else_is_declared() -> None:
+    script = lambda request: completion(json.dumps({"doctor": "x"}))  # noqa: E731
+    params = LlmParams(
+        seed=7, reasoning_effort="low", extra_body={"top_k": 1}, temperature=None, answer_form="json_object"
+    )
+    async with ScriptedServer(script).running() as server:
+        connection = LlmConnection(base_url=server.url, model="m", headers={"X-Team": "records"})
+        async with LlmExtract(params, connection) as extract:
+            await extract.apply(batch_of(staged(1)))
+    body = server.requests[0].json
+    assert {name: body[name] for name in ("seed", "reasoning_effort", "top_k")} == {
+        "seed": 7, "reasoning_effort": "low", "top_k": 1,
+    }  # fmt: skip
+    assert body["response_format"] == {"type": "json_object"}
+    assert "temperature" not in body
+    assert server.requests[0].headers["x-team"] == "records"
+
+
 @pytest.mark.parametrize("key", [" k\n", "k", "\tk"])
 def test_white_space_around_a_key_is_no_part_of_it(key: str) -> None:
     assert LlmConnection(api_key=key).api_key.get_secret_value() == "k"
