@@ -11,6 +11,7 @@ import anyio
 from connectors.llm.answer_length import THOUGHTS, AnswerLength
 from connectors.llm.client import ChatClient, Reply
 from connectors.llm.documents import Document
+from connectors.llm.gate import Gate
 from connectors.llm.history import Attempts
 from connectors.llm.normalise import normalise
 from connectors.llm.packing import PackLimits
@@ -38,7 +39,7 @@ _OUTPUT_TOKENS_PER_FIELD = 16  # for the estimate that a budget reserves; values
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What all calls of a node share. `limiter` bounds the calls in flight.
+    """What all calls of a node share. `gate` keeps to the quota, `limiter` bounds the calls in flight.
 
     `max_tokens` is the limit of an answer; None derives it from the fields and the documents.
     """
@@ -50,6 +51,7 @@ class Caller:
     schema: TargetSchema
     price: Price
     budget: Budget
+    gate: Gate
     limiter: anyio.CapacityLimiter
     limits: PackLimits
     max_tokens: int | None
@@ -72,15 +74,14 @@ class Caller:
 
     def estimate(self, documents: Sequence[Document]) -> float:
         """USD that a call about these documents may cost."""
-        tokens_in = self.writer.tokens_aside + sum(document.tokens for document in documents)
-        return self.price.of(tokens_in, len(documents) * len(self.schema.fields) * _OUTPUT_TOKENS_PER_FIELD)
+        return self.price.of(self._tokens_in(documents), self._tokens_out(documents))
 
     def usage_of(self, reply: Reply, documents: Sequence[Document]) -> Usage:
         """What a call has cost: as the endpoint reports it, else estimated, which is counted."""
         tokens_in, tokens_out = reply.tokens_in, reply.tokens_out
         if not reply.usage_known:
             self.on_count("calls_without_usage")
-            tokens_in = self.writer.tokens_aside + sum(document.tokens for document in documents)
+            tokens_in = self._tokens_in(documents)
             tokens_out = -(-len(reply.content.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
         return Usage(tokens_in, tokens_out, self.price.of(tokens_in, tokens_out))
 
@@ -88,16 +89,23 @@ class Caller:
         self, prompt: Prompt, documents: Sequence[Document], max_tokens: int
     ) -> tuple[Reply, Usage]:
         """One call, and what it cost. Raises what `ChatClient.complete` raises."""
-        estimate = self.estimate(documents)
-        async with self.limiter:
+        estimate, usage = self.estimate(documents), Usage()
+        tokens = self._tokens_in(documents) + self._tokens_out(documents)
+        async with self.gate.call(tokens) as passing, self.limiter:
             self.budget.reserve(estimate)
-            usage = Usage()
             try:
                 reply = await self.chat.complete(prompt, max_tokens)
                 usage = self.usage_of(reply, documents)
+                passing.used = usage.tokens_in + usage.tokens_out
             finally:
                 self.budget.settle(estimate, usage.cost_usd)
         return reply, usage
+
+    def _tokens_in(self, documents: Sequence[Document]) -> int:
+        return self.writer.tokens_aside + sum(document.tokens for document in documents)
+
+    def _tokens_out(self, documents: Sequence[Document]) -> int:
+        return len(documents) * len(self.schema.fields) * _OUTPUT_TOKENS_PER_FIELD
 
 
 def too_long(document: Document, reason: str) -> RecordError:

@@ -12,6 +12,7 @@ import anyio
 
 from connectors.llm.completion import Reply, read_completion
 from connectors.llm.dialect import MIN_ANSWER, Dialect, Level
+from connectors.llm.gate import Gate
 from connectors.llm.json_text import parse
 from connectors.llm.prompt import Prompt
 from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window
@@ -30,6 +31,7 @@ _MAX_ADAPTATIONS: Final = 12  # of one request to what the endpoint takes
 _SUSPICIOUS: Final = 12  # refusals in a row after which it may be the endpoint and not the documents
 _STRANGE_TRIES: Final = 3  # answers that are no completions, before any has come
 _FIRST_WAIT: Final = 0.5  # seconds between the first tries to reach an endpoint
+_COOLDOWN: Final = 1.0  # seconds for an endpoint that is busy and does not say for how long
 _PROBE_TOKENS: Final = 256
 _MAX_QUOTED: Final = 300  # characters of an endpoint's own words
 _SHINGLE: Final = 20
@@ -78,6 +80,7 @@ class ChatClient:
         dialect: what of a request the endpoint takes, as far as it is known.
         on_probe: told of a call that was made to find that out.
         thinks: a part of the model's answers is thoughts.
+        gate: told of the limits that answers tell, and of waits that are asked for.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class ChatClient:
         self._extras = params.extras
         self.on_probe: Callable[[Reply], None] = lambda reply: None
         self.thinks = False
+        self.gate = Gate(clock)
         self._sdk = sdk
         self._url = connection.address
         self._key = connection.api_key.get_secret_value()
@@ -202,6 +206,7 @@ class ChatClient:
         strange = 0
         while True:
             status, headers, content = await self._post(dialect.body(prompt, max_tokens))
+            self.gate.hear(headers)
             if status == 200:
                 found = self._completion(content)
                 if isinstance(found, Reply):
@@ -242,6 +247,8 @@ class ChatClient:
         cause = cause_of(refusal)
         if cause is Cause.BUSY:
             wait = wait_seconds(headers, refusal.body, refusal.message, self._clock.now())
+            if wait is not None or status in (429, 529):
+                self.gate.pause(_COOLDOWN if wait is None else wait)
             return TransientError(said, retry_after=wait, throttled=status in (429, 529))
         if cause is Cause.KEY and status == 401:
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"

@@ -56,6 +56,7 @@ class LlmExtract(Transform[LlmParams]):
             clock=ctx.clock,
             journal=ctx.journal,
             on_count=ctx.count,
+            shared=ctx.shared,
             # what was reached before may be away for a while
             patient=ctx.attempt > 1 or bool(ctx.chunk),
         )

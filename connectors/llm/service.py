@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from hashlib import sha256
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ from connectors.llm.asking import Asker, Fate, OnHit, OnUsage
 from connectors.llm.calling import OnCount
 from connectors.llm.client import Contact, Reply, open_chat
 from connectors.llm.documents import Document
+from connectors.llm.gate import Gate
 from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Price, Usage, price_of
 from connectors.llm.prompt import PromptWriter
@@ -22,6 +24,7 @@ from connectors.llm.schema import TargetSchema
 from connectors.llm.settings import LlmConnection, LlmParams
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
+from engine.shared import Shared
 
 __all__ = ["LLMService", "get_llm_service"]
 
@@ -34,12 +37,14 @@ def get_llm_service(
     journal: AnswerJournal | None = None,
     on_count: OnCount | None = None,
     patient: bool = False,
+    shared: Shared | None = None,
 ) -> LLMService:
     """A service to be used with `async with`; without arguments: `Medical` from OpenAI's default endpoint.
 
     Args:
         journal: where answers that were paid for are kept and looked up; by default nowhere.
         on_count: told by name of what happened and has to be said (`calls_without_usage`).
+        shared: where services of one engine find the gate of an endpoint that others ask too.
         patient: an endpoint at which nothing listens is an outage from the first call on.
 
     Raises:
@@ -51,6 +56,7 @@ def get_llm_service(
     )
     service.on_count = on_count or service.on_count
     service.patient = patient
+    service.shared = shared or service.shared
     return service
 
 
@@ -60,7 +66,7 @@ class LLMService:
     Attributes:
         schema: what is extracted.
         budget: what was spent, and may be.
-        on_count, patient: see `get_llm_service`.
+        on_count, patient, shared: see `get_llm_service`.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class LLMService:
         self.budget = Budget(params.budget_usd)
         self.on_count: OnCount = lambda name: None
         self.patient = False
+        self.shared = Shared()
         self._model = params.model or connection.model
         self._price = Price(0.0, 0.0)
         self._params = params
@@ -88,6 +95,7 @@ class LLMService:
         connection = self._connection.model_copy(update={"model": self._model})
         chat = await self._stack.enter_async_context(open_chat(connection, params, self._clock, contact))
         chat.on_probe = self._book_probe
+        chat.gate = self._gate(connection)
         self._asker = Asker(
             chat=chat,
             writer=writer,
@@ -96,6 +104,7 @@ class LLMService:
             schema=self.schema,
             price=self._price,
             budget=self.budget,
+            gate=chat.gate,
             limiter=anyio.CapacityLimiter(params.concurrency),
             limits=PackLimits(params.batch_size, params.pack_tokens, params.pack_images),
             max_tokens=params.max_tokens,
@@ -103,6 +112,15 @@ class LLMService:
             on_count=self.on_count,
         )
         return self
+
+    def _gate(self, connection: LlmConnection) -> Gate:
+        """One for all that ask this model of this endpoint with this key."""
+        requests, tokens = connection.requests_per_minute, connection.tokens_per_minute
+        key = sha256(connection.api_key.get_secret_value().encode()).hexdigest()
+        return self.shared.get(
+            (Gate, connection.address, connection.model, key, requests, tokens),
+            lambda: Gate(self._clock, requests_per_minute=requests, tokens_per_minute=tokens),
+        )
 
     def _book_probe(self, reply: Reply) -> None:
         """A call that only finds out what the endpoint takes is paid for like any other."""

@@ -52,6 +52,14 @@ class LlmConnection(BaseModel):
         description="Azure's `api-version`: the key goes in the header `api-key`, and the model is the name "
         "of a deployment",
     )
+    requests_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        description="Quota of requests; by default as the endpoint says itself, if so",
+    )
+    tokens_per_minute: float | None = Field(
+        default=None, gt=0, description="Quota of tokens, prompts and answers together; by default as above"
+    )
     headers: dict[str, SecretStr] = Field(default={}, description="Headers that every request has besides")
 
     @field_validator("base_url")

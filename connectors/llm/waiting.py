@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from connectors.retry_after import retry_after_seconds
 
-__all__ = ["duration_seconds", "wait_seconds"]
+__all__ = ["duration_seconds", "until_seconds", "wait_seconds"]
 
 _LONGEST: Final = 3600.0  # a broken clock on the other side must not stop a run
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6}
@@ -96,13 +96,14 @@ def _of_resets(headers: Mapping[str, str], now: datetime) -> float | None:
             (f"anthropic-ratelimit-{kind}-remaining", f"anthropic-ratelimit-{kind}-reset"),
         ):
             if headers.get(remaining, "").strip() == "0":
-                waits.append(_until(headers.get(reset, ""), now))
+                waits.append(until_seconds(headers.get(reset, ""), now))
     if headers.get("x-ratelimit-remaining", "").strip() == "0":
-        waits.append(_until(headers.get("x-ratelimit-reset", ""), now))
+        waits.append(until_seconds(headers.get("x-ratelimit-reset", ""), now))
     return max((wait for wait in waits if wait is not None), default=None)
 
 
-def _until(text: str, now: datetime) -> float | None:
+def until_seconds(text: str, now: datetime) -> float | None:
+    """Seconds until a moment: a duration, an ISO date, or seconds or milliseconds since 1970."""
     seconds = duration_seconds(text)
     if seconds is not None and seconds >= _EPOCH_SECONDS:
         moment = seconds / 1000 if seconds >= _EPOCH_MILLISECONDS else seconds

@@ -23,6 +23,7 @@ from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record, Reservation
+from engine.shared import Shared
 
 __all__ = [
     "BatchLimits",
@@ -143,6 +144,7 @@ class Context:
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
         bookmarks: what this source has left for its later runs (`Batch.bookmarks`); ask in `splits`, for
             what `read` does must follow from the split alone.
+        shared: what the components of this engine share, such as the limits of an endpoint.
     """
 
     pipeline: str = ""
@@ -159,6 +161,7 @@ class Context:
     aggregate: dict[str, float] = field(default_factory=dict)
     journal: AnswerJournal = field(default_factory=NoJournal)
     bookmarks: Bookmarks = field(default_factory=NoBookmarks)
+    shared: Shared = field(default_factory=Shared)
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to one of this node's own numbers."""

@@ -39,6 +39,7 @@ from engine.flow.retry import RetryPolicy
 from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
 from engine.flow.stats import NodeStats, RunSnapshot, Waiting
 from engine.plan.model import Plan, PlanNode
+from engine.shared import Shared
 from engine.state.protocol import SplitRecord, StateStore
 
 __all__ = ["DRAIN_LIMIT", "Runner", "RunnerResources"]
@@ -59,6 +60,7 @@ class RunnerResources:
     clock: Clock
     connect: Connect
     drain_limit: float = DRAIN_LIMIT
+    shared: Shared = field(default_factory=Shared)
 
 
 @dataclass(slots=True)
@@ -370,6 +372,7 @@ class Runner:
             aggregate=stats.aggregate,
             journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
             bookmarks=SourceBookmarks(self._resources.store, self.plan.pipeline, node.name),
+            shared=self._resources.shared,
         )
 
         async def opened() -> Component[Any]:

@@ -13,6 +13,7 @@ import pytest
 from connectors.llm.asking import Asker
 from connectors.llm.client import ContentRefusedError, PackTooLargeError, Reply
 from connectors.llm.documents import Document
+from connectors.llm.gate import Gate
 from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Price, Usage
 from connectors.llm.prompt import Prompt, PromptWriter
@@ -86,6 +87,7 @@ def asker(
         schema=SCHEMA,
         price=Price(1.0, 1.0),
         budget=Budget(budget),
+        gate=Gate(ScriptedClock(jump=True)),
         limiter=anyio.CapacityLimiter(concurrency),
         limits=PackLimits(documents, 100_000, 10),
         max_tokens=1_000,
