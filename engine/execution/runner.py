@@ -384,14 +384,7 @@ class Runner:
         return await Outage("be opened", stats, self._policy(node), self._clock).through(opened)
 
     def _policy(self, node: PlanNode) -> RetryPolicy:
-        retry = node.options.retry
-        return RetryPolicy(
-            attempts=retry.attempts,
-            base=retry.base,
-            cap=retry.cap,
-            outage_limit=self.plan.settings.outage_limit,
-            dead_letter_on_stall=node.options.on_stall == "dead_letter",
-        )
+        return RetryPolicy.of(node.options, outage_limit=self.plan.settings.outage_limit)
 
     def _wire(self) -> Wiring:
         segments = cut(self.plan, self._runtimes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.config.model import NodeOptions
 from engine.contract.clock import Clock
 from engine.errors import TransientError
 from engine.flow.stats import NodeStats
@@ -31,6 +32,13 @@ class RetryPolicy:
     outage_limit: float = 600.0
     dead_letter_on_stall: bool = False
     longest_hint: float = 120.0
+
+    @classmethod
+    def of(cls, options: NodeOptions, *, outage_limit: float) -> RetryPolicy:
+        """What a node's options say."""
+        retry = options.retry
+        stall = options.on_stall == "dead_letter"
+        return cls(retry.attempts, retry.base, retry.cap, outage_limit, dead_letter_on_stall=stall)
 
     def delay(self, attempt: int, retry_after: float | None) -> float:
         """Seconds to wait after failed try number `attempt` (from 1)."""
