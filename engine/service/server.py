@@ -106,7 +106,7 @@ async def serving_app(app: object, host: str, port: int, settings: ServiceSettin
             yield _url(listener)
         finally:
             with anyio.CancelScope(shield=True):
-                server.stop(at_once=True)
+                server.stop(at_once=False)
                 await task
 
 

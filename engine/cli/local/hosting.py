@@ -62,7 +62,8 @@ class PipelineHost:
         self._group: TaskGroup | None = None
         self._sessions: list[Session] = []
         config = load_file(file, environ=os.environ)
-        compile_file(config, Registry.installed())
+        plans = compile_file(config, Registry.installed())
+        self.services = frozenset(service for plan in plans.values() for service in plan.sandbox_services)
         self.warehouse = config.warehouse
         self._aliases = {**{name: name for name in config.pipelines}, **config.aliases}
         self._parameters = {name: tuple(one.parameters) for name, one in config.pipelines.items()}

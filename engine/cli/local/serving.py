@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 import anyio
@@ -58,7 +59,7 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
             url = await stack.enter_async_context(serving_app(app, options.host, topics, settings))
             _say(f"dead letters: {url}/topic/BlobSourceDeadLetterQueue/messages")
         engine = await stack.enter_async_context(_engine(options))
-        await _until_stopped(engine, host, service)
+        await _until_stopped(engine, host, service, warm=options.demo)
 
 
 def _engine(options: ServeOptions) -> Engine:
@@ -66,9 +67,12 @@ def _engine(options: ServeOptions) -> Engine:
     return Engine(state_dir=options.state_dir, store=store_of(state, create=True))
 
 
-async def _until_stopped(engine: Engine, host: PipelineHost, service: RunningService) -> None:
+async def _until_stopped(engine: Engine, host: PipelineHost, service: RunningService, *, warm: bool) -> None:
     async with anyio.create_task_group() as group:
         host.attach(engine, group)
+        group.start_soon(_load_clients)
+        if warm:  # a first run then takes no longer than the next ones
+            group.start_soon(engine.provide, host.services, host.warehouse)
         _say(f"ingest service listening at {service.url}; press Ctrl-C to stop")
         await stop_signals()
         host.stop()
@@ -89,6 +93,13 @@ def _sample_files(options: ServeOptions, port: int) -> Iterator[str]:
             yield url
     except FileNotFoundError as error:
         raise ConfigError(f"no sample documents: {error}. Name a directory with --samples") from error
+
+
+async def _load_clients() -> None:
+    """Import what every run that loads into the service needs, before the first one asks for it."""
+    with suppress(ImportError):
+        for module in ("httpx", "httpx_aiohttp"):
+            await anyio.to_thread.run_sync(import_module, module)
 
 
 def _report(name: str, session: Session) -> None:
