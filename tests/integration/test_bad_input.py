@@ -98,7 +98,7 @@ async def run(file: Path) -> tuple[engine.RunReport, list[DeadLetter]]:
 def page_limit(store: StateStore, more: int) -> Iterator[None]:
     """The store's file can grow by so many pages, as on a disk that is nearly full."""
     assert isinstance(store, SqliteStateStore)
-    connection = store._database._connection
+    connection = store._database._connection  # type: ignore[attr-defined]
     assert connection is not None
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages + more}")

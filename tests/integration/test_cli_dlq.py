@@ -118,7 +118,7 @@ def test_a_replay_without_a_patch_dies_again_and_stays_one_open_letter_each(verb
     second = listed(verb("dlq", "list", "--json"))
     assert {one["key"] for one in second} == {one["key"] for one in first}
     assert {one["engine"]["run_id"] for one in second}.isdisjoint(  # type: ignore[index]
-        one["engine"]["run_id"]
+        one["engine"]["run_id"]  # type: ignore[index]
         for one in first  # type: ignore[index]
     )
 

@@ -45,7 +45,7 @@ async def test_a_full_commit_queue_stops_the_reading_and_is_named_and_kills_noth
 
     def commit(self: GroupCommit, group: Sequence[Encoded]) -> list[Receipt]:
         assert gate.wait(60)
-        return real(self, group)
+        return real(self, group)  # type: ignore[return-value]
 
     monkeypatch.setattr(GroupCommit, "commit", commit)
     clock, settings = ScriptedClock(), ServiceSettings(max_queued_requests=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -56,8 +57,8 @@ def batch_of(*records: dict[str, object]) -> Batch:
 
 
 @asynccontextmanager
-async def open_extract(url: str, key: str = KEY, **params: object) -> AsyncIterator[LlmExtract]:
-    connection = LlmConnection(base_url=f"{url}/v1", api_key=key, model="sandbox-extractor")
+async def open_extract(url: str, key: str = KEY, **params: Any) -> AsyncIterator[LlmExtract]:
+    connection = LlmConnection(base_url=f"{url}/v1", api_key=SecretStr(key), model="sandbox-extractor")
     extract = LlmExtract(LlmParams(**params), connection)
     extract.ctx = Context(clock=ScriptedClock(jump=True))
     async with extract:
@@ -65,7 +66,7 @@ async def open_extract(url: str, key: str = KEY, **params: object) -> AsyncItera
 
 
 @asynccontextmanager
-async def stand_in(*faults: Fault | None, **params: object) -> AsyncIterator[tuple[LlmStandIn, LlmExtract]]:
+async def stand_in(*faults: Fault | None, **params: Any) -> AsyncIterator[tuple[LlmStandIn, LlmExtract]]:
     model = LlmStandIn(faults=faults)
     async with serve_loopback(model.app) as url, open_extract(url, **params) as extract:
         yield model, extract
@@ -313,7 +314,7 @@ async def test_instructions_of_node_and_record_reach_the_model_and_split_the_pac
     ):
         await extract.apply(batch_of(staged(1), staged(2, processing_instructions="Only adults"), staged(3)))
     assert sorted(slots_of(request) for request in requests) == [1, 2]
-    systems = {slots_of(request): request["messages"][0]["content"] for request in requests}
+    systems = {slots_of(request): request["messages"][0]["content"] for request in requests}  # type: ignore[index]
     assert "Dates as ISO" in systems[1]
     assert "Dates as ISO" in systems[2]
     assert "Only adults" in systems[1]
@@ -610,7 +611,7 @@ async def test_every_sample_becomes_its_true_row_or_its_true_fate() -> None:
 async def test_the_service_works_without_a_pipeline() -> None:
     model = LlmStandIn()
     async with serve_loopback(model.app) as url:
-        connection = LlmConnection(base_url=f"{url}/v1", api_key=KEY, model="sandbox-extractor")
+        connection = LlmConnection(base_url=f"{url}/v1", api_key=SecretStr(KEY), model="sandbox-extractor")
         async with get_llm_service(connection=connection) as llm:
             good = Document.of_text("a.txt", str(staged(1)["extracted_data"]))
             bad = Document.of_text("b.txt", "nothing of interest")

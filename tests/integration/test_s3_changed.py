@@ -19,7 +19,7 @@ from engine.execution.engine import Engine
 from engine.execution.report import RunReport
 from engine.state import BookmarkFilter, RunStatus
 from engine.testing import FaultySink, MemorySink, linear_plan, plan_of
-from tests.integration.test_s3 import BUCKET, put, read_all, source
+from tests.integration.test_s3 import BUCKET, put, put_many, read_all, source
 from tests.integration.test_s3 import s3 as s3
 from tests.integration.test_s3 import server as server
 
@@ -199,7 +199,7 @@ class _Counting:
 
 
 async def test_what_was_delivered_is_looked_up_a_page_of_the_listing_at_a_time(server: str, s3: Any) -> None:
-    put(s3, {f"p/{number:04d}": b"" for number in range(1005)})
+    put_many(f"p/{number:04d}" for number in range(1005))
     bookmarks = _Counting()
     async with source(server, "p/*", mode="changed") as connector:
         ctx = Context(bookmarks=bookmarks)

@@ -152,7 +152,7 @@ async def world(s3: str, folder: Path) -> AsyncIterator[World]:
                 "OPENAI_API_KEY": "sandbox",
                 "OPENAI_MODEL": "sandbox-extractor",
             }
-            yield World(*gates, env, str(folder / "state"))
+            yield World(*gates, env, str(folder / "state"))  # type: ignore[arg-type, call-arg]
 
 
 async def test_a_model_that_is_away_costs_no_second_staging(s3: str, tmp_path: Path) -> None:

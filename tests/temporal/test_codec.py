@@ -25,7 +25,9 @@ REMEDY = "set the payload codec of the other processes with --codec or ODW_TEMPO
 
 def client_with(server: DevServer, codec: str) -> Client:
     """A client on the same connection."""
-    return Client(**{**server.client.config(), "data_converter": converter(codec)})
+    config = server.client.config()
+    config["data_converter"] = converter(codec)
+    return Client(**config)
 
 
 async def test_15_with_the_codec_on_both_sides_nothing_can_be_read_on_the_way(server: DevServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import anyio
 import pytest
@@ -274,7 +275,7 @@ async def test_what_follows_a_run_is_started_when_it_has_completed_or_was_cancel
             await anyio.sleep(0.05)
         return await done(request)
 
-    asked = {
+    asked: dict[str, Any] = {
         "params": {"after": {"days": 2}, "tidy": {"days": 3}},
         "shards": 2,
         "window": 3,

@@ -92,7 +92,7 @@ async def test_14_a_run_that_is_due_while_the_last_is_under_way_is_left_out_or_w
         second = found.info.recent_actions[1]
         # what has waited is the next that was due; otherwise that one and the one behind it were left out
         assert (second.scheduled_at - first.scheduled_at == timedelta(seconds=1)) is (overlap == "buffer_one")
-        history = await clock.client.get_workflow_handle(first.action.workflow_id).fetch_history()
+        history = await clock.client.get_workflow_handle(first.action.workflow_id).fetch_history()  # type: ignore[attr-defined]
         started = history.events[0].workflow_execution_started_event_attributes
         assert started.priority.priority_key == 4
         await pause(clock.client, pipeline)

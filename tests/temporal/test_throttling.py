@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from pydantic import SecretStr
+
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
 from engine.contract.component import ComponentSpec, Kind, NoParams
 from engine.plan.model import Plan, PlanNode
@@ -58,7 +60,7 @@ def extracting(url: str, sink: MemorySink) -> Plan:
     """Documents in, rows out; the transform is made anew for each chunk."""
     size = DOCUMENTS // CHUNKS
     source = MemorySource({f"s{n}": [[memo(n * size + m) for m in range(size)]] for n in range(CHUNKS)})
-    connection = LlmConnection(base_url=f"{url}/v1", api_key="sandbox", model="sandbox-extractor")
+    connection = LlmConnection(base_url=f"{url}/v1", api_key=SecretStr("sandbox"), model="sandbox-extractor")
     params = LlmParams(batch_size=2, concurrency=4)
     spec = ComponentSpec("llm_extract", Kind.TRANSFORM, lambda *_: LlmExtract(params, connection))
     plan = linear_plan(source, sink)

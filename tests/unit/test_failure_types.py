@@ -158,7 +158,7 @@ def test_every_error_raised_on_purpose_has_a_type_of_its_own_meaning() -> None:
         cls = getattr(errors, name)
         if isinstance(cls, type) and issubclass(cls, errors.EngineError) and cls not in undecided:
             made = cls.__new__(cls)
-            made.node, made.kind, made.retry_after = "x", "config", None
+            made.node, made.kind, made.retry_after = "x", "config", None  # type: ignore[attr-defined]
             assert typed_failure(made).type is not FailureType.INTERNAL, name
 
 

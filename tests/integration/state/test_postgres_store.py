@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import anyio.from_thread
@@ -67,7 +67,7 @@ def server(postgres: Postgres) -> Iterator[Postgres]:
 
 
 def at(server: Postgres, **options: float) -> PostgresStateStore:
-    return PostgresStateStore(server.address(), **options)
+    return PostgresStateStore(server.address(), **options)  # type: ignore[arg-type]
 
 
 def progress(split: str, read: int) -> Progress:
@@ -419,7 +419,7 @@ class TestBrokenConnections:
 
     @pytest.mark.parametrize("what", ["request", "reply"])
     async def test_writes_are_done_once_whatever_is_lost_at_the_commit(
-        self, server: Postgres, what: str
+        self, server: Postgres, what: Literal["request", "reply"]
     ) -> None:
         with lossy(server.port) as wire:
             async with PostgresStateStore(server.address(port=wire.port)) as store:

@@ -52,7 +52,7 @@ OPTIONS = StateOptions()
 
 
 def options(path: Path, **given: Sequence[str]) -> WorkerPlanOptions:
-    return WorkerPlanOptions(file=str(path), **{name: tuple(values) for name, values in given.items()})
+    return WorkerPlanOptions(file=str(path), **{name: tuple(values) for name, values in given.items()})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -363,7 +363,7 @@ def test_after_what_silence_a_worker_is_taken_for_dead_is_said_for_each_run(
     add_server_arguments(parser)
     add_request_arguments(parser)
 
-    assert request_of(parser.parse_args(given), "blobs").heartbeat == seconds
+    assert request_of(parser.parse_args(given), "blobs").heartbeat == seconds  # type: ignore[arg-type]
 
 
 def test_beside_a_database_it_has_to_be_said_that_all_workers_are_on_one_machine(

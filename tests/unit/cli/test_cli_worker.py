@@ -19,7 +19,7 @@ async def test_chunks_have_delivered_what_they_read_before_the_grace_is_over(
     parser = argparse.ArgumentParser()
     worker.add_arguments(parser)
     options = parser.parse_args(["--grace", grace, "--state-dir", str(tmp_path), "--log-format", "none"])
-    async with engine_of(options) as engine:
+    async with engine_of(options) as engine:  # type: ignore[arg-type]
         budget = ProcessBudget(1_000_000).pipeline(1_000_000)
         assert engine.resources(budget).drain_limit == limit
         budget.close()

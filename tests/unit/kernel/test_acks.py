@@ -66,7 +66,7 @@ async def test_a_split_that_ends_during_a_commit_is_counted_once() -> None:
     async with _SlowStore() as store:
         await store.create_run(record_of("r"))
         await store.add_splits("r", "n", [Split("s")], complete=True)
-        ledger = Ledger(store, "r")
+        ledger = Ledger(store, "r")  # type: ignore[arg-type]
         tracker = ledger.track("n", SplitRecord("n", Split("s")), replay=False)
         tracker.begin(2, 2).written(2)
         store.meanwhile = tracker.finish_reading  # type: ignore[method-assign]

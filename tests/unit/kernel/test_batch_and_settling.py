@@ -85,7 +85,7 @@ def test_a_change_of_another_length_is_refused() -> None:
 
     for wrong in (lambda: batch.replace([1, 2]), lambda: batch.select([1, 0]), lambda: batch.outcomes([1])):
         with pytest.raises(ValueError, match="3"):
-            wrong()
+            wrong()  # type: ignore[no-untyped-call]
 
 
 def test_drops_of_two_steps_in_one_transform_are_added_up() -> None:

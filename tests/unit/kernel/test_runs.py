@@ -196,7 +196,7 @@ async def test_concurrent_workers_lose_nothing_and_ordered_ones_keep_the_order()
     class Uneven(Wait):
         concurrency = 4
 
-        async def apply(self, batch: Batch) -> Batch:
+        async def apply(self, batch: Batch) -> Batch:  # type: ignore[override]
             for _ in range(batch.records[0] * 7 % 11):
                 await anyio.lowlevel.checkpoint()
             return batch
@@ -614,7 +614,7 @@ async def test_retry_options_and_stats_are_the_nodes_own() -> None:
 async def test_unusual_records_can_die() -> None:
     strange = [{"big": 1 << 80}, {"bad": "\ud800"}, {1, 2}, {"bytes": b"\xff"}, {"nested": [{"a": 1 << 70}]}]
     strange.append({})
-    strange[-1]["self"] = strange[-1]
+    strange[-1]["self"] = strange[-1]  # type: ignore[index]
     store = MemoryStateStore()
     async with Engine(store=store) as engine:
         report = await engine.run(

@@ -213,7 +213,7 @@ def test_a_source_function_says_whether_its_run_can_be_resumed_and_never_vouches
     async def read() -> Any:
         yield {"id": "the same in every run"}
 
-    source = read.spec.factory(NoParams(), None)
+    source = read.spec.factory(NoParams(), None)  # type: ignore[attr-defined]
 
     assert source.resumable is resumable
     assert source.fresh_keys is False

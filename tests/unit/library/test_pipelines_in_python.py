@@ -39,7 +39,7 @@ def nowhere(records: list[Any]) -> None:
 
 
 def pipeline(**nodes: engine.Node) -> engine.Pipeline:
-    return engine.Pipeline("demo", numbers=engine.node(numbers, count=6), **nodes)
+    return engine.Pipeline("demo", numbers=engine.node(numbers, count=6), **nodes)  # type: ignore[arg-type]
 
 
 async def test_record_that_died_upstream_does_not_die_again_behind_a_filter_that_keeps_all() -> None:

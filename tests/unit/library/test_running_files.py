@@ -89,7 +89,7 @@ async def test_a_failed_run_is_gone_on_with_as_often_as_its_retries_say(
 
     def demo(retries: int) -> engine.Pipeline:
         nodes = {"numbers": engine.node(numbers), "keep": engine.node(keep)}
-        return engine.Pipeline("demo", settings={"retries": retries}, **nodes)
+        return engine.Pipeline("demo", settings={"retries": retries}, **nodes)  # type: ignore[arg-type]
 
     once = (await engine.run(demo(0)))["demo"]
     assert (once.ok, once.attempt, kept) == (False, 1, [])

@@ -269,7 +269,7 @@ async def test_a_large_body_is_413_also_when_it_only_unzips_to_one(
             largest = max(largest, len(result))
             return result
 
-    monkeypatch.setattr(bodies.zlib, "decompressobj", Watched)
+    monkeypatch.setattr(bodies.zlib, "decompressobj", Watched)  # type: ignore[attr-defined]
     app = create_app(warehouse, models, ServiceSettings(max_body_size=1_000))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1"

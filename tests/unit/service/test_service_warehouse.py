@@ -180,7 +180,7 @@ def test_of_one_id_twice_in_a_request_the_last_wins(desk: Desk, note: Note, deli
 def test_of_one_id_twice_in_a_group_the_last_wins(idle: tuple[Desk, Writer], note: Note) -> None:
     desk, writer = idle
     futures = [
-        desk.warehouse.submit(desk.submission([note("a", text)], delivery))
+        desk.warehouse.submit(desk.submission([note("a", text)], delivery))  # type: ignore[arg-type]
         for text, delivery in (("1", "fresh"), ("2", "replay"), ("3", "foreign"))
     ]
     writer.start()
@@ -521,7 +521,7 @@ class TestTheFileIsGone:
         def commit(self: GroupCommit, group: Sequence[Encoded]) -> list[Receipt]:
             receipts = real(self, group)
             path.unlink()
-            return receipts
+            return receipts  # type: ignore[return-value]
 
         monkeypatch.setattr(GroupCommit, "commit", commit)
         self.refused(desk, note("a"))

@@ -65,7 +65,7 @@ def edit(path: Path, *statements: str) -> None:
 
 
 def pragma(store: SqliteStateStore, name: str) -> object:
-    connection = store._database._connection
+    connection = store._database._connection  # type: ignore[attr-defined]
     assert connection is not None
     return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
@@ -550,7 +550,7 @@ class TestLargeRuns:
         assert [one.split.key for one in part] == ["s4", "s5"]
         assert await store.splits("r1", "extract", limit=0) == ([], True)
 
-        connection = store._database._connection
+        connection = store._database._connection  # type: ignore[attr-defined]
         assert connection is not None
         seen: list[str] = []
         connection.set_trace_callback(seen.append)

@@ -91,7 +91,7 @@ async def test_a_listing_that_is_handed_back_goes_on_where_it_was(monkeypatch: p
             environment = ActivityEnvironment()
             source = Endless(environment, at_once=1)
             plan = linear_plan(source, MemorySink())
-            activities = Activities(engine, lambda pipeline, params, plan=plan: plan)
+            activities = Activities(engine, lambda pipeline, params, plan=plan: plan)  # type: ignore[misc]
             if not turn:
                 await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
             listed = await environment.run(activities.list_chunks, ListRequest("r", "test", "test", "n0"))

@@ -25,7 +25,7 @@ class Course:
         self, monkeypatch: pytest.MonkeyPatch, before: Mapping[str, float], limit: float = 3600.0
     ) -> None:
         self._now = 0.0
-        monkeypatch.setattr(heartbeat.anyio, "current_time", lambda: self._now)
+        monkeypatch.setattr(heartbeat.anyio, "current_time", lambda: self._now)  # type: ignore[attr-defined]
         self.timer = OutageTimer(before, limit)
         self._sinks = {name: NodeStats(name, Kind.SINK, "sink") for name in ("load", "copy")}
 

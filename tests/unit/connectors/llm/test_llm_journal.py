@@ -73,8 +73,8 @@ class TestHits:
             await one.ask([*documents, alike], ignore, lambda index, lost, found=found: found.append(lost))  # type: ignore[misc]
         assert sorted(owed["run-1"], key=lambda usage: usage.tokens_out) == [
             Usage(),
-            Usage(5, 2, pytest.approx(7.5e-6)),
-            Usage(5, 3, pytest.approx(7.5e-6)),
+            Usage(5, 2, pytest.approx(7.5e-6)),  # type: ignore[arg-type]
+            Usage(5, 3, pytest.approx(7.5e-6)),  # type: ignore[arg-type]
         ]
         assert owed["run-2"] == [Usage()] * 3
 

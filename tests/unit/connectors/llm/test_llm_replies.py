@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -199,7 +200,7 @@ def test_nothing_is_cut_however_long() -> None:
 # --- prices
 
 
-def params(**changes: object) -> LlmParams:
+def params(**changes: Any) -> LlmParams:
     return LlmParams(**changes)
 
 

@@ -122,7 +122,7 @@ async def test_only_what_is_new_is_unreadable_and_the_run_still_completes(tmp_pa
     async with serving(Refusing(refusal(403, "AccessDenied"), (), count=30)) as lake:
         first = await run(source(lake, mode="changed"), tmp_path)
         lake.objects["new.txt"] = b"new"
-        lake.bad = ("new.txt",)
+        lake.bad = ("new.txt",)  # type: ignore[attr-defined]
         for _ in range(2):
             again = await run(source(lake, mode="changed"), tmp_path)
             assert again.report.ok, again.report.error
