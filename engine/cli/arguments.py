@@ -35,9 +35,15 @@ def this_command() -> str:
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """The file, which of its pipelines, and what to change in it."""
-    parser.add_argument("file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help="(pipelines.yaml)")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="this pipeline only; repeatable"
+        "file",
+        nargs="?",
+        default=DEFAULT_FILE,
+        metavar="FILE",
+        help=("pipeline file (default: pipelines.yaml)"),
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="run only this pipeline; repeatable"
     )
     add_change_arguments(parser)
 
@@ -57,7 +63,7 @@ def add_change_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="assignments",
         metavar="PATH=VALUE",
-        help="change the file, as in pipelines.blobs.dead_letters.max=10; repeatable",
+        help="override a value of the file, e.g. pipelines.blobs.dead_letters.max=10; repeatable",
     )
 
 
@@ -67,12 +73,15 @@ def add_state_argument(parser: argparse.ArgumentParser) -> None:
         "--state-dir",
         default=DEFAULT_STATE_DIR,
         metavar="DIR",
-        help="where runs are remembered, and where the sandbox's warehouse is (.odw)",
+        help="directory of run state and of the sandbox's warehouse (default: .odw)",
     )
     parser.add_argument(
         "--state",
         metavar="WHERE",
-        help="where runs are remembered instead: postgresql://USER@HOST/DATABASE, or a directory (ODW_STATE)",
+        help=(
+            "state store: postgresql://USER@HOST/DATABASE or a directory (default: ODW_STATE, else "
+            "--state-dir)"
+        ),
     )
 
 
@@ -82,11 +91,11 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--progress",
         choices=("auto", "live", "plain", "json", "none"),
         default="auto",
-        help="auto: live on a terminal, else a plain line every few seconds",
+        help="progress display (default: auto: live on a terminal, otherwise a plain line every few seconds)",
     )
     parser.add_argument(
         "--log-format",
         choices=("json", "console", "none"),
-        help="structured events on standard error; by default JSON when that is not a terminal",
+        help="format of structured events on standard error (default: json unless it is a terminal)",
     )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")

@@ -13,29 +13,35 @@ import argparse
 
 from engine.cli.arguments import add_state_argument
 
-SUMMARY = "list what was delivered earlier, and have it read again"
+SUMMARY = "list and reset bookmarks of earlier runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|reset")
-    listing = actions.add_parser("list", help="how many there are, by pipeline, node and place")
-    listing.add_argument("--pipeline", default="", metavar="NAME", help="of this pipeline")
+    listing = actions.add_parser("list", help="count bookmarks by pipeline, node and place")
+    listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
     _filters(listing)
-    listing.add_argument("--keys", action="store_true", help="a line for each")
+    listing.add_argument("--keys", action="store_true", help="list each bookmark, one per line")
     listing.add_argument(
-        "--limit", type=int, default=50, metavar="N", help="with --keys: the first N; 0 means all (50)"
+        "--limit",
+        type=int,
+        default=50,
+        metavar="N",
+        help=("with --keys: show the first N; 0 shows all (default: 50)"),
     )
-    listing.add_argument("--json", action="store_true", help="print one JSON object a line")
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
-    resetting = actions.add_parser("reset", help="have the next run read it again")
+    resetting = actions.add_parser(
+        "reset", help=("delete bookmarks, so that the next run re-reads those inputs")
+    )
     resetting.add_argument("pipeline", metavar="PIPELINE")
     _filters(resetting)
 
 
 def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--node", default="", metavar="NAME", help="of this source")
-    parser.add_argument("--key", default="", metavar="KEY", help="of this object or file")
+    parser.add_argument("--node", default="", metavar="NAME", help="only this source")
+    parser.add_argument("--key", default="", metavar="KEY", help="only this object or file")
     add_state_argument(parser)
 
 

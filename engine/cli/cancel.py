@@ -11,7 +11,7 @@ import argparse
 from engine.cli.arguments import add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
 
-SUMMARY = "end a durable run; it can be gone on with"
+SUMMARY = "cancel a durable run; it can be resumed"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from engine.contract.component import ComponentSpec
     from engine.registry import Registry
 
-SUMMARY = "list the components, or show one"
+SUMMARY = "list components, or show one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show")
-    listing = actions.add_parser("list", help="all of them, a line each")
+    listing = actions.add_parser("list", help="list all components, one per line")
     listing.add_argument("--json", action="store_true", help="print one JSON array")
-    showing = actions.add_parser("show", help="one of them")
-    showing.add_argument("name", metavar="NAME", help="its name, or kind.name where a name is used twice")
+    showing = actions.add_parser("show", help="show one component")
+    showing.add_argument(
+        "name", metavar="NAME", help=("component name, or kind.name where a name is ambiguous")
+    )
     showing.add_argument("--json", action="store_true", help="print one JSON object with its schemas")
 
 
@@ -91,7 +93,7 @@ def _page(spec: ComponentSpec) -> str:
     if spec.connection is not None:
         lines += ["", "connection:", *_fields(spec.connection, frozenset())]
         if spec.sandbox:
-            lines.append("  (or the word `sandbox`: an embedded service takes its place)")
+            lines.append("  (or the word `sandbox` for the embedded service)")
     if spec.extra:
         lines += ["", f"needs: pip install 'odw-engine[{spec.extra}]'"]
     return "\n".join(lines) + "\n"

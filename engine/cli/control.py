@@ -21,7 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("action", choices=("pause", "resume", "drain", "window"))
-    parser.add_argument("number", nargs="?", type=int, metavar="N", help="for `window`: 1 to 200")
+    parser.add_argument(
+        "number",
+        nargs="?",
+        type=int,
+        metavar="N",
+        help=("for `window`: concurrent chunks per shard, 1 to 200"),
+    )
     add_state_argument(parser)
     add_server_arguments(parser)
 

@@ -25,55 +25,69 @@ SUMMARY = "list, show and replay dead letters"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|replay")
-    listing = actions.add_parser("list", help="a line each, oldest first")
+    listing = actions.add_parser("list", help="list dead letters, one per line, oldest first")
     _filters(listing, statuses=True)
-    listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most N; 0 means all (50)")
-    listing.add_argument("--json", action="store_true", help="print one JSON object a line")
+    listing.add_argument(
+        "--limit", type=int, default=50, metavar="N", help=("show at most N; 0 shows all (default: 50)")
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
-    showing = actions.add_parser("show", help="everything about some, with the original record")
-    showing.add_argument("names", nargs="+", metavar="LETTER", help="an id of `dlq list`, or a record's key")
-    showing.add_argument("--json", action="store_true", help="print one JSON object a line")
+    showing = actions.add_parser("show", help="show dead letters in detail, with their original records")
+    showing.add_argument(
+        "names", nargs="+", metavar=("DEAD_LETTER"), help=("an id from `dlq list`, or a record's key")
+    )
+    showing.add_argument("--json", action="store_true", help="print one JSON object per line")
     _where(showing)
 
-    replaying = actions.add_parser("replay", help="send open ones again")
-    replaying.add_argument("names", nargs="*", metavar="LETTER", help="only these: ids of `list`, or keys")
+    replaying = actions.add_parser("replay", help="send open dead letters again")
+    replaying.add_argument(
+        "names",
+        nargs="*",
+        metavar=("DEAD_LETTER"),
+        help=("replay only these: ids from `dlq list`, or record keys"),
+    )
     _filters(replaying, statuses=False)
     replaying.add_argument(
         "--patch",
         action="append",
         default=[],
         metavar="PATCH",
-        help="change the records first: FIELD=VALUE, or FIELD~REGEX~REPLACEMENT; repeatable",
+        help="patch the records first: FIELD=VALUE or FIELD~REGEX~REPLACEMENT; repeatable",
     )
-    replaying.add_argument("--limit", type=int, default=0, metavar="N", help="no more than N, oldest first")
-    replaying.add_argument("--dry-run", action="store_true", help="only say what would be sent, and how")
+    replaying.add_argument("--limit", type=int, default=0, metavar="N", help="replay at most N, oldest first")
+    replaying.add_argument(
+        "--dry-run", action="store_true", help=("print what would be sent, without sending it")
+    )
     add_change_arguments(replaying)
     add_output_arguments(replaying)
 
 
 def _filters(parser: argparse.ArgumentParser, *, statuses: bool) -> None:
-    parser.add_argument("--pipeline", default="", metavar="NAME", help="of this pipeline")
-    parser.add_argument("--run", default="", metavar="RUN", help="of this run")
-    parser.add_argument("--node", default="", metavar="NAME", help="of this node")
-    parser.add_argument("--key", default="", metavar="KEY", help="of this record")
+    parser.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
+    parser.add_argument("--run", default="", metavar="RUN", help="only this run")
+    parser.add_argument("--node", default="", metavar="NAME", help="only this node")
+    parser.add_argument("--key", default="", metavar="KEY", help="only the record with this key")
     if statuses:
         parser.add_argument(
             "--status",
             choices=("open", "replayed", "recovered", "discarded", "all"),
             default="open",
-            help="as they stand; recovered: the service has a good row of that record by now (open)",
+            help=(
+                "only this status; recovered: the service has since stored a good row for the record "
+                "(default: open)"
+            ),
         )
     _where(parser)
 
 
 def _where(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--file", metavar="FILE", help=f"the pipelines ({DEFAULT_FILE})")
+    parser.add_argument("--file", metavar="FILE", help=f"pipeline file (default: {DEFAULT_FILE})")
     add_state_argument(parser)
     parser.add_argument(
         "--store",
         choices=("all", "engine", "service"),
         default="all",
-        help="whose letters: the engine's, the ingest service's (all)",
+        help="where to look: the engine's state store, the ingest service, or both (default: all)",
     )
 
 

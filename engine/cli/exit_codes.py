@@ -112,5 +112,5 @@ def _not_installed(error: ModuleNotFoundError) -> str:
     if os.path.exists(own):
         remedy = f"use {own} -m engine, or activate the environment: . .venv/bin/activate"
     else:
-        remedy = "make an environment as README.md shows, or activate it"
+        remedy = "create an environment as README.md shows, or activate it"
     return f"no module {error.name!r}: the dependencies are not installed for {sys.executable}: {remedy}"

@@ -12,27 +12,33 @@ import argparse
 
 from engine.cli.arguments import add_state_argument
 
-SUMMARY = "list and purge the model answers that were paid for"
+SUMMARY = "list and purge paid model answers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|purge")
-    listing = actions.add_parser("list", help="a line each, newest last, and what they have cost")
+    listing = actions.add_parser("list", help="list answers, one per line, newest last, with their cost")
     _filters(listing)
-    listing.add_argument("--limit", type=int, default=50, metavar="N", help="the newest N; 0 means all (50)")
-    listing.add_argument("--json", action="store_true", help="print one JSON object a line")
+    listing.add_argument(
+        "--limit", type=int, default=50, metavar="N", help=("show the newest N; 0 shows all (default: 50)")
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     purging = actions.add_parser("purge", help="delete answers")
     _filters(purging)
-    purging.add_argument("--all", action="store_true", help="every one of them")
+    purging.add_argument("--all", action="store_true", help="delete all answers")
 
 
 def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pipeline", default="", metavar="NAME", help="paid for by this pipeline")
-    parser.add_argument("--run", default="", metavar="RUN", help="paid for by this run")
-    parser.add_argument("--model", default="", metavar="NAME", help="of this model")
-    parser.add_argument("--older-than", default="", metavar="AGE", help="older than that, as in 12h or 30d")
+    parser.add_argument(
+        "--pipeline", default="", metavar="NAME", help=("only answers that this pipeline paid for")
+    )
+    parser.add_argument("--run", default="", metavar="RUN", help="only answers that this run paid for")
+    parser.add_argument("--model", default="", metavar="NAME", help="only answers of this model")
+    parser.add_argument(
+        "--older-than", default="", metavar="AGE", help=("only answers older than this, e.g. 12h or 30d")
+    )
     add_state_argument(parser)
 
 

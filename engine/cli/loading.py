@@ -84,7 +84,7 @@ def load_config(
         known = (*config.pipelines, *config.aliases)
         missing = listed(name for name in only if name not in known)
         raise ConfigError(
-            f"the run is of {missing}, which {options.file} does not have: name the file it was begun with"
+            f"{options.file} does not have {missing} of the run: name the file that the run was started with"
         ) from None
 
 

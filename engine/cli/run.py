@@ -28,24 +28,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=LATEST,
         metavar="RUN",
-        help="go on with a run, or with all unfinished ones of the latest invocation",
+        help="resume a run, or all unfinished runs of the latest invocation",
     )
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="at the end, compare the figures with the ledger and with what the sinks have",
+        help="compare the final counts with the ledger and with what the sinks hold",
     )
-    parser.add_argument("--report", metavar="FILE", help="write what came of it there, as JSON")
+    parser.add_argument("--report", metavar="FILE", help="write a JSON report to FILE")
     add_output_arguments(parser)
     parser.add_argument(
-        "--memory", metavar="SIZE", help="bytes in flight for all pipelines together, as in 512MiB (256MiB)"
+        "--memory", metavar="SIZE", help="memory limit for all pipelines, e.g. 512MiB (default: 256MiB)"
     )
     parser.add_argument(
         "--drain-limit",
         metavar="TIME",
-        help="how long what has been read may take to be delivered after a signal, as in 2m (30s)",
+        help="time allowed to deliver what was read before a signal, e.g. 2m (default: 30s)",
     )
-    parser.add_argument("--samples", metavar="DIR", help="the documents that the embedded S3 begins with")
+    parser.add_argument("--samples", metavar="DIR", help="sample documents for the embedded S3")
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -13,34 +13,41 @@ import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
 
-SUMMARY = "list and show runs, and forget them"
+SUMMARY = "list, show and forget runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|forget|prune")
-    listing = actions.add_parser("list", help="a line each, newest last")
-    listing.add_argument("--pipeline", default="", metavar="NAME", help="of this pipeline")
-    listing.add_argument("--limit", type=int, default=50, metavar="N", help="the newest N; 0 means all (50)")
-    listing.add_argument("--json", action="store_true", help="print one JSON object a line")
+    listing = actions.add_parser("list", help="list runs, one per line, newest last")
+    listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
+    listing.add_argument(
+        "--limit", type=int, default=50, metavar="N", help=("show the newest N; 0 shows all (default: 50)")
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
     add_state_argument(listing)
 
-    showing = actions.add_parser("show", help="everything about one run")
+    showing = actions.add_parser("show", help="show one run in detail")
     showing.add_argument("run", metavar="RUN")
     showing.add_argument(
-        "--file", metavar="FILE", help=f"compare its plan with the one of this file ({DEFAULT_FILE})"
+        "--file", metavar="FILE", help=f"compare the run's plan with this file (default: {DEFAULT_FILE})"
     )
     showing.add_argument("--json", action="store_true", help="print one JSON object")
     add_state_argument(showing)
 
-    forgetting = actions.add_parser("forget", help="remove a run with its splits and its dead letters")
+    forgetting = actions.add_parser("forget", help="delete a run with its splits and dead letters")
     forgetting.add_argument("run", metavar="RUN")
-    forgetting.add_argument("--yes", action="store_true", help="even if it has open dead letters")
+    forgetting.add_argument(
+        "--yes", action="store_true", help=("forget the run even if it has open dead letters")
+    )
     add_state_argument(forgetting)
 
     pruning = actions.add_parser("prune", help="forget completed runs that have no open dead letters")
     pruning.add_argument(
-        "--older-than", required=True, metavar="AGE", help="that ended longer ago, as in 12h or 30d"
+        "--older-than",
+        required=True,
+        metavar="AGE",
+        help=("only runs that ended longer ago than this, e.g. 12h or 30d"),
     )
     add_state_argument(pruning)
 

@@ -14,11 +14,18 @@ SUMMARY = "run the embedded services"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument(
-        "--services", default="s3,llm,ingest", metavar="NAMES", help="which ones: s3, llm, ingest (all)"
+        "--services",
+        default="s3,llm,ingest",
+        metavar="NAMES",
+        help=("services to run: s3, llm, ingest (default: all)"),
     )
-    parser.add_argument("--state-dir", default=".odw", metavar="DIR", help="where the warehouse is (.odw)")
-    parser.add_argument("--samples", metavar="DIR", help="the documents that S3 begins with")
-    parser.add_argument("--no-stdin", action="store_true", help="serve until a signal comes")
+    parser.add_argument(
+        "--state-dir", default=".odw", metavar="DIR", help=("directory of the warehouse (default: .odw)")
+    )
+    parser.add_argument("--samples", metavar="DIR", help="sample documents for S3")
+    parser.add_argument(
+        "--no-stdin", action="store_true", help=("serve until a signal arrives; ignore standard input")
+    )
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -12,40 +12,61 @@ import argparse
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
 
-SUMMARY = "have pipelines run by the clock, on Temporal"
+SUMMARY = "schedule pipelines on Temporal"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="create|list|pause|resume|delete")
-    creating = actions.add_parser("create", help="for each pipeline of a file that has a `schedule:`")
-    creating.add_argument("file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help="(pipelines.yaml)")
-    creating.add_argument("--only", action="append", default=[], metavar="NAME", help="repeatable")
+    creating = actions.add_parser(
+        "create", help=("create or update a schedule for each pipeline with a `schedule:`")
+    )
     creating.add_argument(
-        "--param", action="append", default=[], metavar="PIPELINE.NAME=VALUE", help="of every run; repeatable"
+        "file",
+        nargs="?",
+        default=DEFAULT_FILE,
+        metavar="FILE",
+        help=("pipeline file (default: pipelines.yaml)"),
+    )
+    creating.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=("schedule only this pipeline; repeatable"),
+    )
+    creating.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="PIPELINE.NAME=VALUE",
+        help=("set a parameter of every run; repeatable"),
     )
     creating.add_argument(
         "--overlap",
         choices=("skip", "buffer_one", "cancel_other"),
         default="skip",
-        help="when one is due and the last is under way: leave it out, have it wait, cancel the last (skip)",
+        help=(
+            "if the last run is still in progress: skip the new one, buffer one, or cancel the last "
+            "(default: skip)"
+        ),
     )
     creating.add_argument(
         "--catch-up",
         default="5m",
         metavar="AGE",
-        help="make up for runs that were missed within this time, as in 10m or 2h (5m)",
+        help="catch up on runs missed within this time, e.g. 10m or 2h (default: 5m)",
     )
     add_state_argument(creating)
     add_request_arguments(creating)
     add_server_arguments(creating)
-    listing = actions.add_parser("list", help="a line each")
-    listing.add_argument("--json", action="store_true", help="print one JSON object a line")
+    listing = actions.add_parser("list", help="list schedules, one per line")
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
     add_server_arguments(listing)
     for name, help_ in (
-        ("pause", "start no more runs of a pipeline by the clock"),
-        ("resume", "start them again"),
-        ("delete", "remove a schedule; a run under way goes on"),
+        ("pause", "pause the schedule of a pipeline"),
+        ("resume", "resume the schedule of a pipeline"),
+        ("delete", "delete a schedule; a run in progress continues"),
     ):
         one = actions.add_parser(name, help=help_)
         one.add_argument("pipeline", metavar="PIPELINE")

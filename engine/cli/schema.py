@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-SUMMARY = "print the JSON Schema of the file"
+SUMMARY = "print the JSON Schema of pipeline files"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,9 +18,13 @@ SUMMARY = "run the ingest service and its warehouse"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=4200, help="port to listen on, 0 takes a free one (4200)")
-    parser.add_argument("--state-dir", default=".odw", metavar="DIR", help="where the warehouse is (.odw)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=int, default=4200, help=("port to listen on; 0 picks a free one (default: 4200)")
+    )
+    parser.add_argument(
+        "--state-dir", default=".odw", metavar="DIR", help=("directory of the warehouse (default: .odw)")
+    )
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -38,7 +42,7 @@ def execute(options: argparse.Namespace) -> int:
     )
     if options.host not in LOOPBACK and not (settings.ingest_api_key and settings.consumption_api_key):
         sys.stderr.write(
-            f"anybody who reaches {options.host} can write and read: set ODW_INGEST_API_KEY and "
+            f"anyone who can reach {options.host} can read and write: set ODW_INGEST_API_KEY and "
             "ODW_CONSUMPTION_API_KEY, or listen on 127.0.0.1\n"
         )
     run(Path(options.state_dir), options.host, options.port, settings=settings, on_ready=_say_where)
@@ -58,13 +62,13 @@ def _key(name: str) -> str | None:
         if value := os.environ.get(variable):
             if not is_hash(value):
                 raise ConfigError(
-                    f"{variable} is not the hash of a token (40 hex digits), so nobody could get in: make one"
-                    " with engine.service.auth.hash_of, as docs/service.md shows"
+                    f"{variable} is not a token hash (40 hex digits), so every request would be rejected: "
+                    "create one with engine.service.auth.hash_of, as docs/service.md shows"
                 )
             return value
     return None
 
 
 def _say_where(url: str) -> None:
-    sys.stdout.write(f"the ingest service listens at {url} (Ctrl-C ends it)\n")
+    sys.stdout.write(f"ingest service listening at {url} (Ctrl-C to stop)\n")
     sys.stdout.flush()

@@ -45,14 +45,14 @@ def state_of(options: argparse.Namespace) -> str:
 
     if _looks_like_a_server(options.state_dir):
         raise ConfigError(
-            f"--state-dir names a directory of this machine: name a database with --state or {STATE_VARIABLE}"
+            f"--state-dir takes a local directory: name a database with --state or {STATE_VARIABLE}"
         )
     given = getattr(options, "state", "") or ""
     where = given or os.environ.get(STATE_VARIABLE, "") or str(options.state_dir)
     if _looks_like_a_server(where) and not is_address(where):
         raise ConfigError(
-            f"{'--state' if given else STATE_VARIABLE} names no state store: it is a directory, or"
-            " postgresql://USER@HOST:PORT/DATABASE"
+            f"{'--state' if given else STATE_VARIABLE} is not a valid state store: give a directory or "
+            "postgresql://USER@HOST:PORT/DATABASE"
         )
     return where
 

@@ -14,14 +14,20 @@ import argparse
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
 
-SUMMARY = "start pipelines durably, on Temporal"
+SUMMARY = "start durable runs on Temporal"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help="(pipelines.yaml)")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="this pipeline only; repeatable"
+        "file",
+        nargs="?",
+        default=DEFAULT_FILE,
+        metavar="FILE",
+        help=("pipeline file (default: pipelines.yaml)"),
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="run only this pipeline; repeatable"
     )
     parser.add_argument(
         "--param",
@@ -30,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIPELINE.NAME=VALUE",
         help="set a run parameter; repeatable",
     )
-    parser.add_argument("--resume", metavar="RUN", help="go on with this run, begun locally or durably")
-    parser.add_argument("--wait", action="store_true", help="watch the runs to their end")
+    parser.add_argument("--resume", metavar="RUN", help="resume this run, started locally or durably")
+    parser.add_argument("--wait", action="store_true", help="watch the runs until they end")
     add_request_arguments(parser)
     add_state_argument(parser)
     add_server_arguments(parser)

@@ -27,10 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         choices=("local", "temporal"),
         default="local",
-        help="temporal: also what cannot work when several workers do the runs (local)",
+        help="temporal: also report what cannot work with several workers (default: local)",
     )
     parser.add_argument(
-        "--one-machine", action="store_true", help="with --target temporal: all workers are on this machine"
+        "--one-machine", action="store_true", help="with --target temporal: all workers run on this machine"
     )
     add_state_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -18,20 +18,20 @@ VERBS = {
     "run": "run the pipelines of a file",
     "validate": "check a file without running anything",
     "graph": "draw the pipelines of a file",
-    "connectors": "list the components, or show one",
-    "runs": "list and show runs, and forget them",
-    "worker": "work on durable runs, on Temporal",
-    "submit": "start pipelines durably, on Temporal",
+    "connectors": "list components, or show one",
+    "runs": "list, show and forget runs",
+    "worker": "run a Temporal worker for durable runs",
+    "submit": "start durable runs on Temporal",
     "watch": "watch a durable run",
     "control": "pause, resume or drain a durable run",
-    "cancel": "end a durable run; it can be gone on with",
-    "schedule": "have pipelines run by the clock, on Temporal",
+    "cancel": "cancel a durable run; it can be resumed",
+    "schedule": "schedule pipelines on Temporal",
     "dlq": "list, show and replay dead letters",
-    "bookmarks": "list what was delivered earlier, and have it read again",
-    "journal": "list and purge the model answers that were paid for",
+    "bookmarks": "list and reset bookmarks of earlier runs",
+    "journal": "list and purge paid model answers",
     "serve": "run the ingest service and its warehouse",
     "sandbox": "run the embedded S3, model endpoint and ingest service",
-    "schema": "print the JSON Schema of the file, for editors",
+    "schema": "print the JSON Schema of pipeline files, for editors",
 }
 """Each is a module of this package, imported when it is asked for."""
 
@@ -116,10 +116,9 @@ def _overview(program: str) -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in VERBS.items())
     return (
-        f"usage: {program} VERB ...\n\n"
-        "Runs pipelines that a YAML file defines: from sources, through transforms, into sinks.\n\n"
-        f"verbs:\n{verbs}\n\n"
-        f"`{program} VERB --help` says more about each. `{program} --version` names the version.\n"
+        f"usage: {program} VERB ...\n\nRun the pipelines of a YAML file: from sources, through "
+        f"transforms, into sinks.\n\nverbs:\n{verbs}\n\nRun `{program} VERB --help` for the options of a "
+        f"verb, `{program} --version` for the version.\n"
     )
 
 
@@ -127,8 +126,8 @@ def _unknown(program: str, verb: str) -> str:
     import difflib
 
     near = difflib.get_close_matches(verb, VERBS, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(VERBS)}"
-    return f"{program}: no verb is called `{verb}`: {hint}\n"
+    hint = f"did you mean `{near[0]}`?" if near else f"choose from {', '.join(VERBS)}"
+    return f"{program}: unknown verb `{verb}`: {hint}\n"
 
 
 def _module(verb: str) -> ModuleType:

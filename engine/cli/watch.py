@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--progress",
         choices=("auto", "live", "plain", "json", "none"),
         default="auto",
-        help="auto: live on a terminal, else a plain line every few seconds",
+        help="progress display (default: auto: live on a terminal, otherwise a plain line every few seconds)",
     )
     add_state_argument(parser)
     add_server_arguments(parser)

@@ -11,14 +11,20 @@ import argparse
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
 from engine.cli.durable.server import add_server_arguments, at_least_one, more_than_none, require_temporal
 
-SUMMARY = "work on durable runs, on Temporal"
+SUMMARY = "run a Temporal worker for durable runs"
 
 ROLES = ("workflows", "planning", "work")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help="(pipelines.yaml)")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        default=DEFAULT_FILE,
+        metavar="FILE",
+        help=("pipeline file (default: pipelines.yaml)"),
+    )
     add_state_argument(parser)
     add_server_arguments(parser)
     parser.add_argument(
@@ -27,40 +33,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=ROLES,
         default=[],
         dest="roles",
-        help="poll this queue only; repeatable (all)",
+        help="poll only this task queue; repeatable (default: all)",
     )
-    parser.add_argument("--slots", type=at_least_one, default=4, metavar="N", help="chunks at once (4)")
+    parser.add_argument(
+        "--slots", type=at_least_one, default=4, metavar="N", help=("chunks processed at once (default: 4)")
+    )
     parser.add_argument(
         "--grace",
         type=more_than_none,
         default=60.0,
         metavar="SECONDS",
-        help="to hand chunks back when stopped (60)",
+        help="shutdown grace period in seconds (default: 60)",
     )
     parser.add_argument(
         "--stall-after",
         type=more_than_none,
         default=600.0,
         metavar="SECONDS",
-        help="a chunk in which nothing moves for so long is stopped (600)",
+        help="stop a chunk that makes no progress for this long (default: 600)",
     )
     parser.add_argument(
         "--chunks-per-second",
         type=more_than_none,
         metavar="N",
-        help="that begin on the whole queue (no limit)",
+        help="maximum chunks started per second on the whole queue (default: no limit)",
     )
     parser.add_argument(
         "--build-id",
         default="",
         metavar="ID",
-        help="version of file and code: a run stays with the version that began it (no versions)",
+        help="version of file and code; a run stays with the version that started it (default: unversioned)",
     )
-    parser.add_argument("--memory", metavar="SIZE", help="bytes in flight, as in 512MiB (256MiB)")
-    parser.add_argument("--metrics", default="", metavar="HOST:PORT", help="show Prometheus metrics there")
-    parser.add_argument("--otlp", default="", metavar="URL", help="send OpenTelemetry metrics there")
+    parser.add_argument("--memory", metavar="SIZE", help="memory limit, e.g. 512MiB (default: 256MiB)")
     parser.add_argument(
-        "--log-format", choices=("json", "console", "none"), default="json", help="events on standard error"
+        "--metrics", default="", metavar="HOST:PORT", help=("serve Prometheus metrics at HOST:PORT")
+    )
+    parser.add_argument("--otlp", default="", metavar="URL", help="send OpenTelemetry metrics to URL")
+    parser.add_argument(
+        "--log-format",
+        choices=("json", "console", "none"),
+        default="json",
+        help=("format of events on standard error (default: json)"),
     )
 
 

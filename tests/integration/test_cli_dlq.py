@@ -93,7 +93,7 @@ def test_marked_records_die_once_come_in_by_a_patched_replay_and_never_twice(
 
         tried = verb("dlq", "replay", "--patch", UNMARK, "--dry-run", INGEST_URL=url)
         assert tried.returncode == 0
-        assert "blobs: 200 letters → load, 200 changed by the patches" in tried.stdout
+        assert "blobs: 200 letters → load, 200 changed by patches" in tried.stdout
         assert len(rows(url)) == 800
 
         replayed = verb("dlq", "replay", "--patch", UNMARK, INGEST_URL=url)

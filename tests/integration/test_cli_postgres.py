@@ -80,7 +80,7 @@ def test_verbs_share_the_state_of_a_database(verb: Verb, tmp_path: Path, postgre
     assert '"pipeline": "lines"' in verb("bookmarks", "list", "--json")
     assert "nothing to resume" in verb("run", "--resume")
     verb("dlq", "replay", "--patch", "file_size=7")
-    assert "none is open" in verb("dlq", "list", "--store", "engine")
+    assert "no open dead letters" in verb("dlq", "list", "--store", "engine")
     assert "0 USD" not in verb("journal", "list")
     verb("bookmarks", "reset", "lines")
     verb("runs", "prune", "--older-than", "0s")

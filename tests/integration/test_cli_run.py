@@ -276,7 +276,7 @@ def test_what_a_completed_pipeline_leads_to_and_was_not_begun_is_begun_by_a_resu
 
     done = engine("run", "--resume")
     assert done.returncode == ExitCode.COMPLETED, done.stderr
-    assert "second: begun now, because first has completed" in done.stderr
+    assert "second: starting now because first has completed" in done.stderr
     assert (tmp_path / "second.jsonl").read_text(encoding="utf-8") == '{"n":1}\n'
     assert (tmp_path / "first.jsonl").read_text(encoding="utf-8") == '{"n":1}\n'
     again = engine("run", "--resume")
@@ -293,7 +293,7 @@ def test_a_resume_says_that_parameters_of_what_follows_count_as_given_now(
     done = engine("run", "--resume")
     assert done.returncode == ExitCode.COMPLETED, done.stderr
     assert "first: going on with run first-" in done.stderr
-    assert "second: may follow; --param and --set count for it as given now\n" in done.stderr
+    assert "second: may follow; --param and --set apply to it as given now\n" in done.stderr
     assert "first: may follow" not in done.stderr
 
 

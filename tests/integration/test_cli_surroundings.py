@@ -145,8 +145,8 @@ def test_an_older_unfinished_run_is_named_when_the_latest_has_completed(tmp_path
     done = odw(tmp_path, "run", "--resume")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == (
-        "nothing to resume: every run of the latest invocation has completed\n"
-        f"unfinished from before: {run_id} (odw run --resume {run_id})\n"
+        "nothing to resume: every run of the latest invocation has completed\nunfinished earlier run: "
+        f"{run_id} (odw run --resume {run_id})\n"
     )
 
 

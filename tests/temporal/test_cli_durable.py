@@ -139,9 +139,9 @@ def test_a_run_is_steered_cancelled_and_gone_on_with(desk: Desk) -> None:
         desk.until_known(run)
         for action, state in (("pause", "paused"), ("resume", "running")):
             out, _ = desk.engine("control", run, action, *desk.installation)
-            assert out == f"{run}: {state}, 8 chunks under way in each shard at most\n"
+            assert out == f"{run}: {state}, 8 chunks in progress per shard\n"
         out, _ = desk.engine("control", run, "window", "3", *desk.installation)
-        assert out == f"{run}: running, 3 chunks under way in each shard at most\n"
+        assert out == f"{run}: running, 3 chunks in progress per shard\n"
         _, error = desk.engine("control", run, "window", "500", *desk.installation, code=2)
         assert "a window is from 1 to 200 chunks, not 500" in error
         _, error = desk.engine("submit", WAITING, "--resume", run, *desk.installation, code=3)
@@ -196,8 +196,8 @@ def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
     assert f"--chunk-splits 5 changes nothing: numbers of {run} was divided into chunks of 8" in error
     assert f"changed since {run} was begun: settings.outage_limit: " in error
     assert (
-        "tidy: may follow, and the server no longer knows with which parameters the run was begun:"
-        " --param counts for it as given now\n"
+        "tidy: may follow, but the server no longer knows the run's original parameters: --param applies "
+        "to it as given now\n"
     ) in error
     assert "waiting: may follow" not in error
     (found,) = desk.runs()
@@ -217,7 +217,7 @@ def test_a_schedule_is_made_changed_paused_and_deleted(desk: Desk) -> None:
     create = ["schedule", "create", str(file), *server]
     assert desk.engine(*create)[0] == "hourly_blobs: scheduled: 0 * * * * UTC\n"
     assert desk.engine(*create, "--overlap", "buffer_one")[0] == (
-        "hourly_blobs: schedule changed: 0 * * * * UTC\n"
+        "hourly_blobs: schedule updated: 0 * * * * UTC\n"
     )
     desk.engine("schedule", "pause", "hourly_blobs", *server)
     (line,) = desk.engine("schedule", "list", "--json", *server)[0].splitlines()

@@ -105,7 +105,7 @@ def test_the_ledger_knows_later_than_the_workflow_that_a_run_was_finished_locall
         desk.until_known(run)
         desk.engine("cancel", run, *desk.installation)
         out, _ = desk.engine("watch", run, "--progress", "none", *desk.installation, code=6)
-    assert "\nwaiting: go on with it: " in out
+    assert "\nwaiting: to resume: " in out
     assert f" -m engine submit FILE --resume {run} --state-dir " in out
     desk.engine("run", WAITING, *desk.state, "--resume", run, "--quiet")
 
@@ -119,7 +119,7 @@ def test_the_ledger_knows_later_than_the_workflow_that_a_run_was_finished_locall
 
 def test_ctrl_c_leaves_the_run_alone_and_says_how_to_come_back(desk: Desk, server: DevServer) -> None:
     with begun(server, "submit", WAITING, *desk.installation, *SMALL, "--wait") as waiting:
-        waiting.until("waiting: waits for a worker")
+        waiting.until("waiting: waiting for a worker")
         waiting.process.send_signal(signal.SIGINT)
         code, said = waiting.ended()
     assert code == 130
@@ -137,7 +137,7 @@ def test_a_paused_run_and_one_without_workers_are_called_so(desk: Desk, server: 
         with begun(server, "watch", run, "--progress", "json", *desk.installation) as watching:
             watching.until('"state": "paused, 0 of 6 splits done"')
             desk.engine("control", run, "resume", *desk.installation)
-            watching.until('"state": "waits for a worker"')
+            watching.until('"state": "waiting for a worker"')
             desk.engine("cancel", run, *desk.installation)
             assert watching.ended()[0] == 6
 
@@ -165,4 +165,4 @@ def test_a_server_that_is_away_is_named_and_one_that_has_lost_the_run_is_an_erro
 def test_a_window_for_what_was_missed_that_the_server_would_lengthen_is_refused(desk: Desk) -> None:
     clock = str(ROOT / "samples" / "scheduled.yaml")
     _, error = desk.engine("schedule", "create", clock, "--catch-up", "1s", code=2)
-    assert "--catch-up: Temporal takes 10s at least, got '1s'" in error
+    assert "--catch-up: Temporal requires at least 10s, got '1s'" in error

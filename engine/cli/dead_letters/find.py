@@ -46,7 +46,7 @@ def plans_of(options: argparse.Namespace, *, needed: bool) -> dict[str, Plan]:
     except ConfigError:
         if needed or named:
             raise
-        _warn(f"{options.file} is not valid (see `validate`): services that only it names are not looked at")
+        _warn(f"{options.file} is not valid (see `validate`): services named only there are skipped")
         return {}
 
 
@@ -87,7 +87,7 @@ async def _answers(client: ServiceClient) -> bool:
     try:
         await client.check()
     except ServiceError as error:
-        _warn(f"{error}; its dead letters are not looked at")
+        _warn(f"{error}; its dead letters are skipped")
         return False
     return True
 
@@ -104,7 +104,7 @@ async def _addresses(stack: AsyncExitStack, plans: Mapping[str, Plan], state_dir
         try:
             addresses = await stack.enter_async_context(sandbox([INGEST], state_dir))
         except EngineError as error:
-            _warn(f"the warehouse of {state_dir} cannot be opened: {error}")
+            _warn(f"cannot open the warehouse in {state_dir}: {error}")
         else:
             found.setdefault(addresses[INGEST]["url"], "")
     return found

@@ -41,9 +41,11 @@ async def list_letters(options: argparse.Namespace) -> int:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else NOT_A_TERMINAL
         sys.stdout.write("\n".join(_table(shown, width)) + "\n")
     if len(shown) < len(found):
-        sys.stderr.write(f"{count(len(shown))} of {count(len(found))}; --limit 0 shows all\n")
+        sys.stderr.write(f"showing {count(len(shown))} of {count(len(found))}; use --limit 0 to show all\n")
     elif not found:
-        sys.stderr.write("no dead letters\n" if options.status == "all" else f"none is {options.status}\n")
+        sys.stderr.write(
+            "no dead letters\n" if options.status == "all" else (f"no {options.status} dead letters\n")
+        )
     return ExitCode.COMPLETED
 
 
@@ -70,7 +72,7 @@ def named(found: list[DeadLetterMatch], names: list[str]) -> list[DeadLetterMatc
     """
     for name in names:
         if not any(one.is_called(name) for one in found):
-            raise ConfigError(f"no such dead letter: {name!r} (`dlq list --status all` shows them all)")
+            raise ConfigError(f"no dead letter {name!r}: `dlq list --status all` lists them all")
     return found
 
 
@@ -125,7 +127,7 @@ def _page(one: DeadLetterMatch) -> Iterator[str]:
         yield f"  first       {letter.first_failed_at}"
         yield f"  last        {letter.last_failed_at}"
         if letter.reference:
-            yield f"  reference   {letter.reference} (the record was too large to be kept)"
+            yield f"  reference   {letter.reference} (the record was too large to store)"
     if one.copy is not None:
         copy = one.copy
         yield f"  in service  {copy.dead_letter_id} ({copy.status}, model {copy.model}, at its {copy.source})"

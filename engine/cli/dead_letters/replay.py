@@ -90,7 +90,7 @@ async def _replay_groups(
             break
     output.conclude(summary(reports, options, width=output.width, resumable=False))
     if any(not report.ok for report in reports):
-        output.say("the letters of what did not complete are still open: replay them again")
+        output.say("dead letters whose replay did not complete are still open: replay them again")
     signalled = [code for code in codes if code >= SIGNALLED]
     return signalled[0] if signalled else most_serious(map(ExitCode, codes))
 
@@ -105,7 +105,7 @@ async def _send_to_services(
     """
     for (_, model), found in alone.items():
         service = found[0].service
-        assert service is not None, "a letter of a service knows where it is"
+        assert service is not None, "a dead letter of a service has its location"
         dead = await service.send(model, [apply_patches(one.record, patches) for one in found])
         good = len(found) - len(dead)
         output.conclude(
@@ -132,7 +132,7 @@ def _announce(
     for group in groups:
         nodes = " → ".join(node.name for node in group.plan.nodes[1:])
         sys.stdout.write(f"{group.pipeline}: {counted(len(group.letters), 'letter')} → {nodes}")
-        sys.stdout.write(f", {group.changed:,} changed by the patches\n" if patches else "\n")
+        sys.stdout.write(f", {group.changed:,} changed by patches\n" if patches else "\n")
         _example(group.letters[0].record, patches)
     for (url, model), found in alone.items():
         sys.stdout.write(f"{model}: {counted(len(found), 'record')} → {url}/ingest/{model}\n")
@@ -142,7 +142,7 @@ def _announce(
 def _example(record: JsonValue, patches: Sequence[Patch]) -> None:
     if patches:
         text = json.dumps(apply_patches(record, patches), ensure_ascii=False)
-        sys.stdout.write(f"  the first: {text}\n")
+        sys.stdout.write(f"  first record: {text}\n")
 
 
 def _obstacle_text(obstacle: Obstacle) -> str:

@@ -106,4 +106,4 @@ def _state(entry: Shown) -> str:
     if snapshot.draining:
         return "[yellow]draining[/yellow]"
     waits = snapshot.waits_for
-    return f"waits for {escape(waits)}" if waits else "running"
+    return f"waiting for {escape(waits)}" if waits else "running"

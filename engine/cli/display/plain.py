@@ -80,7 +80,7 @@ def plain_line(snapshot: RunSnapshot, speed: float) -> str:
     elif snapshot.draining:
         parts.append("draining")
     if snapshot.waits_for:
-        parts.append(f"waits for {snapshot.waits_for}")
+        parts.append(f"waiting for {snapshot.waits_for}")
     return f"{snapshot.pipeline} {duration(snapshot.elapsed)}: {', '.join(parts)}"
 
 

@@ -26,9 +26,9 @@ def check_target(path: Path) -> None:
         ConfigError: there is no such folder, or it is one itself.
     """
     if path.is_dir():
-        raise ConfigError(f"--report: {path} is a folder")
+        raise ConfigError(f"--report: {path} is a directory")
     if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--report: there is no folder {path.absolute().parent}")
+        raise ConfigError(f"--report: no such directory: {path.absolute().parent}")
 
 
 def write_report(
@@ -52,4 +52,4 @@ def write_report(
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise StateError(f"the report cannot be written to {path}: {error.strerror or error}") from error
+        raise StateError(f"cannot write the report to {path}: {error.strerror or error}") from error

@@ -39,7 +39,7 @@ def summary(
     for report in runs:
         lines += [f"{report.pipeline}: {note}" for note in _notes(report, options)]
         if resumable and report.run_id and not report.ok:
-            lines.append(f"{report.pipeline}: go on with it: {resume_command(report.run_id, options)}")
+            lines.append(f"{report.pipeline}: to resume: {resume_command(report.run_id, options)}")
     return "\n".join(lines) + "\n"
 
 
@@ -113,21 +113,19 @@ def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
     for node in run.nodes:
         unchanged = int(node.aggregate.get("unchanged", 0))
         if unchanged:
-            yield f"`{node.name}` left out {count(unchanged)}: unchanged since an earlier run"
+            yield f"`{node.name}` skipped {count(unchanged)}: unchanged since an earlier run"
         begun_anew = int(node.aggregate.get("begun_anew", 0))
         if begun_anew:
-            yield f"`{node.name}` began {count(begun_anew)} anew: not what an earlier run had read"
+            yield f"`{node.name}` re-read {count(begun_anew)} from the start: replaced since an earlier run"
     for reason, number in sorted(tally.drops.items(), key=lambda item: -item[1]):
         yield f"dropped {count(number)} at {reason}"
     if run.dead_letters:
         where = f"{this_command()} dlq list --run {run.run_id}{_file(options)}{state_options(options)}"
         # a dead letter is stored when its record dies, and counts once the batch is settled
-        early = (
-            "" if run.ok or run.dead_letters <= tally.dead else ", stored before their batches were settled"
-        )
+        early = "" if run.ok or run.dead_letters <= tally.dead else ", stored before their batches settled"
         yield f"{counted(run.dead_letters, 'dead letter')}{early}: {where}"
     if tally.accepted:
-        yield f"{count(tally.accepted)} of the written were only accepted: the service does not tell more"
+        yield f"{count(tally.accepted)} written records were accepted without per-record confirmation"
     retries = sum(node.retries for node in run.nodes)
     if retries:
         busy = ", ".join(f"{node.name} {count(node.retries)}" for node in run.nodes if node.retries)
@@ -147,12 +145,12 @@ def _verification(checks: Sequence[Check]) -> Iterable[str]:
         if check.verdict is Verdict.DIFFERS:
             expected, found = count(check.expected or 0), count(check.found or 0)
             note = f" ({check.note})" if check.note else ""
-            yield f"DOES NOT AGREE{_at(check)}: {check.what}: expected {expected}, found {found}{note}"
+            yield f"MISMATCH{_at(check)}: {check.what}: expected {expected}, found {found}{note}"
     for check in checks:
         if check.verdict is Verdict.NOT_COUNTED:
-            yield f"COULD NOT BE VERIFIED{_at(check)}: {check.what}: {check.note}"
+            yield f"NOT VERIFIED{_at(check)}: {check.what}: {check.note}"
         elif check.verdict is Verdict.UNKNOWN:
-            yield f"cannot be verified{_at(check)}: {check.what}: {check.note}"
+            yield f"not verifiable{_at(check)}: {check.what}: {check.note}"
         elif check.note and check.verdict is Verdict.AGREES:
             yield f"verified{_at(check)}: {check.what}: {check.note}"
     agree = sum(check.verdict is Verdict.AGREES for check in checks)
@@ -168,7 +166,10 @@ def _unbalanced(run: RunReport) -> Iterable[str]:
     made = f" + made {count(tally.forked)}" if tally.forked else ""
     settled = f"written {count(tally.written)} + dropped {count(tally.dropped)} + dead {count(tally.dead)}"
     # the ledger has only what is settled, so even a run that was killed adds up
-    yield f"THE COUNTS DO NOT ADD UP: read {count(tally.read)}{made} is not {settled}; please report this"
+    yield (
+        f"Internal error: record counts do not balance (read {count(tally.read)}{made}, but {settled}); "
+        "please report this"
+    )
 
 
 def _money(usd: float) -> str:

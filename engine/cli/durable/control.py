@@ -28,12 +28,12 @@ async def steer(options: argparse.Namespace) -> int:
         ServiceError: the run has ended, or the server cannot be reached.
     """
     if (options.action == "window") is not (options.number is not None):
-        raise ConfigError("`window` takes a number, and nothing else does: control RUN window 4")
+        raise ConfigError("`window` requires a number, and only `window` takes one: control RUN window 4")
     _, handle = await workflow_of(options)
     control = await _sent(handle, options)
     state = "draining" if control.draining else "paused" if control.paused else "running"
     sys.stdout.write(
-        f"{options.run}: {state}, {counted(control.window, 'chunk')} under way in each shard at most\n"
+        f"{options.run}: {state}, at most {counted(control.window, 'chunk')} in progress per shard\n"
     )
     return ExitCode.COMPLETED
 
@@ -47,7 +47,7 @@ async def _sent(handle: Handle, options: argparse.Namespace) -> Control:
     except WorkflowUpdateFailedError as error:
         cause = error.cause
         why = cause.message if isinstance(cause, FailureError) else str(cause)
-        raise ConfigError(f"the run does not take that: {why}") from error
+        raise ConfigError(f"the run rejected the command: {why}") from error
     except RPCError as error:
         raise _gone(handle, error) from error
 
@@ -66,15 +66,15 @@ async def cancel(options: argparse.Namespace) -> int:
         await handle.cancel()
     except RPCError as error:
         raise _gone(handle, error) from error
-    sys.stdout.write(f"{options.run}: what is under way is delivered, then it ends\n")
+    sys.stdout.write(f"{options.run}: delivering what is in progress, then ending\n")
     return ExitCode.COMPLETED
 
 
 def _ended(handle: Handle) -> ServiceError:
-    return ServiceError(f"workflow {handle.id} has ended: `watch` and `runs show` say how")
+    return ServiceError(f"workflow {handle.id} has ended: `watch` and `runs show` show its result")
 
 
 def _gone(handle: Handle, error: RPCError) -> ServiceError:
     if error.status is RPCStatusCode.NOT_FOUND:
         return _ended(handle)
-    return ServiceError(f"the Temporal server does not take it: {error.message}")
+    return ServiceError(f"the Temporal server rejected the request: {error.message}")

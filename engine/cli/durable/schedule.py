@@ -27,7 +27,7 @@ async def _create(options: argparse.Namespace) -> int:
     plans = load_plans_for_workers(options)
     wanted = resolve_aliases(options) or [name for name, plan in plans.items() if plan.settings.schedule]
     if not wanted:
-        raise ConfigError(f'no pipeline of {options.file} has a `schedule:` (as in `schedule: "0 * * * *"`)')
+        raise ConfigError(f'no pipeline in {options.file} has a `schedule:`, e.g. `schedule: "0 * * * *"`')
     unscheduled = [name for name in wanted if not plans[name].settings.schedule]
     if unscheduled:
         raise ConfigError(f"{', '.join(unscheduled)}: no `schedule:` in {options.file}")
@@ -49,7 +49,7 @@ def _age(text: str) -> timedelta:
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"--catch-up: {error}, got {text!r}") from None
     if age < MIN_CATCH_UP:  # the server would take 10 s without a word
-        raise ConfigError(f"--catch-up: Temporal takes 10s at least, got {text!r}")
+        raise ConfigError(f"--catch-up: Temporal requires at least 10s, got {text!r}")
     return age
 
 
@@ -59,7 +59,7 @@ async def _list(options: argparse.Namespace) -> int:
         if options.json:
             sys.stdout.write(json.dumps(asdict(one)) + "\n")
             continue
-        state = "paused" if one.paused else f"next {one.next_run}" if one.next_run else "no further run"
+        state = "paused" if one.paused else f"next {one.next_run}" if one.next_run else "no further runs"
         sys.stdout.write(f"{one.pipeline}  {one.cron}  {state}\n")
     if not found:
         sys.stderr.write("no schedules\n")
@@ -74,13 +74,13 @@ async def _pause(options: argparse.Namespace) -> int:
 
 async def _resume(options: argparse.Namespace) -> int:
     await unpause(await client_of(options), options.pipeline)
-    sys.stdout.write(f"{options.pipeline}: runs by the clock again\n")
+    sys.stdout.write(f"{options.pipeline}: schedule resumed\n")
     return ExitCode.COMPLETED
 
 
 async def _delete(options: argparse.Namespace) -> int:
     await delete(await client_of(options), options.pipeline)
-    sys.stdout.write(f"{options.pipeline}: no schedule any more\n")
+    sys.stdout.write(f"{options.pipeline}: schedule deleted\n")
     return ExitCode.COMPLETED
 
 

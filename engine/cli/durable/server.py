@@ -34,29 +34,37 @@ DEFAULT_QUEUE = "odw"
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Which server, beyond what Temporal's own configuration says."""
-    parser.add_argument("--address", default="", metavar="HOST:PORT", help="of the Temporal server")
-    parser.add_argument("--namespace", default="", metavar="NAME", help="on that server")
-    parser.add_argument("--profile", default="", metavar="NAME", help="of Temporal's configuration file")
+    parser.add_argument("--address", default="", metavar="HOST:PORT", help="address of the Temporal server")
+    parser.add_argument("--namespace", default="", metavar="NAME", help="Temporal namespace")
     parser.add_argument(
-        "--codec", default="", metavar="MODULE:CLASS", help="payload codec, the same on all sides"
+        "--profile", default="", metavar="NAME", help=("profile in Temporal's configuration file")
     )
     parser.add_argument(
-        "--queue", default=DEFAULT_QUEUE, metavar="NAME", help="begins the task queues' names (odw)"
+        "--codec", default="", metavar="MODULE:CLASS", help="payload codec; every process needs the same one"
+    )
+    parser.add_argument(
+        "--queue", default=DEFAULT_QUEUE, metavar="NAME", help="task queue prefix (default: odw)"
     )
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     """How a run is divided, and between whom."""
-    parser.add_argument("--shards", type=at_least_one, default=4, metavar="N", help="workflows of a run (4)")
     parser.add_argument(
-        "--window", type=at_least_one, default=8, metavar="N", help="chunks under way in each of them (8)"
+        "--shards", type=at_least_one, default=4, metavar="N", help=("workflows per run (default: 4)")
+    )
+    parser.add_argument(
+        "--window",
+        type=at_least_one,
+        default=8,
+        metavar="N",
+        help=("concurrent chunks per workflow (default: 8)"),
     )
     parser.add_argument(
         "--chunk-splits",
         type=_none_or_more,
         default=0,
         metavar="N",
-        help="splits in a chunk (by number)",
+        help="splits per chunk (default: depends on the number of splits)",
     )
     parser.add_argument(
         "--priority",
@@ -64,26 +72,26 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         choices=range(1, 6),
         default=3,
         metavar="1..5",
-        help="of its chunks where others wait for the same workers: 1 first, 5 last (3)",
+        help="task priority: 1 (highest) to 5 (default: 3)",
     )
     parser.add_argument(
         "--max-failed-chunks",
         type=_none_or_more,
         default=0,
         metavar="N",
-        help="more fail the run (0)",
+        help="fail the run after more than N failed chunks (default: 0)",
     )
     parser.add_argument(
         "--heartbeat",
         type=at_least_one,
         default=60,
         metavar="SECONDS",
-        help="after which a worker that says nothing is taken for dead (60)",
+        help="heartbeat timeout in seconds (default: 60)",
     )
     parser.add_argument(
         "--one-machine",
         action="store_true",
-        help="all workers are on this machine, also when the runs are remembered in a database",
+        help="all workers run on this machine, even though the state store is a database",
     )
 
 
@@ -149,7 +157,7 @@ async def workflow_of(options: argparse.Namespace) -> tuple[Client, Handle]:
         client = await client_of(options)
         handle = await find_submitted(client, options.run)
         if handle is None:
-            error.add_note(f"Nor has the Temporal server ({client.namespace}) a workflow of that run.")
+            error.add_note(f"The Temporal server ({client.namespace}) has no workflow of that run either.")
             raise
         return client, handle
     client = await client_of(options)
@@ -174,7 +182,7 @@ def command(verb: str, run_id: str, options: argparse.Namespace) -> str:
 def _none_or_more(text: str) -> int:
     number = int(text)
     if number < 0:
-        raise argparse.ArgumentTypeError(f"has to be 0 or more, not {number}")
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {number}")
     return number
 
 
@@ -182,7 +190,7 @@ def at_least_one(text: str) -> int:
     """For argparse: 1 or more."""
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"has to be 1 or more, not {number}")
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
     return number
 
 
@@ -190,5 +198,5 @@ def more_than_none(text: str) -> float:
     """For argparse: a finite number above 0."""
     number = float(text)
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"has to be more than 0, not {text}")
+        raise argparse.ArgumentTypeError(f"must be greater than 0, got {text}")
     return number

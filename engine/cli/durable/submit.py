@@ -28,9 +28,8 @@ from engine.temporal.starting import refuse_running, request_before, start
 __all__ = ["relevant", "submit"]
 
 AS_BEGUN = (
-    "a run goes on with the parameters that it was begun with, and alone (--param is for pipelines that"
-    " follow it); what may change between attempts, such as limits and concurrency, is changed in the file"
-    " of the workers"
+    "a run resumes alone and with its original parameters (--param applies to pipelines that follow it); "
+    "change limits, concurrency and other operational settings in the workers' file"
 )
 
 
@@ -50,7 +49,7 @@ async def submit(options: argparse.Namespace) -> int:
     handles = []
     for request in requests:
         handles.append(await start(client, request))
-        verb = "goes on" if request.resume else "started"
+        verb = "resumed" if request.resume else "started"
         sys.stdout.write(f"{request.pipeline}: run {request.run_id} {verb} as workflow {handles[-1].id}\n")
         if not options.wait:
             sys.stdout.write(f"  {command('watch', request.run_id, options)}\n")
@@ -111,8 +110,8 @@ async def _resumed(client: Client, options: argparse.Namespace) -> list[Pipeline
     if before is None:
         for name in sorted(set(plans) - {record.pipeline}):
             sys.stderr.write(
-                f"{name}: may follow, and the server no longer knows with which parameters the run was begun:"
-                " --param counts for it as given now\n"
+                f"{name}: may follow, but the server no longer knows the run's original parameters: "
+                "--param applies to it as given now\n"
             )
     return [
         request_of(
@@ -134,7 +133,7 @@ async def _check(
 ) -> Mapping[str, Plan]:
     """The plans of the run and of what may follow it, if it can be gone on with."""
     if not record.status.resumable:
-        raise ConfigError(f"--resume: run {record.run_id!r} has completed, there is nothing left of it")
+        raise ConfigError(f"--resume: run {record.run_id!r} has completed: nothing is left to resume")
     await refuse_living(store, SystemClock(), [record.run_id])
     plans = load_plans(options, only=[record.pipeline], params=params)
     plan = plans.get(record.pipeline)
@@ -142,12 +141,12 @@ async def _check(
         raise ConfigError(f"{options.file} has no pipeline `{record.pipeline}`")
     if plan.identity != record.identity:
         lines = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
-        raise RunMismatchError(f"run {record.run_id!r} was begun with another plan:\n{lines}")
+        raise RunMismatchError(f"run {record.run_id!r} was started with a different plan:\n{lines}")
     changed = difference(record.operational_doc, plan.operational_doc)
     for line in changed:
-        sys.stderr.write(f"changed since {record.run_id} was begun: {line}\n")
+        sys.stderr.write(f"changed since {record.run_id} was started: {line}\n")
     if changed:
-        sys.stderr.write("that counts where the file of a worker says so, once it has been started again\n")
+        sys.stderr.write("a worker applies this after a restart with the changed file\n")
     return plans
 
 
@@ -156,6 +155,6 @@ async def _announce_division(store: StateStore, record: RunRecord, options: argp
     for node, settled in (await store.divisions(record.run_id)).items():
         if asked and asked != settled:
             sys.stderr.write(
-                f"--chunk-splits {asked} changes nothing: {node} of {record.run_id} was divided into chunks"
-                f" of {settled} splits when it was begun, and stays so\n"
+                f"--chunk-splits {asked} has no effect: {node} of {record.run_id} was divided into chunks "
+                f"of {settled} splits when it started\n"
             )

@@ -51,8 +51,8 @@ async def follow(client: Client, handles: Mapping[str, Handle], options: argpars
     except anyio.get_cancelled_exc_class():  # Ctrl-C
         for run_id in left:
             output.say(
-                f"{run_id} goes on: {command('watch', run_id, options)}\n"
-                f"  to end it: {command('cancel', run_id, options)}"
+                f"{run_id} is still running; to watch it: {command('watch', run_id, options)}\n  to "
+                f"cancel it: {command('cancel', run_id, options)}"
             )
         raise
     return most_serious(codes)
@@ -67,13 +67,12 @@ async def _to_its_end(watched: Watched, options: argparse.Namespace, output: Out
         report = await watched.conclude(store)
     text = summary([report], options, width=output.width, resumable=False)
     if watched.known and not report.ok:
-        text += f"{report.pipeline}: go on with it: {command('submit', watched.run_id, options)}\n"
+        text += f"{report.pipeline}: to resume: {command('submit', watched.run_id, options)}\n"
     output.conclude(text)
     if watched.elsewhere:
         output.say(
-            f"{watched.run_id} is not in the state store {shown_state(options)}: figures are known only where"
-            " its workflow tells them, and what else is remembered of it is elsewhere. --state or --state-dir"
-            " has to name the store of the workers"
+            f"{watched.run_id} is not in the state store {shown_state(options)}, so only the counts that "
+            "its workflow reports are shown: name the workers' state store with --state or --state-dir"
         )
     return watched.code
 

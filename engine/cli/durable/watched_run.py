@@ -136,7 +136,7 @@ class Watched:
             return "no answer from the Temporal server"
         # a run that is paused need not have a worker
         if self._without_workers >= LOOKS_WITHOUT and not control.paused:
-            return "waits for a worker"
+            return "waiting for a worker"
         if self._record is None:
             return "in another state store" if self.elsewhere else phase or "starting"
         splits = f", {done:,} of {total:,} splits done" if total else ""
@@ -204,18 +204,20 @@ class Watched:
     def _note_lost(self, error: RPCError) -> None:
         if error.status in (RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED):
             raise ServiceError(
-                f"the Temporal server does not let run {self.run_id!r} be looked at any more"
-                f" ({error.status.name}): check TEMPORAL_API_KEY and the namespace"
+                f"the Temporal server no longer permits access to run {self.run_id!r} "
+                f"({error.status.name}): check TEMPORAL_API_KEY and the namespace"
             ) from error
         self._lost = self._lost + 1 if error.status is RPCStatusCode.NOT_FOUND else 0
         if self._lost >= LOOKS_UNTIL_LOST:
             raise self._is_lost() from error
 
     def _is_lost(self) -> ServiceError:
-        remedy = f"`submit --resume {self.run_id}` goes on from there" if self.known else "submit it anew"
+        remedy = (
+            f"resume from there with `submit --resume {self.run_id}`" if self.known else "submit it again"
+        )
         return ServiceError(
-            f"run {self.run_id!r} is not on this Temporal server any more: it has lost workflow"
-            f" {self.handle.id}. What was committed is in the ledger, {remedy}"
+            f"the Temporal server no longer has workflow {self.handle.id} of run {self.run_id!r}. The "
+            f"ledger keeps what was committed: {remedy}"
         )
 
     async def _look_for_workers(self, described: WorkflowExecutionDescription) -> None:
@@ -293,8 +295,8 @@ class Watched:
             return status, error, None
         except TimeoutError:
             raise ServiceError(
-                f"run {self.run_id!r} has ended, and the Temporal server does not answer any more: `watch`"
-                " says what came of it when it is back"
+                f"run {self.run_id!r} has ended, but the Temporal server no longer answers: run `watch` "
+                "again when it is back to see the result"
             ) from None
         status = RunStatus(result.status)
         self.code = _CODES_OF_STATUS.get(status, ExitCode.FAILED)

@@ -41,7 +41,7 @@ async def work(options: argparse.Namespace) -> int:
     options.only, options.param, options.assignments = [], [], []
     if options.build_id and "." in options.queue:
         raise ConfigError(
-            f"--build-id: --queue names the deployment, and {options.queue!r} has a dot: choose one without"
+            f"--build-id: the deployment is named after --queue, so {options.queue!r} must not contain a dot"
         )
     names = list(load_plans(options))
     server = ServerOptions(options.address, options.namespace, options.profile, options.codec)
@@ -51,7 +51,7 @@ async def work(options: argparse.Namespace) -> int:
         try:
             return load_plans(options, only=[pipeline], params={pipeline: dict(params)})[pipeline]
         except ConfigError as error:  # read by whoever has submitted the run
-            raise ConfigError(f"not with the file of this worker: {error}") from None
+            raise ConfigError(f"the worker's file does not accept the run: {error}") from None
 
     async with engine_of(options) as engine:
         activities = Activities(engine, plans, patience=Patience(stall_after=options.stall_after))
@@ -65,7 +65,10 @@ async def work(options: argparse.Namespace) -> int:
             build_id=options.build_id,
         )
         stop = anyio.Event()
-        _say(f"working on {', '.join(names)} for {options.queue!r} at {_place(client)} (Ctrl-C ends it)")
+        _say(
+            f"worker ready: {', '.join(names)} on queue {options.queue!r} at {_place(client)} (Ctrl-C to "
+            "stop)"
+        )
         async with anyio.create_task_group() as group:
             group.start_soon(_listen, stop, options)
             with told_to(engine.observer):
@@ -89,7 +92,7 @@ async def _listen(stop: anyio.Event, options: argparse.Namespace) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
         async for _ in received:
             if not stop.is_set():
-                _say(f"stopping: chunks under way are handed back within {options.grace:g} s")
+                _say(f"stopping: chunks in progress will be handed back within {options.grace:g} s")
             stop.set()
 
 
@@ -100,11 +103,11 @@ def _place(client: object) -> str:
 
 def _runtime(options: argparse.Namespace) -> Runtime:
     if options.metrics and options.otlp:
-        raise ConfigError("--metrics and --otlp: one of them")
+        raise ConfigError("--metrics and --otlp exclude each other: give one of them")
     try:
         return runtime(MetricsOptions(options.metrics, options.otlp))
     except ValueError as error:
-        raise ConfigError(f"metrics cannot be shown at {options.metrics or options.otlp}: {error}") from error
+        raise ConfigError(f"cannot export metrics at {options.metrics or options.otlp}: {error}") from error
 
 
 def _observer(options: argparse.Namespace) -> Observer:

@@ -34,7 +34,11 @@ async def list_bookmarks(options: argparse.Namespace) -> int:
         _print_each(each)
     else:
         _print_scopes(scopes)
-    more = f" ({count(len(each))} shown; --limit 0 shows all)" if options.keys and len(each) < total else ""
+    more = (
+        (f" ({count(len(each))} shown; use --limit 0 to show all)")
+        if options.keys and len(each) < total
+        else ""
+    )
     sys.stderr.write(f"{counted(total, 'bookmark')}{more}\n" if total else "no bookmark matches\n")
     return ExitCode.COMPLETED
 
@@ -54,7 +58,7 @@ async def reset_bookmarks(options: argparse.Namespace) -> int:
         number = await store.delete_bookmarks(where)
         if not number:
             raise ConfigError(await _nothing(store, options))
-    sys.stdout.write(f"{counted(number, 'bookmark')} deleted: the next run reads anew\n")
+    sys.stdout.write(f"{counted(number, 'bookmark')} deleted; the next run will re-read those inputs\n")
     return ExitCode.COMPLETED
 
 
@@ -63,12 +67,12 @@ async def _nothing(store: StateStore, options: argparse.Namespace) -> str:
     if of_pipeline:
         nodes = ", ".join(sorted({f"`{one.node}`" for one in of_pipeline}))
         return (
-            f"bookmarks reset: none of pipeline `{options.pipeline}` matches; it has some of {nodes} (see"
-            f" `bookmarks list --pipeline {options.pipeline} --keys`)"
+            f"bookmarks reset: no bookmark of pipeline `{options.pipeline}` matches; it has bookmarks of "
+            f"{nodes} (see `bookmarks list --pipeline {options.pipeline} --keys`)"
         )
     names = sorted({f"`{one.pipeline}`" for one in await store.bookmark_scopes(BookmarkFilter())})
-    there = f"there are some of {', '.join(names)}" if names else "there are none at all"
-    return f"bookmarks reset: there is none of a pipeline `{options.pipeline}`; {there}"
+    there = f"there are bookmarks of {', '.join(names)}" if names else "there are no bookmarks yet"
+    return f"bookmarks reset: no bookmarks of a pipeline `{options.pipeline}`; {there}"
 
 
 def _print_scopes(scopes: Sequence[BookmarkScope]) -> None:

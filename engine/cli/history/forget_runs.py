@@ -34,10 +34,10 @@ async def forget_run(options: argparse.Namespace) -> int:
         still_open = await _open_letters(store, run)
         if still_open and not options.yes:
             raise ConfigError(
-                f"runs forget: {counted(still_open, 'dead letter')} of run {run.run_id!r} would be lost that"
-                " nobody has replayed (see `dlq list`): replay them first, or add --yes"
+                f"runs forget: {counted(still_open, 'dead letter')} of run {run.run_id!r} would be lost "
+                "without a replay (see `dlq list`): replay them first, or add --yes"
             )
-        unfinished = "; it was not finished and cannot be resumed then" if run.status.resumable else ""
+        unfinished = "; it is unfinished and can no longer be resumed" if run.status.resumable else ""
         sys.stdout.write(
             f"forgetting run {run.run_id} with {counted(splits, 'split')} and"
             f" {counted(letters, 'dead letter')} ({still_open} open){unfinished}\n"

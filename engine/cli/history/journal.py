@@ -47,10 +47,10 @@ async def purge_entries(options: argparse.Namespace) -> int:
     """
     where = _filter(options, SystemClock().now())
     if options.all and where != JournalFilter():
-        raise ConfigError("journal purge: --all leaves nothing to choose; give either that or filters")
+        raise ConfigError("journal purge: give either --all or filters, not both")
     if not options.all and where == JournalFilter():
         raise ConfigError(
-            "journal purge: say which: --older-than 30d, --pipeline, --run or --model; or --all for every one"
+            "journal purge: choose answers with --older-than 30d, --pipeline, --run or --model, or give --all"
         )
     async with store_of(options) as store:
         number = await store.purge_journal(where)
@@ -94,7 +94,7 @@ def _total(found: Sequence[JournalEntry], shown: int) -> str:
     tokens_in, tokens_out = sum(one.tokens_in for one in found), sum(one.tokens_out for one in found)
     usd = sum(one.cost_usd for one in found)
     total = f"{counted(len(found), 'answer')}: {count(tokens_in)} tokens in, {count(tokens_out)} out"
-    more = "" if shown == len(found) else f" ({count(shown)} shown; --limit 0 shows all)"
+    more = "" if shown == len(found) else f" ({count(shown)} shown; use --limit 0 to show all)"
     return f"{total}, {usd:.4f} USD{more}\n"
 
 

@@ -67,7 +67,7 @@ async def list_runs(options: argparse.Namespace) -> int:
     elif shown:
         sys.stdout.write("\n".join(_table(shown)) + "\n")
     if len(shown) < len(found):
-        sys.stderr.write(f"{count(len(shown))} of {count(len(found))}; --limit 0 shows all\n")
+        sys.stderr.write(f"showing {count(len(shown))} of {count(len(found))}; use --limit 0 to show all\n")
     elif not found:
         sys.stderr.write("no runs\n")
     return ExitCode.COMPLETED
@@ -109,17 +109,17 @@ async def _entry(store: StateStore, record: RunRecord) -> _Entry:
 
 def _compare(record: RunRecord, options: argparse.Namespace) -> _Comparison:
     if record.group_id.startswith(REPLAY_GROUP):
-        return _Comparison(note="it was a replay of dead letters")
+        return _Comparison(note="the run was a replay of dead letters")
     named = options.file is not None
     options.file = options.file or DEFAULT_FILE
     if not named and not Path(options.file).exists():
-        return _Comparison(note=f"there is no {options.file} here (--file names another one)")
+        return _Comparison(note=f"no {options.file} here; name another file with --file")
     try:
         plan = _plan(record.pipeline, record.params, options)
     except EngineError as error:
         if named:
             raise
-        return _Comparison(note=f"{options.file} cannot be used: {str(error).splitlines()[0]}")
+        return _Comparison(note=f"cannot use {options.file}: {str(error).splitlines()[0]}")
     return _Comparison(
         difference(record.identity_doc, plan.identity_doc),
         difference(record.operational_doc, plan.operational_doc),
@@ -170,7 +170,7 @@ def _page(entry: _Entry, splits: tuple[int, int], letters: int, comparison: _Com
         yield f"  ended         {_moment(record.ended_at)}"
     yield f"  attempt       {count(record.attempt)}"
     if entry.lease:
-        yield f"  worked on by  {entry.lease.holder}, until {_moment(entry.lease.expires_at)} or renewed"
+        yield f"  held by       {entry.lease.holder}, lease until {_moment(entry.lease.expires_at)}"
     if record.error:
         yield f"  error         {record.error}"
     yield f"  records       {', '.join(f'{name} {count(number)}' for name, number in _counts(tally).items())}"
@@ -191,12 +191,12 @@ def _differences(comparison: _Comparison) -> Iterator[str]:
         yield f"  not compared with the file: {comparison.note}"
         return
     if not comparison.identity and not comparison.operational:
-        yield "  the file makes the same plan"
+        yield "  the file compiles to the same plan"
     if comparison.identity:
-        yield "  the file makes another plan, so the run cannot go on with it:"
+        yield "  the file compiles to a different plan, so it cannot resume the run:"
         yield from (f"    {line}" for line in comparison.identity)
     if comparison.operational:
-        yield "  settings that are others in the file:"
+        yield "  settings that differ in the file:"
         yield from (f"    {line}" for line in comparison.operational)
 
 

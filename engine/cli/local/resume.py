@@ -31,7 +31,7 @@ async def invocation_of(store: StateStore, wanted: str) -> list[RunRecord]:
         )
     runs = [run for run in await store.list_runs() if not run.group_id.startswith(REPLAY_GROUP)]
     if not runs:
-        raise RunNotFoundError("there is no run to resume yet")
+        raise RunNotFoundError("no run to resume yet")
     return [run for run in runs if run.group_id == runs[-1].group_id]
 
 
@@ -67,12 +67,12 @@ async def unfinished(store: StateStore, wanted: str, only: Collection[str]) -> d
     """
     runs = await invocation_of(store, wanted)
     if runs[0].group_id.startswith(REPLAY_GROUP):
-        raise ConfigError("--resume: that was a replay of dead letters; `dlq replay` begins it anew")
+        raise ConfigError("--resume: that run was a replay of dead letters; use `dlq replay` again instead")
     named = [run for run in runs if run.run_id == wanted]
     if named:
         runs = named
         if not runs[0].status.resumable:
-            raise ConfigError(f"--resume: run {wanted!r} has completed, there is nothing left of it")
+            raise ConfigError(f"--resume: run {wanted!r} has completed: nothing is left to resume")
     return {run.pipeline: run for run in runs if run.status.resumable and (not only or run.pipeline in only)}
 
 
@@ -102,11 +102,13 @@ def announce(
         # nobody works on it: see `refuse_living`
         before = "killed" if record.status is RunStatus.RUNNING else str(record.status)
         attempts = f"{before} in attempt {record.attempt}, now attempt {record.attempt + 1}"
-        say(f"{name}: going on with run {record.run_id} ({attempts})")
+        say(f"{name}: resuming run {record.run_id} ({attempts})")
         for line in difference(record.operational_doc, plans[name].operational_doc):
             say(f"  changed: {line}")
     for name in plans:
         if name not in resumes and name not in late:
-            say(f"{name}: may follow; --param and --set count for it as given now")
+            say(f"{name}: may follow; --param and --set apply to it as given now")
     for name, before in late.items():
-        say(f"{name}: begun now, because {before} has completed; --param and --set count for it as given now")
+        say(
+            f"{name}: starting now because {before} has completed; --param and --set apply to it as given now"
+        )

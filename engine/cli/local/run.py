@@ -52,7 +52,7 @@ async def _from_before(store: StateStore, options: argparse.Namespace) -> list[s
     left = [run for run in await store.list_runs() if run.status.resumable]
     chosen = [run for run in left if not run.group_id.startswith(REPLAY_GROUP)]
     return [
-        f"unfinished from before: {run.run_id} ({resume_command(run.run_id, options)})"
+        f"unfinished earlier run: {run.run_id} ({resume_command(run.run_id, options)})"
         for run in chosen[-3:]
         if options.resume == "" and (not options.only or run.pipeline in options.only)
     ]
@@ -82,7 +82,9 @@ async def _run(options: argparse.Namespace, plans: Mapping[str, Plan]) -> int:
             write_report(Path(options.report), started_at, options, session.reports)
         output.conclude(summary(list(session.reports.values()), options, width=output.width))
         for name, before in session.put_off.items():
-            output.say(f"{name}: not begun, it follows {before}: {resume_command(session.group_id, options)}")
+            output.say(
+                f"{name}: not started, it follows {before}: {resume_command(session.group_id, options)}"
+            )
         for report in session.reports.values():
             show_traceback(report.failure)
         return exit_code(session, watch.number)

@@ -38,7 +38,7 @@ class SignalWatch:
             os._exit(128 + number)
         if self._session.draining:
             self.number = number
-            self._say("stopping at once; what was not delivered is read again by a resume")
+            self._say("stopping at once; a resume re-reads what was not delivered")
             self._session.cancel()
         else:
             again = "press Ctrl-C again" if number == signal.SIGINT else "send the signal again"

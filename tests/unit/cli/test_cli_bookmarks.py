@@ -75,7 +75,7 @@ def test_each_of_them_is_shown_with_what_was_delivered_and_by_which_run(
     assert head.split() == ["pipeline/node", "place", "key", "delivered", "by", "run"]
     assert first.split() == ["memos/files", LAKE, "a", "b.txt", '"etag-1"', "memos-1"]
     assert second.split()[2] == "ü"
-    assert total == "3 bookmarks (2 shown; --limit 0 shows all)\n"
+    assert total == "3 bookmarks (2 shown; use --limit 0 to show all)\n"
 
 
 @pytest.mark.parametrize(

@@ -43,5 +43,5 @@ def test_the_status_is_shown_when_it_is_not_open_everywhere() -> None:
 
 def test_a_page_says_where_a_record_is_that_was_too_large_to_be_kept() -> None:
     page = "\n".join(_page(DeadLetterMatch(replace(LETTER, record=None, reference="s3://bucket/key"))))
-    assert "reference   s3://bucket/key (the record was too large to be kept)" in page
+    assert "reference   s3://bucket/key (the record was too large to store)" in page
     assert "  record\n" not in page

@@ -109,7 +109,7 @@ def test_missing_dependency_names_the_python_that_has_them(
 @pytest.mark.parametrize(
     ("arguments", "key", "message"),
     [
-        ([], "5ecret.5a17", "ODW_INGEST_API_KEY is not the hash of a token"),
+        ([], "5ecret.5a17", "ODW_INGEST_API_KEY is not a token hash"),
         (["--port", "99999"], "", "--port: expected 0 to 65535, got 99999"),
     ],
 )

@@ -140,7 +140,7 @@ def test_a_run_is_shown_with_everything_and_compared_with_the_file(
         "  dead letters  1 open",
         f"  plan          {plan().identity}",
         "  param         rows = 3",
-        "  the file makes the same plan",
+        "  the file compiles to the same plan",
     ):
         assert f"\n{line}\n" in shown
     assert main(["runs", "show", "copy-alive"]) == 0
@@ -153,7 +153,7 @@ def test_settings_that_changed_are_told_from_another_plan(capsys: pytest.Capture
     plan(FILE.replace("    nodes:", "    timeout: 5m\n    nodes:"))
     assert main(["runs", "show", "copy-old"]) == 0
     shown = capsys.readouterr().out
-    assert "  settings that are others in the file:\n    settings.timeout: null → 300" in shown
+    assert "  settings that differ in the file:\n    settings.timeout: null → 300" in shown
     assert "another plan" not in shown
     plan(FILE.replace("seed: 7", "seed: 8"))
     assert main(["runs", "show", "copy-old", "--json"]) == 0
@@ -178,8 +178,8 @@ def test_a_file_that_is_missing_or_wrong_is_an_error_only_when_it_was_named(
 def test_forgetting_says_what_goes_with_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "forget", "copy-failed"]) == 0
     assert capsys.readouterr().out == (
-        "forgetting run copy-failed with 2 splits and 0 dead letters (0 open);"
-        " it was not finished and cannot be resumed then\n"
+        "forgetting run copy-failed with 2 splits and 0 dead letters (0 open); it is unfinished and can "
+        "no longer be resumed\n"
     )
     assert left() == ["copy-old", "copy-letters", "copy-new", "copy-killed", "copy-alive"]
 
@@ -212,7 +212,7 @@ def test_an_unknown_run_is_answered_with_the_nearest(capsys: pytest.CaptureFixtu
         assert main([*arguments, "copy-od"]) == ExitCode.USAGE
         assert "copy-old" in capsys.readouterr().err
     assert main(["dlq", "list", "--run", "copy-old"]) == 0
-    assert capsys.readouterr().err == "none is open\n"
+    assert capsys.readouterr().err == "no open dead letters\n"
 
 
 def test_pruning_keeps_what_is_new_unfinished_or_has_open_letters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,7 @@ def test_the_summary_accounts_for_every_record() -> None:
 
 def test_counts_that_do_not_add_up_are_complained_about() -> None:
     text = summary([report(tally=Tally(read=10, written=9))], OPTIONS)
-    assert "blobs: THE COUNTS DO NOT ADD UP: read 10 is not written 9 + dropped 0 + dead 0" in text
+    assert "blobs: THE record counts do not balance: read 10 is not written 9 + dropped 0 + dead 0" in text
 
 
 def test_records_that_were_made_have_a_column_of_their_own() -> None:
@@ -123,7 +123,7 @@ def test_a_run_that_ended_early_says_why_and_how_to_go_on() -> None:
 def test_letters_of_batches_that_are_not_settled_do_not_contradict_the_table() -> None:
     early = report(status=RunStatus.INTERRUPTED, tally=Tally(), dead_letters=2)
     text = summary([early], OPTIONS)
-    assert "blobs: 2 dead letters, stored before their batches were settled: python -m engine dlq" in text
+    assert "blobs: 2 dead letters, stored before their batches settled: python -m engine dlq" in text
     assert "settled" not in summary([report(status=RunStatus.INTERRUPTED)], OPTIONS)
 
 

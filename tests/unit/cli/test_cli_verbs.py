@@ -58,7 +58,7 @@ def test_no_verb_shows_the_help_and_is_an_error(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["valdate"], "python -m engine: no verb is called `valdate`: did you mean `validate`?\n"),
+        (["valdate"], "python -m engine: unknown verb `valdate`: did you mean `validate`?\n"),
         (
             ["run", "--parm", "x"],
             "python -m engine run: unrecognized arguments: --parm (did you mean --param?)\n",
