@@ -40,7 +40,7 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default=DEFAULT_FILE,
         metavar="FILE",
-        help=("pipeline file (default: pipelines.yaml)"),
+        help="pipeline file (default: pipelines.yaml)",
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="run only this pipeline; repeatable"

@@ -28,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=50,
         metavar="N",
-        help=("with --keys: show the first N; 0 shows all (default: 50)"),
+        help="with --keys: show the first N; 0 shows all (default: 50)",
     )
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     resetting = actions.add_parser(
-        "reset", help=("delete bookmarks, so that the next run re-reads those inputs")
+        "reset", help="delete bookmarks, so that the next run re-reads those inputs"
     )
     resetting.add_argument("pipeline", metavar="PIPELINE")
     _filters(resetting)

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="print one JSON array")
     showing = actions.add_parser("show", help="show one component")
     showing.add_argument(
-        "name", metavar="NAME", help=("component name, or kind.name where a name is ambiguous")
+        "name", metavar="NAME", help="component name, or kind.name where a name is ambiguous"
     )
     showing.add_argument("--json", action="store_true", help="print one JSON object with its schemas")
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=int,
         metavar="N",
-        help=("for `window`: concurrent chunks per shard, 1 to 200"),
+        help="for `window`: concurrent chunks per shard, 1 to 200",
     )
     add_state_argument(parser)
     add_server_arguments(parser)

@@ -28,13 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="list dead letters, one per line, oldest first")
     _filters(listing, statuses=True)
     listing.add_argument(
-        "--limit", type=int, default=50, metavar="N", help=("show at most N; 0 shows all (default: 50)")
+        "--limit", type=int, default=50, metavar="N", help="show at most N; 0 shows all (default: 50)"
     )
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     showing = actions.add_parser("show", help="show dead letters in detail, with their original records")
     showing.add_argument(
-        "names", nargs="+", metavar=("DEAD_LETTER"), help=("an id from `dlq list`, or a record's key")
+        "names", nargs="+", metavar="DEAD_LETTER", help="an id from `dlq list`, or a record's key"
     )
     showing.add_argument("--json", action="store_true", help="print one JSON object per line")
     _where(showing)
@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replaying.add_argument(
         "names",
         nargs="*",
-        metavar=("DEAD_LETTER"),
-        help=("replay only these: ids from `dlq list`, or record keys"),
+        metavar="DEAD_LETTER",
+        help="replay only these: ids from `dlq list`, or record keys",
     )
     _filters(replaying, statuses=False)
     replaying.add_argument(
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     replaying.add_argument("--limit", type=int, default=0, metavar="N", help="replay at most N, oldest first")
     replaying.add_argument(
-        "--dry-run", action="store_true", help=("print what would be sent, without sending it")
+        "--dry-run", action="store_true", help="print what would be sent, without sending it"
     )
     add_change_arguments(replaying)
     add_output_arguments(replaying)

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="list answers, one per line, newest last, with their cost")
     _filters(listing)
     listing.add_argument(
-        "--limit", type=int, default=50, metavar="N", help=("show the newest N; 0 shows all (default: 50)")
+        "--limit", type=int, default=50, metavar="N", help="show the newest N; 0 shows all (default: 50)"
     )
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
@@ -32,12 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--pipeline", default="", metavar="NAME", help=("only answers that this pipeline paid for")
+        "--pipeline", default="", metavar="NAME", help="only answers that this pipeline paid for"
     )
     parser.add_argument("--run", default="", metavar="RUN", help="only answers that this run paid for")
     parser.add_argument("--model", default="", metavar="NAME", help="only answers of this model")
     parser.add_argument(
-        "--older-than", default="", metavar="AGE", help=("only answers older than this, e.g. 12h or 30d")
+        "--older-than", default="", metavar="AGE", help="only answers older than this, e.g. 12h or 30d"
     )
     add_state_argument(parser)
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="list runs, one per line, newest last")
     listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
     listing.add_argument(
-        "--limit", type=int, default=50, metavar="N", help=("show the newest N; 0 shows all (default: 50)")
+        "--limit", type=int, default=50, metavar="N", help="show the newest N; 0 shows all (default: 50)"
     )
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
     add_state_argument(listing)
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forgetting = actions.add_parser("forget", help="delete a run with its splits and dead letters")
     forgetting.add_argument("run", metavar="RUN")
     forgetting.add_argument(
-        "--yes", action="store_true", help=("forget the run even if it has open dead letters")
+        "--yes", action="store_true", help="forget the run even if it has open dead letters"
     )
     add_state_argument(forgetting)
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--older-than",
         required=True,
         metavar="AGE",
-        help=("only runs that ended longer ago than this, e.g. 12h or 30d"),
+        help="only runs that ended longer ago than this, e.g. 12h or 30d",
     )
     add_state_argument(pruning)
 

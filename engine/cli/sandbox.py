@@ -17,14 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--services",
         default="s3,llm,ingest",
         metavar="NAMES",
-        help=("services to run: s3, llm, ingest (default: all)"),
+        help="services to run: s3, llm, ingest (default: all)",
     )
     parser.add_argument(
-        "--state-dir", default=".odw", metavar="DIR", help=("directory of the warehouse (default: .odw)")
+        "--state-dir", default=".odw", metavar="DIR", help="directory of the warehouse (default: .odw)"
     )
     parser.add_argument("--samples", metavar="DIR", help="sample documents for S3")
     parser.add_argument(
-        "--no-stdin", action="store_true", help=("serve until a signal arrives; ignore standard input")
+        "--no-stdin", action="store_true", help="serve until a signal arrives; ignore standard input"
     )
 
 

@@ -19,28 +19,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="create|list|pause|resume|delete")
     creating = actions.add_parser(
-        "create", help=("create or update a schedule for each pipeline with a `schedule:`")
+        "create", help="create or update a schedule for each pipeline with a `schedule:`"
     )
     creating.add_argument(
         "file",
         nargs="?",
         default=DEFAULT_FILE,
         metavar="FILE",
-        help=("pipeline file (default: pipelines.yaml)"),
+        help="pipeline file (default: pipelines.yaml)",
     )
     creating.add_argument(
         "--only",
         action="append",
         default=[],
         metavar="NAME",
-        help=("schedule only this pipeline; repeatable"),
+        help="schedule only this pipeline; repeatable",
     )
     creating.add_argument(
         "--param",
         action="append",
         default=[],
         metavar="PIPELINE.NAME=VALUE",
-        help=("set a parameter of every run; repeatable"),
+        help="set a parameter of every run; repeatable",
     )
     creating.add_argument(
         "--overlap",

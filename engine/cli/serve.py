@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument(
-        "--port", type=int, default=4200, help=("port to listen on; 0 picks a free one (default: 4200)")
+        "--port", type=int, default=4200, help="port to listen on; 0 picks a free one (default: 4200)"
     )
     parser.add_argument(
-        "--state-dir", default=".odw", metavar="DIR", help=("directory of the warehouse (default: .odw)")
+        "--state-dir", default=".odw", metavar="DIR", help="directory of the warehouse (default: .odw)"
     )
 
 

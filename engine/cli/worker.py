@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default=DEFAULT_FILE,
         metavar="FILE",
-        help=("pipeline file (default: pipelines.yaml)"),
+        help="pipeline file (default: pipelines.yaml)",
     )
     add_state_argument(parser)
     add_server_arguments(parser)
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="poll only this task queue; repeatable (default: all)",
     )
     parser.add_argument(
-        "--slots", type=at_least_one, default=4, metavar="N", help=("chunks processed at once (default: 4)")
+        "--slots", type=at_least_one, default=4, metavar="N", help="chunks processed at once (default: 4)"
     )
     parser.add_argument(
         "--grace",
@@ -66,14 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--memory", metavar="SIZE", help="memory limit, e.g. 512MiB (default: 256MiB)")
     parser.add_argument(
-        "--metrics", default="", metavar="HOST:PORT", help=("serve Prometheus metrics at HOST:PORT")
+        "--metrics", default="", metavar="HOST:PORT", help="serve Prometheus metrics at HOST:PORT"
     )
     parser.add_argument("--otlp", default="", metavar="URL", help="send OpenTelemetry metrics to URL")
     parser.add_argument(
         "--log-format",
         choices=("json", "console", "none"),
         default="json",
-        help=("format of events on standard error (default: json)"),
+        help="format of events on standard error (default: json)",
     )
 
 

@@ -86,7 +86,7 @@ def _instead(kind: Kind) -> str:
     return (
         "read from a place that all of them reach, such as s3"
         if kind is Kind.SOURCE
-        else ("write to a place that all of them reach, such as ingest")
+        else "write to a place that all of them reach, such as ingest"
     )
 
 

@@ -44,7 +44,7 @@ async def list_letters(options: argparse.Namespace) -> int:
         sys.stderr.write(f"showing {count(len(shown))} of {count(len(found))}; use --limit 0 to show all\n")
     elif not found:
         sys.stderr.write(
-            "no dead letters\n" if options.status == "all" else (f"no {options.status} dead letters\n")
+            "no dead letters\n" if options.status == "all" else f"no {options.status} dead letters\n"
         )
     return ExitCode.COMPLETED
 

@@ -37,7 +37,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", default="", metavar="HOST:PORT", help="address of the Temporal server")
     parser.add_argument("--namespace", default="", metavar="NAME", help="Temporal namespace")
     parser.add_argument(
-        "--profile", default="", metavar="NAME", help=("profile in Temporal's configuration file")
+        "--profile", default="", metavar="NAME", help="profile in Temporal's configuration file"
     )
     parser.add_argument(
         "--codec", default="", metavar="MODULE:CLASS", help="payload codec; every process needs the same one"
@@ -50,14 +50,14 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     """How a run is divided, and between whom."""
     parser.add_argument(
-        "--shards", type=at_least_one, default=4, metavar="N", help=("workflows per run (default: 4)")
+        "--shards", type=at_least_one, default=4, metavar="N", help="workflows per run (default: 4)"
     )
     parser.add_argument(
         "--window",
         type=at_least_one,
         default=8,
         metavar="N",
-        help=("concurrent chunks per workflow (default: 8)"),
+        help="concurrent chunks per workflow (default: 8)",
     )
     parser.add_argument(
         "--chunk-splits",

@@ -51,8 +51,8 @@ async def follow(client: Client, handles: Mapping[str, Handle], options: argpars
     except anyio.get_cancelled_exc_class():  # Ctrl-C
         for run_id in left:
             output.say(
-                f"{run_id} is still running; to watch it: {command('watch', run_id, options)}\n  to "
-                f"cancel it: {command('cancel', run_id, options)}"
+                f"{run_id} is still running; to watch it: {command('watch', run_id, options)}\n"
+                f"  to cancel it: {command('cancel', run_id, options)}"
             )
         raise
     return most_serious(codes)

@@ -35,7 +35,7 @@ async def list_bookmarks(options: argparse.Namespace) -> int:
     else:
         _print_scopes(scopes)
     more = (
-        (f" ({count(len(each))} shown; use --limit 0 to show all)")
+        f" ({count(len(each))} shown; use --limit 0 to show all)"
         if options.keys and len(each) < total
         else ""
     )
