@@ -1,10 +1,10 @@
-"""Bookmarks: what sources that read only what changed remember of earlier runs.
+"""List and reset bookmarks: what sources with `mode: changed` remember of earlier runs.
 
   python -m engine bookmarks list
   python -m engine bookmarks list --pipeline memos --keys
   python -m engine bookmarks reset memos --key memos/2025/letter.txt
 
-What was reset comes again with the next run.
+The next run re-reads what was reset.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SUMMARY = "list and reset bookmarks of earlier runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|reset")
     listing = actions.add_parser("list", help="count bookmarks by pipeline, node and place")
     listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
@@ -46,7 +46,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
     from engine.cli.history.bookmarks import list_bookmarks, reset_bookmarks
 

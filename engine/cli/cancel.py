@@ -1,4 +1,4 @@
-"""End a durable run: what its workers have read is delivered, the rest can be gone on with.
+"""Cancel a durable run: workers deliver what they have read; the rest can be resumed.
 
 python -m engine cancel blobs-20260131T120000-4f2a1b
 python -m engine submit --resume blobs-20260131T120000-4f2a1b
@@ -15,7 +15,7 @@ SUMMARY = "cancel a durable run; it can be resumed"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     parser.add_argument("run", metavar="RUN")
     add_state_argument(parser)
     add_server_arguments(parser)

@@ -1,4 +1,4 @@
-"""List the components that are installed, or show one: what it does, its parameters, its connection.
+"""List the installed components, or show one with its parameters and its connection.
 
 python -m engine connectors list
 python -m engine connectors show sink.ingest
@@ -21,7 +21,7 @@ SUMMARY = "list components, or show one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show")
     listing = actions.add_parser("list", help="list all components, one per line")
     listing.add_argument("--json", action="store_true", help="print one JSON array")

@@ -1,10 +1,10 @@
-"""Steer a durable run that is under way.
+"""Control a durable run in progress.
 
   python -m engine control blobs-20260131T120000-4f2a1b pause
   python -m engine control blobs-20260131T120000-4f2a1b window 2
 
-`pause` begins no more chunks until `resume`; `drain` begins no more for good, and the run ends as
-interrupted, resumable, when those under way are done; `window` sets how many are under way in each shard.
+`pause` starts no more chunks until `resume`. `drain` starts no more at all: the run ends as interrupted,
+and can be resumed, once the chunks in progress are done. `window` sets the concurrent chunks per shard.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SUMMARY = "pause, resume or drain a durable run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("action", choices=("pause", "resume", "drain", "window"))
     parser.add_argument(

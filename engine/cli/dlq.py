@@ -1,11 +1,11 @@
-"""Dead letters: records that could not be delivered, each with its error and the original record.
+"""List, show and replay dead letters: undeliverable records with their errors.
 
   python -m engine dlq list --pipeline blobs
   python -m engine dlq show 3f29a1c07e
   python -m engine dlq replay --pipeline blobs --patch 'file_name~^\\[DLQ\\]~'
 
-They are looked for where runs are remembered, and in the ingest service that the file or the state directory
-leads to. A replay goes from the node that failed onwards; what arrives is not sent again by the next one.
+Dead letters are read from the state store and from the ingest service named by the file or the state
+directory. A replay starts at the node that failed; the next replay skips what was delivered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SUMMARY = "list, show and replay dead letters"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|replay")
     listing = actions.add_parser("list", help="list dead letters, one per line, oldest first")
     _filters(listing, statuses=True)
@@ -92,7 +92,7 @@ def _where(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
 
     if options.action == "replay":

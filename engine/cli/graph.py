@@ -1,4 +1,4 @@
-"""Draw the pipelines of a file, as a tree of text or as a Mermaid flowchart."""
+"""Draw the pipelines of a file as a text tree or a Mermaid flowchart."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SUMMARY = "draw the pipelines of a file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     add_file_arguments(parser)
-    parser.add_argument("--format", choices=("text", "mermaid"), default="text", help="(text)")
+    parser.add_argument("--format", choices=("text", "mermaid"), default="text", help="output format (default: text)")
 
 
 def execute(options: argparse.Namespace) -> int:

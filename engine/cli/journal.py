@@ -1,9 +1,9 @@
-"""The journal: model answers that were paid for, so that they are not paid for again.
+"""List and purge the journal of paid model answers, which saves paying for them again.
 
   python -m engine journal list --pipeline unstructured_data
   python -m engine journal purge --older-than 30d
 
-The list never shows what was asked or answered. A question that was purged is paid for when it comes again.
+The list never shows questions or answers. After a purge, the same question costs money again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SUMMARY = "list and purge paid model answers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|purge")
     listing = actions.add_parser("list", help="list answers, one per line, newest last, with their cost")
     _filters(listing)
@@ -43,7 +43,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
     from engine.cli.history.journal import list_entries, purge_entries
 

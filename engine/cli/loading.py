@@ -1,4 +1,4 @@
-"""From the arguments to plans."""
+"""Load plans from the arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as a process of its own."""
+"""The entry point of the command-line process."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Run the pipelines of a file, all at the same time, to their end.
+"""Run the pipelines of a file concurrently until they end.
 
-Ctrl-C (or SIGTERM) once: what has been read is delivered, then the runs end; twice: they end at once. Both
-can be gone on with: --resume without a run takes up everything unfinished of the latest invocation.
+Press Ctrl-C (or send SIGTERM) once to deliver what was read and then stop; twice to stop at once. Either
+way the runs can be resumed: --resume without a run resumes every unfinished run of the latest invocation.
 
-Exit codes: 0 completed, 1 a run failed, 2 the file or the arguments are wrong, 3 the state directory or a
-service cannot be used, 4 too many dead letters, 5 an outage, 6 drained, 7 --verify found figures that do
-not agree; 130 or 143 when stopped at once.
+Exit codes: 0 completed, 1 a run failed, 2 invalid file or arguments, 3 state directory or service unusable,
+4 too many dead letters, 5 outage, 6 drained, 7 --verify found a mismatch; 130 or 143 when stopped at once.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ LATEST = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     add_file_arguments(parser)
     add_state_argument(parser)
     parser.add_argument(

@@ -1,10 +1,10 @@
-"""Runs: what is remembered of them, and how to forget them.
+"""List, show and forget runs.
 
   python -m engine runs list --pipeline blobs
   python -m engine runs show blobs-20260131T120000-4f2a1b
   python -m engine runs prune --older-than 30d
 
-A run that was forgotten cannot be resumed, and its dead letters are gone; what it has delivered stays.
+Forgetting a run deletes its dead letters and makes it impossible to resume; delivered records stay.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SUMMARY = "list, show and forget runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|forget|prune")
     listing = actions.add_parser("list", help="list runs, one per line, newest last")
     listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
     from engine.cli.history.forget_runs import forget_run, prune_runs
     from engine.cli.history.list_runs import list_runs, show_run

@@ -1,7 +1,7 @@
-"""Run the embedded services until standard input ends, or a signal comes.
+"""Run the embedded services until standard input ends or a signal arrives.
 
-Prints one line of JSON with their addresses when all of them answer. A run starts this itself where a
-connection says `sandbox`; by hand it serves to look at what such a run would meet.
+Prints one line of JSON with their addresses once all of them answer. A run with a `sandbox` connection
+starts them itself; run this verb to inspect the services that such a run would use.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ SUMMARY = "run the embedded services"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     parser.add_argument(
         "--services",
         default="s3,llm,ingest",

@@ -1,4 +1,4 @@
-"""Have pipelines run by the clock: the `schedule:` of each, kept by the Temporal server, in UTC.
+"""Schedule pipelines on the Temporal server by the `schedule:` of each, in UTC.
 
 python -m engine schedule create pipelines.yaml
 python -m engine schedule list
@@ -16,7 +16,7 @@ SUMMARY = "schedule pipelines on Temporal"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="create|list|pause|resume|delete")
     creating = actions.add_parser(
         "create", help="create or update a schedule for each pipeline with a `schedule:`"
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Execute the chosen action."""
     require_temporal()
     from engine.cli.durable.schedule import ACTIONS
     from engine.cli.event_loop import on_event_loop

@@ -1,6 +1,6 @@
-"""Print the JSON Schema of the file, for editors that check and complete YAML.
+"""Print the JSON Schema of pipeline files, for editors that validate and complete YAML.
 
-In an editor that knows the YAML language server, put this at the top of the file:
+In editors with the YAML language server, put this at the top of the file:
   # yaml-language-server: $schema=./pipelines.schema.json
 """
 

@@ -1,8 +1,7 @@
-"""Run the ingest service with its warehouse until SIGINT or SIGTERM.
+"""Run the ingest service and its warehouse until SIGINT or SIGTERM.
 
-Runs on the same state directory find it by themselves and use it instead of starting their own. The hashes
-of the tokens that clients must show are in ODW_INGEST_API_KEY and ODW_CONSUMPTION_API_KEY; docs/service.md
-says how to make them.
+Runs with the same state directory find the service and use it instead of starting their own. To require
+tokens, set their hashes in ODW_INGEST_API_KEY and ODW_CONSUMPTION_API_KEY; see docs/service.md.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ SUMMARY = "run the ingest service and its warehouse"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument(
         "--port", type=int, default=4200, help="port to listen on; 0 picks a free one (default: 4200)"

@@ -1,4 +1,4 @@
-"""Where runs are remembered, as the arguments and the environment say, and how hints say it again."""
+"""The state store named by the arguments and the environment, and how hints repeat it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Start pipelines durably, on Temporal, or go on there with runs that were begun before.
+"""Start durable runs on Temporal, or resume earlier runs there.
 
   python -m engine submit pipelines.yaml --only blobs --param blobs.batch_size=50000 --wait
   python -m engine submit pipelines.yaml --resume blobs-20260131T120000-4f2a1b
 
-Workers do the work: `python -m engine worker`. Exit codes with --wait are those of `run`; Ctrl-C then ends
-the waiting with code 130, the run goes on, and how to watch or cancel it is said.
+Workers process the runs: `python -m engine worker`. With --wait the exit codes are those of `run`; Ctrl-C
+stops waiting with code 130, leaves the run alone and prints how to watch or cancel it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SUMMARY = "start durable runs on Temporal"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     parser.add_argument(
         "file",
         nargs="?",

@@ -1,7 +1,7 @@
-"""Check a file: everything that is wrong with it, each with its file, line and column.
+"""Check a file and report every problem with its file, line and column.
 
-Nothing is started, opened or reached. Exit code 0 when nothing is wrong, 2 otherwise. `--target temporal`
-also finds what works here and could not on other machines, and warns of what every worker needs.
+Starts, opens and contacts nothing. Exit code 0 if the file is valid, 2 otherwise. `--target temporal`
+also reports what would not work on other machines, and warns about what every worker needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SUMMARY = "check a file without running anything"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     add_file_arguments(parser)
     parser.add_argument(
         "--target",

@@ -1,4 +1,4 @@
-"""Finding the verb, and the one place where an error becomes a message and an exit code."""
+"""Dispatch of verbs, and the one place where an error becomes a message and an exit code."""
 
 from __future__ import annotations
 

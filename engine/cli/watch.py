@@ -1,6 +1,6 @@
-"""Watch a durable run: the same live view as a local one, from any machine that reaches the state store.
+"""Watch a durable run in the live view, from any machine that reaches the state store.
 
-Exit codes are those of `run`; Ctrl-C ends the watching with code 130 and leaves the run alone.
+Exit codes are those of `run`; Ctrl-C stops watching with code 130 and leaves the run alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SUMMARY = "watch a durable run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     parser.add_argument("run", metavar="RUN")
     parser.add_argument(
         "--progress",

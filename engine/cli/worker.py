@@ -1,7 +1,7 @@
-"""Work on durable runs until SIGINT or SIGTERM, which hands back what is under way and ends.
+"""Process durable runs until SIGINT or SIGTERM, then hand back the work in progress and exit.
 
-Workers and submitters need the same file, environment and components; all workers of an installation need a
-state store that each of them reaches. docs/temporal.md begins at nothing.
+Workers and submitters need the same file, environment and components, and all workers need a state store
+that each of them can reach. docs/temporal.md starts from scratch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROLES = ("workflows", "planning", "work")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Declare the arguments of the verb."""
     parser.add_argument(
         "file",
         nargs="?",
