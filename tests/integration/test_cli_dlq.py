@@ -134,7 +134,7 @@ def test_one_letter_can_be_shown_and_replayed_by_its_id(verb: Verb) -> None:
     assert len(listed(verb("dlq", "list", "--json"))) == 2
     unknown = verb("dlq", "replay", "ffffffffff")
     assert unknown.returncode == 2
-    assert "no such dead letter: 'ffffffffff'" in unknown.stderr
+    assert "no dead letter 'ffffffffff'" in unknown.stderr
     assert verb("dlq", "replay", str(letter["id"])).returncode == 0
 
 

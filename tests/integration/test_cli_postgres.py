@@ -100,7 +100,7 @@ def test_a_run_that_was_killed_goes_on_from_the_database(
     )  # fmt: skip
     assert killed.returncode == -9
     assert "killed" in verb("runs", "list")
-    assert "going on with run" in verb("run", "--resume")
+    assert "resuming run" in verb("run", "--resume")
     assert json.loads(verb("runs", "list", "--json"))["tally"]["written"] == 1
 
 

@@ -114,7 +114,7 @@ def test_quiet_says_nothing_at_all_about_a_run_that_completes(tmp_path: Path, en
         (["run", "pipeline.yaml"], ExitCode.USAGE, "no such file (did you mean pipelines.yaml?)"),
         (["run", "--only", "coppy"], ExitCode.USAGE, "unknown pipeline `coppy`, did you mean `copy`?"),
         (["run", "--memory", "lots"], ExitCode.USAGE, "--memory: expected a size such as"),
-        (["run", "--report", "no/such/r.json"], ExitCode.USAGE, "--report: there is no folder"),
+        (["run", "--report", "no/such/r.json"], ExitCode.USAGE, "--report: no such directory"),
         (["run", "--resume"], ExitCode.ENVIRONMENT, "nothing has run with this state directory yet"),
         (["run", "--resume", "nope"], ExitCode.ENVIRONMENT, "nothing has run with this state directory yet"),
         (["run", "--state-dir", "pipelines.yaml"], ExitCode.ENVIRONMENT, "error: "),
@@ -234,7 +234,7 @@ def test_the_first_signal_delivers_what_was_read_and_a_resume_goes_on(
     os.mkfifo(tmp_path / "out.fifo")
     refused = engine("run", "--resume", report["run_id"], "--set", "pipelines.long.nodes.make.with.seed=8")
     assert refused.returncode == ExitCode.USAGE
-    assert "was begun with another plan" in refused.stdout
+    assert "was started with a different plan" in refused.stdout
 
 
 def test_a_second_signal_stops_at_once_with_the_signals_number(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_resume_says_that_parameters_of_what_follows_count_as_given_now(
 
     done = engine("run", "--resume")
     assert done.returncode == ExitCode.COMPLETED, done.stderr
-    assert "first: going on with run first-" in done.stderr
+    assert "first: resuming run first-" in done.stderr
     assert "second: may follow; --param and --set apply to it as given now\n" in done.stderr
     assert "first: may follow" not in done.stderr
 
@@ -309,7 +309,7 @@ def test_a_killed_run_is_resumed_without_being_named(tmp_path: Path, engine: Eng
     (tmp_path / "out.fifo").unlink()
     done = engine("run", "--resume", "--report", "report.json")
     assert done.returncode == ExitCode.COMPLETED, done.stderr
-    assert "long: going on with run long-" in done.stderr
+    assert "long: resuming run long-" in done.stderr
     assert "(killed in attempt 1, now attempt 2)" in done.stderr
     report = json.loads((tmp_path / "report.json").read_text())["pipelines"]["long"]
     assert report["attempt"] == 2

@@ -361,7 +361,7 @@ def test_the_command_line_says_what_came_of_it_and_ends_with_a_code_of_its_own(
     )  # fmt: skip
 
     assert done.returncode == code, done.stderr
-    word = "MISMATCH" if code else "cannot be verified"
+    word = "MISMATCH" if code else "not verifiable"
     assert f"copy: {word} at out: {line}" in (done.stdout + done.stderr).splitlines()
     report = json.loads((tmp_path / "report.json").read_text("utf-8"))["pipelines"]["copy"]
     assert (report["status"], report["verified"]) == ("completed", code is ExitCode.COMPLETED)

@@ -293,7 +293,7 @@ def test_a_run_goes_on_with_the_parameters_of_what_follows_it(desk: Desk, server
         desk.engine("watch", run, "--progress", "none", *desk.installation, code=6)
     submit += ["--resume", run]
     _, error = desk.engine(*submit, "--param", "stage.records=1", code=2)
-    assert "--resume: a run goes on with the parameters that it was begun with" in error
+    assert "--resume: a run resumes alone and with its original parameters" in error
 
     _, error = desk.engine(*submit, "--param", "enrich.seconds=0")
 

@@ -80,14 +80,14 @@ def test_a_run_that_no_worker_could_take_up_says_why_when_it_is_watched(desk: De
     with desk.worker(file=str(other)):
         run = desk.submit(*SMALL)
         out, _ = desk.engine("watch", run, "--progress", "none", *desk.installation, code=2)
-    assert "\nwaiting: ConfigError: not with the file of this worker: " in out
+    assert "\nwaiting: ConfigError: the worker's file does not accept the run: " in out
     assert "go on with it" not in out, "no ledger has it"
     assert desk.runs() == []
     log = (desk.folder / "worker.log").read_text()
     assert "Traceback" not in log
     assert '"action": "activity_failed"' in log
     _, error = desk.engine("watch", "nothing-of-it", *desk.installation, code=2)
-    assert "Nor has the Temporal server (default) a workflow of that run" in error
+    assert "The Temporal server (default) has no workflow of that run either" in error
 
 
 def test_a_run_of_another_state_store_is_shown_with_the_figures_of_its_workflow(desk: Desk) -> None:
@@ -96,7 +96,7 @@ def test_a_run_of_another_state_store_is_shown_with_the_figures_of_its_workflow(
         out, error = desk.engine("submit", WAITING, "--queue", desk.queue, *elsewhere, *SMALL, "--wait")
     assert out.splitlines()[-1].split()[:4] == ["waiting", "completed", "600", "600"]
     assert f"is not in the state store {elsewhere[1]}: " in error
-    assert "--state-dir has to name the store of the workers" in error
+    assert "name the workers' state store with --state or --state-dir" in error
 
 
 def test_the_ledger_knows_later_than_the_workflow_that_a_run_was_finished_locally(desk: Desk) -> None:
@@ -156,8 +156,8 @@ def test_a_server_that_is_away_is_named_and_one_that_has_lost_the_run_is_an_erro
                 code, said = watching.ended()
     assert code == 3
     error = said[said.index("error: ") :]
-    assert f"run {run!r} is not on this Temporal server any more" in error
-    assert f"`submit --resume {run}` goes on from there" in error
+    assert f"of run {run!r}. The ledger keeps what was committed" in error
+    assert f"resume from there with `submit --resume {run}`" in error
     lines = said[: said.index("error: ")].splitlines()
     assert all(isinstance(json.loads(line), dict) for line in lines), "the SDK says nothing in between"
 

@@ -110,15 +110,15 @@ def test_reset_deletes_what_was_asked_for(
     assert main(["bookmarks", "reset", *arguments, "--state-dir", state]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"{len(gone)} bookmark")
-    assert "deleted: the next run reads anew" in said
+    assert "deleted; the next run will re-read those inputs" in said
     assert left(state) == [one for one in EVERYTHING if one not in gone]
 
 
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["memo"], "there is none of a pipeline `memo`; there are some of `memos`, `notes`"),
-        (["memos", "--node", "file"], "none of pipeline `memos` matches; it has some of `files`, `lines`"),
+        (["memo"], "no bookmarks of a pipeline `memo`; there are bookmarks of `memos`, `notes`"),
+        (["memos", "--node", "file"], "no bookmark of pipeline `memos` matches; it has bookmarks of `files`, `lines`"),
     ],
 )
 def test_a_reset_that_means_nothing_says_what_there_is(

@@ -73,7 +73,7 @@ def test_the_list_as_json_has_no_contents_either(state: str, capsys: pytest.Capt
     assert (line["key"], line["pipeline"], line["tokens_in"]) == ("new", "notes", 1_200)
     assert "answer" not in line
     assert SECRET not in shown
-    assert "1 shown; --limit 0 shows all" in total
+    assert "1 shown; use --limit 0 to show all" in total
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_purge_deletes_what_the_filters_say(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "say which: --older-than 30d"),
-        (["--all", "--model", "gpt-5"], "--all leaves nothing to choose"),
+        ([], "choose answers with --older-than 30d"),
+        (["--all", "--model", "gpt-5"], "give either --all or filters, not both"),
         (["--older-than", "soon"], "--older-than: expected a duration such as"),
     ],
     ids=str,

@@ -122,7 +122,7 @@ def test_the_list_can_be_narrowed_and_be_json(capsys: pytest.CaptureFixture[str]
     killed, alive = map(json.loads, shown.splitlines())
     assert (killed["run_id"], killed["status"], alive["status"]) == ("copy-killed", "killed", "running")
     assert killed["tally"]["written"] == 1_197
-    assert note == "2 of 6; --limit 0 shows all\n"
+    assert note == "showing 2 of 6; use --limit 0 to show all\n"
     assert main(["runs", "list", "--pipeline", "other"]) == 0
     assert capsys.readouterr() == ("", "no runs\n")
 
@@ -144,7 +144,7 @@ def test_a_run_is_shown_with_everything_and_compared_with_the_file(
     ):
         assert f"\n{line}\n" in shown
     assert main(["runs", "show", "copy-alive"]) == 0
-    assert f"  worked on by  {socket.gethostname()}:{os.getpid()}:abc, until " in capsys.readouterr().out
+    assert f"  held by       {socket.gethostname()}:{os.getpid()}:abc, lease until " in capsys.readouterr().out
     assert main(["runs", "show", "copy-failed"]) == 0
     assert "  error         no such key\n" in capsys.readouterr().out
 
@@ -168,10 +168,10 @@ def test_a_file_that_is_missing_or_wrong_is_an_error_only_when_it_was_named(
 ) -> None:
     (state / "pipelines.yaml").write_text("version: 2\n", encoding="utf-8")
     assert main(["runs", "show", "copy-old"]) == 0
-    assert "not compared with the file: pipelines.yaml cannot be used: " in capsys.readouterr().out
+    assert "not compared with the file: cannot use pipelines.yaml: " in capsys.readouterr().out
     (state / "pipelines.yaml").unlink()
     assert main(["runs", "show", "copy-old"]) == 0
-    assert "not compared with the file: there is no pipelines.yaml here" in capsys.readouterr().out
+    assert "not compared with the file: no pipelines.yaml here" in capsys.readouterr().out
     assert main(["runs", "show", "copy-old", "--file", "pipelines.yaml"]) == ExitCode.USAGE
 
 

@@ -48,10 +48,10 @@ def test_an_argument_goes_before_the_environment_and_that_before_the_directory(
 @pytest.mark.parametrize(
     ("arguments", "variable", "said"),
     [
-        (["--state-dir", ADDRESS], "", "--state-dir names a directory of this machine"),
-        (["--state", f"mysql://etl:{SECRET}@db/odw"], "", "--state names no state store"),
-        (["--state", f"host=db password={SECRET}"], "", "--state names no state store"),
-        ([], f"mysql://etl:{SECRET}@db/odw", "ODW_STATE names no state store"),
+        (["--state-dir", ADDRESS], "", "--state-dir takes a local directory"),
+        (["--state", f"mysql://etl:{SECRET}@db/odw"], "", "--state is not a valid state store"),
+        (["--state", f"host=db password={SECRET}"], "", "--state is not a valid state store"),
+        ([], f"mysql://etl:{SECRET}@db/odw", "ODW_STATE is not a valid state store"),
         (
             ["--state", f"postgresql://etl:{SECRET}@@db/odw"],
             "",

@@ -101,7 +101,10 @@ def test_the_summary_accounts_for_every_record() -> None:
 
 def test_counts_that_do_not_add_up_are_complained_about() -> None:
     text = summary([report(tally=Tally(read=10, written=9))], OPTIONS)
-    assert "blobs: THE record counts do not balance: read 10 is not written 9 + dropped 0 + dead 0" in text
+    assert (
+        "blobs: Internal error: record counts do not balance (read 10, but written 9 + dropped 0 + dead "
+        "0)"
+    ) in text
 
 
 def test_records_that_were_made_have_a_column_of_their_own() -> None:
@@ -114,7 +117,7 @@ def test_a_run_that_ended_early_says_why_and_how_to_go_on() -> None:
     options = argparse.Namespace(file="etl/my.yaml", state_dir="/var/odw")
     text = summary([report(status=RunStatus.OUTAGE, error="nothing got through at 'load'")], options)
     assert "blobs: nothing got through at 'load'\n" in text
-    assert "go on with it: python -m engine run etl/my.yaml --resume blobs-1 --state-dir /var/odw\n" in text
+    assert "to resume: python -m engine run etl/my.yaml --resume blobs-1 --state-dir /var/odw\n" in text
     assert "dlq list --run blobs-1 --file etl/my.yaml --state-dir /var/odw\n" in text
     assert "--resume" not in summary([report()], options)
     assert "--resume" not in summary([report(status=RunStatus.FAILED)], options, resumable=False)
@@ -130,7 +133,7 @@ def test_letters_of_batches_that_are_not_settled_do_not_contradict_the_table() -
 def test_what_a_sink_only_accepted_and_what_models_cost_is_said() -> None:
     tally = Tally(read=5, written=5, accepted=5, tokens_in=1200, tokens_out=34, cost_usd=0.0123)
     text = summary([report(tally=tally)], OPTIONS)
-    assert "blobs: 5 of the written were only accepted" in text
+    assert "blobs: 5 written records were accepted without per-record confirmation" in text
     assert "blobs: 1,200 tokens in, 34 out, $0.0123" in text
 
 
@@ -156,8 +159,8 @@ def test_what_a_source_left_out_because_an_earlier_run_had_it_is_said() -> None:
     numbers = {"unchanged": 1203.0, "begun_anew": 2.0}
     source = NodeStats("extract", Kind.SOURCE, "s3", aggregate=numbers).snapshot(2.0)
     text = summary([report(nodes=[source])], OPTIONS).splitlines()
-    assert "blobs: `extract` left out 1,203: unchanged since an earlier run" in text
-    assert "blobs: `extract` began 2 anew: not what an earlier run had read" in text
+    assert "blobs: `extract` skipped 1,203: unchanged since an earlier run" in text
+    assert "blobs: `extract` re-read 2 from the start: replaced since an earlier run" in text
     assert "earlier run" not in summary([report()], OPTIONS)
 
 
@@ -172,7 +175,7 @@ def test_nothing_run_is_nothing_said() -> None:
 
 def test_a_plain_line_says_what_the_run_waits_for() -> None:
     assert plain_line(snapshot(), 1150.4) == (
-        "blobs 10.0 s: read 12,000 (1,150/s), written 11,500, dead 3, 4.0 M in flight, waits for load"
+        "blobs 10.0 s: read 12,000 (1,150/s), written 11,500, dead 3, 4.0 M in flight, waiting for load"
     )
 
 

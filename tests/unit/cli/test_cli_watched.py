@@ -78,7 +78,7 @@ async def test_how_a_run_has_ended_is_not_waited_for_without_end(monkeypatch: py
     monkeypatch.setattr(watched, "LOOK_EVERY", 0.001)
     run = Watched(cast(Client, None), cast(Handle, Gone()), "blobs-20260131T120000-4f2a1b")
     async with MemoryStateStore() as store:
-        with pytest.raises(ServiceError, match="has ended, and the Temporal server does not answer"):
+        with pytest.raises(ServiceError, match="has ended, but the Temporal server no longer answers"):
             await run.conclude(store)
 
 

@@ -239,7 +239,7 @@ async def test_an_error_raised_inside_an_engine_leaves_it_as_it_is() -> None:
     demo = pipeline(nowhere=engine.node(nowhere)).plan()
     other = engine.Pipeline("demo", numbers=engine.node(numbers), nowhere=engine.node(nowhere)).plan()
 
-    with pytest.raises(engine.StateError, match="was begun with another plan"):
+    with pytest.raises(engine.StateError, match="was started with a different plan"):
         async with engine.Engine() as owner:
             report = await owner.run(demo)
             await owner.run(other, resume=await owner.store.get_run(report.run_id))
