@@ -19,9 +19,9 @@ def http_address(url: str) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise ValueError(f"is no address: {error}") from None
+        raise ValueError(f"is not a valid address: {error}") from None
     if not host or any(character.isspace() for character in url):
-        raise ValueError("is no address: expected http://HOST:PORT, with a host and without spaces")
+        raise ValueError("is not a valid address: expected http://HOST:PORT, with a host and without spaces")
     if port == 0:
-        raise ValueError("is no address: a port is from 1 to 65535")
+        raise ValueError("is not a valid address: a port is from 1 to 65535")
     return url.rstrip("/")

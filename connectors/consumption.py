@@ -38,31 +38,32 @@ class ConsumptionParams(Params):
 
     model: str = Field(
         pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
-        description="Name of the model whose rows are read: `UnstructuredData`",
+        description="Name of the model whose rows to read: `UnstructuredData`",
     )
     ids: list[str] | None = Field(
-        default=None, description="Only the rows with these ids; null: whatever the query finds"
+        default=None, description="Read only the rows with these ids (default: all that the query finds)"
     )
     filters: dict[str, str | None] = Field(
         default={},
-        description="The query: parameters of the API, as in `source_file_path: memos/`; null leaves one out",
+        description="Query parameters of the API, e.g. `source_file_path: memos/`; null omits one",
     )
     without: str | None = Field(
         default=None,
-        description="Leave out rows whose id this model has: with `Medical`, what is not extracted yet",
+        description="Skip rows whose id this model has, e.g. `Medical`: read what is not extracted yet",
     )
-    limit: int | None = Field(default=None, ge=1, description="Rows in a run, at most")
+    limit: int | None = Field(default=None, ge=1, description="Maximum rows per run")
     api: str | None = Field(
-        default=None, description="API that shows the rows; by default `getBlobs` for Blob, else `get<Model>`"
+        default=None,
+        description="API that returns the rows (default: `getBlobs` for Blob, otherwise `get<Model>`)",
     )
     split_rows: int = operational(
-        500, ge=1, le=LISTED, description="Rows in one split, the unit that is resumed and distributed"
+        500, ge=1, le=LISTED, description="Rows per split, the unit of resuming and distribution"
     )
-    page_bytes: int = operational(1024 * 1024, ge=1024, description="Size of an answer to aim for")
+    page_bytes: int = operational(1024 * 1024, ge=1024, description="Target size of a response")
     max_row_bytes: int = operational(
-        64 * 1024 * 1024, ge=1024, description="Larger rows become dead letters, unread"
+        64 * 1024 * 1024, ge=1024, description="Rows larger than this become dead letters, unread"
     )
-    timeout: float = operational(60.0, gt=0, description="Longest time for one request, in seconds")
+    timeout: float = operational(60.0, gt=0, description="Timeout of a request, in seconds")
 
     @field_validator("filters")
     @classmethod
@@ -74,9 +75,7 @@ class ConsumptionParams(Params):
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
         if self.ids is not None and (self.filters or self.without):
-            raise ValueError(
-                "`ids` names the rows, `filters` and `without` look for them: give one or the other"
-            )
+            raise ValueError("`ids` excludes `filters` and `without`: give either the ids or a query")
         return self
 
 
@@ -239,7 +238,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
             return None
         rows: dict[str, Record | RecordError] = {str(item.get("id")): item for item in items}
         if len(rows) > len(ids) or not rows.keys() <= set(ids):
-            raise FatalError(f"GET /consumption/{api} answered rows that were not asked for", kind="schema")
+            raise FatalError(f"GET /consumption/{api} returned rows that were not requested", kind="schema")
         return rows
 
     async def _get(
@@ -264,7 +263,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
 
 def _batch(api: str, ids: Sequence[str], rows: Mapping[str, Record | RecordError], *, first: int) -> Batch:
     """The rows in the order of the ids; those that are not there as failures."""
-    gone = RecordError("the row is gone since it was listed", kind="RowVanished")
+    gone = RecordError("the row was deleted after it was listed", kind="RowVanished")
     found = [rows.get(identity, gone) for identity in ids]
     records = [
         {"id": identity} if isinstance(row, RecordError) else row

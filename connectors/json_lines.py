@@ -26,7 +26,7 @@ def dump_records(records: Sequence[Record], *, pretty: bool = False) -> tuple[by
         try:
             lines.append(dumps(record, _plain, option))
         except TypeError as error:  # orjson's JSONEncodeError is one
-            failures[index] = RecordError(f"it cannot be written as JSON: {error}", kind="NotJson")
+            failures[index] = RecordError(f"it cannot be serialized as JSON: {error}", kind="NotJson")
     return b"".join(lines), failures
 
 
@@ -43,7 +43,7 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
         raise RecordError(f"{where}:{error.colno}: {error.msg}", kind="BrokenLine") from None
     if type(record) is not dict:
         kind = "a list" if isinstance(record, list) else "one value"
-        raise RecordError(f"{where}: a record is a JSON object, this is {kind}", kind="BrokenLine")
+        raise RecordError(f"{where}: expected a JSON object, got {kind}", kind="BrokenLine")
     return record
 
 
@@ -57,9 +57,9 @@ def write_out(out: BinaryIO, data: bytes) -> None:
         out.write(data)
         out.flush()
     except BrokenPipeError as error:
-        raise FatalError("nobody reads the standard output any more") from error
+        raise FatalError("the reader of the standard output has gone away") from error
     except OSError as error:
-        raise FatalError(f"the standard output cannot be written: {error.strerror}") from error
+        raise FatalError(f"cannot write to the standard output: {error.strerror}") from error
 
 
 def _plain(value: object) -> object:
@@ -68,4 +68,4 @@ def _plain(value: object) -> object:
         return value.model_dump(mode="json")
     if isinstance(value, set | frozenset):
         return sorted(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    raise TypeError(f"{type(value).__name__} cannot be serialized as JSON")

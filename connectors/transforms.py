@@ -125,12 +125,12 @@ class SimulateFailuresParams(Params):
     percentage: float = Field(
         default=0.0,
         allow_inf_nan=False,
-        description="Share of the records to mark, in percent; below 0 counts as 0, above 100 as 100",
+        description="Share of the records to mark, in percent, clamped to 0 to 100",
     )
     field: str | None = Field(
         default=None,
         min_length=1,
-        description=f"The text field that gets the mark; by default the first of {', '.join(MARKED_FIELDS)}",
+        description=f"The text field to mark (default: the first of {', '.join(MARKED_FIELDS)})",
     )
 
     @field_validator("percentage", mode="before", json_schema_input_type=float | None)

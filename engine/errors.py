@@ -151,8 +151,8 @@ class LeaseHeldError(StateError):
         self.holder = holder
         self.expires_at = expires_at
         super().__init__(
-            f"run {run_id!r} is being worked on by {holder}, whose lease lasts until {expires_at} and is"
-            " renewed while it works: let it finish, or stop it"
+            f"process {holder} is working on run {run_id!r} (lease until {expires_at}, renewed while it "
+            "works): let it finish, or stop it"
         )
 
 

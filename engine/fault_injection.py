@@ -65,7 +65,7 @@ def armed(text: str, strike: Callable[[signal.Signals], None]) -> Reached:
         try:
             wanted[name, int(count)] = signal.Signals[f"SIG{number or 'KILL'}"]
         except KeyError:
-            raise ValueError(f"{VARIABLE}: there is no signal {number!r}") from None
+            raise ValueError(f"{VARIABLE}: unknown signal {number!r}") from None
     times: Counter[str] = Counter()
 
     def count_and_strike(name: str) -> None:

@@ -83,7 +83,7 @@ class Registry:
         names = [known for _, known in self.names(kind)]
         near = difflib.get_close_matches(name, names, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ""
-        return f"no {kind} is called {name!r}{hint} Known: {', '.join(names)}"
+        return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"
 
 
 def _spec_of(component: object, name: str) -> ComponentSpec:
@@ -108,7 +108,7 @@ def _importing(what: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise RegistryError(f"{what} cannot be imported: {_reason(error)}") from error
+        raise RegistryError(f"cannot import {what}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

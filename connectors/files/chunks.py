@@ -52,7 +52,7 @@ async def _in_thread(path: str, work: Callable[[], T]) -> T:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise FatalError(f"{path} is damaged: {error}") from error
     except OSError as error:
-        raise FatalError(f"{path} cannot be read: {error.strerror}") from error
+        raise FatalError(f"cannot read {path}: {error.strerror}") from error
 
 
 def stdin_chunks() -> ReadChunk:

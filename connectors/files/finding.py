@@ -68,11 +68,11 @@ def find_files(path: str) -> list[FilePart]:
 
     flags = glob.GLOBSTAR | glob.DOTGLOB | glob.NODIR
     if not glob.is_magic(path, flags=flags | glob.BRACE):
-        raise FatalError(f"there is no file {path!r}")
+        raise FatalError(f"no such file: {path!r}")
     try:
         alternatives = bracex.expand(path, keep_escapes=True, limit=MAX_ALTERNATIVES)
     except bracex.ExpansionLimitException as error:
-        raise FatalError(f"the braces of {path!r} stand for more than {MAX_ALTERNATIVES} names") from error
+        raise FatalError(f"the braces of {path!r} expand to more than {MAX_ALTERNATIVES} names") from error
     found = sorted(set(glob.iglob(alternatives, flags=flags, limit=MAX_ALTERNATIVES)))
     return [FilePart(one, os.stat(one).st_size) for one in found]
 
@@ -89,9 +89,10 @@ def read_limit(part: FilePart) -> int | None:
     try:
         now = os.stat(path).st_size
     except OSError as error:
-        raise FatalError(f"{path} cannot be read: {error.strerror}") from error
+        raise FatalError(f"cannot read {path}: {error.strerror}") from error
     if now < size or (part.packed and now != size):
         raise FatalError(
-            f"{path} has {now:,} bytes and had {size:,} when the run began: a new run reads what it holds now"
+            f"{path} has {now:,} bytes but had {size:,} when the run started: start a new run to read "
+            "the current content"
         )
     return None if part.packed else size

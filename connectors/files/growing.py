@@ -66,7 +66,7 @@ class FileMarks:
         same = part.since is None or _is_same(part, part.since)
         if not same or _fingerprint(part) != part.fingerprint:
             raise FatalError(
-                f"{part.path} is not the file it was when the run began: a new run reads what it holds now"
+                f"{part.path} was replaced after the run started: start a new run to read the current content"
             )
         self._part = part
         self._head = b"" if part.packed else _bytes_of(part.path, 0, HEAD_BYTES)
@@ -113,7 +113,7 @@ def _bytes_of(path: str, start: int, count: int) -> bytes:
         with open(path, "rb", buffering=0) as file:
             return os.pread(file.fileno(), count, start)
     except OSError as error:
-        raise FatalError(f"{path} cannot be read: {error.strerror}") from error
+        raise FatalError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _digest(data: bytes) -> str:

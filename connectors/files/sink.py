@@ -27,19 +27,19 @@ __all__ = ["JsonlSink", "JsonlSinkParams"]
 STDOUT = "-"
 TAIL_BYTES = 1024 * 1024
 
-_OF_THIS_ATTEMPT = "those of this attempt alone: lines do not say which run they are of"
+_OF_THIS_ATTEMPT = "those of this attempt only: lines do not name their run"
 
 
 class JsonlSinkParams(Params):
     """Where to."""
 
-    path: str = Field(description="The file that lines are added to, or `-` for the standard output")
+    path: str = Field(description="The file to append to, or `-` for the standard output")
 
     @field_validator("path")
     @classmethod
     def _plain(cls, value: str) -> str:
         if value.endswith(".gz"):
-            raise ValueError("the sink does not compress: name a file without .gz")
+            raise ValueError("the sink does not compress: choose a name without .gz")
         return value
 
 
@@ -76,7 +76,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
         try:
             self._descriptor = await anyio.to_thread.run_sync(_open, self.params.path)
         except OSError as error:
-            raise FatalError(f"{self.params.path} cannot be written: {error.strerror}") from error
+            raise FatalError(f"cannot write {self.params.path}: {error.strerror}") from error
         status = os.fstat(self._descriptor)
         self._regular, self._began_at = stat.S_ISREG(status.st_mode), status.st_size
         return self
@@ -92,7 +92,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(os.fsync, descriptor)
         except OSError as failure:
-            raise FatalError(f"{self.params.path} cannot be written: {failure.strerror}") from failure
+            raise FatalError(f"cannot write {self.params.path}: {failure.strerror}") from failure
         finally:
             os.close(descriptor)
 
@@ -114,12 +114,12 @@ class JsonlSink(Sink[JsonlSinkParams]):
     async def count_records(self, delivered: Delivered) -> Sequence[Check]:
         """Count the lines that this attempt has added. Lines do not say which run they are of."""
         if not self._regular:
-            return [Check("lines", delivered.here, note=f"`{self.params.path}` cannot be read again")]
+            return [Check("lines", delivered.here, note=f"cannot read `{self.params.path}` back")]
         size = os.fstat(self._descriptor).st_size
         if not _is_at(self._descriptor, self.params.path):
             return [Check("lines", delivered.here, 0, "the file was removed or replaced meanwhile")]
         if size > self._began_at + self._added:
-            note = f"something else has written to {self.params.path} meanwhile"
+            note = f"another process wrote to {self.params.path} meanwhile"
             return [Check("lines", delivered.here, note=note)]
         found = await anyio.to_thread.run_sync(_count_lines, self._descriptor, self._began_at, size)
         note = "" if delivered.here == delivered.records else _OF_THIS_ATTEMPT
@@ -136,7 +136,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
                 # no half batch: it comes again in a resumed run
                 with suppress(OSError):
                     os.ftruncate(self._descriptor, before)
-            raise FatalError(f"{self.params.path} cannot be written: {error.strerror}") from error
+            raise FatalError(f"cannot write {self.params.path}: {error.strerror}") from error
         self._added += len(data)
 
 

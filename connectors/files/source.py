@@ -43,20 +43,20 @@ class JsonlSourceParams(Params):
     )
     mode: Literal["all", "changed"] = Field(
         default="all",
-        description="`changed`: go on behind what an earlier run of the pipeline has delivered",
+        description="`changed`: continue after what an earlier run of the pipeline delivered",
     )
     key: str | None = Field(
-        default=None, description="Field that names a record; default: the file's path and the line"
+        default=None, description="Field that identifies a record (default: the file's path and the line)"
     )
     max_line_bytes: int = Field(
-        default=16 * 1024 * 1024, gt=0, description="Longer lines become dead letters"
+        default=16 * 1024 * 1024, gt=0, description="Lines longer than this become dead letters"
     )
-    page_records: int = operational(512, ge=1, le=10_000, description="Records handed on together, at most")
+    page_records: int = operational(512, ge=1, le=10_000, description="Maximum records per batch")
 
     @model_validator(mode="after")
     def _needs_files(self) -> Self:
         if self.path == STDIN and self.mode == "changed":
-            raise ValueError("`mode: changed` needs files: the standard input cannot be gone on with")
+            raise ValueError("`mode: changed` needs files: the standard input cannot be resumed")
         return self
 
 

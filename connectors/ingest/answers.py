@@ -74,7 +74,11 @@ def _results(answer: Answer) -> Results | None:
 
 
 def _refused(answer: Answer, count: int) -> Verdict:
-    what = "the record was refused" if count == 1 else f"the whole batch of {count} records was refused"
+    what = (
+        "the service rejected the record"
+        if count == 1
+        else f"the service rejected the whole batch of {count} records"
+    )
     message = f"{what} with status {answer.status}: {answer.excerpt()}"
     kind = "RecordRefused" if count == 1 else "BatchRefused"
     # without a stage: these records never came into the service

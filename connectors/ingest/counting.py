@@ -52,14 +52,14 @@ async def count_deliveries(
     try:
         answer = await client.get(_PATH, query, max_answer=_MAX_ANSWER)
     except FatalError as error:
-        return [_unknown(delivered, f"the service does not say what it has of a run: {error}")]
+        return [_unknown(delivered, f"the service does not report what it holds of a run: {error}")]
     account = _read(answer)
     if account is None:
-        return [_unknown(delivered, f"the service does not say what it has of a run at {_PATH}")]
+        return [_unknown(delivered, f"the service does not report what it holds of a run at {_PATH}")]
     began = _forgotten_before(account, now)
     if began is not None and (started_at is None or started_at < began):
         when = f"{began:%Y-%m-%d %H:%M} UTC"
-        return [_unknown(delivered, f"the service does not know any more what it was sent before {when}")]
+        return [_unknown(delivered, f"the service no longer knows what it received before {when}")]
     return _compared(account, delivered)
 
 
@@ -89,7 +89,7 @@ def _compared(account: Account, delivered: Delivered) -> list[Check]:
     found = account.present + account.overtaken + (account.letters if delivered.letters else 0)
     notes = []
     if account.overtaken:
-        notes.append(f"{account.overtaken:,} of them were replaced by other deliveries since")
+        notes.append(f"{account.overtaken:,} of them were since replaced by other deliveries")
     if account.replaced:
         notes.append(f"{account.replaced:,} were sent again, or replaced by later ones of the same id")
     checks = [
@@ -105,14 +105,14 @@ def _compared(account: Account, delivered: Delivered) -> list[Check]:
             account.acknowledged - account.replaced - account.overtaken,
             account.present,
         ),
-        Check("rows whose id is there twice", 0, account.doubled),
+        Check("rows with a duplicate id", 0, account.doubled),
     ]
     checks.append(
-        Check("dead letters in the service, of those that it told of", account.dead, account.letters)
+        Check("dead letters in the service, of those that it reported", account.dead, account.letters)
     )
     if delivered.letters:
         return checks
     # records of one id, or that are equal and have none, share a dead letter
     fewer = 0 if delivered.unique else max(0, delivered.died - 1)
-    note = "records of the same id share a letter" if account.dead < delivered.died and fewer else ""
+    note = "records of the same id share a dead letter" if account.dead < delivered.died and fewer else ""
     return [*checks, Check("records that died in it", delivered.died, account.dead, note, fewer=fewer)]

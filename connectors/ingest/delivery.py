@@ -176,7 +176,7 @@ def _keys(batch: Batch, body: Body) -> list[str]:
 
 
 def _too_large(body: Body) -> Verdict:
-    message = f"the service refused the record as too large (413): {len(body.content):,} bytes"
+    message = f"the service rejected the record as too large (413): {len(body.content):,} bytes"
     return Verdict({0: RecordError(message, kind="RecordTooLarge")}, per_record=True)
 
 

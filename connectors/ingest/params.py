@@ -37,29 +37,33 @@ class IngestParams(Params):
         pattern=r"^[A-Za-z][A-Za-z0-9_]*(/[A-Za-z0-9._-]+)?$",
         description="Name of the model: records go to `POST /ingest/<model>`",
     )
-    records: int = operational(500, ge=1, le=1024, description="Records in a request, at most")
-    bytes: int = operational(512 * 1024, ge=1024, description="Size of a request, at most")
+    records: int = operational(500, ge=1, le=1024, description="Maximum records per request")
+    bytes: int = operational(512 * 1024, ge=1024, description="Maximum size of a request")
     max_record_bytes: int | None = operational(
         None,
         ge=1024,
-        description="Larger records become dead letters without being sent. By default 8 MiB, and 1,000,000 "
-        "against a service that gives no per-record results: it would answer 500 for ever",
+        description="Records larger than this become dead letters without being sent (default: 8 MiB; "
+        "1,000,000 bytes for a service without per-record results, which would answer 500 "
+        "forever)",
     )
-    concurrency: int = operational(4, ge=1, le=64, description="Requests in flight, at most")
+    concurrency: int = operational(4, ge=1, le=64, description="Maximum concurrent requests")
     confirm: Confirm = Field(
         default=Confirm.NONE,
         description="`visible`: a record counts as delivered when the consumption API returns its id",
     )
-    confirm_timeout: float = operational(30.0, gt=0, description="How long to wait for records to be visible")
+    confirm_timeout: float = operational(30.0, gt=0, description="Time limit for records to become visible")
     confirm_interval: float = operational(
-        0.1, gt=0, description="First pause between two looks; doubles up to 2 s, with jitter"
+        0.1, gt=0, description="First pause between two checks; doubles up to 2 s, with jitter"
     )
     consumption_api: str | None = operational(
-        None, description="API that shows the model's rows; by default `getBlobs` for Blob, else `get<Model>`"
+        None,
+        description="API that returns the model's rows (default: `getBlobs` for Blob, else `get<Model>`)",
     )
     validation: LocalValidation = operational(
         LocalValidation.AUTO,
-        description="Check records before sending them. `auto`: unless the service gives per-record results",
+        description="Validate records before sending. `auto`: unless the service gives per-record results",
     )
-    compress: bool = operational(False, description="Send bodies gzip-compressed; a plain Moose cannot")
-    timeout: float = operational(60.0, gt=0, description="Longest time for one request, connecting included")
+    compress: bool = operational(
+        False, description="Send gzip-compressed bodies; a plain Moose does not accept them"
+    )
+    timeout: float = operational(60.0, gt=0, description="Timeout of a request, including connecting")

@@ -87,7 +87,7 @@ def _encode_each(records: Sequence[Record], max_body: int, max_record: int) -> P
         try:
             item = _dumps(record)
         except TypeError as error:
-            message = f"the record cannot be written as JSON: {error}"
+            message = f"cannot write the record as JSON: {error}"
             failures[index] = RecordError(message, kind="NotSerializable")
             continue
         if len(item) > max_record:

@@ -260,10 +260,11 @@ class _Conversation:
             return error
         if isinstance(error, PackTooLargeError):
             return _too_long(self._documents[index], "more than the model reads")
-        return RecordError(f"the endpoint refused the document: {error}", kind="Refused")
+        return RecordError(f"the endpoint rejected the document: {error}", kind="Refused")
 
 
 def _too_long(document: Document, reason: str) -> RecordError:
     return RecordError(
-        f"the document has some {document.tokens:,} tokens, {reason}; it is never cut", kind="DocumentTooLong"
+        f"the document has some {document.tokens:,} tokens, {reason}; documents are never truncated",
+        kind="DocumentTooLong",
     )

@@ -101,7 +101,9 @@ class ChatClient:
                 raise TransientError(f"{self._url} did not answer within {self._longest:g} s") from error
             except (JSONDecodeError, UnicodeDecodeError) as error:
                 # the SDK lets the parser's own error out when the body of an answer was damaged on its way
-                raise TransientError(f"{self._url} gave an answer that is not a chat completion") from error
+                raise TransientError(
+                    f"{self._url} returned something other than a chat completion"
+                ) from error
 
     async def _create(self, prompt: Prompt, max_tokens: int) -> ChatCompletion:
         # the SDK's own types list every model by name and every part of a message; ours are plain JSON
@@ -131,9 +133,9 @@ class ChatClient:
         if isinstance(error, openai.APITimeoutError):
             return TransientError(f"{self._url} did not answer within {self._longest:g} s")
         if isinstance(error, openai.APIConnectionError):
-            return TransientError(f"the model endpoint cannot be reached: nobody listens at {self._url}")
+            return TransientError(f"connection refused: no model endpoint is listening at {self._url}")
         if not isinstance(error, openai.APIStatusError):
-            return TransientError(f"{self._url} gave an answer that is not a chat completion")
+            return TransientError(f"{self._url} returned something other than a chat completion")
         return self._status_error(error)
 
     def _status_error(self, error: openai.APIStatusError) -> ComponentError:
@@ -143,24 +145,24 @@ class ChatClient:
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
             return FatalError(message, kind="auth")
         if "insufficient_quota" in (code, error.type):
-            message = f"{said}: the account's quota is used up; top it up and resume the run"
+            message = f"{said}: the account's quota is exhausted; top it up and resume the run"
             return FatalError(message, kind="budget")
         if status in (404, 405) or code == "model_not_found":
-            return FatalError(f"{said}: no model {self.model!r} there; check `base_url` and `model`")
+            return FatalError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
         if status in (408, 409, 429) or status >= 500:
             wait = retry_after_seconds(error.response.headers, self._clock.now())
             return TransientError(said, retry_after=wait, throttled=status == 429)
         if status == 413 or code in _TOO_LARGE_CODES:
             return PackTooLargeError(f"{said}: the prompt is too long for {self.model!r}")
         if (error.param or "").partition(".")[0] in _CONFIGURATION_PARAMS:
-            return FatalError(f"{said}: {self.model!r} does not take our {error.param!r}")
+            return FatalError(f"{said}: {self.model!r} does not support our {error.param!r}")
         return ContentRefusedError(said)
 
     def _reply(self, completion: ChatCompletion) -> Reply:
         # a page of text with status 200 comes out of the SDK as it is
         choices = getattr(completion, "choices", None)
         if not choices:
-            raise FatalError(f"{self._url} did not answer with a chat completion; check `base_url`")
+            raise FatalError(f"{self._url} did not return a chat completion; check `base_url`")
         choice, usage = choices[0], completion.usage
         return Reply(
             content=choice.message.content or "",

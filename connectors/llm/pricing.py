@@ -73,7 +73,7 @@ def price_of(model: str, params: LlmParams) -> Price:
     given_in, given_out = params.usd_per_million_input, params.usd_per_million_output
     if known is None and params.budget_usd is not None and (given_in is None or given_out is None):
         raise FatalError(
-            f"`budget_usd` cannot be kept: the price of the model {model!r} is not known; set "
+            f"cannot enforce `budget_usd`: the price of the model {model!r} is unknown; set "
             "`usd_per_million_input` and `usd_per_million_output` (0 for a model that costs nothing)"
         )
     default_in, default_out = known or (0.0, 0.0)
@@ -100,8 +100,8 @@ class Budget:
         """Hold `estimate` USD for a call. Raises FatalError when that is more than is left."""
         if self.limit is not None and self.spent + self._reserved + estimate > self.limit:
             raise FatalError(
-                f"the budget of {self.limit:g} USD does not cover the next call, {self.spent:.4f} USD are "
-                "spent; raise `budget_usd` and resume the run",
+                f"the budget of {self.limit:g} USD does not cover the next call ({self.spent:.4f} USD "
+                "spent); raise `budget_usd` and resume the run",
                 kind="budget",
             )
         self._reserved += estimate

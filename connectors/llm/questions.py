@@ -79,5 +79,7 @@ def values_of(entry: JournalEntry) -> Mapping[str, object] | RecordError:
     except orjson.JSONDecodeError:
         values = None
     if not isinstance(values, dict):
-        raise FatalError(f"the journal's answer {entry.key[:12]} is damaged: purge the journal to pay again")
+        raise FatalError(
+            f"the journal's answer {entry.key[:12]} is damaged: purge the journal to ask the model again"
+        )
     return values

@@ -69,7 +69,7 @@ def target_schema(name: str) -> TargetSchema:
     try:
         model: object = getattr(import_module(module or "connectors.models"), attribute)
     except (ImportError, AttributeError) as error:
-        raise FatalError(f"`schema` {name!r} cannot be imported: {error}", kind="schema") from error
+        raise FatalError(f"cannot import `schema` {name!r}: {error}", kind="schema") from error
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise FatalError(f"`schema` {name!r} is not a Pydantic model", kind="schema")
     fields = {key: info for key, info in model.model_fields.items() if key not in SYSTEM_FIELDS}

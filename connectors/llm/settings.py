@@ -26,7 +26,7 @@ class LlmConnection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base_url: str = Field(default="https://api.openai.com/v1", description="Base URL, up to and with `/v1`")
+    base_url: str = Field(default="https://api.openai.com/v1", description="Base URL, including `/v1`")
     api_key: SecretStr = Field(default=SecretStr(""), description="API key; local servers often need none")
     model: str = Field(default=DEFAULT_MODEL, description="Name of the model at that endpoint")
 
@@ -42,30 +42,42 @@ class LlmParams(Params):
     target: str = Field(
         default="Medical",
         alias="schema",
-        description="What to extract: a model of `connectors.models`, or `package.module:Class`",
+        description="Schema to extract: a model of `connectors.models`, or `package.module:Class`",
     )
-    instructions: str = Field(default="", max_length=20_000, description="What the model should know besides")
+    instructions: str = Field(default="", max_length=20_000, description="Extra instructions for the model")
     model: str | None = Field(default=None, description="Overrides the connection's model")
     temperature: float = Field(default=0.1, ge=0, le=2, description="Sampling temperature")
     max_tokens: int = Field(
-        default=4_000, ge=16, description="Tokens of an answer; doubled once when an answer was cut off"
+        default=4_000,
+        ge=16,
+        description="Maximum tokens of an answer; doubled once when an answer is cut off",
     )
-    batch_size: int = operational(5, ge=1, le=50, description="Documents in a call, at most")
+    batch_size: int = operational(5, ge=1, le=50, description="Maximum documents per call")
     pack_tokens: int = operational(
-        8_000, ge=100, description="Estimated tokens of documents in a call; a longer document goes alone"
+        8_000,
+        ge=100,
+        description="Maximum estimated tokens of documents per call; a longer document goes alone",
     )
-    pack_images: int = operational(4, ge=1, description="Images in a call; a document with more goes alone")
+    pack_images: int = operational(
+        4, ge=1, description="Maximum images per call; a document with more goes alone"
+    )
     max_document_tokens: int = operational(
-        100_000, ge=100, description="A longer document becomes a dead letter, it is never cut"
+        100_000,
+        ge=100,
+        description="Documents longer than this become dead letters; they are never truncated",
     )
-    concurrency: int = operational(8, ge=1, le=256, description="Calls in flight, at most")
-    timeout: float = operational(120.0, gt=0, description="Longest time for one call, in seconds")
+    concurrency: int = operational(8, ge=1, le=256, description="Maximum concurrent calls")
+    timeout: float = operational(120.0, gt=0, description="Timeout of a call, in seconds")
     budget_usd: float | None = operational(
-        None, gt=0, description="The run stops, resumable, before it spends more than this"
+        None, gt=0, description="Stop the run (it can be resumed) before it spends more than this"
     )
     usd_per_million_input: float | None = operational(
-        None, ge=0, description="Price of a million prompt tokens; known for some models, 0 for the sandbox"
+        None,
+        ge=0,
+        description="Price of a million prompt tokens (default: known for some models, 0 for the sandbox)",
     )
     usd_per_million_output: float | None = operational(
-        None, ge=0, description="Price of a million answer tokens; known for some models, 0 for the sandbox"
+        None,
+        ge=0,
+        description="Price of a million answer tokens (default: known for some models, 0 for the sandbox)",
     )

@@ -95,7 +95,7 @@ def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:
 def _text_parts(text: str, name: str) -> list[DocumentPart]:
     if len(text) > MAX_TEXT:
         raise RecordError(
-            f"{name}: {len(text):,} characters are more than the {MAX_TEXT:,} of one document",
+            f"{name}: {len(text):,} characters exceed the limit of {MAX_TEXT:,} per document",
             kind="DocumentTooLarge",
         )
     return [TextPart(text)] if text.strip() else []
@@ -125,4 +125,4 @@ def _payload(content: str, start: int, name: str) -> bytes:
     try:
         return base64.b64decode(content[start:], validate=True)
     except binascii.Error as error:
-        raise RecordError(f"{name}: its base64 is broken: {error}", kind="CorruptDocument") from error
+        raise RecordError(f"{name}: its base64 is invalid: {error}", kind="CorruptDocument") from error

@@ -89,12 +89,16 @@ class ObjectPattern:
         bucket, _, pattern = rest.partition("/")
         validate_bucket(bucket)
         if not pattern:
-            raise PatternError(f"{uri!r} names no object; {scheme}://{bucket}/** is all of the bucket")
+            raise PatternError(
+                f"{uri!r} does not name an object; use {scheme}://{bucket}/** for the whole bucket"
+            )
         if len(pattern.encode()) > MAX_PATTERN_BYTES:
-            raise PatternError(f"the pattern is longer than {MAX_PATTERN_BYTES} bytes, a key never over 1024")
+            raise PatternError(
+                f"the pattern is longer than {MAX_PATTERN_BYTES} bytes, but keys have at most 1024"
+            )
         alternatives = _expand(pattern)
         if not alternatives:
-            raise PatternError(f"{uri!r} names no object: each of its alternatives is empty")
+            raise PatternError(f"{uri!r} does not name an object: each of its alternatives is empty")
         for alternative in alternatives:
             _check_segments(alternative, uri)
         return cls(uri, scheme, bucket, pattern, alternatives)
@@ -150,14 +154,16 @@ def validate_bucket(bucket: str) -> None:
         PatternError: no bucket can have that name.
     """
     if any(character in bucket for character in "*?[]{}"):
-        raise PatternError(f"the bucket {bucket!r} holds a wildcard; only what follows it may have one")
+        raise PatternError(f"the bucket {bucket!r} contains a wildcard; only the key after it may")
     if not _BUCKET.fullmatch(bucket):
         raise PatternError(
-            f"{bucket!r} is no bucket name: 3 to 63 lower-case letters, digits, dots and hyphens, with a "
-            "letter or digit at both ends"
+            f"{bucket!r} is not a valid bucket name: use 3 to 63 lower-case letters, digits, dots and "
+            "hyphens, with a letter or digit at both ends"
         )
     if ".." in bucket or ".-" in bucket or "-." in bucket or _IPV4.fullmatch(bucket):
-        raise PatternError(f"{bucket!r} is no bucket name: dots stand between names, and it is no IP address")
+        raise PatternError(
+            f"{bucket!r} is not a valid bucket name: dots separate labels, and IP addresses are not allowed"
+        )
 
 
 def literal_prefix(pattern: str) -> tuple[str, bool]:
@@ -179,14 +185,14 @@ def _expand(pattern: str) -> tuple[str, ...]:
         plain = [_ESCAPED.sub(lambda match: "/" if match[1] == "/" else match[0], one) for one in expanded]
     except bracex.ExpansionLimitException as error:
         raise PatternError(
-            f"the braces of {pattern!r} stand for more than {MAX_ALTERNATIVES} patterns; use a wildcard"
+            f"the braces of {pattern!r} expand to more than {MAX_ALTERNATIVES} patterns; use a wildcard"
         ) from error
     return tuple(dict.fromkeys(plain))
 
 
 def _check_segments(alternative: str, uri: str) -> None:
     if literal_prefix(alternative)[1] and alternative.endswith("/"):
-        raise PatternError(f"{uri!r} names a folder; put `**` behind it for everything in it")
+        raise PatternError(f"{uri!r} names a folder; append `**` for everything in it")
     for segment in alternative.split("/"):
         if segment != "**" and "**" in _ESCAPED.sub("", segment):
             raise PatternError(f"in {uri!r}, `**` stands for whole folders: write it between slashes")

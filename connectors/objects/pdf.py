@@ -43,7 +43,7 @@ def read_pdf(data: bytes, name: str) -> list[str | bytes]:
             with closing(pypdfium2.PdfDocument(data)) as document:
                 return _pages(document, name)
         except pypdfium2.PdfiumError as error:
-            raise RecordError(f"{name}: the PDF cannot be read: {error}", kind="CorruptDocument") from error
+            raise RecordError(f"{name}: cannot read the PDF: {error}", kind="CorruptDocument") from error
 
 
 def _pages(document: pypdfium2.PdfDocument, name: str) -> list[str | bytes]:
@@ -52,7 +52,7 @@ def _pages(document: pypdfium2.PdfDocument, name: str) -> list[str | bytes]:
         raise RecordError(f"{name}: the PDF has no pages", kind="CorruptDocument")
     if count > MAX_PAGES:
         raise RecordError(
-            f"{name}: {count} pages are more than the {MAX_PAGES} of one document", kind="DocumentTooLarge"
+            f"{name}: {count} pages exceed the limit of {MAX_PAGES} per document", kind="DocumentTooLarge"
         )
     found: list[str | bytes] = []
     pictures = 0

@@ -36,14 +36,14 @@ def read_docx(data: bytes, name: str, max_text: int) -> str:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > MAX_UNPACKED:
             raise RecordError(
-                f"{name}: unpacked it would be {unpacked:,} bytes, more than {MAX_UNPACKED:,}",
+                f"{name}: it unpacks to {unpacked:,} bytes, more than {MAX_UNPACKED:,}",
                 kind="DocumentTooLarge",
             )
         document = docx.Document(io.BytesIO(data))
         return _joined(_lines(document), max_text)
     # python-docx lets the errors of its layers through: archive, package, XML (a SyntaxError), missing parts
     except (zipfile.BadZipFile, OpcError, SyntaxError, KeyError, ValueError, EOFError, zlib.error) as error:
-        raise RecordError(f"{name}: the Word file cannot be read: {error}", kind="CorruptDocument") from error
+        raise RecordError(f"{name}: cannot read the Word file: {error}", kind="CorruptDocument") from error
 
 
 def _joined(lines: Iterator[str], max_text: int) -> str:

@@ -37,9 +37,11 @@ class S3Connection(BaseModel):
     secret_key: SecretStr | None = Field(default=None, description="Secret access key")
     session_token: SecretStr | None = Field(default=None, description="Token of temporary credentials")
     region: str | None = Field(
-        default=None, description="Region of the bucket; default: the machine's own setting, else us-east-1"
+        default=None, description="Region of the bucket (default: the machine's setting, otherwise us-east-1)"
     )
-    anonymous: bool = Field(default=False, description="Ask without credentials, for public buckets")
+    anonymous: bool = Field(
+        default=False, description="Send requests without credentials, for public buckets"
+    )
 
     @property
     def custom(self) -> bool:
@@ -133,11 +135,13 @@ def _check(connection: S3Connection) -> None:
     if connection.endpoint:
         parts = urlsplit(connection.endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise FatalError(f"the S3 endpoint {connection.endpoint!r} is no http:// or https:// address")
+            raise FatalError(
+                f"the S3 endpoint {connection.endpoint!r} is not a valid http:// or https:// address"
+            )
     if connection.custom and not all(keys) and not connection.anonymous:
         raise FatalError(
             f"the S3 endpoint {connection.endpoint} has no keys: set `access_key` and `secret_key` of its "
-            "connection, or `anonymous: true`. This machine's AWS credentials are sent to AWS alone.",
+            "connection, or `anonymous: true`. This machine's AWS credentials are sent only to AWS.",
             kind="auth",
         )
 

@@ -22,18 +22,18 @@ _CREDENTIALS = frozenset(
     {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 )
 _REMEDIES = {
-    "AccessDenied": "these credentials may not do that: grant s3:ListBucket and s3:GetObject",
-    "403": "these credentials may not do that: grant s3:ListBucket and s3:GetObject",
+    "AccessDenied": "access denied: grant s3:ListBucket and s3:GetObject",
+    "403": "access denied: grant s3:ListBucket and s3:GetObject",
     "AllAccessDisabled": "access to this bucket has been disabled",
     "AuthorizationHeaderMalformed": "the bucket is in another region: set `region` in the connection",
     "ExpiredToken": "the session token has expired: renew the credentials",
     "IllegalLocationConstraintException": "the bucket is in another region: set `region` in the connection",
-    "InvalidAccessKeyId": "the server does not know this access key: check `access_key`",
+    "InvalidAccessKeyId": "unknown access key: check `access_key`",
     "InvalidToken": "the session token is wrong: check `session_token`",
-    "NoSuchBucket": "there is no such bucket: check the pattern and the connection's endpoint",
+    "NoSuchBucket": "no such bucket: check the pattern and the connection's endpoint",
     "PermanentRedirect": "the bucket is in another region: set `region` in the connection",
-    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
-    "SignatureDoesNotMatch": "the secret key does not fit the access key: check `secret_key`",
+    "RequestTimeTooSkewed": "this machine's clock is wrong: correct it",
+    "SignatureDoesNotMatch": "the secret key does not match the access key: check `secret_key`",
 }
 
 
@@ -75,9 +75,9 @@ def _from_answer(answer: Mapping[str, Any], where: str) -> ComponentError:
         throttled = code in _THROTTLED or status == 429
         return TransientError(f"{where}: {code or status}: {message}", retry_after=wait, throttled=throttled)
     if code in _GONE:
-        return RecordError(f"{where}: it is gone since it was listed", kind="ObjectVanished")
+        return RecordError(f"{where}: it was deleted after it was listed", kind="ObjectVanished")
     if code in _CHANGED:
-        return RecordError(f"{where}: it was changed since it was listed", kind="ObjectChanged")
+        return RecordError(f"{where}: it changed after it was listed", kind="ObjectChanged")
     if code == "InvalidObjectState":
         return RecordError(f"{where}: it is archived; restore it first", kind="ObjectArchived")
     kind: FatalKind = "auth" if code in _CREDENTIALS or status in (401, 403) else "config"
@@ -96,7 +96,7 @@ def _from_failure(error: Exception, where: str) -> ComponentError:
             kind="auth",
         )
     if _unknown_host(error):
-        return FatalError(f"{where}: no host of that name: check the connection's endpoint ({error})")
+        return FatalError(f"{where}: unknown host: check the connection's endpoint ({error})")
     if isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return FatalError(f"{where}: the server's certificate is not trusted ({error})")
     passing = (

@@ -67,7 +67,7 @@ class S3FileReader:
         bucket, _, key = rest.partition("/")
         ObjectPattern.parse(f"{scheme}://{bucket}/x")  # checks the scheme and the bucket
         if not key:
-            raise PatternError(f"{uri!r} names no object")
+            raise PatternError(f"{uri!r} does not name an object")
         record = await self.read_record(uri, bucket, key, etag=etag, size=size)
         return S3FileContent.model_validate(record)
 
@@ -102,7 +102,10 @@ class S3FileReader:
         if now == etag:
             return await self._get_once(uri, bucket, key, etag)
         raise RecordError(
-            f"{uri} was changed since it was listed: its ETag was {etag} and is {now}; a new run reads it",
+            (
+                f"{uri} changed after it was listed: its ETag was {etag} and is now {now}; start a new "
+                "run to read it"
+            ),
             kind="ObjectChanged",
         )
 

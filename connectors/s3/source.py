@@ -42,20 +42,24 @@ class S3Params(Params):
     )
     mode: Literal["all", "changed"] = Field(
         default="all",
-        description="`changed`: leave out objects whose content an earlier run of the pipeline has delivered",
+        description="`changed`: skip objects whose content an earlier run of the pipeline delivered",
     )
     max_object_bytes: int = Field(
-        default=DEFAULT_MAX_OBJECT_BYTES, gt=0, description="Larger objects become dead letters, unread"
+        default=DEFAULT_MAX_OBJECT_BYTES,
+        gt=0,
+        description="Objects larger than this become dead letters, unread",
     )
     charset: str | None = Field(
         default=None,
-        description="Charset of text that is not UTF-8 and declares none (`windows-1252`); default: guessed",
+        description="Charset of non-UTF-8 text that declares none, e.g. `windows-1252` (default: guessed)",
     )
-    concurrency: int = operational(32, ge=1, le=256, description="Objects read at once")
+    concurrency: int = operational(32, ge=1, le=256, description="Objects read concurrently")
     split_objects: int = operational(
-        1000, ge=1, le=10_000, description="Objects in one split, the unit that is resumed and distributed"
+        1000, ge=1, le=10_000, description="Objects per split, the unit of resuming and distribution"
     )
-    read_timeout: float = operational(60.0, gt=0, description="Longest pause of the server, in seconds")
+    read_timeout: float = operational(
+        60.0, gt=0, description="Longest pause of the server before a timeout, in seconds"
+    )
 
     @field_validator("pattern")
     @classmethod
@@ -67,7 +71,7 @@ class S3Params(Params):
     @classmethod
     def _charset(cls, value: str | None) -> str | None:
         if value is not None and known_charset(value) is None:
-            raise ValueError(f"{value!r} is no charset that is known here")
+            raise ValueError(f"unknown charset {value!r}")
         return value
 
 

@@ -34,16 +34,16 @@ class SimulatedParams(Params):
     records: int = Field(
         default=DEFAULT_RECORDS,
         ge=1,
-        description="How many records to make; 0 and null stand for the default",
+        description="Number of records to generate; 0 and null mean the default",
     )
     seed: int | str | None = Field(
         default=None,
-        description="Fixes the records: the same seed gives the same ids and values. By default every run "
-        "has a seed of its own, and a resumed run keeps it",
+        description="Seed of the records: the same seed gives the same ids and values (default: a new "
+        "one for each run; a resumed run keeps it)",
     )
-    page_size: int = operational(BLOCK_SIZE, ge=1, le=100_000, description="Records in a batch")
+    page_size: int = operational(BLOCK_SIZE, ge=1, le=100_000, description="Records per batch")
     split_size: int = operational(
-        100_000, ge=1, description="Records in a split, the part of a run that one worker reads"
+        100_000, ge=1, description="Records per split, the part of a run that one worker reads"
     )
 
     @field_validator("records", mode="before", json_schema_input_type=int | None)

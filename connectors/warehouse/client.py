@@ -153,15 +153,15 @@ class WarehouseClient:
 
         cause = error.__cause__ or error
         if isinstance(cause, aiohttp.InvalidURL):
-            return FatalError(f"{self._url} is no address: check `url` of the connection")
+            return FatalError(f"{self._url} is not a valid address: check `url` of the connection")
         if not isinstance(cause, aiohttp.ClientConnectorError):
-            return UncertainError(f"{request} failed: the connection broke ({type(cause).__name__})")
+            return UncertainError(f"{request} failed: lost the connection ({type(cause).__name__})")
         if isinstance(cause, aiohttp.ClientSSLError):
             reason = type(cause).__name__
             return FatalError(f"no secure connection to {self._url} ({reason}): check its certificate")
         if isinstance(cause, aiohttp.ClientConnectorDNSError):
-            return TransientError(f"the host name of {self._url} cannot be resolved")
-        return TransientError(f"the ingest service cannot be reached: nobody listens at {self._url}")
+            return TransientError(f"cannot resolve the host name of {self._url}")
+        return TransientError(f"connection refused: no ingest service is listening at {self._url}")
 
     def _check(self, response: httpx.Response, method: str, url: str) -> None:
         status = response.status_code
@@ -171,7 +171,7 @@ class WarehouseClient:
             raise FatalError(message, kind="auth")
         if status in _WRONG_ENDPOINT:
             raise NoSuchRouteError(
-                f"{said}: there is no such route; check `url` of the connection and the name of the model"
+                f"{said}: no such route; check `url` of the connection and the name of the model"
             )
         if status in _TRANSIENT_STATUSES or status >= 500:
             wait = retry_after_seconds(response.headers, self._clock.now())

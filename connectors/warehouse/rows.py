@@ -49,5 +49,5 @@ def items_of(answer: Answer, path: str) -> list[Mapping[str, Any]]:
         items = orjson.loads(answer.body)["items"]
         return [item for item in items if isinstance(item, dict)]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        message = f"GET {path} did not answer with a JSON object that has `items`"
+        message = f"GET {path} did not return a JSON object with `items`"
         raise FatalError(message, kind="schema") from error

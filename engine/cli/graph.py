@@ -13,7 +13,9 @@ SUMMARY = "draw the pipelines of a file"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     add_file_arguments(parser)
-    parser.add_argument("--format", choices=("text", "mermaid"), default="text", help="output format (default: text)")
+    parser.add_argument(
+        "--format", choices=("text", "mermaid"), default="text", help="output format (default: text)"
+    )
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -26,12 +26,12 @@ def read_aliases(section: Value | None, pipelines: Collection[str], problems: Pr
         check_name("alias", name, place, problems)
         target = value.data
         if name in pipelines:
-            problems.add(place, f"there is a pipeline called `{name}`", "give the alias another name")
+            problems.add(place, f"a pipeline is called `{name}`", "give the alias another name")
         elif isinstance(target, str) and not value.failed:
             if target in pipelines:
                 aliases[name] = target
             elif section and section.get(target) is not None:
-                problems.add(value.place, f"`{target}` is an alias itself", "name the pipeline")
+                problems.add(value.place, f"`{target}` is itself an alias", "name the pipeline")
             else:
                 problems.add(value.place, unknown("pipeline", target, pipelines))
     return aliases

@@ -53,7 +53,7 @@ def _check_field(word: str, name: str, lowest: int, highest: int) -> None:
     for part in word.split(","):
         matched = _STEP.fullmatch(part)
         if matched is None:
-            raise ValueError(f"the {name} `{word}` is not understood")
+            raise ValueError(f"cannot parse the {name} `{word}`")
         bounds = [] if matched[1] == "*" else [_number(text) for text in matched[1].split("-")]
         if any(bound is None or not lowest <= bound <= highest for bound in bounds):
             raise ValueError(f"the {name} `{word}` is outside {lowest}-{highest}")

@@ -168,11 +168,11 @@ def _put(body: str, scope: Scope, into: _Expansion) -> None:
 def _param(body: str, scope: Scope) -> Value:
     matched = _PARAM.fullmatch(body)
     if matched is None:
-        hint = "a parameter's default stands under `params:`" if ":" in body else f"write {_FORMS}"
-        raise _InvalidError(f"`${{{body}}}` is not understood", hint)
+        hint = "set the default of a parameter under `params:`" if ":" in body else f"write {_FORMS}"
+        raise _InvalidError(f"cannot parse `${{{body}}}`", hint)
     if scope.params is None:
         raise _InvalidError(
-            f"`${{{body}}}` cannot be used here", "parameters exist inside a pipeline's nodes only"
+            f"`${{{body}}}` cannot be used here", "parameters are available only inside a pipeline's nodes"
         )
     name = matched[1]
     if name not in scope.params:
@@ -202,7 +202,7 @@ def _put_variable(body: str, scope: Scope, into: _Expansion) -> None:
     rest = body[len(name) :]
     if not name or (rest and not rest.startswith((":-", ":?"))):
         hint = f"did you mean `${{{name}:{rest}}}`?" if name and rest[:1] in ("-", "?") else f"write {_FORMS}"
-        raise _InvalidError(f"`${{{body}}}` is not understood", hint)
+        raise _InvalidError(f"cannot parse `${{{body}}}`", hint)
     into.asked.append(name)
     found = scope.environ.get(name)
     if found is not None and (found or not rest):

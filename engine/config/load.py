@@ -49,7 +49,7 @@ def load_file(
     root = parse_bytes(_read(path), file)
     if root is None or root.data is None:
         raise ConfigError(
-            [Problem("the file is empty", file=file, hint=f"it begins with `version: {VERSION}`")]
+            [Problem("the file is empty", file=file, hint=f"start it with `version: {VERSION}`")]
         )
     problems = Problems()
     variables = load_environment(path.parent / ".env", environ, problems)
@@ -88,7 +88,7 @@ def _read(path: Path) -> bytes:
         raise ConfigError([Problem("no such file", file=str(path), hint=hint)]) from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigError([Problem(f"the file cannot be read: {reason}", file=str(path))]) from None
+        raise ConfigError([Problem(f"cannot read the file: {reason}", file=str(path))]) from None
 
 
 def _build(
@@ -168,7 +168,7 @@ def _read_pipelines(
         if section is None and any(nearest(name, ["pipelines"]) for name, _ in root.items()):
             return {}  # misspelt: that it is unknown says enough
         place = root.keys.get("pipelines", root.place)
-        problems.add(place, "there are no pipelines", "write pipelines: {name: {nodes: {…}}}")
+        problems.add(place, "no pipelines defined", "write pipelines: {name: {nodes: {…}}}")
         return {}
     if not section.is_mapping:
         problems.add(section.place, f"expected a mapping of pipelines, got {describe(section)}")

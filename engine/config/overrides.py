@@ -44,7 +44,7 @@ def apply_assignments(root: Value, texts: Iterable[str], problems: Problems) -> 
         steps = _through_alias(root, path.strip().split("."))
         place = Place("--set", path=path.strip())
         if not equals or not all(steps):
-            problems.add(place, f"`{text}` is not understood", "write --set dotted.path=value")
+            problems.add(place, f"cannot parse `{text}`", "write --set dotted.path=value")
             continue
         if _names_exist(root, steps, place, problems):
             root = _assigned(root, steps, _read(value_text, place), place, problems)
@@ -92,13 +92,13 @@ def _assigned(target: Value, steps: list[str], value: Value, place: Place, probl
     step, rest = steps[0], steps[1:]
     if target.is_list:
         if not step.isdigit() or int(step) >= len(target.data):
-            problems.add(place, f"`{step}` is not the number of an item of the list", "the first is 0")
+            problems.add(place, f"`{step}` is not an index of the list", "indexes start at 0")
             return target
         items = list(target.data)
         items[int(step)] = _assigned(items[int(step)], rest, value, place, problems)
         return replace(target, data=items)
     if target.data is not None and not target.is_mapping:
-        problems.add(place, f"`{step}` cannot be set: above it stands {describe(target)}, not a mapping")
+        problems.add(place, f"cannot set `{step}`: its parent is {describe(target)}, not a mapping")
         return target
     below = target.get(step) or Value(None, place)
     items_by_key = {**dict(target.items()), step: _assigned(below, rest, value, place, problems)}
@@ -116,7 +116,7 @@ def check_param_names(overrides: Overrides, pipelines: Iterable[str], problems: 
         pipeline, dot, _ = path.strip().partition(".")
         place = Place("--param", path=path.strip())
         if not equals or not dot:
-            problems.add(place, f"`{text}` is not understood", "write --param pipeline.name=value")
+            problems.add(place, f"cannot parse `{text}`", "write --param pipeline.name=value")
         elif pipeline not in known:
             problems.add(place, unknown("pipeline", pipeline, known))
 

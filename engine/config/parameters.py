@@ -70,7 +70,7 @@ def _spelled_out(name: str, value: Value, place: Place, problems: Problems) -> P
         return broken
     default = value.get("default")
     if section.required and default is not None:
-        problems.add(value.key_place("required"), "a required parameter has no `default`")
+        problems.add(value.key_place("required"), "a required parameter cannot have a `default`")
         return broken
     if section.type is not None and section.type not in _SYNONYMS:
         near = nearest(section.type, _SYNONYMS)

@@ -44,7 +44,7 @@ def check_name(what: str, name: str, place: Place, problems: Problems) -> None:
     """Report a name that could not be used in `--set` and `--param`."""
     if not _NAME.fullmatch(name):
         message = f"{'an' if what[0] in 'aeiou' else 'a'} {what} cannot be called `{name}`"
-        problems.add(place, message, "use letters, digits, _ and -, beginning with a letter")
+        problems.add(place, message, "use letters, digits, _ and -, starting with a letter")
 
 
 def without_nulls(section: Value, model: type[BaseModel]) -> Value:
@@ -101,7 +101,7 @@ def _check_followers(name: str, value: Value | None, known: Mapping[str, str], p
         return
     for item in value.data if value.is_list else [value]:
         if isinstance(item.data, str) and known.get(item.data) == name:
-            problems.add(item.place, f"`{name}` cannot be followed by itself", "`schedule` runs it again")
+            problems.add(item.place, f"`{name}` cannot follow itself", "use `schedule` to run it again")
         elif isinstance(item.data, str) and item.data not in known:
             problems.add(item.place, unknown("pipeline", item.data, known))
 
@@ -125,9 +125,7 @@ def _read_nodes(
 ) -> tuple[tuple[NodeConfig, ...], frozenset[str]]:
     section = pipeline.get("nodes")
     if section is None or section.data == {}:
-        problems.add(
-            place, "there are no nodes", "a pipeline begins with a source: nodes: {read: {source: …}}"
-        )
+        problems.add(place, "no nodes defined", "start with a source: nodes: {read: {source: …}}")
         return (), frozenset()
     nodes: list[NodeConfig] = []
     unreadable: set[str] = set()
@@ -164,7 +162,9 @@ def _read_node(
     if len(kinds) != 1:
         have = " and ".join(f"`{kind}`" for kind in kinds)
         message = (
-            f"a node is one thing, not {have}" if kinds else "one of `source`, `transform`, `sink` is needed"
+            f"a node can have only one kind, not {have}"
+            if kinds
+            else "one of `source`, `transform`, `sink` is required"
         )
         problems.add(place, message)
         return None
@@ -193,7 +193,7 @@ def _read_inputs(
         return ()
     if given is None:
         if above is None:
-            message = f"the {kind} `{name}` stands first, so it has no input"
+            message = f"the {kind} `{name}` comes first, so it has no input"
             problems.add(place, message, "put a source above it, or name its input: input: other_node")
             return ()
         return (InputConfig(above, place),)

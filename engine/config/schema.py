@@ -150,7 +150,7 @@ def _parameter(definitions: Schema) -> Schema:
 def _pipeline(definitions: Schema) -> Schema:
     schema = _section(PipelineSection, definitions)
     schema["properties"] |= {
-        "params": _named({"$ref": "#/$defs/parameter"}, "Run parameters: a default each, or spelled out"),
+        "params": _named({"$ref": "#/$defs/parameter"}, "Run parameters: `name: default`, or spelled out"),
         "nodes": _named({"$ref": "#/$defs/node"}, "The nodes in order"),
         "dead_letters": {"$ref": "#/$defs/dead_letters"},
     }
@@ -170,7 +170,7 @@ def _connections(specs: list[ComponentSpec], definitions: Schema) -> Schema:
         schema.pop("required", None)  # a sandbox needs none of them
         definitions[name] = schema
         fields.append({"$ref": f"#/$defs/{name}"})
-    return _named({"anyOf": [*fields, {"type": "object"}]}, "The outside world by name")
+    return _named({"anyOf": [*fields, {"type": "object"}]}, "External services by name")
 
 
 def _named(schema: Schema, description: str) -> Schema:

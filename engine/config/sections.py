@@ -49,14 +49,14 @@ class Section(BaseModel):
 
 
 class RetrySection(Section):
-    """How transient failures are tried again."""
+    """How transient failures are retried."""
 
     attempts: int = Field(default=5, ge=1, le=1000)
-    """Tries in all, the first included."""
+    """Total number of attempts, including the first."""
     base: Duration = 0.5
-    """The longest wait before the second try; doubled for each one after."""
+    """Maximum wait before the second attempt; doubles for each one after."""
     cap: Duration = 30.0
-    """No wait is longer."""
+    """Upper bound of every wait."""
 
     def options(self) -> RetryOptions:
         """The same as the engine takes it."""
@@ -67,11 +67,11 @@ class BatchSection(Section):
     """When a batch for this node is full."""
 
     records: int = Field(default=0, ge=0, le=1_000_000)
-    """At this many records; 0 means any number."""
+    """Maximum records of a batch; 0 means no limit."""
     bytes: Size = 0
-    """At this size, estimated; 0 means any size."""
+    """Maximum estimated size of a batch; 0 means no limit."""
     linger: Duration = 0.2
-    """After this time, full or not."""
+    """Maximum time before a batch is passed on, full or not."""
 
 
 class NodeSection(Section):
@@ -82,25 +82,25 @@ class NodeSection(Section):
     transform: str | None = None
     """The transform component that changes records."""
     sink: str | None = None
-    """The sink component that takes records out."""
+    """The sink component that writes records."""
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
     """The component's parameters, and `connection`."""
     input: Names | None = None
     """The node or nodes to take records from. Default: the node above."""
     key_suffix: str = Field(default="", max_length=64)
-    """Appended to record keys, so that two branches of one source can meet again."""
+    """Appended to record keys, so that two branches of one source can be merged."""
     retry: RetrySection = RetrySection()
-    """How transient failures are tried again."""
+    """How transient failures are retried."""
     concurrency: int | None = Field(default=None, ge=1, le=1024)
-    """Batches worked on at once. Default: the component's own."""
+    """Batches processed concurrently. Default: the component's own."""
     ordered: bool = False
-    """Hand batches on in the order they came, although several are worked on at once."""
+    """Pass batches on in input order even when several are processed concurrently."""
     batch: BatchSection | None = None
-    """How batches are cut for this node. Default: the component's own."""
+    """How batches are formed for this node. Default: the component's own."""
     on_stall: Literal["wait", "dead_letter"] = "wait"
-    """When retries are exhausted and nothing succeeds: wait for the other side, or dead-letter."""
+    """When retries are exhausted and nothing succeeds: wait for the service, or dead-letter the records."""
     buffer: int | None = Field(default=None, ge=1, le=1024)
-    """Batches that may wait on each edge into this node. Default: the engine's own."""
+    """Capacity of each edge into this node, in batches. Default: the engine's own."""
 
     def options(self) -> NodeOptions:
         """What the engine does at this node."""
@@ -124,16 +124,16 @@ class ForwardSection(Section):
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
     """Its parameters, and `connection`."""
     retry: RetrySection = RetrySection()
-    """How transient failures are tried again."""
+    """How transient failures are retried."""
 
 
 class DeadLetterSection(Section):
     """What happens to records that can never pass, besides being kept in the state directory."""
 
     max: Limit | None = None
-    """Stop the run when more die: a number of records, or a share such as 20%."""
+    """Stop the run when more records die: a number, or a share such as 20%."""
     forward: dict[str, Any] | None = None
-    """A sink that gets a copy of every dead letter."""
+    """A sink that receives a copy of every dead letter."""
 
 
 class ParameterSection(Section):
@@ -142,9 +142,9 @@ class ParameterSection(Section):
     type: str | None = None
     """string, int, float, bool, list or mapping. Default: the type of `default`."""
     default: Any = None
-    """Its value unless one is given; null makes the parameter nullable."""
+    """Its default value; null makes the parameter nullable."""
     required: bool = False
-    """It must be given with --param; it has no default."""
+    """Require a value from --param; there is no default."""
     choices: list[Any] = []
     """The only values allowed."""
     description: str = ""
@@ -161,11 +161,11 @@ class PipelineSection(Section):
     dead_letters: dict[str, Any] = {}
     """The budget of dead letters and where they are forwarded."""
     schedule: Schedule = ""
-    """Five cron fields, @daily and its like, or `@every 10m`; UTC."""
+    """Five cron fields, a shorthand such as @daily, or `@every 10m`; in UTC."""
     timeout: Timeout = None
-    """How long a run may take; null or never: no limit."""
+    """Time limit of a run; null or never: no limit."""
     retries: int = Field(default=0, ge=0, le=1000)
-    """How often a failed run is started again."""
+    """How many times a failed run is retried."""
     on_complete: Names = []
     """Pipelines to run after this one completed."""
     on_cancel: Names = []
@@ -173,7 +173,7 @@ class PipelineSection(Section):
     memory: Size = Field(default=64 << 20, ge=1 << 20)
     """Bytes in flight."""
     outage_limit: Duration = 600.0
-    """How long a source waits while nothing succeeds, before the run stops."""
+    """Stop the run when a service has been unavailable for this long."""
     description: str = ""
     """What the pipeline does."""
 
@@ -196,8 +196,8 @@ class FileSection(Section):
     version: int
     """The version of the format: 1."""
     connections: dict[str, Any] = {}
-    """The outside world: a name and its fields each. The word `sandbox` stands for the embedded one."""
+    """External services by name, each with its fields, or `sandbox` for the embedded service."""
     pipelines: dict[str, Any] = {}
-    """A name and its nodes each."""
+    """Pipelines by name."""
     aliases: dict[str, str] = {}
-    """Other names of pipelines: `alias: pipeline` each."""
+    """Other names of pipelines, each as `alias: pipeline`."""

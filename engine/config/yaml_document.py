@@ -182,7 +182,7 @@ class _Document:
             if node.tag == "tag:yaml.org,2002:str":
                 return str(node.value)
             where = _mark(node, self._file, place.path)
-            message = f"the key `{node.value}` is not text for YAML"
+            message = f"YAML does not read the key `{node.value}` as text"
             self.problems.append(where.problem(message, f'quote it: "{node.value}"'))
             return None
         self.problems.append(_mark(node, self._file, place.path).problem("a key must be text"))
@@ -195,7 +195,7 @@ class _Document:
         try:
             data = self._loader.construct_object(node)
         except ValueError:
-            message = f"`{node.value}` looks like a date or a number but is none"
+            message = f"`{node.value}` looks like a date or a number but is not a valid one"
             self.problems.append(place.problem(message, f'quote it if it is text: "{node.value}"'))
             return Value(None, place, failed=True)
         return Value(data, place)
@@ -230,7 +230,7 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     tab = _tab_near(text, mark.line, mark.column)
     if tab is not None:
         line, column = tab
-        return Problem("a tab is used for indentation; YAML takes spaces only", "", file, line, column)
+        return Problem("tabs are not allowed for indentation; use spaces", "", file, line, column)
     context = getattr(error, "context", None)
     problem = getattr(error, "problem", None) or str(error)
     message = f"not valid YAML: {context}, {problem}" if context else f"not valid YAML: {problem}"
@@ -254,7 +254,7 @@ def _structure_hint(error: yaml.YAMLError) -> str:
         opening = "{" if "mapping" in what else "["
         return f"`{opening}` in line {begun.line + 1} is not closed before it"
     if "block" in what:
-        return f"indent it like its neighbours; what it is in begins in line {begun.line + 1}"
+        return f"indent it like its siblings; their block starts in line {begun.line + 1}"
     return ""
 
 
@@ -282,5 +282,5 @@ def _syntax_hint(text: str, line: int) -> str:
     if _FLOW_INTERPOLATION.search(written):
         return 'inside { } and [ ] put quotes around it: "${NAME}"'
     if re.search(r":\s+[*&!%@`]", written):
-        return "text that begins with one of * & ! % @ ` needs quotes"
+        return "quote text that starts with one of * & ! % @ `"
     return ""

@@ -226,7 +226,9 @@ class Ack:
 
     def _settled(self) -> None:
         if self.pending < 0:
-            raise EngineError("a record was settled twice: the accounts of this run cannot be trusted")
+            raise EngineError(
+                "a record was settled twice: the counts of this run cannot be trusted (internal error)"
+            )
         if self.reservation is not None:
             self.reservation.release()
             self.reservation = None

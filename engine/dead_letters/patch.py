@@ -38,9 +38,7 @@ def parse_patch(text: str) -> Patch:
     """
     found = re.match(r"([^=~]+)([=~])(.*)", text, re.DOTALL)
     if found is None:
-        raise ConfigError(
-            f"--patch: {text!r} is not understood; write FIELD=VALUE or FIELD~REGEX~REPLACEMENT"
-        )
+        raise ConfigError(f"--patch: cannot parse {text!r}; write FIELD=VALUE or FIELD~REGEX~REPLACEMENT")
     field, sign, rest = found[1].strip(), found[2], found[3]
     if sign == "=":
         return Patch(field, value=rest)
@@ -51,7 +49,7 @@ def parse_patch(text: str) -> Patch:
         pattern = re.compile(regex)
         pattern.sub(replacement, "")
     except re.error as error:
-        raise ConfigError(f"--patch: {regex!r} is not a regular expression: {error}") from None
+        raise ConfigError(f"--patch: {regex!r} is not a valid regular expression: {error}") from None
     return Patch(field, pattern=pattern, replacement=replacement)
 
 

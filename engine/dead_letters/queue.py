@@ -197,8 +197,8 @@ class DeadLetterRoute:
             allowed = f"{share:.0%} of {records}"
         if allowed:
             raise DeadLetterBudgetError(
-                f"{dead} dead letters, {allowed} are allowed; "
-                f"the last at {latest.node!r}: {latest.error_type}"
+                f"{dead} dead letters exceed the limit of {allowed}; the last one at {latest.node!r}: "
+                f"{latest.error_type}"
             )
 
 

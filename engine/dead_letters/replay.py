@@ -101,20 +101,20 @@ def group_dead_letters(
 
 
 _TOO_LARGE = (
-    "the record was too large to be kept, only its reference is: run the pipeline again over that input"
-    " (if its source has `mode: changed`, after `bookmarks reset`)"
+    "only a reference was stored because the record was too large: run the pipeline again over that "
+    "input (after `bookmarks reset` if its source has `mode: changed`)"
 )
 
 
 def _obstacle(plan: Plan | None, pipeline: str, name: str) -> str:
     if plan is None:
-        return f"the file has no pipeline `{pipeline}` any more: name the file it is in with --file"
+        return f"the file no longer has a pipeline `{pipeline}`: name its file with --file"
     nodes = {node.name: node for node in plan.nodes}
     if name not in nodes:
-        return f"the pipeline `{pipeline}` has no node `{name}` any more"
+        return f"pipeline `{pipeline}` no longer has a node `{name}`"
     if nodes[name].kind is Kind.SOURCE:
         return (
-            f"they died while `{name}` read them, before there was a record: mend the input (or what reads "
+            f"`{name}` failed to read them, so there is no record to replay: fix the input (or what reads "
             "it) and run the pipeline again"
         )
     return ""

@@ -64,7 +64,7 @@ class DeadLetterMatch:
         if self.letter is not None:
             text = "\0".join((self.letter.run_id, self.letter.node, self.letter.key))
             return hashlib.sha256(text.encode()).hexdigest()[:10]
-        assert self.copy is not None, "a letter comes from somewhere"
+        assert self.copy is not None, "a dead letter has at least one origin"
         return self.copy.dead_letter_id.replace("-", "")[:10]
 
     @property

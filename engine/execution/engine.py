@@ -176,7 +176,7 @@ class Engine:
         record = resume
         if record is None:
             if chunk is not None:
-                raise ValueError("a chunk is part of a run that was begun before: name it with `resume`")
+                raise ValueError("a chunk belongs to an existing run: name it with `resume`")
             record = await self.begin(plan, group_id=group_id, seed=seed)
         else:
             _check_identity(record, plan)
@@ -255,7 +255,7 @@ class Engine:
             return node.connection_model(self._sandbox.get(node.needs_sandbox))
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
-            raise ConfigError(f"the connection of node {node.name!r} is not usable: check {fields}") from None
+            raise ConfigError(f"the connection of node {node.name!r} is not valid: check {fields}") from None
 
     async def _take_up(self, run_id: str, lease: HeldLease) -> RunRecord:
         record = await self.store.get_run(run_id)  # another process may have had it since the caller looked
@@ -301,6 +301,7 @@ def _check_identity(record: RunRecord, plan: Plan) -> None:
 
     changes = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
     raise RunMismatchError(
-        f"run {record.run_id!r} was begun with another plan and cannot go on with this one:\n"
-        f"{changes}\nrun it anew, or restore what the run was begun with"
+        f"run {record.run_id!r} was started with a different plan and cannot resume with this one:\n"
+        f"{changes}\n"
+        "start a new run, or restore the original plan"
     )

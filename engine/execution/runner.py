@@ -316,7 +316,7 @@ class Runner:
                 keeper.cancel_scope.cancel()
             left = self.ledger.in_flight
             if left:
-                raise EngineError(f"{left} records were neither written, dropped nor dead: an engine fault")
+                raise EngineError(f"{left} records are unaccounted for (internal error)")
             self.settled = True
             self.finished = all(source.finished for source in self._sources)
             if self._count:
@@ -457,7 +457,7 @@ class Runner:
         known, begun = await self._resources.store.splits(self.identity.run_id, name)
         if begun and not all(record.done for record in known):
             raise NodeFailedError(
-                name, "it can be read only once, so its run cannot be resumed: begin a new one"
+                name, "it can be read only once, so its run cannot be resumed: start a new one"
             )
 
     async def _splits_of_chunk(self, name: str, chunk: Chunk) -> Sequence[SplitRecord]:

@@ -101,7 +101,7 @@ async def _dead_letters(store: StateStore, report: RunReport, *, distinct_keys: 
     """A dead letter in the store for each dead record, whatever has become of it since."""
     keys = await store.dead_letter_keys(report.run_id)
     deaths = report.tally.deaths
-    note = "" if distinct_keys else "records with the same key share a letter"
+    note = "" if distinct_keys else "records with the same key share a dead letter"
     if "" in deaths:
         stored = sum(map(len, keys.values()))
         return [_letters("", sum(deaths.values()), stored, note)]
@@ -168,18 +168,18 @@ def not_asked(plan: Plan) -> list[Check]:
     forward = plan.dead_letters.forward
     sinks = [*plan.sinks, *([forward] if forward is not None else [])]
     return [
-        Check("records", node=sink.name, note="not asked: something was still in flight") for sink in sinks
+        Check("records", node=sink.name, note="not asked: records were still in flight") for sink in sinks
     ]
 
 
-_OLD = "the run was begun by a version that did not count by sink"
+_OLD = "the run was started by a version that did not count by sink"
 
 
 async def _ask(sink: Runtime, delivered: Delivered, clock: Clock) -> list[Check]:
     """One sink's answer; a sink that cannot be asked is no reason for the run to fail."""
     name, component, attempt = sink.node.name, sink.component, 0
     if not isinstance(component, CountsRecords):
-        note = f"the sink `{sink.node.spec.name}` cannot say what it has of a run"
+        note = f"the sink `{sink.node.spec.name}` cannot report what it holds of a run"
         return [Check("records", delivered.records, node=name, note=note)]
     while True:
         attempt += 1

@@ -303,7 +303,7 @@ class Delivery:
         lasted = self._health.failed(self._clock.monotonic())
         if lasted >= self._policy.outage_limit:
             raise OutageError(
-                f"nothing got through at {self._stats.name!r} for {lasted:.0f} s; last answer: {error}",
+                f"{self._stats.name!r} could deliver nothing for {lasted:.0f} s; last answer: {error}",
                 node=self._stats.name,
             ) from error
 

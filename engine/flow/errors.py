@@ -33,7 +33,7 @@ def classify_error(node: str, error: Exception, batch: Batch) -> Failure:
     if isinstance(error, BatchError):
         if error.failures and all(0 <= index < len(batch) for index in error.failures):
             return error
-        raise NodeFailedError(node, "its BatchError names no record of the batch") from error
+        raise NodeFailedError(node, "its BatchError does not name a record of the batch") from error
     if isinstance(error, TransientError | RecordError):
         return error
     raise as_run_error(node, error) from error

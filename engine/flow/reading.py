@@ -134,9 +134,11 @@ class SourceTask:
         except TransientError as error:
             name = self._runtime.stats.name
             if split_reader.began and split_reader.position is None:
-                raise NodeFailedError(name, f"its batches have no position to go on from: {error}") from error
+                raise NodeFailedError(
+                    name, f"its batches have no position to resume from: {error}"
+                ) from error
             if split_reader.began and not self._source.resumable:
-                raise NodeFailedError(name, f"it cannot be read again from its middle: {error}") from error
+                raise NodeFailedError(name, f"it cannot resume from the middle: {error}") from error
             return error
 
     async def _drive(self, reader: PageReader, tracker: SplitTracker, split_reader: SplitReader) -> bool:
@@ -192,7 +194,7 @@ class SourceTask:
         lasted = self._runtime.health.failed(self._clock.monotonic())
         if lasted >= policy.outage_limit:
             raise OutageError(
-                f"nothing could be read at {stats.name!r} for {lasted:.0f} s; last answer: {error}",
+                f"{stats.name!r} could read nothing for {lasted:.0f} s; last answer: {error}",
                 node=stats.name,
             ) from error
         stats.retries += 1

@@ -192,7 +192,7 @@ def drop_unrouted(stats: NodeStats) -> Next:
 
     async def drop(batch: Batch) -> None:
         stats.dropped += len(batch.records)
-        settle_dropped(batch.origins, f"{stats.name}: nothing behind it")
+        settle_dropped(batch.origins, f"{stats.name}: no downstream node")
 
     return drop
 

@@ -217,7 +217,7 @@ def _checked(given: Batch, derived: object) -> Batch:
     if not isinstance(derived, Batch):
         if isinstance(derived, Coroutine):
             derived.close()
-        raise TypeError(f"apply() has to return a batch, not {type(derived).__name__}")
+        raise TypeError(f"apply() must return a batch, got {type(derived).__name__}")
     origins = derived.origins
     if origins is given.origins:
         accounted = len(given.records)

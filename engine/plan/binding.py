@@ -146,8 +146,8 @@ def _fitting(
         fields = listed(field_names(model))
         hint = f"add one under `connections:` with fields of {fields}"
         if connections:
-            hint += f"; there are {listed(connections)}"
-        problems.add(node.component_place, f"`{spec.name}` needs a connection and none fits", hint)
+            hint += f"; known: {listed(connections)}"
+        problems.add(node.component_place, f"`{spec.name}` needs a connection, but no entry fits", hint)
         return None
     return ConnectionRef("")
 
@@ -183,7 +183,7 @@ def _checked(
     if connection.fields.failed:
         return None
     if connection.sandbox and not spec.sandbox:
-        message = f"there is no sandbox for `{spec.name}`"
+        message = f"`{spec.name}` has no sandbox"
         problems.add(connection.place, message, f"give the fields of connection `{connection.name}`")
         return None
     left_out = [

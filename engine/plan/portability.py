@@ -19,7 +19,7 @@ from engine.state.address import is_address
 
 __all__ = ["node_check", "store_problems", "warnings"]
 
-ONE_MACHINE = "or say --one-machine if all workers are on this one"
+ONE_MACHINE = "or pass --one-machine if all workers run on this machine"
 
 
 def node_check(file: FileConfig, *, one_machine: bool) -> NodeCheck:
@@ -42,7 +42,7 @@ def store_problems(state: str, *, one_machine: bool) -> list[Problem]:
     """Whether workers can share this state store: a directory or an address."""
     if one_machine or is_address(state):
         return []
-    message = f"the directory {state} belongs to one machine, and workers on others cannot reach it"
+    message = f"workers on other machines cannot reach the directory {state}"
     hint = f"name a database with --state postgresql://host/odw, {ONE_MACHINE}"
     return [Problem(message, file="--state-dir", hint=hint)]
 
@@ -52,7 +52,7 @@ def warnings(file: FileConfig, *, one_machine: bool) -> list[Problem]:
     unset = {one.name: one.place for one in reversed(file.external) if not one.is_set}
     found = [
         *_together(
-            unset, "not set here, so defaults hold", "set each for all workers and submitters, or none"
+            unset, "not set here, so defaults apply", "set each for all workers and submitters, or none"
         )
     ]
     if one_machine:
@@ -75,18 +75,21 @@ def _check_locality(config: NodeConfig, node: PlanNode, problems: Problems, *, o
     locality, name = node.spec.locality_of(node.params), node.spec.name
     if locality is Locality.PROCESS:
         stream = "input" if node.kind is Kind.SOURCE else "output"
-        message = f"the {node.kind} `{name}` uses the standard {stream} of a process, and workers are several"
+        message = (
+            f"the {node.kind} `{name}` uses the standard {stream} of one process, but there are several "
+            "workers"
+        )
         problems.add(config.component_place, message, _instead(node.kind))
     elif locality is Locality.MACHINE and not one_machine:
-        message = f"the {node.kind} `{name}` works with files of its machine, and workers may be on others"
+        message = f"the {node.kind} `{name}` uses files of its machine, but workers may run on others"
         problems.add(config.component_place, message, f"{_instead(node.kind)}, {ONE_MACHINE}")
 
 
 def _instead(kind: Kind) -> str:
     return (
-        "read from a place that all of them reach, such as s3"
+        "read from a place that all workers can reach, e.g. s3"
         if kind is Kind.SOURCE
-        else "write to a place that all of them reach, such as ingest"
+        else "write to a place that all workers can reach, e.g. ingest"
     )
 
 
@@ -98,9 +101,7 @@ def _check_resumable(config: NodeConfig, node: PlanNode, problems: Problems) -> 
     connection = None if node.needs_sandbox else node.connection_model()
     component = node.spec.factory(node.params, connection)
     if isinstance(component, Source) and not component.resumable:
-        message = (
-            f"the source `{node.spec.name}` can be read only once, and a chunk may have to be begun again"
-        )
+        message = f"the source `{node.spec.name}` can be read only once, but a chunk may have to start over"
         hint = "declare `repeatable` when it gives the same records again, or a `key` that names each"
         problems.add(config.component_place, message, hint)
 
@@ -115,14 +116,14 @@ def _check_connection(file: FileConfig, config: NodeConfig, node: PlanNode, prob
     if reference.sandbox:
         names = _variables_for(file, entry) if entry else []
         hint = f"set {listed(names)}" if names else "give the address of the real service"
-        message = f"the embedded `{node.needs_sandbox}` belongs to the machine that runs it"
+        message = f"only the machine that runs the embedded `{node.needs_sandbox}` can reach it"
         problems.add(place, message, f"{hint}, {ONE_MACHINE}")
         return
     for name, value in reference.values.items():
         if isinstance(value, str) and _is_loopback(value):
             found = entry.fields.get(name) if entry else None
-            message = f"`{name}` is an address of this machine alone, and another one for each worker"
-            hint = f"give the service's name or address in the network, {ONE_MACHINE}"
+            message = f"`{name}` is a loopback address, so each worker would connect to its own machine"
+            hint = f"give the service's network name or address, {ONE_MACHINE}"
             problems.add(found.place if found else place, message, hint)
 
 

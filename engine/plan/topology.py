@@ -118,7 +118,7 @@ def _check_taken(nodes: Sequence[NodeConfig], taps: Collection[str], problems: P
     for node in nodes:
         if node.kind is not Kind.SINK and node.name not in taken:
             message = f"nothing takes what the {node.kind} `{node.name}` gives out"
-            problems.add(node.place, message, f"let a sink follow it, or name it in one: input: {node.name}")
+            problems.add(node.place, message, f"add a sink after it, or name it in one: input: {node.name}")
             valid = False
     return valid
 

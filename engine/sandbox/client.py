@@ -49,9 +49,7 @@ async def sandbox(
             yield found
         except BaseException as error:
             if child and child.exit_code() is not None:
-                error.add_note(
-                    f"the sandbox had ended with exit code {child.exit_code()}: {child.error_tail()}"
-                )
+                error.add_note(f"the sandbox exited with code {child.exit_code()}: {child.error_tail()}")
             raise
 
 
@@ -134,11 +132,11 @@ async def _addresses(child: ChildProcess, deadline: float) -> Addresses:
         line = await anyio.to_thread.run_sync(wait, abandon_on_cancel=True)
         return TypeAdapter(Addresses).validate_json(line)
     except TimeoutError:
-        problem = f"did not get ready within {deadline:g} seconds"
+        problem = f"was not ready within {deadline:g} seconds"
     except EOFError:
         code = await anyio.to_thread.run_sync(child.stop)
-        problem = f"ended with exit code {code} before it was ready"
+        problem = f"exited with code {code} before it was ready"
     except ValidationError:
-        problem = "announced itself with something else than its addresses"
+        problem = "printed something other than its addresses at startup"
     tail = child.error_tail()
     raise ServiceError(f"the sandbox {problem}" + (f":\n{tail}" if tail else ""))

@@ -71,7 +71,7 @@ def _seed(samples: Path) -> None:
 
     memos = samples / "memos"
     if not memos.is_dir():
-        raise FileNotFoundError(f"no folder {memos}")
+        raise FileNotFoundError(f"no such directory: {memos}")
     backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
     backend.create_bucket(BUCKET, REGION)
     for path in sorted(memos.rglob("*")):

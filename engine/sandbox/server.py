@@ -99,7 +99,7 @@ def check_services(services: Collection[str]) -> None:
     unknown = sorted(set(services) - set(SERVICES))
     if unknown or not services:
         wrong = f"unknown sandbox service {unknown[0]!r}" if unknown else "no sandbox service named"
-        raise ConfigError(f"{wrong}; there are {', '.join(SERVICES)}")
+        raise ConfigError(f"{wrong}; choose from {', '.join(SERVICES)}")
 
 
 def _start_s3(stack: AsyncExitStack, samples: Path) -> dict[str, str]:
@@ -218,7 +218,7 @@ def _arguments(argv: Sequence[str]) -> tuple[list[str], Path, Path | None, bool]
         elif name in given:
             given[name] = value if equals else next(rest, "")
         else:
-            raise ConfigError(f"unknown argument {argument!r}; there are {', '.join(given)} and --no-stdin")
+            raise ConfigError(f"unknown argument {argument!r}; known: {', '.join(given)} and --no-stdin")
     services = [name.strip() for name in given["--services"].split(",") if name.strip()]
     samples = Path(given["--samples"]) if given["--samples"] else None
     return services, Path(given["--state-dir"]), samples, watch_stdin

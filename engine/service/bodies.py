@@ -57,7 +57,7 @@ async def read_body(request: Request, max_size: int, take: Callable[[int], None]
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip", ""):
-        raise BodyError(415, "Unsupported content encoding; gzip is understood")
+        raise BodyError(415, "Unsupported content encoding; only gzip is supported")
     stream = request.stream()
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_size:

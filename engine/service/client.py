@@ -116,7 +116,7 @@ class ServiceClient:
             response = await self.http.request(method, path, **options)  # type: ignore[arg-type]
         except httpx.HTTPError as error:
             kind = type(error).__name__
-            raise ServiceError(f"the ingest service at {self.url} cannot be reached ({kind})") from error
+            raise ServiceError(f"cannot reach the ingest service at {self.url} ({kind})") from error
         if response.status_code in (401, 403):
             raise ServiceError(f"{self.url}{path} answered {response.status_code}: the token is wrong")
         if response.status_code != 200:
@@ -152,4 +152,4 @@ def _parsed(model: type[M], content: bytes, url: str) -> M:
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        raise ServiceError(f"{url} did not answer like an ingest service of this engine") from error
+        raise ServiceError(f"{url} is not an ingest service of this engine") from error

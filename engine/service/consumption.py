@@ -116,7 +116,7 @@ def _read_through(
     """Change a query to `order=id`. Raises ParameterError."""
     table = tables[spec.table]
     if parameters["order"] != "id" or table.key is None:
-        raise ParameterError("order can only be id, and only where rows are known by it")
+        raise ParameterError("order must be id, and only for tables with ids")
     known = {*_OF_EVERY_ROUTE, *spec.equal, *spec.contains}
     if unknown := sorted(set(parameters) - known):
         raise ParameterError(f"unknown parameters: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
@@ -126,12 +126,12 @@ def _read_through(
         query.where(f"{key} > ?", after)
     if other := parameters.get("without"):
         if other not in tables or tables[other].key is None:
-            raise ParameterError(f"without names no table that has ids: {other}")
+            raise ParameterError(f"without must name a table with ids, got {other}")
         # an id that is there twice changes nothing, so its rows need no deduplicating
         ids = f"SELECT {quote(tables[other].names[0])} FROM {quote(other)}"  # noqa: S608 -- quoted
         query.where(f"{key} NOT IN ({ids})")
     if wanted := parameters.get("fields"):
         names = wanted.split(",")
         if missing := [name for name in names if name not in table.names]:
-            raise ParameterError(f"fields names no columns: {', '.join(missing)}")
+            raise ParameterError(f"unknown columns in fields: {', '.join(missing)}")
         query.columns = _columns(spec, names)

@@ -29,13 +29,13 @@ async def count_deliveries(request: Request) -> Response:
     endpoint = context.endpoints.get(request.query_params.get("model", "").lower())
     scope = request.query_params.get("scope", "")
     if endpoint is None or not scope:
-        return PlainTextResponse("model must be one that is served, and scope that of an X-ODW-Epoch", 400)
+        return PlainTextResponse("model must be a served model, and scope the scope of an X-ODW-Epoch", 400)
     try:
         account = await context.in_thread(lambda: _account(context, endpoint, scope))
     except WarehouseDownError as error:
         return PlainTextResponse(f"Error: {error}", 503, _RETRY_SOON)
     if account is None:
-        return PlainTextResponse("The table is being written to by others; ask again", 503, _RETRY_SOON)
+        return PlainTextResponse("The table is being written to; try again", 503, _RETRY_SOON)
     answer = {**asdict(account), "remembered_days": context.settings.ledger_days}
     body = orjson.dumps(answer, option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z)
     return Response(body, media_type="application/json")

@@ -167,7 +167,7 @@ class _Ingestion:
         except Exception as error:  # somebody else's code: its bug fails its own requests only
             raise WriteFailedError(f"the transform failed: {type(error).__name__}") from error
         if len(results) != len(validated.records):
-            raise WriteFailedError("the transform did not answer for every record")
+            raise WriteFailedError("the transform did not return a result for every record")
         rows = [result for result in results if isinstance(result, dict)]
         if len(rows) == len(results):
             return rows

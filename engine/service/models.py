@@ -66,7 +66,7 @@ def load_ingest_models() -> tuple[IngestModel, ...]:
         try:
             value = point.load()
         except (ImportError, AttributeError) as error:
-            raise RegistryError(f"the ingest models of {point.value} cannot be loaded: {error}") from error
+            raise RegistryError(f"cannot load the ingest models of {point.value}: {error}") from error
         if not isinstance(value, Iterable) or not all(isinstance(item, IngestModel) for item in value):
             raise RegistryError(f"{point.value} is not a sequence of IngestModel")
         found.extend(value)

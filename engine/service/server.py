@@ -178,7 +178,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _why(error: OSError | OverflowError) -> str:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     taken = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
-    return f"{reason}. Choose another port; 0 takes any that is free" if taken else reason
+    return f"{reason}. Choose another port; 0 picks a free one" if taken else reason
 
 
 def _url(listener: socket.socket) -> str:
@@ -190,8 +190,8 @@ async def _refuse_second(state_dir: Path) -> None:
     running = await asyncio.to_thread(find_running, state_dir)
     if running is not None:
         raise ServiceError(
-            f"a service is already running on {state_dir}: {running.url} (process {running.pid}). "
-            "Use it, stop it, or choose another state directory"
+            f"a service is already running with the state directory {state_dir}: {running.url} (process "
+            f"{running.pid}). Use it, stop it, or choose another state directory"
         )
 
 

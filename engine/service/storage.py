@@ -119,8 +119,8 @@ class Storage:
             in_place = False
         if not in_place:
             raise StateError(
-                f"the warehouse {self._path} was removed or replaced while the service ran, so nothing is "
-                "stored any more: put it back, or restart the service to go on with what is there now"
+                f"the warehouse {self._path} was removed or replaced while the service was running, so "
+                "nothing is stored: restore it, or restart the service to use what is there now"
             )
 
     def reopen(self) -> None:
@@ -150,18 +150,18 @@ def state_error(error: Exception, path: Path) -> StateError:
     text = str(error)
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "File too large" in text:
-        return StateFullError(f"no space is left for the warehouse {path}")
+        return StateFullError(f"no space left for the warehouse {path}")
     if number in (errno.EROFS, errno.EACCES, errno.EPERM) or any(
         part in text for part in ("Read-only file system", "Permission denied", "Operation not permitted")
     ):
-        return StateReadOnlyError(f"the warehouse {path} cannot be written: {_first_line(text)}")
+        return StateReadOnlyError(f"cannot write to the warehouse {path}: {_first_line(text)}")
     if "lock on file" in text:
-        return StateError(f"the warehouse {path} is in use by another process: {_first_line(text)}")
+        return StateError(f"another process is using the warehouse {path}: {_first_line(text)}")
     if "newer version" in text or "version number" in text:
-        return StateVersionError(f"the warehouse {path} was written by another DuckDB: {_first_line(text)}")
+        return StateVersionError(f"another version of DuckDB wrote the warehouse {path}: {_first_line(text)}")
     if "not a valid DuckDB" in text or "Corrupt" in text or type(error).__name__ == "SerializationException":
-        return StateCorruptError(f"the warehouse {path} cannot be read: {_first_line(text)}")
-    return StateError(f"the warehouse {path} cannot be used: {_first_line(text)}")
+        return StateCorruptError(f"cannot read the warehouse {path}: {_first_line(text)}")
+    return StateError(f"cannot use the warehouse {path}: {_first_line(text)}")
 
 
 def _first_line(text: str) -> str:

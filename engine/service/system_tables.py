@@ -57,7 +57,7 @@ def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> No
         connection.execute("INSERT INTO _odw_meta VALUES (?, NULL)", [VERSION])
     elif version[0] > VERSION:
         raise StateVersionError(
-            f"the warehouse was written by a newer engine (format {version[0]}, this one knows {VERSION})"
+            f"a newer engine wrote the warehouse (format {version[0]}; this one supports {VERSION})"
         )
     elif version[0] < VERSION:
         for statement in _FROM_VERSION_1:

@@ -186,6 +186,6 @@ def create_or_check(connection: DuckDBPyConnection, table: Table) -> None:
         if actual.get(name) != expected.get(name)
     ]
     raise StateError(
-        f"table {table.name} in the warehouse has other columns than its model: {'; '.join(differences)}. "
-        "Use another state directory, or move the old warehouse away"
+        f"the columns of table {table.name} in the warehouse differ from its model: "
+        f"{'; '.join(differences)}. Use another state directory, or move the old warehouse away"
     )

@@ -37,8 +37,9 @@ def checked(address: str) -> str:
 def unusable() -> ConfigError:
     """The error for an address that cannot be understood; it may hold a secret anywhere."""
     return ConfigError(
-        "the address of the state store is not usable: write postgresql://USER@HOST:PORT/DATABASE?OPTION=VALUE,"
-        " with the options that libpq knows, and %40 for @, %2F for / and %3F for ? in a password"
+        "the address of the state store is not valid: write "
+        "postgresql://USER@HOST:PORT/DATABASE?OPTION=VALUE, with the options that libpq knows, and %40 "
+        "for @, %2F for / and %3F for ? in a password"
     )
 
 

@@ -160,8 +160,8 @@ class SqliteDatabase:
         except OSError as error:
             return error
         return StateError(
-            f"{self.path} was removed or replaced while it was in use, so nothing can be stored any more:"
-            " put it back, or begin anew"
+            f"{self.path} was removed or replaced while in use, so nothing more can be stored: restore "
+            "it, or start over"
         )
 
     def _make_file(self) -> None:
@@ -173,8 +173,8 @@ class SqliteDatabase:
         if not self._create:
             if not self.path.exists():
                 raise StateMissingError(
-                    f"there is no {self.path}: nothing has run with this state directory yet, or --state-dir"
-                    " has to name another one"
+                    f"{self.path} does not exist: nothing has run with this state directory yet; name "
+                    "another one with --state-dir"
                 )
             return
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -85,7 +85,7 @@ def mark(connection: Connection, letters: Sequence[DeadLetter], status: str) -> 
 def check_status(status: str) -> None:
     """Raises `StateError` for a status that no dead letter can have."""
     if status not in STATUSES:
-        raise StateError(f"{status!r} is not a status of a dead letter: it is one of {', '.join(STATUSES)}")
+        raise StateError(f"{status!r} is not a dead-letter status: choose from {', '.join(STATUSES)}")
 
 
 def storable(text: str) -> str:

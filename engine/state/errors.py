@@ -47,7 +47,7 @@ def translated(path: Path) -> Iterator[None]:
     except OSError as error:
         raise _from_system(error, path) from error
     except (OverflowError, UnicodeEncodeError) as error:
-        raise StateError(f"{path}: a value cannot be stored: {error}") from error
+        raise StateError(f"{path}: cannot store a value: {error}") from error
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -60,7 +60,7 @@ def encoded(value: JsonValue, what: str) -> str:
     try:
         return _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise StateError(f"{what} cannot be stored as JSON: {error}") from error
+        raise StateError(f"cannot store {what} as JSON: {error}") from error
 
 
 def decoded(text: str, what: str) -> JsonValue:
@@ -80,21 +80,21 @@ def no_such_run(run_id: str, known: Sequence[str], place: str) -> RunNotFoundErr
     elif known:
         hint = f"the latest are {', '.join(reversed(known[-3:]))}"
     else:
-        hint = "it has no runs at all"
+        hint = "it has no runs"
     return RunNotFoundError(f"no run {run_id!r} in {place}: {hint}")
 
 
 def lease_lost(run_id: str, holder: str, current: int, ours: int) -> LeaseLostError:
     """The error for a write of an epoch when a higher one is `current`; `holder` "": it was given back."""
     return LeaseLostError(
-        f"run {run_id!r} was taken over by {holder or 'another process'} (epoch {current}, ours is {ours}):"
-        " what this process would still write is refused"
+        f"{holder or 'another process'} took over run {run_id!r} (epoch {current}, ours is {ours}): the "
+        "store rejects further writes of this process"
     )
 
 
 _RESTORE: Final = (
-    "Restore the state directory from a copy, or move it away to begin anew;"
-    " the engine does not begin anew by itself"
+    "Restore the state directory from a backup, or move it away to start over; the engine does not start "
+    "over by itself"
 )
 
 
@@ -111,11 +111,13 @@ def _from_sqlite(error: sqlite3.Error, path: Path) -> StateError:
     if codes & _READ_ONLY:
         return _read_only(path, error)
     if codes & _CORRUPT:
-        return StateCorruptError(f"{path} cannot be read: {error}. {_RESTORE}")
+        return StateCorruptError(f"cannot read {path}: {error}. {_RESTORE}")
     if codes & _BUSY:
-        return StateError(f"{path} is locked by another process that does not let go; end it and try again")
+        return StateError(
+            f"{path} is locked by another process that does not release it; stop that process and try again"
+        )
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return StateError(f"{path} cannot be used: {error} ({name})")
+    return StateError(f"cannot use {path}: {error} ({name})")
 
 
 def _from_system(error: OSError, path: Path) -> StateError:
@@ -123,21 +125,21 @@ def _from_system(error: OSError, path: Path) -> StateError:
         return _full(path, error)
     if isinstance(error, FileExistsError | NotADirectoryError):
         return StateReadOnlyError(
-            f"{path} cannot be made: {path.parent} is a file or lies in one. Name a directory: --state-dir"
+            f"cannot create {path}: {path.parent} is a file or inside one. Name a directory with --state-dir"
         )
     return _read_only(path, error)
 
 
 def _full(path: Path, error: Exception) -> StateFullError:
     return StateFullError(
-        f"no space is left for {path}: {error}. Nothing of this commit was written and all earlier ones are"
-        " kept: free some space, then resume the run"
+        f"no space left for {path}: {error}. This commit was not written; all earlier ones are kept. Free "
+        "some space, then resume the run"
     )
 
 
 def _read_only(path: Path, error: Exception) -> StateReadOnlyError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return StateReadOnlyError(
-        f"{path} cannot be opened: {reason}. Give this user read and write access to the directory and the"
-        " file, or choose another directory with --state-dir"
+        f"cannot open {path}: {reason}. Give this user read and write access to the directory and the "
+        "file, or choose another directory with --state-dir"
     )

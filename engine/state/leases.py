@@ -67,7 +67,7 @@ def renew(connection: Connection, lease: Lease, until: str) -> Lease:
         (until, lease.run_id, lease.chunk, lease.holder, lease.epoch),
     )
     if not renewed.rowcount:
-        raise LeaseLostError(f"run {lease.run_id!r} was given back by {lease.holder}: nobody works on it")
+        raise LeaseLostError(f"{lease.holder} has released run {lease.run_id!r}: no process is working on it")
     return replace(lease, expires_at=until)
 
 

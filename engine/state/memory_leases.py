@@ -45,7 +45,7 @@ class MemoryLeases:
     def renew(self, lease: Lease, until: str) -> Lease:
         self.require_epoch(lease.run_id, lease.epoch)
         if not self._holds(lease):
-            raise LeaseLostError(f"run {lease.run_id!r} was given back by {lease.holder}")
+            raise LeaseLostError(f"{lease.holder} has released run {lease.run_id!r}")
         self._leases[lease.run_id][lease.chunk] = renewed = replace(lease, expires_at=until)
         return renewed
 

@@ -207,19 +207,19 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     fresh = not (version or owner or tables)
     if not fresh and owner != APPLICATION_ID:
         raise StateCorruptError(
-            f"{path} is a database of another program (application id {owner:#010x}, not"
-            f" {APPLICATION_ID:#010x}); it was left as it is. Choose another directory with --state-dir"
+            f"{path} is a database of another program (application id {owner:#010x}, not "
+            f"{APPLICATION_ID:#010x}) and was left unchanged. Choose another directory with --state-dir"
         )
     if version > SCHEMA_VERSION:
         raise StateVersionError(
-            f"{path} was written by a newer engine: it has schema version {version}, this engine knows"
-            f" versions up to {SCHEMA_VERSION}. Upgrade odw-engine, or choose another directory with"
-            " --state-dir"
+            f"{path} was written by a newer engine: it has schema version {version}, but this engine "
+            f"supports versions up to {SCHEMA_VERSION}. Upgrade odw-engine, or choose another directory "
+            "with --state-dir"
         )
     if version == SCHEMA_VERSION and (missing := TABLES - tables):
         raise StateCorruptError(
-            f"{path} lacks the tables {', '.join(sorted(missing))}. Restore the state directory from a copy,"
-            " or move it away to begin anew; the engine does not begin anew by itself"
+            f"{path} lacks the tables {', '.join(sorted(missing))}. Restore the state directory from a "
+            "backup, or move it away to start over; the engine does not start over by itself"
         )
     for migration in MIGRATIONS[version:]:
         for statement in statements(migration):

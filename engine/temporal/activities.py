@@ -192,9 +192,9 @@ class Activities:
         for known, whose in ((identity, "submitted"), (record.identity if record else "", "begun")):
             if known and known != plan.identity:
                 raise RunMismatchError(
-                    f"the run was {whose} with plan {known[:12]}, this worker's file makes"
-                    f" {plan.identity[:12]}: workers and submitters need the same file, environment and"
-                    " components"
+                    f"the run was {whose} with plan {known[:12]}, but this worker's file compiles to "
+                    f"{plan.identity[:12]}: workers and submitters need the same file, environment and "
+                    "components"
                 )
 
     async def _known(self, run_id: str) -> RunRecord | None:

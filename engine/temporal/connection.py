@@ -60,7 +60,7 @@ async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> 
     try:
         known = ClientConfig.load_client_connect_config(options.profile or None)
     except RuntimeError as error:
-        raise ConfigError(f"Temporal's configuration cannot be used: {error}") from error
+        raise ConfigError(f"cannot use Temporal's configuration: {error}") from error
     address = options.address or known.get("target_host") or "localhost:7233"
     try:
         return await Client.connect(
@@ -76,8 +76,8 @@ async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> 
         # that nobody listens there says it all; a name nobody knows or a refused certificate has to be said
         why = "" if "ConnectionRefused" in str(error) else f": {error}"
         raise ServiceError(
-            f"no Temporal server answers at {address}{why}. For one on this machine: `temporal server"
-            " start-dev`; to name another: --address, or TEMPORAL_ADDRESS"
+            f"no Temporal server answers at {address}{why}. Start one on this machine with `temporal "
+            "server start-dev`, or name another with --address or TEMPORAL_ADDRESS"
         ) from error
 
 
@@ -94,7 +94,7 @@ def converter(codec: str = "") -> DataConverter:
     try:
         made = getattr(import_module(module), attribute)()
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"the payload codec {name!r} cannot be loaded: {error}") from error
+        raise ConfigError(f"cannot load the payload codec {name!r}: {error}") from error
     if not isinstance(made, PayloadCodec):
         raise ConfigError(f"the payload codec {name!r} is not a temporalio.converter.PayloadCodec")
     return DataConverter(
@@ -112,6 +112,6 @@ class _Converter(DefaultPayloadConverter):
             return super().from_payloads(payloads, type_hints)
         except KeyError as error:
             raise ConfigError(
-                f"{error.args[0]}: this process needs the payload codec that the others use, by --codec or"
-                f" {CODEC_VARIABLE}"
+                f"{error.args[0]}: set the payload codec of the other processes with --codec or "
+                f"{CODEC_VARIABLE}"
             ) from None

@@ -82,8 +82,8 @@ class Heartbeat:
             if now.mark != seen or now.excused:
                 seen, since = now.mark, anyio.current_time()
             elif anyio.current_time() - since >= self._stall_after:
-                where = now.waits_for or "nothing that is known"
-                self._stop(StalledError(f"nothing moved for {self._stall_after:g} s; it waits for {where}"))
+                where = now.waits_for or "an unknown cause"
+                self._stop(StalledError(f"no progress for {self._stall_after:g} s; waiting for {where}"))
                 return
             self._beat(asdict(now.cursor))
 
@@ -147,7 +147,7 @@ class OutageTimer:
             course.look(node, now)
             lasted = course.lasted(now)
             if course.before and node.waiting is Waiting.OUTAGE and lasted >= self._limit:
-                message = f"{node.name!r} could not go on for {lasted:.0f} s; last answer: {node.note}"
+                message = f"{node.name!r} made no progress for {lasted:.0f} s; last answer: {node.note}"
                 return OutageError(message, node=node.name)
         return None
 

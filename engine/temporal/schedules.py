@@ -172,7 +172,7 @@ async def _known(client: Client, pipeline: str) -> ScheduleHandle:
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             names = ", ".join(one.pipeline for one in await listed(client)) or "none"
-            raise ConfigError(f"{pipeline!r} has no schedule on this server; there are: {names}") from None
+            raise ConfigError(f"{pipeline!r} has no schedule on this server; scheduled: {names}") from None
         raise _refused(f"find the schedule of {pipeline!r}", error) from error
     return handle
 

@@ -61,7 +61,7 @@ async def start(client: Client, request: PipelineRequest) -> Handle:
         )
     except WorkflowAlreadyStartedError:
         raise ServiceError(
-            f"run {request.run_id!r} is under way on Temporal already (workflow {name})"
+            f"run {request.run_id!r} is already running on Temporal (workflow {name})"
         ) from None
     except RPCError as error:
         raise ServiceError(f"the Temporal server refused to start {name}: {error.message}") from error
@@ -73,8 +73,9 @@ def check_params(params: Mapping[str, Mapping[str, Any]]) -> None:
         size = len(json.dumps(values, default=str).encode())
         if size > PARAMS_BYTES:
             raise ConfigError(
-                f"the run parameters of {pipeline!r} are {size:,} bytes, {PARAMS_BYTES:,} may travel through"
-                " Temporal: put long values into the file, or into an object that it names"
+                f"the run parameters of {pipeline!r} take {size:,} bytes, more than the {PARAMS_BYTES:,} "
+                "that may travel through Temporal: put long values into the file, or into an object that "
+                "it names"
             )
 
 
@@ -89,7 +90,7 @@ async def refuse_running(client: Client, record: RunRecord) -> None:
     except RunNotFoundError:
         return
     if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
-        raise ServiceError(f"run {record.run_id!r} is under way on Temporal already: workflow {handle.id}")
+        raise ServiceError(f"run {record.run_id!r} is already running on Temporal: workflow {handle.id}")
 
 
 async def find(client: Client, record: RunRecord) -> Handle:
@@ -101,9 +102,9 @@ async def find(client: Client, record: RunRecord) -> Handle:
     handle = await _first_of(client, [workflow_id(record.pipeline, record.run_id), record.group_id])
     if handle is None:
         raise RunNotFoundError(
-            f"run {record.run_id!r} has no workflow on this Temporal server ({client.namespace}): it is a"
-            " local one, or its workflow has been deleted. `runs show` says how it stands, and"
-            f" `submit --resume {record.run_id}` goes on with it durably"
+            f"run {record.run_id!r} has no workflow on this Temporal server ({client.namespace}): it is a "
+            "local run, or its workflow was deleted. `runs show` shows its status; `submit --resume "
+            f"{record.run_id}` resumes it durably"
         )
     return handle
 

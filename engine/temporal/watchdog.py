@@ -55,9 +55,9 @@ class Watchdog:
             self._loop.call_soon_threadsafe(answered.set)
             if self._waited_for(answered, until=asked + self._limit):
                 continue
-            self._tell(f"the event loop is held up at {self._where()}", monotonic() - asked)
+            self._tell(f"the event loop is blocked at {self._where()}", monotonic() - asked)
             if self._waited_for(answered):
-                self._tell("the event loop goes on", monotonic() - asked)
+                self._tell("the event loop runs again", monotonic() - asked)
 
     def _waited_for(self, answered: threading.Event, *, until: float = float("inf")) -> bool:
         """True when the loop has answered, or nobody wants to know any more."""

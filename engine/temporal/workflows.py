@@ -120,7 +120,7 @@ class PipelineRun:
     @set_window.validator
     def _check_window(self, window: int) -> None:
         if not 1 <= window <= 200:
-            raise ValueError(f"a window is from 1 to 200 chunks, not {window}")
+            raise ValueError(f"the window must be from 1 to 200 chunks, got {window}")
 
     @workflow.update
     async def drain(self) -> Control:

@@ -120,7 +120,7 @@ async def rows(url: str, api: str = "getBlobs") -> list[dict[str, Any]]:
 WRONG_FILES = {
     "a tab": (
         "version: 1\npipelines:\n\tp: {}\n",
-        "p.yaml:3:1: a tab is used for indentation; YAML takes spaces only",
+        "p.yaml:3:1: tabs are not allowed for indentation; use spaces",
     ),
     "an unknown key": (
         HEAD + "      a: {source: blob, with: {recrods: 5}}\n      b: {sink: stdout}\n",

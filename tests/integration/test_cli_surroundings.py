@@ -112,8 +112,8 @@ def test_a_port_that_is_taken_is_said_with_what_helps(tmp_path: Path) -> None:
         done = odw(tmp_path, "serve", "--port", str(port))
     assert done.returncode == ExitCode.ENVIRONMENT
     assert done.stderr == (
-        f"error: cannot listen on 127.0.0.1 port {port}: Address already in use. "
-        "Choose another port; 0 takes any that is free\n"
+        f"error: cannot listen on 127.0.0.1 port {port}: Address already in use. Choose another port; 0 "
+        "picks a free one\n"
     )
 
 

@@ -184,7 +184,7 @@ async def test_nothing_is_left_when_the_start_is_cancelled(tmp_path: Path) -> No
 
 async def test_a_child_that_is_too_slow_is_ended_and_named(tmp_path: Path) -> None:
     before = own_children()
-    with pytest.raises(ServiceError, match="did not get ready within 0 seconds"):
+    with pytest.raises(ServiceError, match="was not ready within 0 seconds"):
         async with sandbox({"s3"}, tmp_path, deadline=0):
             pytest.fail("it cannot be ready at once")
     assert own_children() == before

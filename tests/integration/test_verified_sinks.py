@@ -149,12 +149,12 @@ OLDEST = 'SELECT arg_min(id, _seq) FROM "Blob"'
             [
                 ("load", "records", 900, 901),
                 ("load", "rows in the warehouse, of those that it acknowledged", 900, 901),
-                ("load", "rows whose id is there twice", 0, 2),
+                ("load", "rows with a duplicate id", 0, 2),
             ],
         ),
         (
             "DELETE FROM _odw_dead_letters WHERE record_id = (SELECT min(record_id) FROM _odw_dead_letters)",
-            [("load", "dead letters in the service, of those that it told of", 100, 99)],
+            [("load", "dead letters in the service, of those that it reported", 100, 99)],
         ),
     ],
     ids=["a row is lost", "a row is doubled", "a dead letter is lost"],
@@ -206,7 +206,7 @@ async def test_a_service_that_keeps_no_counts_cannot_be_verified(tmp_path: Path)
 
     check = records_at(report, "load")
     assert (report.verified, check.verdict) == (True, Verdict.UNKNOWN)
-    assert check.note.startswith("the service does not say what it has of a run: GET ")
+    assert check.note.startswith("the service does not report what it holds of a run: GET ")
 
 
 @pytest.mark.parametrize("body", [b"{}", b"hello", b'{"acknowledged": -1}'])
@@ -219,7 +219,9 @@ async def test_an_answer_that_is_none_is_no_count(tmp_path: Path, body: bytes) -
     async with ScriptedServer(other).running() as server, Engine() as owner:
         report = await owner.run(loading(tmp_path, server.url), verify=True)
 
-    assert records_at(report, "load").note == "the service does not say what it has of a run at /deliveries"
+    assert (
+        records_at(report, "load").note == "the service does not report what it holds of a run at /deliveries"
+    )
 
 
 async def test_a_service_that_has_forgotten_the_beginning_says_so(
@@ -283,7 +285,7 @@ async def test_a_resumed_run_counts_the_lines_of_its_last_attempt(tmp_path: Path
         report = await resumed(owner, linear_plan(MemorySource(PAGES), Watched(path)), first)
 
     assert (report.tally.written, report.verified, lines_at(report).found) == (100, True, 50)
-    assert lines_at(report).note == ("those of this attempt alone: lines do not say which run they are of")
+    assert lines_at(report).note == ("those of this attempt only: lines do not name their run")
 
 
 @pytest.mark.parametrize(
@@ -345,7 +347,7 @@ def cut(record):
         (
             "stdout",
             ExitCode.COMPLETED,
-            "records: the sink `stdout` cannot say what it has of a run",
+            "records: the sink `stdout` cannot report what it holds of a run",
         ),
     ],
 )

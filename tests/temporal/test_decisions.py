@@ -335,7 +335,7 @@ async def test_steering_is_remembered_before_there_are_shards_and_a_wrong_window
             for window in (0, 201):
                 with pytest.raises(WorkflowUpdateFailedError) as raised:
                     await handle.execute_update(PipelineRun.set_window, window)
-                assert f"a window is from 1 to 200 chunks, not {window}" in str(raised.value.cause)
+                assert f"the window must be from 1 to 200 chunks, got {window}" in str(raised.value.cause)
             listing.set()
             await until(handle, lambda progress: progress.shards == 2)
             shard = stubs.client.get_workflow_handle_for(ShardRun.run, f"{handle.id}/s1")

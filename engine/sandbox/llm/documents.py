@@ -51,7 +51,7 @@ def image_from_data_url(url: str) -> ImagePart:
     try:
         return ImagePart(base64.b64decode(payload, validate=True))
     except binascii.Error as error:
-        raise ValueError(f"image_url holds broken base64: {error}") from error
+        raise ValueError(f"image_url contains invalid base64: {error}") from error
 
 
 def parse_documents(parts: Iterable[str | ImagePart]) -> list[PromptDocument]:

@@ -113,11 +113,11 @@ def _check(info: psycopg.ConnectionInfo, place: str) -> None:
         raise StateError(f"{place} is PostgreSQL {info.server_version // 10_000}; 13 or newer is needed")
     encoding = info.parameter_status("server_encoding")
     if encoding != "UTF8":
-        raise StateError(f"{place} keeps its text as {encoding}; create a database with ENCODING 'UTF8'")
+        raise StateError(f"{place} has the encoding {encoding}; create a database with ENCODING 'UTF8'")
     if info.parameter_status("in_hot_standby") == "on":
         raise StateReadOnlyError(
-            f"{place} is a standby, which cannot be written: use the primary server; with several hosts in"
-            " the address, ?target_session_attrs=read-write finds it"
+            f"{place} is a read-only standby: use the primary server; with several hosts in the address, "
+            "?target_session_attrs=read-write finds it"
         )
 
 

@@ -104,11 +104,11 @@ class PostgresDatabase:
             return StateError(f"{self.place} has too many writers of the same rows: {error}")
         if not patience:
             return StateError(
-                f"{self.place} cannot be reached: {error}. Is the server up, and the address right?"
+                f"cannot reach {self.place}: {error}. Check that the server is up and the address is right"
             )
         return StateError(
-            f"{self.place} could not be reached for {patience:g} s: {error}. What was committed is kept:"
-            " resume the run when the server is back"
+            f"could not reach {self.place} for {patience:g} s: {error}. What was committed is kept: "
+            "resume the run when the server is back"
         )
 
     def _attempt(self, call: _Call[T]) -> T:

@@ -46,7 +46,7 @@ def translated(place: str) -> Iterator[None]:
     except psycopg.Error as error:
         raise _from_postgres(error, place) from error
     except (OverflowError, UnicodeEncodeError) as error:
-        raise StateError(f"{place}: a value cannot be stored: {error}") from error
+        raise StateError(f"{place}: cannot store a value: {error}") from error
 
 
 def _from_postgres(error: psycopg.Error, place: str) -> Exception:
@@ -58,21 +58,23 @@ def _from_postgres(error: psycopg.Error, place: str) -> Exception:
         return DisconnectedError(text)
     if code.startswith(_FULL):
         return StateFullError(
-            f"no space is left for {place}: {text}. Nothing of this commit was written and all earlier ones"
-            " are kept: free some space on the server, then resume the run"
+            f"no space left for {place}: {text}. This commit was not written; all earlier ones are kept. "
+            "Free some space on the server, then resume the run"
         )
     if code.startswith(_READ_ONLY):
         return StateReadOnlyError(
-            f"{place} cannot be written: {text}. Use the primary server, and a user who owns the schema"
-            " odw_engine or may create it (GRANT CREATE ON DATABASE)"
+            f"cannot write to {place}: {text}. Use the primary server, and a user who owns the schema "
+            "odw_engine or may create it (GRANT CREATE ON DATABASE)"
         )
     if code.startswith(_CORRUPT):
-        return StateCorruptError(f"{place} cannot be read: {text}. Restore the database from a backup")
+        return StateCorruptError(f"cannot read {place}: {text}. Restore the database from a backup")
     if code.startswith(_LOCKED):
-        return StateError(f"{place} is locked by another process that does not let go; end it and try again")
+        return StateError(
+            f"{place} is locked by another process that does not release it; stop that process and try again"
+        )
     if code.startswith(_VALUE) or isinstance(error, psycopg.DataError):
-        return StateError(f"{place}: a value cannot be stored: {text}")
-    return StateError(f"{place} cannot be used: {text} ({code or type(error).__name__})")
+        return StateError(f"{place}: cannot store a value: {text}")
+    return StateError(f"cannot use {place}: {text} ({code or type(error).__name__})")
 
 
 def _text(error: psycopg.Error) -> str:

@@ -42,25 +42,25 @@ def prepare(connection: PostgresConnection, *, create: bool) -> None:
     if not tables:
         if not create:
             raise StateMissingError(
-                f"there is no state in {place}: nothing has run with this database yet, or --state has to"
-                " name another one"
+                f"no state in {place}: nothing has run with this database yet; name another one with --state"
             )
         _begin(connection)
     elif "schema_version" not in tables:
         raise StateCorruptError(
-            f"the schema {SCHEMA} of {place} belongs to another program; it was left as it is. Choose another"
-            " database"
+            f"the schema {SCHEMA} of {place} belongs to another program and was left unchanged. Choose "
+            "another database"
         )
     version: int = connection.execute(f"SELECT version FROM {_VERSION}").fetchone()["version"]  # noqa: S608
     if version > schema.SCHEMA_VERSION:
         raise StateVersionError(
-            f"{place} was written by a newer engine: it has schema version {version}, this engine knows"
-            f" versions up to {schema.SCHEMA_VERSION}. Upgrade odw-engine, or choose another database"
+            f"{place} was written by a newer engine: it has schema version {version}, but this engine "
+            f"supports versions up to {schema.SCHEMA_VERSION}. Upgrade odw-engine, or choose another "
+            "database"
         )
     if version == schema.SCHEMA_VERSION and (missing := (schema.TABLES | {"receipts"}) - tables):
         raise StateCorruptError(
-            f"the schema {SCHEMA} of {place} lacks the tables {', '.join(sorted(missing))}. Restore it from a"
-            " backup, or drop it to begin anew; the engine does not begin anew by itself"
+            f"the schema {SCHEMA} of {place} lacks the tables {', '.join(sorted(missing))}. Restore it "
+            "from a backup, or drop it to start over; the engine does not start over by itself"
         )
     for migration in schema.MIGRATIONS[version:]:
         for statement in schema.statements(migration):

@@ -108,9 +108,7 @@ def test_value_that_a_component_refuses_is_reported_where_it_was_given(file: Pat
 
 
 def test_run_of_a_pipeline_that_the_file_does_not_have_asks_for_its_file(file: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"pipelines\.yaml does not have `hourly` of the run: name"
-    ):
+    with pytest.raises(ConfigError, match=r"pipelines\.yaml does not have `hourly` of the run: name"):
         load_plans(options(file), only=["first", "hourly"])
 
 
@@ -377,6 +375,6 @@ def test_beside_a_database_it_has_to_be_said_that_all_workers_are_on_one_machine
     asked = ["submit", str(file), "--only", "third", "--state", "postgresql://odw@localhost/odw"]
 
     assert main(asked) == 2
-    assert "or say --one-machine if all workers are on this one" in capsys.readouterr().err
+    assert "or pass --one-machine if all workers run on this machine" in capsys.readouterr().err
     assert main([*asked, "--one-machine"]) == 3
     assert "no server was to be asked" in capsys.readouterr().err, "the file was no obstacle"

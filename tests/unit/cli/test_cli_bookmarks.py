@@ -118,7 +118,10 @@ def test_reset_deletes_what_was_asked_for(
     ("arguments", "hint"),
     [
         (["memo"], "no bookmarks of a pipeline `memo`; there are bookmarks of `memos`, `notes`"),
-        (["memos", "--node", "file"], "no bookmark of pipeline `memos` matches; it has bookmarks of `files`, `lines`"),
+        (
+            ["memos", "--node", "file"],
+            "no bookmark of pipeline `memos` matches; it has bookmarks of `files`, `lines`",
+        ),
     ],
 )
 def test_a_reset_that_means_nothing_says_what_there_is(

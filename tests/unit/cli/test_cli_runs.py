@@ -144,7 +144,9 @@ def test_a_run_is_shown_with_everything_and_compared_with_the_file(
     ):
         assert f"\n{line}\n" in shown
     assert main(["runs", "show", "copy-alive"]) == 0
-    assert f"  held by       {socket.gethostname()}:{os.getpid()}:abc, lease until " in capsys.readouterr().out
+    assert (
+        f"  held by       {socket.gethostname()}:{os.getpid()}:abc, lease until " in capsys.readouterr().out
+    )
     assert main(["runs", "show", "copy-failed"]) == 0
     assert "  error         no such key\n" in capsys.readouterr().out
 

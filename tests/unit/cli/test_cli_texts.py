@@ -102,8 +102,7 @@ def test_the_summary_accounts_for_every_record() -> None:
 def test_counts_that_do_not_add_up_are_complained_about() -> None:
     text = summary([report(tally=Tally(read=10, written=9))], OPTIONS)
     assert (
-        "blobs: Internal error: record counts do not balance (read 10, but written 9 + dropped 0 + dead "
-        "0)"
+        "blobs: Internal error: record counts do not balance (read 10, but written 9 + dropped 0 + dead 0)"
     ) in text
 
 

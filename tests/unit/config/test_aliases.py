@@ -79,8 +79,8 @@ def test_the_library_selects_by_alias(tmp_path: Path) -> None:
         (
             "{a b: blobs}",
             (
-                "f.yaml:2:11: aliases.a b: an alias cannot be called `a b` "
-                "(use letters, digits, _ and -, beginning with a letter)"
+                "f.yaml:2:11: aliases.a b: an alias cannot be called `a b` (use letters, digits, _ and "
+                "-, starting with a letter)"
             ),
         ),
         ("[x]", "f.yaml:2:10: aliases: expected a valid dictionary, got a list"),

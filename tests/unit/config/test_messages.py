@@ -21,11 +21,11 @@ def nodes(*lines: str, head: str = PIPELINE) -> str:
 CASES = {
     "tab": (
         "version: 1\npipelines:\n\tp: 1\n",
-        ["f.yaml:3:1: a tab is used for indentation; YAML takes spaces only"],
+        ["f.yaml:3:1: tabs are not allowed for indentation; use spaces"],
     ),
     "tab after spaces": (
         "version: 1\npipelines:\n  p: 1\n \tq: 1\n",
-        ["f.yaml:4:2: a tab is used for indentation; YAML takes spaces only"],
+        ["f.yaml:4:2: tabs are not allowed for indentation; use spaces"],
     ),
     "syntax": (
         "version: 1\npipelines: {a: 1\n",
@@ -307,8 +307,8 @@ CASES = {
             ),
             "f.yaml:4:6: pipelines.q: expected a mapping with `nodes`, got 5",
             (
-                "f.yaml:5:3: pipelines.r s: a pipeline cannot be called `r s` "
-                "(use letters, digits, _ and -, beginning with a letter)"
+                "f.yaml:5:3: pipelines.r s: a pipeline cannot be called `r s` (use letters, digits, _ "
+                "and -, starting with a letter)"
             ),
             (
                 "f.yaml:5:3: pipelines.r s: there are no nodes "
@@ -377,16 +377,16 @@ CASES = {
             "f.yaml:5:31: pipelines.p.params.n.default: expected an integer, got 'five'",
             "f.yaml:6:11: pipelines.p.params.m.type: unknown type `intt`, did you mean `int`?",
             "f.yaml:7:7: pipelines.p.params.r: parameter `r` of `p` is required (give --param p.r=…)",
-            "f.yaml:8:12: pipelines.p.params.rr.required: a required parameter has no `default`",
+            "f.yaml:8:12: pipelines.p.params.rr.required: a required parameter cannot have a `default`",
             "f.yaml:9:20: pipelines.p.params.c.default: expected one of `green`, `blue`, got 'red'",
             "f.yaml:10:11: pipelines.p.params.k.defualt: unknown key `defualt`, did you mean `default`?",
             (
-                "f.yaml:11:7: pipelines.p.params.bad name: a parameter cannot be called `bad name` "
-                "(use letters, digits, _ and -, beginning with a letter)"
+                "f.yaml:11:7: pipelines.p.params.bad name: a parameter cannot be called `bad name` (use "
+                "letters, digits, _ and -, starting with a letter)"
             ),
             (
-                "f.yaml:12:10: pipelines.p.params.s: `${params.n}` cannot be used here "
-                "(parameters exist inside a pipeline's nodes only)"
+                "f.yaml:12:10: pipelines.p.params.s: `${params.n}` cannot be used here (parameters are "
+                "available only inside a pipeline's nodes)"
             ),
         ],
     ),

@@ -116,7 +116,7 @@ def test_values_of_a_caller_are_checked_too() -> None:
         "params: p.nn: unknown parameter `nn`, did you mean `n`?",
     ]
     config = load_mapping({"pipelines": {}}, overrides=Overrides(params={"x": {}}))
-    assert "there are no pipelines" in str(config.problems[0])
+    assert "no pipelines defined" in str(config.problems[0])
 
 
 def test_a_required_parameter_must_be_given() -> None:

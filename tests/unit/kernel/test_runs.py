@@ -229,10 +229,10 @@ async def test_updates_of_one_key_are_worked_on_one_batch_at_a_time() -> None:
 
 async def test_what_has_nothing_behind_it_is_dropped_and_said_so() -> None:
     report = await run(linear_plan(MemorySource(pages(10)), Apply(evens)))
-    assert report.tally.drops == {"n1: odd": 5, "n1: nothing behind it": 5}
+    assert report.tally.drops == {"n1: odd": 5, "n1: no downstream node": 5}
 
     report = await run(linear_plan(MemorySource(pages(10))))
-    assert report.tally.drops == {"n0: nothing behind it": 10}
+    assert report.tally.drops == {"n0: no downstream node": 10}
 
 
 @pytest.mark.parametrize(

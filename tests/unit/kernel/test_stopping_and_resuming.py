@@ -262,7 +262,7 @@ async def test_a_source_that_neither_repeats_nor_names_its_records_is_not_read_a
         second = await engine.run(plan, resume=await engine.store.get_run(first.run_id))
     assert (first.status, second.status) == (RunStatus.FAILED, RunStatus.FAILED)
     assert second.error == (
-        "node 'n0' failed: it can be read only once, so its run cannot be resumed: begin a new one"
+        "node 'n0' failed: it can be read only once, so its run cannot be resumed: start a new one"
     )
     assert sink.records == []
 

@@ -87,7 +87,7 @@ async def test_a_resumed_run_is_compared_over_all_its_attempts() -> None:
 
     assert (failed.status, failed.verified) == (RunStatus.FAILED, True)
     assert [(one.node, one.note) for one in failed.checks if one.verdict is Verdict.UNKNOWN] == [
-        ("n2", "not asked: something was still in flight")
+        ("n2", "not asked: records were still in flight")
     ]
     assert (report.attempt, report.verified, wrong(report)) == (2, True, [])
     assert (sink.asked[0].records, sink.asked[0].here) == (90, 90 - len(broken.records))
@@ -143,7 +143,7 @@ async def test_a_sink_that_cannot_count_is_no_mismatch_and_is_said_so() -> None:
 
     (unknown,) = [one for one in report.checks if one.verdict is not Verdict.AGREES]
     assert (unknown.node, unknown.verdict, report.verified) == ("n2", Verdict.UNKNOWN, True)
-    assert unknown.note == "the sink `n2` cannot say what it has of a run"
+    assert unknown.note == "the sink `n2` cannot report what it holds of a run"
 
 
 async def test_a_sink_that_is_away_for_a_moment_is_asked_again() -> None:

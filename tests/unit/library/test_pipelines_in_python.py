@@ -169,7 +169,7 @@ async def test_source_that_cannot_be_read_again_stops_the_run_instead_of_repeati
     report = (await engine.run(demo))["demo"]
 
     assert (report.status, got, tries) == (engine.RunStatus.FAILED, [{"n": 0}], 1)
-    assert "'shaky' failed: it cannot be read again from its middle: connection lost" in report.error
+    assert "'shaky' failed: it cannot resume from the middle: connection lost" in report.error
 
 
 async def test_leaving_a_stream_early_closes_the_source() -> None:

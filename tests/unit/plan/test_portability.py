@@ -38,7 +38,7 @@ class Shelf(engine.Sink[NoParams]):
     """Puts records on a shelf of this machine."""
 
 
-ONE_MACHINE = "or say --one-machine if all workers are on this one"
+ONE_MACHINE = "or pass --one-machine if all workers run on this machine"
 NODES = "pipelines.p.nodes"
 WAREHOUSE = "connections.warehouse"
 REGISTRY = Registry.installed().including(once, Shelf)
@@ -78,8 +78,8 @@ def test_files_and_streams_of_one_machine_are_found_with_a_remedy(tmp_path: Path
     )
     files = "works with files of its machine, and workers may be on others"
     stream = "of a process, and workers are several"
-    read_from = "read from a place that all of them reach, such as s3"
-    write_to = "write to a place that all of them reach, such as ingest"
+    read_from = "read from a place that all workers can reach, e.g. s3"
+    write_to = "write to a place that all workers can reach, e.g. ingest"
     expected = [
         f"f.yaml:8:19: {NODES}.a.source: the source `jsonl` {files} ({read_from}, {ONE_MACHINE})",
         f"f.yaml:9:17: {NODES}.b.sink: the sink `stdout` uses the standard output {stream} ({write_to})",

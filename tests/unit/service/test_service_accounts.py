@@ -281,7 +281,7 @@ class TestRoute:
         answer = await client.get("/deliveries", params=where)
         assert (answer.status_code, answer.text) == (
             400,
-            "model must be one that is served, and scope that of an X-ODW-Epoch",
+            "model must be a served model, and scope the scope of an X-ODW-Epoch",
         )
 
     async def test_other_methods_are_refused(self, client: httpx.AsyncClient) -> None:

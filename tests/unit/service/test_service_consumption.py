@@ -172,7 +172,7 @@ async def test_some_columns_can_be_asked_for(client: httpx.AsyncClient) -> None:
         ("order=age", "order can only be id"),
         ("order=id&event_nam=x", "unknown parameters: event_nam; known: after, distinct_id, event_name"),
         ("order=id&without=Medicals", "without names no table that has ids: Medicals"),
-        ("order=id&fields=id,x%22", 'fields names no columns: x"'),
+        ("order=id&fields=id,x%22", 'unknown columns in fields: x"'),
     ],
 )
 async def test_who_reads_through_is_told_what_is_not_understood(

@@ -31,10 +31,10 @@ async def test_11_the_line_that_holds_the_event_loop_up_is_named_and_its_end_is_
             while len(told) < 2:  # noqa: ASYNC110 - told in another thread
                 await anyio.sleep(0.01)
 
-    assert told[0].startswith("the event loop is held up at ")
+    assert told[0].startswith("the event loop is blocked at ")
     assert "test_watchdog.py" in told[0]
     assert "(a_call_that_blocks)" in told[0]
-    assert told[1] == "the event loop goes on"
+    assert told[1] == "the event loop runs again"
 
 
 async def test_11_a_loop_that_answers_is_left_in_peace() -> None:
