@@ -117,7 +117,7 @@ def _check_taken(nodes: Sequence[NodeConfig], taps: Collection[str], problems: P
     valid = True
     for node in nodes:
         if node.kind is not Kind.SINK and node.name not in taken:
-            message = f"nothing takes what the {node.kind} `{node.name}` gives out"
+            message = f"no node consumes the output of the {node.kind} `{node.name}`"
             problems.add(node.place, message, f"add a sink after it, or name it in one: input: {node.name}")
             valid = False
     return valid

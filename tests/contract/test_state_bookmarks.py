@@ -75,7 +75,7 @@ async def test_a_commit_that_fails_sets_none(world: World) -> None:
         await prepare(store, "a")
         with pytest.raises(StateError, match="has no split 'b'"):
             await store.commit(RUN.run_id, [committable_bookmarks(MARK), progress("b", 4)])
-        with pytest.raises(StateError, match=r"bookmark 'memos/a\.txt' .*cannot be stored as JSON"):
+        with pytest.raises(StateError, match=r"cannot store bookmark 'memos/a\.txt' .*as JSON"):
             await store.commit(RUN.run_id, [committable_bookmarks(MARK._replace(value={1, 2}))])
         assert await everything(store) == []
         assert (await store.tally(RUN.run_id)).read == 0

@@ -47,7 +47,7 @@ class TestLeasesOfChunks:
             await store.commit(RUN.run_id, [progress("b", 1)], epoch=two.epoch)
             again = await take(store, "h3", "c1", now=MUCH_LATER, until=MUCH_LATER)
             assert again.acquisitions == 2
-            with pytest.raises(LeaseLostError, match="taken over by h3"):
+            with pytest.raises(LeaseLostError, match="h3 took over run"):
                 await store.commit(RUN.run_id, [progress("a", 2)], epoch=one.epoch)
             with pytest.raises(LeaseLostError):
                 await store.renew_lease(one, until=MUCH_LATER)
@@ -74,14 +74,14 @@ class TestLeasesOfChunks:
             await prepare(store, "a")
             chunk = await take(store, "h1", "c1")
             whole = await take(store, "h2", now=MUCH_LATER, until=MUCH_LATER)
-            with pytest.raises(LeaseLostError, match="taken over by h2"):
+            with pytest.raises(LeaseLostError, match="h2 took over run"):
                 await store.commit(RUN.run_id, [progress("a", 1)], epoch=chunk.epoch)
             await store.update_run(RUN.run_id, status=RunStatus.RUNNING, epoch=whole.epoch)
             await store.release_lease(whole)
             after = await take(store, "h1", "c1", now=MUCH_LATER, until=MUCH_LATER)
             # the chunk twice, the run once: somebody may have read this before
             assert (after.epoch, after.acquisitions) == (3, 3)
-            with pytest.raises(LeaseLostError, match="taken over by h1"):
+            with pytest.raises(LeaseLostError, match="h1 took over run"):
                 await store.update_run(RUN.run_id, status=RunStatus.FAILED, epoch=whole.epoch)
             await store.update_run(RUN.run_id, status=RunStatus.COMPLETED, epoch=after.epoch)
 
@@ -212,7 +212,7 @@ class TestDeadLettersOfAnOvertakenProcess:
             lease = await take(store, "h1", "c1")
             await store.put_dead_letters([LETTER], epoch=lease.epoch)
             await take(store, "h2", "c1", now=MUCH_LATER, until=MUCH_LATER)
-            with pytest.raises(LeaseLostError, match="taken over by h2"):
+            with pytest.raises(LeaseLostError, match="h2 took over run"):
                 await store.put_dead_letters([replace(LETTER, key="late")], epoch=lease.epoch)
             assert await store.dead_letter_keys(RUN.run_id) == {LETTER.node: {LETTER.key}}
 

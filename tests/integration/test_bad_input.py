@@ -172,7 +172,7 @@ def test_nobody_at_the_ingest_url_is_an_outage_with_its_own_exit_code_and_no_dea
     done = run_cli("run", "p.yaml", "--state-dir", "state", "--report", "report.json", cwd=tmp_path)
 
     assert done.returncode == 5
-    assert f"nobody listens at {url}" in done.stdout
+    assert f"no ingest service is listening at {url}" in done.stdout
     report = json.loads((tmp_path / "report.json").read_text())["pipelines"]["p"]
     assert report["status"] == "outage"
     assert (report["tally"]["written"], report["tally"]["dead"]) == (0, 0)
@@ -281,8 +281,8 @@ def state_pipeline(folder: Path, broken: int = 0) -> None:
 @pytest.mark.parametrize(
     ("place", "why", "remedy"),
     [
-        ("a file", "cannot be made: a file is a file or lies in one", "Name a directory: --state-dir"),
-        ("/proc/self/state", "cannot be opened: ", "choose another directory with --state-dir"),
+        ("a file", "a file is a file or inside one", "Name a directory with --state-dir"),
+        ("/proc/self/state", "cannot open ", "choose another directory with --state-dir"),
     ],
     ids=["file", "not writable"],
 )
@@ -307,8 +307,8 @@ async def test_a_disk_that_fills_up_stops_the_run_and_a_resume_goes_on(tmp_path:
             full = await owner.run(plan)
         assert full.status is RunStatus.FAILED
         assert isinstance(full.failure, StateFullError)
-        assert "no space is left for" in full.error
-        assert "free some space, then resume the run" in full.error
+        assert "no space left for" in full.error
+        assert "Free some space, then resume the run" in full.error
         assert full.tally.dead < 40
 
         again = await owner.run(plan, resume=await owner.store.get_run(full.run_id))

@@ -163,7 +163,9 @@ def test_letters_whose_pipeline_is_gone_stay_and_are_explained(tmp_path: Path, v
     (tmp_path / "pipelines.yaml").write_text(renamed, encoding="utf-8")
     done = verb("dlq", "replay")
     assert done.returncode == 1
-    assert "2 letters of blobs/load not replayed: the file has no pipeline `blobs` any more" in done.stderr
+    assert (
+        "2 dead letters of blobs/load not replayed: the file no longer has a pipeline `blobs`" in done.stderr
+    )
     assert len(listed(verb("dlq", "list", "--json"))) == 2
 
 
@@ -171,4 +173,4 @@ def test_a_service_that_is_not_there_is_named_and_the_engines_letters_are_listed
     assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=1").returncode == 0
     done = verb("dlq", "list", "--json", INGEST_URL="http://127.0.0.1:9")
     assert len(listed(done)) == 1
-    assert "http://127.0.0.1:9 cannot be reached" in done.stderr
+    assert "cannot reach the ingest service at http://127.0.0.1:9" in done.stderr

@@ -68,7 +68,9 @@ def test_a_living_run_is_refused_by_name_and_a_killed_one_taken_over_at_once(
     for arguments in (["run", "--resume", found], ["run", "--resume"]):
         refused = engine(folder, *arguments)
         assert refused.returncode == ExitCode.ENVIRONMENT
-        assert re.search(rf"'{found}' is being worked on by \S+:{first.pid}:\w+, whose lease", refused.stderr)
+        assert re.search(
+            rf"process \S+:{first.pid}:\w+ is working on run '{found}' \(lease until", refused.stderr
+        )
         assert refused.stdout == ""
     refused = engine(folder, "runs", "forget", found, "--yes")
     assert refused.returncode == ExitCode.ENVIRONMENT

@@ -108,5 +108,5 @@ def test_a_database_that_cannot_be_reached_is_named_and_nothing_is_run(verb: Ver
     said = verb(
         "run", state=f"postgresql://odw:{PASSWORD_IN_ADDRESS}@127.0.0.1:9/odw", code=ExitCode.ENVIRONMENT
     )
-    assert "postgresql://odw@127.0.0.1:9/odw cannot be reached: " in said
+    assert "cannot reach postgresql://odw@127.0.0.1:9/odw: " in said
     assert not (tmp_path / ".odw").exists()

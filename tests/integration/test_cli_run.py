@@ -172,7 +172,7 @@ def test_a_service_where_nobody_listens_is_an_outage_that_names_it(tmp_path: Pat
     write(tmp_path, LOADING)
     done = engine("run", "--set", "pipelines.blobs.outage_limit=10ms", INGEST_URL="http://127.0.0.1:9")
     assert done.returncode in (ExitCode.OUTAGE, ExitCode.ENVIRONMENT)
-    assert "nobody listens at http://127.0.0.1:9" in done.stdout
+    assert "no ingest service is listening at http://127.0.0.1:9" in done.stdout
     assert "--resume blobs-" in done.stdout
 
 

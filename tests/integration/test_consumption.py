@@ -159,7 +159,7 @@ async def test_an_unknown_filter_or_model_is_fatal_and_named(tmp_path: Path) -> 
     async with warehouse(tmp_path) as url:
         with pytest.raises(FatalError, match="answered 400: unknown parameters: file; known: after"):
             await listed(url, filters={"file": "x"})
-        with pytest.raises(FatalError, match="without names no table that has ids: Medicals"):
+        with pytest.raises(FatalError, match="without must name a table with ids, got Medicals"):
             await listed(url, without="Medicals")
         with pytest.raises(FatalError, match="getUnstructured answered 404"):
             await listed(url, model="Unstructured")
@@ -180,7 +180,7 @@ async def test_rows_that_were_not_asked_for_are_refused() -> None:
     async with ScriptedServer(lambda _: Answer.of({"items": [row(1), row(2)]})).running() as server:
         async with source(server.url, ids=["u001"]) as opened:
             (split,) = await splits_of(opened)
-            with pytest.raises(FatalError, match="rows that were not asked for"):
+            with pytest.raises(FatalError, match="rows that were not requested"):
                 await read(opened, split)
 
 
@@ -226,8 +226,8 @@ async def test_nobody_there_is_transient() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"ids": ["a"], "without": "Medical"}, "give one or the other"),
-        ({"ids": ["a"], "filters": {"x": "1"}}, "give one or the other"),
+        ({"ids": ["a"], "without": "Medical"}, "give either the ids or a query"),
+        ({"ids": ["a"], "filters": {"x": "1"}}, "give either the ids or a query"),
         ({"filters": {"limit": "1", "order": "x"}}, "limit, order cannot be a filter"),
         ({"model": "a/b"}, "String should match pattern"),
     ],

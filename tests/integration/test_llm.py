@@ -212,7 +212,7 @@ async def test_an_unknown_model_stops_the_run() -> None:
 async def test_a_used_up_quota_is_no_rate_limit() -> None:
     quota = HttpError(429, "insufficient_quota", "You exceeded your current quota.", "insufficient_quota")
     async with stand_in(quota) as (_, extract):
-        with pytest.raises(FatalError, match="quota is used up") as caught:
+        with pytest.raises(FatalError, match="quota is exhausted") as caught:
             await extract.apply(batch_of(*FOUR))
     assert caught.value.kind == "budget"
 
@@ -220,7 +220,7 @@ async def test_a_used_up_quota_is_no_rate_limit() -> None:
 async def test_nobody_at_the_endpoint_is_transient_and_named() -> None:
     url = unused_url()
     async with open_extract(url) as extract:
-        with pytest.raises(TransientError, match=f"nobody listens at {url}/v1"):
+        with pytest.raises(TransientError, match=f"no model endpoint is listening at {url}/v1"):
             await extract.apply(batch_of(*FOUR))
 
 
@@ -315,7 +315,7 @@ async def test_a_schema_the_endpoint_does_not_take_stops_the_run() -> None:
     error = {"message": "no", "type": "invalid_request_error", "param": "response_format", "code": None}
     answers = [Answer.of({"error": error}, 400)]
     async with ScriptedServer(answers=answers).running() as server, open_extract(server.url) as extract:
-        with pytest.raises(FatalError, match="does not take our 'response_format'"):
+        with pytest.raises(FatalError, match="does not support our 'response_format'"):
             await extract.apply(batch_of(*FOUR))
 
 

@@ -233,7 +233,7 @@ class TestReading:
         assert [record.get("content") for record in batch.records] == ["before", None, None, "before"]
         stub = batch.records[1]
         assert (stub["file_path"], stub["file_size"]) == (f"s3://{BUCKET}/1.txt", 6)
-        assert "was changed since it was listed" in stub["error"]
+        assert "changed after it was listed" in stub["error"]
         assert len(batch.keys.to_list()) == 4
         assert batch.position == 4
 
@@ -619,8 +619,8 @@ class TestConnection:
         ("options", "message"),
         [
             ({"access_key": "x"}, "needs both `access_key` and `secret_key`"),
-            ({"endpoint": "localhost:9000", "anonymous": True}, "is no http:// or https:// address"),
-            ({"endpoint": "ftp://x", "anonymous": True}, "is no http:// or https:// address"),
+            ({"endpoint": "localhost:9000", "anonymous": True}, "is not a valid http:// or https:// address"),
+            ({"endpoint": "ftp://x", "anonymous": True}, "is not a valid http:// or https:// address"),
         ],
     )
     async def test_a_connection_that_cannot_work_is_refused(

@@ -208,7 +208,7 @@ async def test_an_error_of_the_work_tells_when_the_sandbox_had_died(tmp_path: Pa
 
     with pytest.raises(RuntimeError) as caught:
         await work_while_the_sandbox_dies()
-    assert caught.value.__notes__ == ["the sandbox had ended with exit code -9: "]
+    assert caught.value.__notes__ == ["the sandbox exited with code -9: "]
 
 
 async def test_an_unknown_service_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ async def test_rows_that_another_run_has_replaced_meanwhile_are_not_taken_for_lo
         report = await resumed(owner, plan, first)
 
     assert wrong(report) == []
-    assert "were replaced by other deliveries since" in records_at(report, "load").note
+    assert "were since replaced by other deliveries" in records_at(report, "load").note
 
 
 async def test_a_service_that_keeps_no_counts_cannot_be_verified(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ async def test_a_service_that_has_forgotten_the_beginning_says_so(
     check = records_at(report, "load")
     assert (check.verdict, check.note) == (
         Verdict.UNKNOWN,
-        "the service does not know any more what it was sent before 2999-01-01 00:00 UTC",
+        "the service no longer knows what it received before 2999-01-01 00:00 UTC",
     )
 
 
@@ -297,7 +297,7 @@ async def test_a_resumed_run_counts_the_lines_of_its_last_attempt(tmp_path: Path
             add_a_line,
             Verdict.UNKNOWN,
             None,
-            "something else has written to {path} meanwhile",
+            "another process wrote to {path} meanwhile",
         ),
     ],
     ids=["cut off", "removed", "written to"],

@@ -143,9 +143,9 @@ def test_a_run_is_steered_cancelled_and_gone_on_with(desk: Desk) -> None:
         out, _ = desk.engine("control", run, "window", "3", *desk.installation)
         assert out == f"{run}: running, 3 chunks in progress per shard\n"
         _, error = desk.engine("control", run, "window", "500", *desk.installation, code=2)
-        assert "a window is from 1 to 200 chunks, not 500" in error
+        assert "the window must be from 1 to 200 chunks, got 500" in error
         _, error = desk.engine("submit", WAITING, "--resume", run, *desk.installation, code=3)
-        assert "under way on Temporal already" in error
+        assert "already running on Temporal" in error
         desk.engine("cancel", run, *desk.installation)
         out, _ = desk.engine("watch", run, "--progress", "none", *desk.installation, code=6)
         assert "interrupted" in out
@@ -227,7 +227,7 @@ def test_a_schedule_is_made_changed_paused_and_deleted(desk: Desk) -> None:
     assert desk.engine("schedule", "list", *server)[0].startswith("hourly_blobs  0 * * * *  next 20")
     desk.engine("schedule", "delete", "hourly_blobs", *server)
     _, error = desk.engine("schedule", "delete", "hourly_blobs", *server, code=2)
-    assert "has no schedule on this server; there are: none" in error
+    assert "has no schedule on this server; scheduled: none" in error
 
 
 def test_what_cannot_be_done_by_several_workers_is_refused_before_anything_starts(desk: Desk) -> None:
@@ -242,7 +242,9 @@ def test_what_cannot_be_done_by_several_workers_is_refused_before_anything_start
 
 def test_a_server_that_is_not_there_is_named_with_the_remedy(desk: Desk) -> None:
     _, error = desk.engine("submit", WAITING, *desk.installation, "--address", "127.0.0.1:1", code=3)
-    assert error.startswith("error: no Temporal server answers at 127.0.0.1:1. For one on this machine:")
+    assert error.startswith(
+        "error: no Temporal server answers at 127.0.0.1:1. Start one on this machine with"
+    )
     assert "temporal server start-dev" in error
 
 

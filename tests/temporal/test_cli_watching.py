@@ -114,7 +114,7 @@ def test_the_ledger_knows_later_than_the_workflow_that_a_run_was_finished_locall
     assert out.splitlines()[-1].split()[:4] == ["waiting", "completed", "600", "600"]
     desk.engine("run", WAITING, *desk.state, *SMALL, "--quiet")
     _, error = desk.engine("watch", str(desk.runs()[-1]["run_id"]), *desk.installation, code=2)
-    assert "it is a local one, or its workflow has been deleted" in error
+    assert "it is a local run, or its workflow was deleted" in error
 
 
 def test_ctrl_c_leaves_the_run_alone_and_says_how_to_come_back(desk: Desk, server: DevServer) -> None:

@@ -20,7 +20,7 @@ from tests.temporal.stubs import Handle
 from tests.temporal.workshop import PATIENCE, numbered, workshop
 
 CODEC = "tests.temporal.codecs:Hiding"
-REMEDY = "this process needs the payload codec that the others use, by --codec or ODW_TEMPORAL_CODEC"
+REMEDY = "set the payload codec of the other processes with --codec or ODW_TEMPORAL_CODEC"
 
 
 def client_with(server: DevServer, codec: str) -> Client:

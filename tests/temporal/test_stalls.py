@@ -51,7 +51,7 @@ async def test_11_a_chunk_that_hangs_is_stopped_as_stalled_and_done_by_another_a
         and event.activity_task_started_event_attributes.attempt == 2
     ]
     assert failure.application_failure_info.type == "Stalled"
-    assert failure.message.startswith("nothing moved for 0.3 s")
+    assert failure.message.startswith("no progress for 0.3 s")
 
 
 class Blocks(MemorySink):

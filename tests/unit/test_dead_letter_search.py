@@ -154,7 +154,7 @@ async def test_records_are_sent_in_bounded_requests_and_deaths_keep_their_places
     [
         (httpx.Response(401), "the token is wrong"),
         (httpx.Response(500), "answered 500"),
-        (httpx.Response(200, text="<html>"), "did not answer like an ingest service"),
+        (httpx.Response(200, text="<html>"), "is not an ingest service"),
     ],
 )
 async def test_a_service_that_is_none_is_a_clear_error(response: httpx.Response, message: str) -> None:

@@ -50,8 +50,8 @@ def test_patches_are_made_in_order() -> None:
         ("name", "write FIELD=VALUE or FIELD~REGEX~REPLACEMENT"),
         ("=x", "is not understood"),
         ("name~x", "lacks the second `~`"),
-        ("name~(~x", "is not a regular expression"),
-        (r"name~x~\3", "is not a regular expression"),
+        ("name~(~x", "is not a valid regular expression"),
+        (r"name~x~\3", "is not a valid regular expression"),
     ],
 )
 def test_what_is_no_patch_is_refused_with_the_form(text: str, message: str) -> None:

@@ -143,10 +143,10 @@ def test_what_cannot_be_sent_again_is_explained() -> None:
     groups, obstacles = group_dead_letters(letters, {"test": plan})
     assert groups == []
     reasons = {one.letters[0].key: one.reason for one in obstacles}
-    assert "before there was a record" in reasons["in the source"]
-    assert "too large to be kept" in reasons["too large"]
-    assert reasons["node renamed"] == "the pipeline `test` has no node `gone` any more"
-    assert "no pipeline `old` any more" in reasons["pipeline renamed"]
+    assert "so there is no record to replay" in reasons["in the source"]
+    assert "the record was too large" in reasons["too large"]
+    assert reasons["node renamed"] == "pipeline `test` no longer has a node `gone`"
+    assert "no longer has a pipeline `old`" in reasons["pipeline renamed"]
     assert all(isinstance(one, Obstacle) for one in obstacles)
 
 

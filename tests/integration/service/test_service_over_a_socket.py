@@ -112,7 +112,7 @@ async def test_the_file_says_where_it_listens_for_as_long_as_it_does(tmp_path: P
 async def test_a_second_service_on_the_directory_is_refused_by_the_firsts_url(
     service: RunningService, tmp_path: Path
 ) -> None:
-    with pytest.raises(ServiceError, match=f"already running on .*{service.url}"):
+    with pytest.raises(ServiceError, match=f"already running with the state directory .*{service.url}"):
         await serve(tmp_path, port=0, models=INGEST_MODELS)
     assert (await asyncio.to_thread(find_running, tmp_path)) is not None
 

@@ -85,12 +85,14 @@ class TestConnecting:
         with pytest.raises(StateError, match="password authentication failed") as refused:
             async with PostgresStateStore(address):
                 pass
-        assert f"postgresql://odw@127.0.0.1:{server.port}/odw cannot be reached" in str(refused.value)
+        assert f"cannot reach postgresql://odw@127.0.0.1:{server.port}/odw" in str(refused.value)
         assert "wr0ng-w0rd" not in str(refused.value)
 
     async def test_a_server_that_is_not_there_is_named_without_the_password(self) -> None:
         address = f"postgresql://odw:{PASSWORD_IN_ADDRESS}@127.0.0.1:9/odw"
-        with pytest.raises(StateError, match="Is the server up, and the address right") as refused:
+        with pytest.raises(
+            StateError, match="Check that the server is up and the address is right"
+        ) as refused:
             async with PostgresStateStore(address):
                 pass
         assert "postgresql://odw@127.0.0.1:9/odw" in str(refused.value)
@@ -115,7 +117,7 @@ class TestConnecting:
             "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'", database="postgres"
         )
         try:
-            with pytest.raises(StateError, match="keeps its text as LATIN1"):
+            with pytest.raises(StateError, match="has the encoding LATIN1"):
                 async with PostgresStateStore(server.address("latin")):
                     pass
         finally:
@@ -305,7 +307,7 @@ class TestTransactionsSideBySide:
             takeover = Held(lambda c: leases.acquire(c, "r1", "", "h2", MUCH_LATER, MUCH_LATER, ()))
 
             async def commit() -> None:
-                with pytest.raises(LeaseLostError, match="taken over by h2"):
+                with pytest.raises(LeaseLostError, match="h2 took over run"):
                     await one.commit("r1", [progress("a", 5)], epoch=stale.epoch)
 
             async with anyio.create_task_group() as tasks:
@@ -524,12 +526,10 @@ class TestServerThatGoesAway:
         async with at(private, patience=0.2) as store:
             await store.create_run(RUN)
             private.stop()
-            with pytest.raises(
-                StateError, match=r"could not be reached for 0\.2 s: .*resume the run"
-            ) as gone:
+            with pytest.raises(StateError, match=r"could not reach .* for 0\.2 s: .*resume the run") as gone:
                 await store.get_run("r1")
             store._database._patience = 10 * PATIENT  # type: ignore[attr-defined]
-            with anyio.fail_after(PATIENT), pytest.raises(StateError, match="could not be reached"):
+            with anyio.fail_after(PATIENT), pytest.raises(StateError, match="could not reach"):
                 await store.get_run("r1")
             private.start()
             assert await store.get_run("r1") == RUN

@@ -245,7 +245,7 @@ def test_validate_for_temporal_warns_of_what_every_worker_needs(
     assert main([*asked, "--only", "broken"]) == 0
     warned = capsys.readouterr().err
     assert warned.startswith(f"warning: {file}:")
-    assert "not set here, so defaults hold: `ODW_TEST_UNSET`" in warned
+    assert "not set here, so defaults apply: `ODW_TEST_UNSET`" in warned
 
 
 def test_validate_shows_every_problem_with_file_line_and_column(

@@ -114,8 +114,8 @@ def test_records_that_were_made_have_a_column_of_their_own() -> None:
 
 def test_a_run_that_ended_early_says_why_and_how_to_go_on() -> None:
     options = argparse.Namespace(file="etl/my.yaml", state_dir="/var/odw")
-    text = summary([report(status=RunStatus.OUTAGE, error="nothing got through at 'load'")], options)
-    assert "blobs: nothing got through at 'load'\n" in text
+    text = summary([report(status=RunStatus.OUTAGE, error="'load' could deliver nothing")], options)
+    assert "blobs: 'load' could deliver nothing\n" in text
     assert "to resume: python -m engine run etl/my.yaml --resume blobs-1 --state-dir /var/odw\n" in text
     assert "dlq list --run blobs-1 --file etl/my.yaml --state-dir /var/odw\n" in text
     assert "--resume" not in summary([report()], options)

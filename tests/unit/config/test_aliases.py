@@ -69,11 +69,11 @@ def test_the_library_selects_by_alias(tmp_path: Path) -> None:
         ("{x: bolbs}", "f.yaml:2:14: aliases.x: unknown pipeline `bolbs`, did you mean `blobs`?"),
         (
             "{blobs: blobs}",
-            "f.yaml:2:11: aliases.blobs: there is a pipeline called `blobs` (give the alias another name)",
+            "f.yaml:2:11: aliases.blobs: a pipeline is called `blobs` (give the alias another name)",
         ),
         (
             "{x: blobs, y: x}",
-            "f.yaml:2:24: aliases.y: `x` is an alias itself (name the pipeline)",
+            "f.yaml:2:24: aliases.y: `x` is itself an alias (name the pipeline)",
         ),
         ("{x: 1}", "f.yaml:2:14: aliases.x: expected a valid string, got 1 (put quotes around it)"),
         (

@@ -41,7 +41,7 @@ CASES = {
         [
             (
                 "f.yaml:5:4: not valid YAML: while parsing a block mapping, did not find expected key "
-                "(indent it like its neighbours; what it is in begins in line 3)"
+                "(indent it like its siblings; their block starts in line 3)"
             )
         ],
     ),
@@ -63,8 +63,8 @@ CASES = {
         ["f.yaml:2:1: not valid YAML: expected a single document in the stream, but found another document"],
     ),
     "control character": ("a: b\nc: \x07\n", ["f.yaml:2:4: the character U+0007 is not allowed in YAML"]),
-    "empty": ("# nothing\n", ["f.yaml: the file is empty (it begins with `version: 1`)"]),
-    "only null": ("~\n", ["f.yaml: the file is empty (it begins with `version: 1`)"]),
+    "empty": ("# nothing\n", ["f.yaml: the file is empty (start it with `version: 1`)"]),
+    "only null": ("~\n", ["f.yaml: the file is empty (start it with `version: 1`)"]),
     "not a mapping": (
         "- a\n",
         ["f.yaml:1:1: expected a mapping with `version` and `pipelines`, got a list"],
@@ -75,11 +75,11 @@ CASES = {
     "alias of itself": ("a: &a [*a]\n", ["f.yaml:1:4: an alias (`*name`) contains itself"]),
     "no pipelines": (
         "version: 1\n",
-        ["f.yaml:1:1: there are no pipelines (write pipelines: {name: {nodes: {…}}})"],
+        ["f.yaml:1:1: no pipelines defined (write pipelines: {name: {nodes: {…}}})"],
     ),
     "empty pipelines": (
         "version: 1\npipelines: {}\n",
-        ["f.yaml:2:1: pipelines: there are no pipelines (write pipelines: {name: {nodes: {…}}})"],
+        ["f.yaml:2:1: pipelines: no pipelines defined (write pipelines: {name: {nodes: {…}}})"],
     ),
     "version not supported": (
         nodes("a: {source: numbers}", "b: {sink: keep}").replace("version: 1", "version: 2"),
@@ -104,7 +104,7 @@ CASES = {
                 "f.yaml:2:4: b: `2024-13-45` looks like a date or a number but is none "
                 '(quote it if it is text: "2024-13-45")'
             ),
-            'f.yaml:3:1: the key `on` is not text for YAML (quote it: "on")',
+            'f.yaml:3:1: YAML does not read the key `on` as text (quote it: "on")',
         ],
     ),
     "unknown keys at every level": (
@@ -148,8 +148,8 @@ CASES = {
         nodes("a: {transform: double}", "b: {sink: keep}"),
         [
             (
-                "f.yaml:5:7: pipelines.p.nodes.a: the transform `a` stands first, so it has no input "
-                "(put a source above it, or name its input: input: other_node)"
+                "f.yaml:5:7: pipelines.p.nodes.a: the transform `a` comes first, so it has no input (put "
+                "a source above it, or name its input: input: other_node)"
             )
         ],
     ),
@@ -179,12 +179,12 @@ CASES = {
         nodes("a: {source: numbers}", "b: {source: numbers}", "c: {sink: keep}", "d: {transform: double}"),
         [
             (
-                "f.yaml:5:7: pipelines.p.nodes.a: nothing takes what the source `a` gives out "
-                "(let a sink follow it, or name it in one: input: a)"
+                "f.yaml:5:7: pipelines.p.nodes.a: no node consumes the output of the source `a` (add a "
+                "sink after it, or name it in one: input: a)"
             ),
             (
-                "f.yaml:8:7: pipelines.p.nodes.d: nothing takes what the transform `d` gives out "
-                "(let a sink follow it, or name it in one: input: d)"
+                "f.yaml:8:7: pipelines.p.nodes.d: no node consumes the output of the transform `d` (add "
+                "a sink after it, or name it in one: input: d)"
             ),
         ],
     ),
@@ -198,16 +198,16 @@ CASES = {
             "f.yaml:5:19: pipelines.p.nodes.a.source: unknown source `number`, did you mean `numbers`?",
             "f.yaml:6:17: pipelines.p.nodes.b.sink: unknown sink `xyz`, known: `keep`, `post`",
             (
-                "f.yaml:7:17: pipelines.p.nodes.c.sink: 'no.such.module:Thing' cannot be imported: "
-                "No module named 'no'"
+                "f.yaml:7:17: pipelines.p.nodes.c.sink: cannot import 'no.such.module:Thing': No module "
+                "named 'no'"
             ),
         ],
     ),
     "node without kind, with two, that is none": (
         nodes("a: {with: {}}", "b: {source: numbers, sink: keep}", "c: 5"),
         [
-            "f.yaml:5:7: pipelines.p.nodes.a: one of `source`, `transform`, `sink` is needed",
-            "f.yaml:6:7: pipelines.p.nodes.b: a node is one thing, not `source` and `sink`",
+            "f.yaml:5:7: pipelines.p.nodes.a: one of `source`, `transform`, `sink` is required",
+            "f.yaml:6:7: pipelines.p.nodes.b: a node can have only one kind, not `source` and `sink`",
             "f.yaml:7:10: pipelines.p.nodes.c: expected a mapping such as {source: blob}, got 5",
         ],
     ),
@@ -286,8 +286,8 @@ CASES = {
         [
             "f.yaml:4:19: pipelines.p.on_complete.0: unknown pipeline `q`, known: `p`",
             (
-                "f.yaml:4:22: pipelines.p.on_complete.1: `p` cannot be followed by itself "
-                "(`schedule` runs it again)"
+                "f.yaml:4:22: pipelines.p.on_complete.1: `p` cannot follow itself (use `schedule` to run "
+                "it again)"
             ),
             "f.yaml:5:16: pipelines.p.on_cancel: unknown pipeline `pp`, did you mean `p`?",
             "f.yaml:6:15: pipelines.p.schedule: the minute `61` is outside 0-59",
@@ -301,19 +301,13 @@ CASES = {
     "pipelines without nodes, that are none, with odd names": (
         "version: 1\npipelines:\n  p: {nodes: {}}\n  q: 5\n  r s: {nodes: {}}\n",
         [
-            (
-                "f.yaml:3:3: pipelines.p: there are no nodes "
-                "(a pipeline begins with a source: nodes: {read: {source: …}})"
-            ),
+            ("f.yaml:3:3: pipelines.p: no nodes defined (start with a source: nodes: {read: {source: …}})"),
             "f.yaml:4:6: pipelines.q: expected a mapping with `nodes`, got 5",
             (
                 "f.yaml:5:3: pipelines.r s: a pipeline cannot be called `r s` (use letters, digits, _ "
                 "and -, starting with a letter)"
             ),
-            (
-                "f.yaml:5:3: pipelines.r s: there are no nodes "
-                "(a pipeline begins with a source: nodes: {read: {source: …}})"
-            ),
+            ("f.yaml:5:3: pipelines.r s: no nodes defined (start with a source: nodes: {read: {source: …}})"),
         ],
     ),
     "connections": (
@@ -355,8 +349,8 @@ CASES = {
             "f.yaml:2:15: connections.web: connection `web` lacks `url` (needed by the sink `post`)",
             "f.yaml:2:21: connections.web.ulr: unknown key `ulr`, did you mean `url`?",
             (
-                "f.yaml:7:17: pipelines.p.nodes.b.sink: `post` needs a connection and none fits (add one "
-                "under `connections:` with fields of `url`, `token`, `region`; there are `web`)"
+                "f.yaml:7:17: pipelines.p.nodes.b.sink: `post` needs a connection, but no entry fits "
+                "(add one under `connections:` with fields of `url`, `token`, `region`; there are `web`)"
             ),
         ],
     ),
@@ -398,19 +392,19 @@ CASES = {
         ),
         [
             (
-                "f.yaml:6:44: pipelines.p.nodes.a.with.records: `${A-5}` is not understood "
-                "(did you mean `${A:-5}`?)"
+                "f.yaml:6:44: pipelines.p.nodes.a.with.records: cannot parse `${A-5}` (did you mean "
+                "`${A:-5}`?)"
             ),
             (
                 "f.yaml:7:37: pipelines.p.nodes.b.with.model: `${` is not closed by `}` "
                 "(write $${ for a literal ${)"
             ),
             (
-                "f.yaml:7:53: pipelines.p.nodes.b.with.even: `${params.x:-5}` is not understood "
-                "(a parameter's default stands under `params:`)"
+                "f.yaml:7:53: pipelines.p.nodes.b.with.even: cannot parse `${params.x:-5}` (set the "
+                "default of a parameter under `params:`)"
             ),
             (
-                "f.yaml:7:76: pipelines.p.nodes.b.with.key: `${}` is not understood (write ${NAME}, "
+                "f.yaml:7:76: pipelines.p.nodes.b.with.key: cannot parse `${}` (write ${NAME}, "
                 "${NAME:-default}, ${NAME:?message}, ${params.name} or ${file:/path})"
             ),
         ],
@@ -438,7 +432,7 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_directory_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the file cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match="cannot read the file: Is a directory"):
         load_file(tmp_path, environ={})
 
 

@@ -102,8 +102,8 @@ def test_texts_are_converted_to_the_parameters_type(text: str, value: object) ->
         ),
         ("p.patern=x", "--param: p.patern: unknown parameter `patern`, did you mean `pattern`?"),
         ("q.n=5", "--param: q.n: unknown pipeline `q`, known: `p`"),
-        ("n=5", "--param: n: `n=5` is not understood (write --param pipeline.name=value)"),
-        ("p.n", "--param: p.n: `p.n` is not understood (write --param pipeline.name=value)"),
+        ("n=5", "--param: n: cannot parse `n=5` (write --param pipeline.name=value)"),
+        ("p.n", "--param: p.n: cannot parse `p.n` (write --param pipeline.name=value)"),
     ],
 )
 def test_texts_that_do_not_fit(text: str, problem: str) -> None:
@@ -176,17 +176,14 @@ def test_assignments_reach_every_place(registry: Registry) -> None:
         ),
         (
             "pipelines.p.params.tags.7=x",
-            (
-                "--set: pipelines.p.params.tags.7: `7` is not the number of an item of the list "
-                "(the first is 0)"
-            ),
+            ("--set: pipelines.p.params.tags.7: `7` is not an index of the list (indexes start at 0)"),
         ),
         (
             "pipelines.p.params.n.x=1",
-            "--set: pipelines.p.params.n.x: `x` cannot be set: above it stands 5, not a mapping",
+            "--set: pipelines.p.params.n.x: cannot set `x`: its parent is 5, not a mapping",
         ),
-        ("memory", "--set: memory: `memory` is not understood (write --set dotted.path=value)"),
-        ("a..b=1", "--set: a..b: `a..b=1` is not understood (write --set dotted.path=value)"),
+        ("memory", "--set: memory: cannot parse `memory` (write --set dotted.path=value)"),
+        ("a..b=1", "--set: a..b: cannot parse `a..b=1` (write --set dotted.path=value)"),
     ],
 )
 def test_assignments_that_do_not_fit(text: str, problem: str) -> None:

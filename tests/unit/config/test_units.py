@@ -84,7 +84,7 @@ def test_schedules(text: str) -> None:
         ("* * * foo *", "the month `foo` is outside 1-12"),
         ("* * * * 8", "the day of the week `8` is outside 0-7"),
         ("*/0 * * * *", "the minute `*/0` has a step of 0"),
-        ("a/b/c * * * *", "the minute `a/b/c` is not understood"),
+        ("a/b/c * * * *", "cannot parse the minute `a/b/c`"),
         ("@every 0.5s", "expected `@every` with a duration of a second or more"),
         (
             "@fortnightly",

@@ -76,8 +76,8 @@ def test_files_and_streams_of_one_machine_are_found_with_a_remedy(tmp_path: Path
         "c: {source: jsonl, with: {path: '-'}}\n"
         "d: {sink: shelf}",
     )
-    files = "works with files of its machine, and workers may be on others"
-    stream = "of a process, and workers are several"
+    files = "uses files of its machine, but workers may run on others"
+    stream = "of one process, but there are several workers"
     read_from = "read from a place that all workers can reach, e.g. s3"
     write_to = "write to a place that all workers can reach, e.g. ingest"
     expected = [
@@ -98,7 +98,7 @@ def test_embedded_services_are_found_once_each_with_the_variable_to_set(tmp_path
         "c: {sink: ingest, with: {connection: warehouse, model: LogSource}}",
         {},
     )
-    belongs = "belongs to the machine that runs it"
+    belongs = "only the machine that runs the embedded"
     assert problems(file) == [
         f"f.yaml:3:3: {WAREHOUSE}: the embedded `ingest` {belongs} (set `INGEST_URL`, {ONE_MACHINE})",
         f"f.yaml:4:3: connections.lake: the embedded `s3` {belongs} (set `S3_ENDPOINT`, {ONE_MACHINE})",
@@ -126,7 +126,7 @@ def test_an_address_of_this_machine_means_another_one_elsewhere(
     found = problems(file)
     assert len(found) == local
     if local:
-        assert found[0].startswith("f.yaml:3:20: connections.warehouse.url: `url` is an address of this")
+        assert found[0].startswith("f.yaml:3:20: connections.warehouse.url: `url` is a loopback address")
         assert url not in found[0]
     assert problems(file, one_machine=True) == []
 
@@ -163,7 +163,7 @@ def test_everything_that_is_wrong_comes_together(tmp_path: Path) -> None:
 
 def test_a_directory_is_no_store_for_several_machines() -> None:
     (problem,) = store_problems(".odw", one_machine=False)
-    assert str(problem).startswith("--state-dir: the directory .odw belongs to one machine")
+    assert str(problem).startswith("--state-dir: workers on other machines cannot reach the directory .odw")
     assert store_problems(".odw", one_machine=True) == []
     assert store_problems("postgresql://db/odw", one_machine=False) == []
 
@@ -180,7 +180,7 @@ def test_what_every_worker_needs_is_said(tmp_path: Path) -> None:
     found = [
         str(one).replace(f"{tmp_path}/", "").partition(" (")[0] for one in warnings(file, one_machine=False)
     ]
-    unset = "not set here, so defaults hold: `TOKEN`, `S3_ENDPOINT`, `LEVEL`"
+    unset = "not set here, so defaults apply: `TOKEN`, `S3_ENDPOINT`, `LEVEL`"
     assert found == [
         f"f.yaml:3:53: connections.warehouse.token: {unset}",
         "f.yaml:4:55: connections.lake.region: set by the .env file here: `REGION`",

@@ -132,7 +132,7 @@ async def test_one_that_fails_takes_back_its_own_work_alone(notes: Notes) -> Non
             await notes.put(2, 3, then=LeaseLostError("taken over"))
 
     async def cannot_be_stored() -> None:
-        with pytest.raises(StateError, match="a value cannot be stored"):
+        with pytest.raises(StateError, match="cannot store a value"):
             await notes.put(5, 1 << 70)
 
     async with notes.together(lambda: notes.put(1), fails, lambda: notes.put(4), cannot_be_stored):
@@ -144,7 +144,7 @@ async def test_what_the_file_refuses_is_an_error_of_each_with_its_remedy(notes: 
     caught: list[StateFullError] = []
 
     async def fails(number: int) -> None:
-        with pytest.raises(StateFullError, match="free some space") as error:
+        with pytest.raises(StateFullError, match="Free some space") as error:
             await notes.put(number)
         caught.append(error.value)
 

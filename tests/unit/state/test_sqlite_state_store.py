@@ -267,7 +267,7 @@ class TestDamage:
             async with SqliteStateStore(tmp_path):
                 pass
         assert str(path) in str(caught.value)
-        assert "does not begin anew by itself" in str(caught.value)
+        assert "does not start over by itself" in str(caught.value)
         assert path.read_bytes() == before
 
     async def test_damage_behind_the_first_page_shows_when_it_is_read(self, tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ class TestGone:
         aside = store.path.rename(store.path.with_name("aside"))
         if replaced:
             store.path.write_bytes(b"something else")
-        with pytest.raises(StateError, match=f"{store.path} was removed or replaced while it was in use"):
+        with pytest.raises(StateError, match=f"{store.path} was removed or replaced while in use"):
             await store.update_run("r1", status=RunStatus.COMPLETED)
         store.path.unlink(missing_ok=True)
         assert (await store.get_run("r1")).status is RunStatus.RUNNING
@@ -331,7 +331,7 @@ class TestGone:
                         report = await run.wait()
 
         assert report.status is RunStatus.FAILED
-        assert "was removed or replaced while it was in use" in report.error
+        assert "was removed or replaced while in use" in report.error
         assert not (tmp_path / "state").exists()
 
 
@@ -356,7 +356,7 @@ class TestFull:
         with pytest.raises(StateFullError) as caught:
             await store.put_dead_letters(big)
         assert str(store.path) in str(caught.value)
-        assert "free some space" in str(caught.value)
+        assert "Free some space" in str(caught.value)
         assert await store.dead_letters(DeadLetterFilter()) == [LETTER]
         pragma(store, "max_page_count = 100000")
         await store.put_dead_letters(big)

@@ -250,7 +250,7 @@ async def test_1_work_in_which_nothing_moves_is_stopped_as_stalled(what: str) ->
             await environment.run(activities.run_chunk, WHOLE)
 
     assert (raised.value.type, raised.value.non_retryable) == ("Stalled", False)
-    assert "nothing moved for 0.1 s; it waits for n" in str(raised.value)
+    assert "no progress for 0.1 s; waiting for n" in str(raised.value)
 
 
 class Deaf(MemorySink):
@@ -335,7 +335,7 @@ async def test_1_an_outage_that_has_lasted_for_longer_than_its_limit_ends_a_chun
         await unserved(3600.0, calls=float("inf"))
 
     assert (raised.value.type, raised.value.non_retryable) == ("SinkUnavailable", True)
-    assert str(raised.value).startswith("SinkUnavailable: 'n1' could not go on for 36")
+    assert str(raised.value).startswith("SinkUnavailable: 'n1' made no progress for 36")
     assert str(raised.value).endswith("last answer: gone")
 
 

@@ -73,7 +73,7 @@ def test_it_ends_the_part_in_which_all_parts_together_reach_the_limit(
     assert course.look(Waiting.OUTAGE) is None
     error = course.look(Waiting.OUTAGE)
     assert isinstance(error, OutageError)
-    assert (str(error), error.node) == ("'load' could not go on for 3630 s; last answer: 503", "load")
+    assert (str(error), error.node) == ("'load' made no progress for 3630 s; last answer: 503", "load")
 
 
 def test_what_another_sink_writes_meanwhile_is_not_its_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,5 +152,5 @@ async def test_a_closed_pipe_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(sys, "stdout", _Stdout(Closed()))
     async with StdoutSink(StdoutParams()) as out:
-        with pytest.raises(FatalError, match="nobody reads the standard output"):
+        with pytest.raises(FatalError, match="the reader of the standard output has gone away"):
             await out.write(batch({"n": 1}))

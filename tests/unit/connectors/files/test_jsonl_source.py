@@ -98,7 +98,7 @@ async def test_a_broken_line_fails_alone_and_says_where(tmp_path: Path) -> None:
     assert kind == "BrokenLine"
     assert message.startswith(f"{path}:2:13: ")
     assert "private" not in message
-    assert second == f"{path}:5: a record is a JSON object, this is a list"
+    assert second == f"{path}:5: expected a JSON object, got a list"
     stub = batches[0].records[1]
     assert (stub["line"], stub["content"]) == (2, '{"private": oops}')
     assert [len(batch.keys.ordinals()) for batch in batches] == [5, 1]
@@ -133,7 +133,7 @@ async def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("no.jsonl", r"there is no file '.*no\.jsonl'"), ("{1..2000}", "stand for more than 1000 names")],
+    [("no.jsonl", r"no such file: '.*no\.jsonl'"), ("{1..2000}", "expand to more than 1000 names")],
 )
 async def test_a_path_that_cannot_be_meant_is_an_error(tmp_path: Path, path: str, message: str) -> None:
     with pytest.raises(FatalError, match=message):
@@ -154,7 +154,7 @@ async def test_a_file_that_shrank_or_vanished_stops_the_run(tmp_path: Path) -> N
     made = source(path)
     (split,) = await splits_of(made)
     path.write_bytes(b"{}\n")
-    with pytest.raises(FatalError, match="has 3 bytes and had 16 when the run began"):
+    with pytest.raises(FatalError, match="has 3 bytes but had 16 when the run started"):
         await batches_of(made, split)
     path.unlink()
     with pytest.raises(FatalError, match="No such file"):

@@ -128,7 +128,7 @@ def cut_docx() -> bytes:
     ],
 )
 def test_a_broken_file_is_corrupt(media_type: str, make: Callable[[], bytes]) -> None:
-    with pytest.raises(RecordError, match=r"some file: .* cannot be read") as raised:
+    with pytest.raises(RecordError, match=r"some file: cannot read") as raised:
         parts(data_url("DOC_DATA", media_type, make()), "some file")
     assert raised.value.kind == "CorruptDocument"
 

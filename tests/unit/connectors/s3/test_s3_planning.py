@@ -49,7 +49,7 @@ def test_a_connector_can_be_built_outside_an_event_loop() -> None:
     ("params", "message"),
     [
         ({"pattern": "bucket/x"}, "must begin with s3://"),
-        ({"pattern": "s3://bucket/x", "charset": "klingon"}, "'klingon' is no charset"),
+        ({"pattern": "s3://bucket/x", "charset": "klingon"}, "unknown charset 'klingon'"),
         ({"pattern": "s3://bucket/x", "concurrency": 0}, "greater than or equal to 1"),
     ],
 )
