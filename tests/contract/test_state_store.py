@@ -457,7 +457,7 @@ class TestCommit:
     async def test_a_position_that_is_not_json_is_refused(self, world: World) -> None:
         async with world.store() as store:
             await prepare(store, "a")
-            with pytest.raises(StateError, match="cannot store .* as JSON"):
+            with pytest.raises(StateError, match=r"cannot store .* as JSON"):
                 await store.commit(RUN.run_id, [replace(progress("a", 4), position={1, 2})])
 
     async def test_a_tally_that_grows_meanwhile_is_committed_as_it_was(self, world: World) -> None:

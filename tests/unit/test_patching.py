@@ -48,7 +48,7 @@ def test_patches_are_made_in_order() -> None:
     ("text", "message"),
     [
         ("name", "write FIELD=VALUE or FIELD~REGEX~REPLACEMENT"),
-        ("=x", "is not understood"),
+        ("=x", "cannot parse"),
         ("name~x", "lacks the second `~`"),
         ("name~(~x", "is not a valid regular expression"),
         (r"name~x~\3", "is not a valid regular expression"),

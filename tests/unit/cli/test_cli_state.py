@@ -55,7 +55,7 @@ def test_an_argument_goes_before_the_environment_and_that_before_the_directory(
         (
             ["--state", f"postgresql://etl:{SECRET}@@db/odw"],
             "",
-            "the address of the state store is not usable",
+            "the address of the state store is not valid",
         ),
     ],
 )

@@ -350,7 +350,7 @@ CASES = {
             "f.yaml:2:21: connections.web.ulr: unknown key `ulr`, did you mean `url`?",
             (
                 "f.yaml:7:17: pipelines.p.nodes.b.sink: `post` needs a connection, but no entry fits "
-                "(add one under `connections:` with fields of `url`, `token`, `region`; there are `web`)"
+                "(add one under `connections:` with fields of `url`, `token`, `region`; known: `web`)"
             ),
         ],
     ),

@@ -25,10 +25,10 @@ def test_an_address_loses_the_slash_at_its_end_only(url: str) -> None:
         ("http://", "with a host"),
         ("http://:80", "with a host"),
         ("http://two words/", "without spaces"),
-        ("http://localhost:port", "is no address"),
-        ("http://localhost:99999", "is no address"),
+        ("http://localhost:port", "is not a valid address"),
+        ("http://localhost:99999", "is not a valid address"),
         ("http://localhost:0", "from 1 to 65535"),
-        ("http://[::1", "is no address"),
+        ("http://[::1", "is not a valid address"),
     ],
 )
 def test_an_address_that_can_never_be_reached_is_refused_with_the_reason(url: str, why: str) -> None:

@@ -102,7 +102,7 @@ async def test_it_is_renewed_as_long_as_it_is_kept(store: StateStore) -> None:
             await lease.renew_periodically(sleep)
         assert clock.monotonic() == 6 * RENEWED_EVERY > LEASE_TTL
         with pytest.raises(
-            LeaseHeldError, match=f"process {HOST}:{os.getpid()}:\w+ is working on run '{RUN}'"
+            LeaseHeldError, match=rf"process {HOST}:{os.getpid()}:\w+ is working on run '{RUN}'"
         ):
             async with acquire(store, clock, RUN):
                 raise AssertionError
@@ -167,7 +167,7 @@ async def test_a_run_under_way_cannot_be_resumed_beside_it(tmp_path: Path) -> No
             group.start_soon(wait)
             await until_written(sink, 1)
             record = await second.store.get_run(run.run_id)
-            with pytest.raises(LeaseHeldError, match=f"process {HOST}:{os.getpid()}:\w+ is working on run"):
+            with pytest.raises(LeaseHeldError, match=rf"process {HOST}:{os.getpid()}:\w+ is working on run"):
                 await second.run(run.plan, resume=record)
             assert await second.store.get_run(run.run_id) == record
             source.gate.set()
@@ -198,7 +198,7 @@ async def test_a_run_that_was_taken_over_stops_and_leaves_the_other_ones_state_a
         (report,) = reports
         assert report.status is RunStatus.FAILED
         assert isinstance(report.failure, LeaseLostError)
-        assert "elsewhere:1:x took over run {RUN!r} (epoch 2, ours is 1)" in report.error
+        assert f"elsewhere:1:x took over run {run.run_id!r} (epoch 2, ours is 1)" in report.error
         assert await other.tally(run.run_id) == before
         now = await other.get_run(run.run_id)
         assert (now.status, now.attempt) == (RunStatus.RUNNING, 2)

@@ -37,7 +37,7 @@ def test_every_installed_component_has_a_full_specification(kind: Kind, name: st
 
 
 def test_unknown_name_has_the_nearest_and_all_of_its_kind() -> None:
-    expected = r"no source is called 'blobb', did you mean 'blob'\? Known: .*s3"
+    expected = r"unknown source 'blobb', did you mean 'blob'\? Known: .*s3"
 
     with pytest.raises(RegistryError, match=expected):
         Registry.installed().get(Kind.SOURCE, "blobb")
@@ -77,7 +77,7 @@ def test_dotted_name_needs_no_entry_point() -> None:
 
 
 def test_dotted_name_that_leads_nowhere_is_an_error() -> None:
-    with pytest.raises(RegistryError, match=r"'no\.such:thing' cannot be imported"):
+    with pytest.raises(RegistryError, match=r"cannot import 'no\.such:thing'"):
         Registry({}).get(Kind.TRANSFORM, "no.such:thing")
 
 

@@ -98,10 +98,10 @@ def test_embedded_services_are_found_once_each_with_the_variable_to_set(tmp_path
         "c: {sink: ingest, with: {connection: warehouse, model: LogSource}}",
         {},
     )
-    belongs = "only the machine that runs the embedded"
+    machine = "only the machine that runs the embedded"
     assert problems(file) == [
-        f"f.yaml:3:3: {WAREHOUSE}: the embedded `ingest` {belongs} (set `INGEST_URL`, {ONE_MACHINE})",
-        f"f.yaml:4:3: connections.lake: the embedded `s3` {belongs} (set `S3_ENDPOINT`, {ONE_MACHINE})",
+        f"f.yaml:3:3: {WAREHOUSE}: {machine} `ingest` can reach it (set `INGEST_URL`, {ONE_MACHINE})",
+        f"f.yaml:4:3: connections.lake: {machine} `s3` can reach it (set `S3_ENDPOINT`, {ONE_MACHINE})",
     ]
     assert problems(file, one_machine=True) == []
 

@@ -36,8 +36,8 @@ def test_models_are_found_through_entry_points(monkeypatch: pytest.MonkeyPatch) 
     ("value", "message"),
     [
         (f"{__name__}:WRONG", "is not a sequence of IngestModel"),
-        (f"{__name__}:ABSENT", "cannot be loaded"),
-        ("no_such_module:X", "cannot be loaded"),
+        (f"{__name__}:ABSENT", "cannot load the ingest models of"),
+        ("no_such_module:X", "cannot load the ingest models of"),
     ],
 )
 def test_what_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:

@@ -149,7 +149,7 @@ def test_a_file_of_a_newer_format_is_refused(path: Path) -> None:
 
 def test_a_directory_that_cannot_be_made_is_a_state_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StateError, match="cannot be used"):
+    with pytest.raises(StateError, match="cannot use the warehouse"):
         Warehouse.open(tmp_path / "file" / "warehouse.duckdb", [])
 
 

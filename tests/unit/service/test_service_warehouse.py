@@ -492,7 +492,7 @@ class TestTheFileIsGone:
 
         assert desk.warehouse.problem is not None
         text = self.refused(desk, note("b"))
-        assert text.startswith(f"the warehouse {path} was removed or replaced while the service ran")
+        assert text.startswith(f"the warehouse {path} was removed or replaced while the service was running")
         assert not path.exists(), "there is no fresh start by surprise"
 
     def test_another_file_in_its_place_is_not_written(self, path: Path, desk: Desk, note: Note) -> None:

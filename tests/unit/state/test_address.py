@@ -66,7 +66,7 @@ def test_messages_name_user_host_and_database_and_hints_keep_the_options(
     ],
 )
 def test_an_address_that_could_mean_something_else_is_refused_without_being_quoted(address: str) -> None:
-    with pytest.raises(ConfigError, match="the address of the state store is not usable") as refused:
+    with pytest.raises(ConfigError, match="the address of the state store is not valid") as refused:
         parameters_of(address)
     assert SECRET not in str(refused.value)
     assert refused.value.__cause__ is None

@@ -114,7 +114,7 @@ def test_the_scheme_is_kept_and_nothing_is_decoded() -> None:
         ("s3://-bucket/x", "is not a valid bucket name"),
         ("s3://buc..ket/x", "dots separate labels"),
         ("s3://10.0.0.1/x", "IP addresses are not allowed"),
-        ("s3://buc*/x", "holds a wildcard"),
+        ("s3://buc*/x", "contains a wildcard"),
         ("s3:///x", "is not a valid bucket name"),
         ("s3://bucket/a**", "stands for whole folders"),
         ("s3://bucket/a/***/b", "stands for whole folders"),
