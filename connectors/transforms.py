@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import compress
 from random import Random
-from typing import TypeVar
+from typing import Final, Literal, TypeVar
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -36,6 +36,8 @@ BLOCK = 100
 
 _PARTS = 10_000
 """Steps of one percent: shares are kept in whole millionths, so that carrying over is exact."""
+
+_SIMULATED: Final = RecordError("chosen by simulate_failures to fail", kind="SimulatedFailure")
 
 R = TypeVar("R", bound=Mapping[str, object] | BaseModel)
 
@@ -127,6 +129,11 @@ class SimulateFailuresParams(Params):
         allow_inf_nan=False,
         description="Share of the records to mark, in percent, clamped to 0 to 100",
     )
+    action: Literal["mark", "dead_letter"] = Field(
+        default="mark",
+        description="What happens to a chosen record: `mark` puts the mark in front of the field, for the "
+        "service to refuse; `dead_letter` makes it a dead letter here",
+    )
     field: str | None = Field(
         default=None,
         min_length=1,
@@ -148,9 +155,10 @@ class SimulateFailuresParams(Params):
 class SimulateFailures(Transform[SimulateFailuresParams]):
     """Marks an exact share of the records as failures, with `[DLQ]` in front of a text field.
 
-    Chosen by the records' place in their source: exactly `percentage` of every hundred, the same ones
-    when a run is resumed. The ingest service refuses marked records, so they end in the dead letters. A
-    chosen record without a field to mark becomes a dead letter at once.
+    With `action: dead_letter` they die here, for pipelines whose sinks refuse no mark. Chosen by the
+    records' place in their source: exactly `percentage` of every hundred, the same ones when a run is
+    resumed. The ingest service refuses marked records, so they end in the dead letters. A chosen record
+    without a field to mark becomes a dead letter at once.
     """
 
     @property
@@ -163,6 +171,10 @@ class SimulateFailures(Transform[SimulateFailuresParams]):
         if not self._pattern.millionths:
             return batch
         marks = self._pattern.is_failure(batch.keys.ordinals())
+        if self.params.action == "dead_letter":
+            return batch.outcomes(
+                [_SIMULATED if fails else record for record, fails in zip(batch.records, marks, strict=True)]
+            )
         records: list[Record] = list(batch.records)
         failed = False
         for index in compress(range(len(marks)), marks):

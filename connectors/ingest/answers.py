@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, Field, ValidationError
 
 from connectors.warehouse.client import Answer
-from engine.errors import FatalError, RecordError
+from engine.errors import FatalError, RecordError, TransientError
 
 __all__ = ["Verdict", "interpret_answer"]
 
@@ -41,17 +41,23 @@ class Verdict:
     per_record: bool
 
 
-def interpret_answer(answer: Answer, count: int, request: str) -> Verdict:
+def interpret_answer(answer: Answer, count: int, request: str, *, any_success: bool = False) -> Verdict:
     """Read the answer to a request of `count` records. `request` names it in messages.
 
+    Args:
+        any_success: every status of 2xx says that the records were taken, whatever the body.
+
     Raises:
-        FatalError: the answer has per-record results that cannot be true.
+        FatalError: the answer is not one of an ingest service, or has results that cannot be true.
+        TransientError: the body was lost on its way.
     """
     if answer.status >= 300:
-        return _refused(answer, count)
+        return _refused(answer, count, request)
     results = _results(answer)
     if results is None:
-        return Verdict({}, per_record=False)
+        if any_success or answer.body.strip(b' \t\r\n"').upper() == b"SUCCESS":
+            return Verdict({}, per_record=False)
+        raise _not_ingest(answer, request)
     failures = {
         item.index: RecordError(item.error_message, kind=item.error_type, stage="service")
         for item in results.dead
@@ -65,15 +71,27 @@ def interpret_answer(answer: Answer, count: int, request: str) -> Verdict:
 
 
 def _results(answer: Answer) -> Results | None:
-    if not answer.is_json:
-        return None
     try:
         return Results.model_validate_json(answer.body)
     except ValidationError:
         return None
 
 
-def _refused(answer: Answer, count: int) -> Verdict:
+def _not_ingest(answer: Answer, request: str) -> FatalError:
+    what = "a page" if answer.is_page else "nothing" if not answer.body.strip() else "something else"
+    return FatalError(
+        f"{request} answered {answer.status} with {what}, and not as an ingest service does (SUCCESS, or "
+        "results per record): check `url` of the connection, or set `any_success` if this service answers "
+        "otherwise",
+        kind="schema",
+    )
+
+
+def _refused(answer: Answer, count: int, request: str) -> Verdict:
+    if answer.is_page:
+        raise _not_ingest(answer, request)
+    if answer.status == 400 and answer.body.strip() == b"Failed to read request body":
+        raise TransientError(f"{request} did not arrive whole: the service could not read its body")
     what = (
         "the service rejected the record"
         if count == 1

@@ -83,6 +83,7 @@ class Delivery:
         epoch: Epoch,
         compress: bool,
         max_body: int,
+        any_success: bool = False,
     ) -> None:
         self.gives_results: bool | None = None
         self.max_body = max_body
@@ -93,6 +94,7 @@ class Delivery:
         self._scope = scope
         self._epoch = epoch
         self._compress = compress
+        self._any_success = any_success
 
     async def send(self, batch: Batch, bodies: Sequence[Body], fates: Fates, *, keep_sizes: bool) -> None:
         """Send the bodies one after another. A transient failure of one leaves the rest of them unsent.
@@ -149,7 +151,7 @@ class Delivery:
             raise
         if answer.status == 413:
             return None
-        verdict = interpret_answer(answer, count, f"POST {self._path}")
+        verdict = interpret_answer(answer, count, f"POST {self._path}", any_success=self._any_success)
         if answer.status < 300:
             self.gives_results = verdict.per_record
         if self.marks:

@@ -26,7 +26,12 @@ class LocalValidator:
 
     def failures(self, content: bytes, indices: Sequence[int]) -> dict[int, RecordError]:
         """The records of a JSON array that the model refuses; `indices` are their places in the batch."""
-        found = self._validator.read(content).failures
+        from engine.service.validation import TooManyRecordsError
+
+        try:
+            found = self._validator.read(content).failures
+        except TooManyRecordsError:
+            return {}  # for the service to say
         return {
             indices[place]: RecordError(message, kind="ValidationError", stage="before sending")
             for place, message in found.items()

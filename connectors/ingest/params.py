@@ -63,6 +63,11 @@ class IngestParams(Params):
         LocalValidation.AUTO,
         description="Validate records before sending. `auto`: unless the service gives per-record results",
     )
+    any_success: bool = operational(
+        False,
+        description="Take every answer of 2xx as written, for a service that answers otherwise than with "
+        "SUCCESS or results per record",
+    )
     compress: bool = operational(
         False, description="Send gzip-compressed bodies; a plain Moose does not accept them"
     )

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from itertools import chain
 from types import TracebackType
 from typing import Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from pydantic import BaseModel
 
@@ -45,11 +45,12 @@ class IngestSink(Sink[IngestParams]):
 
     | status | meaning |
     |---|---|
-    | 2xx | arrived; records that the service names as dead become dead letters |
-    | 400, 422, other 4xx | the whole batch becomes dead letters, each marked so |
+    | 2xx | arrived; records that the service names as dead become dead letters. An answer that is neither \
+`SUCCESS` nor results per record stops the run, unless `any_success` is set |
+    | 400, 422 | the whole batch becomes dead letters, each marked so; a page for people stops the run |
     | 413 | the batch is halved and sent again |
-    | 401, 403, 404 | the run stops |
-    | 408, 429, 5xx, broken connections | the engine tries again and honours Retry-After |
+    | 408, 409, 423, 424, 425, 429, 5xx, broken connections | the engine tries again and honours Retry-After |
+    | 3xx, any other 4xx | the run stops: such an answer is about the service, not about a record |
     """
 
     def __init__(self, params: IngestParams, connection: BaseModel | None = None) -> None:
@@ -78,6 +79,7 @@ class IngestSink(Sink[IngestParams]):
             epoch=Epoch(self._epoch_scope, self.ctx.epoch),
             compress=params.compress,
             max_body=params.bytes,
+            any_success=params.any_success,
         )
         if params.validation is not LocalValidation.NEVER:
             self._validator = local_validator(params.model)
@@ -227,7 +229,7 @@ class IngestSink(Sink[IngestParams]):
 
 def _identity(record: Record) -> str:
     value = record.get("id") if isinstance(record, dict) else getattr(record, "id", None)
-    return value if isinstance(value, str) else ""
+    return str(value) if isinstance(value, str | int | UUID) and not isinstance(value, bool) else ""
 
 
 def _with_ids(batch: Batch, bodies: list[Body], fates: Fates) -> list[Body]:
@@ -236,7 +238,9 @@ def _with_ids(batch: Batch, bodies: list[Body], fates: Fates) -> list[Body]:
     if not missing:
         return bodies
     for index in missing:
-        fates.failures[index] = RecordError("`confirm: visible` needs a text field `id`", kind="MissingId")
+        fates.failures[index] = RecordError(
+            "`confirm: visible` needs a field `id` that is a text, a whole number or a UUID", kind="MissingId"
+        )
     return [kept for body in bodies if (kept := body.without(missing, batch.records)) is not None]
 
 

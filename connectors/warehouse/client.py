@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from connectors.proxies import proxy_for
 from connectors.retry_after import retry_after_seconds
 from connectors.warehouse.connection import WarehouseConnection
 from engine.contract.clock import Clock
@@ -29,8 +30,21 @@ __all__ = [
     "open_client",
 ]
 
-_TRANSIENT_STATUSES = frozenset({408, 429})
+_TRANSIENT_STATUSES = frozenset({408, 409, 423, 424, 425, 429})
 _WRONG_ENDPOINT = frozenset({404, 405, 410})
+_ABOUT_RECORDS = frozenset({400, 413, 422})
+
+_REMEDIES = {
+    402: "the account has to be paid for",
+    407: "a proxy wants a user and a password; set them in the environment's proxy",
+    411: "the service wants a length",
+    414: "the URL is too long for it; check `url` of the connection",
+    415: "it does not take JSON, or not compressed; check `compress` and `url`",
+    421: "it does not serve this host name; check `url` of the connection",
+    426: "it wants another protocol; check `url` of the connection",
+    431: "the headers are too large for it; check `token` of the connection",
+    451: "it may not be used from here",
+}
 
 
 class UncertainError(TransientError):
@@ -47,7 +61,7 @@ class AnswerTooLargeError(FatalError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: a status of 2xx or 4xx that the caller has to judge, and the whole body."""
+    """What came back: a status of 2xx, 400, 413 or 422 that the caller has to judge, and the whole body."""
 
     status: int
     content_type: str
@@ -57,6 +71,12 @@ class Answer:
     def is_json(self) -> bool:
         """Whether the body says it is JSON."""
         return self.content_type.partition(";")[0].strip().lower() == "application/json"
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the body is a page for people: a login, or the error of something on the way."""
+        kind = self.content_type.partition(";")[0].strip().lower()
+        return kind in ("text/html", "application/xhtml+xml") or self.body.lstrip()[:1] == b"<"
 
     def excerpt(self, length: int = 300) -> str:
         """The beginning of the body as one line of text."""
@@ -71,7 +91,7 @@ async def open_client(
     """A client for as long as the context lasts. `longest` bounds each request, in seconds."""
     http = await anyio.to_thread.run_sync(_build_client, connection, concurrency)
     async with http:
-        yield WarehouseClient(http, connection.url, longest=longest, clock=clock)
+        yield WarehouseClient(http, connection.base, connection.query, longest=longest, clock=clock)
 
 
 def _build_client(connection: WarehouseConnection, concurrency: int) -> httpx.AsyncClient:
@@ -81,11 +101,15 @@ def _build_client(connection: WarehouseConnection, concurrency: int) -> httpx.As
     from httpx_aiohttp import AiohttpTransport
 
     headers = {"User-Agent": "odw-engine", "Accept": "application/json", "Accept-Encoding": "identity"}
-    if connection.token is not None and connection.token.get_secret_value():
-        headers["Authorization"] = f"Bearer {connection.token.get_secret_value()}"
+    if connection.authorization is not None:
+        headers["Authorization"] = connection.authorization
+    proxy = proxy_for(connection.base)
     limits = httpx.Limits(max_connections=concurrency, keepalive_expiry=30.0)
     # No redirects are followed, so a plain http address never needs the certificates.
-    transport = AiohttpTransport(verify=connection.url.startswith("https://"), limits=limits)
+    verify = any(url.startswith("https://") for url in (connection.base, proxy or ""))
+    transport = AiohttpTransport(
+        verify=verify, limits=limits, proxy=httpx.Proxy(proxy) if proxy is not None else None
+    )
     return httpx.AsyncClient(transport=transport, headers=headers)
 
 
@@ -96,19 +120,22 @@ class WarehouseClient:
     out) or FatalError; neither ever holds the token or a record.
     """
 
-    def __init__(self, http: httpx.AsyncClient, url: str, *, longest: float, clock: Clock) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, url: str, query: str = "", *, longest: float, clock: Clock
+    ) -> None:
         self._http = http
         self._url = url
+        self._query = query
         self._longest = longest
         self._clock = clock
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, max_answer: int) -> Answer:
-        """POST a JSON body. The answer's status is 2xx or a 4xx other than those that raise."""
+        """POST a JSON body. The answer's status is 2xx, or one that is about the records: 400, 413, 422."""
         headers = {"Content-Type": "application/json", **headers}
         return await self._send("POST", f"{self._url}{path}", max_answer, content=body, headers=headers)
 
     async def get(self, path: str, query: Sequence[tuple[str, str]], *, max_answer: int) -> Answer:
-        """GET an address. The answer's status is 2xx or a 4xx other than those that raise."""
+        """GET an address. The answer's status is 2xx, 400, 413 or 422."""
         import httpx
 
         params = httpx.QueryParams(list(query))
@@ -127,6 +154,9 @@ class WarehouseClient:
         import aiohttp
         import httpx
 
+        if self._query:
+            own = params.multi_items() if params is not None else []
+            params = httpx.QueryParams([*httpx.QueryParams(self._query).multi_items(), *own])
         request = self._http.build_request(
             method, url, content=content, headers=headers, params=params, timeout=self._longest
         )
@@ -180,6 +210,9 @@ class WarehouseClient:
             raise UncertainError(said, retry_after=wait)
         if not 200 <= status < 300 and status < 400:
             raise FatalError(f"{said}: redirects are not followed; set `url` to the service's own address")
+        if status >= 400 and status not in _ABOUT_RECORDS:
+            remedy = _REMEDIES.get(status, "that is about the service, not about a record")
+            raise FatalError(f"{said}: {remedy}")
 
 
 async def _read(response: httpx.Response, limit: int, request: str) -> bytes:

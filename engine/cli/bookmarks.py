@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import add_state_argument
+from engine.cli.options import BookmarksOptions
 
 SUMMARY = "list and reset bookmarks of earlier runs"
+OPTIONS = BookmarksOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +47,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     add_state_argument(parser)
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: BookmarksOptions) -> int:
     """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
     from engine.cli.history.bookmarks import list_bookmarks, reset_bookmarks

@@ -10,8 +10,10 @@ import argparse
 
 from engine.cli.arguments import add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
+from engine.cli.options import CancelOptions
 
 SUMMARY = "cancel a durable run; it can be resumed"
+OPTIONS = CancelOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: CancelOptions) -> int:
     """Ask for it; 0 when the server has taken the request."""
     require_temporal()
     from engine.cli.durable.control import cancel

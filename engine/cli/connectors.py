@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from engine.cli.options import ConnectorsOptions
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from engine.registry import Registry
 
 SUMMARY = "list components, or show one"
+OPTIONS = ConnectorsOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     showing.add_argument("--json", action="store_true", help="print one JSON object with its schemas")
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: ConnectorsOptions) -> int:
     """Print what was asked for."""
     from engine.registry import Registry
 

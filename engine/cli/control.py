@@ -13,8 +13,10 @@ import argparse
 
 from engine.cli.arguments import add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
+from engine.cli.options import ControlOptions
 
 SUMMARY = "pause, resume or drain a durable run"
+OPTIONS = ControlOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: ControlOptions) -> int:
     """Steer; 0 when the run has taken it."""
     require_temporal()
     from engine.cli.durable.control import steer

@@ -18,8 +18,10 @@ from engine.cli.arguments import (
     add_output_arguments,
     add_state_argument,
 )
+from engine.cli.options import DlqOptions
 
 SUMMARY = "list, show and replay dead letters"
+OPTIONS = DlqOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +93,7 @@ def _where(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: DlqOptions) -> int:
     """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
 

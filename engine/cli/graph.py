@@ -6,8 +6,10 @@ import argparse
 import sys
 
 from engine.cli.arguments import add_file_arguments
+from engine.cli.options import GraphOptions
 
 SUMMARY = "draw the pipelines of a file"
+OPTIONS = GraphOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: GraphOptions) -> int:
     """Print the drawings, with a blank line between them."""
     from engine.cli.loading import load_plans
     from engine.plan.drawing import mermaid, text

@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import add_state_argument
+from engine.cli.options import JournalOptions
 
 SUMMARY = "list and purge paid model answers"
+OPTIONS = JournalOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +44,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     add_state_argument(parser)
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: JournalOptions) -> int:
     """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
     from engine.cli.history.journal import list_entries, purge_entries

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from engine.cli.arguments import DEFAULT_FILE
+from engine.cli.options import PlanOptions, WorkerPlanOptions
 from engine.cli.state import state_of
 from engine.config import FileConfig, Overrides, load_file, select
 from engine.config.problems import listed
@@ -23,7 +23,7 @@ __all__ = ["load_config", "load_plans", "load_plans_for_workers", "resolve_alias
 
 
 def load_plans(
-    options: argparse.Namespace,
+    options: PlanOptions,
     *,
     only: Collection[str] | None = None,
     params: Mapping[str, Mapping[str, JsonValue]] | None = None,
@@ -36,7 +36,7 @@ def load_plans(
     return compile_file(load_config(options, only=only, params=params), Registry.installed())
 
 
-def load_plans_for_workers(options: argparse.Namespace) -> dict[str, Plan]:
+def load_plans_for_workers(options: WorkerPlanOptions) -> dict[str, Plan]:
     """The same plans, if several workers can do their runs.
 
     A state directory belongs to one machine, so it says that all workers are on this one; beside a database
@@ -53,7 +53,7 @@ def load_plans_for_workers(options: argparse.Namespace) -> dict[str, Plan]:
 
 
 def load_config(
-    options: argparse.Namespace,
+    options: PlanOptions,
     *,
     only: Collection[str] | None = None,
     params: Mapping[str, Mapping[str, JsonValue]] | None = None,
@@ -71,8 +71,8 @@ def load_config(
     """
     overrides = Overrides(
         params=MappingProxyType(dict(params or {})),
-        param_texts=tuple(options.param),
-        assignments=tuple(options.assignments),
+        param_texts=options.param,
+        assignments=options.assignments,
     )
     _find_modules_beside(options.file)
     config = load_file(options.file, environ=os.environ, overrides=overrides)
@@ -95,7 +95,7 @@ def _find_modules_beside(file: str) -> None:
             sys.path.append(folder)
 
 
-def resolve_aliases(options: argparse.Namespace) -> list[str]:
+def resolve_aliases(options: PlanOptions) -> list[str]:
     """What `--only` names, with the pipelines' own names in place of aliases."""
     if not options.only:
         return []

@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import add_file_arguments, add_output_arguments, add_state_argument
+from engine.cli.options import RunOptions
 
 SUMMARY = "run the pipelines of a file"
+OPTIONS = RunOptions
 
 LATEST = ""
 
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", metavar="DIR", help="sample documents for the embedded S3")
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: RunOptions) -> int:
     """Run; the exit code says what came of it."""
     from engine.cli.local.run import invoke
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
+from engine.cli.options import RunsOptions
 
 SUMMARY = "list, show and forget runs"
+OPTIONS = RunsOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_state_argument(pruning)
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: RunsOptions) -> int:
     """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
     from engine.cli.history.forget_runs import forget_run, prune_runs

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 
+from engine.cli.options import SandboxOptions
+
 SUMMARY = "run the embedded services"
+OPTIONS = SandboxOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: SandboxOptions) -> int:
     """Serve; 0 after a clean end."""
     from engine.sandbox.server import main
 

@@ -11,8 +11,10 @@ import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
+from engine.cli.options import ScheduleOptions
 
 SUMMARY = "schedule pipelines on Temporal"
+OPTIONS = ScheduleOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_server_arguments(one)
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: ScheduleOptions) -> int:
     """Execute the chosen action."""
     require_temporal()
     from engine.cli.durable.schedule import ACTIONS

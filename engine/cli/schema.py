@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from engine.cli.options import SchemaOptions
+
+OPTIONS = SchemaOptions
 SUMMARY = "print the JSON Schema of pipeline files"
 
 
@@ -16,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """It takes nothing."""
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: SchemaOptions) -> int:
     """Print it."""
     import json
 

@@ -10,9 +10,12 @@ import argparse
 import os
 import sys
 
+from engine.cli.options import ServeOptions
+
 HIGHEST_PORT = 65_535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SUMMARY = "run the ingest service and its warehouse"
+OPTIONS = ServeOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: ServeOptions) -> int:
     """Serve; 0 after a clean end."""
     from pathlib import Path
 

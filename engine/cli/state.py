@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
 from typing import TYPE_CHECKING
 
 from engine.cli.arguments import DEFAULT_STATE_DIR
+from engine.cli.options import StateOptions
 
 if TYPE_CHECKING:
     from engine.state.protocol import StateStore
@@ -18,7 +18,7 @@ __all__ = ["STATE_VARIABLE", "shown_state", "state_of", "state_options", "store_
 STATE_VARIABLE = "ODW_STATE"
 
 
-def store_of(options: argparse.Namespace, *, create: bool = False) -> StateStore:
+def store_of(options: StateOptions, *, create: bool = False) -> StateStore:
     """The store that the arguments name, not opened yet.
 
     Args:
@@ -33,7 +33,7 @@ def store_of(options: argparse.Namespace, *, create: bool = False) -> StateStore
     return open_store(state_of(options), create=create)
 
 
-def state_of(options: argparse.Namespace) -> str:
+def state_of(options: StateOptions) -> str:
     """`--state`, else the environment's ODW_STATE, else `--state-dir`: an address or a directory.
 
     Raises:
@@ -47,7 +47,7 @@ def state_of(options: argparse.Namespace) -> str:
         raise ConfigError(
             f"--state-dir takes a local directory: name a database with --state or {STATE_VARIABLE}"
         )
-    given = getattr(options, "state", "") or ""
+    given = options.state or ""
     where = given or os.environ.get(STATE_VARIABLE, "") or str(options.state_dir)
     if _looks_like_a_server(where) and not is_address(where):
         raise ConfigError(
@@ -57,7 +57,7 @@ def state_of(options: argparse.Namespace) -> str:
     return where
 
 
-def shown_state(options: argparse.Namespace) -> str:
+def shown_state(options: StateOptions) -> str:
     """The same for people to read: without a password, and a directory in full."""
     from engine.state.address import is_address, place_of
 
@@ -65,14 +65,14 @@ def shown_state(options: argparse.Namespace) -> str:
     return place_of(where) if is_address(where) else os.path.abspath(where)
 
 
-def state_options(options: argparse.Namespace) -> str:
+def state_options(options: StateOptions) -> str:
     """Arguments that lead another command to the same state, a blank before each; passwords are stars."""
     from engine.state.address import is_address, without_secrets
 
     text = ""
     if str(options.state_dir) != DEFAULT_STATE_DIR:
         text += f" --state-dir {shlex.quote(str(options.state_dir))}"
-    if given := getattr(options, "state", ""):
+    if given := options.state:
         text += f" --state {shlex.quote(without_secrets(given) if is_address(given) else given)}"
     return text
 

@@ -13,8 +13,10 @@ import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
+from engine.cli.options import SubmitOptions
 
 SUMMARY = "start durable runs on Temporal"
+OPTIONS = SubmitOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(quiet=False, progress="auto")
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: SubmitOptions) -> int:
     """Start; 0 when the server has taken the runs."""
     require_temporal()
     from engine.cli.durable.submit import submit

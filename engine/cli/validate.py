@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from engine.cli.arguments import add_file_arguments, add_state_argument
+from engine.cli.options import ValidateOptions
 
 if TYPE_CHECKING:
     from engine.errors import Problem
     from engine.plan.model import Plan
 
 SUMMARY = "check a file without running anything"
+OPTIONS = ValidateOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: ValidateOptions) -> int:
     """Print what was found."""
     from engine.errors import ConfigError
 
@@ -62,13 +64,13 @@ def execute(options: argparse.Namespace) -> int:
     return 0
 
 
-def _local(options: argparse.Namespace) -> dict[str, Plan]:
+def _local(options: ValidateOptions) -> dict[str, Plan]:
     from engine.cli.loading import load_plans
 
     return load_plans(options)
 
 
-def _remote(options: argparse.Namespace, warnings: list[Problem]) -> dict[str, Plan]:
+def _remote(options: ValidateOptions, warnings: list[Problem]) -> dict[str, Plan]:
     from engine.cli.loading import load_config
     from engine.cli.state import state_of
     from engine.errors import ConfigError

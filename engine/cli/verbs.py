@@ -136,6 +136,17 @@ def _module(verb: str) -> ModuleType:
     return import_module(f"engine.cli.{verb}")
 
 
+def _options(module: ModuleType, arguments: argparse.Namespace) -> object:
+    """The verb's options, with the pipeline's own name in place of an alias."""
+    from engine.cli.options import parsed
+
+    if getattr(arguments, "pipeline", ""):
+        from engine.cli.loading import resolve_alias
+
+        arguments.pipeline = resolve_alias(arguments.pipeline, getattr(arguments, "file", None))
+    return parsed(module.OPTIONS, arguments)
+
+
 def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) -> int:
     parser = VerbParser(
         prog=f"{program} {verb}",
@@ -145,15 +156,11 @@ def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) 
     )
     module.add_arguments(parser)
     try:
-        options = parser.parse_args(arguments)
+        arguments_given = parser.parse_args(arguments)
     except SystemExit as end:  # --help, or arguments that argparse has already complained about
         return end.code if isinstance(end.code, int) else USAGE_ERROR
     try:
-        if getattr(options, "pipeline", ""):
-            from engine.cli.loading import resolve_alias
-
-            options.pipeline = resolve_alias(options.pipeline, getattr(options, "file", None))
-        code: int = module.execute(options)
+        code: int = module.execute(_options(module, arguments_given))
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the boundary of the process: every error gets one message
         from engine.cli.exit_codes import explain

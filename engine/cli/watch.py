@@ -9,8 +9,10 @@ import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
+from engine.cli.options import WatchOptions
 
 SUMMARY = "watch a durable run"
+OPTIONS = WatchOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(file=DEFAULT_FILE, quiet=False, wait=False)
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: WatchOptions) -> int:
     """Watch until the run has ended."""
     require_temporal()
     from engine.cli.durable.watch import watch

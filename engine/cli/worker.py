@@ -10,8 +10,10 @@ import argparse
 
 from engine.cli.arguments import DEFAULT_FILE, add_state_argument
 from engine.cli.durable.server import add_server_arguments, at_least_one, more_than_none, require_temporal
+from engine.cli.options import WorkerOptions
 
 SUMMARY = "run a Temporal worker for durable runs"
+OPTIONS = WorkerOptions
 
 ROLES = ("workflows", "planning", "work")
 
@@ -77,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execute(options: argparse.Namespace) -> int:
+def execute(options: WorkerOptions) -> int:
     """Work; 0 after a clean end."""
     require_temporal()
     from engine.cli.durable.worker import work

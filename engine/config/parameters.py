@@ -106,9 +106,13 @@ def _type_of(data: Plain) -> ParamType:
 
 
 def from_text(parameter: ParameterConfig, text: str, place: Place) -> Value:
-    """A value given as text on the command line; texts are taken as they are, the rest is read as YAML."""
+    """A value given as text on the command line.
+
+    Texts are taken as they are, but for `null` and `~`; the rest is read as YAML.
+    """
     scalar = parse_scalar(text)
-    if parameter.type is ParamType.STRING and not (parameter.nullable and scalar is None):
+    stands_for_null = scalar is None and (parameter.nullable or text.strip())
+    if parameter.type is ParamType.STRING and not stands_for_null:
         return Value(text, place)
     if parameter.type is ParamType.LIST and isinstance(scalar, str):
         return from_plain([parse_scalar(part) for part in text.split(",")], place)
@@ -120,11 +124,13 @@ def resolve(
 ) -> dict[str, Value]:
     """The value of each parameter: what was given, else its default.
 
-    A value that is missing or does not fit is reported, and marked `failed`.
+    null stands for the default where the parameter does not allow null. A value that is missing or does not
+    fit is reported, and marked `failed`.
     """
     values: dict[str, Value] = {}
     for name, parameter in declared.items():
-        if name in given:
+        stands_for_default = name in given and given[name].data is None and not parameter.nullable
+        if name in given and not (stands_for_default and parameter.default is not None):
             values[name] = _checked(parameter, given[name], f"parameter `{name}` of `{pipeline}`: ", problems)
         elif parameter.default is not None:
             values[name] = parameter.default

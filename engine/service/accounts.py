@@ -63,7 +63,7 @@ class ReplacedRows:
             "INSERT INTO _odw_replaced SELECT ?, gone.scope, come.scope, count(*), ? FROM "  # noqa: S608 -- quoted
             f"(SELECT {SEQUENCE} AS sequence, first_value({SEQUENCE}) OVER latest AS newest, "
             f"row_number() OVER latest AS place FROM {quote(table.name)} "
-            f"WINDOW latest AS (PARTITION BY {key} ORDER BY {SEQUENCE} DESC, rowid DESC)) AS rows_by_age "
+            f"WINDOW latest AS (PARTITION BY {key} ORDER BY {table.newest_first})) AS rows_by_age "
             "JOIN _odw_batches AS gone ON gone.sequence = rows_by_age.sequence "
             "LEFT JOIN _odw_batches AS come ON come.sequence = rows_by_age.newest "
             "WHERE place > 1 AND gone.scope IS NOT NULL GROUP BY gone.scope, come.scope",

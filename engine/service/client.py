@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 import orjson
 from pydantic import BaseModel, Field, ValidationError
 
 from engine.contract.types import JsonValue
 from engine.errors import ServiceError
+from engine.service.addresses import is_loopback
 
 if TYPE_CHECKING:
     import httpx
@@ -129,9 +132,19 @@ async def open_service(url: str, token: str = "") -> AsyncGenerator[ServiceClien
     """A client for as long as the block runs; nothing is sent before its first use."""
     import httpx  # imported here: it takes a tenth of a second, and most verbs need none
 
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False) as http:
-        yield ServiceClient(http, url.rstrip("/"))
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    shown = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"  # without a user or a key in the query
+    auth = httpx.BasicAuth(parts.username or "", parts.password or "") if "@" in parts.netloc else None
+    async with httpx.AsyncClient(
+        base_url=shown,
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+        auth=None if token else auth,
+        params=httpx.QueryParams(parts.query),
+        timeout=TIMEOUT,
+        trust_env=not is_loopback(parts.hostname or ""),
+    ) as http:
+        yield ServiceClient(http, shown)
 
 
 def _requests(records: Sequence[JsonValue]) -> list[list[bytes]]:
@@ -139,13 +152,20 @@ def _requests(records: Sequence[JsonValue]) -> list[list[bytes]]:
     requests: list[list[bytes]] = []
     room = 0
     for record in records:
-        row = orjson.dumps(record)
+        row = _dumps(record)
         if not requests or len(row) > room or len(requests[-1]) >= PAGE:
             requests.append([])
             room = REQUEST_BYTES
         requests[-1].append(row)
         room -= len(row) + 1
     return requests
+
+
+def _dumps(record: JsonValue) -> bytes:
+    try:
+        return orjson.dumps(record)
+    except TypeError:  # an integer beyond 64 bits, or half of a surrogate pair
+        return json.dumps(record, separators=(",", ":")).encode()
 
 
 def _parsed(model: type[M], content: bytes, url: str) -> M:

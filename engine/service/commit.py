@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.fault_injection import reached
 from engine.service.accounts import ReplacedRows
-from engine.service.submission import Delivery, Receipt, RejectedRecord, Submission
+from engine.service.submission import (
+    Delivery,
+    KeyReusedError,
+    Receipt,
+    RejectedRecord,
+    RequestKey,
+    Submission,
+)
 from engine.service.system_tables import BatchLedger, DeadLetterStore, EpochStore
-from engine.service.tables import SEQUENCE, Table, quote
+from engine.service.tables import ENCODING_ERRORS, SEQUENCE, MisfitError, Table, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -20,11 +27,17 @@ __all__ = ["Encoded", "GroupCommit"]
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A submission with its commit sequence and its rows as tuples."""
+    """A submission with its commit sequence, its rows as tuples, and all of its dead letters."""
 
     submission: Submission
     sequence: int
     rows: list[tuple[Any, ...]]
+    letters: list[RejectedRecord]
+
+    @property
+    def written(self) -> int:
+        """Records that count as written; without a table they go nowhere, as the model wants it."""
+        return len(self.rows if self.submission.table is not None else self.submission.rows)
 
 
 @dataclass(slots=True)
@@ -85,18 +98,50 @@ class GroupCommit:
         return frozenset(self._dirty)
 
     def encode(self, submission: Submission) -> Encoded:
-        """Give a submission its place in the commit sequence. Raises KeyError, TypeError, ValueError."""
-        self._sequence += 1
-        table = submission.table
-        rows = table.encode(submission.rows, self._sequence) if table is not None else []
-        return Encoded(submission, self._sequence, rows)
+        """Give a submission its place in the commit sequence; rows that do not fit become dead letters.
 
-    def commit(self, group: Sequence[Encoded]) -> list[Receipt]:
+        Raises one of `ENCODING_ERRORS` for a submission that makes none.
+        """
+        self._sequence += 1
+        table, letters = submission.table, submission.letters
+        if table is None:
+            return Encoded(submission, self._sequence, [], letters)
+        try:
+            return Encoded(submission, self._sequence, table.encode(submission.rows, self._sequence), letters)
+        except ENCODING_ERRORS:
+            if submission.refuse is None:
+                raise
+        return self._fitting(submission, table, self._sequence)
+
+    def encode_again(self, encoded: Encoded) -> Encoded | None:
+        """After the table refused a submission: the same without the rows that do not fit it.
+
+        None when there is none, or when it makes no dead letters. The rows are the same objects as before.
+        """
+        submission, table = encoded.submission, encoded.submission.table
+        if submission.refuse is None or table is None:
+            return None
+        again = self._fitting(submission, table, encoded.sequence)
+        return again if len(again.rows) < len(encoded.rows) else None
+
+    def _fitting(self, submission: Submission, table: Table, sequence: int) -> Encoded:
+        assert submission.refuse is not None
+        rows: list[tuple[Any, ...]] = []
+        letters = list(submission.letters)
+        for place, row in enumerate(submission.rows):
+            try:
+                rows.append(table.encode_checked(row, sequence))
+            except MisfitError as error:
+                letters.append(submission.refuse(place, str(error)))
+        letters.sort(key=lambda letter: letter.index)
+        return Encoded(submission, sequence, rows, letters)
+
+    def commit(self, group: Sequence[Encoded]) -> list[Receipt | KeyReusedError]:
         """Commit the group, or nothing of it. Raises duckdb.Error; then call `rollback`."""
         self._connection.begin()
-        keys = [item.submission.key for item in group if item.submission.key is not None]
-        known = self._ledger.find(keys) if keys else {}
-        fresh = [item for item in group if item.submission.key not in known]
+        keyed = [item.submission for item in group if item.submission.key is not None]
+        known = self._ledger.find(keyed) if keyed else {}
+        fresh = [item for item in group if item.submission.request_key not in known]
         changes = self._changes(fresh)
         scopes = {item.sequence: scope for item in fresh if (scope := item.submission.scope) is not None}
         for change in changes.values():
@@ -105,9 +150,7 @@ class GroupCommit:
                 self._replaced.add(change.table.name, change.replaced, scopes)
         self._put_letters(fresh, changes)
         receipts = {
-            id(item): Receipt(
-                len(item.submission.rows), tuple(letter.summary() for letter in item.submission.letters)
-            )
+            id(item): Receipt(item.written, tuple(letter.summary() for letter in item.letters))
             for item in fresh
         }
         entries = [
@@ -122,7 +165,7 @@ class GroupCommit:
         reached("rows_committed")
         self._dirty |= {name for name, change in changes.items() if change.foreign and change.table.key}
         return [
-            receipts[id(item)] if id(item) in receipts else known[item.submission.key or ""].repeated()
+            receipts[id(item)] if id(item) in receipts else _answer_again(item.submission, known)
             for item in group
         ]
 
@@ -161,23 +204,26 @@ class GroupCommit:
         large table takes from twice to eight times as long.
         """
         name, key = quote(table.name), quote(table.names[0])
+        of_ids = f"{name} WHERE {key} IN (SELECT unnest(?::{table.columns[0].sql_type}[]))"
+        place = "rowid" if table.has_rowid else "NULL"
         found = self._connection.execute(
-            f"SELECT {key}, {SEQUENCE}, rowid FROM {name} "  # noqa: S608 -- quoted
-            f"WHERE {key} IN (SELECT unnest(?::{table.columns[0].sql_type}[]))",
+            f"SELECT {key}, {SEQUENCE}, {place} FROM {of_ids}",  # noqa: S608 -- quoted
             [ids],
         ).fetchall()
-        if found:
+        if found and table.has_rowid:
             self._connection.execute(
                 f"DELETE FROM {name} WHERE rowid IN (SELECT unnest(?::BIGINT[]))",  # noqa: S608 -- quoted
                 [[rowid for _, _, rowid in found]],
             )
+        elif found:
+            self._connection.execute(f"DELETE FROM {of_ids}", [ids])  # noqa: S608 -- quoted
         return [(id_, gone) for id_, gone, _ in found]
 
     def _put_letters(self, group: Sequence[Encoded], changes: dict[str, _TableRows]) -> None:
         for name, change in changes.items():
             if name in self._open_letters and change.latest:
                 self._letters.recover(name, [str(identifier) for identifier in change.latest])
-        letters = [(letter, item.sequence) for item in group for letter in item.submission.letters]
+        letters = [(letter, item.sequence) for item in group for letter in item.letters]
         if not letters:
             return
         self._letters.put([(*pair, self._is_overtaken(*pair, changes)) for pair in letters])
@@ -198,12 +244,8 @@ class GroupCommit:
         """
         self._connection.begin()
         for name in self._dirty:
-            table, key = quote(name), quote(self._tables[name].names[0])
             self._replaced.add_of_compaction(self._tables[name])
-            self._connection.execute(
-                f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} QUALIFY row_number() "  # noqa: S608
-                f"OVER (PARTITION BY {key} ORDER BY {SEQUENCE} DESC, rowid DESC) > 1)"
-            )
+            self._remove_overtaken(self._tables[name])
             self._connection.execute("UPDATE _odw_tables SET dirty = false WHERE table_name = ?", [name])
         self._ledger.forget(ledger_days)
         self._epochs.forget(ledger_days)
@@ -211,3 +253,27 @@ class GroupCommit:
         self._connection.commit()
         self._dirty.clear()
         self._open_letters = self._letters.open_tables()
+
+    def _remove_overtaken(self, table: Table) -> None:
+        name, key = quote(table.name), quote(table.names[0])
+        if table.has_rowid:
+            self._connection.execute(
+                f"DELETE FROM {name} WHERE rowid IN (SELECT rowid FROM {name} QUALIFY row_number() "  # noqa: S608
+                f"OVER (PARTITION BY {key} ORDER BY {table.newest_first}) > 1)"
+            )
+            return
+        self._connection.execute(  # a request brings an id once, so the sequence tells its rows apart
+            f"DELETE FROM {name} USING (SELECT {key} AS _id, max({SEQUENCE}) AS _newest "  # noqa: S608
+            f"FROM {name} GROUP BY ALL) AS latest "
+            f"WHERE {name}.{key} = latest._id AND {name}.{SEQUENCE} < latest._newest"
+        )
+
+
+def _answer_again(
+    submission: Submission, known: Mapping[RequestKey, tuple[Receipt, str | None]]
+) -> Receipt | KeyReusedError:
+    assert submission.request_key is not None
+    receipt, body_hash = known[submission.request_key]
+    if submission.is_repeat_of(body_hash):
+        return receipt.repeated()
+    return KeyReusedError()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
+import orjson
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from engine.service.context import ServiceContext
+from engine.service.columns import JSON
+from engine.service.models import IngestModel
 from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter
-from engine.service.tables import Table, quote
+from engine.service.tables import SEQUENCE, Table, quote
 
-__all__ = ["QUERIES", "ConsumptionQuery", "consume"]
+if TYPE_CHECKING:
+    from engine.service.context import ServiceContext
+
+__all__ = ["QUERIES", "ConsumptionQuery", "consume", "queries_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +71,40 @@ _OF_EVERY_ROUTE = ("after", "fields", "id", "limit", "offset", "order", "without
 
 _BY_NAME = {query.name.lower(): query for query in QUERIES}
 
+_RESERVED = frozenset({*_OF_EVERY_ROUTE, "tag"})
+
+
+def queries_of(models: Iterable[IngestModel], tables: Mapping[str, Table]) -> dict[str, ConsumptionQuery]:
+    """The reading routes by lower-case name: the fixed ones, then `get<Model>` and `get<Table>`.
+
+    A model `ReadingSource` is read at `getReading`, too: its rows are those of the curated table. Every plain
+    column of such a table can be asked for by its value.
+    """
+    found = {name: query for name, query in _BY_NAME.items() if query.table in tables}
+    fixed = {query.table for query in found.values()}
+    for model in models:
+        if model.table is None:
+            continue
+        plain = tables[model.table].plain_columns
+        equal = tuple(column.name for column in plain if column.name not in _RESERVED)
+        for name in dict.fromkeys((model.name, model.name.removesuffix("Source"), model.table)):
+            if name and not (name == model.table and name in fixed):
+                known = next((query for query in found.values() if query.table == model.table), None)
+                query = replace(known, name=f"get{name}") if known is not None else None
+                own = ConsumptionQuery(f"get{name}", model.table, newest=(SEQUENCE,), equal=equal)
+                found.setdefault(f"get{name}".lower(), query or own)
+    return found
+
 
 async def consume(request: Request) -> Response:
     """One page; unknown parameters are ignored."""
-    context = cast(ServiceContext, request.app.state.context)
+    context = cast("ServiceContext", request.app.state.context)
     if not context.consumption_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
-    spec = _BY_NAME.get(request.path_params["name"].lower())
-    table = context.warehouse.tables.get(spec.table) if spec is not None else None
-    if spec is None or table is None:
+    spec = context.queries.get(request.path_params["name"].lower())
+    if spec is None:
         return PlainTextResponse("Consumption API not found.", 404)
+    table = context.warehouse.tables[spec.table]
     try:
         page = Page.of(request.query_params)
         query = _query(spec, table, request.query_params)
@@ -83,24 +112,48 @@ async def consume(request: Request) -> Response:
             _read_through(query, spec, context.warehouse.tables, request.query_params)
     except ParameterError as error:
         return bad_parameter(error)
-    return await answer_page(context, query, page)
+    return await answer_page(context, query, page, _shape_of(table, as_text=spec.as_text))
+
+
+def _shape_of(table: Table, *, as_text: bool) -> Callable[[dict[str, object]], dict[str, object]] | None:
+    """What makes JSON of columns that hold JSON as text."""
+    names = [column.name for column in table.columns if column.sql_type == JSON]
+    if not names or as_text:
+        return None
+
+    def shape(row: dict[str, object]) -> dict[str, object]:
+        parsed = {name: orjson.Fragment(cast(str, row[name])) for name in names if row.get(name) is not None}
+        return {**row, **parsed}
+
+    return shape
 
 
 def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Query:
     names = table.names
-    newest = next((name for name in spec.newest if name in names), None)
+    newest = next((name for name in spec.newest if name in (*names, SEQUENCE)), None)
     order = [f"{quote(newest)} DESC NULLS LAST"] if newest else []
     order.append(quote(names[0]))
     query = Query(lambda reader: reader.rows_of(table), _columns(spec, names), ", ".join(order))
     if ids := parameters.getlist("id"):
+        if names[0] != "id":
+            raise ParameterError("id cannot be asked for: the rows of this table have none")
         query.where(f"CAST({quote(names[0])} AS VARCHAR) IN (SELECT unnest(?::VARCHAR[]))", ids)
     for name in spec.equal:
         if name in names and (value := parameters.get(name)):
-            query.where(f"CAST({quote(name)} AS VARCHAR) = ?", value)
+            query.where(f"{_text_of(table, name)} = ?", value)
     for name in spec.contains:
         if name in names and (value := parameters.get(name)):
             query.where(f"contains(lower(CAST({quote(name)} AS VARCHAR)), lower(?))", value)
     return query
+
+
+def _text_of(table: Table, name: str) -> str:
+    """SQL for a column as the text that it has in an answer."""
+    column = quote(name)
+    (sql_type,) = (found.sql_type for found in table.columns if found.name == name)
+    if sql_type == "TIMESTAMP":
+        return f"strftime({column}, '%Y-%m-%dT%H:%M:%S.%f+00:00')"
+    return f"CAST({column} AS VARCHAR)"
 
 
 def _columns(spec: ConsumptionQuery, names: Iterable[str]) -> list[str]:
@@ -120,7 +173,8 @@ def _read_through(
     known = {*_OF_EVERY_ROUTE, *spec.equal, *spec.contains}
     if unknown := sorted(set(parameters) - known):
         raise ParameterError(f"unknown parameters: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    key = quote(table.key)
+    # by the text of the id, whatever its type: that is what a reader can compare
+    key = quote(table.key) if table.columns[0].sql_type == "VARCHAR" else _text_of(table, table.key)
     query.order = key
     if after := parameters.get("after"):
         query.where(f"{key} > ?", after)
@@ -128,7 +182,7 @@ def _read_through(
         if other not in tables or tables[other].key is None:
             raise ParameterError(f"without must name a table with ids, got {other}")
         # an id that is there twice changes nothing, so its rows need no deduplicating
-        ids = f"SELECT {quote(tables[other].names[0])} FROM {quote(other)}"  # noqa: S608 -- quoted
+        ids = f"SELECT CAST({quote(tables[other].names[0])} AS VARCHAR) FROM {quote(other)}"  # noqa: S608 -- quoted
         query.where(f"{key} NOT IN ({ids})")
     if wanted := parameters.get("fields"):
         names = wanted.split(",")

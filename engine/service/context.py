@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from engine.service.auth import KeyCheck
 from engine.service.bodies import InflightBytes
+from engine.service.consumption import queries_of
 from engine.service.models import IngestModel, check_names
 from engine.service.settings import ServiceSettings
 from engine.service.tables import Table
@@ -23,6 +24,7 @@ __all__ = ["Endpoint", "ServiceContext"]
 T = TypeVar("T")
 
 _READERS = 4
+_PARSERS = 2  # each may need a hundred times its body
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Endpoint:
 
 
 class ServiceContext:
-    """The warehouse, the endpoints by lower-case name, the limits and the keys of one service."""
+    """The warehouse, endpoints and reading routes by lower-case name, the limits and keys of one service."""
 
     def __init__(
         self, warehouse: Warehouse, models: Iterable[IngestModel], settings: ServiceSettings
@@ -44,10 +46,13 @@ class ServiceContext:
         self.settings = settings
         self.endpoints = {
             model.name.lower(): Endpoint(
-                model, BodyValidator(model.model), warehouse.tables[model.table] if model.table else None
+                model,
+                BodyValidator(model.model, settings.max_records),
+                warehouse.tables[model.table] if model.table else None,
             )
             for model in check_names(models)
         }
+        self.queries = queries_of((one.model for one in self.endpoints.values()), warehouse.tables)
         self.ingest_key = KeyCheck(settings.ingest_api_key)
         self.consumption_key = KeyCheck(settings.consumption_api_key)
         self.inflight = InflightBytes(settings.max_inflight_size)
@@ -55,6 +60,7 @@ class ServiceContext:
         self._accepted = 0
         self._unanswered = anyio.Event()
         self._readers = anyio.CapacityLimiter(_READERS)
+        self._parsers = anyio.CapacityLimiter(_PARSERS)
 
     @contextmanager
     def accepted(self) -> Iterator[None]:
@@ -76,3 +82,7 @@ class ServiceContext:
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run a blocking read in a worker thread; at most four at a time."""
         return await anyio.to_thread.run_sync(function, limiter=self._readers)
+
+    async def beside(self, function: Callable[[], T]) -> T:
+        """Run what takes long with a large body in a worker thread; at most two at a time."""
+        return await anyio.to_thread.run_sync(function, limiter=self._parsers)

@@ -10,6 +10,7 @@ from typing import Literal
 import orjson
 
 from engine.service.models import IngestModel
+from engine.service.splitting import kept_text, parse
 from engine.service.submission import RejectedRecord
 
 __all__ = ["letter_of"]
@@ -21,23 +22,19 @@ _MAX_MESSAGE = 2_000
 def letter_of(
     model: IngestModel,
     index: int,
-    original: object,
+    original: bytes,
     *,
     error_type: str,
     error_message: str,
-    source: Literal["api", "transform"],
+    source: Literal["api", "transform", "table"],
     failed_at: datetime,
 ) -> RejectedRecord:
-    """The dead letter of one record as it was sent.
+    """The dead letter of one record, given as the JSON that was sent.
 
     Its id is a UUID (version 5) of the model and the record's id, or its content where it has none. What is
-    not an object is kept as `{"value": ...}`.
+    not an object is kept as `{"value": ...}`, what not every reader of JSON takes as its text in `value`.
     """
-    record = original if isinstance(original, dict) else {"value": original}
-    content = orjson.dumps(record)
-    identifier = record.get("id") if isinstance(original, dict) else None
-    # Numbers as ids are kept as text, so that such a dead letter can be found again.
-    record_id = str(identifier) if isinstance(identifier, str | int) and identifier != "" else None
+    record_id, content = _identity_of(original)
     identity = f"id:{record_id}" if record_id is not None else f"sha256:{hashlib.sha256(content).hexdigest()}"
     return RejectedRecord(
         dead_letter_id=str(uuid.uuid5(_NAMESPACE, f"{model.name}\n{identity}")),
@@ -45,9 +42,31 @@ def letter_of(
         model=model.name,
         table=model.table,
         record_id=record_id,
-        original_record=content.decode(),
+        original_record=kept_text(original, record_id),
         error_type=error_type,
-        error_message=error_message[:_MAX_MESSAGE],
+        error_message=_encodable(error_message[:_MAX_MESSAGE]),
         failed_at=failed_at,
         source=source,
     )
+
+
+def _identity_of(original: bytes) -> tuple[str | None, bytes]:
+    """The record's id if it has one, and what stands for a record without: its JSON without blanks."""
+    try:
+        record = orjson.loads(original)
+        content = orjson.dumps(record if isinstance(record, dict) else {"value": record})
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        content = original
+    try:
+        record = parse(original)
+    except (ValueError, RecursionError):
+        record = None
+    identifier = record.get("id") if isinstance(record, dict) else None
+    # Numbers as ids are kept as text, so that such a dead letter can be found again.
+    is_id = isinstance(identifier, str | int) and identifier != ""
+    return (_encodable(str(identifier)) if is_id else None), content
+
+
+def _encodable(text: str) -> str:
+    """The text with halves of surrogate pairs spelled out: nothing can store them."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple, cast
 
@@ -15,9 +17,11 @@ from engine.service.bodies import BodyError, read_body
 from engine.service.context import Endpoint, ServiceContext
 from engine.service.dead_letter_format import letter_of
 from engine.service.models import Row
+from engine.service.splitting import InvalidBodyError, TooManyRecordsError, split_body
 from engine.service.submission import (
     Delivery,
     Epoch,
+    KeyReusedError,
     QueueFullError,
     Receipt,
     RejectedRecord,
@@ -25,7 +29,7 @@ from engine.service.submission import (
     WarehouseDownError,
     WriteFailedError,
 )
-from engine.service.validation import InvalidBodyError, ValidatedBody, parse_records
+from engine.service.validation import ValidatedBody
 
 __all__ = ["ingest"]
 
@@ -35,6 +39,9 @@ _NOT_FOUND = "Please run `moose ls` to view your routes"  # the contract's own t
 _MAX_KEY = 200
 _MAX_SCOPE = 200
 _MAX_EPOCH = 2**63 - 1
+_MAX_INLINE = 512 * 1024  # a body of this size is validated in some 2 ms
+_MAX_INLINE_BAD = 16 * 1024  # taking one apart costs twenty times as much
+_MANY_LETTERS = 100
 _RETRY_SOON = {"Retry-After": "1"}
 _RETRY_LATER = {"Retry-After": "5"}
 
@@ -59,6 +66,10 @@ async def ingest(request: Request) -> Response:
             return await _Ingestion(context, endpoint, body, terms).answer(is_detailed)
     except BodyError as error:
         return PlainTextResponse(str(error), error.status)
+    except TooManyRecordsError as error:
+        return PlainTextResponse(str(error), 413)
+    except KeyReusedError as error:
+        return PlainTextResponse(str(error), 422)
     except QueueFullError:
         return PlainTextResponse("Too many requests", 429, _RETRY_SOON)
     except WarehouseDownError as error:
@@ -103,6 +114,7 @@ class _Ingestion:
     """One request's way from its body to its answer."""
 
     def __init__(self, context: ServiceContext, endpoint: Endpoint, body: bytes, terms: _Terms) -> None:
+        self._context = context
         self._warehouse = context.warehouse
         self._endpoint = endpoint
         self._body = body
@@ -110,31 +122,52 @@ class _Ingestion:
         self._now = datetime.now(UTC)
 
     async def answer(self, is_detailed: bool) -> Response:
-        """Raises QueueFullError, WarehouseDownError, WriteFailedError."""
+        """Raises QueueFullError, WarehouseDownError, WriteFailedError, TooManyRecordsError."""
         try:
-            validated = self._endpoint.validator.read(self._body)
+            validated = await self._validated()
         except InvalidBodyError as error:
             return PlainTextResponse(f"Invalid JSON: {error}", 400)
         if validated.failures and not is_detailed:
             return await self._refuse(validated)
-        letters = self._api_letters(validated)
-        rows = self._transform(validated, letters)
+        letters = await self._in_thread_if_many(len(validated.failures), lambda: self._api_letters(validated))
+        rows, places = self._transform(validated, letters)
         receipt = Receipt(0)
         if rows or letters:
-            receipt = await self._write(rows, letters)
+            receipt = await self._write(rows, letters, _Origins(self, validated, places))
         if not is_detailed:
             return PlainTextResponse("SUCCESS")
         answer = {"written": receipt.written, "dead": receipt.dead, "duplicate": receipt.duplicate}
         return Response(orjson.dumps(answer), media_type="application/json")
 
+    async def _validated(self) -> ValidatedBody:
+        """Large bodies are read, and bad ones taken apart, beside the event loop, two at a time."""
+        validator, body = self._endpoint.validator, self._body
+        if len(body) > _MAX_INLINE:
+            return await self._context.beside(lambda: validator.read(body))
+        records = validator.read_plain(body)
+        if records is not None:
+            return ValidatedBody(records)
+        if len(body) > _MAX_INLINE_BAD:
+            return await self._context.beside(lambda: validator.take_apart(body))
+        return validator.take_apart(body)
+
+    async def _in_thread_if_many(
+        self, count: int, make: Callable[[], list[RejectedRecord]]
+    ) -> list[RejectedRecord]:
+        return await self._context.beside(make) if count > _MANY_LETTERS else make()
+
     async def _refuse(self, validated: ValidatedBody) -> Response:
         """The contract without extensions: one bad record refuses all, and all become dead letters."""
         message = next(iter(validated.failures.values()))
-        letters = [
-            self._api_letter(index, original, message)
-            for index, original in enumerate(validated.originals or [])
-            if isinstance(original, dict)
-        ]
+        originals = validated.originals or []
+        letters = await self._in_thread_if_many(
+            len(originals),
+            lambda: [
+                self._api_letter(index, original, message)
+                for index, original in enumerate(originals)
+                if original.startswith(b"{")
+            ],
+        )
         self._terms = self._terms._replace(
             key=None
         )  # a refusal can be repeated: the dead letters are upserted
@@ -146,7 +179,7 @@ class _Ingestion:
         originals = validated.originals or []
         return [self._api_letter(index, originals[index], text) for index, text in validated.failures.items()]
 
-    def _api_letter(self, index: int, original: object, message: str) -> RejectedRecord:
+    def _api_letter(self, index: int, original: bytes, message: str) -> RejectedRecord:
         return letter_of(
             self._endpoint.model,
             index,
@@ -157,29 +190,34 @@ class _Ingestion:
             failed_at=self._now,
         )
 
-    def _transform(self, validated: ValidatedBody, letters: list[RejectedRecord]) -> list[Row]:
-        """The rows of the good records; those that the transform refuses are added to `letters`."""
+    def _transform(
+        self, validated: ValidatedBody, letters: list[RejectedRecord]
+    ) -> tuple[list[Row], list[int] | None]:
+        """The rows of the good records; those that the transform refuses are added to `letters`.
+
+        Also the place of each row's record among the good ones, None when all of them have rows.
+        """
         transform = self._endpoint.model.transform
         if transform is None:
-            return validated.records
+            return validated.records, None
         try:
             results = transform(validated.records)
         except Exception as error:  # somebody else's code: its bug fails its own requests only
             raise WriteFailedError(f"the transform failed: {type(error).__name__}") from error
         if len(results) != len(validated.records):
             raise WriteFailedError("the transform did not return a result for every record")
+        places = [place for place, result in enumerate(results) if isinstance(result, dict)]
         rows = [result for result in results if isinstance(result, dict)]
         if len(rows) == len(results):
-            return rows
-        originals = validated.originals if validated.originals is not None else parse_records(self._body)
-        indexes = (index for index in range(len(originals)) if index not in validated.failures)
-        for index, result in zip(indexes, results, strict=True):
+            return rows, None
+        origins = _Origins(self, validated, None)
+        for place, result in enumerate(results):
             if isinstance(result, Exception):
-                letters.append(self._transform_letter(index, originals[index], result))
+                letters.append(self._transform_letter(*origins.of(place), result))
         letters.sort(key=lambda letter: letter.index)
-        return rows
+        return rows, places
 
-    def _transform_letter(self, index: int, original: object, error: Exception) -> RejectedRecord:
+    def _transform_letter(self, index: int, original: bytes, error: Exception) -> RejectedRecord:
         return letter_of(
             self._endpoint.model,
             index,
@@ -190,7 +228,27 @@ class _Ingestion:
             failed_at=self._now,
         )
 
-    async def _write(self, rows: list[Row], letters: list[RejectedRecord]) -> Receipt:
+    def table_letter(self, index: int, original: bytes, message: str) -> RejectedRecord:
+        """The dead letter of a record whose row does not fit its table."""
+        return letter_of(
+            self._endpoint.model,
+            index,
+            original,
+            error_type="ValidationError",
+            error_message=message,
+            source="table",
+            failed_at=self._now,
+        )
+
+    def originals(self, validated: ValidatedBody) -> list[bytes]:
+        """All records as they were sent."""
+        if validated.originals is None:
+            validated.originals = split_body(self._body, self._context.settings.max_records)
+        return validated.originals
+
+    async def _write(
+        self, rows: list[Row], letters: list[RejectedRecord], origins: _Origins | None = None
+    ) -> Receipt:
         reached("request_accepted")
         return await self._warehouse.write(
             Submission(
@@ -200,6 +258,38 @@ class _Ingestion:
                 letters=letters,
                 delivery=self._terms.delivery,
                 key=self._terms.key,
+                body_hash=self._body_hash(),
                 epoch=self._terms.epoch,
+                refuse=origins.refuse if origins is not None else None,
             )
         )
+
+    def _body_hash(self) -> str | None:
+        """What a repeat of this request must have too; only requests with a key can be repeated."""
+        if self._terms.key is None:
+            return None
+        return hashlib.sha256(self._body, usedforsecurity=False).hexdigest()
+
+
+class _Origins:
+    """From rows back to the records that they were made of. The body is cut only when that is asked for."""
+
+    def __init__(self, ingestion: _Ingestion, validated: ValidatedBody, places: list[int] | None) -> None:
+        self._ingestion = ingestion
+        self._validated = validated
+        self._places = places
+        self._indexes: list[int] | None = None
+
+    def of(self, place: int) -> tuple[int, bytes]:
+        """The index in the request, and the text, of the good record at this place."""
+        originals = self._ingestion.originals(self._validated)
+        if self._indexes is None:
+            failures = self._validated.failures
+            self._indexes = [index for index in range(len(originals)) if index not in failures]
+        index = self._indexes[place]
+        return index, originals[index]
+
+    def refuse(self, place: int, message: str) -> RejectedRecord:
+        """The dead letter of the row at this place."""
+        record = place if self._places is None else self._places[place]
+        return self._ingestion.table_letter(*self.of(record), message)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import orjson
 from starlette.datastructures import QueryParams
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from engine.service.context import ServiceContext
 from engine.service.storage import Reader
+
+if TYPE_CHECKING:
+    from engine.service.context import ServiceContext
 
 __all__ = ["Page", "ParameterError", "Query", "answer_page"]
 

@@ -14,6 +14,7 @@ class ServiceSettings:
     """Sizes are bytes, times are seconds.
 
     `max_body_size` bounds one request after decompression; `max_inflight_size` all of them together.
+    `max_records` bounds the records of one request, and so its dead letters and its answer.
     `max_queued_requests` and `max_queued_rows` bound what waits for the writer: beyond it requests are
     answered 429. `group_requests` and `group_rows` bound what one commit merges. A dirty table is compacted
     after `compact_after` seconds without work. Idempotency keys are remembered for `ledger_days`.
@@ -23,6 +24,7 @@ class ServiceSettings:
 
     max_body_size: int = 10 * MIB
     max_inflight_size: int = 128 * MIB
+    max_records: int = 20_000
     max_queued_requests: int = 256
     max_queued_rows: int = 100_000
     group_requests: int = 16

@@ -19,7 +19,7 @@ from engine.errors import (
     StateVersionError,
 )
 from engine.service.system_tables import DIRTY_OF, create_tables
-from engine.service.tables import SEQUENCE, Table, quote
+from engine.service.tables import Table, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -44,7 +44,7 @@ class Reader:
             return quote(table.name)
         return (
             f"(SELECT * FROM {quote(table.name)} QUALIFY row_number() OVER "  # noqa: S608 -- quoted
-            f"(PARTITION BY {quote(table.key)} ORDER BY {SEQUENCE} DESC, rowid DESC) = 1)"
+            f"(PARTITION BY {quote(table.key)} ORDER BY {table.newest_first}) = 1)"
         )
 
 

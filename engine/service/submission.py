@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from engine.service.models import Row
 from engine.service.tables import Table
@@ -12,9 +13,11 @@ from engine.service.tables import Table
 __all__ = [
     "Delivery",
     "Epoch",
+    "KeyReusedError",
     "QueueFullError",
     "Receipt",
     "RejectedRecord",
+    "RequestKey",
     "Submission",
     "WarehouseDownError",
     "WriteFailedError",
@@ -22,6 +25,10 @@ __all__ = [
 
 Delivery = Literal["fresh", "replay", "foreign"]
 """`fresh`: ids never sent before; `replay`: they may have been; `foreign`: the client did not say."""
+
+
+RequestKey: TypeAlias = tuple[str, str]
+"""A model and an idempotency key."""
 
 
 class Epoch(NamedTuple):
@@ -52,7 +59,7 @@ class RejectedRecord:
     error_type: str
     error_message: str
     failed_at: datetime
-    source: Literal["api", "transform"]
+    source: Literal["api", "transform", "table"]
 
     def summary(self) -> dict[str, Any]:
         """This dead letter in an answer with per-record results."""
@@ -68,7 +75,11 @@ class RejectedRecord:
 
 @dataclass(slots=True, kw_only=True)
 class Submission:
-    """One request's work for the writer: committed as a whole or not at all. The rows are handed over."""
+    """One request's work for the writer: committed as a whole or not at all. The rows are handed over.
+
+    `refuse` makes the dead letter of a row, by its place, that turns out not to fit its table; without it one
+    such row fails the submission.
+    """
 
     model: str
     table: Table | None
@@ -76,7 +87,18 @@ class Submission:
     letters: list[RejectedRecord] = field(default_factory=list)
     delivery: Delivery = "foreign"
     key: str | None = None
+    body_hash: str | None = None
     epoch: Epoch | None = None
+    refuse: Callable[[int, str], RejectedRecord] | None = None
+
+    @property
+    def request_key(self) -> RequestKey | None:
+        """What tells a repeated request: the idempotency key, which counts for one model; None without it."""
+        return (self.model, self.key) if self.key is not None else None
+
+    def is_repeat_of(self, body_hash: str | None) -> bool:
+        """Whether a request of the same key with this hash was the same; one without a hash may have been."""
+        return body_hash is None or self.body_hash is None or body_hash == self.body_hash
 
     @property
     def scope(self) -> str | None:
@@ -95,6 +117,15 @@ class Receipt:
     def repeated(self) -> Receipt:
         """The same answer for the same request once more."""
         return replace(self, duplicate=True)
+
+
+class KeyReusedError(Exception):
+    """The idempotency key has come before with another body; nothing of this request was stored."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The Idempotency-Key was used with another body: send this request under a key of its own"
+        )
 
 
 class QueueFullError(Exception):

@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING
 import orjson
 
 from engine.errors import StateVersionError
-from engine.service.submission import Delivery, Receipt, RejectedRecord, Submission
-from engine.service.tables import Table, create_or_check
+from engine.service.migration import create_or_migrate
+from engine.service.submission import Delivery, Receipt, RejectedRecord, RequestKey, Submission
+from engine.service.tables import Table
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = ["DIRTY_OF", "BatchLedger", "DeadLetterStore", "EpochStore", "create_tables", "utc_now"]
 
-VERSION = 2
+VERSION = 3
 
 _DDL = (
     "CREATE TABLE IF NOT EXISTS _odw_meta (version INTEGER, accounts_since TIMESTAMP)",
     "CREATE TABLE IF NOT EXISTS _odw_tables (table_name VARCHAR, dirty BOOLEAN)",
     """CREATE TABLE IF NOT EXISTS _odw_batches
     (key VARCHAR, model VARCHAR, written BIGINT, dead VARCHAR, committed_at TIMESTAMP, sequence BIGINT,
-    scope VARCHAR)""",
+    scope VARCHAR, body_hash VARCHAR)""",
     """CREATE TABLE IF NOT EXISTS _odw_epochs
     (table_name VARCHAR, scope VARCHAR, epoch BIGINT, raised_at TIMESTAMP)""",
     """CREATE TABLE IF NOT EXISTS _odw_replaced
@@ -35,14 +36,21 @@ _DDL = (
     """CREATE TABLE IF NOT EXISTS _odw_dead_letters
     (dead_letter_id VARCHAR, model VARCHAR, table_name VARCHAR, record_id VARCHAR, original_record VARCHAR,
     error_type VARCHAR, error_message VARCHAR, failed_at TIMESTAMP, source VARCHAR, status VARCHAR,
-    commit_sequence BIGINT, batch_index BIGINT)""",
+    commit_sequence BIGINT, batch_index BIGINT, reason VARCHAR)""",
 )
 
-_FROM_VERSION_1 = (
-    "ALTER TABLE _odw_meta ADD COLUMN accounts_since TIMESTAMP",
-    "ALTER TABLE _odw_batches ADD COLUMN sequence BIGINT",
-    "ALTER TABLE _odw_batches ADD COLUMN scope VARCHAR",
-)
+_FROM_VERSION = {
+    1: (
+        "ALTER TABLE _odw_meta ADD COLUMN accounts_since TIMESTAMP",
+        "ALTER TABLE _odw_batches ADD COLUMN sequence BIGINT",
+        "ALTER TABLE _odw_batches ADD COLUMN scope VARCHAR",
+        "UPDATE _odw_meta SET accounts_since = now() AT TIME ZONE 'UTC'",
+    ),
+    2: (
+        "ALTER TABLE _odw_batches ADD COLUMN body_hash VARCHAR",
+        "ALTER TABLE _odw_dead_letters ADD COLUMN reason VARCHAR",
+    ),
+}
 
 DIRTY_OF = "SELECT bool_or(dirty) FROM _odw_tables WHERE table_name = ?"
 
@@ -52,19 +60,14 @@ def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> No
     connection.begin()
     for statement in _DDL:
         connection.execute(statement)
-    version = connection.execute("SELECT max(version) FROM _odw_meta").fetchone()
-    if version is None or version[0] is None:
-        connection.execute("INSERT INTO _odw_meta VALUES (?, NULL)", [VERSION])
-    elif version[0] > VERSION:
-        raise StateVersionError(
-            f"a newer engine wrote the warehouse (format {version[0]}; this one supports {VERSION})"
-        )
-    elif version[0] < VERSION:
-        for statement in _FROM_VERSION_1:
-            connection.execute(statement)
-        connection.execute("UPDATE _odw_meta SET version = ?, accounts_since = ?", [VERSION, utc_now()])
+    version = _bring_up_to_date(connection)
     for table in tables:
-        create_or_check(connection, table)
+        create_or_migrate(connection, table, version)
+        # SQL ignores case in names, and so may a model be spelled otherwise than before
+        connection.execute(
+            "UPDATE _odw_tables SET table_name = ? WHERE lower(table_name) = lower(?)",
+            [table.name, table.name],
+        )
         connection.execute(
             "INSERT INTO _odw_tables SELECT ?, false "
             "WHERE NOT EXISTS (SELECT 1 FROM _odw_tables WHERE table_name = ?)",
@@ -73,27 +76,52 @@ def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> No
     connection.commit()
 
 
+def _bring_up_to_date(connection: DuckDBPyConnection) -> int:
+    """The format that the file had; it has the current one afterwards. Raises StateVersionError."""
+    found = connection.execute("SELECT max(version) FROM _odw_meta").fetchone()
+    version = found[0] if found else None
+    if version is None:
+        connection.execute("INSERT INTO _odw_meta VALUES (?, NULL)", [VERSION])
+        return VERSION
+    if version > VERSION:
+        raise StateVersionError(
+            f"the warehouse was written by a newer engine (format {version}, this one knows {VERSION})"
+        )
+    for step in range(version, VERSION):
+        for statement in _FROM_VERSION[step]:
+            connection.execute(statement)
+    if version < VERSION:
+        connection.execute("UPDATE _odw_meta SET version = ?", [VERSION])
+    return int(version)
+
+
 class BatchLedger:
     """Which idempotency keys were committed, and what was answered. Used inside the writer's transaction."""
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def find(self, keys: Sequence[str]) -> dict[str, Receipt]:
-        """The receipts of those keys that are known."""
+    def find(self, submissions: Sequence[Submission]) -> dict[RequestKey, tuple[Receipt, str | None]]:
+        """The receipts of those keys that are known, each with the hash of the body that it was for."""
+        keys = [one.key for one in submissions]
         found = self._connection.execute(
-            "SELECT key, written, dead FROM _odw_batches WHERE key IN (SELECT unnest(?::VARCHAR[]))", [keys]
+            "SELECT model, key, written, dead, body_hash FROM _odw_batches "
+            "WHERE key IN (SELECT unnest(?::VARCHAR[]))",
+            [keys],
         ).fetchall()
-        return {key: Receipt(written, tuple(orjson.loads(dead))) for key, written, dead in found}
+        return {
+            (model, key): (Receipt(written, tuple(orjson.loads(dead))), body_hash)
+            for model, key, written, dead, body_hash in found
+        }
 
     def add(self, entries: Sequence[tuple[Submission, Receipt, int]]) -> None:
         """Remember (submission, receipt, sequence) triples; each has a key."""
         now = utc_now()
-        marks = ", ".join("(?, ?, ?, ?, ?, ?, ?)" for _ in entries)
+        marks = ", ".join("(?, ?, ?, ?, ?, ?, ?, ?)" for _ in entries)
         values: list[object] = []
         for one, receipt, sequence in entries:
             dead = orjson.dumps(receipt.dead).decode()
-            values += (one.key, one.model, receipt.written, dead, now, sequence, one.scope)
+            values += (one.key, one.model, receipt.written, dead, now, sequence, one.scope, one.body_hash)
         self._connection.execute(f"INSERT INTO _odw_batches VALUES {marks}", values)  # noqa: S608 -- marks only
 
     def forget(self, days: int) -> None:
@@ -222,24 +250,25 @@ class DeadLetterStore:
     def put(self, letters: Sequence[tuple[RejectedRecord, int, bool]]) -> None:
         """Store (dead letter, commit sequence, recovered) triples; of one id the last wins.
 
-        A dead letter that was recovered stays so when the very same record comes again: a redelivery of what
-        somebody has already mended is no news.
+        A dead letter that was recovered or discarded stays so when the very same record comes again: a
+        redelivery of what somebody has already dealt with is no news.
         """
         latest = {letter.dead_letter_id: (letter, number, done) for letter, number, done in letters}
-        mended = dict(
-            self._connection.execute(
-                "SELECT dead_letter_id, original_record FROM _odw_dead_letters WHERE status = 'recovered' "
-                "AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
-                [list(latest)],
-            ).fetchall()
-        )
+        closed = self._connection.execute(
+            "SELECT dead_letter_id, original_record, status, reason FROM _odw_dead_letters "
+            "WHERE status <> 'open' AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+            [list(latest)],
+        ).fetchall()
+        mended = {identifier: (original, status, reason) for identifier, original, status, reason in closed}
         self._connection.execute(
             "DELETE FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
             [list(latest)],
         )
         with self._connection.appender("_odw_dead_letters") as appender:
             for identifier, (letter, number, done) in latest.items():
-                same = mended.get(identifier) == letter.original_record
+                original, status, reason = mended.get(identifier, (None, "open", None))
+                if original != letter.original_record:
+                    status, reason = ("recovered" if done else "open"), None
                 appender.append_row(
                     identifier,
                     letter.model,
@@ -250,7 +279,8 @@ class DeadLetterStore:
                     letter.error_message,
                     letter.failed_at.replace(tzinfo=None),
                     letter.source,
-                    "recovered" if done or same else "open",
+                    status,
                     number,
                     letter.index,
+                    reason,
                 )

@@ -6,24 +6,43 @@ gets its own message and the good ones can go on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
-import orjson
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, FailFast, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.service.models import Row
-from engine.service.wire_types import coercer, has_plain_fields, is_nullable, record_type
+from engine.service.splitting import (
+    InvalidBodyError,
+    TooManyRecordsError,
+    check_size,
+    json_type,
+    parse,
+    split_body,
+)
+from engine.service.wire_types import (
+    coercer,
+    declared_names,
+    has_decimals,
+    has_plain_fields,
+    is_nullable,
+    record_type,
+    wire_names,
+)
 
-__all__ = ["BodyValidator", "InvalidBodyError", "ValidatedBody"]
+__all__ = ["MAX_RECORDS", "BodyValidator", "InvalidBodyError", "TooManyRecordsError", "ValidatedBody"]
+
+MAX_RECORDS = 20_000
+"""Records in a request, at most, unless a service says otherwise."""
 
 _MAX_MESSAGE = 2_000
-
-
-class InvalidBodyError(Exception):
-    """The body is not JSON, or neither an object nor an array."""
+_MAX_ERRORS = 1_000
+_MAX_LONG_MESSAGES = 500
+_SHORT_MESSAGE = 200
 
 
 @dataclass(slots=True)
@@ -31,12 +50,12 @@ class ValidatedBody:
     """What a body held.
 
     `records` are the valid ones, in order; `failures` maps the index of every other one in the body to its
-    message. `originals` are all of them as sent, parsed only when there was a failure.
+    message. `originals` are all of them as they were sent; None when all went well at once.
     """
 
     records: list[Row]
     failures: dict[int, str] = field(default_factory=dict)
-    originals: list[object] | None = None
+    originals: list[bytes] | None = None
 
 
 class _Reader(Protocol):
@@ -53,7 +72,9 @@ class _DictReader:
     def __init__(self, model: type[BaseModel]) -> None:
         record: Any = record_type(model)
         self.one = cast("TypeAdapter[Row]", TypeAdapter(record)).validate_json
-        self.many = cast("TypeAdapter[list[Row]]", TypeAdapter(list[record])).validate_json
+        self.many = cast(
+            "TypeAdapter[list[Row]]", TypeAdapter(Annotated[list[record], FailFast()])
+        ).validate_json
 
 
 class _ModelReader:
@@ -61,7 +82,8 @@ class _ModelReader:
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
-        self._list: TypeAdapter[list[BaseModel]] = TypeAdapter(list[model])  # type: ignore[valid-type]
+        many: Any = Annotated[list[model], FailFast()]  # type: ignore[valid-type]
+        self._list: TypeAdapter[list[BaseModel]] = TypeAdapter(many)
 
     def one(self, body: bytes) -> Row:
         return self._model.model_validate_json(body, strict=True, extra=self._extra).model_dump()
@@ -77,41 +99,69 @@ class _ModelReader:
 class BodyValidator:
     """Reads bodies of one model: one JSON object, or an array of them."""
 
-    def __init__(self, model: type[BaseModel]) -> None:
+    def __init__(self, model: type[BaseModel], max_records: int = MAX_RECORDS) -> None:
         self._reader: _Reader = _DictReader(model) if has_plain_fields(model) else _ModelReader(model)
         self._coerce = coercer(model)
+        self._is_exact = has_decimals(model)
+        self._names = declared_names(model)
+        self._max_records = max_records
         # Nullable fields may be missing on the wire even where the model itself insists on them.
         self._optional: Row = {
-            name: None
+            wire_names(name, info)[0]: None
             for name, info in model.model_fields.items()
             if info.is_required() and is_nullable(info.annotation)
         }
 
     def read(self, body: bytes) -> ValidatedBody:
-        """Validate a body. Raises InvalidBodyError when it is not JSON, or neither object nor array."""
+        """Validate a body.
+
+        Raises:
+            InvalidBodyError: it is not JSON, or neither object nor array.
+            TooManyRecordsError: it holds more than a request may.
+        """
+        records = self.read_plain(body)
+        return self.take_apart(body) if records is None else ValidatedBody(records)
+
+    def read_plain(self, body: bytes) -> list[Row] | None:
+        """The records of a body in which all is as it should be, else None. Raises TooManyRecordsError."""
+        check_size(body, self._max_records)
+        if self._is_exact or b"NaN" in body or b"Infinity" in body:
+            return None  # what pydantic would round, or take although it is not JSON
         try:
             if body.lstrip(b" \t\r\n")[:1] == b"{":
-                return ValidatedBody([self._reader.one(body)])
-            return ValidatedBody(self._reader.many(body))
+                return [self._reader.one(body)]
+            return self._reader.many(body)
         except ValidationError:
-            return self._take_apart(parse_records(body))
+            return None
 
-    def _take_apart(self, originals: list[object]) -> ValidatedBody:
-        values = [self._convert(value) for value in originals]
-        try:
-            return ValidatedBody(self._reader.many(orjson.dumps(values)), originals=originals)
-        except ValidationError:
-            pass  # some record is really wrong: find out which
+    def take_apart(self, body: bytes) -> ValidatedBody:
+        """Look at the records one by one. Raises InvalidBodyError, TooManyRecordsError."""
+        originals = split_body(body, self._max_records)
         result = ValidatedBody([], originals=originals)
-        for index, value in enumerate(values):
-            if not isinstance(value, dict):
-                result.failures[index] = f"invalid type: {_json_type(value)}, expected an object"
-                continue
+        for index, original in enumerate(originals):
             try:
-                result.records.append(self._reader.one(orjson.dumps(value)))
-            except ValidationError as error:
-                result.failures[index] = describe(error)
+                result.records.append(self._record(original))
+            except _RecordRefusedError as error:
+                result.failures[index] = str(error)
+        if len(result.failures) > _MAX_LONG_MESSAGES:
+            result.failures = {index: text[:_SHORT_MESSAGE] for index, text in result.failures.items()}
         return result
+
+    def _record(self, original: bytes) -> Row:
+        try:
+            value = parse(original)
+        except RecursionError:
+            raise _RecordRefusedError("nested too deeply") from None
+        except ValueError as error:
+            raise _RecordRefusedError(_describe_number(error)) from None
+        if not isinstance(value, dict):
+            raise _RecordRefusedError(f"invalid type: {json_type(value)}, expected an object")
+        try:
+            return self._reader.one(_dumps(self._convert(value)))
+        except ValidationError as error:
+            raise _RecordRefusedError(describe(error, self._names)) from None
+        except RecursionError:
+            raise _RecordRefusedError("nested too deeply") from None
 
     def _convert(self, value: object) -> object:
         if self._optional and isinstance(value, dict):
@@ -119,45 +169,75 @@ class BodyValidator:
         return value if self._coerce is None else self._coerce(value)
 
 
-def parse_records(body: bytes) -> list[object]:
-    """The records of a body as sent. Raises InvalidBodyError."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidBodyError(str(error)) from error
-    if isinstance(value, dict):
-        return [value]
-    if isinstance(value, list):
-        return value
-    raise InvalidBodyError(f"invalid type: {_json_type(value)}, expected an object or an array")
+class _RecordRefusedError(Exception):
+    """One record does not fit; the text is its message."""
 
 
-def describe(error: ValidationError) -> str:
-    """The contract's message for one bad record; never quotes a value of it."""
-    details = error.errors(include_url=False, include_context=False)
+def _describe_number(error: ValueError) -> str:
+    return str(error) if "JSON number" in str(error) else "a number with too many digits"
+
+
+def _dumps(value: object) -> bytes:
+    """JSON of what `parse` gives, every integer digit by digit."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def describe(error: ValidationError, names: Container[str]) -> str:
+    """The contract's message for one bad record; never quotes a value of it.
+
+    `names` are those that the model declares. Any other name in a path is the record's own, so `*` stands
+    for it.
+    """
+    if error.error_count() > _MAX_ERRORS:  # to list them would cost a hundred times the record's size
+        return f"{error.error_count()} values do not fit their fields"
+    details = error.errors(include_url=False)
     for detail in details:
         if detail["type"] != "missing":
-            return _describe_value(detail)[:_MAX_MESSAGE]
-    return f"Missing fields: {', '.join(_path(detail) for detail in details)}"[:_MAX_MESSAGE]
+            return _describe_value(detail, names)[:_MAX_MESSAGE]
+    return f"Missing fields: {', '.join(_path(detail, names) for detail in details)}"[:_MAX_MESSAGE]
 
 
-def _describe_value(detail: ErrorDetails) -> str:
+def _describe_value(detail: ErrorDetails, names: Container[str]) -> str:
+    path = _path(detail, names)
     if detail["input"] is None:
-        return f"Required value at {_path(detail)}, but is none"
-    return f"{detail['msg']} at {_path(detail)}" if detail["loc"] else detail["msg"]
+        return f"Required value at {path}, but is none"
+    message = _QUOTING.get(detail["type"]) or detail["msg"]
+    if detail["type"] in _AUTHORED or "error" in detail.get("ctx", {}) or "reason" in detail.get("ctx", {}):
+        message = _without_values(message, detail["input"])
+    return f"{message} at {path}" if path else message
 
 
-def _path(detail: ErrorDetails) -> str:
-    return ".".join(str(part) for part in detail["loc"])
+_AUTHORED = frozenset({"value_error", "assertion_error"})
+
+_QUOTING = {
+    "uuid_parsing": "Input should be a valid UUID",
+    "union_tag_invalid": "Input tag does not match any of the expected tags",
+}
+"""Messages of pydantic's that quote the value, or a part of it."""
+
+_WORD = re.compile(r"\w+")
 
 
-def _json_type(value: object) -> str:
-    names: Mapping[type, str] = {
-        str: "string",
-        bool: "boolean",
-        int: "integer",
-        float: "number",
-        list: "array",
-        type(None): "null",
-    }
-    return names.get(type(value), "object")
+def _without_values(message: str, value: object) -> str:
+    """A validator's message if it shares no word with the value's texts and numbers, else its beginning."""
+    said = {word.casefold() for word in _WORD.findall(message)}
+    if said.isdisjoint(_words(value)):
+        return message
+    head = message.partition(",")[0]
+    return head if head == "Assertion failed" else "Value error"
+
+
+def _words(value: object) -> Iterator[str]:
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Mapping):
+            waiting += item.values()
+        elif isinstance(item, list | tuple | set | frozenset):
+            waiting += item
+        elif item is not None:
+            yield from (word.casefold() for word in _WORD.findall(str(item)))
+
+
+def _path(detail: ErrorDetails, names: Container[str]) -> str:
+    return ".".join(str(part) if isinstance(part, int) or part in names else "*" for part in detail["loc"])

@@ -73,7 +73,7 @@ class Warehouse:
     async def write(self, submission: Submission) -> Receipt:
         """Submit and wait until it is committed; being cancelled does not take the submission back.
 
-        Raises QueueFullError, WarehouseDownError, WriteFailedError.
+        Raises QueueFullError, WarehouseDownError, WriteFailedError, KeyReusedError.
         """
         return await asyncio.shield(asyncio.wrap_future(self.submit(submission)))
 

@@ -12,21 +12,36 @@ from __future__ import annotations
 import math
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any, NotRequired, TypeAlias, Union, cast, get_args, get_origin
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, Union, cast, get_args, get_origin
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, RootModel
 from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict  # pydantic refuses typing's own before Python 3.12
 
-__all__ = ["Coercer", "coercer", "has_plain_fields", "is_nullable", "record_type"]
+from engine.service.splitting import ExactFloat
+
+__all__ = [
+    "Coercer",
+    "coercer",
+    "declared_names",
+    "has_decimals",
+    "has_plain_fields",
+    "is_nullable",
+    "record_type",
+    "wire_names",
+]
 
 Coercer: TypeAlias = Callable[[object], object]
 """Makes the conversions that a type allows; hands on unchanged whatever it cannot convert."""
 
 _INT64 = Field(ge=-(2**63), le=2**63 - 1)
 _DIGITS = re.compile(r"[+-]?[0-9]{1,19}")
+_DECIMAL = re.compile(
+    r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+)  # no 1_000, no other digits
 
 
 def has_plain_fields(model: type[BaseModel]) -> bool:
@@ -45,6 +60,54 @@ def has_plain_fields(model: type[BaseModel]) -> bool:
         or model.model_config.get("extra") == "allow"
         or any(field.validation_alias or field.alias for field in model.model_fields.values())
     )
+
+
+def wire_names(name: str, field: FieldInfo) -> tuple[str, ...]:
+    """Under which names a field may come, the usual one first: its aliases if it has any, and its own."""
+    alias = field.validation_alias if field.validation_alias is not None else field.alias
+    if isinstance(alias, str):
+        return alias, name
+    if isinstance(alias, AliasChoices):
+        return *(choice for choice in alias.choices if isinstance(choice, str)), name
+    return (name,)
+
+
+def declared_names(model: type[BaseModel]) -> frozenset[str]:
+    """All names that a path into the model's records may have without being a record's own."""
+    return frozenset(name for found in _models_in(model) for name in _field_names(found))
+
+
+def has_decimals(model: type[BaseModel]) -> bool:
+    """Whether a decimal stands anywhere in the model: read as a float it would lose digits."""
+    return any(
+        Decimal in _leaves(info.annotation)
+        for found in _models_in(model)
+        for info in found.model_fields.values()
+    )
+
+
+def _field_names(model: type[BaseModel]) -> Iterator[str]:
+    for name, info in model.model_fields.items():
+        yield from wire_names(name, info)
+
+
+def _models_in(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The model and those inside it."""
+    found = [model]
+    for each in found:  # grows while it is gone through
+        leaves = {leaf for info in each.model_fields.values() for leaf in _leaves(info.annotation)}
+        found += [leaf for leaf in leaves if _is_model(leaf) and leaf not in found]
+    return found
+
+
+def _leaves(annotation: object) -> set[Any]:
+    """The types that an annotation is made of."""
+    parts = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        parts = parts[:1]
+    if not parts or get_origin(annotation) is Literal:
+        return {annotation} if isinstance(annotation, type) else set()
+    return set().union(*map(_leaves, parts))
 
 
 def record_type(model: type[BaseModel]) -> Any:
@@ -121,10 +184,24 @@ def coercer(annotation: Any) -> Coercer | None:
         return coercer(parts[0])
     if _is_union(annotation):
         # A union that takes strings keeps them as they are.
-        return None if str in parts else next(filter(None, map(coercer, parts)), None)
+        return None if str in parts else _first_of([found for part in parts if (found := coercer(part))])
     if origin in (list, set, frozenset):
         return _of_items(coercer(parts[0]))
     return _of_values(coercer(parts[1])) if origin is dict else None
+
+
+def _first_of(coercers: list[Coercer]) -> Coercer | None:
+    """The first of them that changes a value."""
+    if len(coercers) < 2:
+        return coercers[0] if coercers else None
+
+    def convert(value: object) -> object:
+        for one in coercers:
+            if (changed := one(value)) is not value:
+                return changed
+        return value
+
+    return convert
 
 
 def _of_items(inner: Coercer | None) -> Coercer | None:
@@ -142,8 +219,8 @@ def _of_values(inner: Coercer | None) -> Coercer | None:
 
 
 def _of_model(model: type[BaseModel]) -> Coercer | None:
-    found = ((name, coercer(field.annotation)) for name, field in model.model_fields.items())
-    coercers = {name: convert for name, convert in found if convert is not None}
+    found = [(wire_names(name, info), coercer(info.annotation)) for name, info in model.model_fields.items()]
+    coercers = {name: convert for names, convert in found if convert is not None for name in names}
     if not coercers:
         return None
 
@@ -161,13 +238,14 @@ def _integer(value: object) -> object:
 
 
 def _number(value: object) -> object:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not _DECIMAL.fullmatch(value):
         return value
-    try:
-        number = float(value)
-    except ValueError:
-        return value
+    number = float(value)
     return number if math.isfinite(number) else value
+
+
+def _decimal(value: object) -> object:
+    return value.text if isinstance(value, ExactFloat) else value
 
 
 def _moment(value: object) -> object:
@@ -179,4 +257,4 @@ def _moment(value: object) -> object:
         return value
 
 
-_SCALARS: dict[object, Coercer] = {int: _integer, float: _number, datetime: _moment}
+_SCALARS: dict[object, Coercer] = {int: _integer, float: _number, datetime: _moment, Decimal: _decimal}

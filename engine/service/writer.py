@@ -16,13 +16,15 @@ from engine.errors import EngineError, StateError
 from engine.service.commit import Encoded, GroupCommit
 from engine.service.settings import ServiceSettings
 from engine.service.submission import (
+    KeyReusedError,
     QueueFullError,
     Receipt,
+    RequestKey,
     Submission,
     WarehouseDownError,
     WriteFailedError,
 )
-from engine.service.tables import Table
+from engine.service.tables import ENCODING_ERRORS, Table
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -66,7 +68,7 @@ class Writer:
         self._commit: GroupCommit | None = None
         self._queue: deque[_Item] = deque()
         self._queued_rows = 0
-        self._by_key: dict[str, Future[Receipt]] = {}
+        self._by_key: dict[RequestKey, _Item] = {}
         self._changed = threading.Condition()
         self._stopping = False
         self._problem: str | None = None
@@ -90,21 +92,25 @@ class Writer:
         return len(self._queue) >= limits.max_queued_requests or self._queued_rows >= limits.max_queued_rows
 
     def submit(self, submission: Submission) -> Future[Receipt]:
-        """Queue a submission. Raises QueueFullError, WarehouseDownError.
+        """Queue a submission. Raises QueueFullError, WarehouseDownError, KeyReusedError.
 
-        The future has the receipt once it is committed, else WriteFailedError or WarehouseDownError. A
+        The future has the receipt once it is committed, else one of these or WriteFailedError. A
         submission whose key is still queued or being written waits for that one instead.
         """
         with self._changed:
             if self._stopping:
                 raise WarehouseDownError("the warehouse is closing")
-            if submission.key is not None and (first := self._by_key.get(submission.key)) is not None:
-                return _repeat_of(first)
+            key = submission.request_key
+            if key is not None and (first := self._by_key.get(key)) is not None:
+                assert first.submission is not None
+                if not submission.is_repeat_of(first.submission.body_hash):
+                    raise KeyReusedError()
+                return _repeat_of(first.future)
             if self.is_full:
                 raise QueueFullError("the queue of the warehouse is full")
             item = _Item(submission)
-            if submission.key is not None:
-                self._by_key[submission.key] = item.future
+            if key is not None:
+                self._by_key[key] = item
             self._enqueue(item)
         return item.future
 
@@ -176,23 +182,29 @@ class Writer:
             assert item.submission is not None
             try:
                 encoded.append((item, commit.encode(item.submission)))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except ENCODING_ERRORS as error:
                 self._fail(item, WriteFailedError(f"a row does not fit its table: {type(error).__name__}"))
         if encoded and not self._commit_together(encoded) and len(encoded) > 1:
             for pair in encoded:
                 self._commit_together([pair])
+
+    def _commit_fitting(self, item: _Item, encoded: Encoded) -> bool:
+        """Whether a submission that the table refused could be committed without the rows that do not fit."""
+        commit = self._commit
+        again = commit.encode_again(encoded) if commit is not None else None
+        return again is not None and self._commit_together([(item, again)])
 
     def _commit_together(self, pairs: Sequence[tuple[_Item, Encoded]]) -> bool:
         """Commit and answer. On failure: answers only if it was one alone, so that others can be tried."""
         import duckdb
 
         commit = self._connected()
-        error: duckdb.Error | None = None
+        error: Exception | None = None
         if commit is not None:
             try:
                 receipts = commit.commit([encoded for _, encoded in pairs])
                 self._check()  # once more: it may have gone meanwhile
-            except duckdb.Error as failure:
+            except (duckdb.Error, *ENCODING_ERRORS) as failure:
                 error = failure
                 self._recover(failure)
             except StateError as failure:
@@ -200,11 +212,16 @@ class Writer:
             else:
                 self._problem = None
                 for (item, _), receipt in zip(pairs, receipts, strict=True):
+                    if isinstance(receipt, KeyReusedError):
+                        self._fail(item, receipt)
+                        continue
                     self._release(item)
                     item.future.set_result(receipt)
                 return True
         if len(pairs) == 1:
             down = error is None or _is_storage(error)
+            if not down and self._commit_fitting(*pairs[0]):
+                return True
             text = self._problem if down else f"the warehouse refused the rows: {type(error).__name__}"
             kind = WarehouseDownError if down else WriteFailedError
             self._fail(pairs[0][0], kind(text or "the warehouse is down"))
@@ -257,9 +274,10 @@ class Writer:
         return self._commit
 
     def _release(self, item: _Item) -> None:
-        if item.submission is not None and item.submission.key is not None:
+        key = item.submission.request_key if item.submission is not None else None
+        if key is not None:
             with self._changed:
-                self._by_key.pop(item.submission.key, None)
+                self._by_key.pop(key, None)
 
     def _fail(self, item: _Item, error: Exception) -> None:
         self._release(item)

@@ -16,7 +16,7 @@ from engine.state.errors import is_busy, translated
 from engine.state.schema import prepare
 from engine.state.thread import Call, CallThread
 
-__all__ = ["SqliteConnection", "SqliteDatabase"]
+__all__ = ["SqliteConnection", "SqliteDatabase", "in_transaction"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,7 +120,7 @@ class SqliteDatabase:
         connection = self._connection
         assert connection is not None, "the thread works only while the file is open"
         try:
-            with _transaction(connection, begin):
+            with in_transaction(connection, begin):
                 if len(calls) == 1:
                     calls[0].result = calls[0].function(connection)
                 else:
@@ -192,7 +192,7 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
     # In WAL mode NORMAL may lose the last commits when the power fails; FULL syncs each one.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-    with _transaction(connection, "BEGIN IMMEDIATE"):
+    with in_transaction(connection, "BEGIN IMMEDIATE"):
         prepare(connection, path)
     _use_wal(connection)
 
@@ -225,7 +225,8 @@ def _make_apart(call: Call[Any], connection: SqliteConnection) -> None:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+def in_transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """Commit what the block does, or roll it back when it raises."""
     connection.execute(begin)
     try:
         yield

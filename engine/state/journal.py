@@ -39,14 +39,14 @@ def put(connection: Connection, entries: Sequence[JournalEntry]) -> None:
 
 
 def select_keys(connection: Connection, keys: Sequence[str]) -> dict[str, JournalEntry]:
-    """The entries of these keys."""
+    """The entries of these keys, in the keys' order."""
     found: dict[str, JournalEntry] = {}
     for start in range(0, len(keys), _KEYS_AT_ONCE):
         part = keys[start : start + _KEYS_AT_ONCE]
         marks = ", ".join("?" * len(part))
         for row in connection.execute(f"SELECT * FROM journal WHERE key IN ({marks})", part):  # noqa: S608 - marks
             found[row["key"]] = _entry(row, row["answer"])
-    return found
+    return {key: found[key] for key in keys if key in found}
 
 
 def select(connection: Connection, where: JournalFilter) -> list[JournalEntry]:

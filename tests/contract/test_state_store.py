@@ -34,6 +34,8 @@ from engine.state import (
 from engine.state.memory import MemoryStateStore
 from tests.servers.postgres import Postgres
 
+TAKE_OVER = "INSERT INTO leases (run_id, holder, epoch, expires_at) VALUES (?, 'host-b:77', ?, '')"
+
 
 class World(Protocol):
     """A place where state is kept, and what a test has to do there behind a store's back."""
@@ -53,7 +55,9 @@ class MemoryWorld:
         return self._store
 
     def take_over(self, run_id: str, epoch: int) -> None:
-        self._store._leases._leases[run_id] = {"": Lease(run_id, "host-b:77", epoch, "")}
+        connection = self._store._database._connection
+        assert connection is not None
+        connection.execute(TAKE_OVER, (run_id, epoch))
 
 
 class SqliteWorld:
@@ -65,10 +69,7 @@ class SqliteWorld:
 
     def take_over(self, run_id: str, epoch: int) -> None:
         with closing(sqlite3.connect(self._directory / "state.sqlite3")) as connection, connection:
-            connection.execute(
-                "INSERT INTO leases (run_id, holder, epoch, expires_at) VALUES (?, 'host-b:77', ?, '')",
-                (run_id, epoch),
-            )
+            connection.execute(TAKE_OVER, (run_id, epoch))
 
 
 class PostgresWorld:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -12,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 
 from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.loading import load_plans
+from engine.cli.options import DlqOptions, PlanOptions
 from engine.dead_letters.search import DeadLetterMatch, DeadLetterQuery, search_dead_letters
 from engine.errors import ConfigError, EngineError, ServiceError
 from engine.plan.model import Plan, PlanNode
@@ -25,7 +25,7 @@ __all__ = ["collect", "plans_of", "query_of"]
 INGEST = "ingest"
 
 
-def plans_of(options: argparse.Namespace, *, needed: bool) -> dict[str, Plan]:
+def plans_of(options: DlqOptions, *, needed: bool) -> dict[str, Plan]:
     """The pipelines of the file, none when it was not named and is not there.
 
     Args:
@@ -35,30 +35,27 @@ def plans_of(options: argparse.Namespace, *, needed: bool) -> dict[str, Plan]:
         ConfigError: the file is not valid.
     """
     named = options.file is not None
-    options.file = options.file or DEFAULT_FILE
-    if not named and not Path(options.file).exists():
+    file = options.file or DEFAULT_FILE
+    if not named and not Path(file).exists():
         return {}
-    for name in ("param", "assignments", "only"):
-        if not hasattr(options, name):
-            setattr(options, name, [])
     try:
-        return load_plans(options)
+        return load_plans(PlanOptions(file=file, param=options.param, assignments=options.assignments))
     except ConfigError:
         if needed or named:
             raise
-        _warn(f"{options.file} is not valid (see `validate`): services named only there are skipped")
+        _warn(f"{file} is not valid (see `validate`): services named only there are skipped")
         return {}
 
 
-def query_of(options: argparse.Namespace, status: str) -> DeadLetterQuery:
+def query_of(options: DlqOptions, status: str) -> DeadLetterQuery:
     """What the arguments ask for."""
     return DeadLetterQuery(
-        run_id=getattr(options, "run", ""),
-        pipeline=getattr(options, "pipeline", ""),
-        node=getattr(options, "node", ""),
-        key=getattr(options, "key", ""),
+        run_id=options.run,
+        pipeline=options.pipeline,
+        node=options.node,
+        key=options.key,
         status=status,
-        names=tuple(getattr(options, "names", ())),
+        names=options.names,
     )
 
 
@@ -66,7 +63,7 @@ async def collect(
     stack: AsyncExitStack,
     store: StateStore,
     plans: Mapping[str, Plan],
-    options: argparse.Namespace,
+    options: DlqOptions,
     query: DeadLetterQuery,
 ) -> list[DeadLetterMatch]:
     """The dead letters, oldest first. A service that cannot be reached is named on standard error.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 
 from engine.cli.dead_letters.find import collect, plans_of, query_of
 from engine.cli.display.numbers import count
 from engine.cli.exit_codes import ExitCode
+from engine.cli.options import DlqOptions
 from engine.cli.state import store_of
 from engine.dead_letters.queue import letter_json
 from engine.dead_letters.search import DeadLetterMatch
@@ -26,7 +26,7 @@ GAP = 2
 NOT_A_TERMINAL = 160
 
 
-async def list_letters(options: argparse.Namespace) -> int:
+async def list_letters(options: DlqOptions) -> int:
     """Print what is found.
 
     Raises:
@@ -49,7 +49,7 @@ async def list_letters(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-async def show_dead_letters(options: argparse.Namespace) -> int:
+async def show_dead_letters(options: DlqOptions) -> int:
     """Print everything about each.
 
     Raises:
@@ -64,7 +64,7 @@ async def show_dead_letters(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-def named(found: list[DeadLetterMatch], names: list[str]) -> list[DeadLetterMatch]:
+def named(found: list[DeadLetterMatch], names: Sequence[str]) -> list[DeadLetterMatch]:
     """The same, once it is sure that every name means one.
 
     Raises:
@@ -76,7 +76,7 @@ def named(found: list[DeadLetterMatch], names: list[str]) -> list[DeadLetterMatc
     return found
 
 
-async def _found(options: argparse.Namespace, status: str) -> list[DeadLetterMatch]:
+async def _found(options: DlqOptions, status: str) -> list[DeadLetterMatch]:
     plans = plans_of(options, needed=False)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(store_of(options))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from engine.cli.display.summary import summary
 from engine.cli.exit_codes import ExitCode, most_serious
 from engine.cli.local.run import exit_code, watched
 from engine.cli.local.signals import SignalWatch
+from engine.cli.options import DEFAULT_FILE, DlqOptions, PlaceOptions
 from engine.cli.state import store_of
 from engine.contract.types import JsonValue
 from engine.dead_letters.patch import Patch, apply_patches, parse_patch
@@ -31,7 +31,7 @@ SIGNALLED = 128
 SHOWN = 10
 
 
-async def replay(options: argparse.Namespace) -> int:
+async def replay(options: DlqOptions) -> int:
     """Send open dead letters again. 1 when some cannot be, else what the runs end with.
 
     Raises:
@@ -71,7 +71,7 @@ async def replay(options: argparse.Namespace) -> int:
 
 
 async def _replay_groups(
-    engine: Engine, groups: Sequence[ReplayGroup], options: argparse.Namespace, output: Output
+    engine: Engine, groups: Sequence[ReplayGroup], options: DlqOptions, output: Output
 ) -> int:
     """One run after the other; dead letters are marked as soon as theirs has completed."""
     group_id = REPLAY_GROUP + new_group(engine)
@@ -88,7 +88,14 @@ async def _replay_groups(
         codes.append(exit_code(session, watch.number))
         if session.draining:
             break
-    output.conclude(summary(reports, options, width=output.width, resumable=False))
+    output.conclude(
+        summary(
+            reports,
+            PlaceOptions(file=options.file or DEFAULT_FILE, state_dir=options.state_dir, state=options.state),
+            width=output.width,
+            resumable=False,
+        )
+    )
     if any(not report.ok for report in reports):
         output.say("dead letters whose replay did not complete are still open: replay them again")
     signalled = [code for code in codes if code >= SIGNALLED]

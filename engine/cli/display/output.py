@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from engine.cli.display.protocol import ShownRuns
+from engine.cli.options import OutputOptions
 from engine.contract.component import Kind
 from engine.execution.events import Observer, null_observer
 from engine.plan.model import Plan
@@ -31,7 +31,7 @@ class Output:
         observer: takes the stages of the runs; gives them to the log unless there is none.
     """
 
-    def __init__(self, options: argparse.Namespace, plans: Mapping[str, Plan]) -> None:
+    def __init__(self, options: OutputOptions, plans: Mapping[str, Plan]) -> None:
         self._quiet: bool = options.quiet
         self._wanted: str = "none" if options.quiet else options.progress
         self._records_on_stdout = False

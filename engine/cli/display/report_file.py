@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from engine.cli.options import StateOptions
 from engine.cli.state import shown_state
 from engine.contract.clock import timestamp
 from engine.errors import ConfigError, StateError
@@ -32,7 +32,7 @@ def check_target(path: Path) -> None:
 
 
 def write_report(
-    path: Path, started_at: datetime, options: argparse.Namespace, reports: Mapping[str, RunReport]
+    path: Path, started_at: datetime, options: StateOptions, reports: Mapping[str, RunReport]
 ) -> None:
     """Write the file, whole or not at all.
 

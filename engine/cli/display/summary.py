@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.cli.arguments import DEFAULT_FILE, this_command
+from engine.cli.arguments import this_command
 from engine.cli.display.numbers import count, counted, duration, rate, read_here
+from engine.cli.options import DEFAULT_FILE, PlaceOptions
 from engine.cli.state import state_options
 from engine.contract.component import Kind
 from engine.contract.verification import Check, Verdict
@@ -25,7 +25,7 @@ class _Column:
 
 
 def summary(
-    runs: Sequence[RunReport], options: argparse.Namespace, *, width: int = 100, resumable: bool = True
+    runs: Sequence[RunReport], options: PlaceOptions, *, width: int = 100, resumable: bool = True
 ) -> str:
     """The whole text; "" when nothing was run. A table wider than `width` columns is written as lines.
 
@@ -103,7 +103,7 @@ def _bottleneck(run: RunReport) -> str:
     return f"{node.name} ({node.utilisation:.0%} busy)" if node else ""
 
 
-def _notes(run: RunReport, options: argparse.Namespace) -> Iterable[str]:
+def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
     tally = run.tally
     if run.error:
         yield f"{run.error}"
@@ -176,11 +176,11 @@ def _money(usd: float) -> str:
     return f"${usd:,.2f}" if usd >= 1 else f"${usd:.4f}"
 
 
-def resume_command(run_id: str, options: argparse.Namespace) -> str:
+def resume_command(run_id: str, options: PlaceOptions) -> str:
     """How to go on with a run, ready to be copied."""
     file = "" if options.file == DEFAULT_FILE else f" {options.file}"
     return f"{this_command()} run{file} --resume {run_id}{state_options(options)}"
 
 
-def _file(options: argparse.Namespace) -> str:
+def _file(options: PlaceOptions) -> str:
     return "" if options.file == DEFAULT_FILE else f" --file {options.file}"

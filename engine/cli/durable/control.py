@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
@@ -12,6 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from engine.cli.display.numbers import counted
 from engine.cli.durable.server import workflow_of
 from engine.cli.exit_codes import ExitCode
+from engine.cli.options import ControlOptions, DurableOptions
 from engine.errors import ConfigError, ServiceError
 from engine.temporal.messages import Control
 from engine.temporal.starting import Handle
@@ -20,7 +20,7 @@ from engine.temporal.workflows import PipelineRun
 __all__ = ["cancel", "steer"]
 
 
-async def steer(options: argparse.Namespace) -> int:
+async def steer(options: ControlOptions) -> int:
     """Send an update to a run, and say how it works from now on.
 
     Raises:
@@ -38,10 +38,10 @@ async def steer(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-async def _sent(handle: Handle, options: argparse.Namespace) -> Control:
+async def _sent(handle: Handle, options: ControlOptions) -> Control:
     try:
         if options.action == "window":
-            return await handle.execute_update(PipelineRun.set_window, options.number)
+            return await handle.execute_update(PipelineRun.set_window, options.number or 0)
         update = {"pause": PipelineRun.pause, "resume": PipelineRun.resume, "drain": PipelineRun.drain}
         return await handle.execute_update(update[options.action])
     except WorkflowUpdateFailedError as error:
@@ -52,7 +52,7 @@ async def _sent(handle: Handle, options: argparse.Namespace) -> Control:
         raise _gone(handle, error) from error
 
 
-async def cancel(options: argparse.Namespace) -> int:
+async def cancel(options: DurableOptions) -> int:
     """Ask the server to cancel a run.
 
     Raises:

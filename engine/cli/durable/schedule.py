@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +12,7 @@ from engine.cli.durable.server import client_of, request_of
 from engine.cli.durable.submit import relevant
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans_for_workers, resolve_aliases
+from engine.cli.options import ScheduleOptions
 from engine.config.units import parse_duration
 from engine.errors import ConfigError
 from engine.temporal.schedules import create, delete, listed, pause, unpause
@@ -22,8 +22,7 @@ __all__ = ["ACTIONS"]
 MIN_CATCH_UP = timedelta(seconds=10)
 
 
-async def _create(options: argparse.Namespace) -> int:
-    options.assignments = []
+async def _create(options: ScheduleOptions) -> int:
     plans = load_plans_for_workers(options)
     wanted = resolve_aliases(options) or [name for name, plan in plans.items() if plan.settings.schedule]
     if not wanted:
@@ -53,7 +52,7 @@ def _age(text: str) -> timedelta:
     return age
 
 
-async def _list(options: argparse.Namespace) -> int:
+async def _list(options: ScheduleOptions) -> int:
     found = await listed(await client_of(options))
     for one in found:
         if options.json:
@@ -66,25 +65,25 @@ async def _list(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-async def _pause(options: argparse.Namespace) -> int:
+async def _pause(options: ScheduleOptions) -> int:
     await pause(await client_of(options), options.pipeline)
     sys.stdout.write(f"{options.pipeline}: paused\n")
     return ExitCode.COMPLETED
 
 
-async def _resume(options: argparse.Namespace) -> int:
+async def _resume(options: ScheduleOptions) -> int:
     await unpause(await client_of(options), options.pipeline)
     sys.stdout.write(f"{options.pipeline}: schedule resumed\n")
     return ExitCode.COMPLETED
 
 
-async def _delete(options: argparse.Namespace) -> int:
+async def _delete(options: ScheduleOptions) -> int:
     await delete(await client_of(options), options.pipeline)
     sys.stdout.write(f"{options.pipeline}: schedule deleted\n")
     return ExitCode.COMPLETED
 
 
-ACTIONS: Mapping[str, Callable[[argparse.Namespace], Awaitable[int]]] = {
+ACTIONS: Mapping[str, Callable[[ScheduleOptions], Awaitable[int]]] = {
     "create": _create,
     "list": _list,
     "pause": _pause,

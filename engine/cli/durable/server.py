@@ -7,7 +7,8 @@ import math
 import shlex
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import DEFAULT_FILE, this_command
+from engine.cli.arguments import this_command
+from engine.cli.options import DEFAULT_FILE, DurableOptions, RequestOptions, ServerArguments
 from engine.cli.state import state_options, store_of
 
 if TYPE_CHECKING:
@@ -107,21 +108,21 @@ def require_temporal() -> None:
         raise RegistryError("durable runs need Temporal's SDK: pip install 'odw-engine[temporal]'")
 
 
-async def client_of(options: argparse.Namespace) -> Client:
+async def client_of(options: ServerArguments) -> Client:
     """A client connected as the arguments say."""
     from engine.temporal.connection import ServerOptions, connect
 
     return await connect(ServerOptions(options.address, options.namespace, options.profile, options.codec))
 
 
-def queues_of(options: argparse.Namespace) -> Queues:
+def queues_of(options: ServerArguments) -> Queues:
     """The task queues that the arguments name."""
     from engine.temporal.messages import Queues
 
     return Queues.named(options.queue)
 
 
-def request_of(options: argparse.Namespace, pipeline: str, **fields: object) -> PipelineRequest:
+def request_of(options: RequestOptions, pipeline: str, **fields: object) -> PipelineRequest:
     """A request as the arguments of `add_request_arguments` say."""
     from engine.temporal.messages import PipelineRequest
 
@@ -138,7 +139,7 @@ def request_of(options: argparse.Namespace, pipeline: str, **fields: object) -> 
     )
 
 
-async def workflow_of(options: argparse.Namespace) -> tuple[Client, Handle]:
+async def workflow_of(options: DurableOptions) -> tuple[Client, Handle]:
     """The workflow of the run that `options.run` names, also of one that is not in the state store.
 
     That is one that no worker has taken up yet, or whose workers have another store.
@@ -164,7 +165,7 @@ async def workflow_of(options: argparse.Namespace) -> tuple[Client, Handle]:
     return client, await find(client, record)
 
 
-def command(verb: str, run_id: str, options: argparse.Namespace) -> str:
+def command(verb: str, run_id: str, options: DurableOptions) -> str:
     """Another command about the same run, ready to be copied; FILE stands for a file that is not known."""
     text = verb
     if verb == "submit":

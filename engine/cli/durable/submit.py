@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import secrets
 import sys
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from engine.cli.durable.watch import follow
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_config, load_plans, load_plans_for_workers, resolve_aliases
 from engine.cli.local.resume import refuse_living
+from engine.cli.options import SubmitOptions
 from engine.cli.state import store_of
 from engine.contract.clock import SystemClock
 from engine.contract.types import JsonValue
@@ -33,7 +33,7 @@ AS_BEGUN = (
 )
 
 
-async def submit(options: argparse.Namespace) -> int:
+async def submit(options: SubmitOptions) -> int:
     """Start what the arguments ask for.
 
     Raises:
@@ -41,7 +41,6 @@ async def submit(options: argparse.Namespace) -> int:
         StateError: the run to go on with cannot be gone on with.
         ServiceError: the server cannot be reached, or the run is under way there.
     """
-    options.assignments = []
     requests = [] if options.resume else _fresh(options)
     client = await client_of(options)
     if options.resume:
@@ -60,7 +59,7 @@ async def submit(options: argparse.Namespace) -> int:
     return int(await follow(client, dict(zip(runs, handles, strict=True)), options))
 
 
-def _fresh(options: argparse.Namespace) -> list[PipelineRequest]:
+def _fresh(options: SubmitOptions) -> list[PipelineRequest]:
     plans = load_plans_for_workers(options)
     now = SystemClock().now()
     params = {name: dict(plan.params) for name, plan in plans.items()}
@@ -89,11 +88,11 @@ def relevant(
     return {one: params[one] for one in plans if one in wanted and params[one]}
 
 
-async def _resumed(client: Client, options: argparse.Namespace) -> list[PipelineRequest]:
+async def _resumed(client: Client, options: SubmitOptions) -> list[PipelineRequest]:
     if options.only:
         raise ConfigError(f"--resume: {AS_BEGUN}")
     async with store_of(options) as store:
-        record = await store.get_run(options.resume)
+        record = await store.get_run(options.resume or "")
         own = load_config(options, only=[record.pipeline]).resolve_alias
         if any(own(text.partition(".")[0]) == record.pipeline for text in options.param):
             raise ConfigError(f"--resume: {AS_BEGUN}")
@@ -128,7 +127,7 @@ async def _resumed(client: Client, options: argparse.Namespace) -> list[Pipeline
 async def _check(
     store: StateStore,
     record: RunRecord,
-    options: argparse.Namespace,
+    options: SubmitOptions,
     params: Mapping[str, Mapping[str, JsonValue]],
 ) -> Mapping[str, Plan]:
     """The plans of the run and of what may follow it, if it can be gone on with."""
@@ -150,7 +149,7 @@ async def _check(
     return plans
 
 
-async def _announce_division(store: StateStore, record: RunRecord, options: argparse.Namespace) -> None:
+async def _announce_division(store: StateStore, record: RunRecord, options: SubmitOptions) -> None:
     asked = options.chunk_splits
     for node, settled in (await store.divisions(record.run_id)).items():
         if asked and asked != settled:

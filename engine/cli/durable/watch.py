@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import anyio
 from temporalio.client import Client
@@ -14,6 +14,7 @@ from engine.cli.display.summary import summary
 from engine.cli.durable.server import command, workflow_of
 from engine.cli.durable.watched_run import Watched, WatchedRuns
 from engine.cli.exit_codes import ExitCode, most_serious
+from engine.cli.options import DurableOptions
 from engine.cli.state import shown_state, store_of
 from engine.errors import StateMissingError
 from engine.state import StateStore
@@ -23,7 +24,7 @@ from engine.temporal.starting import Handle
 __all__ = ["follow", "watch"]
 
 
-async def watch(options: argparse.Namespace) -> int:
+async def watch(options: DurableOptions) -> int:
     """Show a run until it has ended.
 
     Raises:
@@ -34,14 +35,13 @@ async def watch(options: argparse.Namespace) -> int:
     return int(await follow(client, {options.run: handle}, options))
 
 
-async def follow(client: Client, handles: Mapping[str, Handle], options: argparse.Namespace) -> ExitCode:
+async def follow(client: Client, handles: Mapping[str, Handle], options: DurableOptions) -> ExitCode:
     """Show the workflows of runs, one after another, until they have ended; the most serious exit code.
 
     Raises:
         ServiceError: the server has lost a run.
     """
-    options.log_format = "none"
-    output = Output(options, {})
+    output = Output(replace(options, log_format="none"), {})
     left = list(handles)
     codes: list[ExitCode] = []
     try:
@@ -58,7 +58,7 @@ async def follow(client: Client, handles: Mapping[str, Handle], options: argpars
     return most_serious(codes)
 
 
-async def _to_its_end(watched: Watched, options: argparse.Namespace, output: Output) -> ExitCode:
+async def _to_its_end(watched: Watched, options: DurableOptions, output: Output) -> ExitCode:
     async with AsyncExitStack() as stack:
         store = await _store(options, stack)
         await watched.look(store)  # so that what is shown first is how the run stands
@@ -77,7 +77,7 @@ async def _to_its_end(watched: Watched, options: argparse.Namespace, output: Out
     return watched.code
 
 
-async def _store(options: argparse.Namespace, stack: AsyncExitStack) -> StateStore:
+async def _store(options: DurableOptions, stack: AsyncExitStack) -> StateStore:
     """The store that the arguments name; one that a worker may still begin is made for a run that is new."""
     try:
         return await stack.enter_async_context(store_of(options, create=options.wait))

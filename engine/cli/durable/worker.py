@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Mapping
@@ -14,23 +13,25 @@ from engine.cli.durable.server import queues_of
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
 from engine.cli.local.run import memory_of
+from engine.cli.options import WorkerOptions
 from engine.cli.state import store_of
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.execution.events import Observer, null_observer
 from engine.plan.model import Plan
+from engine.temporal import worker
 from engine.temporal.activities import Activities
 from engine.temporal.connection import ServerOptions, connect
 from engine.temporal.logs import told_to
 from engine.temporal.metrics import MetricsOptions, runtime
 from engine.temporal.watching import Patience
-from engine.temporal.worker import ROLES, WorkerOptions, drain_limit, serve
+from engine.temporal.worker import ROLES, drain_limit, serve
 
 __all__ = ["engine_of", "work"]
 
 
-async def work(options: argparse.Namespace) -> int:
+async def work(options: WorkerOptions) -> int:
     """Poll until told to stop.
 
     Raises:
@@ -38,7 +39,6 @@ async def work(options: argparse.Namespace) -> int:
         ServiceError: the server cannot be reached.
         StateError: the store cannot be used.
     """
-    options.only, options.param, options.assignments = [], [], []
     if options.build_id and "." in options.queue:
         raise ConfigError(
             f"--build-id: the deployment is named after --queue, so {options.queue!r} must not contain a dot"
@@ -55,7 +55,7 @@ async def work(options: argparse.Namespace) -> int:
 
     async with engine_of(options) as engine:
         activities = Activities(engine, plans, patience=Patience(stall_after=options.stall_after))
-        settings = WorkerOptions(
+        settings = worker.WorkerOptions(
             queues_of(options),
             roles=options.roles or ROLES,
             slots=options.slots,
@@ -77,7 +77,7 @@ async def work(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-def engine_of(options: argparse.Namespace) -> Engine:
+def engine_of(options: WorkerOptions) -> Engine:
     """What a worker does its chunks with."""
     return Engine(
         state_dir=options.state_dir,
@@ -88,7 +88,7 @@ def engine_of(options: argparse.Namespace) -> Engine:
     )
 
 
-async def _listen(stop: anyio.Event, options: argparse.Namespace) -> None:
+async def _listen(stop: anyio.Event, options: WorkerOptions) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
         async for _ in received:
             if not stop.is_set():
@@ -101,7 +101,7 @@ def _place(client: object) -> str:
     return f"{config.target_host}/{client.namespace}"  # type: ignore[attr-defined]
 
 
-def _runtime(options: argparse.Namespace) -> Runtime:
+def _runtime(options: WorkerOptions) -> Runtime:
     if options.metrics and options.otlp:
         raise ConfigError("--metrics and --otlp exclude each other: give one of them")
     try:
@@ -110,7 +110,7 @@ def _runtime(options: argparse.Namespace) -> Runtime:
         raise ConfigError(f"cannot export metrics at {options.metrics or options.otlp}: {error}") from error
 
 
-def _observer(options: argparse.Namespace) -> Observer:
+def _observer(options: WorkerOptions) -> Observer:
     if options.log_format == "none":
         return null_observer
     from engine.telemetry import configure_logging, log_event

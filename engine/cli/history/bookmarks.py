@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from dataclasses import asdict, replace
 from engine.cli.display.numbers import count, counted
 from engine.cli.exit_codes import ExitCode
 from engine.cli.local.resume import refuse_living
+from engine.cli.options import BookmarksOptions
 from engine.cli.state import store_of
 from engine.contract.clock import SystemClock
 from engine.errors import ConfigError
@@ -19,7 +19,7 @@ from engine.state import BookmarkFilter, BookmarkRecord, BookmarkScope, RunStatu
 __all__ = ["list_bookmarks", "reset_bookmarks"]
 
 
-async def list_bookmarks(options: argparse.Namespace) -> int:
+async def list_bookmarks(options: BookmarksOptions) -> int:
     """Print how many there are in each place, or each of them."""
     where = BookmarkFilter(options.pipeline, options.node, key=options.key)
     limit = options.limit if options.limit > 0 else None
@@ -43,7 +43,7 @@ async def list_bookmarks(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-async def reset_bookmarks(options: argparse.Namespace) -> int:
+async def reset_bookmarks(options: BookmarksOptions) -> int:
     """Delete what is asked for.
 
     Raises:
@@ -62,7 +62,7 @@ async def reset_bookmarks(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-async def _nothing(store: StateStore, options: argparse.Namespace) -> str:
+async def _nothing(store: StateStore, options: BookmarksOptions) -> str:
     of_pipeline = await store.bookmark_scopes(BookmarkFilter(options.pipeline))
     if of_pipeline:
         nodes = ", ".join(sorted({f"`{one.node}`" for one in of_pipeline}))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from engine.cli.display.ages import older_than
 from engine.cli.display.numbers import counted
 from engine.cli.exit_codes import ExitCode
 from engine.cli.local.resume import refuse_living
+from engine.cli.options import RunsOptions
 from engine.cli.state import store_of
 from engine.contract.clock import SystemClock
 from engine.errors import ConfigError, LeaseHeldError
@@ -18,7 +18,7 @@ from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore
 __all__ = ["forget_run", "prune_runs"]
 
 
-async def forget_run(options: argparse.Namespace) -> int:
+async def forget_run(options: RunsOptions) -> int:
     """Remove one run, having said what goes with it.
 
     Raises:
@@ -47,7 +47,7 @@ async def forget_run(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-async def prune_runs(options: argparse.Namespace) -> int:
+async def prune_runs(options: RunsOptions) -> int:
     """Remove the completed runs that ended before then and have no open dead letters.
 
     Raises:

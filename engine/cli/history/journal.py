@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from datetime import datetime
 from engine.cli.display.ages import age, older_than
 from engine.cli.display.numbers import count, counted
 from engine.cli.exit_codes import ExitCode
+from engine.cli.options import JournalOptions
 from engine.cli.state import store_of
 from engine.contract.clock import SystemClock
 from engine.contract.journal import ANSWER, JournalEntry
@@ -20,7 +20,7 @@ from engine.state import JournalFilter
 __all__ = ["list_entries", "purge_entries"]
 
 
-async def list_entries(options: argparse.Namespace) -> int:
+async def list_entries(options: JournalOptions) -> int:
     """Print what is there, and what it has cost.
 
     Raises:
@@ -39,7 +39,7 @@ async def list_entries(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-async def purge_entries(options: argparse.Namespace) -> int:
+async def purge_entries(options: JournalOptions) -> int:
     """Delete what is asked for.
 
     Raises:
@@ -58,7 +58,7 @@ async def purge_entries(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-def _filter(options: argparse.Namespace, now: datetime) -> JournalFilter:
+def _filter(options: JournalOptions, now: datetime) -> JournalFilter:
     before = older_than(options.older_than, now) if options.older_than else ""
     return JournalFilter(options.run, options.pipeline, options.model, before)
 

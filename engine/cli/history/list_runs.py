@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.display.numbers import count
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
+from engine.cli.options import PlanOptions, RunsOptions
 from engine.cli.state import store_of
 from engine.contract.acks import Tally
 from engine.contract.clock import SystemClock
@@ -54,7 +54,7 @@ class _Comparison:
     note: str = ""
 
 
-async def list_runs(options: argparse.Namespace) -> int:
+async def list_runs(options: RunsOptions) -> int:
     """Print a line for each run."""
     async with store_of(options) as store:
         found = await store.list_runs(pipeline=options.pipeline)
@@ -73,7 +73,7 @@ async def list_runs(options: argparse.Namespace) -> int:
     return ExitCode.COMPLETED
 
 
-async def show_run(options: argparse.Namespace) -> int:
+async def show_run(options: RunsOptions) -> int:
     """Print everything about a run.
 
     Raises:
@@ -107,30 +107,29 @@ async def _entry(store: StateStore, record: RunRecord) -> _Entry:
     return _Entry(record, await store.tally(record.run_id), lease)
 
 
-def _compare(record: RunRecord, options: argparse.Namespace) -> _Comparison:
+def _compare(record: RunRecord, options: RunsOptions) -> _Comparison:
     if record.group_id.startswith(REPLAY_GROUP):
         return _Comparison(note="the run was a replay of dead letters")
     named = options.file is not None
-    options.file = options.file or DEFAULT_FILE
-    if not named and not Path(options.file).exists():
-        return _Comparison(note=f"no {options.file} here; name another file with --file")
+    file = options.file or DEFAULT_FILE
+    if not named and not Path(file).exists():
+        return _Comparison(note=f"there is no {file} here (--file names another one)")
     try:
-        plan = _plan(record.pipeline, record.params, options)
+        plan = _plan(record.pipeline, record.params, file)
     except EngineError as error:
         if named:
             raise
-        return _Comparison(note=f"cannot use {options.file}: {str(error).splitlines()[0]}")
+        return _Comparison(note=f"{file} cannot be used: {str(error).splitlines()[0]}")
     return _Comparison(
         difference(record.identity_doc, plan.identity_doc),
         difference(record.operational_doc, plan.operational_doc),
     )
 
 
-def _plan(pipeline: str, params: Mapping[str, object], options: argparse.Namespace) -> Plan:
-    options.param, options.assignments, options.only = [], [], []
-    plans = load_plans(options, only=[pipeline], params={pipeline: dict(params)})
+def _plan(pipeline: str, params: Mapping[str, object], file: str) -> Plan:
+    plans = load_plans(PlanOptions(file=file), only=[pipeline], params={pipeline: dict(params)})
     if pipeline not in plans:
-        raise ConfigError(f"{options.file} has no pipeline `{pipeline}`")
+        raise ConfigError(f"{file} has no pipeline `{pipeline}`")
     return plans[pipeline]
 
 

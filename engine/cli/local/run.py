@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -16,6 +16,7 @@ from engine.cli.exit_codes import ExitCode, code_of, most_serious, show_tracebac
 from engine.cli.loading import load_config, load_plans, resolve_aliases
 from engine.cli.local.resume import announce, invocation_of, not_begun, refuse_living, unfinished
 from engine.cli.local.signals import SignalWatch
+from engine.cli.options import RunOptions
 from engine.cli.state import store_of
 from engine.dead_letters.replay import REPLAY_GROUP
 from engine.errors import ConfigError
@@ -23,13 +24,15 @@ from engine.execution.engine import DEFAULT_MEMORY, Engine
 from engine.execution.report import RunReport
 from engine.execution.runner import DRAIN_LIMIT
 from engine.execution.session import Session, starting
+from engine.plan.compile import compile_file
 from engine.plan.model import Plan
+from engine.registry import Registry
 from engine.state.protocol import RunStatus, StateStore
 
 __all__ = ["exit_code", "invoke", "memory_of", "watched"]
 
 
-def invoke(options: argparse.Namespace) -> int:
+def invoke(options: RunOptions) -> int:
     """Run what the arguments ask for.
 
     Raises:
@@ -37,17 +40,22 @@ def invoke(options: argparse.Namespace) -> int:
     """
     if options.resume is not None and options.resume.endswith((".yaml", ".yml")):
         # `--resume pipelines.yaml`: the file stands where a run could
-        options.file, options.resume = options.resume, ""
+        options = replace(options, file=options.resume, resume="")
     memory_of(options.memory)
     _drain_limit(options.drain_limit)
     if options.report:
         check_target(Path(options.report))
-    options.only = resolve_aliases(options)
-    plans = load_plans(options) if options.resume is None else {}
+    plans: Mapping[str, Plan] = {}
+    if options.resume is None:
+        config = load_config(options)
+        options = replace(options, only=tuple(map(config.resolve_alias, options.only)))
+        plans = compile_file(config, Registry.installed())
+    elif options.only:
+        options = replace(options, only=tuple(resolve_aliases(options)))
     return on_event_loop(lambda: _run(options, plans))
 
 
-async def _from_before(store: StateStore, options: argparse.Namespace) -> list[str]:
+async def _from_before(store: StateStore, options: RunOptions) -> list[str]:
     """One line for each run that earlier invocations left unfinished, the latest three."""
     left = [run for run in await store.list_runs() if run.status.resumable]
     chosen = [run for run in left if not run.group_id.startswith(REPLAY_GROUP)]
@@ -58,7 +66,7 @@ async def _from_before(store: StateStore, options: argparse.Namespace) -> list[s
     ]
 
 
-async def _run(options: argparse.Namespace, plans: Mapping[str, Plan]) -> int:
+async def _run(options: RunOptions, plans: Mapping[str, Plan]) -> int:
     output = Output(options, plans)
     async with Engine(
         state_dir=options.state_dir,
@@ -90,10 +98,11 @@ async def _run(options: argparse.Namespace, plans: Mapping[str, Plan]) -> int:
         return exit_code(session, watch.number)
 
 
-async def _resumed(options: argparse.Namespace, engine: Engine, output: Output) -> Session | None:
+async def _resumed(options: RunOptions, engine: Engine, output: Output) -> Session | None:
     """What is left of an invocation; None when that is nothing, which is said."""
-    resumes = await unfinished(engine.store, options.resume, options.only)
-    runs = await invocation_of(engine.store, options.resume)
+    resume = options.resume or ""
+    resumes = await unfinished(engine.store, resume, options.only)
+    runs = await invocation_of(engine.store, resume)
     late: dict[str, str] = {}
     if all(run.run_id != options.resume for run in runs):
         late = not_begun(load_config(options, only=[]), runs, options.only)

@@ -231,9 +231,9 @@ class Books:
         leaf.account.owed += extra
         leaf.account.fate.counts["forked"] += extra
 
-    def taken(self, leaf: Leaf, node: str) -> None:
+    def delivered(self, leaf: Leaf, node: str) -> None:
         """A sink has taken it, which may have something behind it."""
-        leaf.account.fate.counts[f"taken {node}"] += 1
+        leaf.account.fate.counts[f"delivered {node}"] += 1
 
     def write(self, leaf: Leaf, *, confirmed: bool = True) -> None:
         """That sink was the last one."""

@@ -149,7 +149,7 @@ class Moves(World):
                 raise MismatchError(f"{key} has died before, and {node} was asked for it again")
             leaf = leaves.pop(key)
             if isinstance(component, Load):
-                self.books.taken(leaf, node)
+                self.books.delivered(leaf, node)
                 if out is None:
                     self.books.write(leaf, confirmed=component.confirmed)
                 else:

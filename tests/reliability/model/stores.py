@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.state.database import SqliteConnection, SqliteDatabase
-from engine.state.memory import MemoryStateStore
+from engine.state.memory import MemoryDatabase, MemoryStateStore
 from engine.state.sqlite import SqliteStateStore
 
 __all__ = ["Fuse", "Killed", "MortalMemoryStore", "MortalSqliteStore", "MortalStore"]
@@ -44,10 +44,7 @@ class MortalMemoryStore(MemoryStateStore):
     def __init__(self) -> None:
         super().__init__()
         self.fuse = Fuse()
-
-    async def _turn(self) -> None:
-        await super()._turn()
-        self.fuse.burn()
+        self._database = _MortalMemoryDatabase(self.fuse)
 
     async def add_splits(self, *args: Any, **kwargs: Any) -> None:
         await super().add_splits(*args, **kwargs)
@@ -60,6 +57,16 @@ class MortalMemoryStore(MemoryStateStore):
     async def put_dead_letters(self, *args: Any, **kwargs: Any) -> None:
         await super().put_dead_letters(*args, **kwargs)
         self.fuse.burn()
+
+
+class _MortalMemoryDatabase(MemoryDatabase):
+    def __init__(self, fuse: Fuse) -> None:
+        super().__init__()
+        self._fuse = fuse
+
+    async def _make(self, begin: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._fuse.burn()
+        return await super()._make(begin, function, *args, **kwargs)
 
 
 class MortalSqliteStore(SqliteStateStore):

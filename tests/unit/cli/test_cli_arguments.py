@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from engine.cli.display.output import Output
 from engine.cli.display.report_file import check_target, write_report
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, request_of
 from engine.cli.loading import load_plans, resolve_aliases
+from engine.cli.options import OutputOptions, ServerArguments, StateOptions, WorkerPlanOptions
 from engine.contract.acks import Tally
 from engine.errors import ConfigError, ServiceError, StateError
 from engine.execution.report import RunReport
@@ -46,12 +48,11 @@ pipelines:
       out: {sink: stdout}
 """
 
-OPTIONS = argparse.Namespace(state_dir=".odw")
+OPTIONS = StateOptions()
 
 
-def options(path: Path, **given: object) -> argparse.Namespace:
-    base = {"file": str(path), "only": [], "param": [], "assignments": []}
-    return argparse.Namespace(**{**base, **given})
+def options(path: Path, **given: Sequence[str]) -> WorkerPlanOptions:
+    return WorkerPlanOptions(file=str(path), **{name: tuple(values) for name, values in given.items()})
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_progress_is_live_on_a_terminal_unless_records_go_there_too(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stdout", Stream(stdout))
     monkeypatch.setattr("sys.stderr", Stream(stderr))
-    given = argparse.Namespace(quiet=False, progress=wanted, log_format="none")
+    given = OutputOptions(quiet=False, progress=wanted, log_format="none")
     assert Output(given, {only: plans[only]}).mode == mode
 
 
@@ -166,7 +167,7 @@ def test_the_summary_keeps_off_standard_output_when_records_go_there(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plans = load_plans(options(file, only=["first"]))
-    given = argparse.Namespace(quiet=False, progress="none", log_format="none")
+    given = OutputOptions(quiet=False, progress="none", log_format="none")
     Output(given, {"first": plans["first"]}).conclude("the summary\n")
     assert capsys.readouterr() == ("", "the summary\n")
     Output(given, {"second": plans["second"]}).conclude("the summary\n")
@@ -174,13 +175,13 @@ def test_the_summary_keeps_off_standard_output_when_records_go_there(
 
 
 def test_what_is_said_with_json_progress_is_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = argparse.Namespace(quiet=False, progress="json", log_format="none")
+    given = OutputOptions(quiet=False, progress="json", log_format="none")
     Output(given, {}).say("draining")
     assert json.loads(capsys.readouterr().err) == {"event": "message", "text": "draining"}
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    output = Output(argparse.Namespace(quiet=True, progress="live", log_format="none"), {})
+    output = Output(OutputOptions(quiet=True, progress="live", log_format="none"), {})
     output.say("x")
     output.conclude("y")
     assert output.mode == "none"
@@ -368,7 +369,7 @@ def test_after_what_silence_a_worker_is_taken_for_dead_is_said_for_each_run(
 def test_beside_a_database_it_has_to_be_said_that_all_workers_are_on_one_machine(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def nobody(options: argparse.Namespace) -> None:
+    async def nobody(options: ServerArguments) -> None:
         raise ServiceError("no server was to be asked")
 
     monkeypatch.setattr("engine.cli.durable.submit.client_of", nobody)

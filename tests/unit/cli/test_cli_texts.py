@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from dataclasses import replace
@@ -14,6 +13,7 @@ from engine.cli.display.live import table
 from engine.cli.display.numbers import Rate, count, counted, duration, rate, size
 from engine.cli.display.plain import json_line, plain_line
 from engine.cli.display.summary import summary
+from engine.cli.options import PlaceOptions
 from engine.contract.acks import Tally
 from engine.contract.component import Kind
 from engine.execution.report import RunReport
@@ -22,7 +22,7 @@ from engine.flow.stats import NodeSnapshot, NodeStats, RunSnapshot, Waiting
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySink, MemorySource, linear_plan
 
-OPTIONS = argparse.Namespace(file="pipelines.yaml", state_dir=".odw")
+OPTIONS = PlaceOptions()
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ def test_records_that_were_made_have_a_column_of_their_own() -> None:
 
 
 def test_a_run_that_ended_early_says_why_and_how_to_go_on() -> None:
-    options = argparse.Namespace(file="etl/my.yaml", state_dir="/var/odw")
+    options = PlaceOptions(file="etl/my.yaml", state_dir="/var/odw")
     text = summary([report(status=RunStatus.OUTAGE, error="'load' could deliver nothing")], options)
     assert "blobs: 'load' could deliver nothing\n" in text
     assert "to resume: python -m engine run etl/my.yaml --resume blobs-1 --state-dir /var/odw\n" in text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from engine.cli.durable import watched_run as watched
 from engine.cli.durable.server import command
 from engine.cli.durable.watched_run import Watched
+from engine.cli.options import DurableOptions
 from engine.errors import ServiceError
 from engine.state import StateStore
 from engine.state.memory import MemoryStateStore
@@ -58,8 +58,9 @@ async def test_a_run_whose_workers_cannot_say_how_far_it_is_is_watched_all_the_s
 
 
 def test_a_command_to_be_copied_has_its_arguments_as_they_were_given() -> None:
-    given = {"address": "", "namespace": "two words", "profile": "", "codec": "", "queue": "it's"}
-    options = argparse.Namespace(wait=True, file="my file.yaml", state_dir="a state", state="", **given)
+    options = DurableOptions(
+        wait=True, file="my file.yaml", state_dir="a state", namespace="two words", queue="it's"
+    )
     assert shlex.split(command("submit", "r", options))[-10:] == [
         *("submit", "my file.yaml", "--resume", "r", "--state-dir", "a state"),
         *("--namespace", "two words", "--queue", "it's"),

@@ -75,6 +75,9 @@ def test_parameters_are_typed_by_their_defaults() -> None:
         ("p.tags=a,5", ["a", 5]),
         ("p.color=green", "green"),
         ("p.limit=~", None),
+        ("p.n=null", PARAMS["n"]),
+        ("p.share=~", PARAMS["share"]),
+        ("p.pattern=null", PARAMS["pattern"]),
         ("p.limit=3", 3),
     ],
 )
@@ -91,7 +94,7 @@ def test_texts_are_converted_to_the_parameters_type(text: str, value: object) ->
     [
         ("p.n=many", "--param: p.n: parameter `n` of `p`: expected an integer, got 'many'"),
         ("p.n=1.5", "--param: p.n: parameter `n` of `p`: expected an integer, got 1.5"),
-        ("p.n=null", "--param: p.n: parameter `n` of `p`: expected an integer, got nothing (null)"),
+        ("p.must=null", "--param: p.must: parameter `must` of `p`: expected an integer, got nothing (null)"),
         ("p.dry=5", "--param: p.dry: parameter `dry` of `p`: expected true or false, got 5"),
         (
             "p.color=gren",

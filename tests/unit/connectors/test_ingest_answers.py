@@ -10,7 +10,7 @@ import pytest
 from connectors.ingest.answers import interpret_answer
 from connectors.retry_after import retry_after_seconds
 from connectors.warehouse.client import Answer
-from engine.errors import FatalError
+from engine.errors import FatalError, TransientError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -43,20 +43,52 @@ def test_results_that_cannot_be_true_are_an_error_of_the_service(results: object
         interpret_answer(answer(results), 3, "POST /x")
 
 
-@pytest.mark.parametrize(
-    "plain",
-    [
-        Answer(200, "text/plain", b"SUCCESS"),
-        Answer(200, "", b'{"written": 1, "dead": []}'),
-        answer({"ok": True}),
-        answer([]),
-        Answer(204, "application/json", b""),
-    ],
-)
-def test_any_other_success_is_an_acceptance_without_results(plain: Answer) -> None:
-    verdict = interpret_answer(plain, 1, "POST /x")
-    assert not verdict.per_record
-    assert not verdict.failures
+def test_results_count_whatever_the_content_type_says() -> None:
+    assert interpret_answer(Answer(200, "", b'{"written": 1, "dead": []}'), 1, "POST /x").per_record
+
+
+@pytest.mark.parametrize("body", [b"SUCCESS", b"SUCCESS\n", b'"SUCCESS"', b"success"])
+@pytest.mark.parametrize("status", [200, 201, 202])
+def test_success_is_an_acceptance_without_results(status: int, body: bytes) -> None:
+    verdict = interpret_answer(Answer(status, "text/plain", body), 1, "POST /x")
+    assert (verdict.per_record, verdict.failures) == (False, {})
+
+
+OTHERS = [
+    Answer(200, "text/html", b"<!doctype html><html>Sign in</html>"),
+    Answer(200, "text/plain", b""),
+    Answer(204, "application/json", b""),
+    Answer(202, "text/plain", b"Accepted"),
+    answer({"ok": True}),
+    answer({"written": 1}),
+    answer({"items": [], "total": 0}),
+    answer([]),
+    answer(None),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_any_other_success_stops_the_run(other: Answer) -> None:
+    with pytest.raises(FatalError, match=r"POST /x answered 20\d with .*check `url` of the connection"):
+        interpret_answer(other, 1, "POST /x")
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_any_other_success_can_be_declared_enough(other: Answer) -> None:
+    verdict = interpret_answer(other, 1, "POST /x", any_success=True)
+    assert (verdict.per_record, verdict.failures) == (False, {})
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_page_with_a_refusal_is_not_about_the_records(status: int) -> None:
+    page = Answer(status, "text/html", b"<html>400 The plain HTTP request was sent to HTTPS port</html>")
+    with pytest.raises(FatalError, match="not as an ingest service does"):
+        interpret_answer(page, 2, "POST /x")
+
+
+def test_a_body_that_was_lost_on_its_way_is_sent_again() -> None:
+    with pytest.raises(TransientError):
+        interpret_answer(Answer(400, "text/plain", b"Failed to read request body"), 2, "POST /x")
 
 
 def test_a_refusal_quotes_only_the_beginning_of_the_answer() -> None:

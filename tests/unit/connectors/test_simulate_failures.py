@@ -228,3 +228,16 @@ def test_mixed_kinds_are_marked_each_on_its_own_field() -> None:
     assert isinstance(first, BlobSource)
     assert first.file_name == "[DLQ]f"
     assert second == {"distinct_id": "[DLQ]user_1"}
+
+
+def test_chosen_records_can_die_here_instead_of_being_marked() -> None:
+    component = SimulateFailures(SimulateFailuresParams(percentage=12.5, action="dead_letter"))
+    component.ctx = Context(seed="s")
+
+    derived = apply(component, logs(0, 800))
+
+    assert marked(derived) == []
+    assert len(derived.records) == 700
+    assert {error.kind for _, error in derived.failures if isinstance(error, RecordError)} == {
+        "SimulatedFailure"
+    }

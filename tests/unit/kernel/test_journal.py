@@ -48,7 +48,7 @@ class Asking:
 @pytest.fixture
 def store() -> MemoryStateStore:
     store = MemoryStateStore()
-    store._open = True  # a fixture that waits would run on asyncio whatever the backend of the test
+    store._database.start()  # a fixture that waits would run on asyncio whatever the backend of the test
     return store
 
 

@@ -117,7 +117,7 @@ async def test_one_that_is_not_renewed_expires_and_its_holder_is_told(store: Sta
         async with acquire(store, clock, RUN) as quick:
             assert quick.epoch == slow.epoch + 1
             with pytest.raises(LeaseLostError, match="taken over"):
-                await slow.keep(ScriptedClock(jump=True).sleep)
+                await slow.renew_periodically(ScriptedClock(jump=True).sleep)
 
 
 @pytest.mark.anyio
@@ -210,7 +210,7 @@ async def test_a_run_whose_lease_cannot_be_renewed_is_stopped(monkeypatch: pytes
     async def lose(lease: HeldLease) -> None:
         raise LeaseLostError("gone")
 
-    monkeypatch.setattr(HeldLease, "keep", lose)
+    monkeypatch.setattr(HeldLease, "renew_periodically", lose)
     async with Engine() as engine:
         report = await engine.run(linear_plan(Gated(), MemorySink()))
     assert (report.status, report.error) == (RunStatus.FAILED, "gone")

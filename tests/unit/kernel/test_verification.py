@@ -199,6 +199,13 @@ async def test_records_that_died_on_the_other_side_of_a_sink_are_told_apart() ->
     assert (sink.asked[0].records, sink.asked[0].died) == (0, 3)
 
 
+def edit(store: MemoryStateStore, statement: str, *values: str) -> None:
+    """Change the tables behind the store's back."""
+    connection = store._database._connection
+    assert connection is not None
+    connection.execute(statement, values)
+
+
 class TestTampering:
     """Each kind of figure, changed after the run: the comparison that is about it has to notice."""
 
@@ -295,7 +302,7 @@ class TestTampering:
     async def test_a_list_of_splits_that_was_never_completed(self) -> None:
         store = MemoryStateStore()
         report, plan = await self.ran(store)
-        store._complete.clear()
+        edit(store, "UPDATE sources SET complete = 0")
 
         assert await self.compared(store, report, plan) == [("n0", "complete lists of what to read", 1, 0)]
 
@@ -304,7 +311,7 @@ class TestTampering:
         report, plan = await self.ran(store)
         async with store:
             first, *_ = await store.dead_letters(DeadLetterFilter())
-            store._letters.pop((first.run_id, first.node, first.key))
+            edit(store, "DELETE FROM dead_letters WHERE node = ? AND key = ?", first.node, first.key)
             await store.put_dead_letters([replace(first, node="n2")])
 
         assert await self.compared(store, report, plan) == [
@@ -326,9 +333,9 @@ class TestTampering:
         async with store:
             letters = await store.dead_letters(DeadLetterFilter())
             for one in letters[:3]:
-                store._letters.pop((one.run_id, one.node, one.key))
+                edit(store, "DELETE FROM dead_letters WHERE node = ? AND key = ?", one.node, one.key)
         assert await self.compared(store, replace(report, dead_letters=1), plan, distinct_keys=False) == []
 
-        store._letters.clear()
+        edit(store, "DELETE FROM dead_letters")
         found = await self.compared(store, replace(report, dead_letters=0), plan, distinct_keys=False)
         assert found == [("n1", "dead letters in the store", 4, 0)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from engine.service.accounts import Account, account_of
@@ -83,7 +84,7 @@ def letter_of_note(identifier: str) -> RejectedRecord:
     return letter_of(
         IngestModel("Note", Row, "Note"),  # type: ignore[arg-type]
         0,
-        {"id": identifier},
+        orjson.dumps({"id": identifier}),
         error_type="ValueError",
         error_message="no",
         source="transform",
@@ -213,6 +214,8 @@ def test_a_request_without_rows_keeps_its_number_over_a_restart(
 
 
 FORMAT_1 = (
+    "ALTER TABLE _odw_batches DROP COLUMN body_hash",
+    "ALTER TABLE _odw_dead_letters DROP COLUMN reason",
     "DROP TABLE _odw_replaced",
     "ALTER TABLE _odw_batches DROP COLUMN scope",
     "ALTER TABLE _odw_batches DROP COLUMN sequence",

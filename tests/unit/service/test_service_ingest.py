@@ -155,8 +155,29 @@ async def test_a_repeated_key_is_answered_as_the_first_was(client: httpx.AsyncCl
     again = (await post(client, [GOOD, {"id": "b"}], **headers)).json()
     assert again == first | {"duplicate": True}
     assert first["written"] == 1
-    plain = await post(client, [GOOD], Idempotency_Key="key")
-    assert plain.text == "SUCCESS"
+
+
+async def test_a_key_with_another_body_is_refused(client: httpx.AsyncClient) -> None:
+    await post(client, [GOOD], Idempotency_Key="key")
+    other = await post(client, [GOOD | {"id": "b"}], Idempotency_Key="key")
+    assert (other.status_code, "another body" in other.text) == (422, True)
+    assert [row["id"] for row in (await client.get("/consumption/getNote")).json()["items"]] == ["a"]
+    assert (await post(client, [GOOD], Idempotency_Key="key")).text == "SUCCESS"
+
+
+async def test_a_key_counts_for_one_model(client: httpx.AsyncClient) -> None:
+    row = {**GOOD, "transform_timestamp": "t"}
+    assert (await post(client, [row], Idempotency_Key="key")).text == "SUCCESS"
+    assert (await post(client, [row | {"id": "b"}], "Note", Idempotency_Key="key")).text == "SUCCESS"
+    assert {row["id"] for row in (await client.get("/consumption/getNote")).json()["items"]} == {"a", "b"}
+
+
+async def test_of_two_bodies_under_one_key_at_once_one_is_refused(client: httpx.AsyncClient) -> None:
+    bodies = [[GOOD | {"id": f"{number}"}] for number in range(8)]
+    answers = await asyncio.gather(*(post(client, body, Idempotency_Key="key") for body in bodies))
+    stored = (await client.get("/consumption/getNote")).json()["items"]
+    assert sorted(answer.status_code for answer in answers) == [200] + [422] * 7
+    assert len(stored) == 1
 
 
 @pytest.mark.parametrize(
@@ -295,7 +316,7 @@ async def test_a_warehouse_that_was_removed_under_the_service_is_503_and_unhealt
     assert (await client.get("/liveness")).status_code == 200
 
 
-async def test_rows_that_the_warehouse_refuses_are_500(path: Path) -> None:
+async def test_transforms_that_fail_are_500(path: Path) -> None:
     from pydantic import BaseModel
 
     class Row(BaseModel):
@@ -307,7 +328,11 @@ async def test_rows_that_the_warehouse_refuses_are_500(path: Path) -> None:
     warehouse = Warehouse.open(path, [broken, short, buggy])
     app = create_app(warehouse, [broken, short, buggy])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://service") as client:
-        for name in ("Broken", "Short", "Buggy"):
+        answer = await post(client, [{"id": "a"}], "Broken", **PER_RECORD)
+        (dead,) = answer.json()["dead"]
+        assert (dead["id"], dead["source"]) == ("a", "table")
+        assert dead["error_message"] == "The row has no value at id"
+        for name in ("Short", "Buggy"):
             answer = await post(client, {"id": "a"}, name)
             assert (answer.status_code, answer.text) == (500, "Error")
     await asyncio.to_thread(warehouse.close)

@@ -44,7 +44,7 @@ class CheckedThing(Thing):
     @field_validator("id")
     @classmethod
     def refuse_bad(cls, value: str) -> str:
-        if value == "bad":
+        if value == "wicked":
             raise ValueError("bad ids are refused")
         return value
 
@@ -138,7 +138,7 @@ def test_keeps_unknown_fields_where_the_model_allows_them() -> None:
 
 
 def test_runs_a_models_own_validators() -> None:
-    result = BodyValidator(CheckedThing).read(b'[{"id": "bad", "size": 1}, {"id": "ok", "size": "2"}]')
+    result = BodyValidator(CheckedThing).read(b'[{"id": "wicked", "size": 1}, {"id": "ok", "size": "2"}]')
     assert result.failures == {0: "Value error, bad ids are refused at id"}
     assert [(record["id"], record["size"], record["origin"]) for record in result.records] == [
         ("ok", 2, None)
@@ -150,7 +150,12 @@ def test_one_bad_record_leaves_the_others_and_their_places() -> None:
     result = BodyValidator(Thing).read(body)
     assert [record["id"] for record in result.records] == ["a", "c"]
     assert result.failures == {1: "Missing fields: size", 2: "invalid type: integer, expected an object"}
-    assert result.originals == orjson.loads(body)
+    assert result.originals == [
+        b'{"id": "a", "size": 1}',
+        b'{"id": "b"}',
+        b"3",
+        b'{"id": "c", "size": "4"}',
+    ]
 
 
 def test_an_empty_array_is_no_records() -> None:
@@ -159,7 +164,19 @@ def test_an_empty_array_is_no_records() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[1,", b"nonsense", b'{"id": NaN}', b'{"id": "\\ud800"}', b"{}{}", b"5", b'"text"', b"null"],
+    [
+        b"",
+        b"{",
+        b"[1,",
+        b"[1 2]",
+        b"nonsense",
+        b'{"id": nan}',
+        b"{}{}",
+        b"5",
+        b'"text"',
+        b"null",
+        b'["\xff"]',
+    ],
 )
 def test_what_is_not_records_is_refused_as_a_whole(body: bytes) -> None:
     with pytest.raises(InvalidBodyError):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import orjson
 import pytest
 
 from engine.service.commit import Encoded, GroupCommit
@@ -106,7 +107,7 @@ def letter(model: IngestModel, identifier: str, text: str = "bad") -> RejectedRe
     return letter_of(
         model,
         0,
-        {"id": identifier, "text": text},
+        orjson.dumps({"id": identifier, "text": text}),
         error_type="ValueError",
         error_message="no",
         source="transform",

@@ -1,0 +1,50 @@
+"""The proxy that the environment names for an address."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from engine.errors import FatalError
+
+__all__ = ["proxy_for"]
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy for requests to this URL by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; None without.
+
+    This machine is always asked directly: what listens on loopback cannot be reached through a proxy.
+
+    Raises:
+        FatalError: the environment names a proxy that cannot be used.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    scheme = urlsplit(proxy).scheme
+    if scheme not in ("http", "https"):
+        raise FatalError(
+            f"the environment names a {scheme} proxy for {parts.scheme} requests: only http and https "
+            "proxies can be used; name the host in NO_PROXY to reach it directly"
+        )
+    return proxy
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

@@ -1,0 +1,311 @@
+"""What the verbs were asked for: frozen values, read once from the parsed arguments.
+
+Groups that several verbs share come first; a function asks for the group it needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+__all__ = [
+    "DEFAULT_FILE",
+    "DEFAULT_STATE_DIR",
+    "BookmarksOptions",
+    "CancelOptions",
+    "ConnectorsOptions",
+    "ControlOptions",
+    "DlqOptions",
+    "DurableOptions",
+    "FileOptions",
+    "GraphOptions",
+    "JournalOptions",
+    "OutputOptions",
+    "PlaceOptions",
+    "PlanOptions",
+    "RequestOptions",
+    "RunOptions",
+    "RunsOptions",
+    "SandboxOptions",
+    "ScheduleOptions",
+    "SchemaOptions",
+    "ServeOptions",
+    "ServerArguments",
+    "StateOptions",
+    "SubmitOptions",
+    "ValidateOptions",
+    "WatchOptions",
+    "WorkerOptions",
+    "WorkerPlanOptions",
+    "parsed",
+]
+
+DEFAULT_FILE = "pipelines.yaml"
+DEFAULT_STATE_DIR = ".odw"
+
+T = TypeVar("T")
+
+
+def parsed(kind: type[T], arguments: Namespace) -> T:
+    """Return the options of a verb; what its action does not take has its default."""
+    given = vars(arguments)
+    values = {
+        field.name: tuple(value) if isinstance(value, list) else value
+        for field in fields(kind)  # type: ignore[arg-type]  # every options class is a dataclass
+        if field.name in given
+        for value in (given[field.name],)
+    }
+    return kind(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateOptions:
+    """Where runs and dead letters are kept: a directory, or what `state` names instead."""
+
+    state_dir: str = DEFAULT_STATE_DIR
+    state: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """The file that a hint names when a command should be repeated."""
+
+    file: str = DEFAULT_FILE
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceOptions(FileOptions, StateOptions):
+    """What a hint needs to name a command on the same file and state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(FileOptions):
+    """The file, which of its pipelines, and what to change in it."""
+
+    only: tuple[str, ...] = ()
+    param: tuple[str, ...] = ()
+    assignments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What is shown while runs are under way."""
+
+    progress: str = "auto"
+    log_format: str | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerArguments:
+    """Which Temporal server, beyond what Temporal's own configuration says."""
+
+    address: str = ""
+    namespace: str = ""
+    profile: str = ""
+    codec: str = ""
+    queue: str = "odw"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestOptions(ServerArguments):
+    """How a durable run is divided, and between whom."""
+
+    shards: int = 4
+    window: int = 8
+    chunk_splits: int = 0
+    priority: int = 3
+    max_failed_chunks: int = 0
+    heartbeat: float = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class DurableOptions(PlaceOptions, OutputOptions, ServerArguments):
+    """What following a durable run takes."""
+
+    run: str = ""
+    wait: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(PlanOptions, PlaceOptions, OutputOptions):
+    """`run`; `resume` is a run's id, "" for the latest invocation, None for a new run."""
+
+    resume: str | None = None
+    verify: bool = False
+    report: str | None = None
+    memory: str | None = None
+    drain_limit: str | None = None
+    samples: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPlanOptions(PlanOptions, StateOptions):
+    """A file for several workers; `one_machine`: all of them are on this one."""
+
+    one_machine: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateOptions(WorkerPlanOptions):
+    """`validate`."""
+
+    target: str = "local"
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphOptions(PlanOptions):
+    """`graph`."""
+
+    format: str = "text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectorsOptions:
+    """`connectors`."""
+
+    action: str = "list"
+    name: str = ""
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaOptions:
+    """`schema`: it takes nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsOptions(StateOptions):
+    """`runs`; `file` is None when none was named."""
+
+    action: str = "list"
+    pipeline: str = ""
+    limit: int = 50
+    json: bool = False
+    run: str = ""
+    file: str | None = None
+    yes: bool = False
+    older_than: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DlqOptions(StateOptions, OutputOptions):
+    """`dlq`; `file` is None when none was named, `store` whose dead letters."""
+
+    action: str = "list"
+    names: tuple[str, ...] = ()
+    pipeline: str = ""
+    run: str = ""
+    node: str = ""
+    key: str = ""
+    status: str = "open"
+    store: str = "all"
+    file: str | None = None
+    limit: int = 0
+    json: bool = False
+    patch: tuple[str, ...] = ()
+    dry_run: bool = False
+    param: tuple[str, ...] = ()
+    assignments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BookmarksOptions(StateOptions):
+    """`bookmarks`."""
+
+    action: str = "list"
+    pipeline: str = ""
+    node: str = ""
+    key: str = ""
+    keys: bool = False
+    limit: int = 50
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournalOptions(StateOptions):
+    """`journal`."""
+
+    action: str = "list"
+    pipeline: str = ""
+    run: str = ""
+    model: str = ""
+    older_than: str = ""
+    all: bool = False
+    limit: int = 50
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """`serve`."""
+
+    host: str = "127.0.0.1"
+    port: int = 4200
+    state_dir: str = DEFAULT_STATE_DIR
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxOptions:
+    """`sandbox`; `services` are separated by commas."""
+
+    services: str = "s3,llm,ingest"
+    state_dir: str = DEFAULT_STATE_DIR
+    samples: str | None = None
+    no_stdin: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions(PlanOptions, StateOptions, ServerArguments):
+    """`worker`; times in seconds, `chunks_per_second` None for no limit."""
+
+    roles: tuple[str, ...] = ()
+    slots: int = 4
+    grace: float = 60.0
+    stall_after: float = 600.0
+    chunks_per_second: float | None = None
+    build_id: str = ""
+    memory: str | None = None
+    metrics: str = ""
+    otlp: str = ""
+    log_format: str = "json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions(WorkerPlanOptions, RequestOptions, DurableOptions):
+    """`submit`; `resume` is the run to continue."""
+
+    resume: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchOptions(DurableOptions):
+    """`watch`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlOptions(DurableOptions):
+    """`control`; `number` is the new window."""
+
+    action: str = ""
+    number: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelOptions(DurableOptions):
+    """`cancel`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions(WorkerPlanOptions, RequestOptions):
+    """`schedule`."""
+
+    action: str = "list"
+    pipeline: str = ""
+    overlap: str = "skip"
+    catch_up: str = "5m"
+    json: bool = False

@@ -1,0 +1,174 @@
+"""Columns from the fields of Pydantic models: which SQL type a field has, and what fits into it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any, Literal, get_args, get_origin
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+from pydantic.fields import FieldInfo
+
+from engine.service.wire_types import is_nullable
+
+__all__ = ["JSON", "Column", "columns_of", "fits"]
+
+JSON = "JSON"
+"""The SQL type of whatever has no type of its own."""
+
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its SQL type, and how a Python value becomes one of it (None: as it is).
+
+    `was_quoted` marks text that the warehouse's second format kept as JSON.
+    """
+
+    name: str
+    sql_type: str
+    convert: Callable[[Any], object] | None = None
+    was_quoted: bool = False
+
+
+def columns_of(model: type[BaseModel]) -> list[Column]:
+    """The columns of a model's rows, in the order of its fields."""
+    fields = model.model_fields.items()
+    return [_column(name, info.annotation, model.model_config) for name, info in fields if _is_stored(info)]
+
+
+def _is_stored(field: FieldInfo) -> bool:
+    return field.exclude is not True
+
+
+def fits(sql_type: str, value: Any) -> bool:
+    """Whether a converted value can be stored in a column of this type."""
+    if value is None:
+        return True
+    if sql_type.endswith("[]"):
+        return isinstance(value, list) and all(fits(sql_type[:-2], item) for item in value)
+    return _FITS[sql_type](value)
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "VARCHAR": _is_text,
+    JSON: _is_text,
+    "BIGINT": lambda value: type(value) is int and value in _INT64,
+    "DOUBLE": _is_number,
+    "BOOLEAN": lambda value: isinstance(value, bool),
+    "DATE": lambda value: isinstance(value, date) and not isinstance(value, datetime),
+    "TIMESTAMP": lambda value: isinstance(value, datetime) and value.tzinfo is None,
+}
+
+_SCALARS: dict[object, tuple[str, Callable[[Any], object] | None]] = {
+    str: ("VARCHAR", None),
+    int: ("BIGINT", None),
+    float: ("DOUBLE", None),
+    bool: ("BOOLEAN", None),
+    date: ("DATE", None),
+    # UTC without a zone: fetching TIMESTAMPTZ needs a time-zone library, and everything here is UTC.
+    datetime: ("TIMESTAMP", lambda value: value.astimezone(UTC).replace(tzinfo=None)),
+    Decimal: ("VARCHAR", str),
+}
+
+
+def _column(name: str, annotation: Any, config: ConfigDict) -> Column:
+    if get_origin(annotation) is Annotated:
+        return _column(name, get_args(annotation)[0], config)
+    if annotation in _SCALARS:
+        return Column(name, *_SCALARS[annotation])
+    parts = get_args(annotation)
+    if is_nullable(annotation):
+        rest = [part for part in parts if part is not type(None)]
+        if len(rest) == 1:
+            return _column(name, rest[0], config)
+    origin = get_origin(annotation)
+    if origin is Literal and all(type(part) is str for part in parts):
+        return Column(name, "VARCHAR")
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        texts = all(isinstance(member.value, str) for member in annotation)
+        return Column(name, "VARCHAR", _value_of) if texts else Column(name, JSON, _as_json)
+    if annotation is UUID:
+        return Column(name, "VARCHAR", str, was_quoted=True)
+    if origin is list:
+        inner = _column(name, parts[0], config)
+        if inner.convert is None:
+            return Column(name, f"{inner.sql_type}[]")
+    if _is_text_type(annotation):
+        return Column(name, "VARCHAR", _as_text(annotation, config), was_quoted=True)
+    return Column(name, JSON, _as_json)
+
+
+def _value_of(value: Any) -> str:
+    return str(value.value if isinstance(value, Enum) else value)
+
+
+def _is_text_type(annotation: Any) -> bool:
+    """Whether every value of the type is a string in JSON: times, addresses, paths, bytes."""
+    try:
+        schema = TypeAdapter(annotation).json_schema(mode="serialization")
+    except (PydanticInvalidForJsonSchema, PydanticUserError):
+        return False
+    return schema.get("type") == "string" and "contentMediaType" not in schema
+
+
+def _as_text(annotation: Any, config: ConfigDict) -> Callable[[Any], object]:
+    of_bytes = ConfigDict(ser_json_bytes=config.get("ser_json_bytes", "utf8"))
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=of_bytes if annotation is bytes else None)
+
+    def convert(value: Any) -> object:
+        if type(value) is str:
+            return value
+        return adapter.dump_python(value, mode="json", warnings=False)
+
+    return convert
+
+
+_ANYTHING: TypeAdapter[object] = TypeAdapter(object)
+
+
+def _as_json(value: object) -> str:
+    """The value as JSON text, integers of any size exact.
+
+    Raises ValueError for NaN and infinities: JSON has none, and null would be another value.
+    """
+    try:
+        text = orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # an integer beyond 64 bits, most of all
+        return _exactly(value)
+    return _exactly(value) if b"null" in text else text.decode()
+
+
+def _exactly(value: object) -> str:
+    plain = _ANYTHING.dump_python(value, mode="json")
+    return json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+def _plain(value: object) -> object:
+    return _ANYTHING.dump_python(value, mode="json")

@@ -1,0 +1,130 @@
+"""Bringing a table of the file to the columns that its model declares, at the time a warehouse is opened.
+
+What keeps every stored value is done without asking: a column is added, or its type changes when every value
+fits the new one exactly. Anything else stops with what to do; rows are never squeezed into another shape.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from engine.errors import StateError
+from engine.service.columns import JSON, Column
+from engine.service.tables import SEQUENCE, Table, quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["create_or_migrate"]
+
+_log = logging.getLogger(__name__)
+
+_OF_TABLE = "lower(table_name) = lower(?) AND database_name = current_database()"
+
+
+def create_or_migrate(connection: DuckDBPyConnection, table: Table, version: int) -> None:
+    """Create the table, or bring it to the columns that the model declares.
+
+    Args:
+        version: the format that the file had before it was opened.
+
+    Raises:
+        StateError: stored rows do not fit the model; says which columns, and what to do.
+    """
+    found = connection.execute(
+        f"SELECT column_name, data_type FROM duckdb_columns() WHERE {_OF_TABLE} ORDER BY column_index",  # noqa: S608
+        [table.name],
+    ).fetchall()
+    if not found:
+        expected = [(column.name, column.sql_type) for column in table.columns] + [(SEQUENCE, "BIGINT")]
+        columns = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in expected)
+        connection.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
+        return
+    actual = {str(name).lower(): (str(name), str(sql_type)) for name, sql_type in found}
+    _Migration(connection, table, version).run(actual)
+
+
+class _Migration:
+    """The changes to one table, inside the transaction that opens the warehouse."""
+
+    def __init__(self, connection: DuckDBPyConnection, table: Table, version: int) -> None:
+        self._connection = connection
+        self._table = table
+        self._name = quote(table.name)
+        self._is_old = version < 3
+
+    def run(self, actual: dict[str, tuple[str, str]]) -> None:
+        """Add and change columns; `actual` are (name, type) by lower-case name. Raises StateError."""
+        problems: list[str] = []
+        for column in self._table.columns:
+            if column.name.lower() not in actual:
+                problems += self._add(column)
+                continue
+            spelled, old = actual[column.name.lower()]
+            if spelled != column.name:
+                self._execute(f"ALTER TABLE {self._name} RENAME {quote(spelled)} TO {quote(column.name)}")
+            if old != column.sql_type:
+                problems += self._change(column, old)
+            elif self._is_old and column.was_quoted:
+                name = quote(column.name)
+                unquoted = f"{name} = {name} ->> '$' WHERE starts_with({name}, '\"')"
+                self._execute(f"UPDATE {self._name} SET {unquoted}")  # noqa: S608 -- quoted
+        if problems:
+            raise StateError(
+                f"table {self._table.name} in the warehouse does not fit its model: {'; '.join(problems)}. "
+                "Change the model back, give the changed field a new name, use another state directory, or "
+                "move the old warehouse away"
+            )
+        declared = {column.name.lower() for column in self._table.columns} | {SEQUENCE}
+        if gone := sorted(actual.keys() - declared):
+            _log.warning(
+                "table %s keeps the columns %s, which its model no longer has; new rows leave them empty",
+                self._table.name,
+                ", ".join(gone),
+            )
+
+    def _add(self, column: Column) -> list[str]:
+        count = self._count("true")
+        if count and column.name in self._table.required:
+            remedy = "give the field a default, or let it be null"
+            return [f"{column.name} is missing, and {count} rows have no value for it ({remedy})"]
+        self._execute(f"ALTER TABLE {self._name} ADD COLUMN {quote(column.name)} {column.sql_type}")
+        default = dict(self._table.defaults).get(column.name)
+        if count and default is not None:
+            value = default if column.convert is None else column.convert(default)
+            self._execute(f"UPDATE {self._name} SET {quote(column.name)} = ?", [value])  # noqa: S608
+        _log.info("table %s has the new column %s", self._table.name, column.name)
+        return []
+
+    def _change(self, column: Column, old: str) -> list[str]:
+        name, new = quote(column.name), column.sql_type
+        there, back = _conversion(name, old, new, is_old=self._is_old)
+        if back is not None:
+            lost = self._count(f"{name} IS NOT NULL AND ({there} IS NULL OR {back} IS DISTINCT FROM {name})")
+            if lost:
+                return [f"{column.name} is {old}, declared {new}, and {lost} rows do not fit"]
+        self._execute(f"ALTER TABLE {self._name} ALTER {name} SET DATA TYPE {new} USING {there}")
+        _log.info("column %s of table %s changed from %s to %s", column.name, self._table.name, old, new)
+        return []
+
+    def _count(self, condition: str) -> int:
+        found = self._execute(f"SELECT count(*) FROM {self._name} WHERE {condition}").fetchone()  # noqa: S608
+        return int(found[0]) if found else 0
+
+    def _execute(self, sql: str, values: list[object] | None = None) -> DuckDBPyConnection:
+        return self._connection.execute(sql, values or [])
+
+
+def _conversion(name: str, old: str, new: str, *, is_old: bool) -> tuple[str, str | None]:
+    """SQL that gives a column's value in its new type, and from that the old value; None if none is lost."""
+    if new == JSON:
+        kept = f"CASE WHEN json_valid({name}) THEN {name}::JSON ELSE to_json({name}) END"
+        return (kept if is_old and old == "VARCHAR" else f"to_json({name})"), None
+    if old == JSON and new == "VARCHAR":
+        text = f"CASE WHEN json_type({name}) = 'VARCHAR' THEN {name} ->> '$' END"
+        return text, name
+    if old == "TIMESTAMP" and new == "VARCHAR":
+        return f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%f+00:00')", None
+    there = f"TRY_CAST({name} AS {new})"
+    return there, f"CAST({there} AS {old})"

@@ -1,0 +1,221 @@
+"""The records of a JSON body as the bytes that were sent.
+
+Parsing would alter what JSON allows and Python's parsers do not keep: integers beyond 64 bits, digits beyond
+a double's, halves of surrogate pairs. So a body is cut at its commas, without recursion, and a dead letter
+keeps its record digit by digit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+import orjson
+
+__all__ = [
+    "ExactFloat",
+    "InvalidBodyError",
+    "TooManyRecordsError",
+    "check_size",
+    "json_type",
+    "kept_text",
+    "parse",
+    "split_body",
+]
+
+MAX_VALUES = 1_000_000
+"""Values in a body, at most: a value costs up to a hundred times its bytes while a body is read."""
+
+_MAX_KEPT_DEPTH = 100  # readers of dead letters stop at 128 (serde), 200 (jiter) or 1,000 levels (Python)
+_SPACE = re.compile(rb"[ \t\r\n]*+")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_SCALAR = re.compile(rb"[^\s,\[\]{}\"]++")
+_FLAT = re.compile(rb'\{[^{}\[\]"]*+(?:"(?:[^"\\]|\\.)*+"[^{}\[\]"]*+)*+\}', re.DOTALL)
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+
+
+class InvalidBodyError(Exception):
+    """The body is not JSON, or neither an object nor an array."""
+
+
+class TooManyRecordsError(Exception):
+    """The body holds more records, or more values, than a request may have."""
+
+
+def check_size(body: bytes, limit: int) -> None:
+    """Raise TooManyRecordsError for a body of more than `limit` records or a million values.
+
+    Two counts of bytes clear almost every body; only others are cut.
+    """
+    commas = body.count(b",")
+    if commas >= MAX_VALUES:
+        raise TooManyRecordsError(f"Too many values in one request. Maximum is {MAX_VALUES}")
+    if commas >= limit and body.lstrip(b" \t\r\n")[:1] == b"[":
+        is_clear = body.count(b"{") <= limit and commas < 20 * limit
+        if not is_clear:
+            _split_array(body, limit)
+
+
+def split_body(body: bytes, limit: int) -> list[bytes]:
+    """The records of a body, each as it was sent. Values that only some parsers take are let through.
+
+    Raises:
+        InvalidBodyError: the body is not JSON, or neither an object nor an array.
+        TooManyRecordsError: more than `limit` records.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        records = _split(body, limit, str(error))
+        for record in records:
+            _check(record, str(error))
+        return records
+    if not isinstance(value, dict | list):
+        raise InvalidBodyError(f"invalid type: {json_type(value)}, expected an object or an array")
+    return _split(body, limit, "")
+
+
+def parse(record: bytes) -> object:
+    """The record's value, integers of any size exact. Raises ValueError or RecursionError if it has none.
+
+    A number with a fraction is a float that knows its text; see `ExactFloat`.
+    """
+    return json.loads(record, parse_float=ExactFloat, parse_constant=_refuse_constant)
+
+
+class ExactFloat(float):
+    """A float that keeps the digits it was written with."""
+
+    text: str
+
+    def __new__(cls, text: str) -> ExactFloat:
+        """From the text of a JSON number."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+
+def kept_text(record: bytes, identity: str | None) -> str:
+    """A record as JSON text that every reader takes: as it was sent, digit by digit.
+
+    What is not an object stands under `value`; so does, as text, what some parsers refuse: NaN, half of a
+    surrogate pair, nesting beyond 100 levels.
+    """
+    if _is_common(record):
+        text = record.decode()
+        return text if text.startswith("{") else f'{{"value":{text}}}'
+    kept: dict[str, str] = {} if identity is None else {"id": identity}
+    return orjson.dumps(kept | {"value": record.decode("utf-8", "backslashreplace")}).decode()
+
+
+def _is_common(record: bytes) -> bool:
+    if record.count(b"[") + record.count(b"{") > _MAX_KEPT_DEPTH and _depth(record) > _MAX_KEPT_DEPTH:
+        return False
+    try:
+        orjson.loads(record)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _depth(record: bytes) -> int:
+    depth = deepest = 0
+    for token in _BRACKETS.finditer(record):
+        first = record[token.start()]
+        if first in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif first in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check(record: bytes, message: str) -> None:
+    """Raise InvalidBodyError unless this is JSON, or what some writers of JSON make of odd values."""
+    try:
+        json.loads(record.decode())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InvalidBodyError(message) from error
+    except (ValueError, RecursionError):
+        pass  # thousands of digits or of levels: odd, and this record's own matter
+
+
+def _split(body: bytes, limit: int, message: str) -> list[bytes]:
+    start = _after_space(body, 0)
+    if body[start : start + 1] == b"[":
+        return _split_array(body, limit, message)
+    if body[start : start + 1] != b"{":
+        raise InvalidBodyError(message)
+    end = _end_of_value(body, start, message)
+    if _after_space(body, end) != len(body):
+        raise InvalidBodyError(message)
+    return [body[start:end]]
+
+
+def _split_array(body: bytes, limit: int, message: str = "not a JSON array") -> list[bytes]:
+    records: list[bytes] = []
+    position = _after_space(body, _after_space(body, 0) + 1)
+    if body[position : position + 1] == b"]":
+        position += 1
+    else:
+        separator = b","
+        while separator == b",":
+            if len(records) == limit:
+                raise TooManyRecordsError(f"Too many records in one request. Maximum is {limit}")
+            start = _after_space(body, position)
+            end = _end_of_value(body, start, message)
+            records.append(body[start:end])
+            position = _after_space(body, end) + 1
+            separator = body[position - 1 : position]
+        if separator != b"]":
+            raise InvalidBodyError(message)
+    if _after_space(body, position) != len(body):
+        raise InvalidBodyError(message)
+    return records
+
+
+def _end_of_value(body: bytes, start: int, message: str) -> int:
+    first = body[start : start + 1]
+    if first in (b"{", b"["):
+        flat = _FLAT.match(body, start)
+        return flat.end() if flat else _end_of_nested(body, start, message)
+    found = (_STRING if first == b'"' else _SCALAR).match(body, start)
+    if found is None:
+        raise InvalidBodyError(message)
+    return found.end()
+
+
+def _end_of_nested(body: bytes, start: int, message: str) -> int:
+    depth = 0
+    for token in _BRACKETS.finditer(body, start):
+        first = body[token.start()]
+        if first in b"[{":
+            depth += 1
+        elif first in b"]}":
+            depth -= 1
+            if depth == 0:
+                return token.end()
+    raise InvalidBodyError(message)
+
+
+def _after_space(body: bytes, position: int) -> int:
+    found = _SPACE.match(body, position)
+    return found.end() if found else position
+
+
+def json_type(value: object) -> str:
+    """What JSON calls the type of a value that was parsed."""
+    names: Mapping[type, str] = {
+        str: "string",
+        bool: "boolean",
+        int: "integer",
+        float: "number",
+        list: "array",
+        type(None): "null",
+    }
+    return names.get(type(value), "object")

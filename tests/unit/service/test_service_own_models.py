@@ -1,0 +1,321 @@
+"""Models of one's own are written and read like those that come along, and may change between starts."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum, IntEnum
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+import httpx
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from engine.errors import RegistryError, StateError
+from engine.service.app import create_app
+from engine.service.models import IngestModel
+from engine.service.warehouse import Warehouse
+
+Rows = list[dict[str, Any]]
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Size(IntEnum):
+    SMALL = 1
+
+
+class Inner(BaseModel):
+    count: int
+    ref: UUID | None = None
+
+
+class Wide(BaseModel):
+    id: str
+    ref: UUID
+    price: Decimal
+    day: date
+    clock: time
+    at: datetime
+    colour: Colour
+    size: Size
+    level: Literal[1, 2]
+    address: IPv4Address
+    raw: bytes
+    inner: Inner
+    inners: list[Inner]
+    refs: list[UUID]
+    pairs: dict[str, int]
+    anything: Any
+    either: int | str
+
+
+ROW = {
+    "id": "w1",
+    "ref": "6f9619ff-8b86-d011-b42d-00cf4fc964ff",
+    "price": "12.50",
+    "day": "2026-02-03",
+    "clock": "10:11:12",
+    "at": "2026-02-03T10:11:12+00:00",
+    "colour": "red",
+    "size": 1,
+    "level": 2,
+    "address": "10.0.0.1",
+    "raw": "bytes",
+    "inner": {"count": 1, "ref": None},
+    "inners": [{"count": 2, "ref": "6f9619ff-8b86-d011-b42d-00cf4fc964ff"}],
+    "refs": ["6f9619ff-8b86-d011-b42d-00cf4fc964ff"],
+    "pairs": {"a": 1},
+    "anything": {"n": 2**80, "t": ["5", 5, None]},
+    "either": "5",
+}
+
+
+def model(name: str, table: str | None = None, /, **fields: Any) -> IngestModel:
+    """A model of these fields, with an id unless they bring one."""
+    made = create_model(name, **{"id": str, **fields})
+    return IngestModel(name, made, table or name)
+
+
+async def exchange(path: Path, models: list[IngestModel], *steps: tuple[str, Any]) -> list[httpx.Response]:
+    """Open a service, send `POST` and `GET` steps (path, body or None), close it."""
+    warehouse = await asyncio.to_thread(Warehouse.open, path, models)
+    try:
+        transport = httpx.ASGITransport(app=create_app(warehouse, models))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answers = []
+            for where, body in steps:
+                how = {"X-ODW-Results": "per-record", "X-ODW-Delivery": "replay"}
+                sent = client.get(where) if body is None else client.post(where, json=body, headers=how)
+                answers.append(await sent)
+            return answers
+    finally:
+        await asyncio.to_thread(warehouse.close)
+
+
+def rows(answer: httpx.Response) -> Rows:
+    assert answer.status_code == 200, answer.text
+    items: Rows = answer.json()["items"]
+    return items
+
+
+async def test_what_was_posted_is_read_back(path: Path) -> None:
+    wide = IngestModel("Wide", Wide, "Wide")
+    written, read = await exchange(path, [wide], ("/ingest/Wide", [ROW]), ("/consumption/getWide", None))
+    assert written.json()["written"] == 1
+    assert rows(read) == [ROW | {"at": "2026-02-03T10:11:12+00:00"}]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ref", ROW["ref"]),
+        ("price", "12.50"),
+        ("day", "2026-02-03"),
+        ("colour", "red"),
+        ("address", "10.0.0.1"),
+    ],
+)
+async def test_plain_columns_can_be_asked_for(path: Path, field: str, value: str) -> None:
+    wide = IngestModel("Wide", Wide, "Wide")
+    other = ROW | {
+        "id": "w2",
+        "ref": "00000000-0000-0000-0000-000000000000",
+        "price": "1",
+        "day": "2026-01-01",
+    }
+    _, found, none = await exchange(
+        path,
+        [wide],
+        ("/ingest/Wide", [ROW, other | {"address": "10.0.0.2"}]),
+        (f"/consumption/getWide?{field}={value}", None),
+        (f"/consumption/getWide?{field}=another", None),
+    )
+    assert "w1" in [row["id"] for row in rows(found)]
+    assert len(rows(found)) == (2 if field == "colour" else 1)
+    assert rows(none) == []
+
+
+async def test_a_model_with_another_table_is_read_by_both_names(path: Path) -> None:
+    both = [model("ReadingSource", "Measurement", celsius=(float, ...))]
+    names = ("ReadingSource", "Reading", "Measurement", "measurement")
+    _, *read = await exchange(
+        path,
+        both,
+        ("/ingest/ReadingSource", [{"id": "r", "celsius": 1}]),
+        *((f"/consumption/get{name}", None) for name in names),
+        ("/consumption/getOther", None),
+    )
+    assert [rows(one) for one in read[:-1]] == [[{"id": "r", "celsius": 1.0}]] * 4
+    assert read[-1].status_code == 404
+
+
+@pytest.mark.parametrize(
+    "name", ["rowid", "ROWID", "select", "order", "limit", "table", "sequence", "place", "tag"]
+)
+async def test_fields_may_have_any_name(path: Path, name: str) -> None:
+    odd = [model("Odd", **{name: (str, ...)})]
+    first, again, read = await exchange(
+        path,
+        odd,
+        ("/ingest/Odd", [{"id": "o", name: "x"}]),
+        ("/ingest/Odd", [{"id": "o", name: "y"}]),
+        ("/consumption/getOdd", None),
+    )
+    assert [first.json()["written"], again.json()["written"]] == [1, 1]
+    assert rows(read) == [{"id": "o", name: "y"}]
+
+
+async def test_a_dirty_table_with_a_rowid_is_cleaned(path: Path) -> None:
+    odd = [model("Odd", rowid=(int, ...))]
+    warehouse = await asyncio.to_thread(Warehouse.open, path, odd)
+    transport = httpx.ASGITransport(app=create_app(warehouse, odd))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        for number in range(3):
+            await client.post(
+                "/ingest/Odd", json=[{"id": "o", "rowid": number}, {"id": f"p{number}", "rowid": 0}]
+            )
+        dirty = rows(await client.get("/consumption/getOdd?id=o"))
+        await asyncio.to_thread(warehouse.compact)
+        clean = rows(await client.get("/consumption/getOdd?order=id"))
+    await asyncio.to_thread(warehouse.close)
+    assert dirty == [{"id": "o", "rowid": 2}]
+    assert [row["id"] for row in clean] == ["o", "p0", "p1", "p2"]
+
+
+@pytest.mark.parametrize("key", [int, UUID, date, Decimal, list[str], str | None])
+async def test_ids_of_any_type_are_taken(path: Path, key: Any) -> None:
+    values = {int: 7, date: "2026-01-02", Decimal: "1.5", list[str]: ["a"]}
+    value = values.get(key, "6f9619ff-8b86-d011-b42d-00cf4fc964ff")
+    some = [model("Some", id=(key, ...), n=(int, ...))]
+    first, again, read = await exchange(
+        path,
+        some,
+        ("/ingest/Some", [{"id": value, "n": 1}, {"id": value, "n": "none"}]),
+        ("/ingest/Some", [{"id": value, "n": 2}]),
+        ("/consumption/getSome", None),
+    )
+    assert (first.json()["written"], again.json()["written"]) == (1, 1)
+    assert rows(read)[0] == {"id": value, "n": 2}
+
+
+async def test_a_model_with_aliases_takes_their_names(path: Path) -> None:
+    class Aliased(BaseModel):
+        model_config = ConfigDict(populate_by_name=True)
+        id: str
+        user_id: int = Field(alias="userId")
+        note: str | None = Field(alias="theNote")
+
+    aliased = [IngestModel("Aliased", Aliased, "Aliased")]
+    first, read = await exchange(
+        path,
+        aliased,
+        ("/ingest/Aliased", [{"id": "a", "userId": "5"}, {"id": "b", "userId": 2**70, "theNote": "x"}]),
+        ("/consumption/getAliased", None),
+    )
+    assert [dead["index"] for dead in first.json()["dead"]] == [1]
+    assert rows(read) == [{"id": "a", "user_id": 5, "note": None}]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "old", "read"),
+    [
+        ({}, {"n": (int | None, None)}, {}, {"n": None}),
+        ({}, {"n": (int, 5)}, {}, {"n": 5}),
+        ({}, {"n": (list[str], Field(default_factory=list))}, {}, {"n": None}),
+        ({}, {"n": (dict[str, int], {"a": 1})}, {}, {"n": {"a": 1}}),
+        ({"n": (int, ...)}, {}, {"n": 5}, {}),
+        ({"n": (int, ...)}, {"n": (float, ...)}, {"n": 5}, {"n": 5.0}),
+        ({"n": (int, ...)}, {"n": (str, ...)}, {"n": 5}, {"n": "5"}),
+        ({"n": (int, ...)}, {"n": (int | None, None)}, {"n": 5}, {"n": 5}),
+        ({"n": (str, ...)}, {"n": (Any, ...)}, {"n": "five"}, {"n": "five"}),
+        ({"n": (str, ...)}, {"n": (int | str, ...)}, {"n": "5"}, {"n": "5"}),
+        ({"n": (Any, ...)}, {"n": (str, ...)}, {"n": "five"}, {"n": "five"}),
+        ({"n": (float, ...)}, {"n": (int, ...)}, {"n": 5}, {"n": 5}),
+        ({"n": (str, ...)}, {"n": (int, ...)}, {"n": "5"}, {"n": 5}),
+        ({"n": (datetime, ...)}, {"n": (str, ...)}, {"n": "2026-01-01T02:00:00+02:00"}, None),
+        ({"n": (int, ...)}, {"N": (int, ...)}, {"n": 5}, {"N": 5}),
+    ],
+)
+async def test_a_change_that_keeps_every_value_is_made(
+    path: Path,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    old: dict[str, Any],
+    read: dict[str, Any] | None,
+) -> None:
+    await exchange(path, [model("Reading", **before)], ("/ingest/Reading", [{"id": "r", **old}]))
+    for _ in range(2):  # the second time there is nothing to change
+        (answer,) = await exchange(path, [model("Reading", **after)], ("/consumption/getReading", None))
+        expected = {"n": "2026-01-01T00:00:00.000000+00:00"} if read is None else read
+        assert rows(answer) == [{"id": "r", **expected}]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "old", "problem"),
+    [
+        ({}, {"n": (int, ...)}, {}, "n is missing, and 1 rows have no value for it"),
+        (
+            {"n": (str, ...)},
+            {"n": (int, ...)},
+            {"n": "5.5"},
+            "n is VARCHAR, declared BIGINT, and 1 rows do not fit",
+        ),
+        ({"n": (float, ...)}, {"n": (int, ...)}, {"n": 5.5}, "n is DOUBLE, declared BIGINT"),
+        ({"n": (int, ...)}, {"n": (float, ...)}, {"n": 2**53 + 1}, "n is BIGINT, declared DOUBLE"),
+        ({"n": (Any, ...)}, {"n": (str, ...)}, {"n": [5]}, "n is JSON, declared VARCHAR"),
+    ],
+)
+async def test_a_change_that_would_lose_a_value_stops(
+    path: Path, before: dict[str, Any], after: dict[str, Any], old: dict[str, Any], problem: str
+) -> None:
+    same = [model("Reading", **before)]
+    await exchange(path, same, ("/ingest/Reading", [{"id": "r", **old}]))
+    with pytest.raises(StateError, match=problem):
+        await exchange(path, [model("Reading", **after)])
+    (answer,) = await exchange(path, same, ("/consumption/getReading", None))
+    assert rows(answer) == [{"id": "r", **old}]
+
+
+async def test_an_empty_table_takes_any_change(path: Path) -> None:
+    await exchange(path, [model("Reading", n=(str, ...))])
+    changed = [model("Reading", n=(int, ...), m=(float, ...))]
+    (written,) = await exchange(path, changed, ("/ingest/Reading", [{"id": "r", "n": 1, "m": 2}]))
+    assert written.json()["written"] == 1
+
+
+async def test_texts_that_were_kept_as_json_lose_their_quotes(path: Path) -> None:
+    import duckdb
+
+    def open_and_close() -> None:
+        Warehouse.open(path, wide).close()
+        with duckdb.connect(str(path)) as connection:
+            for statement in (
+                "ALTER TABLE _odw_batches DROP COLUMN body_hash",
+                "ALTER TABLE _odw_dead_letters DROP COLUMN reason",
+                "UPDATE _odw_meta SET version = 2",
+                "ALTER TABLE Old ALTER extra TYPE VARCHAR",
+                """INSERT INTO Old VALUES ('o', '"6f9619ff"', '{"x":1}', 1)""",
+            ):
+                connection.execute(statement)
+
+    wide = [model("Old", ref=(UUID, ...), extra=(dict[str, int], ...))]
+    await asyncio.to_thread(open_and_close)
+    (answer,) = await exchange(path, wide, ("/consumption/getOld", None))
+    assert rows(answer) == [{"id": "o", "ref": "6f9619ff", "extra": {"x": 1}}]
+
+
+def test_tables_whose_names_differ_in_case_are_refused(path: Path) -> None:
+    with pytest.raises(RegistryError, match="'Thing' and 'thing', which SQL takes for the same name"):
+        Warehouse.open(path, [model("One", "Thing"), model("Two", "thing")])
+
+
+def test_fields_whose_names_differ_in_case_are_refused(path: Path) -> None:
+    with pytest.raises(RegistryError, match="the fields Size, size differ in case alone"):
+        Warehouse.open(path, [model("One", size=(int, ...), Size=(int, ...))])
