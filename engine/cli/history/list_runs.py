@@ -113,13 +113,13 @@ def _compare(record: RunRecord, options: RunsOptions) -> _Comparison:
     named = options.file is not None
     file = options.file or DEFAULT_FILE
     if not named and not Path(file).exists():
-        return _Comparison(note=f"there is no {file} here (--file names another one)")
+        return _Comparison(note=f"no {file} here; name another file with --file")
     try:
         plan = _plan(record.pipeline, record.params, file)
     except EngineError as error:
         if named:
             raise
-        return _Comparison(note=f"{file} cannot be used: {str(error).splitlines()[0]}")
+        return _Comparison(note=f"cannot use {file}: {str(error).splitlines()[0]}")
     return _Comparison(
         difference(record.identity_doc, plan.identity_doc),
         difference(record.operational_doc, plan.operational_doc),

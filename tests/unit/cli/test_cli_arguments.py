@@ -206,7 +206,7 @@ def test_a_report_that_cannot_be_written_is_found_out_before_the_run(tmp_path: P
         check_target(tmp_path)
     with pytest.raises(ConfigError, match="no such directory: "):
         check_target(tmp_path / "missing" / "report.json")
-    with pytest.raises(StateError, match="cannot be written"):
+    with pytest.raises(StateError, match="cannot write the report"):
         write_report(tmp_path / "missing" / "r.json", datetime(2026, 1, 2, tzinfo=UTC), OPTIONS, {})
 
 

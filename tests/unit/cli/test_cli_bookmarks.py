@@ -139,7 +139,7 @@ def test_a_pipeline_that_is_under_way_is_not_reset(state: str, capsys: pytest.Ca
 
     anyio.run(take)
     assert main(["bookmarks", "reset", "memos", "--state-dir", state]) == 3
-    assert "by elsewhere:1:x" in capsys.readouterr().err
+    assert "process elsewhere:1:x is working on run" in capsys.readouterr().err
     assert main(["bookmarks", "reset", "notes", "--state-dir", state]) == 0
     assert left(state) == EVERYTHING[:3]
 

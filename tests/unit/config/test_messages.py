@@ -101,7 +101,7 @@ CASES = {
         [
             "f.yaml:1:4: a: the tag `!foo` is not supported",
             (
-                "f.yaml:2:4: b: `2024-13-45` looks like a date or a number but is none "
+                "f.yaml:2:4: b: `2024-13-45` looks like a date or a number but is not a valid one "
                 '(quote it if it is text: "2024-13-45")'
             ),
             'f.yaml:3:1: YAML does not read the key `on` as text (quote it: "on")',
