@@ -59,7 +59,7 @@ class TestLeasesOfChunks:
         async with world.store() as store:
             await prepare(store, "a")
             chunk = await take(store, "h1", "c1")
-            with pytest.raises(LeaseHeldError, match="by h1"):
+            with pytest.raises(LeaseHeldError, match="process h1 is working on run"):
                 await take(store, "h2")
             await store.release_lease(chunk)
             whole = await take(store, "h2")

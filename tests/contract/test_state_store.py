@@ -376,7 +376,7 @@ class TestLeases:
             lease = await store.acquire_lease(RUN.run_id, "a", now=NOW, until=LATER)
             await store.release_lease(lease)
             assert await store.get_lease(RUN.run_id) is None
-            with pytest.raises(LeaseLostError, match="given back"):
+            with pytest.raises(LeaseLostError, match="has released run"):
                 await store.renew_lease(lease, until=LATER)
             with pytest.raises(LeaseLostError, match="taken over"):
                 await store.commit(RUN.run_id, [progress("a", 4)])
@@ -502,7 +502,7 @@ class TestCommit:
             await store.commit(RUN.run_id, [progress("a", 4)])
             world.take_over(RUN.run_id, 3)
             for epoch in (0, 2):
-                with pytest.raises(LeaseLostError, match="taken over"):
+                with pytest.raises(LeaseLostError, match="took over run"):
                     await store.commit(RUN.run_id, [progress("a", 5)], epoch=epoch)
             assert (await store.tally(RUN.run_id)).read == 4
             await store.commit(RUN.run_id, [progress("a", 6)], epoch=3)
