@@ -378,7 +378,7 @@ class TestLeases:
             assert await store.get_lease(RUN.run_id) is None
             with pytest.raises(LeaseLostError, match="has released run"):
                 await store.renew_lease(lease, until=LATER)
-            with pytest.raises(LeaseLostError, match="taken over"):
+            with pytest.raises(LeaseLostError, match="took over run"):
                 await store.commit(RUN.run_id, [progress("a", 4)])
             assert (await store.acquire_lease(RUN.run_id, "b", now=NOW, until=LATER)).epoch == 2
             with pytest.raises(LeaseLostError):
