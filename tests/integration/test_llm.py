@@ -78,7 +78,7 @@ EVERYBODY = {f"unstr_{number}": f"Person {number}" for number in range(1, 5)}
 FOUR = [staged(number) for number in range(1, 5)]
 
 
-async def test_a_batch_is_one_call_and_each_record_is_a_medical_row_under_its_own_id() -> None:
+async def test_one_call_yields_a_medical_row_per_record() -> None:
     async with stand_in() as (model, extract):
         batch = batch_of(*FOUR)
         derived = await extract.apply(batch)
@@ -124,14 +124,14 @@ async def test_swapped_slots_are_put_right_without_another_call() -> None:
     assert model.stats.calls == 1
 
 
-async def test_an_answer_that_is_no_json_is_asked_for_again_document_by_document() -> None:
+async def test_non_json_answer_is_retried_document_by_document() -> None:
     async with stand_in(MalformedJson()) as (model, extract):
         derived = await extract.apply(batch_of(*FOUR))
     assert names(derived) == EVERYBODY
     assert model.stats.calls == 5
 
 
-async def test_a_document_whose_answer_is_never_json_dies_after_two_calls_of_its_own() -> None:
+async def test_document_without_json_answer_dies_after_two_own_calls() -> None:
     async with stand_in(MalformedJson(), MalformedJson(), batch_size=1) as (model, extract):
         derived = await extract.apply(batch_of(staged(1)))
     assert [(index, error.kind) for index, error in derived.failures] == [(0, "MalformedReply")]
@@ -161,7 +161,7 @@ async def test_a_lone_document_cut_off_twice_is_dead() -> None:
     assert model.stats.calls == 2
 
 
-async def test_a_refused_pack_is_asked_document_by_document_and_only_the_refused_one_dies() -> None:
+async def test_refused_pack_is_split_and_only_the_refused_one_dies() -> None:
     def refuse_third(documents) -> Fault | None:
         return Refusal() if any("Person 3" in document.text for document in documents) else None
 
@@ -173,7 +173,7 @@ async def test_a_refused_pack_is_asked_document_by_document_and_only_the_refused
     assert model.stats.calls == 5
 
 
-async def test_a_rate_limit_asks_the_engine_to_wait_and_is_not_tried_again_here() -> None:
+async def test_rate_limit_is_left_to_the_engine_to_retry() -> None:
     async with stand_in(rate_limited(9)) as (model, extract):
         with pytest.raises(TransientError) as caught:
             await extract.apply(batch_of(*FOUR))
@@ -272,7 +272,7 @@ async def test_a_budget_stops_before_the_call_that_would_break_it() -> None:
     assert 0 < tally.cost_usd <= 0.0009
 
 
-async def test_instructions_of_node_and_record_reach_the_model_and_split_the_packs() -> None:
+async def test_instructions_reach_the_model_and_split_the_packs() -> None:
     requests: list[dict[str, object]] = []
 
     def script(request: Request) -> Answer:
@@ -292,7 +292,7 @@ async def test_instructions_of_node_and_record_reach_the_model_and_split_the_pac
     assert "Only adults" not in systems[2]
 
 
-async def test_a_reasoning_model_is_asked_without_the_parameters_it_does_not_know() -> None:
+async def test_reasoning_model_gets_no_unsupported_parameters() -> None:
     requests: list[dict[str, object]] = []
 
     def script(request: Request) -> Answer:

@@ -91,7 +91,7 @@ def test_raising_fails_only_that_record(error: Exception) -> None:
     assert list(derived.failures) == [(1, error)]
 
 
-async def test_async_transform_works_on_records_at_once_and_keeps_their_order() -> None:
+async def test_async_transform_is_concurrent_and_keeps_the_order() -> None:
     import anyio
 
     running, most = 0, 0
@@ -205,7 +205,7 @@ def test_summary_is_the_first_line_of_the_docstring() -> None:
 @pytest.mark.parametrize(
     ("options", "resumable"), [({}, False), ({"repeatable": True}, True), ({"key": "id"}, True)]
 )
-def test_a_source_function_says_whether_its_run_can_be_resumed_and_never_vouches_for_ids(
+def test_source_function_declares_only_whether_it_can_resume(
     options: dict[str, Any], resumable: bool
 ) -> None:
     @engine.source(**options)

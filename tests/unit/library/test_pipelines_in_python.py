@@ -41,7 +41,7 @@ def pipeline(**nodes: engine.Node) -> engine.Pipeline:
     return engine.Pipeline("demo", numbers=engine.node(numbers, count=6), **nodes)
 
 
-async def test_record_that_died_upstream_does_not_die_again_behind_a_filter_that_keeps_all() -> None:
+async def test_record_dead_upstream_does_not_die_again_downstream() -> None:
     demo = pipeline(
         unlucky=engine.node(unlucky), everything=engine.node(everything), nowhere=engine.node(nowhere)
     )
@@ -147,7 +147,7 @@ async def test_two_plain_sources_of_one_run_share_no_key() -> None:
     assert (report.tally.dead, report.dead_letters) == (6, 6)
 
 
-async def test_source_that_cannot_be_read_again_stops_the_run_instead_of_repeating_records() -> None:
+async def test_unrepeatable_source_stops_instead_of_repeating() -> None:
     tries = 0
 
     @engine.source
@@ -245,7 +245,7 @@ async def test_an_error_raised_inside_an_engine_leaves_it_as_it_is() -> None:
             await owner.run(other, resume=await owner.store.get_run(report.run_id))
 
 
-async def test_a_run_that_cannot_be_stored_is_a_state_error_and_no_group_of_them() -> None:
+async def test_unstorable_run_raises_a_single_state_error() -> None:
     class Full(MemoryStateStore):
         async def create_run(self, run: RunRecord) -> None:
             raise engine.StateError("no space is left")

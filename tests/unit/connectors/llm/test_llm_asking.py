@@ -153,7 +153,7 @@ async def test_halving_finds_the_document_at_fault_in_few_calls(error: Exception
     assert len(model.packs) == 7  # 8, then 4+4, 2+2, 1+1
 
 
-async def test_a_transient_error_of_a_second_question_is_that_documents_alone() -> None:
+async def test_transient_error_of_a_retry_hits_one_document() -> None:
     def answer(prompt: Prompt, texts: list[str]) -> Reply:
         if texts == ["doc1"]:
             raise TransientError("busy")
@@ -164,7 +164,7 @@ async def test_a_transient_error_of_a_second_question_is_that_documents_alone() 
     assert [type(fate).__name__ for fate in fates] == ["dict", "TransientError", "dict"]
 
 
-async def test_a_model_that_never_echoes_nonces_costs_a_bounded_number_of_calls() -> None:
+async def test_missing_nonces_cost_a_bounded_number_of_calls() -> None:
     def forgetful(prompt: Prompt, texts: list[str]) -> Reply:
         slots = {slot: dict.fromkeys(SCHEMA.fields, "x") | {"nonce": "?"} for slot in prompt.nonces}
         return Reply(json.dumps(slots), "stop", "", 1, 1)

@@ -22,7 +22,5 @@ from connectors.s3.client import S3Connection
         ("http://[::1]:9000", "localhost"),
     ],
 )
-def test_a_server_has_the_same_name_from_run_to_run_and_no_secret_in_it(
-    endpoint: str | None, server: str
-) -> None:
+def test_server_name_is_stable_and_without_secrets(endpoint: str | None, server: str) -> None:
     assert S3Connection(endpoint=endpoint).server == server
