@@ -25,7 +25,7 @@ _PIECE = 1024 * 1024
 _PART = re.compile(r"bytes \d+-\d+/(\d+)")
 _PACKED_ETAG = re.compile(r"[-;](?:gzip|deflate|br|zstd)$")
 
-FileRecord = dict[str, str | int | bool]
+FileRecord = dict[str, str | int | bool | None]
 """The fields of `connectors.models.S3FileContent`."""
 
 
@@ -35,6 +35,9 @@ class _Body(NamedTuple):
     data: bytes
     stored: int
     content_type: str | None
+    etag: str = ""
+    version_id: str | None = None
+    last_modified: str | None = None
 
 
 class S3FileReader:
@@ -43,7 +46,8 @@ class S3FileReader:
     Args:
         client: an open client.
         max_object_bytes: larger objects are not read.
-        charset: of text that is not UTF-8 and declares none; None: guessed from the text.
+        charset: of all text, whatever is declared; None: found out.
+        strict_text: refuse text with bytes that are not valid in its encoding.
     """
 
     def __init__(
@@ -52,24 +56,26 @@ class S3FileReader:
         *,
         max_object_bytes: int = DEFAULT_MAX_OBJECT_BYTES,
         charset: str | None = None,
+        strict_text: bool = False,
     ) -> None:
         self._client = client
         self._max = max_object_bytes
         self._charset = charset
+        self._strict_text = strict_text
         self._if_match = True  # until the server turns out to refuse it without a reason
 
     async def read_file(self, uri: str, *, etag: str = "", size: int | None = None) -> S3FileContent:
         """Read one object by its exact address; wildcard characters in it are part of the key.
 
         Args:
-            uri: `s3://bucket/key` or `minio://bucket/key`; it becomes the `file_path`.
+            uri: `s3://bucket/key` or `minio://bucket/key`; it becomes the `source_uri`.
             etag: only this version of the object, as it was listed; "": whichever there is.
             size: bytes it must have, as it was listed; None or -1: not known.
 
         Raises:
             PatternError: not such an address.
             RecordError: `ObjectVanished`, `ObjectChanged`, `ObjectTooLarge`, `ObjectArchived`,
-                `ObjectDamaged`.
+                `ObjectDamaged`, `InvalidText`.
             TransientError: the server or the way to it failed, or the answer was cut off.
             FatalError: the bucket cannot be read at all.
         """
@@ -91,12 +97,24 @@ class S3FileReader:
             self._check_size(uri, size)
         body = await self._get(uri, bucket, key, etag, size if size is not None else -1)
         decoded = await decode_in_turn(body.data, key, body.content_type, self._charset)
+        if decoded.replaced and self._strict_text:
+            raise RecordError(
+                f"{uri}: {decoded.replaced:,} characters are not valid {decoded.encoding} (`strict_text`)",
+                kind="InvalidText",
+            )
         return {
-            "file_path": uri,
+            "file_path": f"s3://{bucket}/{key}",
             "content": decoded.content,
             "content_type": decoded.content_type,
             "file_size": body.stored,
             "is_binary": decoded.is_binary,
+            "source_uri": uri,
+            "etag": body.etag or etag,
+            "version_id": body.version_id,
+            "last_modified": body.last_modified,
+            "encoding": decoded.encoding,
+            "encoding_guessed": decoded.guessed,
+            "replaced_characters": decoded.replaced,
         }
 
     async def _get(self, uri: str, bucket: str, key: str, etag: str, size: int) -> _Body:
@@ -146,7 +164,15 @@ class S3FileReader:
 
     def _whole(self, uri: str, data: bytes, answer: Mapping[str, Any], size: int) -> _Body:
         """The body unpacked, if it is as long as the listing says: packed as stored, or packed on its way."""
-        content_type = answer.get("ContentType")
+        modified = answer.get("LastModified")
+        body = _Body(
+            data,
+            len(data),
+            answer.get("ContentType"),
+            plain_etag(answer.get("ETag")),
+            answer.get("VersionId"),
+            modified.isoformat() if modified is not None else None,
+        )
         try:
             unpacked = unpack_body(data, answer.get("ContentEncoding"), self._max)
         except UnpackedTooLargeError as error:
@@ -156,9 +182,9 @@ class S3FileReader:
                 raise RecordError(f"{uri}: {error}", kind="ObjectDamaged") from error
             raise TransientError(f"{uri}: {error}") from error
         if size in (-1, len(data)):
-            return _Body(data if unpacked is None else unpacked, len(data), content_type)
+            return body if unpacked is None else body._replace(data=unpacked)
         if unpacked is not None and len(unpacked) == size:
-            return _Body(unpacked, size, content_type)
+            return body._replace(data=unpacked, stored=size)
         raise TransientError(f"{uri}: {len(data)} bytes arrived of {size}")
 
     def _check_version(self, uri: str, etag: str, answer: Mapping[str, Any]) -> None:

@@ -52,7 +52,17 @@ class S3Params(Params):
     )
     charset: str | None = Field(
         default=None,
+<<<<<<< HEAD
         description="Charset of non-UTF-8 text that declares none, e.g. `windows-1252` (default: guessed)",
+=======
+        description="Charset of all text (`windows-1252`), whatever is declared; default: found out by byte "
+        "order mark, declaration and content",
+    )
+    strict_text: bool = Field(
+        default=False,
+        description="Text with bytes that are invalid in its encoding becomes a dead letter; otherwise "
+        "U+FFFD stands for them",
+>>>>>>> c-objects
     )
     concurrency: int = operational(32, ge=1, le=256, description="Objects read concurrently")
     split_objects: int = operational(
@@ -80,9 +90,9 @@ class S3Params(Params):
 class S3Connector(Source[S3Params]):
     """Files in an S3 bucket that a wildcard pattern stands for, each as one record.
 
-    A record has the fields of `S3FileContent`: `file_path` (the address, in the scheme of the pattern),
-    `content`, `content_type`, `file_size` in bytes and `is_binary`. Text in any usual charset is text;
-    everything else is a marker and a data URL. The key is `bucket/key@etag`: the same content has the same
+    A record has the fields of `S3FileContent`: `file_path` (the address), `content`, `content_type`,
+    `file_size` in bytes, `is_binary`, and what is known of the object and its text. Text in any usual
+    charset is text; everything else is a marker and a data URL. The key is `bucket/key@etag`: the same content has the same
     key in every run, a changed object a new one.
 
     The listing is stored before anything is read, and a resumed run goes by it. An object that changed or
@@ -116,7 +126,10 @@ class S3Connector(Source[S3Params]):
         )
         self._resolver = S3WildcardResolver(client)
         reader = S3FileReader(
-            client, max_object_bytes=self.params.max_object_bytes, charset=self.params.charset
+            client,
+            max_object_bytes=self.params.max_object_bytes,
+            charset=self.params.charset,
+            strict_text=self.params.strict_text,
         )
         self._fetcher = ObjectFetcher(
             reader, self._resolver, self._pattern, self.params.concurrency, self.ctx.retry
@@ -268,7 +281,8 @@ class S3Connector(Source[S3Params]):
             if isinstance(outcome, RecordError):
                 failures.append((len(records), outcome))
                 outcome = {
-                    "file_path": self._pattern.uri_of(found.key),
+                    "file_path": f"s3://{self._pattern.bucket}/{found.key}",
+                    "source_uri": self._pattern.uri_of(found.key),
                     "file_size": found.size,
                     "etag": found.etag,
                     "error": str(outcome),
@@ -278,7 +292,7 @@ class S3Connector(Source[S3Params]):
                 break
             else:
                 nbytes += sys.getsizeof(outcome["content"])
-                ctx.count("bytes", float(outcome["file_size"]))
+                _count(outcome, ctx)
             records.append(outcome)
         taken = group.objects[: len(records)]
         nbytes += RECORD_OVERHEAD * len(records)
@@ -304,3 +318,11 @@ class S3Connector(Source[S3Params]):
                 if index not in failed
             ]
         return batch, stopper
+
+
+def _count(record: FileRecord, ctx: Context) -> None:
+    ctx.count("bytes", float(record["file_size"] or 0))
+    if record["replaced_characters"]:
+        ctx.count("replaced_characters", float(record["replaced_characters"]))
+    if record["encoding_guessed"]:
+        ctx.count("guessed_encodings")

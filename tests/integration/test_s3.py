@@ -8,6 +8,7 @@ import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import md5
 from typing import Any
 
 import aiohttp
@@ -179,12 +180,19 @@ class TestReading:
         records = {
             record["file_path"].rpartition("/")[2]: record for batch in batches for record in batch.records
         }
+        assert records["utf8.txt"].pop("last_modified")
         assert records["utf8.txt"] == {
             "file_path": f"s3://{BUCKET}/t/utf8.txt",
             "content": memo,
             "content_type": "text/plain",
             "file_size": len(memo.encode()),
             "is_binary": False,
+            "source_uri": f"s3://{BUCKET}/t/utf8.txt",
+            "etag": md5(memo.encode()).hexdigest(),
+            "version_id": None,
+            "encoding": "utf-8",
+            "encoding_guessed": False,
+            "replaced_characters": 0,
         }
         assert records["utf16.txt"]["content"] == records["windows.txt"]["content"] == memo
         assert records["empty.txt"]["content"] == ""
@@ -253,11 +261,12 @@ class TestReading:
             (batch,) = await read_all(connector)
         assert batch.records[0]["content"] == "Привет"
 
-    async def test_minio_addresses_stay_minio_addresses(self, server: str, s3: Any) -> None:
+    async def test_minio_addresses_are_kept_beside_s3_ones(self, server: str, s3: Any) -> None:
         put(s3, {"x.txt": b"hello"})
         connector = S3Connector(S3Params(pattern=f"minio://{BUCKET}/*"), connection(server))
         files = [found async for found in connector.extract()]
-        assert [found.file_path for found in files] == [f"minio://{BUCKET}/x.txt"]
+        assert [found.source_uri for found in files] == [f"minio://{BUCKET}/x.txt"]
+        assert [found.file_path for found in files] == [f"s3://{BUCKET}/x.txt"]
 
     async def test_a_draining_read_ends_at_a_batch_boundary(self, server: str, s3: Any) -> None:
         put(s3, {f"{number:03d}.txt": b"x" for number in range(40)})
