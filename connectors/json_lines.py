@@ -1,9 +1,14 @@
-"""Records as JSON lines, and back (https://jsonlines.org)."""
+"""Records as JSON lines, and back (https://jsonlines.org).
+
+orjson makes a float of an integer beyond 64 bits, and refuses to write one. Where a line may have such a
+number, Python's own module reads or writes it, digit by digit.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import orjson
 from pydantic import BaseModel
@@ -11,9 +16,16 @@ from pydantic import BaseModel
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
-__all__ = ["dump_records", "parse_line", "write_out"]
+__all__ = ["dump_records", "has_long_number", "parse_line", "write_out"]
 
 _LINE = orjson.OPT_APPEND_NEWLINE
+
+# digits and minus signs as they are, all else blank
+_NUMBERS: Final = bytes(
+    ord("0") if 48 <= byte <= 57 else byte if byte == ord("-") else 32 for byte in range(256)
+)
+_NINETEEN: Final = b"0" * 19
+"""So many digits always fit into 64 bits where no minus stands before them."""
 
 
 def dump_records(records: Sequence[Record], *, pretty: bool = False) -> tuple[bytes, dict[int, RecordError]]:
@@ -26,12 +38,54 @@ def dump_records(records: Sequence[Record], *, pretty: bool = False) -> tuple[by
         try:
             lines.append(dumps(record, _plain, option))
         except TypeError as error:  # orjson's JSONEncodeError is one
-            failures[index] = RecordError(f"it cannot be serialized as JSON: {error}", kind="NotJson")
+            line = _dump_long_numbers(record, pretty=pretty) if "64-bit" in str(error) else None
+            if line is None:
+                failures[index] = RecordError(f"it cannot be serialized as JSON: {error}", kind="NotJson")
+            else:
+                lines.append(line)
     return b"".join(lines), failures
 
 
+def _dump_long_numbers(record: Record, *, pretty: bool) -> bytes | None:
+    """A record that only its integers keep from being written by orjson; None when there is more."""
+    try:
+        text = json.dumps(
+            _with_names(record),
+            default=lambda value: orjson.loads(orjson.dumps(value, _plain)),
+            ensure_ascii=False,
+            allow_nan=False,
+            separators=None if pretty else (",", ":"),
+            indent=2 if pretty else None,
+        )
+        return text.encode() + b"\n"
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _with_names(value: object) -> object:
+    """The same, refused where a key is not a text: `json` would make one of it."""
+    if isinstance(value, BaseModel):
+        return _with_names(value.model_dump(mode="json"))
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a key has to be a text")
+        return {key: _with_names(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_names(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None  # as orjson writes it
+    return value
+
+
+def has_long_number(data: bytes) -> bool:
+    """True when there may be an integer beyond 64 bits in this JSON."""
+    numbers = data.translate(_NUMBERS)
+    # one look is enough for most data
+    return _NINETEEN in numbers and (b"0" + _NINETEEN in numbers or b"-" + _NINETEEN in numbers)
+
+
 def parse_line(line: bytes, where: str) -> dict[str, Any]:
-    """The record on a line.
+    """The record on a line, with integers of any size.
 
     Raises:
         RecordError: kind `BrokenLine`: it is no JSON, or no object. The message begins with `where` (file and
@@ -44,6 +98,19 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
     if type(record) is not dict:
         kind = "a list" if isinstance(record, list) else "one value"
         raise RecordError(f"{where}: expected a JSON object, got {kind}", kind="BrokenLine")
+    return _parse_long_numbers(line, where) if has_long_number(line) else record
+
+
+def _parse_long_numbers(line: bytes, where: str) -> dict[str, Any]:
+    """A line that orjson has found to be right, once more and exactly."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+    except ValueError:  # Python's own limit (`sys.set_int_max_str_digits`)
+        raise RecordError(f"{where}: an integer has more than 4,300 digits", kind="BrokenLine") from None
+    except RecursionError:
+        raise RecordError(
+            f"{where}: it is nested too deeply for its long numbers", kind="BrokenLine"
+        ) from None
     return record
 
 

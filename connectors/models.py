@@ -142,6 +142,7 @@ class S3FileContent(DomainModel):
 
     `content` is the decoded text, or for a binary file a marker and a data URL: `[IMAGE_DATA]`,
     `[PDF_DATA]` or `[DOC_DATA]`, then `data:<content type>;base64,…`. `file_size` is in bytes, as stored.
+    `file_path` is an `s3://` address or the path of a file, `source_uri` the same in the pattern's scheme.
     """
 
     file_path: str
@@ -149,6 +150,13 @@ class S3FileContent(DomainModel):
     content_type: str
     file_size: int
     is_binary: bool
+    source_uri: str = ""
+    etag: str = Field(default="", description="Without quotes; empty where the store gives none")
+    version_id: str | None = None
+    last_modified: str | None = Field(default=None, description="ISO 8601")
+    encoding: str | None = Field(default=None, description="Of text: its encoding, by its name in Python")
+    encoding_guessed: bool = Field(default=False, description="Nothing said which encoding it is")
+    replaced_characters: int = Field(default=0, description="How often U+FFFD stands for invalid bytes")
 
 
 def _curated(model: type[BaseModel], row: type[BaseModel], marked_field: str) -> IngestModel:

@@ -45,7 +45,7 @@ def imported(*folders: str) -> set[str]:
 def documented(heading: str) -> set[str]:
     page = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
     section = page.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    return {normal(name) for name in re.findall(r"^\| ([\w-]+) \|", section, re.M)} - {"distribution"}
+    return {normal(name) for name in re.findall(r"^\| ([\w.-]+) \|", section, re.M)} - {"distribution"}
 
 
 def test_everything_the_packages_import_is_declared_and_nothing_else() -> None:

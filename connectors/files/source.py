@@ -16,7 +16,7 @@ from connectors.files.finding import FilePart, find_files, read_limit
 from connectors.files.growing import FileMarks, bookmarked, find_unread
 from connectors.files.line_keys import LineKeys
 from connectors.files.lines import LinePage, Place, line_pages
-from connectors.json_lines import parse_line
+from connectors.json_lines import has_long_number, parse_line
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
 from engine.contract.component import Context, Kind, Locality, Params, Source, component, operational
@@ -158,6 +158,8 @@ class JsonlSource(Source[JsonlSourceParams]):
         keys: Keys = LineKeys(part.name, page.start.line, len(page.lines), before)
         try:
             records = list(map(orjson.loads, page.lines))  # type: ignore[arg-type]
+            if has_long_number(b"\n".join(page.lines)):  # type: ignore[arg-type]
+                records = []
         except orjson.JSONDecodeError:  # also for None, which stands for a line that is too long
             records = []
         if len(records) != len(page.lines) or set(map(type, records)) - {dict}:
@@ -171,7 +173,7 @@ class JsonlSource(Source[JsonlSourceParams]):
     def _one_by_one(
         self, part: FilePart, page: LinePage, before: int
     ) -> tuple[list[dict[str, Any]], Keys, list[tuple[int, RecordError]]]:
-        """The lines of a page that holds empty, broken or too long ones."""
+        """The lines of a page with empty, broken or too long ones, or numbers that orjson would round."""
         records: list[dict[str, Any]] = []
         keys: list[str] = []
         failures: list[tuple[int, RecordError]] = []

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID, uuid5
-
-import orjson
 
 from engine.contract.clock import timestamp
 from engine.contract.dead_letter import DeadLetter
@@ -40,7 +39,8 @@ def forward_row(letter: DeadLetter) -> dict[str, str]:
     return {
         "id": f"dlq_{uuid5(_NAMESPACE, identity)}",
         "source_file_path": f"[DLQ]{_origin(letter)}",
-        "extracted_data": orjson.dumps(body, default=str).decode(),
+        # not with orjson, which knows no integers beyond 64 bits
+        "extracted_data": json.dumps(body, default=str, ensure_ascii=False, separators=(",", ":")),
         "processed_at": letter.last_failed_at or letter.first_failed_at or timestamp(datetime.now(UTC)),
         "processing_instructions": f"Failed: {letter.error_type}: {letter.error_message}",
     }

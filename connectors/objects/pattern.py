@@ -34,6 +34,7 @@ __all__ = [
     "ObjectPattern",
     "PatternError",
     "literal_prefix",
+    "split_bucket",
     "validate_bucket",
 ]
 
@@ -47,10 +48,16 @@ MAX_PATTERN_BYTES = 4096
 _GLOB_FLAGS = glob.GLOBSTAR | glob.DOTGLOB | glob.FORCEUNIX | glob.CASE
 _SEGMENT_FLAGS = fnmatch.DOTMATCH | fnmatch.FORCEUNIX | fnmatch.CASE
 
+_ARN = (
+    r"arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:\d*:"
+    r"(?:outpost[/:][A-Za-z0-9-]{1,63}[/:])?accesspoint[/:][A-Za-z0-9.-]{1,63}"
+)
+"""An access point (S3 user guide, "Access point ARNs"); it stands where a bucket's name does."""
+
 _ODD_SEGMENT = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
+_ARN_FIRST = re.compile(_ARN + "(?=/|$)")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
+_BUCKET = re.compile(r"(?:[A-Za-z0-9_.$-]{1,64}:)?[A-Za-z0-9._-]{1,255}|" + _ARN)
 
 
 class PatternError(ValueError):
@@ -86,7 +93,7 @@ class ObjectPattern:
         scheme, separator, rest = uri.partition("://")
         if not separator or scheme not in SCHEMES:
             raise PatternError(f"{uri!r} must begin with s3:// or minio://")
-        bucket, _, pattern = rest.partition("/")
+        bucket, pattern = split_bucket(rest)
         validate_bucket(bucket)
         if not pattern:
             raise PatternError(
@@ -147,22 +154,30 @@ class ObjectPattern:
         return [alternative.split("/") for alternative in self.alternatives]
 
 
+def split_bucket(address: str) -> tuple[str, str]:
+    """The bucket, or the ARN of an access point, and the rest of an address without its scheme."""
+    arn = _ARN_FIRST.match(address)
+    if arn:
+        return arn[0], address[arn.end() + 1 :]
+    bucket, _, rest = address.partition("/")
+    return bucket, rest
+
+
 def validate_bucket(bucket: str) -> None:
-    """Check a bucket's name by the rules for general purpose buckets (S3 user guide, "Bucket naming rules").
+    """Check that a bucket's name can be one, on AWS or elsewhere.
+
+    New buckets of AWS have lower-case letters, digits, dots and hyphens; old ones and those of other servers
+    also capitals and underscores, and on Ceph a tenant before a colon. The server knows which of them exist.
 
     Raises:
-        PatternError: no bucket can have that name.
+        PatternError: no server has a bucket of that name.
     """
     if any(character in bucket for character in "*?[]{}"):
         raise PatternError(f"the bucket {bucket!r} contains a wildcard; only the key after it may")
-    if not _BUCKET.fullmatch(bucket):
+    if not _BUCKET.fullmatch(bucket) or bucket in (".", ".."):
         raise PatternError(
-            f"{bucket!r} is not a valid bucket name: use 3 to 63 lower-case letters, digits, dots and "
-            "hyphens, with a letter or digit at both ends"
-        )
-    if ".." in bucket or ".-" in bucket or "-." in bucket or _IPV4.fullmatch(bucket):
-        raise PatternError(
-            f"{bucket!r} is not a valid bucket name: dots separate labels, and IP addresses are not allowed"
+            f"{bucket!r} is not a valid bucket name: up to 255 letters, digits, dots, hyphens and "
+            "underscores, on Ceph after a tenant and a colon"
         )
 
 

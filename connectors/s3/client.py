@@ -73,6 +73,7 @@ class S3Connection(BaseModel):
 class S3Client(Protocol):
     """The calls that are made here; the answers are botocore's dictionaries."""
 
+    async def list_objects(self, **arguments: object) -> Mapping[str, Any]: ...
     async def list_objects_v2(self, **arguments: object) -> Mapping[str, Any]: ...
     async def head_object(self, **arguments: object) -> Mapping[str, Any]: ...
     async def get_object(self, **arguments: object) -> Mapping[str, Any]: ...
@@ -98,6 +99,8 @@ async def open_client(
     from aiobotocore.session import get_session  # type: ignore[import-untyped]
     from botocore import UNSIGNED  # type: ignore[import-untyped]
 
+    from connectors.s3 import answers
+
     options: dict[str, Any] = {
         # retrying is the engine's: botocore's own would hide throttling and multiply waiting
         "retries": {"total_max_attempts": 1, "mode": "standard"},
@@ -110,10 +113,12 @@ async def open_client(
         "s3": {"addressing_style": "path" if connection.custom else "auto"},
         # the pipeline's file says where the data is, not AWS_ENDPOINT_URL
         "ignore_configured_endpoint_urls": True,
+        "http_session_cls": answers.SessionWithoutRedirects,
     }
     if connection.anonymous:
         options["signature_version"] = UNSIGNED
     session = get_session()
+    answers.tolerate_odd_dates(session)
     region = connection.region or session.get_config_variable("region") or "us-east-1"
     async with session.create_client(
         "s3",
@@ -124,6 +129,8 @@ async def open_client(
         aws_session_token=_plain(connection.session_token),
         config=AioConfig(**options),
     ) as client:
+        answers.check_listings(client)
+        answers.take_any_bucket_name(client)
         yield client
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from engine.errors import ComponentError, FatalError, FatalKind, RecordError, TransientError
 
-__all__ = ["s3_errors"]
+__all__ = ["ObjectRefusedError", "RedirectError", "s3_errors"]
 
 # Codes: S3 API reference, "Error responses". A HEAD answer has no body, so its code is only the status.
-_GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
+_GONE = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound"})
 _CHANGED = frozenset({"PreconditionFailed", "412"})
 _THROTTLED = frozenset(
     {"RequestLimitExceeded", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
@@ -35,53 +35,93 @@ _REMEDIES = {
     "RequestTimeTooSkewed": "this machine's clock is wrong: correct it",
     "SignatureDoesNotMatch": "the secret key does not match the access key: check `secret_key`",
 }
+_OF_EVERYTHING = frozenset(_REMEDIES) - {"AccessDenied", "403", "SignatureDoesNotMatch"}
+"""Codes that hold for every object alike, whichever one was asked for."""
+
+
+class ObjectRefusedError(FatalError):
+    """The server refuses one object, and may refuse all of them.
+
+    That is fatal if nothing else can be read either, and otherwise the object's own failure: `as_record`.
+    """
+
+    def __init__(self, message: str, *, kind: FatalKind, record_kind: str) -> None:
+        super().__init__(message, kind=kind)
+        self.record_kind = record_kind
+
+    def as_record(self) -> RecordError:
+        """The same as a failure of this object alone."""
+        return RecordError(str(self), kind=self.record_kind)
+
+
+class RedirectError(Exception):
+    """The server points to another address; following it would send the credentials there."""
 
 
 @contextmanager
-def s3_errors(bucket: str, what: str) -> Generator[None, None, None]:
+def s3_errors(bucket: str, what: str, *, of_object: bool = False) -> Generator[None, None, None]:
     """Raises the engine's errors for the client's.
 
     Args:
         bucket: the bucket that is asked.
         what: what is being done, as in "listing memos/"; with the bucket it begins each message.
+        of_object: one object's content is asked for, so a refusal may concern this object alone.
 
     Raises:
         TransientError: throttling, 5xx, time-outs, broken and refused connections, cut-off answers.
         RecordError: of one object; kinds `ObjectVanished`, `ObjectChanged`, `ObjectArchived`.
+        ObjectRefusedError: with `of_object`, what may be about this object or about all of them.
         FatalError: everything else; the message says what to do about it.
     """
     import aiohttp
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
     from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
+    where = f"bucket {bucket!r}, {what}"
     try:
         yield
     except ClientError as error:
-        raise _from_answer(error.response, f"bucket {bucket!r}, {what}") from error
+        raise _from_answer(error.response, where, of_object=of_object) from error
     except ResponseParserError as error:
         # the page of a proxy instead of an answer
-        raise TransientError(f"bucket {bucket!r}, {what}: the answer is not S3's: {error}") from error
+        raise TransientError(f"{where}: the answer is not S3's: {error}") from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:
-        raise _from_failure(error, f"bucket {bucket!r}, {what}") from error
+        raise _from_failure(error, where) from error
 
 
-def _from_answer(answer: Mapping[str, Any], where: str) -> ComponentError:
+def _from_answer(answer: Mapping[str, Any], where: str, *, of_object: bool) -> ComponentError:
     stated = answer.get("Error", {})
     code, message = str(stated.get("Code", "")), str(stated.get("Message", ""))
     metadata = answer.get("ResponseMetadata", {})
-    status = int(metadata.get("HTTPStatusCode", 0))
-    if code in _TRANSIENT or status >= 500 or status in (408, 429):
-        wait = _seconds(metadata.get("HTTPHeaders", {}).get("retry-after"))
+    status, headers = int(metadata.get("HTTPStatusCode", 0)), metadata.get("HTTPHeaders", {})
+    # a code that is known tells more than the status: some servers send errors with 200 or 500
+    transient = code in _TRANSIENT or (code not in _REMEDIES and (status >= 500 or status in (408, 425, 429)))
+    if transient:
+        wait = _seconds(headers.get("retry-after"))
         throttled = code in _THROTTLED or status == 429
         return TransientError(f"{where}: {code or status}: {message}", retry_after=wait, throttled=throttled)
-    if code in _GONE:
+    gone = status in (404, 410) and code not in _REMEDIES
+    if gone or code in _GONE or code == "404" or headers.get("x-amz-delete-marker") == "true":
         return RecordError(f"{where}: it was deleted after it was listed", kind="ObjectVanished")
-    if code in _CHANGED:
+    if code in _CHANGED or status == 412:
         return RecordError(f"{where}: it changed after it was listed", kind="ObjectChanged")
     if code == "InvalidObjectState":
         return RecordError(f"{where}: it is archived; restore it first", kind="ObjectArchived")
     kind: FatalKind = "auth" if code in _CREDENTIALS or status in (401, 403) else "config"
-    return FatalError(f"{where}: {code or status}: {_REMEDIES.get(code, message)}", kind=kind)
+    text = f"{where}: {code or status}: {_remedy(code, message, status, headers)}"
+    if of_object and code not in _OF_EVERYTHING and not 300 <= status < 400:
+        forbidden = kind == "auth" or code.startswith("KMS.")
+        return ObjectRefusedError(
+            text, kind=kind, record_kind="ObjectForbidden" if forbidden else "ObjectUnreadable"
+        )
+    return FatalError(text, kind=kind)
+
+
+def _remedy(code: str, message: str, status: int, headers: Mapping[str, str]) -> str:
+    region = headers.get("x-amz-bucket-region")
+    if region and (300 <= status < 400 or "another region" in _REMEDIES.get(code, "")):
+        return f"the bucket is in another region: set `region: {region}` in the connection"
+    return _REMEDIES.get(code, message)
 
 
 def _from_failure(error: Exception, where: str) -> ComponentError:
@@ -95,6 +135,9 @@ def _from_failure(error: Exception, where: str) -> ComponentError:
             "`anonymous: true`, or sign this machine in to AWS",
             kind="auth",
         )
+    redirect = _reasons(error, RedirectError)
+    if redirect:
+        return FatalError(f"{where}: {redirect[0]}")
     if _unknown_host(error):
         return FatalError(f"{where}: unknown host: check the connection's endpoint ({error})")
     if isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -110,12 +153,18 @@ def _from_failure(error: Exception, where: str) -> ComponentError:
     return TransientError(f"{where}: {type(error).__name__}: {error}")
 
 
+def _reasons(error: BaseException, kind: type[BaseException]) -> list[BaseException]:
+    """The error itself and what it was raised for, as far as these are of that kind."""
+    wrapped = getattr(error, "kwargs", {}).get("error")
+    seen = [error, error.__context__, error.__cause__, wrapped]
+    reasons = [getattr(one, "os_error", one) for one in seen if one is not None]
+    return [one for one in reasons if isinstance(one, kind)]
+
+
 def _unknown_host(error: BaseException) -> bool:
     """True when the name server says that the name does not exist (not when it cannot be asked)."""
-    wrapped = getattr(error, "kwargs", {}).get("error")
-    seen: list[object] = [error, error.__context__, error.__cause__, wrapped]
-    reasons = [getattr(one, "os_error", one) for one in seen if one is not None]
-    return any(isinstance(one, socket.gaierror) and one.errno == socket.EAI_NONAME for one in reasons)
+    lookups = _reasons(error, socket.gaierror)
+    return any(isinstance(one, OSError) and one.errno == socket.EAI_NONAME for one in lookups)
 
 
 def _seconds(header: object) -> float | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from connectors.objects.compression import PackedError, UnpackedTooLargeError, unpack_body
 from connectors.objects.decoding import decode_in_turn
-from connectors.objects.pattern import ObjectPattern, PatternError
+from connectors.objects.pattern import ObjectPattern, PatternError, split_bucket
 from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
+from connectors.s3.resolver import plain_etag
 from engine.errors import RecordError, TransientError
 
 if TYPE_CHECKING:
@@ -18,13 +21,23 @@ __all__ = ["DEFAULT_MAX_OBJECT_BYTES", "FileRecord", "S3FileReader"]
 
 DEFAULT_MAX_OBJECT_BYTES = 64 * 1024 * 1024
 
-FileRecord = dict[str, str | int | bool]
+_PIECE = 1024 * 1024
+_PART = re.compile(r"bytes \d+-\d+/(\d+)")
+_PACKED_ETAG = re.compile(r"[-;](?:gzip|deflate|br|zstd)$")
+
+FileRecord = dict[str, str | int | bool | None]
 """The fields of `connectors.models.S3FileContent`."""
 
 
 class _Body(NamedTuple):
+    """A body that has arrived whole: `data` unpacked, `stored` bytes of it in the bucket."""
+
     data: bytes
+    stored: int
     content_type: str | None
+    etag: str = ""
+    version_id: str | None = None
+    last_modified: str | None = None
 
 
 class S3FileReader:
@@ -33,7 +46,8 @@ class S3FileReader:
     Args:
         client: an open client.
         max_object_bytes: larger objects are not read.
-        charset: of text that is not UTF-8 and declares none; None: guessed from the text.
+        charset: of all text, whatever is declared; None: found out.
+        strict_text: refuse text with bytes that are not valid in its encoding.
     """
 
     def __init__(
@@ -42,29 +56,33 @@ class S3FileReader:
         *,
         max_object_bytes: int = DEFAULT_MAX_OBJECT_BYTES,
         charset: str | None = None,
+        strict_text: bool = False,
     ) -> None:
         self._client = client
         self._max = max_object_bytes
         self._charset = charset
+        self._strict_text = strict_text
+        self._if_match = True  # until the server turns out to refuse it without a reason
 
     async def read_file(self, uri: str, *, etag: str = "", size: int | None = None) -> S3FileContent:
         """Read one object by its exact address; wildcard characters in it are part of the key.
 
         Args:
-            uri: `s3://bucket/key` or `minio://bucket/key`; it becomes the `file_path`.
+            uri: `s3://bucket/key` or `minio://bucket/key`; it becomes the `source_uri`.
             etag: only this version of the object, as it was listed; "": whichever there is.
-            size: bytes it must have, as it was listed.
+            size: bytes it must have, as it was listed; None or -1: not known.
 
         Raises:
             PatternError: not such an address.
-            RecordError: `ObjectVanished`, `ObjectChanged`, `ObjectTooLarge`, `ObjectArchived`.
+            RecordError: `ObjectVanished`, `ObjectChanged`, `ObjectTooLarge`, `ObjectArchived`,
+                `ObjectDamaged`, `InvalidText`.
             TransientError: the server or the way to it failed, or the answer was cut off.
             FatalError: the bucket cannot be read at all.
         """
         from connectors.models import S3FileContent
 
         scheme, _, rest = uri.partition("://")
-        bucket, _, key = rest.partition("/")
+        bucket, key = split_bucket(rest)
         ObjectPattern.parse(f"{scheme}://{bucket}/x")  # checks the scheme and the bucket
         if not key:
             raise PatternError(f"{uri!r} does not name an object")
@@ -75,55 +93,120 @@ class S3FileReader:
         self, uri: str, bucket: str, key: str, *, etag: str = "", size: int | None = None
     ) -> FileRecord:
         """The same as a plain record."""
-        if size is not None:
+        if size is not None and size >= 0:
             self._check_size(uri, size)
-        body = await self._get(uri, bucket, key, etag)
-        if size is not None and len(body.data) != size:
-            raise TransientError(f"{uri}: {len(body.data)} bytes arrived of {size}")
+        body = await self._get(uri, bucket, key, etag, size if size is not None else -1)
         decoded = await decode_in_turn(body.data, key, body.content_type, self._charset)
+        if decoded.replaced and self._strict_text:
+            raise RecordError(
+                f"{uri}: {decoded.replaced:,} characters are not valid {decoded.encoding} (`strict_text`)",
+                kind="InvalidText",
+            )
         return {
-            "file_path": uri,
+            "file_path": f"s3://{bucket}/{key}",
             "content": decoded.content,
             "content_type": decoded.content_type,
-            "file_size": len(body.data),
+            "file_size": body.stored,
             "is_binary": decoded.is_binary,
+            "source_uri": uri,
+            "etag": body.etag or etag,
+            "version_id": body.version_id,
+            "last_modified": body.last_modified,
+            "encoding": decoded.encoding,
+            "encoding_guessed": decoded.guessed,
+            "replaced_characters": decoded.replaced,
         }
 
-    async def _get(self, uri: str, bucket: str, key: str, etag: str) -> _Body:
-        try:
-            return await self._get_once(uri, bucket, key, etag)
-        except RecordError as error:
-            if error.kind != "ObjectChanged":
-                raise
-        # Some servers answer 412 while a copy lags behind: ask once what the object is now.
-        with s3_errors(bucket, f"looking up {key!r}"):
-            answer = await self._client.head_object(Bucket=bucket, Key=key)
-        now = str(answer["ETag"]).strip('"')
-        if now == etag:
-            return await self._get_once(uri, bucket, key, etag)
-        raise RecordError(
-            (
-                f"{uri} changed after it was listed: its ETag was {etag} and is now {now}; start a new "
-                "run to read it"
-            ),
-            kind="ObjectChanged",
-        )
+    async def _get(self, uri: str, bucket: str, key: str, etag: str, size: int) -> _Body:
+        if etag and self._if_match:
+            try:
+                return await self._get_once(uri, bucket, key, etag, size, IfMatch=f'"{etag}"')
+            except RecordError as error:
+                if error.kind != "ObjectChanged":
+                    raise
+            except TransientError as error:
+                if "NotImplemented" not in str(error):
+                    raise
+            # The server may refuse If-Match whatever the ETag is: the answer's own ETag tells.
+            body = await self._get_once(uri, bucket, key, etag, size)
+            self._if_match = False
+            return body
+        return await self._get_once(uri, bucket, key, etag, size)
 
-    async def _get_once(self, uri: str, bucket: str, key: str, etag: str) -> _Body:
-        arguments = {"Bucket": bucket, "Key": key}
-        if etag:
-            arguments["IfMatch"] = f'"{etag}"'
-        with s3_errors(bucket, f"reading {key!r}"):
-            answer: Mapping[str, Any] = await self._client.get_object(**arguments)
+    async def _get_once(
+        self, uri: str, bucket: str, key: str, etag: str, size: int, **conditions: str
+    ) -> _Body:
+        with s3_errors(bucket, f"reading {key!r}", of_object=True):
+            answer: Mapping[str, Any] = await self._client.get_object(Bucket=bucket, Key=key, **conditions)
             # leaving the block closes the connection of a body that was not read to its end
             async with answer["Body"] as body:
+                self._check_version(uri, etag, answer)
                 length = answer.get("ContentLength")
                 if length is not None:
                     self._check_size(uri, int(length))
-                data = bytes(await body.read())
+                data = await self._read_body(uri, body)
         if length is not None and len(data) != length:
             raise TransientError(f"{uri}: {len(data)} bytes arrived of {length}")
-        return _Body(data, answer.get("ContentType"))
+        part = _PART.fullmatch(answer.get("ContentRange") or "")
+        if part and int(part[1]) != len(data):
+            raise TransientError(f"{uri}: a part of {len(data)} bytes arrived of {part[1]}")
+        return self._whole(uri, data, answer, size)
+
+    async def _read_body(self, uri: str, body: Any) -> bytes:
+        """All of it, but never more than may be read, whatever length was announced."""
+        pieces: list[bytes] = []
+        total = 0
+        while piece := await body.read(_PIECE):
+            total += len(piece)
+            self._check_size(uri, total)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _whole(self, uri: str, data: bytes, answer: Mapping[str, Any], size: int) -> _Body:
+        """The body unpacked, if it is as long as the listing says: packed as stored, or packed on its way."""
+        modified = answer.get("LastModified")
+        body = _Body(
+            data,
+            len(data),
+            answer.get("ContentType"),
+            plain_etag(answer.get("ETag")),
+            answer.get("VersionId"),
+            modified.isoformat() if modified is not None else None,
+        )
+        try:
+            unpacked = unpack_body(data, answer.get("ContentEncoding"), self._max)
+        except UnpackedTooLargeError as error:
+            raise RecordError(f"{uri}: {error} (`max_object_bytes`)", kind="ObjectTooLarge") from error
+        except PackedError as error:
+            if size >= 0 and len(data) == size:
+                raise RecordError(f"{uri}: {error}", kind="ObjectDamaged") from error
+            raise TransientError(f"{uri}: {error}") from error
+        if size in (-1, len(data)):
+            return body if unpacked is None else body._replace(data=unpacked)
+        if unpacked is not None and len(unpacked) == size:
+            return body._replace(data=unpacked, stored=size)
+        raise TransientError(f"{uri}: {len(data)} bytes arrived of {size}")
+
+    def _check_version(self, uri: str, etag: str, answer: Mapping[str, Any]) -> None:
+        now = plain_etag(answer.get("ETag"))
+        if answer.get("ContentEncoding"):
+            now = _PACKED_ETAG.sub("", now)  # what Apache's and other servers add when they pack
+        if etag and now and now != etag:
+            raise RecordError(
+                f"{uri} changed after it was listed: its ETag was {etag}, is {now}; a new run reads it",
+                kind="ObjectChanged",
+            )
+
+    async def probe(self, bucket: str, key: str) -> None:
+        """Ask for an object's first byte, to see whether it could be read.
+
+        Raises:
+            RecordError, TransientError, FatalError: as `read_file`.
+        """
+        with s3_errors(bucket, f"probing {key!r}", of_object=True):
+            answer = await self._client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+            async with answer["Body"] as body:
+                await body.read(1)  # a server that ignores ranges sends all of it
 
     def _check_size(self, uri: str, size: int) -> None:
         if size > self._max:

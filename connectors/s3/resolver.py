@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from connectors.objects.pattern import ObjectPattern
 from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
-from engine.errors import FatalError, RecordError
+from connectors.s3.listing import list_pages
+from engine.errors import FatalError, RecordError, TransientError
 
-__all__ = ["S3Object", "S3WildcardResolver"]
+__all__ = ["S3Object", "S3WildcardResolver", "plain_etag"]
 
 
 class S3Object(NamedTuple):
     """An object as it was listed.
 
-    `etag` without its quotes, `size` in bytes, `last_modified` ISO 8601 in UTC, "" when it is not known.
+    `etag` without its quotes, "" when the server gives none; `size` in bytes, -1 when it is not known;
+    `last_modified` ISO 8601 in UTC, "" when it is not known.
     """
 
     key: str
     etag: str
     size: int
     last_modified: str = ""
+
+    @property
+    def version(self) -> str:
+        """Tells one content of the key from another: the ETag, or else size and date."""
+        return self.etag or f"{self.size}-{self.last_modified}"
+
+    def as_entry(self) -> list[str | int]:
+        """The object in the manifest of a split."""
+        entry: list[str | int] = [self.key, self.etag, self.size]
+        return entry if self.etag else [*entry, self.last_modified]
+
+    @classmethod
+    def from_entry(cls, entry: Sequence[Any]) -> S3Object:
+        """The object from the manifest of a split."""
+        key, etag, size, *modified = entry
+        return cls(str(key), str(etag), int(size), *map(str, modified))
 
 
 class S3WildcardResolver:
@@ -56,40 +74,61 @@ class S3WildcardResolver:
             found = await self._look_up(pattern, key)
             if found is not None:
                 yield [found]
+        matches = pattern.matches
         for prefix in pattern.prefixes:
-            token: str | None = ""
-            while token is not None:
-                page, token = await self._list(pattern, prefix, token)
-                yield page
+            async with aclosing(list_pages(self._client, pattern.bucket, prefix)) as pages:
+                async for page in pages:
+                    yield [
+                        _object(entry["Key"], entry)
+                        for entry in page
+                        if _is_file(entry) and matches(entry["Key"])
+                    ]
 
     async def _look_up(self, pattern: ObjectPattern, key: str) -> S3Object | None:
         try:
             with s3_errors(pattern.bucket, f"looking up {key!r}"):
                 answer = await self._client.head_object(Bucket=pattern.bucket, Key=key)
         except RecordError as error:
+            if error.kind != "ObjectVanished":
+                return S3Object(key, "", -1)  # reading it says what is wrong with it
             if pattern.exact:
                 raise FatalError(f"{pattern.uri} does not exist (or its bucket does not)") from error
             return None  # one of several alternatives, as if it had been looked for in a listing
-        return _object(key, answer, int(answer["ContentLength"]))
+        except (TransientError, FatalError):
+            return await self._look_up_in_listing(pattern, key)
+        if "ContentLength" not in answer:  # a proxy that compresses
+            return await self._look_up_in_listing(pattern, key)
+        return _object(key, answer)
 
-    async def _list(
-        self, pattern: ObjectPattern, prefix: str, token: str
-    ) -> tuple[list[S3Object], str | None]:
-        arguments = {"Bucket": pattern.bucket, "Prefix": prefix}
-        if token:
-            arguments["ContinuationToken"] = token
-        with s3_errors(pattern.bucket, f"listing {prefix!r}" if prefix else "listing"):
-            answer = await self._client.list_objects_v2(**arguments)
-        matches = pattern.matches
-        page = [
-            _object(entry["Key"], entry, int(entry["Size"]))
-            for entry in answer.get("Contents", ())
-            if matches(entry["Key"]) and not (entry["Key"].endswith("/") and not entry["Size"])
-        ]
-        return page, answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+    async def _look_up_in_listing(self, pattern: ObjectPattern, key: str) -> S3Object | None:
+        """Another way to know an object, where HEAD is not allowed or badly answered."""
+        try:
+            with s3_errors(pattern.bucket, f"looking up {key!r}"):
+                answer = await self._client.list_objects_v2(Bucket=pattern.bucket, Prefix=key, MaxKeys=1)
+        except FatalError:
+            if pattern.exact:
+                raise
+            return S3Object(key, "", -1)  # it may be this one alone; reading it tells
+        for entry in answer.get("Contents", ()):
+            if entry.get("Key") == key:
+                return _object(key, entry)
+        if pattern.exact:
+            raise FatalError(f"{pattern.uri} does not exist (or its bucket does not)")
+        return None
 
 
-def _object(key: str, answer: Mapping[str, Any], size: int) -> S3Object:
+def _is_file(entry: Mapping[str, Any]) -> bool:
+    # consoles make empty objects of this name to show a folder
+    return not (entry["Key"].endswith("/") and not entry.get("Size"))
+
+
+def _object(key: str, answer: Mapping[str, Any]) -> S3Object:
     modified = answer.get("LastModified")
     stamp = modified.isoformat() if modified is not None else ""
-    return S3Object(key, str(answer["ETag"]).strip('"'), size, stamp)
+    size = answer.get("Size", answer.get("ContentLength"))
+    return S3Object(key, plain_etag(answer.get("ETag")), -1 if size is None else int(size), stamp)
+
+
+def plain_etag(etag: object) -> str:
+    """An ETag without its quotes and the mark of a weak one, "" when there is none."""
+    return str(etag or "").strip().removeprefix("W/").replace("&quot;", '"').strip('"')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -15,6 +14,8 @@ from pydantic import BaseModel, Field, field_validator
 from connectors.objects.decoding import known_charset
 from connectors.objects.pattern import ObjectPattern
 from connectors.s3.client import S3Connection, open_client
+from connectors.s3.fetching import ObjectFetcher, Suspect
+from connectors.s3.groups import Group, judged
 from connectors.s3.planning import RECORD_OVERHEAD, plan_groups
 from connectors.s3.reader import DEFAULT_MAX_OBJECT_BYTES, FileRecord, S3FileReader
 from connectors.s3.resolver import S3Object, S3WildcardResolver
@@ -23,7 +24,7 @@ from engine.contract.bookmarks import Bookmark
 from engine.contract.component import Context, Kind, Params, Source, component, operational
 from engine.contract.keys import KeyList
 from engine.contract.split import Split
-from engine.contract.types import JsonValue, Reservation
+from engine.contract.types import JsonValue
 from engine.errors import ComponentError, FatalError, RecordError
 
 if TYPE_CHECKING:
@@ -51,7 +52,13 @@ class S3Params(Params):
     )
     charset: str | None = Field(
         default=None,
-        description="Charset of non-UTF-8 text that declares none, e.g. `windows-1252` (default: guessed)",
+        description="Charset of all text, e.g. `windows-1252`, overriding declarations (default: from "
+        "byte order mark, declaration or content)",
+    )
+    strict_text: bool = Field(
+        default=False,
+        description="Make text with bytes that are invalid in its encoding a dead letter (default: "
+        "replace them by U+FFFD)",
     )
     concurrency: int = operational(32, ge=1, le=256, description="Objects read concurrently")
     split_objects: int = operational(
@@ -75,25 +82,13 @@ class S3Params(Params):
         return value
 
 
-Outcome = FileRecord | ComponentError
-
-
-@dataclass(slots=True, eq=False)
-class _Group:
-    """Objects that become one batch: where they stand in the split, and the bytes reserved for them."""
-
-    start: int
-    objects: Sequence[S3Object]
-    reservation: Reservation
-
-
 @component(Kind.SOURCE, "s3", params=S3Params, connection=S3Connection, sandbox="s3")
 class S3Connector(Source[S3Params]):
     """Files in an S3 bucket that a wildcard pattern stands for, each as one record.
 
-    A record has the fields of `S3FileContent`: `file_path` (the address, in the scheme of the pattern),
-    `content`, `content_type`, `file_size` in bytes and `is_binary`. Text in any usual charset is text;
-    everything else is a marker and a data URL. The key is `bucket/key@etag`: the same content has the same
+    A record has the fields of `S3FileContent`: `file_path` (the address), `content`, `content_type`,
+    `file_size` in bytes, `is_binary`, and what is known of the object and its text. Text in any usual
+    charset is text; everything else is a marker and a data URL. The key is `bucket/key@etag`: the same content has the same
     key in every run, a changed object a new one.
 
     The listing is stored before anything is read, and a resumed run goes by it. An object that changed or
@@ -114,8 +109,7 @@ class S3Connector(Source[S3Params]):
         self._scope = f"{server}/{self._pattern.bucket}"
         self._stack = AsyncExitStack()
         self._resolver: S3WildcardResolver | None = None
-        self._reader: S3FileReader | None = None
-        self._slots = anyio.CapacityLimiter(params.concurrency)
+        self._fetcher: ObjectFetcher | None = None
 
     async def __aenter__(self) -> Self:
         connection = self.connection if isinstance(self.connection, S3Connection) else S3Connection()
@@ -127,15 +121,21 @@ class S3Connector(Source[S3Params]):
             )
         )
         self._resolver = S3WildcardResolver(client)
-        self._reader = S3FileReader(
-            client, max_object_bytes=self.params.max_object_bytes, charset=self.params.charset
+        reader = S3FileReader(
+            client,
+            max_object_bytes=self.params.max_object_bytes,
+            charset=self.params.charset,
+            strict_text=self.params.strict_text,
+        )
+        self._fetcher = ObjectFetcher(
+            reader, self._resolver, self._pattern, self.params.concurrency, self.ctx.retry
         )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._resolver = self._reader = None
+        self._resolver = self._fetcher = None
         await self._stack.aclose()
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
@@ -159,32 +159,36 @@ class S3Connector(Source[S3Params]):
 
     async def _not_delivered(self, page: Sequence[S3Object], ctx: Context) -> Sequence[S3Object]:
         delivered = await ctx.bookmarks.get(self._scope, [found.key for found in page])
-        return [found for found in page if delivered.get(found.key) != found.etag]
+        return [found for found in page if delivered.get(found.key) != found.version]
 
     def _split(self, number: int, objects: Sequence[S3Object]) -> Split:
-        entries = [[found.key, found.etag, found.size] for found in objects]
+        entries = [found.as_entry() for found in objects]
         manifest = {"bucket": self._pattern.bucket, "objects": entries}
         return Split(f"{number:06d}", manifest, first_ordinal=number * self.params.split_objects)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         """The objects of a split from the one with index `position`, in order, read concurrently.
 
+        An object that fails alone is retried alone, and becomes a dead letter when others get through.
+
         Raises:
-            TransientError: the next object could not be had; everything before it was yielded.
+            TransientError: nothing can be had at present; everything before it was yielded.
             FatalError: the bucket cannot be read.
         """
         from aiostream import stream
 
-        objects = [S3Object(str(key), str(etag), int(size)) for key, etag, size in split.manifest["objects"]]
-        held: set[_Group] = set()
+        assert self._fetcher is not None, "enter the connector first"
+        self._fetcher.begin()
+        objects = [S3Object.from_entry(entry) for entry in split.manifest["objects"]]
+        held: set[Group] = set()
         groups = self._reserve(objects, int(position or 0), held, ctx)
-        results: Stream[tuple[_Group, list[Outcome]]] = stream.map(
+        results: Stream[Group] = stream.map(
             groups, self._read_group, ordered=True, task_limit=self.params.concurrency
         )
         try:
-            async with results.stream() as streamer:
-                async for group, outcomes in streamer:
-                    batch, error = self._batch(group, outcomes, split.first_ordinal, ctx)
+            async with results.stream() as streamer, aclosing(judged(streamer, self._fetcher)) as ready:
+                async for group, cleared in ready:
+                    batch, error = self._batch(group, split.first_ordinal, ctx, cleared=cleared)
                     if len(batch):
                         held.discard(group)  # its reservation goes with the batch
                         yield batch
@@ -206,7 +210,7 @@ class S3Connector(Source[S3Params]):
         from aiostream import stream
 
         async with AsyncExitStack() as stack:
-            if self._reader is None:
+            if self._fetcher is None:
                 await stack.enter_async_context(self)
             pages = stream.flatmap(self.splits(self.ctx), self._pages, task_limit=self.parallel_splits)
             async with pages.stream() as streamer:
@@ -228,8 +232,8 @@ class S3Connector(Source[S3Params]):
                     raise error
 
     async def _reserve(
-        self, objects: Sequence[S3Object], position: int, held: set[_Group], ctx: Context
-    ) -> AsyncGenerator[_Group, None]:
+        self, objects: Sequence[S3Object], position: int, held: set[Group], ctx: Context
+    ) -> AsyncGenerator[Group, None]:
         """Groups in order, each with its bytes reserved.
 
         One after the other, and whole groups: a group that has its bytes needs no more to be finished and
@@ -238,46 +242,43 @@ class S3Connector(Source[S3Params]):
         for start, chosen, nbytes in plan_groups(objects, position, self.params.max_object_bytes):
             if ctx.draining():
                 return
-            group = _Group(start, chosen, await ctx.memory_budget.reserve(nbytes))
+            group = Group(start, chosen, await ctx.memory_budget.reserve(nbytes))
             held.add(group)
             yield group
 
-    async def _read_group(self, group: _Group, *_: _Group) -> tuple[_Group, list[Outcome]]:
-        outcomes: list[Outcome] = [FatalError("not read")] * len(group.objects)
+    async def _read_group(self, group: Group, *_: Group) -> Group:
+        assert self._fetcher is not None, "enter the connector first"
+        fetch = self._fetcher.fetch
+        outcomes = group.outcomes
+        outcomes += [FatalError("not read") for _ in group.objects]
 
         async def read(index: int, found: S3Object) -> None:
-            async with self._slots:
-                outcomes[index] = await self._read_object(found)
+            outcomes[index] = await fetch(found)
 
         async with anyio.create_task_group() as tasks:
             for index, found in enumerate(group.objects):
                 tasks.start_soon(read, index, found)
-        return group, outcomes
-
-    async def _read_object(self, found: S3Object) -> Outcome:
-        """One record, or why there is none; as a value, so that the objects before it still go out."""
-        assert self._reader is not None, "enter the connector first"
-        pattern = self._pattern
-        try:
-            return await self._reader.read_record(
-                pattern.uri_of(found.key), pattern.bucket, found.key, etag=found.etag, size=found.size
-            )
-        except ComponentError as error:
-            return error
+        return group
 
     def _batch(
-        self, group: _Group, outcomes: Sequence[Outcome], first_ordinal: int, ctx: Context
+        self, group: Group, first_ordinal: int, ctx: Context, *, cleared: bool
     ) -> tuple[Batch, ComponentError | None]:
-        """The objects up to the first that has to be tried again, and that one's error."""
+        """The objects up to the first that has to be tried again, and that one's error.
+
+        `cleared`: others get through, so that what failed is to blame itself.
+        """
         records: list[FileRecord] = []
         failures: list[tuple[int, RecordError]] = []
         nbytes = 0
         stopper: ComponentError | None = None
-        for found, outcome in zip(group.objects, outcomes, strict=True):
+        for found, outcome in zip(group.objects, group.outcomes, strict=True):
+            if isinstance(outcome, Suspect):
+                outcome = outcome.as_record() if cleared else outcome.error
             if isinstance(outcome, RecordError):
                 failures.append((len(records), outcome))
                 outcome = {
-                    "file_path": self._pattern.uri_of(found.key),
+                    "file_path": f"s3://{self._pattern.bucket}/{found.key}",
+                    "source_uri": self._pattern.uri_of(found.key),
                     "file_size": found.size,
                     "etag": found.etag,
                     "error": str(outcome),
@@ -287,7 +288,7 @@ class S3Connector(Source[S3Params]):
                 break
             else:
                 nbytes += sys.getsizeof(outcome["content"])
-                ctx.count("bytes", float(outcome["file_size"]))
+                _count(outcome, ctx)
             records.append(outcome)
         taken = group.objects[: len(records)]
         nbytes += RECORD_OVERHEAD * len(records)
@@ -296,7 +297,7 @@ class S3Connector(Source[S3Params]):
         batch = Batch(
             records,
             KeyList(
-                [f"{self._pattern.bucket}/{found.key}@{found.etag}" for found in taken],
+                [f"{self._pattern.bucket}/{found.key}@{found.version}" for found in taken],
                 first_ordinal + group.start,
             ),
             position=group.start + len(records),
@@ -308,8 +309,16 @@ class S3Connector(Source[S3Params]):
             # what could not be read was not delivered: once it is smaller, restored or back, it has to come
             failed = {index for index, _ in failures}
             batch.bookmarks = [
-                Bookmark(self._scope, found.key, found.etag)
+                Bookmark(self._scope, found.key, found.version)
                 for index, found in enumerate(taken)
                 if index not in failed
             ]
         return batch, stopper
+
+
+def _count(record: FileRecord, ctx: Context) -> None:
+    ctx.count("bytes", float(record["file_size"] or 0))
+    if record["replaced_characters"]:
+        ctx.count("replaced_characters", float(record["replaced_characters"]))
+    if record["encoding_guessed"]:
+        ctx.count("guessed_encodings")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import ClassVar, Generic, TypeVar
 
 from anyio import to_thread
-from pydantic import BaseModel, Field, TypeAdapter, field_validator
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, field_validator
 
 from connectors.models import BlobSource, EventSource, LogSource
 from connectors.simulated.blob import BlobMaker
@@ -25,6 +25,9 @@ __all__ = ["DEFAULT_RECORDS", "BlobConnector", "EventsConnector", "LogsConnector
 
 DEFAULT_RECORDS = 1000
 
+SEEDED_TIME = datetime(2025, 1, 1, tzinfo=UTC)
+"""Where the times of a given seed begin: were it the clock, no two runs would give the same records."""
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -38,8 +41,13 @@ class SimulatedParams(Params):
     )
     seed: int | str | None = Field(
         default=None,
-        description="Seed of the records: the same seed gives the same ids and values (default: a new "
-        "one for each run; a resumed run keeps it)",
+        description="Seed of the records: the same seed gives the same ids, values and times (default: a "
+        "new one for each run; a resumed run keeps it)",
+    )
+    base_time: AwareDatetime | None = Field(
+        default=None,
+        description="Start of the records' times (default: the start of the run, or with a seed "
+        f"{SEEDED_TIME.isoformat()})",
     )
     page_size: int = operational(BLOCK_SIZE, ge=1, le=100_000, description="Records per batch")
     split_size: int = operational(
@@ -76,7 +84,7 @@ class _SimulatedSource(Source[SimulatedParams], Generic[M]):
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         """Ranges of `split_size` records; all have the same seed and base time."""
-        seed, base_time = self._seed(ctx), _base_time(ctx).isoformat()
+        seed, base_time = self._seed(ctx), self._base_time(ctx).isoformat()
         size = self.params.split_size
         for start in range(0, self.params.records, size):
             stop = min(start + size, self.params.records)
@@ -106,7 +114,8 @@ class _SimulatedSource(Source[SimulatedParams], Generic[M]):
         seed = secrets.token_hex(8) if self.params.seed is None else self.params.seed
         await to_thread.run_sync(self._maker.prepare)
         adapter: TypeAdapter[list[M]] = TypeAdapter(list[self.model])  # type: ignore[name-defined]
-        for page in pages(self._maker, seed, 0, self.params.records, _base_time(ctx), self.params.page_size):
+        params, base_time = self.params, self._base_time(ctx)
+        for page in pages(self._maker, seed, 0, params.records, base_time, params.page_size):
             for record in adapter.validate_python(page):
                 yield record
 
@@ -120,9 +129,10 @@ class _SimulatedSource(Source[SimulatedParams], Generic[M]):
         # Two nodes of one run are two sources: with the same seed the second would repeat the first's ids.
         return ":".join(part for part in (ctx.seed, ctx.pipeline, ctx.node) if part)
 
-
-def _base_time(ctx: Context) -> datetime:
-    return ctx.started_at or ctx.clock.now()
+    def _base_time(self, ctx: Context) -> datetime:
+        if self.params.base_time is not None:
+            return self.params.base_time
+        return SEEDED_TIME if self.params.seed is not None else ctx.started_at or ctx.clock.now()
 
 
 @component(Kind.SOURCE, "blob", params=SimulatedParams)

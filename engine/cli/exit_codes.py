@@ -73,7 +73,9 @@ def explain(error: BaseException) -> int:
         # whoever read our output has gone; a second failure while Python flushes would only add noise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else int(ExitCode.FAILED)
-    sys.stderr.write(_message(error))
+    from engine.cli.display.terminal import printable
+
+    sys.stderr.write(printable(_message(error)))
     return int(code_of(error))
 
 

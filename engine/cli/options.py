@@ -247,6 +247,9 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 4200
     state_dir: str = DEFAULT_STATE_DIR
+    insecure: bool = False
+    allow_host: tuple[str, ...] = ()
+    path_prefix: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

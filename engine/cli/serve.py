@@ -13,7 +13,6 @@ import sys
 from engine.cli.options import ServeOptions
 
 HIGHEST_PORT = 65_535
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SUMMARY = "run the ingest service and its warehouse"
 OPTIONS = ServeOptions
 
@@ -24,6 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=4200, help="port to listen on; 0 picks a free one (default: 4200)"
     )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="listen beyond this machine without keys, on a trusted network",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer to this host name, too, without keys (repeatable; default: names of this machine)",
+    )
+    parser.add_argument("--path-prefix", default="", metavar="PATH", help="strip this prefix from paths")
     parser.add_argument(
         "--state-dir", default=".odw", metavar="DIR", help="directory of the warehouse (default: .odw)"
     )
@@ -40,13 +52,12 @@ def execute(options: ServeOptions) -> int:
     if not 0 <= options.port <= HIGHEST_PORT:
         raise ConfigError(f"--port: expected 0 to {HIGHEST_PORT}, got {options.port}")
     settings = ServiceSettings(
-        ingest_api_key=_key("INGEST_API_KEY"), consumption_api_key=_key("CONSUMPTION_API_KEY")
+        ingest_api_key=_key("INGEST_API_KEY"),
+        consumption_api_key=_key("CONSUMPTION_API_KEY"),
+        insecure=options.insecure,
+        allowed_hosts=options.allow_host,
+        path_prefix=options.path_prefix,
     )
-    if options.host not in LOOPBACK and not (settings.ingest_api_key and settings.consumption_api_key):
-        sys.stderr.write(
-            f"anyone who can reach {options.host} can read and write: set ODW_INGEST_API_KEY and "
-            "ODW_CONSUMPTION_API_KEY, or listen on 127.0.0.1\n"
-        )
     run(Path(options.state_dir), options.host, options.port, settings=settings, on_ready=_say_where)
     return 0
 

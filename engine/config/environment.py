@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Mapping
 from io import StringIO
 from pathlib import Path
@@ -57,7 +59,11 @@ def file_reader(base: Path) -> Callable[[str], str]:
     def read(path: str) -> str:
         if not path:
             raise ValueError("no path is given")
-        with (base / path).open("rb") as stream:
+        # a pipe or a device might never end, or never begin
+        descriptor = os.open(base / path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ValueError("it is not a regular file")
             data = stream.read(MAX_SECRET_BYTES + 1)
         if len(data) > MAX_SECRET_BYTES:
             raise ValueError(f"it is larger than {MAX_SECRET_BYTES >> 10} KiB")

@@ -176,8 +176,9 @@ def _read_pipelines(
     names = _pipeline_names(root)
     check_param_names(overrides, [*names, *aliases], problems)
     pipelines: dict[str, PipelineConfig] = {}
+    known = {**aliases, **{name: name for name in names}}
     for name in names:
-        pipeline = read_pipeline(name, section, scope, overrides, problems, aliases=aliases)
+        pipeline = read_pipeline(name, section, scope, overrides, problems, known=known)
         if pipeline is not None:
             pipelines[name] = pipeline
     return pipelines

@@ -60,9 +60,13 @@ def read_pipeline(
     overrides: Overrides,
     problems: Problems,
     *,
-    aliases: Mapping[str, str],
+    known: Mapping[str, str],
 ) -> PipelineConfig | None:
-    """Check one pipeline of the section `pipelines:`; None when nothing of it can be understood."""
+    """Check one pipeline of the section `pipelines:`; None when nothing of it can be understood.
+
+    Args:
+        known: the own name of every pipeline, by name and by alias.
+    """
     place, value = section.key_place(name), section.data[name]
     check_name("pipeline", name, place, problems)
     if not value.is_mapping:
@@ -72,9 +76,8 @@ def read_pipeline(
     parameters, values = _read_parameters(name, value, scope, overrides, problems)
     inside = interpolate(value.without("params"), replace(scope, params=values), problems)
     options = validate(PipelineSection, inside, problems)
-    names = {**aliases, **{other: other for other, _ in section.items()}}
     for key in ("on_complete", "on_cancel"):
-        _check_followers(name, inside.get(key), names, problems)
+        _check_followers(name, inside.get(key), known, problems)
     nodes, unreadable = _read_nodes(inside, place, problems)
     return PipelineConfig(
         name=name,
@@ -83,7 +86,7 @@ def read_pipeline(
         parameters=MappingProxyType(parameters),
         values=MappingProxyType(known_values(values)),
         dead_letters=_read_dead_letters(inside.get("dead_letters"), problems),
-        settings=_with_own_names(options.settings(), names) if options else Settings(),
+        settings=_with_own_names(options.settings(), known) if options else Settings(),
         place=place,
     )
 

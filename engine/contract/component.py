@@ -23,6 +23,7 @@ from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record, Reservation
+from engine.errors import TransientError
 
 __all__ = [
     "BatchLimits",
@@ -35,6 +36,7 @@ __all__ = [
     "NoParams",
     "Params",
     "Receipt",
+    "Retry",
     "Sink",
     "Source",
     "Transform",
@@ -106,6 +108,19 @@ class MemoryBudget(Protocol):
         ...
 
 
+class Retry(Protocol):
+    """How a component retries one part of its work by itself, as the node's `retry` says."""
+
+    @property
+    def attempts(self) -> int:
+        """Tries in all, the first included."""
+        ...
+
+    async def wait(self, attempt: int, error: TransientError) -> None:
+        """Count a retry and back off after failed try number `attempt` (from 1)."""
+        ...
+
+
 class _Unlimited:
     """The allowance of a component that runs outside a pipeline."""
 
@@ -143,6 +158,8 @@ class Context:
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
         bookmarks: what this source has left for its later runs (`Batch.bookmarks`); ask in `splits`, for
             what `read` does must follow from the split alone.
+        retry: for a source that retries the parts of a split one by one (objects of a listing); None
+            without a pipeline, where nothing is retried.
     """
 
     pipeline: str = ""
@@ -159,6 +176,7 @@ class Context:
     aggregate: dict[str, float] = field(default_factory=dict)
     journal: AnswerJournal = field(default_factory=NoJournal)
     bookmarks: Bookmarks = field(default_factory=NoBookmarks)
+    retry: Retry | None = None
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to one of this node's own numbers."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -31,6 +33,7 @@ LARGEST_RECORD = 256 * 1024
 SHARE_COUNTS_FROM = 100
 MAX_MESSAGE_LENGTH = 2000
 DEEPEST = 12
+LONGEST_INTEGER = 14_000  # bits; Python writes no more than 4,300 digits
 
 
 @runtime_checkable
@@ -214,7 +217,8 @@ def as_json(record: Record) -> tuple[JsonValue, int]:
     except (TypeError, ValueError):
         # integers over 64 bits, lone surrogates, cycles: a record that cannot be stored as it is would
         # stop the run over one bad record
-        text = orjson.dumps(_storable(record, DEEPEST))
+        value = _storable(record, DEEPEST)
+        return value, len(json.dumps(value, ensure_ascii=False).encode())
     return orjson.loads(text), len(text)
 
 
@@ -225,7 +229,11 @@ def _storable(value: object, depth: int) -> JsonValue:
         return {_text(key): _storable(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_storable(item, depth - 1) for item in value]
-    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 63):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > LONGEST_INTEGER:
+        return hex(value)
+    if value is None or isinstance(value, bool | float | int):
         return value
     return _text(value)
 

@@ -35,7 +35,7 @@ from engine.flow.errors import cause_of
 from engine.flow.opening import closing_by_name
 from engine.flow.outage import Outage
 from engine.flow.reading import SourceTask
-from engine.flow.retry import RetryPolicy
+from engine.flow.retry import ComponentRetry, RetryPolicy
 from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
 from engine.flow.stats import NodeStats, RunSnapshot, Waiting
 from engine.plan.model import Plan, PlanNode
@@ -370,6 +370,7 @@ class Runner:
             aggregate=stats.aggregate,
             journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
             bookmarks=SourceBookmarks(self._resources.store, self.plan.pipeline, node.name),
+            retry=ComponentRetry(self._policy(node), stats, self._clock),
         )
 
         async def opened() -> Component[Any]:

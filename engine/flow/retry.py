@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["NodeHealth", "RetryPolicy"]
+from engine.contract.clock import Clock
+from engine.errors import TransientError
+from engine.flow.stats import NodeStats
+
+__all__ = ["ComponentRetry", "NodeHealth", "RetryPolicy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +63,22 @@ class NodeHealth:
         if self.failing_since is None:
             self.failing_since = now
         return now - self.failing_since
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentRetry:
+    """A node's policy for a component that retries parts of its work by itself (`Context.retry`)."""
+
+    policy: RetryPolicy
+    stats: NodeStats
+    clock: Clock
+
+    @property
+    def attempts(self) -> int:
+        """Tries in all, the first included."""
+        return self.policy.attempts
+
+    async def wait(self, attempt: int, error: TransientError) -> None:
+        """Count a retry and back off; the node is not shown as waiting, for its other work goes on."""
+        self.stats.retries += 1
+        await self.clock.sleep(self.policy.delay(attempt, error.retry_after))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from engine.contract.component import Kind
@@ -51,24 +52,29 @@ def text(plan: Plan) -> str:
     lines = [plan.pipeline]
     drawn: set[str] = set()
     roots = [node for node in plan.nodes if not node.inputs]
-    for index, node in enumerate(roots):
-        _draw(plan, node, "", index == len(roots) - 1, drawn, lines)
+    below: dict[str, list[PlanNode]] = {}
+    for node in plan.nodes:
+        for name in dict.fromkeys(node.inputs):
+            below.setdefault(name, []).append(node)
+    waiting = _level(roots, "")
+    while waiting:  # no recursion: a pipeline may be longer than Python's stack
+        node, margin, last = waiting.pop()
+        branch = f"{margin}{'└─' if last else '├─'} "
+        if node.name in drawn:
+            lines.append(f"{branch}{node.name} (see above)")
+            continue
+        drawn.add(node.name)
+        lines.append(f"{branch}{node.name}  {node.kind} {node.spec.name}{_where(node)}")
+        waiting += _level(below.get(node.name, []), margin + ("   " if last else "│  "))
     forward = plan.dead_letters.forward
     if forward is not None:
         lines.append(f"dead letters → sink {forward.spec.name}{_where(forward)}")
     return "\n".join(lines) + "\n"
 
 
-def _draw(plan: Plan, node: PlanNode, margin: str, last: bool, drawn: set[str], lines: list[str]) -> None:
-    branch = f"{margin}{'└─' if last else '├─'} "
-    if node.name in drawn:
-        lines.append(f"{branch}{node.name} (see above)")
-        return
-    drawn.add(node.name)
-    lines.append(f"{branch}{node.name}  {node.kind} {node.spec.name}{_where(node)}")
-    below = plan.downstream(node.name)
-    for index, following in enumerate(below):
-        _draw(plan, following, margin + ("   " if last else "│  "), index == len(below) - 1, drawn, lines)
+def _level(nodes: Sequence[PlanNode], margin: str) -> list[tuple[PlanNode, str, bool]]:
+    """Nodes to draw below one, the first on top of the stack; whether each is the last of them."""
+    return [(node, margin, index == 0) for index, node in enumerate(reversed(nodes))]
 
 
 def _where(node: PlanNode) -> str:

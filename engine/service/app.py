@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -13,6 +14,7 @@ from engine.service.consumption import consume
 from engine.service.context import ServiceContext
 from engine.service.dead_letters import list_dead_letters
 from engine.service.deliveries import count_deliveries
+from engine.service.guard import Guard
 from engine.service.ingest import ingest
 from engine.service.models import IngestModel
 from engine.service.settings import ServiceSettings
@@ -32,9 +34,10 @@ def create_app(
     `models` must be those that the warehouse was opened with. `app.state.context.is_stopping = True` makes
     it refuse new work with 503.
     """
+    settings = settings or ServiceSettings()
     app = Starlette(
         routes=[
-            Route("/ingest/{model}", _ingest_route, methods=_METHODS),
+            Route("/ingest/{path:path}", _ingest_route, methods=_METHODS),
             Route("/consumption/{name}", _reading_route, methods=_METHODS),
             Route("/dead-letters", _letters_route, methods=_METHODS),
             Route("/deliveries", _deliveries_route, methods=_METHODS),
@@ -42,9 +45,11 @@ def create_app(
             Route("/ready", _health, methods=_METHODS),
             Route("/liveness", _liveness, methods=_METHODS),
         ],
+        middleware=[Middleware(Guard, settings)],
         exception_handlers={404: _not_found},
     )
-    app.state.context = ServiceContext(warehouse, models, settings or ServiceSettings())
+    app.router.redirect_slashes = False  # a redirect would name whatever host the client has sent
+    app.state.context = ServiceContext(warehouse, models, settings)
     return app
 
 
@@ -92,8 +97,7 @@ async def _health(request: Request) -> Response:
     context: ServiceContext = request.app.state.context
     healthy: list[str] = []
     unhealthy: list[str] = []
-    is_writing = context.warehouse.problem is None and not context.is_stopping
-    (healthy if is_writing else unhealthy).append("Ingest API")
+    (healthy if context.takes_records else unhealthy).append("Ingest API")
     (healthy if await _can_read(context) else unhealthy).append("Consumption API")
     return JSONResponse({"healthy": healthy, "unhealthy": unhealthy}, 503 if unhealthy else 200)
 

@@ -6,11 +6,16 @@ import hashlib
 import hmac
 import re
 
+import anyio
+import anyio.to_thread
+
 __all__ = ["KeyCheck", "hash_of", "is_hash"]
 
 _ROUNDS = 1_000
 _LENGTH = 20
 _REMEMBERED = 64
+_REMEMBERED_BAD = 1_024
+_MAX_TOKEN = 4_096
 
 
 def hash_of(token: str) -> str | None:
@@ -29,26 +34,38 @@ def is_hash(text: str) -> bool:
 class KeyCheck:
     """Checks `Authorization` headers against one key hash; without a hash everything is allowed.
 
-    Headers that passed are remembered, so the hash (some 0.5 ms) is not computed for every request.
+    Headers are remembered by their digest, good ones and bad ones, so that the hash (some 0.5 ms) is computed
+    once for each of them; and in a thread, one at a time, so that guessing keeps nobody else waiting.
     """
 
     def __init__(self, key_hash: str | None) -> None:
         self._key_hash = key_hash.strip().lower() if key_hash else None
         self._passed: set[bytes] = set()
+        self._failed: dict[bytes, None] = {}
+        self._hashing = anyio.CapacityLimiter(1)
 
-    def allows(self, header: str | None) -> bool:
+    async def allows(self, header: str | None) -> bool:
         """Whether a request with this `Authorization` header may go on."""
         if self._key_hash is None:
             return True
         scheme, _, token = (header or "").partition(" ")
-        if scheme.lower() != "bearer":
+        if scheme.lower() != "bearer" or len(token) > _MAX_TOKEN:
             return False
         digest = hashlib.sha256(token.encode()).digest()
         if digest in self._passed:
             return True
-        found = hash_of(token.strip())
-        if found is None or not hmac.compare_digest(found, self._key_hash):
+        if digest in self._failed:
             return False
-        if len(self._passed) < _REMEMBERED:
-            self._passed.add(digest)
-        return True
+        found = await anyio.to_thread.run_sync(hash_of, token.strip(), limiter=self._hashing)
+        is_right = found is not None and hmac.compare_digest(found, self._key_hash)
+        self._remember(digest, is_right=is_right)
+        return is_right
+
+    def _remember(self, digest: bytes, *, is_right: bool) -> None:
+        if is_right:
+            if len(self._passed) < _REMEMBERED:
+                self._passed.add(digest)
+            return
+        self._failed[digest] = None
+        if len(self._failed) > _REMEMBERED_BAD:
+            del self._failed[next(iter(self._failed))]

@@ -1,17 +1,23 @@
-"""Request bodies: read with a bound, unzipped with a bound."""
+"""Request bodies: read with a bound, unzipped with a bound, and in a bounded time."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+import anyio
 from starlette.requests import ClientDisconnect, Request
 
-__all__ = ["BodyError", "InflightBytes", "read_body"]
+__all__ = ["BodyError", "BodyLimits", "InflightBytes", "Share", "read_body"]
 
 _GZIP_WINDOW = 31  # zlib: the largest window, with a gzip header
 _DRAIN_FACTOR = 4
+_FIRST_SHARE = 64 * 1024
+_ROOM_TIMEOUT = 5.0
+_LOOK_AGAIN = 0.25
+_STALLED_AFTER = 2.0
 
 
 class BodyError(Exception):
@@ -22,63 +28,140 @@ class BodyError(Exception):
         self.status = status
 
 
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """Bounds of one body: `max_size` bytes, before and after unzipping.
+
+    Nothing may come for `timeout` seconds at most, and on the whole `min_rate` bytes a second have to come,
+    from `timeout` seconds after the beginning on.
+    """
+
+    max_size: int
+    timeout: float
+    min_rate: int
+
+
 class InflightBytes:
-    """Bytes of all bodies that are being read or waited for; `has_room` says whether another may start."""
+    """Bytes of all bodies that are being read or waited for.
+
+    A request's share grows with what has come of it, so one that declares much and sends little holds little.
+    When there is no room, the request that has sent nothing for longest has to make it.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._used = 0
+        self._shares: set[Share] = set()
+        self._freed = anyio.Event()
 
     @property
     def has_room(self) -> bool:
+        """Whether another body may start."""
         return self._used < self._limit
 
     @contextmanager
-    def share(self) -> Iterator[Callable[[int], None]]:
-        """One request's share: call what this gives with every size taken; the end gives all back."""
-        taken = 0
-
-        def take(size: int) -> None:
-            nonlocal taken
-            taken += size
-            self._used += size
-
+    def share(self) -> Iterator[Share]:
+        """One request's share; the end gives all of it back."""
+        share = Share(self)
+        self._shares.add(share)
         try:
-            yield take
+            yield share
         finally:
-            self._used -= taken
+            self._shares.discard(share)
+            self._used -= share.size
+            freed, self._freed = self._freed, anyio.Event()
+            freed.set()
+
+    async def take(self, size: int) -> None:
+        """Wait for room, and take it. Raises BodyError (429) when there is none for some seconds."""
+        with anyio.move_on_after(_ROOM_TIMEOUT):
+            while not self.has_room:
+                self.make_room()
+                with anyio.move_on_after(_LOOK_AGAIN):
+                    await self._freed.wait()
+        if not self.has_room:
+            raise BodyError(429, "Too many requests")
+        self._used += size
+
+    def make_room(self) -> None:
+        """End the request that has sent nothing for longest, if it is for more than two seconds."""
+        if self.has_room:
+            return
+        now = anyio.current_time()
+        waiting = [one for one in self._shares if one.reading is not None]
+        stalled = [one for one in waiting if now - one.since > _STALLED_AFTER]
+        if stalled:
+            share = min(stalled, key=lambda one: one.since)
+            assert share.reading is not None
+            share.reading.cancel()
 
 
-async def read_body(request: Request, max_size: int, take: Callable[[int], None]) -> bytes:
-    """The whole body, unzipped if it says `Content-Encoding: gzip`; its size goes to `take` early.
+class Share:
+    """What one request holds. `reading` is the scope of its wait for more, which began at `since`."""
 
-    Raises BodyError: 413 beyond `max_size` bytes (before or after unzipping), 415 for another encoding, 400
-    for a broken body or gzip stream.
+    def __init__(self, inflight: InflightBytes) -> None:
+        self._inflight = inflight
+        self.size = 0
+        self.reading: anyio.CancelScope | None = None
+        self.since = 0.0
+
+    async def grow(self, size: int, end: int) -> None:
+        """Hold `size` bytes; takes twice as much each time, and at most `end`. Raises BodyError (429)."""
+        if size <= self.size:
+            return
+        wanted = max(size, min(max(2 * self.size, _FIRST_SHARE), end))
+        await self._inflight.take(wanted - self.size)
+        self.size = wanted
+
+
+async def read_body(request: Request, limits: BodyLimits, share: Share) -> bytes:
+    """The whole body, unzipped if it says `Content-Encoding: gzip`.
+
+    Raises BodyError: 413 beyond the size, 415 for another encoding, 400 for a broken body or gzip stream, 408
+    for one that comes too slowly, 429 when there is no room for it.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip", ""):
         raise BodyError(415, "Unsupported content encoding; only gzip is supported")
-    stream = request.stream()
+    stream = _in_time(request, limits, share)
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > max_size:
-        await _drain(stream, max_size)
-        raise _too_large(max_size)
+    declared = int(length[:20]) if length.isascii() and length.isdigit() else 0
+    if declared > limits.max_size:
+        await _drain(stream, limits.max_size)
+        raise _too_large(limits.max_size)
     try:
         if encoding in ("gzip", "x-gzip"):
-            return await _unzip(stream, max_size, take)
-        if length.isdigit():
-            take(int(length))  # before reading it, so that many at once do not all find room
-            return await _plain(stream, max_size, lambda _: None)
-        return await _plain(stream, max_size, take)
+            return await _unzip(stream, limits.max_size, share)
+        return await _plain(stream, limits.max_size, share, declared or limits.max_size)
     except ClientDisconnect as error:
         raise BodyError(400, "Failed to read request body") from error
+
+
+async def _in_time(request: Request, limits: BodyLimits, share: Share) -> AsyncIterator[bytes]:
+    """The chunks of a body. Raises BodyError (408) when they come too slowly."""
+    stream = request.stream()
+    started = anyio.current_time()
+    received = 0
+    while True:
+        now = anyio.current_time()
+        left = started + limits.timeout + received / limits.min_rate - now
+        with anyio.move_on_after(min(left, limits.timeout)) as scope:
+            share.reading, share.since = scope, now
+            chunk = await anext(stream, None)
+        share.reading = None
+        if scope.cancelled_caught:
+            raise BodyError(408, "The request body came too slowly")
+        if chunk is None:
+            return
+        received += len(chunk)
+        yield chunk
 
 
 def _too_large(max_size: int) -> BodyError:
     return BodyError(413, f"Request body too large. Maximum size is {max_size} bytes")
 
 
-async def _plain(stream: AsyncIterator[bytes], max_size: int, take: Callable[[int], None]) -> bytes:
+async def _plain(stream: AsyncIterator[bytes], max_size: int, share: Share, end: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in stream:
@@ -86,12 +169,12 @@ async def _plain(stream: AsyncIterator[bytes], max_size: int, take: Callable[[in
         if size > max_size:
             await _drain(stream, max_size)
             raise _too_large(max_size)
-        take(len(chunk))
+        await share.grow(size, end)
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-async def _unzip(stream: AsyncIterator[bytes], max_size: int, take: Callable[[int], None]) -> bytes:
+async def _unzip(stream: AsyncIterator[bytes], max_size: int, share: Share) -> bytes:
     body = bytearray()
     decoder = zlib.decompressobj(_GZIP_WINDOW)
     is_started = False
@@ -102,12 +185,11 @@ async def _unzip(stream: AsyncIterator[bytes], max_size: int, take: Callable[[in
                     decoder = zlib.decompressobj(_GZIP_WINDOW)
                 is_started = True
                 # One byte more than allowed is enough to know: a bomb is never unpacked.
-                part = decoder.decompress(chunk, max_size + 1 - len(body))
-                take(len(part))
-                body += part
+                body += decoder.decompress(chunk, max_size + 1 - len(body))
                 if len(body) > max_size:
                     await _drain(stream, max_size)
                     raise _too_large(max_size)
+                await share.grow(len(body), max_size)
                 chunk = decoder.unconsumed_tail or decoder.unused_data
     except zlib.error as error:
         await _drain(stream, max_size)

@@ -243,6 +243,7 @@ class GroupCommit:
         Raises duckdb.Error; then call `rollback`.
         """
         self._connection.begin()
+        self._connection.execute("UPDATE _odw_meta SET version = version")  # shows whether the disk has room
         for name in self._dirty:
             self._replaced.add_of_compaction(self._tables[name])
             self._remove_overtaken(self._tables[name])

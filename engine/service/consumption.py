@@ -99,7 +99,7 @@ def queries_of(models: Iterable[IngestModel], tables: Mapping[str, Table]) -> di
 async def consume(request: Request) -> Response:
     """One page; unknown parameters are ignored."""
     context = cast("ServiceContext", request.app.state.context)
-    if not context.consumption_key.allows(request.headers.get("authorization")):
+    if not await context.consumption_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
     spec = context.queries.get(request.path_params["name"].lower())
     if spec is None:

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from engine.service.auth import KeyCheck
-from engine.service.bodies import InflightBytes
+from engine.service.bodies import BodyLimits, InflightBytes
 from engine.service.consumption import queries_of
 from engine.service.models import IngestModel, check_names
 from engine.service.settings import ServiceSettings
@@ -56,11 +56,24 @@ class ServiceContext:
         self.ingest_key = KeyCheck(settings.ingest_api_key)
         self.consumption_key = KeyCheck(settings.consumption_api_key)
         self.inflight = InflightBytes(settings.max_inflight_size)
+        self.body_limits = BodyLimits(settings.max_body_size, settings.body_timeout, settings.min_rate)
+        self.streams = anyio.Semaphore(settings.max_streams)
         self.is_stopping = False
         self._accepted = 0
         self._unanswered = anyio.Event()
         self._readers = anyio.CapacityLimiter(_READERS)
         self._parsers = anyio.CapacityLimiter(_PARSERS)
+
+    @property
+    def takes_records(self) -> bool:
+        """Whether a request to store something would not be refused at present."""
+        self.inflight.make_room()
+        return (
+            not self.is_stopping
+            and self.warehouse.problem is None
+            and not self.warehouse.is_full
+            and self.inflight.has_room
+        )
 
     @contextmanager
     def accepted(self) -> Iterator[None]:

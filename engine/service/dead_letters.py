@@ -32,7 +32,7 @@ async def list_dead_letters(request: Request) -> Response:
     They hold records, so they are behind the consumption key.
     """
     context = cast(ServiceContext, request.app.state.context)
-    if not context.consumption_key.allows(request.headers.get("authorization")):
+    if not await context.consumption_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
     parameters = request.query_params
     query = Query(lambda _: "_odw_dead_letters", _COLUMNS, "commit_sequence, batch_index, dead_letter_id")

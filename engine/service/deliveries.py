@@ -24,7 +24,7 @@ _RETRY_SOON = {"Retry-After": "1"}
 async def count_deliveries(request: Request) -> Response:
     """Counts of one `model` and one `scope`; behind the ingest key, since a client asks about its own."""
     context = cast(ServiceContext, request.app.state.context)
-    if not context.ingest_key.allows(request.headers.get("authorization")):
+    if not await context.ingest_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
     endpoint = context.endpoints.get(request.query_params.get("model", "").lower())
     scope = request.query_params.get("scope", "")

@@ -49,23 +49,23 @@ _RETRY_LATER = {"Retry-After": "5"}
 async def ingest(request: Request) -> Response:
     """One request; see docs/service.md for headers and statuses."""
     context = cast(ServiceContext, request.app.state.context)
-    if not context.ingest_key.allows(request.headers.get("authorization")):
+    if not await context.ingest_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
-    endpoint = context.endpoints.get(request.path_params["model"].lower())
+    endpoint = context.endpoints.get(_model_of(request.path_params["path"]))
     if endpoint is None:
         return PlainTextResponse(_NOT_FOUND, 404)
     if context.is_stopping:
         return PlainTextResponse("The service is stopping", 503, _RETRY_LATER)
-    if context.warehouse.is_full or not context.inflight.has_room:
+    if context.warehouse.is_full:
         return PlainTextResponse("Too many requests", 429, _RETRY_SOON)
     try:
-        with context.accepted(), context.inflight.share() as take:
+        with context.accepted(), context.inflight.share() as share:
             terms = _terms(request)
-            body = await read_body(request, context.settings.max_body_size, take)
+            body = await read_body(request, context.body_limits, share)
             is_detailed = request.headers.get("x-odw-results") == "per-record"
             return await _Ingestion(context, endpoint, body, terms).answer(is_detailed)
     except BodyError as error:
-        return PlainTextResponse(str(error), error.status)
+        return PlainTextResponse(str(error), error.status, _RETRY_SOON if error.status == 429 else None)
     except TooManyRecordsError as error:
         return PlainTextResponse(str(error), 413)
     except KeyReusedError as error:
@@ -78,6 +78,15 @@ async def ingest(request: Request) -> Response:
     except WriteFailedError as error:
         _log.error("a request for %s was not stored: %s", endpoint.model.name, error)
         return PlainTextResponse("Error", 500)
+
+
+def _model_of(path: str) -> str:
+    """The model's name in lower case, from `<Model>` or `<Model>/<version>`.
+
+    There is one version of each model: the one that is served.
+    """
+    name, _, version = path.partition("/")
+    return name.lower() if "/" not in version else ""
 
 
 class _Terms(NamedTuple):
@@ -154,7 +163,8 @@ class _Ingestion:
     async def _in_thread_if_many(
         self, count: int, make: Callable[[], list[RejectedRecord]]
     ) -> list[RejectedRecord]:
-        return await self._context.beside(make) if count > _MANY_LETTERS else make()
+        is_long = count > _MANY_LETTERS or (count > 0 and len(self._body) > _MAX_INLINE_BAD)
+        return await self._context.beside(make) if is_long else make()
 
     async def _refuse(self, validated: ValidatedBody) -> Response:
         """The contract without extensions: one bad record refuses all, and all become dead letters."""

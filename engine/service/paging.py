@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import anyio
 import orjson
 from starlette.datastructures import QueryParams
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from engine.service.storage import Reader
 
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["Page", "ParameterError", "Query", "answer_page"]
 
 _CHUNK = 2_000
-_MAX_INT = 2**63 - 1
+_STREAM_TIMEOUT = 10.0
+_RETRY_SOON = {"Retry-After": "1"}
+_MAX_COUNT = 2**62 - 1  # the sum of limit and offset is a number of 64 bits, too
+_MAX_DIGITS = 19
 
 
 class ParameterError(ValueError):
@@ -43,9 +48,10 @@ def _count(parameters: QueryParams, name: str) -> int | None:
     text = parameters.get(name)
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()) or int(text[:30]) > _MAX_INT:
-        raise ParameterError(f"{name} must be a whole number, 0 or more")
-    return int(text)
+    digits = text.lstrip("0") or "0"
+    if not (text.isascii() and text.isdigit()) or len(digits) > _MAX_DIGITS or int(digits) > _MAX_COUNT:
+        raise ParameterError(f"{name} must be a whole number from 0 to {_MAX_COUNT}")
+    return int(digits)
 
 
 @dataclass(slots=True)
@@ -73,19 +79,28 @@ class _Cursor:
         self._page = page
         self._fetch: Callable[[], list[tuple[object, ...]]] = list
         self._names: list[str] = []
+        self._reader: Reader | None = None
+        self._source = ""
         self.total = 0
 
-    def first(self) -> list[dict[str, object]]:
-        """Open, count and fetch the first rows."""
-        reader = self._reading.__enter__()
+    def count(self) -> int:
+        """Open, count what matches, and say how many rows of it are on the page."""
+        self._reader = self._reading.__enter__()
         query, page = self._query, self._page
         condition = f" WHERE {' AND '.join(query.conditions)}" if query.conditions else ""
-        source = f"{query.source(reader)}{condition}"
-        found = reader.execute(f"SELECT count(*) FROM {source}", query.values).fetchone()  # noqa: S608
+        self._source = f"{query.source(self._reader)}{condition}"
+        found = self._reader.execute(f"SELECT count(*) FROM {self._source}", query.values).fetchone()  # noqa: S608
         self.total = int(found[0]) if found else 0
+        rest = max(self.total - page.offset, 0)
+        return rest if page.limit is None else min(rest, page.limit)
+
+    def first(self) -> list[dict[str, object]]:
+        """Fetch the first rows, once they are counted."""
+        assert self._reader is not None
+        query, page = self._query, self._page
         limit = f" LIMIT {page.limit}" if page.limit is not None else ""
-        result = reader.execute(
-            f"SELECT {', '.join(query.columns)} FROM {source} ORDER BY {query.order}"  # noqa: S608 -- quoted
+        result = self._reader.execute(
+            f"SELECT {', '.join(query.columns)} FROM {self._source} ORDER BY {query.order}"  # noqa: S608 -- quoted
             f"{limit} OFFSET {page.offset}",
             query.values,
         )
@@ -98,7 +113,10 @@ class _Cursor:
         return [dict(zip(self._names, row, strict=True)) for row in self._fetch()]
 
     def close(self) -> None:
-        self._reading.__exit__(None, None, None)
+        """End the look at the tables, if it has begun."""
+        if self._reader is not None:
+            self._reader = None
+            self._reading.__exit__(None, None, None)
 
 
 async def answer_page(
@@ -109,36 +127,68 @@ async def answer_page(
 ) -> Response:
     """Run the query and answer `{"items": [...], "total": n}`; long answers are streamed.
 
-    `total` counts all rows that match, whatever the page. `shape` changes every item.
+    `total` counts all rows that match, whatever the page. `shape` changes every item. A value that the
+    query's columns cannot be compared with is answered 400; 503 when memory is short, or when as many long
+    answers as there may be are on their way.
     """
-    cursor = _Cursor(context.warehouse.reading(), query, page)
+    import duckdb
 
+    cursor = _Cursor(context.warehouse.reading(), query, page)
+    try:
+        return await _answer(context, cursor, shape)
+    except (duckdb.OutOfMemoryException, _NoStreamError):
+        return PlainTextResponse("Too many rows are being read; ask again, or for fewer", 503, _RETRY_SOON)
+    except (duckdb.DataError, duckdb.InvalidInputException, duckdb.BinderException):
+        return PlainTextResponse("A parameter does not fit the type of its column", 400)
+
+
+class _NoStreamError(Exception):
+    """As many long answers as there may be are on their way."""
+
+
+async def _answer(
+    context: ServiceContext, cursor: _Cursor, shape: Callable[[dict[str, object]], dict[str, object]] | None
+) -> Response:
     def encode(rows: list[dict[str, object]]) -> bytes:
         items = rows if shape is None else [shape(row) for row in rows]
         return orjson.dumps(items, option=orjson.OPT_NAIVE_UTC)[1:-1]
 
-    is_handed_over = False
-    try:
+    async with AsyncExitStack() as stack:
+        stack.callback(cursor.close)
+        is_long = await context.in_thread(cursor.count) > _CHUNK
+        if is_long:
+            with anyio.move_on_after(_STREAM_TIMEOUT) as waiting:
+                await context.streams.acquire()
+            if waiting.cancelled_caught:
+                raise _NoStreamError
+            stack.callback(context.streams.release)
         rows = await context.in_thread(cursor.first)
         head = b'{"items":[' + await context.in_thread(lambda: encode(rows))
         tail = b'],"total":%d}' % cursor.total
-        if len(rows) < _CHUNK:
+        if not is_long:
             return Response(head + tail, media_type="application/json")
-        is_handed_over = True
-    finally:
-        if not is_handed_over:
-            cursor.close()
+        held = stack.pop_all()
 
     async def stream() -> AsyncIterator[bytes]:
-        try:
-            yield head
-            while text := await context.in_thread(lambda: encode(cursor.more())):
-                yield b"," + text
-            yield tail
-        finally:
-            cursor.close()
+        yield head
+        while text := await context.in_thread(lambda: encode(cursor.more())):
+            yield b"," + text
+        yield tail
 
-    return StreamingResponse(stream(), media_type="application/json")
+    return _HeldStream(stream(), held)
+
+
+class _HeldStream(StreamingResponse):
+    """A streamed answer that gives back what it holds, also when nobody reads it to its end."""
+
+    def __init__(self, content: AsyncIterator[bytes], held: AsyncExitStack) -> None:
+        super().__init__(content, media_type="application/json")
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        async with self._held:
+            await super().__call__(scope, receive, send)
 
 
 def bad_parameter(error: ParameterError) -> Response:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from engine.errors import ServiceError, StateError
+from engine.service.addresses import is_loopback
 from engine.service.discovery import (
     ServiceAddress,
     announce,
@@ -60,12 +61,13 @@ async def running_service(
     `models` are by default those of all installed packages. On the way out it refuses new work, finishes
     what it has accepted (for at most `settings.stop_timeout` seconds), and closes the warehouse. Installs no
     signal handlers. Raises StateError and its kinds for the directory, ServiceError when the address is
-    taken or another service runs on the directory.
+    taken or open to others without keys, or when another service runs on the directory.
     """
     from engine.service.app import create_app
     from engine.service.warehouse import Warehouse
 
     settings = settings or ServiceSettings()
+    _refuse_open_door(host, settings)
     models = load_ingest_models() if models is None else tuple(models)
     await _refuse_second(state_dir)
     listener = _listen(host, port)
@@ -158,6 +160,15 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
+def _refuse_open_door(host: str, settings: ServiceSettings) -> None:
+    if settings.has_keys or settings.insecure or is_loopback(host):
+        return
+    raise ServiceError(
+        f"anybody who reaches {host} could read and write: set ODW_INGEST_API_KEY and "
+        "ODW_CONSUMPTION_API_KEY, listen on 127.0.0.1, or pass --insecure if the network is trusted"
+    )
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -207,8 +218,11 @@ def _announce(state_dir: Path, address: ServiceAddress) -> None:
 def _server(app: object, settings: ServiceSettings) -> _EmbeddedServer:
     import uvicorn
 
+    from engine.service.connections import bounded_protocol
+
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
+        http=bounded_protocol(settings),
         log_config=None,
         access_log=False,
         lifespan="off",

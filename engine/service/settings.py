@@ -19,7 +19,14 @@ class ServiceSettings:
     answered 429. `group_requests` and `group_rows` bound what one commit merges. A dirty table is compacted
     after `compact_after` seconds without work. Idempotency keys are remembered for `ledger_days`.
     `memory_limit` is DuckDB's own, in its notation. The two keys are the hex of
-    PBKDF2-HMAC-SHA256(token, salt, 1000 rounds, 20 bytes); None leaves the routes open.
+    PBKDF2-HMAC-SHA256(token, salt, 1000 rounds, 20 bytes); None leaves the routes open. Without both, the
+    service listens on this machine only, and answers to its names and `allowed_hosts`, unless it is
+    `insecure`. A `path_prefix` of requests is stripped.
+
+    Headers have to arrive within `header_timeout`. A body may pause for `body_timeout`, and has to come at
+    `min_rate` bytes a second. A client that reads nothing of its answer for `write_timeout` is cut off.
+    Beyond `max_connections` the one that has idled longest is closed. `max_streams` answers of many rows are
+    sent at a time.
     """
 
     max_body_size: int = 10 * MIB
@@ -32,6 +39,20 @@ class ServiceSettings:
     compact_after: float = 2.0
     ledger_days: int = 30
     memory_limit: str = "1GB"
+    header_timeout: float = 10.0
+    body_timeout: float = 10.0
+    min_rate: int = 16 * 1024
+    write_timeout: float = 30.0
+    max_connections: int = 1_000
+    max_streams: int = 4
+    path_prefix: str = ""
+    insecure: bool = False
+    allowed_hosts: tuple[str, ...] = ()
     stop_timeout: int = 10
     ingest_api_key: str | None = None
     consumption_api_key: str | None = None
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether nobody gets anywhere without a token."""
+        return bool(self.ingest_api_key and self.consumption_api_key)

@@ -46,10 +46,10 @@ class TooManyRecordsError(Exception):
 def check_size(body: bytes, limit: int) -> None:
     """Raise TooManyRecordsError for a body of more than `limit` records or a million values.
 
-    Two counts of bytes clear almost every body; only others are cut.
+    Counts of bytes clear almost every body; only others are cut.
     """
     commas = body.count(b",")
-    if commas >= MAX_VALUES:
+    if commas >= MAX_VALUES or body.count(b"[") + body.count(b"{") > MAX_VALUES:
         raise TooManyRecordsError(f"Too many values in one request. Maximum is {MAX_VALUES}")
     if commas >= limit and body.lstrip(b" \t\r\n")[:1] == b"[":
         is_clear = body.count(b"{") <= limit and commas < 20 * limit
@@ -110,7 +110,7 @@ def kept_text(record: bytes, identity: str | None) -> str:
 
 
 def _is_common(record: bytes) -> bool:
-    if record.count(b"[") + record.count(b"{") > _MAX_KEPT_DEPTH and _depth(record) > _MAX_KEPT_DEPTH:
+    if record.count(b"[") + record.count(b"{") > _MAX_KEPT_DEPTH and _is_deep(record):
         return False
     try:
         orjson.loads(record)
@@ -119,16 +119,17 @@ def _is_common(record: bytes) -> bool:
     return True
 
 
-def _depth(record: bytes) -> int:
-    depth = deepest = 0
+def _is_deep(record: bytes) -> bool:
+    depth = 0
     for token in _BRACKETS.finditer(record):
         first = record[token.start()]
         if first in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > _MAX_KEPT_DEPTH:
+                return True
         elif first in b"]}":
             depth -= 1
-    return deepest
+    return False
 
 
 def _refuse_constant(name: str) -> object:

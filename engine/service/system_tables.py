@@ -264,12 +264,13 @@ class DeadLetterStore:
             "DELETE FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
             [list(latest)],
         )
-        with self._connection.appender("_odw_dead_letters") as appender:
-            for identifier, (letter, number, done) in latest.items():
-                original, status, reason = mended.get(identifier, (None, "open", None))
-                if original != letter.original_record:
-                    status, reason = ("recovered" if done else "open"), None
-                appender.append_row(
+        rows = []
+        for identifier, (letter, number, done) in latest.items():
+            original, status, reason = mended.get(identifier, (None, "open", None))
+            if original != letter.original_record:
+                status, reason = ("recovered" if done else "open"), None
+            rows.append(
+                (
                     identifier,
                     letter.model,
                     letter.table,
@@ -284,3 +285,6 @@ class DeadLetterStore:
                     letter.index,
                     reason,
                 )
+            )
+        with self._connection.appender("_odw_dead_letters") as appender:
+            appender.append_rows(rows)

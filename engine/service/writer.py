@@ -152,7 +152,9 @@ class Writer:
         """The next items to handle together; an empty list when idle for long, None at the end."""
         commit = self._commit
         with self._changed:
-            timeout = self._settings.compact_after if commit is None or commit.dirty else None
+            # a problem is looked at again by itself: nobody may write until it is known to be over
+            is_due = commit is None or commit.dirty or self._problem is not None
+            timeout = self._settings.compact_after if is_due else None
             if not self._changed.wait_for(lambda: self._queue or self._stopping, timeout):
                 return []
             group: list[_Item] = []
@@ -237,6 +239,8 @@ class Writer:
             except duckdb.Error as error:
                 self._recover(error)
                 commit = None
+            else:
+                self._problem = None
         for item in group:
             if commit is None:
                 self._fail(item, WarehouseDownError(self._problem or "the compaction failed"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, SecretStr
 
 from engine.cli.arguments import DEFAULT_FILE
+from engine.cli.display.terminal import printable
 from engine.cli.loading import load_plans
 from engine.cli.options import DlqOptions, PlanOptions
 from engine.dead_letters.search import DeadLetterMatch, DeadLetterQuery, search_dead_letters
@@ -121,4 +122,4 @@ def _address(connection: BaseModel | None) -> tuple[str, str]:
 
 
 def _warn(text: str) -> None:
-    sys.stderr.write(f"warning: {text}\n")
+    sys.stderr.write(printable(f"warning: {text}\n"))

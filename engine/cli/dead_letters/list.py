@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 
 from engine.cli.dead_letters.find import collect, plans_of, query_of
 from engine.cli.display.numbers import count
+from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import DlqOptions
 from engine.cli.state import store_of
@@ -39,7 +40,7 @@ async def list_letters(options: DlqOptions) -> int:
             sys.stdout.write(json.dumps(as_json(one), ensure_ascii=False) + "\n")
     elif shown:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else NOT_A_TERMINAL
-        sys.stdout.write("\n".join(_table(shown, width)) + "\n")
+        sys.stdout.write(printable("\n".join(_table(shown, width)) + "\n"))
     if len(shown) < len(found):
         sys.stderr.write(f"showing {count(len(shown))} of {count(len(found))}; use --limit 0 to show all\n")
     elif not found:
@@ -60,7 +61,7 @@ async def show_dead_letters(options: DlqOptions) -> int:
         for one in found:
             sys.stdout.write(json.dumps(as_json(one), ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write("\n".join("\n".join(_page(one)) + "\n" for one in found))
+        sys.stdout.write(printable("\n".join("\n".join(_page(one)) + "\n" for one in found)))
     return ExitCode.COMPLETED
 
 
@@ -92,7 +93,9 @@ def _table(found: list[DeadLetterMatch], width: int) -> list[str]:
     for one in found:
         # `2026-01-31 12:00:00`, UTC as everything
         time = one.failed_at[:19].replace("T", " ")
-        rows.append([one.id, time, one.store, one.place, one.key, " ".join(one.error.split())])
+        rows.append(
+            [one.id, time, one.store, one.place, printable(one.key), printable(" ".join(one.error.split()))]
+        )
     if any(one.status != "open" for one in found):
         for row, status in zip(rows, ["status", *(one.status for one in found)], strict=True):
             row.insert(2, status)

@@ -12,6 +12,7 @@ from engine.cli.dead_letters.list import named
 from engine.cli.display.numbers import counted
 from engine.cli.display.output import Output
 from engine.cli.display.summary import summary
+from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode, most_serious
 from engine.cli.local.run import exit_code, watched
 from engine.cli.local.signals import SignalWatch
@@ -55,7 +56,7 @@ async def replay(options: DlqOptions) -> int:
         groups, obstacles = group_dead_letters(letters, plans, patches)
         alone = _by_model(one for one in found if one.letter is None)
         for obstacle in obstacles:
-            sys.stderr.write(_obstacle_text(obstacle))
+            sys.stderr.write(printable(_obstacle_text(obstacle)))
         codes = [ExitCode.FAILED] if obstacles else []
         if options.dry_run:
             _announce(groups, alone, patches)
@@ -149,7 +150,7 @@ def _announce(
 def _example(record: JsonValue, patches: Sequence[Patch]) -> None:
     if patches:
         text = json.dumps(apply_patches(record, patches), ensure_ascii=False)
-        sys.stdout.write(f"  first record: {text}\n")
+        sys.stdout.write(printable(f"  first record: {text}\n"))
 
 
 def _obstacle_text(obstacle: Obstacle) -> str:

@@ -10,6 +10,7 @@ from anyio.abc import TaskStatus
 
 from engine.cli.display.numbers import Rate, count, duration, rate, read_here, size
 from engine.cli.display.protocol import Shown, ShownRuns
+from engine.cli.display.terminal import printable
 from engine.flow.stats import RunSnapshot
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def _state(entry: Shown) -> str:
         colour = "green" if entry.report.ok else "yellow" if entry.report.status == "interrupted" else "red"
         return f"[{colour}]{entry.report.status}[/{colour}]"
     if snapshot is None:
-        return escape(entry.trouble) or "starting"
+        return escape(printable(entry.trouble)) or "starting"
     if snapshot.state:
-        return escape(snapshot.state)
+        return escape(printable(snapshot.state))
     if snapshot.draining:
         return "[yellow]draining[/yellow]"
     waits = snapshot.waits_for
-    return f"waiting for {escape(waits)}" if waits else "running"
+    return f"waiting for {escape(printable(waits))}" if waits else "running"

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from engine.cli.display.protocol import ShownRuns
+from engine.cli.display.terminal import printable
 from engine.cli.options import OutputOptions
 from engine.contract.component import Kind
 from engine.execution.events import Observer, null_observer
@@ -63,7 +64,7 @@ class Output:
     def say(self, text: str) -> None:
         """One line for the user, on standard error; with `--progress json` that is JSON too."""
         if not self._quiet:
-            line = json.dumps({"event": "message", "text": text}) if self.mode == "json" else text
+            line = json.dumps({"event": "message", "text": text}) if self.mode == "json" else printable(text)
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
@@ -71,7 +72,7 @@ class Output:
         """The summary; left out where standard error is JSON and standard output is the records'."""
         if not self._quiet and not (self._records_on_stdout and self.mode == "json"):
             stream = sys.stderr if self._records_on_stdout else sys.stdout
-            stream.write(text)
+            stream.write(printable(text))
             stream.flush()
 
     @asynccontextmanager

@@ -11,6 +11,7 @@ from anyio.abc import TaskStatus
 
 from engine.cli.display.numbers import Rate, count, duration, rate, read_here, size
 from engine.cli.display.protocol import Shown, ShownRuns
+from engine.cli.display.terminal import printable
 from engine.contract.clock import SystemClock, timestamp
 from engine.flow.stats import RunSnapshot
 
@@ -32,14 +33,14 @@ async def show_plain(session: ShownRuns, *, task_status: TaskStatus[None]) -> No
                 continue
             if snapshot is None:
                 if entry.trouble:
-                    sys.stderr.write(f"{entry.name}: {entry.trouble}\n")
+                    sys.stderr.write(printable(f"{entry.name}: {entry.trouble}\n"))
                 continue
             now = monotonic()
             if entry.name not in rates:  # the first line has the mean since the start
                 rates[entry.name] = Rate()
                 rates[entry.name].update(now - snapshot.elapsed, 0)
             speed = rates[entry.name].update(now, read_here(snapshot.nodes))
-            sys.stderr.write(plain_line(snapshot, speed) + "\n")
+            sys.stderr.write(printable(plain_line(snapshot, speed) + "\n"))
         sys.stderr.flush()
 
 

@@ -114,6 +114,12 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         unchanged = int(node.aggregate.get("unchanged", 0))
         if unchanged:
             yield f"`{node.name}` skipped {count(unchanged)}: unchanged since an earlier run"
+        replaced = int(node.aggregate.get("replaced_characters", 0))
+        if replaced:
+            yield f"`{node.name}` replaced {counted(replaced, 'character')} that were invalid in their text's encoding"
+        guessed = int(node.aggregate.get("guessed_encodings", 0))
+        if guessed:
+            yield f"`{node.name}` guessed the encoding of {counted(guessed, 'text')}"
         begun_anew = int(node.aggregate.get("begun_anew", 0))
         if begun_anew:
             yield f"`{node.name}` re-read {count(begun_anew)} from the start: replaced since an earlier run"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from engine.cli.display.numbers import count, counted
+from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.local.resume import refuse_living
 from engine.cli.options import BookmarksOptions
@@ -97,4 +98,4 @@ def _print(titles: Sequence[str], rows: Sequence[Sequence[str]], numeric: int = 
             text.rjust(width) if place == numeric else text.ljust(width)
             for place, (text, width) in enumerate(zip(row, widths, strict=True))
         )
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+        sys.stdout.write(printable("  ".join(cells).rstrip() + "\n"))

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from engine.cli.display.ages import age, older_than
 from engine.cli.display.numbers import count, counted
+from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import JournalOptions
 from engine.cli.state import store_of
@@ -34,7 +35,7 @@ async def list_entries(options: JournalOptions) -> int:
         for entry in shown:
             sys.stdout.write(json.dumps(_as_json(entry), ensure_ascii=False) + "\n")
     elif shown:
-        sys.stdout.write("\n".join(_table(shown, now)) + "\n")
+        sys.stdout.write(printable("\n".join(_table(shown, now)) + "\n"))
     sys.stderr.write(_total(found, len(shown)))
     return ExitCode.COMPLETED
 

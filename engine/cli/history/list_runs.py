@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.display.numbers import count
+from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
 from engine.cli.options import PlanOptions, RunsOptions
@@ -65,7 +66,7 @@ async def list_runs(options: RunsOptions) -> int:
         for entry in shown:
             sys.stdout.write(json.dumps(_as_json(entry), ensure_ascii=False) + "\n")
     elif shown:
-        sys.stdout.write("\n".join(_table(shown)) + "\n")
+        sys.stdout.write(printable("\n".join(_table(shown)) + "\n"))
     if len(shown) < len(found):
         sys.stderr.write(f"showing {count(len(shown))} of {count(len(found))}; use --limit 0 to show all\n")
     elif not found:
@@ -98,7 +99,7 @@ async def show_run(options: RunsOptions) -> int:
         }
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write("\n".join(_page(entry, splits, letters, comparison)) + "\n")
+        sys.stdout.write(printable("\n".join(_page(entry, splits, letters, comparison)) + "\n"))
     return ExitCode.COMPLETED
 
 

@@ -179,7 +179,7 @@ async def half_a_request(url: str) -> tuple[asyncio.StreamReader, asyncio.Stream
     host, port = url.removeprefix("http://").split(":")
     body = json.dumps([blob("slow")]).encode()
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST /ingest/BlobSource HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /ingest/BlobSource HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body[:10])
     await writer.drain()
     return reader, writer, body[10:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,12 @@ def test_secret_files_are_small_texts(tmp_path: Path, data: bytes, message: str)
     (tmp_path / "key").write_bytes(data)
     with pytest.raises(ValueError, match=message):
         file_reader(tmp_path)("key")
+
+
+def test_a_pipe_in_the_place_of_a_secret_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="not a regular file"):
+        file_reader(tmp_path)("pipe")
 
 
 def test_secrets_from_files_reach_the_component_but_no_message(tmp_path: Path, problems_of) -> None:

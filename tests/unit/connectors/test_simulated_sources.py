@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -172,3 +172,13 @@ def test_the_three_kinds_are_registered_under_their_names() -> None:
     spec = registry.get(Kind.SOURCE, "blob")
     assert isinstance(spec.factory(SimulatedParams(records=3), None), BlobConnector)
     assert spec.summary == "Simulated objects of a blob store, as `BlobSource` records."
+
+
+@pytest.mark.parametrize("connector", [BlobConnector, LogsConnector, EventsConnector])
+async def test_a_given_seed_fixes_every_value(connector: type[BlobConnector]) -> None:
+    source = connector(SimulatedParams(records=50, seed=7))
+    now, later = context(), context(started_at=STARTED + timedelta(days=9))
+
+    first = [rows(await read_all(source, split, now)) for split in await splits_of(source, now)]
+
+    assert [rows(await read_all(source, split, later)) for split in await splits_of(source, later)] == first

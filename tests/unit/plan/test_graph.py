@@ -69,3 +69,14 @@ def test_text() -> None:
         "   └─ keep (see above)\n"
         "dead letters → sink keep\n"
     )
+
+
+def test_a_pipeline_longer_than_the_stack_is_drawn() -> None:
+    doubles = {f"t{number}": {"transform": "double"} for number in range(1_500)}
+    mapping = {
+        "pipelines": {"long": {"nodes": {"a": {"source": "numbers"}, **doubles, "z": {"sink": "keep"}}}}
+    }
+
+    drawn = text(compile_file(load_mapping(mapping), Registry({}).including(Numbers, Double, Keep))["long"])
+
+    assert drawn.count("\n") == 1_503

@@ -84,7 +84,7 @@ def warehouse(path: Path, models: tuple[IngestModel, ...]) -> Iterator[Warehouse
 @pytest.fixture
 async def client(warehouse: Warehouse, models: tuple[IngestModel, ...]) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=create_app(warehouse, models))
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as opened:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as opened:
         yield opened
 
 

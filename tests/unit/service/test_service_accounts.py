@@ -293,7 +293,7 @@ class TestRoute:
 
         settings = ServiceSettings(ingest_api_key=hash_of("5ecret.5a17"), consumption_api_key="0" * 40)
         transport = httpx.ASGITransport(app=create_app(warehouse, models, settings))
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             assert (await client.get("/deliveries", params=WHERE)).status_code == 401
             headers = {"Authorization": "Bearer 5ecret.5a17"}
             answer = await client.get("/deliveries", params=WHERE, headers=headers)

@@ -75,7 +75,34 @@ async def test_newest_first_then_by_id_and_pages_never_overlap(client: httpx.Asy
 
 
 @pytest.mark.parametrize(
-    "query", ["?limit=-1", "?limit=ten", "?offset=1.5", "?limit=" + "9" * 40, "?limit=٣"]
+    "query",
+    [
+        "?limit=" + "0" * 5000 + "5",
+        "?limit=4611686018427387903&offset=4611686018427387903",
+        "?limit=&offset=",
+        "?id=%00&id=%ED%A0%80",
+        "?event_name=%00",
+        "?order=id&after=%00",
+    ],
+)
+async def test_odd_parameters_are_answered(client: httpx.AsyncClient, query: str) -> None:
+    assert (await client.get(f"/consumption/getEvents{query}")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?limit=-1",
+        "?limit=ten",
+        "?offset=1.5",
+        "?limit=" + "9" * 40,
+        "?limit=9223372036854775807",
+        "?limit=1_0",
+        "?limit=%2B1",
+        "?limit=1e3",
+        "?limit=٣",
+        "?offset=" + "9" * 5000,
+    ],
 )
 async def test_wrong_pages_are_400(client: httpx.AsyncClient, query: str) -> None:
     assert (await client.get(f"/consumption/getEvents{query}")).status_code == 400

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.objects import decoding
+from connectors.objects import charsets, decoding
 from connectors.objects.decoding import decode, decode_in_turn
 from connectors.objects.media_types import DOCX, by_content, charset_of
 
@@ -22,7 +22,7 @@ SAMPLES = Path(__file__).parents[4] / "samples" / "memos"
 def test_a_memo_in_any_usual_encoding_is_its_text(encoding: str) -> None:
     mark = {"utf-16-le": "\ufeff", "utf-16-be": "\ufeff"}.get(encoding, "")
     decoded = decode((mark + MEMO).encode(encoding), "a/memo.txt")
-    assert decoded == (MEMO, "text/plain", False)
+    assert decoded[:3] == (MEMO, "text/plain", False)
 
 
 @pytest.mark.parametrize("path", sorted((SAMPLES / "encodings").glob("*.txt")), ids=lambda path: path.name)
@@ -55,7 +55,7 @@ def test_central_european_text_is_not_taken_for_western() -> None:
 def test_a_guess_from_a_sample_still_decodes_the_whole() -> None:
     text = MEMO * 3000
     data = text.encode("cp1252")
-    assert len(data) > decoding.SAMPLE_BYTES
+    assert len(data) > charsets.SAMPLE_BYTES
     assert decode(data, "long.txt").content == text
 
 
@@ -72,7 +72,7 @@ def test_what_is_not_text_by_name_is_never_guessed(name: str) -> None:
 
 
 def test_a_nul_byte_means_binary() -> None:
-    assert decode(b"plain\0text", "x.txt") == (
+    assert decode(b"plain\0text", "x.txt")[:3] == (
         "[BINARY_DATA]data:text/plain;base64,cGxhaW4AdGV4dA==",
         "text/plain",
         True,
@@ -85,7 +85,7 @@ def test_a_mark_without_valid_text_behind_it_is_binary() -> None:
 
 
 def test_an_empty_file_is_empty_text() -> None:
-    assert decode(b"", "a/empty.txt") == ("", "text/plain", False)
+    assert decode(b"", "a/empty.txt")[:3] == ("", "text/plain", False)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_binary_content_is_a_marker_and_a_data_url(
     data: bytes, name: str, marker: str, media_type: str
 ) -> None:
     encoded = base64.b64encode(data).decode()
-    assert decode(data, name) == (f"[{marker}]data:{media_type};base64,{encoded}", media_type, True)
+    assert decode(data, name)[:3] == (f"[{marker}]data:{media_type};base64,{encoded}", media_type, True)
 
 
 def test_the_declared_type_counts_last_and_never_as_octet_stream() -> None:
@@ -117,7 +117,7 @@ def test_the_declared_type_counts_last_and_never_as_octet_stream() -> None:
 
 
 def test_text_under_the_name_of_an_image_is_text() -> None:
-    assert decode(b"<html>not found</html>", "photo.jpg", "image/jpeg") == (
+    assert decode(b"<html>not found</html>", "photo.jpg", "image/jpeg")[:3] == (
         "<html>not found</html>",
         "text/plain",
         False,
@@ -143,4 +143,4 @@ def test_charset_is_read_from_a_content_type_header() -> None:
 
 @pytest.mark.parametrize("size", [10, decoding.THREAD_ABOVE + 1])
 async def test_small_and_large_contents_decode_alike(size: int) -> None:
-    assert await decode_in_turn(b"x" * size, "x.txt") == ("x" * size, "text/plain", False)
+    assert (await decode_in_turn(b"x" * size, "x.txt"))[:3] == ("x" * size, "text/plain", False)

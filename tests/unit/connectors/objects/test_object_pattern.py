@@ -109,11 +109,12 @@ def test_the_scheme_is_kept_and_nothing_is_decoded() -> None:
         ("s3://bucket", r"use s3://bucket/\*\* for the whole bucket"),
         ("s3://bucket/", "does not name an object"),
         ("s3://bucket/folder/", "names a folder"),
-        ("s3://Bucket/x", "is not a valid bucket name"),
-        ("s3://ab/x", "is not a valid bucket name"),
-        ("s3://-bucket/x", "is not a valid bucket name"),
-        ("s3://buc..ket/x", "dots separate labels"),
-        ("s3://10.0.0.1/x", "IP addresses are not allowed"),
+        ("s3://../x", "is not a valid bucket name"),
+        ("s3://a:b:c/x", "is not a valid bucket name"),
+        ("s3://buc ket/x", "is not a valid bucket name"),
+        ("s3://buc%2Fket/x", "is not a valid bucket name"),
+        ("s3://" + "x" * 256 + "/x", "is not a valid bucket name"),
+        ("s3://arn:aws:s3:eu-west-1:1:bucket/x", "is not a valid bucket name"),
         ("s3://buc*/x", "contains a wildcard"),
         ("s3:///x", "is not a valid bucket name"),
         ("s3://bucket/a**", "stands for whole folders"),
@@ -195,3 +196,21 @@ def test_any_key_can_be_written_with_escapes(key: str) -> None:
     assert literal_prefix(parsed.alternatives[0]) == (key, True)
     assert parsed.exact
     assert parsed.matches(key)
+
+
+@pytest.mark.parametrize(
+    "bucket",
+    [
+        "bucket",
+        "My_Old.Bucket",
+        "tenant:bucket",
+        "10.0.0.1",
+        "arn:aws:s3:eu-west-1:123456789012:accesspoint/name",
+        "arn:aws-cn:s3-object-lambda:cn-north-1:123456789012:accesspoint:name",
+        "arn:aws:s3-outposts:us-west-2:123456789012:outpost/op-1/accesspoint/name",
+    ],
+)
+def test_a_bucket_is_named_as_its_server_names_it(bucket: str) -> None:
+    pattern = ObjectPattern.parse(f"s3://{bucket}/a/**/*.txt")
+    assert (pattern.bucket, pattern.pattern) == (bucket, "a/**/*.txt")
+    assert pattern.uri_of("a/b.txt") == f"s3://{bucket}/a/b.txt"

@@ -1,0 +1,202 @@
+"""Packed content: gzip, bzip2, xz and Zstandard as files and streams, and what HTTP packs a body with.
+
+Several members one behind the other are one content. What ends early or is damaged is an error, and nothing
+is unpacked beyond a limit.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import zlib
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any, Final, cast
+
+if TYPE_CHECKING:
+    from brotli import Decompressor  # type: ignore[import-untyped]
+
+__all__ = [
+    "PackedError",
+    "UnpackedTooLargeError",
+    "is_packed",
+    "open_unpacked",
+    "unpack_body",
+    "unpacking_errors",
+]
+
+_SUFFIXES: Final = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".lzma": "xz", ".zst": "zstd"}
+_MAGIC: Final = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\0", "zstd": b"\x28\xb5\x2f\xfd"}
+_PIECE = 256 * 1024
+
+
+class PackedError(ValueError):
+    """The content is damaged or ends early."""
+
+
+class UnpackedTooLargeError(ValueError):
+    """The content would be larger than is allowed."""
+
+
+def is_packed(name: str) -> bool:
+    """True when a file of this name is unpacked while it is read."""
+    return _kind_of(name) is not None
+
+
+def _kind_of(name: str) -> str | None:
+    return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def open_unpacked(file: IO[bytes], name: str) -> IO[bytes]:
+    """The content of an open file, unpacked when its name says that it is packed.
+
+    Reading raises one of `unpacking_errors` where it is damaged. Closing it closes `file`.
+    """
+    kind = _kind_of(name)
+    if kind is None:
+        return file
+    unpacked = _unpacked(file, kind)
+    return cast(IO[bytes], _Owning(unpacked, file))
+
+
+class _Owning(io.BufferedReader):
+    """A reader that closes the file below it as well."""
+
+    def __init__(self, unpacked: IO[bytes], below: IO[bytes]) -> None:
+        super().__init__(cast(io.RawIOBase, unpacked), _PIECE)
+        self._below = below
+
+    def close(self) -> None:
+        super().close()
+        self._below.close()
+
+
+def _unpacked(file: IO[bytes], kind: str) -> IO[bytes]:
+    # each is needed by few runs
+    if kind == "gzip":
+        import gzip
+
+        return cast(IO[bytes], gzip.GzipFile(fileobj=file, mode="rb"))
+    if kind == "bzip2":
+        import bz2
+
+        return bz2.BZ2File(file)
+    if kind == "xz":
+        import lzma
+
+        return lzma.LZMAFile(file)
+    return cast(IO[bytes], _zstd().ZstdFile(file))
+
+
+def unpacking_errors() -> tuple[type[Exception], ...]:
+    """What reading packed content raises where it is damaged.
+
+    Among them is OSError, which gzip and bzip2 raise without a number.
+    """
+    import lzma
+
+    return (EOFError, OSError, zlib.error, lzma.LZMAError, _zstd().ZstdError)
+
+
+def _zstd() -> Any:
+    """The standard library's module (Python 3.14), or the same for older ones."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
+def unpack_body(data: bytes, content_encoding: str | None, limit: int) -> bytes | None:
+    """A body without what its Content-Encoding (RFC 9110, section 8.4) says was done to it.
+
+    None when nothing was, also where a header remains from before somebody unpacked the body.
+
+    Raises:
+        PackedError: it is damaged or cut off.
+        UnpackedTooLargeError: more than `limit` bytes.
+    """
+    names = [one.strip().lower() for one in (content_encoding or "").split(",")]
+    unpacked = False
+    for name in reversed(names):
+        unpack = _BODIES.get(name.removeprefix("x-"))
+        if unpack is None:
+            continue
+        found = unpack(data, limit)
+        if found is None:
+            break
+        data, unpacked = found, True
+    return data if unpacked else None
+
+
+def _from_file(kind: str) -> Callable[[bytes, int], bytes | None]:
+    def unpack(data: bytes, limit: int) -> bytes | None:
+        if not data.startswith(_MAGIC[kind]):
+            return None
+        try:
+            with _unpacked(io.BytesIO(data), kind) as file:
+                found = file.read(limit + 1)
+        except unpacking_errors() as error:
+            raise PackedError(f"its {kind} data is damaged: {error}") from error
+        return _within(found, limit)
+
+    return unpack
+
+
+def _deflate(data: bytes, limit: int) -> bytes | None:
+    for bits in (zlib.MAX_WBITS, -zlib.MAX_WBITS):  # with the header of the standard, and without it
+        unpacker = zlib.decompressobj(bits)
+        try:
+            found = _within(unpacker.decompress(data, limit + 1), limit)
+        except zlib.error:
+            continue
+        if not unpacker.eof:
+            raise PackedError("its deflate data ends early")
+        return found
+    return None
+
+
+def _brotli(data: bytes, limit: int) -> bytes | None:
+    import brotli
+
+    unpacker: Decompressor = brotli.Decompressor()
+    pieces: list[bytes] = []
+    total = 0
+    try:
+        found = unpacker.process(data, output_buffer_limit=_PIECE)
+        while found or not unpacker.can_accept_more_data():
+            pieces.append(found)
+            total += len(found)
+            if total > limit or unpacker.is_finished():
+                break
+            found = unpacker.process(b"", output_buffer_limit=_PIECE)
+    except brotli.error as error:
+        if not pieces and _is_utf8(data):
+            return None  # it has no signature, but is hardly ever text
+        raise PackedError("its brotli data is damaged") from error
+    if total <= limit and not unpacker.is_finished():
+        raise PackedError("its brotli data ends early")
+    return _within(b"".join(pieces), limit)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _within(found: bytes, limit: int) -> bytes:
+    if len(found) > limit:
+        raise UnpackedTooLargeError(f"it has more than {limit:,} bytes when unpacked")
+    return found
+
+
+_BODIES: Final[dict[str, Callable[[bytes, int], bytes | None]]] = {
+    "gzip": _from_file("gzip"),
+    "bzip2": _from_file("bzip2"),
+    "xz": _from_file("xz"),
+    "zstd": _from_file("zstd"),
+    "deflate": _deflate,
+    "br": _brotli,
+}

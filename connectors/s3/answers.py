@@ -1,0 +1,102 @@
+"""What is set in botocore for servers that are not AWS's, and for what stands between them and us.
+
+Importing this imports the SDK.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
+from botocore import handlers  # type: ignore[import-untyped]
+from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
+from botocore.utils import parse_timestamp  # type: ignore[import-untyped]
+
+from connectors.s3.errors import RedirectError
+
+__all__ = ["SessionWithoutRedirects", "check_listings", "take_any_bucket_name", "tolerate_odd_dates"]
+
+_LISTINGS = ("ListObjects", "ListObjectsV2")
+_ROOT = re.compile(
+    rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!doctype[^>]*>\s*)*<(?:[\w.-]+:)?([\w.-]+)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class SessionWithoutRedirects(AIOHTTPSession):  # type: ignore[misc]
+    """An HTTP session that refuses redirects: to follow one is to send the credentials to another host."""
+
+    async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
+        session: aiohttp.ClientSession = await super()._get_session(proxy_url)
+        if not session.trace_configs:
+            config = aiohttp.TraceConfig()
+            config.on_request_redirect.append(_refuse_redirect)
+            config.freeze()
+            session.trace_configs.append(config)
+        return session
+
+
+async def _refuse_redirect(
+    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
+) -> None:
+    response = params.response
+    target = response.headers.get("Location") or response.headers.get("URI") or ""
+    region = response.headers.get("x-amz-bucket-region", "")
+    response.close()
+    place = target.partition("?")[0]
+    remedy = (
+        f"set `region: {region}` in the connection" if region else "set the `endpoint` (or `region`) it names"
+    )
+    raise RedirectError(
+        f"{response.status}: the server redirects to {place}, which is not followed: {remedy}"
+    )
+
+
+def tolerate_odd_dates(session: Any) -> None:
+    """Take a date that cannot be parsed for none, instead of refusing the whole answer."""
+    factory = session.get_component("response_parser_factory")
+    factory.set_parser_defaults(timestamp_parser=_date)
+
+
+def _date(text: Any) -> datetime | None:
+    try:
+        found: datetime = parse_timestamp(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return found
+
+
+def check_listings(client: Any) -> None:
+    """Refuse what is answered with 200 and is no listing, such as a login page: it is not an empty bucket."""
+    # botocore's own check makes a 500 of all that is not XML, which would hide what came instead
+    known = getattr(handlers, "_handle_200_error", None)
+    if known is not None:
+        client.meta.events.unregister("before-parse.s3.*", known)
+    for operation in _LISTINGS:
+        client.meta.events.register(f"before-parse.s3.{operation}", _check_listing)
+
+
+def _check_listing(response_dict: dict[str, Any], **_: Any) -> None:
+    if response_dict["status_code"] >= 300:
+        return
+    # blanks before the declaration would be an error to the parser
+    body = bytes(response_dict["body"]).removeprefix(b"\xef\xbb\xbf").lstrip()
+    response_dict["body"] = body
+    if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return  # UTF-16, which the parser knows
+    root = _ROOT.match(body)
+    name = root[1].decode() if root else ""
+    if name == "Error":
+        response_dict["status_code"] = 500  # so that it is parsed as one; its code tells what it is
+    elif name != "ListBucketResult":
+        what = f"<{name}>" if name else "no XML" if body else "nothing"
+        raise ResponseParserError(f"{what} instead of a listing; check the connection's endpoint")
+
+
+def take_any_bucket_name(client: Any) -> None:
+    """Leave the names of buckets to the server: old ones and those of other servers keep to other rules."""
+    client.meta.events.unregister("before-parameter-build.s3", handlers.validate_bucket_name)

@@ -1,0 +1,195 @@
+"""Reads objects side by side, each retried alone, and finds out whether a failure is one object's own.
+
+An object that fails is no reason to stop as long as others get through; when nothing gets through, it is an
+outage or a mistake in the connection, and no object is to blame. So a failure is a *suspect* until another
+object was read after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import anyio
+
+from connectors.objects.pattern import ObjectPattern
+from connectors.s3.errors import ObjectRefusedError
+from connectors.s3.reader import FileRecord, S3FileReader
+from connectors.s3.resolver import S3Object, S3WildcardResolver
+from engine.contract.component import Retry
+from engine.errors import ComponentError, FatalError, RecordError, TransientError
+
+__all__ = ["ObjectFetcher", "Outcome", "Suspect"]
+
+THROTTLED_TRIES = 4
+"""How many times as many tries an object has while all the server says is that it has too much to do."""
+
+GIVE_UP_AFTER = 64
+"""Objects that fail in a row, after which no more is asked unless a probe shows that others get through."""
+
+HALVE_EVERY = 1.0
+"""Seconds after which another refusal for load halves the concurrency again."""
+
+PROBED_PAGES = 3
+PROBED_PER_PAGE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """An object that could not be read, by its own fault or because nothing gets through.
+
+    Attributes:
+        seen: how many objects had been read when it first failed.
+        tries: how often it was asked for.
+        exhausted: it has had all its tries.
+    """
+
+    error: TransientError | ObjectRefusedError
+    seen: int
+    tries: int
+    exhausted: bool
+
+    def as_record(self) -> RecordError:
+        """The failure of this object alone."""
+        if isinstance(self.error, ObjectRefusedError):
+            return self.error.as_record()
+        return RecordError(
+            f"{self.error} ({self.tries} tries, while others were read)", kind="ObjectUnreadable"
+        )
+
+
+Outcome = FileRecord | ComponentError | Suspect
+
+
+class ObjectFetcher:
+    """Reads the objects of one source.
+
+    Args:
+        concurrency: requests at once, at most. Fewer while the server has too much to do.
+    """
+
+    def __init__(
+        self,
+        reader: S3FileReader,
+        resolver: S3WildcardResolver,
+        pattern: ObjectPattern,
+        concurrency: int,
+        retry: Retry | None,
+    ) -> None:
+        self._reader = reader
+        self._resolver = resolver
+        self._pattern = pattern
+        self._concurrency = concurrency
+        self._retry = retry
+        self._slots = anyio.CapacityLimiter(concurrency)
+        self._probing = anyio.Lock()
+        self._successes = 0
+        self._failures_in_a_row = 0
+        self._since_change = 0
+        self._halved_at = 0.0
+        self._readable: S3Object | None = None
+
+    def begin(self) -> None:
+        """Reading starts, or starts again after an outage."""
+        self._failures_in_a_row = 0
+
+    async def fetch(self, found: S3Object) -> Outcome:
+        """One record, or why there is none; as a value, so that the objects before it still go out."""
+        tries = seen = 0
+        while True:
+            async with self._slots:
+                tries += 1
+                failure = await self._try(found)
+            seen = self._successes if tries == 1 else seen
+            if isinstance(failure, ObjectRefusedError):
+                return Suspect(failure, seen, tries, exhausted=True)
+            if not isinstance(failure, TransientError):
+                return failure
+            self._failures_in_a_row += tries == 1
+            retry = self._retry
+            allowed = 1 if retry is None else retry.attempts
+            if failure.throttled and retry is not None:
+                self._slow_down()
+                allowed *= THROTTLED_TRIES
+            exhausted = retry is not None and tries >= allowed
+            if retry is None or exhausted or await self._nothing_gets_through():
+                return Suspect(failure, seen, tries, exhausted)
+            await retry.wait(tries, failure)
+
+    async def _try(self, found: S3Object) -> FileRecord | ComponentError:
+        uri = self._pattern.uri_of(found.key)
+        try:
+            record = await self._reader.read_record(
+                uri, self._pattern.bucket, found.key, etag=found.etag, size=found.size
+            )
+        except RecordError as error:
+            self._failures_in_a_row = 0  # a verdict is an answer too: the server is there
+            return error
+        except ComponentError as error:
+            return error
+        self._succeeded(found)
+        return record
+
+    async def _nothing_gets_through(self) -> bool:
+        if self._failures_in_a_row < GIVE_UP_AFTER:
+            return False
+        async with self._probing:
+            # another object may have asked meanwhile
+            if self._failures_in_a_row >= GIVE_UP_AFTER and await self.others_get_through(()):
+                self._failures_in_a_row = 0
+        return self._failures_in_a_row >= GIVE_UP_AFTER
+
+    def _succeeded(self, found: S3Object) -> None:
+        self._successes += 1
+        self._failures_in_a_row = 0
+        self._readable = found
+        if self._slots.total_tokens < self._concurrency:
+            self._since_change += 1
+            if self._since_change >= self._slots.total_tokens:
+                self._since_change = 0
+                self._slots.total_tokens += 1
+
+    def _slow_down(self) -> None:
+        now = anyio.current_time()
+        if now - self._halved_at >= HALVE_EVERY:
+            self._halved_at, self._since_change = now, 0
+            self._slots.total_tokens = max(1, int(self._slots.total_tokens) // 2)
+
+    def cleared(self, suspects: Sequence[Suspect]) -> bool:
+        """True when others were read after each of these failed, so that the failures are their own."""
+        return all(one.exhausted and self._successes > one.seen for one in suspects)
+
+    async def others_get_through(self, failed: Collection[str]) -> bool:
+        """Ask for the first byte of an object that was read, or of some that are listed.
+
+        Args:
+            failed: keys that it makes no sense to ask for.
+        """
+        if self._retry is None:
+            return False
+        if self._readable is not None:
+            return await self._readable_now(self._readable.key)
+        try:
+            async with aclosing(self._resolver.resolve_pages(self._pattern)) as pages:
+                number = 0
+                async for page in pages:
+                    others = [found.key for found in page if found.key not in failed]
+                    step = max(1, len(others) // PROBED_PER_PAGE)
+                    for key in others[::step][:PROBED_PER_PAGE]:
+                        if await self._readable_now(key):
+                            return True
+                    number += 1
+                    if number == PROBED_PAGES:
+                        break
+        except (TransientError, FatalError):
+            return False  # nothing gets through at all
+        return False
+
+    async def _readable_now(self, key: str) -> bool:
+        try:
+            async with self._slots:
+                await self._reader.probe(self._pattern.bucket, key)
+        except ComponentError:
+            return False
+        return True

@@ -1,0 +1,149 @@
+"""The pages of a listing, on servers that continue it in different ways, or badly.
+
+S3 hands out a token for the next page. Servers that know only the first version of the call, or that do not
+look at the token, are asked from the last key on instead. A listing that makes no progress ends with an
+error: an end that comes early or never would be taken for the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from connectors.s3.client import S3Client
+from connectors.s3.errors import s3_errors
+from engine.errors import FatalError
+
+__all__ = ["Entry", "list_pages"]
+
+MAX_REMEMBERED = 100_000
+"""Keys that are remembered to recognize repetitions where a listing is not in order."""
+
+MAX_EMPTY_PAGES = 1000
+"""Pages in a row without a key, which AWS sends for long runs of deleted objects."""
+
+Entry = Mapping[str, Any]
+"""An object as botocore's `list_objects_v2` describes it."""
+
+
+async def list_pages(client: S3Client, bucket: str, prefix: str) -> AsyncGenerator[Sequence[Entry], None]:
+    """Every object below a prefix, once, in pages as they arrive; some may be empty.
+
+    Raises:
+        FatalError: the bucket cannot be listed, or the server does not continue the listing.
+        TransientError: a page could not be had; begin again.
+    """
+    listing = _Listing(client, bucket, prefix)
+    while not listing.ended:
+        yield await listing.next_page()
+
+
+class _Listing:
+    """Where a listing has come to.
+
+    `ways` are the ways to ask for the next page, best first; the first one that is left is taken.
+    """
+
+    def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+        self._where = f"listing {prefix!r}" if prefix else "listing"
+        self._ways = ["token", "start-after", "marker"]
+        self._token = ""
+        self._keys = _Keys()
+        self._empty_pages = 0
+        self._began = False
+        self.ended = False
+
+    async def next_page(self) -> list[Entry]:
+        """The objects of the next page that were on none before."""
+        answer = await self._ask()
+        contents = answer.get("Contents", ())
+        fresh = self._fresh(contents)
+        more = answer.get("IsTruncated", bool(answer.get("NextContinuationToken")))
+        token = str(answer.get("NextContinuationToken") or "")
+        if not more:
+            self.ended = True
+            return fresh
+        repeated = bool(contents) and not fresh
+        stuck = self._began and not fresh and token == self._token
+        if self._ways[0] == "token" and (repeated or stuck or not token):
+            self._another_way("names no next page" if not token else "repeats its pages")
+        elif self._ways[0] != "token" and not fresh:
+            self._another_way("repeats its pages")
+        self._empty_pages = 0 if fresh else self._empty_pages + 1
+        if self._empty_pages > MAX_EMPTY_PAGES:
+            self._fail(f"has sent {MAX_EMPTY_PAGES:,} pages without an object and still names another")
+        self._token, self._began = token, True
+        return fresh
+
+    async def _ask(self) -> Mapping[str, Any]:
+        from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+
+        arguments = {"Bucket": self._bucket, "Prefix": self._prefix}
+        way = self._ways[0]
+        if self._began and way == "token":
+            arguments["ContinuationToken"] = self._token
+        elif self._began:
+            arguments["StartAfter" if way == "start-after" else "Marker"] = self._keys.last
+        with s3_errors(self._bucket, self._where):
+            if way == "marker":
+                return await self._client.list_objects(**arguments)
+            try:
+                return await self._client.list_objects_v2(**arguments)
+            except ClientError as error:
+                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+                if self._began or status not in (405, 501):
+                    raise
+            self._ways = ["marker"]  # it knows only the first version of the call
+            return await self._client.list_objects(**arguments)
+
+    def _fresh(self, contents: Sequence[Entry]) -> list[Entry]:
+        fresh = [entry for entry in contents if entry.get("Key") and self._keys.add(entry["Key"])]
+        if self._keys.lost:
+            self._fail(
+                f"lists more than {MAX_REMEMBERED:,} objects and not in the order of their keys, so that "
+                "repetitions cannot be recognized: use a pattern with a longer literal beginning"
+            )
+        return fresh
+
+    def _another_way(self, why: str) -> None:
+        """Continue from the last key, which is sound only where keys come in order."""
+        self._ways = self._ways[1:]
+        if not self._ways or not self._keys.ordered or not self._keys.last:
+            self._fail(f"says that there is more, and {why}")
+
+    def _fail(self, what: str) -> None:
+        raise FatalError(
+            f"bucket {self._bucket!r}, {self._where}: the server {what}; objects would be missing. "
+            "Check the connection's endpoint, or list less with a longer literal beginning of the pattern."
+        )
+
+
+class _Keys:
+    """The keys that a listing has had: in order it is enough to know the last one."""
+
+    def __init__(self) -> None:
+        self.last = ""
+        self.ordered = True
+        self.lost = False
+        self._seen: set[str] | None = set()
+
+    def add(self, key: str) -> bool:
+        """True when it is a new one. `lost`: it cannot be known."""
+        seen = self._seen
+        if key == self.last or (seen is not None and key in seen):
+            return False
+        if key > self.last:
+            self.last = key
+        elif seen is None:
+            self.lost = True  # it was on a page before, or it is a new one out of order
+            return False
+        else:
+            self.ordered = False
+        if seen is not None:
+            seen.add(key)
+            if len(seen) > MAX_REMEMBERED:
+                self._seen, self.lost = None, not self.ordered
+        return True

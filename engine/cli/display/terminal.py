@@ -1,0 +1,26 @@
+"""Text from records, keys and servers, made safe for a terminal."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["printable"]
+
+# C0 but tab and line feed, DEL, C1, and what reorders or hides text (CVE-2021-42574)
+_CONTROLS: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters as escapes, so that no record can steer the terminal.
+
+    Tabs and line feeds stay.
+    """
+    return _CONTROLS.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,0 +1,172 @@
+"""Connections with bounds: sizes and times of headers, how many there are, and how long a reader may stall.
+
+uvicorn bounds idle connections alone. Without these, some hundred clients that send slowly, or nothing, use
+up what everybody shares.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from engine.service.settings import ServiceSettings
+
+__all__ = ["bounded_protocol"]
+
+_MAX_HEAD = 64 * 1024
+_OTHER_FILES = 100  # what the process has open besides connections
+_TOO_LARGE = (431, "Request Header Fields Too Large", "Request headers too large")
+_TOO_MANY = (503, "Service Unavailable", "Too many connections")
+
+
+def bounded_protocol(settings: ServiceSettings) -> type[HttpToolsProtocol]:
+    """The protocol class of a service with these settings."""
+    descriptors = _descriptors()
+    members = {
+        "header_timeout": settings.header_timeout,
+        "write_timeout": settings.write_timeout,
+        "body_timeout": settings.body_timeout,
+        "max_connections": min(settings.max_connections, descriptors - min(_OTHER_FILES, descriptors // 2)),
+    }
+    return type("BoundedProtocol", (_BoundedProtocol,), members)
+
+
+def _descriptors() -> int:
+    """How many files and sockets the process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _OTHER_FILES * 100
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft > 0 else _OTHER_FILES * 100
+
+
+class _BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol on one connection."""
+
+    header_timeout: float
+    write_timeout: float
+    body_timeout: float
+    max_connections: int
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._timer: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._head_size = 0
+        self._is_refused = False
+        self.idle_since = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way on the connection but, at most, headers."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, at the cost of the one that has idled longest when there are too many."""
+        super().connection_made(transport)
+        self.idle_since = self.loop.time()
+        self._expect_head()
+        if len(self.connections) > self.max_connections and not self._evict():
+            self._refuse(*_TOO_MANY)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget its timers."""
+        for timer in (self._timer, self._stalled):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, unless the headers have become too large."""
+        if self._is_refused:
+            return
+        if self.is_idle and self._timer is None:
+            self._expect_head()
+        super().data_received(data)
+        if self._in_head:
+            self._head_size += len(data)
+            if self._head_size > _MAX_HEAD:
+                self._refuse(*_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """A request's headers begin."""
+        self._in_head, self._head_size = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Begin with the request, unless its headers are too large."""
+        self._in_head = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > _MAX_HEAD:
+            self._refuse(*_TOO_LARGE)
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Hand on a part of the body."""
+        if not self._is_refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request has arrived whole."""
+        if self._is_refused:
+            return
+        if self.cycle.response_complete and self._timer is not None:  # what nobody has read has ended
+            self._timer.cancel()
+            self._timer = None
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request.
+
+        The rest of a body that was refused unread is thrown away, for a while: a client that is cut off while
+        it sends often never sees the answer.
+        """
+        self.idle_since = self.loop.time()
+        if self.cycle.more_body and not self.pipeline and self._timer is None:
+            self._timer = self.loop.call_later(self.body_timeout, self._end)
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read: give it a while."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.write_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads on."""
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        super().resume_writing()
+
+    def _expect_head(self) -> None:
+        self._timer = self.loop.call_later(self.header_timeout, self._end)
+
+    def _end(self) -> None:
+        self._timer = None
+        if self.is_idle and not self.transport.is_closing():
+            self.transport.abort()
+
+    def _evict(self) -> bool:
+        """End the connection that has been idle for longest; whether there was one."""
+        others = (one for one in self.connections if one is not self and isinstance(one, _BoundedProtocol))
+        idle = [one for one in others if one.is_idle and not one.transport.is_closing()]
+        if not idle:
+            return False
+        min(idle, key=lambda one: one.idle_since).transport.abort()
+        return True
+
+    def _refuse(self, status: int, reason: str, text: str) -> None:
+        self._is_refused = True
+        self._in_head = False
+        head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        rest = f"Content-Length: {len(text)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n{text}"
+        self.transport.write((head + rest).encode())
+        self.transport.close()

@@ -1,0 +1,129 @@
+"""Who may ask: requests that a page on the web makes a browser send are refused.
+
+A service without keys trusts whoever reaches it, and a browser on this machine does. So such a service
+answers to names of this machine only (a web page can point its own name here), and not to pages from
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from engine.service.addresses import is_loopback
+from engine.service.settings import ServiceSettings
+
+__all__ = ["Guard", "host_of"]
+
+Message: TypeAlias = MutableMapping[str, Any]
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_ORIGIN = re.compile(r"https?://([^/@?#\s]+)")
+_MAX_AGE = "600"
+_ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-ODW-Results, X-ODW-Delivery"
+_SHARED = ("/consumption/", "/api/")
+
+
+def host_of(authority: str) -> str | None:
+    """The host of `host:port`, without brackets; None when it is not one."""
+    found = _HOST.fullmatch(authority)
+    if found is None or int(found[2] or 0) > 65_535:
+        return None
+    return found[1].strip("[]")
+
+
+class Guard:
+    """Refuses what must not come further, and says to browsers which pages may read an answer.
+
+    Paths lose the service's prefix, and a slash at their end, which counts as none.
+
+    With both keys set, nobody without a token gets anywhere, so any host and any origin may ask.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
+        self._app = app
+        self._is_guarded = not settings.has_keys
+        self._any_host = settings.insecure
+        self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
+        self._prefix = settings.path_prefix.strip("/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if self._is_guarded and (problem := self._problem(headers, scope["path"])):
+            await PlainTextResponse(problem, 403)(scope, receive, send)
+            return
+        scope = {**scope, "path": self._without_prefix(scope["path"]).rstrip("/") or "/"}
+        origin = headers.get("origin")
+        if origin is None:
+            await self._app(scope, receive, send)
+        elif scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            await _preflight(origin)(scope, receive, send)
+        else:
+            is_shared = scope["path"].lower().startswith(_SHARED)
+            await self._app(scope, receive, _sharing(send, origin) if is_shared else send)
+
+    def _problem(self, headers: Headers, path: str) -> str | None:
+        hosts = headers.getlist("host")
+        # without a Host header it is no browser that asks
+        if len(hosts) > 1 or (hosts and not self._is_known(host_of(hosts[0]))):
+            return (
+                "This service has no keys, so it answers to names of this machine only, such as localhost. "
+                "Set ODW_INGEST_API_KEY and ODW_CONSUMPTION_API_KEY to serve it under another name"
+            )
+        origin = headers.get("origin")
+        if origin is not None and not self._is_known_origin(origin, hosts):
+            return "This service has no keys, so pages of other hosts may not use it"
+        if headers.get("sec-fetch-site") == "cross-site" and path != "/":
+            return "This service has no keys, so pages of other hosts may not use it"
+        return None
+
+    def _is_known(self, host: str | None) -> bool:
+        return host is not None and (self._any_host or is_loopback(host) or host.lower() in self._hosts)
+
+    def _is_known_origin(self, origin: str, hosts: list[str]) -> bool:
+        found = _ORIGIN.fullmatch(origin)
+        if found is None:  # "null" as well: a sandboxed frame, or a file
+            return False
+        if self._any_host:
+            return hosts == [found[1]]
+        return self._is_known(host_of(found[1]))
+
+    def _without_prefix(self, path: str) -> str:
+        prefix = f"/{self._prefix}"
+        is_below = bool(self._prefix) and (path == prefix or path.startswith(f"{prefix}/"))
+        return path[len(prefix) :] if is_below else path
+
+
+def _preflight(origin: str) -> Response:
+    return Response(
+        status_code=200,
+        headers={
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, OPTIONS",
+            "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
+            "Access-Control-Max-Age": _MAX_AGE,
+            "Vary": "Origin",
+        },
+    )
+
+
+def _sharing(send: Send, origin: str) -> Callable[[Message], Awaitable[None]]:
+    """The same, with the leave for pages of this origin to read the answer."""
+
+    async def sharing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["Access-Control-Allow-Origin"] = origin
+            headers.add_vary_header("Origin")
+        await send(message)
+
+    return sharing

@@ -1,0 +1,251 @@
+"""Listings on servers that continue them in different ways, or badly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from connectors.s3 import listing
+from connectors.s3.client import open_client
+from connectors.s3.resolver import S3Object, S3WildcardResolver
+from engine.errors import FatalError, TransientError
+from tests.unit.connectors.s3.odd_s3 import Asked, OddS3, Reply, numbered, refusal, run, serving, source
+
+ALL = list(numbered(25))
+
+
+async def listed(lake: OddS3, pattern: str = "**") -> list[S3Object]:
+    async with serving(lake):
+        connection = source(lake).connection
+        async with open_client(connection) as client:  # type: ignore[arg-type]
+            pattern = f"s3://data/{pattern}"
+            return [found async for found in S3WildcardResolver(client).resolve_pattern(pattern)]
+
+
+async def names(lake: OddS3, pattern: str = "**") -> list[str]:
+    return [found.key for found in await listed(lake, pattern)]
+
+
+class WithoutToken(OddS3):
+    def continuation(self, page: list[str]) -> str:
+        return ""
+
+
+class FirstVersionOnly(WithoutToken):
+    """Looks at `marker` and at nothing that the second version of the call has."""
+
+    def listing(self, asked: Asked) -> Reply:
+        if asked.query.get("list-type") == "2":
+            return self.of_second_version(asked)
+        return super().listing(Asked("GET", "", self._understood(asked), {}))
+
+    def of_second_version(self, asked: Asked) -> Reply:
+        return super().listing(Asked("GET", "", self._understood(asked), {}))
+
+    @staticmethod
+    def _understood(asked: Asked) -> dict[str, str]:
+        return {"prefix": asked.query.get("prefix", ""), "start-after": asked.query.get("marker", "")}
+
+
+class Refuses(FirstVersionOnly):
+    def of_second_version(self, asked: Asked) -> Reply:
+        return refusal(501, "NotImplemented")
+
+
+class Forgetful(OddS3):
+    """Does not look at tokens, and has a new one for each page."""
+
+    def token_after(self, token: str) -> str:
+        return ""
+
+    def continuation(self, page: list[str]) -> str:
+        return f"<NextContinuationToken>token-{self.lists}</NextContinuationToken>"
+
+
+class SameToken(Forgetful):
+    def continuation(self, page: list[str]) -> str:
+        return "<NextContinuationToken>same</NextContinuationToken>"
+
+
+class Inclusive(OddS3):
+    """Each page begins with the last key of the one before."""
+
+    def listing(self, asked: Asked) -> Reply:
+        after = self.token_after(asked.query.get("continuation-token", ""))
+        keys = sorted(key for key in self.objects if key >= after)
+        page, rest = keys[: self.page], keys[self.page :]
+        return Reply(200, self.page_xml(page, more=bool(rest)).encode())
+
+
+class EmptyPages(OddS3):
+    """Long runs of deleted objects: every other page is empty, and has a token."""
+
+    def listing(self, asked: Asked) -> Reply:
+        token = asked.query.get("continuation-token", "after:")
+        if token.startswith("after:"):
+            next_page = f"<NextContinuationToken>real{token}</NextContinuationToken>"
+            return Reply(
+                200,
+                f"<ListBucketResult><IsTruncated>true</IsTruncated>{next_page}</ListBucketResult>".encode(),
+            )
+        return super().listing(asked)
+
+    def token_after(self, token: str) -> str:
+        return token.removeprefix("realafter:")
+
+
+class Lying(OddS3):
+    def page_xml(self, page: list[str], *, more: bool) -> str:
+        return (
+            super().page_xml(page, more=more).replace("<IsTruncated>", "<KeyCount>0</KeyCount><IsTruncated>")
+        )
+
+
+class Unordered(OddS3):
+    """Lists in an order of its own, and finds the place of a token in it."""
+
+    def listing(self, asked: Asked) -> Reply:
+        keys = sorted(self.objects, key=lambda key: key[::-1])
+        token = self.token_after(asked.query.get("continuation-token", ""))
+        start = keys.index(token) + 1 if token else 0
+        page, rest = keys[start : start + self.page], keys[start + self.page :]
+        return Reply(200, self.page_xml(page, more=bool(rest)).encode())
+
+
+class Twice(OddS3):
+    def page_xml(self, page: list[str], *, more: bool) -> str:
+        return super().page_xml([key for key in page for _ in range(2)], more=more)
+
+
+class WithMark(OddS3):
+    def listing(self, asked: Asked) -> Reply:
+        reply = super().listing(asked)
+        reply.body = b"\xef\xbb\xbf\r\n\r\n" + reply.body
+        return reply
+
+
+@pytest.mark.parametrize(
+    "lake",
+    [
+        OddS3, WithoutToken, FirstVersionOnly, Refuses, Forgetful, SameToken, Inclusive, EmptyPages, Lying,
+        Unordered, Twice, WithMark,
+    ],
+)  # fmt: skip
+async def test_every_object_is_listed_once_however_pages_continue(lake: type[OddS3]) -> None:
+    found = await names(lake(numbered(25), page=10))
+    assert sorted(found) == ALL
+
+
+class FirstPageForever(Forgetful):
+    def listing(self, asked: Asked) -> Reply:
+        return super().listing(Asked("GET", "", {}, {}))
+
+
+class EmptyForever(OddS3):
+    def listing(self, asked: Asked) -> Reply:
+        token = f"<NextContinuationToken>{self.lists}</NextContinuationToken>"
+        return Reply(
+            200, f"<ListBucketResult><IsTruncated>true</IsTruncated>{token}</ListBucketResult>".encode()
+        )
+
+
+class EmptyWithoutToken(OddS3):
+    def listing(self, asked: Asked) -> Reply:
+        return Reply(200, b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>")
+
+
+class UnorderedWithoutToken(Unordered):
+    def continuation(self, page: list[str]) -> str:
+        return ""
+
+
+@pytest.mark.parametrize("lake", [FirstPageForever, EmptyForever, EmptyWithoutToken, UnorderedWithoutToken])
+async def test_a_listing_that_does_not_come_further_is_an_error(
+    lake: type[OddS3], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MAX_EMPTY_PAGES", 20)
+    with pytest.raises(FatalError, match="objects would be missing"):
+        await names(lake(numbered(25), page=10))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"), [(ALL, ""), ([*ALL[1:], ALL[0]], "not in the order of their keys")]
+)
+async def test_only_so_many_keys_are_remembered(
+    keys: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AsGiven(OddS3):
+        def ordered(self, _: list[str]) -> list[str]:
+            return keys
+
+    monkeypatch.setattr(listing, "MAX_REMEMBERED", 10)
+    if not message:
+        assert await names(AsGiven(numbered(25))) == ALL
+        return
+    with pytest.raises(FatalError, match=message):
+        await names(AsGiven(numbered(25)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" \n",
+        b"please log in",
+        b"<html><head/><body><p>Who are you?</p></body></html>",
+        b"<!doctype html><html><body>Hello</body></html>",
+        b"<?xml version='1.0'?><!-- x --><ListAllMyBucketsResult><Name>x</Name></ListAllMyBucketsResult>",
+        b"<ListBucketResult><IsTruncated>false</IsTru",
+    ],
+)
+async def test_what_is_no_listing_is_not_an_empty_bucket(body: bytes) -> None:
+    class Page(OddS3):
+        def listing(self, asked: Asked) -> Reply:
+            return Reply(200, body)
+
+    with pytest.raises(TransientError, match="the answer is not S3's"):
+        await names(Page({}))
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [("AccessDenied", FatalError), ("NoSuchBucket", FatalError), ("SlowDown", TransientError)],
+)
+async def test_an_error_with_status_200_is_an_error(code: str, error: type[Exception]) -> None:
+    class Polite(OddS3):
+        def listing(self, asked: Asked) -> Reply:
+            return refusal(200, code)
+
+    with pytest.raises(error, match=code):
+        await names(Polite({}))
+
+
+@pytest.mark.parametrize(
+    "date", ["", "<LastModified></LastModified>", "<LastModified>yesterday</LastModified>"]
+)
+async def test_a_listing_may_leave_out_all_but_the_keys(date: str, tmp_path: Path) -> None:
+    class Bare(OddS3):
+        def entry(self, key: str) -> str:
+            return f"<Contents><Key>{quote(key)}</Key>{date}</Contents>"
+
+        def whole(self, key: str) -> Reply:
+            return Reply(200, self.objects[key], chunked=True)
+
+    lake = Bare(numbered(3))
+    assert await listed(lake) == [S3Object(key, "", -1) for key in ALL[:3]]
+    async with serving(lake):
+        ran = await run(source(lake), tmp_path)
+    assert [record["content"] for record in ran.records] == ["object 0", "object 1", "object 2"]
+
+
+async def test_keys_that_are_encoded_in_the_listing_are_read_by_their_names(tmp_path: Path) -> None:
+    keys = ["a b", "a+b", "a%2Fb", "ü/\u200b", "a\x01b", "&amp;", "a//b"]
+    async with serving(OddS3({key: key.encode() for key in keys})) as lake:
+        ran = await run(source(lake), tmp_path)
+    assert sorted(ran.arrived) == sorted(keys)
+
+
+async def test_an_empty_bucket_is_nothing_to_read() -> None:
+    assert await names(OddS3({})) == []
