@@ -68,7 +68,7 @@ def _with_names(value: object) -> object:
         return _with_names(value.model_dump(mode="json"))
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
-            raise TypeError("a key has to be a text")
+            raise TypeError("a key must be text")
         return {key: _with_names(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_with_names(item) for item in value]
@@ -109,7 +109,7 @@ def _parse_long_numbers(line: bytes, where: str) -> dict[str, Any]:
         raise RecordError(f"{where}: an integer has more than 4,300 digits", kind="BrokenLine") from None
     except RecursionError:
         raise RecordError(
-            f"{where}: it is nested too deeply for its long numbers", kind="BrokenLine"
+            f"{where}: it contains long numbers and is nested too deeply", kind="BrokenLine"
         ) from None
     return record
 

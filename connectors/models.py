@@ -151,12 +151,14 @@ class S3FileContent(DomainModel):
     file_size: int
     is_binary: bool
     source_uri: str = ""
-    etag: str = Field(default="", description="Without quotes; empty where the store gives none")
+    etag: str = Field(default="", description="Without quotes; empty if the store gives none")
     version_id: str | None = None
     last_modified: str | None = Field(default=None, description="ISO 8601")
-    encoding: str | None = Field(default=None, description="Of text: its encoding, by its name in Python")
-    encoding_guessed: bool = Field(default=False, description="Nothing said which encoding it is")
-    replaced_characters: int = Field(default=0, description="How often U+FFFD stands for invalid bytes")
+    encoding: str | None = Field(default=None, description="Encoding of text, by its Python name")
+    encoding_guessed: bool = Field(default=False, description="Whether the encoding was guessed")
+    replaced_characters: int = Field(
+        default=0, description="Number of U+FFFD characters that replace invalid bytes"
+    )
 
 
 def _curated(model: type[BaseModel], row: type[BaseModel], marked_field: str) -> IngestModel:

@@ -55,7 +55,7 @@ class Suspect:
         if isinstance(self.error, ObjectRefusedError):
             return self.error.as_record()
         return RecordError(
-            f"{self.error} ({self.tries} tries, while others were read)", kind="ObjectUnreadable"
+            f"{self.error} ({self.tries} attempts, while others were read)", kind="ObjectUnreadable"
         )
 
 

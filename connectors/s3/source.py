@@ -88,8 +88,8 @@ class S3Connector(Source[S3Params]):
 
     A record has the fields of `S3FileContent`: `file_path` (the address), `content`, `content_type`,
     `file_size` in bytes, `is_binary`, and what is known of the object and its text. Text in any usual
-    charset is text; everything else is a marker and a data URL. The key is `bucket/key@etag`: the same content has the same
-    key in every run, a changed object a new one.
+    charset is text; everything else is a marker and a data URL. The key is `bucket/key@etag`: the same
+    content has the same key in every run, a changed object a new one.
 
     The listing is stored before anything is read, and a resumed run goes by it. An object that changed or
     vanished since becomes a dead letter and never another version's content under the old key.

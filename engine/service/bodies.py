@@ -150,7 +150,7 @@ async def _in_time(request: Request, limits: BodyLimits, share: Share) -> AsyncI
             chunk = await anext(stream, None)
         share.reading = None
         if scope.cancelled_caught:
-            raise BodyError(408, "The request body came too slowly")
+            raise BodyError(408, "The request body arrived too slowly")
         if chunk is None:
             return
         received += len(chunk)
