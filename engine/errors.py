@@ -164,6 +164,10 @@ class RunNotFoundError(StateError):
     """The state store has no such run."""
 
 
+class RunExistsError(StateError):
+    """The state store has a run of that id already, which somebody else has begun."""
+
+
 class RunMismatchError(StateError):
     """The run in the state store was made from another plan."""
 
@@ -222,6 +226,13 @@ class TransientError(ComponentError):
         super().__init__(message)
         self.retry_after = retry_after
         self.throttled = throttled or retry_after is not None
+
+
+class StoppingError(TransientError):
+    """The run was told to stop, and this record would take longer than it may wait.
+
+    The record is neither tried again nor dead: it stays unsettled, so that a resume reads it again.
+    """
 
 
 class RecordError(ComponentError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -12,11 +13,11 @@ from connectors.llm.documents import Document
 from connectors.llm.pricing import Usage
 from connectors.llm.service import LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
-from connectors.objects.documents import parts_in_turn
+from connectors.objects.isolation import DocumentReader
 from engine.contract.batch import Batch, Drop, Outcome
 from engine.contract.clock import timestamp
 from engine.contract.component import BatchLimits, Kind, Transform, component
-from engine.errors import FatalError, RecordError, TransientError
+from engine.errors import FatalError, RecordError, StoppingError, TransientError
 
 __all__ = ["LlmExtract"]
 
@@ -32,7 +33,9 @@ class LlmExtract(Transform[LlmParams]):
     into one call. Each has its own fate: a record, a dead letter with its reason, or another try.
 
     An empty document is dropped. A document lacking a required field, corrupt, too long or refused becomes a
-    dead letter; the others of its call go on. Nothing is cut.
+    dead letter; the others of its call go on. Nothing is cut. Word and PDF files are opened in a process of
+    their own, within 20 s of processor time and 1 GiB of memory; one that takes more is a dead letter
+    (`DocumentTooSlow`, `DocumentTooLarge`).
 
     An answer is in the journal before it goes on. The same content with the same instructions, model,
     temperature and schema is not paid for again, be it by a resume, a replay, another run or another file.
@@ -41,6 +44,8 @@ class LlmExtract(Transform[LlmParams]):
     def __init__(self, params: LlmParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
         self._service: LLMService | None = None
+        self._reader: DocumentReader | None = None
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         if not isinstance(self.connection, LlmConnection):
@@ -48,15 +53,16 @@ class LlmExtract(Transform[LlmParams]):
         service = get_llm_service(
             self.params, self.connection, clock=self.ctx.clock, journal=self.ctx.journal
         )
-        self._service = await service.__aenter__()
+        self._service = await self._stack.enter_async_context(service)
+        reader = DocumentReader(stopping=self.ctx.draining)
+        self._reader = await self._stack.enter_async_context(reader)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        service, self._service = self._service, None
-        if service is not None:
-            await service.__aexit__(kind, error, trace)
+        self._service = self._reader = None
+        await self._stack.aclose()
 
     @property
     def concurrency(self) -> int:
@@ -105,8 +111,8 @@ class LlmExtract(Transform[LlmParams]):
         places: list[int] = []
         for place, (record, key) in enumerate(zip(batch.records, batch.keys.to_list(), strict=True)):
             try:
-                document = await _document(record, key)
-            except RecordError as error:
+                document = await self._document(record, key)
+            except (RecordError, StoppingError) as error:
                 outcomes[place] = error
                 continue
             if not document.parts:
@@ -115,6 +121,24 @@ class LlmExtract(Transform[LlmParams]):
             documents.append(document)
             places.append(place)
         return outcomes, documents, places
+
+    async def _document(self, record: Mapping[str, object], key: str) -> Document:
+        """The staged record as a document. Raises RecordError or StoppingError when it cannot be read."""
+        path = record.get("source_file_path")
+        content = record.get("extracted_data")
+        if not isinstance(record.get("id"), str) or not isinstance(path, str):
+            raise RecordError("the record has no text fields `id` and `source_file_path`", kind="NotStaged")
+        if content is not None and not isinstance(content, str):
+            raise RecordError("`extracted_data` is not text", kind="NotStaged")
+        instructions = record.get("processing_instructions")
+        assert self._reader is not None
+        name = path.rsplit("/", 1)[-1] or path
+        return Document(
+            name=name,
+            parts=await self._reader.parts(content or "", name),
+            instructions=instructions if isinstance(instructions, str) else "",
+            record=key,
+        )
 
     def _record(self, staged: Mapping[str, object], fields: Mapping[str, object]) -> Outcome:
         """The record of the target schema, validated."""
@@ -138,21 +162,3 @@ class LlmExtract(Transform[LlmParams]):
         self.ctx.count("tokens_in", usage.tokens_in)
         self.ctx.count("tokens_out", usage.tokens_out)
         self.ctx.count("cost_usd", usage.cost_usd)
-
-
-async def _document(record: Mapping[str, object], key: str) -> Document:
-    """The staged record as a document. Raises RecordError when it cannot be read."""
-    path = record.get("source_file_path")
-    content = record.get("extracted_data")
-    if not isinstance(record.get("id"), str) or not isinstance(path, str):
-        raise RecordError("the record has no text fields `id` and `source_file_path`", kind="NotStaged")
-    if content is not None and not isinstance(content, str):
-        raise RecordError("`extracted_data` is not text", kind="NotStaged")
-    instructions = record.get("processing_instructions")
-    name = path.rsplit("/", 1)[-1] or path
-    return Document(
-        name=name,
-        parts=await parts_in_turn(content or "", name),
-        instructions=instructions if isinstance(instructions, str) else "",
-        record=key,
-    )

@@ -2,7 +2,8 @@
 
 `parts` takes the `content` that `connectors.objects.decoding` made. Text stays text; a PDF gives its text
 layer, or pictures of its pages where it has hardly any; a Word file its paragraphs and tables; an image
-stays the data URL it is. Everything is bounded, so that one file cannot fill memory or a prompt.
+stays the data URL it is. What comes out is bounded, so that one file cannot fill a prompt. What it takes to
+open a file is bounded by `connectors.objects.isolation`, which calls `parts` in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,21 +14,20 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import anyio.to_thread
-
 from connectors.objects.media_types import DOCX
 from engine.errors import RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DocumentPart", "ImagePart", "TextPart", "parts", "parts_in_turn"]
+__all__ = ["DocumentPart", "ImagePart", "TextPart", "needs_opening", "parts"]
 
 MAX_TEXT = 400_000
 """Characters of one document, some 100,000 tokens; more is a permanent error, never a silent cut."""
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 
+_OPENED = frozenset({"application/pdf", DOCX})
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _MARKED = re.compile(r"\[(?:IMAGE|PDF|DOC|BINARY)_DATA\]data:([\w.+-]+/[\w.+-]+);base64,")
 
@@ -52,7 +52,7 @@ DocumentPart = TextPart | ImagePart
 def parts(content: str, name: str) -> list[DocumentPart]:
     """The parts of a document in reading order; none for a document without any content.
 
-    It may take a second for a long PDF and must not run on an event loop's thread: see `parts_in_turn`.
+    For what `needs_opening` it may take a second, or, for a hostile file, for ever and all memory.
 
     Args:
         content: text, or a marker and a data URL.
@@ -74,11 +74,10 @@ def parts(content: str, name: str) -> list[DocumentPart]:
     return reader(_payload(content, marked.end(), name), name)
 
 
-async def parts_in_turn(content: str, name: str) -> list[DocumentPart]:
-    """The same, in a worker thread when there is a file to open."""
-    if _MARKED.match(content) is None:
-        return _text_parts(content, name)
-    return await anyio.to_thread.run_sync(parts, content, name)
+def needs_opening(content: str) -> bool:
+    """True for files that a library has to open: Word and PDF. All else costs nothing."""
+    marked = _MARKED.match(content)
+    return marked is not None and marked[1] in _OPENED
 
 
 def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:

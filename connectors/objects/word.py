@@ -70,12 +70,21 @@ def _lines(document: Document) -> Iterator[str]:
 
 
 def _rows(table: Table) -> Iterator[str]:
-    for row in table.rows:
-        cells: list[str] = []
-        previous = None
-        for cell in row.cells:
-            # a merged cell stands in the row once for each column it covers
-            if cell._tc is not previous:
-                cells.append(cell.text.strip())
-            previous = cell._tc
-        yield " | ".join(cells)
+    """A line for each row. A merged cell stands once in a line, and in the line of each row it covers.
+
+    Not by `row.cells`, which recurses over the rows that a cell is merged across and repeats a cell for each
+    column that it says it covers: a file of some kilobytes may say two billions.
+    """
+    from docx.table import _Cell
+
+    above: dict[int, str] = {}  # texts of the row before, by the first column that they cover
+    for row in table._tbl.tr_lst:
+        texts: dict[int, str] = {}
+        column = row.grid_before
+        for cell in row.tc_lst:
+            continued = cell.vMerge == "continue"
+            text = above.get(column, "") if continued else _Cell(cell, table).text.strip()
+            texts[column] = text
+            column += cell.grid_span
+        yield " | ".join(texts.values())
+        above = texts

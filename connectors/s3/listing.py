@@ -26,14 +26,19 @@ Entry = Mapping[str, Any]
 """An object as botocore's `list_objects_v2` describes it."""
 
 
-async def list_pages(client: S3Client, bucket: str, prefix: str) -> AsyncGenerator[Sequence[Entry], None]:
+async def list_pages(
+    client: S3Client, bucket: str, prefix: str, *, after: str = ""
+) -> AsyncGenerator[Sequence[Entry], None]:
     """Every object below a prefix, once, in pages as they arrive; some may be empty.
+
+    Args:
+        after: only the keys behind this one.
 
     Raises:
         FatalError: the bucket cannot be listed, or the server does not continue the listing.
         TransientError: a page could not be had; begin again.
     """
-    listing = _Listing(client, bucket, prefix)
+    listing = _Listing(client, bucket, prefix, after)
     while not listing.ended:
         yield await listing.next_page()
 
@@ -44,14 +49,15 @@ class _Listing:
     `ways` are the ways to ask for the next page, best first; the first one that is left is taken.
     """
 
-    def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
+    def __init__(self, client: S3Client, bucket: str, prefix: str, after: str = "") -> None:
         self._client = client
         self._bucket = bucket
         self._prefix = prefix
         self._where = f"listing {prefix!r}" if prefix else "listing"
         self._ways = ["token", "start-after", "marker"]
+        self._after = after
         self._token = ""
-        self._keys = _Keys()
+        self._keys = _Keys(after)
         self._empty_pages = 0
         self._began = False
         self.ended = False
@@ -59,7 +65,9 @@ class _Listing:
     async def next_page(self) -> list[Entry]:
         """The objects of the next page that were on none before."""
         answer = await self._ask()
-        contents = answer.get("Contents", ())
+        # a server that does not look at where to start begins with what is known
+        contents = [one for one in answer.get("Contents", ()) if one.get("Key") and one["Key"] > self._after]
+        known = not contents and bool(answer.get("Contents"))
         fresh = self._fresh(contents)
         more = answer.get("IsTruncated", bool(answer.get("NextContinuationToken")))
         token = str(answer.get("NextContinuationToken") or "")
@@ -72,7 +80,7 @@ class _Listing:
             self._another_way("names no next page" if not token else "repeats its pages")
         elif self._ways[0] != "token" and not fresh:
             self._another_way("repeats its pages")
-        self._empty_pages = 0 if fresh else self._empty_pages + 1
+        self._empty_pages = 0 if fresh or known else self._empty_pages + 1
         if self._empty_pages > MAX_EMPTY_PAGES:
             self._fail(f"has sent {MAX_EMPTY_PAGES:,} pages without an object and still names another")
         self._token, self._began = token, True
@@ -87,6 +95,8 @@ class _Listing:
             arguments["ContinuationToken"] = self._token
         elif self._began:
             arguments["StartAfter" if way == "start-after" else "Marker"] = self._keys.last
+        elif self._after:
+            arguments["Marker" if way == "marker" else "StartAfter"] = self._after
         with s3_errors(self._bucket, self._where):
             if way == "marker":
                 return await self._client.list_objects(**arguments)
@@ -97,10 +107,12 @@ class _Listing:
                 if self._began or status not in (405, 501):
                     raise
             self._ways = ["marker"]  # it knows only the first version of the call
+            if "StartAfter" in arguments:
+                arguments["Marker"] = arguments.pop("StartAfter")
             return await self._client.list_objects(**arguments)
 
     def _fresh(self, contents: Sequence[Entry]) -> list[Entry]:
-        fresh = [entry for entry in contents if entry.get("Key") and self._keys.add(entry["Key"])]
+        fresh = [entry for entry in contents if self._keys.add(entry["Key"])]
         if self._keys.lost:
             self._fail(
                 f"lists more than {MAX_REMEMBERED:,} objects out of key order, so repetitions cannot be "
@@ -124,8 +136,8 @@ class _Listing:
 class _Keys:
     """The keys that a listing has had: in order it is enough to know the last one."""
 
-    def __init__(self) -> None:
-        self.last = ""
+    def __init__(self, last: str = "") -> None:
+        self.last = last
         self.ordered = True
         self.lost = False
         self._seen: set[str] | None = set()

@@ -66,17 +66,25 @@ class S3WildcardResolver:
                 for found in page:
                     yield found
 
-    async def resolve_pages(self, pattern: str | ObjectPattern) -> AsyncGenerator[list[S3Object], None]:
-        """The same in pages, some of which may be empty."""
+    async def resolve_pages(
+        self, pattern: str | ObjectPattern, *, after: str = ""
+    ) -> AsyncGenerator[list[S3Object], None]:
+        """The same in pages, some of which may be empty.
+
+        Args:
+            after: the last key that an earlier listing has had; this one goes on behind it.
+        """
         if isinstance(pattern, str):
             pattern = ObjectPattern.parse(pattern)
-        for key in pattern.exact_keys:
+        exact, prefixes = _left(pattern, after)
+        for key in exact:
             found = await self._look_up(pattern, key)
             if found is not None:
                 yield [found]
         matches = pattern.matches
-        for prefix in pattern.prefixes:
-            async with aclosing(list_pages(self._client, pattern.bucket, prefix)) as pages:
+        for prefix in prefixes:
+            start = after if after.startswith(prefix) else ""
+            async with aclosing(list_pages(self._client, pattern.bucket, prefix, after=start)) as pages:
                 async for page in pages:
                     yield [
                         _object(entry["Key"], entry)
@@ -115,6 +123,16 @@ class S3WildcardResolver:
         if pattern.exact:
             raise FatalError(f"{pattern.uri} does not exist (or its bucket does not)")
         return None
+
+
+def _left(pattern: ObjectPattern, after: str) -> tuple[Sequence[str], Sequence[str]]:
+    """The names to look up and the beginnings to list that come behind a key, in this order."""
+    exact, prefixes = pattern.exact_keys, pattern.prefixes
+    if not after:
+        return exact, prefixes
+    if after in exact:
+        return exact[exact.index(after) + 1 :], prefixes
+    return (), [prefix for prefix in prefixes if prefix > after or after.startswith(prefix)]
 
 
 def _is_file(entry: Mapping[str, Any]) -> bool:

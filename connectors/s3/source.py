@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["S3Connector", "S3Params"]
 
 
+LONGEST_SPLIT = 10.0
+"""Seconds of listing after which a split is handed on although it is not full."""
+
+
 class S3Params(Params):
     """What to read."""
 
@@ -142,29 +146,41 @@ class S3Connector(Source[S3Params]):
         """The listing in parts of `split_objects`. A pattern that stands for nothing has no split."""
         assert self._resolver is not None, "enter the connector first"
         chunk: list[S3Object] = []
-        number = unchanged = 0
-        async with aclosing(self._resolver.resolve_pages(self._pattern)) as listing:
+        after, number, ordinal = _behind(ctx.listed)
+        unchanged, yielded_at = 0, anyio.current_time()
+        async with aclosing(self._resolver.resolve_pages(self._pattern, after=after)) as listing:
             async for page in listing:
                 wanted = await self._not_delivered(page, ctx) if self.params.mode == "changed" else page
                 unchanged += len(page) - len(wanted)
                 for found in wanted:
                     chunk.append(found)
                     if len(chunk) == self.params.split_objects:
-                        yield self._split(number, chunk)
-                        chunk, number = [], number + 1
+                        yield self._split(number, ordinal, chunk)
+                        number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
+                        chunk = []
+                if chunk and anyio.current_time() - yielded_at >= LONGEST_SPLIT:
+                    # few objects of many match: a worker that goes on must not look for these again
+                    yield self._split(number, ordinal, chunk)
+                    number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
+                    chunk = []
         if chunk:
-            yield self._split(number, chunk)
+            yield self._split(number, ordinal, chunk)
         if unchanged:
             ctx.count("unchanged", unchanged)
+
+    def lists_behind(self, last: Split) -> bool:
+        """True unless the keys of that split are out of order: then nobody knows what comes behind it."""
+        keys = _keys_of(last)
+        return bool(keys) and keys == sorted(keys)
 
     async def _not_delivered(self, page: Sequence[S3Object], ctx: Context) -> Sequence[S3Object]:
         delivered = await ctx.bookmarks.get(self._scope, [found.key for found in page])
         return [found for found in page if delivered.get(found.key) != found.version]
 
-    def _split(self, number: int, objects: Sequence[S3Object]) -> Split:
+    def _split(self, number: int, ordinal: int, objects: Sequence[S3Object]) -> Split:
         entries = [found.as_entry() for found in objects]
         manifest = {"bucket": self._pattern.bucket, "objects": entries}
-        return Split(f"{number:06d}", manifest, first_ordinal=number * self.params.split_objects)
+        return Split(f"{number:06d}", manifest, first_ordinal=ordinal)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         """The objects of a split from the one with index `position`, in order, read concurrently.
@@ -322,3 +338,17 @@ def _count(record: FileRecord, ctx: Context) -> None:
         ctx.count("replaced_characters", float(record["replaced_characters"]))
     if record["encoding_guessed"]:
         ctx.count("guessed_encodings")
+
+
+def _behind(last: Split | None) -> tuple[str, int, int]:
+    """Where a listing goes on: the last key, and the number and first ordinal of the next split."""
+    if last is None:
+        return "", 0, 0
+    keys = _keys_of(last)
+    return keys[-1], int(last.key) + 1, last.first_ordinal + len(keys)
+
+
+def _keys_of(split: Split) -> list[str]:
+    objects = split.manifest.get("objects")
+    assert isinstance(objects, list)
+    return [str(entry[0]) for entry in objects if isinstance(entry, list)]

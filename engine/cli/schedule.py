@@ -71,7 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("delete", "delete a schedule; a run in progress continues"),
     ):
         one = actions.add_parser(name, help=help_)
-        one.add_argument("pipeline", metavar="PIPELINE")
+        one.add_argument("pipeline", metavar="PIPELINE", help="or an alias of it")
+        one.add_argument(
+            "--file", metavar="FILE", help=f"where aliases are looked up ({DEFAULT_FILE}, if it is there)"
+        )
         add_server_arguments(one)
 
 

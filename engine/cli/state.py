@@ -13,7 +13,7 @@ from engine.cli.options import StateOptions
 if TYPE_CHECKING:
     from engine.state.protocol import StateStore
 
-__all__ = ["STATE_VARIABLE", "shown_state", "state_of", "state_options", "store_of"]
+__all__ = ["STATE_VARIABLE", "run_id_of", "shown_state", "state_of", "state_options", "store_of"]
 
 STATE_VARIABLE = "ODW_STATE"
 
@@ -31,6 +31,17 @@ def store_of(options: StateOptions, *, create: bool = False) -> StateStore:
     from engine.state import open_store
 
     return open_store(state_of(options), create=create)
+
+
+async def run_id_of(store: StateStore, name: str) -> str:
+    """The id of the run that is meant; a workflow's id, as Temporal's page shows it, names its run too."""
+    from engine.state.protocol import DURABLE_GROUP
+
+    if not name.startswith(DURABLE_GROUP):
+        return name
+    runs = await store.list_runs(group_id=name)
+    # that of a run that was submitted, or resumed, ends in the run's id
+    return runs[-1].run_id if runs else name.rsplit("/", 1)[-1]
 
 
 def state_of(options: StateOptions) -> str:

@@ -1,4 +1,4 @@
-"""A light check of schedules: five cron fields, `@daily` and its like, or `@every <duration>`."""
+"""A light check of schedules: five cron fields, `@daily` and its like, or an interval: `5m`, `@every 5m`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from engine.config.units import parse_duration
 
-__all__ = ["check_schedule"]
+__all__ = ["check_schedule", "interval_of"]
 
 _FIELDS: Final = (
     ("minute", 0, 59),
@@ -25,6 +25,7 @@ _NAMES: Final = {
     for number, name in enumerate(names[0].split(), names[1])
 }
 _SHORTHANDS: Final = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
+_INTERVAL: Final = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:ms|s|m|h|d)\s*)+", re.IGNORECASE)
 _STEP: Final = re.compile(r"(\*|[0-9a-z]+(?:-[0-9a-z]+)?)(?:/(\d+))?", re.IGNORECASE)
 
 
@@ -35,8 +36,9 @@ def check_schedule(text: str) -> str:
         ValueError: saying which field is wrong.
     """
     words = text.split()
-    if words and words[0] == "@every":
-        if parse_duration(" ".join(words[1:])) < 1:
+    interval = interval_of(text)
+    if interval is not None:
+        if interval < 1:
             raise ValueError("expected `@every` with a duration of a second or more")
     elif text.startswith("@"):
         if text.strip() not in _SHORTHANDS:
@@ -47,6 +49,19 @@ def check_schedule(text: str) -> str:
         for word, (name, lowest, highest) in zip(words, _FIELDS, strict=True):
             _check_field(word, name, lowest, highest)
     return " ".join(words)
+
+
+def interval_of(text: str) -> float | None:
+    """Seconds between two runs for `5m`, `2h` or `@every 90m`; None for what names times of the clock.
+
+    Raises:
+        ValueError: `@every` without a duration.
+    """
+    words = text.split()
+    if words and words[0] == "@every":
+        return parse_duration(" ".join(words[1:]))
+    # a bare number is no schedule: it may be meant as a minute of the hour
+    return parse_duration(text) if _INTERVAL.fullmatch(text.strip()) else None
 
 
 def _check_field(word: str, name: str, lowest: int, highest: int) -> None:

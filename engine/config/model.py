@@ -95,7 +95,8 @@ class Settings:
         retries: how often a failed run is started again.
         on_complete: pipelines to run after this one completed.
         on_cancel: pipelines to run after this one was cancelled.
-        schedule: five cron fields, `@daily` and its like, or `@every 10m`; "" means none. UTC.
+        schedule: five cron fields, `@daily` and its like, or an interval (`10m`, `@every 10m`); "" means
+            none. UTC.
     """
 
     memory_bytes: int = 64 * MEBIBYTE

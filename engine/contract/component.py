@@ -160,6 +160,8 @@ class Context:
             what `read` does must follow from the split alone.
         retry: for a source that retries the parts of a split one by one (objects of a listing); None
             without a pipeline, where nothing is retried.
+        listed: the last split that an unfinished listing has stored, when `lists_behind` has said that
+            `splits` can go on there; None: list from the beginning.
     """
 
     pipeline: str = ""
@@ -177,6 +179,7 @@ class Context:
     journal: AnswerJournal = field(default_factory=NoJournal)
     bookmarks: Bookmarks = field(default_factory=NoBookmarks)
     retry: Retry | None = None
+    listed: Split | None = None
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to one of this node's own numbers."""
@@ -299,6 +302,13 @@ class Source(Component[P]):
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         """The parts of the input, in a stable order. Stored before any is read; a resume does not call it."""
         yield Split("all")
+
+    def lists_behind(self, last: Split) -> bool:
+        """True when `splits` can go on behind this one, because its input comes in a stable order.
+
+        A listing that takes longer than the grace of a worker that stops would begin again for ever without.
+        """
+        return False
 
     def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         """The records of one split from `position` (None: the beginning), each batch with its end position.

@@ -273,7 +273,7 @@ class Engine:
             StateError: the store cannot be used, or has a run of that id.
         """
         now = self.clock.now()
-        run_id = run_id or f"{plan.pipeline}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        run_id = run_id or f"{plan.pipeline}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
         record = RunRecord(
             run_id=run_id,
             pipeline=plan.pipeline,

@@ -28,6 +28,7 @@ class FailureType(StrEnum):
     """
 
     PLAN_MISMATCH = "PlanMismatch"
+    RUN_EXISTS = "RunExists"
     CONFIG = "ConfigError"
     AUTH = "AuthError"
     SCHEMA = "SchemaError"
@@ -56,6 +57,7 @@ class FailureType(StrEnum):
 _FINAL = frozenset(
     {
         FailureType.PLAN_MISMATCH,
+        FailureType.RUN_EXISTS,
         FailureType.CONFIG,
         FailureType.AUTH,
         FailureType.SCHEMA,
@@ -73,6 +75,7 @@ _OF_FATAL = {
 # the first that fits counts, so subclasses stand before their base
 _OF_CLASS: tuple[tuple[type[BaseException], FailureType], ...] = (
     (errors.RunMismatchError, FailureType.PLAN_MISMATCH),
+    (errors.RunExistsError, FailureType.RUN_EXISTS),
     (errors.ConfigError, FailureType.CONFIG),
     (errors.RegistryError, FailureType.CONFIG),
     (errors.RunNotFoundError, FailureType.CONFIG),

@@ -21,6 +21,8 @@ __all__ = ["COMMIT_EVERY", "PAGE_SPLITS", "Ledger", "SourceBookmarks"]
 COMMIT_EVERY = 0.1
 LOOK_EVERY = 2.0
 PAGE_SPLITS = 20
+PAGE_SECONDS = 5.0
+"""Listed splits are stored when there are so many, or this time after the last ones."""
 
 
 class Ledger:
@@ -64,7 +66,8 @@ class Ledger:
     ) -> int:
         """Store the splits of a source as they are listed, and hold no more than a page of them.
 
-        What an unfinished listing has stored is forgotten; a complete one is not made again.
+        What an unfinished listing has stored is forgotten, unless the source can go on behind it; a complete
+        one is not made again.
 
         Returns:
             How many splits the source has.
@@ -72,18 +75,31 @@ class Ledger:
         _, complete = await self._store.splits(self._run_id, node, limit=0)
         if not complete:
             page: list[Split] = []
-            listed = 0
+            listed = await self._go_on(node, source, ctx)
+            stored_at = anyio.current_time()
             async for split in source.splits(ctx):
                 page.append(split)
-                if len(page) == PAGE_SPLITS:
+                if len(page) == PAGE_SPLITS or anyio.current_time() - stored_at >= PAGE_SECONDS:
                     await self._add_page(node, page, complete=False, anew=not listed)
                     listed += len(page)
                     on_page(listed)
-                    page = []
+                    page, stored_at = [], anyio.current_time()
             reached("splits_listed")
             await self._add_page(node, page, complete=True, anew=not listed)
             reached("splits_stored")
         return (await self._store.count_splits(self._run_id, node))[1]
+
+    async def _go_on(self, node: str, source: Source[Any], ctx: Context) -> int:
+        """How many splits of an unfinished listing stay, because the source goes on behind them."""
+        _, listed = await self._store.count_splits(self._run_id, node)
+        ctx.listed = None
+        if not listed:
+            return 0
+        (last,), _ = await self._store.splits(self._run_id, node, start=listed - 1, limit=1)
+        if not source.lists_behind(last.split):
+            return 0
+        ctx.listed = last.split
+        return listed
 
     async def _add_page(self, node: str, page: Sequence[Split], *, complete: bool, anew: bool) -> None:
         await self._store.add_splits(

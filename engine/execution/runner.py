@@ -314,11 +314,12 @@ class Runner:
                         if segment.head.node.kind is not Kind.SOURCE:
                             group.start_soon(self._work, segment, wiring)
                 keeper.cancel_scope.cancel()
-            left = self.ledger.in_flight
+            undone = sum(stats.undone for stats in self._all_stats()) if self._draining else 0
+            left = self.ledger.in_flight - undone
             if left:
                 raise EngineError(f"{left} records are unaccounted for (internal error)")
-            self.settled = True
-            self.finished = all(source.finished for source in self._sources)
+            self.settled = not undone
+            self.finished = not undone and all(source.finished for source in self._sources)
             if self._count:
                 self.counts = await self._ask_sinks()
 

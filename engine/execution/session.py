@@ -230,4 +230,4 @@ def _worth_another(report: RunReport) -> bool:
 
 def new_group(engine: Engine) -> str:
     """A name for the runs of one invocation; sorts by time."""
-    return f"{engine.clock.now():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    return f"{engine.clock.now():%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"

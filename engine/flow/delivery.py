@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from engine.contract.batch import Batch, join
 from engine.contract.clock import Clock
-from engine.errors import BatchError, OutageError, RecordError, TransientError
+from engine.errors import BatchError, OutageError, RecordError, StoppingError, TransientError
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.stats import NodeStats, Waiting
 
@@ -185,6 +185,9 @@ class Delivery:
         return await self._failed(batch, caught, attempt)
 
     async def _failed(self, batch: Batch, failure: Failure, attempt: int) -> Rest:
+        if isinstance(failure, StoppingError):
+            self._stats.undone += len(batch)
+            return None
         if isinstance(failure, TransientError):
             self._health.failed(self._clock.monotonic())
             return batch, failure
@@ -212,7 +215,9 @@ class Delivery:
     async def _sort_out(self, batch: Batch, outcome: Outcome, attempt: int) -> Rest:
         """Hand on what succeeded and bury what is final; returns what should be tried again."""
         final = [(index, one) for index, one in outcome.failures if isinstance(one, RecordError)]
-        again = [(index, one) for index, one in outcome.failures if isinstance(one, TransientError)]
+        waiting = [(index, one) for index, one in outcome.failures if isinstance(one, TransientError)]
+        again = [(index, one) for index, one in waiting if not isinstance(one, StoppingError)]
+        self._stats.undone += len(waiting) - len(again)
         if outcome.derived is not None:
             if len(outcome.failures) < len(batch):
                 self._health.succeeded()

@@ -50,7 +50,8 @@ class NodeStats:
     """Counters of one node; written by the runner only.
 
     `waiting` is the gravest thing that one of its workers waits for; `note` says what that is: the last
-    answer of the other side, or the node that has no room.
+    answer of the other side, or the node that has no room. `undone`: records that are left for a resume,
+    because the run was told to stop.
     """
 
     name: str
@@ -63,6 +64,7 @@ class NodeStats:
     retries: int = 0
     dead: int = 0
     dropped: int = 0
+    undone: int = 0
     busy: float = 0.0
     blocked: float = 0.0
     waiting: Waiting = Waiting.NOTHING

@@ -25,8 +25,8 @@ class ServiceSettings:
 
     Headers have to arrive within `header_timeout`. A body may pause for `body_timeout`, and has to come at
     `min_rate` bytes a second. A client that reads nothing of its answer for `write_timeout` is cut off.
-    Beyond `max_connections` the one that has idled longest is closed. `max_streams` answers of many rows are
-    sent at a time.
+    Beyond `max_connections` the one that has idled longest is closed. `max_streams` answers of many rows
+    are sent at a time.
     """
 
     max_body_size: int = 10 * MIB

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from engine.contract.acks import Tally
 from engine.contract.split import Split
-from engine.errors import StateCorruptError, StateError
+from engine.errors import RunExistsError, StateCorruptError, StateError
 from engine.state import bookmarks
 from engine.state.connection import NO_LIMIT, Connection, Row, Value
 from engine.state.dead_letters import storable
@@ -87,7 +87,7 @@ def insert_run(connection: Connection, run: RunRecord) -> None:
         ),
     )  # fmt: skip
     if not inserted.rowcount:
-        raise StateError(f"{what} is in {connection.place} already")
+        raise RunExistsError(f"{what} is in {connection.place} already")
 
 
 def select_run(connection: Connection, run_id: str) -> RunRecord:

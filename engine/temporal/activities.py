@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from temporalio import activity
@@ -13,11 +14,12 @@ from engine.contract.acks import Tally
 from engine.contract.chunk import Chunk
 from engine.contract.clock import timestamp
 from engine.contract.types import JsonValue
-from engine.errors import OutageError, RunMismatchError, RunNotFoundError
+from engine.errors import OutageError, RunExistsError, RunMismatchError, RunNotFoundError
 from engine.execution.engine import Engine
 from engine.execution.events import Observer
 from engine.execution.failure_types import report_failure, typed_failure
 from engine.execution.lease import acquire
+from engine.execution.run import Run
 from engine.plan.model import Plan
 from engine.state.protocol import RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
@@ -33,13 +35,19 @@ from engine.temporal.messages import (
     Listed,
     ListRequest,
     PipelineResult,
+    Trouble,
 )
+from engine.temporal.trouble import TroubleReports, TroubleWatch, activity_workflow
 from engine.temporal.watching import Patience, listed, seen_through
 
 __all__ = ["Activities", "Plans"]
 
 Plans = Callable[[str, Mapping[str, JsonValue]], Plan]
 """Compiles a pipeline of the worker's file with these run parameters. Raises `ConfigError`."""
+
+
+TROUBLE_EVERY = 2.0
+"""Seconds between two looks at whether a node waits."""
 
 
 class Activities:
@@ -56,6 +64,7 @@ class Activities:
         self._plans = plans
         self._patience = patience
         self._compiled: dict[str, Plan] = {}
+        self._reports = TroubleReports()
 
     @property
     def observer(self) -> Observer:
@@ -84,9 +93,11 @@ class Activities:
             if record is None:
                 if request.resume:
                     raise RunNotFoundError(f"no run {request.run_id!r} in the workers' state store")
-                record = await self._engine.begin(plan, run_id=request.run_id, group_id=request.group_id)
+                record = await self._begin(plan, request)
             elif request.resume:
                 await self._take_over(record)
+            else:
+                _check_owner(record, request.group_id)
         settings = plan.settings
         return Compiled(
             record.run_id,
@@ -121,7 +132,7 @@ class Activities:
             listing = Chunk(request.node, 0, 0)
             async with self._engine.start(plan, resume=record, chunk=listing) as run:
                 try:
-                    splits = await listed(run, request.node, self._patience)
+                    splits = await listed(run, request.node, self._patience, self._trouble(run))
                 except OutageError as error:  # it was waited for: the run has failed, to be resumed
                     raise application_error(typed_failure(error, plan), final=True) from None
             asked = cut(request.node, splits, request.chunk_splits).chunk_splits
@@ -141,11 +152,13 @@ class Activities:
             chunk = Chunk(request.node, request.first, request.count)
             timer = OutageTimer(request.outages, plan.settings.outage_limit)
             async with self._engine.start(plan, resume=record, chunk=chunk) as run:
-                report = await seen_through(run, self._patience, timer)
+                report = await seen_through(run, self._patience, timer, self._trouble(run))
                 waited, outages = timer.waited, timer.outages
         failure = report_failure(report, plan)
         if failure is not None:
-            raise application_error(failure, final=failure.outwaited)
+            limit = plan.settings.outage_limit
+            waited = max(waited, limit) if failure.outwaited else 0.0
+            raise application_error(failure, final=failure.outwaited, waited=waited)
         return ChunkResult(
             report.status is RunStatus.COMPLETED,
             activity.is_worker_shutdown(),
@@ -161,7 +174,8 @@ class Activities:
         with failing_by_type():
             status, error = RunStatus(request.status), request.error
             record = await self._known(request.run_id)
-            if record is None:  # it failed before it was in the store
+            if record is None or not _is_owner(record, request.group_id):
+                # it failed before it was in the store, or because that run is another workflow's
                 return PipelineResult(request.run_id, str(status), error)
             if record.status is RunStatus.COMPLETED:
                 # it was gone on with elsewhere, and that went well: what this workflow saw of it is no news
@@ -177,6 +191,17 @@ class Activities:
                 )
             tally = await store.tally(request.run_id)
         return PipelineResult(request.run_id, str(status), error, _counts(tally))
+
+    def _trouble(self, run: Run) -> TroubleWatch:
+        send = None
+        with suppress(RuntimeError):  # outside of a worker there is no client, and no workflow
+            client, workflow_id = activity.client(), activity_workflow()
+
+            async def send(trouble: Trouble) -> None:
+                await client.get_workflow_handle(workflow_id).signal("trouble", trouble)
+
+        every = min(TROUBLE_EVERY, self._patience.beat_every)
+        return TroubleWatch(run.snapshot, self.observer, self._reports, send, every=every)
 
     async def _plan(self, run_id: str, pipeline: str, identity: str) -> tuple[Plan, RunRecord]:
         record = await self._engine.store.get_run(run_id)
@@ -203,6 +228,15 @@ class Activities:
         except RunNotFoundError:
             return None
 
+    async def _begin(self, plan: Plan, request: CompileRequest) -> RunRecord:
+        """A new run. One that is there already was begun by an earlier attempt of this very workflow."""
+        try:
+            return await self._engine.begin(plan, run_id=request.run_id, group_id=request.group_id)
+        except RunExistsError:
+            record = await self._engine.store.get_run(request.run_id)
+            _check_owner(record, request.group_id)
+            return record
+
     async def _take_over(self, record: RunRecord) -> None:
         """Take the run as a whole for a moment: whoever still works on a chunk of it is overtaken."""
         store, clock = self._engine.store, self._engine.clock
@@ -210,6 +244,18 @@ class Activities:
             await store.update_run(
                 record.run_id, status=RunStatus.RUNNING, attempt=record.attempt + 1, epoch=lease.epoch
             )
+
+
+def _is_owner(record: RunRecord, workflow_id: str) -> bool:
+    return not workflow_id or record.group_id == workflow_id
+
+
+def _check_owner(record: RunRecord, workflow_id: str) -> None:
+    if not _is_owner(record, workflow_id):
+        raise RunExistsError(
+            f"run {record.run_id!r} exists already, begun by {record.group_id or 'another process'}: start"
+            " this one under another id, or resume that one"
+        )
 
 
 def _counts(tally: Tally) -> Counts:

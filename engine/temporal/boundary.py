@@ -38,18 +38,20 @@ def failing_by_type() -> Iterator[None]:
 
 
 def application_error(
-    failure: TypedFailure, wait: float | None = None, *, final: bool = False
+    failure: TypedFailure, wait: float | None = None, *, final: bool = False, waited: float = 0.0
 ) -> ApplicationError:
     """The failure as Temporal takes it.
 
     Args:
         wait: seconds until the next attempt; by default what the other side asked for, if it did.
         final: there is none, even if trying again might help.
+        waited: seconds for which an outage has been waited for; 0 for other failures.
     """
     final = final or not failure.retryable
     seconds = None if final else wait or failure.retry_after
     return ApplicationError(
         failure.message,
+        *([round(waited, 1)] if waited else []),
         type=str(failure.type),
         non_retryable=final,
         next_retry_delay=timedelta(seconds=seconds) if seconds else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from engine.temporal.details import failures
 from engine.temporal.messages import (
     Control,
     PipelineRequest,
@@ -14,7 +15,7 @@ from engine.temporal.messages import (
     chunk_range,
 )
 
-__all__ = ["MAX_CHUNKS", "cut", "divide", "names_of_failed"]
+__all__ = ["MAX_CHUNKS", "cut", "divide", "failures_of", "names_of_failed"]
 
 MAX_CHUNKS = 2000
 """Chunks that a source is divided into when nobody says how large one is to be."""
@@ -64,3 +65,14 @@ def names_of_failed(parts: Sequence[ShardRequest], results: Sequence[ShardResult
             for first, count in (chunk_range(part.splits, chunk) for chunk in chunks):
                 names.append(f"{part.splits.node}/{first}+{count}: {kind}")
     return names
+
+
+def failures_of(results: Sequence[ShardResult]) -> str:
+    """The chunks that failed in all shards, by type, each with what the last of them said."""
+    failed: dict[str, list[int]] = {}
+    reasons: dict[str, str] = {}
+    for result in results:
+        reasons |= result.reasons
+        for kind, chunks in result.failed.items():
+            failed.setdefault(kind, []).extend(chunks)
+    return failures(failed, reasons, "failed with")

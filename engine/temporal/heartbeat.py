@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import anyio
 
 from engine.contract.component import Kind
 from engine.errors import OutageError, StalledError
 from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
+from engine.temporal.messages import Trouble
 
 __all__ = ["Cursor", "Heartbeat", "OutageTimer", "Progress", "progress_of", "waits_for_others"]
 
@@ -28,7 +30,8 @@ class Cursor:
     read: int = 0
     written: int = 0
     dead: int = 0
-    v: int = 1
+    trouble: Trouble | None = None
+    v: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Heartbeat:
     def __init__(
         self,
         look: Callable[[], Progress],
-        beat: Callable[[Mapping[str, int]], None],
+        beat: Callable[[Mapping[str, Any]], None],
         stop: Callable[[StalledError], None],
         *,
         every: float = 5.0,
@@ -88,7 +91,7 @@ class Heartbeat:
             self._beat(asdict(now.cursor))
 
 
-def progress_of(snapshot: RunSnapshot) -> Progress:
+def progress_of(snapshot: RunSnapshot, trouble: Trouble | None = None) -> Progress:
     """How a run stands."""
     tally = snapshot.tally
     mark: list[float] = [tally.read, tally.written, tally.dropped, tally.dead, tally.tokens_in]
@@ -96,7 +99,7 @@ def progress_of(snapshot: RunSnapshot) -> Progress:
         mark += [node.records_in, node.records_out, node.batches, node.retries, *node.aggregate.values()]
     return Progress(
         tuple(mark),
-        Cursor(tally.read, tally.written, tally.dead),
+        Cursor(tally.read, tally.written, tally.dead, trouble),
         snapshot.waits_for,
         excused=waits_for_others(snapshot),
     )

@@ -12,9 +12,12 @@ from typing import Any
 from temporalio.common import SearchAttributeKey
 
 __all__ = [
+    "ALL_PARAMS_BYTES",
     "AWAY",
     "MAX_NAMED",
     "MAX_PARKED",
+    "MAX_SHARDS",
+    "MAX_WINDOW",
     "PARAMS_BYTES",
     "PHASE",
     "PIPELINE",
@@ -38,11 +41,21 @@ __all__ = [
     "ShardRequest",
     "ShardResult",
     "Splits",
+    "Trouble",
     "chunk_range",
 ]
 
 PARAMS_BYTES = 2048
 """Run parameters travel in the history; larger ones belong into the file."""
+
+ALL_PARAMS_BYTES = 64 * 1024
+"""Those of a pipeline and of all that may follow it, together."""
+
+MAX_WINDOW = 200
+"""Chunks that a shard has under way at once; the server takes 2,000 activities of a workflow."""
+
+MAX_SHARDS = 500
+"""Shards of a run, all its sources together; the server takes 2,000 children of a workflow."""
 
 MAX_PARKED = 100
 """Chunks that a shard puts aside before it gives up; keeps its state small."""
@@ -94,6 +107,19 @@ class Counts:
 
 
 @dataclass
+class Trouble:
+    """What a node waits for, and for how many seconds it has; `node` is "" when nothing is in the way.
+
+    `waiting`: "retry" or "outage"; "" says that it is over. `note`: the other side's last answer.
+    """
+
+    node: str = ""
+    waiting: str = ""
+    note: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
 class PipelineRequest:
     """Starts a run of a pipeline, or goes on with one.
 
@@ -110,6 +136,7 @@ class PipelineRequest:
         search_attributes: the ones of this module are known to the server.
         priority: 1 to 5; tasks of a run with a smaller one are handed out before those that wait already.
             Shards, activities and what follows the run have the same.
+        schedule: what the file says, as it is written there, when a schedule starts the run.
     """
 
     pipeline: str = ""
@@ -125,6 +152,7 @@ class PipelineRequest:
     queues: Queues = field(default_factory=Queues)
     search_attributes: bool = False
     priority: int = 3
+    schedule: str = ""
     v: int = 1
 
 
@@ -217,12 +245,13 @@ class ChunkResult:
 
 @dataclass
 class FinalizeRequest:
-    """Enter how a run ended."""
+    """Enter how a run ended. `group_id`: of the workflow that has begun it, "" when any may have."""
 
     run_id: str = ""
     pipeline: str = ""
     status: str = "completed"
     error: str = ""
+    group_id: str = ""
     v: int = 1
 
 
@@ -270,7 +299,8 @@ Parked = dict[str, list[int]]
 class ShardRequest:
     """The chunks `next_chunk` to `end_chunk` (exclusive), and how far an earlier part of the shard came.
 
-    `to_retry`: begun before and not done; `second_try`: what was put aside is among them.
+    `to_retry`: begun before and not done; `second_try`: what was put aside is among them. `reasons`: what the
+    last failure of each type said. `progress_at`: seconds since 1970 when a chunk last got on, 0 for never.
     """
 
     run_id: str = ""
@@ -285,6 +315,8 @@ class ShardRequest:
     parked: Parked = field(default_factory=dict)
     second_try: bool = False
     to_retry: list[int] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    progress_at: float = 0.0
     heartbeat: float = 60.0
     queues: Queues = field(default_factory=Queues)
     v: int = 1
@@ -292,12 +324,18 @@ class ShardRequest:
 
 @dataclass
 class ShardResult:
-    """What came of a shard. `drained`: chunks are left because somebody asked for a drain."""
+    """What came of a shard. `drained`: chunks are left because somebody asked for a drain.
+
+    `reasons`: what the last failure of each type said. `outage`: type and text of the one that it has ended
+    with; chunks are left then as well.
+    """
 
     counts: Counts = field(default_factory=Counts)
     done_chunks: int = 0
     failed: Parked = field(default_factory=dict)
     drained: bool = False
+    reasons: dict[str, str] = field(default_factory=dict)
+    outage: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -323,6 +361,7 @@ class PipelineProgress:
     shards_done: int = 0
     control: Control = field(default_factory=Control)
     shard_ids: list[str] = field(default_factory=list)
+    trouble: Trouble = field(default_factory=Trouble)
 
 
 def chunk_range(splits: Splits, chunk: int) -> tuple[int, int]:

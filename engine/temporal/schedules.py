@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Client,
     Schedule,
@@ -13,6 +15,7 @@ from temporalio.client import (
     ScheduleAlreadyRunningError,
     ScheduleDescription,
     ScheduleHandle,
+    ScheduleIntervalSpec,
     ScheduleOverlapPolicy,
     SchedulePolicy,
     ScheduleSpec,
@@ -22,10 +25,11 @@ from temporalio.client import (
 from temporalio.common import Priority
 from temporalio.service import RPCError, RPCStatusCode
 
+from engine.config.cron import interval_of
 from engine.errors import ConfigError, ServiceError
 from engine.state.protocol import DURABLE_GROUP
 from engine.temporal.messages import PipelineRequest
-from engine.temporal.starting import check_params, know_search_attributes, workflow_id
+from engine.temporal.starting import check_request, know_search_attributes, workflow_id
 from engine.temporal.workflows import PipelineRun
 
 __all__ = ["OVERLAPS", "Listed", "create", "delete", "listed", "pause", "unpause"]
@@ -63,7 +67,7 @@ async def create(
     """Have a pipeline run by the clock; one that is scheduled already gets the new settings.
 
     Args:
-        cron: in UTC.
+        cron: five fields in UTC, `@daily` and its like, or an interval (`5m`, `@every 5m`).
         overlap: one of `OVERLAPS`: what happens when a run is due while the last one is under way.
         catch_up: runs that were missed, because the server was down, are made up for within this time.
 
@@ -73,8 +77,9 @@ async def create(
     Raises:
         ConfigError, ServiceError: the server does not take it.
     """
-    check_params(request.params)
-    request = replace(request, run_id="", search_attributes=await know_search_attributes(client))
+    check_request(request)
+    known = await know_search_attributes(client)
+    request = replace(request, run_id="", schedule=cron, search_attributes=known)
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
             PipelineRun.run,
@@ -84,7 +89,7 @@ async def create(
             task_queue=request.queues.workflows,
             priority=Priority(priority_key=request.priority),
         ),
-        spec=ScheduleSpec(cron_expressions=[_with_itself_as_comment(cron)]),
+        spec=_spec(cron),
         policy=SchedulePolicy(overlap=OVERLAPS[overlap], catchup_window=catch_up),
     )
     name = _schedule_id(request.pipeline)
@@ -116,7 +121,7 @@ async def listed(client: Client) -> Sequence[Listed]:
             found.append(
                 Listed(
                     one.id.removeprefix(DURABLE_GROUP),
-                    _cron(described.schedule.spec),
+                    await _written(client, described),
                     described.schedule.state.paused,
                     times[0].isoformat() if times else "",
                     described.schedule.state.note or "",
@@ -137,9 +142,25 @@ async def _described(client: Client, name: str) -> ScheduleDescription | None:
         raise
 
 
-def _with_itself_as_comment(cron: str) -> str:
-    """The server keeps a calendar and its comment, not the expression; `@every` has no comment."""
-    return cron if cron.startswith("@every") else f"{cron} # {cron}"
+def _spec(cron: str) -> ScheduleSpec:
+    seconds = interval_of(cron)
+    if seconds is not None:
+        return ScheduleSpec(intervals=[ScheduleIntervalSpec(timedelta(seconds=seconds))])
+    # the server keeps a calendar and its comment, not the expression
+    return ScheduleSpec(cron_expressions=[f"{cron} # {cron}"])
+
+
+async def _written(client: Client, described: ScheduleDescription) -> str:
+    """The schedule as the file had it: the server keeps times and seconds, the request keeps the text."""
+    action = described.schedule.action
+    if isinstance(action, ScheduleActionStartWorkflow) and action.args:
+        given = [one for one in action.args if isinstance(one, Payload)]
+        # one that another codec has written says only what the server makes of it
+        with suppress(ConfigError, RuntimeError, TypeError, ValueError):
+            (request,) = await client.data_converter.decode(given, [PipelineRequest])
+            if request.schedule:
+                return str(request.schedule)
+    return _cron(described.schedule.spec)
 
 
 def _cron(spec: ScheduleSpec) -> str:

@@ -11,9 +11,10 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, CancelledError
+from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, FailureError
 from temporalio.workflow import ActivityCancellationType
 
+from engine.temporal.details import of_shard
 from engine.temporal.messages import (
     AWAY,
     MAX_PARKED,
@@ -24,12 +25,16 @@ from engine.temporal.messages import (
     ShardProgress,
     ShardRequest,
     ShardResult,
+    Splits,
     chunk_range,
 )
 
 __all__ = ["ShardRun"]
 
 PARTS_WITHOUT_PROGRESS = 2
+MAX_REASON = 500
+MAX_SUMMARY = 200
+MOST_DELAY = 15.0
 UNREADABLE_HEARTBEAT = "Failed decoding heartbeat details"
 # bounds the attempts and not the time: to wait long for a worker is no failure of the chunk
 RETRY = RetryPolicy(
@@ -49,7 +54,10 @@ class ShardRun:
         self._state = request
         self._open: dict[int, asyncio.Task[None]] = {}
         self._failure: ApplicationError | None = None
+        self._outage: list[str] = []  # type and text of the one that nothing here got through
         self._stopping = False
+        self._began = workflow.now().timestamp()
+        self._show()
 
     @workflow.run
     async def run(self, request: ShardRequest) -> ShardResult:
@@ -62,12 +70,19 @@ class ShardRun:
             await self._give_up()
             raise self._failure
         state, unfinished = self._state, self._unfinished
+        if self._outage:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            return ShardResult(
+                state.counts, state.done_chunks, reasons=dict(state.reasons), outage=self._outage
+            )
         if unfinished and not state.control.draining:
             await workflow.wait_condition(workflow.all_handlers_finished)
             workflow.continue_as_new(state)
         # what a drain has left without its second try has not failed yet
         failed = state.parked if state.second_try else {}
-        return ShardResult(state.counts, state.done_chunks, failed, drained=unfinished)
+        return ShardResult(
+            state.counts, state.done_chunks, failed, drained=unfinished, reasons=dict(state.reasons)
+        )
 
     @workflow.signal
     def control(self, control: Control) -> None:
@@ -75,6 +90,7 @@ class ShardRun:
         now = self._state.control
         draining = control.draining or now.draining  # there is no way back from a drain
         self._state.control = Control(control.paused, draining, control.window or now.window)
+        self._show()
 
     @workflow.query
     def progress(self) -> ShardProgress:
@@ -95,6 +111,7 @@ class ShardRun:
             while self._may_begin():
                 chunk = self._take()
                 self._open[chunk] = asyncio.create_task(self._see_through(chunk))
+                self._show()
             if self._at_an_end():
                 return
             await workflow.wait_condition(
@@ -103,14 +120,16 @@ class ShardRun:
 
     def _may_begin(self) -> bool:
         state = self._state
-        if state.control.paused or state.control.draining or self._failure is not None or self._yields():
+        if state.control.paused or state.control.draining or self._yields():
+            return False
+        if self._failure is not None or self._outage:
             return False
         if len(self._open) >= state.control.window:
             return False
         return state.next_chunk < state.end_chunk or bool(state.to_retry) or self._second_try_is_due()
 
     def _at_an_end(self) -> bool:
-        over = self._state.control.draining or not self._unfinished
+        over = self._state.control.draining or bool(self._outage) or not self._unfinished
         return not self._open and (over or self._yields())
 
     def _second_try_is_due(self) -> bool:
@@ -144,17 +163,34 @@ class ShardRun:
             cause = error.cause
             if isinstance(cause, CancelledError):
                 self._put_back(chunk)
-            # an outage that was waited for in vain may be over when all else is done
             elif isinstance(cause, ApplicationError) and cause.non_retryable and cause.type not in AWAY:
                 self._failure = self._failure or ApplicationError(
                     cause.message, type=cause.type, non_retryable=True
                 )
+            elif isinstance(cause, ApplicationError) and self._nothing_got_through(cause):
+                self._outage = [_kind(cause), cause.message]
+                self._put_back(chunk)
             else:
-                self._park(chunk, _kind(cause))
+                # an outage that was waited for in vain may be over when all else is done
+                self._park(chunk, _kind(cause), _text(cause))
         except asyncio.CancelledError:
             self._put_back(chunk)
         finally:
             del self._open[chunk]
+        self._show()  # not above: a workflow that is evicted from its worker's cache passes there as well
+
+    def _nothing_got_through(self, cause: ApplicationError) -> bool:
+        """True for an outage in which no other chunk of the shard got on either: it is one of the run."""
+        waited = cause.details[0] if cause.details else None
+        if cause.type not in AWAY or not isinstance(waited, int | float) or waited <= 0:
+            return False  # another failure, or one of a worker that does not say how long it has waited
+        # what the other chunks have done is heard of a little later than it was done
+        since = workflow.now().timestamp() - waited + min(waited / 4, MOST_DELAY)
+        return self._state.progress_at <= since
+
+    def _note_progress(self) -> None:
+        self._state.progress_at = workflow.now().timestamp()
+        self._outage = []  # it is over for one chunk, and so may be for the others
 
     async def _chunk(self, chunk: int) -> None:
         """One chunk to its end, in as many parts as its workers hand back."""
@@ -162,6 +198,7 @@ class ShardRun:
         while True:
             result = await self._part(chunk, outages)
             if result.done:
+                self._note_progress()
                 state.counts.add(result.counts)
                 state.done_chunks += 1
                 return
@@ -171,13 +208,14 @@ class ShardRun:
                 return
             outages = result.outages
             if result.counts != before:
+                self._note_progress()
                 before, stuck = result.counts, 0
             # workers that are told to stop may hand it back as it was, however often, and so may those that
             # wait for an outage to end: when that has lasted for too long, they say so
             elif not result.stopped and not result.outage:
                 stuck += 1
             if stuck >= PARTS_WITHOUT_PROGRESS:
-                self._park(chunk, "Stalled")
+                self._park(chunk, "Stalled", "its workers hand it back as it was")
                 return
 
     async def _part(self, chunk: int, outages: dict[str, float]) -> ChunkResult:
@@ -200,6 +238,7 @@ class ShardRun:
             request,
             result_type=ChunkResult,
             task_queue=state.queues.work,
+            summary=_summary(state.splits, chunk),
             start_to_close_timeout=timedelta(minutes=30),
             heartbeat_timeout=timedelta(seconds=state.heartbeat),
             retry_policy=RETRY,
@@ -210,13 +249,19 @@ class ShardRun:
     def _put_back(self, chunk: int) -> None:
         self._state.to_retry.append(chunk)
 
-    def _park(self, chunk: int, why: str) -> None:
+    def _park(self, chunk: int, why: str, text: str) -> None:
         parked = self._state.parked
+        self._state.reasons[why] = text[:MAX_REASON]
         parked.setdefault(why, []).append(chunk)
         if sum(map(len, parked.values())) > MAX_PARKED:
             self._failure = self._failure or ApplicationError(
-                f"more than {MAX_PARKED} chunks failed, the last with {why}", type="ChunksFailed"
+                f"more than {MAX_PARKED} chunks failed, the last with {why}: {text}", type="ChunksFailed"
             )
+
+    def _show(self) -> None:
+        """On Temporal's page."""
+        seconds = workflow.now().timestamp() - self._began
+        workflow.set_current_details(of_shard(self._state, len(self._open), seconds))
 
     async def _give_up(self) -> None:
         """Tell what is under way to stop, and wait until it has delivered what it had read."""
@@ -232,6 +277,16 @@ def _kind(cause: BaseException | None) -> str:
     if isinstance(cause, ApplicationError) and cause.type:
         return cause.type
     return type(cause).__name__ if cause is not None else "Unknown"
+
+
+def _text(cause: BaseException | None) -> str:
+    """What a failure says for people."""
+    return cause.message if isinstance(cause, FailureError) else str(cause)
+
+
+def _summary(splits: Splits, chunk: int) -> str:
+    first, count = chunk_range(splits, chunk)
+    return f"{splits.node}: splits {first + 1:,} to {first + count:,} of {splits.total:,}"[:MAX_SUMMARY]
 
 
 def _has_unreadable_heartbeat(error: ActivityError) -> bool:

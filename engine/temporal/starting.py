@@ -16,12 +16,20 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from engine.errors import ConfigError, RunNotFoundError, ServiceError
 from engine.state.protocol import DURABLE_GROUP, RunRecord
-from engine.temporal.messages import PARAMS_BYTES, SEARCH_ATTRIBUTES, PipelineRequest, PipelineResult
+from engine.temporal.messages import (
+    ALL_PARAMS_BYTES,
+    MAX_SHARDS,
+    MAX_WINDOW,
+    PARAMS_BYTES,
+    SEARCH_ATTRIBUTES,
+    PipelineRequest,
+    PipelineResult,
+)
 from engine.temporal.workflows import PipelineRun
 
 __all__ = [
     "Handle",
-    "check_params",
+    "check_request",
     "find",
     "find_submitted",
     "know_search_attributes",
@@ -46,7 +54,7 @@ async def start(client: Client, request: PipelineRequest) -> Handle:
         ConfigError: the run parameters are too large.
         ServiceError: it is under way already, or the server refuses it.
     """
-    check_params(request.params)
+    check_request(request)
     request = replace(request, search_attributes=await know_search_attributes(client))
     name = workflow_id(request.pipeline, request.run_id)
     try:
@@ -67,8 +75,20 @@ async def start(client: Client, request: PipelineRequest) -> Handle:
         raise ServiceError(f"the Temporal server refused to start {name}: {error.message}") from error
 
 
+def check_request(request: PipelineRequest) -> None:
+    """Raises `ConfigError` when a request asks for more than a server or a history takes."""
+    for name, number, most in (
+        ("--shards", request.shards, MAX_SHARDS),
+        ("--window", request.window, MAX_WINDOW),
+    ):
+        if not 1 <= number <= most:
+            raise ConfigError(f"{name} is from 1 to {most}, not {number:,}")
+    check_params(request.params)
+
+
 def check_params(params: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises `ConfigError` when run parameters are too large for a history."""
+    total = 0
     for pipeline, values in params.items():
         size = len(json.dumps(values, default=str).encode())
         if size > PARAMS_BYTES:
@@ -77,6 +97,12 @@ def check_params(params: Mapping[str, Mapping[str, Any]]) -> None:
                 "that may travel through Temporal: put long values into the file, or into an object that "
                 "it names"
             )
+        total += size
+    if total > ALL_PARAMS_BYTES:
+        raise ConfigError(
+            f"the run parameters of {len(params):,} pipelines are {total:,} bytes together,"
+            f" {ALL_PARAMS_BYTES:,} may travel through Temporal: put long values into the file"
+        )
 
 
 async def refuse_running(client: Client, record: RunRecord) -> None:

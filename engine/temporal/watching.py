@@ -16,6 +16,7 @@ from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.temporal.heartbeat import Cursor, Heartbeat, OutageTimer, Progress, progress_of, waits_for_others
 from engine.temporal.metrics import ChunkMeter
+from engine.temporal.trouble import TroubleWatch
 
 __all__ = ["Patience", "listed", "seen_through"]
 
@@ -40,7 +41,7 @@ class Patience:
     def heartbeat(
         self,
         look: Callable[[], Progress],
-        beat: Callable[[Mapping[str, int]], None],
+        beat: Callable[[Mapping[str, Any]], None],
         stop: Callable[[StalledError], None],
     ) -> Heartbeat:
         """One that is never late for the server, however soon that takes a silent worker for dead."""
@@ -49,7 +50,7 @@ class Patience:
         return Heartbeat(look, beat, stop, every=every, stall_after=self.stall_after)
 
 
-async def listed(run: Run, node: str, patience: Patience) -> int:
+async def listed(run: Run, node: str, patience: Patience, trouble: TroubleWatch) -> int:
     """List a source as long as pages come; how many splits it has.
 
     Cancelled by itself when the worker is told to stop while the source is away: it will not come to its end.
@@ -73,11 +74,11 @@ async def listed(run: Run, node: str, patience: Patience) -> int:
         away = waits_for_others(run.snapshot())
         if away and activity.is_worker_shutdown():
             work.cancel()
-        return Progress((found,), Cursor(found), node, excused=away)
+        return Progress((found,), Cursor(found, trouble=trouble.current), node, excused=away)
 
     work = asyncio.ensure_future(run.list_splits(node, on_page=note))
     heartbeat = patience.heartbeat(look, activity.heartbeat, stop)
-    async with _running_alongside(heartbeat.watch()):
+    async with _running_alongside(heartbeat.watch(), trouble.watch()):
         try:
             return await work
         except asyncio.CancelledError:
@@ -86,11 +87,12 @@ async def listed(run: Run, node: str, patience: Patience) -> int:
             raise
 
 
-async def seen_through(run: Run, patience: Patience, outage: OutageTimer) -> RunReport:
+async def seen_through(run: Run, patience: Patience, outage: OutageTimer, trouble: TroubleWatch) -> RunReport:
     """Run it to its end. A cancelled one delivers what it has read before it says so.
 
     Args:
         outage: is told how the run stands, and ends it.
+        trouble: is told as well, and tells others.
 
     Raises:
         StalledError: nothing moved for too long, and it did not even end when it was stopped.
@@ -100,7 +102,7 @@ async def seen_through(run: Run, patience: Patience, outage: OutageTimer) -> Run
     either: list[asyncio.Future[Any]] = [work, stalled]
     meter = ChunkMeter(activity.metric_meter(), run.plan.pipeline)
 
-    def beat(cursor: Mapping[str, int]) -> None:
+    def beat(cursor: Mapping[str, Any]) -> None:
         activity.heartbeat(cursor)
         meter.update(run.snapshot())
 
@@ -113,16 +115,19 @@ async def seen_through(run: Run, patience: Patience, outage: OutageTimer) -> Run
         error = outage.look(snapshot)
         if error is not None:
             run.abort(error)
-        return progress_of(snapshot)
+        return progress_of(snapshot, trouble.current)
 
     heartbeat = patience.heartbeat(look, beat, stop)
-    async with _running_alongside(heartbeat.watch(), _drain_in_time(run)):
+    async with _running_alongside(heartbeat.watch(), trouble.watch(), _drain_in_time(run)):
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if stalled.done():
                 await asyncio.wait({work}, timeout=patience.give_up_after)
             if work.done():
-                return work.result()
+                report = work.result()
+                if report.ok:
+                    await trouble.end()
+                return report
         except asyncio.CancelledError:
             if activity.is_worker_shutdown():
                 # the drain has taken too long; what was not delivered is read again from the ledger

@@ -1,33 +1,93 @@
-"""Whether anybody works on a run: what its workflows wait for, as the server tells."""
+"""Whether a worker is at work on a run, and what troubles it, as the server tells."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState
+from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import Client, WorkflowExecutionDescription
 
-__all__ = ["has_workers"]
+from engine.errors import ConfigError
+from engine.temporal.messages import Trouble
+from engine.temporal.trouble import said
+
+__all__ = ["Attendance", "attendance"]
+
+MANY_ATTEMPTS = 4
+"""Of a workflow task: it is tried for ever, and what fails so often is no restart of a worker."""
 
 MAX_SHARDS = 16
 """Shards that are asked about; when none of these has a worker, the others hardly have."""
 
 
-async def has_workers(client: Client, described: WorkflowExecutionDescription) -> bool | None:
-    """True when a worker is at something of the run, False when all of it waits for one.
+@dataclass(frozen=True, slots=True)
+class Attendance:
+    """Who works on a run.
 
-    None when there is nothing to do just now: the run is paused, or waits until it tries something again.
-    A worker that was killed counts until the server takes it for dead.
+    Args:
+        served: True when a worker is at something of the run, False when all of it waits for one. None when
+            there is nothing to do just now: the run is paused, or waits until it tries something again. A
+            worker that was killed counts until the server takes it for dead.
+        trouble: for people: what the chunks under way wait for, or why the last attempt at one failed; ""
+            when nothing is in the way.
+    """
+
+    served: bool | None
+    trouble: str = ""
+
+
+async def attendance(client: Client, described: WorkflowExecutionDescription) -> Attendance:
+    """Who works on a run, and what with.
 
     Raises:
         RPCError: the server does not answer.
     """
-    answers = [_attended(described.raw_description)]
+    workflows = [described.raw_description]
     for child in described.raw_description.pending_children[:MAX_SHARDS]:
-        if True in answers:
-            break
         shard = await client.get_workflow_handle(child.workflow_id).describe()
-        answers.append(_attended(shard.raw_description))
-    return True if True in answers else False if False in answers else None
+        workflows.append(shard.raw_description)
+    answers = [_attended(workflow) for workflow in workflows]
+    served = True if True in answers else False if False in answers else None
+    pending = [activity for workflow in workflows for activity in workflow.pending_activities]
+    troubles = [trouble for activity in pending for trouble in await _beats(client, activity)]
+    undecided = filter(None, map(_undecided, workflows))
+    failed = filter(None, map(_failed, pending))
+    return Attendance(served, next(undecided, "") or said(troubles) or next(failed, ""))
+
+
+async def _beats(client: Client, activity: PendingActivityInfo) -> list[Trouble]:
+    """What the last heartbeat says that the work waits for."""
+    payloads = list(activity.heartbeat_details.payloads)
+    if not payloads:
+        return []
+    try:
+        (cursor,) = await client.data_converter.decode(payloads, [dict])
+        trouble = Trouble(**cursor["trouble"])
+    # none yet, nothing in the way, one of another version, or one that needs a codec: a hint, nothing more
+    except (ConfigError, KeyError, RuntimeError, TypeError, ValueError):
+        return []
+    return [trouble]
+
+
+def _undecided(workflow: DescribeWorkflowExecutionResponse) -> str:
+    """Says that a workflow gets no further, however often its next decision is tried."""
+    attempt = workflow.pending_workflow_task.attempt
+    if attempt < MANY_ATTEMPTS:
+        return ""
+    name = workflow.workflow_execution_info.execution.workflow_id
+    return f"workflow {name} has failed to go on {attempt - 1} times: the workers' log says why"
+
+
+def _failed(activity: PendingActivityInfo) -> str:
+    """Why the last attempt at an activity failed that is tried again."""
+    if not activity.HasField("last_failure"):
+        return ""
+    failure = activity.last_failure
+    kind = failure.application_failure_info.type
+    text = f"{kind}: {failure.message}" if kind else failure.message
+    return f"attempt {activity.attempt} after {text}"
 
 
 def _attended(workflow: DescribeWorkflowExecutionResponse) -> bool | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 from temporalio import workflow
@@ -24,9 +25,12 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
 
-from engine.temporal.division import cut, divide, names_of_failed
+from engine.temporal.details import of_run
+from engine.temporal.division import cut, divide, failures_of, names_of_failed
 from engine.temporal.messages import (
     MAX_NAMED,
+    MAX_SHARDS,
+    MAX_WINDOW,
     PHASE,
     PIPELINE,
     PLAN,
@@ -43,11 +47,19 @@ from engine.temporal.messages import (
     ShardRequest,
     ShardResult,
     Splits,
+    Trouble,
 )
 from engine.temporal.outcomes import has_failed, in_spite_of_cancellation, innermost, is_cancelled, is_over
 from engine.temporal.shards import ShardRun
 
 __all__ = ["WORKFLOWS", "PipelineRun"]
+
+MAX_ERROR = 1000
+MAX_SUMMARY = 200
+"""Characters; a summary has 400 bytes at most."""
+
+MOST_TROUBLES = 10
+"""Nodes that Temporal's page names."""
 
 STORE_TIMEOUT = timedelta(minutes=5)
 """For what is a few statements in the state store, and beats no heartbeat."""
@@ -76,6 +88,7 @@ class PipelineRun:
         self._shards: dict[str, Shard] = {}
         self._parts: list[ShardRequest] = []
         self._stopping = False
+        self._troubles: dict[str, tuple[Trouble, datetime]] = {}
 
     @workflow.run
     async def run(self, request: PipelineRequest) -> PipelineResult:
@@ -119,13 +132,24 @@ class PipelineRun:
 
     @set_window.validator
     def _check_window(self, window: int) -> None:
-        if not 1 <= window <= 200:
-            raise ValueError(f"the window must be from 1 to 200 chunks, got {window}")
+        if not 1 <= window <= MAX_WINDOW:
+            raise ValueError(f"the window must be from 1 to {MAX_WINDOW} chunks, got {window}")
 
     @workflow.update
     async def drain(self) -> Control:
         """Begin no more chunks, and end the run as interrupted when those under way are done; for good."""
         return await self._steer(Control(self._control.paused, True, self._control.window))
+
+    @workflow.signal
+    def trouble(self, trouble: Trouble) -> None:
+        """A worker says that a node waits, or (`waiting` is "") that it goes on."""
+        if trouble.waiting:
+            self._troubles[trouble.node] = (trouble, workflow.now())
+        else:
+            self._troubles.pop(trouble.node, None)
+        while len(self._troubles) > MOST_TROUBLES:
+            del self._troubles[next(iter(self._troubles))]
+        self._show()
 
     @workflow.query
     def progress(self) -> PipelineProgress:
@@ -138,10 +162,12 @@ class PipelineRun:
             sum(shard.done() for shard in self._shards.values()),
             self._control,
             list(self._shards),
+            next((trouble for trouble, _ in self._troubles.values()), Trouble()),
         )
 
     async def _steer(self, control: Control) -> Control:
         self._control = control
+        self._show()
         for shard in list(self._shards.values()):
             if not shard.done():
                 await self._tell(shard)
@@ -171,6 +197,7 @@ class PipelineRun:
                 request.resume,
             ),
             result_type=Compiled,
+            summary=f"compile {request.pipeline}, and enter its run",
             task_queue=request.queues.planning,
             start_to_close_timeout=STORE_TIMEOUT,
             retry_policy=PLANNING,
@@ -204,6 +231,7 @@ class PipelineRun:
             "list_chunks",
             ListRequest(self._run_id, request.pipeline, compiled.identity, node, request.chunk_splits),
             result_type=Listed,
+            summary=f"list {node}"[:MAX_SUMMARY],
             task_queue=request.queues.planning,
             start_to_close_timeout=timedelta(hours=6),
             heartbeat_timeout=timedelta(seconds=request.heartbeat),
@@ -226,7 +254,8 @@ class PipelineRun:
                 if last or final or is_cancelled(error):
                     raise
             else:
-                if last or self._control.draining or not any(result.failed for result in results):
+                again = any(result.failed or result.outage for result in results)
+                if last or self._control.draining or not again:
                     return results
             await workflow.sleep(min(2**attempt, 60))
         raise AssertionError("the last attempt returns or raises")
@@ -255,6 +284,13 @@ class PipelineRun:
 
     async def _all_shards(self, compiled: Compiled, splits: list[Splits]) -> list[ShardResult]:
         self._shards, self._parts = {}, divide(self._request, compiled.identity, splits, self._control)
+        if len(self._parts) > MAX_SHARDS:
+            raise ApplicationError(
+                f"{len(splits):,} sources with {self._request.shards} shards each make {len(self._parts):,}"
+                f" shards, {MAX_SHARDS:,} are the most of a run: resume it with fewer (--shards)",
+                type="ConfigError",
+                non_retryable=True,
+            )
         starts = [asyncio.create_task(self._start(*numbered)) for numbered in enumerate(self._parts)]
         await workflow.wait_condition(lambda: all(map(is_over, starts)))
         shards = list(self._shards.values())
@@ -279,6 +315,7 @@ class PipelineRun:
             ShardRun.run,
             request,
             id=name,
+            static_summary=_range(request),
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
             cancellation_type=ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
@@ -288,15 +325,18 @@ class PipelineRun:
         return shard
 
     async def _conclude(self, compiled: Compiled, results: list[ShardResult]) -> PipelineResult:
+        outage = next((result.outage for result in results if result.outage), None)
+        if outage is not None:
+            kind, text = outage
+            await self._fail(ApplicationError(text, type=kind))
         failed = names_of_failed(self._parts, results)
+        why = failures_of(results)
         if len(failed) > self._request.max_failed_chunks:
             kinds = sorted({kind for result in results for kind in result.failed})
-            await self._fail(
-                ApplicationError(f"{len(failed)} chunks failed with {', '.join(kinds)}", type=kinds[-1])
-            )
+            await self._fail(ApplicationError(why, type=kinds[-1]))
         drained = any(result.drained for result in results)
         status = "interrupted" if drained or failed else "completed"
-        result = await self._finalize(status, f"{len(failed)} chunks failed" if failed else "")
+        result = await self._finalize(status, why)
         result.chunks, result.failed, result.failed_chunks = self._chunks, len(failed), failed[:MAX_NAMED]
         if status == "completed" and result.status != status:
             raise ApplicationError(result.error, type="InternalError", non_retryable=True)
@@ -323,8 +363,15 @@ class PipelineRun:
         self._enter("finalizing")
         result: PipelineResult = await workflow.execute_activity(
             "finalize_run",
-            FinalizeRequest(self._run_id, self._request.pipeline, status, error[:500]),
+            FinalizeRequest(
+                self._run_id,
+                self._request.pipeline,
+                status,
+                error[:MAX_ERROR],
+                "" if self._request.resume else workflow.info().workflow_id,
+            ),
             result_type=PipelineResult,
+            summary=f"enter that it is {status}",
             task_queue=self._request.queues.planning,
             start_to_close_timeout=STORE_TIMEOUT,
             retry_policy=ENDING,
@@ -335,29 +382,57 @@ class PipelineRun:
     async def _follow(self, pipelines: list[str]) -> None:
         for name in pipelines:
             # a run of its own with a plan of its own; what the submitter has asked for holds for it too
-            following = replace(self._request, pipeline=name, run_id="", identity="", resume=False)
+            following = replace(
+                self._request, pipeline=name, run_id="", identity="", resume=False, schedule=""
+            )
             # one that is under way already follows an earlier end of the same run
             with suppress(WorkflowAlreadyStartedError):
                 await workflow.start_child_workflow(
                     PipelineRun.run,
                     following,
                     id=f"etl/{name}/after-{self._run_id}",
+                    static_summary=f"{name}, behind run {self._run_id}"[:MAX_SUMMARY],
                     parent_close_policy=ParentClosePolicy.ABANDON,
                 )
 
     def _enter(self, phase: str) -> None:
         self._phase = phase
+        self._show()
         if self._request.search_attributes and phase != "planning":
             workflow.upsert_search_attributes([PHASE.value_set(phase)])
+
+    def _show(self) -> None:
+        """On Temporal's page."""
+        done = sum(map(is_over, self._shards.values()))
+        workflow.set_current_details(
+            of_run(
+                self._request.pipeline,
+                self._run_id,
+                self._phase,
+                self._control,
+                (done, len(self._shards)),
+                self._chunks,
+                self._troubles,
+            )
+        )
 
 
 WORKFLOWS = (PipelineRun, ShardRun)
 
 
+def _range(request: ShardRequest) -> str:
+    chunks = f"chunks {request.next_chunk + 1:,} to {request.end_chunk:,} of {request.splits.chunks:,}"
+    return f"{request.splits.node}: {chunks}"[:MAX_SUMMARY]
+
+
 def _run_id(pipeline: str) -> str:
-    """As a local run would be called; the same in every replay."""
+    """As a local run would be called; the same in every replay.
+
+    Of the whole of both ids: the head of Temporal's run ids is the time, so those of one second share it.
+    """
     info = workflow.info()
-    return f"{pipeline}-{info.start_time:%Y%m%dT%H%M%S}-{info.run_id[:6]}"
+    digest = sha256(f"{info.workflow_id}\n{info.run_id}".encode()).hexdigest()
+    return f"{pipeline}-{info.start_time:%Y%m%dT%H%M%S}-{digest[:12]}"
 
 
 def _heed_cancellation() -> None:

@@ -219,7 +219,14 @@ def test_a_schedule_is_made_changed_paused_and_deleted(desk: Desk) -> None:
     assert desk.engine(*create, "--overlap", "buffer_one")[0] == (
         "hourly_blobs: schedule updated: 0 * * * * UTC\n"
     )
-    desk.engine("schedule", "pause", "hourly_blobs", *server)
+    for written in ("@every 90m", "2h", "@daily"):
+        file.write_text(file.read_text("utf-8").replace('"0 * * * *"', f'"{written}"'), "utf-8")
+        desk.engine(*create)
+        assert desk.engine("schedule", "list", *server)[0].startswith(f"hourly_blobs  {written}  next 20")
+        file.write_text(file.read_text("utf-8").replace(f'"{written}"', '"0 * * * *"'), "utf-8")
+    desk.engine(*create)
+    file.write_text(f"{file.read_text('utf-8')}\naliases: {{hb: hourly_blobs}}\n", "utf-8")
+    desk.engine("schedule", "pause", "hb", "--file", str(file), *server)
     (line,) = desk.engine("schedule", "list", "--json", *server)[0].splitlines()
     listed = json.loads(line)
     assert (listed["pipeline"], listed["paused"]) == ("hourly_blobs", True)

@@ -93,7 +93,9 @@ def test_watch_explains_a_run_that_no_worker_could_start(desk: Desk) -> None:
 def test_run_of_another_store_shows_the_counts_of_its_workflow(desk: Desk) -> None:
     elsewhere = ["--state-dir", str(desk.folder / "elsewhere")]
     with desk.worker():
-        out, error = desk.engine("submit", WAITING, "--queue", desk.queue, *elsewhere, *SMALL, "--wait")
+        out, error = desk.engine(
+            "submit", WAITING, "--queue", desk.queue, *elsewhere, *SMALL, "--wait", code=3
+        )
     assert out.splitlines()[-1].split()[:4] == ["waiting", "completed", "600", "600"]
     assert f"is not in the state store {elsewhere[1]}: " in error
     assert "name the workers' state store with --state or --state-dir" in error

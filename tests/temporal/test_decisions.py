@@ -38,6 +38,7 @@ def ended(failure: WorkflowFailureError) -> tuple[str | None, str]:
 
 
 STUCK = ChunkResult(done=False)
+STUCK_TWICE = "2 chunks failed with Stalled: its workers hand it back as it was"
 """Two of them in a row, and a chunk is put aside as stalled."""
 
 
@@ -70,12 +71,12 @@ async def test_chunks_failing_again_are_reported_and_may_fail_the_run(
         with anyio.fail_after(PATIENCE):
             if allowed:
                 result = await handle.result()
-                assert (result.status, result.failed, result.error) == ("interrupted", 2, "2 chunks failed")
+                assert (result.status, result.failed, result.error) == ("interrupted", 2, STUCK_TWICE)
                 assert sorted(result.failed_chunks) == ["n0/2+2: Stalled", "n0/4+2: Stalled"]
             else:
                 with pytest.raises(WorkflowFailureError) as raised:
                     await handle.result()
-                assert ended(raised.value) == ("Stalled", "2 chunks failed with Stalled")
+                assert ended(raised.value) == ("Stalled", STUCK_TWICE)
 
     assert Counter(stubs.chunks) == {0: 1, 2: 4, 4: 4, 6: 1, 8: 1}
     assert [one.status for one in stubs.finalized] == ["interrupted" if allowed else "failed"]
@@ -366,3 +367,16 @@ async def test_drained_run_ends_as_interrupted_after_its_open_work(server: DevSe
 
     assert (result.status, result.failed) == ("interrupted", 0)
     assert sorted(stubs.chunks)[:2] == [0, 1]
+
+
+async def test_more_shards_than_a_server_takes_end_the_run_with_a_message(server: DevServer) -> None:
+    sources = [f"n{number}" for number in range(30)]
+    stubs = Stubs(server.client, splits=20, compiled=Compiled(identity="i", sources=sources))
+    async with stubs.working():
+        with pytest.raises(WorkflowFailureError) as raised:
+            await stubs.run(shards=20)
+
+    kind, message = ended(raised.value)
+    assert kind == "ConfigError"
+    assert message.startswith("30 sources with 20 shards each make 600 shards, 500 are the most")
+    assert [one.status for one in stubs.finalized] == ["failed"]

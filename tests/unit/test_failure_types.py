@@ -129,6 +129,7 @@ async def test_what_can_be_read_only_once_is_not_read_again() -> None:
     ("error", "expected", "retryable"),
     [
         (errors.RunMismatchError("another plan"), "PlanMismatch", False),
+        (errors.RunExistsError("another workflow's"), "RunExists", False),
         (errors.ConfigError("no such key"), "ConfigError", False),
         (errors.RegistryError("no such sink"), "ConfigError", False),
         (errors.DeadLetterBudgetError("too many"), "DeadLetterBudget", False),

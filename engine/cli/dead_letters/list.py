@@ -7,13 +7,14 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from engine.cli.dead_letters.find import collect, plans_of, query_of
 from engine.cli.display.numbers import count
 from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import DlqOptions
-from engine.cli.state import store_of
+from engine.cli.state import run_id_of, store_of
 from engine.dead_letters.queue import letter_json
 from engine.dead_letters.search import DeadLetterMatch
 from engine.errors import ConfigError
@@ -82,6 +83,7 @@ async def _found(options: DlqOptions, status: str) -> list[DeadLetterMatch]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(store_of(options))
         query = query_of(options, status)
+        query = replace(query, run_id=await run_id_of(store, query.run_id))
         found = await collect(stack, store, plans, options, query)
         if query.run_id and not found and options.store != "service":
             await store.get_run(query.run_id)  # none is left, or there is no such run

@@ -116,9 +116,8 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
             yield f"`{node.name}` skipped {count(unchanged)}: unchanged since an earlier run"
         replaced = int(node.aggregate.get("replaced_characters", 0))
         if replaced:
-            yield (
-                f"`{node.name}` replaced {counted(replaced, 'character')} invalid in the encoding of the text"
-            )
+            what = counted(replaced, "invalid character")
+            yield f"`{node.name}` replaced {what} by U+FFFD"
         guessed = int(node.aggregate.get("guessed_encodings", 0))
         if guessed:
             yield f"`{node.name}` guessed the encoding of {counted(guessed, 'text')}"

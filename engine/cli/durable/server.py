@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.cli.arguments import this_command
 from engine.cli.options import DEFAULT_FILE, DurableOptions, RequestOptions, ServerArguments
-from engine.cli.state import state_options, store_of
+from engine.cli.state import run_id_of, state_options, store_of
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -153,10 +153,10 @@ async def workflow_of(options: DurableOptions) -> tuple[Client, Handle]:
 
     try:
         async with store_of(options) as store:
-            record = await store.get_run(options.run)
+            record = await store.get_run(await run_id_of(store, options.run))
     except (RunNotFoundError, StateMissingError) as error:
         client = await client_of(options)
-        handle = await find_submitted(client, options.run)
+        handle = await find_submitted(client, options.run.rsplit("/", 1)[-1])
         if handle is None:
             error.add_note(f"The Temporal server ({client.namespace}) has no workflow of that run either.")
             raise

@@ -14,7 +14,7 @@ from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_config, load_plans, load_plans_for_workers, resolve_aliases
 from engine.cli.local.resume import refuse_living
 from engine.cli.options import SubmitOptions
-from engine.cli.state import store_of
+from engine.cli.state import run_id_of, store_of
 from engine.contract.clock import SystemClock
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError, RunMismatchError
@@ -67,7 +67,7 @@ def _fresh(options: SubmitOptions) -> list[PipelineRequest]:
         request_of(
             options,
             name,
-            run_id=f"{name}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+            run_id=f"{name}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}",
             identity=plans[name].identity,
             params=relevant(params, plans, name),
         )
@@ -92,7 +92,7 @@ async def _resumed(client: Client, options: SubmitOptions) -> list[PipelineReque
     if options.only:
         raise ConfigError(f"--resume: {AS_BEGUN}")
     async with store_of(options) as store:
-        record = await store.get_run(options.resume or "")
+        record = await store.get_run(await run_id_of(store, options.resume or ""))
         own = load_config(options, only=[record.pipeline]).resolve_alias
         if any(own(text.partition(".")[0]) == record.pipeline for text in options.param):
             raise ConfigError(f"--resume: {AS_BEGUN}")

@@ -70,6 +70,8 @@ async def _to_its_end(watched: Watched, options: DurableOptions, output: Output)
         text += f"{report.pipeline}: to resume: {command('submit', watched.run_id, options)}\n"
     output.conclude(text)
     if watched.elsewhere:
+        if watched.code is ExitCode.COMPLETED:  # nothing here can tell what has been delivered
+            watched.code = ExitCode.ENVIRONMENT
         output.say(
             f"{watched.run_id} is not in the state store {shown_state(options)}, so only the counts that "
             "its workflow reports are shown: name the workers' state store with --state or --state-dir"

@@ -30,12 +30,13 @@ from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
 from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore
 from engine.temporal.messages import PipelineProgress, PipelineResult
 from engine.temporal.starting import Handle
-from engine.temporal.worker_presence import has_workers
+from engine.temporal.worker_presence import attendance
 from engine.temporal.workflows import PipelineRun
 
 __all__ = ["Watched", "WatchedRuns"]
 
 LOOK_EVERY = 0.5
+MAX_TROUBLE = 300
 ANSWERS_WITHIN = 3.0
 """Seconds after which a server that has not answered is said not to answer."""
 OUTCOME_WITHIN = 60.0
@@ -49,6 +50,7 @@ LOOKS_UNTIL_LOST = 6
 _CODES = {
     FailureType.CONFIG: ExitCode.USAGE,
     FailureType.PLAN_MISMATCH: ExitCode.USAGE,
+    FailureType.RUN_EXISTS: ExitCode.USAGE,
     FailureType.DEAD_LETTER_BUDGET: ExitCode.DEAD_LETTER_BUDGET,
     FailureType.OUTAGE: ExitCode.OUTAGE,
     FailureType.SOURCE_UNAVAILABLE: ExitCode.OUTAGE,
@@ -95,6 +97,7 @@ class Watched:
     _silent: bool = False
     _lost: int = 0
     _without_workers: int = 0
+    _wait: str = ""
     _asked_at: float = 0.0
 
     @property
@@ -140,11 +143,13 @@ class Watched:
         if self._record is None:
             return "in another state store" if self.elsewhere else phase or "starting"
         splits = f", {done:,} of {total:,} splits done" if total else ""
-        if control.draining:
-            return f"draining{splits}"
-        if control.paused:
-            return f"paused{splits}"
-        return phase if phase in ("planning", "listing") else "running"
+        state = phase if phase in ("planning", "listing") else "running"
+        if control.draining or control.paused:
+            state = f"{'draining' if control.draining else 'paused'}{splits}"
+        trouble = self._wait[:MAX_TROUBLE]
+        if not trouble:
+            return state
+        return trouble if state == "running" else f"{state}; {trouble}"
 
     def _as_node(self) -> NodeSnapshot:
         """All its sources as one: what was read since the watching began."""
@@ -224,8 +229,9 @@ class Watched:
         if monotonic() - self._asked_at < ATTENDANCE_EVERY:
             return
         self._asked_at = monotonic()
-        served = await has_workers(self.client, described)
-        self._without_workers = self._without_workers + 1 if served is False else 0
+        found = await attendance(self.client, described)
+        self._without_workers = self._without_workers + 1 if found.served is False else 0
+        self._wait = found.trouble
 
     async def _look_at_ledger(self, store: StateStore, *, whole: bool = False) -> None:
         try:

@@ -9,7 +9,7 @@ from engine.cli.display.numbers import counted
 from engine.cli.exit_codes import ExitCode
 from engine.cli.local.resume import refuse_living
 from engine.cli.options import RunsOptions
-from engine.cli.state import store_of
+from engine.cli.state import run_id_of, store_of
 from engine.contract.clock import SystemClock
 from engine.errors import ConfigError, LeaseHeldError
 from engine.execution.lease import acquire
@@ -27,7 +27,7 @@ async def forget_run(options: RunsOptions) -> int:
         ConfigError: it has open dead letters, and `--yes` was not given.
     """
     async with store_of(options) as store:
-        run = await store.get_run(options.run)
+        run = await store.get_run(await run_id_of(store, options.run))
         await refuse_living(store, SystemClock(), [run.run_id])
         _, splits = await store.count_splits(run.run_id)
         letters = await store.count_dead_letters(DeadLetterFilter(run_id=run.run_id))

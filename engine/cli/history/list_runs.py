@@ -14,7 +14,7 @@ from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
 from engine.cli.options import PlanOptions, RunsOptions
-from engine.cli.state import store_of
+from engine.cli.state import run_id_of, store_of
 from engine.contract.acks import Tally
 from engine.contract.clock import SystemClock
 from engine.dead_letters.replay import REPLAY_GROUP
@@ -82,9 +82,10 @@ async def show_run(options: RunsOptions) -> int:
         ConfigError: the file that was named cannot be used.
     """
     async with store_of(options) as store:
-        entry = await _entry(store, await store.get_run(options.run))
-        splits = await store.count_splits(options.run)
-        letters = await store.count_dead_letters(DeadLetterFilter(run_id=options.run, status="open"))
+        run_id = await run_id_of(store, options.run)
+        entry = await _entry(store, await store.get_run(run_id))
+        splits = await store.count_splits(run_id)
+        letters = await store.count_dead_letters(DeadLetterFilter(run_id=run_id, status="open"))
     comparison = _compare(entry.record, options)
     if options.json:
         document = {

@@ -67,6 +67,9 @@ def test_what_is_no_limit(text: str | int) -> None:
         "0 0 * * 7",
         "@daily",
         "@every 90m",
+        "5m",
+        "2h",
+        "1h 30m",
         "5/10 * * * *",
     ],
 )
@@ -85,6 +88,8 @@ def test_schedules(text: str) -> None:
         ("* * * * 8", "the day of the week `8` is outside 0-7"),
         ("*/0 * * * *", "the minute `*/0` has a step of 0"),
         ("a/b/c * * * *", "cannot parse the minute `a/b/c`"),
+        ("5", "expected five fields (minute, hour, day, month, weekday), got 1"),
+        ("10ms", "expected `@every` with a duration of a second or more"),
         ("@every 0.5s", "expected `@every` with a duration of a second or more"),
         (
             "@fortnightly",

@@ -12,7 +12,7 @@ from engine.config.model import NodeOptions, RetryOptions
 from engine.contract.batch import Batch
 from engine.contract.component import BatchLimits, NoParams, Receipt, Source
 from engine.contract.types import Record
-from engine.errors import FatalError, TransientError
+from engine.errors import FatalError, StoppingError, TransientError
 from engine.execution.engine import Engine
 from engine.execution.report import RunReport
 from engine.execution.run import Run
@@ -353,3 +353,40 @@ async def test_resume_does_not_repeat_out_of_order_deliveries() -> None:
     assert whole.records == list(range(10))
     assert report.ok
     assert (report.tally.read, report.tally.written) == (60, 60)
+
+
+@pytest.mark.parametrize("whole_batch", [False, True], ids=["one record", "whole batch"])
+async def test_what_takes_too_long_for_a_stop_is_left_to_a_resume(whole_batch: bool) -> None:
+    source, sink, store = MemorySource({"a": pages(40)}), MemorySink(), MemoryStateStore()
+    stopping = False
+
+    def slow(batch: Batch) -> Batch:
+        if not stopping or 13 not in batch.records:
+            return batch
+        error = StoppingError("it takes too long")
+        if whole_batch:
+            raise error
+        return batch.outcomes([error if record == 13 else record for record in batch.records])
+
+    def stop_and_slow(batch: Batch) -> Batch:
+        nonlocal stopping
+        if 13 in batch.records:
+            stopping = True
+            run.drain()
+        return slow(batch)
+
+    async with Engine(store=store) as engine:
+        async with engine.start(linear_plan(source, Wait(stop_and_slow), sink)) as run:
+            with anyio.fail_after(20):
+                first = await run.wait()
+        assert (first.status, first.failure) == (RunStatus.INTERRUPTED, None)
+        assert 13 not in sink.records
+        assert (10 in sink.records) is not whole_batch
+
+        stopping = False
+        record = await store.get_run(first.run_id)
+        second = await engine.run(linear_plan(source, Wait(slow), sink), resume=record)
+
+    assert second.status is RunStatus.COMPLETED
+    assert (second.tally.written, second.tally.dead) == (40, 0)
+    assert set(sink.records) == set(range(40))

@@ -16,7 +16,9 @@ from temporalio.testing import ActivityEnvironment
 from engine.config.model import NodeOptions, RetryOptions, Settings
 from engine.contract.batch import Batch
 from engine.contract.component import Receipt, Source
+from engine.contract.split import Split
 from engine.errors import ConfigError, FatalError, TransientError
+from engine.execution import ledger
 from engine.execution.engine import Engine
 from engine.plan.model import Plan
 from engine.state.protocol import Lease, RunStatus
@@ -57,6 +59,48 @@ async def test_resumed_run_keeps_its_division() -> None:
         for asked in (1, 0, 3):
             request = ListRequest("r", "test", "test", "n0", chunk_splits=asked)
             assert (await environment.run(activities.list_chunks, request)) == Listed(len(SPLITS), 3)
+
+
+class Endless(MemorySource):
+    """Lists a split at a time, some of them before the worker is told to stop; goes on behind the last."""
+
+    def __init__(self, environment: ActivityEnvironment, at_once: int) -> None:
+        super().__init__(SPLITS)
+        self.environment, self.at_once = environment, at_once
+        self.began: list[str | None] = []
+
+    def lists_behind(self, last: Split) -> bool:
+        return True
+
+    async def splits(self, ctx: Any) -> Any:
+        self.began.append(ctx.listed.key if ctx.listed else None)
+        first = list(SPLITS).index(ctx.listed.key) + 1 if ctx.listed else 0
+        for place, name in enumerate(list(SPLITS)[first:]):
+            if place == self.at_once:
+                self.environment.worker_shutdown()
+                self.environment.cancel()
+                await anyio.sleep_forever()
+            yield Split(name)
+
+
+async def test_a_listing_that_is_handed_back_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "PAGE_SPLITS", 1)
+    async with Engine() as engine:
+        began: list[str | None] = []
+        for turn in range(4):
+            environment = ActivityEnvironment()
+            source = Endless(environment, at_once=1)
+            plan = linear_plan(source, MemorySink())
+            activities = Activities(engine, lambda pipeline, params, plan=plan: plan)
+            if not turn:
+                await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
+            listed = await environment.run(activities.list_chunks, ListRequest("r", "test", "test", "n0"))
+            began += source.began
+            assert listed.stopped is (turn < 3)
+        splits, complete = await engine.store.splits("r", "n0")
+
+    assert began == [None, "s0", "s1", "s2"]
+    assert (complete, [one.split.key for one in splits]) == (True, list(SPLITS))
 
 
 class Stuck(MemorySink):
@@ -162,7 +206,7 @@ async def test_heartbeats_are_timely_and_carry_only_counts() -> None:
             await environment.run(activities.run_chunk, WHOLE)
 
     assert beats, "it has beaten although it was told to do so every minute only"
-    assert set(beats[0][0]) == {"read", "written", "dead", "v"}
+    assert set(beats[0][0]) == {"read", "written", "dead", "trouble", "v"}
 
 
 class Hanging(MemorySource):
@@ -396,6 +440,41 @@ async def test_invalid_file_is_not_retried() -> None:
             )
 
     assert (raised.value.type, raised.value.non_retryable) == ("ConfigError", True)
+
+
+async def test_a_run_of_another_workflow_is_not_entered() -> None:
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/first", "test"))
+        again = await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/first", "test"))
+        with pytest.raises(ApplicationError, match="etl/test/first") as raised:
+            await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/second", "test"))
+        request = FinalizeRequest("r", "test", "failed", "RunExists", "etl/test/second")
+        await environment.run(activities.finalize_run, request)
+        record = await engine.store.get_run("r")
+
+    assert again.run_id == "r"
+    assert (raised.value.type, raised.value.non_retryable) == ("RunExists", True)
+    assert (record.status, record.error) == (RunStatus.RUNNING, "")
+
+
+async def test_a_second_attempt_may_find_its_run_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
+
+        async def nothing(run_id: str) -> None:
+            return None
+
+        monkeypatch.setattr(activities, "_known", nothing)  # the other attempt began it after this had looked
+        compiled = await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
+        with pytest.raises(ApplicationError) as raised:
+            await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/other", "test"))
+
+    assert compiled.run_id == "r"
+    assert raised.value.type == "RunExists"
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_importing_the_workflows_loads_no_io_modules() -> None:
         "engine",
         "engine.temporal",
         "engine.temporal.division",
+        "engine.temporal.details",
         "engine.temporal.messages",
         "engine.temporal.outcomes",
         "engine.temporal.shards",

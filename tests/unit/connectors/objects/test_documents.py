@@ -12,7 +12,7 @@ import pytest
 
 from connectors.objects import documents, pdf, word
 from connectors.objects.decoding import decode
-from connectors.objects.documents import ImagePart, TextPart, parts, parts_in_turn
+from connectors.objects.documents import ImagePart, TextPart, needs_opening, parts
 from connectors.objects.media_types import DOCX
 from engine.errors import RecordError
 
@@ -167,7 +167,9 @@ def test_bounds_are_errors_and_never_cut_anything_off(monkeypatch: pytest.Monkey
         parts(docx, "x")
 
 
-async def test_a_worker_thread_gives_the_same_parts() -> None:
-    content = content_of(SAMPLES / "2025/01/letter 42.docx")
-    assert await parts_in_turn(content, "x") == parts(content, "x")
-    assert await parts_in_turn("text", "x") == [TextPart("text")]
+def test_only_files_that_a_library_opens_need_opening() -> None:
+    assert needs_opening(content_of(SAMPLES / "2025/02/table 45.docx"))
+    assert needs_opening(data_url("PDF_DATA", "application/pdf", b"x"))
+    assert not needs_opening("plain text")
+    assert not needs_opening(data_url("IMAGE_DATA", "image/png", b"x"))
+    assert not needs_opening(data_url("BINARY_DATA", "application/zip", b"x"))

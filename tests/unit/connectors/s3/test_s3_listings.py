@@ -247,3 +247,37 @@ async def test_keys_that_are_encoded_in_the_listing_are_read_by_their_names(tmp_
 
 async def test_an_empty_bucket_is_nothing_to_read() -> None:
     assert await names(OddS3({})) == []
+
+
+async def behind(lake: OddS3, after: str, pattern: str = "**") -> list[str]:
+    async with serving(lake):
+        connection = source(lake).connection
+        async with open_client(connection) as client:  # type: ignore[arg-type]
+            pages = S3WildcardResolver(client).resolve_pages(f"s3://data/{pattern}", after=after)
+            return [found.key async for page in pages for found in page]
+
+
+class IgnoresWhereToStart(OddS3):
+    def listing(self, asked: Asked) -> Reply:
+        query = {name: text for name, text in asked.query.items() if name != "start-after"}
+        return super().listing(Asked("GET", "", query, {}))
+
+
+@pytest.mark.parametrize("server", [OddS3, WithoutToken, FirstVersionOnly, Refuses, IgnoresWhereToStart])
+async def test_a_listing_goes_on_behind_a_key(server: type[OddS3]) -> None:
+    assert await behind(server(numbered(25), page=4), "011.txt") == ALL[12:]
+
+
+async def test_a_listing_that_goes_on_asks_for_nothing_before() -> None:
+    lake = OddS3(numbered(40), page=10)
+    assert await behind(lake, "029.txt") == list(numbered(40))[30:]
+    assert lake.lists == 1
+
+
+async def test_a_listing_of_several_beginnings_goes_on_in_its_place() -> None:
+    lake = OddS3(dict.fromkeys(("a/1", "a/2", "b/1", "b/2", "c/1", "one", "two"), b"x"))
+    pattern = "{one,two,a/*,b/*,c/*}"
+    whole = await behind(lake, "", pattern)
+    assert whole == ["one", "two", "a/1", "a/2", "b/1", "b/2", "c/1"]
+    for place, key in enumerate(whole, 1):
+        assert await behind(lake, key, pattern) == whole[place:], key

@@ -1,0 +1,90 @@
+"""What Temporal's page says of a run and of its shards, as Markdown. Loaded by Temporal's sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from engine.temporal.messages import Control, Counts, Parked, ShardRequest, Trouble
+
+__all__ = ["counted", "failures", "of_run", "of_shard"]
+
+MAX_TEXT = 400
+"""Characters of a failure or an answer; the whole of it is in the worker's log."""
+
+
+def of_run(
+    pipeline: str,
+    run_id: str,
+    phase: str,
+    control: Control,
+    shards: tuple[int, int],
+    chunks: int,
+    troubles: Mapping[str, tuple[Trouble, datetime]],
+) -> str:
+    """A run: its phase, how many of its shards are done, and what troubles it.
+
+    Args:
+        shards: how many are done, and how many there are.
+        troubles: by node, and when that was told.
+    """
+    lines = [f"**{pipeline}**, run `{run_id}`: {_state(phase, control)}"]
+    if chunks:
+        done, total = shards
+        lines.append(
+            f"{done} of {counted(total, 'shard')} done, {counted(chunks, 'chunk')} in all: the workflow of"
+            " each shard shows its progress"
+        )
+    for trouble, told in troubles.values():
+        lines.append(
+            f"**{trouble.waiting}**: `{trouble.node}` had been waiting for {trouble.seconds:.0f} s at"
+            f" {told:%H:%M:%S} UTC; last answer: {quoted(trouble.note)}"
+        )
+    return "\n\n".join(lines)
+
+
+def of_shard(state: ShardRequest, open_chunks: int, seconds: float) -> str:
+    """A shard: its chunks, its counts with the rate since this part of it began, and its failures."""
+    left = state.end_chunk - state.next_chunk + len(state.to_retry)
+    whose = f"**{state.pipeline}**, run `{state.run_id}`, source `{state.splits.node}`"
+    lines = [
+        f"{whose}: {_state('running', state.control)}",
+        f"{counted(state.done_chunks, 'chunk')} done, {open_chunks} under way, {left} left",
+        _counts(state.counts, seconds),
+    ]
+    if state.parked:
+        lines.append("put aside for a second try: " + failures(state.parked, state.reasons))
+    return "\n\n".join(lines)
+
+
+def failures(failed: Parked, reasons: Mapping[str, str], verb: str = "with") -> str:
+    """Failed chunks by type, each with what the last of them said."""
+    return "; ".join(
+        f"{counted(len(chunks), 'chunk')} {verb} {kind}" + (f": {reasons[kind]}" if reasons.get(kind) else "")
+        for kind, chunks in failed.items()
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 chunk`, `2 chunks`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def quoted(text: str) -> str:
+    """A foreign text as code, so that nothing of it is Markdown."""
+    plain = " ".join(text.replace("`", "'").split())
+    return f"`{plain[:MAX_TEXT]}`" if plain else "none"
+
+
+def _state(phase: str, control: Control) -> str:
+    if phase != "running":
+        return phase or "starting"
+    return "draining" if control.draining else "paused" if control.paused else "running"
+
+
+def _counts(counts: Counts, seconds: float) -> str:
+    rate = f" ({counts.written / seconds:,.0f}/s)" if counts.written and seconds > 0 else ""
+    written = f"{counts.read:,} read, {counts.written:,} written{rate}"
+    text = f"{written}, {counts.dropped:,} dropped, {counts.dead:,} dead"
+    paid = counts.tokens_in + counts.tokens_out
+    return text + (f", {paid:,} tokens, {counts.cost_usd:.2f} USD" if paid else "")

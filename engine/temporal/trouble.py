@@ -1,0 +1,160 @@
+"""What troubles a piece of work, as it goes on: told to the worker's log, and to the run's workflow.
+
+A node that waits is a state of the run that nobody else sees for up to `outage_limit`. The log hears of it
+after some seconds and then once a minute; the workflow, in whose history every word stays, once in five
+minutes for each worker, whatever number of its chunks wait for the same thing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+
+import anyio
+from temporalio import activity
+from temporalio.service import RPCError
+
+from engine.execution.events import Observer, RunEvent
+from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
+from engine.temporal.messages import Trouble
+
+__all__ = ["TroubleReports", "TroubleWatch", "activity_workflow", "said", "trouble_of"]
+
+LOGGED_AFTER = 5.0
+LOGGED_EVERY = 60.0
+REPORTED_EVERY = 300.0
+MAX_REMEMBERED = 1000
+
+_SHARD = re.compile(r"/s\d+$")
+_GRAVE = (Waiting.OUTAGE, Waiting.RETRY)
+
+
+def trouble_of(snapshot: RunSnapshot) -> NodeSnapshot | None:
+    """The node that waits to try something again, an outage before all else; None when none does."""
+    nodes = [*snapshot.nodes, *([snapshot.forward] if snapshot.forward is not None else [])]
+    waiting = [node for grave in _GRAVE for node in nodes if node.waiting is grave]
+    return waiting[0] if waiting else None
+
+
+class TroubleReports:
+    """When the workflows were told of what, so that the chunks of a worker do not all say the same."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, str], float] = {}
+
+    def is_due(self, workflow_id: str, node: str, now: float) -> bool:
+        """True when a workflow is to be told that a node waits."""
+        told = self._told.get((workflow_id, node))
+        if told is not None and now - told < REPORTED_EVERY:
+            return False
+        self._told[workflow_id, node] = now
+        while len(self._told) > MAX_REMEMBERED:
+            del self._told[next(iter(self._told))]
+        return True
+
+    def was_told(self, workflow_id: str, node: str) -> bool:
+        """True when a workflow knows of a trouble that is over now; it does not after this."""
+        return self._told.pop((workflow_id, node), None) is not None
+
+
+class TroubleWatch:
+    """Follows one piece of work.
+
+    Args:
+        look: how the run stands.
+        observer: the worker's log.
+        reports: what the worker has told workflows.
+        send: tells the run's workflow; None when there is none to tell.
+        every: seconds between two looks.
+
+    Attributes:
+        trouble: what there is now; its node is "" when there is none.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], RunSnapshot],
+        observer: Observer,
+        reports: TroubleReports,
+        send: Callable[[Trouble], Awaitable[None]] | None = None,
+        *,
+        every: float = 2.0,
+    ) -> None:
+        self.trouble = Trouble()
+        self._look = look
+        self._observer = observer
+        self._reports = reports
+        self._send = send
+        self._every = every
+        self._since = 0.0
+        self._logged: float | None = None
+
+    @property
+    def current(self) -> Trouble | None:
+        """What there is now, for a heartbeat."""
+        return self.trouble if self.trouble.node else None
+
+    async def watch(self) -> None:
+        """Look for ever."""
+        while True:
+            await anyio.sleep(self._every)
+            await self.note(anyio.current_time())
+
+    async def note(self, now: float) -> None:
+        """Look once, and tell what has to be told."""
+        snapshot = self._look()
+        node = trouble_of(snapshot)
+        before = self.trouble
+        if before.node and (node is None or node.name != before.node):
+            await self._over(snapshot, before)
+        if node is None:
+            self.trouble = Trouble()
+            return
+        if node.name != before.node:
+            self._since, self._logged = now, None
+        lasted = now - self._since
+        self.trouble = Trouble(node.name, str(node.waiting), node.note, round(lasted, 1))
+        if lasted >= LOGGED_AFTER and (self._logged is None or now - self._logged >= LOGGED_EVERY):
+            self._logged = now
+            self._say(snapshot, "waiting", f"{node.name} waits to try again: {node.note}", "warning", lasted)
+            if self._reports.is_due(activity_workflow(), node.name, now):
+                await self._report(self.trouble)
+
+    async def end(self) -> None:
+        """The work has come to a good end, so nothing troubles it any more."""
+        before, self.trouble = self.trouble, Trouble()
+        if before.node:
+            await self._over(self._look(), before)
+
+    async def _over(self, snapshot: RunSnapshot, trouble: Trouble) -> None:
+        if self._logged is None:
+            return
+        self._say(snapshot, "recovered", f"{trouble.node} goes on", "info", trouble.seconds)
+        if self._reports.was_told(activity_workflow(), trouble.node):
+            await self._report(Trouble(trouble.node))
+
+    def _say(self, snapshot: RunSnapshot, action: str, message: str, level: str, seconds: float) -> None:
+        numbers = {"seconds": round(seconds)}
+        self._observer(RunEvent(action, message, level, snapshot.pipeline, snapshot.run_id, numbers))
+
+    async def _report(self, trouble: Trouble) -> None:
+        if self._send is not None:
+            with suppress(RPCError):  # the server is away, or the run has just ended: the log has it
+                await self._send(trouble)
+
+
+def activity_workflow() -> str:
+    """The workflow of the run that this activity works for; "" outside of one."""
+    if not activity.in_activity():
+        return ""
+    # a chunk's own is a shard, whose id has the run's before it
+    return _SHARD.sub("", activity.info().workflow_id or "")
+
+
+def said(troubles: Iterable[Trouble]) -> str:
+    """The gravest and longest of these for people, "" when there is none."""
+    worst = max(troubles, key=lambda one: (one.waiting == Waiting.OUTAGE, one.seconds), default=None)
+    if worst is None or not worst.node:
+        return ""
+    return f"{worst.node} has been waiting for {worst.seconds:.0f} s: {worst.note}"

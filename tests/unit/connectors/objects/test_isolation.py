@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from connectors.objects import isolation
+from connectors.objects.decoding import decode
+from connectors.objects.documents import TextPart, parts
+from connectors.objects.isolation import DocumentReader, ReaderLimits
+from connectors.objects.media_types import DOCX
+from engine.errors import RecordError, StoppingError
+from tests.unit.connectors.objects.hostile_files import (
+    hostile_pdfs,
+    hostile_word_files,
+    merged_down,
+    word_file,
+)
+
+SAMPLES = Path(__file__).parents[4] / "samples" / "memos"
+
+TIGHT = ReaderLimits(seconds=1, memory=512 * 1024 * 1024)
+
+EXPECTED = {
+    "a cell of two billion columns": "read",
+    "wide cells in many rows": "read",
+    "a cell of no number of columns": "CorruptDocument",
+    "a cell merged over all rows": "read",
+    "entities of entities": "CorruptDocument",
+    "an entity that is a file": "read",
+    "paragraphs in paragraphs": "CorruptDocument",
+    "tables in tables": "CorruptDocument",
+    "more than may be unpacked": "DocumentTooLarge",
+    "an endless page": "read",
+    "a page without height": "read",
+    "a page that is no number": "read",
+    "many scans": "DocumentTooLarge",
+    "more pages than allowed": "DocumentTooLarge",
+    "nothing but a header": "CorruptDocument",
+    "cut off": "CorruptDocument",
+}
+"""By the file's name; which limit the others meet first depends on the machine."""
+
+
+def content_of(name: str) -> str:
+    return decode((SAMPLES / name).read_bytes(), name).content
+
+
+def as_content(data: bytes) -> str:
+    marker, media_type = ("PDF", "application/pdf") if data.startswith(b"%PDF") else ("DOC", DOCX)
+    return f"[{marker}_DATA]data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+@pytest.fixture
+async def reader() -> AsyncIterator[DocumentReader]:
+    async with DocumentReader(TIGHT) as made:
+        yield made
+
+
+async def outcome_of(reader: DocumentReader, data: bytes, name: str) -> str:
+    try:
+        await reader.parts(as_content(data), name)
+    except RecordError as error:
+        return error.kind if str(error).startswith(name) else f"not about {name}"
+    return "read"
+
+
+def idle() -> list[int]:
+    return [worker._process.pid for worker in isolation._POOL.get().idle]
+
+
+def is_gone(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+SLOW = as_content(hostile_pdfs()["millions of lines"])
+
+
+async def test_a_hostile_file_is_read_or_dies_alone(reader: DocumentReader) -> None:
+    kinds = {"CorruptDocument", "DocumentTooLarge", "DocumentTooSlow"}
+    files = {**hostile_word_files(), **hostile_pdfs()}
+
+    found = {name: await outcome_of(reader, data, name) for name, data in files.items()}
+
+    assert {name: kind for name, kind in found.items() if name in EXPECTED} == EXPECTED
+    assert {kind for name, kind in found.items() if name not in EXPECTED} <= kinds
+    assert await reader.parts(content_of("2025/01/letter 42.docx"), "x") != []
+
+
+async def test_the_parts_are_those_of_this_process(reader: DocumentReader) -> None:
+    for name in ("2025/01/letter 42.docx", "2025/02/table 45.docx", "2025/02/two pages 40.pdf"):
+        content = content_of(name)
+        assert await reader.parts(content, name) == parts(content, name)
+
+
+async def test_a_worker_process_is_used_again(reader: DocumentReader) -> None:
+    content = content_of("2025/02/two pages 40.pdf")
+    await reader.parts(content, "x")
+    first = idle()
+    await reader.parts(content, "x")
+
+    assert len(first) == 1
+    assert idle() == first
+
+
+async def test_processes_end_with_the_last_reader() -> None:
+    content = content_of("2025/02/two pages 40.pdf")
+    async with DocumentReader() as first:
+        async with DocumentReader() as second:
+            await second.parts(content, "x")
+            (process,) = idle()
+        await first.parts(content, "x")
+        assert idle() == [process]
+
+    assert is_gone(process)
+
+
+async def test_texts_and_images_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(isolation._Worker, "start")
+    async with DocumentReader() as reader:
+        assert await reader.parts("Dear Dr. Hess", "memo.txt") == [TextPart("Dear Dr. Hess")]
+        assert await reader.parts("[IMAGE_DATA]data:image/png;base64,AAAA", "x.png") != []
+        with pytest.raises(RecordError, match="no model reads"):
+            await reader.parts("[BINARY_DATA]data:application/zip;base64,AAAA", "x.zip")
+
+
+async def test_a_worker_that_was_killed_is_replaced(reader: DocumentReader) -> None:
+    content = content_of("2025/02/two pages 40.pdf")
+    expected = await reader.parts(content, "x")
+    os.kill(idle()[0], signal.SIGKILL)
+
+    assert await reader.parts(content, "x") == expected
+
+
+async def test_a_stop_does_not_wait_for_a_document() -> None:
+    limits = ReaderLimits(seconds=600, stop_grace=0)
+    opened = asyncio.Event()
+    async with DocumentReader(limits, stopping=opened.is_set) as reader:
+        reading = asyncio.ensure_future(reader.parts(SLOW, "slow.pdf"))
+        await asyncio.sleep(0)
+        opened.set()
+        with pytest.raises(StoppingError, match=r"slow\.pdf"):
+            await reading
+        assert idle() == []
+
+
+async def test_a_cancelled_document_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = asyncio.get_running_loop().create_future()
+    send = isolation._Worker.send
+
+    async def sending(worker: isolation._Worker, *pieces: bytes) -> None:
+        await send(worker, *pieces)
+        started.set_result(worker._process.pid)
+
+    monkeypatch.setattr(isolation._Worker, "send", sending)
+    async with DocumentReader() as reader:
+        reading = asyncio.ensure_future(reader.parts(SLOW, "slow.pdf"))
+        process = await started
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    assert is_gone(process)
+
+
+async def test_a_worker_ignores_signals_of_the_group(reader: DocumentReader) -> None:
+    content = content_of("2025/02/two pages 40.pdf")
+    await reader.parts(content, "x")
+    before = idle()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(before[0], number)
+    await reader.parts(content, "x")
+
+    assert idle() == before
+
+
+def test_a_worker_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    assert "sk-secret" not in isolation._environment().values()
+
+
+def test_a_long_merged_cell_is_in_the_line_of_each_row() -> None:
+    (part,) = parts(as_content(merged_down(3000)), "long.docx")
+    assert isinstance(part, TextPart)
+    assert part.text.split("\n") == ["merged"] * 3000
+
+
+def test_merged_cells_stand_once_in_a_line() -> None:
+    def row(*cells: tuple[str, str]) -> str:
+        inner = "".join(
+            f"<w:tc><w:tcPr>{properties}</w:tcPr><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:tc>"
+            for properties, text in cells
+        )
+        return f"<w:tr>{inner}</w:tr>"
+
+    down, more = '<w:vMerge w:val="restart"/>', "<w:vMerge/>"
+    rows = row(('<w:gridSpan w:val="2"/>', "wide"), (down, "tall")) + row(("", "a"), ("", "b"), (more, ""))
+    data = word_file(f"<w:tbl><w:tblPr/><w:tblGrid/>{rows}</w:tbl>")
+
+    assert parts(as_content(data), "x") == [TextPart("wide | tall\na | b | tall")]
