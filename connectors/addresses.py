@@ -1,4 +1,4 @@
-"""Addresses of services, as connections name them."""
+"""Addresses of services in connections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["http_address"]
 
 
 def http_address(url: str) -> str:
-    """The address without a slash at its end.
+    """Validate an HTTP address and strip its trailing slash.
 
     Raises:
         ValueError: nothing could ever be reached there, whatever the network is like; says why.

@@ -1,4 +1,4 @@
-"""The domain models: what sources read, what the ingest service takes and what its tables hold.
+"""The domain models of sources, of the ingest service and of its tables.
 
 Every timestamp is an ISO 8601 string with a UTC offset, as `datetime.now(UTC).isoformat()` gives it; the
 wire carries it as it stands. Unknown fields are dropped. A field that may be null may also be left out.
@@ -45,7 +45,7 @@ class DomainModel(BaseModel):
 
 
 class BlobSource(DomainModel):
-    """An object in some bucket, as a storage inventory lists it."""
+    """An object in a bucket, as in a storage inventory."""
 
     id: str
     bucket_name: str

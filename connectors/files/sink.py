@@ -31,7 +31,7 @@ _OF_THIS_ATTEMPT = "those of this attempt only: lines do not name their run"
 
 
 class JsonlSinkParams(Params):
-    """Where to."""
+    """Parameters of the `jsonl` sink."""
 
     path: str = Field(description="The file to append to, or `-` for the standard output")
 
@@ -49,7 +49,7 @@ def _reach(params: JsonlSinkParams) -> Locality:
 
 @component(Kind.SINK, "jsonl", params=JsonlSinkParams, locality=_reach)
 class JsonlSink(Sink[JsonlSinkParams]):
-    """Adds records to a file, as JSON, one on each line.
+    """Append records to a file as JSON lines.
 
     The file and its folder are made if they are not there; what is in it stays. A batch is added whole or
     not at all, and half a line that a killed process left at the end is removed first. Lines are handed to
@@ -97,7 +97,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
             os.close(descriptor)
 
     async def write(self, batch: Batch) -> None:
-        """Add the batch.
+        """Append the batch.
 
         Raises:
             BatchError: records that JSON cannot say; the others were added.

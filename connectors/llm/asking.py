@@ -1,4 +1,4 @@
-"""Getting an answer for each document of a batch, whatever single calls do.
+"""Get an answer for each document of a batch, despite failing calls.
 
 What the journal has an answer for is not asked again, and documents that are the same are asked about once.
 A pack is asked once. What then has no answer is asked again in smaller packs, and at last alone, so that each
@@ -51,7 +51,7 @@ _MAX_ALONE = 2  # a lone document gets one more try after an unreadable answer
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """What all calls of a node share. `limiter` bounds the calls in flight."""
+    """State shared by all calls of a node. `limiter` bounds the calls in flight."""
 
     chat: ChatClient
     writer: PromptWriter
@@ -66,7 +66,7 @@ class Asker:
     max_document_tokens: int
 
     async def ask(self, documents: Sequence[Document], on_usage: OnUsage, on_hit: OnHit) -> list[Fate]:
-        """The fate of each document, in order. Raises FatalError, StateError."""
+        """Return the outcome of each document, in order. Raises FatalError, StateError."""
         fates: dict[int, Fate] = {}
         asked: dict[str, list[int]] = {}
         for index, document in enumerate(documents):
@@ -103,7 +103,7 @@ class Asker:
         return Usage()
 
     def fate_of(self, values: Mapping[str, object]) -> Fate:
-        """What a slot's values mean."""
+        """Interpret the values of a slot."""
         fields = normalise(values, self.schema)
         missing = [name for name in self.schema.fields if name in self.schema.required and name not in fields]
         if missing:

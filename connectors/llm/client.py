@@ -1,4 +1,4 @@
-"""Calls of an OpenAI-compatible endpoint, and the one place where its errors are translated."""
+"""Call an OpenAI-compatible endpoint and translate its errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PackTooLargeError(ComponentError):
 
 
 class ContentRefusedError(ComponentError):
-    """The endpoint refused this prompt; another may pass."""
+    """The endpoint rejected this prompt; another may pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Reply:
 
 @asynccontextmanager
 async def open_chat(connection: LlmConnection, params: LlmParams, clock: Clock) -> AsyncIterator[ChatClient]:
-    """A client for as long as the context lasts."""
+    """Open a client for the duration of the block."""
     # openai takes one to two seconds to import, so it is imported here, and in a thread: the loop goes on
     await anyio.to_thread.run_sync(import_module, "openai")
     import openai
@@ -62,7 +62,7 @@ async def open_chat(connection: LlmConnection, params: LlmParams, clock: Clock) 
 
 
 class ChatClient:
-    """Sends prompts. Never tries again by itself: that is the engine's part."""
+    """Sends prompts without retries, which are the engine's task."""
 
     def __init__(
         self, sdk: openai.AsyncOpenAI, connection: LlmConnection, params: LlmParams, clock: Clock

@@ -66,17 +66,17 @@ class LlmExtract(Transform[LlmParams]):
 
     @property
     def concurrency(self) -> int:
-        """Two batches at once: while the last calls of one are out, the next one begins."""
+        """Process two batches at once, so that the next one starts during the last calls of the previous one."""
         return min(_BATCHES_AT_ONCE, self.params.concurrency)
 
     @property
     def limits(self) -> BatchLimits:
-        """So many documents that all calls at once have a pack each."""
+        """Request enough documents to fill all concurrent calls."""
         packs = -(-self.params.concurrency // self.concurrency)
         return BatchLimits(records=self.params.batch_size * packs)
 
     async def apply(self, batch: Batch) -> Batch:
-        """The extracted records.
+        """Extract the records of a batch.
 
         Raises:
             TransientError: no record of the batch has its fate yet.

@@ -1,4 +1,4 @@
-"""The messages of a call.
+"""Write the messages of a call.
 
 The system message comes first and is the same for all calls of a node, so that a provider can cache it. The
 one user message has a text part for each document, or for a document with images an opening text part, the
@@ -51,7 +51,7 @@ class PromptWriter:
             self._system += f"\n\nInstructions:\n{self._instructions}"
 
     def write(self, documents: Sequence[Document]) -> Prompt:
-        """The prompt for some documents, which share their instructions."""
+        """Write the prompt for documents that share their instructions."""
         # unguessable, so that no document can speak for its neighbour
         nonces = {f"r{number}": token_hex(4) for number in range(1, len(documents) + 1)}
         system = self.system(documents[0].instructions)
@@ -64,7 +64,7 @@ class PromptWriter:
         return Prompt(messages, {"type": "json_schema", "json_schema": schema}, nonces)
 
     def system(self, instructions: str = "") -> str:
-        """The system message for documents that come with these instructions."""
+        """Return the system message for documents with these instructions."""
         own = instructions.strip()
         if own and own != self._instructions:
             return f"{self._system}\n\nInstructions for these documents:\n{own}"
@@ -72,7 +72,7 @@ class PromptWriter:
 
     @property
     def tokens_aside(self) -> int:
-        """Bytes of what comes with every call, in estimated tokens."""
+        """Estimated tokens of the fixed part of every call."""
         return len(self._system.encode()) // 4
 
 

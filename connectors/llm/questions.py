@@ -1,4 +1,4 @@
-"""What an answer depends on, as a key of the journal; and answers as its entries."""
+"""Journal keys of questions, and journal entries of answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SAME_FOR_EVERY_RUN: Final = frozenset({"Refused", "ContentFilter"})
 
 
 class Questions:
-    """Gives each document the key of the question that a node asks about it.
+    """Computes the journal key of the question about a document.
 
     The same key means: the same parts in the same order, prompt, instructions, model, temperature and target
     schema. A document's name is not part of it, nor what stood beside it in a call.
@@ -38,7 +38,7 @@ class Questions:
         self._settings = [_FORMAT, model, temperature, schema.slots(["r1"])]
 
     async def key(self, document: Document) -> str:
-        """SHA-256, hexadecimal. Images are hashed in a thread: a page may be megabytes."""
+        """Return the key as hexadecimal SHA-256; images are hashed in a thread."""
         if document.images:
             return await anyio.to_thread.run_sync(self._key, document)
         return self._key(document)
@@ -57,17 +57,17 @@ class Questions:
 
 
 def answer_entry(key: str, values: Mapping[str, object]) -> JournalEntry:
-    """A slot as the model answered it."""
+    """Create the journal entry of an answered slot."""
     return JournalEntry(key, orjson.dumps(values).decode())
 
 
 def verdict_entry(key: str, error: RecordError) -> JournalEntry:
-    """The end of a document that was paid for and has no answer."""
+    """Create the journal entry of a paid document without an answer."""
     return JournalEntry(key, str(error), error.kind, this_run_only=error.kind not in _SAME_FOR_EVERY_RUN)
 
 
 def values_of(entry: JournalEntry) -> Mapping[str, object] | RecordError:
-    """What `answer_entry` or `verdict_entry` was made of.
+    """Decode an entry of `answer_entry` or `verdict_entry`.
 
     Raises:
         FatalError: the entry is damaged.

@@ -1,4 +1,4 @@
-"""Reading replies: which slot holds the answer for which document."""
+"""Match the slots of replies with documents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FENCE = re.compile(r"\A\s*```[a-z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL | re.IG
 
 
 def match_slots(content: str, nonces: Mapping[str, str]) -> dict[str, Values] | None:
-    """The values for each slot of the prompt, matched by nonce; None when the reply is not a JSON object.
+    """Return the values of each slot, matched by nonce, or None if the reply is not a JSON object.
 
     A slot's answer is the object that echoes its nonce, wherever it stands: swapped answers are put right. A
     slot whose nonce is not in the reply, or in it twice, is left out.

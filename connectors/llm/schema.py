@@ -1,4 +1,4 @@
-"""From a target model to what a language model is asked for."""
+"""Convert target models to schemas and prompts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SCALARS: Final = {str: "string", int: "integer", float: "number", bool: "boolea
 
 @dataclass(frozen=True, slots=True)
 class TargetSchema:
-    """What is extracted.
+    """The schema of extracted records.
 
     `fields` are those asked for, `required` those without which a record is dead.
     """
@@ -41,14 +41,14 @@ class TargetSchema:
         return self.model.__name__
 
     def describe(self) -> str:
-        """The fields as lines of a prompt."""
+        """Describe the fields as lines of a prompt."""
         return "\n".join(
             f"- {name}: {info.description}" if info.description else f"- {name}"
             for name, info in self.fields.items()
         )
 
     def slots(self, slots: Sequence[str]) -> JsonObject:
-        """A strict schema: an object with one required object a slot, each with `nonce` and the fields.
+        """Return a strict schema with one required object per slot, each with `nonce` and the fields.
 
         It stays within what strict decoding allows everywhere: all keys required, nullable types instead of
         optional keys, no additional properties, no bounds.
@@ -60,7 +60,7 @@ class TargetSchema:
 
 
 def target_schema(name: str) -> TargetSchema:
-    """The schema of a model of `connectors.models`, or of `package.module:Class`.
+    """Load the schema of a model of `connectors.models` or of `package.module:Class`.
 
     Raises:
         FatalError: there is no such model, or nothing in it to ask for.

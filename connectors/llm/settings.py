@@ -1,4 +1,4 @@
-"""What stands under `with:` of `llm_extract`, and its connection."""
+"""Parameters and connection of `llm_extract`."""
 
 from __future__ import annotations
 

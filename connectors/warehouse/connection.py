@@ -1,4 +1,4 @@
-"""Where the ingest service is."""
+"""Connection to an ingest service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["WarehouseConnection"]
 
 
 class WarehouseConnection(BaseModel):
-    """Where the ingest service is."""
+    """Connection to an ingest service."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

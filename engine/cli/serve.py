@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: ServeOptions) -> int:
-    """Serve; 0 after a clean end."""
+    """Serve until stopped; 0 after a clean end."""
     from pathlib import Path
 
     from engine.errors import ConfigError

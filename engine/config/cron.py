@@ -30,7 +30,7 @@ _STEP: Final = re.compile(r"(\*|[0-9a-z]+(?:-[0-9a-z]+)?)(?:/(\d+))?", re.IGNORE
 
 
 def check_schedule(text: str) -> str:
-    """The schedule without surplus spaces.
+    """Validate a schedule and return it without extra spaces.
 
     Raises:
         ValueError: saying which field is wrong.

@@ -1,4 +1,4 @@
-"""The sections of the file as Pydantic models: what keys there are and what may stand under them.
+"""The sections of the file as Pydantic models.
 
 They are the source of the checks in `load` and of the editor's schema. `with:` is open here; the
 component's own model closes it.
@@ -59,7 +59,7 @@ class RetrySection(Section):
     """Upper bound of every wait."""
 
     def options(self) -> RetryOptions:
-        """The same as the engine takes it."""
+        """Return the options for the engine."""
         return RetryOptions(self.attempts, self.base, self.cap)
 
 
@@ -128,7 +128,7 @@ class ForwardSection(Section):
 
 
 class DeadLetterSection(Section):
-    """What happens to records that can never pass, besides being kept in the state directory."""
+    """The limit of dead letters and their forwarding."""
 
     max: Limit | None = None
     """Stop the run when more records die: a number, or a share such as 20%."""

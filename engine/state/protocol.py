@@ -353,7 +353,7 @@ class StateStore(Protocol):
     async def get_bookmarks(
         self, pipeline: str, node: str, scope: str, keys: Collection[str]
     ) -> dict[str, JsonValue]:
-        """The values of these keys, as far as there are any, by key."""
+        """Return the existing values of these keys, by key."""
         ...
 
     async def list_bookmarks(self, where: BookmarkFilter) -> list[BookmarkRecord]:

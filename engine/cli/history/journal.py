@@ -22,7 +22,7 @@ __all__ = ["list_entries", "purge_entries"]
 
 
 async def list_entries(options: JournalOptions) -> int:
-    """Print what is there, and what it has cost.
+    """Print the entries and their cost.
 
     Raises:
         ConfigError: the age is none.
@@ -41,7 +41,7 @@ async def list_entries(options: JournalOptions) -> int:
 
 
 async def purge_entries(options: JournalOptions) -> int:
-    """Delete what is asked for.
+    """Delete the matching entries.
 
     Raises:
         ConfigError: the age is none, or it is not said what to delete.
