@@ -101,7 +101,7 @@ class Problem:
 
 
 class ConfigError(EngineError):
-    """The file, its parameters or its environment are invalid; `problems` lists all problems in file order."""
+    """The file, its parameters or environment are invalid; `problems` lists all in file order."""
 
     def __init__(self, problems: Sequence[Problem] | str) -> None:
         if isinstance(problems, str):

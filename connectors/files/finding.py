@@ -35,7 +35,7 @@ class FilePart:
 
     @property
     def packed(self) -> bool:
-        """Whether the file is decompressed while it is read, so that positions differ from its byte offsets."""
+        """Whether the file is decompressed while read, so that positions differ from byte offsets."""
         return self.path.endswith(".gz")
 
     @property

@@ -66,7 +66,7 @@ class LlmExtract(Transform[LlmParams]):
 
     @property
     def concurrency(self) -> int:
-        """Process two batches at once, so that the next one starts during the last calls of the previous one."""
+        """Process two batches at once: one starts during the last calls of the other."""
         return min(_BATCHES_AT_ONCE, self.params.concurrency)
 
     @property

@@ -47,7 +47,7 @@ class Ledger:
     async def splits(
         self, node: str, source: Source[Any], ctx: Context, *, resumed: bool
     ) -> Sequence[SplitRecord]:
-        """Return the splits of a source: from the ledger on a resume, else listed and stored before any read."""
+        """Return the splits of a source: the ledger's on a resume, else listed and stored first."""
         known: list[SplitRecord] = []
         if resumed:
             known, complete = await self._store.splits(self._run_id, node)
