@@ -13,14 +13,16 @@ stays as it is; its `spec` is what pipelines use, also from YAML as `transform: 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
 from functools import partial
+from types import CoroutineType, GeneratorType
 from typing import Any, Protocol, TypeVar, cast, get_type_hints, overload
 
 import anyio
 from pydantic import BaseModel, Field, create_model
 
 from engine.contract.batch import Batch, Drop, Outcome
+from engine.contract.callables import UNFINISHED, check_function, check_source_function, is_async, place_of
 from engine.contract.component import (
     BatchLimits,
     Component,
@@ -33,14 +35,14 @@ from engine.contract.component import (
     Transform,
 )
 from engine.contract.types import Record
-from engine.errors import AT_RECORD, RecordError, TransientError
+from engine.errors import AT_RECORD, FatalError, RecordError, TransientError
 
 __all__ = ["filter", "sink", "source", "transform"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 KeyOf = str | Callable[[Record], str]
 
-_SPECIAL = frozenset({type(None), list, Drop})
+_SPECIAL = frozenset({type(None), list, Drop}) | UNFINISHED
 
 
 class Decorator(Protocol):
@@ -76,7 +78,7 @@ def source(
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
         return FunctionSource(partial(function, **values), key=key, unique=unique, repeatable=repeatable)
 
-    return _decorate(function, Kind.SOURCE, name, build, positional=0)
+    return _decorate(function, Kind.SOURCE, name, build, check_source_function, positional=0)
 
 
 @overload
@@ -105,9 +107,10 @@ def transform(
         call = partial(function, **values) if values else function
         if batch:
             return BatchTransform(call)
-        return AsyncTransform(call, concurrency) if _is_async(function) else FunctionTransform(call)
+        return AsyncTransform(call, concurrency) if is_async(function) else FunctionTransform(call)
 
-    return _decorate(function, Kind.TRANSFORM, name, build, positional=1)
+    check = partial(check_function, kind="transform", returns=True)
+    return _decorate(function, Kind.TRANSFORM, name, build, check, positional=1)
 
 
 @overload
@@ -122,7 +125,8 @@ def filter(  # noqa: A001 - as above
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
         return FunctionFilter(partial(function, **values) if values else function, reason)
 
-    return _decorate(function, Kind.TRANSFORM, name, build, positional=1)
+    check = partial(check_function, kind="filter", returns=True, may_wait=False)
+    return _decorate(function, Kind.TRANSFORM, name, build, check, positional=1)
 
 
 @overload
@@ -148,9 +152,10 @@ def sink(
 
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
         limits = BatchLimits(records=records, linger=linger)
-        return FunctionSink(partial(function, **values), limits, concurrency, waits=_is_async(function))
+        return FunctionSink(partial(function, **values), limits, concurrency, waits=is_async(function))
 
-    return _decorate(function, Kind.SINK, name, build, positional=1)
+    check = partial(check_function, kind="sink", returns=False)
+    return _decorate(function, Kind.SINK, name, build, check, positional=1)
 
 
 class FunctionSource(Source[BaseModel]):
@@ -171,11 +176,14 @@ class FunctionSource(Source[BaseModel]):
 
     async def extract(self) -> AsyncGenerator[Record | list[Record], None]:
         generator = self._function()
+        if not isinstance(generator, AsyncIterable):
+            raise _misuse(self._function, "source", f"returned {_type(generator)}, not an async generator")
         try:
             async for item in generator:
                 yield item
         finally:
-            await generator.aclose()
+            if isinstance(generator, AsyncGenerator):
+                await generator.aclose()
 
     def key(self, record: Record, ordinal: int) -> str | None:
         if self._key is None:
@@ -210,6 +218,8 @@ class FunctionTransform(Transform[BaseModel]):
         if not failed and kinds[0] not in _SPECIAL and kinds.count(kinds[0]) == len(kinds):
             return batch.replace(made)
         special = _SPECIAL.intersection(kinds)
+        if special & UNFINISHED:
+            raise _unfinished(self._function, made)
         if failed or len(special) > 1 or list in special or Drop in special:
             return batch.outcomes(made)
         if special:
@@ -223,7 +233,25 @@ def _name_record(error: Exception, batch: Batch, index: int) -> None:
     By its place and not by its key, which may be made of what the record says: logs and histories have this.
     Of a source of several files the place is the least that it can be.
     """
-    error.add_note(f"{AT_RECORD}{batch.keys.ordinals()[index]} or later of its source, counted from 0")
+    error.add_note(f"{AT_RECORD}{batch.keys.place(index)}")
+
+
+def _misuse(function: Callable[..., Any], kind: str, what: str) -> FatalError:
+    """The error of a function that does something else than its kind of component; nothing of a record."""
+    return FatalError(f"the {kind} {place_of(function)} {what}")
+
+
+def _type(value: object) -> str:
+    return f"a {type(value).__name__}" if value is not None else "None"
+
+
+def _unfinished(function: Callable[..., Any], made: list[Any]) -> FatalError:
+    """The error of a plain function that calls an `async` one, or a generator, and returns what that gave."""
+    first = next(one for one in made if type(one) in UNFINISHED)
+    for one in made:
+        if isinstance(one, CoroutineType | GeneratorType):
+            one.close()
+    return _misuse(function, "transform", f"returned {_type(first)}: make it `async def`, and `await` that")
 
 
 class FunctionFilter(Transform[BaseModel]):
@@ -262,7 +290,7 @@ class BatchTransform(Transform[BaseModel]):
     def __init__(self, function: Callable[[list[Record]], Any]) -> None:
         super().__init__(Params())
         self._function = function
-        self._waits = _is_async(function)
+        self._waits = is_async(function)
 
     @property
     def waits(self) -> bool:
@@ -270,10 +298,18 @@ class BatchTransform(Transform[BaseModel]):
 
     def apply(self, batch: Batch) -> Batch | Awaitable[Batch]:
         made = self._function(batch.records)
-        return self._later(batch, made) if self._waits else batch.outcomes(made)
+        return self._later(batch, made) if self._waits else self._outcomes(batch, made)
 
     async def _later(self, batch: Batch, made: Awaitable[list[Outcome]]) -> Batch:
-        return batch.outcomes(await made)
+        return self._outcomes(batch, await made)
+
+    def _outcomes(self, batch: Batch, made: object) -> Batch:
+        if not isinstance(made, list | tuple):
+            raise _misuse(self._function, "transform", f"returned {_type(made)}, not a list of outcomes")
+        if len(made) != len(batch):
+            what = f"returned {len(made)} outcomes for {len(batch)} records"
+            raise _misuse(self._function, "transform", what)
+        return batch.outcomes(made)
 
 
 class AsyncTransform(Transform[BaseModel]):
@@ -332,14 +368,22 @@ class FunctionSink(Sink[BaseModel]):
         return None
 
 
+Check = Callable[[Callable[..., Any]], None]
 Build = Callable[[Callable[..., Any], dict[str, Any]], Component[Any]]
 
 
 def _decorate(
-    function: Callable[..., Any] | None, kind: Kind, name: str, build: Build, *, positional: int
+    function: Callable[..., Any] | None,
+    kind: Kind,
+    name: str,
+    build: Build,
+    check: Check,
+    *,
+    positional: int,
 ) -> Any:
     def attach(function: Callable[..., Any]) -> Callable[..., Any]:
         params = _params_of(function, positional)
+        check(function)
         text = inspect.cleandoc(function.__doc__ or "")
 
         def factory(given: BaseModel, connection: BaseModel | None) -> Component[Any]:
@@ -380,9 +424,3 @@ def _params_of(function: Callable[..., Any], positional: int) -> type[BaseModel]
             f"called with {positional}; make parameters keyword-only by putting `*` before them"
         )
     return create_model(f"{function.__name__}_params", __base__=Params, **fields)
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    while isinstance(function, partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function)

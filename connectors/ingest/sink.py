@@ -75,7 +75,7 @@ class IngestSink(Sink[IngestParams]):
         self._delivery = Delivery(
             client,
             model=params.model,
-            scope=scope,
+            scope=f"{scope}\0{self.ctx.node}",  # two nodes may send the same records to one model
             epoch=Epoch(self._epoch_scope, self.ctx.epoch),
             compress=params.compress,
             max_body=params.bytes,

@@ -74,8 +74,9 @@ def explain(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else int(ExitCode.FAILED)
     from engine.cli.display.terminal import printable
+    from engine.redaction import without_credentials
 
-    sys.stderr.write(printable(_message(error)))
+    sys.stderr.write(printable(without_credentials(_message(error))))
     return int(code_of(error))
 
 
@@ -84,7 +85,9 @@ def show_traceback(error: BaseException | None) -> None:
     if error is not None and os.environ.get("ODW_TRACEBACK") == "1":
         import traceback
 
-        traceback.print_exception(error)
+        from engine.redaction import without_credentials
+
+        sys.stderr.write(without_credentials("".join(traceback.format_exception(error))))
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -33,6 +33,14 @@ class Keys:
         """Return the source ordinal of each record."""
         raise NotImplementedError
 
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        """The keys as (prefix, first number, number behind the last), in order; None if they are not that."""
+        return None
+
+    def place(self, index: int) -> str:
+        """Where a record is, for messages: its place and not its key, which may be made of what it says."""
+        return f"record {self.ordinals()[index]} or later of its source, counted from 0"
+
     def slice(self, start: int, stop: int) -> Keys:
         """Return the keys of records `start` to `stop` (exclusive)."""
         return _Claimed(self, range(start, stop))
@@ -74,18 +82,28 @@ class KeyRange(Keys):
     def ordinals(self) -> Sequence[int]:
         return range(self.start, self.stop)
 
+    def place(self, index: int) -> str:
+        return f"record {self.start + index} of its source, counted from 0"
+
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        return [(self.prefix, self.start, self.stop)]
+
     def slice(self, start: int, stop: int) -> Keys:
         return KeyRange(self.prefix, self.start + start, self.start + stop)
 
 
 class KeyList(Keys):
-    """Keys created one by one; the first record has the source ordinal `first_ordinal`."""
+    """Keys created one by one; the first record has the source ordinal `first_ordinal`.
 
-    __slots__ = ("first_ordinal", "keys")
+    `counted`: that ordinal is known to be right, and not only the least that it can be.
+    """
 
-    def __init__(self, keys: Sequence[str], first_ordinal: int = 0) -> None:
+    __slots__ = ("counted", "first_ordinal", "keys")
+
+    def __init__(self, keys: Sequence[str], first_ordinal: int = 0, *, counted: bool = False) -> None:
         self.keys = keys
         self.first_ordinal = first_ordinal
+        self.counted = counted
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -97,7 +115,12 @@ class KeyList(Keys):
         return range(self.first_ordinal, self.first_ordinal + len(self.keys))
 
     def slice(self, start: int, stop: int) -> Keys:
-        return KeyList(self.keys[start:stop], self.first_ordinal + start)
+        return KeyList(self.keys[start:stop], self.first_ordinal + start, counted=self.counted)
+
+    def place(self, index: int) -> str:
+        if not self.counted:
+            return super().place(index)
+        return f"record {self.first_ordinal + index} of its source, counted from 0"
 
 
 class _Claimed(Keys):
@@ -117,6 +140,12 @@ class _Claimed(Keys):
     def ordinals(self) -> Sequence[int]:
         ordinals = self.base.ordinals()
         return [ordinals[index] for index in self.indices]
+
+    def place(self, index: int) -> str:
+        return self.base.place(self.indices[index])
+
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        return _chosen(self.base, self.indices)
 
     def slice(self, start: int, stop: int) -> Keys:
         return _Claimed(self.base, self.indices[start:stop])
@@ -141,6 +170,12 @@ class _Masked(Keys):
 
     def ordinals(self) -> Sequence[int]:
         return list(compress(self.base.ordinals(), self.mask))
+
+    def place(self, index: int) -> str:
+        return self.base.place(self._indices()[index])
+
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        return _chosen(self.base, self._indices())
 
     def _indices(self) -> list[int]:
         return list(compress(range(len(self.base)), self.mask))
@@ -169,6 +204,9 @@ class _Suffixed(Keys):
     def ordinals(self) -> Sequence[int]:
         return self.base.ordinals()
 
+    def place(self, index: int) -> str:
+        return self.base.place(index)
+
 
 class _Fanned(Keys):
     __slots__ = ("base", "counts", "total")
@@ -189,6 +227,10 @@ class _Fanned(Keys):
         pairs = zip(self.base.ordinals(), self.counts, strict=True)
         return [ordinal for ordinal, count in pairs for _ in range(count)]
 
+    def place(self, index: int) -> str:
+        parents = [parent for parent, count in enumerate(self.counts) for _ in range(count)]
+        return self.base.place(parents[index])
+
 
 class _Joined(Keys):
     __slots__ = ("parts", "total")
@@ -206,6 +248,22 @@ class _Joined(Keys):
     def ordinals(self) -> Sequence[int]:
         return list(chain.from_iterable(part.ordinals() for part in self.parts))
 
+    def place(self, index: int) -> str:
+        for part in self.parts:
+            if index < len(part):
+                return part.place(index)
+            index -= len(part)
+        raise IndexError(index)
+
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        found: list[tuple[str, int, int]] = []
+        for part in self.parts:
+            ranges = part.ranges()
+            if ranges is None:
+                return None
+            found += ranges
+        return found
+
     def slice(self, start: int, stop: int) -> Keys:
         inside: list[Keys] = []
         ends = accumulate(map(len, self.parts))
@@ -221,3 +279,19 @@ class _Joined(Keys):
 def join_keys(parts: Sequence[Keys]) -> Keys:
     """Join the keys of several batches."""
     return parts[0] if len(parts) == 1 else _Joined(parts)
+
+
+def _chosen(base: Keys, indices: Sequence[int]) -> list[tuple[str, int, int]] | None:
+    """The ranges of some keys of a range."""
+    ranges = base.ranges()
+    if ranges is None or len(ranges) != 1:
+        return None
+    prefix, first, _ = ranges[0]
+    found: list[tuple[str, int, int]] = []
+    for index in indices:
+        number = first + index
+        if found and found[-1][2] == number:
+            found[-1] = (prefix, found[-1][1], number + 1)
+        else:
+            found.append((prefix, number, number + 1))
+    return found

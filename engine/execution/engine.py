@@ -6,9 +6,10 @@ Nothing here is a module global: two engines in one process, and two runs of one
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,11 +22,11 @@ from engine.contract.chunk import Chunk
 from engine.contract.clock import Clock, SystemClock, timestamp
 from engine.errors import (
     ConfigError,
-    RunMismatchError,
 )
 from engine.execution.events import Observer, null_observer
 from engine.execution.journal import Journal
-from engine.execution.lease import HeldLease, acquire
+from engine.execution.lease import HeldLease
+from engine.execution.overlap import Entry, entered
 from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.execution.runner import DRAIN_LIMIT, RunnerResources
@@ -150,6 +151,7 @@ class Engine:
         seed: str = "",
         chunk: Chunk | None = None,
         verify: bool = False,
+        given_up: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[Run, None]:
         """A run, started when `wait` is called inside the block.
 
@@ -164,24 +166,21 @@ class Engine:
             seed: fixes everything random; "" draws one.
             verify: at the end, compare the report with the ledger and with what the sinks have (its
                 `checks`). A chunk cannot be verified, only the run as a whole.
+            given_up: true when a run that waits for another one of its pipeline should not begin any more.
 
         Raises:
             RunMismatchError: the plan is not the one `resume` was begun with.
             LeaseHeldError: another process works on that run; it is named.
+            RunOverlapError: another run of the pipeline is under way; see `if_running`.
             StateError, ServiceError: the store or an embedded service cannot be used.
         """
-        if verify and chunk is not None:
-            raise ValueError("a chunk cannot be verified, only its run as a whole")
+        if chunk is not None and (verify or resume is None):
+            raise ValueError("a chunk is part of a run that `resume` names, and cannot be verified alone")
         await self.provide(plan.sandbox_services)
-        record = resume
-        if record is None:
-            if chunk is not None:
-                raise ValueError("a chunk belongs to an existing run: name it with `resume`")
-            record = await self.begin(plan, group_id=group_id, seed=seed)
-        else:
-            _check_identity(record, plan)
+        begin = partial(self.begin, plan, group_id=group_id, seed=seed)
         part = chunk.name if chunk is not None else ""
-        async with acquire(self.store, self.clock, record.run_id, part) as lease:
+        entry = Entry(self.store, self.clock, plan, begin, resume, part, given_up)
+        async with entered(entry) as (record, lease):
             resumed = lease.acquisitions > 1 if chunk is not None else resume is not None
             if resume is not None and chunk is None:
                 record = await self._take_up(record.run_id, lease)
@@ -292,16 +291,3 @@ class Engine:
         """Return the resources of a runner."""
         assert self._journal is not None, "use `async with Engine(...)`"
         return RunnerResources(self.store, self._journal, budget, self.clock, self.connect, self._drain_limit)
-
-
-def _check_identity(record: RunRecord, plan: Plan) -> None:
-    if record.identity == plan.identity:
-        return
-    from engine.plan.identity import difference
-
-    changes = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
-    raise RunMismatchError(
-        f"run {record.run_id!r} was started with a different plan and cannot resume with this one:\n"
-        f"{changes}\n"
-        "start a new run, or restore the original plan"
-    )

@@ -25,6 +25,8 @@ class RunReport:
         bottleneck: the node whose workers were busiest, None when nothing happened.
         dead_letters: how many letters of this run are open in the state store.
         checks: what was compared, when the run was to be verified.
+        stored: the tally is the ledger's. When the state store failed, it is what this process has counted,
+            which includes records that are neither delivered nor given up.
     """
 
     pipeline: str
@@ -40,6 +42,7 @@ class RunReport:
     peak_bytes: int = 0
     attempt: int = 1
     checks: Sequence[Check] = ()
+    stored: bool = True
 
     @property
     def ok(self) -> bool:
@@ -60,6 +63,7 @@ class RunReport:
             "attempt": self.attempt,
             "tally": self.tally.to_json(),
             "balanced": self.tally.balanced,
+            "stored": self.stored,
             "dead_letters": self.dead_letters,
             "peak_bytes_in_flight": self.peak_bytes,
             "bottleneck": self.bottleneck.name if self.bottleneck else None,

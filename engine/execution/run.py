@@ -25,6 +25,7 @@ from engine.execution.verification import not_asked
 from engine.execution.verification import verify as compare
 from engine.flow.stats import RunSnapshot
 from engine.plan.model import Plan
+from engine.redaction import without_credentials
 from engine.state.protocol import DeadLetterFilter, RunRecord, RunStatus
 
 __all__ = ["Run"]
@@ -155,7 +156,7 @@ class Run:
         return await self._report(status, failure)
 
     async def _report(self, status: RunStatus, failure: EngineError | None) -> RunReport:
-        error = str(failure) if failure is not None else ""
+        error = without_credentials(str(failure)) if failure is not None else ""
         try:
             with anyio.CancelScope(shield=True):
                 await self._finish(status, error)
@@ -164,13 +165,14 @@ class Run:
             tally = self._runner.ledger.live() if live else await self._runner.ledger.tally()
             where = DeadLetterFilter(run_id=self.run_id, status="open")
             dead = await self._resources.store.count_dead_letters(where)
+            stored = True
         except EngineError as problem:
             if failure is None:
                 raise
             # the store is what failed: the counters of this process are all there is to report
             if not isinstance(problem, LeaseLostError):
                 failure.add_note(f"and the state store could not be read: {problem}")
-            tally, dead = self._runner.ledger.live(), self._runner.dead_letters
+            tally, dead, stored = self._runner.ledger.live(), self._runner.dead_letters, False
         snapshot = self._runner.snapshot()
         report = RunReport(
             pipeline=self.plan.pipeline,
@@ -185,6 +187,7 @@ class Run:
             dead_letters=dead,
             peak_bytes=self._resources.budget.peak,
             attempt=self.record.attempt,
+            stored=stored,
         )
         if self._verify:
             report = replace(report, checks=await self._checks(report))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 from traceback import extract_tb
 from typing import TypeVar
 
@@ -18,6 +20,14 @@ from engine.errors import (
     TransientError,
 )
 from engine.flow.delivery import Failure
+
+_NOT_THE_USERS = tuple(
+    {
+        str(Path(__file__).resolve().parent.parent),
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        "<frozen",
+    }
+)
 
 __all__ = ["as_run_error", "cause_of", "classify_error", "unexpected_error", "unwrap_group"]
 
@@ -52,11 +62,15 @@ def as_run_error(node: str, error: Exception) -> EngineError:
 def unexpected_error(node: str, error: BaseException) -> NodeFailedError:
     """Describe an unexpected error by its type, its line and, if known, the position of the record.
 
+    The line is the last one of the user's own code, if there is any: what it calls is seldom to blame.
+
     Its text is left to `__cause__`, because a `KeyError` or `ValueError` tends to quote the record; errors
     of the operating system and of imports only name files.
     """
     frames = extract_tb(error.__traceback__)
-    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
+    last = (own or frames)[-1:]
+    where = "".join(f" at {frame.filename}:{frame.lineno}" for frame in last)
     text = f": {error}" if isinstance(error, OSError | ImportError) else ""
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(AT_RECORD)]
     place = f", {notes[0]}" if notes else ""

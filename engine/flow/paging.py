@@ -201,7 +201,9 @@ class RecordPager:
         key = self._source.key
         made = [key(record, ordinal) for ordinal, record in enumerate(records, start)]
         return KeyList(
-            [f"{self._prefix}{start + i}" if one is None else one for i, one in enumerate(made)], start
+            [f"{self._prefix}{start + i}" if one is None else one for i, one in enumerate(made)],
+            start,
+            counted=True,
         )
 
     async def aclose(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,7 +39,9 @@ def announce(state_dir: Path, address: ServiceAddress) -> None:
     """Write the file, whole or not at all. Raises OSError."""
     target = service_file(state_dir)
     draft = target.with_name(f"service.{address.pid}.tmp")
-    draft.write_text(json.dumps({"url": address.url, "pid": address.pid}), encoding="utf-8")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as out:
+        out.write(json.dumps({"url": address.url, "pid": address.pid}))
     draft.replace(target)
 
 
@@ -59,11 +63,32 @@ def find_running(state_dir: Path) -> ServiceAddress | None:
 
 
 def _read(state_dir: Path) -> ServiceAddress | None:
+    """What the file says, if nobody but this user can have written it, and it names this machine."""
+    path = service_file(state_dir)
     try:
-        content = json.loads(service_file(state_dir).read_text(encoding="utf-8"))
-        return ServiceAddress(str(content["url"]), int(content["pid"]))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        address = ServiceAddress(str(content["url"]), int(content["pid"]))
+        trusted = _is_own(path) and _is_own(path.parent) and _is_here(urlsplit(address.url).hostname or "")
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return address if trusted else None
+
+
+def _is_here(host: str) -> bool:
+    """Whether an address is one of this machine: only such can be bound."""
+    for family, kind, protocol, _, place in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+        with suppress(OSError), socket.socket(family, kind, protocol) as one:
+            one.bind(place)
+            return True
+    return False
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file or folder is this user's, and nobody else may write it: a planted one takes records."""
+    if not hasattr(os, "geteuid"):
+        return True
+    status = path.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def _is_alive(pid: int) -> bool:

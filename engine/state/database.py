@@ -24,6 +24,9 @@ T = TypeVar("T")
 _BUSY_SECONDS: Final = 10.0
 _BUSY_PAUSE: Final = 0.02
 _WAL_BYTES: Final = 16 * 1024 * 1024
+_WAL_SUFFIX: Final = "-wal"
+_CHECKED_BYTES: Final = 8 * 1024 * 1024
+_OWN_NAMES: Final = ("state.sqlite3", "warehouse")
 _OF_ONE_STATEMENT: Final = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -65,6 +68,7 @@ class SqliteDatabase:
         self._connection: SqliteConnection | None = None
         self._place = path.absolute()  # wherever the process may go
         self._file: os.stat_result | None = None
+        self._wal: os.stat_result | None = None
         self._thread: CallThread | None = None
 
     async def open(self) -> None:
@@ -147,22 +151,34 @@ class SqliteDatabase:
             except BaseException:
                 connection.close()
                 raise
-            self._file = os.stat(self._place)
+            self._file, self._wal = os.stat(self._place), None
             self._connection = connection
 
     def _trouble(self) -> Exception | None:
         """Why nothing may be written: in a file that was moved away it would be lost, without an error."""
+        path = self.path
         try:
             if self._file is not None and os.path.samestat(self._file, os.stat(self._place)):
-                return None
+                path = Path(f"{self.path}{_WAL_SUFFIX}")
+                if self._log_is_there():
+                    return None
         except FileNotFoundError:
             pass
         except OSError as error:
             return error
         return StateError(
-            f"{self.path} was removed or replaced while in use, so nothing more can be stored: restore "
+            f"{path} was removed or replaced while in use, so nothing more can be stored: restore "
             "it, or start over"
         )
+
+    def _log_is_there(self) -> bool:
+        """Whether the write-ahead log is still the one of before; it stays while anybody has it open."""
+        try:
+            wal = os.stat(f"{self._place}{_WAL_SUFFIX}")
+        except FileNotFoundError:
+            return self._wal is None
+        self._wal = self._wal or wal
+        return os.path.samestat(self._wal, wal)
 
     def _make_file(self) -> None:
         """Create what is missing, private to this user; the -wal and -shm files inherit the mode.
@@ -178,8 +194,12 @@ class SqliteDatabase:
                 )
             return
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError):
+        try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            _keep_private(self.path, 0o600)
+        if all(name.startswith(_OWN_NAMES) for name in os.listdir(self.path.parent)):
+            _keep_private(self.path.parent, 0o700)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -187,7 +207,29 @@ class SqliteDatabase:
             connection.close()
 
 
+def _keep_private(path: Path, mode: int) -> None:
+    """Take from others what they may do with a file or folder of this user; it may hold whole records."""
+    status = path.stat()
+    if status.st_mode & 0o077 and hasattr(os, "geteuid") and status.st_uid == os.geteuid():
+        path.chmod(mode)
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Find damage in a small file before anything goes by what it says. In a large one that would take long.
+
+    Raises:
+        StateCorruptError: it is damaged.
+    """
+    if 0 < path.stat().st_size <= _CHECKED_BYTES:
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            error = sqlite3.DatabaseError(found.rpartition("\n")[2])
+            error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT"
+            raise error
+
+
 def _set_up(connection: sqlite3.Connection, path: Path) -> None:
+    _check(connection, path)
     connection.execute("PRAGMA foreign_keys = ON")
     # In WAL mode NORMAL may lose the last commits when the power fails; FULL syncs each one.
     connection.execute("PRAGMA synchronous = FULL")

@@ -279,7 +279,40 @@ def test_resume_starts_followers_that_did_not_start(tmp_path: Path, engine: Engi
     assert "nothing to resume" in again.stderr
 
 
-def test_resume_warns_that_current_params_apply_to_followers(tmp_path: Path, engine: Engine) -> None:
+WITH_PARAMETERS = """\
+version: 1
+pipelines:
+  first:
+    on_complete: second
+    nodes: {read: {source: jsonl, with: {path: in.jsonl}}, keep: {sink: jsonl, with: {path: first.jsonl}}}
+  second:
+    params: {to: second.jsonl}
+    nodes:
+      read: {source: jsonl, with: {path: first.jsonl}}
+      keep: {sink: jsonl, with: {path: "${params.to}"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "written"), [((), "other.jsonl"), (("second.to=third.jsonl",), "third.jsonl")]
+)
+def test_what_follows_a_resumed_run_has_the_parameters_it_was_to_have(
+    tmp_path: Path, engine: Engine, given: tuple[str, ...], written: str
+) -> None:
+    write(tmp_path, WITH_PARAMETERS)
+    first = ("run", "--only", "first", "--param", "second.to=other.jsonl")
+    assert engine(*first).returncode != ExitCode.COMPLETED  # there is nothing to read
+    (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
+
+    params = [text for one in given for text in ("--param", one)]
+    done = engine("run", "--resume", *params)
+    assert done.returncode == ExitCode.COMPLETED, done.stderr
+    assert "changed:" not in done.stderr
+    assert (tmp_path / written).read_text(encoding="utf-8") == '{"n":1}\n'
+    assert not (tmp_path / "second.jsonl").exists()
+
+
+def test_a_resume_says_which_parameters_count_for_what_follows(tmp_path: Path, engine: Engine) -> None:
     write(tmp_path, FOLLOWED.replace("ON_COMPLETE", "on_complete: second"))
     assert engine("run", "--only", "first").returncode != ExitCode.COMPLETED  # there is nothing to read
     (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
@@ -287,7 +320,7 @@ def test_resume_warns_that_current_params_apply_to_followers(tmp_path: Path, eng
     done = engine("run", "--resume")
     assert done.returncode == ExitCode.COMPLETED, done.stderr
     assert "first: resuming run first-" in done.stderr
-    assert "second: may follow; --param and --set apply to it as given now\n" in done.stderr
+    assert "second: may follow with its original parameters; --set applies as given now\n" in done.stderr
     assert "first: may follow" not in done.stderr
 
 

@@ -140,9 +140,11 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
     if tally.tokens_in or tally.tokens_out:
         cost = f", {_money(tally.cost_usd)}" if tally.cost_usd else ""
         yield f"{count(tally.tokens_in)} tokens in, {count(tally.tokens_out)} out{cost}"
+    if not run.stored:
+        yield "these counts are what this process knew: its last ones could not be stored, or read again"
     if run.checks:
         yield from _verification(run.checks)
-    elif not tally.balanced:
+    elif run.stored and not tally.balanced:
         yield from _unbalanced(run)
 
 

@@ -6,14 +6,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from engine.config import FileConfig
 from engine.contract.clock import Clock
+from engine.contract.types import JsonValue
 from engine.dead_letters.replay import REPLAY_GROUP
 from engine.errors import ConfigError, LeaseHeldError, RunNotFoundError
 from engine.execution.lease import living
-from engine.plan.identity import difference
+from engine.plan.identity import FOLLOWERS, difference
 from engine.plan.model import Plan
 from engine.state.protocol import RunRecord, RunStatus, StateStore
 
-__all__ = ["announce", "invocation_of", "not_begun", "refuse_living", "unfinished"]
+__all__ = ["announce", "invocation_of", "not_begun", "params_from_before", "refuse_living", "unfinished"]
 
 
 async def invocation_of(store: StateStore, wanted: str) -> list[RunRecord]:
@@ -52,6 +53,23 @@ def not_begun(file: FileConfig, runs: Sequence[RunRecord], only: Collection[str]
             if name not in begun and name in file.pipelines and (not only or name in only):
                 found.setdefault(name, run.pipeline)
     return found
+
+
+def params_from_before(
+    file: FileConfig, runs: Sequence[RunRecord], resumes: Mapping[str, RunRecord]
+) -> dict[str, dict[str, JsonValue]]:
+    """The parameters to go on with, by pipeline: of the runs themselves, and of what may follow them.
+
+    What follows is begun anew, so parameters that it no longer has are left out.
+    """
+    params: dict[str, dict[str, JsonValue]] = {}
+    for run in runs:
+        followers = run.operational_doc.get(FOLLOWERS) if isinstance(run.operational_doc, dict) else None
+        for name, given in followers.items() if isinstance(followers, dict) else ():
+            if name in file.pipelines and isinstance(given, dict):
+                declared = file.pipelines[name].parameters
+                params[name] = {one: value for one, value in given.items() if one in declared}
+    return params | {name: dict(record.params) for name, record in resumes.items()}
 
 
 async def unfinished(store: StateStore, wanted: str, only: Collection[str]) -> dict[str, RunRecord]:
@@ -107,8 +125,9 @@ def announce(
             say(f"  changed: {line}")
     for name in plans:
         if name not in resumes and name not in late:
-            say(f"{name}: may follow; --param and --set apply to it as given now")
+            say(f"{name}: may follow with its original parameters; --set applies as given now")
     for name, before in late.items():
         say(
-            f"{name}: starting now because {before} has completed; --param and --set apply to it as given now"
+            f"{name}: starting now because {before} has completed, with its original parameters; "
+            "--set applies as given now"
         )

@@ -14,7 +14,14 @@ from engine.cli.display.summary import resume_command, summary
 from engine.cli.event_loop import on_event_loop
 from engine.cli.exit_codes import ExitCode, code_of, most_serious, show_traceback
 from engine.cli.loading import load_config, load_plans, resolve_aliases
-from engine.cli.local.resume import announce, invocation_of, not_begun, refuse_living, unfinished
+from engine.cli.local.resume import (
+    announce,
+    invocation_of,
+    not_begun,
+    params_from_before,
+    refuse_living,
+    unfinished,
+)
 from engine.cli.local.signals import SignalWatch
 from engine.cli.options import RunOptions
 from engine.cli.state import store_of
@@ -112,7 +119,7 @@ async def _resumed(options: RunOptions, engine: Engine, output: Output) -> Sessi
             output.say(hint)
         return None
     await refuse_living(engine.store, engine.clock, [run.run_id for run in resumes.values()])
-    params = {name: dict(record.params) for name, record in resumes.items()}
+    params = params_from_before(load_config(options, only=[]), runs, resumes)
     plans = load_plans(options, only=[*resumes, *late], params=params)
     output.follow(plans)
     announce(resumes, late, plans, output.say)
@@ -152,7 +159,7 @@ def _code(report: RunReport | None) -> ExitCode:
         return ExitCode.INTERRUPTED
     if report.failure is not None:
         return code_of(report.failure)
-    return ExitCode.COMPLETED if report.ok else ExitCode.FAILED
+    return ExitCode.COMPLETED if report.ok or report.status is RunStatus.SKIPPED else ExitCode.FAILED
 
 
 def memory_of(text: str | None) -> int:

@@ -38,6 +38,14 @@ def nodes(read: int = 1000, *, waiting: Waiting = Waiting.NOTHING) -> list[NodeS
     return [extract.snapshot(2.0), load.snapshot(2.0)]
 
 
+def test_counts_that_could_not_be_stored_are_no_fault_of_the_engine() -> None:
+    in_flight = report(tally=Tally(read=20, written=10), stored=False, status=RunStatus.FAILED, error="full")
+    text = summary([in_flight], OPTIONS)
+
+    assert "please report this" not in text
+    assert "these counts are what this process knew" in text
+
+
 def report(name: str = "blobs", **changes: object) -> RunReport:
     tally = Tally(read=1000, written=800, dropped=100, dead=100, drops={"keep: filtered": 100})
     shown = nodes()

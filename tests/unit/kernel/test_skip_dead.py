@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import replace
 
 import anyio
 import pytest
 
 from engine.contract.batch import Batch
 from engine.contract.component import Receipt
+from engine.contract.journal import JournalEntry
 from engine.errors import FatalError, RecordError
 from engine.execution.engine import Engine
 from engine.execution.report import RunReport
@@ -127,3 +129,23 @@ async def test_what_its_source_could_not_read_is_not_taken_a_second_time() -> No
 
     assert 4 not in sink.records
     assert (report.tally.dead, report.tally.written, report.dead_letters) == (1, 19, 1)
+
+
+async def test_what_was_paid_for_a_record_that_died_is_booked_by_the_next_attempt() -> None:
+    store = MemoryStateStore()
+    first = await stopped_behind_the_letter(store)
+    async with store:
+        (letter,) = await store.dead_letters(DeadLetterFilter(run_id=first.run_id))
+    paid = JournalEntry(
+        "q", "no", "Refused", tokens_in=70, tokens_out=30, cost_usd=0.5, record=letter.key,
+        run_id=first.run_id, node="n1",
+    )  # fmt: skip
+    other = replace(paid, key="r", node="n9")
+    async with Engine(store=store) as engine:
+        await store.put_journal([paid, other, replace(paid, key="s", run_id="another")])
+        record = await store.get_run(first.run_id)
+        second = await engine.run(plan(Refusing(), MemorySink()), resume=record)
+
+    assert second.ok
+    tally = second.tally
+    assert (tally.dead, tally.tokens_in, tally.tokens_out, tally.cost_usd) == (1, 70, 30, 0.5)

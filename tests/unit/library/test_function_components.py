@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -128,7 +129,7 @@ def test_batch_transform_with_too_few_outcomes_is_refused() -> None:
     def short(records: list[int]) -> list[int]:
         return records[:-1]
 
-    with pytest.raises(ValueError, match="one outcome for each of 2, got 1"):
+    with pytest.raises(engine.FatalError, match=r"`short` \(.*\) returned 1 outcomes for 2 records"):
         built(short).apply(batch_of(1, 2))
 
 
@@ -216,3 +217,83 @@ def test_source_function_declares_only_whether_it_can_resume(
 
     assert source.resumable is resumable
     assert source.fresh_keys is False
+
+
+def _decorated(kind: Any, text: str) -> None:
+    names: dict[str, Any] = {"engine": engine, "Any": Any}
+    exec(text, names)
+    kind(names["f"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (engine.source, "def f():\n yield 1", "is a plain generator: make it an async generator"),
+        (engine.source, "def f():\n return [1]", "is a plain function: make it an async generator"),
+        (engine.source, "async def f():\n return [1]", "yields nothing: make it an async generator"),
+        (engine.source, "def f() -> list[int]:\n return [1]", "is a plain function"),
+        (engine.transform, "def f(r):\n yield r", "is a generator, which does nothing"),
+        (engine.transform, "async def f(r):\n yield r", "is a generator, which does nothing"),
+        (engine.transform, "def f(r):\n r['n'] = 1", "returns no value anywhere"),
+        (engine.transform, "async def f(r):\n r['n'] = 1", "returns no value anywhere"),
+        (engine.transform, "def f(r):\n if r:\n  return\n r.clear()", "returns no value anywhere"),
+        (engine.transform(batch=True), "def f(rs):\n [r for r in rs]", "returns no value anywhere"),
+        (engine.filter, "async def f(r):\n return r > 1", "all that it returns counts as true"),
+        (engine.filter, "def f(r):\n r > 1", "returns no value anywhere"),
+        (engine.sink, "def f(rs):\n yield rs", "is a generator, which does nothing"),
+        (engine.sink, "async def f(rs):\n yield rs", "is a generator, which does nothing"),
+    ],
+)
+def test_a_function_that_cannot_do_its_work_is_refused_at_its_line(
+    kind: Any, text: str, message: str
+) -> None:
+    with pytest.raises(TypeError, match=r"the \w+ `f` \(<string>:1\) ") as caught:
+        _decorated(kind, text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (engine.source, "async def f():\n yield 1"),
+        (engine.source, "from collections.abc import AsyncIterator\ndef f() -> AsyncIterator[int]: ..."),
+        (engine.transform, "def f(r):\n if r: return r"),
+        (engine.transform, "def f(r):\n return r if r else None"),
+        (engine.transform, "def f(r):\n return r and None"),
+        (engine.transform, "f = lambda r: None if r else r"),
+        (engine.transform, "def f(r):\n raise engine.RecordError('all')"),
+        (engine.transform, "async def f(r):\n return r"),
+        (engine.transform, "def f(r):\n try:\n  return r\n finally:\n  pass"),
+        (engine.transform, "def f(r):\n with open('x'):\n  return r"),
+        (engine.transform, "def f(r):\n match r:\n  case 1: return 2\n  case _: return None"),
+        (engine.filter, "def f(r):\n return r > 1"),
+        (engine.sink, "def f(rs): print(rs)"),
+        (engine.sink, "async def f(rs): ..."),
+    ],
+)
+def test_a_function_that_can_do_its_work_is_taken(kind: Any, text: str) -> None:
+    _decorated(kind, text)
+
+
+async def test_a_coroutine_that_nobody_awaits_names_the_function() -> None:
+    async def later(record: int) -> int:
+        return record
+
+    @engine.transform
+    def forgets(record: int) -> Any:
+        return later(record)
+
+    with pytest.raises(
+        engine.FatalError, match=r"`forgets` \(.*\) returned a coroutine: make it `async def`"
+    ):
+        built(forgets).apply(batch_of(1, 2))
+
+
+async def test_a_source_that_returns_something_else_is_named() -> None:
+    @engine.source
+    def read() -> AsyncIterator[int]:
+        return [1, 2]  # type: ignore[return-value]
+
+    source = read.spec.factory(NoParams(), None)  # type: ignore[attr-defined]
+    with pytest.raises(engine.FatalError, match=r"`read` \(.*\) returned a list, not an async generator"):
+        await anext(source.extract())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -105,7 +106,19 @@ async def test_bug_names_the_record_by_its_place(kind: str) -> None:
     report = (await engine.run(demo))["demo"]
 
     assert report.error.startswith("node 'check' failed: ZeroDivisionError at ")
-    assert report.error.endswith(", at record 4 or later of its source, counted from 0")
+    assert report.error.endswith(", at record 4 of its source, counted from 0")
+
+
+async def test_an_error_of_a_library_names_the_users_line() -> None:
+    @engine.transform
+    def parse(record: dict[str, int]) -> Any:
+        return json.loads("{" * record["n"])
+
+    demo = pipeline(check=engine.node(parse), nowhere=engine.node(nowhere))
+    report = (await engine.run(demo))["demo"]
+
+    line = parse.__code__.co_firstlineno + 2
+    assert f"JSONDecodeError at {__file__}:{line}, at record 0" in report.error
 
 
 async def test_bug_is_told_without_what_the_record_said() -> None:

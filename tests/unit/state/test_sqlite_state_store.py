@@ -93,6 +93,23 @@ class TestFile:
         assert (tmp_path / "deep" / "state").stat().st_mode & 0o777 == 0o700
         assert modes == dict.fromkeys(["state.sqlite3", "state.sqlite3-wal", "state.sqlite3-shm"], 0o600)
 
+    async def test_what_others_could_read_is_made_private(self, tmp_path: Path) -> None:
+        state = tmp_path / "state"
+        async with SqliteStateStore(state) as store:
+            await store.create_run(RUN)
+        state.chmod(0o755)
+        store.path.chmod(0o644)
+        async with store:
+            pass
+        assert (state.stat().st_mode & 0o777, store.path.stat().st_mode & 0o777) == (0o700, 0o600)
+
+    async def test_a_folder_with_other_things_in_it_keeps_its_mode(self, tmp_path: Path) -> None:
+        os.chmod(tmp_path, 0o755)
+        (tmp_path / "mine.txt").touch()
+        async with SqliteStateStore(tmp_path) as store:
+            pass
+        assert store.path.parent.stat().st_mode & 0o777 == 0o755
+
     async def test_every_commit_is_synced_through_a_write_ahead_log(self, store: SqliteStateStore) -> None:
         names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         assert [pragma(store, name) for name in names] == ["wal", 2, 1, 10_000]
@@ -279,6 +296,19 @@ class TestDamage:
             async with store:
                 await store.dead_letters(DeadLetterFilter())
 
+    async def test_damage_of_a_small_file_shows_when_it_is_opened(self, tmp_path: Path) -> None:
+        async with SqliteStateStore(tmp_path) as store:
+            await store.put_dead_letters([replace(LETTER, key=str(n), record="x" * 500) for n in range(200)])
+        size = store.path.stat().st_size
+        with store.path.open("r+b") as file:
+            file.seek(size // 2)
+            file.write(b"\xa5" * 4096)
+        before = store.path.read_bytes()
+        with pytest.raises(StateCorruptError, match="cannot be read"):
+            async with SqliteStateStore(tmp_path, create=False):
+                pass
+        assert store.path.read_bytes() == before
+
     async def test_a_missing_table_is_damage(self, tmp_path: Path) -> None:
         async with SqliteStateStore(tmp_path) as store:
             pass
@@ -312,6 +342,16 @@ class TestGone:
 
         aside.rename(store.path)
         await store.update_run("r1", status=RunStatus.COMPLETED)
+
+    @pytest.mark.parametrize("replaced", [False, True])
+    async def test_a_log_that_was_removed_is_noticed(self, store: SqliteStateStore, replaced: bool) -> None:
+        log = store.path.with_name("state.sqlite3-wal")
+        await store.update_run("r1", status=RunStatus.FAILED)
+        log.unlink()
+        if replaced:
+            log.touch()
+        with pytest.raises(StateError, match=f"{log} was removed or replaced"):
+            await store.update_run("r1", status=RunStatus.COMPLETED)
 
     async def test_a_run_whose_state_directory_was_removed_stops_and_says_so(self, tmp_path: Path) -> None:
         sink = MemorySink()

@@ -1,0 +1,126 @@
+"""What a user's function is: where it stands, and whether it can be the component that it is declared as.
+
+DeadLetterMatch out when it is declared, so that a mistake is an error of the user's line and not of a run.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from functools import partial
+from types import AsyncGeneratorType, CodeType, CoroutineType, GeneratorType
+from typing import Any, Final, get_origin, get_type_hints
+
+__all__ = [
+    "UNFINISHED",
+    "check_function",
+    "check_source_function",
+    "is_async",
+    "place_of",
+    "unwrapped",
+]
+
+UNFINISHED: Final = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+"""Types of what somebody still has to await or to iterate over: no record, and no outcome."""
+
+_ASYNC_ITERABLES: Final = (AsyncGenerator, AsyncIterator, AsyncIterable)
+
+
+def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, behind `partial` and the `__call__` of an object."""
+    while isinstance(function, partial):
+        function = function.func
+    if not inspect.isroutine(function) and not isinstance(function, type) and callable(function):
+        return type(function).__call__
+    return function
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """True for a function that has to be awaited."""
+    return inspect.iscoroutinefunction(unwrapped(function))
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Name, file and line of a function, for messages."""
+    inner = unwrapped(function)
+    name = getattr(inner, "__qualname__", repr(inner)).rpartition("<locals>.")[2]
+    code = getattr(inner, "__code__", None)
+    return (
+        f"`{name}` ({code.co_filename}:{code.co_firstlineno})" if isinstance(code, CodeType) else f"`{name}`"
+    )
+
+
+def check_source_function(function: Callable[..., Any]) -> None:
+    """Refuse what is no async generator function, nor declared to return what one returns.
+
+    Raises:
+        TypeError: says where it stands and what to write.
+    """
+    inner = unwrapped(function)
+    if inspect.isasyncgenfunction(inner) or _returns_async_iterable(inner):
+        return
+    if inspect.isgeneratorfunction(inner):
+        what = "is a plain generator"
+    elif inspect.iscoroutinefunction(inner):
+        what = "yields nothing"
+    else:
+        what = "is a plain function"
+    raise TypeError(
+        f"the source {place_of(function)} {what}: make it an async generator, `async def` with `yield` for "
+        "each record or list of records; `await anyio.to_thread.run_sync(...)` calls what blocks"
+    )
+
+
+def check_function(function: Callable[..., Any], kind: str, *, returns: bool, may_wait: bool = True) -> None:
+    """Refuse a transform, filter or sink that can never do what its kind does.
+
+    Args:
+        kind: for the message.
+        returns: what it returns counts.
+        may_wait: it may be `async`.
+
+    Raises:
+        TypeError: says where it stands and what to write.
+    """
+    inner = unwrapped(function)
+    where = f"the {kind} {place_of(function)}"
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise TypeError(f"{where} is a generator, which does nothing when it is called: return a list")
+    if inspect.iscoroutinefunction(inner) and not may_wait:
+        raise TypeError(f"{where} is `async`, so all that it returns counts as true: make it a plain `def`")
+    if returns and _returns_nothing(inner):
+        raise TypeError(
+            f"{where} returns no value anywhere, so every record would be dropped: `return` the record, or "
+            'engine.Drop("why") to drop it'
+        )
+
+
+def _returns_async_iterable(function: Callable[..., Any]) -> bool:
+    try:
+        declared = get_type_hints(function).get("return")
+    except (NameError, TypeError, AttributeError):  # names that are there for type checkers alone
+        declared = None
+        written = str(getattr(function, "__annotations__", {}).get("return", ""))
+        return any(one.__name__ in written for one in _ASYNC_ITERABLES)
+    origin = get_origin(declared) or declared
+    return isinstance(origin, type) and issubclass(origin, _ASYNC_ITERABLES)
+
+
+def _returns_nothing(function: Callable[..., Any]) -> bool:
+    """True when every `return` of a function's own code returns the constant None."""
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
+        return False
+    before: dis.Instruction | None = None
+    found = False
+    for one in dis.get_instructions(code):
+        if one.opname in ("RETURN_VALUE", "RETURN_CONST"):
+            giver = one if one.opname == "RETURN_CONST" else before
+            # where branches meet, what is returned is not to be seen from the instruction before
+            meets = one.opname == "RETURN_VALUE" and one.is_jump_target
+            if meets or giver is None or not giver.opname.endswith("_CONST") or giver.argval is not None:
+                return False
+            found = True
+        before = one if one.opname not in ("NOP", "CACHE") else before
+    return found  # one that only raises sends every record to the dead letters, on purpose
