@@ -17,8 +17,8 @@ def address_without_credentials(url: str) -> str:
     """
     if has_credentials(url):
         raise ValueError(
-            "must not hold a user, a password or a key: addresses are shown in messages and reports; use the "
-            "connection's own fields for them"
+            "must not contain a user, a password or a key, because messages and reports show addresses: "
+            "use the connection's own fields"
         )
     return url
 

@@ -176,8 +176,8 @@ class RunOverlapError(StateError):
         self.given_up = given_up
         remedy = "let it finish or stop it, or set `if_running: wait`, `skip` or `allow`"
         if skipped or given_up:
-            remedy = "this run was left out" if skipped else "this run was stopped while it waited for it"
-        super().__init__(f"{pipeline!r} is running already: run {run_id} by {holder}; {remedy}")
+            remedy = "this run was skipped" if skipped else "this run was stopped while waiting for it"
+        super().__init__(f"{pipeline!r} is already running: run {run_id} by {holder}; {remedy}")
 
 
 class LeaseLostError(StateError):

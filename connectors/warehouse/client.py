@@ -35,7 +35,7 @@ _WRONG_ENDPOINT = frozenset({404, 405, 410})
 _ABOUT_RECORDS = frozenset({400, 413, 422})
 
 _REMEDIES = {
-    402: "the account has to be paid for",
+    402: "the account needs a payment",
     407: "a proxy wants a user and a password; set them in the environment's proxy",
     411: "the service wants a length",
     414: "the URL is too long for it; check `url` of the connection",

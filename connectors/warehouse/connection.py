@@ -28,7 +28,7 @@ class WarehouseConnection(BaseModel):
     def _is_http(cls, url: str) -> str:
         url = http_address(url)
         if "#" in url:
-            raise ValueError("must end before the #: what stands behind it is never sent to a service")
+            raise ValueError("must end before the #: fragments are never sent to a service")
         return url
 
     @model_validator(mode="after")

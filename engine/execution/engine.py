@@ -175,7 +175,7 @@ class Engine:
             StateError, ServiceError: the store or an embedded service cannot be used.
         """
         if chunk is not None and (verify or resume is None):
-            raise ValueError("a chunk is part of a run that `resume` names, and cannot be verified alone")
+            raise ValueError("a chunk cannot be verified alone: it belongs to the run named by `resume`")
         await self.provide(plan.sandbox_services)
         begin = partial(self.begin, plan, group_id=group_id, seed=seed)
         part = chunk.name if chunk is not None else ""

@@ -98,18 +98,18 @@ def unmet(plan: Plan, tally: Tally, matched: Collection[str]) -> RunError | None
         empty = [f"`{node.name}`" for node in plan.sources if node.name not in matched]
         if empty:
             return InputMissingError(
-                f"{', '.join(empty)} found nothing to read, and the pipeline says `require_match`"
+                f"{', '.join(empty)} found nothing to read, but the pipeline has `require_match`"
             )
     if tally.read < settings.min_records:
         return InputMissingError(
-            f"{tally.read} records came in, and the pipeline says `min_records: {settings.min_records}`"
+            f"{tally.read} records were read, but the pipeline has `min_records: {settings.min_records}`"
         )
     records = tally.read + tally.forked
     if limits.max_share is None or tally.dead <= limits.max_share * records:
         return None
     allowed = f"{_percent(limits.max_share)} are allowed"
     if limits.implied:
-        allowed += " unless `dead_letters.max` says otherwise"
+        allowed += " unless `dead_letters.max` is set"
     return DeadLetterBudgetError(f"{tally.dead} of {records} records died, {allowed}")
 
 

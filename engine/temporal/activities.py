@@ -267,8 +267,8 @@ def _is_owner(record: RunRecord, workflow_id: str) -> bool:
 def _check_owner(record: RunRecord, workflow_id: str) -> None:
     if not _is_owner(record, workflow_id):
         raise RunExistsError(
-            f"run {record.run_id!r} exists already, begun by {record.group_id or 'another process'}: start"
-            " this one under another id, or resume that one"
+            f"run {record.run_id!r} already exists, started by {record.group_id or 'another process'}: "
+            "start this one with another id, or resume that one"
         )
 
 

@@ -49,7 +49,7 @@ def of_shard(state: ShardRequest, open_chunks: int, seconds: float) -> str:
     whose = f"**{state.pipeline}**, run `{state.run_id}`, source `{state.splits.node}`"
     lines = [
         f"{whose}: {_state('running', state.control)}",
-        f"{counted(state.done_chunks, 'chunk')} done, {open_chunks} under way, {left} left",
+        f"{counted(state.done_chunks, 'chunk')} done, {open_chunks} in progress, {left} left",
         _counts(state.counts, seconds),
     ]
     if state.parked:

@@ -77,7 +77,7 @@ def _undecided(workflow: DescribeWorkflowExecutionResponse) -> str:
     if attempt < MANY_ATTEMPTS:
         return ""
     name = workflow.workflow_execution_info.execution.workflow_id
-    return f"workflow {name} has failed to go on {attempt - 1} times: the workers' log says why"
+    return f"workflow {name} has failed to continue {attempt - 1} times: see the workers' log"
 
 
 def _failed(activity: PendingActivityInfo) -> str:

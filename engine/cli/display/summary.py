@@ -141,7 +141,7 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         cost = f", {_money(tally.cost_usd)}" if tally.cost_usd else ""
         yield f"{count(tally.tokens_in)} tokens in, {count(tally.tokens_out)} out{cost}"
     if not run.stored:
-        yield "these counts are what this process knew: its last ones could not be stored, or read again"
+        yield "these are the last counts known to this process, which could not be stored or read back"
     if run.checks:
         yield from _verification(run.checks)
     elif run.stored and not tally.balanced:

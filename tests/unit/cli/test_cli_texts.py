@@ -43,7 +43,7 @@ def test_counts_that_could_not_be_stored_are_no_fault_of_the_engine() -> None:
     text = summary([in_flight], OPTIONS)
 
     assert "please report this" not in text
-    assert "these counts are what this process knew" in text
+    assert "these are the last counts known to this process" in text
 
 
 def report(name: str = "blobs", **changes: object) -> RunReport:

@@ -164,7 +164,7 @@ async def test_the_budget_of_dead_letters_counts_those_of_other_chunks() -> None
 
     assert (first.ok, first.tally.dead) == (True, 2)
     assert isinstance(second.failure, DeadLetterBudgetError)
-    assert str(second.failure).startswith("4 dead letters exceed the limit of 3")
+    assert str(second.failure).startswith("4 dead letters, 3 are allowed")
 
 
 async def test_a_chunk_of_one_source_reads_nothing_of_another() -> None:
