@@ -1,4 +1,4 @@
-"""`simulate_failures`: marks an exact share of the records as failures, to exercise the dead letters.
+"""`simulate_failures`: mark an exact share of the records as failures, to exercise dead letters.
 
 The mark is `[DLQ]` in front of a text field; what takes the record later refuses it for that.
 """

@@ -1,4 +1,4 @@
-"""The text that bytes stand for, by what is said about it and by what the bytes show."""
+"""Decode bytes to text, by declared charset and by content."""
 
 from __future__ import annotations
 

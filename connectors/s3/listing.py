@@ -1,4 +1,4 @@
-"""The pages of a listing, on servers that continue it in different ways, or badly.
+"""List pages on servers that continue listings in different ways, or badly.
 
 S3 hands out a token for the next page. Servers that know only the first version of the call, or that do not
 look at the token, are asked from the last key on instead. A listing that makes no progress ends with an

@@ -1,4 +1,4 @@
-"""HTTP to the ingest service: one client for the life of a run.
+"""The HTTP client of the ingest service, one per run.
 
 What can go wrong on the way is told apart here and nowhere else.
 """

@@ -1,4 +1,4 @@
-"""A light check of schedules: five cron fields, `@daily` and its like, or an interval: `5m`, `@every 5m`."""
+"""Validate schedules: five cron fields, a shorthand such as `@daily`, or an interval such as `5m`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where `${NAME}` and `${file:…}` come from: a `.env` file, the real environment, files."""
+"""The values of `${NAME}` and `${file:…}`: a `.env` file, the environment, files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user's function is: where it stands, and whether it can be the component that it is declared as.
+"""Check that a user's function can be the component that it is declared as, and name its place.
 
 DeadLetterMatch out when it is declared, so that a mistake is an error of the user's line and not of a run.
 """

@@ -1,4 +1,4 @@
-"""Runs of one pipeline at the same time: refused, waited for, left out, or allowed.
+"""Concurrent runs of one pipeline: refuse, wait, skip or allow.
 
 Two runs that go by the same bookmarks would both deliver what neither has delivered yet. A run takes its own
 lease first and then looks for others that are being worked on, so of two that begin together at least one

@@ -1,4 +1,4 @@
-"""What a run has to keep to as a whole: how many of its records may die, and how many must come in.
+"""Limits of a whole run: dead records and minimum input.
 
 A number of dead letters is compared with all of the run. A share is compared twice: while the run goes with
 the last records of each node, so that a fault of everything ends it early however much went well before, and
