@@ -80,7 +80,12 @@ class ConsumptionParams(Params):
 
 
 @component(
-    Kind.SOURCE, "consumption", params=ConsumptionParams, connection=WarehouseConnection, sandbox="ingest"
+    Kind.SOURCE,
+    "consumption",
+    params=ConsumptionParams,
+    connection=WarehouseConnection,
+    sandbox="ingest",
+    extra="ingest",
 )
 class ConsumptionSource(Source[ConsumptionParams]):
     """Reads rows from the warehouse: `GET /consumption/get<Model>`, by their ids or by a query.

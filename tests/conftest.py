@@ -1,68 +1,31 @@
-"""Every test leaves nothing behind, no child process and no socket; `anyio` tests run on both backends."""
+"""Every test leaves nothing behind; `anyio` tests run on both backends; the engine's processes start warm."""
 
 from __future__ import annotations
 
 import gc
 import os
-import time
-from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers.needed import KEPT
+from tests.leaks import no_child_process, no_open_generator, no_socket, watch_generators
+from tests.servers import warm_start
 
 if TYPE_CHECKING:
     from tests.servers.postgres import Postgres
 
 os.environ.pop("ODW_STATE", None)  # the state of whoever runs the tests is not theirs
-
-TASKS = Path("/proc/self/task")
-DESCRIPTORS = Path("/proc/self/fd")
-PATIENCE = 2.0  # seconds for what is being closed by another thread or by the kernel
+watch_generators()
+warm_start.install()
 
 Collected = pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector] | None
 
 
-def _child_processes() -> set[str]:
-    found: set[str] = set()
-    for task in TASKS.iterdir() if TASKS.exists() else ():
-        try:
-            found |= set((task / "children").read_text().split())
-        except OSError:  # the thread has ended meanwhile
-            continue
-    return found
-
-
-def _sockets() -> set[str]:
-    found: set[str] = set()
-    for descriptor in DESCRIPTORS.iterdir() if DESCRIPTORS.exists() else ():
-        try:
-            target = os.readlink(descriptor)
-        except OSError:
-            continue
-        if target.startswith("socket:"):
-            found.add(target)
-    return found
-
-
-def _left_over(look: Callable[[], set[str]], before: set[str]) -> set[str]:
-    left = look() - before - KEPT
-    until = time.monotonic() + PATIENCE
-    while left and time.monotonic() < until:
-        gc.collect()
-        time.sleep(0.02)
-        left = look() - before - KEPT
-    return left
-
-
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
-    children, sockets = _child_processes(), _sockets()
-    yield
-    assert _left_over(_child_processes, children) == set(), "the test left child processes behind"
-    assert _left_over(_sockets, sockets) == set(), "the test left sockets open"
+    with no_child_process(), no_socket(), no_open_generator():
+        yield
 
 
 @pytest.fixture
@@ -86,6 +49,15 @@ def postgres() -> Iterator[Postgres]:
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """The backend that a test marked `anyio` runs on."""
     return str(request.param)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Start the engine from cold in a test marked so."""
+    if item.get_closest_marker("cold") is None:
+        return (yield)
+    with warm_start.cold():
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -71,6 +71,7 @@ ALLOWED_IN_CONNECTORS = (
     "engine.contract",
     "engine.errors",
     "engine.fault_injection",
+    "engine.redaction",
     "engine.registry",
     "engine.service.models",
     "engine.service.validation",  # the ingest sink checks records by the service's own rules before it sends

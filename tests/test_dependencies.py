@@ -15,7 +15,7 @@ OURS = {"engine", "connectors", "benchmarks", "tests", "samples"}
 # needed at run time by what we import, though we import nothing of theirs ourselves
 INDIRECT = {"flask", "flask-cors"}
 # what an installation may have or not
-FEATURES = ("temporal", "postgres")
+FEATURES = tuple(set(PROJECT["optional-dependencies"]) - {"all", "test", "dev", "samples"})
 
 
 def normal(name: str) -> str:

@@ -34,7 +34,9 @@ _MAX_RECORD = 8 * 1024 * 1024
 _MAX_RECORD_PLAIN = 1_000_000
 
 
-@component(Kind.SINK, "ingest", params=IngestParams, connection=IngestConnection, sandbox="ingest")
+@component(
+    Kind.SINK, "ingest", params=IngestParams, connection=IngestConnection, sandbox="ingest", extra="ingest"
+)
 class IngestSink(Sink[IngestParams]):
     """Posts records to an ingest service: `POST /ingest/<model>`.
 

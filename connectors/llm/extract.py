@@ -24,7 +24,9 @@ __all__ = ["LlmExtract"]
 _BATCHES_AT_ONCE = 2
 
 
-@component(Kind.TRANSFORM, "llm_extract", params=LlmParams, connection=LlmConnection, sandbox="llm")
+@component(
+    Kind.TRANSFORM, "llm_extract", params=LlmParams, connection=LlmConnection, sandbox="llm", extra="llm"
+)
 class LlmExtract(Transform[LlmParams]):
     """Extracts structured records from staged documents with a language model.
 

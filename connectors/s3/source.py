@@ -91,7 +91,13 @@ def _keeps_bookmarks(params: S3Params) -> bool:
 
 
 @component(
-    Kind.SOURCE, "s3", params=S3Params, connection=S3Connection, sandbox="s3", bookmarks=_keeps_bookmarks
+    Kind.SOURCE,
+    "s3",
+    params=S3Params,
+    connection=S3Connection,
+    sandbox="s3",
+    extra="s3",
+    bookmarks=_keeps_bookmarks,
 )
 class S3Connector(Source[S3Params]):
     """Files in an S3 bucket that a wildcard pattern stands for, each as one record.

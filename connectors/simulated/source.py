@@ -135,7 +135,7 @@ class _SimulatedSource(Source[SimulatedParams], Generic[M]):
         return SEEDED_TIME if self.params.seed is not None else ctx.started_at or ctx.clock.now()
 
 
-@component(Kind.SOURCE, "blob", params=SimulatedParams)
+@component(Kind.SOURCE, "blob", params=SimulatedParams, extra="simulated")
 class BlobConnector(_SimulatedSource[BlobSource]):
     """Simulated objects of a blob store, as `BlobSource` records.
 
@@ -147,7 +147,7 @@ class BlobConnector(_SimulatedSource[BlobSource]):
     maker_type = BlobMaker
 
 
-@component(Kind.SOURCE, "logs", params=SimulatedParams)
+@component(Kind.SOURCE, "logs", params=SimulatedParams, extra="simulated")
 class LogsConnector(_SimulatedSource[LogSource]):
     """Simulated log lines of ten services, as `LogSource` records.
 
@@ -159,7 +159,7 @@ class LogsConnector(_SimulatedSource[LogSource]):
     maker_type = LogMaker
 
 
-@component(Kind.SOURCE, "events", params=SimulatedParams)
+@component(Kind.SOURCE, "events", params=SimulatedParams, extra="simulated")
 class EventsConnector(_SimulatedSource[EventSource]):
     """Simulated product-analytics events, as `EventSource` records.
 

@@ -98,7 +98,9 @@ def _page(spec: ComponentSpec) -> str:
         if spec.sandbox:
             lines.append("  (or the word `sandbox` for the embedded service)")
     if spec.extra:
-        lines += ["", f"needs: pip install 'odw-engine[{spec.extra}]'"]
+        from engine.extras import install_command
+
+        lines += ["", f"needs: {install_command([spec.extra])}"]
     return "\n".join(lines) + "\n"
 
 

@@ -113,6 +113,10 @@ def _message(error: BaseException) -> str:
 
 def _not_installed(error: ModuleNotFoundError) -> str:
     """An import of ours that failed: those of components are `RegistryError`s."""
+    from engine.extras import extra_with, install_command
+
+    if extra := extra_with(error.name or ""):
+        return f"{error.name} is not installed: {install_command([extra])}"
     own = os.path.join(".venv", "bin", "python")
     if os.path.exists(own):
         remedy = f"use {own} -m engine, or activate the environment: . .venv/bin/activate"

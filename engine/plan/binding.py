@@ -15,6 +15,7 @@ from engine.config.values import Value
 from engine.contract.component import ComponentSpec
 from engine.contract.types import JsonValue
 from engine.errors import RegistryError
+from engine.extras import SANDBOX_EXTRAS, install_command, missing_modules
 from engine.registry import Registry
 
 __all__ = ["Binding", "ConnectionRef", "bind"]
@@ -62,6 +63,8 @@ def bind(
             return None
         return Binding(spec, params, None) if params is not None else None
     connection = _connection(spec, spec.connection, node, named, connections, problems)
+    if connection is not None and connection.sandbox:
+        _check_installed(node, SANDBOX_EXTRAS.get(spec.sandbox, ""), "the sandbox", problems)
     return Binding(spec, params, connection) if params is not None and connection is not None else None
 
 
@@ -92,10 +95,19 @@ def _spec(node: NodeConfig, registry: Registry, problems: Problems) -> Component
             problems.add(node.component_place, unknown(node.kind, node.component, names))
         return None
     try:
-        return registry.get(node.kind, node.component)
+        spec = registry.get(node.kind, node.component)
     except RegistryError as error:
         problems.add(node.component_place, str(error))
         return None
+    _check_installed(node, spec.extra, f"`{node.component}`", problems)
+    return spec
+
+
+def _check_installed(node: NodeConfig, extra: str, what: str, problems: Problems) -> None:
+    missing = missing_modules(extra)
+    if missing:
+        message = f"{what} needs packages that are not installed ({', '.join(missing)})"
+        problems.add(node.component_place, message, install_command([extra]))
 
 
 def _connection(

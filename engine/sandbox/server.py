@@ -13,11 +13,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from pathlib import Path
 
 from engine.errors import ConfigError, EngineError
+from engine.sandbox.packaged import SAMPLES
 from engine.sandbox.sharing import Leases, offer_leases
 
 SHARED = "shared"  # the line that says: input has ended, but other runs still use the ingest service
 SERVICES = ("s3", "llm", "ingest")
-DEFAULT_SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+DEFAULT_SAMPLES = SAMPLES
 
 Addresses = dict[str, dict[str, str]]
 

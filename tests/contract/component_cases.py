@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from outside_world import BUCKET, World
 from pydantic import BaseModel
 
 from engine.contract.component import Component, ComponentSpec, Context, Kind
 from engine.contract.types import Record
 from engine.registry import Registry
 from engine.testing import ScriptedClock
+from tests.contract.outside_world import BUCKET, World
 
 Fields = dict[str, Any]
 Made = Callable[[World], Fields]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from component_cases import Case, SourceCase
-from outside_world import World, beside, fill, lake
+
+from tests.contract.component_cases import Case, SourceCase
+from tests.contract.outside_world import World, beside, fill, lake
 
 
 @pytest.fixture(autouse=True)

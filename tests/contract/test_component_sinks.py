@@ -10,9 +10,6 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from component_cases import SINKS, SinkCase, context
-from outside_world import World
-from traces import nothing_left
 
 from engine.contract.acks import SplitTracker
 from engine.contract.batch import Batch
@@ -23,6 +20,9 @@ from engine.errors import BatchError, RecordError
 from engine.execution.engine import Engine
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySource, linear_plan
+from tests.contract.component_cases import SINKS, SinkCase, context
+from tests.contract.outside_world import World
+from tests.contract.traces import nothing_left
 
 pytestmark = pytest.mark.parametrize("case", SINKS, ids=str)
 

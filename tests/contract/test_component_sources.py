@@ -8,10 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from component_cases import SOURCES, SourceCase, context
-from outside_world import World
 from pydantic import BaseModel
-from traces import nothing_left
 
 from engine.contract.batch import Batch
 from engine.contract.component import Context, Source
@@ -21,6 +18,9 @@ from engine.execution.engine import Engine
 from engine.flow.budget import ByteBudget
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySink, linear_plan
+from tests.contract.component_cases import SOURCES, SourceCase, context
+from tests.contract.outside_world import World
+from tests.contract.traces import nothing_left
 
 pytestmark = pytest.mark.parametrize("case", SOURCES, ids=str)
 

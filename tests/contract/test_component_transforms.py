@@ -11,9 +11,6 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from component_cases import TRANSFORMS, TransformCase
-from outside_world import World
-from traces import nothing_left
 
 from engine.contract.acks import SplitTracker
 from engine.contract.batch import Batch
@@ -25,6 +22,9 @@ from engine.execution.engine import Engine
 from engine.flow.settle import DropLabels, settle_derived, settle_written
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySink, MemorySource, linear_plan
+from tests.contract.component_cases import TRANSFORMS, TransformCase
+from tests.contract.outside_world import World
+from tests.contract.traces import nothing_left
 
 every_case = pytest.mark.parametrize("case", TRANSFORMS, ids=str)
 with_a_bad_record = pytest.mark.parametrize(

@@ -6,14 +6,14 @@ import json
 import re
 
 import pytest
-from component_cases import CASES, Case
 from jsonschema import Draft202012Validator
-from outside_world import World
 from pydantic import BaseModel, SecretStr, ValidationError
-from traces import io_done, nothing_left
 
 from engine.contract.component import Component, ComponentSpec, Kind, Sink, Source, Transform
 from engine.registry import Registry
+from tests.contract.component_cases import CASES, Case
+from tests.contract.outside_world import World
+from tests.contract.traces import io_done, nothing_left
 
 BASES = {Kind.SOURCE: Source, Kind.TRANSFORM: Transform, Kind.SINK: Sink}
 SERVICES = {"", "s3", "llm", "ingest"}

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_state_store import RUN, WORLDS, World, another, prepare, progress
 
 from engine.contract.bookmarks import Bookmark
 from engine.contract.split import Split
 from engine.errors import LeaseLostError, StateError
 from engine.state import BookmarkFilter, BookmarkRecord, BookmarkScope, Progress, StateStore
+from tests.contract.test_state_store import RUN, WORLDS, World, another, prepare, progress
 
 pytestmark = pytest.mark.anyio
 

@@ -6,12 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_state_store import LATER, LETTER, MUCH_LATER, NOW, RUN, WORLDS, World, prepare, progress
 
 from engine.contract.acks import Tally
 from engine.contract.split import Split
 from engine.errors import LeaseHeldError, LeaseLostError
 from engine.state import Acked, DeadLetterFilter, Lease, RunStatus, StateStore
+from tests.contract.test_state_store import (
+    LATER,
+    LETTER,
+    MUCH_LATER,
+    NOW,
+    RUN,
+    WORLDS,
+    World,
+    prepare,
+    progress,
+)
 
 pytestmark = pytest.mark.anyio
 

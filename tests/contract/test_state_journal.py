@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_state_store import WORLDS, World
 
 from engine.contract.journal import JournalEntry
 from engine.errors import StateError
 from engine.state import JournalFilter
 from engine.state.memory import MAX_JOURNAL, MemoryStateStore
+from tests.contract.test_state_store import WORLDS, World
 
 pytestmark = pytest.mark.anyio
 

@@ -6,9 +6,11 @@ import asyncio
 import gc
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+
+from tests.leaks import generators_begun
 
 DESCRIPTORS = Path("/proc/self/fd")
 OURS = ("/connectors/", "/engine/", "/aiostream/")
@@ -55,23 +57,9 @@ async def nothing_left() -> AsyncIterator[None]:
     """Fails when the block leaves a task, a descriptor or a generator that has begun and not ended."""
     await asyncio.to_thread(int)  # so that the pool's first thread is not taken for a trace
     tasks, descriptors = asyncio.all_tasks(), _descriptors()
-    begun: list[AsyncGenerator[object, None]] = []
-    before = sys.get_asyncgen_hooks()
-
-    def remember(generator: AsyncGenerator[object, None]) -> None:
-        # held here, so that no garbage collection closes it before we look
-        if any(part in generator.ag_code.co_filename for part in OURS):
-            begun.append(generator)
-        if before.firstiter is not None:
-            before.firstiter(generator)
-
-    sys.set_asyncgen_hooks(firstiter=remember)
-    try:
+    with generators_begun(lambda file: any(part in file for part in OURS)) as begun:
         yield
-    finally:
-        sys.set_asyncgen_hooks(firstiter=before.firstiter)
-    unfinished = [one.__qualname__ for one in begun if one.ag_frame is not None]
-    begun.clear()
+        unfinished = [one.__qualname__ for one in begun if one.ag_frame is not None]
     assert unfinished == [], "left open"
     until = asyncio.get_running_loop().time() + PATIENCE
     while asyncio.all_tasks() - tasks or _descriptors() - descriptors:

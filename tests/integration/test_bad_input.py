@@ -16,7 +16,6 @@ from typing import Any
 
 import httpx
 import pytest
-from scripted_http import Answer, Request, ScriptedServer, unused_url
 
 import engine
 from connectors.models import INGEST_MODELS
@@ -28,6 +27,7 @@ from engine.sandbox.loopback import serve_loopback
 from engine.service.server import running_service
 from engine.state.protocol import DeadLetterFilter, RunStatus, StateStore
 from engine.state.sqlite import SqliteStateStore
+from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
 
 ROOT = Path(__file__).parents[2]
 KEY = "key-of-the-stand-in"

@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import ValidationError
-from scripted_http import Answer, Request, ScriptedServer, unused_url
 
 from connectors.consumption import ConsumptionParams, ConsumptionSource
 from connectors.models import INGEST_MODELS
@@ -21,6 +20,7 @@ from engine.errors import FatalError, RecordError, TransientError
 from engine.execution.engine import Engine
 from engine.service.server import running_service
 from engine.testing import MemorySink, ScriptedClock, linear_plan
+from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
 
 
 def row(number: int, path: str = "", text: str = "memo") -> dict[str, object]:

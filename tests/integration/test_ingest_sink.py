@@ -14,7 +14,6 @@ from urllib.parse import parse_qs
 import anyio
 import httpx
 import pytest
-from scripted_http import Answer, Request, ScriptedServer, unused_url
 
 import engine
 from connectors.ingest import IngestConnection, IngestParams, IngestSink, forward_row
@@ -29,6 +28,7 @@ from engine.errors import BatchError, FatalError, RecordError, TransientError
 from engine.plan.model import Plan
 from engine.service.server import running_service
 from engine.testing import ScriptedClock
+from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
 
 
 @asynccontextmanager

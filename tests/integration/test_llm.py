@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from scripted_http import Answer, Request, ScriptedServer, unused_url
 
 from connectors.llm import Document, LlmConnection, LlmExtract, LlmParams, get_llm_service
 from connectors.llm.schema import target_schema
@@ -31,6 +30,7 @@ from engine.sandbox.llm.injected_errors import (
 from engine.sandbox.loopback import serve_loopback
 from engine.sandbox.server import DEFAULT_SAMPLES, read_transcripts
 from engine.testing import ScriptedClock
+from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
 
 KEY = "sandbox"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +14,6 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from anyio.abc import Process
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,6 +34,7 @@ from engine.service.server import running_service
 from engine.state import JournalFilter, RunStatus, open_store
 from engine.state.memory import MemoryStateStore
 from engine.testing import FaultySink, MemorySink, MemorySource, linear_plan
+from tests.servers.warm_start import ended
 
 ROOT = Path(__file__).parents[2]
 TRUTH = json.loads((ROOT / "samples" / "truth.json").read_text("utf-8"))
@@ -61,7 +62,7 @@ class Gate:
 
     def __init__(self, service: str, client: httpx.AsyncClient) -> None:
         self.broken = True
-        self.victim: Process | None = None
+        self.victim: subprocess.Popen[bytes] | None = None
         self._service, self._client = service, client
         self.app = Starlette(routes=[Route("/{path:path}", self._pass, methods=["GET", "POST"])])
 
@@ -106,10 +107,9 @@ async def world(folder: Path, model: Model) -> AsyncIterator[tuple[Gate, dict[st
 
 async def run_engine(gate: Gate, env: dict[str, str], *arguments: str, kill: bool = False) -> int:
     command = [sys.executable, "-m", "engine", "run", *arguments, "--progress", "none"]
-    with anyio.fail_after(60):
-        async with await anyio.open_process(command, cwd=ROOT, env=env, stdout=None, stderr=None) as process:
-            gate.victim = process if kill else None
-            return await process.wait()
+    with anyio.fail_after(60), subprocess.Popen(command, cwd=ROOT, env=env) as process:  # noqa: ASYNC220 - it is waited for in a thread
+        gate.victim = process if kill else None
+        return await ended(process)
 
 
 @pytest.mark.parametrize("kill", [True, False], ids=["killed", "the sink fails"])

@@ -31,7 +31,10 @@ from engine.sandbox.server import DEFAULT_SAMPLES
 from engine.sandbox.sharing import LeaseRefusedError, offer_leases, take_lease
 from engine.service.server import running_service
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes and ports through /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes and ports through /proc"),
+    pytest.mark.cold,  # and at children, which have to be its own
+]
 
 DEADLINE = 30  # seconds; only a broken sandbox ever waits that long
 MAIN = "import sys; from engine.sandbox.server import main; sys.exit(main(sys.argv[1:]))"

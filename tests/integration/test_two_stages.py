@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,6 @@ import anyio
 import boto3
 import httpx
 import pytest
-from anyio.abc import Process
 from moto.server import ThreadedMotoServer
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,6 +26,7 @@ from engine.sandbox.loopback import serve_loopback
 from engine.sandbox.server import DEFAULT_SAMPLES, read_transcripts
 from engine.service.server import running_service
 from engine.state import RunStatus, open_store
+from tests.servers.warm_start import ended
 
 ROOT = Path(__file__).parents[2]
 FILE = "samples/unstructured_in_two_stages.yaml"
@@ -52,7 +53,7 @@ class Gate:
         self.seen: Counter[str] = Counter()
         self.shut = False
         self.deadly = ""
-        self.victim: Process | None = None
+        self.victim: subprocess.Popen[bytes] | None = None
         self._target, self._client = target, client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,12 +94,9 @@ class World:
         command = [sys.executable, "-m", "engine", "run", *arguments, "--progress=none"]
         command += [f"--state-dir={self.state}"]
         self.ingest.deadly = kill_at
-        with anyio.fail_after(120):
-            async with await anyio.open_process(
-                command, cwd=ROOT, env=self.env, stdout=None, stderr=None
-            ) as process:
-                self.ingest.victim = process
-                return await process.wait()
+        with anyio.fail_after(120), subprocess.Popen(command, cwd=ROOT, env=self.env) as process:  # noqa: ASYNC220 - it is waited for in a thread
+            self.ingest.victim = process
+            return await ended(process)
 
     def staged(self) -> tuple[int, int]:
         """Requests to S3, and requests that staged rows."""

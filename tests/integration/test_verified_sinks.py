@@ -10,7 +10,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from scripted_http import Answer, Request, ScriptedServer
 
 import engine
 from connectors.files import JsonlSink
@@ -26,6 +25,7 @@ from engine.service.server import RunningService, running_service
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import RunStatus
 from engine.testing import MemorySource, linear_plan
+from tests.integration.scripted_http import Answer, Request, ScriptedServer
 
 RECORDS = 1000
 SOURCES = {

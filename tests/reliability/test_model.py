@@ -44,7 +44,9 @@ def test_it_holds_with_the_store_on_disk() -> None:
     assert DeliveryModelOnDisk.seen["runs finished"]
 
 
-@pytest.mark.parametrize("model", [DeliveryModel, DeliveryModelOnDisk])
+@pytest.mark.parametrize(
+    "model", [DeliveryModel, pytest.param(DeliveryModelOnDisk, marks=pytest.mark.series)]
+)
 @pytest.mark.parametrize("bug", list(BUGS))
 def test_a_planted_bug_is_found(
     bug: str, model: type[DeliveryModel], monkeypatch: pytest.MonkeyPatch

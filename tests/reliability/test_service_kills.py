@@ -31,7 +31,13 @@ def test_the_service_is_killed_and_comes_back_under_a_run(lab: Lab) -> None:
     assert outcome.service_struck == [kill.place for kill in kills]
 
 
-@pytest.mark.parametrize("pipelines", [("blobs",), PIPELINES[-1:]], ids=",".join)
+@pytest.mark.parametrize(
+    "pipelines",
+    [
+        pytest.param(("blobs",), id="blobs"),
+        pytest.param(PIPELINES[-1:], id="documents", marks=pytest.mark.series),
+    ],
+)
 def test_service_and_engine_are_killed_in_the_same_moment(lab: Lab, pipelines: tuple[str, ...]) -> None:
     kill = ServiceKill("rows_committed:3", takes_engine=True)
 

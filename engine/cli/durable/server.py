@@ -103,9 +103,10 @@ def require_temporal() -> None:
     import anyio  # noqa: F401 - where even this is missing, the SDK is not what has to be installed
 
     from engine.errors import RegistryError
+    from engine.extras import install_command
 
     if find_spec("temporalio") is None:
-        raise RegistryError("durable runs need Temporal's SDK: pip install 'odw-engine[temporal]'")
+        raise RegistryError(f"durable runs need Temporal's SDK: {install_command(['temporal'])}")
 
 
 async def client_of(options: ServerArguments) -> Client:

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import anyio
 import pytest
-from test_llm_asking import MemoryModel, answered, asker, ignore, no_hits, some
 
 from connectors.llm.client import Reply
 from connectors.llm.documents import Document
@@ -23,6 +22,7 @@ from engine.execution.journal import Journal, NodeJournal
 from engine.state import JournalFilter
 from engine.state.memory import MemoryStateStore
 from engine.testing import ScriptedClock
+from tests.unit.connectors.llm.test_llm_asking import MemoryModel, answered, asker, ignore, no_hits, some
 
 
 @pytest.fixture

@@ -1,0 +1,52 @@
+"""What a plain installation leaves out, by the extra that brings it, and the command that adds it.
+
+Nothing is imported here: a module counts as installed when the interpreter finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from importlib.util import find_spec
+
+__all__ = ["EXTRAS", "SANDBOX_EXTRAS", "extra_with", "install_command", "missing_modules"]
+
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "ingest": ("aiohttp", "httpx", "httpx_aiohttp"),
+    "s3": (
+        "aiobotocore", "aiohttp", "aiostream", "botocore",
+        "charset_normalizer", "docx", "puremagic", "pypdfium2",
+    ),
+    "llm": ("openai",),
+    "simulated": ("faker",),
+    "service": ("duckdb", "httpx", "starlette", "uvicorn"),
+    "sandbox": ("flask", "flask_cors", "moto", "werkzeug"),
+    "temporal": ("temporalio",),
+    "postgres": ("psycopg",),
+}  # fmt: skip
+"""The modules that each extra brings and that the engine or its connectors import."""
+
+SANDBOX_EXTRAS: Mapping[str, str] = {"s3": "sandbox", "llm": "service", "ingest": "service"}
+"""The extra that each embedded service needs."""
+
+
+def missing_modules(extra: str) -> list[str]:
+    """The modules of an extra that are not installed; none for "" and for extras of other distributions."""
+    return [module for module in EXTRAS.get(extra, ()) if not _is_installed(module)]
+
+
+def install_command(extras: Collection[str]) -> str:
+    """What to type to have these extras."""
+    return f"pip install 'odw-engine[{','.join(dict.fromkeys(extras))}]'"
+
+
+def extra_with(module: str) -> str:
+    """The extra that brings a module, "" when none does: the first one, the smallest, where several do."""
+    top = module.partition(".")[0]
+    return next((extra for extra, modules in EXTRAS.items() if top in modules), "")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # somebody keeps it from being found
+        return False
