@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib import import_module
-from json import JSONDecodeError
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
-import anyio.to_thread
+import anyio
 
+from connectors.llm.completion import Reply, read_completion
+from connectors.llm.dialect import MIN_ANSWER, Dialect, Level
+from connectors.llm.gate import Gate
+from connectors.llm.json_text import parse
 from connectors.llm.prompt import Prompt
+from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window
 from connectors.llm.settings import LlmConnection, LlmParams
-from connectors.retry_after import retry_after_seconds
+from connectors.llm.transport import open_sdk, why_unreachable
+from connectors.llm.waiting import wait_seconds
 from engine.contract.clock import Clock
 from engine.errors import ComponentError, FatalError, TransientError
 
 if TYPE_CHECKING:
     import openai
-    from openai.types.chat import ChatCompletion
 
 __all__ = ["ChatClient", "ContentRefusedError", "PackTooLargeError", "Reply", "open_chat"]
 
-_TOO_LARGE_CODES = frozenset({"context_length_exceeded", "request_too_large", "string_above_max_length"})
-_CONFIGURATION_PARAMS = frozenset({"model", "response_format", "temperature", "max_tokens"})
+_MAX_ADAPTATIONS: Final = 12  # of one request to what the endpoint takes
+_SUSPICIOUS: Final = 12  # refusals in a row after which it may be the endpoint and not the documents
+_STRANGE_TRIES: Final = 3  # answers that are no completions, before any has come
+_FIRST_WAIT: Final = 0.5  # seconds between the first tries to reach an endpoint
+_COOLDOWN: Final = 1.0  # seconds for an endpoint that is busy and does not say for how long
+_PROBE_TOKENS: Final = 256
+_MAX_QUOTED: Final = 300  # characters of an endpoint's own words
+_SHINGLE: Final = 20
 
 
 class PackTooLargeError(ComponentError):
@@ -32,142 +42,276 @@ class PackTooLargeError(ComponentError):
 
 
 class ContentRefusedError(ComponentError):
-    """The endpoint rejected this prompt; another may pass."""
+    """The endpoint refused this prompt; another may pass. `kind` is the error type of its dead letter."""
+
+    def __init__(self, message: str, *, kind: str = "RequestRefused") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What the model answered. `refusal` is set when it declined; `finish_reason` is the API's own word."""
+class Contact:
+    """How patient the first calls are.
 
-    content: str
-    finish_reason: str
-    refusal: str
-    tokens_in: int
-    tokens_out: int
+    Args:
+        patience: seconds that they wait for an endpoint at which nothing listens yet; None for as long as the
+            engine waits out an outage.
+        probe: a prompt without anything to object to, which tells a refused document from an endpoint that
+            refuses everything.
+    """
+
+    patience: float | None
+    probe: Prompt
 
 
 @asynccontextmanager
-async def open_chat(connection: LlmConnection, params: LlmParams, clock: Clock) -> AsyncIterator[ChatClient]:
+async def open_chat(
+    connection: LlmConnection, params: LlmParams, clock: Clock, contact: Contact
+) -> AsyncIterator[ChatClient]:
     """Open a client for the duration of the block."""
-    # openai takes one to two seconds to import, so it is imported here, and in a thread: the loop goes on
-    await anyio.to_thread.run_sync(import_module, "openai")
-    import openai
-
-    # An empty key would be looked up in the environment; what counts is what the connection says.
-    key = connection.api_key.get_secret_value() or "none"
-    async with openai.AsyncOpenAI(
-        api_key=key, base_url=connection.base_url, max_retries=0, timeout=params.timeout
-    ) as sdk:
-        yield ChatClient(sdk, connection, params, clock)
+    async with open_sdk(connection, params.timeout) as sdk:
+        yield ChatClient(sdk, connection, params, clock, contact)
 
 
 class ChatClient:
-    """Sends prompts without retries, which are the engine's task."""
+    """Sends prompts, worded as the endpoint takes them. Waiting is the engine's part.
+
+    Attributes:
+        dialect: what of a request the endpoint takes, as far as it is known.
+        on_probe: told of a call that was made to find that out.
+        thinks: a part of the model's answers is thoughts.
+        gate: told of the limits that answers tell, and of waits that are asked for.
+    """
 
     def __init__(
-        self, sdk: openai.AsyncOpenAI, connection: LlmConnection, params: LlmParams, clock: Clock
+        self,
+        sdk: openai.AsyncOpenAI,
+        connection: LlmConnection,
+        params: LlmParams,
+        clock: Clock,
+        contact: Contact,
     ) -> None:
         self.model = params.model or connection.model
+        level = Level.JSON_SCHEMA if params.answer_form == "auto" else Level(params.answer_form)
+        self.dialect = self._declared = Dialect(level, params.temperature)
+        self._extras = params.extras
+        self.on_probe: Callable[[Reply], None] = lambda reply: None
+        self.thinks = False
+        self.gate = Gate(clock)
         self._sdk = sdk
-        self._url = connection.base_url
+        self._url = connection.address
+        self._key = connection.api_key.get_secret_value()
         self._longest = params.timeout
         self._clock = clock
-        self._temperature: dict[str, float] = {"temperature": params.temperature}
-        self._limit_name = "max_tokens"
+        self._contact = contact
+        self._negotiating = anyio.Lock()
+        self._reached = False
+        self._answers = 0
+        self._refused_in_a_row = 0
 
     async def complete(self, prompt: Prompt, max_tokens: int) -> Reply:
-        """One call.
+        """One call, tried again only with what the endpoint has said that it takes.
 
         Raises:
             PackTooLargeError: the prompt is too long for the model.
             ContentRefusedError: the endpoint refused this prompt.
             TransientError: rate limits, time-outs, 5xx, broken connections.
-            FatalError: a wrong key or model, an exhausted quota, a request the endpoint does not know.
+            FatalError: a wrong key or model, an exhausted quota, an endpoint that refuses everything.
         """
-        import openai
+        own: Dialect | None = None  # of this call alone
+        for _ in range(_MAX_ADAPTATIONS):
+            sent, seen = own or self.dialect, self._answers
+            answer = await self._send(prompt, sent, max_tokens)
+            if isinstance(answer, Reply):
+                self._passed()
+                self.thinks = self.thinks or answer.thinks
+                return answer
+            cause = cause_of(answer)
+            room = room_in_window(answer.message) if cause is Cause.TOO_LONG else None
+            if room is not None and MIN_ANSWER <= room < sent.capped(max_tokens):
+                max_tokens = room
+                continue
+            if own is None and self.dialect != sent:
+                continue  # another call has found out meanwhile
+            adapted = sent.adapted(cause, answer, max_tokens)
+            if adapted is not None and (not seen or cause is Cause.ANSWER_LIMIT) and own is None:
+                self.dialect = adapted
+            elif adapted is not None:
+                own = adapted  # others got through as it is, so this may be the document's fault
+            elif cause is Cause.TOO_LONG:
+                message = f"{self._said(answer, prompt)}: the prompt is too long for {self.model!r}"
+                raise PackTooLargeError(message)
+            elif not await self._negotiated(answer, cause, seen) and (own or self.dialect == sent):
+                kind = "ContentFilter" if cause is Cause.FILTERED else "RequestRefused"
+                raise ContentRefusedError(self._said(answer, prompt), kind=kind)
+        raise ContentRefusedError(f"{self._url} refused the request however it was worded")
 
-        while True:
-            sent = (self._limit_name, *self._temperature)
-            try:
-                with anyio.fail_after(self._longest):
-                    return self._reply(await self._create(prompt, max_tokens))
-            except openai.BadRequestError as error:
-                if self._adapt(error) and sent != (self._limit_name, *self._temperature):
-                    continue
-                raise self._translated(error) from error
-            except openai.OpenAIError as error:
-                raise self._translated(error) from error
-            except TimeoutError as error:
-                raise TransientError(f"{self._url} did not answer within {self._longest:g} s") from error
-            except (JSONDecodeError, UnicodeDecodeError) as error:
-                # the SDK lets the parser's own error out when the body of an answer was damaged on its way
-                raise TransientError(
-                    f"{self._url} returned something other than a chat completion"
-                ) from error
+    def given(self, max_tokens: int) -> int:
+        """So many tokens for an answer, or as many as the endpoint gives, as far as it has said so."""
+        return self.dialect.capped(max_tokens)
 
-    async def _create(self, prompt: Prompt, max_tokens: int) -> ChatCompletion:
-        # the SDK's own types list every model by name and every part of a message; ours are plain JSON
-        create = cast("Callable[..., Awaitable[ChatCompletion]]", self._sdk.chat.completions.create)
-        return await create(
-            model=self.model,
-            messages=prompt.messages,
-            response_format=prompt.response_format,
-            **{self._limit_name: max_tokens},
-            **self._temperature,
-        )
+    def _passed(self) -> None:
+        self._answers += 1
+        self._refused_in_a_row = 0
 
-    def _adapt(self, error: openai.BadRequestError) -> bool:
-        """Reasoning models know neither `max_tokens` nor `temperature` and say so: leave them out."""
-        if error.code not in ("unsupported_parameter", "unsupported_value"):
+    async def _negotiated(self, refusal: Refusal, cause: Cause, seen: int) -> bool:
+        """Whether the endpoint takes requests now that it has refused before.
+
+        False: it is this prompt that it refuses. Raises FatalError: it refuses everything.
+        """
+        self._refused_in_a_row += 1
+        async with self._negotiating:
+            if self._answers > seen or (self._answers and self._refused_in_a_row < _SUSPICIOUS):
+                return False
+            if self.dialect != self._declared and self._answers == 0:
+                self.dialect = self._declared  # what was left out did not help
+            for dialect in (self.dialect, *(self.dialect.simpler() if cause is Cause.UNCLEAR else ())):
+                if await self._probe(dialect):
+                    before: Dialect = self.dialect
+                    self.dialect = dialect
+                    return bool(before != dialect)
+            if refusal.status == 404 and self._with_version() and await self._probe(self._declared):
+                return True
+        raise self._refuses_everything(refusal, cause)
+
+    async def _probe(self, dialect: Dialect) -> bool:
+        answer = await self._send(self._contact.probe, dialect, _PROBE_TOKENS)
+        if not isinstance(answer, Reply):
             return False
-        if error.param == "max_tokens":
-            self._limit_name = "max_completion_tokens"
-        elif error.param == "temperature":
-            self._temperature = {}
-        return error.param in ("max_tokens", "temperature")
+        self.on_probe(answer)
+        self._passed()
+        return True
 
-    def _translated(self, error: openai.OpenAIError) -> ComponentError:
-        """Never quotes the endpoint's text: it may hold the key or a document."""
-        import openai
+    def _with_version(self) -> bool:
+        """Add `/v1` to an address without a path; False when it has one."""
+        if urlsplit(self._url).path:
+            return False
+        self._url += "/v1"
+        self._sdk.base_url = self._url
+        return True
 
-        if isinstance(error, openai.APITimeoutError):
-            return TransientError(f"{self._url} did not answer within {self._longest:g} s")
-        if isinstance(error, openai.APIConnectionError):
-            return TransientError(f"connection refused: no model endpoint is listening at {self._url}")
-        if not isinstance(error, openai.APIStatusError):
-            return TransientError(f"{self._url} returned something other than a chat completion")
-        return self._status_error(error)
-
-    def _status_error(self, error: openai.APIStatusError) -> ComponentError:
-        status, code = error.status_code, error.code or ""
-        said = f"{self._url} answered {status}" + (f" ({code})" if code else "")
-        if status in (401, 403):
+    def _refuses_everything(self, refusal: Refusal, cause: Cause) -> FatalError:
+        said = self._said(refusal, self._contact.probe)
+        if cause is Cause.KEY:
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
             return FatalError(message, kind="auth")
-        if "insufficient_quota" in (code, error.type):
+        if refusal.status in (404, 405):
+            return FatalError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
+        return FatalError(
+            f"{said}: it refuses every request to {self.model!r}, also one without any of the documents"
+        )
+
+    async def _send(self, prompt: Prompt, dialect: Dialect, max_tokens: int) -> Reply | Refusal:
+        """One request; a refusal is returned when something else may pass."""
+        strange = 0
+        while True:
+            status, headers, content = await self._post(dialect.body(prompt, max_tokens))
+            self.gate.hear(headers)
+            if status == 200:
+                found = self._completion(content)
+                if isinstance(found, Reply):
+                    return found
+                if found is None:
+                    # somebody else's page: once it may be a proxy's, from the first call on a wrong address
+                    strange += 1
+                    if self._answers or strange >= _STRANGE_TRIES:
+                        raise self._no_completion()
+                    await self._clock.sleep(_FIRST_WAIT * strange)
+                    continue
+            else:
+                found = Refusal.of(status, content)
+            final = self._final(found, headers, prompt)
+            if final is not None:
+                raise final
+            return found
+
+    def _completion(self, content: bytes) -> Reply | Refusal | None:
+        """What came with status 200. Raises TransientError when it was damaged on its way."""
+        if content.lstrip().startswith(b"<"):
+            return None
+        try:
+            return read_completion(parse(content.decode()))
+        except ValueError as error:
+            raise TransientError(f"{self._url} returned something other than a chat completion") from error
+
+    def _no_completion(self) -> ComponentError:
+        if self._answers:
+            return TransientError(f"{self._url} returned something other than a chat completion")
+        return FatalError(f"{self._url} did not return a chat completion; check `base_url`")
+
+    def _final(self, refusal: Refusal, headers: Any, prompt: Prompt) -> ComponentError | None:
+        """The error of what no other wording of the request can change."""
+        status, said = refusal.status, self._said(refusal, prompt)
+        if 300 <= status < 400:
+            return FatalError(f"{said}: it redirects to {headers.get('location', 'nowhere')}; set `base_url`")
+        cause = cause_of(refusal)
+        if cause is Cause.BUSY:
+            wait = wait_seconds(headers, refusal.body, refusal.message, self._clock.now())
+            if wait is not None or status in (429, 529):
+                self.gate.pause(_COOLDOWN if wait is None else wait)
+            return TransientError(said, retry_after=wait, throttled=status in (429, 529))
+        if cause is Cause.KEY and status == 401:
+            message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
+            return FatalError(message, kind="auth")
+        if cause is Cause.MONEY:
             message = f"{said}: the account's quota is exhausted; top it up and resume the run"
             return FatalError(message, kind="budget")
-        if status in (404, 405) or code == "model_not_found":
+        if cause is Cause.MODEL:
             return FatalError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
-        if status in (408, 409, 429) or status >= 500:
-            wait = retry_after_seconds(error.response.headers, self._clock.now())
-            return TransientError(said, retry_after=wait, throttled=status == 429)
-        if status == 413 or code in _TOO_LARGE_CODES:
-            return PackTooLargeError(f"{said}: the prompt is too long for {self.model!r}")
-        if (error.param or "").partition(".")[0] in _CONFIGURATION_PARAMS:
-            return FatalError(f"{said}: {self.model!r} does not support our {error.param!r}")
-        return ContentRefusedError(said)
+        return None
 
-    def _reply(self, completion: ChatCompletion) -> Reply:
-        # a page of text with status 200 comes out of the SDK as it is
-        choices = getattr(completion, "choices", None)
-        if not choices:
-            raise FatalError(f"{self._url} did not return a chat completion; check `base_url`")
-        choice, usage = choices[0], completion.usage
-        return Reply(
-            content=choice.message.content or "",
-            finish_reason=choice.finish_reason or "",
-            refusal=choice.message.refusal or "",
-            tokens_in=usage.prompt_tokens if usage else 0,
-            tokens_out=usage.completion_tokens if usage else 0,
-        )
+    async def _post(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
+        """Status, headers and body of an answer. Raises TransientError, or FatalError on first contact."""
+        import openai
+
+        patience = self._contact.patience if not self._reached else None
+        until = self._clock.monotonic() + (patience or 0.0)
+        while True:
+            try:
+                with anyio.fail_after(self._longest):
+                    answer = await self._create(body)
+                self._reached = True
+                return answer
+            except openai.APIStatusError as error:
+                self._reached = True
+                return error.status_code, error.response.headers, error.response.content
+            except (TimeoutError, openai.APIConnectionError) as error:
+                failure = self._unanswered(error)
+                if isinstance(failure, TransientError) or self._reached or patience is None:
+                    raise TransientError(str(failure)) from error
+                if self._clock.monotonic() >= until:
+                    raise failure from error
+            await self._clock.sleep(_FIRST_WAIT)
+
+    async def _create(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
+        # the SDK's own types list every model by name and every part of a message; ours are plain JSON
+        create: Any = self._sdk.chat.completions.with_raw_response.create
+        answer = await create(model=self.model, **body, extra_body=self._extras or None)
+        response = answer.http_response
+        return response.status_code, response.headers, response.content
+
+    def _unanswered(self, error: Exception) -> ComponentError:
+        """FatalError: there has been no connection at all."""
+        import httpx
+        import openai
+
+        connecting = isinstance(error.__cause__, httpx.ConnectTimeout | httpx.ConnectError | httpx.ProxyError)
+        if isinstance(error, TimeoutError | openai.APITimeoutError) and not connecting:
+            message = f"{self._url} did not answer within {self._longest:g} s, the node's `timeout`"
+            return TransientError(message)
+        message = f"the model endpoint cannot be reached: {why_unreachable(error, self._url)}"
+        return FatalError(message) if connecting else TransientError(message)
+
+    def _said(self, refusal: Refusal, prompt: Prompt) -> str:
+        """An endpoint's answer in its own words, without the key and without what a document says."""
+        code = refusal.code if refusal.code not in ("", str(refusal.status)) else ""
+        said = f"{self._url} answered {refusal.status}" + (f" ({code})" if code else "")
+        words = refusal.message.replace(self._key, "…") if self._key else refusal.message
+        texts = prompt.user if isinstance(prompt.user, str) else str(prompt.user)
+        for start in range(len(words) - _SHINGLE + 1):
+            if words[start : start + _SHINGLE] in texts:
+                words = f"{words[:start]}…"
+                break
+        if len(words) > _MAX_QUOTED:
+            words = f"{words[: _MAX_QUOTED - 1]}…"
+        return f"{said}: {words}" if words and not words.startswith("<") else said

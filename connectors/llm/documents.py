@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from connectors.llm.settings import BYTES_PER_TOKEN, TOKENS_PER_IMAGE
+from connectors.llm.surrogates import is_whole
 from connectors.objects.documents import DocumentPart, ImagePart, TextPart
 
 __all__ = ["Document"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Document:
     """One document to extract from.
 
@@ -37,8 +39,14 @@ class Document:
         """Number of images."""
         return sum(isinstance(part, ImagePart) for part in self.parts)
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """Estimated prompt tokens: 4 bytes of text count as one, an image as 1,000."""
-        text = sum(len(part.text.encode()) for part in self.parts if isinstance(part, TextPart))
+        texts = (part.text for part in self.parts if isinstance(part, TextPart))
+        text = sum(len(one.encode("utf-8", "surrogatepass")) for one in texts)
         return -(-text // BYTES_PER_TOKEN) + self.images * TOKENS_PER_IMAGE
+
+    @property
+    def is_whole(self) -> bool:
+        """False when some of its text cannot be sent as it is, see `connectors.llm.surrogates`."""
+        return all(is_whole(part.text) for part in self.parts if isinstance(part, TextPart))

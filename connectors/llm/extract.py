@@ -10,18 +10,21 @@ from typing import Self
 from pydantic import BaseModel, ValidationError
 
 from connectors.llm.documents import Document
+from connectors.llm.json_text import written
 from connectors.llm.pricing import Usage
+from connectors.llm.schema import TRANSFORM_TIMESTAMP
 from connectors.llm.service import LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.objects.isolation import DocumentReader
 from engine.contract.batch import Batch, Drop, Outcome
 from engine.contract.clock import timestamp
 from engine.contract.component import BatchLimits, Kind, Transform, component
-from engine.errors import FatalError, RecordError, StoppingError, TransientError
+from engine.errors import FatalError, RecordError, TransientError
 
 __all__ = ["LlmExtract"]
 
-_BATCHES_AT_ONCE = 2
+_MAX_WRITTEN = 1_000  # characters of what was extracted, in a dead letter
+_MAX_REASONS = 5  # of one record, in its dead letter
 
 
 @component(
@@ -31,8 +34,9 @@ class LlmExtract(Transform[LlmParams]):
     """Extracts structured records from staged documents with a language model.
 
     Takes records with `id`, `source_file_path`, `extracted_data` (text, or a data URL behind its marker) and
-    optionally `processing_instructions`; gives records of `schema` under the same id. Several documents go
-    into one call. Each has its own fate: a record, a dead letter with its reason, or another try.
+    optionally `processing_instructions`; gives records of `schema` under the same id, which they carry
+    whether or not the schema has a field for it. Several documents go into one call. Each has its own fate: a
+    record, a dead letter with its reason, or another try.
 
     An empty document is dropped. A document lacking a required field, corrupt, too long or refused becomes a
     dead letter; the others of its call go on. Nothing is cut. Word and PDF files are opened in a process of
@@ -52,8 +56,16 @@ class LlmExtract(Transform[LlmParams]):
     async def __aenter__(self) -> Self:
         if not isinstance(self.connection, LlmConnection):
             raise FatalError("llm_extract needs a connection with the `base_url` of the model endpoint")
+        ctx = self.ctx
         service = get_llm_service(
-            self.params, self.connection, clock=self.ctx.clock, journal=self.ctx.journal
+            self.params,
+            self.connection,
+            clock=ctx.clock,
+            journal=ctx.journal,
+            on_count=ctx.count,
+            shared=ctx.shared,
+            # what was reached before may be away for a while
+            patient=ctx.attempt > 1 or bool(ctx.chunk),
         )
         self._service = await self._stack.enter_async_context(service)
         reader = DocumentReader(stopping=self.ctx.draining)
@@ -68,14 +80,13 @@ class LlmExtract(Transform[LlmParams]):
 
     @property
     def concurrency(self) -> int:
-        """Process two batches at once: one starts during the last calls of the other."""
-        return min(_BATCHES_AT_ONCE, self.params.concurrency)
+        """A batch for each call that may be out: what has its answer leaves, whatever the others wait for."""
+        return self.params.concurrency
 
     @property
     def limits(self) -> BatchLimits:
-        """Request enough documents to fill all concurrent calls."""
-        packs = -(-self.params.concurrency // self.concurrency)
-        return BatchLimits(records=self.params.batch_size * packs)
+        """The documents of a call, at most."""
+        return BatchLimits(records=self.params.batch_size)
 
     async def apply(self, batch: Batch) -> Batch:
         """Extract the records of a batch.
@@ -108,15 +119,18 @@ class LlmExtract(Transform[LlmParams]):
 
     async def _prepare(self, batch: Batch) -> tuple[list[Outcome], list[Document], list[int]]:
         """Outcomes of the records that need no model, and the documents of the others with their places."""
+        assert self._reader is not None, "llm_extract is used inside `async with`"
         outcomes: list[Outcome] = [None] * len(batch)
         documents: list[Document] = []
         places: list[int] = []
         for place, (record, key) in enumerate(zip(batch.records, batch.keys.to_list(), strict=True)):
             try:
-                document = await self._document(record, key)
-            except (RecordError, StoppingError) as error:
+                document = await _document(record, key, self.params, self._reader)
+            except RecordError as error:
                 outcomes[place] = error
                 continue
+            if not document.is_whole:
+                self.ctx.count("documents_with_broken_characters")
             if not document.parts:
                 outcomes[place] = Drop("empty document")
                 continue
@@ -124,43 +138,63 @@ class LlmExtract(Transform[LlmParams]):
             places.append(place)
         return outcomes, documents, places
 
-    async def _document(self, record: Mapping[str, object], key: str) -> Document:
-        """The staged record as a document. Raises RecordError or StoppingError when it cannot be read."""
-        path = record.get("source_file_path")
-        content = record.get("extracted_data")
-        if not isinstance(record.get("id"), str) or not isinstance(path, str):
-            raise RecordError("the record has no text fields `id` and `source_file_path`", kind="NotStaged")
-        if content is not None and not isinstance(content, str):
-            raise RecordError("`extracted_data` is not text", kind="NotStaged")
-        instructions = record.get("processing_instructions")
-        assert self._reader is not None
-        name = path.rsplit("/", 1)[-1] or path
-        return Document(
-            name=name,
-            parts=await self._reader.parts(content or "", name),
-            instructions=instructions if isinstance(instructions, str) else "",
-            record=key,
-        )
-
     def _record(self, staged: Mapping[str, object], fields: Mapping[str, object]) -> Outcome:
-        """The record of the target schema, validated."""
+        """The record of the target schema, validated, under the id of its document."""
         assert self._service is not None
-        model = self._service.schema.model
+        schema, params = self._service.schema, self.params
         known = {
-            "id": staged["id"],
-            "source_file_path": staged.get("source_file_path"),
-            "transform_timestamp": timestamp(self.ctx.clock.now()),
+            params.id_field: staged[params.id_field],
+            params.uri_field: staged.get(params.uri_field),
+            TRANSFORM_TIMESTAMP: timestamp(self.ctx.clock.now()),
         }
-        values = {name: value for name, value in {**known, **fields}.items() if name in model.model_fields}
+        values = {
+            name: value for name, value in {**known, **fields}.items() if name in schema.model.model_fields
+        }
         try:
-            record = model.model_validate(values)
+            record = schema.validated(values)
         except ValidationError as error:
-            wrong = sorted({str(detail["loc"][0]) for detail in error.errors() if detail["loc"]})
-            return RecordError(f"the extracted values do not fit: {', '.join(wrong)}", kind="InvalidFields")
-        return record.model_dump(mode="json")
+            wrote = written(fields)[:_MAX_WRITTEN]
+            message = f"the extracted values do not fit: {_reasons(error)}; extracted: {wrote}"
+            return RecordError(message, kind="InvalidFields")
+        return {params.id_field: staged[params.id_field], **record}
 
     def _count(self, usage: Usage) -> None:
         self.ctx.count("calls")
         self.ctx.count("tokens_in", usage.tokens_in)
         self.ctx.count("tokens_out", usage.tokens_out)
         self.ctx.count("cost_usd", usage.cost_usd)
+
+
+def _reasons(error: ValidationError) -> str:
+    """What is wrong with which field, in the validators' own words."""
+    told = [
+        ": ".join(one for one in (".".join(map(str, detail["loc"])), _wording(detail["msg"])) if one)
+        for detail in error.errors(include_url=False, include_input=False)
+    ]
+    more = f"; and {len(told) - _MAX_REASONS} more" if len(told) > _MAX_REASONS else ""
+    return "; ".join(told[:_MAX_REASONS]) + more
+
+
+def _wording(message: str) -> str:
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
+async def _document(
+    record: Mapping[str, object], key: str, params: LlmParams, reader: DocumentReader
+) -> Document:
+    """The staged record as a document. Raises RecordError when it cannot be read."""
+    path = record.get(params.uri_field) or record.get(params.id_field)
+    if not isinstance(record.get(params.id_field), str) or not isinstance(path, str):
+        fields = f"`{params.id_field}` and `{params.uri_field}`"
+        raise RecordError(f"the record has no text fields {fields}", kind="NotStaged")
+    content = record.get(params.text_field)
+    if params.text_field not in record or not isinstance(content, str | None):
+        raise RecordError(f"the record has no text in `{params.text_field}`", kind="NotStaged")
+    instructions = record.get("processing_instructions")
+    name = path.rsplit("/", 1)[-1] or path
+    return Document(
+        name=name,
+        parts=await reader.parts(content or "", name),
+        instructions=instructions if isinstance(instructions, str) else "",
+        record=key,
+    )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Final
 
-from connectors.llm.schema import TargetSchema, json_type
+from connectors.llm.placeholders import says_nothing
+from connectors.llm.schema import TargetSchema
+from connectors.llm.structures import Field
 
-__all__ = ["normalise"]
+__all__ = ["normalise", "spellings"]
 
 # Names that models without strict decoding give to the fields of a medical memo.
-_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
+_OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "patient_name": ("name", "patient", "full_name"),
     "patient_age": ("age",),
     "phone_number": ("phone", "telephone", "contact_number"),
@@ -19,50 +21,43 @@ _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "doctor": ("doctor_name", "physician", "treating_doctor"),
 }
 
-_PLACEHOLDERS: Final = frozenset(
-    {
-        "", "-", "--", "?", "n/a", "na", "none", "null", "nil", "unknown", "unspecified", "missing", "tbd",
-        "to be determined", "not available", "not applicable", "not found", "not given", "not known",
-        "not mentioned", "not provided", "not specified", "not stated", "no information",
-    }
-)  # fmt: skip
-
 
 def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, object]:
     """Return the fields of `schema` that a reply states.
 
-    A field answers to its aliases when it has no value of its own. Placeholders ("N/A", "unknown") count as
-    no value. Numbers become text where the field is text (an age of 34 is "34"); nothing is cut.
+    A field answers to other names when it has no value of its own. Placeholders ("N/A", "unknown") count as
+    no value, unless the field itself lists them. Numbers become text where the field is text (an age of 34 is
+    "34"); nothing is cut. A field that may be null and has no default is null when it is not stated.
     """
     found: dict[str, object] = {}
-    for name, info in schema.fields.items():
-        for candidate in (name, *_ALIASES.get(name, ())):
-            if candidate != name and candidate in schema.fields:
-                continue  # a field of its own
-            value = _value(values.get(candidate), info.annotation)
+    for name, field in schema.fields.items():
+        for candidate in _candidates(name, schema):
+            value = _value(values.get(candidate), field)
             if value is not None:
                 found[name] = value
                 break
+        else:
+            if field.required and field.shape.accepts_null:
+                found[name] = None
     return found
 
 
-def _value(value: object, annotation: Any) -> object:
+def spellings(schema: TargetSchema) -> frozenset[str]:
+    """All names under which the fields of a record may stand in a reply."""
+    return frozenset(one for name in schema.fields for one in _candidates(name, schema))
+
+
+def _candidates(name: str, schema: TargetSchema) -> Iterator[str]:
+    yield name
+    info = schema.model.model_fields[name]
+    aliases = (info.alias, info.validation_alias, info.serialization_alias)
+    others = (*(one for one in aliases if isinstance(one, str)), *_OTHER_NAMES.get(name, ()))
+    yield from (one for one in dict.fromkeys(others) if one not in schema.fields)
+
+
+def _value(value: object, field: Field) -> object:
     if isinstance(value, str):
-        text = value.strip()
-        return None if text.strip(" .[]()<>").casefold() in _PLACEHOLDERS else text
-    if value is None or json_type(annotation) != {"type": "string"}:
-        return value
-    return _text(value)
-
-
-def _text(value: object) -> str | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, list):
-        items = [text for item in value if (text := _value(item, str)) is not None]
-        return ", ".join(map(str, items)) or None
-    if isinstance(value, Mapping):
-        return None  # an object where text was asked for says nothing that could be stored
-    return str(value)
+        value = value.strip()
+        if says_nothing(value) and not field.shape.lists(value):
+            return None
+    return field.read(value)

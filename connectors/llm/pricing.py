@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -11,19 +13,10 @@ from engine.errors import FatalError
 
 __all__ = ["Budget", "Price", "Usage", "price_of"]
 
-# USD for a million tokens (prompt, answer), from https://platform.openai.com/docs/pricing in mid-2025.
-# Prices change; the parameters of the node win over this table.
-_KNOWN: Final = {
-    "gpt-5-nano": (0.05, 0.40),
-    "gpt-5-mini": (0.25, 2.00),
-    "gpt-5": (1.25, 10.00),
-    "gpt-4o-mini": (0.15, 0.60),
-    "gpt-4o": (2.50, 10.00),
-    "gpt-4.1-nano": (0.10, 0.40),
-    "gpt-4.1-mini": (0.40, 1.60),
-    "gpt-4.1": (2.00, 8.00),
-    "sandbox-extractor": (0.0, 0.0),
-}
+_FREE: Final = "sandbox-extractor"  # the stand-in of the sandbox
+_TUNED: Final = ("ft:", "ft-")  # a model of one's own, which costs more than its base
+_DATED: Final = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|latest|preview)\Z")
+_SAMPLE: Final = 1_000  # tokens; some models cost more for long prompts, which ours are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +54,55 @@ class Price:
 
 
 def price_of(model: str, params: LlmParams) -> Price:
-    """The price of a model: from the parameters, else from the table (dated names count as their family).
+    """The price of a model: from the parameters, else from the list of `genai-prices` (takes a second once).
 
-    An unknown model costs 0 when no budget is set.
+    A dated name that the list does not have counts as its family. An unknown model costs 0 when no budget is
+    set.
 
     Raises:
         FatalError: a budget is set and the price of the model is not known, so it could never be kept.
     """
-    dated = (price for name, price in _KNOWN.items() if model.startswith(f"{name}-20"))
-    known = _KNOWN.get(model) or next(dated, None)
     given_in, given_out = params.usd_per_million_input, params.usd_per_million_output
-    if known is None and params.budget_usd is not None and (given_in is None or given_out is None):
+    if given_in is not None and given_out is not None:
+        return Price(given_in, given_out)
+    known = Price(0.0, 0.0) if model == _FREE else _listed(model)
+    if known is None and params.budget_usd is not None:
         raise FatalError(
-            f"cannot enforce `budget_usd`: the price of the model {model!r} is unknown; set "
-            "`usd_per_million_input` and `usd_per_million_output` (0 for a model that costs nothing)"
+            f"`budget_usd` cannot be kept: the price of the model {model!r} is not known; write it beside the"
+            " budget, in USD for a million tokens, as the provider lists it: `usd_per_million_input: 0.15`"
+            " and `usd_per_million_output: 0.60`, or 0 for a model that costs nothing"
         )
-    default_in, default_out = known or (0.0, 0.0)
+    known = known or Price(0.0, 0.0)
     return Price(
-        default_in if given_in is None else given_in, default_out if given_out is None else given_out
+        known.per_million_input if given_in is None else given_in,
+        known.per_million_output if given_out is None else given_out,
     )
+
+
+def _listed(model: str) -> Price | None:
+    """What the list says; None when it has neither the model nor its family."""
+    if model.startswith(_TUNED):
+        return None
+    # its data are in the package: nothing is fetched
+    from genai_prices import Usage as Tokens
+    from genai_prices import calc_price
+
+    for name in _families(model):
+        try:
+            amounts = [
+                float(calc_price(tokens, model_ref=name).total_price)
+                for tokens in (Tokens(input_tokens=_SAMPLE), Tokens(output_tokens=_SAMPLE))
+            ]
+        except LookupError:
+            continue
+        return Price(*(amount * 1_000_000 / _SAMPLE for amount in amounts))
+    return None
+
+
+def _families(model: str) -> Iterator[str]:
+    """The name, without the vendor that gateways put before it, and without its date."""
+    names = [model, model.rpartition("/")[2]]
+    yield from dict.fromkeys([*names, *(_DATED.sub("", name) for name in names)])
 
 
 class Budget:

@@ -1,12 +1,13 @@
 """Write the messages of a call.
 
 The system message comes first and is the same for all calls of a node, so that a provider can cache it. The
-one user message has a text part for each document, or for a document with images an opening text part, the
-images and a closing text part:
+user message holds the documents, as one text or, where there are images, as text parts and images in turn:
 
     <document slot="r1" nonce="4f2a91c0" name="memo_001.txt">
     …text…
     </document>
+
+A document that is asked about alone has no nonce: its answer cannot be another's.
 """
 
 from __future__ import annotations
@@ -16,28 +17,41 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import blake2b
 from importlib.resources import files
-from secrets import token_hex
-from typing import Any, TypeAlias
+from secrets import token_bytes
+from typing import Any, Final, TypeAlias
 
 from connectors.llm.documents import Document
 from connectors.llm.schema import TargetSchema
+from connectors.llm.surrogates import whole_text
 from connectors.objects.documents import ImagePart, TextPart
 
 __all__ = ["Prompt", "PromptWriter"]
 
 JsonObject: TypeAlias = dict[str, Any]
 
+LONE_SLOT: Final = "r1"
 _CLOSING = re.compile(r"<(\s*)/(\s*document)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One call: its messages, its answer's schema, and the nonce of each slot in document order."""
+    """One call: its messages, its answer's schema, and the nonce of each slot in document order.
 
-    messages: list[JsonObject]
-    response_format: JsonObject
+    A lone document has the nonce "". `user` is text, or parts where there are images.
+    """
+
+    system: str
+    user: str | list[JsonObject]
+    name: str
+    schema: JsonObject
     nonces: Mapping[str, str]
+
+    @property
+    def lone(self) -> bool:
+        """True when it asks about one document."""
+        return len(self.nonces) == 1
 
 
 class PromptWriter:
@@ -45,44 +59,66 @@ class PromptWriter:
 
     def __init__(self, schema: TargetSchema, instructions: str) -> None:
         self._schema = schema
-        self._instructions = instructions.strip()
-        self._system = _template("system.txt").format(name=schema.name, fields=schema.describe()).strip()
-        if self._instructions:
-            self._system += f"\n\nInstructions:\n{self._instructions}"
+        self._instructions = whole_text(instructions.strip())
+        self._packed = self._system_of("system.txt")
+        self._lone = self._system_of("lone.txt")
+        # unguessable, so that no document can speak for its neighbour
+        self._secret = token_bytes(32)
 
     def write(self, documents: Sequence[Document]) -> Prompt:
-        """Write the prompt for documents that share their instructions."""
-        # unguessable, so that no document can speak for its neighbour
-        nonces = {f"r{number}": token_hex(4) for number in range(1, len(documents) + 1)}
-        system = self.system(documents[0].instructions)
-        content: list[JsonObject] = []
+        """The prompt for some documents, which share their instructions; the same ones get the same."""
+        lone = len(documents) == 1
+        nonces = {LONE_SLOT: ""} if lone else self._nonces(documents)
+        parts: list[JsonObject] = []
         for (slot, nonce), document in zip(nonces.items(), documents, strict=True):
-            content += _document_parts(slot, nonce, document)
-        messages: list[JsonObject] = [{"role": "system", "content": system}]
-        messages.append({"role": "user", "content": content})
-        schema = {"name": self._schema.name, "strict": True, "schema": self._schema.slots(list(nonces))}
-        return Prompt(messages, {"type": "json_schema", "json_schema": schema}, nonces)
+            parts += _document_parts(slot, nonce, document)
+        system = self._with_instructions(self._lone if lone else self._packed, documents[0].instructions)
+        texts = [part["text"] for part in parts if part["type"] == "text"]
+        user = "\n".join(texts) if len(texts) == len(parts) else parts
+        schema = self._schema.record() if lone else self._schema.slots(list(nonces))
+        return Prompt(system, user, self._schema.name, schema, nonces)
+
+    def _nonces(self, documents: Sequence[Document]) -> dict[str, str]:
+        pack = blake2b(key=self._secret, digest_size=16)
+        for document in documents:
+            for part in document.parts:
+                text = part.text if isinstance(part, TextPart) else part.url
+                pack.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        of_pack = pack.digest()
+        slots = [f"r{number}" for number in range(1, len(documents) + 1)]
+        return {
+            slot: blake2b(of_pack + slot.encode(), key=self._secret, digest_size=4).hexdigest()
+            for slot in slots
+        }
 
     def system(self, instructions: str = "") -> str:
-        """Return the system message for documents with these instructions."""
-        own = instructions.strip()
+        """The system message for several documents that come with these instructions."""
+        return self._with_instructions(self._packed, instructions)
+
+    def _system_of(self, template: str) -> str:
+        text = _template(template).format(name=self._schema.name, fields=self._schema.describe()).strip()
+        return f"{text}\n\nInstructions:\n{self._instructions}" if self._instructions else text
+
+    def _with_instructions(self, system: str, instructions: str) -> str:
+        own = whole_text(instructions.strip())
         if own and own != self._instructions:
-            return f"{self._system}\n\nInstructions for these documents:\n{own}"
-        return self._system
+            return f"{system}\n\nInstructions for these documents:\n{own}"
+        return system
 
     @property
     def tokens_aside(self) -> int:
         """Estimated tokens of the fixed part of every call."""
-        return len(self._system.encode()) // 4
+        return len(self._packed.encode()) // 4
 
 
 def _document_parts(slot: str, nonce: str, document: Document) -> list[JsonObject]:
-    name = html.escape(" ".join(document.name.split()), quote=True)
-    text = f'<document slot="{slot}" nonce="{nonce}" name="{name}">\n'
+    name = html.escape(whole_text(" ".join(document.name.split())), quote=True)
+    echoed = f' nonce="{nonce}"' if nonce else ""
+    text = f'<document slot="{slot}"{echoed} name="{name}">\n'
     parts: list[JsonObject] = []
     for part in document.parts:
         if isinstance(part, TextPart):
-            text += _CLOSING.sub(r"<\1\\/\2", part.text) + "\n"
+            text += _CLOSING.sub(r"<\1\\/\2", whole_text(part.text)) + "\n"
         elif isinstance(part, ImagePart):
             parts += [_text(text)] if text else []
             parts.append({"type": "image_url", "image_url": {"url": part.url}})

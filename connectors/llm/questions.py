@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
 import anyio.to_thread
-import orjson
 
 from connectors.llm.documents import Document
+from connectors.llm.json_text import parse, written
 from connectors.llm.prompt import PromptWriter
 from connectors.llm.schema import TargetSchema
 from connectors.objects.documents import TextPart
@@ -18,24 +19,29 @@ from engine.errors import FatalError, RecordError
 
 __all__ = ["Questions", "answer_entry", "values_of", "verdict_entry"]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Counts up when the user message or the reading of replies changes so that old answers do not fit."""
-
-_SAME_FOR_EVERY_RUN: Final = frozenset({"Refused", "ContentFilter"})
-"""Verdicts on the document itself; other failures may not come again, so a new run may try."""
 
 
 class Questions:
     """Computes the journal key of the question about a document.
 
-    The same key means: the same parts in the same order, prompt, instructions, model, temperature and target
-    schema. A document's name is not part of it, nor what stood beside it in a call.
+    The same key means: the same parts in the same order, prompt, instructions, model, target schema,
+    temperature and what else the requests have (`extras`). A document's name is not part of it, nor what
+    stood beside it in a call.
     """
 
-    def __init__(self, writer: PromptWriter, schema: TargetSchema, model: str, temperature: float) -> None:
+    def __init__(
+        self,
+        writer: PromptWriter,
+        schema: TargetSchema,
+        model: str,
+        temperature: float | None,
+        extras: Mapping[str, object] | None = None,
+    ) -> None:
         self.model = model
         self._writer = writer
-        self._settings = [_FORMAT, model, temperature, schema.slots(["r1"])]
+        self._settings = [_FORMAT, model, temperature, schema.slots(["r1"]), *([extras] if extras else [])]
 
     async def key(self, document: Document) -> str:
         """Return the key as hexadecimal SHA-256; images are hashed in a thread."""
@@ -44,7 +50,7 @@ class Questions:
         return self._key(document)
 
     def _key(self, document: Document) -> str:
-        digest = sha256(orjson.dumps([*self._settings, self._writer.system(document.instructions)]))
+        digest = sha256(json.dumps([*self._settings, self._writer.system(document.instructions)]).encode())
         for part in document.parts:
             if isinstance(part, TextPart):
                 kind, content = "text", part.text
@@ -58,12 +64,16 @@ class Questions:
 
 def answer_entry(key: str, values: Mapping[str, object]) -> JournalEntry:
     """Create the journal entry of an answered slot."""
-    return JournalEntry(key, orjson.dumps(values).decode())
+    return JournalEntry(key, written(values))
 
 
-def verdict_entry(key: str, error: RecordError) -> JournalEntry:
-    """Create the journal entry of a paid document without an answer."""
-    return JournalEntry(key, str(error), error.kind, this_run_only=error.kind not in _SAME_FOR_EVERY_RUN)
+def verdict_entry(key: str, error: RecordError, *, by_model: bool) -> JournalEntry:
+    """Create the journal entry of a paid document without an answer.
+
+    What the model itself refused it would refuse again; other failures may not come again, so a new run
+    tries.
+    """
+    return JournalEntry(key, str(error), error.kind, this_run_only=not by_model)
 
 
 def values_of(entry: JournalEntry) -> Mapping[str, object] | RecordError:
@@ -75,8 +85,8 @@ def values_of(entry: JournalEntry) -> Mapping[str, object] | RecordError:
     if entry.outcome != ANSWER:
         return RecordError(entry.answer, kind=entry.outcome)
     try:
-        values = orjson.loads(entry.answer)
-    except orjson.JSONDecodeError:
+        values = parse(entry.answer)
+    except ValueError:
         values = None
     if not isinstance(values, dict):
         raise FatalError(

@@ -1,40 +1,165 @@
-"""Match the slots of replies with documents."""
+"""Reading replies: the JSON in what a model wrote, and which part of it answers for which document.
+
+Models wrap what they were asked for: in thoughts, fences, prose, another object or a list. All of that is
+looked through for objects that echo a nonce, so what is found is known to answer for its document. A lone
+document has no neighbour to be mistaken for: its prompt has no nonce, and the answer is the record itself.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
-import orjson
+from connectors.llm.json_text import parse, repaired
 
-__all__ = ["Values", "match_slots"]
+__all__ = ["Reading", "Values", "match_slots", "read_lone"]
 
 Values: TypeAlias = Mapping[str, object]
 
-_FENCE = re.compile(r"\A\s*```[a-z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL | re.IGNORECASE)
+_THOUGHT: Final = re.compile(
+    r"<(think|thinking|thought|reasoning|reflection)>.*?</\1>", re.DOTALL | re.IGNORECASE
+)
+_END_OF_THOUGHT: Final = re.compile(r"</(?:think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)
+_FENCE: Final = re.compile(r"```[a-zA-Z0-9_-]*\s*\n?(.*?)```", re.DOTALL)
+_MAX_DEPTH: Final = 4  # of wrappers around the answers
+_MAX_STARTS: Final = 200  # places of a reply at which JSON is looked for
 
 
-def match_slots(content: str, nonces: Mapping[str, str]) -> dict[str, Values] | None:
-    """Return the values of each slot, matched by nonce, or None if the reply is not a JSON object.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The answers of a reply by slot. `repaired`: its JSON had mistakes that can mean one thing only."""
+
+    answers: dict[str, Values]
+    repaired: bool = False
+
+
+def match_slots(content: str, nonces: Mapping[str, str]) -> Reading | None:
+    """The values for each slot of the prompt, matched by nonce; None when there is no JSON in the reply.
 
     A slot's answer is the object that echoes its nonce, wherever it stands: swapped answers are put right. A
     slot whose nonce is not in the reply, or in it twice, is left out.
     """
-    try:
-        reply = orjson.loads(_without_fence(content))
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(reply, dict):
-        return None
-    answers = [answer for answer in reply.values() if isinstance(answer, dict)]
-    echoed = Counter(answer["nonce"] for answer in answers if isinstance(answer.get("nonce"), str))
-    by_nonce = {answer["nonce"]: answer for answer in answers if isinstance(answer.get("nonce"), str)}
-    return {slot: by_nonce[nonce] for slot, nonce in nonces.items() if echoed[nonce] == 1}
+    answers: dict[str, Values] = {}
+    readable = mending = False
+    for value, mended in _candidates(content):
+        if not value or not isinstance(value, Mapping | list):
+            continue
+        readable = True
+        echoing = list(_objects(value, set(nonces.values())))
+        echoed = Counter(str(one["nonce"]) for one in echoing)
+        by_nonce = {str(one["nonce"]): one for one in echoing}
+        found = {slot: by_nonce[nonce] for slot, nonce in nonces.items() if echoed[nonce] == 1}
+        mending = mending or (mended and not found.keys() <= answers.keys())
+        answers = found | answers  # the likelier ones come first
+        if len(answers) == len(nonces):
+            break
+    return Reading(answers, mending) if readable else None
 
 
-def _without_fence(content: str) -> str:
-    """The content without the ```json fence that some models put around it."""
-    match = _FENCE.match(content)
-    return match[1] if match else content
+def read_lone(content: str, slot: str, fields: Collection[str]) -> Reading | None:
+    """The values for the one document of a prompt; None when there is no JSON object in the reply.
+
+    They stand there bare, or inside a wrapper. An object that has none of the fields is no answer.
+    """
+    best: Reading | None = None
+    for value, mended in _candidates(content):
+        if isinstance(value, Mapping | list) and value and best is None:
+            best = Reading({}, mended)
+        record = _record(value, fields, _MAX_DEPTH)
+        if record is not None:
+            return Reading({slot: record}, mended)
+    return best
+
+
+def _record(value: object, fields: Collection[str], depth: int) -> Values | None:
+    """The one object inside `value` that has any of the fields; None when there is none, or several."""
+    if isinstance(value, Mapping) and any(name in fields for name in value):
+        return value
+    if not depth or not isinstance(value, Mapping | list):
+        return None
+    inside = value.values() if isinstance(value, Mapping) else value
+    found = [one for part in inside if (one := _record(part, fields, depth - 1)) is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def _objects(value: object, nonces: Collection[str], depth: int = _MAX_DEPTH) -> Iterator[Values]:
+    """The objects that echo one of the nonces, wherever they stand."""
+    if isinstance(value, Mapping):
+        nonce = value.get("nonce")
+        if isinstance(nonce, str) and nonce in nonces:
+            yield value
+            return
+        value = list(value.values())
+    if depth and isinstance(value, list):
+        for one in value:
+            yield from _objects(one, nonces, depth - 1)
+
+
+def _candidates(content: str) -> Iterator[tuple[object, bool]]:
+    """What can be read as JSON, the likeliest first, and whether it had to be repaired."""
+    texts = []
+    for text in _texts(content):
+        texts.append(text)
+        try:
+            yield parse(text), False
+        except ValueError:
+            continue
+    for text in texts:
+        value = repaired(text)
+        if value is not None:
+            yield value, True
+
+
+def _texts(content: str) -> Iterator[str]:
+    """The parts of a reply that may be its JSON."""
+    text = _THOUGHT.sub("", content)
+    text = _END_OF_THOUGHT.split(text)[-1].strip("\ufeff \t\r\n")
+    if not text:
+        return
+    yield text
+    fenced = [match[1].strip() for match in _FENCE.finditer(text)]
+    yield from reversed(fenced)  # a draft comes before what is meant
+    yield from _balanced(text)
+
+
+def _balanced(text: str) -> Iterator[str]:
+    """The outermost `{…}` and `[…]` of a text, those at its end first."""
+    found: list[str] = []
+    at = 0
+    for _ in range(_MAX_STARTS):
+        start = next((place for place in range(at, len(text)) if text[place] in "{["), None)
+        if start is None:
+            break
+        end = _end_of(text, start)
+        if end is None:
+            at = start + 1
+            continue
+        found.append(text[start:end])
+        at = end
+    yield from reversed(found)
+
+
+def _end_of(text: str, start: int) -> int | None:
+    """Where the bracket at `start` is closed, None when it is not. Brackets in double quotes do not count."""
+    closing, quoted, place = [], False, start
+    while place < len(text):
+        character = text[place]
+        if quoted:
+            if character == "\\":
+                place += 1
+            elif character == '"':
+                quoted = False
+        elif character == '"':
+            quoted = True
+        elif character in "{[":
+            closing.append("}" if character == "{" else "]")
+        elif character in "}]":
+            if closing.pop() != character:
+                return None
+            if not closing:
+                return place + 1
+        place += 1
+    return None

@@ -1,125 +1,143 @@
-"""Convert target models to schemas and prompts."""
+"""What is extracted: a target model, its fields as a language model is asked for them, and its records."""
 
 from __future__ import annotations
 
-import types
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from functools import cached_property
 from importlib import import_module
-from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin
+from traceback import extract_tb
+from typing import Final
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
+from connectors.llm.json_text import written
+from connectors.llm.shapes import JsonObject
+from connectors.llm.shaping import UnaskableError, fields_of
+from connectors.llm.structures import Field, object_schema
 from engine.errors import FatalError
 
-__all__ = ["SYSTEM_FIELDS", "TargetSchema", "json_type", "target_schema"]
+__all__ = ["SYSTEM_FIELDS", "TRANSFORM_TIMESTAMP", "TargetSchema", "schema_of", "target_schema"]
 
-SYSTEM_FIELDS: Final = frozenset({"id", "source_file_path", "transform_timestamp"})
+TRANSFORM_TIMESTAMP: Final = "transform_timestamp"
+SYSTEM_FIELDS: Final = frozenset({"id", "source_file_path", TRANSFORM_TIMESTAMP})
 """Fields that the pipeline knows itself; a model is never asked for them."""
 
-JsonObject: TypeAlias = dict[str, Any]
+NONCE: Final = "nonce"
+_NAME_LENGTH: Final = 64  # of a schema, as endpoints take it
 
-_SCALARS: Final = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TargetSchema:
     """The schema of extracted records.
 
-    `fields` are those asked for, `required` those without which a record is dead.
+    `fields` are those asked for, by the names they have in Python; aliases play no part.
     """
 
     model: type[BaseModel]
-    fields: Mapping[str, FieldInfo]
-    required: frozenset[str]
+    fields: Mapping[str, Field]
 
     @property
     def name(self) -> str:
-        """The model's name."""
-        return self.model.__name__
+        """The model's name, as endpoints take it: dead letters of ASCII, digits, `_` and `-`."""
+        return re.sub(r"[^a-zA-Z0-9_-]+", "_", self.model.__name__).strip("_")[:_NAME_LENGTH] or "record"
+
+    @cached_property
+    def required(self) -> frozenset[str]:
+        """The fields without which a record is dead: no default, and no null allowed."""
+        fields = self.fields.items()
+        return frozenset(name for name, one in fields if one.required and not one.shape.accepts_null)
 
     def describe(self) -> str:
         """Describe the fields as lines of a prompt."""
         return "\n".join(
-            f"- {name}: {info.description}" if info.description else f"- {name}"
-            for name, info in self.fields.items()
+            f"- {name}: {one.described}" if one.described else f"- {name}"
+            for name, one in self.fields.items()
         )
 
     def slots(self, slots: Sequence[str]) -> JsonObject:
         """Return a strict schema with one required object per slot, each with `nonce` and the fields.
 
         It stays within what strict decoding allows everywhere: all keys required, nullable types instead of
-        optional keys, no additional properties, no bounds.
+        optional keys, no additional properties, no bounds. The record stands once, however many slots.
         https://platform.openai.com/docs/guides/structured-outputs
         """
-        properties: JsonObject = {"nonce": {"type": "string"}}
-        properties |= {name: _field(info) for name, info in self.fields.items()}
-        return _object(dict.fromkeys(slots, _object(properties)))
+        defs: dict[str, JsonObject] = {}
+        record = object_schema({NONCE: {"type": "string"}, **self._properties(defs)})
+        name = "slot"
+        while name in defs:
+            name += "_"
+        return {
+            **object_schema({one: {"$ref": f"#/$defs/{name}"} for one in slots}),
+            "$defs": {name: record, **defs},
+        }
+
+    def record(self) -> JsonObject:
+        """A strict schema of one record alone, without a nonce."""
+        defs: dict[str, JsonObject] = {}
+        schema = object_schema(self._properties(defs))
+        return {**schema, "$defs": defs} if defs else schema
+
+    def _properties(self, defs: dict[str, JsonObject]) -> JsonObject:
+        return {name: one.asked(defs) for name, one in self.fields.items()}
+
+    def validated(self, values: Mapping[str, object]) -> dict[str, object]:
+        """A record as plain JSON values, by field names.
+
+        Values are validated as JSON, so that a strict model takes a date or a decimal from a text.
+
+        Raises:
+            ValidationError: the values do not fit the model.
+        """
+        record = self.model.model_validate_json(written(values), by_alias=False, by_name=True)
+        return record.model_dump(mode="json", by_alias=False)
 
 
-def target_schema(name: str) -> TargetSchema:
+def target_schema(name: str, known: Collection[str] = SYSTEM_FIELDS) -> TargetSchema:
     """Load the schema of a model of `connectors.models` or of `package.module:Class`.
 
+    Args:
+        known: fields that the pipeline fills in itself.
+
     Raises:
-        FatalError: there is no such model, or nothing in it to ask for.
+        FatalError: there is no such model, nothing in it to ask for, or a field that cannot be asked for.
     """
+    return schema_of(_imported(name), known, name)
+
+
+def schema_of(model: type[BaseModel], known: Collection[str] = SYSTEM_FIELDS, name: str = "") -> TargetSchema:
+    """The schema of a model; `name` is how the file calls it. Raises FatalError as `target_schema` does."""
+    called = f"`schema` {name!r}" if name else "`fields`"
+    try:
+        fields = {key: one for key, one in fields_of(model).items() if key not in known}
+    except UnaskableError as error:
+        raise FatalError(f"{called}: {error}", kind="schema") from error
+    if not fields or NONCE in fields:
+        message = f"{called} must have fields to extract, and none called `{NONCE}`"
+        raise FatalError(message, kind="schema")
+    return TargetSchema(model, fields)
+
+
+def _imported(name: str) -> type[BaseModel]:
     module, _, attribute = name.rpartition(":")
     try:
-        model: object = getattr(import_module(module or "connectors.models"), attribute)
-    except (ImportError, AttributeError) as error:
-        raise FatalError(f"cannot import `schema` {name!r}: {error}", kind="schema") from error
+        model: object = import_module(module or "connectors.models")
+        for part in attribute.split("."):
+            model = getattr(model, part)
+    # a module is somebody else's code, and whatever keeps it from being imported is a problem of the file
+    except (Exception, SystemExit) as error:
+        raise FatalError(f"`schema` {name!r} cannot be imported: {_reason(error)}", kind="schema") from error
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise FatalError(f"`schema` {name!r} is not a Pydantic model", kind="schema")
-    fields = {key: info for key, info in model.model_fields.items() if key not in SYSTEM_FIELDS}
-    if not fields or "nonce" in fields:
-        message = f"`schema` {name!r} must have fields to extract, and none called `nonce`"
-        raise FatalError(message, kind="schema")
-    required = (key for key, info in fields.items() if info.is_required() and not _nullable(info.annotation))
-    return TargetSchema(model, fields, frozenset(required))
+    return model
 
 
-def _object(properties: JsonObject) -> JsonObject:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _field(info: FieldInfo) -> JsonObject:
-    schema = _or_null(json_type(info.annotation))
-    return {**schema, "description": info.description} if info.description else schema
-
-
-def _or_null(schema: JsonObject) -> JsonObject:
-    if isinstance(schema.get("type"), str) and schema["type"] != "object":
-        nullable = {**schema, "type": [schema["type"], "null"]}
-        return {**nullable, "enum": [*schema["enum"], None]} if "enum" in schema else nullable
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def json_type(annotation: Any) -> JsonObject:
-    """The JSON type of an annotation, without null; what JSON has no type for is a string."""
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return json_type(parts[0])
-    if origin in (Union, types.UnionType):
-        return json_type(next(part for part in parts if part is not type(None)))
-    if origin is Literal:
-        return {"type": "string", "enum": [str(part) for part in parts]}
-    if origin in (list, set, frozenset, tuple, Sequence):
-        return {"type": "array", "items": json_type(parts[0]) if parts else {"type": "string"}}
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return _object({name: _field(info) for name, info in annotation.model_fields.items()})
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return {"type": "string", "enum": [str(item.value) for item in annotation]}
-    return {"type": _SCALARS.get(annotation, "string")}
-
-
-def _nullable(annotation: Any) -> bool:
-    if get_origin(annotation) is Annotated:
-        return _nullable(get_args(annotation)[0])
-    return get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation)
+def _reason(error: BaseException) -> str:
+    """What kept a module from being imported, with the line of that module if it was found at all."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename.rpartition('/')[2]} line {error.lineno}: {error.msg}"
+    lines = [frame for frame in extract_tb(error.__traceback__) if frame.name == "<module>"]
+    if not lines or isinstance(error, ModuleNotFoundError | AttributeError):
+        return str(error)
+    return f"{lines[-1].filename.rpartition('/')[2]} line {lines[-1].lineno}: {type(error).__name__}: {error}"

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from hashlib import sha256
 from types import TracebackType
 from typing import Self
 
 import anyio
+import anyio.to_thread
 
 from connectors.llm.asking import Asker, Fate, OnHit, OnUsage
-from connectors.llm.client import open_chat
+from connectors.llm.calling import OnCount
+from connectors.llm.client import Contact, Reply, open_chat
 from connectors.llm.documents import Document
+from connectors.llm.gate import Gate
 from connectors.llm.packing import PackLimits
-from connectors.llm.pricing import Budget, Usage, price_of
+from connectors.llm.pricing import Budget, Price, Usage, price_of
 from connectors.llm.prompt import PromptWriter
 from connectors.llm.questions import Questions
-from connectors.llm.schema import TargetSchema, target_schema
+from connectors.llm.schema import TargetSchema
 from connectors.llm.settings import LlmConnection, LlmParams
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
+from engine.contract.shared import Shared
 
 __all__ = ["LLMService", "get_llm_service"]
 
@@ -30,18 +35,29 @@ def get_llm_service(
     *,
     clock: Clock | None = None,
     journal: AnswerJournal | None = None,
+    on_count: OnCount | None = None,
+    patient: bool = False,
+    shared: Shared | None = None,
 ) -> LLMService:
     """Create a service for `async with` (default: `Medical` from OpenAI's endpoint).
 
     Args:
         journal: where answers that were paid for are kept and looked up; by default nowhere.
+        on_count: told by name of what happened and has to be said (`calls_without_usage`).
+        shared: where services of one engine find the gate of an endpoint that others ask too.
+        patient: an endpoint at which nothing listens is an outage from the first call on.
 
     Raises:
-        FatalError: the schema cannot be imported, or a budget is set for a model of unknown price.
+        FatalError: the schema cannot be imported or asked for. On entering: a budget is set for a model of
+            unknown price.
     """
-    return LLMService(
+    service = LLMService(
         params or LlmParams(), connection or LlmConnection(), clock or SystemClock(), journal or NoJournal()
     )
+    service.on_count = on_count or service.on_count
+    service.patient = patient
+    service.shared = shared or service.shared
+    return service
 
 
 class LLMService:
@@ -50,15 +66,19 @@ class LLMService:
     Attributes:
         schema: what is extracted.
         budget: what was spent, and may be.
+        on_count, patient, shared: see `get_llm_service`.
     """
 
     def __init__(
         self, params: LlmParams, connection: LlmConnection, clock: Clock, journal: AnswerJournal
     ) -> None:
-        self.schema: TargetSchema = target_schema(params.target)
+        self.schema: TargetSchema = params.target_schema()
         self.budget = Budget(params.budget_usd)
+        self.on_count: OnCount = lambda name: None
+        self.patient = False
+        self.shared = Shared()
         self._model = params.model or connection.model
-        self._price = price_of(self._model, params)
+        self._price = Price(0.0, 0.0)
         self._params = params
         self._connection = connection
         self._clock = clock
@@ -68,23 +88,44 @@ class LLMService:
 
     async def __aenter__(self) -> Self:
         params = self._params
+        self._price = await anyio.to_thread.run_sync(price_of, self._model, params)
         self.budget.spent = await self._journal.spent()
-        chat = await self._stack.enter_async_context(open_chat(self._connection, params, self._clock))
         writer = PromptWriter(self.schema, params.instructions)
+        contact = Contact(None if self.patient else params.connect_patience, writer.write([_HARMLESS]))
+        connection = self._connection.model_copy(update={"model": self._model})
+        chat = await self._stack.enter_async_context(open_chat(connection, params, self._clock, contact))
+        chat.on_probe = self._book_probe
+        chat.gate = self._gate(connection)
         self._asker = Asker(
             chat=chat,
             writer=writer,
-            questions=Questions(writer, self.schema, self._model, params.temperature),
+            questions=Questions(writer, self.schema, self._model, params.temperature, params.extras),
             journal=self._journal,
             schema=self.schema,
             price=self._price,
             budget=self.budget,
+            gate=chat.gate,
             limiter=anyio.CapacityLimiter(params.concurrency),
             limits=PackLimits(params.batch_size, params.pack_tokens, params.pack_images),
             max_tokens=params.max_tokens,
             max_document_tokens=params.max_document_tokens,
+            on_count=self.on_count,
         )
         return self
+
+    def _gate(self, connection: LlmConnection) -> Gate:
+        """One for all that ask this model of this endpoint with this key."""
+        requests, tokens = connection.requests_per_minute, connection.tokens_per_minute
+        key = sha256(connection.api_key.get_secret_value().encode()).hexdigest()
+        return self.shared.get(
+            (Gate, connection.address, connection.model, key, requests, tokens),
+            lambda: Gate(self._clock, requests_per_minute=requests, tokens_per_minute=tokens),
+        )
+
+    def _book_probe(self, reply: Reply) -> None:
+        """A call that only finds out what the endpoint takes is paid for like any other."""
+        self.budget.settle(0.0, self._price.of(reply.tokens_in, reply.tokens_out))
+        self.on_count("probes")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -128,6 +169,9 @@ class LLMService:
         if isinstance(fate, dict):
             return fate
         raise fate
+
+
+_HARMLESS = Document.of_text("probe.txt", "There is nothing to extract from this text.")
 
 
 def _ignore(indices: Sequence[int], usage: Usage) -> None:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Final, Literal, Self
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from connectors.addresses import address_without_credentials, http_address
+from connectors.llm.declared import DeclaredField, declared_model
+from connectors.llm.schema import TRANSFORM_TIMESTAMP, TargetSchema, schema_of, target_schema
 from engine.contract.component import Params, operational
+from engine.errors import FatalError
 
 __all__ = ["BYTES_PER_TOKEN", "DEFAULT_MODEL", "TOKENS_PER_IMAGE", "LlmConnection", "LlmParams"]
 
 DEFAULT_MODEL: Final = "gpt-4o-mini"
+
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 BYTES_PER_TOKEN: Final = 4
 """UTF-8 bytes to a token: a documented estimate, because exact vocabularies are downloads. It is close for
@@ -24,16 +40,59 @@ TOKENS_PER_IMAGE: Final = 1_000
 class LlmConnection(BaseModel):
     """An OpenAI-compatible chat-completions endpoint."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    base_url: str = Field(default="https://api.openai.com/v1", description="Base URL, including `/v1`")
+    base_url: str = Field(
+        default="https://api.openai.com/v1", description="Base URL, usually including `/v1`"
+    )
     api_key: SecretStr = Field(default=SecretStr(""), description="API key; local servers often need none")
     model: str = Field(default=DEFAULT_MODEL, description="Name of the model at that endpoint")
+    api_version: str = Field(
+        default="",
+        description="Azure's `api-version`: the key goes in the header `api-key`, and the model is the name "
+        "of a deployment",
+    )
+    requests_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        description="Quota of requests; by default as the endpoint says itself, if so",
+    )
+    tokens_per_minute: float | None = Field(
+        default=None, gt=0, description="Quota of tokens, prompts and answers together; by default as above"
+    )
+    headers: dict[str, SecretStr] = Field(default={}, description="Headers that every request has besides")
 
     @field_validator("base_url")
     @classmethod
     def _is_http(cls, url: str) -> str:
-        return http_address(url)
+        return http_address(url.strip()).removesuffix("/chat/completions")
+
+    @model_validator(mode="after")
+    def _header_values_fit(self) -> Self:
+        for name, value in self.headers.items():
+            text = value.get_secret_value()
+            if not _HEADER_NAME.fullmatch(name) or not text.isascii() or not text.isprintable():
+                raise ValueError(f"the header {name!r} has a character that no HTTP header can carry")
+        return self
+
+    @property
+    def address(self) -> str:
+        """What the path of the chat completions follows; at Azure that is the deployment."""
+        if self.api_version and "/deployments/" not in self.base_url and "/openai/v1" not in self.base_url:
+            return f"{self.base_url.removesuffix('/openai')}/openai/deployments/{quote(self.model, safe='')}"
+        return self.base_url
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr) -> SecretStr:
+        """Files and copied lines end with white space, which belongs to no key."""
+        text = key.get_secret_value().strip()
+        if not text.isascii() or not text.isprintable():
+            raise ValueError(
+                "the key has a character that no HTTP header can carry, such as a curly quote or a line"
+                " break; copy it again"
+            )
+        return SecretStr(text)
 
     @field_validator("base_url")
     @classmethod
@@ -44,18 +103,46 @@ class LlmConnection(BaseModel):
 class LlmParams(Params):
     """Parameters of `llm_extract`."""
 
+    id_field: str = Field(
+        default="id", min_length=1, description="Field with a document's id; what is extracted has it too"
+    )
+    uri_field: str = Field(
+        default="source_file_path", min_length=1, description="Field with a document's address or file name"
+    )
+    text_field: str = Field(
+        default="extracted_data", min_length=1, description="Field with a document's text, or its data URL"
+    )
     target: str = Field(
         default="Medical",
         alias="schema",
         description="Schema to extract: a model of `connectors.models`, or `package.module:Class`",
     )
+    declared: dict[str, DeclaredField] = Field(
+        default={},
+        alias="fields",
+        description="What to extract instead of a `schema`: fields by name, with type, description and so on",
+    )
     instructions: str = Field(default="", max_length=20_000, description="Extra instructions for the model")
     model: str | None = Field(default=None, description="Overrides the connection's model")
-    temperature: float = Field(default=0.1, ge=0, le=2, description="Sampling temperature")
-    max_tokens: int = Field(
-        default=4_000,
+    temperature: float | None = Field(
+        default=0.1, ge=0, le=2, description="Sampling temperature; null leaves it to the model"
+    )
+    max_tokens: int | None = operational(
+        None,
         ge=16,
-        description="Maximum tokens of an answer; doubled once when an answer is cut off",
+        description="Tokens of an answer, doubled once when one was cut off; by default as many as the "
+        "fields and the documents of a call need",
+    )
+    seed: int | None = Field(default=None, description="Sampling seed, for endpoints that take one")
+    reasoning_effort: str | None = Field(
+        default=None, description="How much a reasoning model thinks: low, medium or high"
+    )
+    extra_body: dict[str, JsonValue] = Field(
+        default={}, description="What every request has besides, as the endpoint documents it"
+    )
+    answer_form: Literal["auto", "json_schema", "tool", "json_object", "text"] = operational(
+        "auto",
+        description="The form in which answers are asked for; `auto` finds out what the endpoint takes",
     )
     batch_size: int = operational(5, ge=1, le=50, description="Maximum documents per call")
     pack_tokens: int = operational(
@@ -73,6 +160,9 @@ class LlmParams(Params):
     )
     concurrency: int = operational(8, ge=1, le=256, description="Maximum concurrent calls")
     timeout: float = operational(120.0, gt=0, description="Timeout of a call, in seconds")
+    connect_patience: float = operational(
+        1.0, ge=0, description="How long a run's first call waits for an endpoint to be there, in seconds"
+    )
     budget_usd: float | None = operational(
         None, gt=0, description="Stop the run (it can be resumed) before it spends more than this"
     )
@@ -86,3 +176,52 @@ class LlmParams(Params):
         ge=0,
         description="Price of a million answer tokens (default: known for some models, 0 for the sandbox)",
     )
+
+    @field_validator("target")
+    @classmethod
+    def _can_be_asked_for(cls, name: str, info: ValidationInfo) -> str:
+        try:
+            target_schema(name, known_fields(info.data.get("id_field", ""), info.data.get("uri_field", "")))
+        except FatalError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    @field_validator("declared")
+    @classmethod
+    def _can_be_declared(
+        cls, fields: dict[str, DeclaredField], info: ValidationInfo
+    ) -> dict[str, DeclaredField]:
+        if fields:
+            try:
+                schema_of(declared_model(fields), known_fields(info.data["id_field"], info.data["uri_field"]))
+            except FatalError as error:
+                raise ValueError(str(error)) from error
+        return fields
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.declared and "target" in self.model_fields_set:
+            raise ValueError("give either `schema` or `fields`, not both")
+        return self
+
+    def target_schema(self) -> TargetSchema:
+        """What is extracted. Raises FatalError when the model cannot be imported or asked for."""
+        if self.declared:
+            return schema_of(declared_model(self.declared), self.known)
+        return target_schema(self.target, self.known)
+
+    @property
+    def extras(self) -> dict[str, JsonValue]:
+        """What is set of a request besides the prompt, the form of the answer and the temperature."""
+        own = {"seed": self.seed, "reasoning_effort": self.reasoning_effort}
+        return {**{name: value for name, value in own.items() if value is not None}, **self.extra_body}
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Fields of the target that the pipeline fills in itself."""
+        return known_fields(self.id_field, self.uri_field)
+
+
+def known_fields(id_field: str, uri_field: str) -> frozenset[str]:
+    """Fields that are never asked for: what the input says of itself, and when it was read."""
+    return frozenset({id_field, uri_field, TRANSFORM_TIMESTAMP})

@@ -1,9 +1,11 @@
 """List and purge the journal of paid model answers, which saves paying for them again.
 
   python -m engine journal list --pipeline unstructured_data
+  python -m engine journal show memos/memo_7.txt
   python -m engine journal purge --older-than 30d
 
-The list never shows questions or answers. After a purge, the same question costs money again.
+The list never shows questions or answers; `show` prints answers, which hold what the documents hold. After a
+purge, the same question costs money again.
 """
 
 from __future__ import annotations
@@ -13,19 +15,25 @@ import argparse
 from engine.cli.arguments import add_state_argument
 from engine.cli.options import JournalOptions
 
-SUMMARY = "list and purge paid model answers"
+SUMMARY = "list, show and purge paid model answers"
 OPTIONS = JournalOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list|purge")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|purge")
     listing = actions.add_parser("list", help="list answers, one per line, newest last, with their cost")
     _filters(listing)
     listing.add_argument(
         "--limit", type=int, default=50, metavar="N", help="show the newest N; 0 shows all (default: 50)"
     )
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
+
+    showing = actions.add_parser("show", help="print answers as the model gave them, as JSON lines")
+    showing.add_argument(
+        "name", metavar="RECORD", help="the key of a record, or the beginning of an answer's key"
+    )
+    _filters(showing)
 
     purging = actions.add_parser("purge", help="delete answers")
     _filters(purging)
@@ -47,6 +55,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
 def execute(options: JournalOptions) -> int:
     """Execute the chosen action."""
     from engine.cli.event_loop import on_event_loop
-    from engine.cli.history.journal import list_entries, purge_entries
+    from engine.cli.history.journal import list_entries, purge_entries, show_entries
 
-    return on_event_loop(lambda: (list_entries if options.action == "list" else purge_entries)(options))
+    verbs = {"list": list_entries, "show": show_entries, "purge": purge_entries}
+    return on_event_loop(lambda: verbs[options.action](options))

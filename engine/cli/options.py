@@ -228,9 +228,10 @@ class BookmarksOptions(StateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class JournalOptions(StateOptions):
-    """`journal`."""
+    """`journal`; `name` is a record's key or the beginning of an answer's."""
 
     action: str = "list"
+    name: str = ""
     pipeline: str = ""
     run: str = ""
     model: str = ""

@@ -21,6 +21,7 @@ from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmarks, NoBookmarks
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
+from engine.contract.shared import Shared
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record, Reservation
 from engine.errors import TransientError
@@ -163,6 +164,7 @@ class Context:
             without a pipeline, where nothing is retried.
         listed: the last split that an unfinished listing has stored, when `lists_behind` has said that
             `splits` can go on there; None: list from the beginning.
+        shared: what the components of this engine share, such as the limits of an endpoint.
     """
 
     pipeline: str = ""
@@ -182,6 +184,7 @@ class Context:
     bookmarks: Bookmarks = field(default_factory=NoBookmarks)
     retry: Retry | None = None
     listed: Split | None = None
+    shared: Shared = field(default_factory=Shared)
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to a custom counter of this node."""
@@ -285,8 +288,8 @@ class Source(Component[P]):
         reserves: `read` reserves its own bytes from `ctx.memory_budget` and hands the reservation on.
         repeatable: reading again gives the same records with the same keys, so a run can be resumed.
         parallel_splits: how many splits may be read at once.
-        distinct_keys: no key comes twice in a run. False makes every stage behind it work on one batch at
-            a time, in order, so that two updates of one key never overtake each other.
+        distinct_keys: no key comes twice in a run. False keeps batches apart that share a key, in order, at
+            every stage behind it, so that two updates of one key never overtake each other.
     """
 
     reserves: bool = False

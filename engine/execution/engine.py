@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from engine.contract.chunk import Chunk
 from engine.contract.clock import Clock, SystemClock, timestamp
+from engine.contract.shared import Shared
 from engine.errors import (
     ConfigError,
 )
@@ -73,15 +74,14 @@ class Engine:
         self._given_store = store
         self._store: StateStore | None = None
         self._journal: Journal | None = None
-        self._samples = samples
-        self._drain_limit = drain_limit
+        self._samples, self._drain_limit = samples, drain_limit
+        self._shared = Shared()
         self._runs: dict[Run, HeldLease] = {}
         self._process = ProcessBudget(memory)
         self._stack = AsyncExitStack()
         self._group: TaskGroup | None = None
-        self._closing = anyio.Event()
         self._sandbox: Endpoints = {}
-        self._sandbox_lock = anyio.Lock()
+        self._closing, self._sandbox_lock = anyio.Event(), anyio.Lock()
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
@@ -290,4 +290,6 @@ class Engine:
     def resources(self, budget: ByteBudget) -> RunnerResources:
         """Return the resources of a runner."""
         assert self._journal is not None, "use `async with Engine(...)`"
-        return RunnerResources(self.store, self._journal, budget, self.clock, self.connect, self._drain_limit)
+        return RunnerResources(
+            self.store, self._journal, budget, self.clock, self.connect, self._drain_limit, self._shared
+        )

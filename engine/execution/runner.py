@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from time import perf_counter
@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from engine.contract.chunk import Chunk
 from engine.contract.clock import Clock
 from engine.contract.component import Component, Context, Kind, Sink, Source, Transform
+from engine.contract.shared import Shared
 from engine.contract.verification import Check
 from engine.dead_letters.queue import DeadLetterRoute
 from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, StateError
@@ -60,6 +61,7 @@ class RunnerResources:
     clock: Clock
     connect: Connect
     drain_limit: float = DRAIN_LIMIT
+    shared: Shared = field(default_factory=Shared)
 
 
 @dataclass(slots=True)
@@ -367,6 +369,7 @@ class Runner:
             journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
             bookmarks=SourceBookmarks(self._resources.store, self.plan.pipeline, node.name),
             retry=ComponentRetry(self._policy(node), stats, self._clock),
+            shared=self._resources.shared,
         )
 
         async def opened() -> Component[Any]:
@@ -473,7 +476,7 @@ class Runner:
     async def _work(self, segment: Segment, wiring: Wiring) -> None:
         head = segment.head
         concurrency = head.node.options.concurrency or head.component.concurrency
-        if not isinstance(head.component, Sink | Transform) or not self.distinct_keys:
+        if not isinstance(head.component, Sink | Transform):
             concurrency = 1
         head.stats.workers = concurrency
         await run_workers(
@@ -485,6 +488,7 @@ class Runner:
             clock=self._clock,
             dead_letters=self._route,
             stop=self._stop,
+            repeated_keys=not self.distinct_keys,
         )
 
     def _open_sources(self) -> list[tuple[str, Source[Any]]]:

@@ -229,10 +229,7 @@ class Delivery:
         if not again:
             return None
         self._health.failed(self._clock.monotonic())
-        # it is busy only if that is all it has to say
-        telling = [one for _, one in again if not one.throttled] or [one for _, one in again]
-        patient = max(telling, key=lambda error: error.retry_after or 0.0)
-        return batch.take([index for index, _ in again]), patient
+        return batch.take([index for index, _ in again]), _together([one for _, one in again])
 
     async def _probe(
         self, batch: Batch, error: TransientError, attempt: int, turn: int, patience: float
@@ -316,6 +313,19 @@ class Delivery:
         self._stats.retries += 1
         with self._stats.waits(waiting, str(error)[:200]):
             await self._clock.sleep(self._policy.delay(attempt, error.retry_after))
+
+
+def _together(errors: Sequence[TransientError]) -> TransientError:
+    """What several failures say: the other side is busy only if all say so, and the longest wait counts."""
+    telling = [one for one in errors if not one.throttled] or errors
+    error = max(telling, key=lambda one: one.retry_after or 0.0)
+    longest = max((one.retry_after or 0.0 for one in errors), default=0.0)
+    if longest <= (error.retry_after or 0.0):
+        return error
+    waiting = TransientError(str(error))
+    waiting.__cause__ = error
+    waiting.retry_after = longest  # which is no excuse for the failures that are none of a busy side
+    return waiting
 
 
 def _halves(batch: Batch) -> tuple[Batch, Batch]:

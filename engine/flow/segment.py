@@ -238,14 +238,19 @@ async def run_workers(
     clock: Clock,
     dead_letters: DeadLetterQueue,
     stop: Stop | None = None,
+    repeated_keys: bool = False,
 ) -> None:
-    """Run a segment after an edge until its input ends."""
+    """Run a segment after an edge until its input ends.
+
+    `repeated_keys`: two updates of one key may come, which never overtake each other.
+    """
     head = segment.head
     sequencer = Sequencer() if head.node.options.ordered and concurrency > 1 else None
     processes = [_worker(segment, outlet, sequencer, clock, dead_letters) for _ in range(concurrency)]
     intake = BatchReader(edge, head.limits, budget, head.stats)
     try:
-        await work(intake.batches(), processes, outlet.edges if outlet is not None else (), stop)
+        edges = outlet.edges if outlet is not None else ()
+        await work(intake.batches(), processes, edges, stop, repeated_keys=repeated_keys)
     finally:
         if outlet is not None:
             outlet.close()

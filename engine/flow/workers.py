@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from math import inf
 from time import perf_counter
@@ -19,7 +19,7 @@ from engine.flow.edge import Edge, Pacer
 from engine.flow.stats import NodeStats, Waiting
 from engine.flow.stopping import Stop
 
-__all__ = ["BatchReader", "OutOfTurnError", "Sequencer", "work"]
+__all__ = ["BatchReader", "KeyGate", "OutOfTurnError", "Sequencer", "work"]
 
 
 class BatchReader:
@@ -136,18 +136,42 @@ class Sequencer:
             self._waiting.pop(later).set()
 
 
+class KeyGate:
+    """Keeps batches apart that share a key: the later one waits until the earlier one is through."""
+
+    def __init__(self) -> None:
+        self._held: set[str] = set()
+        self._freed = anyio.Event()
+
+    async def enter(self, keys: Collection[str]) -> None:
+        """Wait until no batch inside has any of these keys. Called by one task, in the batches' order."""
+        while not self._held.isdisjoint(keys):
+            self._freed = anyio.Event()
+            await self._freed.wait()
+        self._held.update(keys)
+
+    def leave(self, keys: Collection[str]) -> None:
+        """The batch with these keys is through."""
+        self._held.difference_update(keys)
+        self._freed.set()
+
+
 async def work(
     batches: AsyncGenerator[Batch, None],
     processes: Sequence[Callable[[Batch, int], Awaitable[None]]],
     edges: Sequence[Edge] = (),
     stop: Stop | None = None,
+    *,
+    repeated_keys: bool = False,
 ) -> None:
     """Run each of `processes` (batch, ticket) on batches until there are no more.
 
     After an error that `stop` takes, no further batch is begun: what still comes is left unread, so that
     whoever sends it does not wait for room, and the other processes finish theirs.
 
-    `edges` are those that they send to.
+    Args:
+        edges: those that they send to.
+        repeated_keys: a key may come twice, and its batches must not overtake each other.
     """
     stop = stop or Stop()
     stopped = False
@@ -169,21 +193,22 @@ async def work(
                 if pacer.due(perf_counter()):
                     await pacer.pause()
             return
-        send, receive = anyio.create_memory_object_stream[tuple[Batch, int]](0)
+        send, receive = anyio.create_memory_object_stream[tuple[Batch, int, Collection[str]]](0)
+        gate = KeyGate()
 
         async def worker(process: Callable[[Batch, int], Awaitable[None]]) -> None:
             nonlocal stopped
             with receive.clone() as mine:
-                async for batch, ticket in mine:
-                    if stopped:
-                        continue
-                    try:
-                        await process(batch, ticket)
-                    except EngineError as error:
-                        if not stop.take(error):
-                            raise
-                        stopped = True
+                async for batch, ticket, keys in mine:
+                    if not stopped:
+                        try:
+                            await process(batch, ticket)
+                        except EngineError as error:
+                            if not stop.take(error):
+                                raise
+                            stopped = True
                     del batch
+                    gate.leave(keys)
 
         with receive:
             async with anyio.create_task_group() as group:
@@ -192,6 +217,8 @@ async def work(
                 with send:
                     ticket = 0
                     async for batch in batches:
-                        await send.send((batch, ticket))
+                        keys = frozenset(batch.keys.to_list()) if repeated_keys else frozenset()
+                        await gate.enter(keys)
+                        await send.send((batch, ticket, keys))
                         del batch
                         ticket += 1

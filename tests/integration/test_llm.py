@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from pydantic import ValidationError
 
 from connectors.llm import Document, LlmConnection, LlmExtract, LlmParams, get_llm_service
 from connectors.llm.schema import target_schema
@@ -124,11 +125,11 @@ async def test_swapped_slots_are_put_right_without_another_call() -> None:
     assert model.stats.calls == 1
 
 
-async def test_non_json_answer_is_retried_document_by_document() -> None:
+async def test_of_a_broken_answer_what_is_whole_is_kept_and_the_rest_asked_for_again() -> None:
     async with stand_in(MalformedJson()) as (model, extract):
         derived = await extract.apply(batch_of(*FOUR))
     assert names(derived) == EVERYBODY
-    assert model.stats.calls == 5
+    assert model.stats.calls == 2
 
 
 async def test_document_without_json_answer_dies_after_two_own_calls() -> None:
@@ -147,7 +148,10 @@ async def test_a_cut_off_answer_gets_more_tokens_before_the_pack_is_halved() -> 
             return completion("{", finish="length")
         return completion(echo(request))
 
-    async with ScriptedServer(script).running() as server, open_extract(server.url) as extract:
+    async with (
+        ScriptedServer(script).running() as server,
+        open_extract(server.url, max_tokens=4000) as extract,
+    ):
         derived = await extract.apply(batch_of(*FOUR))
     assert len(derived) == 4
     assert [request["max_tokens"] for request in requests] == [4000, 8000, 4000, 4000]
@@ -198,7 +202,8 @@ async def test_a_wrong_key_stops_the_run_and_is_not_shown() -> None:
     async with serve_loopback(model.app) as url, open_extract(url, key="sk-geheim") as extract:
         with pytest.raises(FatalError) as caught:
             await extract.apply(batch_of(*FOUR))
-    assert f"{url}/v1 answered 401 (invalid_api_key): the API key is missing, wrong" in str(caught.value)
+    assert f"{url}/v1 answered 401 (invalid_api_key): " in str(caught.value)
+    assert "the API key is missing, wrong" in str(caught.value)
     assert "geheim" not in str(caught.value)
     assert caught.value.kind == "auth"
 
@@ -217,10 +222,33 @@ async def test_a_used_up_quota_is_no_rate_limit() -> None:
     assert caught.value.kind == "budget"
 
 
-async def test_nobody_at_the_endpoint_is_transient_and_named() -> None:
+async def test_an_endpoint_that_was_never_there_ends_the_run_and_is_named() -> None:
     url = unused_url()
-    async with open_extract(url) as extract:
-        with pytest.raises(TransientError, match=f"no model endpoint is listening at {url}/v1"):
+    async with open_extract(url, connect_patience=0) as extract:
+        with pytest.raises(FatalError, match=f"no service is listening at {url}/v1"):
+            await extract.apply(batch_of(*FOUR))
+
+
+async def test_a_host_that_does_not_exist_is_named() -> None:
+    async with open_extract("http://no-such-host.invalid", connect_patience=0) as extract:
+        with pytest.raises(FatalError, match=r"no-such-host\.invalid.*is not known"):
+            await extract.apply(batch_of(*FOUR))
+
+
+async def test_an_endpoint_that_speaks_no_tls_is_named() -> None:
+    async with ScriptedServer(answers=[]).running() as server:
+        url = server.url.replace("http://", "https://")
+        async with open_extract(url, connect_patience=0) as extract:
+            with pytest.raises(FatalError, match=f"no secure connection to {url}"):
+                await extract.apply(batch_of(*FOUR))
+
+
+async def test_an_endpoint_that_was_there_before_is_waited_for() -> None:
+    connection = LlmConnection(base_url=f"{unused_url()}/v1", api_key=KEY, model="m")
+    extract = LlmExtract(LlmParams(connect_patience=0), connection)
+    extract.ctx = Context(clock=ScriptedClock(jump=True), attempt=2)
+    async with extract:
+        with pytest.raises(TransientError, match="no service is listening"):
             await extract.apply(batch_of(*FOUR))
 
 
@@ -308,22 +336,244 @@ async def test_reasoning_model_gets_no_unsupported_parameters() -> None:
         await extract.apply(batch_of(staged(2)))
     assert len(derived) == 1
     assert len(requests) == 4
-    assert requests[-1]["max_completion_tokens"] == 4000
+    assert requests[-1]["max_completion_tokens"] == 512
 
 
-async def test_a_schema_the_endpoint_does_not_take_stops_the_run() -> None:
-    error = {"message": "no", "type": "invalid_request_error", "param": "response_format", "code": None}
-    answers = [Answer.of({"error": error}, 400)]
-    async with ScriptedServer(answers=answers).running() as server, open_extract(server.url) as extract:
-        with pytest.raises(FatalError, match="does not support our 'response_format'"):
+@pytest.mark.parametrize(
+    ("level", "taken"),
+    [("tool", {"tools"}), ("json_object", {"json_object"}), ("text", set())],
+)
+async def test_an_endpoint_is_asked_in_the_strictest_form_that_it_takes(level: str, taken: set[str]) -> None:
+    requests: list[dict[str, object]] = []
+
+    def script(request: Request) -> Answer:
+        requests.append(request.json)
+        form = request.json.get("response_format", {}).get("type") or next(
+            (name for name in ("tools",) if name in request.json), ""
+        )
+        if form and form not in taken:
+            error = {
+                "message": f"{form} is not supported",
+                "param": "tools" if form == "tools" else "response_format",
+            }
+            return Answer.of({"error": error}, 400)
+        return completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+
+    async with ScriptedServer(script).running() as server, open_extract(server.url) as extract:
+        first = await extract.apply(batch_of(staged(1)))
+        asked = len(requests)
+        second = await extract.apply(batch_of(staged(2)))
+    assert len(first) == len(second) == 1
+    assert len(requests) == asked + 1  # it is remembered
+    assert "JSON schema" in str(requests[-1]["messages"])
+
+
+async def test_an_endpoint_that_refuses_without_saying_why_is_asked_for_less() -> None:
+    def script(request: Request) -> Answer:
+        if "response_format" in request.json or "tools" in request.json or "temperature" in request.json:
+            return Answer(400, b"Bad Request", {"content-type": "text/plain"})
+        return completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+
+    async with ScriptedServer(script).running() as server, open_extract(server.url) as extract:
+        derived = await extract.apply(batch_of(staged(1)))
+        again = await extract.apply(batch_of(staged(2)))
+        probes = extract.ctx.aggregate["probes"]
+    assert len(derived) == len(again) == 1
+    assert probes == 1
+
+
+async def test_an_endpoint_that_refuses_everything_stops_the_run() -> None:
+    server = ScriptedServer(lambda request: Answer(400, b"Bad Request", {"content-type": "text/plain"}))
+    async with server.running(), open_extract(server.url) as extract:
+        with pytest.raises(FatalError, match="400: Bad Request: it refuses every request"):
             await extract.apply(batch_of(*FOUR))
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+async def test_one_refused_document_dies_wherever_it_stands(number: int) -> None:
+    def script(request: Request) -> Answer:
+        if f"Person {number}" in json.dumps(request.json["messages"]):
+            return Answer.of({"error": {"message": "Your input was flagged.", "code": 403}}, 403)
+        return completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+
+    async with ScriptedServer(script).running() as server, open_extract(server.url, batch_size=1) as extract:
+        derived = await extract.apply(batch_of(*FOUR))
+    assert [(index, error.kind) for index, error in derived.failures] == [(number - 1, "ContentFilter")]
+    assert "flagged" in str(derived.failures[0][1])
+
+
+async def test_an_endpoint_without_a_role_for_the_system_is_asked_by_the_user_alone() -> None:
+    def script(request: Request) -> Answer:
+        roles = [message["role"] for message in request.json["messages"]]
+        if "system" in roles:
+            return Answer.of({"error": {"message": "System role not supported"}}, 400)
+        assert "You extract structured fields" in request.json["messages"][0]["content"]
+        return completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+
+    async with ScriptedServer(script).running() as server, open_extract(server.url) as extract:
+        assert len(await extract.apply(batch_of(staged(1)))) == 1
+
+
+async def test_a_prompt_that_leaves_little_room_is_asked_for_a_shorter_answer() -> None:
+    limits: list[int] = []
+
+    def script(request: Request) -> Answer:
+        limits.append(request.json["max_tokens"])
+        if limits[-1] > 196:
+            message = (
+                "This model's maximum context length is 1000 tokens. However, you requested "
+                f"{804 + limits[-1]} tokens (804 in the messages, {limits[-1]} in the completion)."
+            )
+            return Answer.of({"message": message, "code": 400}, 400)
+        return completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+
+    async with ScriptedServer(script).running() as server, open_extract(server.url) as extract:
+        assert len(await extract.apply(batch_of(staged(1)))) == 1
+    assert limits == [512, 196]
+
+
+async def test_an_address_without_its_version_is_completed() -> None:
+    def script(request: Request) -> Answer:
+        if not request.path.startswith("/v1/"):
+            return Answer(404, b"Not DeadLetterMatch", {"content-type": "text/plain"})
+        return completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+
+    async with ScriptedServer(script).running() as server:
+        connection = LlmConnection(base_url=server.url, api_key=KEY, model="m")
+        async with LlmExtract(LlmParams(), connection) as extract:
+            assert len(await extract.apply(batch_of(staged(1)))) == 1
+
+
+async def test_a_redirect_is_not_followed_with_the_key() -> None:
+    elsewhere = ScriptedServer(lambda request: completion("{}"))
+    async with elsewhere.running():
+        answer = Answer(307, b"", {"location": f"{elsewhere.url}/v1/chat/completions"})
+        async with ScriptedServer(lambda _: answer).running() as server, open_extract(server.url) as extract:
+            with pytest.raises(FatalError, match="redirects to"):
+                await extract.apply(batch_of(staged(1)))
+    assert elsewhere.requests == []
+
+
+async def test_nothing_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-mine")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-of-mine")
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-mine")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Mine: header-of-mine")
+    monkeypatch.setenv("HTTP_PROXY", unused_url())
+    script = lambda request: completion(json.dumps({"doctor": "x"}))  # noqa: E731
+    async with ScriptedServer(script).running() as server, open_extract(server.url, key="") as extract:
+        await extract.apply(batch_of(staged(1)))
+    assert "of-mine" not in str(server.requests[0].headers)
+    assert "authorization" not in server.requests[0].headers
+
+
+async def test_azure_is_asked_at_its_deployment_with_its_key_and_version() -> None:
+    script = lambda request: completion(json.dumps({"doctor": "x"}))  # noqa: E731
+    async with ScriptedServer(script).running() as server:
+        connection = LlmConnection(base_url=server.url, api_key="k", model="my gpt", api_version="2024-10-21")
+        async with LlmExtract(LlmParams(), connection) as extract:
+            await extract.apply(batch_of(staged(1)))
+    request = server.requests[0]
+    assert request.path == "/openai/deployments/my gpt/chat/completions"
+    assert request.query == "api-version=2024-10-21"
+    assert request.headers["api-key"] == "k"
+    assert "authorization" not in request.headers
+
+
+async def test_requests_have_what_else_is_declared() -> None:
+    script = lambda request: completion(json.dumps({"doctor": "x"}))  # noqa: E731
+    params = LlmParams(
+        seed=7, reasoning_effort="low", extra_body={"top_k": 1}, temperature=None, answer_form="json_object"
+    )
+    async with ScriptedServer(script).running() as server:
+        connection = LlmConnection(base_url=server.url, model="m", headers={"X-Team": "records"})
+        async with LlmExtract(params, connection) as extract:
+            await extract.apply(batch_of(staged(1)))
+    body = server.requests[0].json
+    assert {name: body[name] for name in ("seed", "reasoning_effort", "top_k")} == {
+        "seed": 7, "reasoning_effort": "low", "top_k": 1,
+    }  # fmt: skip
+    assert body["response_format"] == {"type": "json_object"}
+    assert "temperature" not in body
+    assert server.requests[0].headers["x-team"] == "records"
+
+
+@pytest.mark.parametrize("key", [" k\n", "k", "\tk"])
+def test_white_space_around_a_key_is_no_part_of_it(key: str) -> None:
+    assert LlmConnection(api_key=key).api_key.get_secret_value() == "k"
+
+
+@pytest.mark.parametrize("key", ["\u201ck\u201d", "a\nb", "k\u00e9y", "\ufeffk", "a\x00b"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        LlmConnection(api_key=key)
+    assert "no HTTP header can carry" in str(caught.value)
+    assert key not in str(caught.value)
 
 
 async def test_a_page_that_is_no_completion_stops_the_run() -> None:
-    answers = [Answer(200, b"<html>", {"content-type": "text/html"})]
+    answers = [Answer(200, b"<html>", {"content-type": "text/html"})] * 3
     async with ScriptedServer(answers=answers).running() as server, open_extract(server.url) as extract:
         with pytest.raises(FatalError, match="check `base_url`"):
             await extract.apply(batch_of(*FOUR))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Answer(200, b"<html>busy</html>", {"content-type": "text/html"}),
+        Answer.of({"error": {"message": "Provider returned error", "code": 502}}),
+        Answer.of({"id": "c", "choices": []}),
+        Answer.of({"id": "c", "choices": [{"error": {"message": "upstream", "code": 503}}]}),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+async def test_an_odd_answer_once_is_no_reason_to_stop(odd: Answer, first: bool) -> None:
+    good = completion(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+    answers = [odd, good, good] if first else [good, odd, good]
+    async with ScriptedServer(answers=answers).running() as server, open_extract(server.url) as extract:
+        written = 0
+        for number in (1, 2):
+            for _ in range(2):
+                try:
+                    written += len(await extract.apply(batch_of(staged(number))))
+                except TransientError:
+                    continue
+                break
+    assert written == 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "usage"),
+    [
+        ({"message": {"content": "JSON"}}, None),
+        ({"message": {"content": "JSON"}}, {"prompt_tokens": None, "completion_tokens": None}),
+        ({"message": {"content": "JSON"}}, {"prompt_tokens": 5}),
+        (
+            {
+                "message": {
+                    "content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "JSON"}]
+                }
+            },
+            None,
+        ),
+        ({"message": {"content": None, "reasoning_content": "JSON"}}, None),
+        ({"message": {"content": "", "reasoning": "JSON"}}, None),
+        ({"message": {"tool_calls": [{"function": {"name": "f", "arguments": "JSON"}}]}}, None),
+        ({"message": {"function_call": {"name": "f", "arguments": "JSON"}}}, None),
+        ({"message": None, "text": "JSON"}, None),
+        ({"text": "JSON"}, "odd"),
+    ],
+)
+async def test_an_answer_is_read_in_whatever_shape_it_comes(choice: object, usage: object) -> None:
+    content = json.dumps(json.dumps(dict.fromkeys(target_schema("Medical").fields, "x")))
+    body = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", **choice}], "usage": usage})  # type: ignore[dict-item]
+    answer = Answer(200, body.replace('"JSON"', content).encode(), {"content-type": "application/json"})
+    async with ScriptedServer(answers=[answer]).running() as server, open_extract(server.url) as extract:
+        derived = await extract.apply(batch_of(staged(1)))
+        unknown = extract.ctx.aggregate["calls_without_usage"]
+    assert len(derived) == 1
+    assert unknown == 1
 
 
 @pytest.mark.parametrize("body", [b'{"id": "c", "choices": [{"index": 0, "mess', b'{"id": "\xff\xfe"}', b""])
@@ -374,16 +624,20 @@ async def test_the_service_works_without_a_pipeline() -> None:
 
 
 def slots_of(request: dict[str, object]) -> int:
-    return len(request["response_format"]["json_schema"]["schema"]["required"])
+    schema = request["response_format"]["json_schema"]["schema"]
+    return len(schema["required"]) if "slot" in schema.get("$defs", {}) else 1
 
 
 def echo(request: Request) -> str:
     """An answer in which every field says "x", with the right nonces."""
     schema = request.json["response_format"]["json_schema"]["schema"]
-    texts = "".join(part.get("text", "") for part in request.json["messages"][1]["content"])
+    texts = request.json["messages"][1]["content"]
     answer = {}
+    record = schema.get("$defs", {}).get("slot")
+    if record is None:
+        return json.dumps(dict.fromkeys(schema["required"], "x"))
     for slot in schema["required"]:
-        fields = dict.fromkeys(schema["properties"][slot]["required"], "x")
+        fields = dict.fromkeys(record["required"], "x")
         nonce = texts.split(f'slot="{slot}" nonce="')[1].split('"')[0]
         answer[slot] = fields | {"nonce": nonce}
     return json.dumps(answer)

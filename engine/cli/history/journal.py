@@ -1,4 +1,4 @@
-"""`journal list` and `journal purge`."""
+"""`journal list`, `journal show` and `journal purge`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.contract.journal import ANSWER, JournalEntry
 from engine.errors import ConfigError
 from engine.state import JournalFilter
 
-__all__ = ["list_entries", "purge_entries"]
+__all__ = ["list_entries", "purge_entries", "show_entries"]
 
 
 async def list_entries(options: JournalOptions) -> int:
@@ -37,6 +37,26 @@ async def list_entries(options: JournalOptions) -> int:
     elif shown:
         sys.stdout.write(printable("\n".join(_table(shown, now)) + "\n"))
     sys.stderr.write(_total(found, len(shown)))
+    return ExitCode.COMPLETED
+
+
+async def show_entries(options: JournalOptions) -> int:
+    """Print the answers for one record, or those whose keys begin so, with what the model wrote.
+
+    Raises:
+        ConfigError: the age is none, or there is no such answer.
+    """
+    async with store_of(options) as store:
+        listed = await store.list_journal(_filter(options, SystemClock().now()))
+        wanted = [one.key for one in listed if one.record == options.name or one.key.startswith(options.name)]
+        found = await store.get_journal(wanted)
+    if not wanted:
+        raise ConfigError(
+            f"journal show: no answer for the record {options.name!r}, nor a key that begins so"
+        )
+    for key in wanted:
+        shown = {**_as_json(found[key]), "answer": found[key].answer}
+        sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
     return ExitCode.COMPLETED
 
 

@@ -209,7 +209,7 @@ def _content(answer: dict[str, object], fault: Fault | None, limit: int | None) 
         return None, "stop"
     content = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
     if isinstance(fault, MalformedJson):
-        return "Here is the JSON you asked for: {" + content, "stop"
+        return "Here is the JSON you asked for: " + content[:-2], "stop"
     if isinstance(fault, Truncated):
         return content[: len(content) // 2], "length"
     if limit is not None and tokens(len(content)) > limit:

@@ -1,4 +1,4 @@
-"""`journal list` and `journal purge`: what they show, what they keep to themselves, what they delete."""
+"""`journal list`, `show` and `purge`: what they show, what they keep to themselves, what they delete."""
 
 from __future__ import annotations
 
@@ -128,3 +128,23 @@ def test_an_empty_journal_and_a_missing_store_are_told_apart(
 )
 def test_an_age_is_said_in_its_largest_unit(seconds: float, text: str) -> None:
     assert age(seconds) == text
+
+
+@pytest.mark.parametrize(("name", "keys"), [("memo-7", ["refused"]), ("ne", ["new"])])
+def test_show_prints_what_the_model_wrote_for_a_record(
+    tmp_path: Path, state: str, name: str, keys: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def name_record() -> None:
+        async with open_store(tmp_path) as store:
+            await store.put_journal([entry("refused", 2, outcome="Refused", answer=SECRET, record="memo-7")])
+
+    anyio.run(name_record)
+    assert main(["journal", "show", name, "--state-dir", state]) == 0
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["key"] for one in shown] == keys
+    assert all(SECRET in one["answer"] for one in shown)
+
+
+def test_show_says_when_there_is_no_such_answer(state: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["journal", "show", "nobody", "--state-dir", state]) == 2
+    assert "no answer for the record 'nobody'" in capsys.readouterr().err

@@ -272,6 +272,16 @@ async def test_other_failures_count_between_throttled_ones() -> None:
     assert len(node.calls) == 6
 
 
+async def test_the_longest_wait_asked_for_counts_for_a_batch_of_mixed_failures() -> None:
+    failures = {1: TransientError("500"), 2: TransientError("429", retry_after=5.0, throttled=True)}
+    node = Node(scripted(BatchError(failures), TransientError("500"), TransientError("500")), attempts=3)
+
+    await node.deliver(3)
+
+    assert node.clock.slept[0] == 5.0
+    assert len(node.calls) > 3  # the failure that was none of a busy side has used up a try
+
+
 async def test_a_side_that_is_too_busy_for_anybody_is_an_outage() -> None:
     node = Node(lambda records: BUSY)
 

@@ -10,6 +10,7 @@ import pytest
 from engine.config.model import NodeOptions, RetryOptions, Settings
 from engine.contract.batch import Batch, Drop
 from engine.contract.component import BatchLimits, Context, NoParams, Source
+from engine.contract.keys import KeyList
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record
 from engine.errors import (
@@ -216,15 +217,40 @@ async def test_concurrent_workers_lose_nothing_and_may_keep_the_order() -> None:
         assert not ordered or sink.records == list(range(200))
 
 
-async def test_updates_of_one_key_are_worked_on_one_batch_at_a_time() -> None:
-    source = MemorySource(pages(50))
-    source.distinct_keys = False
+async def test_updates_of_one_key_never_overtake_each_other_among_workers() -> None:
+    class Uneven(Wait):
+        concurrency = 4
+
+        async def apply(self, batch: Batch) -> Batch:
+            for _ in range(batch.records[0] * 7 % 11):
+                await anyio.lowlevel.checkpoint()
+            return batch
+
+    class Updates(MemorySource):
+        distinct_keys = False
+
+        async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+            async for batch in super().read(split, position, ctx):
+                keys = [f"key-{one // 2 % 2}" if one % 2 else f"other-{one}" for one in batch.records]
+                batch.keys = KeyList(keys)
+                yield batch
+
     sink = MemorySink(workers=4)
+    plan = plan_of(
+        {
+            "source": (Updates(pages(200, size=2)), []),
+            "work": (Uneven(double), ["source"]),
+            "sink": (sink, ["work"]),
+        }
+    )
 
-    report = await run(linear_plan(source, sink))
+    report = await run(plan)
 
-    assert report.nodes[1].workers == 1
-    assert sink.records == list(range(50))
+    assert report.nodes[1].workers == 4
+    assert sorted(sink.records) == list(range(200))
+    for key in range(2):
+        updates = [record for record in sink.records if record % 2 and record // 2 % 2 == key]
+        assert updates == sorted(updates)
 
 
 async def test_what_has_nothing_behind_it_is_dropped_and_said_so() -> None:

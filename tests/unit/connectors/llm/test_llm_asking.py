@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from connectors.llm.asking import Asker
 from connectors.llm.client import ContentRefusedError, PackTooLargeError, Reply
 from connectors.llm.documents import Document
+from connectors.llm.gate import Gate
 from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Price, Usage
 from connectors.llm.prompt import Prompt, PromptWriter
@@ -19,6 +21,9 @@ from connectors.llm.questions import Questions
 from connectors.llm.schema import target_schema
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.errors import FatalError, RecordError, TransientError
+from engine.execution.journal import Journal, NodeJournal
+from engine.state.memory import MemoryStateStore
+from engine.testing import ScriptedClock
 
 SCHEMA = target_schema("Medical")
 Answerer = Callable[[Prompt, list[str]], Reply]
@@ -26,10 +31,8 @@ Answerer = Callable[[Prompt, list[str]], Reply]
 
 def documents_in(prompt: Prompt) -> list[str]:
     """The first line of each document of a prompt."""
-    return [
-        re.sub(r"\A<document [^>]*>\n", "", part["text"]).split("\n")[0]
-        for part in prompt.messages[1]["content"]
-    ]
+    assert isinstance(prompt.user, str)
+    return re.findall(r"^<document [^>]*>\n(.*)$", prompt.user, re.MULTILINE)
 
 
 def answered(prompt: Prompt, texts: list[str]) -> Reply:
@@ -45,13 +48,19 @@ class MemoryModel:
 
     def __init__(self, answerer: Answerer = answered, hold: anyio.Event | None = None) -> None:
         self.packs: list[list[str]] = []
+        self.limits: list[int] = []
         self.in_flight = 0
+        self.thinks = False
         self._answerer = answerer
         self._hold = hold
+
+    def given(self, max_tokens: int) -> int:
+        return max_tokens
 
     async def complete(self, prompt: Prompt, max_tokens: int) -> Reply:
         texts = documents_in(prompt)
         self.packs.append(texts)
+        self.limits.append(max_tokens)
         self.in_flight += 1
         try:
             if self._hold is not None:
@@ -78,11 +87,22 @@ def asker(
         schema=SCHEMA,
         price=Price(1.0, 1.0),
         budget=Budget(budget),
+        gate=Gate(ScriptedClock(jump=True)),
         limiter=anyio.CapacityLimiter(concurrency),
         limits=PackLimits(documents, 100_000, 10),
         max_tokens=1_000,
         max_document_tokens=10_000,
     )
+
+
+@pytest.fixture
+async def journal() -> AsyncIterator[Journal]:
+    async with MemoryStateStore() as store:
+        yield Journal(store, ScriptedClock(jump=True))
+
+
+def of_run(journal: Journal) -> NodeJournal:
+    return journal.of_node("memos", "extract", "run-1")
 
 
 def some(count: int) -> list[Document]:
@@ -148,7 +168,8 @@ def refusing(error: Exception) -> Answerer:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"), [(PackTooLargeError("x"), "DocumentTooLong"), (ContentRefusedError("x"), "Refused")]
+    ("error", "kind"),
+    [(PackTooLargeError("x"), "DocumentTooLong"), (ContentRefusedError("x"), "RequestRefused")],
 )
 async def test_halving_finds_the_document_at_fault_in_few_calls(error: Exception, kind: str) -> None:
     model = MemoryModel(refusing(error))
@@ -171,7 +192,8 @@ async def test_transient_error_of_a_retry_hits_one_document() -> None:
 
 async def test_missing_nonces_cost_a_bounded_number_of_calls() -> None:
     def forgetful(prompt: Prompt, texts: list[str]) -> Reply:
-        slots = {slot: dict.fromkeys(SCHEMA.fields, "x") | {"nonce": "?"} for slot in prompt.nonces}
+        values = {"something": "else"} if prompt.lone else dict.fromkeys(SCHEMA.fields, "x")
+        slots = {slot: values | {"nonce": "?"} for slot in prompt.nonces}
         return Reply(json.dumps(slots), "stop", "", 1, 1)
 
     model = MemoryModel(forgetful)
@@ -192,21 +214,78 @@ async def test_usage_names_the_documents_of_each_call() -> None:
     ]
 
 
-async def test_calls_side_by_side_cannot_break_the_budget_together() -> None:
+async def test_calls_that_are_out_when_the_budget_is_used_up_are_kept(journal: Journal) -> None:
     hold = anyio.Event()
     model = MemoryModel(hold=hold)
-    one = asker(model, documents=1)
-    estimate = one.price.of(one.writer.tokens_aside + some(1)[0].tokens, len(SCHEMA.fields) * 16)
+    one = asker(model, documents=1, budget=asker(model).estimate(some(1)) * 2.5, journal=of_run(journal))
 
     async def release() -> None:
         await anyio.wait_all_tasks_blocked()
         hold.set()
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(release)
-        with pytest.raises(FatalError, match="does not cover the next call"):
-            await asker(model, documents=1, budget=estimate * 2.5).ask(some(4), ignore, no_hits)
-    assert len(model.packs) <= 2
+    with pytest.raises(FatalError, match="does not cover the next call"):
+        async with anyio.create_task_group() as group:
+            group.start_soon(release)
+            try:
+                await one.ask(some(4), ignore, no_hits)
+            except FatalError as error:
+                fatal = error
+        raise fatal
+    assert len(model.packs) <= 2  # calls side by side do not break the budget together
+    resumed = MemoryModel()
+    await asker(resumed, documents=1, journal=of_run(journal)).ask(some(4), ignore, no_hits)
+    assert len(model.packs) + len(resumed.packs) == 4
+
+
+async def test_an_answer_without_usage_is_booked_as_estimated() -> None:
+    counted: list[str] = []
+    used: list[Usage] = []
+
+    def silent(prompt: Prompt, texts: list[str]) -> Reply:
+        return replace(answered(prompt, texts), tokens_in=0, tokens_out=0, usage_known=False)
+
+    one = replace(asker(MemoryModel(silent), documents=1), on_count=counted.append)
+    await one.ask(some(2), lambda places, usage: used.append(usage), no_hits)
+    assert counted == ["calls_without_usage"] * 2
+    assert all(usage.tokens_in > 100 and usage.tokens_out > 10 and usage.cost_usd > 0 for usage in used)
+    assert one.budget.spent == pytest.approx(sum(usage.cost_usd for usage in used))
+
+
+async def test_what_was_paid_for_once_is_not_paid_again_while_the_endpoint_is_busy() -> None:
+    def unlucky(prompt: Prompt, texts: list[str]) -> Reply:
+        if model.packs.count(texts) > 1 or "doc0" not in texts:
+            raise TransientError("busy", throttled=True)
+        return Reply("no JSON", "stop", "", 10, 5)
+
+    paid: list[object] = []
+    model = MemoryModel(unlucky)
+    one = asker(model, documents=3)
+    for _ in range(20):
+        fates = await one.ask(some(3), lambda places, usage: paid.append(places), no_hits)
+        assert isinstance(fates[0], TransientError)
+    assert len(paid) <= 3
+    assert len(one.attempts) == 3
+
+
+async def test_an_answer_that_was_cut_off_is_not_paid_again_while_the_endpoint_is_busy() -> None:
+    def unlucky(prompt: Prompt, texts: list[str]) -> Reply:
+        if len(model.packs) > 1:
+            raise TransientError("busy", throttled=True)
+        return Reply("{", "length", "", 10, 5)
+
+    paid: list[object] = []
+    model = MemoryModel(unlucky)
+    one = asker(model)
+    for _ in range(5):
+        await one.ask(some(1), lambda places, usage: paid.append(places), no_hits)
+    assert len(paid) == 1
+    assert model.limits[1:] == [2_000] * 5
+
+
+async def test_histories_end_with_the_fate_of_their_documents() -> None:
+    one = asker(MemoryModel())
+    await one.ask(some(5), ignore, no_hits)
+    assert len(one.attempts) == 0
 
 
 async def test_no_documents_are_no_calls() -> None:

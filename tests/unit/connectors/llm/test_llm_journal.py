@@ -184,8 +184,10 @@ class TestKeeping:
     ) -> None:
         def forgetful(prompt: Prompt, texts: list[str]) -> Reply:
             slots = json.loads(answered(prompt, texts).content)
-            if "doc1" in texts:
-                slots["r2" if len(texts) > 1 else "r1"]["nonce"] = "?"
+            if texts == ["doc1"]:
+                slots = {"something": "else"}
+            elif "doc1" in texts:
+                slots["r2"]["nonce"] = "?"
             return Reply(json.dumps(slots), "stop", "", 10, 5)
 
         model = MemoryModel(forgetful)
@@ -267,10 +269,16 @@ class TestKeys:
     TEXT = Document("a.txt", [TextPart("some text")])
 
     def questions(
-        self, *, instructions: str = "", model: str = "m", temperature: float = 0.1, schema: str = "Medical"
+        self,
+        *,
+        instructions: str = "",
+        model: str = "m",
+        temperature: float = 0.1,
+        schema: str = "Medical",
+        extras: dict[str, object] | None = None,
     ) -> Questions:
         target = target_schema(schema)
-        return Questions(PromptWriter(target, instructions), target, model, temperature)
+        return Questions(PromptWriter(target, instructions), target, model, temperature, extras)
 
     async def test_the_same_question_has_the_same_key_in_another_process(self) -> None:
         key = await self.questions().key(self.TEXT)
@@ -283,6 +291,7 @@ class TestKeys:
             {"instructions": "ISO dates"},
             {"model": "m2"},
             {"temperature": 0.2},
+            {"extras": {"seed": 7}},
             {"schema": "connectors.models:Log"},
         ],
         ids=str,

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.llm.normalise import normalise
+from connectors.llm.json_text import parse, repaired, written
+from connectors.llm.normalise import normalise, spellings
 from connectors.llm.pricing import Price, price_of
-from connectors.llm.replies import match_slots
+from connectors.llm.replies import match_slots, read_lone
 from connectors.llm.schema import target_schema
 from connectors.llm.settings import LlmParams
 from engine.errors import FatalError
@@ -29,7 +30,7 @@ def slot(nonce: object, value: str) -> dict[str, object]:
 
 def matched(content: str) -> dict[str, object] | None:
     found = match_slots(content, NONCES)
-    return None if found is None else {name: values["doctor"] for name, values in found.items()}
+    return None if found is None else {name: values["doctor"] for name, values in found.answers.items()}
 
 
 @settings(deadline=None)
@@ -57,9 +58,97 @@ def test_anything_else_is_no_answer(content: str) -> None:
     assert matched(content) is None
 
 
-@pytest.mark.parametrize("odd", [reply(r1="text", r2=[1], r3=None), reply(r1={"nonce": ["aa"]}), "{}"])
+@pytest.mark.parametrize("odd", [reply(r1="text", r2=[1], r3=None), reply(r1={"nonce": ["aa"]})])
 def test_slots_that_are_no_answers_are_left_out(odd: str) -> None:
     assert matched(odd) == {}
+
+
+ALL = {"r1": "1", "r2": "2", "r3": "3"}
+WHOLE = reply(r1=slot("aa", "1"), r2=slot("bb", "2"), r3=slot("cc", "3"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'<think>\nWhich? {{perhaps}} {{"r1": 1}}\n</think>\n\n{WHOLE}',
+        f"Which fields? {{perhaps}}\n</think>\n{WHOLE}",
+        f"<thinking>{reply(r1=slot('aa', 'draft'))}</thinking>{WHOLE}",
+        f"Here is the JSON:\n\n```json\n{WHOLE}\n```\nLet me know if you need {{more}}!",
+        f"First a draft:\n```json\n{reply(r1=slot('aa', 'draft'))}\n```\nand then:\n```\n{WHOLE}\n```",
+        f"The answer is {WHOLE}. Done.",
+        f"{WHOLE}{WHOLE[:0]}\n\n",
+        WHOLE[:-1] + ",}",
+        WHOLE.replace('"', "'"),
+        f"// as asked\n{WHOLE}",
+        "\ufeff" + WHOLE,
+        json.dumps({"documents": json.loads(WHOLE)}),
+        json.dumps(list(json.loads(WHOLE).values())),
+        json.dumps({"results": list(json.loads(WHOLE).values())}),
+        json.dumps({"result": {"data": json.loads(WHOLE)}}),
+    ],
+)
+def test_an_answer_is_found_in_whatever_stands_around_it(content: str) -> None:
+    assert matched(content) == ALL
+
+
+@pytest.mark.parametrize("cut", [WHOLE[:-2], WHOLE[:-5], WHOLE[: len(WHOLE) // 2], "```json\n" + WHOLE[:-3]])
+def test_what_was_cut_off_is_not_completed(cut: str) -> None:
+    assert matched(cut) != ALL
+
+
+def lone(content: str) -> dict[str, object] | None:
+    found = read_lone(content, "r1", spellings(MEDICAL))
+    return None if found is None else dict(found.answers.get("r1", {}))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        reply(doctor="A"),
+        reply(r1={"doctor": "A"}),
+        reply(slot={"doctor": "A"}),
+        json.dumps([{"doctor": "A"}]),
+        json.dumps({"records": [{"doctor": "A"}]}),
+        "{'doctor': 'A',}",
+        '```\n{"doctor": "A"}\n```',
+    ],
+)
+def test_the_answer_about_a_lone_document_needs_no_slot(content: str) -> None:
+    assert lone(content) == {"doctor": "A"}
+
+
+@pytest.mark.parametrize("content", [reply(other=1), json.dumps([{"doctor": "A"}, {"doctor": "B"}])])
+def test_what_is_no_record_or_several_is_no_answer_about_a_lone_document(content: str) -> None:
+    assert lone(content) == {}
+
+
+@pytest.mark.parametrize("content", ["I cannot do that.", "", "{}", '{"doctor": "A"'])
+def test_what_has_no_json_is_unreadable(content: str) -> None:
+    assert lone(content) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": 12345678901234567890123, "b": 1,}', {"a": 12345678901234567890123, "b": 1}),
+        ("{'a': None, 'b': True}", {"a": None, "b": True}),
+        ('{"a": "one\ntwo"}', {"a": "one\ntwo"}),
+        ('{"a": 1, // why\n"b": 2}', {"a": 1, "b": 2}),
+        ('{"a": "None, True,}"}', {"a": "None, True,}"}),
+        ("{a: 1}", {"a": 1}),
+        ("{'a': 'O''Neil'}", None),
+        ('{"a": 1', None),
+        ("no JSON", None),
+    ],
+)
+def test_mistakes_are_repaired_where_nothing_is_lost(text: str, value: object) -> None:
+    assert repaired(text) == value
+
+
+def test_a_value_is_written_with_all_the_digits_it_was_read_with() -> None:
+    text = '{"a":[12.50,1234567890.12345678901234567890],"b":{"c":null,"d":true}}'
+    assert written(parse(text)) == text
+    assert parse('{"a": NaN}') == {"a": None}
 
 
 def normal(**values: object) -> dict[str, object]:
@@ -118,18 +207,32 @@ def test_a_dated_model_costs_what_its_family_costs() -> None:
     assert price_of("gpt-4o-mini-2024-07-18", params()) == price_of("gpt-4o-mini", params())
     assert price_of("gpt-4o-2024-11-20", params()) == price_of("gpt-4o", params())
     assert price_of("gpt-4o", params()) != price_of("gpt-4o-mini", params())
+    assert price_of("gpt-5-mini-2099-01-01", params()) == price_of("gpt-5-mini", params())
+    assert price_of("openai/gpt-4o", params()) == price_of("gpt-4o", params())
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-5", "gpt-4.1-mini", "claude-sonnet-4-5", "gemini-2.5-flash", "deepseek-chat"]
+)
+def test_models_of_several_vendors_have_a_price(model: str) -> None:
+    price = price_of(model, params(budget_usd=1))
+    assert 0 < price.per_million_input < price.per_million_output
+
+
+def test_a_model_of_ones_own_is_not_priced_as_its_base() -> None:
+    assert price_of("ft:gpt-4o-mini:org", params()) == Price(0.0, 0.0)
 
 
 def test_given_prices_win_and_the_sandbox_is_free() -> None:
     given_price = params(usd_per_million_input=7.0)
-    assert price_of("gpt-4o-mini", given_price) == Price(7.0, 0.60)
+    assert price_of("gpt-4o-mini", given_price) == Price(7.0, pytest.approx(0.60))
     assert price_of("sandbox-extractor", params(budget_usd=5)) == Price(0.0, 0.0)
     assert Price(1.0, 4.0).of(1_000_000, 500_000) == 3.0
 
 
 def test_a_budget_for_a_model_of_unknown_price_is_refused() -> None:
     assert price_of("house-model", params()) == Price(0.0, 0.0)
-    with pytest.raises(FatalError, match="usd_per_million_input"):
+    with pytest.raises(FatalError, match=r"`usd_per_million_input: 0\.15`"):
         price_of("house-model", params(budget_usd=5))
     free = params(budget_usd=5, usd_per_million_input=0, usd_per_million_output=0)
     assert price_of("house-model", free) == Price(0.0, 0.0)

@@ -95,7 +95,10 @@ def test_required_are_the_fields_without_default_that_know_no_null() -> None:
 
 
 def test_fields_are_described_to_the_model() -> None:
-    assert "- title: As printed\n- count\n" in target_schema(f"{__name__}:Wide").describe()
+    assert (
+        "- title: As printed (at most 10 characters)\n- count: at least 0\n- share\n"
+        in target_schema(f"{__name__}:Wide").describe()
+    )
 
 
 @pytest.mark.parametrize(

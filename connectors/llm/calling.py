@@ -1,0 +1,116 @@
+"""Calls within a budget: how long an answer may be, what it costs, and what its values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import anyio
+
+from connectors.llm.answer_length import THOUGHTS, AnswerLength
+from connectors.llm.client import ChatClient, Reply
+from connectors.llm.documents import Document
+from connectors.llm.gate import Gate
+from connectors.llm.history import Attempts
+from connectors.llm.normalise import normalise
+from connectors.llm.packing import PackLimits
+from connectors.llm.pricing import Budget, Price, Usage
+from connectors.llm.prompt import Prompt, PromptWriter
+from connectors.llm.questions import Questions
+from connectors.llm.schema import TargetSchema
+from connectors.llm.settings import BYTES_PER_TOKEN
+from engine.contract.journal import AnswerJournal
+from engine.errors import RecordError, TransientError
+
+__all__ = ["Caller", "Fate", "OnCount", "OnUsage", "too_long"]
+
+Fate: TypeAlias = dict[str, object] | RecordError | TransientError
+"""The fields of a document, or why there are none."""
+
+OnUsage: TypeAlias = Callable[[Sequence[int], Usage], None]
+"""Called after each call with the places of its documents and what it cost."""
+
+OnCount: TypeAlias = Callable[[str], None]
+"""Called with the name of what happened and has to be said (`repaired_replies`)."""
+
+_OUTPUT_TOKENS_PER_FIELD = 16  # for the estimate that a budget reserves; values are short
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What all calls of a node share. `gate` keeps to the quota, `limiter` bounds the calls in flight.
+
+    `max_tokens` is the limit of an answer; None derives it from the fields and the documents.
+    """
+
+    chat: ChatClient
+    writer: PromptWriter
+    questions: Questions
+    journal: AnswerJournal
+    schema: TargetSchema
+    price: Price
+    budget: Budget
+    gate: Gate
+    limiter: anyio.CapacityLimiter
+    limits: PackLimits
+    max_tokens: int | None
+    max_document_tokens: int
+    on_count: OnCount = lambda name: None
+    attempts: Attempts = field(default_factory=Attempts)
+
+    def fate_of(self, values: Mapping[str, object]) -> Fate:
+        """Interpret the values of a slot."""
+        fields = normalise(values, self.schema)
+        missing = [name for name in self.schema.fields if name in self.schema.required and name not in fields]
+        if missing:
+            return RecordError(f"the document does not state {', '.join(missing)}", kind="MissingFields")
+        return fields
+
+    def answer_limit(self, documents: Sequence[Document], *, longer: bool) -> int:
+        """Tokens that an answer about these documents may have. `longer`: one was cut off before."""
+        limit = self.max_tokens or AnswerLength(self.schema).of(documents)
+        return limit * (2 if longer else 1) + (THOUGHTS if self.chat.thinks and not self.max_tokens else 0)
+
+    def estimate(self, documents: Sequence[Document]) -> float:
+        """USD that a call about these documents may cost."""
+        return self.price.of(self._tokens_in(documents), self._tokens_out(documents))
+
+    def usage_of(self, reply: Reply, documents: Sequence[Document]) -> Usage:
+        """What a call has cost: as the endpoint reports it, else estimated, which is counted."""
+        tokens_in, tokens_out = reply.tokens_in, reply.tokens_out
+        if not reply.usage_known:
+            self.on_count("calls_without_usage")
+            tokens_in = self._tokens_in(documents)
+            tokens_out = -(-len(reply.content.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
+        return Usage(tokens_in, tokens_out, self.price.of(tokens_in, tokens_out))
+
+    async def call(
+        self, prompt: Prompt, documents: Sequence[Document], max_tokens: int
+    ) -> tuple[Reply, Usage]:
+        """One call, and what it cost. Raises what `ChatClient.complete` raises."""
+        estimate, usage = self.estimate(documents), Usage()
+        tokens = self._tokens_in(documents) + self._tokens_out(documents)
+        async with self.gate.call(tokens) as passing, self.limiter:
+            self.budget.reserve(estimate)
+            try:
+                reply = await self.chat.complete(prompt, max_tokens)
+                usage = self.usage_of(reply, documents)
+                passing.used = usage.tokens_in + usage.tokens_out
+            finally:
+                self.budget.settle(estimate, usage.cost_usd)
+        return reply, usage
+
+    def _tokens_in(self, documents: Sequence[Document]) -> int:
+        return self.writer.tokens_aside + sum(document.tokens for document in documents)
+
+    def _tokens_out(self, documents: Sequence[Document]) -> int:
+        return len(documents) * len(self.schema.fields) * _OUTPUT_TOKENS_PER_FIELD
+
+
+def too_long(document: Document, reason: str) -> RecordError:
+    """The fate of a document that no call can hold."""
+    return RecordError(
+        f"the document has some {document.tokens:,} tokens, {reason}; documents are never truncated",
+        kind="DocumentTooLong",
+    )

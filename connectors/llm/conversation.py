@@ -1,0 +1,236 @@
+"""The calls for some documents of one batch.
+
+A pack is asked once. What then has no answer is asked again in smaller packs, and at last alone, so that each
+document ends with values, a `RecordError` of its own, or a `TransientError` that is worth another try. The
+number of paid answers is bounded, also over tries: halving ends at single documents, each is asked about
+alone twice at most, and what was tried is remembered until it has its fate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from connectors.llm.calling import Caller, Fate, OnUsage, too_long
+from connectors.llm.client import ContentRefusedError, PackTooLargeError, Reply
+from connectors.llm.documents import Document
+from connectors.llm.history import MAX_ALONE, History
+from connectors.llm.normalise import spellings
+from connectors.llm.packing import pack
+from connectors.llm.prompt import Prompt
+from connectors.llm.questions import answer_entry, verdict_entry
+from connectors.llm.replies import Reading, match_slots, read_lone
+from connectors.llm.surrogates import whole_text
+from engine.contract.journal import AnswerClaim, JournalEntry
+from engine.errors import ComponentError, FatalError, RecordError, StateError, TransientError
+from engine.fault_injection import reached
+
+__all__ = ["Conversation"]
+
+MAX_WRITTEN: Final = 1_000  # characters; a dead letter has room for some 2,000
+
+
+class Conversation:
+    """The documents are known by their places; each has a question of its own."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        documents: Sequence[Document],
+        keys: Mapping[int, str],
+        on_usage: OnUsage,
+        claim: AnswerClaim,
+    ) -> None:
+        self._caller = caller
+        self._documents = documents
+        self._keys = keys
+        self._on_usage = on_usage
+        self._claim = claim
+        self._fates: dict[int, Fate] = {}
+        self._fatal: FatalError | StateError | None = None
+
+    async def run(self) -> dict[int, Fate]:
+        """The fates of all documents. Raises FatalError, StateError."""
+        async with anyio.create_task_group() as group:
+            for indices in self._packs():
+                group.start_soon(self._ask, group, indices)
+        if self._fatal is not None:
+            raise self._fatal
+        for index, fate in self._fates.items():
+            if not isinstance(fate, TransientError) or self._history(index) == History():
+                self._caller.attempts.forget(self._keys[index])
+        return self._fates
+
+    def _packs(self) -> list[list[int]]:
+        """Documents that were asked about before go where their last try left off."""
+        by_size: dict[int, list[int]] = {}
+        for index in self._keys:
+            by_size.setdefault(self._history(index).size, []).append(index)
+        limits = self._caller.limits
+        return [
+            indices
+            for size, same in by_size.items()
+            for indices in pack(self._documents, same, replace(limits, documents=size or limits.documents))
+        ]
+
+    def _history(self, index: int) -> History:
+        return self._caller.attempts.of(self._keys[index])
+
+    def _of(self, indices: Sequence[int]) -> list[Document]:
+        return [self._documents[index] for index in indices]
+
+    async def _ask(self, group: TaskGroup, indices: list[int]) -> None:
+        """Ask about a pack."""
+        if self._fatal is not None:
+            return
+        try:
+            await self._ask_once(group, indices)
+        except (FatalError, StateError) as error:
+            # it is raised in the caller's task, not in a group
+            self._fatal = self._fatal or error
+            if not (isinstance(error, FatalError) and error.kind == "budget"):
+                group.cancel_scope.cancel()
+            # what is out when the budget is used up will be paid for, so it is waited for and kept
+
+    async def _ask_once(self, group: TaskGroup, indices: list[int]) -> None:
+        try:
+            prompt = self._caller.writer.write(self._of(indices))
+            reached("packed")
+            reply = await self._call(prompt, indices)
+        except TransientError as error:
+            self._fates.update(dict.fromkeys(indices, error))
+        except (PackTooLargeError, ContentRefusedError) as error:
+            await self._ask_in_halves(group, indices, error)
+        else:
+            await self._read(group, indices, prompt, reply)
+
+    async def _call(self, prompt: Prompt, indices: Sequence[int]) -> Reply:
+        """One answer; when it is cut off, another one that may be longer."""
+        documents, caller = self._of(indices), self._caller
+        longer = any(self._history(index).longer for index in indices)
+        limit = caller.answer_limit(documents, longer=longer)
+        reply = await self._paid_call(prompt, indices, limit)
+        if reply.finish_reason != "length" or longer:
+            return reply
+        for index in indices:
+            self._history(index).longer = True
+        more = caller.answer_limit(documents, longer=True)
+        return await self._paid_call(prompt, indices, more) if caller.chat.given(more) > limit else reply
+
+    async def _paid_call(self, prompt: Prompt, indices: Sequence[int], max_tokens: int) -> Reply:
+        reply, usage = await self._caller.call(prompt, self._of(indices), max_tokens)
+        reached("model_paid")
+        for index, share in zip(indices, usage.shared(len(indices)), strict=True):
+            self._history(index).paid = self._history(index).paid.plus(share)
+        self._on_usage(indices, usage)
+        return reply
+
+    async def _read(self, group: TaskGroup, indices: list[int], prompt: Prompt, reply: Reply) -> None:
+        if reply.finish_reason == "length":
+            cut = RecordError(f"the answer was cut off twice{_wrote(reply)}", kind="AnswerTruncated")
+            await self._ask_in_halves(group, indices, cut)
+            return
+        if reply.refusal or reply.finish_reason == "content_filter":
+            await self._refused(group, indices, reply)
+            return
+        reading = self._reading(prompt, reply)
+        if reading is None:
+            malformed = RecordError(f"the answer is not a JSON object{_wrote(reply)}", kind="MalformedReply")
+            await self._ask_alone(group, indices, malformed, lone=prompt.lone)
+            return
+        slots = zip(prompt.nonces, indices, strict=True)
+        found = {index: reading.answers[slot] for slot, index in slots if slot in reading.answers}
+        if reading.repaired and found:
+            self._caller.on_count("repaired_replies")
+        await self._keep(
+            [self._entry(index, answer_entry(self._keys[index], found[index])) for index in found]
+        )
+        self._fates |= {index: self._caller.fate_of(values) for index, values in found.items()}
+        lacks = "any field" if prompt.lone else "the document, or its nonce is wrong"
+        missing = RecordError(f"the answer lacks {lacks}{_wrote(reply)}", kind="SlotMissing")
+        rest = [index for index in indices if index not in found]
+        await self._ask_alone(group, rest, missing, lone=prompt.lone)
+
+    def _reading(self, prompt: Prompt, reply: Reply) -> Reading | None:
+        if prompt.lone:
+            (slot,) = prompt.nonces
+            return read_lone(reply.content, slot, spellings(self._caller.schema))
+        return match_slots(reply.content, prompt.nonces)
+
+    async def _refused(self, group: TaskGroup, indices: list[int], reply: Reply) -> None:
+        kind = "Refused" if reply.refusal else "ContentFilter"
+        refused = RecordError(f"the model refused the document{_wrote(reply)}", kind=kind)
+        if len(indices) == 1:
+            await self._end(indices[0], refused, by_model=True)
+        else:
+            await self._ask_alone(group, indices, refused, lone=False)
+
+    def _entry(self, index: int, entry: JournalEntry) -> JournalEntry:
+        """The entry with who answered, and what was paid for which record."""
+        paid = self._history(index).paid
+        return replace(
+            entry,
+            model=self._caller.questions.model,
+            record=self._documents[index].record,
+            tokens_in=paid.tokens_in,
+            tokens_out=paid.tokens_out,
+            cost_usd=paid.cost_usd,
+        )
+
+    async def _keep(self, entries: Sequence[JournalEntry]) -> None:
+        if entries:
+            await self._claim.keep(entries)
+
+    async def _ask_in_halves(self, group: TaskGroup, indices: list[int], error: ComponentError) -> None:
+        """Ask again in two halves; a document that was alone has its fate."""
+        if len(indices) == 1:
+            await self._end(indices[0], self._final(indices[0], error))
+            return
+        middle = len(indices) // 2
+        for half in (indices[:middle], indices[middle:]):
+            for index in half:
+                self._history(index).size, self._history(index).longer = len(half), False
+            group.start_soon(self._ask, group, half)
+
+    async def _ask_alone(
+        self, group: TaskGroup, indices: list[int], error: RecordError, *, lone: bool
+    ) -> None:
+        """Ask again about each document alone, or end it with `error` after the second time.
+
+        `lone`: the answer was about one document.
+        """
+        for index in indices:
+            history = self._history(index)
+            history.alone += lone
+            history.size, history.longer = 1, False
+            if history.alone >= MAX_ALONE:
+                await self._end(index, error)
+            else:
+                group.start_soon(self._ask, group, [index])
+
+    async def _end(self, index: int, error: RecordError, *, by_model: bool = False) -> None:
+        """The document has no answer; when that was paid for, a redo need not pay to hear it again."""
+        paid = self._history(index).paid
+        if paid.tokens_in or paid.tokens_out:
+            await self._keep([self._entry(index, verdict_entry(self._keys[index], error, by_model=by_model))])
+        self._fates[index] = error
+
+    def _final(self, index: int, error: ComponentError) -> RecordError:
+        if isinstance(error, RecordError):
+            return error
+        if isinstance(error, PackTooLargeError):
+            return too_long(self._documents[index], f"more than the model reads ({error})")
+        kind = error.kind if isinstance(error, ContentRefusedError) else "RequestRefused"
+        return RecordError(f"the endpoint rejected the document: {error}", kind=kind)
+
+
+def _wrote(reply: Reply) -> str:
+    """What a dead letter and the journal keep of an answer that nothing could be made of."""
+    text = whole_text(reply.refusal or reply.content)
+    if not text:
+        return "; it is empty"
+    return f"; the model wrote: {text if len(text) <= MAX_WRITTEN else text[: MAX_WRITTEN - 1] + '…'}"

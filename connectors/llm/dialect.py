@@ -1,0 +1,121 @@
+"""How one endpoint wants to be asked: what of a request it takes, found out from what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final, TypeAlias
+
+from connectors.llm.prompt import Prompt
+from connectors.llm.refusals import Cause, Refusal, numbers_in
+
+__all__ = ["Dialect", "Level"]
+
+JsonObject: TypeAlias = dict[str, Any]
+
+MIN_ANSWER: Final = 16  # tokens; an endpoint that gives less is of no use
+_LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens", "")
+
+
+class Level(StrEnum):
+    """How an endpoint is told the form of an answer, the strictest first."""
+
+    JSON_SCHEMA = "json_schema"
+    TOOL = "tool"
+    JSON_OBJECT = "json_object"
+    TEXT = "text"
+
+    @property
+    def below(self) -> Level | None:
+        """The next one that asks for less."""
+        return _BELOW[self]
+
+
+_BELOW: Final = dict(zip(Level, [*list(Level)[1:], None], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What of a request an endpoint takes.
+
+    Args:
+        level: how it is told the form of an answer.
+        temperature: it is given one; None when it takes none, or none is set.
+        limit_name: what it calls the limit of an answer; "" when it takes none.
+        limit: the most tokens it gives for an answer, as far as it has said so.
+        system: it takes a message of the role `system`.
+    """
+
+    level: Level = Level.JSON_SCHEMA
+    temperature: float | None = None
+    limit_name: str = "max_tokens"
+    limit: int | None = None
+    system: bool = True
+
+    def body(self, prompt: Prompt, max_tokens: int) -> JsonObject:
+        """The request, but for the name of the model."""
+        body: JsonObject = {"messages": self._messages(prompt)}
+        if self.level is Level.JSON_SCHEMA:
+            schema = {"name": prompt.name, "strict": True, "schema": prompt.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif self.level is Level.TOOL:
+            function = {"name": prompt.name, "parameters": prompt.schema}
+            body["tools"] = [{"type": "function", "function": function}]
+            body["tool_choice"] = {"type": "function", "function": {"name": prompt.name}}
+        elif self.level is Level.JSON_OBJECT:
+            body["response_format"] = {"type": "json_object"}
+        if self.limit_name:
+            body[self.limit_name] = self.capped(max_tokens)
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        return body
+
+    def _messages(self, prompt: Prompt) -> list[JsonObject]:
+        system, user = prompt.system, prompt.user
+        if self.level is not Level.JSON_SCHEMA:
+            # nothing holds the model to the schema, so it has to be told
+            schema = json.dumps(prompt.schema, ensure_ascii=False, separators=(",", ":"))
+            system += f"\n\nThe JSON object has to keep to this JSON schema:\n{schema}"
+        if self.system:
+            return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        if isinstance(user, str):
+            return [{"role": "user", "content": f"{system}\n\n{user}"}]
+        return [{"role": "user", "content": [{"type": "text", "text": system}, *user]}]
+
+    def capped(self, max_tokens: int) -> int:
+        """The limit of an answer, but no more than the endpoint gives."""
+        return max_tokens if self.limit is None else min(max_tokens, self.limit)
+
+    def adapted(self, cause: Cause, refusal: Refusal, max_tokens: int) -> Dialect | None:
+        """The dialect without what was refused; None when there is nothing left to leave out."""
+        if cause is Cause.TEMPERATURE and self.temperature is not None:
+            return replace(self, temperature=None)
+        if cause is Cause.FORMAT and self.level.below is not None:
+            return replace(self, level=self.level.below)
+        if cause is Cause.SYSTEM_ROLE and self.system:
+            return replace(self, system=False)
+        if cause is Cause.LIMIT_NAME and self.limit_name:
+            following = _LIMIT_NAMES[_LIMIT_NAMES.index(self.limit_name) + 1]
+            return replace(self, limit_name=following)
+        if cause is Cause.ANSWER_LIMIT and self.limit_name:
+            asked = self.capped(max_tokens)
+            given = [number for number in numbers_in(refusal.message) if MIN_ANSWER <= number < asked]
+            return replace(self, limit=max(given, default=asked // 2)) if asked > MIN_ANSWER else None
+        return None
+
+    def simpler(self) -> Iterator[Dialect]:
+        """Ever less of a request, for an endpoint that refuses without saying what."""
+        dialect = self
+        while dialect.level.below is not None:
+            dialect = replace(dialect, level=dialect.level.below)
+            yield dialect
+        if dialect.temperature is not None:
+            dialect = replace(dialect, temperature=None)
+            yield dialect
+        while dialect.limit_name:
+            following = _LIMIT_NAMES[_LIMIT_NAMES.index(dialect.limit_name) + 1]
+            dialect = replace(dialect, limit_name=following)
+            yield dialect
+        yield replace(dialect, system=False)

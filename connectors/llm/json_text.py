@@ -1,0 +1,101 @@
+"""JSON as models write it, read without losing a digit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+__all__ = ["NumberLiteral", "parse", "repaired", "written"]
+
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_SLIP: Final = re.compile(
+    rf"(?P<string>{_STRING.pattern})|(?P<comma>,(?=\s*[}}\]]))|(?P<comment>//[^\n]*|/\*.*?\*/)"
+    r"|(?P<word>\b(?:None|True|False|undefined)\b)",
+    re.DOTALL,
+)
+_WORDS: Final = {"None": "null", "True": "true", "False": "false", "undefined": "null"}
+
+
+class NumberLiteral(float):
+    """A number with a point that remembers how it was written: as a float it would lose digits of a price."""
+
+    literal: str
+
+    def __new__(cls, literal: str) -> NumberLiteral:
+        number = super().__new__(cls, literal)
+        number.literal = literal
+        return number
+
+
+def parse(text: str, *, strict: bool = True) -> Any:
+    """The value of a JSON text. Whole numbers are exact, others are `NumberLiteral`; NaN is null.
+
+    Args:
+        strict: line breaks inside of texts are mistakes.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return json.loads(text, parse_float=NumberLiteral, parse_constant=lambda _: None, strict=strict)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def written(value: object) -> str:
+    """A value as JSON, with all digits of a `NumberLiteral`. ASCII alone, so that any text can be stored."""
+    if isinstance(value, NumberLiteral):
+        return value.literal
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{json.dumps(str(name))}:{written(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(written, value)) + "]"
+    return json.dumps(value)
+
+
+def repaired(text: str) -> Any | None:
+    """The value of a JSON text with mistakes: commas too many, single quotes, Python's words, comments.
+
+    What was cut off is not completed, since nobody knows what is missing; None then, when it is no JSON, and
+    when a repair would lose a letter or digit of what was written.
+    """
+    if not text.lstrip().startswith(("{", "[")) or not _is_closed(text):
+        return None
+    tidy = _SLIP.sub(_tidied, text)
+    try:
+        return parse(tidy, strict=False)
+    except ValueError:
+        pass
+    # few replies need it
+    from json_repair import repair_json
+
+    mended = repair_json(tidy, skip_json_loads=True, ensure_ascii=False)
+    try:
+        value = parse(mended) if isinstance(mended, str) and mended else None
+    except ValueError:
+        return None
+    whole = isinstance(value, dict | list) and _letters(json.dumps(value, ensure_ascii=False)) == _letters(
+        tidy
+    )
+    return value if whole else None
+
+
+def _tidied(match: re.Match[str]) -> str:
+    if match["string"]:
+        return match["string"]
+    return _WORDS[match["word"]] if match["word"] else ""
+
+
+def _letters(text: str) -> str:
+    return "".join(character for character in text if character.isalnum())
+
+
+def _is_closed(text: str) -> bool:
+    """True when the last character closes the first bracket, as far as brackets outside of quotes tell."""
+    text = text.strip()
+    if not text.endswith("}" if text.startswith("{") else "]"):
+        return False
+    bare = _STRING.sub('""', text)
+    return all(bare.count(opening) == bare.count(closing) for opening, closing in ("{}", "[]"))

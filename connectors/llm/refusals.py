@@ -1,0 +1,241 @@
+"""What an endpoint means by an error: one reading of the ways in which vendors and servers word theirs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final
+
+from connectors.llm.json_text import parse
+
+__all__ = ["Cause", "Refusal", "cause_of", "numbers_in", "room_in_window"]
+
+_MAX_MESSAGE: Final = 2_000  # characters that are looked at; pages of proxies are long
+
+
+class Cause(Enum):
+    """Why a call was refused, and so what may help."""
+
+    KEY = auto()
+    MONEY = auto()
+    MODEL = auto()
+    BUSY = auto()
+    TOO_LONG = auto()
+    ANSWER_LIMIT = auto()
+    LIMIT_NAME = auto()
+    TEMPERATURE = auto()
+    FORMAT = auto()
+    SYSTEM_ROLE = auto()
+    FILTERED = auto()
+    UNCLEAR = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error as an endpoint words it. `param` is the part of the request that it names, if it names one."""
+
+    status: int
+    message: str = ""
+    code: str = ""
+    kind: str = ""
+    param: str = ""
+    body: object = None
+
+    @classmethod
+    def of(cls, status: int, content: bytes) -> Refusal:
+        """Read from the body of an answer, JSON or not."""
+        text = content[: 64 * _MAX_MESSAGE].decode("utf-8", "replace")
+        try:
+            body = parse(text)
+        except ValueError:
+            return cls(status, " ".join(text.split())[:_MAX_MESSAGE])
+        return cls.of_body(status, body)
+
+    @classmethod
+    def of_body(cls, status: int, body: object) -> Refusal:
+        """Read from a JSON body: `{"error": {…}}`, `{"error": "…"}`, `{"detail": […]}` and their like."""
+        inner = body[0] if isinstance(body, list) and body else body
+        for name in ("error", "errors", "detail", "fault"):
+            if isinstance(inner, Mapping) and inner.get(name):
+                inner = inner[name]
+                inner = inner[0] if isinstance(inner, list) else inner
+                break
+        if not isinstance(inner, Mapping):
+            return cls(status, _text(inner), body=body)
+        message = next((inner[name] for name in ("message", "msg", "detail", "error") if inner.get(name)), "")
+        said = [_text(message), *(_text(one) for one in _raw(inner))]
+        place = inner.get("param") or inner.get("loc") or ""
+        steps = place if isinstance(place, list) else str(place).split(".")
+        param = ".".join(str(step) for step in steps if step != "body")
+        code = inner.get("code") if inner.get("code") is not None else inner.get("status", "")
+        kind = inner.get("type") or inner.get("status") or ""
+        return cls(status, " ".join(said)[:_MAX_MESSAGE].strip(), str(code), str(kind), param, body)
+
+
+def _raw(inner: Mapping[str, Any]) -> Iterator[object]:
+    """What gateways pass on of the provider behind them."""
+    metadata = inner.get("metadata")
+    if isinstance(metadata, Mapping) and isinstance(metadata.get("raw"), str):
+        yield metadata["raw"]
+
+
+def _text(value: object) -> str:
+    return " ".join((value if isinstance(value, str) else "" if value is None else str(value)).split())
+
+
+_TOO_LONG: Final = re.compile(
+    "|".join(
+        (
+            r"context[ _](?:length|window|size|limit)",
+            r"maximum (?:context|prompt|model|input) length",
+            r"model'?s? (?:context|maximum|max) (?:model )?(?:length|len)",
+            r"(?:prompt|input|request|messages?|conversation)(?: length)? (?:is|are|was) too (?:long|large)",
+            r"input token count .{0,40}exceeds",
+            r"exceeds? .{0,60}(?:number of tokens|token limit|tokens allowed|context)",
+            r"too many (?:input |prompt )?tokens",
+            r"number of tokens .{0,80}(?:exceed|greater than the context)",
+            r"inputs?`? (?:tokens )?(?:must have less than|must be less than)",
+            r"reduce the length of the (?:messages|prompt|input)",
+            r"request (?:entity )?too large",
+            r"(?:request|payload|body) (?:size )?(?:exceeds|is larger than|is too large)",
+            r"image .{0,40}exceeds .{0,40}(?:maximum|limit)",
+            r"longer than the (?:maximum )?model",
+            r"max_new_tokens`? must be <=",
+        )
+    ),
+    re.IGNORECASE,
+)
+_TOO_LONG_CODES: Final = frozenset(
+    {
+        "context_length_exceeded", "request_too_large", "string_above_max_length", "context_window_exceeded",
+        "exceed_context_size_error", "tokens_limit_reached", "model_max_prompt_tokens_exceeded",
+    }
+)  # fmt: skip
+_QUOTA_TOO_SMALL: Final = re.compile(
+    r"request too large for|requested .{0,40}tokens? .{0,40}exceeds? .{0,40}limit|tokens must be reduced",
+    re.IGNORECASE,
+)
+_LIMIT_AND_REQUESTED: Final = re.compile(r"limit:? (\d+).{0,40}requested:? (\d+)", re.IGNORECASE)
+_MONEY_CODES: Final = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
+)
+_MONEY: Final = re.compile(
+    r"insufficient (?:balance|credits?|funds|quota)|(?:credit )?balance is too low|out of credits|"
+    r"billing hard limit|more credits",
+    re.IGNORECASE,
+)
+_ANSWER_TOKENS: Final = re.compile(
+    r"max_(?:completion_|output_|new_)?tokens|max tokens|maxOutputTokens|completion tokens|output tokens",
+    re.IGNORECASE,
+)
+_UNSUPPORTED: Final = re.compile(
+    r"not (?:be )?(?:supported|permitted|allowed|available|recogni[sz]ed)|"
+    r"(?:does not|doesn't|do not) support|"
+    r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra (?:inputs|fields?)|unavailable|invalid|instead|"
+    r"deprecated|only|must be|should be|input should|expected|no endpoints found",
+    re.IGNORECASE,
+)
+_FORMAT: Final = re.compile(
+    r"response_?format|json_?schema|json schema|structured[ _-]?outputs?|guided|grammar|json_object|"
+    r"json mode|additionalProperties|tool[ _]?choice|\btools?\b|function call|output_config",
+    re.IGNORECASE,
+)
+_SYSTEM_ROLE: Final = re.compile(
+    r"system (?:role|message|prompt|instruction)|developer instruction|roles? must alternate|"
+    r"(?:does not|doesn't|only) support.{0,40}['\"`]?system|role.{0,20}['\"`]system",
+    re.IGNORECASE,
+)
+_FILTER: Final = re.compile(
+    r"content[ _](?:filter|management|policy)|responsible ?ai|moderation|flagged|safety", re.IGNORECASE
+)
+_MODEL: Final = re.compile(
+    r"model .{0,120}(?:not (?:be )?found|does not exist|not exist|unknown|is not a valid model)|"
+    r"(?:unknown|no such|invalid) model|not a valid model",
+    re.IGNORECASE,
+)
+_BUSY_STATUS: Final = frozenset({408, 409, 423, 425, 429})
+_LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens")
+
+
+def cause_of(refusal: Refusal) -> Cause:
+    """What an error is about."""
+    status, words = refusal.status, f"{refusal.code} {refusal.kind} {refusal.message}"
+    if status == 401:
+        return Cause.KEY
+    if status == 402 or refusal.code in _MONEY_CODES or refusal.kind in _MONEY_CODES:
+        return Cause.MONEY
+    if _is_too_long(refusal):
+        return Cause.TOO_LONG
+    if status in _BUSY_STATUS or (status >= 500 and status != 501):
+        return Cause.BUSY
+    if _MONEY.search(words):
+        return Cause.MONEY
+    if refusal.code == "model_not_found" or (status in (400, 404) and _MODEL.search(words)):
+        return Cause.MODEL
+    return _cause_of_param(refusal, words) or (
+        Cause.FILTERED if _FILTER.search(words) else Cause.KEY if status == 403 else Cause.UNCLEAR
+    )
+
+
+def _is_too_long(refusal: Refusal) -> bool:
+    if refusal.status == 413 or {refusal.code, refusal.kind} & _TOO_LONG_CODES:
+        return True
+    if refusal.status == 429:
+        asked = _LIMIT_AND_REQUESTED.search(refusal.message)
+        over = asked is not None and int(asked[2]) > int(asked[1])
+        return over or bool(_QUOTA_TOO_SMALL.search(refusal.message))
+    return bool(_TOO_LONG.search(refusal.message)) and refusal.status != 408
+
+
+def _cause_of_param(refusal: Refusal, words: str) -> Cause | None:
+    """Which of our parameters it is about: by its name, or by what the message says."""
+    head = re.split(r"[.\[]", refusal.param)[0]
+    unsupported = bool(_UNSUPPORTED.search(words))
+    if head in _LIMIT_NAMES or _ANSWER_TOKENS.search(refusal.message):
+        other = "max_completion_tokens" in refusal.message and "max_tokens" in refusal.message
+        if refusal.code in ("unsupported_parameter", "unsupported_value") or (other and "instead" in words):
+            return Cause.LIMIT_NAME
+        if numbers_in(refusal.message):
+            return Cause.ANSWER_LIMIT
+        return Cause.LIMIT_NAME
+    if head == "temperature" or (unsupported and re.search(r"\btemperature\b", words)):
+        return Cause.TEMPERATURE
+    if head in ("response_format", "tools", "tool_choice") or (unsupported and _FORMAT.search(words)):
+        return Cause.FORMAT
+    if _SYSTEM_ROLE.search(words) and (unsupported or "alternate" in words):
+        return Cause.SYSTEM_ROLE
+    return Cause.MODEL if head == "model" else None
+
+
+def numbers_in(message: str) -> list[int]:
+    """The whole numbers of a message; thousands may be separated by commas."""
+    return [int(one.replace(",", "")) for one in re.findall(r"(?<![\w.])\d[\d,]*(?![\w.]\d)", message)]
+
+
+_WINDOW: Final = re.compile(
+    r"(?:context|model) (?:length|window|size|limit)\D{0,30}?(\d[\d,]*)|n_ctx\D{0,5}(\d+)", re.IGNORECASE
+)
+_PROMPT: Final = re.compile(
+    r"(\d[\d,]*) (?:tokens? )?(?:in|from) (?:the |your )?(?:messages|prompt|input)|"
+    r"(\d[\d,]*) (?:input|prompt) tokens|(\d[\d,]*) (?:of )?text input|resulted in (\d[\d,]*)|"
+    r"n_prompt_tokens\D{0,5}(\d+)|request \((\d[\d,]*) tokens",
+    re.IGNORECASE,
+)
+_SUM: Final = re.compile(r"(\d[\d,]*) \+ (\d[\d,]*) > (\d[\d,]*)")
+
+
+def room_in_window(message: str) -> int | None:
+    """Tokens that the prompt leaves for an answer, where an endpoint says so; below 1 when it leaves none."""
+    added = _SUM.search(message)
+    if added:
+        return _number(added[3]) - _number(added[1])
+    window, prompt = _WINDOW.search(message), _PROMPT.search(message)
+    if window is None or prompt is None:
+        return None
+    return _number(next(filter(None, window.groups()))) - _number(next(filter(None, prompt.groups())))
+
+
+def _number(text: str) -> int:
+    return int(text.replace(",", ""))

@@ -1,0 +1,223 @@
+"""The shapes of single values: how each is asked for in a strict JSON schema, and how its answer is read.
+
+Strict decoding knows less than JSON Schema. What a schema cannot say (formats, bounds) is told in words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from json import JSONDecodeError, loads
+from typing import Any, Final, TypeAlias
+
+from connectors.llm.json_text import NumberLiteral
+from connectors.llm.placeholders import says_nothing
+from connectors.llm.surrogates import whole_text
+
+__all__ = [
+    "FEW_VALUES",
+    "Choice",
+    "Definitions",
+    "Flag",
+    "JsonObject",
+    "Nothing",
+    "Number",
+    "Shape",
+    "Text",
+    "as_text",
+]
+
+JsonObject: TypeAlias = dict[str, Any]
+Definitions: TypeAlias = dict[str, JsonObject]
+
+FEW_VALUES: Final = 20
+"""Values of a choice that are repeated where they are used; more stand once, in `$defs`."""
+
+
+class Shape:
+    """What a value looks like. `accepts_null` is whether the model takes a null there."""
+
+    accepts_null: bool = False
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        """Its strict JSON schema; what it refers to is added to `defs`."""
+        raise NotImplementedError
+
+    def fits(self, value: object) -> bool:
+        """True when an answer has this form."""
+        raise NotImplementedError
+
+    def read(self, value: object) -> object:
+        """An answer in the form that the model validates; None when it says nothing."""
+        return value
+
+    def words(self) -> str:
+        """What a strict schema does not say of it: formats, bounds, and values, if they are few."""
+        return ""
+
+    def lists(self, value: object) -> bool:
+        """True when the value is one of those that the shape names."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Shape):
+    """A text. `form` says in words what it has to look like; "" is free text."""
+
+    form: str = ""
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        return {"type": "string"}
+
+    def fits(self, value: object) -> bool:
+        return isinstance(value, str)
+
+    def read(self, value: object) -> object:
+        return as_text(value)
+
+    def words(self) -> str:
+        return self.form
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Shape):
+    """A number, whole or not. `form` says its bounds in words."""
+
+    whole: bool = False
+    form: str = ""
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        return {"type": "integer" if self.whole else "number"}
+
+    def fits(self, value: object) -> bool:
+        return isinstance(value, int if self.whole else int | float) and not isinstance(value, bool)
+
+    def read(self, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                value = loads(value.strip(), parse_float=NumberLiteral)
+            except (JSONDecodeError, RecursionError):
+                return value
+        return int(value) if self.whole and isinstance(value, float) and value.is_integer() else value
+
+    def words(self) -> str:
+        return self.form
+
+
+@dataclass(frozen=True, slots=True)
+class Flag(Shape):
+    """True or false."""
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        return {"type": "boolean"}
+
+    def fits(self, value: object) -> bool:
+        return isinstance(value, bool)
+
+    def read(self, value: object) -> object:
+        return (
+            {"true": True, "false": False}.get(value.strip().casefold(), value)
+            if isinstance(value, str)
+            else value
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing(Shape):
+    """Null and nothing else."""
+
+    accepts_null: bool = True
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        return {"type": "null"}
+
+    def fits(self, value: object) -> bool:
+        return value is None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Shape):
+    """One of some values (texts, numbers, true, false). `spelled`: too many for a schema, told in words."""
+
+    values: tuple[object, ...]
+    accepts_null: bool = False
+    spelled: bool = False
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        branches = [
+            {"type": kind, "enum": found} for kind, found in self._by_type().items() if kind != "string"
+        ]
+        texts = self._by_type().get("string")
+        if texts and self.spelled:
+            branches.append({"type": "string", "description": f"exactly one of: {', '.join(texts)}"})
+        elif texts:
+            branches.append({"type": "string", "enum": texts})
+        schema = branches[0] if len(branches) == 1 else {"anyOf": branches}
+        if len(self.values) <= FEW_VALUES or self.spelled:
+            return schema
+        name = next((name for name, known in defs.items() if known == schema), f"choice_{len(defs) + 1}")
+        defs[name] = schema
+        return {"$ref": f"#/$defs/{name}"}
+
+    def _by_type(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for value in self.values:
+            found.setdefault(_type_of(value), []).append(value)
+        return found
+
+    def fits(self, value: object) -> bool:
+        return any(_same(value, one) for one in self.values)
+
+    def read(self, value: object) -> object:
+        if self.fits(value) or not isinstance(value, str | int | float):
+            return value
+        alike = [one for one in self.values if _folded(one) == _folded(value)]
+        return alike[0] if len(alike) == 1 else value
+
+    def words(self) -> str:
+        few = 1 < len(self.values) <= FEW_VALUES
+        return f"one of: {'; '.join(map(_spelled, self.values))}" if few else ""
+
+    def lists(self, value: object) -> bool:
+        return self.fits(value) or any(_folded(value) == _folded(one) for one in self.values)
+
+
+def _type_of(value: object) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    return "string" if isinstance(value, str) else "integer" if isinstance(value, int) else "number"
+
+
+def _same(value: object, other: object) -> bool:
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
+
+
+def _folded(value: object) -> str:
+    return _spelled(value).strip().casefold()
+
+
+def _spelled(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def as_text(value: object) -> str | None:
+    """A value as text, digit by digit; None when it says nothing that could be stored."""
+    if isinstance(value, str):
+        return whole_text(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, NumberLiteral):
+        return re.sub(r"\.0+\Z", "", value.literal)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, list):
+        return ", ".join(_told(value)) or None
+    return None if value is None or isinstance(value, Mapping) else str(value)
+
+
+def _told(values: Sequence[object]) -> Iterator[str]:
+    for value in values:
+        text = as_text(value)
+        if text and not says_nothing(text):
+            yield text

@@ -1,0 +1,239 @@
+"""From a Pydantic model to the shapes of its fields, by way of the JSON schema that Pydantic makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from connectors.llm.shapes import FEW_VALUES, Choice, Flag, Nothing, Number, Shape, Text
+from connectors.llm.structures import Either, Entries, Field, Fields, Items, Places, Reference
+
+__all__ = ["UnaskableError", "fields_of"]
+
+JsonObject = Mapping[str, Any]
+
+MAX_CHOICES: Final = 1_000
+"""Values of all choices of a schema, as OpenAI counts them; beyond it the largest are told in words."""
+
+_MAX_CHOICE_CHARACTERS: Final = 7_500  # of one choice of texts; OpenAI takes 15,000 from 250 values on
+
+_FORMATS: Final = {
+    "date": "date as YYYY-MM-DD",
+    "date-time": "date and time in ISO 8601, as 2026-01-31T13:45:00, with the UTC offset if it is stated",
+    "time": "time of day as HH:MM:SS",
+    "duration": "duration in ISO 8601, as P3DT4H30M",
+    "uuid": "UUID",
+    "uri": "URL",
+    "email": "e-mail address",
+    "ipv4": "IPv4 address",
+    "ipv6": "IPv6 address",
+    "json-string": "JSON",
+    "decimal": "number, digit by digit with a decimal point and no thousands separators",
+}
+_BOUNDS: Final = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "more than {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "less than {}",
+    "multipleOf": "a multiple of {}",
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {} items",
+    "maxItems": "at most {} items",
+    "minProperties": "at least {} entries",
+    "maxProperties": "at most {} entries",
+    "pattern": "matching the pattern {}",
+}
+_UNKNOWN: Final = ("not", "if", "then", "else", "contains", "dependentSchemas", "unevaluatedProperties")
+_IMPOSSIBLE: Final = "x-impossible"
+
+
+class UnaskableError(ValueError):
+    """A field for which no strict schema can be made; the text names it and says why."""
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, Field]:
+    """The fields of a model by name, nested ones included.
+
+    Aliases play no part: values are asked for, and validated, by the names of the fields.
+
+    Raises:
+        UnaskableError: a field cannot be asked for, or is not fully defined.
+    """
+    try:
+        schema = model.model_json_schema(by_alias=False, schema_generator=_Generator)
+    except (PydanticUserError, RecursionError) as error:
+        raise UnaskableError(str(error).partition("\n")[0]) from error
+    definitions = schema.get("$defs", {})
+    if "$ref" in schema:  # a model that contains itself
+        schema = definitions[schema["$ref"].removeprefix("#/$defs/")]
+    if "properties" not in schema:
+        raise UnaskableError("a record has to have fields with names, and this model has none")
+    shaper = _Shaper(definitions)
+    fields = shaper.fields(schema, "")
+    return (
+        fields if shaper.values <= MAX_CHOICES else _Shaper(definitions, shaper.largest()).fields(schema, "")
+    )
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's schema, with decimals as digits, and a mark where JSON has no form for a type."""
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+        """A price as a number would be rounded on its way."""
+        return {"type": "string", "format": "decimal"}
+
+    def handle_invalid_for_json_schema(
+        self, schema: core_schema.CoreSchema, error_info: str
+    ) -> JsonSchemaValue:
+        return {_IMPOSSIBLE: f"JSON has no form for it ({error_info.partition(chr(10))[0]})"}
+
+    def emit_warning(self, kind: Any, detail: str) -> None:
+        """Defaults that JSON cannot hold are never sent."""
+
+
+class _Shaper:
+    """Makes shapes of the parts of one schema.
+
+    `spelled` are the choices whose values are told in words; `values` counts those of all others.
+    """
+
+    def __init__(self, definitions: JsonObject, spelled: frozenset[tuple[object, ...]] = frozenset()) -> None:
+        self._definitions = definitions
+        self._spelled = spelled
+        self._known: dict[str, Shape] = {}
+        self._choices: dict[tuple[object, ...], int] = {}
+
+    @property
+    def values(self) -> int:
+        """How many values the choices list that are not told in words."""
+        return sum(self._choices.values())
+
+    def largest(self) -> frozenset[tuple[object, ...]]:
+        """The largest choices, so many that the others keep to the limit."""
+        left, found = self.values, set()
+        for values, count in sorted(self._choices.items(), key=lambda item: -item[1]):
+            if left <= MAX_CHOICES:
+                break
+            found.add(values)
+            left -= count
+        return frozenset(found)
+
+    def fields(self, schema: JsonObject, path: str, tag: str = "") -> dict[str, Field]:
+        """The fields of an object; `tag` is the one that tells it from others of its union."""
+        required = schema.get("required", ())
+        return {
+            name: self._field(part, f"{path}.{name}" if path else name, name in required, name == tag)
+            for name, part in schema.get("properties", {}).items()
+        }
+
+    def _field(self, schema: JsonObject, path: str, required: bool, tag: bool) -> Field:
+        if schema.get("writeOnly"):
+            raise UnaskableError(f"`{path}`: a secret would be written as asterisks; use `str`")
+        shape = self._shape(schema, path)
+        single = isinstance(shape, Choice) and len(shape.values) == 1 and not shape.accepts_null
+        return Field(shape, required, _words(schema, shape), fixed=tag or single)
+
+    def _shape(self, schema: JsonObject, path: str, tag: str = "") -> Shape:
+        for word in (_IMPOSSIBLE, *_UNKNOWN):
+            if word in schema:
+                raise UnaskableError(
+                    f"`{path}`: {schema[word] if word == _IMPOSSIBLE else f'`{word}` cannot be asked for'}"
+                )
+        if "$ref" in schema:
+            return self._reference(schema["$ref"], path, tag)
+        if "const" in schema or "enum" in schema:
+            return self._choice(schema.get("enum") or [schema["const"]], path)
+        branches = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+        if branches:
+            return self._either(schema, branches, path)
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            return Either(tuple(self._shape({**schema, "type": one}, path) for one in kind))
+        if kind == "object":
+            return self._object(schema, path, tag)
+        if kind == "array":
+            return self._array(schema, path)
+        if kind == "string":
+            return Text(_limits(schema))
+        if kind in ("integer", "number"):
+            return Number(kind == "integer", _limits(schema))
+        if kind in ("boolean", "null"):
+            return Flag() if kind == "boolean" else Nothing()
+        raise UnaskableError(f"`{path}`: give it a type to ask for, such as `str`, `list[str]` or a model")
+
+    def _reference(self, reference: str, path: str, tag: str) -> Shape:
+        name = reference.removeprefix("#/$defs/")
+        known = (
+            f"{name}_{tag}" if tag else name
+        )  # where it is told apart by a field, that field is never null
+        if known not in self._known:
+            self._known[known] = Nothing()  # it may refer to itself
+            self._known[known] = self._shape(self._definitions[name], path, tag)
+        return Reference(known, self._known)
+
+    def _choice(self, members: list[Any], path: str) -> Shape:
+        values = tuple(one for one in members if one is not None)
+        if not values:
+            return Nothing()
+        if not all(isinstance(one, str | int | float) for one in values):
+            raise UnaskableError(f"`{path}`: its values have to be texts, numbers, true or false")
+        kinds = tuple((type(one), one) for one in values)
+        long = sum(len(one) for one in values if isinstance(one, str)) > _MAX_CHOICE_CHARACTERS
+        spelled = (long or kinds in self._spelled) and all(isinstance(one, str) for one in values)
+        if not spelled:
+            again = self._choices.get(kinds, 0) if len(values) <= FEW_VALUES else 0
+            self._choices[kinds] = again + len(values) + 1  # and null
+        return Choice(values, accepts_null=len(values) < len(members), spelled=spelled)
+
+    def _either(self, schema: JsonObject, branches: list[Any], path: str) -> Shape:
+        if "allOf" in schema and len(branches) > 1:
+            raise UnaskableError(f"`{path}`: `allOf` cannot be asked for")
+        tag = schema.get("discriminator", {}).get("propertyName", "")
+        shapes = tuple(self._shape(one, path, tag) for one in branches)
+        return shapes[0] if len(shapes) == 1 else Either(shapes)
+
+    def _object(self, schema: JsonObject, path: str, tag: str) -> Shape:
+        if schema.get("properties"):
+            return Fields(self.fields(schema, path, tag))
+        values = schema.get("additionalProperties", False)
+        for one in schema.get("patternProperties", {}).values():
+            values = one
+        if values is False:
+            return Fields()
+        inner = self._shape(values if isinstance(values, Mapping) else {}, f"{path}[…]")
+        names = schema.get("propertyNames")
+        key = self._shape({"type": "string", **names}, path) if names else Text()
+        return Entries(key, inner, _limits(schema))
+
+    def _array(self, schema: JsonObject, path: str) -> Shape:
+        places = schema.get("prefixItems")
+        if not places:
+            return Items(self._shape(schema.get("items", {}), f"{path}[]"), _limits(schema))
+        if schema.get("items") or schema.get("maxItems") != len(places):
+            raise UnaskableError(f"`{path}`: a tuple has to have a fixed number of places")
+        shapes = tuple(self._shape(one, f"{path}[{at}]") for at, one in enumerate(places))
+        if len(shapes) == 1:
+            return Items(shapes[0], "exactly one item")
+        return Places(shapes, tuple(str(one.get("title", "")) for one in places))
+
+
+def _words(schema: JsonObject, shape: Shape) -> str:
+    """What a strict schema cannot say: the description, formats, bounds and examples."""
+    described = str(schema.get("description", "")).strip()
+    examples = schema.get("examples")
+    given = ", ".join(map(str, examples)) if isinstance(examples, list) else ""
+    notes = "; ".join(one for one in (shape.words(), given and f"for example {given}") if one)
+    return f"{described} ({notes})" if described and notes else described or notes
+
+
+def _limits(schema: JsonObject) -> str:
+    """Format and bounds in words."""
+    told = [_FORMATS[schema["format"]]] if schema.get("format") in _FORMATS else []
+    told += [words.format(schema[word]) for word, words in _BOUNDS.items() if word in schema]
+    return ", ".join(told)

@@ -1,0 +1,295 @@
+"""The shapes of values that hold others: lists, mappings, tuples, records, unions, and models with a name.
+
+What strict decoding does not know is asked for in another form and put back when the answer is read: a
+mapping as a list of key and value, a tuple as an object with a property for each place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from connectors.llm.placeholders import says_nothing
+from connectors.llm.shapes import Choice, Definitions, JsonObject, Number, Shape, Text, as_text
+
+__all__ = [
+    "Either",
+    "Entries",
+    "Field",
+    "Fields",
+    "Items",
+    "Places",
+    "Reference",
+    "nullable",
+    "object_schema",
+]
+
+_NULL: Final[JsonObject] = {"type": "null"}
+
+
+@dataclass(frozen=True, slots=True)
+class Items(Shape):
+    """A list of alike values. `form` says in words how many."""
+
+    item: Shape
+    form: str = ""
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        return {
+            "type": "array",
+            "items": _or_null(self.item, defs) if self.item.accepts_null else self.item.asked(defs),
+        }
+
+    def fits(self, value: object) -> bool:
+        return isinstance(value, list) and all(_fits(self.item, one) for one in value)
+
+    def read(self, value: object) -> object:
+        return [_read(self.item, one) for one in value] if isinstance(value, list) else value
+
+    def words(self) -> str:
+        each = self.item.words()
+        return ", ".join(one for one in (self.form, f"each {each}" if each else "") if one)
+
+
+@dataclass(frozen=True, slots=True)
+class Entries(Shape):
+    """A mapping with free keys, asked for as a list of objects with `key` and `value`."""
+
+    key: Shape
+    value: Shape
+    form: str = ""
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        value = _or_null(self.value, defs) if self.value.accepts_null else self.value.asked(defs)
+        key = self.key.asked(defs) if isinstance(self.key, Choice) else {"type": "string"}
+        return {"type": "array", "items": object_schema({"key": key, "value": value})}
+
+    def fits(self, value: object) -> bool:
+        if isinstance(value, Mapping):
+            return all(_fits(self.value, one) for one in value.values())
+        return isinstance(value, list) and all(
+            isinstance(one, Mapping) and one.keys() == {"key", "value"} and _fits(self.value, one["value"])
+            for one in value
+        )
+
+    def read(self, value: object) -> object:
+        if isinstance(value, list) and all(isinstance(one, Mapping) and "key" in one for one in value):
+            keys = [str(as_text(one["key"])) for one in value]
+            if len(set(keys)) < len(keys):
+                return value  # a key that is there twice has two values, and one of them would be lost
+            value = {key: one.get("value") for key, one in zip(keys, value, strict=True)}
+        if isinstance(value, Mapping):
+            return {key: _read(self.value, one) for key, one in value.items()}
+        return value
+
+    def words(self) -> str:
+        told = (self.form, *(f"each {name} {one.words()}" for name, one in self._parts() if one.words()))
+        return ", ".join(one for one in told if one)
+
+    def _parts(self) -> list[tuple[str, Shape]]:
+        return [("key", self.key), ("value", self.value)]
+
+
+@dataclass(frozen=True, slots=True)
+class Places(Shape):
+    """A tuple of fixed length, asked for as an object with `item_1`, `item_2` and so on."""
+
+    places: tuple[Shape, ...]
+    titles: tuple[str, ...] = ()
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        properties: JsonObject = {}
+        for name, place, title in zip(self._names(), self.places, self._titles(), strict=True):
+            asked = _or_null(place, defs) if place.accepts_null else place.asked(defs)
+            told = ", ".join(one for one in (title, place.words()) if one)
+            properties[name] = _described(asked, told)
+        return object_schema(properties)
+
+    def _names(self) -> list[str]:
+        return [f"item_{number}" for number in range(1, len(self.places) + 1)]
+
+    def _titles(self) -> Sequence[str]:
+        return self.titles or [""] * len(self.places)
+
+    def _in_order(self, value: object) -> list[object] | None:
+        if isinstance(value, Mapping) and value.keys() == set(self._names()):
+            return [value[name] for name in self._names()]
+        return value if isinstance(value, list) and len(value) == len(self.places) else None
+
+    def fits(self, value: object) -> bool:
+        found = self._in_order(value)
+        return found is not None and all(map(_fits, self.places, found))
+
+    def read(self, value: object) -> object:
+        found = self._in_order(value)
+        return value if found is None else [*map(_read, self.places, found)]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a record.
+
+    Args:
+        required: there is no default for it.
+        described: its description and what it has to look like, in words.
+        fixed: it tells kinds of records apart, so it is never null.
+    """
+
+    shape: Shape
+    required: bool = False
+    described: str = ""
+    fixed: bool = False
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        """Its strict JSON schema; null stands for what a document does not state."""
+        schema = self.shape.asked(defs) if self.fixed else _or_null(self.shape, defs)
+        return _described(schema, self.described)
+
+    def read(self, value: object) -> object:
+        """The value; None for a placeholder where it cannot be meant."""
+        if isinstance(value, str) and says_nothing(value) and not self.shape.fits(value):
+            return None
+        return _read(self.shape, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Fields(Shape):
+    """A record inside a record."""
+
+    fields: Mapping[str, Field] = field(default_factory=dict)
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        return object_schema({name: one.asked(defs) for name, one in self.fields.items()})
+
+    def fits(self, value: object) -> bool:
+        if not isinstance(value, Mapping):
+            return False
+        told = {name: one for name, one in value.items() if one is not None}
+        return (
+            told.keys() <= self.fields.keys()
+            and all(_fits(self.fields[name].shape, one) for name, one in told.items())
+            and all(name in told for name, one in self.fields.items() if one.fixed)
+        )
+
+    def read(self, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        found: dict[str, object] = {}
+        for name, one in self.fields.items():
+            told = one.read(value.get(name))
+            if told is not None or (one.required and one.shape.accepts_null):
+                found[name] = told
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Either(Shape):
+    """One of several shapes."""
+
+    branches: tuple[Shape, ...]
+
+    @property
+    def accepts_null(self) -> bool:  # type: ignore[override]
+        return any(one.accepts_null for one in self.branches)
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        flat: list[JsonObject] = []
+        for one in self.branches:
+            schema = one.asked(defs)
+            flat += schema["anyOf"] if schema.keys() == {"anyOf"} else [schema]
+        return {"anyOf": [one for number, one in enumerate(flat) if one not in flat[:number]]}
+
+    def fits(self, value: object) -> bool:
+        return any(_fits(one, value) for one in self.branches)
+
+    def read(self, value: object) -> object:
+        fitting = next((one for one in self.branches if one.fits(value)), None)
+        return value if fitting is None else fitting.read(value)
+
+    def words(self) -> str:
+        return " or ".join(dict.fromkeys(one.words() for one in self.branches if one.words()))
+
+    def lists(self, value: object) -> bool:
+        return any(one.lists(value) for one in self.branches)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Reference(Shape):
+    """A shape with a name, which may contain itself. `known` has all of them by name."""
+
+    name: str
+    known: Mapping[str, Shape]
+
+    @property
+    def target(self) -> Shape:
+        """The shape of that name."""
+        return self.known[self.name]
+
+    @property
+    def accepts_null(self) -> bool:  # type: ignore[override]
+        return self.known[self.name].accepts_null
+
+    def asked(self, defs: Definitions) -> JsonObject:
+        if self.name not in defs:
+            defs[self.name] = {}  # it may refer to itself
+            defs[self.name] = self.known[self.name].asked(defs)
+        return {"$ref": f"#/$defs/{self.name}"}
+
+    def fits(self, value: object) -> bool:
+        return self.known[self.name].fits(value)
+
+    def read(self, value: object) -> object:
+        return self.known[self.name].read(value)
+
+    def words(self) -> str:
+        # not what is inside: that may be this very shape
+        shape = self.known[self.name]
+        return shape.words() if isinstance(shape, Choice | Text | Number) else ""
+
+    def lists(self, value: object) -> bool:
+        shape = self.known[self.name]
+        return isinstance(shape, Choice) and shape.lists(value)
+
+
+def object_schema(properties: JsonObject) -> JsonObject:
+    """An object in which every property has to be and no other may."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def nullable(schema: JsonObject) -> JsonObject:
+    """The schema, or null."""
+    if schema.get("type") == "null":
+        return schema
+    if schema.keys() == {"anyOf"}:
+        has_null = _NULL in schema["anyOf"]
+        return schema if has_null else {"anyOf": [*schema["anyOf"], dict(_NULL)]}
+    if schema.keys() == {"type"}:
+        return {"type": [schema["type"], "null"]}
+    if schema.keys() == {"type", "enum"}:
+        return {"type": [schema["type"], "null"], "enum": [*schema["enum"], None]}
+    return {"anyOf": [schema, dict(_NULL)]}
+
+
+def _or_null(shape: Shape, defs: Definitions) -> JsonObject:
+    return nullable(shape.asked(defs))
+
+
+def _described(schema: JsonObject, words: str) -> JsonObject:
+    if not words:
+        return schema
+    # beside a reference nothing else may stand
+    return {**({"anyOf": [schema]} if "$ref" in schema else schema), "description": words}
+
+
+def _fits(shape: Shape, value: object) -> bool:
+    return shape.fits(value) or (value is None and shape.accepts_null)
+
+
+def _read(shape: Shape, value: object) -> object:
+    return None if value is None else shape.read(value)

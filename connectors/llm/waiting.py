@@ -1,0 +1,122 @@
+"""How long an endpoint asks us to wait, in all the ways in which endpoints say so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from connectors.retry_after import retry_after_seconds
+
+__all__ = ["duration_seconds", "until_seconds", "wait_seconds"]
+
+_LONGEST: Final = 3600.0  # a broken clock on the other side must not stop a run
+_UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6}
+_DURATION: Final = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|us|µs|d|days?|h|hours?|m|min(?:ute)?s?|s|sec(?:ond)?s?)(?![a-z])",
+    re.IGNORECASE,
+)
+_SAID: Final = re.compile(
+    r"(?:try again|retry|wait)(?: \w+){0,3}? (?:in|after|for)?\s*"
+    r"((?:\d+(?:\.\d+)?\s*(?:milliseconds?|ms|days?|hours?|min(?:ute)?s?|sec(?:ond)?s?|[dhms])(?![a-z])\s*)+)",
+    re.IGNORECASE,
+)
+_RESETS: Final = ("requests", "tokens", "input-tokens", "output-tokens", "project-tokens")
+_EPOCH_SECONDS: Final = 1_000_000_000.0  # numbers above are moments, not durations
+_EPOCH_MILLISECONDS: Final = 1_000_000_000_000.0
+
+
+def wait_seconds(headers: Mapping[str, str], body: object, message: str, now: datetime) -> float | None:
+    """Seconds that an answer asks us to wait; None when it does not say.
+
+    Read are, in this order: `retry-after-ms` and `Retry-After`; the body (Gemini's RetryInfo, `retry_after`);
+    the reset of a limit that is used up (`x-ratelimit-reset-tokens: 6m0s`, `anthropic-ratelimit-…-reset`);
+    the message ("Please try again in 20s"). More than an hour counts as an hour.
+    """
+    for found in (
+        retry_after_seconds(headers, now),
+        _of_body(body),
+        _of_resets(headers, now),
+        _of_message(message),
+    ):
+        if found is not None:
+            return min(max(found, 0.0), _LONGEST)
+    return None
+
+
+def duration_seconds(text: str) -> float | None:
+    """Seconds of `6m0s`, `250ms`, `1h2m3.5s` or a plain number; None when it is neither."""
+    text = text.strip()
+    parts = _DURATION.findall(text)
+    if parts and not _DURATION.sub("", text).strip():
+        return sum(float(number) * _UNITS[_unit(unit)] for number, unit in parts)
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if number >= 0 else None
+
+
+def _unit(word: str) -> str:
+    word = word.lower()
+    if word in _UNITS:
+        return word
+    return "ms" if word.startswith("milli") else word[0]
+
+
+def _of_body(body: object) -> float | None:
+    for value in _hints(body, 4):
+        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+            return float(value)
+        if isinstance(value, str) and (seconds := duration_seconds(value)) is not None:
+            return seconds
+    return None
+
+
+def _hints(body: object, depth: int) -> Iterator[Any]:
+    """The values that stand under names of waits, down to some depth."""
+    if depth and isinstance(body, Mapping):
+        for name, value in body.items():
+            if str(name).replace("_", "").casefold() in ("retrydelay", "retryafter", "retryafterseconds"):
+                yield value
+            else:
+                yield from _hints(value, depth - 1)
+    elif depth and isinstance(body, list):
+        for value in body:
+            yield from _hints(value, depth)
+
+
+def _of_resets(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Until every limit that is used up begins again."""
+    waits = []
+    for kind in _RESETS:
+        for remaining, reset in (
+            (f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}"),
+            (f"anthropic-ratelimit-{kind}-remaining", f"anthropic-ratelimit-{kind}-reset"),
+        ):
+            if headers.get(remaining, "").strip() == "0":
+                waits.append(until_seconds(headers.get(reset, ""), now))
+    if headers.get("x-ratelimit-remaining", "").strip() == "0":
+        waits.append(until_seconds(headers.get("x-ratelimit-reset", ""), now))
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def until_seconds(text: str, now: datetime) -> float | None:
+    """Seconds until a moment: a duration, an ISO date, or seconds or milliseconds since 1970."""
+    seconds = duration_seconds(text)
+    if seconds is not None and seconds >= _EPOCH_SECONDS:
+        moment = seconds / 1000 if seconds >= _EPOCH_MILLISECONDS else seconds
+        return moment - now.timestamp()
+    if seconds is not None:
+        return seconds
+    try:
+        moment_of = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    return ((moment_of if moment_of.tzinfo else moment_of.replace(tzinfo=UTC)) - now).total_seconds()
+
+
+def _of_message(message: str) -> float | None:
+    said = _SAID.search(message)
+    return duration_seconds(said[1]) if said else None
