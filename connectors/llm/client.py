@@ -144,7 +144,7 @@ class ChatClient:
             elif not await self._negotiated(answer, cause, seen) and (own or self.dialect == sent):
                 kind = "ContentFilter" if cause is Cause.FILTERED else "RequestRefused"
                 raise ContentRefusedError(self._said(answer, prompt), kind=kind)
-        raise ContentRefusedError(f"{self._url} refused the request however it was worded")
+        raise ContentRefusedError(f"{self._url} rejected every form of the request")
 
     def given(self, max_tokens: int) -> int:
         """So many tokens for an answer, or as many as the endpoint gives, as far as it has said so."""
@@ -197,9 +197,7 @@ class ChatClient:
             return FatalError(message, kind="auth")
         if refusal.status in (404, 405):
             return FatalError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
-        return FatalError(
-            f"{said}: it refuses every request to {self.model!r}, also one without any of the documents"
-        )
+        return FatalError(f"{said}: it rejects every request to {self.model!r}, even without documents")
 
     async def _send(self, prompt: Prompt, dialect: Dialect, max_tokens: int) -> Reply | Refusal:
         """One request; a refusal is returned when something else may pass."""
@@ -299,7 +297,7 @@ class ChatClient:
         if isinstance(error, TimeoutError | openai.APITimeoutError) and not connecting:
             message = f"{self._url} did not answer within {self._longest:g} s, the node's `timeout`"
             return TransientError(message)
-        message = f"the model endpoint cannot be reached: {why_unreachable(error, self._url)}"
+        message = f"cannot reach the model endpoint: {why_unreachable(error, self._url)}"
         return FatalError(message) if connecting else TransientError(message)
 
     def _said(self, refusal: Refusal, prompt: Prompt) -> str:

@@ -125,7 +125,7 @@ async def test_swapped_slots_are_put_right_without_another_call() -> None:
     assert model.stats.calls == 1
 
 
-async def test_of_a_broken_answer_what_is_whole_is_kept_and_the_rest_asked_for_again() -> None:
+async def test_whole_parts_of_a_broken_answer_are_kept() -> None:
     async with stand_in(MalformedJson()) as (model, extract):
         derived = await extract.apply(batch_of(*FOUR))
     assert names(derived) == EVERYBODY
@@ -368,7 +368,7 @@ async def test_an_endpoint_is_asked_in_the_strictest_form_that_it_takes(level: s
     assert "JSON schema" in str(requests[-1]["messages"])
 
 
-async def test_an_endpoint_that_refuses_without_saying_why_is_asked_for_less() -> None:
+async def test_unexplained_refusal_reduces_what_is_asked_for() -> None:
     def script(request: Request) -> Answer:
         if "response_format" in request.json or "tools" in request.json or "temperature" in request.json:
             return Answer(400, b"Bad Request", {"content-type": "text/plain"})
@@ -402,7 +402,7 @@ async def test_one_refused_document_dies_wherever_it_stands(number: int) -> None
     assert "flagged" in str(derived.failures[0][1])
 
 
-async def test_an_endpoint_without_a_role_for_the_system_is_asked_by_the_user_alone() -> None:
+async def test_endpoint_without_a_system_role_gets_user_messages_only() -> None:
     def script(request: Request) -> Answer:
         roles = [message["role"] for message in request.json["messages"]]
         if "system" in roles:
@@ -414,7 +414,7 @@ async def test_an_endpoint_without_a_role_for_the_system_is_asked_by_the_user_al
         assert len(await extract.apply(batch_of(staged(1)))) == 1
 
 
-async def test_a_prompt_that_leaves_little_room_is_asked_for_a_shorter_answer() -> None:
+async def test_long_prompt_gets_a_shorter_answer_limit() -> None:
     limits: list[int] = []
 
     def script(request: Request) -> Answer:

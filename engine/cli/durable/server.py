@@ -106,7 +106,7 @@ def require_temporal() -> None:
     from engine.extras import install_command
 
     if find_spec("temporalio") is None:
-        raise RegistryError(f"durable runs need Temporal's SDK: {install_command(['temporal'])}")
+        raise RegistryError(f"durable runs need the Temporal SDK: {install_command(['temporal'])}")
 
 
 async def client_of(options: ServerArguments) -> Client:

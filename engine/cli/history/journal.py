@@ -52,7 +52,7 @@ async def show_entries(options: JournalOptions) -> int:
         found = await store.get_journal(wanted)
     if not wanted:
         raise ConfigError(
-            f"journal show: no answer for the record {options.name!r}, nor a key that begins so"
+            f"journal show: no answer for the record {options.name!r}, and no key with this prefix"
         )
     for key in wanted:
         shown = {**_as_json(found[key]), "answer": found[key].answer}

@@ -272,7 +272,7 @@ async def test_other_failures_count_between_throttled_ones() -> None:
     assert len(node.calls) == 6
 
 
-async def test_the_longest_wait_asked_for_counts_for_a_batch_of_mixed_failures() -> None:
+async def test_longest_requested_wait_counts_for_mixed_failures() -> None:
     failures = {1: TransientError("500"), 2: TransientError("429", retry_after=5.0, throttled=True)}
     node = Node(scripted(BatchError(failures), TransientError("500"), TransientError("500")), attempts=3)
 

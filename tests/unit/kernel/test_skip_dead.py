@@ -131,7 +131,7 @@ async def test_what_its_source_could_not_read_is_not_taken_a_second_time() -> No
     assert (report.tally.dead, report.tally.written, report.dead_letters) == (1, 19, 1)
 
 
-async def test_what_was_paid_for_a_record_that_died_is_booked_by_the_next_attempt() -> None:
+async def test_cost_of_a_dead_record_is_booked_by_the_next_attempt() -> None:
     store = MemoryStateStore()
     first = await stopped_behind_the_letter(store)
     async with store:

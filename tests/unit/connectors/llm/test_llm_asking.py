@@ -251,7 +251,7 @@ async def test_an_answer_without_usage_is_booked_as_estimated() -> None:
     assert one.budget.spent == pytest.approx(sum(usage.cost_usd for usage in used))
 
 
-async def test_what_was_paid_for_once_is_not_paid_again_while_the_endpoint_is_busy() -> None:
+async def test_paid_answers_are_not_paid_again_while_throttled() -> None:
     def unlucky(prompt: Prompt, texts: list[str]) -> Reply:
         if model.packs.count(texts) > 1 or "doc0" not in texts:
             raise TransientError("busy", throttled=True)
@@ -267,7 +267,7 @@ async def test_what_was_paid_for_once_is_not_paid_again_while_the_endpoint_is_bu
     assert len(one.attempts) == 3
 
 
-async def test_an_answer_that_was_cut_off_is_not_paid_again_while_the_endpoint_is_busy() -> None:
+async def test_truncated_answer_is_not_paid_again_while_throttled() -> None:
     def unlucky(prompt: Prompt, texts: list[str]) -> Reply:
         if len(model.packs) > 1:
             raise TransientError("busy", throttled=True)
