@@ -385,7 +385,7 @@ async def test_unexplained_refusal_reduces_what_is_asked_for() -> None:
 async def test_an_endpoint_that_refuses_everything_stops_the_run() -> None:
     server = ScriptedServer(lambda request: Answer(400, b"Bad Request", {"content-type": "text/plain"}))
     async with server.running(), open_extract(server.url) as extract:
-        with pytest.raises(FatalError, match="400: Bad Request: it refuses every request"):
+        with pytest.raises(FatalError, match="400: Bad Request: it rejects every request"):
             await extract.apply(batch_of(*FOUR))
 
 
