@@ -29,7 +29,7 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 def create_app(
     warehouse: Warehouse, models: Iterable[IngestModel], settings: ServiceSettings | None = None
 ) -> Starlette:
-    """The service over an open warehouse, which stays the caller's to close.
+    """Create the service over an open warehouse, which the caller closes.
 
     `models` must be those that the warehouse was opened with. `app.state.context.is_stopping = True` makes
     it refuse new work with 503.

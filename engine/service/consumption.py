@@ -1,4 +1,4 @@
-"""`GET /consumption/<name>`: the tables, page by page."""
+"""`GET /consumption/<name>`: pages of the tables."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _RESERVED = frozenset({*_OF_EVERY_ROUTE, "tag"})
 
 
 def queries_of(models: Iterable[IngestModel], tables: Mapping[str, Table]) -> dict[str, ConsumptionQuery]:
-    """The reading routes by lower-case name: the fixed ones, then `get<Model>` and `get<Table>`.
+    """Return the reading routes by lower-case name: fixed ones, then `get<Model>` and `get<Table>`.
 
     A model `ReadingSource` is read at `getReading`, too: its rows are those of the curated table. Every plain
     column of such a table can be asked for by its value.
@@ -97,7 +97,7 @@ def queries_of(models: Iterable[IngestModel], tables: Mapping[str, Table]) -> di
 
 
 async def consume(request: Request) -> Response:
-    """One page; unknown parameters are ignored."""
+    """Answer one page; unknown parameters are ignored."""
     context = cast("ServiceContext", request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)

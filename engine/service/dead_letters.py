@@ -1,4 +1,4 @@
-"""`GET /dead-letters`: what the service could not store as rows."""
+"""`GET /dead-letters`: records that the service could not store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLUMNS = (
 
 
 async def list_dead_letters(request: Request) -> Response:
-    """One page, newest last; `model`, `id` (repeatable: a record's or a dead letter's) and `status` filter.
+    """Answer one page, newest last, filtered by `model`, `id` (repeatable) and `status`.
 
     They hold records, so they are behind the consumption key.
     """

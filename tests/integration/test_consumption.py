@@ -81,7 +81,7 @@ async def warehouse(folder: Path, count: int = 6) -> AsyncIterator[str]:
 # --- against the real service
 
 
-async def test_rows_come_as_the_service_shows_them_under_the_key_of_their_id(tmp_path: Path) -> None:
+async def test_rows_match_the_service_and_are_keyed_by_id(tmp_path: Path) -> None:
     sink = MemorySink()
     async with warehouse(tmp_path) as url, Engine() as engine:
         report = await engine.run(linear_plan(source(url, split_rows=4), sink))

@@ -38,7 +38,7 @@ def loading(folder: Path, url: str) -> Plan:
     return plan
 
 
-async def test_a_full_commit_queue_stops_the_reading_and_is_named_and_kills_nothing(
+async def test_full_commit_queue_pauses_reading_without_deaths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, real = threading.Event(), GroupCommit.commit

@@ -524,7 +524,7 @@ class TestFailures:
         with pytest.raises(TransientError, match=r"bucket 'some\.bucket', listing"):
             await keys(f"http://127.0.0.1:{unused_tcp_port}", "**")
 
-    async def test_what_came_before_a_failure_is_handed_on_and_reading_goes_on_behind_it(self) -> None:
+    async def test_reading_continues_after_a_failed_object(self) -> None:
         broken = True
 
         def respond(method: str, path: str) -> bytes:

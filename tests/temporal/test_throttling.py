@@ -1,4 +1,4 @@
-"""12. A provider that throttles: nothing fails, dies or is paid for twice, and everybody waits when asked."""
+"""A provider that throttles: nothing fails, dies or is paid for twice, and everybody waits when asked."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def extracting(url: str, sink: MemorySink) -> Plan:
     return replace(plan, nodes=(plan.nodes[0], extract, replace(load, inputs=("extract",))))
 
 
-async def test_12_a_storm_of_429_fails_no_chunk_kills_no_document_and_pays_for_each_once(
+async def test_storm_of_429_fails_nothing_and_pays_once(
     server: DevServer,
 ) -> None:
     throttling = Throttling(calls_per_second=12)

@@ -124,7 +124,7 @@ async def test_another_process_sees_what_was_reported(where: str) -> None:
             assert seen == sorted(seen)
 
 
-async def test_a_crash_of_the_server_loses_no_reported_commit_and_does_none_twice() -> None:
+async def test_server_crash_neither_loses_nor_repeats_commits() -> None:
     """The client lives on, finds out what became of the commit that it had no answer to, and continues."""
     with running(DURABLE) as server:
         with committing(server.address(), "r1", 0) as child:

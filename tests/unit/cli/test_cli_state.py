@@ -38,7 +38,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--state", "beside", "--state-dir", "there"], "", "beside"),
     ],
 )
-def test_an_argument_goes_before_the_environment_and_that_before_the_directory(
+def test_argument_wins_over_environment_over_directory(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], variable: str, where: str
 ) -> None:
     monkeypatch.setenv(STATE_VARIABLE, variable)
@@ -59,7 +59,7 @@ def test_an_argument_goes_before_the_environment_and_that_before_the_directory(
         ),
     ],
 )
-def test_what_is_neither_is_refused_by_every_verb_without_being_quoted(
+def test_every_verb_refuses_a_bad_store_without_quoting_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,

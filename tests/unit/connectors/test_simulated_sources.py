@@ -60,7 +60,7 @@ async def test_reading_on_from_a_position_gives_what_was_left() -> None:
         ]
 
 
-async def test_a_stored_split_alone_gives_the_same_records_later_and_elsewhere() -> None:
+async def test_stored_split_reproduces_its_records() -> None:
     source = EventsConnector(SimulatedParams(records=1000))
     (split,) = await splits_of(source, context())
     stored = Split(split.key, json.loads(json.dumps(split.manifest)), split.first_ordinal)

@@ -272,7 +272,7 @@ def test_connections(connections: object, named: str | None, expected: Connectio
     assert compiled(nodes, connections).node("c").connection == expected
 
 
-def test_a_connection_whose_fields_all_have_defaults_need_not_be_given() -> None:
+def test_connection_with_only_defaults_may_be_omitted() -> None:
     node = compiled(changed("c", {"sink": "shelf"}), {"web": {"url": "x"}}).node("c")
     assert node.connection == ConnectionRef("")
     assert node.connection_model() == Optional()

@@ -106,7 +106,7 @@ async def test_what_concerns_every_object_stops_the_run(tmp_path: Path, code: st
     assert ran.dead == {}
 
 
-async def test_credentials_that_are_withdrawn_stop_the_run_without_dead_letters(tmp_path: Path) -> None:
+async def test_withdrawn_credentials_stop_the_run_without_dead_letters(tmp_path: Path) -> None:
     class Withdrawn(OddS3):
         def get(self, asked: Asked) -> Reply:
             return refusal(403, "AccessDenied") if self.gets() > 100 else super().get(asked)
