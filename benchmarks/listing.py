@@ -82,7 +82,7 @@ class Listing(S3Connector):
     params: ListingParams
 
     async def __aenter__(self) -> Self:
-        self._resolver = S3WildcardResolver(Bucket(self.params.objects))
+        self._resolver = S3WildcardResolver(Bucket(self.params.objects))  # type: ignore[arg-type]
         return self
 
     async def __aexit__(

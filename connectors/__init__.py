@@ -1,4 +1,4 @@
-"""The built-in connectors; each may import the engine's contracts and its own SDK, never another's insides.
+"""The built-in connectors; each imports only the engine's contract and its own SDK.
 
 The names below are imported when they are first used, so that asking for one does not load the SDKs of all.
 """

@@ -1,4 +1,4 @@
-"""Addresses of services, as connections name them."""
+"""Addresses of services in connections."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def address_without_credentials(url: str) -> str:
     """
     if has_credentials(url):
         raise ValueError(
-            "must not hold a user, a password or a key: addresses are shown in messages and reports; use the "
-            "connection's own fields for them"
+            "must not contain a user, a password or a key, because messages and reports show addresses: "
+            "use the connection's own fields"
         )
     return url
 
 
 def http_address(url: str) -> str:
-    """The address without a slash at its end.
+    """Validate an HTTP address and strip its trailing slash.
 
     Raises:
         ValueError: nothing could ever be reached there, whatever the network is like; says why.

@@ -16,7 +16,7 @@ __all__ = ["StdoutParams", "StdoutSink"]
 
 
 class StdoutParams(Params):
-    """How records are shown."""
+    """Parameters of the `stdout` sink."""
 
     format: Literal["json", "pretty"] = Field(
         default="json", description="`json`: one record a line; `pretty`: indented, over several lines"

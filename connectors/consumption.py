@@ -34,7 +34,7 @@ _TOLERANCE = 4  # an answer this many times larger than was aimed at is not read
 
 
 class ConsumptionParams(Params):
-    """Which rows to read."""
+    """Parameters of the `consumption` source."""
 
     model: str = Field(
         pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
@@ -128,7 +128,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
         await self._stack.aclose()
 
     async def splits(self, ctx: Context) -> AsyncGenerator[Split, None]:
-        """The ids in parts of `split_rows`, in the order of the ids unless they were given.
+        """Split the ids into parts of `split_rows`, in id order unless they were given.
 
         Raises:
             TransientError: the service cannot be asked now; begin again.
@@ -149,7 +149,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
             yield self._split(number, waiting)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """The rows of a split from the one with index `position`, in order.
+        """Read the rows of a split from index `position`, in order.
 
         Raises:
             TransientError: the next rows could not be had; everything before them was yielded.
@@ -182,7 +182,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
             yield batch
 
     async def extract(self) -> AsyncGenerator[Record, None]:
-        """All rows without a pipeline. Opens the connection if it is not open.
+        """Read all rows without a pipeline, opening the connection if necessary.
 
         Raises:
             RecordError: a row that cannot be read; the ones before it were yielded.

@@ -43,7 +43,7 @@ class ConnectorFactory:
         connection: BaseModel | Mapping[str, Any] | None = None,
         registry: Registry | None = None,
     ) -> Source[Any]:
-        """A connector that has not been opened.
+        """Build a connector without opening it.
 
         Args:
             connector: its type or its registered name.

@@ -1,4 +1,4 @@
-"""Records as JSON lines, and back (https://jsonlines.org).
+"""Encode and decode JSON lines (https://jsonlines.org).
 
 orjson makes a float of an integer beyond 64 bits, and refuses to write one. Where a line may have such a
 number, Python's own module reads or writes it, digit by digit.
@@ -29,7 +29,7 @@ _NINETEEN: Final = b"0" * 19
 
 
 def dump_records(records: Sequence[Record], *, pretty: bool = False) -> tuple[bytes, dict[int, RecordError]]:
-    """Each record as a line of JSON (`pretty`: over several lines), and the records that JSON cannot say."""
+    """Encode records as lines of JSON (`pretty`: indented); also return those that JSON cannot express."""
     option = _LINE | orjson.OPT_INDENT_2 if pretty else _LINE
     dumps = orjson.dumps
     lines: list[bytes] = []
@@ -68,7 +68,7 @@ def _with_names(value: object) -> object:
         return _with_names(value.model_dump(mode="json"))
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
-            raise TypeError("a key has to be a text")
+            raise TypeError("a key must be text")
         return {key: _with_names(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_with_names(item) for item in value]
@@ -85,7 +85,7 @@ def has_long_number(data: bytes) -> bool:
 
 
 def parse_line(line: bytes, where: str) -> dict[str, Any]:
-    """The record on a line, with integers of any size.
+    """Parse the record on a line, with integers of any size.
 
     Raises:
         RecordError: kind `BrokenLine`: it is no JSON, or no object. The message begins with `where` (file and
@@ -109,7 +109,7 @@ def _parse_long_numbers(line: bytes, where: str) -> dict[str, Any]:
         raise RecordError(f"{where}: an integer has more than 4,300 digits", kind="BrokenLine") from None
     except RecursionError:
         raise RecordError(
-            f"{where}: it is nested too deeply for its long numbers", kind="BrokenLine"
+            f"{where}: it contains long numbers and is nested too deeply", kind="BrokenLine"
         ) from None
     return record
 

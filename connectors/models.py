@@ -1,4 +1,4 @@
-"""The domain models: what sources read, what the ingest service takes and what its tables hold.
+"""The domain models of sources, of the ingest service and of its tables.
 
 Every timestamp is an ISO 8601 string with a UTC offset, as `datetime.now(UTC).isoformat()` gives it; the
 wire carries it as it stands. Unknown fields are dropped. A field that may be null may also be left out.
@@ -45,7 +45,7 @@ class DomainModel(BaseModel):
 
 
 class BlobSource(DomainModel):
-    """An object in some bucket, as a storage inventory lists it."""
+    """An object in a bucket, as in a storage inventory."""
 
     id: str
     bucket_name: str
@@ -151,12 +151,14 @@ class S3FileContent(DomainModel):
     file_size: int
     is_binary: bool
     source_uri: str = ""
-    etag: str = Field(default="", description="Without quotes; empty where the store gives none")
+    etag: str = Field(default="", description="Without quotes; empty if the store gives none")
     version_id: str | None = None
     last_modified: str | None = Field(default=None, description="ISO 8601")
-    encoding: str | None = Field(default=None, description="Of text: its encoding, by its name in Python")
-    encoding_guessed: bool = Field(default=False, description="Nothing said which encoding it is")
-    replaced_characters: int = Field(default=0, description="How often U+FFFD stands for invalid bytes")
+    encoding: str | None = Field(default=None, description="Encoding of text, by its Python name")
+    encoding_guessed: bool = Field(default=False, description="Whether the encoding was guessed")
+    replaced_characters: int = Field(
+        default=0, description="Number of U+FFFD characters that replace invalid bytes"
+    )
 
 
 def _curated(model: type[BaseModel], row: type[BaseModel], marked_field: str) -> IngestModel:

@@ -1,4 +1,4 @@
-"""The proxy that the environment names for an address."""
+"""The proxy of the environment for an address."""
 
 from __future__ import annotations
 

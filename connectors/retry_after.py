@@ -12,7 +12,7 @@ _LONGEST = 3600.0
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """How many seconds an answer asks us to wait; None when it does not say, or not in a form we know.
+    """Return the seconds that a response asks to wait, or None if absent or unreadable.
 
     Both forms of the standard are read (seconds, and an HTTP date compared with `now`), and before them
     `retry-after-ms`, which OpenAI-compatible endpoints send. A date in the past means 0; more than an hour

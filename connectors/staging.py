@@ -1,4 +1,4 @@
-"""From files to rows of the staging table."""
+"""Convert files to rows of the staging table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STAGED_NAMESPACE = UUID("5d0ff7b4-6a3e-5a0c-9a6d-5d2b3f0c1e77")
 
 
 class StageParams(Params):
-    """What the rows say beside the file's content."""
+    """Parameters of `stage_documents`."""
 
     processing_instructions: str | None = Field(
         default=None, description="Stored with each row, for whoever processes it next"
@@ -26,13 +26,13 @@ class StageParams(Params):
 
 
 def staged_id(key: str) -> str:
-    """The id of the staged document with this record key: the same file has the same id in every run."""
+    """Return the id of a staged document, which depends only on its record key."""
     return f"unstr_{uuid5(STAGED_NAMESPACE, key)}"
 
 
 @component(Kind.TRANSFORM, "stage_documents", params=StageParams)
 class StageDocuments(Transform[StageParams]):
-    """Makes rows of the table `UnstructuredData` from files.
+    """Converts files to rows of the table `UnstructuredData`.
 
     Takes records with the fields `file_path` and `content` (as the source `s3` gives them) and gives rows
     with `id`, `source_file_path`, `extracted_data`, `processed_at`, `processing_instructions` and
@@ -41,7 +41,7 @@ class StageDocuments(Transform[StageParams]):
     """
 
     def apply(self, batch: Batch) -> Batch:
-        """One row for each file; a record without a path or content becomes a dead letter."""
+        """Create one row per file; a record without a path or content becomes a dead letter."""
         now = timestamp(self.ctx.clock.now())
         instructions = self.params.processing_instructions
         rows: list[dict[str, str | None] | RecordError] = []

@@ -1,4 +1,4 @@
-"""`simulate_failures`: marks an exact share of the records as failures, to exercise the dead letters.
+"""`simulate_failures`: mark an exact share of the records as failures, to exercise dead letters.
 
 The mark is `[DLQ]` in front of a text field; what takes the record later refuses it for that.
 """
@@ -56,7 +56,7 @@ class FailurePattern:
         self.seed = seed
 
     def is_failure(self, ordinals: Sequence[int]) -> list[bool]:
-        """Whether each of these ordinals fails, in their order. A `range` is the quick case."""
+        """Return whether each of these ordinals fails, in order; fastest for a `range`."""
         if isinstance(ordinals, range) and ordinals.step == 1 and ordinals:
             first = ordinals.start // BLOCK
             marks: list[bool] = []
@@ -88,7 +88,7 @@ def _spread(size: int, count: int, seed: str) -> list[bool]:
 def simulate_failures(
     records: Sequence[R], fail_percentage: float, *, field: str | None = None, seed: int | str = 0
 ) -> list[R]:
-    """Mark a share of a list; the input and the records in it are left as they are.
+    """Mark a share of a list without modifying the list or its records.
 
     Args:
         records: mappings or Pydantic models.
@@ -163,11 +163,11 @@ class SimulateFailures(Transform[SimulateFailuresParams]):
 
     @property
     def keeps_ids(self) -> bool:
-        """A mark in the id itself makes another id."""
+        """Whether ids stay unchanged; a mark in the id changes it."""
         return self.params.field != "id"
 
     def apply(self, batch: Batch) -> Batch:
-        """Mark the chosen records; a batch without any is handed on as it is."""
+        """Mark the chosen records; a batch without any is passed on unchanged."""
         if not self._pattern.millionths:
             return batch
         marks = self._pattern.is_failure(batch.keys.ordinals())

@@ -77,7 +77,7 @@ AT_RECORD: Final = "at "
 
 
 class EngineError(Exception):
-    """Base of everything the engine raises on purpose; its text is meant for the user."""
+    """Base of everything the engine raises on purpose; its message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Problem:
 
 
 class ConfigError(EngineError):
-    """The file, its parameters or its environment are wrong; `problems` has all of them, in file order."""
+    """The file, its parameters or environment are invalid; `problems` lists all in file order."""
 
     def __init__(self, problems: Sequence[Problem] | str) -> None:
         if isinstance(problems, str):
@@ -117,7 +117,7 @@ class ConfigError(EngineError):
 
 
 class RegistryError(EngineError):
-    """No component of that name, or what it needs is not installed."""
+    """A component does not exist, or a dependency of it is not installed."""
 
 
 class StateError(EngineError):
@@ -133,7 +133,7 @@ class StateReadOnlyError(StateError):
 
 
 class StateFullError(StateError):
-    """No space is left for the state store."""
+    """The disk of the state store is full."""
 
 
 class StateVersionError(StateError):
@@ -141,11 +141,11 @@ class StateVersionError(StateError):
 
 
 class StateMissingError(StateError):
-    """There is no state store: nothing has run with it yet, or it is another one."""
+    """The state store does not exist: nothing has run with it yet."""
 
 
 class LeaseHeldError(StateError):
-    """Another process is at work on the run.
+    """Another process is working on the run.
 
     `holder` is who (`host:process id:random`), `expires_at` until when (UTC, ISO 8601); it is renewed.
     """
@@ -176,12 +176,12 @@ class RunOverlapError(StateError):
         self.given_up = given_up
         remedy = "let it finish or stop it, or set `if_running: wait`, `skip` or `allow`"
         if skipped or given_up:
-            remedy = "this run was left out" if skipped else "this run was stopped while it waited for it"
-        super().__init__(f"{pipeline!r} is running already: run {run_id} by {holder}; {remedy}")
+            remedy = "this run was skipped" if skipped else "this run was stopped while waiting for it"
+        super().__init__(f"{pipeline!r} is already running: run {run_id} by {holder}; {remedy}")
 
 
 class LeaseLostError(StateError):
-    """Another process has taken the run over; what this one would still write is refused."""
+    """Another process took over the run; further writes of this one are rejected."""
 
 
 class RunNotFoundError(StateError):
@@ -189,11 +189,11 @@ class RunNotFoundError(StateError):
 
 
 class RunExistsError(StateError):
-    """The state store has a run of that id already, which somebody else has begun."""
+    """The state store already has a run with that id, started by another process."""
 
 
 class RunMismatchError(StateError):
-    """The run in the state store was made from another plan."""
+    """The run in the state store was started with a different plan."""
 
 
 class ServiceError(EngineError):
@@ -236,7 +236,7 @@ class PipelineTimeoutError(RunError):
 
 
 class StalledError(RunError):
-    """Nothing moved for too long, and nothing failed either; the run can be resumed."""
+    """No progress for too long, without a failure; the run can be resumed."""
 
 
 class ComponentError(EngineError):
@@ -244,7 +244,7 @@ class ComponentError(EngineError):
 
 
 class TransientError(ComponentError):
-    """Trying again may help.
+    """A failure that a retry may fix.
 
     `retry_after`: seconds the other side asked us to wait, if it said so. `throttled`: it only has too much
     to do, which says nothing about these records; asking us to wait says as much.
@@ -257,14 +257,14 @@ class TransientError(ComponentError):
 
 
 class StoppingError(TransientError):
-    """The run was told to stop, and this record would take longer than it may wait.
+    """The run is stopping, and this record would take longer than it may wait.
 
     The record is neither tried again nor dead: it stays unsettled, so that a resume reads it again.
     """
 
 
 class RecordError(ComponentError):
-    """This record can never pass; it becomes a dead letter and its batch goes on without it.
+    """The record can never be delivered; it becomes a dead letter, and its batch continues.
 
     `kind` is the error type that the dead letter shows (default: the class name of the cause, else
     "RecordError"). `stage` says where it died when that is not the node itself: "service" is the other side
@@ -281,7 +281,7 @@ FatalKind: TypeAlias = Literal["config", "auth", "schema", "budget"]
 
 
 class FatalError(ComponentError):
-    """The run must stop: bad credentials, an unknown model, an endpoint that cannot be right.
+    """The run must stop: wrong credentials, an unknown model, an invalid endpoint.
 
     `kind` says what somebody has to mend: the configuration, the credentials (`auth`), what the two sides
     understand by a record (`schema`), or how much may be spent (`budget`).
@@ -293,7 +293,7 @@ class FatalError(ComponentError):
 
 
 class BatchError(ComponentError):
-    """Some records of a batch failed; the others passed.
+    """Some records of a batch failed; the others succeeded.
 
     `failures` maps the index in the batch to that record's `RecordError` or `TransientError`. `confirmed`
     is about the others, as in a sink's `Receipt`.

@@ -13,7 +13,7 @@ __all__ = ["EXTRAS", "SANDBOX_EXTRAS", "extra_with", "install_command", "missing
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "ingest": ("aiohttp", "httpx", "httpx_aiohttp"),
     "s3": (
-        "aiobotocore", "aiohttp", "aiostream", "botocore",
+        "aiobotocore", "aiohttp", "aiostream", "botocore", "brotli",
         "charset_normalizer", "docx", "puremagic", "pypdfium2",
     ),
     "llm": ("openai",),

@@ -1,4 +1,4 @@
-"""Named places at which a process can be made to end, for tests of what survives it.
+"""Named fault points at which a process can be killed, for tests of recovery.
 
 Off unless the environment variable `ODW_FAULT_POINT` is set when this module is imported; then it says
 at which place, and the how-many-th time that it is reached there, the process sends itself a signal:
@@ -48,7 +48,7 @@ Reached = Callable[[str], None]
 
 
 def armed(text: str, strike: Callable[[signal.Signals], None]) -> Reached:
-    """What `reached` does for this value of the variable: calls `strike` with the signal.
+    """Return the function of `reached` for this value of the variable; it calls `strike` with the signal.
 
     Raises:
         ValueError: the text is not `name:count[:SIGNAL]`, separated by commas, or has an unknown name.

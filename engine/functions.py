@@ -1,4 +1,4 @@
-"""Plain functions as components.
+"""Components from plain functions.
 
 ::
 
@@ -46,7 +46,7 @@ _SPECIAL = frozenset({type(None), list, Drop}) | UNFINISHED
 
 
 class Decorator(Protocol):
-    """Attaches a spec to a function and gives it back."""
+    """A decorator that attaches a spec to a function."""
 
     def __call__(self, function: F, /) -> F: ...
 
@@ -66,7 +66,7 @@ def source(
     unique: bool = False,
     repeatable: bool = False,
 ) -> Any:
-    """An async generator function as a source; it yields records, or lists of records.
+    """Declare an async generator function of records, or lists of them, as a source.
 
     Args:
         name: as used in YAML; the function's name by default.
@@ -93,7 +93,7 @@ def transform(
     batch: bool = False,
     concurrency: int = 8,
 ) -> Any:
-    """A function of one record as a transform.
+    """Declare a function of one record as a transform.
 
     It returns the new record; None (or `Drop("why")`) lets the record go, a list fans out, and raising
     `RecordError` sends it to the dead letters. It must not change the record it was given.
@@ -120,7 +120,7 @@ def filter(*, name: str = "", reason: str = "filtered") -> Decorator: ...  # noq
 def filter(  # noqa: A001 - as above
     function: Callable[..., Any] | None = None, /, *, name: str = "", reason: str = "filtered"
 ) -> Any:
-    """A predicate of one record as a transform: what it is false for is dropped, counted under `reason`."""
+    """Declare a predicate as a filter: records for which it is false are dropped under `reason`."""
 
     def build(function: Callable[..., Any], values: dict[str, Any]) -> Component[Any]:
         return FunctionFilter(partial(function, **values) if values else function, reason)
@@ -142,7 +142,7 @@ def sink(
     records: int = 0,
     linger: float = 0.2,
 ) -> Any:
-    """A function of a list of records as a sink; returning means they arrived.
+    """Declare a function of a list of records as a sink; returning means they arrived.
 
     Args:
         concurrency: calls at once, when the function is `async`.

@@ -1,4 +1,4 @@
-"""Pipelines written in Python; they become plans through the same checks as YAML does.
+"""Pipelines in Python, validated like YAML.
 
 ::
 
@@ -40,7 +40,7 @@ __all__ = ["Node", "Pipeline", "load", "node", "run", "stream"]
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a pipeline written in Python; made by `node`."""
+    """A node of a pipeline in Python; created by `node`."""
 
     component: object
     params: Mapping[str, Any]
@@ -56,7 +56,7 @@ def node(
     options: Mapping[str, Any] | None = None,
     **params: Any,
 ) -> Node:
-    """A node: a decorated function, a component class, or a registered one as `"<kind>.<name>"`.
+    """Create a node from a decorated function, a component class, or a name `"<kind>.<name>"`.
 
     Args:
         input: the node or nodes it takes its records from; the one before it by default.
@@ -68,7 +68,7 @@ def node(
 
 
 class Pipeline:
-    """A pipeline written in Python.
+    """A pipeline in Python.
 
     Args:
         name: the pipeline's name.
@@ -92,7 +92,7 @@ class Pipeline:
         self._nodes = nodes
 
     def plan(self, *, registry: Registry | None = None, taps: Collection[str] = ()) -> Plan:
-        """The checked plan.
+        """Return the validated plan.
 
         Args:
             taps: nodes whose output the caller takes, so that nothing need stand behind them.
@@ -143,7 +143,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     registry: Registry | None = None,
 ) -> dict[str, Plan]:
-    """The plans of a YAML file, by the pipelines' own names.
+    """Load the plans of a YAML file, by the pipelines' own names.
 
     Args:
         only: these pipelines, by name or alias, and those that they lead to; empty means all.
@@ -180,7 +180,7 @@ async def run(
     engine: Engine | None = None,
     verify: bool = False,
 ) -> dict[str, RunReport]:
-    """Run a file, a pipeline or plans to their end; several pipelines run at the same time.
+    """Run a file, a pipeline or plans until they end; several pipelines run concurrently.
 
     As on the command line: pipelines that others lead to by `on_complete` or `on_cancel` start when those
     have ended so, and a failed run is gone on with as often as its `retries` say. A plan alone leads to
@@ -232,7 +232,7 @@ def _plans(
 async def stream(
     pipeline: Pipeline | Plan, node: str, *, engine: Engine | None = None
 ) -> AsyncGenerator[AsyncGenerator[Record, None], None]:
-    """The output of a node as it comes; leaving the block ends the run.
+    """Stream the output of a node; leaving the block ends the run.
 
     ::
 

@@ -1,4 +1,4 @@
-"""Takes passwords and keys out of addresses before anything is shown, logged or stored.
+"""Remove passwords and keys from addresses before they are shown, logged or stored.
 
 Components name the address that they could not reach, and so do the libraries that they use. A user and a
 password stand before the host, keys in the query; neither helps to find out what is wrong.

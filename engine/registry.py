@@ -1,4 +1,4 @@
-"""Component names and what they stand for.
+"""The registry of components.
 
 Built-in components are found the same way as anybody's: through the entry-point group
 `odw_engine.components`, whose entries are named `<kind>.<name>`. Nothing is imported before it is asked
@@ -26,14 +26,14 @@ Loader = Callable[[], object]
 
 
 class Registry:
-    """An immutable map from (kind, name) to specifications; make another with `including`."""
+    """An immutable map from (kind, name) to specifications; extend it with `including`."""
 
     def __init__(self, loaders: Mapping[tuple[Kind, str], Loader]) -> None:
         self._loaders = dict(loaders)
 
     @classmethod
     def installed(cls) -> Registry:
-        """Everything that is installed in this environment, nothing of it imported yet."""
+        """Return the registry of everything installed, without importing it."""
         loaders: dict[tuple[Kind, str], Loader] = {}
         for entry in entry_points(group=ENTRY_POINT_GROUP):
             kind, _, name = entry.name.partition(".")
@@ -42,7 +42,7 @@ class Registry:
         return cls(loaders)
 
     def including(self, *components: object) -> Registry:
-        """This registry and these components (classes or functions that carry a `spec`)."""
+        """Return this registry with these components (classes or functions with a `spec`)."""
         loaders = dict(self._loaders)
         for component in components:
             spec = _spec_of(component, repr(component))
@@ -50,13 +50,13 @@ class Registry:
         return Registry(loaders)
 
     def names(self, kind: Kind | None = None) -> list[tuple[Kind, str]]:
-        """All known (kind, name) pairs, sorted, without importing any of them."""
+        """Return all known (kind, name) pairs, sorted, without importing them."""
         order = list(Kind)
         known: Iterable[tuple[Kind, str]] = (key for key in self._loaders if kind in (None, key[0]))
         return sorted(known, key=lambda key: (order.index(key[0]), key[1]))
 
     def get(self, kind: Kind, name: str) -> ComponentSpec:
-        """The specification of a component.
+        """Return the specification of a component.
 
         Raises:
             RegistryError: no such name (the text has the nearest one and all of that kind), it is of

@@ -1,4 +1,4 @@
-"""Structured logs: one line for each stage of a run, with `action`, `message`, `level`, `run`, `pipeline`.
+"""Structured logs: one line per stage of a run, with `action`, `message`, `level`, `run`, `pipeline`.
 
 `configure_logging` is for whoever owns the process, as the command line does; the library never calls it.
 Nothing here is about a single record, and nothing carries a record's content.
@@ -26,7 +26,7 @@ _ORDER: Final = ("timestamp", "level", "action", "message", "run", "pipeline")
 
 
 def configure_logging(form: LogFormat, *, level: str = "info", stream: TextIO | None = None) -> None:
-    """Set structlog up for this process: lines of JSON, or for a person to read, on standard error.
+    """Configure structlog for this process: JSON or human-readable lines on standard error.
 
     Args:
         level: debug, info, warning or error; what is below it is not written.

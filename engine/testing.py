@@ -1,4 +1,4 @@
-"""Fakes for tests of pipelines and components: scripted sources, remembering and failing sinks, a clock.
+"""Fakes for tests: scripted sources, recording and failing sinks, a scripted clock.
 
 They are ordinary components, so a test runs the same path as production does.
 """
@@ -85,7 +85,7 @@ class MemorySource(Source[NoParams]):
 
 
 class MemorySink(Sink[NoParams]):
-    """Remembers what it was given.
+    """A sink that records what it receives.
 
     Args:
         stall: wait for this event before each write.
@@ -130,7 +130,7 @@ class MemorySink(Sink[NoParams]):
 
 
 class FaultySink(MemorySink):
-    """A memory sink that fails as it is told.
+    """A memory sink with scripted failures.
 
     Args:
         script: what each call does in turn: an exception to raise, or None to accept; after its end every
@@ -170,7 +170,7 @@ class FaultySink(MemorySink):
 
 
 class ScriptedClock:
-    """A clock that stands still until `advance` is called, or runs ahead by itself.
+    """A clock that stops until `advance` is called, or advances by itself.
 
     Args:
         jump: sleeping returns at once and moves the clock on by what was asked for.
@@ -199,14 +199,14 @@ class ScriptedClock:
         await event.wait()
 
     def advance(self, seconds: float) -> None:
-        """Move on; whoever slept until then wakes."""
+        """Advance the time and wake sleepers."""
         self._seconds += seconds
         while self._sleepers and self._sleepers[0][0] <= self._seconds:
             heappop(self._sleepers)[2].set()
 
 
 def stand_in(component: Component, kind: Kind, name: str = "") -> ComponentSpec:  # type: ignore[type-arg]
-    """A specification that hands out this very component."""
+    """Return a specification of this component instance."""
     return ComponentSpec(name or type(component).__name__, kind, lambda params, connection: component)
 
 
@@ -218,7 +218,7 @@ def plan_of(
     dead_letters: DeadLetterSettings | None = None,
     pipeline: str = "test",
 ) -> Plan:
-    """A plan of ready-made components: name to (component, names of its inputs), upstream first."""
+    """Create a plan from component instances: name to (component, input names), upstream first."""
     nodes = []
     for name, (component, inputs) in components.items():
         kind = (
@@ -242,7 +242,7 @@ def plan_of(
 
 
 def linear_plan(*components: Component, **settings: object) -> Plan:  # type: ignore[type-arg]
-    """A plan of components one behind the other, called n0, n1, …; keywords as for `plan_of`."""
+    """Create a linear plan of components n0, n1, …; keywords as for `plan_of`."""
     chained = {
         f"n{index}": (component, [f"n{index - 1}"] if index else [])
         for index, component in enumerate(components)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.leaks import no_child_process, no_open_generator, no_socket, watch_generators
-from tests.servers import warm_start
+from tests.servers import service_models, warm_start
 
 if TYPE_CHECKING:
     from tests.servers.postgres import Postgres
@@ -24,6 +24,7 @@ Collected = pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
+    service_models.share()
     with no_child_process(), no_socket(), no_open_generator():
         yield
 

@@ -66,7 +66,7 @@ def test_every_development_dependency_is_documented() -> None:
 
 
 def test_every_dependency_of_the_samples_is_documented() -> None:
-    assert documented("Needed to make the samples again") == declared("samples") - declared()
+    assert documented("Needed to regenerate the samples") == declared("samples") - declared()
 
 
 def test_constraints_pin_every_dependency_without_addresses() -> None:

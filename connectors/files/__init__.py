@@ -1,4 +1,4 @@
-"""Files of JSON lines on this machine: the source and the sink `jsonl`."""
+"""The source and the sink `jsonl`: JSON-lines files on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bytes of a file, of a gzip file or of the standard input, in chunks and off the event loop's thread."""
+"""Read files, compressed files and the standard input in chunks, off the event loop's thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ReadChunk = Callable[[], Awaitable[bytes]]
 
 @asynccontextmanager
 async def open_chunks(path: str, offset: int = 0) -> AsyncGenerator[ReadChunk, None]:
-    """Open a file for reading from `offset` on; `.gz` is unpacked, and `offset` counts unpacked bytes.
+    """Open a file for reading from `offset`; `.gz` is decompressed, and `offset` counts decompressed bytes.
 
     Raises:
         FatalError: it cannot be opened or read, or its gzip data is damaged.
@@ -56,7 +56,7 @@ async def _in_thread(path: str, work: Callable[[], T]) -> T:
 
 
 def stdin_chunks() -> ReadChunk:
-    """The standard input as it comes; a read that waits can be cancelled."""
+    """Read the standard input as it arrives; a waiting read can be cancelled."""
     descriptor = sys.stdin.fileno()
     regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
 

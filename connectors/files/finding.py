@@ -1,4 +1,4 @@
-"""Which files a path stands for, and how much of them is read."""
+"""Find the files that a path matches, and how much of each to read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_ALTERNATIVES = 1000
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """What is read of a file.
+    """The part of a file to read.
 
     Args:
         size: bytes of the whole file when it was found.
@@ -35,27 +35,27 @@ class FilePart:
 
     @property
     def packed(self) -> bool:
-        """True when it is unpacked while it is read, so that places in it are not those of its bytes."""
+        """Whether the file is decompressed while read, so that positions differ from byte offsets."""
         return self.path.endswith(".gz")
 
     @property
     def begun_anew(self) -> bool:
-        """True when it is not the file that an earlier run has read."""
+        """Whether the file is not the one that an earlier run read."""
         return self.reading > 1 and self.since is None
 
     @property
     def name(self) -> str:
-        """Names the file in keys: lines of the file that was there before have other keys."""
+        """Name of the file in record keys; differs from that of a file it replaced."""
         return self.path if self.reading == 1 else f"{self.path}#{self.reading}"
 
     @property
     def start(self) -> Place:
-        """Where reading begins."""
+        """Position at which reading starts."""
         return Place(self.since["offset"], self.since["line"]) if self.since else Place()
 
 
 def find_files(path: str) -> list[FilePart]:
-    """The files in the order of their names, each as a whole.
+    """Find the matching files in name order, each as a whole.
 
     Raises:
         FatalError: no such file, or the path stands for too many alternatives.
@@ -78,7 +78,7 @@ def find_files(path: str) -> list[FilePart]:
 
 
 def read_limit(part: FilePart) -> int | None:
-    """Where reading stops: as large as the file was when the run began.
+    """Return where reading stops: the file's size at the start of the run.
 
     None for packed files, which say nothing about their unpacked size.
 

@@ -1,4 +1,4 @@
-"""How far a file was delivered by earlier runs, and whether it is still the same file.
+"""Track how far earlier runs delivered a file, and whether it is still the same file.
 
 A bookmark of a file that grows is the place behind the last delivered line, with digests of that line and of
 the file's beginning: a file that was cut off, rotated or rewritten since does not have them any more. Of a
@@ -28,12 +28,12 @@ Mark = Mapping[str, Any]
 
 
 def bookmarked(path: str) -> str:
-    """The key of a file's bookmark."""
+    """Return the key of a file's bookmark."""
     return os.path.normpath(path)
 
 
 def find_unread(files: Sequence[FilePart], marks: Mapping[str, Mark]) -> list[FilePart]:
-    """What earlier runs have not delivered of these files; `marks` are their bookmarks.
+    """Find what earlier runs have not delivered of these files; `marks` are their bookmarks.
 
     Raises:
         FatalError: a file cannot be read.
@@ -56,7 +56,7 @@ def _unread(file: FilePart, mark: Mark | None) -> FilePart | None:
 
 
 class FileMarks:
-    """Makes the bookmarks of one file while it is read.
+    """Create the bookmarks of one file while it is read.
 
     Raises:
         FatalError: the file cannot be read, or is not the one that is to be gone on with.
@@ -72,7 +72,7 @@ class FileMarks:
         self._head = b"" if part.packed else _bytes_of(part.path, 0, HEAD_BYTES)
 
     def behind(self, page: LinePage) -> JsonValue:
-        """The bookmark once everything up to the end of a page is delivered."""
+        """Return the bookmark for everything up to the end of a page."""
         head = self._head[: page.end.offset]
         last = page.lines[-1]  # None: too long to be kept, so the beginning has to do
         return {
@@ -86,7 +86,7 @@ class FileMarks:
         }
 
     def whole(self) -> JsonValue:
-        """The bookmark of a packed file that is delivered to its end."""
+        """Return the bookmark of a compressed file delivered to its end."""
         part = self._part
         return {"size": part.size, "trailer": part.fingerprint, "reading": part.reading}
 

@@ -1,4 +1,4 @@
-"""The names of lines."""
+"""Lazy keys of lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["LineKeys"]
 
 
 class LineKeys(Keys):
-    """`name:line` for consecutive lines; made only when somebody asks. `first` counts from 0.
+    """Keys `name:line` of consecutive lines, created on demand. `first` counts from 0.
 
     `before` is how many records of the source come before the file.
     """

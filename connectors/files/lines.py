@@ -1,4 +1,4 @@
-"""Lines out of chunks, with their places; no line may fill memory."""
+"""Split chunks into lines with their positions, in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Place(NamedTuple):
-    """A place in a file: bytes before it, and lines before it."""
+    """A position in a file: bytes and lines before it."""
 
     offset: int = 0
     line: int = 0
 
 
 class LinePage(NamedTuple):
-    """Some lines without their line ends, and the place behind them. None stands for one that is too long."""
+    """Lines without line ends, and the position after them. None stands for a line that is too long."""
 
     start: Place
     lines: list[bytes | None]
@@ -36,7 +36,7 @@ async def line_pages(
     until: int | None = None,
     whole_lines: bool = False,
 ) -> AsyncGenerator[LinePage, None]:
-    """The lines from `start` on, as they come in, at most `page_lines` together.
+    """Read lines from `start` as they arrive, at most `page_lines` per page.
 
     Args:
         read: gives the bytes from `start` on.

@@ -33,7 +33,7 @@ _OF_THIS_ATTEMPT = "those of this attempt only: lines do not name their run"
 
 
 class JsonlSinkParams(Params):
-    """Where to."""
+    """Parameters of the `jsonl` sink."""
 
     path: str = Field(description="File to append to; `-` for standard output")
     mode: Literal["append", "replace", "error"] = operational(
@@ -55,7 +55,7 @@ def _reach(params: JsonlSinkParams) -> Locality:
 
 @component(Kind.SINK, "jsonl", params=JsonlSinkParams, locality=_reach)
 class JsonlSink(Sink[JsonlSinkParams]):
-    """Adds records to a file, as JSON, one on each line.
+    """Append records to a file as JSON lines.
 
     The file and its folder are made if they are not there. A new run adds to what is in the file, replaces
     it with its first batch (`mode: replace`), or refuses to begin (`mode: error`). A batch is added whole or
@@ -99,8 +99,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
         params, ctx = self.params, self.ctx
         if ctx.chunk and params.mode != "append":
             raise FatalError(
-                f"`mode: {params.mode}` is for runs in one process: parts of a run on Temporal would "
-                "replace, or refuse, what the others have written; use `mode: append`"
+                f"`mode: {params.mode}` works only in one process: parts of a run on Temporal would "
+                "replace or reject each other's lines; use `mode: append`"
             )
         self._descriptor = _open(params.path)
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
@@ -111,8 +111,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
             self._replaces = params.mode == "replace" and not begun
             if params.mode == "error" and not begun and os.fstat(self._descriptor).st_size:
                 raise FatalError(
-                    f"{params.path} is not empty, and `mode: error` does not add to it: move the file "
-                    "away, or choose `mode: append` or `mode: replace`"
+                    f"{params.path} is not empty, which `mode: error` rejects: move the file away, or "
+                    "choose `mode: append` or `mode: replace`"
                 )
             _mend_end(self._descriptor)
         self._began_at = os.fstat(self._descriptor).st_size

@@ -36,7 +36,7 @@ SHOWN_BYTES = 64 * 1024
 
 
 class JsonlSourceParams(Params):
-    """Which files, and what names a record."""
+    """Parameters of the `jsonl` source."""
 
     path: str = Field(
         description="A file, a pattern (`*`, `**`, `?`, `[…]`, `{a,b}`), or `-` for the standard input"
@@ -92,7 +92,7 @@ class JsonlSource(Source[JsonlSourceParams]):
         self.distinct_keys = params.key is None
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """One for each file. A pattern may stand for none; a name without wildcards must be there.
+        """Return one split per file. A pattern may match none; a name without wildcards must exist.
 
         Raises:
             FatalError: no such file, or the pattern stands for too many alternatives.
@@ -108,7 +108,7 @@ class JsonlSource(Source[JsonlSourceParams]):
             yield Split(part.path, asdict(part), first_ordinal=number)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """The records of one file from `position` on: `[bytes before it, lines before it]`.
+        """Read the records of one file from `position`: `[bytes before it, lines before it]`.
 
         Raises:
             FatalError: the file cannot be read, or is not the one it was when the run began.
@@ -142,7 +142,7 @@ class JsonlSource(Source[JsonlSourceParams]):
             yield _end(part, start, marks)
 
     async def extract(self) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """All records, in lists, without a pipeline.
+        """Read all records, in lists, without a pipeline.
 
         Raises:
             RecordError: a line that cannot be read; the records before its page were yielded.

@@ -1,4 +1,4 @@
-"""What a run has written to a file, noted beside it, so that a redo does not write it again.
+"""Records beside a file what a run has written to it, so that a repetition does not write it again.
 
 Lines do not say which record they are of. Before each write its keys are noted in `.NAME.RUN.written`, with
 the place, the length and the checksum of what is about to be added: a note whose lines are not there was of

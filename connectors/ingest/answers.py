@@ -1,4 +1,4 @@
-"""What an answer to `POST /ingest/<model>` says about each record."""
+"""Interpret responses to `POST /ingest/<model>` per record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Verdict", "interpret_answer"]
 
 
 class DeadRecord(BaseModel):
-    """A record that arrived and died in the service; `index` is its place in the request."""
+    """A record that the service dead-lettered; `index` is its position in the request."""
 
     index: int = Field(ge=0)
     error_type: str
@@ -31,7 +31,7 @@ class Results(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of the records of one request.
+    """The outcome of the records of one request.
 
     `failures` maps a place in the request to its error. `per_record` says whether the service told each
     record's fate; without it, records that did not fail were accepted and nothing more is known.
@@ -42,7 +42,7 @@ class Verdict:
 
 
 def interpret_answer(answer: Answer, count: int, request: str, *, any_success: bool = False) -> Verdict:
-    """Read the answer to a request of `count` records. `request` names it in messages.
+    """Interpret the response to a request of `count` records. `request` names it in messages.
 
     Args:
         any_success: every status of 2xx says that the records were taken, whatever the body.

@@ -1,4 +1,4 @@
-"""Asking the service what it has of a run, and comparing that with the run's books."""
+"""Compare what the service holds of a run with the run's ledger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_ANSWER = 64 * 1024
 
 
 class Account(BaseModel):
-    """The answer of `GET /deliveries`; docs/service.md says what the figures are."""
+    """The response of `GET /deliveries`; see docs/service.md."""
 
     acknowledged: int = Field(ge=0)
     present: int = Field(ge=0)
@@ -39,7 +39,7 @@ async def count_deliveries(
     started_at: datetime | None,
     now: datetime,
 ) -> list[Check]:
-    """Compare what the service has of a scope with the books.
+    """Compare what the service holds of a scope with the ledger.
 
     Args:
         scope: of the epochs that the requests carried.

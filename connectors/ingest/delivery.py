@@ -1,4 +1,4 @@
-"""Sending the bodies of one batch and collecting each record's fate."""
+"""Send the request bodies of one batch and collect the outcome of each record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ANSWER_PER_RECORD = 16 * 1024
 
 @dataclass(slots=True)
 class Fates:
-    """What is known about the records of a batch while it is being delivered.
+    """Outcomes of the records of a batch during its delivery.
 
     `failures` maps places in the batch to errors; every other record of `sent` arrived.
     """
@@ -58,11 +58,11 @@ class ReplayMarks:
             self._all = True
 
     def touch(self, keys: Sequence[str]) -> bool:
-        """Whether any of these keys is marked."""
+        """Return whether any of these keys is marked."""
         return self._all or not self._keys.isdisjoint(keys)
 
     def discard(self, keys: Sequence[str]) -> None:
-        """These records have arrived for certain."""
+        """Remove the marks of records that have certainly arrived."""
         self._keys.difference_update(keys)
 
 

@@ -1,4 +1,4 @@
-"""Which of a run's requests are older than which: the service is told with each of them."""
+"""Epochs, which tell the service the order of a run's requests."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Epoch:
         return f"{self._scope} {self._number}"
 
     def advance(self) -> None:
-        """A request may have been carried out, or may yet be."""
+        """Increment the epoch after a request with an unknown outcome."""
         self._number += 1
 
 
 def epoch_scope(run_id: str, node: str, chunk: str = "") -> str:
-    """A node of a run, or of a chunk of it, as 1 to 200 characters for a header, without a space.
+    """Encode a node of a run or chunk as 1 to 200 characters without spaces, for a header.
 
     Chunks of a run have no record in common, so their requests are compared among themselves and with those
     of the run as a whole, in which they lie: `run/node#chunk`.

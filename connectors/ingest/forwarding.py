@@ -17,7 +17,7 @@ _NAMESPACE: Final = UUID("6f1d2c52-6d0f-5d0e-9d2b-0c9a8f6b3a11")
 
 
 def forward_row(letter: DeadLetter) -> dict[str, str]:
-    """The row that tells the warehouse of a dead letter.
+    """Return the row that forwards a dead letter to the warehouse.
 
     The id is `dlq_<uuid5 of pipeline, node and key>`, so the same failure in a later run replaces the row.
     `source_file_path` begins with `[DLQ]`, by which the service's transform knows it; then the URI of the

@@ -1,4 +1,4 @@
-"""Checking records before they are sent, by the service's own rules.
+"""Validate records by the service's rules before sending them.
 
 A service without per-record results refuses a whole request for one bad record, and may put its good
 records into its dead letters. So what can be known here is found here.
@@ -25,7 +25,7 @@ class LocalValidator:
         self._validator = validator
 
     def failures(self, content: bytes, indices: Sequence[int]) -> dict[int, RecordError]:
-        """The records of a JSON array that the model refuses; `indices` are their places in the batch."""
+        """Find the records that the model rejects; `indices` are their positions in the batch."""
         from engine.service.validation import TooManyRecordsError
 
         try:
@@ -39,7 +39,7 @@ class LocalValidator:
 
 
 def local_validator(model: str) -> LocalValidator | None:
-    """The validator of an installed ingest model; None when only the service knows the model."""
+    """Return the validator of an installed ingest model, or None if only the service knows the model."""
     # Imported here: it loads every installed model.
     from engine.service.models import load_ingest_models
     from engine.service.validation import BodyValidator
@@ -49,7 +49,7 @@ def local_validator(model: str) -> LocalValidator | None:
 
 
 def remark_on_unknown_model(model: str) -> str:
-    """A remark for a service that does not know the model; "" when the name is one of those installed here.
+    """Return a hint for an unknown model, or "" if the model is installed here.
 
     Services cannot be asked which models they have; one of ours has those that are installed.
     """

@@ -1,4 +1,4 @@
-"""What stands under `with:` of an ingest sink, and its connection."""
+"""Parameters of the `ingest` sink."""
 
 from __future__ import annotations
 

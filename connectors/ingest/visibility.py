@@ -1,4 +1,4 @@
-"""Waiting until the consumption API returns what was ingested."""
+"""Wait until the consumption API returns what was ingested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SMALLEST_ANSWER_LIMIT = 1024 * 1024
 
 
 class VisibilityCheck:
-    """Looks for ids until all were seen, or the time is over.
+    """Query ids until all are visible or the time limit is reached.
 
     Between two looks it waits `interval` seconds, twice as long each time and up to 2 s, give or take a
     quarter. A row that is in the service's dead letters is dead and no longer waited for.

@@ -1,4 +1,4 @@
-"""Getting an answer for each document of a batch, whatever single calls do.
+"""Get an answer for each document of a batch, despite failing calls.
 
 What the journal has an answer for is not asked again, and documents that are the same are asked about once.
 The others are asked about in packs, see `connectors.llm.conversation`.
@@ -35,7 +35,7 @@ class Asker(Caller):
     """Answers for batches of documents."""
 
     async def ask(self, documents: Sequence[Document], on_usage: OnUsage, on_hit: OnHit) -> list[Fate]:
-        """The fate of each document, in order. Raises FatalError, StateError."""
+        """Return the outcome of each document, in order. Raises FatalError, StateError."""
         fates: dict[int, Fate] = {}
         asked: dict[str, list[int]] = {}
         for index, document in enumerate(documents):

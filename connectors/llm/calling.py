@@ -60,7 +60,7 @@ class Caller:
     attempts: Attempts = field(default_factory=Attempts)
 
     def fate_of(self, values: Mapping[str, object]) -> Fate:
-        """What a slot's values mean."""
+        """Interpret the values of a slot."""
         fields = normalise(values, self.schema)
         missing = [name for name in self.schema.fields if name in self.schema.required and name not in fields]
         if missing:
@@ -111,5 +111,6 @@ class Caller:
 def too_long(document: Document, reason: str) -> RecordError:
     """The fate of a document that no call can hold."""
     return RecordError(
-        f"the document has some {document.tokens:,} tokens, {reason}; it is never cut", kind="DocumentTooLong"
+        f"the document has some {document.tokens:,} tokens, {reason}; documents are never truncated",
+        kind="DocumentTooLong",
     )

@@ -1,4 +1,4 @@
-"""Calls of an OpenAI-compatible endpoint, and the one place where its errors are translated."""
+"""Call an OpenAI-compatible endpoint and translate its errors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Contact:
 async def open_chat(
     connection: LlmConnection, params: LlmParams, clock: Clock, contact: Contact
 ) -> AsyncIterator[ChatClient]:
-    """A client for as long as the context lasts."""
+    """Open a client for the duration of the block."""
     async with open_sdk(connection, params.timeout) as sdk:
         yield ChatClient(sdk, connection, params, clock, contact)
 
@@ -144,7 +144,7 @@ class ChatClient:
             elif not await self._negotiated(answer, cause, seen) and (own or self.dialect == sent):
                 kind = "ContentFilter" if cause is Cause.FILTERED else "RequestRefused"
                 raise ContentRefusedError(self._said(answer, prompt), kind=kind)
-        raise ContentRefusedError(f"{self._url} refused the request however it was worded")
+        raise ContentRefusedError(f"{self._url} rejected every form of the request")
 
     def given(self, max_tokens: int) -> int:
         """So many tokens for an answer, or as many as the endpoint gives, as far as it has said so."""
@@ -196,10 +196,8 @@ class ChatClient:
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
             return FatalError(message, kind="auth")
         if refusal.status in (404, 405):
-            return FatalError(f"{said}: no model {self.model!r} there; check `base_url` and `model`")
-        return FatalError(
-            f"{said}: it refuses every request to {self.model!r}, also one without any of the documents"
-        )
+            return FatalError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
+        return FatalError(f"{said}: it rejects every request to {self.model!r}, even without documents")
 
     async def _send(self, prompt: Prompt, dialect: Dialect, max_tokens: int) -> Reply | Refusal:
         """One request; a refusal is returned when something else may pass."""
@@ -232,12 +230,12 @@ class ChatClient:
         try:
             return read_completion(parse(content.decode()))
         except ValueError as error:
-            raise TransientError(f"{self._url} gave an answer that is not a chat completion") from error
+            raise TransientError(f"{self._url} returned something other than a chat completion") from error
 
     def _no_completion(self) -> ComponentError:
         if self._answers:
-            return TransientError(f"{self._url} gave an answer that is not a chat completion")
-        return FatalError(f"{self._url} did not answer with a chat completion; check `base_url`")
+            return TransientError(f"{self._url} returned something other than a chat completion")
+        return FatalError(f"{self._url} did not return a chat completion; check `base_url`")
 
     def _final(self, refusal: Refusal, headers: Any, prompt: Prompt) -> ComponentError | None:
         """The error of what no other wording of the request can change."""
@@ -254,10 +252,10 @@ class ChatClient:
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
             return FatalError(message, kind="auth")
         if cause is Cause.MONEY:
-            message = f"{said}: the account's quota is used up; top it up and resume the run"
+            message = f"{said}: the account's quota is exhausted; top it up and resume the run"
             return FatalError(message, kind="budget")
         if cause is Cause.MODEL:
-            return FatalError(f"{said}: no model {self.model!r} there; check `base_url` and `model`")
+            return FatalError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
         return None
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
@@ -299,7 +297,7 @@ class ChatClient:
         if isinstance(error, TimeoutError | openai.APITimeoutError) and not connecting:
             message = f"{self._url} did not answer within {self._longest:g} s, the node's `timeout`"
             return TransientError(message)
-        message = f"the model endpoint cannot be reached: {why_unreachable(error, self._url)}"
+        message = f"cannot reach the model endpoint: {why_unreachable(error, self._url)}"
         return FatalError(message) if connecting else TransientError(message)
 
     def _said(self, refusal: Refusal, prompt: Prompt) -> str:

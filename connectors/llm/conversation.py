@@ -225,7 +225,7 @@ class Conversation:
         if isinstance(error, PackTooLargeError):
             return too_long(self._documents[index], f"more than the model reads ({error})")
         kind = error.kind if isinstance(error, ContentRefusedError) else "RequestRefused"
-        return RecordError(f"the endpoint refused the document: {error}", kind=kind)
+        return RecordError(f"the endpoint rejected the document: {error}", kind=kind)
 
 
 def _wrote(reply: Reply) -> str:

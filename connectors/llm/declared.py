@@ -39,10 +39,10 @@ class DeclaredField(BaseModel):
         default="text",
         description="text, integer, number, decimal, boolean, date, datetime, time, or a list: list[text]",
     )
-    description: str = ModelField(default="", description="What it is; the model is told so")
-    enum: list[str | int | float | bool] = ModelField(default=[], description="The values that it may have")
-    example: JsonValue = ModelField(default=None, description="A value as it might be; the model is told so")
-    required: bool = ModelField(default=False, description="Without it a record is a dead letter")
+    description: str = ModelField(default="", description="Description for the model")
+    enum: list[str | int | float | bool] = ModelField(default=[], description="Allowed values")
+    example: JsonValue = ModelField(default=None, description="Example value for the model")
+    required: bool = ModelField(default=False, description="Make records without it dead letters")
 
     def annotation(self) -> Any:
         """Its Python type. Raises ValueError when there is none of that name."""
@@ -50,9 +50,7 @@ class DeclaredField(BaseModel):
         name = inside[1] if inside else self.type.strip()
         if name not in _TYPES:
             known = ", ".join(one for one in _TYPES if one not in ("str", "int", "float", "bool"))
-            raise ValueError(
-                f"there is no type {self.type!r}; there are {known}, and lists such as list[text]"
-            )
+            raise ValueError(f"unknown type {self.type!r}; known: {known}, and lists such as list[text]")
         one: Any = Literal[tuple(self.enum)] if self.enum else _TYPES[name]
         return list[one] if inside else one
 

@@ -1,4 +1,4 @@
-"""Documents on their way to a model."""
+"""Documents to send to a model."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Document:
 
     @classmethod
     def of_text(cls, name: str, text: str, instructions: str = "") -> Document:
-        """A document that is one piece of text."""
+        """Create a document of one text."""
         return cls(name, [TextPart(text)] if text.strip() else [], instructions)
 
     @property
     def images(self) -> int:
-        """How many images it has."""
+        """Number of images."""
         return sum(isinstance(part, ImagePart) for part in self.parts)
 
     @cached_property
     def tokens(self) -> int:
-        """Estimated prompt tokens: 4 bytes of text are one, an image is 1,000."""
+        """Estimated prompt tokens: 4 bytes of text count as one, an image as 1,000."""
         texts = (part.text for part in self.parts if isinstance(part, TextPart))
         text = sum(len(one.encode("utf-8", "surrogatepass")) for one in texts)
         return -(-text // BYTES_PER_TOKEN) + self.images * TOKENS_PER_IMAGE

@@ -89,7 +89,7 @@ class LlmExtract(Transform[LlmParams]):
         return BatchLimits(records=self.params.batch_size)
 
     async def apply(self, batch: Batch) -> Batch:
-        """The extracted records.
+        """Extract the records of a batch.
 
         Raises:
             TransientError: no record of the batch has its fate yet.

@@ -1,4 +1,4 @@
-"""From the values of a reply to the values of a record."""
+"""Convert values of a reply to values of a record."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, object]:
-    """The fields of `schema` that a reply holds; what it does not say is left out.
+    """Return the fields of `schema` that a reply states.
 
     A field answers to other names when it has no value of its own. Placeholders ("N/A", "unknown") count as
     no value, unless the field itself lists them. Numbers become text where the field is text (an age of 34 is

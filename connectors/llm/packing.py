@@ -1,4 +1,4 @@
-"""Cutting documents into packs: the documents of one call."""
+"""Divide documents into packs, one per call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["PackLimits", "pack"]
 
 @dataclass(frozen=True, slots=True)
 class PackLimits:
-    """When a pack is full: at so many documents, estimated tokens or images."""
+    """Limits of a pack: documents, estimated tokens and images."""
 
     documents: int
     tokens: int
@@ -20,7 +20,7 @@ class PackLimits:
 
 
 def pack(documents: Sequence[Document], indices: Sequence[int], limits: PackLimits) -> list[list[int]]:
-    """Cut the documents at `indices` into packs of indices, in order.
+    """Divide the documents at `indices` into packs of indices, in order.
 
     Documents share a pack only with documents of the same instructions. One that alone is over a limit gets
     a pack of its own.

@@ -1,4 +1,4 @@
-"""What calls cost, and when to stop."""
+"""Prices, costs and budgets of calls."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _SAMPLE: Final = 1_000  # tokens; some models cost more for long prompts, which 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and what they cost: of a call, or of one document's share in calls."""
+    """Tokens and their cost, of a call or of one document's share."""
 
     tokens_in: int = 0
     tokens_out: int = 0
     cost_usd: float = 0.0
 
     def plus(self, other: Usage) -> Usage:
-        """Both together."""
+        """Return the sum."""
         tokens_in, tokens_out = self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out
         return Usage(tokens_in, tokens_out, self.cost_usd + other.cost_usd)
 
     def shared(self, count: int) -> list[Usage]:
-        """Equal shares for so many documents; they add up to the whole."""
+        """Divide into equal shares that add up to the whole."""
         ends = [(self.tokens_in * end // count, self.tokens_out * end // count) for end in range(count + 1)]
         return [
             Usage(stop_in - start_in, stop_out - start_out, self.cost_usd / count)
@@ -43,13 +43,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD for a million tokens."""
+    """Price in USD per million tokens."""
 
     per_million_input: float
     per_million_output: float
 
     def of(self, tokens_in: int, tokens_out: int) -> float:
-        """USD for these tokens."""
+        """Return the price of these tokens in USD."""
         return (tokens_in * self.per_million_input + tokens_out * self.per_million_output) / 1_000_000
 
 
@@ -68,9 +68,9 @@ def price_of(model: str, params: LlmParams) -> Price:
     known = Price(0.0, 0.0) if model == _FREE else _listed(model)
     if known is None and params.budget_usd is not None:
         raise FatalError(
-            f"`budget_usd` cannot be kept: the price of the model {model!r} is not known; write it beside the"
-            " budget, in USD for a million tokens, as the provider lists it: `usd_per_million_input: 0.15`"
-            " and `usd_per_million_output: 0.60`, or 0 for a model that costs nothing"
+            f"cannot enforce `budget_usd`: the price of the model {model!r} is unknown; set it beside the "
+            "budget, in USD per million tokens: `usd_per_million_input: 0.15` and "
+            "`usd_per_million_output: 0.60`, or 0 for a model that costs nothing"
         )
     known = known or Price(0.0, 0.0)
     return Price(
@@ -106,7 +106,7 @@ def _families(model: str) -> Iterator[str]:
 
 
 class Budget:
-    """Money that may be spent; calls in flight hold a reservation of their estimated price.
+    """A budget in USD; calls in flight reserve their estimated price.
 
     So calls that run side by side overshoot by no more than their estimates were too low.
 
@@ -120,7 +120,7 @@ class Budget:
         self._reserved = 0.0
 
     def reserve(self, estimate: float) -> None:
-        """Hold `estimate` USD for a call. Raises FatalError when that is more than is left."""
+        """Reserve `estimate` USD for a call. Raises FatalError if less is left."""
         if self.limit is not None and self.spent + self._reserved + estimate > self.limit:
             raise FatalError(
                 f"the budget of {self.limit:g} USD does not cover the next call ({self.spent:.4f} USD "
@@ -130,6 +130,6 @@ class Budget:
         self._reserved += estimate
 
     def settle(self, estimate: float, cost: float) -> None:
-        """A call has ended: what it held is free again, what it cost is spent."""
+        """Release the reservation of a finished call and book its cost."""
         self._reserved -= estimate
         self.spent += cost

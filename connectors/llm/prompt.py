@@ -1,4 +1,4 @@
-"""The messages of a call.
+"""Write the messages of a call.
 
 The system message comes first and is the same for all calls of a node, so that a provider can cache it. The
 user message holds the documents, as one text or, where there are images, as text parts and images in turn:
@@ -107,7 +107,7 @@ class PromptWriter:
 
     @property
     def tokens_aside(self) -> int:
-        """Bytes of what comes with every call, in estimated tokens."""
+        """Estimated tokens of the fixed part of every call."""
         return len(self._packed.encode()) // 4
 
 

@@ -1,4 +1,4 @@
-"""What an answer depends on, as a key of the journal; and answers as its entries."""
+"""Journal keys of questions, and journal entries of answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FORMAT: Final = 2
 
 
 class Questions:
-    """Gives each document the key of the question that a node asks about it.
+    """Computes the journal key of the question about a document.
 
     The same key means: the same parts in the same order, prompt, instructions, model, target schema,
     temperature and what else the requests have (`extras`). A document's name is not part of it, nor what
@@ -44,7 +44,7 @@ class Questions:
         self._settings = [_FORMAT, model, temperature, schema.slots(["r1"]), *([extras] if extras else [])]
 
     async def key(self, document: Document) -> str:
-        """SHA-256, hexadecimal. Images are hashed in a thread: a page may be megabytes."""
+        """Return the key as hexadecimal SHA-256; images are hashed in a thread."""
         if document.images:
             return await anyio.to_thread.run_sync(self._key, document)
         return self._key(document)
@@ -63,12 +63,12 @@ class Questions:
 
 
 def answer_entry(key: str, values: Mapping[str, object]) -> JournalEntry:
-    """A slot as the model answered it."""
+    """Create the journal entry of an answered slot."""
     return JournalEntry(key, written(values))
 
 
 def verdict_entry(key: str, error: RecordError, *, by_model: bool) -> JournalEntry:
-    """The end of a document that was paid for and has no answer.
+    """Create the journal entry of a paid document without an answer.
 
     What the model itself refused it would refuse again; other failures may not come again, so a new run
     tries.
@@ -77,7 +77,7 @@ def verdict_entry(key: str, error: RecordError, *, by_model: bool) -> JournalEnt
 
 
 def values_of(entry: JournalEntry) -> Mapping[str, object] | RecordError:
-    """What `answer_entry` or `verdict_entry` was made of.
+    """Decode an entry of `answer_entry` or `verdict_entry`.
 
     Raises:
         FatalError: the entry is damaged.

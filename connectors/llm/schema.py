@@ -30,7 +30,7 @@ _NAME_LENGTH: Final = 64  # of a schema, as endpoints take it
 
 @dataclass(frozen=True)
 class TargetSchema:
-    """What is extracted.
+    """The schema of extracted records.
 
     `fields` are those asked for, by the names they have in Python; aliases play no part.
     """
@@ -50,14 +50,14 @@ class TargetSchema:
         return frozenset(name for name, one in fields if one.required and not one.shape.accepts_null)
 
     def describe(self) -> str:
-        """The fields as lines of a prompt."""
+        """Describe the fields as lines of a prompt."""
         return "\n".join(
             f"- {name}: {one.described}" if one.described else f"- {name}"
             for name, one in self.fields.items()
         )
 
     def slots(self, slots: Sequence[str]) -> JsonObject:
-        """A strict schema: an object with one required object a slot, each with `nonce` and the fields.
+        """Return a strict schema with one required object per slot, each with `nonce` and the fields.
 
         It stays within what strict decoding allows everywhere: all keys required, nullable types instead of
         optional keys, no additional properties, no bounds. The record stands once, however many slots.
@@ -95,7 +95,7 @@ class TargetSchema:
 
 
 def target_schema(name: str, known: Collection[str] = SYSTEM_FIELDS) -> TargetSchema:
-    """The schema of a model of `connectors.models`, or of `package.module:Class`.
+    """Load the schema of a model of `connectors.models` or of `package.module:Class`.
 
     Args:
         known: fields that the pipeline fills in itself.
@@ -127,7 +127,7 @@ def _imported(name: str) -> type[BaseModel]:
             model = getattr(model, part)
     # a module is somebody else's code, and whatever keeps it from being imported is a problem of the file
     except (Exception, SystemExit) as error:
-        raise FatalError(f"`schema` {name!r} cannot be imported: {_reason(error)}", kind="schema") from error
+        raise FatalError(f"cannot import `schema` {name!r}: {_reason(error)}", kind="schema") from error
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise FatalError(f"`schema` {name!r} is not a Pydantic model", kind="schema")
     return model

@@ -1,4 +1,4 @@
-"""Structured extraction as a service: documents in, one fate for each out."""
+"""Structured extraction as a service: documents in, one outcome each out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def get_llm_service(
     patient: bool = False,
     shared: Shared | None = None,
 ) -> LLMService:
-    """A service to be used with `async with`; without arguments: `Medical` from OpenAI's default endpoint.
+    """Create a service for `async with` (default: `Medical` from OpenAI's endpoint).
 
     Args:
         journal: where answers that were paid for are kept and looked up; by default nowhere.
@@ -61,7 +61,7 @@ def get_llm_service(
 
 
 class LLMService:
-    """Extracts the fields of one schema from documents, several in a call, some calls at once.
+    """Extracts the fields of one schema from documents, several per call, with concurrent calls.
 
     Attributes:
         schema: what is extracted.
@@ -140,7 +140,7 @@ class LLMService:
         on_usage: OnUsage | None = None,
         on_hit: OnHit | None = None,
     ) -> list[Fate]:
-        """The fields of each document, in order, or the error that is its fate.
+        """Return the fields of each document, in order, or its error.
 
         `on_usage` hears of every call: the places of its documents, and what it cost; `on_hit` of every
         document that needed none: its answer is in the journal, or another document of the batch is the same
@@ -158,7 +158,7 @@ class LLMService:
     async def extract_structured_data(
         self, document: Document, *, on_usage: OnUsage | None = None
     ) -> dict[str, object]:
-        """The fields of one document.
+        """Return the fields of one document.
 
         Raises:
             RecordError: this document can never be extracted.

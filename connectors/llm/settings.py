@@ -1,4 +1,4 @@
-"""What stands under `with:` of `llm_extract`, and its connection."""
+"""Parameters and connection of `llm_extract`."""
 
 from __future__ import annotations
 
@@ -55,12 +55,16 @@ class LlmConnection(BaseModel):
     requests_per_minute: float | None = Field(
         default=None,
         gt=0,
-        description="Quota of requests; by default as the endpoint says itself, if so",
+        description="Quota of requests (default: as reported by the endpoint, if at all)",
     )
     tokens_per_minute: float | None = Field(
-        default=None, gt=0, description="Quota of tokens, prompts and answers together; by default as above"
+        default=None,
+        gt=0,
+        description=(
+            "Quota of tokens, prompts and answers together (default: as reported by the endpoint, if at all)"
+        ),
     )
-    headers: dict[str, SecretStr] = Field(default={}, description="Headers that every request has besides")
+    headers: dict[str, SecretStr] = Field(default={}, description="Additional headers of every request")
 
     @field_validator("base_url")
     @classmethod
@@ -104,7 +108,7 @@ class LlmParams(Params):
     """Parameters of `llm_extract`."""
 
     id_field: str = Field(
-        default="id", min_length=1, description="Field with a document's id; what is extracted has it too"
+        default="id", min_length=1, description="Field with a document's id, which extracted records keep"
     )
     uri_field: str = Field(
         default="source_file_path", min_length=1, description="Field with a document's address or file name"
@@ -120,29 +124,29 @@ class LlmParams(Params):
     declared: dict[str, DeclaredField] = Field(
         default={},
         alias="fields",
-        description="What to extract instead of a `schema`: fields by name, with type, description and so on",
+        description="Fields to extract instead of a `schema`, by name, with type, description and more",
     )
-    instructions: str = Field(default="", max_length=20_000, description="What the model should know besides")
+    instructions: str = Field(default="", max_length=20_000, description="Extra instructions for the model")
     model: str | None = Field(default=None, description="Overrides the connection's model")
     temperature: float | None = Field(
-        default=0.1, ge=0, le=2, description="Sampling temperature; null leaves it to the model"
+        default=0.1, ge=0, le=2, description="Sampling temperature; null means the model's default"
     )
     max_tokens: int | None = operational(
         None,
         ge=16,
-        description="Tokens of an answer, doubled once when one was cut off; by default as many as the "
-        "fields and the documents of a call need",
+        description="Maximum tokens of an answer, doubled once when one is cut off (default: derived "
+        "from the fields and documents of a call)",
     )
-    seed: int | None = Field(default=None, description="Sampling seed, for endpoints that take one")
+    seed: int | None = Field(default=None, description="Sampling seed, for endpoints that support it")
     reasoning_effort: str | None = Field(
         default=None, description="How much a reasoning model thinks: low, medium or high"
     )
     extra_body: dict[str, JsonValue] = Field(
-        default={}, description="What every request has besides, as the endpoint documents it"
+        default={}, description="Additional fields of every request, as documented by the endpoint"
     )
     answer_form: Literal["auto", "json_schema", "tool", "json_object", "text"] = operational(
         "auto",
-        description="The form in which answers are asked for; `auto` finds out what the endpoint takes",
+        description="Form of the requested answers; `auto` detects what the endpoint supports",
     )
     batch_size: int = operational(5, ge=1, le=50, description="Maximum documents per call")
     pack_tokens: int = operational(
@@ -158,10 +162,10 @@ class LlmParams(Params):
         ge=100,
         description="Documents longer than this become dead letters; they are never truncated",
     )
-    concurrency: int = operational(8, ge=1, le=256, description="Calls in flight, at most")
-    timeout: float = operational(120.0, gt=0, description="Longest time for one call, in seconds")
+    concurrency: int = operational(8, ge=1, le=256, description="Maximum concurrent calls")
+    timeout: float = operational(120.0, gt=0, description="Timeout of a call, in seconds")
     connect_patience: float = operational(
-        1.0, ge=0, description="How long a run's first call waits for an endpoint to be there, in seconds"
+        1.0, ge=0, description="How long the first call of a run waits for the endpoint, in seconds"
     )
     budget_usd: float | None = operational(
         None, gt=0, description="Stop the run (it can be resumed) before it spends more than this"

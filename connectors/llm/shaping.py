@@ -73,7 +73,7 @@ def fields_of(model: type[BaseModel]) -> dict[str, Field]:
     if "$ref" in schema:  # a model that contains itself
         schema = definitions[schema["$ref"].removeprefix("#/$defs/")]
     if "properties" not in schema:
-        raise UnaskableError("a record has to have fields with names, and this model has none")
+        raise UnaskableError("a record needs named fields, and this model has none")
     shaper = _Shaper(definitions)
     fields = shaper.fields(schema, "")
     return (

@@ -84,7 +84,7 @@ def _http(connection: LlmConnection, longest: float, key: str) -> httpx.AsyncCli
             event_hooks={"request": [only_ours]},
         )
     except (ImportError, ValueError) as error:
-        raise FatalError(f"the proxy of the environment cannot be used: {error}") from error
+        raise FatalError(f"cannot use the proxy of the environment: {error}") from error
 
 
 def _is_loopback(url: str) -> bool:
@@ -106,7 +106,7 @@ def why_unreachable(error: BaseException, url: str) -> str:
         any(isinstance(one, socket.gaierror) for one in causes)
         or "name resolution" in str(causes[-1]).lower()
     ):
-        return f"the host name {host!r} of {url} is not known; check `base_url`"
+        return f"unknown host name {host!r} of {url}; check `base_url`"
     if any(isinstance(one, ConnectionRefusedError) for one in causes) or "attempts failed" in str(causes[-1]):
         return f"connection refused: no service is listening at {url}; start it, or check `base_url`"
     return f"the connection to {url} failed: {_name(causes[-1])}"

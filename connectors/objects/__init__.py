@@ -1,1 +1,1 @@
-"""What any object store needs: patterns over keys, bytes to text, and documents to what a model can read."""
+"""Patterns over keys, text decoding and document reading for any object store."""

@@ -1,4 +1,4 @@
-"""The text that bytes stand for, by what is said about it and by what the bytes show."""
+"""Decode bytes to text, by declared charset and by content."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Text(NamedTuple):
 
 
 def known_charset(charset: str | None) -> str | None:
-    """Python's name of a charset, None when there is no such charset; Latin-1 means Windows-1252."""
+    """Return Python's name of a charset, or None if unknown; Latin-1 means Windows-1252."""
     if charset is None:
         return None
     label = charset.strip().strip("\"'").lower()
@@ -86,7 +86,7 @@ def _decodes(codec: str) -> bool:
 
 
 def read_text(data: bytes, charset: str | None, declared: str | None, *, textual: bool) -> Text | None:
-    """The text, or None when the bytes are none.
+    """Return the text, or None if the bytes are not text.
 
     Args:
         charset: its encoding, as the caller knows it, by `known_charset`.

@@ -1,4 +1,4 @@
-"""Packed content: gzip, bzip2, xz and Zstandard as files and streams, and what HTTP packs a body with.
+"""Compressed content: gzip, bzip2, xz and Zstandard files and streams, and HTTP content encodings.
 
 Several members one behind the other are one content. What ends early or is damaged is an error, and nothing
 is unpacked beyond a limit.
@@ -30,15 +30,15 @@ _PIECE = 256 * 1024
 
 
 class PackedError(ValueError):
-    """The content is damaged or ends early."""
+    """The compressed content is damaged or truncated."""
 
 
 class UnpackedTooLargeError(ValueError):
-    """The content would be larger than is allowed."""
+    """The decompressed content would exceed its limit."""
 
 
 def is_packed(name: str) -> bool:
-    """True when a file of this name is unpacked while it is read."""
+    """Return whether a file of this name is decompressed while it is read."""
     return _kind_of(name) is not None
 
 
@@ -47,7 +47,7 @@ def _kind_of(name: str) -> str | None:
 
 
 def open_unpacked(file: IO[bytes], name: str) -> IO[bytes]:
-    """The content of an open file, unpacked when its name says that it is packed.
+    """Open the content of a file, decompressed according to its name.
 
     Reading raises one of `unpacking_errors` where it is damaged. Closing it closes `file`.
     """
@@ -88,7 +88,7 @@ def _unpacked(file: IO[bytes], kind: str) -> IO[bytes]:
 
 
 def unpacking_errors() -> tuple[type[Exception], ...]:
-    """What reading packed content raises where it is damaged.
+    """Errors that reading damaged compressed content raises.
 
     Among them is OSError, which gzip and bzip2 raise without a number.
     """
@@ -107,7 +107,7 @@ def _zstd() -> Any:
 
 
 def unpack_body(data: bytes, content_encoding: str | None, limit: int) -> bytes | None:
-    """A body without what its Content-Encoding (RFC 9110, section 8.4) says was done to it.
+    """Undo the Content-Encoding of a body (RFC 9110, section 8.4).
 
     None when nothing was, also where a header remains from before somebody unpacked the body.
 

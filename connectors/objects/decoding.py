@@ -1,4 +1,4 @@
-"""Bytes of an object made text, or named as what they are.
+"""Decode the bytes of an object as text, or encode them as a data URL.
 
 What the caller says decides, then a byte order mark, then the charset that the store declares, then strict
 UTF-8, then UTF-8 in which few bytes are wrong (U+FFFD stands for them, and they are counted), then what an
@@ -34,7 +34,7 @@ THREAD_ABOVE = 256 * 1024
 
 
 class Decoded(NamedTuple):
-    """What became of some bytes: text, or a marker with a data URL; and the media type without parameters.
+    """Decoded content: text, or a marker with a data URL; and the media type without parameters.
 
     Of text also: the encoding by its name in Python, how many characters stand for bytes that are not valid
     in it, and whether the encoding was guessed.
@@ -49,7 +49,7 @@ class Decoded(NamedTuple):
 
 
 def decode(data: bytes, name: str, declared: str | None = None, charset: str | None = None) -> Decoded:
-    """Make text of `data` if it is text.
+    """Decode `data` if it is text.
 
     Args:
         data: the whole content.
@@ -71,14 +71,14 @@ def decode(data: bytes, name: str, declared: str | None = None, charset: str | N
 async def decode_in_turn(
     data: bytes, name: str, declared: str | None = None, charset: str | None = None
 ) -> Decoded:
-    """The same, in a worker thread when there is much to decode."""
+    """Decode `data`, in a worker thread if it is large."""
     if len(data) <= THREAD_ABOVE:
         return decode(data, name, declared, charset)
     return await anyio.to_thread.run_sync(decode, data, name, declared, charset)
 
 
 def marker_of(media_type: str) -> str:
-    """The name between the brackets before a data URL of this type."""
+    """Return the marker in brackets before a data URL of this type."""
     if media_type.startswith("image/"):
         return "IMAGE_DATA"
     if media_type == "application/pdf":

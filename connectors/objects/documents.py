@@ -1,4 +1,4 @@
-"""The content of a file as what a language model can read: text, and images.
+"""Convert file content to text and images for a language model.
 
 `parts` takes the `content` that `connectors.objects.decoding` made. Text stays text; a PDF gives its text
 layer, or pictures of its pages where it has hardly any; a Word file its paragraphs and tables; an image
@@ -41,7 +41,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """A picture of a document, or of one of its pages, as a base64 data URL."""
+    """An image of a document or of one of its pages, as a base64 data URL."""
 
     url: str
 
@@ -50,7 +50,7 @@ DocumentPart = TextPart | ImagePart
 
 
 def parts(content: str, name: str) -> list[DocumentPart]:
-    """The parts of a document in reading order; none for a document without any content.
+    """Return the parts of a document in reading order; none if it is empty.
 
     For what `needs_opening` it may take a second, or, for a hostile file, for ever and all memory.
 
@@ -75,7 +75,7 @@ def parts(content: str, name: str) -> list[DocumentPart]:
 
 
 def needs_opening(content: str) -> bool:
-    """True for files that a library has to open: Word and PDF. All else costs nothing."""
+    """Return whether a library must open the file (Word and PDF)."""
     marked = _MARKED.match(content)
     return marked is not None and marked[1] in _OPENED
 

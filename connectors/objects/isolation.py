@@ -1,4 +1,4 @@
-"""Documents opened in worker processes, with limits of time and memory.
+"""Read documents in worker processes with limits of time and memory.
 
 A Word or PDF file of a few kilobytes can make its library take gigabytes, hold the interpreter for minutes
 or abort the process. So they are opened elsewhere: a process that exceeds a limit or crashes is killed, and
@@ -50,7 +50,7 @@ _PASSED_ON = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ReaderLimits:
-    """What opening one document may take.
+    """Limits for reading one document.
 
     Args:
         seconds: of processor time.
@@ -64,7 +64,7 @@ class ReaderLimits:
 
 
 class DocumentReader:
-    """Opens documents. An async context manager; the processes end with the last reader.
+    """Reads documents; an async context manager whose processes end with the last reader.
 
     Args:
         stopping: true once the run should end. A document that is not read soon after is left undone.
@@ -98,7 +98,7 @@ class DocumentReader:
                 await pool.close()
 
     async def parts(self, content: str, name: str) -> list[DocumentPart]:
-        """The parts of a document, as `connectors.objects.documents.parts` makes them.
+        """Return the parts of a document; see `connectors.objects.documents.parts`.
 
         Raises:
             RecordError: also of kind `DocumentTooSlow` or `DocumentTooLarge` when it exceeds a limit, and

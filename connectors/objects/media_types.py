@@ -1,4 +1,4 @@
-"""Media types by content, by a fixed table of suffixes, or by what the store says, in this order.
+"""Media types by content, by a table of suffixes, or as declared, in this order.
 
 The table is part of the code, not of the machine: `mimetypes` reads the system's files, and one pipeline
 would give two results on two machines.
@@ -88,7 +88,7 @@ _SURE = 0.3  # puremagic gives 0.2 to a signature of two bytes, which chance als
 
 
 def media_type_of(data: bytes, name: str, declared: str | None = None) -> str:
-    """The media type of binary content; `declared` is the Content-Type header it came with."""
+    """Return the media type of binary content; `declared` is its Content-Type header."""
     found = by_content(data, name) or by_suffix(name)
     if found is None and declared:
         found = without_charset(declared)
@@ -96,7 +96,7 @@ def media_type_of(data: bytes, name: str, declared: str | None = None) -> str:
 
 
 def by_content(data: bytes, name: str = "") -> str | None:
-    """The media type that the first bytes show, None when they show none.
+    """Return the media type of the first bytes, or None if unknown.
 
     `name` decides only between types that share a container (Word and Excel files are both ZIP archives).
     """
@@ -123,12 +123,12 @@ def by_content(data: bytes, name: str = "") -> str | None:
 
 
 def by_suffix(name: str) -> str | None:
-    """The media type that a name's suffix stands for in the fixed table."""
+    """Return the media type of a name's suffix."""
     return _BY_SUFFIX.get(_suffix(name))
 
 
 def is_text(media_type: str | None) -> bool:
-    """True for types whose content is characters."""
+    """Return whether content of this type is text."""
     if media_type is None:
         return False
     if media_type.startswith("text/") or media_type.endswith(("+xml", "+json")):
@@ -137,7 +137,7 @@ def is_text(media_type: str | None) -> bool:
 
 
 def without_charset(content_type: str) -> str | None:
-    """The type of a Content-Type header without its parameters, None where it says nothing.
+    """Return the type of a Content-Type header without parameters, or None if there is none.
 
     That is `application/octet-stream`, and `binary/octet-stream`, which S3 stores when an upload names none.
     """
@@ -148,7 +148,7 @@ def without_charset(content_type: str) -> str | None:
 
 
 def charset_of(content_type: str | None) -> str | None:
-    """The charset parameter of a Content-Type header (RFC 9110, section 8.3.2), in lower case."""
+    """Return the charset of a Content-Type header (RFC 9110, section 8.3.2), in lower case."""
     for parameter in (content_type or "").split(";")[1:]:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset":

@@ -61,12 +61,12 @@ _BUCKET = re.compile(r"(?:[A-Za-z0-9_.$-]{1,64}:)?[A-Za-z0-9._-]{1,255}|" + _ARN
 
 
 class PatternError(ValueError):
-    """The pattern cannot mean anything; the text says what to write instead."""
+    """The pattern is invalid; the message says what to write instead."""
 
 
 @dataclass(frozen=True)
 class ObjectPattern:
-    """A pattern, taken apart. Make one with `ObjectPattern.parse`.
+    """A parsed pattern; create one with `ObjectPattern.parse`.
 
     Attributes:
         uri: as it was written.
@@ -84,7 +84,7 @@ class ObjectPattern:
 
     @classmethod
     def parse(cls, uri: str) -> ObjectPattern:
-        """Take `scheme://bucket/pattern` apart. Nothing is percent-decoded; `#`, `%` and `+` are themselves.
+        """Parse `scheme://bucket/pattern` without percent-decoding; `#`, `%` and `+` are literal.
 
         Raises:
             PatternError: another scheme, a bucket name that no bucket can have, an empty pattern, `**` that
@@ -112,12 +112,12 @@ class ObjectPattern:
 
     @property
     def exact(self) -> bool:
-        """True when it names one object and nothing has to be listed."""
+        """Whether the pattern names one object and nothing must be listed."""
         return not self.prefixes and len(self.exact_keys) == 1
 
     @cached_property
     def prefixes(self) -> tuple[str, ...]:
-        """What to list, in key order: no prefix begins with another, so no key is listed twice."""
+        """Prefixes to list, in key order; none starts with another, so no key is listed twice."""
         found = (literal_prefix(alternative) for alternative in self.alternatives)
         kept: list[str] = []
         for prefix in sorted(prefix for prefix, whole in found if not whole):
@@ -127,13 +127,13 @@ class ObjectPattern:
 
     @cached_property
     def exact_keys(self) -> tuple[str, ...]:
-        """Alternatives without wildcards that no listing covers, in key order."""
+        """Keys without wildcards that no listing covers, in key order."""
         found = (literal_prefix(alternative) for alternative in self.alternatives)
         keys = {key for key, whole in found if whole}
         return tuple(sorted(key for key in keys if not key.startswith(self.prefixes)))
 
     def matches(self, key: str) -> bool:
-        """True when the pattern stands for this key."""
+        """Return whether the pattern matches this key."""
         if _ODD_SEGMENT.search(key):
             segments = key.split("/")
             return any(_segments_match(parts, segments) for parts in self._segments)
@@ -141,7 +141,7 @@ class ObjectPattern:
         return self._matcher is not None and self._matcher.match(key)
 
     def uri_of(self, key: str) -> str:
-        """The address of a key of this bucket, in the scheme that the pattern has."""
+        """Return the address of a key in this bucket, with the scheme of the pattern."""
         return f"{self.scheme}://{self.bucket}/{key}"
 
     @cached_property
@@ -155,7 +155,7 @@ class ObjectPattern:
 
 
 def split_bucket(address: str) -> tuple[str, str]:
-    """The bucket, or the ARN of an access point, and the rest of an address without its scheme."""
+    """Split an address without scheme into the bucket, or access-point ARN, and the rest."""
     arn = _ARN_FIRST.match(address)
     if arn:
         return arn[0], address[arn.end() + 1 :]
@@ -164,7 +164,7 @@ def split_bucket(address: str) -> tuple[str, str]:
 
 
 def validate_bucket(bucket: str) -> None:
-    """Check that a bucket's name can be one, on AWS or elsewhere.
+    """Check that a bucket name is valid, on AWS or elsewhere.
 
     New buckets of AWS have lower-case letters, digits, dots and hyphens; old ones and those of other servers
     also capitals and underscores, and on Ceph a tenant before a colon. The server knows which of them exist.
@@ -182,7 +182,7 @@ def validate_bucket(bucket: str) -> None:
 
 
 def literal_prefix(pattern: str) -> tuple[str, bool]:
-    """The literal text before the first wildcard (braces are expanded), and whether that is all of it."""
+    """Return the text before the first wildcard (braces expanded), and whether it is the whole pattern."""
     literal: list[str] = []
     characters = iter(pattern)
     for character in characters:

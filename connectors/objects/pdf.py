@@ -1,4 +1,4 @@
-"""Text and page pictures of PDF files, by pdfium."""
+"""Read text and page images of PDF files with pdfium."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PDFIUM: Final = threading.Lock()
 
 
 def read_pdf(data: bytes, name: str) -> list[str | bytes]:
-    """The pages of a PDF: text where it has some, else a grey PNG picture. An empty page gives nothing.
+    """Read the pages of a PDF as text or, without text, as grey PNG images; empty pages are skipped.
 
     Raises:
         RecordError: kind `CorruptDocument` (broken or encrypted), or `DocumentTooLarge` (pages).

@@ -1,4 +1,4 @@
-"""The program of a worker process that opens documents: `connectors.objects.isolation` starts it.
+"""The program of a worker process that reads documents; started by `connectors.objects.isolation`.
 
 A request on standard input is eight bytes of length, a JSON header (`name`, `size`, `seconds`, `memory`) and
 `size` bytes of content; the answer on standard output is eight bytes of length and JSON: `parts`, or `kind`

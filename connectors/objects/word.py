@@ -1,4 +1,4 @@
-"""Text of Word files (docx), by python-docx."""
+"""Read the text of Word files (docx) with python-docx."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_UNPACKED = 64 * 1024 * 1024
 
 
 def read_docx(data: bytes, name: str, max_text: int) -> str:
-    """The header, paragraphs and tables of a Word file in document order; a table row is one line.
+    """Read the header, paragraphs and tables of a Word file in document order, one line per table row.
 
     Reading stops soon after `max_text` characters, so a longer answer means that there was more.
 

@@ -1,4 +1,4 @@
-"""What is set in botocore for servers that are not AWS's, and for what stands between them and us.
+"""Settings of botocore for servers other than AWS, and for intermediaries.
 
 Importing this imports the SDK.
 """

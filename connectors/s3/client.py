@@ -21,7 +21,7 @@ CONNECT_TIMEOUT = 10.0
 
 
 class S3Connection(BaseModel):
-    """Where the bucket is and who asks.
+    """Connection to an S3 server.
 
     Without keys, AWS is asked with the machine's own credentials (environment, profile, instance role).
     They are never sent to another server: an endpoint of one's own needs its own keys, or `anonymous`.
@@ -51,7 +51,7 @@ class S3Connection(BaseModel):
 
     @property
     def custom(self) -> bool:
-        """True when the endpoint is not AWS's own."""
+        """Whether the endpoint is not AWS."""
         if not self.endpoint:
             return False
         host = urlsplit(self.endpoint).hostname or ""
@@ -59,14 +59,14 @@ class S3Connection(BaseModel):
 
     @property
     def endpoint_url(self) -> str | None:
-        """The address to ask; None where the SDK knows AWS's own for the region."""
+        """Address of the server, or None for AWS's own in the region."""
         if self.endpoint and urlsplit(self.endpoint).hostname == "s3.amazonaws.com":
             return None  # the global name serves us-east-1 only
         return self.endpoint or None
 
     @property
     def server(self) -> str:
-        """Names the server to what outlives a run: `aws`, or host and port.
+        """Stable name of the server: `aws`, or host and port.
 
         A server on this machine, such as the embedded one, has another port each time: `localhost`.
         """
@@ -77,7 +77,7 @@ class S3Connection(BaseModel):
 
 
 class S3Client(Protocol):
-    """The calls that are made here; the answers are botocore's dictionaries."""
+    """The client calls used here; responses are botocore's dictionaries."""
 
     async def list_objects(self, **arguments: object) -> Mapping[str, Any]: ...
     async def list_objects_v2(self, **arguments: object) -> Mapping[str, Any]: ...
@@ -89,7 +89,7 @@ class S3Client(Protocol):
 async def open_client(
     connection: S3Connection, *, connections: int = 32, read_timeout: float = 60.0
 ) -> AsyncGenerator[S3Client, None]:
-    """An open client; closing it closes its sockets.
+    """Open a client; closing it closes its sockets.
 
     Args:
         connection: where and who.

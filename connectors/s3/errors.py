@@ -1,4 +1,4 @@
-"""What the S3 client raises, made the engine's errors. The only place where that is decided."""
+"""Translate errors of the S3 client to the engine's errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RedirectError(Exception):
 
 @contextmanager
 def s3_errors(bucket: str, what: str, *, of_object: bool = False) -> Generator[None, None, None]:
-    """Raises the engine's errors for the client's.
+    """Translate the client's errors in the block.
 
     Args:
         bucket: the bucket that is asked.

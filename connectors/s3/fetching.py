@@ -1,4 +1,4 @@
-"""Reads objects side by side, each retried alone, and finds out whether a failure is one object's own.
+"""Read objects concurrently, retry each alone, and determine whether a failure is its own.
 
 An object that fails is no reason to stop as long as others get through; when nothing gets through, it is an
 outage or a mistake in the connection, and no object is to blame. So a failure is a *suspect* until another
@@ -55,7 +55,7 @@ class Suspect:
         if isinstance(self.error, ObjectRefusedError):
             return self.error.as_record()
         return RecordError(
-            f"{self.error} ({self.tries} tries, while others were read)", kind="ObjectUnreadable"
+            f"{self.error} ({self.tries} attempts, while others were read)", kind="ObjectUnreadable"
         )
 
 

@@ -1,4 +1,4 @@
-"""Groups of objects that become one batch, and whether their failures are their own."""
+"""Groups of objects for one batch, and whether their failures are their own."""
 
 from __future__ import annotations
 

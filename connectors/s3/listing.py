@@ -1,4 +1,4 @@
-"""The pages of a listing, on servers that continue it in different ways, or badly.
+"""List pages on servers that continue listings in different ways, or badly.
 
 S3 hands out a token for the next page. Servers that know only the first version of the call, or that do not
 look at the token, are asked from the last key on instead. A listing that makes no progress ends with an
@@ -115,8 +115,8 @@ class _Listing:
         fresh = [entry for entry in contents if self._keys.add(entry["Key"])]
         if self._keys.lost:
             self._fail(
-                f"lists more than {MAX_REMEMBERED:,} objects and not in the order of their keys, so that "
-                "repetitions cannot be recognized: use a pattern with a longer literal beginning"
+                f"lists more than {MAX_REMEMBERED:,} objects out of key order, so repetitions cannot be "
+                "detected: use a pattern with a longer literal prefix"
             )
         return fresh
 
@@ -124,12 +124,12 @@ class _Listing:
         """Continue from the last key, which is sound only where keys come in order."""
         self._ways = self._ways[1:]
         if not self._ways or not self._keys.ordered or not self._keys.last:
-            self._fail(f"says that there is more, and {why}")
+            self._fail(f"reports more objects, but {why}")
 
     def _fail(self, what: str) -> None:
         raise FatalError(
-            f"bucket {self._bucket!r}, {self._where}: the server {what}; objects would be missing. "
-            "Check the connection's endpoint, or list less with a longer literal beginning of the pattern."
+            f"bucket {self._bucket!r}, {self._where}: the server {what}; objects would be missing. Check "
+            "the connection's endpoint, or list less with a longer literal prefix of the pattern."
         )
 
 

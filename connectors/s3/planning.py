@@ -1,4 +1,4 @@
-"""Which objects are read and handed on together, and what they will weigh."""
+"""Group objects into batches and estimate their memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECORD_OVERHEAD = 1024
 
 
 class PlannedGroup(NamedTuple):
-    """Consecutive objects of a split, from its object `start` on, that weigh `nbytes` together."""
+    """Consecutive objects of a split from index `start`, with their total memory `nbytes`."""
 
     start: int
     objects: Sequence[S3Object]
@@ -27,7 +27,7 @@ class PlannedGroup(NamedTuple):
 
 
 def plan_groups(objects: Sequence[S3Object], start: int, max_object_bytes: int) -> Iterator[PlannedGroup]:
-    """The objects from index `start` on, cut into groups by the listing alone."""
+    """Group the objects from index `start`, based only on the listing."""
     while start < len(objects):
         stop, total = start, 0
         while stop < len(objects) and stop - start < GROUP_OBJECTS:
@@ -41,7 +41,7 @@ def plan_groups(objects: Sequence[S3Object], start: int, max_object_bytes: int) 
 
 
 def weight(found: S3Object, max_object_bytes: int) -> int:
-    """Bytes of memory at the peak: the raw content beside what it is decoded to."""
+    """Return the peak memory in bytes: raw and decoded content together."""
     if found.size > max_object_bytes:
         return RECORD_OVERHEAD  # it will not be read
     size = found.size if found.size >= 0 else max_object_bytes  # nobody knows

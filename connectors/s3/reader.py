@@ -1,4 +1,4 @@
-"""Reads one object and makes it a record."""
+"""Read one object as a record."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class S3FileReader:
         self._if_match = True  # until the server turns out to refuse it without a reason
 
     async def read_file(self, uri: str, *, etag: str = "", size: int | None = None) -> S3FileContent:
-        """Read one object by its exact address; wildcard characters in it are part of the key.
+        """Read one object by its exact address; wildcard characters are literal.
 
         Args:
             uri: `s3://bucket/key` or `minio://bucket/key`; it becomes the `source_uri`.
@@ -92,7 +92,7 @@ class S3FileReader:
     async def read_record(
         self, uri: str, bucket: str, key: str, *, etag: str = "", size: int | None = None
     ) -> FileRecord:
-        """The same as a plain record."""
+        """Read one object as a plain record."""
         if size is not None and size >= 0:
             self._check_size(uri, size)
         body = await self._get(uri, bucket, key, etag, size if size is not None else -1)
@@ -193,7 +193,10 @@ class S3FileReader:
             now = _PACKED_ETAG.sub("", now)  # what Apache's and other servers add when they pack
         if etag and now and now != etag:
             raise RecordError(
-                f"{uri} was changed since it was listed: its ETag was {etag}, is {now}; a new run reads it",
+                (
+                    f"{uri} changed after it was listed: its ETag was {etag} and is now {now}; start a "
+                    "new run to read it"
+                ),
                 kind="ObjectChanged",
             )
 

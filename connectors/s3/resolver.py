@@ -1,4 +1,4 @@
-"""From a pattern to the objects it stands for."""
+"""List the objects that a pattern matches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["S3Object", "S3WildcardResolver", "plain_etag"]
 
 
 class S3Object(NamedTuple):
-    """An object as it was listed.
+    """A listed object.
 
     `etag` without its quotes, "" when the server gives none; `size` in bytes, -1 when it is not known;
     `last_modified` ISO 8601 in UTC, "" when it is not known.
@@ -45,13 +45,13 @@ class S3Object(NamedTuple):
 
 
 class S3WildcardResolver:
-    """Lists what a pattern stands for, and no more than its literal beginnings make necessary."""
+    """Lists the objects that a pattern matches, below its literal prefixes only."""
 
     def __init__(self, client: S3Client) -> None:
         self._client = client
 
     async def resolve_pattern(self, pattern: str | ObjectPattern) -> AsyncGenerator[S3Object, None]:
-        """The matching objects, each once, page by page as the listing arrives.
+        """List the matching objects, each once, as the pages arrive.
 
         Keys come in order within each listed beginning. Directory markers (empty objects whose key ends
         with a slash) are skipped. A name without wildcards is not listed but looked up.
@@ -69,7 +69,7 @@ class S3WildcardResolver:
     async def resolve_pages(
         self, pattern: str | ObjectPattern, *, after: str = ""
     ) -> AsyncGenerator[list[S3Object], None]:
-        """The same in pages, some of which may be empty.
+        """List the matching objects in pages, some of which may be empty.
 
         Args:
             after: the last key that an earlier listing has had; this one goes on behind it.

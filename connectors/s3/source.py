@@ -1,4 +1,4 @@
-"""The source `s3`: files that a wildcard pattern stands for."""
+"""The source `s3`: objects that match a wildcard pattern."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LONGEST_SPLIT = 10.0
 
 
 class S3Params(Params):
-    """What to read."""
+    """Parameters of the `s3` source."""
 
     pattern: str = Field(
         description="Address with wildcards (`*`, `**`, `?`, `[…]`, `{…}`): `s3://bucket/folder/**/*.{txt,pdf}`"
@@ -56,13 +56,13 @@ class S3Params(Params):
     )
     charset: str | None = Field(
         default=None,
-        description="Charset of all text (`windows-1252`), whatever is declared; default: found out by byte "
-        "order mark, declaration and content",
+        description="Charset of all text, e.g. `windows-1252`, overriding declarations (default: from "
+        "byte order mark, declaration or content)",
     )
     strict_text: bool = Field(
         default=False,
-        description="Text with bytes that are invalid in its encoding becomes a dead letter; otherwise "
-        "U+FFFD stands for them",
+        description="Make text with bytes that are invalid in its encoding a dead letter (default: "
+        "replace them by U+FFFD)",
     )
     concurrency: int = operational(32, ge=1, le=256, description="Objects read concurrently")
     split_objects: int = operational(
@@ -155,7 +155,7 @@ class S3Connector(Source[S3Params]):
         await self._stack.aclose()
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """The listing in parts of `split_objects`. A pattern that stands for nothing has no split."""
+        """Split the listing into parts of `split_objects`; none if nothing matches."""
         assert self._resolver is not None, "enter the connector first"
         chunk: list[S3Object] = []
         after, number, ordinal = _behind(ctx.listed)
@@ -195,7 +195,7 @@ class S3Connector(Source[S3Params]):
         return Split(f"{number:06d}", manifest, first_ordinal=ordinal)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """The objects of a split from the one with index `position`, in order, read concurrently.
+        """Read the objects of a split from index `position`, concurrently and in order.
 
         An object that fails alone is retried alone, and becomes a dead letter when others get through.
 
@@ -229,7 +229,7 @@ class S3Connector(Source[S3Params]):
                 group.reservation.release()
 
     async def extract(self) -> AsyncGenerator[S3FileContent, None]:
-        """All files, in no particular order, without a pipeline. Opens the connection if it is not open.
+        """Read all files in any order without a pipeline, opening the connection if necessary.
 
         Raises:
             RecordError: an object that cannot be read; the ones before it were yielded.

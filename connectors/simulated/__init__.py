@@ -1,4 +1,4 @@
-"""Simulated sources: records of three kinds, the same for the same seed however a run is cut.
+"""Simulated sources of three kinds, reproducible by seed regardless of how a run is split.
 
 `blocks` numbers the records and makes any range of them alone; `blob`, `logs` and `events` each make one
 kind; `pools` has the values that a person would read; `source` puts them behind the engine's contract.

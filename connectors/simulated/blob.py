@@ -64,7 +64,7 @@ SMALLEST, LARGEST = 256, 10 * 1024 * 1024
 
 
 class BlobMaker:
-    """Makes `BlobSource` records: any bucket, any file name, folders one to three deep."""
+    """Generates `BlobSource` records with random buckets, names and folders."""
 
     kind = "blob"
 
@@ -76,7 +76,7 @@ class BlobMaker:
         _ = self._folders, self._permissions
 
     def make(self, random: Random, timestamps: list[str]) -> list[JsonObject]:
-        """One record for each timestamp."""
+        """Generate one record per timestamp."""
         count = len(timestamps)
         choices, draw = random.choices, random.random
         sizes = LARGEST - SMALLEST + 1

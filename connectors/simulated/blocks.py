@@ -1,4 +1,4 @@
-"""Generation by aligned blocks: any range of a run can be made alone.
+"""Generate records in aligned blocks, so that any range can be generated separately.
 
 Records are numbered from 0 and made in blocks of `BLOCK_SIZE`. A block has a random generator of its own,
 seeded with the kind of record, the seed of the run and the number of the block, and is always drawn as a
@@ -22,21 +22,21 @@ JsonObject: TypeAlias = dict[str, object]
 
 
 class Maker(Protocol):
-    """Makes the records of one kind."""
+    """Generates records of one kind."""
 
     kind: str
 
     def prepare(self) -> None:
-        """Build now what the first record would otherwise wait for; 0.1 s of work."""
+        """Build the pools in advance, which takes 0.1 s."""
         ...
 
     def make(self, random: Random, timestamps: list[str]) -> list[JsonObject]:
-        """One record for each timestamp, by draws from `random` alone."""
+        """Generate one record per timestamp, drawing only from `random`."""
         ...
 
 
 def generate(maker: Maker, seed: int | str, start: int, stop: int, base_time: datetime) -> list[JsonObject]:
-    """Records `start` to `stop` (exclusive) of the run with this seed.
+    """Generate records `start` to `stop` (exclusive) of the run with this seed.
 
     `base_time` is when the run began (with a UTC offset): record *n* is stamped *n* microseconds after the
     millisecond it lies in, so that the stamps have the order of the records.
@@ -53,7 +53,7 @@ def generate(maker: Maker, seed: int | str, start: int, stop: int, base_time: da
 def pages(
     maker: Maker, seed: int | str, start: int, stop: int, base_time: datetime, size: int
 ) -> Iterator[list[JsonObject]]:
-    """The same records in lists of `size`, the last one of what is left. No block is made twice."""
+    """Generate the records in lists of `size`; no block is generated twice."""
     held: list[JsonObject] = []
     done = start
     while done < stop or held:
@@ -83,7 +83,7 @@ def _timestamps(base_time: datetime, first: int) -> list[str]:
 
 
 def uuids(random: Random, count: int) -> list[str]:
-    """`count` random UUIDs (RFC 9562, version 4) as text.
+    """Return `count` random UUIDs (RFC 9562, version 4) as text.
 
     Made column by column, so that the work for one is three C calls: a fifth of the time of `str(uuid4())`.
     """

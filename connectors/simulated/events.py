@@ -60,12 +60,12 @@ EVENT_NAMES = tuple(_PROPERTIES)
 
 
 def event_properties(name: str) -> frozenset[str]:
-    """The keys of the `properties` of an event of this name."""
+    """Return the property names of an event."""
     return frozenset(_PROPERTIES[name]) | {"referrer"} | ({"invited"} if name == "invite_sent" else set())
 
 
 class EventMaker:
-    """Makes `EventSource` records: any name and project, 70 % of them by a known visitor."""
+    """Generates `EventSource` records, 70 % of them by a known visitor."""
 
     kind = "events"
 
@@ -77,7 +77,7 @@ class EventMaker:
         _ = self._actions, self._users, self._pools.ip_addresses(), self._pools.user_agents()
 
     def make(self, random: Random, timestamps: list[str]) -> list[JsonObject]:
-        """One record for each timestamp."""
+        """Generate one record per timestamp."""
         count = len(timestamps)
         choices, draw = random.choices, random.random
         columns = zip(

@@ -70,7 +70,7 @@ TRACED_SHARE = 0.7
 
 
 class LogMaker:
-    """Makes `LogSource` records: any level, service and message; 70 % belong to a trace."""
+    """Generates `LogSource` records, 70 % of them in a trace."""
 
     kind = "logs"
 
@@ -82,7 +82,7 @@ class LogMaker:
         _ = self._lines, self._traces
 
     def make(self, random: Random, timestamps: list[str]) -> list[JsonObject]:
-        """One record for each timestamp."""
+        """Generate one record per timestamp."""
         count = len(timestamps)
         choices = random.choices
         columns = zip(

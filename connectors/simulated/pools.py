@@ -1,4 +1,4 @@
-"""Pools of values that a person would read: names, addresses, user agents, made by Faker.
+"""Pools of realistic values (names, addresses, user agents) from Faker.
 
 Faker costs 20 to 60 µs a value, a hundred times what the rest of a record costs, so each field draws from
 about a thousand values made once. The pools depend on nothing but Faker's release: every run, and every
@@ -21,7 +21,7 @@ _SEED = 20_240_229
 
 
 class ReadablePools:
-    """Lists of `size` values each, made when first asked for. Building one takes 10 to 60 ms.
+    """Lists of `size` values each, built on first use in 10 to 60 ms.
 
     Only the English (US) providers in use are loaded, without Faker's proxy and without its weighting:
     together that is a fifth of the start-up and a tenth of the time for a value.

@@ -1,4 +1,4 @@
-"""The simulated kinds as sources of a pipeline, or of any `async for`."""
+"""The simulated sources, for pipelines or `async for`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What connectors share that talk to an ingest service: its connection, its HTTP, its reading routes."""
+"""Connection, HTTP client and reading routes of an ingest service, shared by connectors."""

@@ -1,4 +1,4 @@
-"""HTTP to the ingest service: one client for the life of a run.
+"""The HTTP client of the ingest service, one per run.
 
 What can go wrong on the way is told apart here and nowhere else.
 """
@@ -35,7 +35,7 @@ _WRONG_ENDPOINT = frozenset({404, 405, 410})
 _ABOUT_RECORDS = frozenset({400, 413, 422})
 
 _REMEDIES = {
-    402: "the account has to be paid for",
+    402: "the account needs a payment",
     407: "a proxy wants a user and a password; set them in the environment's proxy",
     411: "the service wants a length",
     414: "the URL is too long for it; check `url` of the connection",
@@ -52,16 +52,16 @@ class UncertainError(TransientError):
 
 
 class NoSuchRouteError(FatalError):
-    """The service does not know the path."""
+    """The service has no such route."""
 
 
 class AnswerTooLargeError(FatalError):
-    """An answer of success is larger than its reader allowed; it was not read to its end."""
+    """A successful response exceeded the size limit and was not read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: a status of 2xx, 400, 413 or 422 that the caller has to judge, and the whole body."""
+    """A response with status 2xx, 400, 413 or 422, for the caller to interpret, and its whole body."""
 
     status: int
     content_type: str
@@ -79,7 +79,7 @@ class Answer:
         return kind in ("text/html", "application/xhtml+xml") or self.body.lstrip()[:1] == b"<"
 
     def excerpt(self, length: int = 300) -> str:
-        """The beginning of the body as one line of text."""
+        """Return the beginning of the body as one line of text."""
         text = " ".join(self.body[: length * 4].decode("utf-8", "replace").split())
         return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -114,7 +114,7 @@ def _build_client(connection: WarehouseConnection, concurrency: int) -> httpx.As
 
 
 class WarehouseClient:
-    """Sends one request at a time for its caller and translates what can go wrong.
+    """Sends requests and translates their errors.
 
     Every method raises TransientError (its subclass UncertainError when the request may have been carried
     out) or FatalError; neither ever holds the token or a record.
@@ -130,7 +130,7 @@ class WarehouseClient:
         self._clock = clock
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, max_answer: int) -> Answer:
-        """POST a JSON body. The answer's status is 2xx, or one that is about the records: 400, 413, 422."""
+        """POST a JSON body. The response's status is 2xx, or one about the records: 400, 413, 422."""
         headers = {"Content-Type": "application/json", **headers}
         return await self._send("POST", f"{self._url}{path}", max_answer, content=body, headers=headers)
 

@@ -1,4 +1,4 @@
-"""Where the ingest service is."""
+"""Connection to an ingest service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["WarehouseConnection"]
 
 
 class WarehouseConnection(BaseModel):
-    """Where the ingest service is."""
+    """Connection to an ingest service."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,7 +28,7 @@ class WarehouseConnection(BaseModel):
     def _is_http(cls, url: str) -> str:
         url = http_address(url)
         if "#" in url:
-            raise ValueError("must end before the #: what stands behind it is never sent to a service")
+            raise ValueError("must end before the #: fragments are never sent to a service")
         return url
 
     @model_validator(mode="after")

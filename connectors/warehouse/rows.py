@@ -1,4 +1,4 @@
-"""The reading routes of the service: which shows a model's rows, and what they answer."""
+"""The reading routes of the service and their responses."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _PLURALS = {"Blob": "getBlobs", "Log": "getLogs", "Event": "getEvents"}
 
 
 def consumption_api(model: str) -> str:
-    """The consumption API that shows a model's rows: `getBlobs` for `BlobSource` and `Blob`."""
+    """Return the consumption API of a model's rows: `getBlobs` for `BlobSource` and `Blob`."""
     name = model.partition("/")[0].removesuffix("Source")
     return _PLURALS.get(name, f"get{name}")
 
 
 def id_chunks(ids: Sequence[str], count: int = MAX_IDS) -> Iterator[list[str]]:
-    """At most `count` ids at a time, and no more than fit into a short address."""
+    """Divide ids into chunks of at most `count` that fit into a short address."""
     chunk: list[str] = []
     size = 0
     for identity in ids:
@@ -44,7 +44,7 @@ def id_chunks(ids: Sequence[str], count: int = MAX_IDS) -> Iterator[list[str]]:
 
 
 def items_of(answer: Answer, path: str) -> list[Mapping[str, Any]]:
-    """The items of a page. Raises FatalError when it is none."""
+    """Return the items of a page. Raises FatalError if it is not one."""
     try:
         items = orjson.loads(answer.body)["items"]
         return [item for item in items if isinstance(item, dict)]

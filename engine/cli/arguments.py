@@ -21,7 +21,7 @@ DEFAULT_STATE_DIR = ".odw"
 
 
 def this_command() -> str:
-    """How the user can call this program again: hints that are copied must work.
+    """Return the command that runs this program again, for hints to copy.
 
     The interpreter is named by its path when it is that of an environment below the current folder which
     has not been activated.
@@ -34,7 +34,7 @@ def this_command() -> str:
 
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
-    """The file, which of its pipelines, and what to change in it."""
+    """Declare the file, its pipelines and overrides."""
     parser.add_argument(
         "file",
         nargs="?",
@@ -49,7 +49,7 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_change_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to change in the file."""
+    """Declare overrides of the file."""
     parser.add_argument(
         "--param",
         action="append",
@@ -68,7 +68,7 @@ def add_change_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_state_argument(parser: argparse.ArgumentParser) -> None:
-    """Where runs and dead letters are kept, and what else a run leaves on this machine."""
+    """Declare the state directory and the state store."""
     parser.add_argument(
         "--state-dir",
         default=DEFAULT_STATE_DIR,
@@ -86,7 +86,7 @@ def add_state_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is said while runs are under way."""
+    """Declare the output during runs."""
     parser.add_argument(
         "--progress",
         choices=("auto", "live", "plain", "json", "none"),

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: CancelOptions) -> int:
-    """Ask for it; 0 when the server has taken the request."""
+    """Request the cancellation; 0 if the server accepted it."""
     require_temporal()
     from engine.cli.durable.control import cancel
     from engine.cli.event_loop import on_event_loop

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: ConnectorsOptions) -> int:
-    """Print what was asked for."""
+    """Print the requested components."""
     from engine.registry import Registry
 
     registry = Registry.installed()

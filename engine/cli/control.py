@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: ControlOptions) -> int:
-    """Steer; 0 when the run has taken it."""
+    """Send the command; 0 if the run accepted it."""
     require_temporal()
     from engine.cli.durable.control import steer
     from engine.cli.event_loop import on_event_loop

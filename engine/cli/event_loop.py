@@ -20,7 +20,7 @@ until then.
 
 
 def on_event_loop(main: Callable[[], object]) -> int:
-    """The exit code of a coroutine function, on uvloop where it is installed."""
+    """Run a coroutine function and return its exit code, on uvloop if installed."""
     # a few batches in flight are thousands of records that live: the default threshold of 700 would have the
     # collector look at them again and again. Only the owner of the process may decide this.
     thresholds = gc.get_threshold()

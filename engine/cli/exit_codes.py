@@ -12,7 +12,7 @@ __all__ = ["ExitCode", "code_of", "explain", "most_serious", "show_traceback"]
 
 
 class ExitCode(IntEnum):
-    """What the process ends with. A second signal ends it with 128 + the signal's number."""
+    """Exit codes of the process. A second signal ends it with 128 + the signal's number."""
 
     COMPLETED = 0
     FAILED = 1
@@ -36,13 +36,13 @@ _SERIOUSNESS = (
 
 
 def most_serious(codes: Iterable[ExitCode]) -> ExitCode:
-    """One code for several runs: what a new attempt would not mend comes first."""
+    """Return one code for several runs; failures that a retry does not fix come first."""
     found = set(codes)
     return next((code for code in _SERIOUSNESS if code in found), ExitCode.COMPLETED)
 
 
 def code_of(error: BaseException) -> ExitCode:
-    """The exit code of an error."""
+    """Return the exit code of an error."""
     from engine import errors
 
     if isinstance(error, errors.NodeFailedError) and isinstance(error.__cause__, errors.TransientError):
@@ -61,7 +61,7 @@ def code_of(error: BaseException) -> ExitCode:
 
 
 def explain(error: BaseException) -> int:
-    """Say on standard error what went wrong and return the exit code; `ODW_TRACEBACK=1` adds where."""
+    """Print an error and return its exit code; `ODW_TRACEBACK=1` adds the traceback."""
     error = _innermost(error)
     if not isinstance(error, SystemExit):
         show_traceback(error)
@@ -81,7 +81,7 @@ def explain(error: BaseException) -> int:
 
 
 def show_traceback(error: BaseException | None) -> None:
-    """Print where an error came from, and its causes, if the user asked for it; these may quote records."""
+    """Print the traceback and causes of an error, which may quote records, if the user asked for it."""
     if error is not None and os.environ.get("ODW_TRACEBACK") == "1":
         import traceback
 

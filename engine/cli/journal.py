@@ -29,10 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
-    showing = actions.add_parser("show", help="print answers as the model gave them, as JSON lines")
-    showing.add_argument(
-        "name", metavar="RECORD", help="the key of a record, or the beginning of an answer's key"
-    )
+    showing = actions.add_parser("show", help="print answers as the model wrote them, as JSON lines")
+    showing.add_argument("name", metavar="RECORD", help="a record's key, or a prefix of an answer's key")
     _filters(showing)
 
     purging = actions.add_parser("purge", help="delete answers")

@@ -28,7 +28,7 @@ def load_plans(
     only: Collection[str] | None = None,
     params: Mapping[str, Mapping[str, JsonValue]] | None = None,
 ) -> dict[str, Plan]:
-    """The plans of `options.file`, by pipeline; see `load_config`.
+    """Load the plans of `options.file`, by pipeline; see `load_config`.
 
     Raises:
         ConfigError: with everything that is wrong with the file and the pipelines asked for.
@@ -37,7 +37,7 @@ def load_plans(
 
 
 def load_plans_for_workers(options: WorkerPlanOptions) -> dict[str, Plan]:
-    """The same plans, if several workers can do their runs.
+    """Load the plans and check that several workers can run them.
 
     A state directory belongs to one machine, so it says that all workers are on this one; beside a database
     `--one-machine` does.
@@ -58,7 +58,7 @@ def load_config(
     only: Collection[str] | None = None,
     params: Mapping[str, Mapping[str, JsonValue]] | None = None,
 ) -> FileConfig:
-    """`options.file` as it was read; `--only` takes the pipelines that it leads to along.
+    """Load `options.file`; `--only` includes the followers of the named pipelines.
 
     Components named `module:name` are also looked for in the current folder and beside the file.
 
@@ -96,7 +96,7 @@ def _find_modules_beside(file: str) -> None:
 
 
 def resolve_aliases(options: PlanOptions) -> list[str]:
-    """What `--only` names, with the pipelines' own names in place of aliases."""
+    """Return the pipelines of `--only` with aliases resolved."""
     if not options.only:
         return []
     config = load_file(options.file, environ=os.environ)
@@ -104,7 +104,7 @@ def resolve_aliases(options: PlanOptions) -> list[str]:
 
 
 def resolve_alias(pipeline: str, file: str | None) -> str:
-    """The pipeline's own name, if it is an alias in the file (default: `pipelines.yaml`, if it is there)."""
+    """Resolve an alias of the file (default: `pipelines.yaml`, if it exists)."""
     try:
         return load_file(file or DEFAULT_FILE, environ=os.environ).resolve_alias(pipeline)
     except ConfigError:

@@ -1,4 +1,4 @@
-"""What the verbs were asked for: frozen values, read once from the parsed arguments.
+"""Options of the verbs: frozen values, read once from the parsed arguments.
 
 Groups that several verbs share come first; a function asks for the group it needs.
 """
@@ -83,7 +83,7 @@ class PlaceOptions(FileOptions, StateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions(FileOptions):
-    """The file, which of its pipelines, and what to change in it."""
+    """Declare the file, its pipelines and overrides."""
 
     only: tuple[str, ...] = ()
     param: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ __all__ = ["program"]
 
 
 def program() -> int:
-    """Do what the arguments ask for; the exit code, where the process does not end here."""
+    """Run the command line and end the process."""
     code = main()
     # Temporal's SDK has threads of its own. One that is just letting go of a call which was given up, as
     # after Ctrl-C, wants the interpreter that waits for it while it is taken down, and neither ever ends.

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: RunOptions) -> int:
-    """Run; the exit code says what came of it."""
+    """Run the pipelines and return the exit code."""
     from engine.cli.local.run import invoke
 
     return invoke(options)

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: SandboxOptions) -> int:
-    """Serve; 0 after a clean end."""
+    """Serve until stopped; 0 after a clean end."""
     from engine.sandbox.server import main
 
     arguments = ["--services", options.services, "--state-dir", options.state_dir]

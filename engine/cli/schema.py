@@ -16,11 +16,11 @@ SUMMARY = "print the JSON Schema of pipeline files"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes nothing."""
+    """Declare no arguments."""
 
 
 def execute(options: SchemaOptions) -> int:
-    """Print it."""
+    """Print the schema."""
     import json
 
     from engine.config.schema import file_schema

@@ -45,14 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--insecure",
         action="store_true",
-        help="listen beyond this machine without keys, on a trusted network",
+        help="listen on other interfaces without keys; only for trusted networks",
     )
     parser.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="answer to this host name, too, without keys (repeatable; default: names of this machine)",
+        help="also answer to this host name without keys; repeatable (default: names of this machine)",
     )
     parser.add_argument("--path-prefix", default="", metavar="PATH", help="strip this prefix from paths")
     parser.add_argument(
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: ServeOptions) -> int:
-    """Serve; 0 after a clean end."""
+    """Serve until stopped; 0 after a clean end."""
     from pathlib import Path
 
     from engine.errors import ConfigError

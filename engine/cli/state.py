@@ -19,7 +19,7 @@ STATE_VARIABLE = "ODW_STATE"
 
 
 def store_of(options: StateOptions, *, create: bool = False) -> StateStore:
-    """The store that the arguments name, not opened yet.
+    """Return the store of the arguments, not yet opened.
 
     Args:
         create: False makes a missing store an error, for commands that only look.
@@ -45,7 +45,7 @@ async def run_id_of(store: StateStore, name: str) -> str:
 
 
 def state_of(options: StateOptions) -> str:
-    """`--state`, else the environment's ODW_STATE, else `--state-dir`: an address or a directory.
+    """Return `--state`, else ODW_STATE, else `--state-dir`: an address or a directory.
 
     Raises:
         ConfigError: it is neither, or an address stands where a directory belongs. It is not quoted, since it
@@ -69,7 +69,7 @@ def state_of(options: StateOptions) -> str:
 
 
 def shown_state(options: StateOptions) -> str:
-    """The same for people to read: without a password, and a directory in full."""
+    """Return the state store for messages, without a password."""
     from engine.state.address import is_address, place_of
 
     where = state_of(options)
@@ -77,7 +77,7 @@ def shown_state(options: StateOptions) -> str:
 
 
 def state_options(options: StateOptions) -> str:
-    """Arguments that lead another command to the same state, a blank before each; passwords are stars."""
+    """Return the arguments that give another command the same state, with passwords masked."""
     from engine.state.address import is_address, without_secrets
 
     text = ""

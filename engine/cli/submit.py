@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: SubmitOptions) -> int:
-    """Start; 0 when the server has taken the runs."""
+    """Start the runs; 0 if the server accepted them."""
     require_temporal()
     from engine.cli.durable.submit import submit
     from engine.cli.event_loop import on_event_loop

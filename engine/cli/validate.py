@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: ValidateOptions) -> int:
-    """Print what was found."""
+    """Print the problems."""
     from engine.errors import ConfigError
 
     plans: dict[str, Plan] = {}

@@ -39,7 +39,7 @@ USAGE_ERROR = 2
 
 
 class VerbParser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with the nearest option that there is."""
+    """An argument parser with one-line errors that suggest the nearest option."""
 
     def error(self, message: str) -> NoReturn:
         """End the process with exit code 2."""
@@ -55,7 +55,7 @@ class VerbParser(argparse.ArgumentParser):
         return f" (see {self.prog} --help)"
 
     def options(self) -> list[str]:
-        """All option names, those of its actions included."""
+        """Return all option names, including those of the actions."""
         names: list[str] = []
         for action in self._actions:
             names += action.option_strings

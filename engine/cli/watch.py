@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: WatchOptions) -> int:
-    """Watch until the run has ended."""
+    """Watch the run until it ends."""
     require_temporal()
     from engine.cli.durable.watch import watch
     from engine.cli.event_loop import on_event_loop

@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: WorkerOptions) -> int:
-    """Work; 0 after a clean end."""
+    """Run the worker; 0 after a clean end."""
     require_temporal()
     from engine.cli.durable.worker import work
     from engine.cli.event_loop import on_event_loop

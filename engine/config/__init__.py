@@ -1,4 +1,4 @@
-"""The configuration: a YAML file, or a mapping of the same shape, to a checked `FileConfig`."""
+"""The configuration: from a YAML file or a mapping to a checked `FileConfig`."""
 
 from __future__ import annotations
 

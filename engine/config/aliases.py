@@ -1,4 +1,4 @@
-"""`aliases:`, other names for pipelines, and putting the pipelines' own names in their place."""
+"""Read `aliases:` and resolve them to the pipelines' own names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["read_aliases", "with_own_names"]
 
 
 def read_aliases(section: Value | None, pipelines: Collection[str], problems: Problems) -> dict[str, str]:
-    """The names that stand for a pipeline, each with it. What is wrong is in `problems`, and left out.
+    """Read aliases with their pipelines; invalid ones are reported in `problems` and omitted.
 
     Values that are no text are left to the section's own check.
     """
@@ -38,7 +38,7 @@ def read_aliases(section: Value | None, pipelines: Collection[str], problems: Pr
 
 
 def with_own_names(overrides: Overrides, aliases: Mapping[str, str]) -> Overrides:
-    """The parameters under the pipelines' own names."""
+    """Return the parameters under the pipelines' own names."""
     params: dict[str, dict[str, JsonValue]] = {}
     for name, values in overrides.params.items():
         params.setdefault(aliases.get(name, name), {}).update(values)

@@ -1,4 +1,4 @@
-"""A light check of schedules: five cron fields, `@daily` and its like, or an interval: `5m`, `@every 5m`."""
+"""Validate schedules: five cron fields, a shorthand such as `@daily`, or an interval such as `5m`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STEP: Final = re.compile(r"(\*|[0-9a-z]+(?:-[0-9a-z]+)?)(?:/(\d+))?", re.IGNORE
 
 
 def check_schedule(text: str) -> str:
-    """The schedule without surplus spaces.
+    """Validate a schedule and return it without extra spaces.
 
     Raises:
         ValueError: saying which field is wrong.

@@ -1,4 +1,4 @@
-"""Where `${NAME}` and `${file:…}` come from: a `.env` file, the real environment, files."""
+"""The values of `${NAME}` and `${file:…}`: a `.env` file, the environment, files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_ENV_BYTES: Final = 1 << 20
 
 
 def load_environment(env_file: Path, environ: Mapping[str, str], problems: Problems) -> dict[str, str]:
-    """The variables of a `.env` file, if it exists, and those of `environ`, which win.
+    """Load the variables of a `.env` file, if it exists, overridden by `environ`.
 
     A line that is no assignment is a problem; its text is not shown, it may hold a secret.
     """
@@ -54,7 +54,7 @@ def _dotenv(text: str, file: str, problems: Problems) -> dict[str, str]:
 
 
 def file_reader(base: Path) -> Callable[[str], str]:
-    """What reads `${file:path}`: relative paths start at `base`, one newline at the end is cut off."""
+    """Return the reader of `${file:path}`; paths are relative to `base`, and one final newline is removed."""
 
     def read(path: str) -> str:
         if not path:

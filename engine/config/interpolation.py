@@ -34,7 +34,7 @@ _FORMS: Final = "${NAME}, ${NAME:-default}, ${NAME:?message}, ${params.name} or 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What can be put in.
+    """The values available to `${…}`.
 
     Args:
         environ: environment variables.
@@ -69,12 +69,12 @@ class _Expansion:
 
 
 def escape(text: str) -> str:
-    """The string that `interpolate` turns into `text`."""
+    """Return the string that `interpolate` turns into `text`."""
     return text.replace("${", "$${")
 
 
 def interpolate(value: Value, scope: Scope, problems: Problems) -> Value:
-    """Put everything in, in string leaves only; a leaf where that fails is marked `failed`."""
+    """Resolve `${…}` in string leaves; a leaf where that fails is marked `failed`."""
     if isinstance(value.data, dict):
         return replace(
             value, data={key: interpolate(item, scope, problems) for key, item in value.data.items()}

@@ -1,4 +1,4 @@
-"""A file, or a mapping of the same shape, to a `FileConfig`."""
+"""Load a file, or a mapping of the same shape, as a `FileConfig`."""
 
 from __future__ import annotations
 

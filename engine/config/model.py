@@ -1,4 +1,4 @@
-"""What a checked file says, before components are looked up: the input of `engine.plan.compile`."""
+"""A checked file before components are looked up: the input of `engine.plan.compile`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MEBIBYTE = 1 << 20
 
 
 class OnStall(StrEnum):
-    """What happens to a batch whose retries are exhausted while nothing succeeds at its node.
+    """What to do with a batch whose retries are exhausted while nothing succeeds at its node.
 
     `wait`: the source pauses for up to `outage_limit`. `dead_letter`: its records die at once.
     """
@@ -63,7 +63,7 @@ class RetryOptions:
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """What the engine, not the component, does at a node.
+    """Options of a node for the engine rather than for the component.
 
     Args:
         retry: transient failures.
@@ -87,7 +87,7 @@ class NodeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is said once for a whole pipeline. None of it is part of the plan's identity.
+    """Settings of a whole pipeline, none of which is part of the plan's identity.
 
     Args:
         memory_bytes: bytes in flight.
@@ -129,7 +129,7 @@ class ParamType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParameterConfig:
-    """A run parameter of a pipeline as it was declared.
+    """A declared run parameter of a pipeline.
 
     `nullable`: null is allowed, because the default is null. `required`: there is no default.
     """
@@ -159,7 +159,7 @@ class ConnectionConfig:
 
 @dataclass(frozen=True, slots=True)
 class InputConfig:
-    """A node that another one takes its batches from, and where the file says so."""
+    """An input of a node, with its place in the file."""
 
     name: str
     place: Place = field(default_factory=Place, compare=False)
@@ -167,7 +167,7 @@ class InputConfig:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """A node as the file has it; `arguments` is what stands under `with:`."""
+    """A node of the file; `arguments` is the mapping under `with:`."""
 
     name: str
     kind: Kind
@@ -181,7 +181,7 @@ class NodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterConfig:
-    """How many records may die, and where dead letters go besides the store.
+    """The limit of dead letters, and where they are forwarded.
 
     At most one of `max_count` (records) and `max_share` (0 to 1) is set; neither means the default.
     """
@@ -193,7 +193,7 @@ class DeadLetterConfig:
 
 @dataclass(frozen=True, slots=True)
 class PipelineConfig:
-    """A pipeline with its parameters put in.
+    """A pipeline with its parameters resolved.
 
     Attributes:
         parameters: as declared.
@@ -215,7 +215,7 @@ class PipelineConfig:
 
 @dataclass(frozen=True, slots=True)
 class ExternalValue:
-    """A value that a place of the file takes from the environment or from another file.
+    """A value of the file that comes from the environment or from another file.
 
     Args:
         name: the variable, or `file:path`.
@@ -252,11 +252,11 @@ class FileConfig:
     warehouse: Declared | None = None
 
     def resolve_alias(self, name: str) -> str:
-        """The name of the pipeline that `name` is an alias of; any other name as it is."""
+        """Return the pipeline that `name` is an alias of, or `name` itself."""
         return self.aliases.get(name, name)
 
     def check(self) -> None:
-        """Raise what is known to be wrong.
+        """Raise the problems found so far.
 
         Raises:
             ConfigError: with all of `problems`.

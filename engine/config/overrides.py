@@ -1,4 +1,4 @@
-"""What the command line and callers change: `--param pipeline.name=value` and `--set path=value`."""
+"""Overrides by the command line and callers: `--param pipeline.name=value` and `--set path=value`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Overrides:
 
 
 def apply_assignments(root: Value, texts: Iterable[str], problems: Problems) -> Value:
-    """The document with each `dotted.path=value` put in. Later ones win."""
+    """Apply each `dotted.path=value` to the document. Later ones win."""
     for text in texts:
         path, equals, value_text = text.partition("=")
         steps = _through_alias(root, path.strip().split("."))
@@ -124,7 +124,7 @@ def check_param_names(overrides: Overrides, pipelines: Iterable[str], problems: 
 def given_params(
     overrides: Overrides, pipeline: str, declared: Mapping[str, ParameterConfig], problems: Problems
 ) -> dict[str, Value]:
-    """The values given for one pipeline's parameters. Unknown names are reported."""
+    """Return the values given for one pipeline's parameters and report unknown names."""
     given: dict[str, Value] = {}
     for name, data in overrides.params.get(pipeline, {}).items():
         place = Place("params", path=f"{pipeline}.{name}")

@@ -44,7 +44,7 @@ _NOUNS: Final[Mapping[ParamType, str]] = MappingProxyType(
 
 
 def declare(section: Value, problems: Problems) -> dict[str, ParameterConfig]:
-    """The parameters under `params:`; a broken declaration is reported and declares a nullable text."""
+    """Read the parameters under `params:`; report broken declarations and treat them as nullable text."""
     declared: dict[str, ParameterConfig] = {}
     for name, value in section.items():
         place = section.key_place(name)
@@ -106,7 +106,7 @@ def _type_of(data: Plain) -> ParamType:
 
 
 def from_text(parameter: ParameterConfig, text: str, place: Place) -> Value:
-    """A value given as text on the command line.
+    """Convert a value given as text on the command line.
 
     Texts are taken as they are, but for `null` and `~`; the rest is read as YAML.
     """
@@ -122,7 +122,7 @@ def from_text(parameter: ParameterConfig, text: str, place: Place) -> Value:
 def resolve(
     pipeline: str, declared: Mapping[str, ParameterConfig], given: Mapping[str, Value], problems: Problems
 ) -> dict[str, Value]:
-    """The value of each parameter: what was given, else its default.
+    """Return the value of each parameter: the given one, else its default.
 
     null stands for the default where the parameter does not allow null. A value that is missing or does not
     fit is reported, and marked `failed`.
@@ -142,7 +142,7 @@ def resolve(
 
 
 def known_values(values: Mapping[str, Value]) -> dict[str, JsonValue]:
-    """The values that may be stored: all but those that hold something of the environment or of files."""
+    """Return the values that may be stored: those without data of the environment or of files."""
     return {
         name: _json_safe(value.plain())
         for name, value in values.items()

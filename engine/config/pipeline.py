@@ -48,7 +48,7 @@ def check_name(what: str, name: str, place: Place, problems: Problems) -> None:
 
 
 def without_nulls(section: Value, model: type[BaseModel]) -> Value:
-    """The section without known keys that have nothing behind them: their defaults hold."""
+    """Return the section without known keys that are null, so that their defaults apply."""
     known = field_names(model)
     return section.without(*(key for key, value in section.items() if value.data is None and key in known))
 

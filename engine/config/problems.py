@@ -1,4 +1,4 @@
-"""Wording of problems: the nearest name, and what may be shown of a value."""
+"""Wording of problems: nearest names, and safe descriptions of values."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ _SHOWN_LENGTH = 60
 
 
 class Problems:
-    """Collects problems, so that all can be reported together."""
+    """Collects problems to report together."""
 
     def __init__(self) -> None:
         self._found: list[Problem] = []
 
     def add(self, place: Place, message: str, hint: str = "") -> None:
-        """Note a problem at a place."""
+        """Add a problem at a place."""
         self._found.append(place.problem(message, hint))
 
     def extend(self, problems: Iterable[Problem]) -> None:
-        """Note problems found elsewhere."""
+        """Add problems found elsewhere."""
         self._found.extend(problems)
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def all(self) -> tuple[Problem, ...]:
-        """What was found, each problem once."""
+        """Return the problems, each once."""
         return tuple(dict.fromkeys(self._found))
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like this one, None when none is."""
+    """Return the most similar known name, or None."""
     candidates = list(known)
     lowered = {candidate.lower(): candidate for candidate in reversed(candidates)}
     found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
@@ -53,12 +53,12 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in backquotes, separated by commas."""
+    """List names in backquotes, separated by commas."""
     return ", ".join(f"`{name}`" for name in names)
 
 
 def describe(value: Value) -> str:
-    """A value in a few words, without anything that came from the environment or a file."""
+    """Describe a value briefly, without data of the environment or a file."""
     if value.shown is not None:
         return f"the value of `{value.shown}`"
     data = value.data
@@ -75,7 +75,7 @@ def describe(value: Value) -> str:
 
 
 def redacted(message: str, secrets: Iterable[str]) -> str:
-    """A message of somebody else's code without the texts that came from the environment or files."""
+    """Remove texts of the environment or of files from a foreign message."""
     for secret in sorted(set(secrets), key=len, reverse=True):
         if secret:
             message = message.replace(secret, "***").replace(repr(secret)[1:-1], "***")

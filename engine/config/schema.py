@@ -32,7 +32,7 @@ _NAME_PATTERN: Final = "^[A-Za-z_][A-Za-z0-9_-]*$"
 
 
 def file_schema(registry: Registry) -> JsonValue:
-    """The schema of `pipelines.yaml` with the parameters of every component that can be imported.
+    """Return the JSON Schema with the parameters of every importable component.
 
     Wherever something other than text is expected, a text with `${…}` is allowed too.
     """

@@ -1,4 +1,4 @@
-"""The sections of the file as Pydantic models: what keys there are and what may stand under them.
+"""The sections of the file as Pydantic models.
 
 They are the source of the checks in `load` and of the editor's schema. `with:` is open here; the
 component's own model closes it.
@@ -60,7 +60,7 @@ class RetrySection(Section):
     """Upper bound of every wait."""
 
     def options(self) -> RetryOptions:
-        """The same as the engine takes it."""
+        """Return the options for the engine."""
         return RetryOptions(self.attempts, self.base, self.cap)
 
 
@@ -129,7 +129,7 @@ class ForwardSection(Section):
 
 
 class DeadLetterSection(Section):
-    """What happens to records that can never pass, besides being kept in the state directory."""
+    """The limit of dead letters and their forwarding."""
 
     max: Limit | None = None
     """Stop the run when more records die: a number, or a share such as 20% (default: 50%)."""
@@ -176,12 +176,12 @@ class PipelineSection(Section):
     outage_limit: Duration = 600.0
     """Stop the run when a service has been unavailable for this long."""
     min_records: int = Field(default=0, ge=0)
-    """A run that fewer records came in for has failed."""
+    """Fail a run that reads fewer records than this."""
     require_match: bool = False
-    """A run with a source that found nothing to read has failed."""
+    """Fail a run with a source that finds nothing to read."""
     if_running: Literal["refuse", "wait", "skip", "allow"] | None = None
-    """While another run of the pipeline is under way: refuse to begin, wait for its end, leave this run out,
-    or begin beside it. Default: refuse where a source leaves bookmarks (`mode: changed`), else allow."""
+    """While another run of the pipeline is in progress: refuse to start, wait for its end, skip this run, or
+    allow both. Default: refuse if a source leaves bookmarks (`mode: changed`), otherwise allow."""
     description: str = ""
     """What the pipeline does."""
 

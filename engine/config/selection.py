@@ -1,4 +1,4 @@
-"""Some of a file's pipelines, with those that they lead to."""
+"""Select pipelines of a file with their followers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["select"]
 
 
 def select(file: FileConfig, wanted: Collection[str], *, asked_by: str = "only") -> FileConfig:
-    """The file with these pipelines and what they lead to, without the problems and values of the others.
+    """Return the file with only these pipelines and their followers.
 
     Args:
         wanted: names or aliases.

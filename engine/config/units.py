@@ -21,7 +21,7 @@ _SIZE_FORM: Final = "a size such as 512 KB, 64 MB or 1 GB"
 
 
 def parse_duration(text: str | float) -> float:
-    """Seconds of `500ms`, `30s`, `10m`, `1h30m`, `2d`; a bare number is seconds.
+    """Parse `500ms`, `30s`, `10m`, `1h30m` or `2d` to seconds; a bare number is seconds.
 
     Raises:
         ValueError: saying which forms are understood.
@@ -43,7 +43,7 @@ def parse_duration(text: str | float) -> float:
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes of `512 KB`, `64 MB`, `1 GB` (powers of 1024, also written KiB); a bare number is bytes.
+    """Parse `512 KB`, `64 MB` or `1 GB` (powers of 1024, also KiB) to bytes; a bare number is bytes.
 
     Raises:
         ValueError: saying which forms are understood.
@@ -59,7 +59,7 @@ def parse_size(text: str | int) -> int:
 
 
 def parse_limit(text: str | int) -> int | float:
-    """A number of records (`100`) as an int, or a share (`20%`) as a float between 0 and 1.
+    """Parse a number of records (`100`) as an int, or a share (`20%`) as a float between 0 and 1.
 
     Raises:
         ValueError: neither of the two.

@@ -1,4 +1,4 @@
-"""Pydantic's verdicts on a value, put into our words and at the right place of the file."""
+"""Translate Pydantic's errors to problems at their place in the file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MIN_SECRET: Final = 4
 def validate(
     model: type[M], value: Value, problems: Problems, *, partial: bool = False, what: str = "key"
 ) -> M | None:
-    """Validate a mapping; None when something is wrong, which is then in `problems`.
+    """Validate a mapping; on failure, report to `problems` and return None.
 
     What was reported before (a leaf marked `failed`) is not reported again.
 
@@ -50,12 +50,12 @@ def validate(
 
 
 def field_names(model: type[BaseModel]) -> list[str]:
-    """The names of a model's fields as a file spells them."""
+    """Return a model's field names as spelled in the file."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
 def holds_secret(model: type[BaseModel], name: str) -> bool:
-    """True when the field of that name, or anything in its type, is a secret."""
+    """Return whether the field, or anything in its type, is a secret."""
     for key, info in model.model_fields.items():
         if name in (key, info.alias):
             return any(
@@ -66,7 +66,7 @@ def holds_secret(model: type[BaseModel], name: str) -> bool:
 
 
 def allows_null(annotation: Any) -> bool:
-    """True when a type takes None."""
+    """Return whether a type accepts None."""
     return annotation is Any or any(part in (None, types.NoneType) for part in _parts(annotation))
 
 

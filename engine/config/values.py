@@ -1,4 +1,4 @@
-"""Values that know where they stand in the file."""
+"""Values with their place in the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ A pipeline built in Python may also hold other objects as leaves (a class, a fun
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A position: `line` and `column` count from 1, 0 means unknown; `path` is the place in the document.
+    """A position: `line` and `column` from 1, or 0 if unknown; `path` is the path in the document.
 
     `hidden`: texts from the environment or a file that were put in here. No problem shows them, whatever
     the value was meant to be: a secret may stand in the place of a name by mistake.
@@ -32,18 +32,18 @@ class Place:
     hidden: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def at(self, key: str | int) -> Place:
-        """The same position, one step further down in the document."""
+        """Return the same position, one step further down in the document."""
         return replace(self, path=f"{self.path}.{key}" if self.path else str(key))
 
     def problem(self, message: str, hint: str = "") -> Problem:
-        """A problem found here."""
+        """Create a problem at this place."""
         message, hint = hide(message, self.hidden), hide(hint, self.hidden)
         return Problem(message, path=self.path, file=self.file, line=self.line, column=self.column, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A scalar, a list of values or a mapping of values, and where it stands.
+    """A scalar, a list of values or a mapping of values, with its place.
 
     Attributes:
         data: the scalar, a list of `Value`, or a dict of text to `Value`.
@@ -82,7 +82,7 @@ class Value:
         return list(self.data.items()) if isinstance(self.data, dict) else []
 
     def key_place(self, key: str) -> Place:
-        """Where a key stands, or the mapping itself when that is not known."""
+        """Return the place of a key, or of the mapping if unknown."""
         return self.keys.get(key, self.place.at(key))
 
     def step(self, key: str | int) -> Value | None:
@@ -95,7 +95,7 @@ class Value:
         return None
 
     def plain(self) -> Plain:
-        """The value without positions. It may hold secrets: never show it."""
+        """Return the value without positions. It may contain secrets: never show it."""
         if isinstance(self.data, dict):
             return {key: value.plain() for key, value in self.data.items()}
         if isinstance(self.data, list):
@@ -108,7 +108,7 @@ class Value:
         return replace(self, data=kept)
 
     def secrets(self) -> tuple[str, ...]:
-        """Every text in this value that came from the environment or a file."""
+        """Return every text in this value from the environment or a file."""
         inside: Sequence[Value] = ()
         if isinstance(self.data, dict):
             inside = tuple(self.data.values())
@@ -117,7 +117,7 @@ class Value:
         return (*self.hidden, *(text for value in inside for text in value.secrets()))
 
     def any_failed(self) -> bool:
-        """True when something at or under this value was already reported."""
+        """Return whether a problem at or under this value was already reported."""
         if self.failed:
             return True
         if isinstance(self.data, dict):
@@ -129,7 +129,7 @@ class Value:
 
 
 def from_plain(data: Plain, place: Place | None = None) -> Value:
-    """Values for a structure made in Python: it has document paths, but no lines."""
+    """Create values from a Python structure, with document paths but without lines."""
     place = place or Place()
     if isinstance(data, Mapping):
         names = [str(key) for key in data]

@@ -1,4 +1,4 @@
-"""YAML text to values with positions, in the meaning of `yaml.safe_load` and within bounds.
+"""Parse YAML to values with positions, as `yaml.safe_load` does, within limits.
 
 The text is read twice by libyaml: once as events, which needs no recursion and so can refuse nesting that
 would exhaust the stack, and once as nodes, which carry the marks that make messages exact.
@@ -35,7 +35,7 @@ _FLOW_INTERPOLATION = re.compile(r"[\[{,:]\s*\$\{")
 
 
 def parse_bytes(data: bytes, file: str) -> Value | None:
-    """Parse the bytes of a file; None when there is nothing in it.
+    """Parse the bytes of a file; None if it is empty.
 
     Raises:
         ConfigError: too large, not UTF-8, or anything `parse_yaml` refuses.
@@ -53,7 +53,7 @@ def parse_bytes(data: bytes, file: str) -> Value | None:
 
 
 def parse_yaml(text: str, file: str, *, path: str = "") -> Value | None:
-    """Parse one YAML document; None when there is none.
+    """Parse one YAML document; None if there is none.
 
     Raises:
         ConfigError: a syntax error alone, or every duplicate key, unsupported tag, key that is not text
@@ -80,7 +80,7 @@ def parse_yaml(text: str, file: str, *, path: str = "") -> Value | None:
 
 
 def parse_scalar(text: str) -> Plain:
-    """The value of one plain scalar (`5`, `true`, `null`, `1.5`); anything else stays the text it is."""
+    """Parse one plain scalar (`5`, `true`, `null`, `1.5`); other text stays text."""
     loader = CSafeLoader("")
     try:
         tag = loader.resolve(ScalarNode, text.strip(), (True, False))  # type: ignore[no-untyped-call]

@@ -1,1 +1,1 @@
-"""What a connector sees: records in batches, their keys and acks, and the components that handle them."""
+"""The contract of connectors: batches of records, keys, acks and component classes."""

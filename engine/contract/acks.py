@@ -1,4 +1,4 @@
-"""Acknowledgements: who still owes an answer for which records.
+"""Acknowledgements: track which records are not settled yet.
 
 A source batch begins one `Ack`. Every record derived from it settles that ack once: written, dropped or
 dead. When all are settled the ack is complete, its bytes go back to the budget, and the low-watermark of
@@ -29,7 +29,7 @@ MAX_OUT_OF_ORDER = 256  # complete acks beyond the watermark that are stored, fo
 
 @dataclass(slots=True)
 class Tally:
-    """What became of some records; all fields are counts of records but for tokens and money.
+    """Outcomes of records; all fields are counts of records, except tokens and cost.
 
     `read + forked == written + dropped + dead` once everything is settled. `forked` counts the extra
     records that fan-outs and lists made; `accepted` is the part of `written` that a sink could only hand
@@ -70,11 +70,11 @@ class Tally:
 
     @property
     def balanced(self) -> bool:
-        """True when every record read or made is accounted for."""
+        """Whether every record read or made is accounted for."""
         return self.read + self.forked == self.written + self.dropped + self.dead
 
     def to_json(self) -> dict[str, int | float | dict[str, int]]:
-        """A plain mapping of all fields, for ledgers and reports."""
+        """Return all fields as a plain mapping, for ledgers and reports."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
@@ -84,7 +84,7 @@ def _add_to(sums: dict[str, int], counts: dict[str, int]) -> None:
 
 
 class Ack:
-    """The open account of one source batch. Made by `SplitTracker.begin`.
+    """The open account of one source batch; created by `SplitTracker.begin`.
 
     What nearly every batch needs (records written by one sink, dropped for one reason) is counted in the
     ack itself; a tally of its own is made only for the batch that has more to say.
@@ -128,7 +128,7 @@ class Ack:
 
     @property
     def tally(self) -> Tally:
-        """What has become of the records so far."""
+        """Return the outcomes of the records so far."""
         total = Tally()
         self.add_to(total)
         return total
@@ -146,27 +146,27 @@ class Ack:
             total.add(self._rest)
 
     def restore(self, tally: Tally) -> None:
-        """An earlier attempt has settled all of it, with this tally."""
+        """Complete the ack with the tally of an earlier attempt."""
         self.pending = self._read = 0
         self._rest = tally
 
     @property
     def replay(self) -> bool:
-        """True when these records may have been delivered before."""
+        """Whether these records may have been delivered before."""
         return self.tracker.replay
 
     @property
     def complete(self) -> bool:
-        """True when nothing is owed any more."""
+        """Whether all records are settled."""
         return self.pending == 0
 
     def fork(self, count: int) -> None:
-        """`count` more records were derived; each will be settled like the others."""
+        """Add `count` derived records, to be settled like the others."""
         self.pending += count
         self._more().forked += count
 
     def delivered(self, count: int, node: str) -> None:
-        """A sink took `count` records; settles nothing, as more may be behind it."""
+        """Count `count` records delivered to a sink that may have downstream nodes; settles nothing."""
         if not self._delivered:
             self._sink = node
         if node == self._sink:
@@ -176,7 +176,7 @@ class Ack:
             delivered[node] = delivered.get(node, 0) + count
 
     def written(self, count: int, *, confirmed: bool = True) -> None:
-        """A last sink took `count` records; `confirmed=False` when it could not learn their fate."""
+        """Settle `count` records as written; `confirmed=False` if the sink could not learn their outcome."""
         self._written += count
         if not confirmed:
             self._more().accepted += count
@@ -185,7 +185,7 @@ class Ack:
             self._settled()
 
     def dropped(self, count: int, reason: str) -> None:
-        """A transform let `count` records go, on purpose."""
+        """Settle `count` records as dropped."""
         if not self._dropped:
             self._reason = reason
         if reason == self._reason:
@@ -199,7 +199,7 @@ class Ack:
             self._settled()
 
     def dead(self, count: int, node: str) -> None:
-        """`count` records are in the dead letters of this node."""
+        """Settle `count` records as dead at this node."""
         rest = self._more()
         rest.dead += count
         rest.deaths[node] = rest.deaths.get(node, 0) + count
@@ -208,12 +208,12 @@ class Ack:
             self._settled()
 
     def charge_growth(self, nbytes: int) -> None:
-        """What was derived holds `nbytes` more than what was reserved; charged without waiting."""
+        """Charge `nbytes` beyond the reservation for derived records, without waiting."""
         if self.reservation is not None:
             self.reservation.grow(nbytes)
 
     def add_cost(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
-        """Book what a model call cost for this batch's records; settles nothing."""
+        """Book the cost of a model call for this batch's records; settles nothing."""
         rest = self._more()
         rest.tokens_in += tokens_in
         rest.tokens_out += tokens_out
@@ -243,7 +243,7 @@ AckedRange = tuple[object, object, Tally]
 
 
 class SplitTracker:
-    """The acks of one split in reading order, and how far from the front they are complete.
+    """The acks of one split in reading order, and its watermark.
 
     Args:
         key: names the split in the ledger.
@@ -301,7 +301,7 @@ class SplitTracker:
         reservation: Reservation | None = None,
         bookmarks: Sequence[Bookmark] = (),
     ) -> Ack:
-        """Open the account of the next batch: `count` records, ending at position `end` (next unread).
+        """Open the ack of the next batch: `count` records, ending at position `end` (next unread).
 
         `reservation` is released when everything is settled; an empty batch is complete
         at once and only moves the position, and so is one that an earlier attempt has settled.
@@ -326,7 +326,7 @@ class SplitTracker:
                 return
 
     def acked_out_of_order(self) -> list[AckedRange]:
-        """What is complete beyond the watermark: the first 256 batches of it, the others come again.
+        """Return up to 256 complete batches beyond the watermark; further ones will be re-read.
 
         No two begin at the same place.
         """
@@ -346,22 +346,22 @@ class SplitTracker:
         return list(islice(chain(own, earlier), MAX_OUT_OF_ORDER))
 
     def finish_reading(self) -> None:
-        """The split has been read to its end."""
+        """Mark the split as read to its end."""
         self._reading = False
         self._notify()
 
     @property
     def done(self) -> bool:
-        """True when the split was read to its end and nothing is owed."""
+        """Whether the split was read to its end and is settled."""
         return not self._reading and not self._acks
 
     @property
     def in_flight(self) -> int:
-        """Records read and not yet settled, fan-outs included."""
+        """Number of records read and not yet settled, including fan-outs."""
         return sum(ack.pending for ack in self._acks)
 
     def live(self) -> Tally:
-        """The tally including what the watermark does not cover yet."""
+        """Return the tally, including batches beyond the watermark."""
         total = Tally()
         total.add(self.covered)
         for ack in self._acks:
@@ -369,7 +369,7 @@ class SplitTracker:
         return total
 
     def settled(self) -> None:
-        """An ack is complete: move the watermark over all complete ones at the front."""
+        """Advance the watermark over all complete acks at the front."""
         acks = self._acks
         while acks and not acks[0].pending:
             ack = acks.popleft()

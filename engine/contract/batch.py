@@ -1,4 +1,4 @@
-"""Batches, splits and dead letters: what moves through a pipeline.
+"""Batches: what moves through a pipeline.
 
 There is no wrapper object around a record. What a record needs to be accounted for (its key, the source
 batch it came from) lives in the batch, beside the records.
@@ -23,7 +23,7 @@ __all__ = ["Batch", "Drop", "Outcome", "join"]
 
 
 class Drop:
-    """An outcome that lets a record go on purpose, with the reason the report shows."""
+    """An outcome that drops a record, with the reason for the report."""
 
     __slots__ = ("reason",)
 
@@ -89,7 +89,7 @@ class Batch:
 
     @property
     def drops(self) -> Mapping[str, int]:
-        """How many records were let go while this batch was derived, by reason."""
+        """Number of records dropped while this batch was derived, by reason."""
         sums: dict[str, int] = {}
         for _, reason, count in self.dropped:
             sums[reason] = sums.get(reason, 0) + count
@@ -97,18 +97,18 @@ class Batch:
 
     @property
     def replay(self) -> bool:
-        """True when some of these records may have been delivered before."""
+        """Whether some of these records may have been delivered before."""
         return any(ack.replay for ack, _ in self.origins)
 
     def replace(self, records: list[Record]) -> Batch:
-        """The same records changed one to one: same keys, same origins."""
+        """Replace the records one to one, with the same keys and origins."""
         if len(records) != len(self.records):
             expected = len(self.records)
             raise ValueError(f"replace() takes one record for each of {expected}, got {len(records)}")
         return self._derive(records, self.keys, self.origins)
 
     def select(self, mask: Sequence[object], reason: str = "filtered") -> Batch:
-        """Keep the records whose place in `mask` is true; the others count as dropped for `reason`."""
+        """Keep the records that are true in `mask`; the others count as dropped for `reason`."""
         if len(mask) != len(self.records):
             raise ValueError(f"select() takes a mask for each of {len(self.records)}, got {len(mask)}")
         records = list(compress(self.records, mask))
@@ -127,7 +127,7 @@ class Batch:
         return derived
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> Batch:
-        """One outcome for each record: a record, None or `Drop`, a list of records, or an error.
+        """Derive a batch from one outcome per record: a record, None or `Drop`, a list, or an error.
 
         A `RecordError` is final, a `TransientError` asks for another try of that record. Within one
         `apply` failures can be named only once, before anything else is dropped.
@@ -135,7 +135,7 @@ class Batch:
         return _from_outcomes(self, outcomes)
 
     def slice(self, start: int, stop: int) -> Batch:
-        """Records `start` to `stop` (exclusive) as a batch of their own."""
+        """Return records `start` to `stop` (exclusive) as a batch."""
         size = len(self.records)
         part = Batch(self.records[start:stop], self.keys.slice(start, stop))
         part.origins = _slice_origins(self.origins, start, stop)
@@ -143,7 +143,7 @@ class Batch:
         return part
 
     def take(self, indices: Sequence[int]) -> Batch:
-        """The records at these ascending indices as a batch of their own."""
+        """Return the records at these ascending indices as a batch."""
         chosen = set(indices)
         mask = [index in chosen for index in range(len(self.records))]
         part = Batch([self.records[index] for index in indices], self.keys.take(indices))
@@ -152,7 +152,7 @@ class Batch:
         return part
 
     def with_suffix(self, suffix: str) -> Batch:
-        """The same records under keys that end in `suffix`."""
+        """Return the records with `suffix` appended to their keys."""
         return self._derive(self.records, self.keys.with_suffix(suffix), self.origins)
 
     def spend(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
@@ -180,7 +180,7 @@ class Batch:
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """Several batches as one, in order."""
+    """Join several batches in order."""
     if len(batches) == 1:
         return batches[0]
     records: list[Record] = []

@@ -1,4 +1,4 @@
-"""Bookmarks: what a source remembers from one run to the next, and what it sees of the store that keeps them.
+"""Bookmarks: what a source keeps from one run to the next.
 
 A source reaches them as `ctx.bookmarks`, and sets new ones by handing them on with the batch that they stand
 for (`Batch.bookmarks`). They belong to one source of one pipeline.
@@ -16,7 +16,7 @@ __all__ = ["Bookmark", "Bookmarks", "NoBookmarks"]
 
 
 class Bookmark(NamedTuple):
-    """How far a source has come with one thing of its input.
+    """How far a source has read one thing of its input.
 
     Args:
         scope: where the thing is, as far as its key does not say so (a server and a bucket); may be "".
@@ -30,10 +30,10 @@ class Bookmark(NamedTuple):
 
 
 class Bookmarks(Protocol):
-    """The bookmarks of one source, as its earlier runs have left them."""
+    """The bookmarks that earlier runs of a source have left."""
 
     async def get(self, scope: str, keys: Collection[str]) -> dict[str, JsonValue]:
-        """The values of these keys, as far as there are any, by key.
+        """Return the existing values of these keys, by key.
 
         There may be millions: ask for those of a page of the input, never for all. Raises `StateError`.
         """
@@ -41,7 +41,7 @@ class Bookmarks(Protocol):
 
 
 class NoBookmarks:
-    """Remembers nothing: the bookmarks of a source that is used without a pipeline."""
+    """Bookmarks of a source without a pipeline: nothing is stored."""
 
     async def get(self, scope: str, keys: Collection[str]) -> dict[str, JsonValue]:
         return {}

@@ -1,4 +1,4 @@
-"""What a user's function is: where it stands, and whether it can be the component that it is declared as.
+"""Check that a user's function can be the component that it is declared as, and name its place.
 
 DeadLetterMatch out when it is declared, so that a mistake is an error of the user's line and not of a run.
 """
@@ -86,9 +86,9 @@ def check_function(function: Callable[..., Any], kind: str, *, returns: bool, ma
     inner = unwrapped(function)
     where = f"the {kind} {place_of(function)}"
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise TypeError(f"{where} is a generator, which does nothing when it is called: return a list")
+        raise TypeError(f"{where} is a generator, so calling it does nothing: return a list")
     if inspect.iscoroutinefunction(inner) and not may_wait:
-        raise TypeError(f"{where} is `async`, so all that it returns counts as true: make it a plain `def`")
+        raise TypeError(f"{where} is `async`, so its result is always true: make it a plain `def`")
     if returns and _returns_nothing(inner):
         raise TypeError(
             f"{where} returns no value anywhere, so every record would be dropped: `return` the record, or "

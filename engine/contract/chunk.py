@@ -1,4 +1,4 @@
-"""A part of a run that one process works on by itself."""
+"""A part of a run that one process works on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Chunk"]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive splits of one source, by their places in the order in which they were stored.
+    """Consecutive splits of one source, by their positions in stored order.
 
     Args:
         node: the source.
@@ -23,5 +23,5 @@ class Chunk:
 
     @property
     def name(self) -> str:
-        """Names the chunk within its run; stable as long as chunks are cut to the same size."""
+        """Name of the chunk within its run; stable while the chunk size stays the same."""
         return f"{self.node}/{self.first}+{self.count}"

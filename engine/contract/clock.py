@@ -1,4 +1,4 @@
-"""Time as a value that can be swapped: the system's, or a scripted one in tests (`engine.testing`)."""
+"""An exchangeable clock: the system's, or a scripted one in tests (`engine.testing`)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["Clock", "SystemClock", "timestamp"]
 
 
 class Clock(Protocol):
-    """What the engine needs to know about time."""
+    """The engine's interface to time."""
 
     def now(self) -> datetime:
-        """The wall clock, timezone-aware, in UTC."""
+        """Return the wall-clock time, timezone-aware, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never go backwards; only differences mean anything."""
+        """Return seconds that never go backwards; only differences are meaningful."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -40,5 +40,5 @@ class SystemClock:
 
 
 def timestamp(moment: datetime) -> str:
-    """A moment as ISO 8601 text in UTC with milliseconds, the one form that leaves the engine."""
+    """Format a moment as ISO 8601 in UTC with milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -55,7 +55,7 @@ class Kind(StrEnum):
 
 
 class Locality(StrEnum):
-    """From where that can be reached which a component reads or writes.
+    """From where a component's data can be reached.
 
     `machine`: from any process of this machine, as its files can. `process`: from this process alone, as its
     standard output can.
@@ -73,11 +73,11 @@ class Params(BaseModel):
 
 
 class NoParams(Params):
-    """For components that take none."""
+    """Parameters of components without any."""
 
 
 def operational(default: Any = ..., **options: Any) -> Any:
-    """A parameter that may change between attempts of a run: limits, endpoints, concurrency, time-outs.
+    """Declare a parameter that may change between attempts of a run, such as a limit or time-out.
 
     Used like Pydantic's `Field`. Such parameters stay outside the plan's identity.
     """
@@ -86,7 +86,7 @@ def operational(default: Any = ..., **options: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """When a batch for a node is full: at `records`, at `nbytes` (estimated) or after `linger` seconds.
+    """Limits of a batch: `records`, `nbytes` (estimated), or `linger` seconds.
 
     The defaults mean: take batches as they come.
     """
@@ -97,7 +97,7 @@ class BatchLimits:
 
     @property
     def rebatches(self) -> bool:
-        """True when batches have to be cut or joined for this node."""
+        """Whether batches must be resized for this node."""
         return bool(self.records or self.nbytes)
 
 
@@ -105,20 +105,20 @@ class MemoryBudget(Protocol):
     """A budget of bytes in flight."""
 
     async def reserve(self, nbytes: int) -> Reservation:
-        """Wait until `nbytes` may be held. More than the whole budget counts as the whole of it."""
+        """Wait until `nbytes` are available. More than the whole budget counts as all of it."""
         ...
 
 
 class Retry(Protocol):
-    """How a component retries one part of its work by itself, as the node's `retry` says."""
+    """Retries of one part of a component's work, according to the node's `retry`."""
 
     @property
     def attempts(self) -> int:
-        """Tries in all, the first included."""
+        """Total number of attempts, including the first."""
         ...
 
     async def wait(self, attempt: int, error: TransientError) -> None:
-        """Count a retry and back off after failed try number `attempt` (from 1)."""
+        """Count a retry and back off after failed attempt number `attempt` (from 1)."""
         ...
 
 
@@ -144,7 +144,7 @@ class _Nothing(Reservation):
 
 @dataclass(slots=True)
 class Context:
-    """What the engine tells a component about where it runs. The defaults serve use without a pipeline.
+    """What a component knows about its run; the defaults are for use without a pipeline.
 
     Attributes:
         run_id: the run; stable over resumes.
@@ -187,7 +187,7 @@ class Context:
     shared: Shared = field(default_factory=Shared)
 
     def count(self, name: str, amount: float = 1) -> None:
-        """Add to one of this node's own numbers."""
+        """Add to a custom counter of this node."""
         self.aggregate[name] = self.aggregate.get(name, 0) + amount
 
 
@@ -196,7 +196,7 @@ P = TypeVar("P", bound=BaseModel)
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """What is known about a component without building it.
+    """Return the specification of a component.
 
     It is the single source of validation, of the editor's schema, of `connectors show` and of the
     reference documentation.
@@ -234,11 +234,11 @@ class ComponentSpec:
         return self.bookmarks if isinstance(self.bookmarks, bool) else self.bookmarks(params)
 
     def locality_of(self, params: BaseModel) -> Locality:
-        """From where the component can do its work with these parameters."""
+        """Return from where the component can work with these parameters."""
         return self.locality if isinstance(self.locality, Locality) else self.locality(params)
 
     def operational_params(self) -> frozenset[str]:
-        """Names of the parameters that are outside the plan's identity."""
+        """Return the names of parameters outside the plan's identity."""
         return frozenset(
             name
             for name, info in self.params.model_fields.items()
@@ -269,17 +269,17 @@ class Component(Generic[P]):
 
     @property
     def concurrency(self) -> int:
-        """How many batches this component can work on at once (transforms that wait, and sinks)."""
+        """Number of batches processed concurrently (waiting transforms and sinks)."""
         return 1
 
     @property
     def limits(self) -> BatchLimits:
-        """How this component wants its batches; by default as they come."""
+        """Batch limits of this component (default: batches as they arrive)."""
         return BatchLimits()
 
 
 class Source(Component[P]):
-    """Where records come from.
+    """A component that produces records.
 
     A simple source overrides `extract` alone: it yields records or lists of records and is one split. A
     source with more to offer overrides `splits` and `read`.
@@ -299,7 +299,7 @@ class Source(Component[P]):
 
     @property
     def fresh_keys(self) -> bool:
-        """True when nothing can have delivered these records before. False marks every batch as a replay.
+        """Whether these records cannot have been delivered before. False marks every batch as a replay.
 
         Only a source that makes the ids of its records itself can know: what is appended unmarked is never
         compared with what is there.
@@ -308,11 +308,11 @@ class Source(Component[P]):
 
     @property
     def resumable(self) -> bool:
-        """True when a record that is read a second time is known by its key, whether or not in its place."""
+        """Whether a record that is read again has the same key, regardless of its position."""
         return self.repeatable or (type(self).read is Source.read and type(self).key is not Source.key)
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """The parts of the input, in a stable order. Stored before any is read; a resume does not call it."""
+        """List the parts of the input in a stable order; they are stored, and a resume uses them."""
         yield Split("all")
 
     def lists_behind(self, last: Split) -> bool:
@@ -323,23 +323,23 @@ class Source(Component[P]):
         return False
 
     def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """The records of one split from `position` (None: the beginning), each batch with its end position.
+        """Read one split from `position` (None: the beginning), each batch with its end position.
 
         Never yield inside a task group or a cancel scope.
         """
         raise NotImplementedError
 
     def extract(self) -> AsyncGenerator[Record | list[Record], None]:
-        """The records one by one, or in lists. Enough for a simple source, and usable without a pipeline."""
+        """Yield records, or lists of them; enough for a simple source, and usable without a pipeline."""
         raise NotImplementedError
 
     def key(self, record: Record, ordinal: int) -> str | None:
-        """The key of a record of a simple source; None means its place in the source."""
+        """Return the key of a record of a simple source; None means its position."""
         return None
 
 
 class Transform(Component[P]):
-    """Changes records.
+    """A component that changes records.
 
     `apply` takes a batch and derives another with `batch.replace`, `batch.select` or `batch.outcomes`. It
     may be `async`; then it runs beside the other stages, `concurrency` batches at a time. The engine
@@ -348,17 +348,17 @@ class Transform(Component[P]):
     """
 
     def apply(self, batch: Batch) -> Batch | Awaitable[Batch]:
-        """Derive the next batch. May raise `BatchError`, `TransientError`, `FatalError`."""
+        """Derive the next batch. Raises `BatchError`, `TransientError` or `FatalError`."""
         raise NotImplementedError
 
     @property
     def waits(self) -> bool:
-        """True when `apply` is a coroutine function."""
+        """Whether `apply` is a coroutine function."""
         return inspect.iscoroutinefunction(self.apply)
 
     @property
     def keeps_ids(self) -> bool:
-        """True when each record that comes out has the `id` of the one that went in, at most once.
+        """Whether each output record has the `id` of its input record, at most once.
 
         Otherwise nobody knows whether the ids are new, even if the source's are: every batch is a replay.
         """
@@ -367,7 +367,7 @@ class Transform(Component[P]):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a sink knows about a batch it has taken.
+    """What a sink knows about a delivered batch.
 
     `confirmed=False`: the other side took the records but does not say what became of them.
     """
@@ -376,7 +376,7 @@ class Receipt:
 
 
 class Sink(Component[P]):
-    """Takes records out of the pipeline. Downstream nodes, if any, receive what it has acknowledged.
+    """A component that delivers records; downstream nodes receive what it has acknowledged.
 
     Class attributes:
         inline: `write` is quick and never waits for the outside, so it runs in its upstream's task.
@@ -385,7 +385,7 @@ class Sink(Component[P]):
     inline: bool = False
 
     async def write(self, batch: Batch) -> Receipt | None:
-        """Deliver a batch; returning means every record arrived. None is the same as `Receipt()`.
+        """Deliver a batch; returning means that every record arrived. None equals `Receipt()`.
 
         Raises:
             BatchError: some records failed; the others arrived.

@@ -1,4 +1,4 @@
-"""Answers that were paid for, and what a component sees of the journal that keeps them.
+"""Paid answers, and the journal as a component sees it.
 
 The journal belongs to the engine (`engine.execution.journal`); a component reaches it as `ctx.journal`.
 """
@@ -50,7 +50,7 @@ class JournalEntry:
 
 
 class AnswerClaim(Protocol):
-    """What became of the keys that a component has asked the journal for.
+    """The result of asking the journal for keys.
 
     Attributes:
         answers: what is known already, by key.
@@ -64,14 +64,14 @@ class AnswerClaim(Protocol):
     def ours(self) -> Collection[str]: ...
 
     async def keep(self, entries: Sequence[JournalEntry]) -> None:
-        """Store answers; they are on disk when this returns, and those who wait for them go on.
+        """Store answers durably and wake those who wait for them.
 
         Not interrupted by cancellation, since they are paid for. Raises `StateError`.
         """
         ...
 
     async def others(self) -> None:
-        """Wait until all keys that are neither answered nor ours are answered or given up.
+        """Wait until other holders have answered or given up their keys.
 
         Call it after the claim has ended: who waits for others must not keep others waiting.
         """
@@ -79,10 +79,10 @@ class AnswerClaim(Protocol):
 
 
 class AnswerJournal(Protocol):
-    """Answers that were paid for, as one node of one run sees them."""
+    """Paid answers as seen by one node of one run."""
 
     def claim(self, keys: Collection[str]) -> AbstractAsyncContextManager[AnswerClaim]:
-        """Look keys up and take on those that nobody has an answer for, or is getting one.
+        """Look up keys and claim those that are neither answered nor being answered.
 
         When the block ends, what is ours and was not kept is given up: the next one to ask pays. Raises
         `StateError`.
@@ -90,16 +90,16 @@ class AnswerJournal(Protocol):
         ...
 
     async def spent(self) -> float:
-        """USD that this run has paid at this node for what is in the journal, earlier attempts included."""
+        """Return the USD that this run has paid at this node, including earlier attempts."""
         ...
 
     def is_ours(self, entry: JournalEntry) -> bool:
-        """True when this run has paid for the entry at this node, be it in an earlier attempt."""
+        """Return whether this run paid for the entry at this node, in any attempt."""
         ...
 
 
 class NoJournal:
-    """Keeps nothing: the journal of a component that is used without a pipeline."""
+    """The journal of a component without a pipeline: nothing is stored."""
 
     @asynccontextmanager
     async def claim(self, keys: Collection[str]) -> AsyncGenerator[AnswerClaim, None]:

@@ -1,4 +1,4 @@
-"""Record keys, kept lazily beside the records of a batch.
+"""Lazy keys of the records of a batch.
 
 A key is text that names one record for ever. Making the text for every record would cost more than moving
 the record, so a batch holds one of these small descriptions instead; the text is made by `to_list()`,
@@ -26,11 +26,11 @@ class Keys:
         raise NotImplementedError
 
     def to_list(self) -> list[str]:
-        """The keys as text."""
+        """Return the keys as text."""
         raise NotImplementedError
 
     def ordinals(self) -> Sequence[int]:
-        """The source ordinal of each record."""
+        """Return the source ordinal of each record."""
         raise NotImplementedError
 
     def ranges(self) -> list[tuple[str, int, int]] | None:
@@ -42,23 +42,23 @@ class Keys:
         return f"record {self.ordinals()[index]} or later of its source, counted from 0"
 
     def slice(self, start: int, stop: int) -> Keys:
-        """The keys of records `start` to `stop` (exclusive)."""
+        """Return the keys of records `start` to `stop` (exclusive)."""
         return _Claimed(self, range(start, stop))
 
     def take(self, indices: Sequence[int]) -> Keys:
-        """The keys at these indices, in this order."""
+        """Return the keys at these indices, in this order."""
         return _Claimed(self, indices)
 
     def select(self, mask: Sequence[object], count: int) -> Keys:
-        """The keys where `mask` is true; `count` is how many that are."""
+        """Return the keys where `mask` is true; `count` is their number."""
         return _Masked(self, mask, count)
 
     def with_suffix(self, suffix: str) -> Keys:
-        """Each key with `suffix` behind it: tells the branches of a fan-out apart where they meet again."""
+        """Append `suffix` to each key, which distinguishes the branches of a fan-out when they merge."""
         return _Suffixed(self, suffix)
 
     def fan_out(self, counts: Sequence[int]) -> Keys:
-        """The keys of a record-to-list transform: record i became `counts[i]` records, `key/0`, `key/1`, …"""
+        """Return the keys of a fan-out: record i became `counts[i]` records `key/0`, `key/1`, …"""
         return _Fanned(self, counts)
 
 
@@ -93,7 +93,7 @@ class KeyRange(Keys):
 
 
 class KeyList(Keys):
-    """Keys that a source made one by one; the first record has the source ordinal `first_ordinal`.
+    """Keys created one by one; the first record has the source ordinal `first_ordinal`.
 
     `counted`: that ordinal is known to be right, and not only the least that it can be.
     """
@@ -277,7 +277,7 @@ class _Joined(Keys):
 
 
 def join_keys(parts: Sequence[Keys]) -> Keys:
-    """The keys of several batches, one behind the other."""
+    """Join the keys of several batches."""
     return parts[0] if len(parts) == 1 else _Joined(parts)
 
 

@@ -1,4 +1,4 @@
-"""What values are called that every part of the contract handles."""
+"""Types shared by all parts of the contract."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JsonValue: TypeAlias = Any  # what json.dumps takes; positions and manifests are
 
 
 class Reservation:
-    """Something that gives bytes back to a budget; see `engine.flow.budget.Reservation`."""
+    """Reserved bytes of a budget; see `engine.flow.budget`."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Figures that have to agree: what a run says it did, and what is there.
+"""Counts that must agree: what a run reports, and what exists.
 
 A sink that can say what it has of a run meets `CountsRecords`; its answers stand beside the comparisons
 that `engine.execution.verification` makes with the ledger.
@@ -17,7 +17,7 @@ __all__ = ["Check", "CountsRecords", "Delivered", "Verdict"]
 
 
 class Verdict(StrEnum):
-    """What came of comparing two figures."""
+    """The result of comparing two counts."""
 
     AGREES = "agrees"
     DIFFERS = "differs"
@@ -29,7 +29,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Two figures, and whether they agree.
+    """Two counts, and whether they agree.
 
     Args:
         what: what was counted, as in `rows of the table Blob`.
@@ -50,7 +50,7 @@ class Check:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the two agree."""
+        """Whether the counts agree."""
         if self.failed:
             return Verdict.NOT_COUNTED
         if self.expected is None or self.found is None:
@@ -60,11 +60,11 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """False when something is wrong; what cannot be known is not."""
+        """False for a mismatch or a failed query; unknown counts pass."""
         return self.verdict in (Verdict.AGREES, Verdict.UNKNOWN)
 
     def to_json(self) -> dict[str, JsonValue]:
-        """A plain mapping, for reports."""
+        """Return a plain mapping, for reports."""
         return {
             "node": self.node,
             "what": self.what,
@@ -77,7 +77,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What the books of a run say about one of its sinks, once everything is settled.
+    """The ledger's counts for one sink, once everything is settled.
 
     Args:
         records: that it has taken, in all attempts of the run.
@@ -96,10 +96,10 @@ class Delivered:
 
 @runtime_checkable
 class CountsRecords(Protocol):
-    """A sink that can say what it has of a run."""
+    """A sink that can report what it holds of a run."""
 
     async def count_records(self, delivered: Delivered) -> Sequence[Check]:
-        """Compare what is there with the books; called when everything is settled, before the sink closes.
+        """Compare what exists with the ledger; called when everything is settled, before the sink closes.
 
         What cannot be known is a `Check` without `found`. May raise as `Sink.write` does.
         """

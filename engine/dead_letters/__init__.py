@@ -1,1 +1,1 @@
-"""The dead-letter queue of a run: storing, searching, mending and replaying what could not be delivered."""
+"""The dead-letter queue of a run: store, search, patch and replay undeliverable records."""

@@ -1,4 +1,4 @@
-"""Changing records before they are sent again: `field=value` and `field~regex~replacement`."""
+"""Patch records before a replay: `field=value` and `field~regex~replacement`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Patch:
 
 
 def parse_patch(text: str) -> Patch:
-    """Read `field=value` or `field~regex~replacement`; whichever of `=` and `~` comes first decides.
+    """Parse `field=value` or `field~regex~replacement`; the first of `=` and `~` decides.
 
     Raises:
         ConfigError: it is neither, or the regular expression is none.
@@ -54,7 +54,7 @@ def parse_patch(text: str) -> Patch:
 
 
 def apply_patches(record: JsonValue, patches: Sequence[Patch]) -> JsonValue:
-    """A copy of the record with all the patches made, in order.
+    """Return a copy of the record with all patches applied in order.
 
     A set value is text where the field holds text already; elsewhere it is read as JSON (`12`, `true`,
     `null`, `["a"]`) and is text when it is no JSON. A missing field is added by `field=value` and left

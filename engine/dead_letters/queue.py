@@ -1,4 +1,4 @@
-"""Where records go that cannot be delivered: stored, then forwarded, then settled, in that order."""
+"""The route of undeliverable records: stored, then forwarded, then settled."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LONGEST_INTEGER = 14_000  # bits; Python writes no more than 4,300 digits
 
 @runtime_checkable
 class TakesDeadLetters(Protocol):
-    """A sink that has a form of its own for dead letters."""
+    """A sink with its own format for dead letters."""
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Deliver dead letters; errors as in `Sink.write`."""
@@ -55,7 +55,7 @@ class _Origin:
 
 
 class DeadLetterRoute:
-    """Takes failed records of one run.
+    """Stores and forwards the failed records of one run.
 
     Args:
         store: where dead letters are kept; one that cannot be stored stops the run.
@@ -95,7 +95,7 @@ class DeadLetterRoute:
         self.count = 0
 
     def forward_to(self, sink: Sink[BaseModel], stats: NodeStats, policy: RetryPolicy) -> None:
-        """Send every dead letter to this sink as well, once it is stored."""
+        """Forward every stored dead letter to this sink."""
 
         async def call(batch: Batch) -> Outcome:
             try:
@@ -233,7 +233,7 @@ class DeadLetterRoute:
 
 
 def as_json(record: Record) -> tuple[JsonValue, int]:
-    """A record as JSON-safe values, and how many bytes of JSON that is."""
+    """Return a record as JSON-safe values, and its size as JSON in bytes."""
     if isinstance(record, BaseModel):
         try:
             record = record.model_dump(mode="json")
@@ -270,7 +270,7 @@ def _text(value: object) -> str:
 
 
 def letter_json(letter: DeadLetter) -> dict[str, JsonValue]:
-    """A dead letter as a plain mapping."""
+    """Return a dead letter as a plain mapping."""
     return {name: getattr(letter, name) for name in DeadLetter.__dataclass_fields__}
 
 

@@ -1,4 +1,4 @@
-"""Sending dead letters again: from the node that failed onwards, as a run of its own.
+"""Replay dead letters from the node that failed, as a separate run.
 
 The dead letters become the records of a source, under the keys they had. That source stands in the place of
 everything above the node; the node itself and all that follows it are the pipeline's as it is now. What
@@ -31,7 +31,7 @@ PAGE = 256
 
 @dataclass(frozen=True, slots=True)
 class ReplayGroup:
-    """Dead letters of one node that go through one run.
+    """Dead letters of one node, replayed in one run.
 
     Attributes:
         dead letters: all that are settled when the run completes; of several with one key the last is sent.
@@ -48,14 +48,14 @@ class ReplayGroup:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Dead letters that cannot be sent again, and what to do instead."""
+    """Dead letters that cannot be replayed, and what to do instead."""
 
     letters: tuple[DeadLetter, ...]
     reason: str
 
 
 class ReplaySource(Source[NoParams]):
-    """Gives the records of dead letters under their keys; every batch counts as a replay."""
+    """Yields the records of dead letters under their keys; every batch counts as a replay."""
 
     repeatable = True
 
@@ -74,7 +74,7 @@ class ReplaySource(Source[NoParams]):
 def group_dead_letters(
     letters: Sequence[DeadLetter], plans: dict[str, Plan], patches: Sequence[Patch] = ()
 ) -> tuple[list[ReplayGroup], list[Obstacle]]:
-    """Sort dead letters into runs, and into those that cannot be sent again.
+    """Group dead letters into runs and those that cannot be replayed.
 
     Args:
         dead letters: oldest first.
@@ -157,7 +157,7 @@ def _group(
 
 
 def replay_plan(plan: Plan, node: str, source: ReplaySource) -> Plan:
-    """The plan from `node` on, with `source` in the place of all that comes before it.
+    """Return the plan from `node`, with `source` replacing everything before it.
 
     It has no dead-letter budget, starts no other pipeline, and is not tried again as a whole.
     """

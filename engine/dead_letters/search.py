@@ -1,4 +1,4 @@
-"""The dead letters of a state store and of ingest services as one list, each failure once.
+"""Merge the dead letters of a state store and of ingest services, each failure once.
 
 A record that the service refused has a dead letter in both: the engine's says which run, node and key it was,
 the service's says what the service made of it. They are matched by the model and the record's id; copies
@@ -29,7 +29,7 @@ Identity = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterQuery:
-    """Which dead letters; "" and empty mean any.
+    """Filter of dead letters; "" and empty mean any.
 
     Dead letters that only a service has belong to no run, pipeline or node: asked for one of those, they are
     left out. `names`: the id or its beginning, the key, or the record's id in the service.
@@ -69,7 +69,7 @@ class DeadLetterMatch:
 
     @property
     def failed_at(self) -> str:
-        """When it failed last, UTC, ISO 8601."""
+        """Time of the last failure, UTC, ISO 8601."""
         return self.letter.last_failed_at if self.letter else self.copy.failed_at if self.copy else ""
 
     @property
@@ -105,11 +105,11 @@ class DeadLetterMatch:
 
     @property
     def record(self) -> JsonValue:
-        """The original record, None when only a reference was kept."""
+        """The original record, or None if only a reference was stored."""
         return self.letter.record if self.letter else self.copy.original_record if self.copy else None
 
     def is_called(self, name: str) -> bool:
-        """Whether a name given on the command line means this dead letter."""
+        """Return whether a name on the command line means this dead letter."""
         names = {self.key, *((self.copy.record_id, self.copy.dead_letter_id) if self.copy else ())}
         return name in names or (len(name) >= 4 and self.id.startswith(name))
 
@@ -117,7 +117,7 @@ class DeadLetterMatch:
 async def search_dead_letters(
     store: StateStore | None, services: Sequence[ServiceClient], query: DeadLetterQuery
 ) -> list[DeadLetterMatch]:
-    """All that match, oldest first.
+    """Return all matching dead letters, oldest first.
 
     Args:
         store: None looks into the services alone.

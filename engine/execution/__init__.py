@@ -1,1 +1,1 @@
-"""Executing plans: the engine, its runs, and the ledger that accounts for every record."""
+"""Execution of plans: the engine, its runs, and the ledger that accounts for every record."""

@@ -1,4 +1,4 @@
-"""The engine: owns what runs share (state, paid answers, memory, embedded services) and starts runs.
+"""The engine: owns what runs share (state, paid answers, memory, services) and starts runs.
 
 Nothing here is a module global: two engines in one process, and two runs of one engine, meet nowhere else.
 """
@@ -121,7 +121,7 @@ class Engine:
 
     @property
     def store(self) -> StateStore:
-        """The state store; open while the engine is."""
+        """The state store, open while the engine is open."""
         if self._store is None:
             raise RuntimeError("use `async with Engine(...)`")
         return self._store
@@ -138,7 +138,7 @@ class Engine:
     async def run(
         self, plan: Plan, *, resume: RunRecord | None = None, group_id: str = "", verify: bool = False
     ) -> RunReport:
-        """Run a plan to its end; see `start` for the arguments. Never raises for a run that ends early."""
+        """Run a plan until it ends; see `start` for the arguments. Never raises for a run that ends early."""
         async with self.start(plan, resume=resume, group_id=group_id, verify=verify) as run:
             return await run.wait()
 
@@ -176,7 +176,7 @@ class Engine:
             StateError, ServiceError: the store or an embedded service cannot be used.
         """
         if chunk is not None and (verify or resume is None):
-            raise ValueError("a chunk is part of a run that `resume` names, and cannot be verified alone")
+            raise ValueError("a chunk cannot be verified alone: it belongs to the run named by `resume`")
         await self.provide(plan.sandbox_services, plan.warehouse)
         begin = partial(self.begin, plan, group_id=group_id, seed=seed)
         part = chunk.name if chunk is not None else ""
@@ -227,7 +227,7 @@ class Engine:
             budget.close()
 
     async def provide(self, services: Collection[str], warehouse: Declared | None = None) -> None:
-        """Have these embedded services running; they stop with the engine.
+        """Start these embedded services; they stop with the engine.
 
         Args:
             warehouse: models that an embedded warehouse started here has besides those installed.
@@ -258,7 +258,7 @@ class Engine:
             await self._closing.wait()
 
     def connect(self, node: PlanNode) -> BaseModel | None:
-        """The connection of a node, with the embedded service filled in where it is asked for."""
+        """Return the connection of a node, with embedded services resolved."""
         try:
             return node.connection_model(self._sandbox.get(node.needs_sandbox))
         except ValidationError as error:
@@ -272,7 +272,7 @@ class Engine:
         return record
 
     async def begin(self, plan: Plan, *, run_id: str = "", group_id: str = "", seed: str = "") -> RunRecord:
-        """Enter a new run into the store without starting it; `start` goes on with it under `resume`.
+        """Store a new run without starting it; `start` continues it with `resume`.
 
         Args:
             run_id: unique in the store; "" makes one of the pipeline's name and the time.
@@ -297,7 +297,7 @@ class Engine:
         return record
 
     def resources(self, budget: ByteBudget) -> RunnerResources:
-        """What a runner works with."""
+        """Return the resources of a runner."""
         assert self._journal is not None, "use `async with Engine(...)`"
         return RunnerResources(
             self.store, self._journal, budget, self.clock, self.connect, self._drain_limit, self._shared

@@ -1,4 +1,4 @@
-"""What the engine says about its runs, as values; whoever owns the process decides where they go."""
+"""Events of runs, as values; the owner of the process decides where they go."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Observer", "RunEvent", "null_observer"]
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """One stage of a run has begun or ended. Never about a single record, never with a record's content.
+    """The start or end of a stage of a run; never about a single record, never with its content.
 
     `level` is debug, info, warning or error.
     """

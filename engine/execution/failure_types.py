@@ -1,4 +1,4 @@
-"""What an error means to somebody who schedules runs: a type by name, and whether trying again may help.
+"""Errors for schedulers: a type by name, and whether a retry may help.
 
 Pure, and free of any scheduler's library. The names are part of the contract: retry policies and alarms
 are written against them.
@@ -23,7 +23,7 @@ MAX_MESSAGE_BYTES: Final = 2048
 
 
 class FailureType(StrEnum):
-    """Every type there is.
+    """All failure types.
 
     A new attempt ends like the one before until somebody has mended something: see `retryable`.
     """
@@ -52,7 +52,7 @@ class FailureType(StrEnum):
 
     @property
     def retryable(self) -> bool:
-        """False for what only a change from outside can mend."""
+        """Whether a retry may help without a change."""
         return self not in _FINAL
 
 
@@ -112,17 +112,17 @@ class TypedFailure:
 
     @property
     def retryable(self) -> bool:
-        """Whether trying again may help although nothing was changed."""
+        """Whether a retry may help without a change."""
         return self.type.retryable
 
 
 def report_failure(report: RunReport, plan: Plan | None = None) -> TypedFailure | None:
-    """Why a run ended early; None when nothing failed (it completed, or was drained or cancelled)."""
+    """Return why a run ended early, or None if nothing failed (completed, drained or cancelled)."""
     return typed_failure(report.failure, plan) if report.failure is not None else None
 
 
 def typed_failure(error: BaseException, plan: Plan | None = None) -> TypedFailure:
-    """The failure that an error stands for.
+    """Return the failure for an error.
 
     Args:
         plan: tells whether the node that failed is a source, a transform or a sink.

@@ -1,4 +1,4 @@
-"""The journal of paid answers: looked up before paying, on disk before an answer goes downstream.
+"""The journal of paid answers: consulted before paying, written before an answer goes downstream.
 
 An engine has one. Runs of that engine meet here: of several that ask the same question at the same time,
 one pays and the others take its answer.
@@ -20,7 +20,7 @@ __all__ = ["Journal", "NodeJournal"]
 
 
 class Journal:
-    """Paid answers of one store, and who is getting one right now.
+    """Paid answers of one store, and the questions in flight.
 
     Nothing is cached: what is held in memory is the questions in flight, and an event for each that somebody
     waits for.
@@ -32,12 +32,12 @@ class Journal:
         self._in_flight: dict[str, anyio.Event | None] = {}
 
     def of_node(self, pipeline: str, node: str, run_id: str) -> NodeJournal:
-        """The journal as one node of one run sees it; entries it keeps say who paid."""
+        """Return the journal for one node of one run; its entries record who paid."""
         return NodeJournal(self, pipeline, node, run_id)
 
     @property
     def in_flight(self) -> int:
-        """Questions that somebody is paying for right now."""
+        """Questions being paid for right now."""
         return len(self._in_flight)
 
     def take(self, keys: Collection[str]) -> tuple[set[str], dict[str, anyio.Event]]:

@@ -1,4 +1,4 @@
-"""The lease of a run: one process at a time works on it, and whoever was too slow is told so.
+"""The lease of a run: one process at a time works on it, and a late one is told.
 
 A lease lasts 30 s and is renewed every 10. It is dead when it has expired, and at once when its holder is a
 process of this host that is no longer there; then the next one takes over, under a higher epoch, and the
@@ -33,7 +33,7 @@ RENEWED_EVERY: Final = 10.0
 
 
 class HeldLease:
-    """A lease that this process has; `held` makes them."""
+    """A lease held by this process; created by `acquire`."""
 
     def __init__(self, store: StateStore, clock: Clock, lease: Lease) -> None:
         self._store = store
@@ -42,16 +42,16 @@ class HeldLease:
 
     @property
     def epoch(self) -> int:
-        """What the store has to be told with every write about the run."""
+        """The epoch to pass with every write about the run."""
         return self._lease.epoch
 
     @property
     def acquisitions(self) -> int:
-        """How often this was acquired so far, this time included."""
+        """Number of acquisitions so far, including this one."""
         return self._lease.acquisitions
 
     async def renew_periodically(self, sleep: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
-        """Renew it for ever.
+        """Renew the lease until cancelled.
 
         Args:
             sleep: the time between is that of the machine, whatever clock the run has: a lease is about
@@ -66,7 +66,7 @@ class HeldLease:
             self._lease = await self._store.renew_lease(self._lease, until=_until(self._clock))
 
     async def renew_within(self, scope: anyio.CancelScope, lost: Callable[[StateError], None]) -> None:
-        """Renew until the scope is cancelled; `lost` is told when that is not possible any more."""
+        """Renew until the scope is cancelled; call `lost` if that is no longer possible."""
         with scope:
             try:
                 await self.renew_periodically()
@@ -74,7 +74,7 @@ class HeldLease:
                 lost(error)
 
     async def release(self) -> None:
-        """Give it back, so that nobody has to wait. Not interrupted by cancellation."""
+        """Release the lease, even if cancelled."""
         with anyio.CancelScope(shield=True), suppress(StateError):
             # a store that fails now has failed the run before, and the lease expires by itself
             await self._store.release_lease(self._lease)
@@ -97,7 +97,7 @@ async def acquire(
 
 
 async def living(store: StateStore, clock: Clock, run_id: str) -> Lease | None:
-    """A lease of a run, or of a chunk of it, that is being worked on; None for dead ones as well."""
+    """Return a live lease of a run or of a chunk of it, or None."""
     now = timestamp(clock.now())
     for lease in await store.leases(run_id):
         if lease.expires_at > now and not holder_is_gone(lease.holder):
@@ -106,7 +106,7 @@ async def living(store: StateStore, clock: Clock, run_id: str) -> Lease | None:
 
 
 def holder_is_gone(holder: str) -> bool:
-    """True when a holder is a process of this host that has ended. When in doubt it is alive."""
+    """Return whether a holder is an ended process of this host; when in doubt, it is alive."""
     named, _, mark = holder.rpartition(":")
     host, _, process = named.rpartition(":")
     if host != socket.gethostname() or not process.isdecimal() or not mark.startswith(numbering()):

@@ -1,4 +1,4 @@
-"""Keeps the ledger of one run up to date: watermarks with their tallies, by time and not by batch."""
+"""Keep the ledger of one run up to date: watermarks with their tallies, committed by time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Ledger:
     async def splits(
         self, node: str, source: Source[Any], ctx: Context, *, resumed: bool
     ) -> Sequence[SplitRecord]:
-        """The splits of a source: on a resume the ledger's, else listed, and stored before any is read."""
+        """Return the splits of a source: the ledger's on a resume, else listed and stored first."""
         known: list[SplitRecord] = []
         if resumed:
             known, complete = await self._store.splits(self._run_id, node)
@@ -64,7 +64,7 @@ class Ledger:
     async def list_in_pages(
         self, node: str, source: Source[Any], ctx: Context, on_page: Callable[[int], None]
     ) -> int:
-        """Store the splits of a source as they are listed, and hold no more than a page of them.
+        """Store the splits of a source as they are listed, holding at most one page.
 
         What an unfinished listing has stored is forgotten, unless the source can go on behind it; a complete
         one is not made again.
@@ -107,7 +107,7 @@ class Ledger:
         )
 
     def track(self, node: str, record: SplitRecord, *, replay: bool) -> SplitTracker:
-        """The acks of a split that is about to be read from its committed position."""
+        """Track the acks of a split to be read from its committed position."""
         self._note(node, record.split.key, record.tally)
 
         def note(changed: SplitTracker) -> None:
@@ -126,12 +126,12 @@ class Ledger:
         return tracker
 
     def skip(self, record: SplitRecord) -> None:
-        """A split that an earlier attempt has finished."""
+        """Skip a split that an earlier attempt has finished."""
         self._note(record.node, record.split.key, record.tally)
         self._settled.add(record.tally)
 
     def live(self) -> Tally:
-        """What the ledger will say once everything settled so far is committed, and what is in flight."""
+        """Return the tally of everything settled so far, and what is in flight."""
         total = Tally()
         total.add(self._settled)
         for _, tracker in self._trackers:
@@ -139,13 +139,13 @@ class Ledger:
         return total
 
     def live_of_run(self) -> Tally:
-        """The same with what other processes have done; of theirs, what was known a moment ago."""
+        """Return the tally including the last known progress of other processes."""
         total = self.live()
         total.add(self._elsewhere)
         return total
 
     async def refresh_other_workers(self) -> None:
-        """Find out what other processes have committed. Does nothing for a run that is not shared."""
+        """Refresh the progress of other processes; does nothing for a run that is not shared."""
         if not self._shared:
             return
         async with self._committing:  # or a commit that is not noted yet would be taken for somebody else's
@@ -162,11 +162,11 @@ class Ledger:
 
     @property
     def in_flight(self) -> int:
-        """Records read or made and not yet settled."""
+        """Number of records read or made and not yet settled."""
         return sum(tracker.in_flight for _, tracker in self._trackers)
 
     async def commit(self) -> None:
-        """Write what has changed since the last time."""
+        """Write the changes since the last commit."""
         async with self._committing:
             if self._dirty:
                 await self._commit()
@@ -202,19 +202,19 @@ class Ledger:
         self._trackers = kept
 
     async def commit_periodically(self) -> None:
-        """Commit every 100 ms, for ever."""
+        """Commit every 100 ms until cancelled."""
         while True:
             await anyio.sleep(COMMIT_EVERY)  # not the scripted clock: nothing but the file depends on it
             await self.commit()
 
     async def refresh_other_workers_periodically(self) -> None:
-        """Look every two seconds, for ever."""
+        """Refresh every two seconds until cancelled."""
         while True:
             await self.refresh_other_workers()
             await anyio.sleep(LOOK_EVERY)
 
     async def tally(self) -> Tally:
-        """The run's figures as committed."""
+        """Return the committed tally of the run."""
         try:
             return await self._store.tally(self._run_id)
         except RunNotFoundError:
@@ -231,7 +231,7 @@ def _progress(node: str, tracker: SplitTracker) -> Progress:
 
 
 class SourceBookmarks:
-    """What one source of one pipeline sees of the store's bookmarks."""
+    """The store's bookmarks of one source of one pipeline."""
 
     def __init__(self, store: StateStore, pipeline: str, node: str) -> None:
         self._store = store

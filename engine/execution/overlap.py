@@ -1,4 +1,4 @@
-"""Runs of one pipeline at the same time: refused, waited for, left out, or allowed.
+"""Concurrent runs of one pipeline: refuse, wait, skip or allow.
 
 Two runs that go by the same bookmarks would both deliver what neither has delivered yet. A run takes its own
 lease first and then looks for others that are being worked on, so of two that begin together at least one
@@ -169,6 +169,7 @@ def _check_identity(record: RunRecord, plan: Plan) -> None:
         return
     changes = "\n".join(f"  {line}" for line in difference(record.identity_doc, plan.identity_doc))
     raise RunMismatchError(
-        f"run {record.run_id!r} was begun with another plan and cannot go on with this one:\n"
-        f"{changes}\nrun it anew, or restore what the run was begun with"
+        f"run {record.run_id!r} was started with a different plan and cannot resume with this one:\n"
+        f"{changes}\n"
+        "start a new run, or restore the original plan"
     )

@@ -1,4 +1,4 @@
-"""What a run has to say for itself at the end: counts from the ledger, times from its stats."""
+"""The report of a run: counts from the ledger, times from its stats."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ class RunReport:
 
     @property
     def ok(self) -> bool:
-        """True when the run completed; dead letters within the budget do not change that."""
+        """Whether the run completed; dead letters within the limit do not matter."""
         return self.status is RunStatus.COMPLETED
 
     @property
     def verified(self) -> bool | None:
-        """True when nothing that was compared differs; None when the run was not to be verified."""
+        """Whether all compared counts agree; None if the run was not verified."""
         return all(check.passed for check in self.checks) if self.checks else None
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The report as `--report` writes it."""
+        """Return the report in the form of `--report`."""
         return {
             "run_id": self.run_id,
             "status": str(self.status),

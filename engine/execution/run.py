@@ -74,27 +74,27 @@ class Run:
         return self.record.run_id
 
     def snapshot(self) -> RunSnapshot:
-        """What the run is doing right now."""
+        """Return the current state of the run."""
         return self._runner.snapshot()
 
     def drain(self) -> None:
-        """Stop reading, deliver and commit what is in flight, end. The run can be resumed."""
+        """Stop reading, deliver and commit what is in flight, then end; the run can be resumed."""
         self._runner.drain()
 
     def cancel(self) -> None:
-        """End at once. What was not committed is read again by a resume."""
+        """End at once; a resume re-reads what was not committed."""
         self._runner.cancel()
 
     def abort(self, error: EngineError) -> None:
-        """End at once, as failed with this error."""
+        """Fail the run at once with this error."""
         self._runner.abort(error)
 
     def abandon(self) -> None:
-        """Let nobody wait for it any more: it does not even end when it is stopped. Others take it over."""
+        """Abandon a run that does not stop, so that other processes can take it over."""
         self._abandoned = True
 
     async def list_splits(self, node: str, *, on_page: Callable[[int], None] = lambda listed: None) -> int:
-        """Put the splits of a source into the store, a page at a time; for runs that are done in chunks.
+        """Store the splits of a source page by page, for runs in chunks.
 
         Args:
             on_page: called with the number listed so far.
@@ -105,7 +105,7 @@ class Run:
         return await self._runner.list_splits(node, on_page)
 
     async def wait(self) -> RunReport:
-        """Run to the end and report. Errors of the run are in the report; call it once.
+        """Run until the end and return the report, which has the run's errors; call it once.
 
         Raises:
             StateError: not even the end of the run could be stored.
@@ -117,7 +117,7 @@ class Run:
             self._ended.set()
 
     async def leave(self, *, at_once: bool = False) -> None:
-        """End a run that another task waits for, and wait until it has ended: drained, or cancelled at once.
+        """End a run that another task waits for, by draining or cancelling it, and wait until it has ended.
 
         Being cancelled meanwhile cancels the run as well. One that has not begun never does.
         """

@@ -1,4 +1,4 @@
-"""Runs one plan: opens its components, one task for each segment in one task group, and keeps the ledger.
+"""Run one plan: open its components, run one task per segment, and keep the ledger.
 
 run ──┬── source segment ──edge──▶ worker segment ──edge──▶ worker segment
       ├── ledger commits, every 100 ms
@@ -54,7 +54,7 @@ Connect = Callable[[PlanNode], BaseModel | None]
 
 @dataclass(slots=True)
 class RunnerResources:
-    """What a run is given by the engine that owns it."""
+    """Resources that the engine gives to a run."""
 
     store: StateStore
     journal: Journal
@@ -67,7 +67,7 @@ class RunnerResources:
 
 @dataclass(slots=True)
 class RunIdentity:
-    """What stays the same over all attempts of a run, and which one this is.
+    """The identity of a run over all its attempts, and the current attempt.
 
     `epoch` is that of the lease; attempts are counted from 1. `chunk`: only this part of the run is done
     here, others do the rest.
@@ -83,12 +83,12 @@ class RunIdentity:
 
     @property
     def chunk_name(self) -> str:
-        """Names the part of the run that is done here; "" when it is all of it."""
+        """Name of the part of the run processed here; "" for all of it."""
         return self.chunk.name if self.chunk is not None else ""
 
 
 class Runner:
-    """One attempt at a run. Use `execute` once.
+    """One attempt at a run; call `execute` once.
 
     Args:
         count: ask the sinks at the end what they have of the run; what they said is in `counts`.
@@ -141,11 +141,11 @@ class Runner:
 
     @property
     def dead_letters(self) -> int:
-        """Dead letters of this attempt."""
+        """Number of dead letters of this attempt."""
         return self._route.count
 
     def snapshot(self) -> RunSnapshot:
-        """The run as it is now."""
+        """Return the current state of the run."""
         elapsed = (self._ended or perf_counter()) - self._started
         return RunSnapshot(
             run_id=self.identity.run_id,
@@ -160,7 +160,7 @@ class Runner:
         )
 
     def drain(self) -> None:
-        """Stop reading; what is in flight is delivered and committed, or given up after the drain limit.
+        """Stop reading; deliver and commit what is in flight, or give it up after the drain limit.
 
         What waits for an outage to end is given up at once: it could not be delivered, and nothing is lost,
         because a resume reads it again.
@@ -178,17 +178,17 @@ class Runner:
         self._begin_drain(self._resources.drain_limit if timed_out else STOP_LIMIT)
 
     def cancel(self) -> None:
-        """Stop at once; what is in flight is not delivered and will be read again by a resume."""
+        """Stop at once; a resume re-reads what is in flight."""
         self._drain.asked = True
         self._scope.cancel()
 
     def abort(self, error: EngineError) -> None:
-        """Stop at once, as failed: `execute` raises the error."""
+        """Fail at once: `execute` raises the error."""
         self._trouble = error
         self.cancel()
 
     async def list_splits(self, name: str, on_page: Callable[[int], None]) -> int:
-        """Put the splits of one source into the ledger without reading any of them; returns their number.
+        """Store the splits of one source without reading any; return their number.
 
         Raises:
             OutageError: the source was away for longer than `outage_limit`.
@@ -212,7 +212,7 @@ class Runner:
             return await outage.through(pages)
 
     async def execute(self) -> None:
-        """Run to the end, until drained or cancelled."""
+        """Run until the end, or until drained or cancelled."""
         self._started = perf_counter()
         try:
             with self._scope:
@@ -493,5 +493,5 @@ class Runner:
 
     @property
     def distinct_keys(self) -> bool:
-        """True when no key comes twice in the run, as far as its sources know."""
+        """Whether no key occurs twice in the run, as far as its sources know."""
         return all(source.distinct_keys for _, source in self._open_sources())

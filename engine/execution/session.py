@@ -1,4 +1,4 @@
-"""Several runs together: started at the same time, tried again, followed by others, drained, cancelled.
+"""Several runs together: start, retry, follow, drain and cancel them.
 
 What a pipeline's `retries`, `on_complete` and `on_cancel` ask for is done here, for the command line and for
 `engine.run` alike. Prints nothing and installs no signal handlers.
@@ -32,7 +32,7 @@ MAX_BACKOFF = 60.0
 
 
 def starting(plans: Mapping[str, Plan], only: Collection[str] = ()) -> list[str]:
-    """The pipelines to start at once: those asked for, or all that no other one leads to."""
+    """Return the pipelines to start: the requested ones, or all that do not follow another one."""
     if only:
         return [name for name in plans if name in only]
     led_to = {
@@ -62,7 +62,7 @@ class Entry:
         return self.plan.pipeline
 
     def snapshot(self) -> RunSnapshot | None:
-        """What its run is doing; None before it has one."""
+        """Return the state of its run, or None before it has one."""
         return self.run.snapshot() if self.run is not None else None
 
 
@@ -112,12 +112,12 @@ class Session:
 
     @property
     def reports(self) -> dict[str, RunReport]:
-        """What has ended, in the order it was started."""
+        """Reports of ended runs, in start order."""
         return {name: entry.report for name, entry in self.entries.items() if entry.report is not None}
 
     @property
     def draining(self) -> bool:
-        """True once `drain` or `cancel` was called."""
+        """Whether `drain` or `cancel` was called."""
         return self._draining.is_set()
 
     def drain(self) -> None:
@@ -135,7 +135,7 @@ class Session:
             run.cancel()
 
     async def execute(self) -> None:
-        """Run everything; what came of it is in `reports`. A drain before the start begins nothing.
+        """Run everything; the results are in `reports`. After an early drain nothing starts.
 
         Raises:
             ServiceError: an embedded service cannot be started.
@@ -261,5 +261,5 @@ def _worth_another(report: RunReport) -> bool:
 
 
 def new_group(engine: Engine) -> str:
-    """A name for the runs of one invocation; sorts by time."""
+    """Return a name for the runs of one invocation; names sort by time."""
     return f"{engine.clock.now():%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"

@@ -1,4 +1,4 @@
-"""Does a run's report say what happened? Its figures against each other, the ledger and the sinks.
+"""Verify a run's counts against each other, the ledger and the sinks.
 
 The sinks are asked while they are still open, the ledger when the run has ended.
 """
@@ -27,7 +27,7 @@ _IN_LEDGER = ("read", "forked", "written", "accepted", "dropped", "dead")
 async def verify(
     store: StateStore, plan: Plan, report: RunReport, *, settled: bool, distinct_keys: bool
 ) -> Sequence[Check]:
-    """All comparisons that can be made for a run that has ended.
+    """Make all possible comparisons for an ended run.
 
     Args:
         settled: nothing was in flight when the run ended: it completed, or was drained to the last record.
@@ -138,7 +138,7 @@ async def ask_sinks(
     clock: Clock,
     unique: bool,
 ) -> list[Check]:
-    """What the sinks of a run have, compared with its ledger; everything has to be settled.
+    """Compare what the sinks hold of a run with its ledger; everything must be settled.
 
     Args:
         forward: the sink that gets copies of the dead letters.
@@ -164,7 +164,7 @@ async def ask_sinks(
 
 
 def not_asked(plan: Plan) -> list[Check]:
-    """In the place of the sinks' answers when the run ended with something in flight."""
+    """Return placeholders for the sinks of a run that ended with records in flight."""
     forward = plan.dead_letters.forward
     sinks = [*plan.sinks, *([forward] if forward is not None else [])]
     return [

@@ -1,4 +1,4 @@
-"""Cutting and joining batches to the size a node wants. Pure: no clock, no tasks."""
+"""Resize batches for a node; pure, without clock or tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Batcher"]
 
 
 class Batcher:
-    """Collects records until a batch is full by count or by bytes; origins and keys go along.
+    """Collects records, with origins and keys, until a batch is full by count or bytes.
 
     A record is never split and never reordered; a single record over the byte limit is a batch by itself.
     """
@@ -24,7 +24,7 @@ class Batcher:
         return self._records
 
     def add(self, batch: Batch) -> list[Batch]:
-        """Take a batch; returns every batch that is full now, in order."""
+        """Add a batch and return every full batch, in order."""
         full: list[Batch] = []
         rest: Batch | None = batch
         while rest is not None and len(rest):
@@ -43,7 +43,7 @@ class Batcher:
         return full
 
     def flush(self) -> Batch:
-        """What is held, however little; an empty batch when nothing is."""
+        """Return the collected records as a batch, possibly empty."""
         return self._take()
 
     def _room(self, batch: Batch) -> int:

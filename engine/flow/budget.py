@@ -1,4 +1,4 @@
-"""Bytes in flight, bounded.
+"""The memory budget: bytes in flight, bounded.
 
 A source reserves before it reads; the reservation is given back when everything made of that read has been
 acknowledged. Two levels: each pipeline has a budget of its own, and what it holds above its floor counts
@@ -23,7 +23,7 @@ DEFAULT_FLOOR = 4 * 1024 * 1024
 
 
 class ProcessBudget:
-    """What all pipelines of a process may hold together above their floors, in bytes.
+    """The shared budget of all pipelines of a process above their floors, in bytes.
 
     A pipeline that waits for room here is served before any that comes later, so a busy one cannot starve
     it by taking back every byte it returns.
@@ -36,34 +36,34 @@ class ProcessBudget:
         self._queue: deque[ByteBudget] = deque()
 
     def pipeline(self, capacity: int, floor: int = DEFAULT_FLOOR) -> ByteBudget:
-        """A budget for one pipeline; `close()` it when the run is over."""
+        """Create the budget of one pipeline; `close()` it after the run."""
         budget = ByteBudget(capacity, floor=floor, process=self)
         self._members.append(budget)
         return budget
 
     def leave(self, budget: ByteBudget) -> None:
-        """Forget a pipeline."""
+        """Remove a pipeline."""
         if budget in self._members:
             self._members.remove(budget)
         self.dequeue(budget)
 
     @property
     def waiting(self) -> bool:
-        """True while some pipeline waits for room here."""
+        """Whether a pipeline is waiting for room."""
         return bool(self._queue)
 
     def __contains__(self, budget: object) -> bool:
         return budget in self._queue
 
     def allows(self, budget: ByteBudget, more: int) -> bool:
-        """Whether `budget` may take `more` bytes above its floor now."""
+        """Return whether `budget` may take `more` bytes above its floor now."""
         if self._queue and self._queue[0] is not budget:
             return False
         # more than the whole process budget must still get its turn, alone
         return self.in_use + more <= self.capacity or self.in_use == 0
 
     def enqueue(self, budget: ByteBudget) -> None:
-        """`budget` waits for room here; every pipeline lets go of what it holds to fill a batch."""
+        """Queue `budget` for room, and make every pipeline flush its partial batches."""
         if budget in self._queue:
             return
         self._queue.append(budget)
@@ -71,13 +71,13 @@ class ProcessBudget:
             member.announce()
 
     def dequeue(self, budget: ByteBudget) -> None:
-        """`budget` does not wait here any more; the next one may."""
+        """Remove `budget` from the queue."""
         if budget in self._queue:
             self._queue.remove(budget)
         self.wake()
 
     def wake(self) -> None:
-        """Some bytes came back: whoever waits longest may fit now."""
+        """Grant released bytes to the longest waiting budget."""
         if self._queue:
             self._queue[0].wake()
 
@@ -89,7 +89,7 @@ class _Waiter:
 
 
 class ByteBudget:
-    """The bytes one pipeline may have in flight, granted first come, first served.
+    """The memory budget of one pipeline, granted first come, first served.
 
     Args:
         capacity: bytes. A larger single reservation counts as all of it, so it is never refused for ever.
@@ -112,15 +112,15 @@ class ByteBudget:
 
     @property
     def waiting(self) -> bool:
-        """True while a reservation waits; nobody may then hold records back to fill a batch."""
+        """Whether a reservation is waiting; then no node may hold records back to fill a batch."""
         return bool(self._waiters) or (self._process is not None and self._process.waiting)
 
     def on_wait(self, callback: Callable[[], None]) -> None:
-        """Call this whenever a reservation starts to wait (batchers flush then)."""
+        """Register a callback for when a reservation starts to wait (batchers flush then)."""
         self._on_wait.append(callback)
 
     async def reserve(self, nbytes: int) -> BudgetReservation:
-        """Wait until `nbytes` fit, in turn."""
+        """Wait in turn until `nbytes` fit."""
         reservation = self.try_reserve(nbytes)
         if reservation is not None:
             return reservation
@@ -141,7 +141,7 @@ class ByteBudget:
         return BudgetReservation(self, amount)
 
     def try_reserve(self, nbytes: int) -> BudgetReservation | None:
-        """The reservation if it fits now and nobody waits, else None."""
+        """Return a reservation if it fits now and none is waiting, else None."""
         if self._waiters:
             return None
         if 0 <= nbytes <= self.floor - self.in_use:
@@ -154,7 +154,7 @@ class ByteBudget:
         return BudgetReservation(self, amount)
 
     def wake(self) -> None:
-        """Grant to whoever waits, in turn, as far as it fits."""
+        """Grant waiting reservations in turn, as far as they fit."""
         process = self._process
         while self._waiters and self._fits(self._waiters[0].nbytes):
             waiter = self._waiters.popleft()
@@ -165,7 +165,7 @@ class ByteBudget:
         self._queue_up()
 
     def announce(self) -> None:
-        """A reservation has started to wait."""
+        """Call the callbacks for a waiting reservation."""
         for callback in self._on_wait:
             callback()
 
@@ -181,7 +181,7 @@ class ByteBudget:
             process.dequeue(self)
 
     def close(self) -> None:
-        """The run is over; give what is left back to the process."""
+        """Return all bytes to the process after the run."""
         if self._process is not None:
             self._process.in_use -= self._above_floor
             self.in_use = self._above_floor = 0
@@ -214,7 +214,7 @@ class ByteBudget:
             self._process.in_use += above - before
 
     def give_back(self, nbytes: int) -> None:
-        """Hold less; whoever waits may go on."""
+        """Release bytes to waiting reservations."""
         above = self._above_floor
         if not above and not self._waiters:
             self.in_use -= nbytes
@@ -226,14 +226,14 @@ class ByteBudget:
             self._process.wake()
 
     def grow(self, nbytes: int) -> None:
-        """Hold more without waiting for room."""
+        """Take more bytes without waiting."""
         self._take(nbytes)
         if self._waiters:
             self._queue_up()
 
 
 class BudgetReservation(Reservation):
-    """Bytes that are held; `release` is idempotent."""
+    """Reserved bytes; `release` is idempotent."""
 
     __slots__ = ("_budget", "nbytes")
 
@@ -253,11 +253,11 @@ class BudgetReservation(Reservation):
             self._budget.give_back(-more)
 
     def grow(self, nbytes: int) -> None:
-        """Hold `nbytes` more, without waiting."""
+        """Take `nbytes` more without waiting."""
         self.resize(self.nbytes + nbytes)
 
     def release(self) -> None:
-        """Give the bytes back."""
+        """Release the bytes."""
         if self.nbytes:
             nbytes, self.nbytes = self.nbytes, 0
             self._budget.give_back(nbytes)

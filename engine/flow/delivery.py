@@ -1,4 +1,4 @@
-"""One node's work on one batch, with everything that can go wrong with it.
+"""Process one batch at one node, and handle everything that can go wrong.
 
 *Transient* failures are tried again with growing, jittered waits. *Permanent* ones of a record go to the
 dead letters while the rest of the batch goes on. A side that has too much to do is neither: it is waited
@@ -31,7 +31,7 @@ Failure: TypeAlias = TransientError | RecordError | BatchError
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one try: the batch to hand on (None: nothing), and what failed, by index in the input.
+    """The result of one attempt: the batch to pass on (or None), and failures by input index.
 
     The indices are ascending, each comes once.
     """
@@ -48,7 +48,7 @@ Rest: TypeAlias = tuple[Batch, TransientError] | None  # what should be tried ag
 
 
 class Delivery:
-    """Runs `call` on batches until each record has been handed to `emit` or to `dead_letter`.
+    """Runs `call` on batches until each record has reached `emit` or `dead_letter`.
 
     Args:
         call: one try; raises `TransientError`, `RecordError` or `BatchError`, or returns an `Outcome`.
@@ -80,7 +80,7 @@ class Delivery:
         self._derives = derives
 
     async def deliver(self, batch: Batch) -> None:
-        """See every record of `batch` through.
+        """Process every record of `batch`.
 
         Raises:
             OutageError: nothing succeeded at this node for the policy's limit.
@@ -90,13 +90,13 @@ class Delivery:
         await self._persist(await self._try(batch, 1, patience), seen, patience)
 
     async def accept(self, batch: Batch, outcome: Outcome) -> None:
-        """Take the outcome of a first try made elsewhere, and see the rest of the batch through."""
+        """Continue a batch after the outcome of a first attempt made elsewhere."""
         seen, patience = self._health.successes, self._patience()
         rest = await self._outwait(await self._sort_out(batch, outcome, 1), 1, patience)
         await self._persist(rest, seen, patience)
 
     async def reject(self, batch: Batch, failure: Failure) -> None:
-        """Take the failure of a first try made elsewhere, and see the batch through."""
+        """Continue a batch after the failure of a first attempt made elsewhere."""
         seen, patience = self._health.successes, self._patience()
         rest = await self._outwait(await self._failed(batch, failure, 1), 1, patience)
         await self._persist(rest, seen, patience)

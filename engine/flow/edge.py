@@ -43,22 +43,22 @@ class Edge:
         self._room: anyio.Event | None = None
 
     def open_sender(self) -> None:
-        """One more segment sends here."""
+        """Register one more sending segment."""
         self._senders += 1
 
     def close_sender(self) -> None:
-        """A sending segment is done; the last one ends the stream."""
+        """Unregister a sending segment; the last one ends the stream."""
         self._senders -= 1
         if self._senders == 0:
             self.close()
 
     def close(self) -> None:
-        """Nothing will be sent any more."""
+        """End the stream."""
         self._ended = True
         self._wake_receiver()
 
     def offer(self, batch: Batch) -> bool:
-        """Hand a batch on if there is room now; False when there is none, or others wait for it."""
+        """Send a batch if there is room now and no other sender waits; return whether it was sent."""
         if len(self._batches) >= self._buffer or self._room is not None:
             return False
         self._batches.append(batch)
@@ -68,14 +68,14 @@ class Edge:
         return True
 
     async def send(self, batch: Batch) -> None:
-        """Hand a batch on, waiting while the buffer is full."""
+        """Send a batch, waiting while the buffer is full."""
         while not self.offer(batch):
             if self._room is None:
                 self._room = anyio.Event()
             await self._room.wait()
 
     def receive_nowait(self) -> Batch:
-        """The next batch; raises `anyio.WouldBlock` or `anyio.EndOfStream`."""
+        """Receive the next batch without waiting; raises `anyio.WouldBlock` or `anyio.EndOfStream`."""
         batches = self._batches
         if not batches:
             raise anyio.EndOfStream if self._ended else anyio.WouldBlock
@@ -87,12 +87,12 @@ class Edge:
         return batch
 
     async def receive(self) -> Batch:
-        """The next batch; raises `anyio.EndOfStream`."""
+        """Receive the next batch; raises `anyio.EndOfStream`."""
         await self.wait()
         return self.receive_nowait()
 
     async def wait(self) -> bool:
-        """Wait for a batch; False when none will come any more."""
+        """Wait for a batch; False at the end of the stream."""
         if not self._batches and not self._ended:
             await checkpoint()
         while not self._batches and not self._ended:
@@ -107,12 +107,12 @@ class Edge:
 
     @property
     def held(self) -> int:
-        """Batches in the buffer."""
+        """Number of batches in the buffer."""
         return len(self._batches)
 
 
 class Pacer:
-    """Gives way to the event loop when a task has run for a millisecond without doing so.
+    """Yields to the event loop when a task has run for a millisecond.
 
     Args:
         edges: where the task sends; it gives way when one of them is crowded, too.
@@ -125,7 +125,7 @@ class Pacer:
         self._since = perf_counter()
 
     def due(self, now: float) -> bool:
-        """True when it is time for `pause()`; `now` is what `perf_counter` says."""
+        """Return whether it is time for `pause()`; `now` is a value of `perf_counter`."""
         if now - self._since >= YIELD_AFTER:
             return True
         for edge in self._edges:  # noqa: SIM110 - `any` would make a generator for each batch

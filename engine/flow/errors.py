@@ -1,4 +1,4 @@
-"""What an exception that left a component means."""
+"""Classify exceptions of components."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["as_run_error", "cause_of", "classify_error", "unexpected_error", "un
 
 
 def classify_error(node: str, error: Exception, batch: Batch) -> Failure:
-    """The failure to deal with when it is transient or some records' own; anything else is raised.
+    """Return a transient or per-record failure to handle; raise anything else.
 
     Raises:
         NodeFailedError: a `FatalError`, or an error that no component should let out.
@@ -50,7 +50,7 @@ def classify_error(node: str, error: Exception, batch: Batch) -> Failure:
 
 
 def as_run_error(node: str, error: Exception) -> EngineError:
-    """The error that stops the run."""
+    """Return the error that stops the run."""
     error = unwrap_group(error)
     if isinstance(error, ComponentError):
         return NodeFailedError(node, str(error))
@@ -60,7 +60,7 @@ def as_run_error(node: str, error: Exception) -> EngineError:
 
 
 def unexpected_error(node: str, error: BaseException) -> NodeFailedError:
-    """An error no component should raise, by its type, the line it came from and the record's place if known.
+    """Describe an unexpected error by its type, its line and, if known, the position of the record.
 
     The line is the last one of the user's own code, if there is any: what it calls is seldom to blame.
 
@@ -78,7 +78,7 @@ def unexpected_error(node: str, error: BaseException) -> NodeFailedError:
 
 
 def unwrap_group(error: Exception) -> Exception:
-    """The error that counts when several tasks inside a component failed together: the gravest one."""
+    """Return the gravest error of several failed tasks inside a component."""
     if not isinstance(error, ExceptionGroup):
         return error
     gravest: Exception = max(_leaves(error), key=_gravity)
@@ -86,7 +86,7 @@ def unwrap_group(error: Exception) -> Exception:
 
 
 def cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended several tasks: the first one raised on purpose, else the first at all."""
+    """Return the error that ended several tasks: the first one raised on purpose, else the first one."""
     leaves = list(_leaves(group))
     for kind in (EngineError, Exception):
         for error in leaves:

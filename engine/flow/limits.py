@@ -1,4 +1,4 @@
-"""What a run has to keep to as a whole: how many of its records may die, and how many must come in.
+"""Limits of a whole run: dead records and minimum input.
 
 A number of dead letters is compared with all of the run. A share is compared twice: while the run goes with
 the last records of each node, so that a fault of everything ends it early however much went well before, and
@@ -98,18 +98,18 @@ def unmet(plan: Plan, tally: Tally, matched: Collection[str]) -> RunError | None
         empty = [f"`{node.name}`" for node in plan.sources if node.name not in matched]
         if empty:
             return InputMissingError(
-                f"{', '.join(empty)} found nothing to read, and the pipeline says `require_match`"
+                f"{', '.join(empty)} found nothing to read, but the pipeline has `require_match`"
             )
     if tally.read < settings.min_records:
         return InputMissingError(
-            f"{tally.read} records came in, and the pipeline says `min_records: {settings.min_records}`"
+            f"{tally.read} records were read, but the pipeline has `min_records: {settings.min_records}`"
         )
     records = tally.read + tally.forked
     if limits.max_share is None or tally.dead <= limits.max_share * records:
         return None
     allowed = f"{_percent(limits.max_share)} are allowed"
     if limits.implied:
-        allowed += " unless `dead_letters.max` says otherwise"
+        allowed += " unless `dead_letters.max` is set"
     return DeadLetterBudgetError(f"{tally.dead} of {records} records died, {allowed}")
 
 

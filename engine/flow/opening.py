@@ -1,4 +1,4 @@
-"""Entering and leaving components, so that what fails there carries the node's name."""
+"""Open and close components, with errors that carry the node's name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["closing_by_name"]
 
 @asynccontextmanager
 async def closing_by_name(node: str, component: Component[Any]) -> AsyncGenerator[Component[Any], None]:
-    """The component, open; what goes wrong when it closes carries the node's name."""
+    """Open a component; errors when closing it carry the node's name."""
     await component.__aenter__()
     try:
         yield component

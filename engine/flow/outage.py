@@ -1,4 +1,4 @@
-"""Waiting out an outage where nothing flows yet: while a component is opened, or a source lists its input."""
+"""Wait out an outage before records flow: while a component opens or a source lists its input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Outage:
-    """Counts the failures in a row of one thing that a node does.
+    """Consecutive failures of one operation of a node.
 
     Args:
         what: what it cannot do, for the message.
@@ -32,7 +32,7 @@ class Outage:
         self._failures = 0
 
     async def through(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """What comes of an attempt as soon as the other side is there.
+        """Return the result of an attempt, retrying during an outage.
 
         Raises:
             OutageError: it has failed for longer than the policy's limit.
@@ -47,12 +47,12 @@ class Outage:
                 raise as_run_error(self._stats.name, error) from error
 
     def over(self) -> None:
-        """It got on: what fails after this is another outage."""
+        """Note progress: later failures are a new outage."""
         self._failures = 0
         self._health.succeeded()
 
     async def wait(self, error: TransientError) -> None:
-        """Wait before the next try.
+        """Wait before the next attempt.
 
         Raises:
             OutageError: it has failed for longer than the policy's limit.

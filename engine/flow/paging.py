@@ -1,4 +1,4 @@
-"""Reading a source batch by batch, every batch paid for from the byte budget before it is read."""
+"""Read a source batch by batch, reserving memory before each read."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class PageReader(Protocol):
     """Reads one split."""
 
     async def next(self) -> Batch | None:
-        """The next batch, or None at the end."""
+        """Read the next batch, or None at the end."""
         ...
 
     async def aclose(self) -> None: ...
 
 
 def page_reader(source: Source, split: Split, position: JsonValue, ctx: Context) -> PageReader:  # type: ignore[type-arg]
-    """A reader for this source, whether it makes batches itself or only yields records."""
+    """Return a reader for a source that yields batches or records."""
     if type(source).read is not Source.read:
         return _BatchReader(source, split, position, ctx)
     return RecordPager(source, split, position, ctx)
@@ -75,7 +75,7 @@ class _BatchReader:
 
 
 class RecordPager:
-    """For sources that only have `extract`: makes pages of the records that come without waiting.
+    """Groups the records of sources with only `extract` into pages.
 
     A page leaves as soon as the source would wait, so a slow source is not held up to fill a page, and a
     fast one is cut by count and by the bytes that were reserved for the page. Records are read only while
@@ -104,7 +104,7 @@ class RecordPager:
         self._ended = False
 
     async def run(self) -> None:
-        """Reads the source; the owner runs this as a task beside the calls of `next`."""
+        """Read the source in a task beside the calls of `next`."""
         try:
             await self._permit.wait()
             async with aclosing(self._source.extract()) as items:

@@ -1,4 +1,4 @@
-"""A segment that begins with a source: reads its splits and sees each batch through the segment."""
+"""A segment that starts with a source: read its splits and process each batch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Track = Callable[[SplitRecord], SplitTracker]
 
 
 class SourceTask:
-    """Reads one source to its end, or until it is told to drain.
+    """Reads one source until its end or a drain.
 
     Args:
         splits: what is left to read, with the position to start at.
@@ -76,11 +76,11 @@ class SourceTask:
 
     @property
     def finished(self) -> bool:
-        """True when every split was read to its end."""
+        """Whether every split was read to its end."""
         return self._unread == 0
 
     def drain(self) -> None:
-        """Stop at the next batch boundary; a read that is waiting for the outside is given up."""
+        """Stop at the next batch boundary; cancel a read that waits for I/O."""
         self._draining = True
         for split_reader in self._split_readers:
             if split_reader.reading:
@@ -88,7 +88,7 @@ class SourceTask:
                 split_reader.scope.cancel()
 
     async def run(self) -> None:
-        """Read everything."""
+        """Read all splits."""
         self._runtime.stats.workers = self._readers
         try:
             if self._readers == 1:

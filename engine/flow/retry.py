@@ -1,4 +1,4 @@
-"""Trying again: what to do after a failure, as decisions; the caller does the waiting."""
+"""Retry decisions after failures; the caller waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ComponentRetry", "NodeHealth", "RetryPolicy"]
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how patiently a node tries again.
+    """Attempts and delays of a node's retries.
 
     Args:
         attempts: tries of a batch as it is, the first included.
@@ -41,7 +41,7 @@ class RetryPolicy:
         return cls(retry.attempts, retry.base, retry.cap, outage_limit, dead_letter_on_stall=stall)
 
     def delay(self, attempt: int, retry_after: float | None) -> float:
-        """Seconds to wait after failed try number `attempt` (from 1)."""
+        """Return the seconds to wait after failed attempt number `attempt` (from 1)."""
         # only a failure needs it, and most runs have none
         from tenacity import RetryCallState, Retrying, wait_random_exponential
 
@@ -53,7 +53,7 @@ class RetryPolicy:
 
 @dataclass(slots=True)
 class NodeHealth:
-    """When a node last succeeded at anything, shared by all its workers.
+    """The last success of a node, shared by all its workers.
 
     It tells a bad record from an outage: if others get through meanwhile, the fault is in the record.
     """
@@ -62,12 +62,12 @@ class NodeHealth:
     failing_since: float | None = None
 
     def succeeded(self) -> None:
-        """Something got through."""
+        """Note a success."""
         self.successes += 1
         self.failing_since = None
 
     def failed(self, now: float) -> float:
-        """Nothing got through this time; returns for how many seconds that has been so."""
+        """Note a failure and return the seconds since the last success."""
         if self.failing_since is None:
             self.failing_since = now
         return now - self.failing_since
@@ -75,7 +75,7 @@ class NodeHealth:
 
 @dataclass(frozen=True, slots=True)
 class ComponentRetry:
-    """A node's policy for a component that retries parts of its work by itself (`Context.retry`)."""
+    """The retry policy of a node for components that retry by themselves (`Context.retry`)."""
 
     policy: RetryPolicy
     stats: NodeStats
@@ -83,10 +83,10 @@ class ComponentRetry:
 
     @property
     def attempts(self) -> int:
-        """Tries in all, the first included."""
+        """Total number of attempts, including the first."""
         return self.policy.attempts
 
     async def wait(self, attempt: int, error: TransientError) -> None:
-        """Count a retry and back off; the node is not shown as waiting, for its other work goes on."""
+        """Count a retry and back off, without showing the node as waiting."""
         self.stats.retries += 1
         await self.clock.sleep(self.policy.delay(attempt, error.retry_after))

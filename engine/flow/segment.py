@@ -1,4 +1,4 @@
-"""Segments: runs of nodes that share a task, and how a plan is cut into them.
+"""Segments: groups of nodes that share a task, and the division of a plan into them.
 
 A chain of synchronous transforms belongs in the task of whatever feeds it. A new segment begins only where
 concurrency pays or the graph forces it: at a source, at a node that waits for the outside, where branches
@@ -47,7 +47,7 @@ NOTICEABLE_GROWTH = 1.25
 
 @dataclass
 class Runtime:
-    """A node of the plan with everything that lives as long as the run."""
+    """A node of the plan with its resources for the run."""
 
     node: PlanNode
     component: Component[Any]
@@ -61,12 +61,12 @@ class Runtime:
 
     @property
     def limits(self) -> BatchLimits:
-        """How this node wants its batches."""
+        """The batch limits of this node."""
         return self.node.options.batch or self.component.limits
 
     @property
     def stands_alone(self) -> bool:
-        """True when the node needs an edge before it, whatever its upstream is."""
+        """Whether the node always needs an edge before it."""
         component = self.component
         if isinstance(component, Source) or self.limits.rebatches or (self.node.options.concurrency or 1) > 1:
             return True
@@ -77,7 +77,7 @@ class Runtime:
 
 @dataclass
 class Segment:
-    """Nodes that are worked on in one task, first to last."""
+    """Nodes that share a task, in order."""
 
     nodes: list[Runtime]
 
@@ -93,7 +93,7 @@ class Segment:
 
 
 class DeadLetterQueue(Protocol):
-    """Takes records out of the flow for good; `engine.dead_letters.queue` has the one that runs use."""
+    """Interface to the dead-letter queue; runs use `engine.dead_letters.queue`."""
 
     async def put(
         self, node: NodeStats, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
@@ -102,12 +102,12 @@ class DeadLetterQueue(Protocol):
         ...
 
     async def resettle(self, node: NodeStats, batch: Batch) -> None:
-        """Settle records that are stored already."""
+        """Settle records whose dead letters are already stored."""
         ...
 
 
 def cut(plan: Plan, runtimes: Mapping[str, Runtime]) -> list[Segment]:
-    """The plan's segments, in topological order."""
+    """Divide a plan into segments, in topological order."""
     segments: dict[str, Segment] = {}
     for node in plan.nodes:
         runtime = runtimes[node.name]
@@ -123,7 +123,7 @@ def cut(plan: Plan, runtimes: Mapping[str, Runtime]) -> list[Segment]:
 
 
 class Outlet:
-    """Where a segment's output goes: to every edge behind it, or nowhere when its last node is a sink.
+    """The output of a segment: every outgoing edge, or nothing after a final sink.
 
     Args:
         edges: by the node that they lead to.
@@ -139,12 +139,12 @@ class Outlet:
             edge.open_sender()
 
     def close(self) -> None:
-        """This segment sends nothing more."""
+        """Unregister the segment at its edges."""
         for edge in self.edges:
             edge.close_sender()
 
     async def send(self, batch: Batch) -> None:
-        """Hand a batch to every edge, waiting for room."""
+        """Send a batch to every edge, waiting for room."""
         edges = self.edges
         if len(edges) > 1:
             for ack, count in batch.origins:
@@ -193,7 +193,7 @@ class Wiring:
 def chain(
     nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, dead_letters: DeadLetterQueue
 ) -> Next | None:
-    """The function that sees a batch through these nodes and then `outlet`; None when there is neither."""
+    """Return the function that passes a batch through these nodes and `outlet`, or None."""
     onward = outlet
     behind: Step | None = None  # the step that `onward` leads to, if it leads straight there
     if outlet is None and nodes and not isinstance(nodes[-1].component, Sink):
@@ -217,7 +217,7 @@ def chain(
 
 
 def drop_unrouted(stats: NodeStats) -> Next:
-    """Takes what a node hands on when nothing is behind it: dropped, and said so."""
+    """Drop and count the output of a node without a downstream node."""
 
     async def drop(batch: Batch) -> None:
         stats.dropped += len(batch.records)
@@ -245,7 +245,7 @@ async def run_workers(
     stop: Stop | None = None,
     repeated_keys: bool = False,
 ) -> None:
-    """Run a segment that begins behind an edge, until its input ends.
+    """Run a segment after an edge until its input ends.
 
     `repeated_keys`: two updates of one key may come, which never overtake each other.
     """

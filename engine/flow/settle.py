@@ -1,4 +1,4 @@
-"""Settling what a transform did, by comparing the batch it was given with the one it derived.
+"""Settle the outcomes of a transform by comparing its input batch with the derived one.
 
 Because nothing is settled before the transform has returned, calling it again counts nothing twice.
 """
@@ -15,7 +15,7 @@ __all__ = ["DropLabels", "settle_derived", "settle_dropped", "settle_written"]
 
 
 class DropLabels(dict[str, str]):
-    """The reasons for which a node drops records as they stand in tallies: `node: reason`, made once each."""
+    """Cached labels `node: reason` of drops in tallies."""
 
     def __init__(self, node: str) -> None:
         super().__init__()
@@ -27,19 +27,19 @@ class DropLabels(dict[str, str]):
 
 
 def settle_written(origins: Sequence[Origin], *, confirmed: bool) -> None:
-    """The last sink has taken these records."""
+    """Settle records as written."""
     for ack, count in origins:
         ack.written(count, confirmed=confirmed)
 
 
 def settle_dropped(origins: Sequence[Origin], reason: str) -> None:
-    """These records go nowhere, on purpose."""
+    """Settle records as dropped."""
     for ack, count in origins:
         ack.dropped(count, reason)
 
 
 def settle_derived(given: Batch, derived: Batch, failed: Sequence[int], labels: DropLabels) -> int:
-    """Settle what was dropped and account for what was forked; returns how many were dropped.
+    """Settle dropped records, count forked ones, and return the number dropped.
 
     `failed` are the ascending indices in `given` of records that are settled elsewhere.
     """

@@ -1,4 +1,4 @@
-"""How large records are in memory, estimated from a sample."""
+"""Estimate the memory of records from a sample."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FLAT = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 def estimate_record(record: Record) -> int:
-    """Bytes that one record holds, two containers deep."""
+    """Estimate the bytes of a record, two containers deep."""
     if type(record) is not dict:
         if not isinstance(record, BaseModel):
             return _estimate(record, 2)
@@ -47,7 +47,7 @@ def _estimate(value: object, depth: int) -> int:
 
 
 def estimate_batch(records: Sequence[Record]) -> int:
-    """Bytes that a batch holds: summed when it is small, else scaled from a few evenly spaced records."""
+    """Estimate the bytes of a batch: summed if small, else scaled from a few evenly spaced records."""
     count = len(records)
     if count <= SUMMED:
         return sum(map(estimate_record, records))
@@ -56,7 +56,7 @@ def estimate_batch(records: Sequence[Record]) -> int:
 
 
 class RunningEstimate:
-    """Sizes of batches that come one after the other from one place.
+    """Estimates sizes of consecutive batches from one place.
 
     One record of each batch is measured, another one each time; as long as it is like those before, the
     batch is taken to be so too. Small differences do not move the estimate, so that batches of one length
@@ -68,7 +68,7 @@ class RunningEstimate:
         self._turn = 0
 
     def measure(self, records: Sequence[Record]) -> int:
-        """Bytes that this batch holds."""
+        """Estimate the bytes of this batch."""
         count = len(records)
         if count > SUMMED:
             self._turn += 1

@@ -1,4 +1,4 @@
-"""What a later attempt at a run does not do again: records that have died in an earlier one stay dead.
+"""Skip records that died in an earlier attempt at the run.
 
 A dead letter is stored before its record is settled, so a record may come again after it has died.
 Asking its node once more could pay a model for the same refusal, or deliver a record that counts as dead.
@@ -20,7 +20,7 @@ Next: TypeAlias = Callable[[Batch], Awaitable[None]]
 
 
 def skip_dead(process: Next, stats: NodeStats, dead: Set[str], settle: Resettle) -> Next:
-    """`process`, without the records whose keys are among the `dead` ones of its node."""
+    """Wrap `process` to skip records whose keys are among the `dead` ones of its node."""
 
     async def run(batch: Batch) -> None:
         rest = await split_dead(batch, stats, dead, settle)
@@ -31,7 +31,7 @@ def skip_dead(process: Next, stats: NodeStats, dead: Set[str], settle: Resettle)
 
 
 async def split_dead(batch: Batch, stats: NodeStats, dead: Set[str], settle: Resettle) -> Batch:
-    """Settle the records that have died before; returns the others."""
+    """Settle records that died before and return the others."""
     keys = [storable(key) for key in batch.keys.to_list()]
     known = [index for index, key in enumerate(keys) if key in dead]
     if not known:

@@ -1,4 +1,4 @@
-"""What a run is doing, as values: counters that the runner keeps and snapshots that anybody may read."""
+"""Statistics of a run: counters of the runner and immutable snapshots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["NodeSnapshot", "NodeStats", "RunSnapshot", "Waiting"]
 
 
 class Waiting(StrEnum):
-    """What a node waits for right now; the later, the graver."""
+    """What a node is waiting for, in order of severity."""
 
     NOTHING = ""
     INPUT = "input"
@@ -74,11 +74,11 @@ class NodeStats:
     pauses: list[_Pause] = field(default_factory=list)
 
     def waits(self, waiting: Waiting, note: str = "") -> _Pause:
-        """A block in which one worker of the node waits."""
+        """Mark a block in which one worker of the node waits."""
         return _Pause(self, waiting, note)
 
     def look(self) -> None:
-        """Find the gravest pause."""
+        """Return the most severe wait."""
         if not self.pauses:
             self.waiting, self.note = Waiting.NOTHING, ""
             return
@@ -86,7 +86,7 @@ class NodeStats:
         self.waiting, self.note = gravest.waiting, gravest.note
 
     def snapshot(self, elapsed: float) -> NodeSnapshot:
-        """These counters as they are now."""
+        """Return the current counters."""
         capacity = elapsed * self.workers
         return NodeSnapshot(
             name=self.name,
@@ -135,7 +135,7 @@ class NodeSnapshot:
 
     @property
     def holds_records(self) -> bool:
-        """True when it has taken records and has not handed all of them on."""
+        """Whether it has received records that it has not passed on."""
         return self.records_in > self.records_out + self.dropped + self.dead
 
 
@@ -161,13 +161,13 @@ class RunSnapshot:
 
     @property
     def bottleneck(self) -> NodeSnapshot | None:
-        """The node whose workers were busiest; None before anything has happened."""
+        """The node with the busiest workers, or None at the start."""
         busy = [node for node in self.nodes if node.busy_seconds > 0]
         return max(busy, key=lambda node: node.utilisation, default=None)
 
     @property
     def waits_for(self) -> str:
-        """What holds the run up right now, in a word or two; "" when nothing does."""
+        """What currently holds up the run, briefly; "" if nothing does."""
         every = [*self.nodes, *([self.forward] if self.forward is not None else [])]
         for state in (Waiting.OUTAGE, Waiting.RETRY):
             for node in every:

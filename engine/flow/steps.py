@@ -1,4 +1,4 @@
-"""Nodes at work: one step applies one component to batches and passes the rest to the next step."""
+"""Steps: each applies one component to batches and passes the result to the next step."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Step:
         )
 
     async def process(self, batch: Batch) -> None:
-        """See a batch through this node and everything behind it in the segment."""
+        """Process a batch at this node and all later ones of the segment."""
         raise NotImplementedError
 
     async def _call(self, batch: Batch) -> Outcome:
@@ -90,7 +90,7 @@ class Step:
 
 
 class TransformStep(Step):
-    """A transform; a synchronous one that succeeds costs no coroutine of its own.
+    """A transform; successful synchronous ones run without their own coroutine.
 
     Attributes:
         following: the step that `onward` leads to, if it is a transform too: as long as all goes well, one
@@ -162,7 +162,7 @@ class TransformStep(Step):
 
 
 class SinkStep(Step):
-    """A sink; what it has acknowledged is settled, or goes on if something is behind it."""
+    """A sink; acknowledged records are settled, or passed on to a downstream node."""
 
     def __init__(self, sink: Sink[Any], *args: Any) -> None:
         super().__init__(*args)
@@ -208,7 +208,7 @@ class SinkStep(Step):
 
 
 def build_step(component: object, *args: Any) -> Step:
-    """The step for a transform or a sink."""
+    """Create the step of a transform or sink."""
     if isinstance(component, Transform):
         return TransformStep(component, *args)
     if isinstance(component, Sink):

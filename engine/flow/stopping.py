@@ -1,4 +1,4 @@
-"""Ends a run because of one node while the others finish what they have in flight.
+"""End a run because of one node, while the others finish what is in flight.
 
 A budget that is used up, too many dead letters, a refused key: none of them is a reason to throw away a
 model's answer that is on its way, or to write a batch without noting that it is written. Only a bug ends

@@ -1,4 +1,4 @@
-"""A segment behind an edge: batches are cut to size and worked on by several workers at once."""
+"""A segment after an edge: resize batches and process them with several workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["BatchReader", "KeyGate", "OutOfTurnError", "Sequencer", "work"]
 
 
 class BatchReader:
-    """Reads an edge and yields batches as the node wants them.
+    """Reads an edge and yields batches within the node's limits.
 
     What is held to fill a batch leaves after `limits.linger` seconds, at the end of the stream, and at
     once whenever a source waits for bytes: nobody may sit on half a batch whose other half cannot be read.
@@ -43,7 +43,7 @@ class BatchReader:
             self._scope.cancel()
 
     def batches(self) -> AsyncGenerator[Batch, None]:
-        """The batches, in order."""
+        """Yield the batches in order."""
         # no name in here may keep a batch alive behind a `yield`: when it is done, its bytes are given back
         return self._cut_to_size(Batcher(self._limits)) if self._limits.rebatches else self._as_they_come()
 
@@ -112,7 +112,7 @@ class Sequencer:
         self._waiting: dict[int, anyio.Event] = {}
 
     async def wait(self, ticket: int) -> None:
-        """Wait until every earlier ticket is through.
+        """Wait until every earlier ticket is done.
 
         Raises:
             OutOfTurnError: one of them has failed.
@@ -123,7 +123,7 @@ class Sequencer:
             raise OutOfTurnError
 
     def leave(self, ticket: int) -> None:
-        """This ticket is through; call it exactly once for each."""
+        """Mark this ticket as done; call exactly once per ticket."""
         self._next = ticket + 1
         event = self._waiting.pop(self._next, None)
         if event is not None:
@@ -164,7 +164,7 @@ async def work(
     *,
     repeated_keys: bool = False,
 ) -> None:
-    """Let each of `processes` (batch, ticket) work on batches at its own pace until there are no more.
+    """Run each of `processes` (batch, ticket) on batches until there are no more.
 
     After an error that `stop` takes, no further batch is begun: what still comes is left unread, so that
     whoever sends it does not wait for room, and the other processes finish theirs.

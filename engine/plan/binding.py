@@ -1,4 +1,4 @@
-"""From names to components: the specification, the parameters and the connection of one node."""
+"""Bind the names of a node to its specification, parameters and connection."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ConnectionRef:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a node's names stand for."""
+    """The resolved names of a node."""
 
     spec: ComponentSpec
     params: BaseModel = field(repr=False)
@@ -49,7 +49,7 @@ class Binding:
 def bind(
     node: NodeConfig, connections: Mapping[str, ConnectionConfig], registry: Registry, problems: Problems
 ) -> Binding | None:
-    """Look up and validate; None when something is wrong, which is then in `problems`."""
+    """Look up and validate a node; on failure, report to `problems` and return None."""
     spec = _spec(node, registry, problems)
     if spec is None or node.arguments.failed:
         return None

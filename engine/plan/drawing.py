@@ -1,4 +1,4 @@
-"""A plan drawn: as a Mermaid flowchart, or as a tree of text."""
+"""Draw a plan as a Mermaid flowchart or a text tree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHAPES: Final = {Kind.SOURCE: ("([", "])"), Kind.TRANSFORM: ("[", "]"), Kind.SI
 
 
 def mermaid(plan: Plan) -> str:
-    """A Mermaid flowchart; it ends with a newline.
+    """Return a Mermaid flowchart, ending with a newline.
 
     Sources are rounded, transforms are boxes, sinks are cylinders; dead letters that are forwarded go
     along a dotted line.
@@ -45,7 +45,7 @@ def _escaped(name: str) -> str:
 
 
 def text(plan: Plan) -> str:
-    """A tree of the nodes with their kinds and components; it ends with a newline.
+    """Return a tree of the nodes with kinds and components, ending with a newline.
 
     A node that several lead to is drawn below the first of them; the others refer to it.
     """

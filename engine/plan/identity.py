@@ -1,4 +1,4 @@
-"""What makes two plans the same: their documents, the hash, and the difference between two documents."""
+"""The identity of plans: documents, their hash, and the difference of two documents."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = ["FOLLOWERS", "canonical", "difference", "identity_doc", "identity_has
 
 
 def canonical(doc: JsonValue) -> bytes:
-    """A JSON document as the same bytes every time: sorted keys, no spaces, UTF-8."""
+    """Serialize a JSON document canonically: sorted keys, no spaces, UTF-8."""
     return json.dumps(doc, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def identity_hash(doc: JsonValue) -> str:
-    """SHA-256 of the canonical form, in hex."""
+    """Return the SHA-256 of the canonical form, in hex."""
     return hashlib.sha256(canonical(doc)).hexdigest()
 
 
 def identity_doc(nodes: Mapping[str, tuple[PlanNode, NodeConfig]]) -> JsonValue:
-    """Nodes, edges, components and the parameters that alter records."""
+    """Return the nodes, edges, components and parameters that alter records."""
     return {"nodes": {name: _identity_of(node, config) for name, (node, config) in nodes.items()}}
 
 
@@ -57,7 +57,7 @@ def operational_doc(
     settings: Settings,
     dead_letters: DeadLetterSettings,
 ) -> JsonValue:
-    """What may change between attempts of a run."""
+    """Return the settings that may change between attempts of a run."""
     return {
         "nodes": {
             name: {
@@ -161,7 +161,7 @@ def _named(data: object) -> str:
 
 
 def difference(before: JsonValue, after: JsonValue) -> list[str]:
-    """What changed from one document to another, a line each: `nodes.load.params.model: "A" → "B"`."""
+    """List the changes between two documents, one per line: `nodes.load.params.model: "A" → "B"`."""
     return list(_changes(_own(before), _own(after), ""))
 
 

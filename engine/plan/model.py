@@ -25,7 +25,7 @@ __all__ = ["DeadLetterSettings", "NodeCheck", "Plan", "PlanNode"]
 
 @dataclass(frozen=True, slots=True)
 class PlanNode:
-    """A node: a component with its parameters, and the nodes it takes its batches from.
+    """A node: a component with its parameters and inputs.
 
     `params` is not shown by `repr`: it may hold values from the environment.
     """
@@ -44,11 +44,11 @@ class PlanNode:
 
     @property
     def needs_sandbox(self) -> str:
-        """The embedded service this node needs (`s3`, `llm`, `ingest`), "" when none."""
+        """The embedded service this node needs (`s3`, `llm`, `ingest`), or ""."""
         return self.spec.sandbox if self.connection is not None and self.connection.sandbox else ""
 
     def connection_model(self, sandbox: Mapping[str, JsonValue] | None = None) -> BaseModel | None:
-        """The validated connection to build the component with; None when it takes none.
+        """The validated connection of the component, or None.
 
         Args:
             sandbox: what the embedded service said about itself; used (and then needed) when the
@@ -70,7 +70,7 @@ NodeCheck: TypeAlias = Callable[[NodeConfig, PlanNode, Problems], None]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSettings:
-    """The budget of dead letters, and the sink they are forwarded to once they are stored.
+    """The limit of dead letters, and the sink that stored ones are forwarded to.
 
     At most one of `max_count` (records) and `max_share` (0 to 1, of the records read or made by fan-outs) is
     set. `implied`: the share is the default and not the file's own. `forward` is a sink without inputs,
@@ -84,13 +84,13 @@ class DeadLetterSettings:
 
     @property
     def limited(self) -> bool:
-        """True when there is a budget."""
+        """Whether there is a limit."""
         return self.max_count is not None or self.max_share is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A pipeline, ready to run.
+    """A compiled pipeline.
 
     Attributes:
         pipeline: its name.
@@ -118,12 +118,12 @@ class Plan:
 
     @property
     def sources(self) -> tuple[PlanNode, ...]:
-        """The nodes that records come from."""
+        """The source nodes."""
         return tuple(node for node in self.nodes if node.kind is Kind.SOURCE)
 
     @property
     def sinks(self) -> tuple[PlanNode, ...]:
-        """The nodes that records leave through."""
+        """The sink nodes."""
         return tuple(node for node in self.nodes if node.kind is Kind.SINK)
 
     @property
@@ -134,12 +134,12 @@ class Plan:
         return frozenset(node.needs_sandbox for node in nodes if node.needs_sandbox)
 
     def node(self, name: str) -> PlanNode:
-        """The node of that name. Raises KeyError when there is none."""
+        """Return the node of that name. Raises KeyError."""
         for node in self.nodes:
             if node.name == name:
                 return node
         raise KeyError(name)
 
     def downstream(self, name: str) -> tuple[PlanNode, ...]:
-        """The nodes that take their batches from the node of that name, in topological order."""
+        """Return the downstream nodes of that node, in topological order."""
         return tuple(node for node in self.nodes if name in node.inputs)

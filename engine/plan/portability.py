@@ -1,4 +1,4 @@
-"""What of a file cannot work when its runs are done by several workers, perhaps on several machines.
+"""Check what in a file cannot work with several workers, possibly on several machines.
 
 Pure: it looks at the checked file and its plans, reaches for nothing, and knows no scheduler.
 """
@@ -23,7 +23,7 @@ ONE_MACHINE = "or pass --one-machine if all workers run on this machine"
 
 
 def node_check(file: FileConfig, *, one_machine: bool) -> NodeCheck:
-    """What `compile_file` asks about every node.
+    """Return the check that `compile_file` makes for every node.
 
     Args:
         one_machine: all workers are on one machine, so its files and its embedded services are shared.
@@ -39,7 +39,7 @@ def node_check(file: FileConfig, *, one_machine: bool) -> NodeCheck:
 
 
 def store_problems(state: str, *, one_machine: bool) -> list[Problem]:
-    """Whether workers can share this state store: a directory or an address."""
+    """Return problems if workers cannot share this state store, a directory or an address."""
     if one_machine or is_address(state):
         return []
     message = f"workers on other machines cannot reach the directory {state}"
@@ -48,7 +48,7 @@ def store_problems(state: str, *, one_machine: bool) -> list[Problem]:
 
 
 def warnings(file: FileConfig, *, one_machine: bool) -> list[Problem]:
-    """What has to be the same for all workers, and only whoever starts them can see to."""
+    """Return warnings about what must be the same for all workers and cannot be checked."""
     unset = {one.name: one.place for one in reversed(file.external) if not one.is_set}
     found = [
         *_together(

@@ -1,4 +1,4 @@
-"""The shape of a pipeline's graph: inputs, cycles, reachability, order, and keys that would collide."""
+"""The graph of a pipeline: inputs, cycles, reachability, order, and colliding keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Edges: TypeAlias = Mapping[str, Sequence[str]]
 def check_topology(
     nodes: Sequence[NodeConfig], unreadable: Collection[str], taps: Collection[str], problems: Problems
 ) -> bool:
-    """Report everything that is wrong with the graph. True when nothing is, so that it can be ordered.
+    """Report all problems of the graph; return whether it is valid and can be ordered.
 
     Args:
         unreadable: nodes that could not be understood, or whose input could not: with one of them the
@@ -47,7 +47,7 @@ def check_topology(
 
 
 def find_cycle(edges: Edges) -> list[str]:
-    """A cycle in the direction the records flow, its first node repeated at the end; empty when none."""
+    """Return a cycle in flow direction, its first node repeated at the end, or an empty list."""
     done: set[str] = set()
     for start in edges:
         trail: list[str] = []
@@ -83,7 +83,7 @@ def _rotated(loop: list[str], order: list[str]) -> list[str]:
 
 
 def ordered(edges: Edges) -> list[str]:
-    """Topological order; of the nodes that could come next, the one that stands first in the file does."""
+    """Return the nodes in topological order, with ties in file order."""
     waiting = {name: set(inputs) for name, inputs in edges.items()}
     order: list[str] = []
     while waiting:

@@ -1,4 +1,4 @@
-"""A child process that says on its first line of output when it is ready, and ends when its input closes.
+"""A child process that reports its readiness on its first line of output and ends with its input.
 
 Its pipes are read by threads rather than tasks, so that it may be started in one task and stopped in another.
 """
@@ -58,7 +58,7 @@ class ChildProcess:
         return self._process.poll()
 
     def error_tail(self) -> str:
-        """The end of what it wrote to standard error, at most 8 KiB."""
+        """Return the end of its standard error, at most 8 KiB."""
         return bytes(self._tail).decode("utf-8", "replace").strip()
 
     def stop(self, grace: float = GRACE_SECONDS) -> int | None:

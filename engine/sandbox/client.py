@@ -1,4 +1,4 @@
-"""Using the sandbox: start it as a child process, learn its addresses, and end it with the work."""
+"""Start the sandbox as a child process, and stop it after use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def sandbox(
     warehouse: Declared | None = None,
     deadline: float = START_SECONDS,
 ) -> AsyncIterator[Addresses]:
-    """Run the asked services (`s3`, `llm`, `ingest`) and yield where they are, by service.
+    """Run services (`s3`, `llm`, `ingest`) and yield their addresses by service.
 
     See `engine.sandbox.server.serve_sandbox` for the fields. An ingest service that already runs on the state
     directory is used instead of a second one; if it is another run's, it stays until this context ends too.

@@ -1,4 +1,4 @@
-"""Serving an ASGI application on a free loopback port, inside a running event loop."""
+"""Serve an ASGI application on a free loopback port, inside a running event loop."""
 
 from __future__ import annotations
 

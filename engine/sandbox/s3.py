@@ -67,7 +67,7 @@ def _build_server(port: int) -> BaseWSGIServer:
 def _seed(samples: Path) -> None:
     """Put the documents straight into moto's backend; over HTTP the same takes ten times as long."""
     from moto.core.models import DEFAULT_ACCOUNT_ID
-    from moto.s3.models import s3_backends
+    from moto.s3.models import get_canned_acl, s3_backends
 
     memos = samples / "memos"
     if not memos.is_dir():
@@ -79,3 +79,4 @@ def _seed(samples: Path) -> None:
             key = backend.put_object(BUCKET, path.relative_to(samples).as_posix(), path.read_bytes())
             kind, _encoding = mimetypes.guess_type(path.name)
             key.set_metadata({"Content-Type": kind or "application/octet-stream"})
+            key.set_acl(get_canned_acl("public-read"))  # whoever views a file has no key

@@ -1,4 +1,4 @@
-"""What `python -m engine sandbox` runs: the asked services in one process, until its parent goes away."""
+"""The process of `python -m engine sandbox`: services that run until their parent ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Addresses = dict[str, dict[str, str]]
 async def serve_sandbox(
     services: Collection[str], state_dir: Path, samples: Path
 ) -> AsyncIterator[Addresses]:
-    """Start the asked services and yield where they are, by name; stop them at exit.
+    """Start services, yield their addresses by name, and stop them at exit.
 
     `s3` has `endpoint`, `access_key`, `secret_key` and `region`; `llm` has `base_url`, `api_key` and `model`;
     `ingest` has `url`. Each imports what it needs only when it is asked for.
@@ -96,7 +96,7 @@ async def _first_of(*waits: Coroutine[object, object, object]) -> None:
 
 
 def check_services(services: Collection[str]) -> None:
-    """Raise `ConfigError` unless all are known and there is at least one."""
+    """Raise `ConfigError` unless all services are known and there is at least one."""
     unknown = sorted(set(services) - set(SERVICES))
     if unknown or not services:
         wrong = f"unknown sandbox service {unknown[0]!r}" if unknown else "no sandbox service named"
@@ -137,7 +137,7 @@ async def _start_ingest(stack: AsyncExitStack, state_dir: Path) -> dict[str, str
 
 
 def read_transcripts(samples: Path) -> dict[str, str]:
-    """The text on the sample images by the SHA-256 of their bytes; empty when the samples have none.
+    """Return the texts of sample images by the SHA-256 of their bytes, or an empty mapping.
 
     Raises:
         ConfigError: The file is there but is not a mapping of texts.

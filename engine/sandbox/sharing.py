@@ -1,4 +1,4 @@
-"""Sharing one embedded ingest service between several runs on a state directory.
+"""Share one embedded ingest service between several runs with a state directory.
 
 A warehouse can be open in one process only, so a second run uses the first one's. The process that holds it
 must then outlive the first run. Each further run keeps a connection to it open, a *lease*, and it ends when

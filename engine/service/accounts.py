@@ -1,4 +1,4 @@
-"""What the service has of a client's deliveries, told apart by the scope of their epochs.
+"""Count what the service holds of a client's deliveries, by the scope of their epochs.
 
 Every row has the sequence of the request that brought it, and the batch ledger knows the scope of each
 request that came with an idempotency key and an epoch. So the rows of a scope are counted, not remembered.
@@ -28,13 +28,13 @@ _OF_SCOPE = "(scope = ? OR starts_with(scope, ? || '/'))"
 
 
 class ReplacedRows:
-    """Rows that were removed because newer ones took their place. Used inside the writer's transaction."""
+    """Rows replaced by newer ones. Used inside the writer's transaction."""
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
 
     def add(self, table: str, pairs: Iterable[tuple[int, int | None]], scopes: Mapping[int, str]) -> None:
-        """Note (sequence of the row that goes, sequence of the one that comes) pairs.
+        """Add pairs of (sequence of the old row, sequence of the new row).
 
         `scopes` are those of the requests of this transaction, by sequence; others are looked up.
         """
@@ -57,7 +57,7 @@ class ReplacedRows:
         return dict(found)
 
     def add_of_compaction(self, table: Table) -> None:
-        """Note what a compaction of the table is about to remove."""
+        """Add the rows that a compaction of the table will remove."""
         key = quote(table.names[0])
         self._connection.execute(
             "INSERT INTO _odw_replaced SELECT ?, gone.scope, come.scope, count(*), ? FROM "  # noqa: S608 -- quoted
@@ -97,7 +97,7 @@ class Account:
 
 
 def account_of(reader: Reader, model: str, table: Table | None, scope: str) -> Account:
-    """Count what is there of a scope, and of the scopes below it (those that begin with it and a slash).
+    """Count the rows of a scope and of scopes below it (with the scope and a slash as prefix).
 
     The table must be clean.
     """

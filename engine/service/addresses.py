@@ -1,4 +1,4 @@
-"""Which hosts are this machine itself."""
+"""Recognize hosts of this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["is_loopback"]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, without brackets and port, is this machine: `localhost`, 127.0.0.0/8 or ::1."""
+    """Return whether a host, without brackets and port, is `localhost`, 127.0.0.0/8 or ::1."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True

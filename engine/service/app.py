@@ -37,7 +37,7 @@ def create_app(
     settings: ServiceSettings | None = None,
     host: RunHost | None = None,
 ) -> Starlette:
-    """The service over an open warehouse, which stays the caller's to close.
+    """Create the service over an open warehouse, which the caller closes.
 
     `host` is who starts runs that are asked for; without it there are none.
     `models` must be those that the warehouse was opened with. `app.state.context.is_stopping = True` makes

@@ -1,4 +1,4 @@
-"""API keys: a bearer token `<hex>.<hexsalt>` against the PBKDF2 hash that the operator has set."""
+"""API keys: check a bearer token `<hex>.<hexsalt>` against the operator's PBKDF2 hash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_TOKEN = 4_096
 
 
 def hash_of(token: str) -> str | None:
-    """The hex hash of a token `<hex>.<hexsalt>`, None when it has not that form. The salt counts as text."""
+    """Return the hex hash of a token `<hex>.<hexsalt>`, or None if malformed. The salt counts as text."""
     secret, dot, salt = token.partition(".")
     if not (secret and dot and salt):
         return None
@@ -27,12 +27,12 @@ def hash_of(token: str) -> str | None:
 
 
 def is_hash(text: str) -> bool:
-    """Whether some token could have this hash; blanks around it and capitals do not matter."""
+    """Return whether a token could have this hash, ignoring surrounding blanks and case."""
     return re.fullmatch(rf"[0-9a-f]{{{2 * _LENGTH}}}", text.strip().lower()) is not None
 
 
 class KeyCheck:
-    """Checks `Authorization` headers against one key hash; without a hash everything is allowed.
+    """Checks `Authorization` headers against a key hash; without one everything is allowed.
 
     Headers are remembered by their digest, good ones and bad ones, so that the hash (some 0.5 ms) is computed
     once for each of them; and in a thread, one at a time, so that guessing keeps nobody else waiting.
@@ -45,7 +45,7 @@ class KeyCheck:
         self._hashing = anyio.CapacityLimiter(1)
 
     async def allows(self, header: str | None) -> bool:
-        """Whether a request with this `Authorization` header may go on."""
+        """Return whether a request with this `Authorization` header is allowed."""
         if self._key_hash is None:
             return True
         scheme, _, token = (header or "").partition(" ")

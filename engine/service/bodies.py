@@ -1,4 +1,4 @@
-"""Request bodies: read with a bound, unzipped with a bound, and in a bounded time."""
+"""Read and decompress request bodies within limits of size and time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STALLED_AFTER = 2.0
 
 
 class BodyError(Exception):
-    """The body cannot be used; `status` and the text are the answer."""
+    """The body is unusable; `status` and the message are the response."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -30,7 +30,7 @@ class BodyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Bounds of one body: `max_size` bytes, before and after unzipping.
+    """Limits of a body: `max_size` bytes, before and after decompression.
 
     Nothing may come for `timeout` seconds at most, and on the whole `min_rate` bytes a second have to come,
     from `timeout` seconds after the beginning on.
@@ -42,7 +42,7 @@ class BodyLimits:
 
 
 class InflightBytes:
-    """Bytes of all bodies that are being read or waited for.
+    """Bytes of all bodies being read.
 
     A request's share grows with what has come of it, so one that declares much and sends little holds little.
     When there is no room, the request that has sent nothing for longest has to make it.
@@ -61,12 +61,12 @@ class InflightBytes:
 
     @property
     def has_room(self) -> bool:
-        """Whether another body may start."""
+        """Return whether another body may start."""
         return self._used < self._limit
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """One request's share; the end gives all of it back."""
+        """Open the share of one request, released at the end."""
         share = Share(self)
         self._shares.add(share)
         try:
@@ -78,7 +78,7 @@ class InflightBytes:
             freed.set()
 
     async def take(self, size: int) -> None:
-        """Wait for room, and take it. Raises BodyError (429) when there is none for some seconds."""
+        """Wait for room and take it. Raises BodyError (429) after some seconds."""
         with anyio.move_on_after(_ROOM_TIMEOUT):
             while not self.has_room:
                 self.make_room()
@@ -89,7 +89,7 @@ class InflightBytes:
         self._used += size
 
     def make_room(self) -> None:
-        """End the request that has sent nothing for longest, if it is for more than two seconds."""
+        """End the request that has been idle longest, if for more than two seconds."""
         if self.has_room:
             return
         now = anyio.current_time()
@@ -120,7 +120,7 @@ class Share:
 
 
 async def read_body(request: Request, limits: BodyLimits, share: Share) -> bytes:
-    """The whole body, unzipped if it says `Content-Encoding: gzip`.
+    """Read the whole body, decompressed for `Content-Encoding: gzip`.
 
     Raises BodyError: 413 beyond the size, 415 for another encoding, 400 for a broken body or gzip stream, 408
     for one that comes too slowly, 429 when there is no room for it.
@@ -155,7 +155,7 @@ async def _in_time(request: Request, limits: BodyLimits, share: Share) -> AsyncG
                 chunk = await anext(stream, None)
             share.reading = None
             if scope.cancelled_caught:
-                raise BodyError(408, "The request body came too slowly")
+                raise BodyError(408, "The request body arrived too slowly")
             if chunk is None:
                 return
             received += len(chunk)

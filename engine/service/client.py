@@ -1,4 +1,4 @@
-"""The dead letters of an ingest service, seen from outside: listed, and their records sent again."""
+"""A client of an ingest service's dead letters: list them and send their records again."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Page(BaseModel):
 
 
 class DeadRow(BaseModel):
-    """A record of a request that died again; `index` is its place in the request."""
+    """A record that died again; `index` is its position in the request."""
 
     index: int = Field(ge=0)
     error_type: str
@@ -63,7 +63,7 @@ class _Results(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ServiceClient:
-    """One service.
+    """A client of one service.
 
     Methods raise ServiceError when it cannot be reached, refuses, or answers something else.
     """
@@ -72,7 +72,7 @@ class ServiceClient:
     url: str
 
     async def check(self) -> None:
-        """Ask for nothing, to find out whether it answers."""
+        """Check that the service answers."""
         answer = await self._request("GET", "/dead-letters", params={"limit": "0"})
         _parsed(_Page, answer, self.url)
 
@@ -93,7 +93,7 @@ class ServiceClient:
                 return
 
     async def send(self, model: str, records: Sequence[JsonValue]) -> list[DeadRow]:
-        """Post records that may have been there before; returns those that died, by their place."""
+        """Post records as replays; return those that died, by position."""
         dead: list[DeadRow] = []
         start = 0
         for rows in _requests(records):
@@ -137,7 +137,7 @@ class ServiceClient:
 
 @asynccontextmanager
 async def open_service(url: str, token: str = "") -> AsyncGenerator[ServiceClient, None]:
-    """A client for as long as the block runs; nothing is sent before its first use."""
+    """Open a client for the duration of the block; nothing is sent before its first use."""
     import httpx  # imported here: it takes a tenth of a second, and most verbs need none
 
     parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Columns from the fields of Pydantic models: which SQL type a field has, and what fits into it."""
+"""Columns of Pydantic models: SQL types of fields, and values that fit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Column:
 
 
 def columns_of(model: type[BaseModel]) -> list[Column]:
-    """The columns of a model's rows, in the order of its fields."""
+    """Return the columns of a model's rows, in field order."""
     fields = model.model_fields.items()
     return [_column(name, info.annotation, model.model_config) for name, info in fields if _is_stored(info)]
 
@@ -51,7 +51,7 @@ def _is_stored(field: FieldInfo) -> bool:
 
 
 def fits(sql_type: str, value: Any) -> bool:
-    """Whether a converted value can be stored in a column of this type."""
+    """Return whether a converted value fits a column of this type."""
     if value is None:
         return True
     if sql_type.endswith("[]"):

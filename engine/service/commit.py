@@ -1,4 +1,4 @@
-"""One transaction for a group of submissions: rows, dead letters, ledger, epochs and dirty marks together."""
+"""Commit a group of submissions in one transaction: rows, dead letters, ledger, epochs and marks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Encoded:
 
     @property
     def written(self) -> int:
-        """Records that count as written; without a table they go nowhere, as the model wants it."""
+        """Number of records that count as written, even for models without a table."""
         return len(self.rows if self.submission.table is not None else self.submission.rows)
 
 
@@ -94,11 +94,11 @@ class GroupCommit:
 
     @property
     def dirty(self) -> frozenset[str]:
-        """Tables that may hold several rows with one id."""
+        """Tables that may contain duplicate ids."""
         return frozenset(self._dirty)
 
     def encode(self, submission: Submission) -> Encoded:
-        """Give a submission its place in the commit sequence; rows that do not fit become dead letters.
+        """Assign a commit sequence to a submission; rows that do not fit become dead letters.
 
         Raises one of `ENCODING_ERRORS` for a submission that makes none.
         """
@@ -114,7 +114,7 @@ class GroupCommit:
         return self._fitting(submission, table, self._sequence)
 
     def encode_again(self, encoded: Encoded) -> Encoded | None:
-        """After the table refused a submission: the same without the rows that do not fit it.
+        """Encode a rejected submission again without the rows that do not fit its table.
 
         None when there is none, or when it makes no dead letters. The rows are the same objects as before.
         """
@@ -137,7 +137,7 @@ class GroupCommit:
         return Encoded(submission, sequence, rows, letters)
 
     def commit(self, group: Sequence[Encoded]) -> list[Receipt | KeyReusedError]:
-        """Commit the group, or nothing of it. Raises duckdb.Error; then call `rollback`."""
+        """Commit the group atomically. Raises duckdb.Error; then call `rollback`."""
         self._connection.begin()
         keyed = [item.submission for item in group if item.submission.key is not None]
         known = self._ledger.find(keyed) if keyed else {}
@@ -170,7 +170,7 @@ class GroupCommit:
         ]
 
     def rollback(self) -> None:
-        """Leave a failed transaction. Raises duckdb.Error when the connection is beyond that."""
+        """Roll back a failed transaction. Raises duckdb.Error if the connection is unusable."""
         self._connection.rollback()
 
     def _changes(self, group: Sequence[Encoded]) -> dict[str, _TableRows]:
@@ -241,7 +241,7 @@ class GroupCommit:
         return row is not None and bool(row[-1] > sequence)
 
     def compact(self, ledger_days: int) -> None:
-        """Remove overtaken rows from dirty tables and clear their marks; forget old keys and epochs.
+        """Remove superseded rows from dirty tables and clear their marks; drop old keys and epochs.
 
         Raises duckdb.Error; then call `rollback`.
         """

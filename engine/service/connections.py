@@ -1,4 +1,4 @@
-"""Connections with bounds: sizes and times of headers, how many there are, and how long a reader may stall.
+"""Limits of connections: number, header sizes and times, and stalled readers.
 
 uvicorn bounds idle connections alone. Without these, some hundred clients that send slowly, or nothing, use
 up what everybody shares.
@@ -22,7 +22,7 @@ _TOO_MANY = (503, "Service Unavailable", "Too many connections")
 
 
 def bounded_protocol(settings: ServiceSettings) -> type[HttpToolsProtocol]:
-    """The protocol class of a service with these settings."""
+    """Return the protocol class of a service with these settings."""
     descriptors = _descriptors()
     members = {
         "header_timeout": settings.header_timeout,

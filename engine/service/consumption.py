@@ -83,7 +83,7 @@ _RESERVED = frozenset({*_OF_EVERY_ROUTE, "tag"})
 
 
 def queries_of(models: Iterable[IngestModel], tables: Mapping[str, Table]) -> dict[str, ConsumptionQuery]:
-    """The reading routes by lower-case name: the fixed ones, then `get<Model>` and `get<Table>`.
+    """Return the reading routes by lower-case name: fixed ones, then `get<Model>` and `get<Table>`.
 
     A model `ReadingSource` is read at `getReading`, too: its rows are those of the curated table. Every plain
     column of such a table can be asked for by its value.

@@ -1,4 +1,4 @@
-"""What the routes share."""
+"""State shared by the routes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ServiceContext:
 
     @property
     def takes_records(self) -> bool:
-        """Whether a request to store something would not be refused at present."""
+        """Whether a request to store records would currently be accepted."""
         self.inflight.make_room()
         return (
             not self.is_stopping
@@ -86,7 +86,7 @@ class ServiceContext:
 
     @contextmanager
     def accepted(self) -> Iterator[None]:
-        """One request that will be answered with what became of it."""
+        """Track one accepted request until its response."""
         self._accepted += 1
         try:
             yield
@@ -96,15 +96,15 @@ class ServiceContext:
                 self._unanswered.set()
 
     async def finish_accepted(self) -> None:
-        """Wait until every accepted request has its answer; new ones have to be refused meanwhile."""
+        """Wait until every accepted request has its response; new ones must be rejected meanwhile."""
         while self._accepted:
             self._unanswered = anyio.Event()
             await self._unanswered.wait()
 
     async def in_thread(self, function: Callable[[], T]) -> T:
-        """Run a blocking read in a worker thread; at most four at a time."""
+        """Run a blocking read in a worker thread, at most four at a time."""
         return await anyio.to_thread.run_sync(function, limiter=self._readers)
 
     async def beside(self, function: Callable[[], T]) -> T:
-        """Run what takes long with a large body in a worker thread; at most two at a time."""
+        """Run work on a large body in a worker thread, at most two at a time."""
         return await anyio.to_thread.run_sync(function, limiter=self._parsers)

@@ -1,4 +1,4 @@
-"""Making dead letters: the same record gives the same dead letter however often it is delivered."""
+"""Create dead letters with ids that are the same for the same record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def letter_of(
     source: Literal["api", "transform", "table"],
     failed_at: datetime,
 ) -> RejectedRecord:
-    """The dead letter of one record, given as the JSON that was sent.
+    """Create the dead letter of a record, given as the JSON that was sent.
 
     Its id is a UUID (version 5) of the model and the record's id, or its content where it has none. What is
     not an object is kept as `{"value": ...}`, what not every reader of JSON takes as its text in `value`.

@@ -43,7 +43,7 @@ _COLUMNS = (
 
 
 async def list_dead_letters(request: Request) -> Response:
-    """One page, newest last; `model`, `id` (repeatable: a record's or a dead letter's) and `status` filter.
+    """Answer one page, newest last, filtered by `model`, `id` (repeatable) and `status`.
 
     They hold records, so they are behind the consumption key.
     """

@@ -1,4 +1,4 @@
-"""`GET /deliveries`: what the service has of what a client has sent under a scope."""
+"""`GET /deliveries`: what the service holds of a client's scope."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RETRY_SOON = {"Retry-After": "1"}
 
 
 async def count_deliveries(request: Request) -> Response:
-    """Counts of one `model` and one `scope`; behind the ingest key, since a client asks about its own."""
+    """Answer the counts of one `model` and `scope`; requires the ingest key."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.ingest_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)

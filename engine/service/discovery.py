@@ -1,4 +1,4 @@
-"""Finding the service that runs on a state directory, through `<state_dir>/warehouse/service.json`."""
+"""Find the service of a state directory through `<state_dir>/warehouse/service.json`."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _TIMEOUT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceAddress:
-    """Where a service listens, and the process that it runs in."""
+    """The address and process of a service."""
 
     url: str
     pid: int
 
 
 def warehouse_file(state_dir: Path) -> Path:
-    """The DuckDB file of a state directory."""
+    """Return the DuckDB file of a state directory."""
     return state_dir / "warehouse" / "warehouse.duckdb"
 
 
 def service_file(state_dir: Path) -> Path:
-    """The file that says where a service listens."""
+    """Return the file with the service's address."""
     return state_dir / "warehouse" / "service.json"
 
 
 def announce(state_dir: Path, address: ServiceAddress) -> None:
-    """Write the file, whole or not at all. Raises OSError."""
+    """Write the file atomically. Raises OSError."""
     target = service_file(state_dir)
     draft = target.with_name(f"service.{address.pid}.tmp")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -52,7 +52,7 @@ def withdraw(state_dir: Path, address: ServiceAddress) -> None:
 
 
 def find_running(state_dir: Path) -> ServiceAddress | None:
-    """The service on that directory, None without one. Blocks for at most 2 s.
+    """Return the running service of a directory, or None. Blocks for at most 2 s.
 
     A file left behind by a process that is gone, or whose address does not answer, is ignored.
     """

@@ -1,4 +1,4 @@
-"""Who may ask: requests that a page on the web makes a browser send are refused.
+"""Access checks: reject requests that web pages make a browser send.
 
 A service without keys trusts whoever reaches it, and a browser on this machine does. So such a service
 answers to names of this machine only (a web page can point its own name here), and not to pages from
@@ -30,7 +30,7 @@ _SHARED = ("/consumption/", "/api/")
 
 
 def host_of(authority: str) -> str | None:
-    """The host of `host:port`, without brackets; None when it is not one."""
+    """Return the host of `host:port` without brackets, or None if malformed."""
     found = _HOST.fullmatch(authority)
     if found is None or int(found[2] or 0) > 65_535:
         return None
@@ -38,7 +38,7 @@ def host_of(authority: str) -> str | None:
 
 
 class Guard:
-    """Refuses what must not come further, and says to browsers which pages may read an answer.
+    """Rejects forbidden requests, and tells browsers which pages may read responses.
 
     Paths lose the service's prefix, and a slash at their end, which counts as none.
 

@@ -47,7 +47,7 @@ _RETRY_LATER = {"Retry-After": "5"}
 
 
 async def ingest(request: Request) -> Response:
-    """One request; see docs/service.md for headers and statuses."""
+    """Handle one request; see docs/service.md for headers and statuses."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.ingest_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)

@@ -1,4 +1,4 @@
-"""Bringing a table of the file to the columns that its model declares, at the time a warehouse is opened.
+"""Migrate a table to the columns of its model when the warehouse is opened.
 
 What keeps every stored value is done without asking: a column is added, or its type changes when every value
 fits the new one exactly. Anything else stops with what to do; rows are never squeezed into another shape.
@@ -24,7 +24,7 @@ _OF_TABLE = "lower(table_name) = lower(?) AND database_name = current_database()
 
 
 def create_or_migrate(connection: DuckDBPyConnection, table: Table, version: int) -> None:
-    """Create the table, or bring it to the columns that the model declares.
+    """Create the table, or migrate it to the columns of the model.
 
     Args:
         version: the format that the file had before it was opened.

@@ -1,4 +1,4 @@
-"""What the service serves: ingest models, found through the entry-point group `odw_engine.ingest_models`."""
+"""Ingest models, found through the entry-point group `odw_engine.ingest_models`."""
 
 from __future__ import annotations
 

@@ -138,7 +138,9 @@ async def answer_page(
     try:
         return await _answer(context, cursor, shape)
     except (duckdb.OutOfMemoryException, _NoStreamError):
-        return PlainTextResponse("Too many rows are being read; ask again, or for fewer", 503, _RETRY_SOON)
+        return PlainTextResponse(
+            "Too many rows are being read; try again, or request fewer", 503, _RETRY_SOON
+        )
     except (duckdb.DataError, duckdb.InvalidInputException, duckdb.BinderException):
         return PlainTextResponse("A parameter does not fit the type of its column", 400)
 

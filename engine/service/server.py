@@ -182,7 +182,7 @@ def _refuse_open_door(host: str, settings: ServiceSettings) -> None:
     if settings.has_keys or settings.insecure or is_loopback(host):
         return
     raise ServiceError(
-        f"anybody who reaches {host} could read and write: set ODW_INGEST_API_KEY and "
+        f"anyone who can reach {host} could read and write: set ODW_INGEST_API_KEY and "
         "ODW_CONSUMPTION_API_KEY, listen on 127.0.0.1, or pass --insecure if the network is trusted"
     )
 

@@ -166,7 +166,7 @@ def insert_splits(
 def select_splits(
     connection: Connection, run_id: str, node: str, start: int, limit: int | None
 ) -> tuple[list[SplitRecord], bool]:
-    """The splits of a node in the order they were added, and whether all are known."""
+    """Return the splits of a node in insertion order, and whether the list is complete."""
     require_run(connection, run_id)
     first, rows = _first(connection, run_id, node, start), list[Row]()
     if first is not None and limit != 0:

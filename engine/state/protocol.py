@@ -1,4 +1,4 @@
-"""What the engine keeps between processes, as a protocol that any store can meet.
+"""The state that outlives processes, as a protocol for stores.
 
 A *run* is one execution of one pipeline's plan; `group_id` ties together the runs of one invocation.
 Everything about a run's progress is written by `commit`, in one transaction, after the acks it describes.
@@ -41,7 +41,7 @@ DURABLE_GROUP = "etl/"
 
 
 class RunStatus(StrEnum):
-    """How a run stands."""
+    """The status of a run."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -53,13 +53,13 @@ class RunStatus(StrEnum):
 
     @property
     def resumable(self) -> bool:
-        """True when `--resume` may go on with it."""
+        """Whether the run can be resumed."""
         return self not in (RunStatus.COMPLETED, RunStatus.SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run.
+    """A stored run.
 
     Args:
         run_id: unique in the store.
@@ -89,13 +89,13 @@ class RunRecord:
 
     @property
     def durable(self) -> bool:
-        """True for a run that was begun on Temporal."""
+        """Whether the run was started on Temporal."""
         return self.group_id.startswith(DURABLE_GROUP)
 
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """A batch that is settled although one before it is not: its place in the split, and its tally."""
+    """A batch settled out of order: its position in the split, and its tally."""
 
     start: JsonValue
     end: JsonValue
@@ -119,7 +119,7 @@ class SplitRecord:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a split is: all in absolute terms, so that writing it twice changes nothing.
+    """The progress of a split, in absolute terms, so that writing it twice changes nothing.
 
     `bookmarks`: those of the node that stand for what lies before `position`, as far as they are new.
     """
@@ -135,7 +135,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who works on a run, or on one chunk of it.
+    """The lease of a run or of one chunk of it.
 
     Args:
         holder: names one attempt of one process: `host:process id:random`.
@@ -158,7 +158,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class BookmarkRecord:
-    """A bookmark as it is stored. `run_id`: the run that has set it, which may be forgotten by now."""
+    """A stored bookmark. `run_id`: the run that set it, which may be deleted."""
 
     pipeline: str
     node: str
@@ -170,7 +170,7 @@ class BookmarkRecord:
 
 @dataclass(frozen=True, slots=True)
 class BookmarkScope:
-    """How many bookmarks a node of a pipeline has in one scope."""
+    """The number of bookmarks of a node in one scope."""
 
     pipeline: str
     node: str
@@ -180,7 +180,7 @@ class BookmarkScope:
 
 @dataclass(frozen=True, slots=True)
 class BookmarkFilter:
-    """Which bookmarks; "" and None mean any."""
+    """Filter of bookmarks; "" and None mean any."""
 
     pipeline: str = ""
     node: str = ""
@@ -191,7 +191,7 @@ class BookmarkFilter:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Which dead letters; "" and None mean any."""
+    """Filter of dead letters; "" and None mean any."""
 
     run_id: str = ""
     pipeline: str = ""
@@ -204,7 +204,7 @@ class DeadLetterFilter:
 
 @dataclass(frozen=True, slots=True)
 class JournalFilter:
-    """Which entries of the journal; "" means any. `before`: only older ones (UTC, ISO 8601)."""
+    """Filter of journal entries; "" means any. `before`: only older ones (UTC, ISO 8601)."""
 
     run_id: str = ""
     pipeline: str = ""
@@ -227,7 +227,7 @@ class StateStore(Protocol):
     ) -> None: ...
 
     async def create_run(self, run: RunRecord) -> None:
-        """Store a new run. A run of that id must not exist."""
+        """Store a new run. Its id must not exist."""
         ...
 
     async def get_run(self, run_id: str) -> RunRecord:
@@ -248,11 +248,11 @@ class StateStore(Protocol):
         attempt: int | None = None,
         epoch: int = 0,
     ) -> None:
-        """Set how a run stands."""
+        """Set the status of a run."""
         ...
 
     async def delete_run(self, run_id: str, *, epoch: int = 0) -> None:
-        """Remove a run with its splits, its lease and its dead letters; journal and bookmarks stay."""
+        """Delete a run with its splits, leases and dead letters; journal and bookmarks stay."""
         ...
 
     async def acquire_lease(
@@ -265,7 +265,7 @@ class StateStore(Protocol):
         dead_holders: Collection[str] = (),
         chunk: str = "",
     ) -> Lease:
-        """Give the run, or a chunk of it, to `holder` until `until`, under the next epoch.
+        """Acquire the lease of a run or chunk for `holder` until `until`, with the next epoch.
 
         Args:
             dead_holders: their leases count as expired.
@@ -278,7 +278,7 @@ class StateStore(Protocol):
         ...
 
     async def renew_lease(self, lease: Lease, *, until: str) -> Lease:
-        """The same lease until then. One that has expired and that nobody has taken is renewed too.
+        """Renew a lease until then, even if it has expired but was not taken over.
 
         Raises:
             LeaseLostError: it was taken over, or released.
@@ -286,15 +286,15 @@ class StateStore(Protocol):
         ...
 
     async def release_lease(self, lease: Lease) -> None:
-        """Give the run back; its epoch is not used again. Nothing happens when the lease was taken over."""
+        """Release the lease; its epoch is not reused. Does nothing if the lease was taken over."""
         ...
 
     async def get_lease(self, run_id: str, chunk: str = "") -> Lease | None:
-        """The lease of a run or a chunk, which may have expired; None when never taken, or given back."""
+        """Return the lease of a run or chunk, possibly expired, or None if there is none."""
         ...
 
     async def leases(self, run_id: str) -> list[Lease]:
-        """All leases of a run and of its chunks that were not given back; some may have expired."""
+        """Return all unreleased leases of a run and its chunks, possibly expired."""
         ...
 
     async def add_splits(
@@ -319,7 +319,7 @@ class StateStore(Protocol):
     async def splits(
         self, run_id: str, node: str, *, start: int = 0, limit: int | None = None
     ) -> tuple[list[SplitRecord], bool]:
-        """The splits of a node in the order they were added, and whether all are known.
+        """Return the splits of a node in insertion order, and whether the list is complete.
 
         Args:
             start: leave out so many from the front.
@@ -328,11 +328,11 @@ class StateStore(Protocol):
         ...
 
     async def count_splits(self, run_id: str, node: str = "") -> tuple[int, int]:
-        """How many splits of a run are done, and how many there are; of all its sources, or of one."""
+        """Count the done splits and all splits of a run, of all its sources or of one."""
         ...
 
     async def divide(self, run_id: str, node: str, chunk_splits: int, *, epoch: int = 0) -> int:
-        """Have the splits of a node worked on in chunks of so many, for as long as the run exists.
+        """Set the chunk size of a node's splits for the lifetime of the run.
 
         Returns:
             How many splits its chunks have: those of an earlier call, when there was one, since leases and
@@ -341,11 +341,11 @@ class StateStore(Protocol):
         ...
 
     async def divisions(self, run_id: str) -> dict[str, int]:
-        """How many splits a chunk has, by node; without those that are not divided."""
+        """Return the splits per chunk, by divided node."""
         ...
 
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
-        """Write positions, the tallies they cover and the bookmarks they have earned in one transaction.
+        """Write positions with their tallies and bookmarks in one transaction.
 
         A bookmark belongs to the run's pipeline. It replaces an earlier one, unless that was set by a run
         which was created later and is still remembered: a run that goes on late does not set the clock back.
@@ -355,27 +355,27 @@ class StateStore(Protocol):
     async def get_bookmarks(
         self, pipeline: str, node: str, scope: str, keys: Collection[str]
     ) -> dict[str, JsonValue]:
-        """The values of these keys, as far as there are any, by key."""
+        """Return the existing values of these keys, by key."""
         ...
 
     async def list_bookmarks(self, where: BookmarkFilter) -> list[BookmarkRecord]:
-        """In order of pipeline, node, scope and key."""
+        """Return bookmarks ordered by pipeline, node, scope and key."""
         ...
 
     async def bookmark_scopes(self, where: BookmarkFilter) -> list[BookmarkScope]:
-        """How many match, by pipeline, node and scope, in that order; `limit` is ignored."""
+        """Count matches by pipeline, node and scope, in that order; `limit` is ignored."""
         ...
 
     async def delete_bookmarks(self, where: BookmarkFilter) -> int:
-        """Delete those that match; returns how many. `limit` is ignored."""
+        """Delete matching bookmarks and return their number; `limit` is ignored."""
         ...
 
     async def tally(self, run_id: str) -> Tally:
-        """The sum over all splits of a run: the figures of every report."""
+        """Return the sum of the tallies of all splits of a run."""
         ...
 
     async def counts(self, run_id: str) -> Tally:
-        """The same without drops by reason and figures by node: quick, however many splits there are."""
+        """Return the tally without drops by reason and counts by node; fast for any number of splits."""
         ...
 
     async def put_dead_letters(
@@ -395,7 +395,7 @@ class StateStore(Protocol):
         ...
 
     async def dead_letter_keys(self, run_id: str, chunk: str = "") -> dict[str, set[str]]:
-        """The keys of dead letters of a run, whatever became of them, by node.
+        """Return the keys of a run's dead letters of any status, by node.
 
         Args:
             chunk: only those that failed in this chunk, or in none; "" gives all.
@@ -403,7 +403,7 @@ class StateStore(Protocol):
         ...
 
     async def count_dead_letters(self, where: DeadLetterFilter) -> int:
-        """How many there are; `limit` is ignored."""
+        """Count matching dead letters; `limit` is ignored."""
         ...
 
     async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str, reason: str = "") -> None:
@@ -411,21 +411,21 @@ class StateStore(Protocol):
         ...
 
     async def put_journal(self, entries: Sequence[JournalEntry]) -> None:
-        """Store paid answers in one transaction; one of the same key is replaced."""
+        """Store paid answers in one transaction, replacing those with the same key."""
         ...
 
     async def get_journal(self, keys: Collection[str]) -> dict[str, JournalEntry]:
-        """The entries of these keys, as far as there are any, by key."""
+        """Return the existing entries of these keys, by key."""
         ...
 
     async def list_journal(self, where: JournalFilter) -> list[JournalEntry]:
-        """Oldest first, all without their answers (`answer` is "")."""
+        """Return entries, oldest first, without their answers (`answer` is "")."""
         ...
 
     async def journal_cost(self, run_id: str, node: str) -> float:
-        """USD that a run has paid at a node, in all of its attempts, for what is in the journal."""
+        """Return the USD that a run has paid at a node, over all attempts, according to the journal."""
         ...
 
     async def purge_journal(self, where: JournalFilter) -> int:
-        """Delete the entries that match; returns how many."""
+        """Delete matching entries and return their number."""
         ...

@@ -1,4 +1,4 @@
-"""The tables of the stores, as an ordered list of migrations, and bringing a SQLite file up to them.
+"""The tables of the stores as an ordered list of migrations, and the migration of a SQLite file.
 
 `PRAGMA user_version` says how many of them a file has seen; `PRAGMA application_id` says that the file is
 ours. A migration that was released is never edited: a change is a new one at the end.
@@ -230,7 +230,7 @@ TABLES: Final = frozenset(
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring a file up to `SCHEMA_VERSION`, or refuse it untouched. Call it inside a write transaction.
+    """Migrate a file to `SCHEMA_VERSION`, or reject it unchanged. Call inside a write transaction.
 
     Raises:
         StateCorruptError: the file is another program's, or tables are missing.
@@ -266,5 +266,5 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def statements(script: str) -> list[str]:
-    """The statements of a script one by one; `executescript` would commit the transaction around it."""
+    """Split a script into statements, because `executescript` would commit the transaction around it."""
     return [statement for statement in script.split(";") if statement.strip()]

@@ -13,7 +13,7 @@ FILE_NAME = "state.sqlite3"
 
 
 class SqliteStateStore(SqlStateStore):
-    """Meets `StateStore`. Several processes may share the file.
+    """A `StateStore` in a SQLite file, which several processes may share.
 
     What a method wrote is on disk, and survives a loss of power, when it returns. A method whose task is
     cancelled has either done all of its work or none.

@@ -1,4 +1,4 @@
-"""The methods of a state store over a SQL database, whichever it is."""
+"""The methods of a state store over any SQL database."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["SqlStateStore"]
 
 
 class SqlStateStore:
-    """Meets `StateStore`, whose methods have the documentation, with the SQL of the modules beside it.
+    """Implements `StateStore`, which documents the methods, with the SQL of the sibling modules.
 
     A method whose task is cancelled has either done all of its work or none.
     """

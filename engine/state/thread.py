@@ -1,4 +1,4 @@
-"""A thread that makes calls for an event loop, and takes as many at a time as have come.
+"""A thread that executes calls for an event loop, in groups of all that are waiting.
 
 Whoever comes first is served at once. Those who come meanwhile are served next, together: nobody waits for
 company, and the busier it is the more there is that they share.
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Call(Generic[T]):
-    """A function that is called in the thread, and what came of it.
+    """A call in the thread and its outcome.
 
     Args:
         writes: it changes something; for the one who makes the call.
@@ -40,7 +40,7 @@ class Call(Generic[T]):
         self.error: BaseException | None = None
 
     async def outcome(self) -> T:
-        """Wait until the call is made, whatever is cancelled; returns or raises what it did."""
+        """Wait for the call, even if cancelled, and return or raise its outcome."""
         with anyio.CancelScope(shield=True):
             await self.done.wait()
         error, self.error = self.error, None
@@ -83,13 +83,13 @@ class CallThread:
         await self._begun.outcome()
 
     async def make(self, call: Call[T]) -> T:
-        """Have a call made; returns or raises what it did."""
+        """Execute a call and return or raise its outcome."""
         await checkpoint_if_cancelled()
         self._calls.put(call)
         return await call.outcome()
 
     async def stop(self) -> None:
-        """Make what is in the queue, then end. Raises what `end` does."""
+        """Execute the queued calls, then end. Raises what `end` raises."""
         self._calls.put(None)
         await self._ended.outcome()
 

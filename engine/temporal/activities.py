@@ -1,4 +1,4 @@
-"""The work: compiling, listing, chunks, and the end of a run. Each is safe to do twice."""
+"""Activities: compile, list, run chunks, and finalize. Each is idempotent."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TROUBLE_EVERY = 2.0
 
 
 class Activities:
-    """What a worker can do.
+    """The activities of a worker.
 
     Args:
         engine: open, with a store that all workers share.
@@ -69,22 +69,22 @@ class Activities:
 
     @property
     def observer(self) -> Observer:
-        """Where the stages of the worker's runs are told."""
+        """The observer of the worker's runs."""
         return self._engine.observer
 
     @property
     def all(self) -> list[Callable[..., Any]]:
-        """Every activity."""
+        """All activities."""
         return [*self.planning, self.run_chunk]
 
     @property
     def planning(self) -> list[Callable[..., Any]]:
-        """Those that are quick, or run once in a run."""
+        """Activities that are quick or run once per run."""
         return [self.compile_plan, self.list_chunks, self.finalize_run]
 
     @activity.defn
     async def compile_plan(self, request: CompileRequest) -> Compiled:
-        """Compile the pipeline and have its run in the store; a run that is gone on with is taken over."""
+        """Compile the pipeline and store its run, or take over a resumed run."""
         with failing_by_type():
             plan = self._plans(request.pipeline, request.params)
             record = await self._known(request.run_id)
@@ -112,7 +112,7 @@ class Activities:
 
     @activity.defn
     async def list_chunks(self, request: ListRequest) -> Listed:
-        """List a source into the store, and divide it.
+        """List the splits of a source into the store and divide them.
 
         A complete listing and a division stay as they are; an unfinished listing is begun anew. One that a
         worker which stops does not finish in its grace is handed back, which uses up no attempt.
@@ -144,7 +144,7 @@ class Activities:
 
     @activity.defn
     async def run_chunk(self, request: ChunkRequest) -> ChunkResult:
-        """Work on a chunk until it is done, the worker stops, or time is nearly up.
+        """Process a chunk until it is done, the worker stops, or time is nearly up.
 
         An outage is waited for once: whether there is another try after that is for the shard to say.
         """
@@ -170,7 +170,7 @@ class Activities:
 
     @activity.defn
     async def finalize_run(self, request: FinalizeRequest) -> PipelineResult:
-        """Enter how the run ended. One that says it has completed has no split left undone."""
+        """Store the result of the run; a completed run has no unfinished split."""
         store = self._engine.store
         with failing_by_type():
             status, error = RunStatus(request.status), request.error
@@ -267,8 +267,8 @@ def _is_owner(record: RunRecord, workflow_id: str) -> bool:
 def _check_owner(record: RunRecord, workflow_id: str) -> None:
     if not _is_owner(record, workflow_id):
         raise RunExistsError(
-            f"run {record.run_id!r} exists already, begun by {record.group_id or 'another process'}: start"
-            " this one under another id, or resume that one"
+            f"run {record.run_id!r} already exists, started by {record.group_id or 'another process'}: "
+            "start this one with another id, or resume that one"
         )
 
 

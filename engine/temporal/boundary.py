@@ -1,4 +1,4 @@
-"""What leaves an activity when it fails: a type, a bounded message, and nothing that may quote a record."""
+"""Failures of activities: a type and a bounded message, without data of records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["application_error", "failing_by_type"]
 
 @contextmanager
 def failing_by_type() -> Iterator[None]:
-    """Turns errors into failures that the server and the workflow understand.
+    """Translate errors in the block to typed failures.
 
     They are raised without the error behind them: an exception's cause, too, is written into the history.
     """
@@ -40,7 +40,7 @@ def failing_by_type() -> Iterator[None]:
 def application_error(
     failure: TypedFailure, wait: float | None = None, *, final: bool = False, waited: float = 0.0
 ) -> ApplicationError:
-    """The failure as Temporal takes it.
+    """Return the failure as a Temporal error.
 
     Args:
         wait: seconds until the next attempt; by default what the other side asked for, if it did.

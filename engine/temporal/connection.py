@@ -1,4 +1,4 @@
-"""The way to the Temporal server: its own environment configuration, and a codec if the user has one."""
+"""The connection to the Temporal server, by its environment configuration and an optional codec."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CODEC_VARIABLE = "ODW_TEMPORAL_CODEC"
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What the command line says about the server; "" leaves it to Temporal's configuration.
+    """Server options of the command line; "" leaves them to Temporal's configuration.
 
     That is the file `temporal.toml` and the variables TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY,
     TEMPORAL_TLS_*, TEMPORAL_PROFILE (https://docs.temporal.io/develop/environment-configuration).
@@ -51,7 +51,7 @@ def _quiet() -> Runtime:
 
 
 async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> Client:
-    """A connected client.
+    """Connect a client.
 
     Raises:
         ConfigError: the configuration or the codec cannot be used.
@@ -82,7 +82,7 @@ async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> 
 
 
 def converter(codec: str = "") -> DataConverter:
-    """Temporal's own converter, with the user's codec around it; the codec sees failures' messages too.
+    """Return Temporal's converter with the user's codec, which also encodes failure messages.
 
     Raises:
         ConfigError: there is no such codec.

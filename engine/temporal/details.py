@@ -1,4 +1,4 @@
-"""What Temporal's page says of a run and of its shards, as Markdown. Loaded by Temporal's sandbox."""
+"""Markdown details of runs and shards for Temporal's page. Loaded by Temporal's sandbox."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def of_run(
     chunks: int,
     troubles: Mapping[str, tuple[Trouble, datetime]],
 ) -> str:
-    """A run: its phase, how many of its shards are done, and what troubles it.
+    """Describe a run: its phase, its finished shards and its current trouble.
 
     Args:
         shards: how many are done, and how many there are.
@@ -44,12 +44,12 @@ def of_run(
 
 
 def of_shard(state: ShardRequest, open_chunks: int, seconds: float) -> str:
-    """A shard: its chunks, its counts with the rate since this part of it began, and its failures."""
+    """Describe a shard: its chunks, its counts and rate in this part, and its failures."""
     left = state.end_chunk - state.next_chunk + len(state.to_retry)
     whose = f"**{state.pipeline}**, run `{state.run_id}`, source `{state.splits.node}`"
     lines = [
         f"{whose}: {_state('running', state.control)}",
-        f"{counted(state.done_chunks, 'chunk')} done, {open_chunks} under way, {left} left",
+        f"{counted(state.done_chunks, 'chunk')} done, {open_chunks} in progress, {left} left",
         _counts(state.counts, seconds),
     ]
     if state.parked:
@@ -58,7 +58,7 @@ def of_shard(state: ShardRequest, open_chunks: int, seconds: float) -> str:
 
 
 def failures(failed: Parked, reasons: Mapping[str, str], verb: str = "with") -> str:
-    """Failed chunks by type, each with what the last of them said."""
+    """List failed chunks by type, each with its last message."""
     return "; ".join(
         f"{counted(len(chunks), 'chunk')} {verb} {kind}" + (f": {reasons[kind]}" if reasons.get(kind) else "")
         for kind, chunks in failed.items()
@@ -71,7 +71,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A foreign text as code, so that nothing of it is Markdown."""
+    """Quote a foreign text as code, so that none of it is Markdown."""
     plain = " ".join(text.replace("`", "'").split())
     return f"`{plain[:MAX_TEXT]}`" if plain else "none"
 

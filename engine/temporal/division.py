@@ -1,4 +1,4 @@
-"""How a run is divided: splits into chunks, chunks into shards. Loaded by Temporal's sandbox."""
+"""The division of a run: splits into chunks, chunks into shards. Loaded by Temporal's sandbox."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_CHUNKS = 2000
 
 
 def cut(node: str, splits: int, chunk_splits: int) -> Splits:
-    """The chunks of a source.
+    """Return the chunks of a source.
 
     Args:
         chunk_splits: splits in a chunk; 0 lets their number decide.
@@ -33,7 +33,7 @@ def cut(node: str, splits: int, chunk_splits: int) -> Splits:
 def divide(
     request: PipelineRequest, identity: str, splits: Sequence[Splits], control: Control
 ) -> list[ShardRequest]:
-    """Ranges of chunks of nearly the same size, at most `shards` of them for each source."""
+    """Divide chunks into at most `shards` ranges of similar size per source."""
     requests: list[ShardRequest] = []
     for one in splits:
         shards = max(1, min(request.shards, one.chunks))
@@ -58,7 +58,7 @@ def divide(
 
 
 def names_of_failed(parts: Sequence[ShardRequest], results: Sequence[ShardResult]) -> list[str]:
-    """The chunks that failed, as leases name them, each with why."""
+    """Return the failed chunks by lease name, with reasons."""
     names: list[str] = []
     for part, result in zip(parts, results, strict=True):
         for kind, chunks in result.failed.items():
@@ -68,7 +68,7 @@ def names_of_failed(parts: Sequence[ShardRequest], results: Sequence[ShardResult
 
 
 def failures_of(results: Sequence[ShardResult]) -> str:
-    """The chunks that failed in all shards, by type, each with what the last of them said."""
+    """Return failed chunks of all shards by type, with the last message of each."""
     failed: dict[str, list[int]] = {}
     reasons: dict[str, str] = {}
     for result in results:

@@ -1,4 +1,4 @@
-"""The heartbeat of an activity: it beats while the work gets on, and stops work that does not.
+"""The heartbeat of an activity: it beats during progress, and stops stalled work.
 
 A heartbeat that went on by itself would keep wedged work alive for ever. So each beat looks at what has been
 done since the last one; a run that waits for an outage to end counts as alive, since `outage_limit` bounds
@@ -25,7 +25,7 @@ Mark = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """What a heartbeat carries: a hint for people. Where to go on is in the ledger."""
+    """The payload of a heartbeat, as a hint for people; the resume position is in the ledger."""
 
     read: int = 0
     written: int = 0
@@ -36,7 +36,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How some work stands.
+    """The progress of some work.
 
     Args:
         mark: numbers of which one changes whenever anything has been done.
@@ -77,7 +77,7 @@ class Heartbeat:
         self._stall_after = stall_after
 
     async def watch(self) -> None:
-        """Beat for ever, or until the work has stalled. Short work needs no beat, and each may cost money."""
+        """Beat until the work stalls. Short work needs no beat, and each may cost money."""
         seen, since = self._look().mark, anyio.current_time()
         while True:
             await anyio.sleep(self._every)
@@ -92,7 +92,7 @@ class Heartbeat:
 
 
 def progress_of(snapshot: RunSnapshot, trouble: Trouble | None = None) -> Progress:
-    """How a run stands."""
+    """The status of a run."""
     tally = snapshot.tally
     mark: list[float] = [tally.read, tally.written, tally.dropped, tally.dead, tally.tokens_in]
     for node in snapshot.nodes:
@@ -106,12 +106,12 @@ def progress_of(snapshot: RunSnapshot, trouble: Trouble | None = None) -> Progre
 
 
 def waits_for_others(snapshot: RunSnapshot) -> bool:
-    """True while a node waits to try something again; `outage_limit` bounds that."""
+    """Return whether a node waits to retry; `outage_limit` bounds that."""
     return any(node.waiting in (Waiting.RETRY, Waiting.OUTAGE) for node in _every(snapshot))
 
 
 class OutageTimer:
-    """How long outages last that a chunk waits for in several parts, each of them shorter than the limit.
+    """Measures outages across several parts of a chunk, each shorter than the limit.
 
     Every node has its own: of two sinks, what one writes says nothing about the other.
 
@@ -128,19 +128,19 @@ class OutageTimer:
 
     @property
     def outages(self) -> dict[str, float]:
-        """Seconds for which those that are not over have lasted in all parts, by node."""
+        """Total seconds of ongoing outages over all parts, by node."""
         now = anyio.current_time()
         every = {name: course.lasted(now) for name, course in self._courses.items()}
         return {name: seconds for name, seconds in every.items() if seconds}
 
     @property
     def waited(self) -> float:
-        """Seconds, in all parts, of the longest that this part has waited for; 0 when there is none."""
+        """Total seconds of the longest outage that this part has waited for; 0 without one."""
         now = anyio.current_time()
         return max((course.lasted(now) for course in self._courses.values() if course.seen), default=0.0)
 
     def look(self, snapshot: RunSnapshot) -> OutageError | None:
-        """Take note of how the run stands; the error to end it with when an outage is longer than its limit.
+        """Observe the run; return the error to end it with if an outage exceeds its limit.
 
         One that began in this part ends the run by itself.
         """

@@ -1,4 +1,4 @@
-"""What Temporal's SDK logs, as stages of the worker: one event each, without traceback."""
+"""Forward logs of Temporal's SDK as events of the worker, without tracebacks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST = 500
 
 
 def forwarded() -> LoggingConfig:
-    """Has the warnings of the SDK's core go where those of its Python part go."""
+    """Forward warnings of the SDK's core like those of its Python part."""
     return LoggingConfig(
         TelemetryFilter(core_level="WARN", other_level="ERROR"),
         forwarding=LogForwardingConfig(logging.getLogger(f"{_SDK}.core"), append_target_to_name=False),
@@ -30,7 +30,7 @@ def forwarded() -> LoggingConfig:
 
 @contextmanager
 def told_to(observer: Observer) -> Iterator[None]:
-    """Have an observer told of what the SDK logs, from warnings on, for as long as the block runs."""
+    """Forward SDK logs from warning level to an observer during the block."""
     logger, handler = logging.getLogger(_SDK), _Telling(observer)
     logger.addHandler(handler)
     passed_on, logger.propagate = logger.propagate, False

@@ -1,4 +1,4 @@
-"""What passes between workflows and activities: references and counts, never a record or a secret.
+"""Messages of workflows and activities: references and counts, never a record or a secret.
 
 Plain dataclasses, so that Temporal's default converter and its web page show them as JSON. Every message
 that starts something has a version, and all fields have defaults, because histories outlive deployments.
@@ -108,7 +108,7 @@ class Counts:
 
 @dataclass
 class Trouble:
-    """What a node waits for, and for how many seconds it has; `node` is "" when nothing is in the way.
+    """What a node has been waiting for, and for how many seconds; `node` is "" for no trouble.
 
     `waiting`: "retry" or "outage"; "" says that it is over. `note`: the other side's last answer.
     """
@@ -121,7 +121,7 @@ class Trouble:
 
 @dataclass
 class PipelineRequest:
-    """Starts a run of a pipeline, or goes on with one.
+    """The request to start or resume a run of a pipeline.
 
     Args:
         run_id: of the run in the state store; "" makes one of the pipeline's name and the start.
@@ -158,7 +158,7 @@ class PipelineRequest:
 
 @dataclass
 class CompileRequest:
-    """Compile a plan, and have the run in the store. `group_id` is the workflow's id."""
+    """The request to compile a plan and store the run. `group_id` is the workflow's id."""
 
     run_id: str = ""
     group_id: str = ""
@@ -171,7 +171,7 @@ class CompileRequest:
 
 @dataclass
 class Compiled:
-    """What a workflow has to know of a plan. `timeout` is in seconds."""
+    """What a workflow needs to know of a plan. `timeout` is in seconds."""
 
     run_id: str = ""
     identity: str = ""
@@ -199,7 +199,7 @@ class ListRequest:
 
 @dataclass
 class Listed:
-    """How many splits a source has, and how many make a chunk; 0 from workers that did not divide.
+    """The number of splits of a source and per chunk; 0 from workers that did not divide.
 
     `stopped`: the worker was told to stop before all was listed, and it has to be begun again.
     """
@@ -211,7 +211,7 @@ class Listed:
 
 @dataclass
 class ChunkRequest:
-    """Work on consecutive splits of a source.
+    """The request to process consecutive splits of a source.
 
     `outages`: seconds for which the parts before this one have waited for an outage to end, by node.
     """
@@ -228,7 +228,7 @@ class ChunkRequest:
 
 @dataclass
 class ChunkResult:
-    """What came of one attempt at a chunk.
+    """The result of one attempt at a chunk.
 
     `counts` covers all attempts at it so far. `done` is false when the worker was told to stop (`stopped`),
     or time was nearly up: the rest of the chunk is still to be done, and the ledger knows where to go on.
@@ -245,7 +245,7 @@ class ChunkResult:
 
 @dataclass
 class FinalizeRequest:
-    """Enter how a run ended. `group_id`: of the workflow that has begun it, "" when any may have."""
+    """The request to store a run's result. `group_id`: the workflow that started it, or "" for any."""
 
     run_id: str = ""
     pipeline: str = ""
@@ -257,7 +257,7 @@ class FinalizeRequest:
 
 @dataclass
 class PipelineResult:
-    """How a run ended; `counts` are the ledger's. Of the chunks that failed, `MAX_NAMED` are named."""
+    """The result of a run; `counts` are the ledger's. At most `MAX_NAMED` failed chunks are named."""
 
     run_id: str = ""
     status: str = ""
@@ -270,7 +270,7 @@ class PipelineResult:
 
 @dataclass
 class Control:
-    """How the shards of a run are to work from now on; `window` 0 leaves it."""
+    """The control state of a run's shards; `window` 0 leaves it unchanged."""
 
     paused: bool = False
     draining: bool = False
@@ -279,7 +279,7 @@ class Control:
 
 @dataclass
 class Splits:
-    """A source with the number of its splits, and how many of them make a chunk."""
+    """The number of splits of a source, in total and per chunk."""
 
     node: str = ""
     total: int = 0
@@ -287,7 +287,7 @@ class Splits:
 
     @property
     def chunks(self) -> int:
-        """How many chunks that makes."""
+        """Number of chunks."""
         return -(-self.total // max(1, self.chunk_splits))
 
 
@@ -297,7 +297,7 @@ Parked = dict[str, list[int]]
 
 @dataclass
 class ShardRequest:
-    """The chunks `next_chunk` to `end_chunk` (exclusive), and how far an earlier part of the shard came.
+    """The chunks `next_chunk` to `end_chunk` (exclusive), and the progress of earlier parts.
 
     `to_retry`: begun before and not done; `second_try`: what was put aside is among them. `reasons`: what the
     last failure of each type said. `progress_at`: seconds since 1970 when a chunk last got on, 0 for never.
@@ -324,7 +324,7 @@ class ShardRequest:
 
 @dataclass
 class ShardResult:
-    """What came of a shard. `drained`: chunks are left because somebody asked for a drain.
+    """The result of a shard. `drained`: chunks are left because of a drain.
 
     `reasons`: what the last failure of each type said. `outage`: type and text of the one that it has ended
     with; chunks are left then as well.
@@ -340,7 +340,7 @@ class ShardResult:
 
 @dataclass
 class ShardProgress:
-    """A shard at one moment; bounded, whatever the size of the run."""
+    """The progress of a shard; bounded regardless of the run's size."""
 
     done_chunks: int = 0
     open_chunks: int = 0
@@ -352,7 +352,7 @@ class ShardProgress:
 
 @dataclass
 class PipelineProgress:
-    """A run at one moment. `phase`: planning, listing, running, finalizing, done."""
+    """The progress of a run. `phase`: planning, listing, running, finalizing, done."""
 
     run_id: str = ""
     phase: str = ""
@@ -365,6 +365,6 @@ class PipelineProgress:
 
 
 def chunk_range(splits: Splits, chunk: int) -> tuple[int, int]:
-    """Place of the first split of a chunk, and how many splits it has."""
+    """Return the position of the first split of a chunk, and its number of splits."""
     first = chunk * splits.chunk_splits
     return first, min(splits.chunk_splits, splits.total - first)

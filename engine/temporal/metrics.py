@@ -1,4 +1,4 @@
-"""Counters of records beside the SDK's own metrics, and where all of them go."""
+"""Record counters next to the SDK's metrics, and their export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ChunkMeter", "MetricsOptions", "runtime"]
 
 @dataclass(frozen=True, slots=True)
 class MetricsOptions:
-    """Where metrics go; at most one of the two.
+    """The export of metrics; at most one of the two.
 
     Args:
         prometheus: `host:port` to be scraped at.
@@ -29,7 +29,7 @@ class MetricsOptions:
 
 
 def runtime(options: MetricsOptions) -> Runtime:
-    """The runtime of a worker with its metrics; what its core logs is forwarded to `engine.temporal.logs`.
+    """Create the runtime of a worker with metrics; core logs go to `engine.temporal.logs`.
 
     Raises:
         ValueError: the address cannot be used, or was taken.
@@ -62,7 +62,7 @@ class ChunkMeter:
         self._seen = _counts(())
 
     def update(self, snapshot: RunSnapshot) -> None:
-        """Count what has come since the last time."""
+        """Count the progress since the last call."""
         now = _counts(snapshot.nodes)
         for name, counter in self._counters.items():
             if now[name] > self._seen[name]:

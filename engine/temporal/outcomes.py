@@ -1,4 +1,4 @@
-"""What has come of tasks in a workflow, and waiting that cancellation does not cut short.
+"""Outcomes of tasks in a workflow, and waits that survive cancellation.
 
 Loaded by Temporal's sandbox.
 """
@@ -17,14 +17,14 @@ __all__ = ["has_failed", "in_spite_of_cancellation", "innermost", "is_cancelled"
 
 
 async def in_spite_of_cancellation(condition: Callable[[], bool]) -> None:
-    """Wait for something that comes soon, although the workflow is cancelled, perhaps meanwhile."""
+    """Wait for something soon to come, even if the workflow is cancelled."""
     while not condition():
         with suppress(asyncio.CancelledError):
             await workflow.wait_condition(condition)
 
 
 def is_over(task: asyncio.Task[Any]) -> bool:
-    """True when it has ended; what it raised is looked at, so that nobody reports it as forgotten."""
+    """Return whether a task has ended, and retrieve its exception to avoid a warning."""
     if not task.done():
         return False
     if not task.cancelled():
@@ -33,17 +33,17 @@ def is_over(task: asyncio.Task[Any]) -> bool:
 
 
 def has_failed(task: asyncio.Task[Any]) -> bool:
-    """True when it has ended with an exception, or was cancelled."""
+    """Return whether a task has failed or was cancelled."""
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 def innermost(error: BaseException) -> BaseException:
-    """What a failed activity or child workflow failed with."""
+    """Return the cause of a failed activity or child workflow."""
     while isinstance(error, ActivityError | ChildWorkflowError) and error.cause is not None:
         error = error.cause
     return error
 
 
 def is_cancelled(error: BaseException) -> bool:
-    """True when it says that what failed was cancelled."""
+    """Return whether a failure is a cancellation."""
     return isinstance(innermost(error), CancelledError)

@@ -1,4 +1,4 @@
-"""Schedules: the `schedule:` of a pipeline, kept by the server."""
+"""Schedules: the `schedule:` of a pipeline on the server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OVERLAPS = {
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A schedule as the server has it; `next_run` is UTC, ISO 8601, "" when there is none."""
+    """A schedule on the server; `next_run` is UTC, ISO 8601, or ""."""
 
     pipeline: str
     cron: str
@@ -64,7 +64,7 @@ async def create(
     overlap: str = "skip",
     catch_up: timedelta = timedelta(minutes=5),
 ) -> bool:
-    """Have a pipeline run by the clock; one that is scheduled already gets the new settings.
+    """Create or update the schedule of a pipeline.
 
     Args:
         cron: five fields in UTC, `@daily` and its like, or an interval (`5m`, `@every 5m`).
@@ -108,7 +108,7 @@ def _changed(found: ScheduleUpdateInput, schedule: Schedule) -> ScheduleUpdate:
 
 
 async def listed(client: Client) -> Sequence[Listed]:
-    """All schedules of pipelines, by name."""
+    """Return all schedules of pipelines, by name."""
     found: list[Listed] = []
     try:
         async for one in await client.list_schedules():
@@ -169,19 +169,19 @@ def _cron(spec: ScheduleSpec) -> str:
 
 
 async def pause(client: Client, pipeline: str, note: str = "") -> None:
-    """Start no more runs by the clock; one under way goes on."""
+    """Pause a schedule; a run in progress continues."""
     await _known(client, pipeline)
     await client.get_schedule_handle(_schedule_id(pipeline)).pause(note=note or None)
 
 
 async def unpause(client: Client, pipeline: str) -> None:
-    """Start runs by the clock again."""
+    """Resume a schedule."""
     await _known(client, pipeline)
     await client.get_schedule_handle(_schedule_id(pipeline)).unpause()
 
 
 async def delete(client: Client, pipeline: str) -> None:
-    """Remove the schedule; a run under way goes on."""
+    """Delete the schedule; a run in progress continues."""
     handle = await _known(client, pipeline)
     await handle.delete()
 

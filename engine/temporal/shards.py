@@ -1,4 +1,4 @@
-"""A shard of a run: a range of chunks, some of them under way at a time.
+"""A shard of a run: a range of chunks, processed with bounded concurrency.
 
 Loaded by Temporal's sandbox: nothing here imports anything that does I/O.
 """
@@ -47,7 +47,7 @@ RETRY = RetryPolicy(
 
 @workflow.defn
 class ShardRun:
-    """Works through a range of chunks; what fails is put aside and tried once more at the end."""
+    """Processes a range of chunks; failed ones are parked and retried once at the end."""
 
     @workflow.init
     def __init__(self, request: ShardRequest) -> None:
@@ -86,7 +86,7 @@ class ShardRun:
 
     @workflow.signal
     def control(self, control: Control) -> None:
-        """Work like this from now on."""
+        """Apply a new control state."""
         now = self._state.control
         draining = control.draining or now.draining  # there is no way back from a drain
         self._state.control = Control(control.paused, draining, control.window or now.window)
@@ -94,7 +94,7 @@ class ShardRun:
 
     @workflow.query
     def progress(self) -> ShardProgress:
-        """How far it is."""
+        """Return the progress."""
         state = self._state
         return ShardProgress(
             state.done_chunks,

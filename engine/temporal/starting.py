@@ -1,4 +1,4 @@
-"""Starting runs, and finding the workflow of one."""
+"""Start runs and find their workflows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def workflow_id(pipeline: str, run_key: str) -> str:
 
 
 async def start(client: Client, request: PipelineRequest) -> Handle:
-    """Start a run, or go on with one; two at the same run at once are refused.
+    """Start or resume a run; concurrent workflows of one run are rejected.
 
     Raises:
         ConfigError: the run parameters are too large.
@@ -76,7 +76,7 @@ async def start(client: Client, request: PipelineRequest) -> Handle:
 
 
 def check_request(request: PipelineRequest) -> None:
-    """Raises `ConfigError` when a request asks for more than a server or a history takes."""
+    """Raise `ConfigError` if a request exceeds the limits of a server or history."""
     for name, number, most in (
         ("--shards", request.shards, MAX_SHARDS),
         ("--window", request.window, MAX_WINDOW),
@@ -87,7 +87,7 @@ def check_request(request: PipelineRequest) -> None:
 
 
 def check_params(params: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises `ConfigError` when run parameters are too large for a history."""
+    """Raise `ConfigError` if run parameters are too large for a history."""
     total = 0
     for pipeline, values in params.items():
         size = len(json.dumps(values, default=str).encode())
@@ -106,7 +106,7 @@ def check_params(params: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 async def refuse_running(client: Client, record: RunRecord) -> None:
-    """Find out before a run is gone on with: the workflow that it was begun by may only be paused.
+    """Refuse to resume a run whose workflow is still running, e.g. paused.
 
     Raises:
         ServiceError: a workflow works on the run.
@@ -120,7 +120,7 @@ async def refuse_running(client: Client, record: RunRecord) -> None:
 
 
 async def find(client: Client, record: RunRecord) -> Handle:
-    """The latest workflow of a run.
+    """Find the latest workflow of a run.
 
     Raises:
         RunNotFoundError: the server has none; the run is a local one, or its history was deleted.
@@ -136,7 +136,7 @@ async def find(client: Client, record: RunRecord) -> Handle:
 
 
 async def find_submitted(client: Client, run_id: str) -> Handle | None:
-    """The workflow of a run that was submitted and that no state store knows, if the server has it.
+    """Find the workflow of a submitted run that is in no state store.
 
     No worker has taken it up yet, or none could.
     """
@@ -160,7 +160,7 @@ async def _first_of(client: Client, names: Iterable[str]) -> Handle | None:
 
 
 async def request_before(client: Client, record: RunRecord) -> PipelineRequest | None:
-    """What the latest workflow of a run was started with; None when the server knows none of it.
+    """Return the request of the latest workflow of a run, or None if the server has none.
 
     Raises:
         ServiceError: the server does not answer.
@@ -179,7 +179,7 @@ async def request_before(client: Client, record: RunRecord) -> PipelineRequest |
 
 
 async def know_search_attributes(client: Client) -> bool:
-    """Have the namespace know our search attributes; False when it does not let us."""
+    """Register our search attributes; return whether that was possible."""
     wanted = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in SEARCH_ATTRIBUTES}
     operator, namespace = client.operator_service, client.namespace
     try:

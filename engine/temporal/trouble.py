@@ -1,4 +1,4 @@
-"""What troubles a piece of work, as it goes on: told to the worker's log, and to the run's workflow.
+"""Report current trouble of some work to the worker's log and the run's workflow.
 
 A node that waits is a state of the run that nobody else sees for up to `outage_limit`. The log hears of it
 after some seconds and then once a minute; the workflow, in whose history every word stays, once in five
@@ -31,7 +31,7 @@ _GRAVE = (Waiting.OUTAGE, Waiting.RETRY)
 
 
 def trouble_of(snapshot: RunSnapshot) -> NodeSnapshot | None:
-    """The node that waits to try something again, an outage before all else; None when none does."""
+    """Return the node that waits to retry, outages first, or None."""
     nodes = [*snapshot.nodes, *([snapshot.forward] if snapshot.forward is not None else [])]
     waiting = [node for grave in _GRAVE for node in nodes if node.waiting is grave]
     return waiting[0] if waiting else None
@@ -44,7 +44,7 @@ class TroubleReports:
         self._told: dict[tuple[str, str], float] = {}
 
     def is_due(self, workflow_id: str, node: str, now: float) -> bool:
-        """True when a workflow is to be told that a node waits."""
+        """Return whether to tell a workflow that a node waits."""
         told = self._told.get((workflow_id, node))
         if told is not None and now - told < REPORTED_EVERY:
             return False
@@ -54,7 +54,7 @@ class TroubleReports:
         return True
 
     def was_told(self, workflow_id: str, node: str) -> bool:
-        """True when a workflow knows of a trouble that is over now; it does not after this."""
+        """Return whether a workflow was told of trouble that is now over, and clear that."""
         return self._told.pop((workflow_id, node), None) is not None
 
 
@@ -92,17 +92,17 @@ class TroubleWatch:
 
     @property
     def current(self) -> Trouble | None:
-        """What there is now, for a heartbeat."""
+        """Return the current trouble, for a heartbeat."""
         return self.trouble if self.trouble.node else None
 
     async def watch(self) -> None:
-        """Look for ever."""
+        """Observe until cancelled."""
         while True:
             await anyio.sleep(self._every)
             await self.note(anyio.current_time())
 
     async def note(self, now: float) -> None:
-        """Look once, and tell what has to be told."""
+        """Observe once and report changes."""
         snapshot = self._look()
         node = trouble_of(snapshot)
         before = self.trouble
@@ -122,7 +122,7 @@ class TroubleWatch:
                 await self._report(self.trouble)
 
     async def end(self) -> None:
-        """The work has come to a good end, so nothing troubles it any more."""
+        """Report that the work has ended well."""
         before, self.trouble = self.trouble, Trouble()
         if before.node:
             await self._over(self._look(), before)
@@ -145,7 +145,7 @@ class TroubleWatch:
 
 
 def activity_workflow() -> str:
-    """The workflow of the run that this activity works for; "" outside of one."""
+    """Return the workflow of this activity's run, or "" outside of one."""
     if not activity.in_activity():
         return ""
     # a chunk's own is a shard, whose id has the run's before it
@@ -153,7 +153,7 @@ def activity_workflow() -> str:
 
 
 def said(troubles: Iterable[Trouble]) -> str:
-    """The gravest and longest of these for people, "" when there is none."""
+    """Describe the gravest and longest trouble, or return ""."""
     worst = max(troubles, key=lambda one: (one.waiting == Waiting.OUTAGE, one.seconds), default=None)
     if worst is None or not worst.node:
         return ""

@@ -1,4 +1,4 @@
-"""Says where the event loop is stuck, when something holds it up.
+"""A watchdog that reports where the event loop is blocked.
 
 A call that blocks stops every heartbeat of the process, and with them the leases. The chunks are taken up
 elsewhere then; this tells whose fault it was.
@@ -23,7 +23,7 @@ SLICE = 0.05  # of a wait for an answer, so that whoever ends the watchdog on th
 
 
 class Watchdog:
-    """Watches the running event loop from a thread of its own, inside a `with` block on that loop.
+    """Watches the running event loop from its own thread, during a `with` block on that loop.
 
     Args:
         limit: seconds for which the loop may answer nobody.

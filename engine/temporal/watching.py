@@ -1,4 +1,4 @@
-"""Work of an activity while it is watched: its heart beats, and it ends when it has to."""
+"""Run the work of an activity with heartbeats and time limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIME_TO_STOP = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long, in seconds.
+    """Time limits in seconds.
 
     Args:
         beat_every: between two heartbeats, at most.
@@ -51,7 +51,7 @@ class Patience:
 
 
 async def listed(run: Run, node: str, patience: Patience, trouble: TroubleWatch) -> int:
-    """List a source as long as pages come; how many splits it has.
+    """List a source while pages arrive, and return its number of splits.
 
     Cancelled by itself when the worker is told to stop while the source is away: it will not come to its end.
 
@@ -88,7 +88,7 @@ async def listed(run: Run, node: str, patience: Patience, trouble: TroubleWatch)
 
 
 async def seen_through(run: Run, patience: Patience, outage: OutageTimer, trouble: TroubleWatch) -> RunReport:
-    """Run it to its end. A cancelled one delivers what it has read before it says so.
+    """Run it until it ends; if cancelled, deliver what was read first.
 
     Args:
         outage: is told how the run stands, and ends it.

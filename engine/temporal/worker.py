@@ -1,4 +1,4 @@
-"""A worker process: polls the task queues until it is told to stop."""
+"""A worker process that polls the task queues until it is stopped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_DRAIN = 300.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How a worker works.
+    """Options of a worker.
 
     Args:
         roles: which of the queues it polls; all of them by default.
@@ -60,7 +60,7 @@ class WorkerOptions:
 
 
 def drain_limit(grace: float) -> float:
-    """Seconds that a chunk may take to deliver what it has read, so that it is handed back within `grace`.
+    """Return the seconds for a chunk to deliver what it has read before it is handed back within `grace`.
 
     Bounded, because it also holds for a chunk whose time is nearly up.
     """
@@ -68,7 +68,7 @@ def drain_limit(grace: float) -> float:
 
 
 def workers(client: Client, activities: Activities, options: WorkerOptions) -> list[Worker]:
-    """One for each queue."""
+    """Create one worker per queue."""
     made: list[Worker] = []
     queues, grace, version = options.queues, timedelta(seconds=options.grace), _version(options)
     if "workflows" in options.roles:
@@ -121,7 +121,7 @@ def _version(options: WorkerOptions) -> WorkerDeploymentConfig | None:
 
 
 async def serve(client: Client, activities: Activities, options: WorkerOptions, stop: anyio.Event) -> None:
-    """Work until `stop` is set; then hand back what is under way, and end.
+    """Work until `stop` is set, then hand back the work in progress and end.
 
     Activities of all queues have the same `grace`. Workflows are decided upon until the last of them is over.
     """

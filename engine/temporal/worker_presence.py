@@ -1,4 +1,4 @@
-"""Whether a worker is at work on a run, and what troubles it, as the server tells."""
+"""Whether workers process a run, and their trouble, according to the server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_SHARDS = 16
 
 @dataclass(frozen=True, slots=True)
 class Attendance:
-    """Who works on a run.
+    """The workers of a run.
 
     Args:
         served: True when a worker is at something of the run, False when all of it waits for one. None when
@@ -39,7 +39,7 @@ class Attendance:
 
 
 async def attendance(client: Client, described: WorkflowExecutionDescription) -> Attendance:
-    """Who works on a run, and what with.
+    """Find the workers of a run and their current trouble.
 
     Raises:
         RPCError: the server does not answer.
@@ -77,7 +77,7 @@ def _undecided(workflow: DescribeWorkflowExecutionResponse) -> str:
     if attempt < MANY_ATTEMPTS:
         return ""
     name = workflow.workflow_execution_info.execution.workflow_id
-    return f"workflow {name} has failed to go on {attempt - 1} times: the workers' log says why"
+    return f"workflow {name} has failed to continue {attempt - 1} times: see the workers' log"
 
 
 def _failed(activity: PendingActivityInfo) -> str:

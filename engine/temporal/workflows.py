@@ -1,4 +1,4 @@
-"""The decisions: which chunks are under way, what is tried again, when a run has ended.
+"""Workflows: decide which chunks run, what is retried, and when a run has ended.
 
 This module, `shards`, `division`, `outcomes` and `messages` are all that Temporal's sandbox loads; none of
 them imports anything that does I/O.
@@ -76,7 +76,7 @@ Shard = workflow.ChildWorkflowHandle[Any, ShardResult]
 
 @workflow.defn
 class PipelineRun:
-    """One run of a pipeline: compiles, lists, hands out the chunks to shards, and enters how it ended."""
+    """One run of a pipeline: compile, list, distribute chunks to shards, and store the result."""
 
     @workflow.init
     def __init__(self, request: PipelineRequest) -> None:
@@ -117,17 +117,17 @@ class PipelineRun:
 
     @workflow.update
     async def pause(self) -> Control:
-        """Begin no more chunks; those under way go on."""
+        """Start no more chunks; those in progress continue."""
         return await self._steer(Control(True, self._control.draining, self._control.window))
 
     @workflow.update
     async def resume(self) -> Control:
-        """Begin chunks again."""
+        """Start chunks again."""
         return await self._steer(Control(False, self._control.draining, self._control.window))
 
     @workflow.update
     async def set_window(self, window: int) -> Control:
-        """Have so many chunks under way in each shard."""
+        """Set the concurrent chunks per shard."""
         return await self._steer(Control(self._control.paused, self._control.draining, window))
 
     @set_window.validator
@@ -137,12 +137,12 @@ class PipelineRun:
 
     @workflow.update
     async def drain(self) -> Control:
-        """Begin no more chunks, and end the run as interrupted when those under way are done; for good."""
+        """Start no more chunks at all, and end the run as interrupted when those in progress are done."""
         return await self._steer(Control(self._control.paused, True, self._control.window))
 
     @workflow.signal
     def trouble(self, trouble: Trouble) -> None:
-        """A worker says that a node waits, or (`waiting` is "") that it goes on."""
+        """Record that a node waits, or (`waiting` is "") has recovered."""
         if trouble.waiting:
             self._troubles[trouble.node] = (trouble, workflow.now())
         else:
@@ -153,7 +153,7 @@ class PipelineRun:
 
     @workflow.query
     def progress(self) -> PipelineProgress:
-        """How far it is; the counts are in the ledger."""
+        """Return the progress; counts are in the ledger."""
         return PipelineProgress(
             self._run_id,
             self._phase,

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 
-from engine.contract.component import Component, ComponentSpec, Context, Kind
+from engine.contract.component import Component, ComponentSpec, Context, Kind, Sink, Source, Transform
 from engine.contract.types import Record
 from engine.registry import Registry
 from engine.testing import ScriptedClock
@@ -20,6 +20,8 @@ from tests.contract.outside_world import BUCKET, World
 
 Fields = dict[str, Any]
 Made = Callable[[World], Fields]
+
+C = TypeVar("C", bound=Component[Any])
 
 STARTED = ScriptedClock().now()
 
@@ -29,7 +31,7 @@ def nothing(_world: World) -> Fields:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class Case(Generic[C]):
     """How to build a component: what stands under `with:`, and its connection.
 
     Args:
@@ -59,9 +61,9 @@ class Case:
             connection = spec.connection.model_validate(self.connection(world))
         return spec.params.model_validate(self.params(world)), connection
 
-    def build(self, world: World, ctx: Context | None = None) -> Component[Any]:
+    def build(self, world: World, ctx: Context | None = None) -> C:
         """A fresh instance, by the way the engine takes."""
-        component = self.spec.factory(*self.configured(world))
+        component = cast(C, self.spec.factory(*self.configured(world)))
         component.ctx = ctx or context()
         return component
 
@@ -73,7 +75,7 @@ def context(run_id: str = "run-1", **more: Any) -> Context:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceCase(Case):
+class SourceCase(Case[Source[Any]]):
     """`records` that it reads in at least `batches` batches, `dead` of them as failures.
 
     `objects` are in the bucket and `rows` (by model) in the warehouse before.
@@ -88,7 +90,7 @@ class SourceCase(Case):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformCase(Case):
+class TransformCase(Case[Transform[Any]]):
     """`given` are records that pass, `bad` is one that has to die alone (None: there is no such record).
 
     `settled` is what becomes of `given` in a run: how many are written, dropped and dead.
@@ -101,7 +103,7 @@ class TransformCase(Case):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SinkCase(Case):
+class SinkCase(Case[Sink[Any]]):
     """`given` are records that arrive, `bad` is one that has to fail alone.
 
     `arrived` tells the ids that are there now. `idempotent` is the promise of the sink that a batch which is
@@ -196,7 +198,7 @@ def _ids(document: bytes) -> list[str]:
 _SAID = [{"id": f"r{number}", "value": number, "nested": {"list": [1, 2]}} for number in range(120)]
 _UNSAYABLE = {"id": "bad", "value": object}
 
-CASES: tuple[Case, ...] = (
+CASES: tuple[Case[Any], ...] = (
     _simulated("blob"),
     _simulated("logs"),
     _simulated("events"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -38,7 +39,7 @@ def world(
     _portal: BlockingPortal,
 ) -> Iterator[World]:
     """What the `case` of the test needs, running."""
-    case: Case = request.node.callspec.params["case"]
+    case: Case[Any] = request.node.callspec.params["case"]
     said = bytearray()
 
     def printed() -> bytes:

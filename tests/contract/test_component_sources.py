@@ -104,7 +104,7 @@ async def test_ordinals_count_the_records_of_a_split_upwards(case: SourceCase, w
             assert ordinals == sorted(set(ordinals))
 
 
-async def test_a_manifest_out_of_the_ledger_gives_the_same_records_to_another_instance(
+async def test_stored_manifest_gives_another_instance_the_same_records(
     case: SourceCase, world: World
 ) -> None:
     first_ctx, later = context(), context()
@@ -153,9 +153,7 @@ async def test_listing_may_be_stopped_in_the_middle(case: SourceCase, world: Wor
             await anext(splits)
 
 
-async def test_bytes_are_held_from_before_the_read_until_the_consumer_lets_go(
-    case: SourceCase, world: World
-) -> None:
+async def test_bytes_are_reserved_until_the_consumer_releases_them(case: SourceCase, world: World) -> None:
     budget = ByteBudget(1 << 30)
     ctx = context(memory_budget=budget)
     async with case.build(world, ctx) as source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -73,7 +74,7 @@ def test_what_is_named_like_a_secret_is_typed_as_one(spec: ComponentSpec) -> Non
 
 
 @every_case
-def test_secrets_are_never_shown(case: Case, nowhere: World) -> None:
+def test_secrets_are_never_shown(case: Case[Any], nowhere: World) -> None:
     params, connection = case.configured(nowhere)
     for one in filter(None, (params, connection)):
         secrets = [
@@ -86,7 +87,7 @@ def test_secrets_are_never_shown(case: Case, nowhere: World) -> None:
 
 
 @every_case
-def test_building_does_no_io_and_takes_no_event_loop(case: Case, nowhere: World) -> None:
+def test_building_does_no_io_and_takes_no_event_loop(case: Case[Any], nowhere: World) -> None:
     factory, (params, connection) = case.spec.factory, case.configured(nowhere)
     factory(params, connection)  # imports are done by now
     with io_done() as seen:
@@ -96,7 +97,7 @@ def test_building_does_no_io_and_takes_no_event_loop(case: Case, nowhere: World)
 
 
 @every_case
-async def test_it_opens_and_closes_and_leaves_nothing(case: Case, world: World) -> None:
+async def test_it_opens_and_closes_and_leaves_nothing(case: Case[Any], world: World) -> None:
     component = case.build(world)
     async with nothing_left():
         async with component as opened:
@@ -104,7 +105,7 @@ async def test_it_opens_and_closes_and_leaves_nothing(case: Case, world: World) 
 
 
 @every_case
-async def test_another_instance_opens_after_the_first_and_beside_it(case: Case, world: World) -> None:
+async def test_another_instance_opens_after_the_first_and_beside_it(case: Case[Any], world: World) -> None:
     async with nothing_left():
         async with case.build(world):
             pass
@@ -113,8 +114,8 @@ async def test_another_instance_opens_after_the_first_and_beside_it(case: Case, 
 
 
 @every_case
-async def test_an_error_inside_the_block_comes_out_and_nothing_is_left(case: Case, world: World) -> None:
-    async def fail(component: Component[object]) -> None:
+async def test_an_error_inside_the_block_comes_out_and_nothing_is_left(case: Case[Any], world: World) -> None:
+    async def fail(component: Component[Any]) -> None:
         async with component:
             raise LookupError("of the work")
 
@@ -124,13 +125,13 @@ async def test_an_error_inside_the_block_comes_out_and_nothing_is_left(case: Cas
 
 
 @every_case
-async def test_one_that_was_never_opened_needs_no_closing(case: Case, nowhere: World) -> None:
+async def test_one_that_was_never_opened_needs_no_closing(case: Case[Any], nowhere: World) -> None:
     async with nothing_left():
         case.build(nowhere)
 
 
 @every_case
-def test_concurrency_and_limits_are_known_before_it_is_open(case: Case, nowhere: World) -> None:
+def test_concurrency_and_limits_are_known_before_it_is_open(case: Case[Any], nowhere: World) -> None:
     component = case.build(nowhere)
     assert component.concurrency >= 1
     assert component.limits.records >= 0

@@ -36,7 +36,7 @@ async def take(store: StateStore, holder: str, chunk: str = "", now: str = NOW, 
 
 
 class TestLeasesOfChunks:
-    async def test_chunks_of_a_run_have_holders_of_their_own_and_epochs_in_common(self, world: World) -> None:
+    async def test_chunks_have_their_own_holders_but_share_epochs(self, world: World) -> None:
         async with world.store() as store:
             await prepare(store, "a")
             one, two = await take(store, "h1", "c1"), await take(store, "h2", "c2")
@@ -69,7 +69,7 @@ class TestLeasesOfChunks:
         async with world.store() as store:
             await prepare(store, "a")
             chunk = await take(store, "h1", "c1")
-            with pytest.raises(LeaseHeldError, match="by h1"):
+            with pytest.raises(LeaseHeldError, match="process h1 is working on run"):
                 await take(store, "h2")
             await store.release_lease(chunk)
             whole = await take(store, "h2")
@@ -106,9 +106,7 @@ class TestLeasesOfChunks:
             second = await take(store, "h2", "c1")
             assert (second.epoch, second.acquisitions) == (2, 2)
 
-    async def test_a_run_without_leases_takes_any_epoch_and_none_once_it_has_had_one(
-        self, world: World
-    ) -> None:
+    async def test_run_without_leases_accepts_any_epoch_until_its_first(self, world: World) -> None:
         async with world.store() as store:
             await prepare(store, "a")
             await store.commit(RUN.run_id, [progress("a", 1)])

@@ -192,9 +192,7 @@ class TestRuns:
         )
         assert resumed == replace(RUN, attempt=2)
 
-    async def test_broken_text_in_an_error_does_not_keep_its_end_from_being_stored(
-        self, world: World
-    ) -> None:
+    async def test_broken_text_in_an_error_is_still_stored(self, world: World) -> None:
         async with world.store() as store:
             await store.create_run(RUN)
             await store.update_run(RUN.run_id, status=RunStatus.FAILED, error="no file 'caf\udce9\0'")
@@ -312,7 +310,7 @@ class TestSplits:
 
 
 class TestLeases:
-    async def test_one_holder_at_a_time_and_the_other_is_told_who_and_until_when(self, world: World) -> None:
+    async def test_second_holder_is_told_who_holds_the_lease_until_when(self, world: World) -> None:
         async with world.store() as store:
             await store.create_run(RUN)
             assert await store.get_lease(RUN.run_id) is None
@@ -357,9 +355,7 @@ class TestLeases:
             with pytest.raises(LeaseHeldError):
                 await store.acquire_lease(RUN.run_id, "c", now=NOW, until=LATER, dead_holders=["b"])
 
-    async def test_a_lease_is_renewed_even_after_it_has_expired_if_nobody_has_taken_it(
-        self, world: World
-    ) -> None:
+    async def test_expired_lease_can_be_renewed_if_still_free(self, world: World) -> None:
         async with world.store() as store:
             await store.create_run(RUN)
             lease = await store.acquire_lease(RUN.run_id, "a", now=NOW, until=NOW)
@@ -368,17 +364,15 @@ class TestLeases:
             with pytest.raises(LeaseHeldError):
                 await store.acquire_lease(RUN.run_id, "b", now=NOW, until=LATER)
 
-    async def test_a_released_one_can_be_taken_at_once_but_its_epoch_is_not_used_again(
-        self, world: World
-    ) -> None:
+    async def test_released_lease_is_free_but_its_epoch_is_not_reused(self, world: World) -> None:
         async with world.store() as store:
             await prepare(store, "a")
             lease = await store.acquire_lease(RUN.run_id, "a", now=NOW, until=LATER)
             await store.release_lease(lease)
             assert await store.get_lease(RUN.run_id) is None
-            with pytest.raises(LeaseLostError, match="given back"):
+            with pytest.raises(LeaseLostError, match="has released run"):
                 await store.renew_lease(lease, until=LATER)
-            with pytest.raises(LeaseLostError, match="taken over"):
+            with pytest.raises(LeaseLostError, match="took over run"):
                 await store.commit(RUN.run_id, [progress("a", 4)])
             assert (await store.acquire_lease(RUN.run_id, "b", now=NOW, until=LATER)).epoch == 2
             with pytest.raises(LeaseLostError):
@@ -434,9 +428,7 @@ class TestCommit:
             deaths={"load": 1},
         )
 
-    async def test_an_unknown_split_is_refused_and_nothing_of_the_commit_is_written(
-        self, world: World
-    ) -> None:
+    async def test_unknown_split_rejects_the_whole_commit(self, world: World) -> None:
         async with world.store() as store:
             await prepare(store, "a")
             with pytest.raises(StateError, match="has no split 'b' of node 'extract'"):
@@ -502,7 +494,7 @@ class TestCommit:
             await store.commit(RUN.run_id, [progress("a", 4)])
             world.take_over(RUN.run_id, 3)
             for epoch in (0, 2):
-                with pytest.raises(LeaseLostError, match="taken over"):
+                with pytest.raises(LeaseLostError, match="took over run"):
                     await store.commit(RUN.run_id, [progress("a", 5)], epoch=epoch)
             assert (await store.tally(RUN.run_id)).read == 4
             await store.commit(RUN.run_id, [progress("a", 6)], epoch=3)

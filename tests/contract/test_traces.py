@@ -53,7 +53,7 @@ async def test_a_trace_is_found(
     trace: Callable[[Path], AsyncIterator[None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(traces, "PATIENCE", 0.01)
-    monkeypatch.setattr(traces, "OURS", (__file__,) if trace is _generator else ())
+    monkeypatch.setattr(traces, "OURS", (__file__,) if trace is _generator else ())  # type: ignore[comparison-overlap]
     left = trace(tmp_path)
     with pytest.raises(AssertionError, match="left"):
         async with nothing_left():

@@ -98,7 +98,7 @@ async def run(file: Path) -> tuple[engine.RunReport, list[DeadLetter]]:
 def page_limit(store: StateStore, more: int) -> Iterator[None]:
     """The store's file can grow by so many pages, as on a disk that is nearly full."""
     assert isinstance(store, SqliteStateStore)
-    connection = store._database._connection
+    connection = store._database._connection  # type: ignore[attr-defined]
     assert connection is not None
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages + more}")
@@ -149,7 +149,7 @@ WRONG_FILES = {
 
 @pytest.mark.parametrize("verb", ["run", "validate"])
 @pytest.mark.parametrize(("text", "message"), WRONG_FILES.values(), ids=WRONG_FILES)
-def test_a_wrong_file_is_refused_with_its_place_before_anything_begins(
+def test_invalid_file_is_refused_with_its_place_before_starting(
     tmp_path: Path, verb: str, text: str, message: str
 ) -> None:
     (tmp_path / "p.yaml").write_text(text)
@@ -163,7 +163,7 @@ def test_a_wrong_file_is_refused_with_its_place_before_anything_begins(
 # --- the ingest service
 
 
-def test_nobody_at_the_ingest_url_is_an_outage_with_its_own_exit_code_and_no_dead_letters(
+def test_unreachable_ingest_url_is_an_outage_without_dead_letters(
     tmp_path: Path,
 ) -> None:
     url = unused_url()
@@ -286,7 +286,7 @@ def state_pipeline(folder: Path, broken: int = 0) -> None:
     ],
     ids=["file", "not writable"],
 )
-def test_a_state_directory_that_cannot_be_written_is_said_before_anything_is_read(
+def test_unwritable_state_directory_is_reported_before_reading(
     tmp_path: Path, place: str, why: str, remedy: str
 ) -> None:
     state_pipeline(tmp_path)
@@ -327,7 +327,7 @@ runpy.run_module("engine", run_name="__main__")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits on file sizes to fill a disk with")
-def test_a_state_file_that_cannot_grow_ends_the_command_with_its_own_exit_code(tmp_path: Path) -> None:
+def test_full_disk_has_its_own_exit_code(tmp_path: Path) -> None:
     state_pipeline(tmp_path, broken=40)
     done = run_cli("run", "p.yaml", "--state-dir", "state", cwd=tmp_path, script=LIMITED)
     assert done.returncode == 3
@@ -410,9 +410,7 @@ async def test_a_model_that_mixes_up_its_answers_costs_no_record(
         ('base_url: "http://127.0.0.1:4000/v1", api_key: sandbox', "transform: llm_extract"),
     ],
 )
-def test_an_address_that_is_given_is_used_whatever_the_other_fields_say(
-    tmp_path: Path, fields: str, node: str
-) -> None:
+def test_given_address_wins_over_the_other_fields(tmp_path: Path, fields: str, node: str) -> None:
     (tmp_path / "p.yaml").write_text(
         f"version: 1\nconnections: {{outside: {{{fields}}}}}\npipelines:\n  p:\n    nodes:\n"
         f"      read: {{source: blob}}\n      there: {{{node}}}\n      load: {{sink: stdout}}\n"

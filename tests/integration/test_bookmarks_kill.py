@@ -90,9 +90,7 @@ class Folder:
         "batch_read:40:TERM,books_closed:1",  # killed at the end of a drain
     ],
 )
-async def test_of_a_growing_file_a_new_run_reads_what_the_ledger_does_not_have(
-    tmp_path: Path, point: str
-) -> None:
+async def test_new_run_reads_only_the_undelivered_part_of_a_file(tmp_path: Path, point: str) -> None:
     folder = Folder(tmp_path, GROWING)
     with (tmp_path / "in.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(f'{{"n":{number}}}\n' for number in range(LINES))

@@ -78,9 +78,7 @@ def rows(url: str) -> list[dict[str, object]]:
     return items
 
 
-def test_marked_records_die_once_come_in_by_a_patched_replay_and_never_twice(
-    tmp_path: Path, verb: Verb
-) -> None:
+def test_patched_replay_delivers_dead_records_exactly_once(tmp_path: Path, verb: Verb) -> None:
     with serving(tmp_path / "service") as url:
         ran = verb("run", "--param", "blobs.fail_percentage=20", INGEST_URL=url)
         assert ran.returncode == 0, ran.stderr
@@ -109,7 +107,7 @@ def test_marked_records_die_once_come_in_by_a_patched_replay_and_never_twice(
         assert len(done) == 200
 
 
-def test_a_replay_without_a_patch_dies_again_and_stays_one_open_letter_each(verb: Verb) -> None:
+def test_replay_without_a_patch_leaves_one_open_dead_letter_each(verb: Verb) -> None:
     assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=5").returncode == 0
     first = listed(verb("dlq", "list", "--json"))
     assert len(first) == 5
@@ -118,7 +116,7 @@ def test_a_replay_without_a_patch_dies_again_and_stays_one_open_letter_each(verb
     second = listed(verb("dlq", "list", "--json"))
     assert {one["key"] for one in second} == {one["key"] for one in first}
     assert {one["engine"]["run_id"] for one in second}.isdisjoint(  # type: ignore[index]
-        one["engine"]["run_id"]
+        one["engine"]["run_id"]  # type: ignore[index]
         for one in first  # type: ignore[index]
     )
 
@@ -169,7 +167,7 @@ def test_letters_whose_pipeline_is_gone_stay_and_are_explained(tmp_path: Path, v
     assert len(listed(verb("dlq", "list", "--json"))) == 2
 
 
-def test_a_service_that_is_not_there_is_named_and_the_engines_letters_are_listed(verb: Verb) -> None:
+def test_missing_service_is_named_and_engine_letters_are_listed(verb: Verb) -> None:
     assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=1").returncode == 0
     done = verb("dlq", "list", "--json", INGEST_URL="http://127.0.0.1:9")
     assert len(listed(done)) == 1

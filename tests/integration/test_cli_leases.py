@@ -57,7 +57,7 @@ def engine(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
-def test_a_living_run_is_refused_by_name_and_a_killed_one_taken_over_at_once(
+def test_live_run_is_refused_and_a_killed_one_taken_over(
     folder: Path, first: subprocess.Popen[bytes], output: IO[bytes]
 ) -> None:
     assert output.readline()

@@ -104,7 +104,7 @@ def test_a_run_that_was_killed_goes_on_from_the_database(
     assert json.loads(verb("runs", "list", "--json"))["tally"]["written"] == 1
 
 
-def test_a_database_that_cannot_be_reached_is_named_and_nothing_is_run(verb: Verb, tmp_path: Path) -> None:
+def test_unreachable_database_is_named_and_nothing_runs(verb: Verb, tmp_path: Path) -> None:
     said = verb(
         "run", state=f"postgresql://odw:{PASSWORD_IN_ADDRESS}@127.0.0.1:9/odw", code=ExitCode.ENVIRONMENT
     )

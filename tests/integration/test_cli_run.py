@@ -141,7 +141,7 @@ def test_every_failure_has_its_exit_code_and_one_clear_message(
     ("arguments", "message"),
     [(["--resume"], "there is no run to resume"), (["--resume", "nope"], "no run 'nope'")],
 )
-def test_a_resume_of_what_is_not_in_a_state_directory_that_is_there_is_wrong_usage(
+def test_resuming_an_unknown_run_is_a_usage_error(
     tmp_path: Path, engine: Engine, arguments: list[str], message: str
 ) -> None:
     async def begun() -> None:
@@ -156,9 +156,7 @@ def test_a_resume_of_what_is_not_in_a_state_directory_that_is_there_is_wrong_usa
     assert message in done.stderr
 
 
-def test_too_many_dead_letters_have_their_own_exit_code_and_say_where_to_look(
-    tmp_path: Path, engine: Engine
-) -> None:
+def test_too_many_dead_letters_exit_with_4_and_a_hint(tmp_path: Path, engine: Engine) -> None:
     write(tmp_path, LOADING)
     limit = "pipelines.blobs.dead_letters.max=3"
     done = engine("run", "--param", "blobs.fail_percentage=50", "--set", limit, "--report", "r.json")
@@ -265,9 +263,7 @@ pipelines:
 """
 
 
-def test_what_a_completed_pipeline_leads_to_and_was_not_begun_is_begun_by_a_resume(
-    tmp_path: Path, engine: Engine
-) -> None:
+def test_resume_starts_followers_that_did_not_start(tmp_path: Path, engine: Engine) -> None:
     (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
     # as if the process had ended right behind the first one
     write(tmp_path, FOLLOWED.replace("ON_COMPLETE", "timeout: 60"))

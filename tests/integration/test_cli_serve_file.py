@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -35,15 +36,15 @@ PATIENCE = 60
 def served(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The addresses of the service and its views."""
     (tmp_path / "pipelines.yaml").write_text(PIPELINES, encoding="utf-8")
-    ports = ["--port", "0", "--topics-port", "0"]
+    ports = ["--port", "0", "--topics-port", "0", "--files-port", "0"]
     command = [sys.executable, "-m", "engine", "serve", "pipelines.yaml", *ports]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(2)]
+            lines = [process.stdout.readline() for _ in range(3)]
             found = [re.search(r"http://[0-9.:]+", line) for line in lines]
-            topics, service = (match.group() for match in found if match is not None)
-            yield {"topics": topics, "service": service}
+            files, topics, service = (match.group() for match in found if match is not None)
+            yield {"files": files, "topics": topics, "service": service}
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == 0
@@ -80,3 +81,9 @@ def test_a_trigger_starts_a_real_run_with_its_parameters(served: dict[str, str])
     assert large["params"] == {"batch_size": "750"}
     assert httpx.get(f"{url}/consumption/extract-blob?batch_size=many").status_code == 400
     until_ended(url, large["run_id"])
+
+    # the sample files can be opened without a key, each with its type
+    listed = httpx.get(f"{served['files']}/unstructured-data?list-type=2&max-keys=1000").text
+    key = next(one for one in re.findall("<Key>([^<]+)</Key>", listed) if one.endswith(".txt"))
+    file = httpx.get(f"{served['files']}/unstructured-data/{quote(key)}")
+    assert (file.status_code, file.headers["content-type"].partition(";")[0]) == (200, "text/plain")

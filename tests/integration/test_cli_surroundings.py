@@ -62,9 +62,7 @@ def odw(cwd: Path, *arguments: str, **more: object) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize("started_in", [".", "elsewhere"])
-def test_a_module_beside_the_file_is_found_wherever_the_command_is_started(
-    tmp_path: Path, started_in: str
-) -> None:
+def test_module_beside_the_file_is_found_from_any_directory(tmp_path: Path, started_in: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "beside_the_file.py").write_text(MODULE, encoding="utf-8")
     file = tmp_path / "numbers.yaml"
@@ -126,7 +124,7 @@ def test_a_sandbox_without_a_state_directory_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the reader is held up by a named pipe")
-def test_an_older_unfinished_run_is_named_when_the_latest_has_completed(tmp_path: Path) -> None:
+def test_resume_names_older_unfinished_runs(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(LONG, encoding="utf-8")
     (tmp_path / "in.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
     os.mkfifo(tmp_path / "out.jsonl")  # opening it for writing waits for a reader that never comes

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from connectors.consumption import ConsumptionParams, ConsumptionSource
 from connectors.models import INGEST_MODELS
@@ -35,7 +36,7 @@ def row(number: int, path: str = "", text: str = "memo") -> dict[str, object]:
 
 
 def patient(number: int) -> dict[str, object]:
-    names = ("patient_name", "patient_age", "phone_number", "scheduled_appointment_date")
+    names: tuple[str, ...] = ("patient_name", "patient_age", "phone_number", "scheduled_appointment_date")
     names += ("dental_procedure_name", "doctor", "source_file_path", "transform_timestamp")
     return {"id": f"u{number:03}", **dict.fromkeys(names, "1")}
 
@@ -45,10 +46,10 @@ async def post(url: str, model: str, rows: list[dict[str, object]]) -> None:
         (await client.post(f"{url}/ingest/{model}", json=rows)).raise_for_status()
 
 
-def source(url: str, token: str | None = None, **params: object) -> ConsumptionSource:
+def source(url: str, token: str | None = None, **params: Any) -> ConsumptionSource:
     built = ConsumptionSource(
         ConsumptionParams(**{"model": "UnstructuredData"} | params),
-        WarehouseConnection(url=url, token=token),
+        WarehouseConnection(url=url, token=SecretStr(token) if token else None),
     )
     built.ctx = Context(clock=ScriptedClock(jump=True))
     return built
@@ -64,7 +65,7 @@ async def read(opened: ConsumptionSource, split: Split) -> list[Batch]:
         return [batch async for batch in batches]
 
 
-async def listed(url: str, **params: object) -> list[str]:
+async def listed(url: str, **params: Any) -> list[str]:
     async with source(url, **params) as opened:
         return [str(one) for split in await splits_of(opened) for one in split.manifest["ids"]]
 
@@ -80,7 +81,7 @@ async def warehouse(folder: Path, count: int = 6) -> AsyncIterator[str]:
 # --- against the real service
 
 
-async def test_rows_come_as_the_service_shows_them_under_the_key_of_their_id(tmp_path: Path) -> None:
+async def test_rows_match_the_service_and_are_keyed_by_id(tmp_path: Path) -> None:
     sink = MemorySink()
     async with warehouse(tmp_path) as url, Engine() as engine:
         report = await engine.run(linear_plan(source(url, split_rows=4), sink))
@@ -232,6 +233,6 @@ async def test_nobody_there_is_transient() -> None:
         ({"model": "a/b"}, "String should match pattern"),
     ],
 )
-def test_contradictions_are_found_before_anything_runs(params: dict[str, object], message: str) -> None:
+def test_contradictions_are_found_before_anything_runs(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ConsumptionParams(**{"model": "UnstructuredData"} | params)

@@ -38,14 +38,14 @@ def loading(folder: Path, url: str) -> Plan:
     return plan
 
 
-async def test_a_full_commit_queue_stops_the_reading_and_is_named_and_kills_nothing(
+async def test_full_commit_queue_pauses_reading_without_deaths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, real = threading.Event(), GroupCommit.commit
 
     def commit(self: GroupCommit, group: Sequence[Encoded]) -> list[Receipt]:
         assert gate.wait(60)
-        return real(self, group)
+        return real(self, group)  # type: ignore[return-value]
 
     monkeypatch.setattr(GroupCommit, "commit", commit)
     clock, settings = ScriptedClock(), ServiceSettings(max_queued_requests=1)

@@ -9,11 +9,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import anyio
 import httpx
 import pytest
+from pydantic import SecretStr
 
 import engine
 from connectors.ingest import IngestConnection, IngestParams, IngestSink, forward_row
@@ -33,10 +35,11 @@ from tests.integration.scripted_http import Answer, Request, ScriptedServer, unu
 
 @asynccontextmanager
 async def open_sink(
-    url: str, run_id: str = "run-1", token: str | None = None, attempt: int = 1, **params: object
+    url: str, run_id: str = "run-1", token: str | None = None, attempt: int = 1, **params: Any
 ) -> AsyncIterator[IngestSink]:
     sink = IngestSink(
-        IngestParams(**({"model": "BlobSource"} | params)), IngestConnection(url=url, token=token)
+        IngestParams(**({"model": "BlobSource"} | params)),
+        IngestConnection(url=url, token=SecretStr(token) if token else None),
     )
     sink.ctx = Context(run_id=run_id, node="load", epoch=attempt, clock=ScriptedClock(jump=True))
     async with sink:
@@ -65,6 +68,12 @@ def batch_of(*records: object, replay: bool = False) -> Batch:
 
 def written(request: Request) -> Answer:
     return Answer.of({"written": len(request.json), "dead": [], "duplicate": False})
+
+
+def slept(sink: IngestSink) -> list[float]:
+    """How long the sink has waited, each time."""
+    assert isinstance(sink.ctx.clock, ScriptedClock)
+    return sink.ctx.clock.slept
 
 
 async def rows_of(url: str, api: str) -> list[dict[str, object]]:
@@ -110,7 +119,7 @@ async def test_the_same_batch_again_in_the_same_run_changes_nothing(tmp_path: Pa
     assert len(rows) == 2
 
 
-async def test_a_request_that_was_carried_out_but_not_answered_leaves_nothing_twice(tmp_path: Path) -> None:
+async def test_unanswered_request_leaves_no_duplicates(tmp_path: Path) -> None:
     async with running_service(tmp_path, models=INGEST_MODELS) as service, httpx.AsyncClient() as client:
 
         async def lose_the_first_answer(request: Request) -> Answer:
@@ -179,7 +188,7 @@ async def late_gate(folder: Path, holds: int = 1) -> AsyncIterator[tuple[LateGat
             yield gate, service.url
 
 
-async def test_a_request_that_arrives_after_its_records_were_sent_again_leaves_nothing_twice(
+async def test_late_request_leaves_no_duplicates(
     tmp_path: Path,
 ) -> None:
     async with late_gate(tmp_path) as (gate, url), open_sink(gate.server.url) as sink:
@@ -193,7 +202,7 @@ async def test_a_request_that_arrives_after_its_records_were_sent_again_leaves_n
     assert sorted(row["id"] for row in rows) == ["b0", "b1", "b2", "b3"]
 
 
-async def test_a_request_of_a_killed_attempt_that_arrives_after_the_resume_leaves_nothing_twice(
+async def test_late_request_of_a_killed_attempt_leaves_no_duplicates(
     tmp_path: Path,
 ) -> None:
     records = [blob(number) for number in range(4)]
@@ -212,7 +221,7 @@ async def test_a_request_of_a_killed_attempt_that_arrives_after_the_resume_leave
     assert sorted(row["id"] for row in rows) == ["b0", "b1", "b2", "b3"]
 
 
-async def test_a_run_that_is_resumed_while_its_last_request_is_on_the_wire_writes_every_row_once(
+async def test_resume_during_an_open_request_writes_every_row_once(
     tmp_path: Path,
 ) -> None:
     async with late_gate(tmp_path, holds=3) as (gate, url), engine.Engine() as owner:
@@ -258,10 +267,10 @@ async def test_staged_rows_are_confirmed_by_the_real_consumption_api(tmp_path: P
     ):
         receipt = await sink.write(batch_of(staged))
         assert receipt.confirmed
-        assert sink.ctx.clock.slept == []
+        assert slept(sink) == []
 
 
-async def test_forwarded_dead_letters_count_as_delivered_although_the_service_keeps_them_as_dead(
+async def test_forwarded_dead_letters_count_as_delivered(
     tmp_path: Path,
 ) -> None:
     letter = DeadLetter("run-1", "p", "extract", "a.pdf@1", "", "CorruptDocument", "unreadable", None)
@@ -281,7 +290,7 @@ async def test_forwarded_dead_letters_count_as_delivered_although_the_service_ke
 # --- against scripted servers
 
 
-async def test_a_body_that_was_answered_is_let_go_without_the_garbage_collector() -> None:
+async def test_answered_body_is_freed_without_garbage_collection() -> None:
     body = b"[" + b" " * 100_000 + b"]"
     async with (
         ScriptedServer(lambda request: Answer.of({})).running() as server,
@@ -311,7 +320,7 @@ async def test_an_address_that_can_never_be_reached_is_no_outage() -> None:
             await sink.write(batch_of(blob(0)))
 
 
-async def test_an_answer_that_never_comes_is_given_up_and_its_records_are_replays_from_then_on() -> None:
+async def test_timed_out_request_turns_its_records_into_replays() -> None:
     given_up = anyio.Event()
 
     async def hang_once(request: Request) -> Answer:
@@ -358,7 +367,7 @@ async def test_two_503_then_200_sends_the_same_key_three_times() -> None:
     assert len({request.body for request in server.requests}) == 1
 
 
-async def test_records_of_an_uncertain_request_are_replays_when_they_come_in_other_requests() -> None:
+async def test_records_of_an_uncertain_request_become_replays() -> None:
     answers = [Answer(500), Answer.of({"written": 1, "dead": []}), Answer.of({"written": 1, "dead": []})]
     async with ScriptedServer(answers=answers).running() as server, open_sink(server.url) as sink:
         batch = batch_of(blob(0), blob(1))
@@ -371,7 +380,7 @@ async def test_records_of_an_uncertain_request_are_replays_when_they_come_in_oth
     assert marks == ["fresh", "replay", "fresh"]
 
 
-async def test_a_batch_that_may_have_been_delivered_before_is_sent_as_a_replay() -> None:
+async def test_batch_possibly_delivered_before_is_sent_as_a_replay() -> None:
     async with ScriptedServer(written).running() as server, open_sink(server.url) as sink:
         await sink.write(batch_of(blob(0), replay=True))
     assert server.requests[0].headers["x-odw-delivery"] == "replay"
@@ -383,7 +392,7 @@ def epoch_of(request: Request) -> tuple[str, int]:
     return scope, int(number)
 
 
-async def test_the_epoch_grows_after_an_answer_that_leaves_the_outcome_open_and_with_each_attempt() -> None:
+async def test_epoch_grows_with_attempts_and_uncertain_outcomes() -> None:
     busy, lost, fine = Answer(429), Answer(503), Answer.of({"written": 1, "dead": []})
     epochs = []
     for attempt in (1, 2):
@@ -403,7 +412,7 @@ async def test_the_epoch_grows_after_an_answer_that_leaves_the_outcome_open_and_
     assert min(numbers[6:]) > max(numbers[:6])
 
 
-async def test_the_scope_of_an_epoch_can_stand_in_a_header_whatever_the_run_is_called() -> None:
+async def test_epoch_scope_is_a_valid_header_for_any_run_name() -> None:
     names = ["a run, été", "x" * 300, "x" * 301]
     async with ScriptedServer(written).running() as server:
         for name in names:
@@ -482,7 +491,7 @@ async def test_a_400_of_a_plain_service_refuses_the_whole_batch_and_says_so() ->
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-async def test_a_wrong_token_or_model_stops_the_run_and_never_shows_the_token(status: int) -> None:
+async def test_wrong_token_or_model_stops_the_run_without_the_token(status: int) -> None:
     async with (
         ScriptedServer(answers=[Answer(status)]).running() as server,
         open_sink(server.url, token="geheim-7") as sink,
@@ -497,9 +506,7 @@ async def test_a_wrong_token_or_model_stops_the_run_and_never_shows_the_token(st
 
 
 @pytest.mark.parametrize(("model", "named"), [("BlobSrc", True), ("BlobSource", False)])
-async def test_a_model_that_a_service_does_not_know_is_answered_with_those_there_are(
-    model: str, named: bool
-) -> None:
+async def test_unknown_model_is_answered_with_the_known_ones(model: str, named: bool) -> None:
     async with (
         ScriptedServer(answers=[Answer(404)]).running() as server,
         open_sink(server.url, model=model) as sink,
@@ -533,7 +540,7 @@ async def test_413_halves_until_it_fits_and_remembers_the_size() -> None:
     assert all(len(request.json) <= 2 for request in server.requests[tried:])
 
 
-async def test_a_single_record_the_service_calls_too_large_is_dead_and_the_others_arrive() -> None:
+async def test_only_the_record_that_is_too_large_dies() -> None:
     def refuse_big(request: Request) -> Answer:
         return Answer(413) if len(request.body) > 2_000 else written(request)
 
@@ -544,7 +551,7 @@ async def test_a_single_record_the_service_calls_too_large_is_dead_and_the_other
     assert caught.value.failures[1].kind == "RecordTooLarge"
 
 
-async def test_a_failure_in_the_second_of_two_requests_leaves_the_first_delivered() -> None:
+async def test_failure_of_a_second_request_keeps_the_first_delivered() -> None:
     answers = [Answer.of({"written": 2, "dead": []}), Answer(429, b"", {"retry-after": "3"})]
     async with (
         ScriptedServer(answers=answers).running() as server,
@@ -612,11 +619,11 @@ async def test_rows_visible_at_the_third_look_are_delivered() -> None:
     script = Visibility(from_look=3)
     async with ScriptedServer(script).running() as server, open_sink(server.url, confirm="visible") as sink:
         receipt = await sink.write(batch_of(blob(0), blob(1)))
-        slept = sink.ctx.clock.slept
+        waits = slept(sink)
     assert receipt.confirmed
     assert script.looks == 3
-    assert len(slept) == 2
-    assert slept[0] < slept[1]
+    assert len(waits) == 2
+    assert waits[0] < waits[1]
 
 
 async def test_rows_never_visible_are_worth_another_try_after_the_deadline() -> None:
@@ -627,7 +634,7 @@ async def test_rows_never_visible_are_worth_another_try_after_the_deadline() -> 
     ):
         with pytest.raises(TransientError, match="not visible at /consumption/getBlobs within 20 s"):
             await sink.write(batch_of(blob(0), blob(1)))
-        waited = sum(sink.ctx.clock.slept)
+        waited = sum(slept(sink))
         with pytest.raises(TransientError):
             await sink.write(batch_of(blob(0), blob(1)).slice(1, 2))
     posts = [request for request in server.requests if request.method == "POST"]
@@ -635,12 +642,12 @@ async def test_rows_never_visible_are_worth_another_try_after_the_deadline() -> 
     assert [request.headers["x-odw-delivery"] for request in posts] == ["fresh", "replay"]
 
 
-async def test_a_row_in_the_services_dead_letters_is_dead_and_not_waited_for() -> None:
+async def test_row_in_the_services_dead_letters_is_dead_at_once() -> None:
     script = Visibility(from_look=1, dead=("b1",))
     async with ScriptedServer(script).running() as server, open_sink(server.url, confirm="visible") as sink:
         with pytest.raises(BatchError) as caught:
             await sink.write(batch_of(blob(0), blob(1)))
-        assert sink.ctx.clock.slept == []
+        assert slept(sink) == []
     error = caught.value.failures[1]
     assert list(caught.value.failures) == [1]
     assert (error.kind, error.stage, str(error)) == ("Broken", "service", "why")
@@ -661,5 +668,5 @@ async def test_a_failing_look_is_followed_by_another() -> None:
         open_sink(server.url, confirm="visible") as sink,
     ):
         receipt = await sink.write(batch_of(blob(0)))
-        assert sink.ctx.clock.slept == [5.0]
+        assert slept(sink) == [5.0]
     assert receipt.confirmed

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from connectors.llm import Document, LlmConnection, LlmExtract, LlmParams, get_llm_service
 from connectors.llm.schema import target_schema
@@ -56,8 +57,8 @@ def batch_of(*records: dict[str, object]) -> Batch:
 
 
 @asynccontextmanager
-async def open_extract(url: str, key: str = KEY, **params: object) -> AsyncIterator[LlmExtract]:
-    connection = LlmConnection(base_url=f"{url}/v1", api_key=key, model="sandbox-extractor")
+async def open_extract(url: str, key: str = KEY, **params: Any) -> AsyncIterator[LlmExtract]:
+    connection = LlmConnection(base_url=f"{url}/v1", api_key=SecretStr(key), model="sandbox-extractor")
     extract = LlmExtract(LlmParams(**params), connection)
     extract.ctx = Context(clock=ScriptedClock(jump=True))
     async with extract:
@@ -65,7 +66,7 @@ async def open_extract(url: str, key: str = KEY, **params: object) -> AsyncItera
 
 
 @asynccontextmanager
-async def stand_in(*faults: Fault | None, **params: object) -> AsyncIterator[tuple[LlmStandIn, LlmExtract]]:
+async def stand_in(*faults: Fault | None, **params: Any) -> AsyncIterator[tuple[LlmStandIn, LlmExtract]]:
     model = LlmStandIn(faults=faults)
     async with serve_loopback(model.app) as url, open_extract(url, **params) as extract:
         yield model, extract
@@ -79,7 +80,7 @@ EVERYBODY = {f"unstr_{number}": f"Person {number}" for number in range(1, 5)}
 FOUR = [staged(number) for number in range(1, 5)]
 
 
-async def test_a_batch_is_one_call_and_each_record_is_a_medical_row_under_its_own_id() -> None:
+async def test_one_call_yields_a_medical_row_per_record() -> None:
     async with stand_in() as (model, extract):
         batch = batch_of(*FOUR)
         derived = await extract.apply(batch)
@@ -125,14 +126,14 @@ async def test_swapped_slots_are_put_right_without_another_call() -> None:
     assert model.stats.calls == 1
 
 
-async def test_of_a_broken_answer_what_is_whole_is_kept_and_the_rest_asked_for_again() -> None:
+async def test_whole_parts_of_a_broken_answer_are_kept() -> None:
     async with stand_in(MalformedJson()) as (model, extract):
         derived = await extract.apply(batch_of(*FOUR))
     assert names(derived) == EVERYBODY
     assert model.stats.calls == 2
 
 
-async def test_a_document_whose_answer_is_never_json_dies_after_two_calls_of_its_own() -> None:
+async def test_document_without_json_answer_dies_after_two_own_calls() -> None:
     async with stand_in(MalformedJson(), MalformedJson(), batch_size=1) as (model, extract):
         derived = await extract.apply(batch_of(staged(1)))
     assert [(index, error.kind) for index, error in derived.failures] == [(0, "MalformedReply")]
@@ -165,7 +166,7 @@ async def test_a_lone_document_cut_off_twice_is_dead() -> None:
     assert model.stats.calls == 2
 
 
-async def test_a_refused_pack_is_asked_document_by_document_and_only_the_refused_one_dies() -> None:
+async def test_refused_pack_is_split_and_only_the_refused_one_dies() -> None:
     def refuse_third(documents) -> Fault | None:
         return Refusal() if any("Person 3" in document.text for document in documents) else None
 
@@ -177,7 +178,7 @@ async def test_a_refused_pack_is_asked_document_by_document_and_only_the_refused
     assert model.stats.calls == 5
 
 
-async def test_a_rate_limit_asks_the_engine_to_wait_and_is_not_tried_again_here() -> None:
+async def test_rate_limit_is_left_to_the_engine_to_retry() -> None:
     async with stand_in(rate_limited(9)) as (model, extract):
         with pytest.raises(TransientError) as caught:
             await extract.apply(batch_of(*FOUR))
@@ -300,7 +301,7 @@ async def test_a_budget_stops_before_the_call_that_would_break_it() -> None:
     assert 0 < tally.cost_usd <= 0.0009
 
 
-async def test_instructions_of_node_and_record_reach_the_model_and_split_the_packs() -> None:
+async def test_instructions_reach_the_model_and_split_the_packs() -> None:
     requests: list[dict[str, object]] = []
 
     def script(request: Request) -> Answer:
@@ -313,14 +314,14 @@ async def test_instructions_of_node_and_record_reach_the_model_and_split_the_pac
     ):
         await extract.apply(batch_of(staged(1), staged(2, processing_instructions="Only adults"), staged(3)))
     assert sorted(slots_of(request) for request in requests) == [1, 2]
-    systems = {slots_of(request): request["messages"][0]["content"] for request in requests}
+    systems = {slots_of(request): request["messages"][0]["content"] for request in requests}  # type: ignore[index]
     assert "Dates as ISO" in systems[1]
     assert "Dates as ISO" in systems[2]
     assert "Only adults" in systems[1]
     assert "Only adults" not in systems[2]
 
 
-async def test_a_reasoning_model_is_asked_without_the_parameters_it_does_not_know() -> None:
+async def test_reasoning_model_gets_no_unsupported_parameters() -> None:
     requests: list[dict[str, object]] = []
 
     def script(request: Request) -> Answer:
@@ -368,7 +369,7 @@ async def test_an_endpoint_is_asked_in_the_strictest_form_that_it_takes(level: s
     assert "JSON schema" in str(requests[-1]["messages"])
 
 
-async def test_an_endpoint_that_refuses_without_saying_why_is_asked_for_less() -> None:
+async def test_unexplained_refusal_reduces_what_is_asked_for() -> None:
     def script(request: Request) -> Answer:
         if "response_format" in request.json or "tools" in request.json or "temperature" in request.json:
             return Answer(400, b"Bad Request", {"content-type": "text/plain"})
@@ -385,7 +386,7 @@ async def test_an_endpoint_that_refuses_without_saying_why_is_asked_for_less() -
 async def test_an_endpoint_that_refuses_everything_stops_the_run() -> None:
     server = ScriptedServer(lambda request: Answer(400, b"Bad Request", {"content-type": "text/plain"}))
     async with server.running(), open_extract(server.url) as extract:
-        with pytest.raises(FatalError, match="400: Bad Request: it refuses every request"):
+        with pytest.raises(FatalError, match="400: Bad Request: it rejects every request"):
             await extract.apply(batch_of(*FOUR))
 
 
@@ -402,7 +403,7 @@ async def test_one_refused_document_dies_wherever_it_stands(number: int) -> None
     assert "flagged" in str(derived.failures[0][1])
 
 
-async def test_an_endpoint_without_a_role_for_the_system_is_asked_by_the_user_alone() -> None:
+async def test_endpoint_without_a_system_role_gets_user_messages_only() -> None:
     def script(request: Request) -> Answer:
         roles = [message["role"] for message in request.json["messages"]]
         if "system" in roles:
@@ -414,7 +415,7 @@ async def test_an_endpoint_without_a_role_for_the_system_is_asked_by_the_user_al
         assert len(await extract.apply(batch_of(staged(1)))) == 1
 
 
-async def test_a_prompt_that_leaves_little_room_is_asked_for_a_shorter_answer() -> None:
+async def test_long_prompt_gets_a_shorter_answer_limit() -> None:
     limits: list[int] = []
 
     def script(request: Request) -> Answer:
@@ -610,7 +611,7 @@ async def test_every_sample_becomes_its_true_row_or_its_true_fate() -> None:
 async def test_the_service_works_without_a_pipeline() -> None:
     model = LlmStandIn()
     async with serve_loopback(model.app) as url:
-        connection = LlmConnection(base_url=f"{url}/v1", api_key=KEY, model="sandbox-extractor")
+        connection = LlmConnection(base_url=f"{url}/v1", api_key=SecretStr(KEY), model="sandbox-extractor")
         async with get_llm_service(connection=connection) as llm:
             good = Document.of_text("a.txt", str(staged(1)["extracted_data"]))
             bad = Document.of_text("b.txt", "nothing of interest")

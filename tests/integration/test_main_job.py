@@ -95,9 +95,7 @@ def test_four_pipelines_complete_and_their_counts_add_up(first_run: dict[str, An
     assert [first_run[name]["tally"]["written"] for name in PIPELINES] == [1000, 1000, 1000, len(GOOD)]
 
 
-async def test_medical_rows_equal_the_truth_under_the_ids_of_their_documents(
-    first_run: dict[str, Any], state: Path
-) -> None:
+async def test_medical_rows_equal_the_truth_by_document_id(first_run: dict[str, Any], state: Path) -> None:
     rows = await read_warehouse(state)
 
     staged = {row["id"]: row["source_file_path"] for row in rows["getUnstructuredData"]}

@@ -210,7 +210,7 @@ async def test_an_outage_of_a_minute_is_waited_out_and_nothing_dies(
 
 
 @pytest.mark.parametrize("side", SIDES)
-async def test_a_longer_one_stops_the_run_which_can_be_resumed_and_nothing_dies(
+async def test_longer_outage_stops_the_run_resumable_without_deaths(
     tmp_path: Path, lake: str, monkeypatch: pytest.MonkeyPatch, side: str
 ) -> None:
     async with opened(tmp_path, lake) as world:

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,7 +40,7 @@ from tests.servers.warm_start import ended
 ROOT = Path(__file__).parents[2]
 TRUTH = json.loads((ROOT / "samples" / "truth.json").read_text("utf-8"))
 GOOD = [fields for fields in TRUTH.values() if isinstance(fields, dict)]
-WRONG = (b"Wrong key", 403, {})
+WRONG: tuple[bytes, int, dict[str, str]] = (b"Wrong key", 403, {})
 
 
 class Model:
@@ -147,9 +148,9 @@ def staged(number: int, content: int | None = None) -> dict[str, object]:
 
 
 def plan(
-    url: str, records: list[dict[str, object]], sink: MemorySink, *, pipeline: str = "memos", **params: object
+    url: str, records: list[dict[str, object]], sink: MemorySink, *, pipeline: str = "memos", **params: Any
 ) -> Plan:
-    connection = LlmConnection(base_url=f"{url}/v1", api_key="sandbox", model="sandbox-extractor")
+    connection = LlmConnection(base_url=f"{url}/v1", api_key=SecretStr("sandbox"), model="sandbox-extractor")
     extract = LlmExtract(LlmParams(**params), connection)
     return linear_plan(MemorySource([records]), extract, sink, pipeline=pipeline)
 
@@ -227,8 +228,8 @@ async def test_a_refused_document_dies_again_without_being_paid_for_again() -> N
 async def test_a_budget_counts_what_earlier_attempts_of_the_run_have_paid() -> None:
     model, store = Model(), MemoryStateStore()
     records = [staged(number) for number in range(10)]
-    prices = {"usd_per_million_input": 1.0, "usd_per_million_output": 1.0}
-    limits = {"batch_size": 1, "concurrency": 1, "budget_usd": 0.002}
+    prices: dict[str, Any] = {"usd_per_million_input": 1.0, "usd_per_million_output": 1.0}
+    limits: dict[str, Any] = {"batch_size": 1, "concurrency": 1, "budget_usd": 0.002}
     async with serve_loopback(model.app) as url, Engine(store=store) as engine:
         first = await engine.run(plan(url, records, MemorySink(), **prices, **limits))
         assert "budget" in first.error

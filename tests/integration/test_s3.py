@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import md5
@@ -15,6 +15,8 @@ import aiohttp
 import anyio
 import boto3
 import pytest
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
@@ -69,6 +71,13 @@ def s3(server: str) -> Iterator[Any]:
 def put(s3: Any, objects: dict[str, bytes], **options: str) -> None:
     for key, body in objects.items():
         s3.put_object(Bucket=BUCKET, Key=key, Body=body, **options)
+
+
+def put_many(keys: Iterable[str]) -> None:
+    """Put empty objects straight into the server, which runs in this process: it takes a hundredth."""
+    backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    for key in keys:
+        backend.put_object(BUCKET, key, b"")
 
 
 def source(server: str, pattern: str = "**", **params: Any) -> S3Connector:
@@ -144,7 +153,7 @@ class TestResolver:
         assert found == {f"s3://{BUCKET}/{key}": body.decode() for key, body in odd.items()}
 
     async def test_pages_are_followed_to_the_end_in_key_order(self, server: str, s3: Any) -> None:
-        put(s3, {f"p/{number:04d}": b"" for number in range(1005)})
+        put_many(f"p/{number:04d}" for number in range(1005))
         assert await keys(server, "p/*") == [f"p/{number:04d}" for number in range(1005)]
 
     async def test_an_object_comes_with_its_etag_size_and_time(self, server: str, s3: Any) -> None:
@@ -354,7 +363,7 @@ def answer(status: str, body: bytes = b"", length: int | None = None, **headers:
 
 
 def failure(status: str, code: str, **headers: str) -> bytes:
-    return answer(status, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode(), **headers)
+    return answer(status, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode(), **headers)  # type: ignore[arg-type]
 
 
 Respond = Callable[[str, str], bytes | Awaitable[bytes]]
@@ -515,7 +524,7 @@ class TestFailures:
         with pytest.raises(TransientError, match=r"bucket 'some\.bucket', listing"):
             await keys(f"http://127.0.0.1:{unused_tcp_port}", "**")
 
-    async def test_what_came_before_a_failure_is_handed_on_and_reading_goes_on_behind_it(self) -> None:
+    async def test_reading_continues_after_a_failed_object(self) -> None:
         broken = True
 
         def respond(method: str, path: str) -> bytes:

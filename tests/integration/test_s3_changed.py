@@ -132,9 +132,7 @@ async def test_of_a_run_that_stopped_half_way_the_next_one_reads_the_rest(
     assert sorted(first + rest) == [f"{number:02d}.txt" for number in range(40)]
 
 
-async def test_a_resumed_run_reads_its_manifest_whatever_a_newer_one_has_delivered(
-    pipeline: Pipeline, s3: Any
-) -> None:
+async def test_resumed_run_reads_its_manifest_despite_a_newer_run(pipeline: Pipeline, s3: Any) -> None:
     put(s3, {f"{number:02d}.txt": b"1" for number in range(40)})
     await pipeline.run(sink=FaultySink([None, FatalError("full")]))
     put(s3, {"late.txt": b"1"})
@@ -166,9 +164,7 @@ async def test_an_object_that_could_not_be_read_comes_again(pipeline: Pipeline, 
     assert await pipeline.arrived(max_object_bytes=11) == ["large.txt"]
 
 
-async def test_an_object_that_changed_between_listing_and_reading_comes_with_the_next_run(
-    pipeline: Pipeline, s3: Any
-) -> None:
+async def test_object_changed_after_listing_is_read_by_the_next_run(pipeline: Pipeline, s3: Any) -> None:
     put(s3, {"a.txt": b"1", "b.txt": b"1"})
 
     class Late(S3Connector):
@@ -198,7 +194,7 @@ class _Counting:
         return {}
 
 
-async def test_what_was_delivered_is_looked_up_a_page_of_the_listing_at_a_time(server: str, s3: Any) -> None:
+async def test_bookmarks_are_looked_up_one_listing_page_at_a_time(server: str, s3: Any) -> None:
     put(s3, {f"p/{number:04d}": b"" for number in range(1005)})
     bookmarks = _Counting()
     async with source(server, "p/*", mode="changed") as connector:

@@ -313,7 +313,7 @@ async def test_a_service_file_left_by_a_killed_process_does_not_count(tmp_path: 
         assert await asyncio.to_thread(health_of, found["ingest"]["url"]) == 200
 
 
-async def test_a_second_run_keeps_the_first_ones_service_until_it_ends_itself(tmp_path: Path) -> None:
+async def test_shared_sandbox_service_lives_until_its_last_user_ends(tmp_path: Path) -> None:
     before = own_children()
     async with AsyncExitStack() as second:
         async with sandbox({"ingest"}, tmp_path) as first_found:

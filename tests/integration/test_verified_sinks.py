@@ -106,7 +106,7 @@ def tamper(service: RunningService, sql: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["new", "same"])
-async def test_rows_and_dead_letters_of_a_run_are_those_that_the_service_has(
+async def test_rows_and_dead_letters_match_the_service(
     service: RunningService, tmp_path: Path, source: str
 ) -> None:
     plan = loading(tmp_path, service.url, source)
@@ -184,7 +184,7 @@ async def test_records_of_one_id_are_not_taken_for_lost_ones(service: RunningSer
     assert "replaced by later ones of the same id" in check.note
 
 
-async def test_rows_that_another_run_has_replaced_meanwhile_are_not_taken_for_lost_ones(
+async def test_rows_replaced_by_another_run_do_not_count_as_lost(
     service: RunningService, tmp_path: Path
 ) -> None:
     plan = loading(tmp_path, service.url, "same")
@@ -351,7 +351,7 @@ def cut(record):
         ),
     ],
 )
-def test_the_command_line_says_what_came_of_it_and_ends_with_a_code_of_its_own(
+def test_command_line_prints_the_checks_and_exits_with_7(
     tmp_path: Path, sink: str, code: ExitCode, line: str
 ) -> None:
     (tmp_path / "pipelines.yaml").write_text(COPY.replace("SINK", sink), "utf-8")

@@ -44,7 +44,7 @@ def no_database() -> Postgres:
     raise AssertionError("no trial here wants a database")
 
 
-def test_2_two_workers_leave_and_pay_what_one_local_process_does(lab: Lab, server: DevServer) -> None:
+def test_two_workers_match_one_local_process(lab: Lab, server: DevServer) -> None:
     outcome = DurableLab(lab, server, no_database).equal(equal_setting(1, 0, ("logs", *DOCUMENTS)), 2)
 
     assert outcome.problems == []
@@ -52,7 +52,7 @@ def test_2_two_workers_leave_and_pay_what_one_local_process_does(lab: Lab, serve
     assert outcome.records_redone == outcome.handed_back == 0
 
 
-def test_3_workers_killed_in_their_chunks(lab: Lab, server: DevServer) -> None:
+def test_workers_killed_during_their_chunks(lab: Lab, server: DevServer) -> None:
     """One after another, while a fourth has its hands full and then takes over what they had."""
     random = Random("short/durable/1")
     workload = Workload(DOCUMENTS, documents=4, calls=CALLS)
@@ -67,9 +67,7 @@ def test_3_workers_killed_in_their_chunks(lab: Lab, server: DevServer) -> None:
     assert outcome.most_attempts > 1, "what a dead worker had was begun again"
 
 
-def test_4_workers_restarted_one_after_another_use_up_no_attempt(
-    lab: Lab, server: DevServer, postgres: Postgres
-) -> None:
+def test_rolling_worker_restarts_use_up_no_attempt(lab: Lab, server: DevServer, postgres: Postgres) -> None:
     """They share nothing but a database, and hand back what they have begun."""
     workload = Workload(("logs",), records=2_000, page=20)
     setting = Setting("short rolling", workload, chunk_splits=5, database=True)
@@ -80,7 +78,7 @@ def test_4_workers_restarted_one_after_another_use_up_no_attempt(
     assert outcome.struck == [ROUND]
 
 
-def test_5_the_server_killed_under_a_run_and_started_again(lab: Lab, tmp_path: Path) -> None:
+def test_server_killed_and_restarted_during_a_run(lab: Lab, tmp_path: Path) -> None:
     """What workers have begun they finish without it, and tell it when it is back."""
     away = AWAY[1]
     setting = Setting("short server", Workload(("events",), records=4_000, page=100))
@@ -92,7 +90,7 @@ def test_5_the_server_killed_under_a_run_and_started_again(lab: Lab, tmp_path: P
     assert outcome.struck == [away]
 
 
-def test_3_drawn_kills_come_by_every_place() -> None:
+def test_drawn_kills_reach_every_place() -> None:
     plans = [drawn_worker_kills(1, number) for number in range(24)]
     places = {kill.place for plan in plans for kill in plan.kills}
 

@@ -67,7 +67,7 @@ def struck(*places: str, problems: tuple[str, ...] = ()) -> Entry:
     return {"name": "t", "struck": list(places), "problems": list(problems), "seconds": 1.5}
 
 
-def test_a_series_is_done_when_there_is_enough_in_all_and_at_each_place() -> None:
+def test_series_ends_with_enough_in_total_and_at_each_place() -> None:
     series = Series("s", "title", 3, open, {"a": 1, "b": 1})
 
     assert not series.done([struck("a", "b")])

@@ -84,7 +84,7 @@ class Stubs:
                 (self.queues.planning, {"activities": self.planning}),
                 (self.queues.work, {"activities": [self.run_chunk]}),
             ):
-                options["max_heartbeat_throttle_interval"] = BEAT
+                options["max_heartbeat_throttle_interval"] = BEAT  # type: ignore[assignment]
                 worker = Worker(self.client, task_queue=queue, **options)  # type: ignore[arg-type]
                 await stack.enter_async_context(worker)
             yield

@@ -1,4 +1,4 @@
-"""16. What a run costs on Temporal: the actions in its histories are those that the capacity model says."""
+"""What a run costs on Temporal: the actions in its histories are those that the capacity model says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WITHIN = 0.10
 
 
 @pytest.mark.parametrize("chunks", [1, 3, 30])
-async def test_16_a_run_takes_as_many_actions_as_the_model_says(server: DevServer, chunks: int) -> None:
+async def test_run_takes_as_many_actions_as_the_model_predicts(server: DevServer, chunks: int) -> None:
     objects = chunks * 20
     async with workshop(server, plan_of(objects, split_objects=20)) as shop, shop.worker():
         handle = await shop.start(heartbeat=PATIENCE)
@@ -29,7 +29,7 @@ async def test_16_a_run_takes_as_many_actions_as_the_model_says(server: DevServe
     assert abs(expected / counted - 1) <= WITHIN, (expected, counted)
 
 
-async def test_16_each_is_counted_once(server: DevServer) -> None:
+async def test_each_action_is_counted_once(server: DevServer) -> None:
     stubs = Stubs(server.client, splits=2)
     async with stubs.working():
         handle = await stubs.start(shards=1, search_attributes=True)

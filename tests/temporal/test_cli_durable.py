@@ -237,7 +237,7 @@ def test_a_schedule_is_made_changed_paused_and_deleted(desk: Desk) -> None:
     assert "has no schedule on this server; scheduled: none" in error
 
 
-def test_what_cannot_be_done_by_several_workers_is_refused_before_anything_starts(desk: Desk) -> None:
+def test_files_unfit_for_several_workers_are_refused_at_once(desk: Desk) -> None:
     file = desk.folder / "streams.yaml"
     file.write_text(
         "version: 1\npipelines: {p: {nodes: {a: {source: blob, with: {records: 5}}, b: {sink: stdout}}}}\n",

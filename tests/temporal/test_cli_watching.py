@@ -74,7 +74,7 @@ def begun(server: DevServer, *arguments: str) -> Iterator[Process]:
         process._reader.join()
 
 
-def test_a_run_that_no_worker_could_take_up_says_why_when_it_is_watched(desk: Desk) -> None:
+def test_watch_explains_a_run_that_no_worker_could_start(desk: Desk) -> None:
     other = desk.folder / "other.yaml"
     other.write_text((ROOT / WAITING).read_text("utf-8").replace("  waiting:", "  other:"), "utf-8")
     with desk.worker(file=str(other)):
@@ -90,7 +90,7 @@ def test_a_run_that_no_worker_could_take_up_says_why_when_it_is_watched(desk: De
     assert "The Temporal server (default) has no workflow of that run either" in error
 
 
-def test_a_run_of_another_state_store_is_shown_with_the_figures_of_its_workflow(desk: Desk) -> None:
+def test_run_of_another_store_shows_the_counts_of_its_workflow(desk: Desk) -> None:
     elsewhere = ["--state-dir", str(desk.folder / "elsewhere")]
     with desk.worker():
         out, error = desk.engine(
@@ -101,7 +101,7 @@ def test_a_run_of_another_state_store_is_shown_with_the_figures_of_its_workflow(
     assert "name the workers' state store with --state or --state-dir" in error
 
 
-def test_the_ledger_knows_later_than_the_workflow_that_a_run_was_finished_locally(desk: Desk) -> None:
+def test_watch_shows_a_run_finished_locally_as_completed(desk: Desk) -> None:
     with desk.worker(*WITHOUT_WORK):
         run = desk.submit(*SMALL)
         desk.until_known(run)
@@ -144,7 +144,7 @@ def test_a_paused_run_and_one_without_workers_are_called_so(desk: Desk, server: 
             assert watching.ended()[0] == 6
 
 
-def test_a_server_that_is_away_is_named_and_one_that_has_lost_the_run_is_an_error(tmp_path: Path) -> None:
+def test_absent_server_is_named_and_a_lost_run_is_an_error(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         desk = Desk(server, tmp_path, "odw")
         with desk.worker(*WITHOUT_WORK):
@@ -164,7 +164,7 @@ def test_a_server_that_is_away_is_named_and_one_that_has_lost_the_run_is_an_erro
     assert all(isinstance(json.loads(line), dict) for line in lines), "the SDK says nothing in between"
 
 
-def test_a_window_for_what_was_missed_that_the_server_would_lengthen_is_refused(desk: Desk) -> None:
+def test_too_short_catch_up_window_is_refused(desk: Desk) -> None:
     clock = str(ROOT / "samples" / "scheduled.yaml")
     _, error = desk.engine("schedule", "create", clock, "--catch-up", "1s", code=2)
     assert "--catch-up: Temporal requires at least 10s, got '1s'" in error

@@ -1,4 +1,4 @@
-"""15. A payload codec on both sides, and what is said when one side lacks it."""
+"""A payload codec on both sides, and what is said when one side lacks it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ REMEDY = "set the payload codec of the other processes with --codec or ODW_TEMPO
 
 def client_with(server: DevServer, codec: str) -> Client:
     """A client on the same connection."""
-    return Client(**{**server.client.config(), "data_converter": converter(codec)})
+    config = server.client.config()
+    config["data_converter"] = converter(codec)
+    return Client(**config)
 
 
-async def test_15_with_the_codec_on_both_sides_nothing_can_be_read_on_the_way(server: DevServer) -> None:
+async def test_codec_on_both_sides_encrypts_everything(server: DevServer) -> None:
     sink = MemorySink()
     plan = linear_plan(MemorySource(numbered(4)), sink)
     client = client_with(server, CODEC)
@@ -48,7 +50,7 @@ async def test_15_with_the_codec_on_both_sides_nothing_can_be_read_on_the_way(se
     assert not any(b"readable" in event.SerializeToString() for one in found.all for event in one.events)
 
 
-async def test_15_messages_of_failures_are_encoded_too(server: DevServer) -> None:
+async def test_failure_messages_are_encoded_too(server: DevServer) -> None:
     plan = linear_plan(MemorySource(numbered(1)), FaultySink([FatalError("readable", kind="auth")]))
     async with workshop(server, plan, client=client_with(server, CODEC)) as shop, shop.worker():
         with pytest.raises(WorkflowFailureError) as raised:
@@ -60,7 +62,7 @@ async def test_15_messages_of_failures_are_encoded_too(server: DevServer) -> Non
     assert not any(b"readable" in event.SerializeToString() for one in found.all for event in one.events)
 
 
-async def test_15_a_worker_without_the_codec_says_so_and_the_run_waits_for_one_that_has_it(
+async def test_worker_without_the_codec_leaves_the_run_waiting(
     server: DevServer,
 ) -> None:
     sink = MemorySink()
@@ -80,7 +82,7 @@ async def test_15_a_worker_without_the_codec_says_so_and_the_run_waits_for_one_t
     assert result.status == "completed"
 
 
-async def test_15_whoever_asks_without_the_codec_is_told_what_is_missing(server: DevServer) -> None:
+async def test_client_without_the_codec_gets_the_remedy(server: DevServer) -> None:
     plan = linear_plan(MemorySource(numbered(2)), MemorySink())
     async with workshop(server, plan, client=client_with(server, CODEC)) as shop, shop.worker():
         handle = await shop.start()
@@ -97,7 +99,7 @@ async def test_15_whoever_asks_without_the_codec_is_told_what_is_missing(server:
 
 
 @pytest.mark.parametrize("name", ["nowhere:Codec", "tests.temporal.codecs:Missing", "json:JSONEncoder", "x"])
-def test_15_a_codec_that_is_none_is_refused(name: str) -> None:
+def test_something_that_is_not_a_codec_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="the payload codec"):
         converter(name)
 

@@ -1,4 +1,4 @@
-"""6. Shards that continue as new: no update is lost, no count is off, no history grows long."""
+"""Shards that continue as new: no update is lost, no count is off, no history grows long."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LastHeld(Held):
         return await super(Held, self).write(batch)
 
 
-async def test_6_no_update_is_lost_and_counts_are_exact_over_all_parts_of_a_shard(
+async def test_continued_shard_loses_no_update_and_counts_exactly(
     impatient: DevServer,
 ) -> None:
     records: list[Any] = []
@@ -96,7 +96,7 @@ def _ends(found: Family) -> tuple[int, int]:
     return done, written
 
 
-async def test_6_a_paused_shard_that_continues_as_new_stays_paused_and_goes_on_when_told(
+async def test_paused_shard_stays_paused_when_it_continues_as_new(
     impatient: DevServer,
 ) -> None:
     records: list[Any] = []

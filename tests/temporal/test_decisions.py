@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import anyio
 import pytest
@@ -42,7 +43,7 @@ STUCK_TWICE = "2 chunks failed with Stalled: its workers hand it back as it was"
 """Two of them in a row, and a chunk is put aside as stalled."""
 
 
-async def test_a_chunk_that_fails_is_put_aside_and_tried_once_more_when_all_else_is_done(
+async def test_failed_chunk_is_parked_and_retried_once_at_the_end(
     server: DevServer,
 ) -> None:
     async def unlucky(request: ChunkRequest) -> ChunkResult:
@@ -59,7 +60,7 @@ async def test_a_chunk_that_fails_is_put_aside_and_tried_once_more_when_all_else
 
 
 @pytest.mark.parametrize("allowed", [0, 2])
-async def test_chunks_that_fail_again_are_reported_and_too_many_fail_the_run(
+async def test_chunks_failing_again_are_reported_and_may_fail_the_run(
     server: DevServer, allowed: int
 ) -> None:
     async def unlucky(request: ChunkRequest) -> ChunkResult:
@@ -82,7 +83,7 @@ async def test_chunks_that_fail_again_are_reported_and_too_many_fail_the_run(
     assert [one.status for one in stubs.finalized] == ["interrupted" if allowed else "failed"]
 
 
-async def test_a_chunk_that_waits_for_an_outage_to_end_is_not_put_aside_and_knows_how_long_it_has_waited(
+async def test_chunk_in_an_outage_is_not_parked_and_counts_its_wait(
     server: DevServer,
 ) -> None:
     """The counts are those of a run whose other sink goes on, or stands still too."""
@@ -105,9 +106,7 @@ async def test_a_chunk_that_waits_for_an_outage_to_end_is_not_put_aside_and_know
 
 
 @pytest.mark.parametrize("kind", sorted(AWAY))
-async def test_an_outage_that_was_waited_for_in_vain_puts_its_chunk_aside_for_one_more_try(
-    server: DevServer, kind: str
-) -> None:
+async def test_exceeded_outage_parks_the_chunk_for_one_retry(server: DevServer, kind: str) -> None:
     told: list[dict[str, float]] = []
 
     async def away(request: ChunkRequest) -> ChunkResult:
@@ -134,7 +133,7 @@ async def test_a_listing_that_was_handed_back_is_begun_again_however_often(serve
     assert (result.status, result.chunks, stubs.stops, sorted(stubs.chunks)) == ("completed", 3, 0, [0, 1, 2])
 
 
-async def test_chunks_stay_as_large_as_they_were_whatever_is_asked_for_later(server: DevServer) -> None:
+async def test_chunk_size_is_fixed_for_the_run(server: DevServer) -> None:
     stubs = Stubs(server.client, splits=9, chunk_splits=4)
     async with stubs.working():
         result = await stubs.run(shards=1, chunk_splits=2)
@@ -142,7 +141,7 @@ async def test_chunks_stay_as_large_as_they_were_whatever_is_asked_for_later(ser
     assert (result.status, result.chunks, sorted(stubs.chunks)) == ("completed", 3, [0, 4, 8])
 
 
-async def test_every_chunk_has_ten_attempts_a_heartbeat_and_no_limit_on_waiting_for_a_worker(
+async def test_chunks_have_ten_attempts_a_heartbeat_and_no_queue_limit(
     server: DevServer,
 ) -> None:
     stubs = Stubs(server.client, splits=1)
@@ -162,7 +161,7 @@ async def test_every_chunk_has_ten_attempts_a_heartbeat_and_no_limit_on_waiting_
     assert how.schedule_to_close_timeout.seconds == 0
 
 
-async def test_parts_of_a_chunk_are_done_one_after_the_other_as_long_as_it_gets_on(server: DevServer) -> None:
+async def test_chunk_continues_in_parts_while_it_makes_progress(server: DevServer) -> None:
     written = 0
 
     async def piecemeal(request: ChunkRequest) -> ChunkResult:
@@ -178,7 +177,7 @@ async def test_parts_of_a_chunk_are_done_one_after_the_other_as_long_as_it_gets_
 
 
 @pytest.mark.parametrize(("stopped", "parts"), [(False, 6), (True, 11)])
-async def test_parts_without_progress_mean_that_a_chunk_is_stalled_unless_workers_had_to_stop(
+async def test_parts_without_progress_stall_unless_workers_stopped(
     server: DevServer, *, stopped: bool, parts: int
 ) -> None:
     async def stuck(request: ChunkRequest) -> ChunkResult:
@@ -240,7 +239,7 @@ async def test_a_run_that_takes_too_long_is_stopped_and_fails_with_timeout(serve
     assert [one.status for one in stubs.finalized] == ["failed"]
 
 
-async def test_a_run_that_takes_too_long_is_gone_on_with_as_often_as_it_may_be(server: DevServer) -> None:
+async def test_timed_out_run_is_retried_up_to_its_limit(server: DevServer) -> None:
     async def slow_at_first(request: ChunkRequest) -> ChunkResult:
         if len(stubs.chunks) > 1:
             return await done(request)
@@ -263,7 +262,7 @@ def run_after(run: str, pipeline: str) -> RunRecord:
     return RunRecord(f"{pipeline}-1", pipeline, group, "i", {}, {}, {}, "seed", "")
 
 
-async def test_what_follows_a_run_is_started_when_it_has_completed_or_was_cancelled(
+async def test_followers_start_after_completion_or_cancellation(
     server: DevServer,
 ) -> None:
     gate = anyio.Event()
@@ -274,7 +273,7 @@ async def test_what_follows_a_run_is_started_when_it_has_completed_or_was_cancel
             await anyio.sleep(0.05)
         return await done(request)
 
-    asked = {
+    asked: dict[str, Any] = {
         "params": {"after": {"days": 2}, "tidy": {"days": 3}},
         "shards": 2,
         "window": 3,
@@ -323,7 +322,7 @@ async def test_a_shard_that_fails_stops_the_others_at_once(server: DevServer) ->
     assert ended(raised.value) == ("AuthError", "revoked")
 
 
-async def test_steering_is_remembered_before_there_are_shards_and_a_wrong_window_is_refused(
+async def test_control_before_shards_is_kept_and_bad_windows_refused(
     server: DevServer,
 ) -> None:
     listing = anyio.Event()
@@ -346,7 +345,7 @@ async def test_steering_is_remembered_before_there_are_shards_and_a_wrong_window
             assert (await handle.result()).status == "completed"
 
 
-async def test_a_drained_run_ends_as_interrupted_when_what_is_under_way_is_done(server: DevServer) -> None:
+async def test_drained_run_ends_as_interrupted_after_its_open_work(server: DevServer) -> None:
     gate = anyio.Event()
 
     async def held(request: ChunkRequest) -> ChunkResult:

@@ -26,7 +26,7 @@ class Refusing(Held):
         return await super().write(batch)
 
 
-async def test_a_failure_that_only_a_change_can_mend_ends_the_run_and_what_was_read_is_delivered(
+async def test_permanent_failure_ends_the_run_after_delivery(
     server: DevServer,
 ) -> None:
     records: list[Any] = []

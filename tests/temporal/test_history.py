@@ -1,4 +1,4 @@
-"""7. What is in the histories: references and counts, small, and nothing of a record."""
+"""What is in the histories: references and counts, small, and nothing of a record."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FAULTS: dict[str, list[Exception | None]] = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-async def test_7_histories_hold_references_and_counts(server: DevServer, kind: str) -> None:
+async def test_histories_hold_only_references_and_counts(server: DevServer, kind: str) -> None:
     poison = (lambda record: record.endswith("7")) if kind == "poison" else None
     sink = FaultySink(FAULTS[kind], poison=poison)
     plan = linear_plan(MemorySource(RECORDS), sink, options={"n1": QUICK})
@@ -60,7 +60,7 @@ async def test_7_histories_hold_references_and_counts(server: DevServer, kind: s
     assert all(MARKER in str(letter.record) for letter in letters), "they are in the store alone"
 
 
-def test_7_the_largest_state_of_a_shard_keeps_within_a_payload() -> None:
+def test_largest_shard_state_fits_into_a_payload() -> None:
     numbers = list(range(999_000_000, 999_000_000 + MAX_PARKED))
     state = ShardRequest(
         "unstructured_data-20261125T012255-01a210",

@@ -1,4 +1,4 @@
-"""14. Runs of another priority on the same queue: what somebody waits for overtakes a backfill."""
+"""Runs of another priority on the same queue: what somebody waits for overtakes a backfill."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _orderly_before_what_is_left_behind_is_counted(orderly: DevServer) -> None:
 
 
 @pytest.mark.parametrize(("priority", "overtakes"), [(1, True), (3, False)])
-async def test_14_a_run_of_a_higher_priority_overtakes_a_backfill(
+async def test_run_of_higher_priority_overtakes_a_backfill(
     orderly: DevServer, priority: int, overtakes: bool
 ) -> None:
     begun: list[str] = []
@@ -75,7 +75,7 @@ async def test_14_a_run_of_a_higher_priority_overtakes_a_backfill(
     assert (last < WINDOW) is overtakes, begun
 
 
-async def test_14_every_part_of_every_shard_has_the_priority_of_its_run(orderly: DevServer) -> None:
+async def test_every_part_of_every_shard_inherits_the_priority(orderly: DevServer) -> None:
     stubs = Stubs(orderly.client, splits=30)
     async with stubs.working():
         request = PipelineRequest("test", "r", queues=stubs.queues, shards=1, window=4, priority=2)

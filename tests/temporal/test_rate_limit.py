@@ -1,4 +1,4 @@
-"""13. A limit on the chunks that may begin in a second, and what gets round it."""
+"""A limit on the chunks that may begin in a second, and what gets round it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PER_SECOND = 5
 BEGUN = 18
 
 
-async def test_13_no_more_chunks_begin_in_a_second_than_the_queue_allows(server: DevServer) -> None:
+async def test_queue_limits_the_chunks_started_per_second(server: DevServer) -> None:
     plan = linear_plan(MemorySource(numbered(BEGUN)), MemorySink())
     async with workshop(server, plan) as shop, shop.worker(slots=BEGUN, chunks_per_second=PER_SECOND):
         result = await shop.run(run_id="limited", shards=1, window=BEGUN)
@@ -34,7 +34,7 @@ async def test_13_no_more_chunks_begin_in_a_second_than_the_queue_allows(server:
     assert (times[-1] - times[0]).total_seconds() >= (BEGUN - most) / PER_SECOND
 
 
-async def test_13_eager_starts_pass_a_limit_that_the_server_keeps(server: DevServer) -> None:
+async def test_eager_starts_bypass_a_server_side_limit(server: DevServer) -> None:
     """Why a worker with a limit turns them off, and why work has a queue of its own."""
     queue = "hardly-any"
     await limit(server.client, queue, per_second=0.01)

@@ -1,4 +1,4 @@
-"""14. Schedules: runs that are due while one is under way, or while nobody can start them."""
+"""Schedules: runs that are due while one is under way, or while nobody can start them."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ async def until(
 
 
 @pytest.mark.parametrize("overlap", ["skip", "buffer_one"])
-async def test_14_a_run_that_is_due_while_the_last_is_under_way_is_left_out_or_waits(
-    clock: DevServer, overlap: str
-) -> None:
+async def test_overlapping_scheduled_run_is_skipped_or_waits(clock: DevServer, overlap: str) -> None:
     gate = anyio.Event()
 
     async def held(request: ChunkRequest) -> ChunkResult:
@@ -92,14 +90,14 @@ async def test_14_a_run_that_is_due_while_the_last_is_under_way_is_left_out_or_w
         second = found.info.recent_actions[1]
         # what has waited is the next that was due; otherwise that one and the one behind it were left out
         assert (second.scheduled_at - first.scheduled_at == timedelta(seconds=1)) is (overlap == "buffer_one")
-        history = await clock.client.get_workflow_handle(first.action.workflow_id).fetch_history()
+        history = await clock.client.get_workflow_handle(first.action.workflow_id).fetch_history()  # type: ignore[attr-defined]
         started = history.events[0].workflow_execution_started_event_attributes
         assert started.priority.priority_key == 4
         await pause(clock.client, pipeline)
         await until(clock.client, pipeline, lambda found: not found.info.running_actions)
 
 
-async def test_14_what_was_due_while_a_schedule_was_paused_is_not_made_up_for(clock: DevServer) -> None:
+async def test_runs_due_during_a_pause_are_not_made_up_for(clock: DevServer) -> None:
     stubs = Stubs(clock.client, splits=1)
     async with stubs.working(), scheduled(stubs, "paused", EVERY_SECOND):
         await until(clock.client, "paused", lambda found: found.info.num_actions >= 1)
@@ -119,7 +117,7 @@ async def test_14_what_was_due_while_a_schedule_was_paused_is_not_made_up_for(cl
         await until(clock.client, "paused", lambda found: not found.info.running_actions)
 
 
-async def test_14_what_was_due_while_the_server_was_away_is_made_up_for_within_the_window(
+async def test_missed_runs_are_made_up_for_within_the_window(
     lasting: DevServer,
 ) -> None:
     due, attempt = datetime.now(UTC), 0

@@ -20,9 +20,7 @@ class Collecting(MemorySink):
         self.records = records
 
 
-async def test_a_run_is_divided_by_one_worker_and_done_by_another_through_the_database(
-    server: DevServer, postgres: Postgres
-) -> None:
+async def test_workers_share_a_run_through_the_database(server: DevServer, postgres: Postgres) -> None:
     postgres.clear()
     records: list[Any] = []
     plan = made_anew(MemorySource(numbered(12)), lambda: Collecting(records))

@@ -1,4 +1,4 @@
-"""11. Work that hangs is stopped as stalled and done by another attempt; a blocked loop is told of."""
+"""Work that hangs is stopped as stalled and done by another attempt; a blocked loop is told of."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class HangsOnce(MemorySink):
         return await super().write(batch)
 
 
-async def test_11_a_chunk_that_hangs_is_stopped_as_stalled_and_done_by_another_attempt(
+async def test_hanging_chunk_is_stopped_and_another_attempt_succeeds(
     server: DevServer,
 ) -> None:
     calls: list[str] = []
@@ -69,7 +69,7 @@ class Blocks(MemorySink):
         self.noticed.wait(PATIENCE)
 
 
-async def test_11_what_blocks_the_event_loop_of_a_worker_is_named(server: DevServer) -> None:
+async def test_what_blocks_a_workers_event_loop_is_named(server: DevServer) -> None:
     noticed = threading.Event()
     stages: list[RunEvent] = []
 

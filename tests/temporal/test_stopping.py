@@ -1,4 +1,4 @@
-"""10. Runs that are cancelled or drained: what was read is delivered, nothing goes on, all can be resumed."""
+"""Runs that are cancelled or drained: what was read is delivered, nothing goes on, all can be resumed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.temporal.workshop import PATIENCE, Held, made_anew, numbered, until, 
 
 
 @pytest.mark.parametrize("what", ["cancel", "drain"])
-async def test_10_what_was_read_is_delivered_and_nothing_goes_on(server: DevServer, what: str) -> None:
+async def test_cancelling_delivers_what_was_read_and_ends_all_work(server: DevServer, what: str) -> None:
     records: list[Any] = []
     chunks: set[str] = set()
     gate = anyio.Event()
@@ -51,14 +51,14 @@ async def test_10_what_was_read_is_delivered_and_nothing_goes_on(server: DevServ
     assert Counter(records) == Counter(range(120))
 
 
-async def test_10_cancelling_at_any_moment_loses_nothing_and_leaves_nothing_behind(server: DevServer) -> None:
+async def test_cancelling_at_any_moment_loses_nothing(server: DevServer) -> None:
     endings = await raced(server, runs=20, seed="10")
 
     assert endings.total() == 20
     assert endings["cancelled"] > 0, endings
 
 
-async def test_10_a_cancellation_that_meets_the_result_of_listing_is_heeded(server: DevServer) -> None:
+async def test_cancellation_during_the_listing_result_is_heeded(server: DevServer) -> None:
     listing = anyio.Event()
     stubs = Stubs(server.client, listing=listing.wait)
     async with stubs.working():
@@ -73,7 +73,7 @@ async def test_10_a_cancellation_that_meets_the_result_of_listing_is_heeded(serv
     assert [one.status for one in stubs.finalized] == ["interrupted"]
 
 
-async def test_10_a_cancellation_that_meets_a_part_of_a_chunk_is_heeded(server: DevServer) -> None:
+async def test_cancellation_during_part_of_a_chunk_is_heeded(server: DevServer) -> None:
     gate = anyio.Event()
 
     async def handed_back(request: ChunkRequest) -> ChunkResult:

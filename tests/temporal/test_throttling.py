@@ -1,4 +1,4 @@
-"""12. A provider that throttles: nothing fails, dies or is paid for twice, and everybody waits when asked."""
+"""A provider that throttles: nothing fails, dies or is paid for twice, and everybody waits when asked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+
+from pydantic import SecretStr
 
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
 from engine.contract.component import ComponentSpec, Kind, NoParams
@@ -58,7 +60,7 @@ def extracting(url: str, sink: MemorySink) -> Plan:
     """Documents in, rows out; the transform is made anew for each chunk."""
     size = DOCUMENTS // CHUNKS
     source = MemorySource({f"s{n}": [[memo(n * size + m) for m in range(size)]] for n in range(CHUNKS)})
-    connection = LlmConnection(base_url=f"{url}/v1", api_key="sandbox", model="sandbox-extractor")
+    connection = LlmConnection(base_url=f"{url}/v1", api_key=SecretStr("sandbox"), model="sandbox-extractor")
     params = LlmParams(batch_size=2, concurrency=4)
     spec = ComponentSpec("llm_extract", Kind.TRANSFORM, lambda *_: LlmExtract(params, connection))
     plan = linear_plan(source, sink)
@@ -66,7 +68,7 @@ def extracting(url: str, sink: MemorySink) -> Plan:
     return replace(plan, nodes=(plan.nodes[0], extract, replace(load, inputs=("extract",))))
 
 
-async def test_12_a_storm_of_429_fails_no_chunk_kills_no_document_and_pays_for_each_once(
+async def test_storm_of_429_fails_nothing_and_pays_once(
     server: DevServer,
 ) -> None:
     throttling = Throttling(calls_per_second=12)

@@ -1,4 +1,4 @@
-"""4. A worker that is told to stop: all it has under way is told at once, and has the same grace."""
+"""A worker that is told to stop: all it has under way is told at once, and has the same grace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.temporal.workshop import PATIENCE, numbered, workshop
 LONG = 10 * PATIENCE  # seconds in which nothing here ends by itself
 
 
-async def test_4_chunks_and_listings_are_told_to_stop_together_and_workflows_are_decided_upon_meanwhile(
+async def test_stopping_worker_stops_chunks_and_listings_together(
     server: DevServer,
 ) -> None:
     begun = {what: anyio.Event() for what in ("chunk", "listing")}
@@ -83,7 +83,7 @@ class Halting(MemorySource):
             await anyio.sleep_forever()
 
 
-async def test_4_a_listing_that_is_cut_off_is_handed_back_and_uses_up_no_attempt(server: DevServer) -> None:
+async def test_interrupted_listing_is_handed_back_without_an_attempt(server: DevServer) -> None:
     source, sink = Halting(), MemorySink()
     async with workshop(server, linear_plan(source, sink)) as shop:
         async with shop.worker(grace=0.5):

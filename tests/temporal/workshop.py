@@ -60,7 +60,7 @@ class Held(MemorySink):
         begun: called with the name of the chunk before each write.
     """
 
-    def __init__(self, records: list[Any], gate: anyio.Event, begun: Callable[[str], None] = str) -> None:
+    def __init__(self, records: list[Any], gate: anyio.Event, begun: Callable[[str], None] = str) -> None:  # type: ignore[assignment]
         super().__init__()
         self.records, self._gate, self._begun = records, gate, begun
 

@@ -94,7 +94,7 @@ async def test_filters_of_runs_and_nodes_leave_out_what_belongs_to_none(store: M
     assert [one.store for one in by_key] == ["service"]
 
 
-async def test_a_copy_of_what_was_replayed_does_not_come_back_as_the_services_own(
+async def test_copy_of_a_replayed_letter_is_not_listed_again(
     store: MemoryStateStore,
 ) -> None:
     await store.mark_dead_letters([replace(LETTER, pipeline="docs", node="extract", key="doc")], "replayed")
@@ -121,7 +121,7 @@ async def test_letters_are_fetched_page_by_page() -> None:
     assert sorted(one.key for one in found) == sorted(f"r{number}" for number in range(25))
 
 
-async def test_a_letter_is_called_by_its_id_its_beginning_its_key_or_the_records_id(
+async def test_dead_letter_is_named_by_id_prefix_key_or_record_id(
     store: MemoryStateStore,
 ) -> None:
     service = client(service_letter("r1"))
@@ -131,7 +131,7 @@ async def test_a_letter_is_called_by_its_id_its_beginning_its_key_or_the_records
     assert await search_dead_letters(store, [service], DeadLetterQuery(names=(one.id[:3], "k"))) == []
 
 
-async def test_records_are_sent_in_bounded_requests_and_deaths_keep_their_places() -> None:
+async def test_bounded_requests_keep_the_positions_of_dead_records() -> None:
     sizes: list[int] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -86,13 +86,13 @@ async def test_an_outage_is_called_by_the_side_that_is_away() -> None:
     assert (model.type, model.retryable) == ("Outage", True)
 
 
-async def test_a_provider_that_asks_for_patience_is_throttled_and_says_how_long() -> None:
+async def test_throttling_failure_carries_its_delay() -> None:
     busy = errors.TransientError("answered 429", retry_after=7.0)
     failure = await failure_of(linear_plan(MemorySource([[1]]), Refusing(busy), MemorySink()))
     assert (failure.type, failure.retryable, failure.retry_after) == ("ProviderThrottled", True, 7.0)
 
 
-async def test_a_failure_says_whether_an_outage_was_waited_for_as_long_as_it_may_last() -> None:
+async def test_failure_tells_if_the_outage_limit_was_reached() -> None:
     away = errors.TransientError("nobody listens")
     assert (await failure_of(into(FaultySink([away] * 9)))).outwaited
     assert not (await failure_of(into(FaultySink([KeyError("x")])))).outwaited
@@ -158,7 +158,7 @@ def test_every_error_raised_on_purpose_has_a_type_of_its_own_meaning() -> None:
         cls = getattr(errors, name)
         if isinstance(cls, type) and issubclass(cls, errors.EngineError) and cls not in undecided:
             made = cls.__new__(cls)
-            made.node, made.kind, made.retry_after = "x", "config", None
+            made.node, made.kind, made.retry_after = "x", "config", None  # type: ignore[attr-defined]
             assert typed_failure(made).type is not FailureType.INTERNAL, name
 
 

@@ -81,7 +81,7 @@ def test_connections_refuse_credentials_in_an_address(
     with pytest.raises(ValidationError) as caught:
         build(address)
     details = caught.value.errors(include_input=False, include_url=False)
-    assert "must not hold a user, a password or a key" in details[0]["msg"]
+    assert "must not contain a user, a password or a key" in details[0]["msg"]
     assert CANARY not in details[0]["msg"]
 
 

@@ -58,7 +58,7 @@ async def test_a_replay_runs_the_failing_node_and_everything_below_it() -> None:
     assert left.replays == [True]
 
 
-def test_a_replay_is_another_plan_without_budget_retries_and_followers() -> None:
+def test_replay_plan_has_no_budget_retries_or_followers() -> None:
     plan, _, _ = diamond()
     (group,), _ = group_dead_letters([letter("stage", "k")], {"test": plan})
     assert group.plan.identity != plan.identity
@@ -67,7 +67,7 @@ def test_a_replay_is_another_plan_without_budget_retries_and_followers() -> None
 
 
 @pytest.mark.parametrize("changes", [{}, {"n": 2}])
-async def test_a_record_that_died_in_several_runs_is_sent_once_as_it_was_last(
+async def test_record_dead_in_several_runs_is_sent_once_as_last_seen(
     changes: dict[str, int],
 ) -> None:
     sink = MemorySink()
@@ -81,7 +81,7 @@ async def test_a_record_that_died_in_several_runs_is_sent_once_as_it_was_last(
     assert sink.records == [last]
 
 
-async def test_other_records_that_died_under_the_same_key_are_all_sent_the_latest_last() -> None:
+async def test_different_records_of_one_key_are_all_sent_in_order() -> None:
     sink = MemorySink()
     plan = linear_plan(MemorySource([]), sink)
     day = "2026-01-0{}T00:00:00Z".format

@@ -1,1 +1,1 @@
-"""What `dlq` does."""
+"""Implementation of `dlq`."""

@@ -1,4 +1,4 @@
-"""Where dead letters are looked for: the state store, and the ingest services it and the file lead to."""
+"""Find dead letters in the state store and in the ingest services of the file and state directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INGEST = "ingest"
 
 
 def plans_of(options: DlqOptions, *, needed: bool) -> dict[str, Plan]:
-    """The pipelines of the file, none when it was not named and is not there.
+    """Return the pipelines of the file; none if it was not named and does not exist.
 
     Args:
         needed: False takes a file that is not valid for none at all, and says so.
@@ -49,7 +49,7 @@ def plans_of(options: DlqOptions, *, needed: bool) -> dict[str, Plan]:
 
 
 def query_of(options: DlqOptions, status: str) -> DeadLetterQuery:
-    """What the arguments ask for."""
+    """Return the query of the arguments."""
     return DeadLetterQuery(
         run_id=options.run,
         pipeline=options.pipeline,
@@ -67,7 +67,7 @@ async def collect(
     options: DlqOptions,
     query: DeadLetterQuery,
 ) -> list[DeadLetterMatch]:
-    """The dead letters, oldest first. A service that cannot be reached is named on standard error.
+    """Collect the dead letters, oldest first; name unreachable services on standard error.
 
     Args:
         stack: what the dead letters' services need is closed with it.

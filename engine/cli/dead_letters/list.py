@@ -29,7 +29,7 @@ NOT_A_TERMINAL = 160
 
 
 async def list_letters(options: DlqOptions) -> int:
-    """Print what is found.
+    """Print the matching dead letters.
 
     Raises:
         RunNotFoundError: nothing is found, and there is no such run.
@@ -52,7 +52,7 @@ async def list_letters(options: DlqOptions) -> int:
 
 
 async def show_dead_letters(options: DlqOptions) -> int:
-    """Print everything about each.
+    """Print each dead letter in detail.
 
     Raises:
         ConfigError: one of the names means none.
@@ -67,7 +67,7 @@ async def show_dead_letters(options: DlqOptions) -> int:
 
 
 def named(found: list[DeadLetterMatch], names: Sequence[str]) -> list[DeadLetterMatch]:
-    """The same, once it is sure that every name means one.
+    """Check that every name matches a dead letter.
 
     Raises:
         ConfigError: with the first name that does not.
@@ -151,7 +151,7 @@ def _page(one: DeadLetterMatch) -> Iterator[str]:
 
 
 def as_json(one: DeadLetterMatch) -> dict[str, object]:
-    """A dead letter as `--json` prints it."""
+    """Return a dead letter in the form of `--json`."""
     return {
         "id": one.id,
         "store": one.store,

@@ -36,7 +36,7 @@ SHOWN = 10
 
 
 async def replay(options: DlqOptions) -> int:
-    """Send open dead letters again. 1 when some cannot be, else what the runs end with.
+    """Replay open dead letters; exit code 1 if some cannot be replayed, else that of the runs.
 
     Raises:
         ConfigError: a patch, a name or the file is wrong.

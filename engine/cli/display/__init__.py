@@ -1,1 +1,1 @@
-"""What a terminal or a log shows of runs."""
+"""Display of runs on a terminal or in a log."""

@@ -1,4 +1,4 @@
-"""How long ago something was: as text, and as a limit that the user gives."""
+"""Format and parse ages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def age(seconds: float) -> str:
 
 
 def older_than(text: str, now: datetime) -> str:
-    """The moment before which something has to be to be older than `text`, as in 12h or 30d (ISO 8601).
+    """Return the moment that is `text` ago, e.g. 12h or 30d (ISO 8601).
 
     Raises:
         ConfigError: the text is no age.

@@ -1,4 +1,4 @@
-"""Progress on a terminal: a table that stays in its place, one row for each pipeline."""
+"""Live progress on a terminal: a table with one row per pipeline."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FIGURES = (
 
 
 async def show(session: ShownRuns, *, task_status: TaskStatus[None]) -> None:
-    """Draw until cancelled; what was drawn is then wiped, the summary takes its place."""
+    """Draw until cancelled, then erase the table."""
     from rich.console import Console
     from rich.live import Live
 
@@ -50,7 +50,7 @@ async def show(session: ShownRuns, *, task_status: TaskStatus[None]) -> None:
 
 
 def table(session: ShownRuns, rates: dict[str, Rate], width: int) -> Table:
-    """What is drawn; every column has a width that depends on the terminal alone, so nothing moves."""
+    """Return the table; column widths depend only on the terminal, so that nothing moves."""
     from rich.table import Table
 
     wide, narrow = width >= WIDE, width < NARROW

@@ -1,4 +1,4 @@
-"""Numbers and sizes as people read them."""
+"""Format numbers and sizes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def rate(per_second: float) -> str:
-    """Records per second, in at most six characters."""
+    """Format records per second in at most six characters."""
     if per_second < 10:
         return f"{per_second:.1f}"
     if per_second < 100_000:
@@ -33,7 +33,7 @@ def rate(per_second: float) -> str:
 
 
 def size(nbytes: float) -> str:
-    """Bytes in powers of 1024, in at most six characters: 1536 → 1.5 K."""
+    """Format bytes in powers of 1024, in at most six characters: 1536 → 1.5 K."""
     for unit in ("B", "K", "M", "G"):
         if nbytes < 999.5 or unit == "G":
             break
@@ -51,7 +51,7 @@ def duration(seconds: float) -> str:
 
 
 class Rate:
-    """How fast a counter has grown over the last seconds."""
+    """The growth rate of a counter over the last seconds."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque()
@@ -67,5 +67,5 @@ class Rate:
 
 
 def read_here(nodes: Iterable[NodeSnapshot]) -> int:
-    """Records read in this attempt; a run's tally covers earlier attempts too."""
+    """Return the records read in this attempt; a run's tally also covers earlier attempts."""
     return sum(node.records_in for node in nodes if node.kind is Kind.SOURCE)

@@ -1,4 +1,4 @@
-"""Where what is said goes: progress, events and the summary, on standard error and standard output."""
+"""Route progress, events and the summary to standard error and standard output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NARROWEST = 40
 
 
 class Output:
-    """Decides from the arguments, the terminal and the plans what is said where.
+    """Decides from the arguments, the terminal and the plans what is written where.
 
     Standard output belongs to the records when a sink writes there; otherwise the summary is all it gets.
 
@@ -40,7 +40,7 @@ class Output:
         self.observer = self._log(options.log_format)
 
     def follow(self, plans: Mapping[str, Plan]) -> None:
-        """These are the plans that are run."""
+        """Set the plans of the runs."""
         nodes = [node for plan in plans.values() for node in plan.nodes]
         self._records_on_stdout = any(
             node.kind is Kind.SINK and (node.spec.name == "stdout" or getattr(node.params, "path", "") == "-")
@@ -62,14 +62,14 @@ class Output:
         return max(NARROWEST, shutil.get_terminal_size().columns) if stream.isatty() else 100
 
     def say(self, text: str) -> None:
-        """One line for the user, on standard error; with `--progress json` that is JSON too."""
+        """Write one line to standard error, as JSON with `--progress json`."""
         if not self._quiet:
             line = json.dumps({"event": "message", "text": text}) if self.mode == "json" else printable(text)
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
     def conclude(self, text: str) -> None:
-        """The summary; left out where standard error is JSON and standard output is the records'."""
+        """Write the summary, unless standard error is JSON and standard output is used by a sink."""
         if not self._quiet and not (self._records_on_stdout and self.mode == "json"):
             stream = sys.stderr if self._records_on_stdout else sys.stdout
             stream.write(printable(text))
@@ -77,7 +77,7 @@ class Output:
 
     @asynccontextmanager
     async def progress(self, session: ShownRuns) -> AsyncGenerator[None, None]:
-        """Show how the session gets on for as long as the block runs."""
+        """Show the progress of the session during the block."""
         if self.mode == "none":
             yield
             return

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: a line for each pipeline every few seconds, or JSON every second."""
+"""Progress without a terminal: one line per pipeline every few seconds, or JSON every second."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def plain_line(snapshot: RunSnapshot, speed: float) -> str:
 
 
 def json_line(entry: Shown) -> str | None:
-    """How a pipeline gets on, or how it ended, as one JSON object; None before it has a run."""
+    """Return the progress or the result of a pipeline as a JSON object, or None before it has a run."""
     snapshot = entry.snapshot()
     head = {"at": timestamp(SystemClock().now()), "pipeline": entry.name}
     if entry.report is not None:

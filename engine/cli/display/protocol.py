@@ -1,4 +1,4 @@
-"""What can be shown while it is under way: the runs of this process, or one that is done elsewhere."""
+"""Protocols of what the display shows: runs of this process or elsewhere."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Shown(Protocol):
     def trouble(self) -> str: ...
 
     def snapshot(self) -> RunSnapshot | None:
-        """What the run is doing; None before there is one."""
+        """Return the state of the run, or None before there is one."""
         ...
 
 
 class ShownRuns(Protocol):
-    """Some of them, by name, in order."""
+    """Several runs by name, in order."""
 
     @property
     def entries(self) -> Mapping[str, Shown]: ...

@@ -1,4 +1,4 @@
-"""`--report FILE`: what came of an invocation, as JSON."""
+"""`--report FILE`: the JSON report of an invocation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPORT_VERSION = 1
 
 
 def check_target(path: Path) -> None:
-    """Find out before anything runs that a report could not be written there.
+    """Check before anything runs that the report can be written.
 
     Raises:
         ConfigError: there is no such folder, or it is one itself.
@@ -34,7 +34,7 @@ def check_target(path: Path) -> None:
 def write_report(
     path: Path, started_at: datetime, options: StateOptions, reports: Mapping[str, RunReport]
 ) -> None:
-    """Write the file, whole or not at all.
+    """Write the file atomically.
 
     Raises:
         StateError: it cannot be written.

@@ -1,4 +1,4 @@
-"""What is said at the end: a table of the runs, and below it what is worth knowing about each."""
+"""The summary of runs: a table followed by notes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Column:
 def summary(
     runs: Sequence[RunReport], options: PlaceOptions, *, width: int = 100, resumable: bool = True
 ) -> str:
-    """The whole text; "" when nothing was run. A table wider than `width` columns is written as lines.
+    """Return the summary, or "" without runs. A table wider than `width` columns becomes lines.
 
     `resumable`: say how to go on with what did not complete.
     """
@@ -141,7 +141,7 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         cost = f", {_money(tally.cost_usd)}" if tally.cost_usd else ""
         yield f"{count(tally.tokens_in)} tokens in, {count(tally.tokens_out)} out{cost}"
     if not run.stored:
-        yield "these counts are what this process knew: its last ones could not be stored, or read again"
+        yield "these are the last counts known to this process, which could not be stored or read back"
     if run.checks:
         yield from _verification(run.checks)
     elif run.stored and not tally.balanced:
@@ -186,7 +186,7 @@ def _money(usd: float) -> str:
 
 
 def resume_command(run_id: str, options: PlaceOptions) -> str:
-    """How to go on with a run, ready to be copied."""
+    """Return the command that resumes a run."""
     file = "" if options.file == DEFAULT_FILE else f" {options.file}"
     return f"{this_command()} run{file} --resume {run_id}{state_options(options)}"
 

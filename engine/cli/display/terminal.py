@@ -1,4 +1,4 @@
-"""Text from records, keys and servers, made safe for a terminal."""
+"""Make text of records, keys and servers safe for a terminal."""
 
 from __future__ import annotations
 

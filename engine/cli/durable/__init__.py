@@ -1,1 +1,1 @@
-"""What the verbs for durable runs on Temporal do."""
+"""Implementation of the verbs for durable runs on Temporal."""

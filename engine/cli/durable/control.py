@@ -1,4 +1,4 @@
-"""What `control` and `cancel` do."""
+"""Implementation of `control` and `cancel`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["cancel", "steer"]
 
 
 async def steer(options: ControlOptions) -> int:
-    """Send an update to a run, and say how it works from now on.
+    """Send an update to a run and print the new state.
 
     Raises:
         ConfigError: the number is missing, superfluous or out of bounds.

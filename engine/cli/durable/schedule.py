@@ -1,4 +1,4 @@
-"""What `schedule` does."""
+"""Implementation of `schedule`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs about durable runs have in common: the server they talk to, and the run they are about."""
+"""Arguments and helpers shared by the verbs of durable runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DEFAULT_QUEUE = "odw"
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which server, beyond what Temporal's own configuration says."""
+    """Declare the Temporal server, in addition to Temporal's own configuration."""
     parser.add_argument("--address", default="", metavar="HOST:PORT", help="address of the Temporal server")
     parser.add_argument("--namespace", default="", metavar="NAME", help="Temporal namespace")
     parser.add_argument(
@@ -49,7 +49,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a run is divided, and between whom."""
+    """Declare how a run is divided."""
     parser.add_argument(
         "--shards", type=at_least_one, default=4, metavar="N", help="workflows per run (default: 4)"
     )
@@ -106,25 +106,25 @@ def require_temporal() -> None:
     from engine.extras import install_command
 
     if find_spec("temporalio") is None:
-        raise RegistryError(f"durable runs need Temporal's SDK: {install_command(['temporal'])}")
+        raise RegistryError(f"durable runs need the Temporal SDK: {install_command(['temporal'])}")
 
 
 async def client_of(options: ServerArguments) -> Client:
-    """A client connected as the arguments say."""
+    """Connect a client according to the arguments."""
     from engine.temporal.connection import ServerOptions, connect
 
     return await connect(ServerOptions(options.address, options.namespace, options.profile, options.codec))
 
 
 def queues_of(options: ServerArguments) -> Queues:
-    """The task queues that the arguments name."""
+    """Return the task queues of the arguments."""
     from engine.temporal.messages import Queues
 
     return Queues.named(options.queue)
 
 
 def request_of(options: RequestOptions, pipeline: str, **fields: object) -> PipelineRequest:
-    """A request as the arguments of `add_request_arguments` say."""
+    """Create a request from the arguments of `add_request_arguments`."""
     from engine.temporal.messages import PipelineRequest
 
     return PipelineRequest(
@@ -141,7 +141,7 @@ def request_of(options: RequestOptions, pipeline: str, **fields: object) -> Pipe
 
 
 async def workflow_of(options: DurableOptions) -> tuple[Client, Handle]:
-    """The workflow of the run that `options.run` names, also of one that is not in the state store.
+    """Find the workflow of `options.run`, even if the run is not in the state store.
 
     That is one that no worker has taken up yet, or whose workers have another store.
 
@@ -167,7 +167,7 @@ async def workflow_of(options: DurableOptions) -> tuple[Client, Handle]:
 
 
 def command(verb: str, run_id: str, options: DurableOptions) -> str:
-    """Another command about the same run, ready to be copied; FILE stands for a file that is not known."""
+    """Return another command for the same run; FILE stands for an unknown file."""
     text = verb
     if verb == "submit":
         file = options.file if options.wait else "FILE"  # `watch` takes none

@@ -1,4 +1,4 @@
-"""What `submit` does: compile, so that mistakes show here, and hand the runs to the server."""
+"""Implementation of `submit`: compile the plans and hand the runs to the server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AS_BEGUN = (
 
 
 async def submit(options: SubmitOptions) -> int:
-    """Start what the arguments ask for.
+    """Start the requested runs.
 
     Raises:
         ConfigError: the file or an argument is wrong.
@@ -78,7 +78,7 @@ def _fresh(options: SubmitOptions) -> list[PipelineRequest]:
 def relevant(
     params: Mapping[str, dict[str, object]], plans: Mapping[str, Plan], name: str
 ) -> dict[str, dict[str, object]]:
-    """Run parameters of a pipeline and of all that may follow it."""
+    """Return the run parameters of a pipeline and of its followers."""
     wanted, todo = {name}, [name]
     while todo:
         settings = plans[todo.pop()].settings

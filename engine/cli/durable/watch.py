@@ -1,4 +1,4 @@
-"""Watching durable runs to their end, and what is said about them then."""
+"""Watch durable runs until they end, and summarize them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["follow", "watch"]
 
 
 async def watch(options: DurableOptions) -> int:
-    """Show a run until it has ended.
+    """Show a run until it ends.
 
     Raises:
         RunNotFoundError: neither the store nor the server knows it.
@@ -36,7 +36,7 @@ async def watch(options: DurableOptions) -> int:
 
 
 async def follow(client: Client, handles: Mapping[str, Handle], options: DurableOptions) -> ExitCode:
-    """Show the workflows of runs, one after another, until they have ended; the most serious exit code.
+    """Show the workflows of runs until they end; return the most serious exit code.
 
     Raises:
         ServiceError: the server has lost a run.

@@ -1,4 +1,4 @@
-"""A durable run as the live view wants it: counts from the ledger, the rest from its workflow."""
+"""A durable run for the live view: counts from the ledger, the rest from its workflow."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ _CODES_OF_STATUS = {
 
 @dataclass
 class WatchedRuns:
-    """What the live view takes for a session."""
+    """The session of the live view."""
 
     entries: Mapping[str, Watched]
 
 
 @dataclass
 class Watched:
-    """One run, looked at from outside; what the live view takes for an entry.
+    """One watched run; an entry of the live view.
 
     `code`: what a process that has watched it ends with; `elsewhere`: it is in another state store.
     """
@@ -106,16 +106,16 @@ class Watched:
 
     @property
     def known(self) -> bool:
-        """True when the state store has the run."""
+        """Whether the state store has the run."""
         return self._record is not None
 
     @property
     def trouble(self) -> str:
-        """Why there is nothing to be shown."""
+        """Reason for missing counts."""
         return self._state()
 
     def snapshot(self) -> RunSnapshot | None:
-        """The run as it was found last; None while the state store does not have it."""
+        """Return the last known state of the run, or None while the state store does not have it."""
         record = self._record
         if record is None:
             return None
@@ -173,7 +173,7 @@ class Watched:
         )
 
     async def until_ended(self, store: StateStore) -> None:
-        """Look at the ledger and the workflow, again and again.
+        """Poll the ledger and the workflow until the run has ended.
 
         Raises:
             ServiceError: the server has lost the run.
@@ -185,7 +185,7 @@ class Watched:
             await anyio.sleep(LOOK_EVERY)
 
     async def look(self, store: StateStore) -> bool:
-        """Look once; True when the run has ended. A server that does not answer is no news of the run.
+        """Poll once; return whether the run has ended. A server without answer is ignored.
 
         Raises:
             ServiceError: the server has lost the run, or does not let us look any more.
@@ -248,7 +248,7 @@ class Watched:
             self._began = self._tally.read
 
     async def conclude(self, store: StateStore) -> RunReport:
-        """What came of it: as the workflow says, unless the run was gone on with elsewhere since.
+        """Return the result, from the workflow unless the run was resumed elsewhere since.
 
         Raises:
             ServiceError: the server has lost the run, or does not answer any more.

@@ -1,4 +1,4 @@
-"""What `worker` does: one engine, one client, and the queues, until a signal comes."""
+"""Implementation of `worker`: one engine, one client, and the queues, until a signal."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def work(options: WorkerOptions) -> int:
 
 
 def engine_of(options: WorkerOptions) -> Engine:
-    """What a worker does its chunks with."""
+    """Create the engine of a worker."""
     return Engine(
         state_dir=options.state_dir,
         store=store_of(options, create=True),

@@ -1,1 +1,1 @@
-"""What is remembered of earlier runs: runs, bookmarks, the answer journal."""
+"""Implementation of `runs`, `bookmarks` and `journal`."""

@@ -21,7 +21,7 @@ __all__ = ["list_bookmarks", "reset_bookmarks"]
 
 
 async def list_bookmarks(options: BookmarksOptions) -> int:
-    """Print how many there are in each place, or each of them."""
+    """Print counts of bookmarks, or each of them."""
     where = BookmarkFilter(options.pipeline, options.node, key=options.key)
     limit = options.limit if options.limit > 0 else None
     async with store_of(options) as store:
@@ -45,7 +45,7 @@ async def list_bookmarks(options: BookmarksOptions) -> int:
 
 
 async def reset_bookmarks(options: BookmarksOptions) -> int:
-    """Delete what is asked for.
+    """Delete the matching entries.
 
     Raises:
         ConfigError: nothing matches.

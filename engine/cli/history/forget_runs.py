@@ -19,7 +19,7 @@ __all__ = ["forget_run", "prune_runs"]
 
 
 async def forget_run(options: RunsOptions) -> int:
-    """Remove one run, having said what goes with it.
+    """Delete one run after printing what goes with it.
 
     Raises:
         RunNotFoundError: there is none of that id.
@@ -48,7 +48,7 @@ async def forget_run(options: RunsOptions) -> int:
 
 
 async def prune_runs(options: RunsOptions) -> int:
-    """Remove the completed runs that ended before then and have no open dead letters.
+    """Delete completed runs older than the given age without open dead letters.
 
     Raises:
         ConfigError: the age is none.

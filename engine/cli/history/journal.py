@@ -22,7 +22,7 @@ __all__ = ["list_entries", "purge_entries", "show_entries"]
 
 
 async def list_entries(options: JournalOptions) -> int:
-    """Print what is there, and what it has cost.
+    """Print the entries and their cost.
 
     Raises:
         ConfigError: the age is none.
@@ -52,7 +52,7 @@ async def show_entries(options: JournalOptions) -> int:
         found = await store.get_journal(wanted)
     if not wanted:
         raise ConfigError(
-            f"journal show: no answer for the record {options.name!r}, nor a key that begins so"
+            f"journal show: no answer for the record {options.name!r}, and no key with this prefix"
         )
     for key in wanted:
         shown = {**_as_json(found[key]), "answer": found[key].answer}
@@ -61,7 +61,7 @@ async def show_entries(options: JournalOptions) -> int:
 
 
 async def purge_entries(options: JournalOptions) -> int:
-    """Delete what is asked for.
+    """Delete the matching entries.
 
     Raises:
         ConfigError: the age is none, or it is not said what to delete.

@@ -56,7 +56,7 @@ class _Comparison:
 
 
 async def list_runs(options: RunsOptions) -> int:
-    """Print a line for each run."""
+    """Print one line per run."""
     async with store_of(options) as store:
         found = await store.list_runs(pipeline=options.pipeline)
         shown = [
@@ -75,7 +75,7 @@ async def list_runs(options: RunsOptions) -> int:
 
 
 async def show_run(options: RunsOptions) -> int:
-    """Print everything about a run.
+    """Print a run in detail.
 
     Raises:
         RunNotFoundError: there is none of that id.

@@ -1,1 +1,1 @@
-"""What `run` does: runs in this process."""
+"""Implementation of `run`: runs in this process."""

@@ -1,4 +1,4 @@
-"""Which runs `--resume` goes on with, and what has changed since they were begun."""
+"""Find the runs that `--resume` resumes, and what has changed since they started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["announce", "invocation_of", "not_begun", "params_from_before", "refu
 
 
 async def invocation_of(store: StateStore, wanted: str) -> list[RunRecord]:
-    """All runs of an invocation, oldest first.
+    """Return all runs of an invocation, oldest first.
 
     Args:
         wanted: one of its runs, or the group; "" means the latest invocation.
@@ -37,7 +37,7 @@ async def invocation_of(store: StateStore, wanted: str) -> list[RunRecord]:
 
 
 def not_begun(file: FileConfig, runs: Sequence[RunRecord], only: Collection[str]) -> dict[str, str]:
-    """Pipelines that a completed one of these runs leads to and that have no run, and which one that is.
+    """Return followers of completed runs that have not started, each with its predecessor.
 
     The process ended in between. What leads to what is what the file says now.
 
@@ -73,7 +73,7 @@ def params_from_before(
 
 
 async def unfinished(store: StateStore, wanted: str, only: Collection[str]) -> dict[str, RunRecord]:
-    """The runs to go on with, by pipeline; empty when all have completed.
+    """Return the runs to resume, by pipeline; empty if all have completed.
 
     Args:
         wanted: a run or a group of runs; "" means the latest invocation.
@@ -95,7 +95,7 @@ async def unfinished(store: StateStore, wanted: str, only: Collection[str]) -> d
 
 
 async def refuse_living(store: StateStore, clock: Clock, run_ids: Iterable[str]) -> None:
-    """Find out before anything is started for them.
+    """Raise an error if another process works on one of these runs.
 
     Raises:
         LeaseHeldError: another process works on one of these runs.
@@ -112,7 +112,7 @@ def announce(
     plans: Mapping[str, Plan],
     say: Callable[[str], None],
 ) -> None:
-    """Say what is gone on with and what may follow it.
+    """Print what is resumed and what may follow it.
 
     Also which settings are others than before, and what is begun now (`late`).
     """

@@ -1,4 +1,4 @@
-"""What `run` does: plans, one engine, one session, what is shown meanwhile, and what is said at the end."""
+"""Implementation of `run`: one engine, one session, the display and the summary."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = ["exit_code", "invoke", "memory_of", "watched"]
 
 
 def invoke(options: RunOptions) -> int:
-    """Run what the arguments ask for.
+    """Run the requested pipelines.
 
     Raises:
         EngineError: nothing could be run at all.
@@ -135,7 +135,7 @@ async def _resumed(options: RunOptions, engine: Engine, output: Output) -> Sessi
 
 
 async def watched(session: Session, watch: SignalWatch, output: Output) -> None:
-    """Execute a session with its signals listened to and its progress shown."""
+    """Execute a session while handling signals and showing progress."""
     async with anyio.create_task_group() as group:
         group.start_soon(watch.watch)
         async with output.progress(session):
@@ -144,7 +144,7 @@ async def watched(session: Session, watch: SignalWatch, output: Output) -> None:
 
 
 def exit_code(session: Session, signal_number: int) -> int:
-    """What the process ends with."""
+    """Return the exit code of the process."""
     codes = [_code(entry.report) for entry in session.entries.values()]
     codes += [ExitCode.INTERRUPTED] * bool(session.put_off)
     worst = most_serious(codes)
@@ -163,7 +163,7 @@ def _code(report: RunReport | None) -> ExitCode:
 
 
 def memory_of(text: str | None) -> int:
-    """The bytes that `--memory` names.
+    """Parse `--memory`.
 
     Raises:
         ConfigError: it is not a size.

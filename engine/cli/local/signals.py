@@ -1,4 +1,4 @@
-"""Two signals: the first drains, the second cancels; a third does not wait for anything."""
+"""Signals: the first drains, the second cancels, a third ends the process at once."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _VERSION: Final = f"{SCHEMA}.schema_version"
 
 
 def prepare(connection: PostgresConnection, *, create: bool) -> None:
-    """Bring the database up to `SCHEMA_VERSION`, or refuse it untouched. Call it inside a write transaction.
+    """Migrate the database to `SCHEMA_VERSION`, or reject it unchanged. Call inside a write transaction.
 
     Several may call it at once: the later ones wait, and find it done.
 

@@ -366,7 +366,7 @@ async def test_no_answer_redirects_to_the_host_that_was_sent(service: RunningSer
 async def test_without_keys_only_this_machine_is_served(
     tmp_path: Path, host: str, keys: dict[str, str | None]
 ) -> None:
-    with pytest.raises(ServiceError, match=r"anybody who reaches .* could read and write"):
+    with pytest.raises(ServiceError, match=r"anyone who can reach .* could read and write"):
         async with running_service(tmp_path, host, models=[], settings=ServiceSettings(**keys)):  # type: ignore[arg-type]
             pass
     assert not os.listdir(tmp_path)

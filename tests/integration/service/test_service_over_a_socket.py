@@ -109,7 +109,7 @@ async def test_the_file_says_where_it_listens_for_as_long_as_it_does(tmp_path: P
     assert [entry.name for entry in service_file(tmp_path).parent.iterdir()] == ["warehouse.duckdb"]
 
 
-async def test_a_second_service_on_the_directory_is_refused_by_the_firsts_url(
+async def test_second_service_is_refused_with_the_url_of_the_first(
     service: RunningService, tmp_path: Path
 ) -> None:
     with pytest.raises(ServiceError, match=f"already running with the state directory .*{service.url}"):
@@ -193,7 +193,7 @@ async def refused(client: httpx.AsyncClient) -> httpx.Response:
             return answer
 
 
-async def test_a_stopping_process_refuses_new_work_and_finishes_what_it_has_accepted(tmp_path: Path) -> None:
+async def test_stopping_service_finishes_only_accepted_work(tmp_path: Path) -> None:
     process, url = start(tmp_path)
     with process:
         reader, writer, rest = await half_a_request(url)
@@ -312,7 +312,7 @@ async def test_kill_9_loses_no_acknowledged_record(tmp_path: Path) -> None:
         assert again.json() == {"written": 50, "dead": [], "duplicate": True}
 
 
-def test_a_process_whose_state_directory_was_removed_says_so_and_another_begins_with_a_new_one(
+def test_removed_state_directory_is_reported_and_a_restart_works(
     tmp_path: Path,
 ) -> None:
     process, url = start(tmp_path / "state")

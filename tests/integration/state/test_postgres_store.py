@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import anyio.from_thread
@@ -67,7 +67,7 @@ def server(postgres: Postgres) -> Iterator[Postgres]:
 
 
 def at(server: Postgres, **options: float) -> PostgresStateStore:
-    return PostgresStateStore(server.address(), **options)
+    return PostgresStateStore(server.address(), **options)  # type: ignore[arg-type]
 
 
 def progress(split: str, read: int) -> Progress:
@@ -123,9 +123,7 @@ class TestConnecting:
         finally:
             server.sql("DROP DATABASE latin", database="postgres")
 
-    async def test_commits_are_on_disk_even_where_the_server_would_not_wait_for_that(
-        self, server: Postgres
-    ) -> None:
+    async def test_commits_are_synced_even_if_the_server_default_is_off(self, server: Postgres) -> None:
         assert server.sql("SHOW synchronous_commit") == [("off",)]
         async with at(server) as store:
             row = await store._database.read(lambda c: c.execute("SHOW synchronous_commit").fetchone())
@@ -190,9 +188,7 @@ class TestVersions:
             " WHERE table_schema = 'odw_engine' AND data_type = 'text' AND table_name <> 'receipts'"
         ) == [("C",)]
 
-    async def test_many_that_come_to_an_empty_database_at_once_make_the_tables_once(
-        self, server: Postgres
-    ) -> None:
+    async def test_concurrent_first_connections_create_the_tables_once(self, server: Postgres) -> None:
         async def enter() -> None:
             async with at(server) as store:
                 await store.list_runs()
@@ -419,7 +415,7 @@ class TestBrokenConnections:
 
     @pytest.mark.parametrize("what", ["request", "reply"])
     async def test_writes_are_done_once_whatever_is_lost_at_the_commit(
-        self, server: Postgres, what: str
+        self, server: Postgres, what: Literal["request", "reply"]
     ) -> None:
         with lossy(server.port) as wire:
             async with PostgresStateStore(server.address(port=wire.port)) as store:
@@ -448,9 +444,7 @@ class TestBrokenConnections:
 
 
 @pytest.mark.parametrize("committed", [True, False])
-async def test_who_asks_after_a_transaction_waits_until_the_server_has_ended_it(
-    server: Postgres, committed: bool
-) -> None:
+async def test_outcome_query_waits_for_the_transaction_to_end(server: Postgres, committed: bool) -> None:
     """The server may not have noticed yet that nobody listens, and still commit it."""
     answers: list[bool] = []
     async with at(server):
@@ -520,9 +514,7 @@ class TestServerThatGoesAway:
             assert totals in ([0], [5])
             assert (await store.tally("r1")).read == 5
 
-    async def test_one_that_stays_away_is_an_error_and_the_next_call_does_not_wait_again(
-        self, private: Postgres
-    ) -> None:
+    async def test_lasting_outage_is_an_error_that_later_calls_get_at_once(self, private: Postgres) -> None:
         async with at(private, patience=0.2) as store:
             await store.create_run(RUN)
             private.stop()
@@ -556,9 +548,7 @@ class TestServerThatGoesAway:
 
 
 class TestClosing:
-    async def test_connections_are_closed_when_the_block_ends_fails_or_is_cancelled(
-        self, server: Postgres
-    ) -> None:
+    async def test_connections_are_closed_however_the_block_ends(self, server: Postgres) -> None:
         async with at(server) as store:
             await store.create_run(RUN)
         with pytest.raises(ZeroDivisionError):

@@ -111,7 +111,7 @@ class DurableLab:
             crew = [fleet.worker(closed=True, slots=setting.slots) for _number in range(workers)]
             fleet.submit(heartbeat=setting.heartbeat, chunk_splits=setting.chunk_splits)
             for worker in crew:
-                fleet.until(lambda worker=worker: worker.chunks > 0, f"a chunk for {worker.name}")
+                fleet.until(lambda worker=worker: worker.chunks > 0, f"a chunk for {worker.name}")  # type: ignore[misc]
             outcome.struck += [
                 f"{name}, {workers} worker{'s' * (workers > 1)}" for name in setting.workload.pipelines
             ]

@@ -84,7 +84,7 @@ class Moves(World):
         process, played = self.process, [*[TransientError("busy")] * stumbles, batch]
         process.died.clear()
         try:
-            out = self.do(process.read(book.node, self.tapes[book.node], book.key, played, more=True))
+            out = self.do(process.read(book.node, self.tapes[book.node], book.key, played, more=True))  # type: ignore[arg-type]
         except Killed:
             self.die("killed at work")
             return
@@ -246,5 +246,5 @@ class Moves(World):
             for fate in book.final():
                 if lost := [key for key in fate.written if not self.warehouse[key]]:
                     raise MismatchError(f"{lost} were written, and the warehouse does not have them")
-                if lost := [place for place in fate.dead if place[1] not in letters.get(place[0], ())]:
+                if lost := [place for place in fate.dead if place[1] not in letters.get(place[0], ())]:  # type: ignore[misc]
                     raise MismatchError(f"{lost} are dead without a letter")

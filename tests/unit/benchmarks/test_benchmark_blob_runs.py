@@ -76,7 +76,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loses: str) -> Ite
     missing.cache_clear()
 
 
-def test_records_written_and_served_give_a_rate_and_a_checksum_free_of_the_size() -> None:
+def test_blob_run_gives_a_rate_and_a_checksum() -> None:
     _, work = run_command(blob_run(500))
     assert (work.count, work.figures["rate"]) == (500, 250.0)
     assert work.figures["service_cpu"] >= 0

@@ -18,7 +18,7 @@ def test_a_rest_takes_a_turn_of_its_own() -> None:
     assert simulate(5, 1.0, Fleet(workers=1, slots=4), FREE) == pytest.approx(2.0)
 
 
-def test_a_worker_computes_one_chunk_at_a_time_however_many_slots_it_has() -> None:
+def test_worker_computes_one_chunk_at_a_time() -> None:
     assert simulate(10, 0.0, Fleet(1, 8), Costs(0.0, worker=0.2, server=0.0)) == pytest.approx(2.0)
     assert simulate(10, 0.0, Fleet(2, 8), Costs(0.0, worker=0.2, server=0.0)) == pytest.approx(1.0)
 
@@ -27,7 +27,7 @@ def test_the_server_is_one_for_all_workers() -> None:
     assert simulate(10, 0.0, Fleet(5, 2), Costs(0.0, worker=0.0, server=0.4)) == pytest.approx(4.0)
 
 
-def test_a_run_costs_something_even_when_there_is_less_to_do_than_slots() -> None:
+def test_run_has_overhead_even_with_idle_slots() -> None:
     assert simulate(1, 0.25, Fleet(3, 4), Costs(1.5, 0.0, 0.0)) == pytest.approx(1.75)
 
 

@@ -99,7 +99,7 @@ def test_a_missing_checksum_is_refused_unless_the_arm_says_so() -> None:
     assert allowed.status == "complete"
 
 
-def test_an_arm_that_raises_makes_the_result_invalid_and_keeps_what_was_measured() -> None:
+def test_failing_arm_invalidates_but_keeps_its_samples() -> None:
     calls = Counter[str]()
 
     def fails_late() -> Work:

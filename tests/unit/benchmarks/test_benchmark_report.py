@@ -85,7 +85,7 @@ def test_a_control_that_differs_is_pointed_out() -> None:
     assert "the control differs from the reference" in render(biased)
 
 
-def test_with_too_few_pairs_neither_interval_nor_verdict_on_the_control() -> None:
+def test_too_few_pairs_give_no_interval_and_no_verdict() -> None:
     short = result(samples=[sample for sample in result().samples if sample.round < 3])
     assert control_is_sound(short) is None
     assert "too few pairs" in render(short)

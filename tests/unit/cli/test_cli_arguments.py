@@ -52,7 +52,7 @@ OPTIONS = StateOptions()
 
 
 def options(path: Path, **given: Sequence[str]) -> WorkerPlanOptions:
-    return WorkerPlanOptions(file=str(path), **{name: tuple(values) for name, values in given.items()})
+    return WorkerPlanOptions(file=str(path), **{name: tuple(values) for name, values in given.items()})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_only_takes_along_what_a_pipeline_leads_to_and_ignores_what_is_wrong_elsewhere(file: Path) -> None:
+def test_only_includes_followers_and_ignores_other_errors(file: Path) -> None:
     plans = load_plans(options(file, only=["first"]))
     assert list(plans) == ["first", "second", "third"]
     assert starting(plans, ["first"]) == ["first"]
@@ -101,14 +101,14 @@ def test_an_unknown_pipeline_gets_the_nearest_name(file: Path) -> None:
         load_plans(options(file, only=["frist"]))
 
 
-def test_value_that_a_component_refuses_is_reported_where_it_was_given(file: Path) -> None:
+def test_refused_value_is_reported_where_it_was_given(file: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"--param: first\.rows: expected greater than or equal to 1, got -1"
     ):
         load_plans(options(file, only=["first"], param=["first.rows=-1"]))
 
 
-def test_run_of_a_pipeline_that_the_file_does_not_have_asks_for_its_file(file: Path) -> None:
+def test_run_of_an_unknown_pipeline_asks_for_its_file(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"pipelines\.yaml does not have `hourly` of the run: name"):
         load_plans(options(file), only=["first", "hourly"])
 
@@ -308,7 +308,7 @@ def test_graph_and_schema_print_what_they_should(file: Path, capsys: pytest.Capt
     assert "$schema" in json.loads(capsys.readouterr().out)
 
 
-def test_hints_name_the_interpreter_of_an_environment_that_is_not_activated(
+def test_hints_name_the_interpreter_of_an_inactive_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -356,17 +356,15 @@ def test_sizes_of_durable_runs_are_not_negative(option: str, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(("given", "seconds"), [([], 60.0), (["--heartbeat", "5"], 5.0)])
-def test_after_what_silence_a_worker_is_taken_for_dead_is_said_for_each_run(
-    given: list[str], seconds: float
-) -> None:
+def test_heartbeat_timeout_is_set_per_run(given: list[str], seconds: float) -> None:
     parser = argparse.ArgumentParser()
     add_server_arguments(parser)
     add_request_arguments(parser)
 
-    assert request_of(parser.parse_args(given), "blobs").heartbeat == seconds
+    assert request_of(parser.parse_args(given), "blobs").heartbeat == seconds  # type: ignore[arg-type]
 
 
-def test_beside_a_database_it_has_to_be_said_that_all_workers_are_on_one_machine(
+def test_database_requires_the_one_machine_option(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nobody(options: ServerArguments) -> None:

@@ -63,9 +63,7 @@ def test_the_list_has_a_line_for_each_place(state: str, capsys: pytest.CaptureFi
     assert total == "4 bookmarks\n"
 
 
-def test_each_of_them_is_shown_with_what_was_delivered_and_by_which_run(
-    state: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_bookmark_shows_its_value_and_run(state: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["bookmarks", "list", "--keys", "--pipeline", "memos", "--limit", "2", "--state-dir", state])
         == 0

@@ -9,9 +9,7 @@ import pytest
 
 
 @pytest.mark.parametrize(("loaded", "rest"), [("", "taken down\n"), ("import temporalio", "")])
-def test_the_interpreter_is_not_taken_down_where_threads_of_temporals_sdk_may_wait_for_it(
-    loaded: str, rest: str
-) -> None:
+def test_process_exits_without_interpreter_teardown(loaded: str, rest: str) -> None:
     program = f"""
 import atexit, sys
 {loaded}

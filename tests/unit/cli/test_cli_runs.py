@@ -165,7 +165,7 @@ def test_settings_that_changed_are_told_from_another_plan(capsys: pytest.Capture
     assert (document["params"], document["dead_letters_open"], document["lease"]) == ({"rows": 3}, 0, None)
 
 
-def test_a_file_that_is_missing_or_wrong_is_an_error_only_when_it_was_named(
+def test_missing_or_invalid_file_matters_only_if_named(
     state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (state / "pipelines.yaml").write_text("version: 2\n", encoding="utf-8")

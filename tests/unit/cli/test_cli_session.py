@@ -84,7 +84,7 @@ async def test_what_somebody_has_to_mend_is_not_tried_again() -> None:
     assert (session.reports["a"].attempt, sink.calls) == (1, 1)
 
 
-async def test_a_run_that_timed_out_is_gone_on_with_and_each_attempt_has_its_time(
+async def test_timed_out_run_is_retried_with_a_new_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("engine.execution.session.FIRST_BACKOFF", 0.0)
@@ -172,7 +172,7 @@ class StalledSink(MemorySink):
         return await super().write(batch)
 
 
-async def test_a_drained_run_can_be_resumed_and_is_followed_by_what_on_cancel_names() -> None:
+async def test_drained_run_is_resumable_and_starts_on_cancel() -> None:
     sink = StalledSink()
     plans = by_name(plan("a", sink, on_cancel=("tidy",), on_complete=("never",)), plan("tidy"), plan("never"))
     async with Engine() as engine:
@@ -225,7 +225,7 @@ def file_of(following: Mapping[str, tuple[str, ...]]) -> FileConfig:
     return load_mapping({"version": 1, "pipelines": pipelines}, environ={})
 
 
-async def test_what_follows_a_pipeline_is_put_off_by_a_drain_and_picked_up_by_a_resume() -> None:
+async def test_drain_defers_followers_to_the_resume() -> None:
     class DrainedAtTheEnd(MemorySink):
         async def __aexit__(self, *error: object) -> None:
             session.drain()
@@ -282,7 +282,7 @@ async def test_a_drain_before_the_start_begins_nothing() -> None:
         assert await engine.store.list_runs() == []
 
 
-async def test_resume_without_a_run_means_the_unfinished_ones_of_the_latest_invocation() -> None:
+async def test_resume_without_a_run_takes_the_latest_invocation() -> None:
     async with Engine(clock=ScriptedClock(jump=True)) as engine:
         with pytest.raises(RunNotFoundError):
             await unfinished(engine.store, "", [])

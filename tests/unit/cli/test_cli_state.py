@@ -38,11 +38,11 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--state", "beside", "--state-dir", "there"], "", "beside"),
     ],
 )
-def test_an_argument_goes_before_the_environment_and_that_before_the_directory(
+def test_argument_wins_over_environment_over_directory(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], variable: str, where: str
 ) -> None:
     monkeypatch.setenv(STATE_VARIABLE, variable)
-    assert state_of(parsed(*arguments)) == where
+    assert state_of(parsed(*arguments)) == where  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_argument_goes_before_the_environment_and_that_before_the_directory(
         ),
     ],
 )
-def test_what_is_neither_is_refused_by_every_verb_without_being_quoted(
+def test_every_verb_refuses_a_bad_store_without_quoting_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -77,9 +77,9 @@ def test_what_is_neither_is_refused_by_every_verb_without_being_quoted(
 
 
 def test_hints_lead_to_the_same_state_and_hold_no_password() -> None:
-    assert state_options(parsed()) == ""
-    assert state_options(parsed("--state", "my states")) == " --state 'my states'"
-    assert state_options(parsed("--state", ADDRESS, "--state-dir", "/var/odw")) == (
+    assert state_options(parsed()) == ""  # type: ignore[arg-type]
+    assert state_options(parsed("--state", "my states")) == " --state 'my states'"  # type: ignore[arg-type]
+    assert state_options(parsed("--state", ADDRESS, "--state-dir", "/var/odw")) == (  # type: ignore[arg-type]
         " --state-dir /var/odw"
         " --state 'postgresql://etl:***@db.example:5433/odw?sslmode=require&connect_timeout=3'"
     )
@@ -87,8 +87,8 @@ def test_hints_lead_to_the_same_state_and_hold_no_password() -> None:
 
 def test_reports_name_the_database_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shown_state(parsed("--state", ADDRESS)) == "postgresql://etl@db.example:5433/odw"
-    assert shown_state(parsed()) == str(tmp_path / ".odw")
+    assert shown_state(parsed("--state", ADDRESS)) == "postgresql://etl@db.example:5433/odw"  # type: ignore[arg-type]
+    assert shown_state(parsed()) == str(tmp_path / ".odw")  # type: ignore[arg-type]
 
 
 def test_help_does_not_show_what_the_environment_holds(

@@ -43,7 +43,7 @@ def test_counts_that_could_not_be_stored_are_no_fault_of_the_engine() -> None:
     text = summary([in_flight], OPTIONS)
 
     assert "please report this" not in text
-    assert "these counts are what this process knew" in text
+    assert "these are the last counts known to this process" in text
 
 
 def report(name: str = "blobs", **changes: object) -> RunReport:
@@ -130,7 +130,7 @@ def test_a_run_that_ended_early_says_why_and_how_to_go_on() -> None:
     assert "--resume" not in summary([report(status=RunStatus.FAILED)], options, resumable=False)
 
 
-def test_letters_of_batches_that_are_not_settled_do_not_contradict_the_table() -> None:
+def test_letters_of_unsettled_batches_are_explained() -> None:
     early = report(status=RunStatus.INTERRUPTED, tally=Tally(), dead_letters=2)
     text = summary([early], OPTIONS)
     assert "blobs: 2 dead letters, stored before their batches settled: python -m engine dlq" in text

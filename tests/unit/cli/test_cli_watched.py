@@ -46,7 +46,7 @@ class Looking(Watched):
     [WorkflowQueryFailedError("workflow cannot be replayed"), RPCError("later", RPCStatusCode.UNKNOWN, b"")],
     ids=["failed", "not answered"],
 )
-async def test_a_run_whose_workers_cannot_say_how_far_it_is_is_watched_all_the_same(
+async def test_run_is_watched_even_if_workers_cannot_report(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watched, "LOOK_EVERY", 0.0)
@@ -90,7 +90,7 @@ class Refused:
         raise RPCError("token expired", RPCStatusCode.PERMISSION_DENIED, b"")
 
 
-async def test_a_server_that_refuses_is_not_taken_for_one_that_does_not_answer() -> None:
+async def test_refusal_differs_from_a_server_without_answer() -> None:
     run = Watched(cast(Client, None), cast(Handle, Refused()), "blobs-20260131T120000-4f2a1b")
     async with MemoryStateStore() as store:
         with pytest.raises(ServiceError, match=r"PERMISSION_DENIED.*TEMPORAL_API_KEY"):

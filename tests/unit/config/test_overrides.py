@@ -129,7 +129,7 @@ def test_a_required_parameter_must_be_given() -> None:
     ]
 
 
-def test_text_wins_over_a_callers_value_and_the_last_text_over_the_first() -> None:
+def test_last_text_wins_over_earlier_ones_and_callers_values() -> None:
     assert load("p.n=6", "p.n=7", n=5).pipelines["p"].values["n"] == 7
 
 

@@ -87,7 +87,7 @@ def test_positions_are_those_of_keys_and_values() -> None:
     assert (inner.keys["c"].line, inner.keys["c"].column) == (3, 9)
 
 
-def test_duplicates_are_found_in_merged_mappings_once_and_overriding_is_none() -> None:
+def test_merged_mappings_report_duplicates_but_not_overrides() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_yaml("a: &a {x: 1, x: 2}\nb: {<<: *a, x: 3}\nc: *a\n", "f")
     assert [str(problem) for problem in caught.value.problems] == [

@@ -31,7 +31,7 @@ def test_an_address_loses_the_slash_at_its_end_only(url: str) -> None:
         ("http://[::1", "is not a valid address"),
     ],
 )
-def test_an_address_that_can_never_be_reached_is_refused_with_the_reason(url: str, why: str) -> None:
+def test_unreachable_address_is_refused_with_the_reason(url: str, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         WarehouseConnection(url=url)
     with pytest.raises(ValidationError, match=why):

@@ -39,7 +39,7 @@ def test_a_row_tells_where_why_and_what() -> None:
     assert extracted["error"]["attempts"] == 2
 
 
-def test_the_id_is_the_same_in_another_run_and_differs_by_key_node_and_pipeline() -> None:
+def test_forwarded_id_depends_on_pipeline_node_and_key() -> None:
     row = forward_row(LETTER)
     kind, _, identity = row["id"].partition("_")
     assert kind == "dlq"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 
 from connectors.ingest.payload import encode, idempotency_key
 from connectors.models import BlobSource
+from engine.contract.types import Record
 
 ROOM = 1 << 30
 
@@ -62,7 +64,7 @@ json_values = st.recursive(
 mappings = st.dictionaries(text, json_values, max_size=4)
 
 
-def sent(records: list[object], **limits: int) -> list[object]:
+def sent(records: Sequence[Record], **limits: int) -> list[object]:
     payload = encode(records, **({"max_body": ROOM, "max_record": ROOM} | limits))
     assert not payload.failures
     return [record for body in payload.bodies for record in orjson.loads(body.content)]
@@ -78,7 +80,7 @@ def test_models_are_sent_as_their_json_dump(records: list[Wide]) -> None:
 
 @settings(deadline=None)
 @given(st.lists(wide, max_size=4))
-def test_a_mapping_of_plain_python_values_is_sent_like_the_model_it_came_from(records: list[Wide]) -> None:
+def test_plain_mapping_is_sent_like_its_model(records: list[Wide]) -> None:
     assert sent([record.model_dump() for record in records]) == sent(records)
 
 
@@ -90,7 +92,9 @@ def test_json_mappings_arrive_as_they_are(records: list[dict[str, object]]) -> N
 
 @settings(deadline=None)
 @given(st.lists(mappings, min_size=1, max_size=30), st.integers(60, 400))
-def test_however_a_batch_is_cut_each_record_is_sent_once_and_in_order(records, max_body: int) -> None:
+def test_however_a_batch_is_cut_each_record_is_sent_once_and_in_order(
+    records: list[dict[str, object]], max_body: int
+) -> None:
     payload = encode(records, max_body=max_body, max_record=ROOM)
     assert [index for body in payload.bodies for index in body.indices] == list(range(len(records)))
     for body in payload.bodies:

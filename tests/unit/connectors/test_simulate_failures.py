@@ -139,7 +139,7 @@ def test_the_same_records_fail_behind_a_filter() -> None:
     assert set(marked(apply(transform(30), kept))) == everywhere & {record["id"] for record in kept.records}
 
 
-def test_read_only_records_stay_as_they_are_and_only_the_chosen_are_copied() -> None:
+def test_only_marked_records_are_copied() -> None:
     batch = logs(0, 100)
     before = [dict(record) for record in batch.records]
     derived = apply(transform(10), batch)

@@ -66,7 +66,7 @@ def test_blobs_use_fifty_buckets_and_fifty_names_evenly() -> None:
     assert_even(column(BLOBS, "file_name"), set(CONTENT_TYPES))
 
 
-def test_the_content_type_of_a_blob_is_that_of_its_name_and_sometimes_null() -> None:
+def test_blob_content_type_follows_its_name() -> None:
     assert all(record["content_type"] == CONTENT_TYPES[str(record["file_name"])] for record in BLOBS)
     without = sum(record["content_type"] is None for record in BLOBS)
     assert 0.07 * COUNT < without < 0.13 * COUNT
@@ -98,7 +98,7 @@ def test_blobs_do_not_share_their_lists() -> None:
     assert len({id(record["permissions"]) for record in BLOBS}) == COUNT
 
 
-def test_logs_use_four_levels_ten_services_and_eight_messages_a_level_evenly() -> None:
+def test_logs_cover_levels_services_and_messages_evenly() -> None:
     assert_even(column(LOGS, "level"), {"INFO", "DEBUG", "WARN", "ERROR"}, tolerance=0.05)
     assert len(SOURCES) == 10
     assert_even(column(LOGS, "source"), set(SOURCES))
@@ -125,7 +125,7 @@ def test_events_use_twenty_one_names_and_four_projects_evenly() -> None:
     assert_even(column(EVENTS, "project_id"), set(PROJECTS), tolerance=0.05)
 
 
-def test_seven_tenths_of_the_events_are_by_a_known_visitor_the_others_by_a_uuid() -> None:
+def test_seven_tenths_of_events_have_known_visitors() -> None:
     visitors = column(EVENTS, "distinct_id")
     known = [visitor for visitor in visitors if re.fullmatch(r"user_[1-9]\d{3}", visitor)]
     unknown = [visitor for visitor in visitors if not visitor.startswith("user_")]

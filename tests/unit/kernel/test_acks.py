@@ -66,7 +66,7 @@ async def test_a_split_that_ends_during_a_commit_is_counted_once() -> None:
     async with _SlowStore() as store:
         await store.create_run(record_of("r"))
         await store.add_splits("r", "n", [Split("s")], complete=True)
-        ledger = Ledger(store, "r")
+        ledger = Ledger(store, "r")  # type: ignore[arg-type]
         tracker = ledger.track("n", SplitRecord("n", Split("s")), replay=False)
         tracker.begin(2, 2).written(2)
         store.meanwhile = tracker.finish_reading  # type: ignore[method-assign]
@@ -81,7 +81,7 @@ async def test_a_split_that_ends_during_a_commit_is_counted_once() -> None:
         assert known.done
 
 
-def test_what_is_settled_beyond_the_watermark_is_kept_until_the_watermark_gets_there() -> None:
+def test_out_of_order_settlements_wait_for_the_watermark() -> None:
     tracker = SplitTracker("s")
     first, second, third = (tracker.begin(2, end) for end in (2, 4, 6))
 
@@ -96,7 +96,7 @@ def test_what_is_settled_beyond_the_watermark_is_kept_until_the_watermark_gets_t
     assert (tracker.position, tracker.acked_out_of_order()) == (6, [])
 
 
-def test_a_batch_that_an_earlier_attempt_has_settled_is_complete_when_it_comes_again() -> None:
+def test_batch_settled_by_an_earlier_attempt_is_complete() -> None:
     reservation = Released(10)
     tracker = SplitTracker("s", 2, acked_out_of_order=[(4, 6, Tally(read=2, dead=2))])
 

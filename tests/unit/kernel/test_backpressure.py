@@ -131,7 +131,7 @@ async def test_who_holds_the_memory_is_named() -> None:
     assert report.tally.written == COUNT
 
 
-async def test_a_model_that_cools_down_stops_the_reading_and_is_named_with_its_answer() -> None:
+async def test_throttled_model_pauses_reading_and_is_named() -> None:
     clock = ScriptedClock()
 
     def ask(batch: Batch) -> Batch:
@@ -149,7 +149,7 @@ async def test_a_model_that_cools_down_stops_the_reading_and_is_named_with_its_a
 
 
 @pytest.mark.parametrize("retry_after", [5.0, None])
-async def test_a_sink_that_is_busy_stops_the_reading_and_is_named_with_its_answer(
+async def test_throttled_sink_pauses_reading_and_is_named(
     retry_after: float | None,
 ) -> None:
     clock = ScriptedClock()
@@ -174,7 +174,7 @@ async def test_a_sink_that_is_busy_stops_the_reading_and_is_named_with_its_answe
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
-async def test_no_record_dies_of_a_side_that_is_busy_however_often_it_says_so(share: float) -> None:
+async def test_throttling_never_kills_a_record(share: float) -> None:
     """Others get through meanwhile, so it would look as if the fault were in the records."""
     random = Random(7)
     sink = Busy(lambda: random.random() < share, 1.0)
@@ -184,7 +184,7 @@ async def test_no_record_dies_of_a_side_that_is_busy_however_often_it_says_so(sh
     assert (report.ok, report.tally.dead, report.tally.written) == (True, 0, COUNT)
 
 
-async def test_a_record_that_is_always_told_to_come_back_is_found_after_the_limit_of_an_outage() -> None:
+async def test_record_always_throttled_is_found_after_the_outage_limit() -> None:
     class Particular(FaultySink):
         async def write(self, batch: Batch) -> Receipt:
             await anyio.lowlevel.checkpoint()
@@ -251,7 +251,7 @@ class TestADeadBranch:
         assert report.error.startswith("'dead' could deliver nothing for ")
         assert len(alive.records) < COUNT / 2
 
-    async def test_gives_up_its_own_records_and_lets_the_others_pass_when_told_so(self) -> None:
+    async def test_stalled_branch_gives_up_only_its_own_records(self) -> None:
         alive, clock = MemorySink(), ScriptedClock(jump=True)
         async with Engine(clock=clock) as engine:
             report = await engine.run(self.plan(self.Down(), alive, "dead_letter"))
@@ -260,7 +260,7 @@ class TestADeadBranch:
         assert report.tally.deaths == {"dead": COUNT}
         assert alive.records == list(range(COUNT))
 
-    async def test_gives_up_too_when_all_it_hears_is_that_the_other_side_is_busy(self) -> None:
+    async def test_stalled_branch_also_gives_up_when_throttled(self) -> None:
         alive, clock = MemorySink(), ScriptedClock(jump=True)
         async with Engine(clock=clock) as engine:
             report = await engine.run(self.plan(Busy(lambda: True, 1.0), alive, "dead_letter"))

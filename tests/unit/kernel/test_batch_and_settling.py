@@ -85,7 +85,7 @@ def test_a_change_of_another_length_is_refused() -> None:
 
     for wrong in (lambda: batch.replace([1, 2]), lambda: batch.select([1, 0]), lambda: batch.outcomes([1])):
         with pytest.raises(ValueError, match="3"):
-            wrong()
+            wrong()  # type: ignore[no-untyped-call]
 
 
 def test_drops_of_two_steps_in_one_transform_are_added_up() -> None:
@@ -98,7 +98,7 @@ def test_drops_of_two_steps_in_one_transform_are_added_up() -> None:
     assert ack.tally.drops == {"n: late": 1, "n: early": 1, "n: filtered": 1}
 
 
-def test_what_is_dropped_is_booked_on_the_source_batch_that_it_came_from() -> None:
+def test_drops_are_counted_on_their_source_batch() -> None:
     """Also where a list of the same batch hides it, and for the reason it was dropped for."""
     (plain, plain_ack), (fanned, fanned_ack), (late, late_ack) = opened(2), opened(2), opened(2)
     given = join([plain, fanned, late])
@@ -112,7 +112,7 @@ def test_what_is_dropped_is_booked_on_the_source_batch_that_it_came_from() -> No
     assert late_ack.tally == Tally(read=2, dropped=2, drops={"n: late": 1, "n: odd": 1})
 
 
-def test_records_that_a_transform_leaves_out_by_itself_count_as_filtered() -> None:
+def test_records_omitted_by_a_transform_count_as_filtered() -> None:
     (one, first), (other, second) = opened(2), opened(3)
     given = join([one, other])
 

@@ -132,7 +132,7 @@ class _FirstWaits(MemorySink):
         return await super().write(batch)
 
 
-async def test_what_is_settled_out_of_order_is_remembered_when_all_before_it_is() -> None:
+async def test_out_of_order_bookmarks_wait_for_all_before_them() -> None:
     store, numbers = MemoryStateStore(), list(range(15))
     sink = _FirstWaits()
     async with Engine(store=store) as engine:
@@ -162,7 +162,7 @@ async def test_a_resumed_run_reads_its_manifest_and_not_what_is_new() -> None:
     assert await remembered(store) == 12
 
 
-async def test_an_older_run_that_is_resumed_late_forgets_nothing_of_a_newer_one() -> None:
+async def test_older_run_resumed_late_keeps_newer_bookmarks() -> None:
     store, numbers = MemoryStateStore(), list(range(12))
     async with Engine(store=store) as engine:
         await engine.run(linear_plan(Feed(numbers), FaultySink([None, FatalError("full")])))
@@ -203,7 +203,7 @@ async def test_what_could_not_be_committed_is_committed_with_the_next_try() -> N
         assert tracker.committable_bookmarks == []
 
 
-async def test_a_record_that_died_in_the_source_itself_is_as_dealt_with_as_the_source_says() -> None:
+async def test_source_decides_if_its_own_dead_records_are_delivered() -> None:
     class Failing(Feed):
         async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
             batch = Batch([1, 2], KeyRange("feed/", 0, 2), position=2)

@@ -114,7 +114,7 @@ async def test_only_what_failed_is_sent_again() -> None:
     assert node.dead[2].kind == "Bad"
 
 
-async def test_a_transform_is_called_again_for_what_a_partial_failure_does_not_name() -> None:
+async def test_transform_is_retried_for_records_without_an_outcome() -> None:
     node = Node(scripted(BatchError({1: RecordError("bad")})), derives=True)
 
     await node.deliver(3)
@@ -143,7 +143,7 @@ async def test_poison_in_a_batch_dies_alone_with_a_single_worker(bad: tuple[int,
     assert len(node.calls) < 120
 
 
-async def test_a_single_poison_record_dies_when_others_got_through_meanwhile() -> None:
+async def test_poison_record_dies_if_others_got_through() -> None:
     node = Node(poisoned(0))
     sleep = node.clock.sleep
 
@@ -199,7 +199,7 @@ async def test_half_a_batch_accepted_and_then_an_outage_kills_nothing() -> None:
     assert node.dead == {}
 
 
-async def test_an_outage_that_begins_while_the_bad_record_is_looked_for_kills_at_most_that_record() -> None:
+async def test_outage_during_the_search_kills_at_most_the_bad_record() -> None:
     node = Node(lambda records: TransientError("down") if len(node.calls) > 6 or 300 in records else None)
 
     with pytest.raises(OutageError):
@@ -217,7 +217,7 @@ async def test_a_node_that_must_not_hold_up_its_siblings_gives_up_at_once() -> N
     assert sorted(node.dead) == [0, 1, 2]
 
 
-async def test_giving_up_at_once_does_not_kill_the_neighbours_of_one_bad_record() -> None:
+async def test_giving_up_at_once_spares_the_neighbours_of_a_bad_record() -> None:
     node = Node(poisoned(3), dead_letter_on_stall=True)
 
     await node.deliver(10)
@@ -225,7 +225,7 @@ async def test_giving_up_at_once_does_not_kill_the_neighbours_of_one_bad_record(
     assert sorted(node.dead) == [3]
 
 
-async def test_two_updates_of_one_key_never_overtake_each_other_after_an_outage() -> None:
+async def test_updates_of_one_key_keep_their_order_after_an_outage() -> None:
     node = Node(lambda records: TransientError("down") if node.clock.monotonic() < 30 else None)
     batch, _ = opened(6)
     batch.keys = KeyList(["a", "b", "a", "b", "a", "b"])
@@ -236,7 +236,7 @@ async def test_two_updates_of_one_key_never_overtake_each_other_after_an_outage(
     assert [record for record in node.delivered if record % 2] == [1, 3, 5]
 
 
-async def test_waits_that_the_other_side_asks_for_count_while_looking_for_bad_records_too() -> None:
+async def test_retry_after_is_honoured_while_searching_bad_records() -> None:
     node = Node(lambda records: TransientError("429", retry_after=9.0) if 1 in records else None, attempts=1)
 
     await node.deliver(4)
@@ -248,7 +248,7 @@ async def test_waits_that_the_other_side_asks_for_count_while_looking_for_bad_re
 BUSY = TransientError("429", retry_after=5.0, throttled=True)
 
 
-async def test_a_record_is_not_to_blame_for_the_other_side_having_much_to_do() -> None:
+async def test_throttling_does_not_count_against_a_record() -> None:
     node = Node(scripted(*[BUSY] * 9), attempts=2)
     node.health.successes = 7
 
@@ -258,7 +258,7 @@ async def test_a_record_is_not_to_blame_for_the_other_side_having_much_to_do() -
     assert len(node.calls) == 10
 
 
-async def test_other_failures_still_use_up_tries_between_those_of_a_busy_side() -> None:
+async def test_other_failures_count_between_throttled_ones() -> None:
     """And while somebody else gets through all the time, what keeps failing is at fault itself."""
 
     def reply(records: Sequence[int]) -> Exception | None:
@@ -272,7 +272,7 @@ async def test_other_failures_still_use_up_tries_between_those_of_a_busy_side() 
     assert len(node.calls) == 6
 
 
-async def test_the_longest_wait_asked_for_counts_for_a_batch_of_mixed_failures() -> None:
+async def test_longest_requested_wait_counts_for_mixed_failures() -> None:
     failures = {1: TransientError("500"), 2: TransientError("429", retry_after=5.0, throttled=True)}
     node = Node(scripted(BatchError(failures), TransientError("500"), TransientError("500")), attempts=3)
 
@@ -292,7 +292,7 @@ async def test_a_side_that_is_too_busy_for_anybody_is_an_outage() -> None:
     assert sum(node.clock.slept) < 90
 
 
-async def test_what_is_refused_as_if_the_other_side_were_busy_for_longer_than_an_outage_is_at_fault() -> None:
+async def test_record_throttled_beyond_the_outage_limit_is_at_fault() -> None:
     """Such as a document with more tokens than may be sent in any minute, while others get through."""
 
     def reply(records: Sequence[int]) -> Exception | None:
@@ -308,7 +308,7 @@ async def test_what_is_refused_as_if_the_other_side_were_busy_for_longer_than_an
     assert sum(node.clock.slept) >= 60
 
 
-async def test_a_node_that_must_not_hold_up_its_siblings_does_not_wait_for_a_busy_side_either() -> None:
+async def test_on_stall_dead_letter_does_not_wait_for_a_throttled_side() -> None:
     node = Node(lambda records: BUSY, dead_letter_on_stall=True)
 
     await node.deliver(2)
@@ -335,7 +335,7 @@ async def test_an_account_is_complete_whatever_happened() -> None:
     assert (ack.tally.written, ack.tally.dead, ack.complete) == (14, 2, True)
 
 
-async def test_a_small_batch_survives_an_outage_that_began_just_after_others_got_through() -> None:
+async def test_small_batch_survives_an_outage_after_earlier_success() -> None:
     node = Node(lambda records: TransientError("503"))
 
     def reply(records: Sequence[int]) -> Exception:

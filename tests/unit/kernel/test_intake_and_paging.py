@@ -324,7 +324,7 @@ async def test_a_sender_is_to_give_way_while_a_page_waits_behind_it() -> None:
     assert not pacer.due(now)
 
 
-async def test_two_sides_that_always_have_something_to_do_take_turns_page_by_page() -> None:
+async def test_busy_sides_of_an_edge_alternate_page_by_page() -> None:
     edge, waiting = Edge(8), []
     edge.open_sender()
 

@@ -57,7 +57,7 @@ def journal(store: MemoryStateStore) -> Journal:
     return Journal(store, ScriptedClock(jump=True))
 
 
-async def test_of_two_runs_that_ask_the_same_one_pays_and_the_other_takes_its_answer(
+async def test_concurrent_runs_pay_once_for_the_same_question(
     journal: Journal,
 ) -> None:
     first = Asking(journal.of_node("p", "extract", "run-1"))
@@ -134,7 +134,7 @@ async def test_a_store_that_fails_at_the_look_up_leaves_nothing_taken(
     assert journal.in_flight == 0
 
 
-async def test_what_is_kept_is_stored_although_the_run_is_cancelled_meanwhile(
+async def test_answers_are_stored_even_if_the_run_is_cancelled(
     journal: Journal, store: MemoryStateStore
 ) -> None:
     with anyio.CancelScope() as scope:
@@ -166,7 +166,7 @@ class _Late(MemoryStateStore):
         return found
 
 
-async def test_an_answer_that_is_stored_while_another_looks_it_up_is_not_missed() -> None:
+async def test_answer_stored_during_a_lookup_is_not_missed() -> None:
     async with _Late() as late:
         journal = Journal(late, ScriptedClock(jump=True))
         first, second = (Asking(journal.of_node("p", "n", run)) for run in ("run-1", "run-2"))

@@ -131,7 +131,7 @@ async def test_the_lease_of_a_process_that_is_gone_is_taken_over_at_once(store: 
         assert lease.epoch == 2
 
 
-def test_nothing_is_assumed_about_processes_of_other_hosts_or_unknown_holders() -> None:
+def test_other_hosts_and_unknown_holders_count_as_alive() -> None:
     dead = ended_process()
     assert holder_is_gone(f"{HOST}:{dead}:{MARK}ab12cd")
     assert not holder_is_gone(f"{HOST}-other:{dead}:{MARK}ab12cd")
@@ -176,7 +176,7 @@ async def test_a_run_under_way_cannot_be_resumed_beside_it(tmp_path: Path) -> No
 
 
 @pytest.mark.anyio
-async def test_a_run_that_was_taken_over_stops_and_leaves_the_other_ones_state_alone(tmp_path: Path) -> None:
+async def test_run_that_was_taken_over_stops_without_writing(tmp_path: Path) -> None:
     source, sink = Gated(), MemorySink()
     async with Engine(state_dir=tmp_path) as engine, open_store(tmp_path) as other:
         async with engine.start(linear_plan(source, sink)) as run, anyio.create_task_group() as group:
@@ -217,7 +217,7 @@ async def test_a_run_whose_lease_cannot_be_renewed_is_stopped(monkeypatch: pytes
 
 
 @pytest.mark.anyio
-async def test_the_lease_is_given_back_when_the_run_is_cancelled_from_outside() -> None:
+async def test_cancelled_run_releases_its_lease() -> None:
     source, sink = Gated(), MemorySink()
     async with Engine() as engine:
         async with AsyncExitStack() as stack, anyio.create_task_group() as group:

@@ -50,7 +50,7 @@ async def test_a_run_most_of_whose_records_died_has_failed(count: int, dead: int
     assert isinstance(report.failure, DeadLetterBudgetError) is fails
     if fails:
         assert report.error == (
-            f"{dead} of {count} records died, 50% are allowed unless `dead_letters.max` says otherwise"
+            f"{dead} of {count} records died, 50% are allowed unless `dead_letters.max` is set"
         )
     assert (report.tally.read, report.tally.dead) == (count, dead)
 
@@ -130,7 +130,7 @@ async def test_too_few_records_make_a_run_fail() -> None:
 
     report = await ended(plan(4))
     assert isinstance(report.failure, InputMissingError)
-    assert report.error == "4 records came in, and the pipeline says `min_records: 5`"
+    assert report.error == "4 records were read, but the pipeline has `min_records: 5`"
     assert report.tally.written == 4
     assert (await ended(plan(5))).ok
 
@@ -140,5 +140,5 @@ async def test_a_source_that_finds_nothing_makes_a_run_fail() -> None:
 
     report = await ended(plan)
     assert isinstance(report.failure, InputMissingError)
-    assert report.error == "`n0` found nothing to read, and the pipeline says `require_match`"
+    assert report.error == "`n0` found nothing to read, but the pipeline has `require_match`"
     assert (await ended(replace(plan, settings=Settings()))).ok

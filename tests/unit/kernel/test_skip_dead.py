@@ -63,7 +63,7 @@ async def stopped_behind_the_letter(store: MemoryStateStore, forward: MemorySink
     return report
 
 
-async def test_a_record_whose_letter_is_stored_is_not_given_to_its_node_again() -> None:
+async def test_record_with_a_stored_dead_letter_skips_its_node() -> None:
     store, node, sink = MemoryStateStore(), Refusing(), MemorySink()
     first = await stopped_behind_the_letter(store)
     async with Engine(store=store) as engine:
@@ -96,7 +96,7 @@ async def test_its_copy_is_forwarded_again_as_nobody_knows_whether_it_was() -> N
     assert [row["key"] for row in forward.records] == ["all/4", "all/4"]
 
 
-async def test_a_letter_that_was_replayed_meanwhile_is_neither_delivered_nor_forwarded_nor_opened() -> None:
+async def test_replayed_dead_letter_is_left_alone_by_a_resume() -> None:
     store, forward, sink = MemoryStateStore(), MemorySink(), MemorySink()
     first = await stopped_behind_the_letter(store)
     async with store:
@@ -131,7 +131,7 @@ async def test_what_its_source_could_not_read_is_not_taken_a_second_time() -> No
     assert (report.tally.dead, report.tally.written, report.dead_letters) == (1, 19, 1)
 
 
-async def test_what_was_paid_for_a_record_that_died_is_booked_by_the_next_attempt() -> None:
+async def test_cost_of_a_dead_record_is_booked_by_the_next_attempt() -> None:
     store = MemoryStateStore()
     first = await stopped_behind_the_letter(store)
     async with store:

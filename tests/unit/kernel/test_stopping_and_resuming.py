@@ -254,7 +254,7 @@ class Named(Once):
         return f"number {record}"
 
 
-async def test_a_source_that_neither_repeats_nor_names_its_records_is_not_read_a_second_time() -> None:
+async def test_unkeyed_unrepeatable_source_is_not_read_twice() -> None:
     sink = FaultySink([FatalError("the disk is gone")])
     plan = linear_plan(Once(NoParams()), sink)
     async with Engine() as engine:
@@ -277,7 +277,7 @@ async def test_a_source_that_names_its_records_can_be_read_a_second_time() -> No
     assert sink.keys == [f"number {number}" for number in range(10)]
 
 
-async def test_a_source_of_which_nothing_was_read_yet_may_begin_in_a_resumed_run() -> None:
+async def test_unread_source_may_start_in_a_resumed_run() -> None:
     class Unopened(MemorySink):
         async def __aenter__(self) -> Unopened:
             raise FatalError("not today")
@@ -334,7 +334,7 @@ class _HoldingTheFirst(MemorySink):
         return await super().write(batch)
 
 
-async def test_what_was_delivered_out_of_order_is_not_delivered_again_by_a_resume() -> None:
+async def test_resume_does_not_repeat_out_of_order_deliveries() -> None:
     store = MemoryStateStore()
     stuck = _HoldingTheFirst(workers=2)
     plan = linear_plan(MemorySource(pages(60)), stuck)

@@ -119,7 +119,7 @@ async def test_a_sink_that_has_fewer_records_than_it_took_is_named() -> None:
     assert wrong(report) == [("n2", "records", 36, 35)]
 
 
-async def test_each_sink_is_asked_for_its_own_records_also_one_with_nodes_behind_it() -> None:
+async def test_every_sink_is_asked_for_its_own_records() -> None:
     first, second, third = CountingSink(), CountingSink(), CountingSink(hidden=2)
     plan = plan_of(
         {
@@ -162,9 +162,7 @@ async def test_a_sink_that_is_away_for_a_moment_is_asked_again() -> None:
         (KeyError("id"), "node 'n2' failed: KeyError at "),
     ],
 )
-async def test_a_sink_that_could_not_be_asked_leaves_the_run_completed_and_unverified(
-    problem: Exception, told: str
-) -> None:
+async def test_failed_query_leaves_the_run_completed_but_unverified(problem: Exception, told: str) -> None:
     async with Engine(clock=ScriptedClock(jump=True)) as engine:
         report = await engine.run(mixed(CountingSink(script=[problem] * 9)), verify=True)
 
@@ -327,7 +325,7 @@ class TestTampering:
 
         assert await self.compared(store, replace(report, dead_letters=0), plan) == []
 
-    async def test_records_under_one_key_may_share_a_letter_but_not_be_without_one(self) -> None:
+    async def test_records_of_one_key_may_share_but_need_a_dead_letter(self) -> None:
         store = MemoryStateStore()
         report, plan = await self.ran(store)
         async with store:

@@ -92,7 +92,7 @@ def test_raising_fails_only_that_record(error: Exception) -> None:
     assert list(derived.failures) == [(1, error)]
 
 
-async def test_async_transform_works_on_records_at_once_and_keeps_their_order() -> None:
+async def test_async_transform_is_concurrent_and_keeps_the_order() -> None:
     import anyio
 
     running, most = 0, 0
@@ -206,14 +206,14 @@ def test_summary_is_the_first_line_of_the_docstring() -> None:
 @pytest.mark.parametrize(
     ("options", "resumable"), [({}, False), ({"repeatable": True}, True), ({"key": "id"}, True)]
 )
-def test_a_source_function_says_whether_its_run_can_be_resumed_and_never_vouches_for_ids(
+def test_source_function_declares_only_whether_it_can_resume(
     options: dict[str, Any], resumable: bool
 ) -> None:
     @engine.source(**options)
     async def read() -> Any:
         yield {"id": "the same in every run"}
 
-    source = read.spec.factory(NoParams(), None)
+    source = read.spec.factory(NoParams(), None)  # type: ignore[attr-defined]
 
     assert source.resumable is resumable
     assert source.fresh_keys is False
@@ -232,16 +232,16 @@ def _decorated(kind: Any, text: str) -> None:
         (engine.source, "def f():\n return [1]", "is a plain function: make it an async generator"),
         (engine.source, "async def f():\n return [1]", "yields nothing: make it an async generator"),
         (engine.source, "def f() -> list[int]:\n return [1]", "is a plain function"),
-        (engine.transform, "def f(r):\n yield r", "is a generator, which does nothing"),
-        (engine.transform, "async def f(r):\n yield r", "is a generator, which does nothing"),
+        (engine.transform, "def f(r):\n yield r", "is a generator, so calling it does nothing"),
+        (engine.transform, "async def f(r):\n yield r", "is a generator, so calling it does nothing"),
         (engine.transform, "def f(r):\n r['n'] = 1", "returns no value anywhere"),
         (engine.transform, "async def f(r):\n r['n'] = 1", "returns no value anywhere"),
         (engine.transform, "def f(r):\n if r:\n  return\n r.clear()", "returns no value anywhere"),
         (engine.transform(batch=True), "def f(rs):\n [r for r in rs]", "returns no value anywhere"),
-        (engine.filter, "async def f(r):\n return r > 1", "all that it returns counts as true"),
+        (engine.filter, "async def f(r):\n return r > 1", "so its result is always true"),
         (engine.filter, "def f(r):\n r > 1", "returns no value anywhere"),
-        (engine.sink, "def f(rs):\n yield rs", "is a generator, which does nothing"),
-        (engine.sink, "async def f(rs):\n yield rs", "is a generator, which does nothing"),
+        (engine.sink, "def f(rs):\n yield rs", "is a generator, so calling it does nothing"),
+        (engine.sink, "async def f(rs):\n yield rs", "is a generator, so calling it does nothing"),
     ],
 )
 def test_a_function_that_cannot_do_its_work_is_refused_at_its_line(

@@ -48,7 +48,7 @@ def test_name_of_another_kind_says_so() -> None:
         Registry.installed().get(Kind.SINK, "blob")
 
 
-def test_entry_point_that_cannot_be_loaded_is_an_error_with_its_reason() -> None:
+def test_broken_entry_point_is_an_error_with_its_reason() -> None:
     def missing() -> object:
         raise AttributeError("module 'connectors.x' has no attribute 'X'")
 

@@ -39,7 +39,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-async def test_a_pipeline_that_another_leads_to_starts_when_that_one_has_completed(file: Path) -> None:
+async def test_follower_starts_when_its_pipeline_has_completed(file: Path) -> None:
     reports = await engine.run(file)
     assert {name: report.tally.written for name, report in reports.items()} == {
         "first": 3,
@@ -54,7 +54,7 @@ async def test_some_pipelines_by_name_or_alias_and_what_they_lead_to(file: Path)
     assert list(await engine.run(file, only=["second"])) == ["second"]
 
 
-async def test_plans_run_like_the_file_they_come_from_and_one_alone_leads_to_nothing(file: Path) -> None:
+async def test_plans_run_like_their_file_but_one_alone_has_no_followers(file: Path) -> None:
     plans = engine.load(file)
     assert sorted(await engine.run(plans)) == ["apart", "first", "second"]
     assert sorted(await engine.run(plans, only=["first"])) == ["first", "second"]
@@ -89,7 +89,7 @@ async def test_a_failed_run_is_gone_on_with_as_often_as_its_retries_say(
 
     def demo(retries: int) -> engine.Pipeline:
         nodes = {"numbers": engine.node(numbers), "keep": engine.node(keep)}
-        return engine.Pipeline("demo", settings={"retries": retries}, **nodes)
+        return engine.Pipeline("demo", settings={"retries": retries}, **nodes)  # type: ignore[arg-type]
 
     once = (await engine.run(demo(0)))["demo"]
     assert (once.ok, once.attempt, kept) == (False, 1, [])

@@ -159,7 +159,7 @@ def test_branches_may_meet_when_one_has_a_key_suffix() -> None:
         "d": {"sink": "post", "input": ["b", "c"]},
     }
     assert compiled(nodes).node("c").options.key_suffix == "x"
-    nodes["b"]["key_suffix"] = "x"
+    nodes["b"]["key_suffix"] = "x"  # type: ignore[index]
     with pytest.raises(ConfigError, match="the records of `a` reach `d` with the same keys twice"):
         compiled(nodes)
 
@@ -272,7 +272,7 @@ def test_connections(connections: object, named: str | None, expected: Connectio
     assert compiled(nodes, connections).node("c").connection == expected
 
 
-def test_a_connection_whose_fields_all_have_defaults_need_not_be_given() -> None:
+def test_connection_with_only_defaults_may_be_omitted() -> None:
     node = compiled(changed("c", {"sink": "shelf"}), {"web": {"url": "x"}}).node("c")
     assert node.connection == ConnectionRef("")
     assert node.connection_model() == Optional()
@@ -287,7 +287,7 @@ def test_a_component_without_sandbox_cannot_use_one() -> None:
 def test_the_sandbox_fills_in_the_connection() -> None:
     plan = compiled(None, {"web": {"url": "sandbox", "token": "mine"}})
     node = plan.node("c")
-    assert (node.needs_sandbox, plan.sandbox_services) == ("ingest", {"ingest"})
+    assert (node.needs_sandbox, plan.sandbox_services) == ("ingest", {"ingest"})  # type: ignore[comparison-overlap]
     filled = node.connection_model({"url": "http://127.0.0.1:1", "region": "unknown to the model"})
     assert filled == Web(url="http://127.0.0.1:1", token=SecretStr("mine"))
     real = compiled(None, {"web": {"url": "http://x"}})

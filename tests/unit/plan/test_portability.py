@@ -90,7 +90,7 @@ def test_files_and_streams_of_one_machine_are_found_with_a_remedy(tmp_path: Path
     assert problems(file, one_machine=True) == expected[1:3]
 
 
-def test_embedded_services_are_found_once_each_with_the_variable_to_set(tmp_path: Path) -> None:
+def test_embedded_services_are_reported_once_with_their_variable(tmp_path: Path) -> None:
     file = read(
         tmp_path,
         "a: {source: s3, with: {connection: lake, pattern: 's3://bucket/*'}}\n"
@@ -131,7 +131,7 @@ def test_an_address_of_this_machine_means_another_one_elsewhere(
     assert problems(file, one_machine=True) == []
 
 
-def test_a_source_that_can_be_read_only_once_is_refused_on_one_machine_too(tmp_path: Path) -> None:
+def test_read_once_source_is_refused_even_on_one_machine(tmp_path: Path) -> None:
     file = read(tmp_path, "a: {source: once}\nb: {sink: shelf}")
     assert "can be read only once" in problems(file, one_machine=True)[0]
 
@@ -190,7 +190,7 @@ def test_what_every_worker_needs_is_said(tmp_path: Path) -> None:
     assert len(warnings(file, one_machine=True)) == 1
 
 
-def test_the_files_that_come_along_can_run_durably_once_the_services_have_addresses() -> None:
+def test_bundled_files_run_durably_with_real_addresses() -> None:
     environ = {
         "INGEST_URL": "http://dw:4200",
         "S3_ENDPOINT": "https://s3.example",

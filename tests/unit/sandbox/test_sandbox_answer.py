@@ -21,7 +21,7 @@ def document(slot: str, text: str, *images: bytes) -> PromptDocument:
     return PromptDocument(slot, f"nonce-{slot}", f"{slot}.txt", text, images)
 
 
-def test_each_slot_is_answered_from_its_own_document_whatever_the_order() -> None:
+def test_each_slot_is_answered_from_its_own_document() -> None:
     schema = {"type": "object", "properties": {"r1": SLOT, "r2": SLOT}}
     documents = [document("r2", "Doctor: Dr. Two\nAge: 2"), document("r1", "Doctor: Dr. One")]
     assert answer_for(documents, schema, {}) == {
@@ -53,7 +53,7 @@ def test_a_slot_without_a_document_is_null() -> None:
     }
 
 
-def test_an_image_is_read_from_its_transcript_and_an_unknown_one_says_nothing() -> None:
+def test_known_image_gives_its_transcript_unknown_one_nothing() -> None:
     schema = {"type": "object", "properties": {"doctor": NULLABLE}}
     known = {hashlib.sha256(b"image").hexdigest(): "Doctor: Dr. Scan"}
     assert answer_for([document("r1", "", b"image")], schema, known) == {"doctor": "Dr. Scan"}

@@ -65,7 +65,7 @@ def test_the_samples_cover_what_practices_send() -> None:
     assert all(value.strip() for fields in GOOD.values() for value in fields.values())
 
 
-def test_the_corrupt_document_cannot_be_opened_and_the_empty_one_has_no_bytes() -> None:
+def test_corrupt_document_is_unreadable_and_empty_one_is_empty() -> None:
     fates = {fate: DEFAULT_SAMPLES / path for path, fate in TRUTH.items() if isinstance(fate, str)}
     assert fates["empty"].read_bytes() == b""
     with pytest.raises(pypdfium2.PdfiumError):

@@ -168,9 +168,7 @@ def test_ids_that_are_there_twice_are_noticed(client_of_note: Client, notes: Not
     assert client_of_note.counts("other/load") == (1, 1, 0, 0, 1)
 
 
-def test_rows_that_vanished_leave_a_gap_between_what_was_acknowledged_and_what_is_there(
-    client_of_note: Client, notes: Notes
-) -> None:
+def test_lost_rows_show_as_a_gap_in_the_account(client_of_note: Client, notes: Notes) -> None:
     client_of_note.put(notes("abc"), "run/load")
     client_of_note.warehouse._storage.cursor().execute("DELETE FROM \"Note\" WHERE id = 'b'")
 

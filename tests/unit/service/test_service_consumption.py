@@ -160,7 +160,7 @@ async def read_through(client: httpx.AsyncClient, name: str, query: str = "") ->
         seen += [str(item["id"]) for item in items]
 
 
-async def test_by_id_a_table_is_read_through_whatever_is_committed_meanwhile(
+async def test_reading_by_id_is_stable_under_commits(
     client: httpx.AsyncClient,
 ) -> None:
     await put(client, "Event", [event(i, stamp) for i, stamp in zip("dbcae", "12221", strict=True)])
@@ -221,7 +221,7 @@ async def test_without_a_limit_every_row_comes_however_many(
     assert len((await get(client, "getUnstructuredData", "?limit=4500"))[0]) == 4_500
 
 
-async def test_a_dirty_table_shows_the_last_commit_of_each_id_and_counts_it_once(
+async def test_dirty_table_shows_each_id_once(
     client: httpx.AsyncClient,
 ) -> None:
     await put(client, "Event", [event("a"), event("b")])

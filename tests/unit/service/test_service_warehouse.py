@@ -180,7 +180,7 @@ def test_of_one_id_twice_in_a_request_the_last_wins(desk: Desk, note: Note, deli
 def test_of_one_id_twice_in_a_group_the_last_wins(idle: tuple[Desk, Writer], note: Note) -> None:
     desk, writer = idle
     futures = [
-        desk.warehouse.submit(desk.submission([note("a", text)], delivery))
+        desk.warehouse.submit(desk.submission([note("a", text)], delivery))  # type: ignore[arg-type]
         for text, delivery in (("1", "fresh"), ("2", "replay"), ("3", "foreign"))
     ]
     writer.start()
@@ -317,7 +317,7 @@ def test_old_keys_are_forgotten(path: Path, models: Models, note: Note) -> None:
     warehouse.close()
 
 
-def test_fresh_rows_that_a_later_epoch_has_replayed_are_not_there_twice(desk: Desk, note: Note) -> None:
+def test_late_fresh_rows_are_not_duplicated(desk: Desk, note: Note) -> None:
     desk.put([note("x")], "fresh", "first", Epoch("run/load", 1))
     desk.put([note("a"), note("b")], "replay", "second", Epoch("run/load", 2))
     late = desk.put([note("a"), note("b"), note("c")], "fresh", "late", Epoch("run/load", 1))
@@ -334,7 +334,7 @@ def test_fresh_rows_of_no_earlier_epoch_are_appended(desk: Desk, note: Note, epo
     assert desk.stored() == 2, "nobody looks for ids that a client of today calls new"
 
 
-def test_a_higher_epoch_stays_the_highest_when_a_lower_one_comes_behind_it(desk: Desk, note: Note) -> None:
+def test_lower_epoch_does_not_reset_a_higher_one(desk: Desk, note: Note) -> None:
     for number in (3, 1):
         desk.put([note("a")], "replay", None, Epoch("run/load", number))
     desk.put([note("a")], "fresh", None, Epoch("run/load", 2))
@@ -413,9 +413,7 @@ def test_a_warehouse_from_before_there_were_epochs_learns_them(
     desk.warehouse.close()
 
 
-def test_within_a_group_an_epoch_counts_from_the_request_that_raises_it(
-    idle: tuple[Desk, Writer], note: Note
-) -> None:
+def test_epoch_counts_from_the_request_that_raises_it(idle: tuple[Desk, Writer], note: Note) -> None:
     desk, writer = idle
     work: list[tuple[Delivery, int, list[Row]]] = [
         ("fresh", 1, [note("a", "stored")]),
@@ -434,9 +432,7 @@ def test_within_a_group_an_epoch_counts_from_the_request_that_raises_it(
     desk.warehouse.close()
 
 
-def test_within_a_group_only_what_comes_behind_a_higher_epoch_is_a_replay(
-    path: Path, models: Models, note: Note
-) -> None:
+def test_only_requests_after_a_higher_epoch_are_replays(path: Path, models: Models, note: Note) -> None:
     desk = Desk(Warehouse.open(path, models))
     desk.put([note("a"), note("b")], "fresh", None, Epoch("run/load", 1))
     desk.warehouse.close()
@@ -521,7 +517,7 @@ class TestTheFileIsGone:
         def commit(self: GroupCommit, group: Sequence[Encoded]) -> list[Receipt]:
             receipts = real(self, group)
             path.unlink()
-            return receipts
+            return receipts  # type: ignore[return-value]
 
         monkeypatch.setattr(GroupCommit, "commit", commit)
         self.refused(desk, note("a"))

@@ -45,9 +45,7 @@ def test_an_address_is_told_from_a_directory(text: str, address: bool) -> None:
          "postgresql://a:***@one:1,[::1]:2,three/odw"),
     ],
 )  # fmt: skip
-def test_messages_name_user_host_and_database_and_hints_keep_the_options(
-    address: str, place: str, copy: str
-) -> None:
+def test_messages_name_the_database_and_hints_keep_the_options(address: str, place: str, copy: str) -> None:
     assert checked(address) == address
     assert place_of(address) == place
     assert without_secrets(address) == copy
@@ -65,7 +63,7 @@ def test_messages_name_user_host_and_database_and_hints_keep_the_options(
         f"postgresql://etl@db/odw?{SECRET}",
     ],
 )
-def test_an_address_that_could_mean_something_else_is_refused_without_being_quoted(address: str) -> None:
+def test_ambiguous_address_is_refused_without_quoting_it(address: str) -> None:
     with pytest.raises(ConfigError, match="the address of the state store is not valid") as refused:
         parameters_of(address)
     assert SECRET not in str(refused.value)

@@ -65,7 +65,7 @@ def edit(path: Path, *statements: str) -> None:
 
 
 def pragma(store: SqliteStateStore, name: str) -> object:
-    connection = store._database._connection
+    connection = store._database._connection  # type: ignore[attr-defined]
     assert connection is not None
     return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
@@ -140,9 +140,7 @@ class TestFile:
                 pass
         assert not (tmp_path / "none").exists()
 
-    async def test_what_is_purged_from_the_journal_cannot_be_read_from_the_files(
-        self, tmp_path: Path
-    ) -> None:
+    async def test_purged_answers_are_gone_from_the_files(self, tmp_path: Path) -> None:
         async with SqliteStateStore(tmp_path) as store:
             await store.put_journal([ENTRY, replace(ENTRY, key="other", run_id="r2", answer="still here")])
         async with store:
@@ -191,7 +189,7 @@ class TestVersions:
                 notes = await store._database.read(lambda c: c.execute("SELECT * FROM notes").fetchall())
                 assert [tuple(note) for note in notes] == [("moved",)]
 
-    async def test_a_store_of_the_first_version_gets_todays_journal_and_keeps_its_runs(
+    async def test_first_version_store_is_migrated_with_its_runs(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
@@ -206,7 +204,7 @@ class TestVersions:
             await store.put_journal([ENTRY])
             assert await store.get_journal(["k"]) == {"k": ENTRY}
 
-    async def test_counts_of_a_version_that_did_not_say_at_which_node_keep_their_sums(
+    async def test_counts_of_a_version_without_nodes_keep_their_sums(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
@@ -230,7 +228,7 @@ class TestVersions:
             await store.commit("r1", [Progress("files", "b", None, True, tally)])
             assert (await store.tally("r1")).delivered == {"": 5, "load": 4}
 
-    async def test_letters_of_a_version_that_knew_no_chunks_are_seen_by_every_chunk(
+    async def test_letters_of_a_version_without_chunks_are_seen_by_all(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
@@ -539,9 +537,7 @@ class TestClosing:
 
 
 class TestLargeRuns:
-    async def test_a_part_of_the_splits_is_found_without_sorting_or_reading_the_others(
-        self, store: SqliteStateStore
-    ) -> None:
+    async def test_page_of_splits_is_found_by_index(self, store: SqliteStateStore) -> None:
         await store.add_splits("r1", "extract", [Split(f"s{n}") for n in range(9)], complete=True)
         # whoever looked at them would find them damaged
         edit(store.path, "UPDATE splits SET manifest = 'x' WHERE split_key NOT IN ('s4', 's5')")
@@ -550,7 +546,7 @@ class TestLargeRuns:
         assert [one.split.key for one in part] == ["s4", "s5"]
         assert await store.splits("r1", "extract", limit=0) == ([], True)
 
-        connection = store._database._connection
+        connection = store._database._connection  # type: ignore[attr-defined]
         assert connection is not None
         seen: list[str] = []
         connection.set_trace_callback(seen.append)

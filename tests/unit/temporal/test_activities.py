@@ -1,4 +1,4 @@
-"""1. Activities without a server: cancelled, told to stop, with heartbeats of another version, mistaken."""
+"""Activities without a server: cancelled, told to stop, with heartbeats of another version, mistaken."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def planned(activities: Activities, environment: ActivityEnvironment) -> N
     assert listed.splits == len(SPLITS)
 
 
-async def test_1_a_run_stays_divided_as_it_was_when_it_is_gone_on_with() -> None:
+async def test_resumed_run_keeps_its_division() -> None:
     plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
@@ -91,7 +91,7 @@ async def test_a_listing_that_is_handed_back_goes_on_where_it_was(monkeypatch: p
             environment = ActivityEnvironment()
             source = Endless(environment, at_once=1)
             plan = linear_plan(source, MemorySink())
-            activities = Activities(engine, lambda pipeline, params, plan=plan: plan)
+            activities = Activities(engine, lambda pipeline, params, plan=plan: plan)  # type: ignore[misc]
             if not turn:
                 await environment.run(activities.compile_plan, CompileRequest("r", "etl/test/r", "test"))
             listed = await environment.run(activities.list_chunks, ListRequest("r", "test", "test", "n0"))
@@ -143,7 +143,7 @@ async def stopped(act: Callable[[ActivityEnvironment], None], sink: Stuck, *, re
         return Ending(task, (await engine.store.tally("r")).written, await engine.store.leases("r"))
 
 
-async def test_1_a_cancelled_chunk_delivers_what_it_has_read_and_says_that_it_was_cancelled() -> None:
+async def test_cancelled_chunk_delivers_what_it_has_read() -> None:
     sink = Stuck()
     ending = await stopped(ActivityEnvironment.cancel, sink)
 
@@ -151,7 +151,7 @@ async def test_1_a_cancelled_chunk_delivers_what_it_has_read_and_says_that_it_wa
     assert 20 <= ending.written == len(sink.records) < TOTAL
 
 
-async def test_1_a_chunk_is_handed_back_when_the_worker_has_to_stop() -> None:
+async def test_stopping_worker_hands_its_chunk_back() -> None:
     sink = Stuck()
     ending = await stopped(ActivityEnvironment.worker_shutdown, sink)
 
@@ -161,7 +161,7 @@ async def test_1_a_chunk_is_handed_back_when_the_worker_has_to_stop() -> None:
     assert ending.leases == [], "whoever comes next has not to wait"
 
 
-async def test_1_a_chunk_whose_worker_must_not_wait_is_handed_back_as_the_ledger_has_it() -> None:
+async def test_chunk_is_handed_back_in_the_state_of_the_ledger() -> None:
     def told_twice(environment: ActivityEnvironment) -> None:
         environment.worker_shutdown()
         environment.cancel()
@@ -175,7 +175,7 @@ async def test_1_a_chunk_whose_worker_must_not_wait_is_handed_back_as_the_ledger
 
 
 @pytest.mark.parametrize("details", [(), ({"v": 99, "offset": "x"},), ("text", 7), (None,)])
-async def test_1_what_an_earlier_heartbeat_says_is_not_relied_upon(details: tuple[object, ...]) -> None:
+async def test_earlier_heartbeats_are_not_relied_upon(details: tuple[object, ...]) -> None:
     sink, environment = MemorySink(), ActivityEnvironment()
     plan = linear_plan(MemorySource(SPLITS), sink)
     environment.info = dataclasses.replace(environment.info, heartbeat_details=details, attempt=2)
@@ -188,7 +188,7 @@ async def test_1_what_an_earlier_heartbeat_says_is_not_relied_upon(details: tupl
     assert sorted(sink.records) == list(range(TOTAL))
 
 
-async def test_1_heartbeats_are_in_time_for_the_server_and_carry_counts_alone() -> None:
+async def test_heartbeats_are_timely_and_carry_only_counts() -> None:
     sink, environment = Stuck(), ActivityEnvironment()
     beats: list[tuple[Any, ...]] = []
 
@@ -238,13 +238,13 @@ async def listing_cut_off(request: ListRequest) -> tuple[Listed, list[Lease]]:
             return await task, await engine.store.leases("r")
 
 
-async def test_1_a_listing_that_is_not_finished_when_the_worker_has_to_stop_is_handed_back() -> None:
+async def test_stopping_worker_hands_its_listing_back() -> None:
     listed, leases = await listing_cut_off(ListRequest("r", "test", "test", "n0"))
     assert listed == Listed(stopped=True)
     assert leases == [], "whoever comes next has not to wait"
 
 
-async def test_1_a_listing_is_not_handed_back_to_a_workflow_that_would_take_it_for_an_empty_source() -> None:
+async def test_old_workflow_gets_no_handed_back_listing() -> None:
     with pytest.raises(ApplicationError) as raised:
         await listing_cut_off(ListRequest("r", "test", "test", "n0", v=1))
     assert (raised.value.type, raised.value.non_retryable) == ("WorkerShutdown", False)
@@ -258,7 +258,7 @@ class Unlisted(MemorySource):
         yield
 
 
-async def test_1_a_listing_waits_for_its_source_without_stalling_and_only_once_for_the_whole_limit() -> None:
+async def test_listing_waits_once_for_the_whole_outage_limit() -> None:
     plan = linear_plan(Unlisted({}), MemorySink(), settings=Settings(outage_limit=1.0))
     environment = ActivityEnvironment()
     patience = Patience(beat_every=0.01, stall_after=0.5)  # more than a busy machine takes for a try
@@ -270,7 +270,7 @@ async def test_1_a_listing_waits_for_its_source_without_stalling_and_only_once_f
     assert (raised.value.type, raised.value.non_retryable) == ("SourceUnavailable", True)
 
 
-async def test_1_a_listing_whose_source_is_away_is_handed_back_as_soon_as_the_worker_has_to_stop() -> None:
+async def test_listing_in_an_outage_is_handed_back_at_once() -> None:
     plan = linear_plan(Unlisted({}), MemorySink(), settings=Settings(outage_limit=3600.0))
     environment = ActivityEnvironment()
     async with Engine() as engine:
@@ -284,7 +284,7 @@ async def test_1_a_listing_whose_source_is_away_is_handed_back_as_soon_as_the_wo
 
 
 @pytest.mark.parametrize("what", ["listing", "chunk"])
-async def test_1_work_in_which_nothing_moves_is_stopped_as_stalled(what: str) -> None:
+async def test_work_without_progress_is_stopped_as_stalled(what: str) -> None:
     source: Source[Any] = Hanging(SPLITS) if what == "listing" else MemorySource(SPLITS)
     plan, environment = linear_plan(source, Stuck()), ActivityEnvironment()
     async with Engine() as engine:
@@ -310,7 +310,7 @@ class Deaf(MemorySink):
         return await super().write(batch)
 
 
-async def test_1_a_chunk_that_cannot_even_be_stopped_is_left_to_itself_and_changes_nothing_any_more() -> None:
+async def test_unstoppable_chunk_is_abandoned_and_cannot_write() -> None:
     release = anyio.Event()
     deaf, sink, environment = Deaf(release), MemorySink(), ActivityEnvironment()
     plans = [linear_plan(MemorySource(SPLITS), one) for one in (deaf, sink)]
@@ -365,7 +365,7 @@ async def unserved(before: float, *, calls: float) -> ChunkResult:
 
 
 @pytest.mark.parametrize("before", [0.0, 100.0])
-async def test_1_a_part_that_ends_in_an_outage_says_how_long_that_has_lasted_in_all(before: float) -> None:
+async def test_part_ending_in_an_outage_reports_its_total_length(before: float) -> None:
     result = await unserved(before, calls=10)
 
     assert (result.done, result.stopped, result.counts.written) == (False, True, 0)
@@ -374,7 +374,7 @@ async def test_1_a_part_that_ends_in_an_outage_says_how_long_that_has_lasted_in_
     assert result.outages["n1"] >= result.outage
 
 
-async def test_1_an_outage_that_has_lasted_for_longer_than_its_limit_ends_a_chunk_in_whatever_part() -> None:
+async def test_outage_limit_spans_the_parts_of_a_chunk() -> None:
     with pytest.raises(ApplicationError) as raised:
         await unserved(3600.0, calls=float("inf"))
 
@@ -395,9 +395,7 @@ SECRET = "a record's text"
         (TransientError("busy", retry_after=7.0), "SinkUnavailable", True),
     ],
 )
-async def test_1_failures_have_a_type_and_nothing_of_what_stands_behind_them(
-    error: Exception, kind: str, final: bool
-) -> None:
+async def test_failures_have_a_type_but_no_cause(error: Exception, kind: str, final: bool) -> None:
     settings = Settings(outage_limit=0.0)
     plan = linear_plan(MemorySource(SPLITS), FaultySink([error] * 100), settings=settings)
     async with Engine(clock=ScriptedClock(jump=True)) as engine:
@@ -415,7 +413,7 @@ async def test_1_failures_have_a_type_and_nothing_of_what_stands_behind_them(
     assert failure.next_retry_delay is None
 
 
-async def test_1_a_mistake_in_the_worker_itself_is_told_by_its_place() -> None:
+async def test_worker_bug_is_reported_with_its_place() -> None:
     def plans(pipeline: str, params: object) -> Plan:
         raise KeyError(SECRET)
 
@@ -431,7 +429,7 @@ async def test_1_a_mistake_in_the_worker_itself_is_told_by_its_place() -> None:
     assert raised.value.__suppress_context__
 
 
-async def test_1_a_file_that_is_wrong_is_not_tried_again() -> None:
+async def test_invalid_file_is_not_retried() -> None:
     def plans(pipeline: str, params: object) -> Plan:
         raise ConfigError("pipelines.yaml:3:1: unknown key")
 
@@ -486,7 +484,7 @@ async def test_a_second_attempt_may_find_its_run_begun(monkeypatch: pytest.Monke
         (CompileRequest("r", "", "test", resume=True), "begun"),
     ],
 )
-async def test_1_workers_with_another_file_do_nothing(request_: CompileRequest, whose: str) -> None:
+async def test_workers_with_a_different_file_do_nothing(request_: CompileRequest, whose: str) -> None:
     plan = linear_plan(MemorySource(SPLITS), MemorySink())
     async with Engine() as engine:
         await engine.begin(dataclasses.replace(plan, identity="yet another"), run_id="r")
@@ -497,7 +495,7 @@ async def test_1_workers_with_another_file_do_nothing(request_: CompileRequest, 
     assert (raised.value.type, raised.value.non_retryable) == ("PlanMismatch", True)
 
 
-async def test_1_a_chunk_that_another_worker_has_is_tried_again_before_the_lease_is_over() -> None:
+async def test_chunk_held_elsewhere_is_retried_before_the_lease_ends() -> None:
     plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
@@ -511,7 +509,7 @@ async def test_1_a_chunk_that_another_worker_has_is_tried_again_before_the_lease
     assert raised.value.next_retry_delay == timedelta(seconds=10)
 
 
-async def test_1_a_run_with_splits_left_is_never_entered_as_completed() -> None:
+async def test_run_with_splits_left_is_never_marked_completed() -> None:
     plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)
@@ -525,7 +523,7 @@ async def test_1_a_run_with_splits_left_is_never_entered_as_completed() -> None:
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted"])
-async def test_a_run_that_was_completed_elsewhere_is_not_entered_as_anything_else(status: str) -> None:
+async def test_run_completed_elsewhere_stays_completed(status: str) -> None:
     environment = ActivityEnvironment()
     async with Engine() as engine:
         plan = linear_plan(MemorySource(SPLITS), MemorySink())

@@ -1,4 +1,4 @@
-"""16. A listing is stored as it comes: its memory does not grow with the number of objects."""
+"""A listing is stored as it comes: its memory does not grow with the number of objects."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def peak(store: SqliteStateStore, objects: int) -> int:
     return most
 
 
-async def test_16_five_times_the_objects_are_listed_in_the_same_memory(tmp_path: Path) -> None:
+async def test_listing_memory_does_not_grow_with_the_objects(tmp_path: Path) -> None:
     store = SqliteStateStore(tmp_path)
     await peak(store, SPLIT_OBJECTS)  # what is imported and cached once
     few, many = await peak(store, FEW), await peak(store, MANY)

@@ -25,7 +25,7 @@ class Course:
         self, monkeypatch: pytest.MonkeyPatch, before: Mapping[str, float], limit: float = 3600.0
     ) -> None:
         self._now = 0.0
-        monkeypatch.setattr(heartbeat.anyio, "current_time", lambda: self._now)
+        monkeypatch.setattr(heartbeat.anyio, "current_time", lambda: self._now)  # type: ignore[attr-defined]
         self.timer = OutageTimer(before, limit)
         self._sinks = {name: NodeStats(name, Kind.SINK, "sink") for name in ("load", "copy")}
 
@@ -42,7 +42,7 @@ class Course:
         return self.timer.look(RunSnapshot("r", "p", self._now, tally, 0, 0, nodes))
 
 
-def test_it_lasts_from_the_beginning_of_the_part_when_nothing_was_written(
+def test_outage_counts_from_the_part_start_without_writes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     course = Course(monkeypatch, {})
@@ -107,7 +107,7 @@ def test_one_that_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert course.timer.outages == {"load": 600.0}
 
 
-def test_a_sink_that_goes_on_writing_before_it_is_away_again_has_a_new_one(
+def test_progress_of_a_sink_restarts_its_outage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     course = Course(monkeypatch, {"load": 3500.0})
@@ -118,7 +118,7 @@ def test_a_sink_that_goes_on_writing_before_it_is_away_again_has_a_new_one(
     assert course.timer.outages == {"load": 120.0}
 
 
-def test_what_comes_through_once_at_the_beginning_of_a_part_is_not_its_end(
+def test_first_write_of_a_part_does_not_end_an_outage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A node may have answers of an earlier part, such as a model's that are in the journal."""

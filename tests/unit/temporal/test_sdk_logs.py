@@ -23,7 +23,7 @@ def told(error: Exception, **extra: object) -> list[RunEvent]:
     return stages
 
 
-def test_a_failed_activity_is_one_event_of_its_run_with_the_failure_by_type() -> None:
+def test_failed_activity_is_one_event_with_its_type() -> None:
     (stage,) = told(ApplicationError("no such pipeline", type="ConfigError"), temporal_activity=DETAILS)
     assert (stage.action, stage.level) == ("activity_failed", "warning")
     assert (stage.pipeline, stage.run_id, stage.numbers) == ("blobs", "blobs-1", {"attempt": 2})
@@ -31,7 +31,7 @@ def test_a_failed_activity_is_one_event_of_its_run_with_the_failure_by_type() ->
 
 
 @pytest.mark.parametrize("extra", [{}, {"temporal_activity": DETAILS}])
-def test_the_text_of_an_error_that_nobody_raised_on_purpose_is_left_out(extra: dict[str, object]) -> None:
+def test_text_of_an_unexpected_error_is_omitted(extra: dict[str, object]) -> None:
     (stage,) = told(KeyError("a secret record"), **extra)
     assert "secret" not in stage.message
     assert "KeyError at " in stage.message

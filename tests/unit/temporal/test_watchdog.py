@@ -1,4 +1,4 @@
-"""11. Something blocks the event loop: it is told where."""
+"""Something blocks the event loop: it is told where."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.temporal.watchdog import Watchdog
 PATIENCE = 30.0
 
 
-async def test_11_the_line_that_holds_the_event_loop_up_is_named_and_its_end_is_told() -> None:
+async def test_blocking_line_and_its_end_are_logged() -> None:
     told: list[str] = []
     stuck = threading.Event()
 
@@ -37,7 +37,7 @@ async def test_11_the_line_that_holds_the_event_loop_up_is_named_and_its_end_is_
     assert told[1] == "the event loop runs again"
 
 
-async def test_11_a_loop_that_answers_is_left_in_peace() -> None:
+async def test_watchdog_stays_silent_on_a_responsive_loop() -> None:
     told: list[str] = []
     with Watchdog(20.0, lambda message, seconds: told.append(message)):
         for _ in range(100):
@@ -47,6 +47,6 @@ async def test_11_a_loop_that_answers_is_left_in_peace() -> None:
     assert "event-loop-watchdog" not in [thread.name for thread in threading.enumerate()]
 
 
-async def test_11_whoever_ends_the_watching_is_not_kept_waiting() -> None:
+async def test_ending_the_watchdog_does_not_wait() -> None:
     with pytest.raises(RuntimeError, match="enough"), Watchdog(PATIENCE, lambda message, seconds: None):
         raise RuntimeError("enough")

@@ -1,4 +1,4 @@
-"""8. Histories of runs, stored, replay with the workflows as they are; with changed ones they do not.
+"""Histories of runs, stored, replay with the workflows as they are; with changed ones they do not.
 
 A test that fails here says that runs under way would break. Either the change can be made without that
 (`workflow.patched`), or runs have to end before it is deployed: then `python -m tests.temporal.record` makes
@@ -32,7 +32,7 @@ def read(path: Path) -> WorkflowHistory:
     return WorkflowHistory.from_json(name, history)
 
 
-def test_8_there_is_a_history_of_each_kind_of_run() -> None:
+def test_there_is_a_history_of_each_kind_of_run() -> None:
     assert {path.stem.partition("-")[0] for path in STORED} == SCENARIOS
     assert len([path for path in STORED if path.stem.startswith("continued-shard")]) > 1
 
@@ -44,7 +44,7 @@ def _runtime_before_what_is_left_behind_is_counted() -> None:
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-async def test_8_stored_histories_replay(path: Path) -> None:
+async def test_stored_histories_replay(path: Path) -> None:
     # the sandbox is on by default
     await Replayer(workflows=WORKFLOWS, data_converter=converter()).replay_workflow(read(path))
 
@@ -53,7 +53,7 @@ async def test_8_stored_histories_replay(path: Path) -> None:
     ("workflows", "name"),
     [((PipelineRun, OneByOne), "done-shard-0-0"), ((Sleepy, ShardRun), "done-run")],
 )
-async def test_8_a_changed_workflow_is_found_out(workflows: tuple[type, ...], name: str) -> None:
+async def test_replay_detects_a_changed_workflow(workflows: tuple[type, ...], name: str) -> None:
     replayer = Replayer(workflows=workflows)
     with pytest.raises(workflow.NondeterminismError):
         await replayer.replay_workflow(read(FOLDER / f"{name}.json"))

@@ -1,4 +1,4 @@
-"""9. What Temporal's sandbox loads of the engine pulls in no SDK, no HTTP and no database module."""
+"""What Temporal's sandbox loads of the engine pulls in no SDK, no HTTP and no database module."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def loaded(modules: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
-def test_9_importing_the_workflows_loads_nothing_that_does_io() -> None:
+def test_importing_the_workflows_loads_no_io_modules() -> None:
     # the SDK itself has its own needs, such as pydantic's absence; only what comes on top of it counts
     sdk = loaded("temporalio.workflow, temporalio.common, temporalio.exceptions")
     added = loaded("engine.temporal.workflows") - sdk
@@ -60,5 +60,5 @@ def test_9_importing_the_workflows_loads_nothing_that_does_io() -> None:
 
 
 @pytest.mark.parametrize("module", ["httpx", "sqlite3", "pydantic"])
-def test_9_the_list_of_what_is_heavy_can_be_found(module: str) -> None:
+def test_heavy_modules_can_be_listed(module: str) -> None:
     assert loaded(module) & HEAVY

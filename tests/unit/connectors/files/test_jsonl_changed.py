@@ -114,9 +114,7 @@ async def test_new_files_of_a_pattern_are_read_beside_the_known_ones(pipeline: P
 @pytest.mark.parametrize(
     "other", [lines(7), lines(7, 8, 9), lines(7, 8, 9, 10)], ids=["shorter", "as long", "longer"]
 )
-async def test_a_file_that_is_another_one_is_read_from_its_beginning_under_new_keys(
-    pipeline: Pipeline, other: bytes
-) -> None:
+async def test_replaced_file_is_re_read_under_new_keys(pipeline: Pipeline, other: bytes) -> None:
     write("x.jsonl", lines(1, 2, 3))
     await pipeline.run()
     write("x.jsonl", other)
@@ -136,9 +134,7 @@ async def test_a_file_that_is_another_one_is_read_from_its_beginning_under_new_k
     [lines(2, 4, 5), lines(20, 3), lines(2) + b'{"n":3 }\n'],
     ids=["another last line", "a line end elsewhere", "other blanks"],
 )
-async def test_a_file_that_was_rewritten_behind_its_beginning_is_another_one_too(
-    pipeline: Pipeline, tail: bytes
-) -> None:
+async def test_file_rewritten_after_its_first_kilobyte_is_replaced(pipeline: Pipeline, tail: bytes) -> None:
     beginning = orjson.dumps({"n": 1, "text": "x" * 5000}) + b"\n"
     write("x.jsonl", beginning + lines(2))
     await pipeline.run()
@@ -160,7 +156,7 @@ async def test_an_emptied_file_is_begun_anew_when_it_has_lines_again(pipeline: P
     assert pipeline.sink.keys == ["x.jsonl#2:1"]
 
 
-async def test_a_byte_order_mark_and_lines_too_long_to_keep_are_gone_on_behind(pipeline: Pipeline) -> None:
+async def test_resume_continues_after_a_bom_and_long_lines(pipeline: Pipeline) -> None:
     write("x.jsonl", b"\xef\xbb\xbf" + lines(1))
     assert await pipeline.run() == [1]
     append("x.jsonl", b'{"n": "' + b"x" * 100 + b'"}\n')
@@ -215,7 +211,7 @@ async def test_of_a_run_that_stopped_half_way_the_next_one_reads_the_rest(pipeli
     assert pipeline.sink.keys[0] == "x.jsonl:11"
 
 
-async def test_a_resumed_run_ends_where_it_would_have_ended_and_forgets_nothing_of_a_newer_one(
+async def test_resumed_run_keeps_its_end_and_newer_bookmarks(
     pipeline: Pipeline,
 ) -> None:
     write("x.jsonl", lines(0))
@@ -250,7 +246,7 @@ async def test_a_run_is_not_resumed_in_a_file_that_was_replaced(pipeline: Pipeli
     assert pipeline.sink.keys[0] == "x.jsonl#2:1"
 
 
-async def test_a_file_that_is_replaced_between_finding_and_reading_stops_the_run(tmp_path: Path) -> None:
+async def test_file_replaced_before_reading_stops_the_run(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(lines(1, 2, 3))
     made = JsonlSource(JsonlSourceParams(path=str(path), mode="changed"))

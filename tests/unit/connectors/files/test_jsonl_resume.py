@@ -182,7 +182,7 @@ async def test_a_complete_run_without_records_replaces_the_file(tmp_path: Path) 
 async def test_error_refuses_a_file_that_has_something(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"n":99}\n')
-    with pytest.raises(FatalError, match="is not empty, and `mode: error`"):
+    with pytest.raises(FatalError, match="is not empty, which `mode: error` rejects"):
         await write(sink(path, "error"))
     with pytest.raises(FatalError, match="is not empty"):
         await write(sink(path, "error", attempt=2))  # it has not begun to write the first time

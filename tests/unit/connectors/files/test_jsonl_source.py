@@ -241,7 +241,7 @@ class TestStandardInput:
 
 @pytest.mark.parametrize("key", [None, "n"])
 @pytest.mark.parametrize("line", ['{"n": 1}\n', '\n{"n": 1}\nbroken\n'])
-async def test_the_first_lines_of_many_files_have_different_places_in_the_source(
+async def test_first_lines_of_files_have_distinct_positions(
     tmp_path: Path, line: str, key: str | None
 ) -> None:
     for number in range(5):

@@ -67,12 +67,12 @@ async def test_a_line_that_is_too_long_is_marked_and_the_next_one_is_read() -> N
     assert pages[-1].end == Place(len(data), 4)
 
 
-async def test_lines_that_begin_behind_the_limit_are_left_out_and_one_across_it_is_whole() -> None:
+async def test_line_across_the_limit_is_read_whole() -> None:
     assert lines_of(await pages_of(b"aa\nbb\ncc\n", until=4)) == [b"aa", b"bb"]
     assert lines_of(await pages_of(b"aa\nbb\ncc\n", until=3)) == [b"aa"]
     assert lines_of(await pages_of(b"aa\nbb\ncc\n", until=0)) == []
 
 
-async def test_a_byte_order_mark_is_no_part_of_the_first_line_but_of_the_offset() -> None:
+async def test_byte_order_mark_counts_only_for_the_offset() -> None:
     (page,) = await pages_of(b"\xef\xbb\xbfa\n", size=2)
     assert page == LinePage(Place(), [b"a"], Place(5, 1))

@@ -145,7 +145,7 @@ async def test_a_fatal_error_waits_for_calls_in_flight_and_begins_no_other() -> 
             if documents_in(prompt) == ["doc1"]:
                 self.packs.append(["doc1"])
                 hold.set()
-                raise FatalError("the quota is used up", kind="budget")
+                raise FatalError("the quota is exhausted", kind="budget")
             return await super().complete(prompt, max_tokens)
 
     model, paid = OneFatal(hold=hold), []
@@ -179,7 +179,7 @@ async def test_halving_finds_the_document_at_fault_in_few_calls(error: Exception
     assert len(model.packs) == 7  # 8, then 4+4, 2+2, 1+1
 
 
-async def test_a_transient_error_of_a_second_question_is_that_documents_alone() -> None:
+async def test_transient_error_of_a_retry_hits_one_document() -> None:
     def answer(prompt: Prompt, texts: list[str]) -> Reply:
         if texts == ["doc1"]:
             raise TransientError("busy")
@@ -190,7 +190,7 @@ async def test_a_transient_error_of_a_second_question_is_that_documents_alone() 
     assert [type(fate).__name__ for fate in fates] == ["dict", "TransientError", "dict"]
 
 
-async def test_a_model_that_never_echoes_nonces_costs_a_bounded_number_of_calls() -> None:
+async def test_missing_nonces_cost_a_bounded_number_of_calls() -> None:
     def forgetful(prompt: Prompt, texts: list[str]) -> Reply:
         values = {"something": "else"} if prompt.lone else dict.fromkeys(SCHEMA.fields, "x")
         slots = {slot: values | {"nonce": "?"} for slot in prompt.nonces}
@@ -251,7 +251,7 @@ async def test_an_answer_without_usage_is_booked_as_estimated() -> None:
     assert one.budget.spent == pytest.approx(sum(usage.cost_usd for usage in used))
 
 
-async def test_what_was_paid_for_once_is_not_paid_again_while_the_endpoint_is_busy() -> None:
+async def test_paid_answers_are_not_paid_again_while_throttled() -> None:
     def unlucky(prompt: Prompt, texts: list[str]) -> Reply:
         if model.packs.count(texts) > 1 or "doc0" not in texts:
             raise TransientError("busy", throttled=True)
@@ -267,7 +267,7 @@ async def test_what_was_paid_for_once_is_not_paid_again_while_the_endpoint_is_bu
     assert len(one.attempts) == 3
 
 
-async def test_an_answer_that_was_cut_off_is_not_paid_again_while_the_endpoint_is_busy() -> None:
+async def test_truncated_answer_is_not_paid_again_while_throttled() -> None:
     def unlucky(prompt: Prompt, texts: list[str]) -> Reply:
         if len(model.packs) > 1:
             raise TransientError("busy", throttled=True)

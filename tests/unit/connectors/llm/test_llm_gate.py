@@ -31,7 +31,7 @@ async def test_a_declared_quota_lets_a_burst_out_and_then_its_rate() -> None:
     assert moments[10:] == pytest.approx([1.0, 2.0, 3.0])
 
 
-async def test_what_a_call_did_not_use_is_given_back_and_what_it_used_besides_is_taken() -> None:
+async def test_quota_is_corrected_by_the_actual_use_of_a_call() -> None:
     clock = ScriptedClock(jump=True)
     saving = await passes(Gate(clock, tokens_per_minute=6_000), clock, [1_000.0] * 3, used=500)
     assert saving == pytest.approx([0.0, 5.0, 10.0])

@@ -28,7 +28,7 @@ def text_of(*documents: Document) -> str:
     return user
 
 
-def test_texts_are_one_text_in_which_each_document_has_its_slot_and_nonce() -> None:
+def test_texts_share_a_prompt_with_a_slot_and_nonce_each() -> None:
     documents = [Document.of_text("memo_001.txt", "Patient: A"), Document.of_text("b", "c")]
     prompt = WRITER.write(documents)
     first, second = prompt.nonces.values()
@@ -83,7 +83,7 @@ def test_whatever_documents_say_each_is_read_back_under_its_own_slot(texts: list
     assert [document.nonce for document in read] == list(prompt.nonces.values())
 
 
-def test_nonces_differ_by_slot_and_documents_and_a_retry_has_the_same_bytes() -> None:
+def test_nonces_differ_by_slot_and_are_stable_on_a_retry() -> None:
     packs = [[Document.of_text("a", text), Document.of_text("a", text)] for text in map(str, range(20))]
     nonces = [nonce for pack in packs for nonce in WRITER.write(pack).nonces.values()]
     assert len(set(nonces)) == 40

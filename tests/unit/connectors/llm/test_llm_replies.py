@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -118,7 +119,7 @@ def test_the_answer_about_a_lone_document_needs_no_slot(content: str) -> None:
 
 
 @pytest.mark.parametrize("content", [reply(other=1), json.dumps([{"doctor": "A"}, {"doctor": "B"}])])
-def test_what_is_no_record_or_several_is_no_answer_about_a_lone_document(content: str) -> None:
+def test_lone_document_needs_exactly_one_record_as_answer(content: str) -> None:
     assert lone(content) == {}
 
 
@@ -199,7 +200,7 @@ def test_nothing_is_cut_however_long() -> None:
 # --- prices
 
 
-def params(**changes: object) -> LlmParams:
+def params(**changes: Any) -> LlmParams:
     return LlmParams(**changes)
 
 

@@ -33,7 +33,7 @@ FILES: dict[str, Pack] = {
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
     ".xz": lzma.compress,
-    ".zst": lambda data: zstd.compress(data, options=CHECKED),
+    ".zst": lambda data: zstd.compress(data, options=CHECKED),  # type: ignore[arg-type]
 }
 BODIES: dict[str, Pack] = {
     "gzip": gzip.compress,

@@ -59,7 +59,7 @@ def test_a_guess_from_a_sample_still_decodes_the_whole() -> None:
     assert decode(data, "long.txt").content == text
 
 
-def test_bytes_that_no_charset_explains_stay_binary_even_in_a_text_file() -> None:
+def test_undecodable_bytes_stay_binary_even_in_a_text_file() -> None:
     noise = bytes(range(1, 256)) * 4
     decoded = decode(noise, "x.txt")
     assert decoded.is_binary

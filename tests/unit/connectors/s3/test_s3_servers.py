@@ -200,7 +200,7 @@ async def test_a_redirect_is_never_followed(tmp_path: Path, status: int, asked_f
             )
 
     async with serving(OddS3(numbered(3))) as elsewhere, serving(Redirecting(numbered(3))) as lake:
-        lake.target = elsewhere.url
+        lake.target = elsewhere.url  # type: ignore[attr-defined]
         pattern = "001.txt" if asked_for == "look-up" else "**"
         keys = {
             "access_key": SecretStr("k"),

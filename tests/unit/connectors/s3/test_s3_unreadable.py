@@ -106,7 +106,7 @@ async def test_what_concerns_every_object_stops_the_run(tmp_path: Path, code: st
     assert ran.dead == {}
 
 
-async def test_credentials_that_are_withdrawn_stop_the_run_without_dead_letters(tmp_path: Path) -> None:
+async def test_withdrawn_credentials_stop_the_run_without_dead_letters(tmp_path: Path) -> None:
     class Withdrawn(OddS3):
         def get(self, asked: Asked) -> Reply:
             return refusal(403, "AccessDenied") if self.gets() > 100 else super().get(asked)
@@ -122,7 +122,7 @@ async def test_only_what_is_new_is_unreadable_and_the_run_still_completes(tmp_pa
     async with serving(Refusing(refusal(403, "AccessDenied"), (), count=30)) as lake:
         first = await run(source(lake, mode="changed"), tmp_path)
         lake.objects["new.txt"] = b"new"
-        lake.bad = ("new.txt",)
+        lake.bad = ("new.txt",)  # type: ignore[attr-defined]
         for _ in range(2):
             again = await run(source(lake, mode="changed"), tmp_path)
             assert again.report.ok, again.report.error

@@ -1,0 +1,52 @@
+# Tasks of development: `just` lists them. They use the environment in .venv; see CONTRIBUTING.md.
+
+bin := ".venv/bin"
+
+# list the tasks
+default:
+    @just --list --unsorted
+
+# create the environment and install everything that development needs
+install:
+    python3 -m venv .venv
+    {{bin}}/pip install -q -c constraints.txt -e '.[dev]'
+
+# run pipelines, e.g. `just run pipelines.yaml --only blobs`
+run *arguments:
+    {{bin}}/python -m engine run {{arguments}}
+
+# run the fast tests
+unit *arguments:
+    {{bin}}/python -m pytest -q tests/unit {{arguments}}
+
+# run all tests, or the given ones
+test *arguments:
+    {{bin}}/python -m pytest {{arguments}}
+
+# lint, format, types and layers, as in .ci/run
+check:
+    {{bin}}/ruff check .
+    {{bin}}/ruff format --check .
+    {{bin}}/mypy
+    {{bin}}/lint-imports
+
+# fix formatting and simple lint errors
+fix:
+    {{bin}}/ruff check --fix .
+    {{bin}}/ruff format .
+
+# everything that must pass before a change is merged
+ci:
+    .ci/run
+
+# measure, e.g. `just bench run kernel --quick`
+bench *arguments="list":
+    {{bin}}/python -m benchmarks {{arguments}}
+
+# start the ingest service on 127.0.0.1:4200
+serve *arguments:
+    {{bin}}/python -m engine serve {{arguments}}
+
+# build the wheel into dist/
+build:
+    {{bin}}/pip wheel -q --no-deps -w dist .
