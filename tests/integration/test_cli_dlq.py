@@ -161,9 +161,7 @@ def test_letters_whose_pipeline_is_gone_stay_and_are_explained(tmp_path: Path, v
     (tmp_path / "pipelines.yaml").write_text(renamed, encoding="utf-8")
     done = verb("dlq", "replay")
     assert done.returncode == 1
-    assert (
-        "2 dead letters of blobs/load not replayed: the file no longer has a pipeline `blobs`" in done.stderr
-    )
+    assert "2 letters of blobs/load not replayed: the file no longer has a pipeline `blobs`" in done.stderr
     assert len(listed(verb("dlq", "list", "--json"))) == 2
 
 

@@ -63,7 +63,7 @@ def verb(tmp_path: Path, postgres: Postgres) -> Iterator[Verb]:
 
 def test_verbs_share_the_state_of_a_database(verb: Verb, tmp_path: Path, postgres: Postgres) -> None:
     place = f"postgresql://odw@127.0.0.1:{postgres.port}/odw"
-    assert f"there is no state in {place}" in verb("runs", "list", code=ExitCode.ENVIRONMENT)
+    assert f"no state in {place.replace('odw@', '***@')}" in verb("runs", "list", code=ExitCode.ENVIRONMENT)
 
     address = postgres.address()
     first = verb("run", "--report", "report.json", "--state", address)
@@ -108,5 +108,5 @@ def test_unreachable_database_is_named_and_nothing_runs(verb: Verb, tmp_path: Pa
     said = verb(
         "run", state=f"postgresql://odw:{PASSWORD_IN_ADDRESS}@127.0.0.1:9/odw", code=ExitCode.ENVIRONMENT
     )
-    assert "cannot reach postgresql://odw@127.0.0.1:9/odw: " in said
+    assert "cannot reach postgresql://***@127.0.0.1:9/odw: " in said
     assert not (tmp_path / ".odw").exists()

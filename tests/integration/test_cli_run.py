@@ -139,7 +139,7 @@ def test_every_failure_has_its_exit_code_and_one_clear_message(
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--resume"], "there is no run to resume"), (["--resume", "nope"], "no run 'nope'")],
+    [(["--resume"], "no run to resume yet"), (["--resume", "nope"], "no run 'nope'")],
 )
 def test_resuming_an_unknown_run_is_a_usage_error(
     tmp_path: Path, engine: Engine, arguments: list[str], message: str

@@ -220,7 +220,7 @@ async def test_what_may_pass_is_transient_and_goes_on_where_it_stopped(status: i
 
 async def test_nobody_there_is_transient() -> None:
     async with source(unused_url()) as opened:
-        with pytest.raises(TransientError, match="nobody listens"):
+        with pytest.raises(TransientError, match="no ingest service is listening"):
             await splits_of(opened)
 
 

@@ -18,7 +18,7 @@ import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from connectors.s3.client import S3Connection, open_client
 from connectors.s3.reader import S3FileReader
@@ -453,7 +453,7 @@ class TestFailures:
             ("403 Forbidden", "AccessDenied", "grant s3:ListBucket and s3:GetObject"),
             ("403 Forbidden", "InvalidAccessKeyId", "check `access_key`"),
             ("403 Forbidden", "SignatureDoesNotMatch", "check `secret_key`"),
-            ("404 Not Found", "NoSuchBucket", "there is no such bucket"),
+            ("404 Not Found", "NoSuchBucket", "no such bucket"),
             ("400 Bad Request", "ExpiredToken", "renew the credentials"),
             ("400 Bad Request", "SomethingElse", "no"),
         ],
@@ -611,7 +611,7 @@ class TestConnection:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "private")
         async with raw_server(lambda *_: failure("403 Forbidden", "AccessDenied")) as raw:
             connector = S3Connector(S3Params(pattern="s3://bucket/**"), S3Connection(endpoint=raw.url))
-            with pytest.raises(FatalError, match="AWS credentials are sent to AWS alone"):
+            with pytest.raises(FatalError, match="AWS credentials are sent only to AWS"):
                 await connector.__aenter__()
             assert raw.asked == []
 
@@ -633,12 +633,15 @@ class TestConnection:
         await listening.wait_closed()
         assert "authorization" not in seen[0]
 
+    @pytest.mark.parametrize("endpoint", ["localhost:9000", "ftp://x"])
+    def test_an_endpoint_of_another_scheme_is_refused(self, endpoint: str) -> None:
+        with pytest.raises(ValidationError, match="must begin with http:// or https://"):
+            S3Connection(endpoint=endpoint, anonymous=True)
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             ({"access_key": "x"}, "needs both `access_key` and `secret_key`"),
-            ({"endpoint": "localhost:9000", "anonymous": True}, "is not a valid http:// or https:// address"),
-            ({"endpoint": "ftp://x", "anonymous": True}, "is not a valid http:// or https:// address"),
         ],
     )
     async def test_a_connection_that_cannot_work_is_refused(

@@ -194,7 +194,9 @@ async def test_a_child_that_is_too_slow_is_ended_and_named(tmp_path: Path) -> No
 
 
 async def test_a_child_that_dies_at_its_start_is_quoted(tmp_path: Path) -> None:
-    with pytest.raises(ServiceError, match=r"exit code 2 before it was ready:\n(.|\n)*no sample documents"):
+    with pytest.raises(
+        ServiceError, match=r"exited with code 2 before it was ready:\n(.|\n)*no sample documents"
+    ):
         async with sandbox({"s3"}, tmp_path, tmp_path):
             pytest.fail("there are no samples in an empty folder")
 
@@ -215,7 +217,7 @@ async def test_an_error_of_the_work_tells_when_the_sandbox_had_died(tmp_path: Pa
 
 
 async def test_an_unknown_service_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown sandbox service 'sqs'; there are s3, llm, ingest"):
+    with pytest.raises(ConfigError, match="unknown sandbox service 'sqs'; choose from s3, llm, ingest"):
         async with sandbox({"sqs"}, tmp_path):
             pytest.fail("there is no such service")
 

@@ -54,5 +54,5 @@ async def test_packed_calls_give_every_good_sample_its_true_fields() -> None:
 def test_empty_sample_is_dropped_and_corrupt_one_refused() -> None:
     fates = {fate: path for path, fate in TRUTH.items() if isinstance(fate, str)}
     assert document(fates["empty"]).parts == []
-    with pytest.raises(RecordError, match="cannot be read"):
+    with pytest.raises(RecordError, match="cannot read"):
         document(fates["corrupt"])

@@ -97,7 +97,7 @@ def test_run_of_another_store_shows_the_counts_of_its_workflow(desk: Desk) -> No
             "submit", WAITING, "--queue", desk.queue, *elsewhere, *SMALL, "--wait", code=3
         )
     assert out.splitlines()[-1].split()[:4] == ["waiting", "completed", "600", "600"]
-    assert f"is not in the state store {elsewhere[1]}: " in error
+    assert f"is not in the state store {elsewhere[1]}, " in error
     assert "name the workers' state store with --state or --state-dir" in error
 
 
@@ -125,7 +125,7 @@ def test_ctrl_c_leaves_the_run_alone_and_says_how_to_come_back(desk: Desk, serve
         waiting.process.send_signal(signal.SIGINT)
         code, said = waiting.ended()
     assert code == 130
-    assert " goes on: " in said
+    assert " is still running; to watch it: " in said
     assert " watch waiting-" in said
     run = said.split(" cancel ", 1)[1].split()[0]
     desk.engine("cancel", run, *desk.installation)

@@ -90,7 +90,7 @@ async def test_an_outage_of_the_run_ends_it_with_what_was_answered(server: DevSe
 
     assert isinstance(raised.value.cause, ApplicationError)
     assert raised.value.cause.type == "SinkUnavailable"
-    assert raised.value.cause.message.startswith("nothing got through at 'n1' for ")
+    assert raised.value.cause.message.startswith("'n1' could deliver nothing for ")
     assert raised.value.cause.message.endswith(ANSWER)
     assert record.error == raised.value.cause.message
 

@@ -63,7 +63,9 @@ def test_replay_plan_has_no_budget_retries_or_followers() -> None:
     (group,), _ = group_dead_letters([letter("stage", "k")], {"test": plan})
     assert group.plan.identity != plan.identity
     assert group.plan.dead_letters == DeadLetterSettings()
-    assert group.plan.settings == replace(plan.settings, retries=0, on_complete=(), on_cancel=(), schedule="")
+    assert group.plan.settings == replace(
+        plan.settings, retries=0, on_complete=(), on_cancel=(), schedule="", if_running="allow"
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"n": 2}])

@@ -541,7 +541,7 @@ class TestServerThatGoesAway:
         private.stop()
         with private.as_standby():
             private.start()
-            with pytest.raises(StateReadOnlyError, match="is a standby"):
+            with pytest.raises(StateReadOnlyError, match="is a read-only standby"):
                 async with at(private):
                     pass
             private.stop()

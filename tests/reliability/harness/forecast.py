@@ -82,10 +82,10 @@ def _simulated(result: Expected, workload: Workload, run: LedgerRun) -> None:
             "status": "open",
         }
         letter: Row = {"pipeline": run.pipeline, "node": "load", "key": f"{seed}/{ordinal}"}
-        letter |= {"stage": "service", "record": marked, "reference": "", **error}
+        letter |= {"stage": "service", "record": marked, "reference": "", "reason": "", **error}
         result.engine_letters[letter_key(letter)] = letter
         copy = {"model": kind.model, "record_id": identity, "original_record": marked, "source": "transform"}
-        result.service_letters[f"{kind.model} {identity}"] = {**copy, **error}
+        result.service_letters[f"{kind.model} {identity}"] = {**copy, **error, "reason": None}
     dead = sum(marks)
     result.tallies[run.pipeline] = {"read": count, "written": count - dead, "dead": dead, "dropped": 0}
 

@@ -84,6 +84,7 @@ class Workload:
             yield f"{nodes}.load.with.records", self.page
         if "unstructured_data" in self.pipelines:
             nodes = "unstructured_data.nodes"
+            yield "unstructured_data.dead_letters.max", "100%"  # most of these documents are made to die
             yield "unstructured_data.params.batch_size", self.documents // 2
             yield f"{nodes}.files.with.split_objects", self.documents * 2
             yield f"{nodes}.stage.with.records", self.documents

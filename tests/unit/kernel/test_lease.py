@@ -116,7 +116,7 @@ async def test_one_that_is_not_renewed_expires_and_its_holder_is_told(store: Sta
         assert await living(store, clock, RUN) is None
         async with acquire(store, clock, RUN) as quick:
             assert quick.epoch == slow.epoch + 1
-            with pytest.raises(LeaseLostError, match="taken over"):
+            with pytest.raises(LeaseLostError, match="took over"):
                 await slow.renew_periodically(ScriptedClock(jump=True).sleep)
 
 

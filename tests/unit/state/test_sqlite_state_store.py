@@ -304,7 +304,7 @@ class TestDamage:
             file.seek(size // 2)
             file.write(b"\xa5" * 4096)
         before = store.path.read_bytes()
-        with pytest.raises(StateCorruptError, match="cannot be read"):
+        with pytest.raises(StateCorruptError, match="cannot read"):
             async with SqliteStateStore(tmp_path, create=False):
                 pass
         assert store.path.read_bytes() == before

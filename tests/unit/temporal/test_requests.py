@@ -16,10 +16,10 @@ LONG = "x" * 2000
     [
         (PipelineRequest("p", shards=501), "--shards is from 1 to 500, not 501"),
         (PipelineRequest("p", window=5000), "--window is from 1 to 200, not 5,000"),
-        (PipelineRequest("p", params={"p": {"text": "x" * 3000}}), "the run parameters of 'p' are 3,01"),
+        (PipelineRequest("p", params={"p": {"text": "x" * 3000}}), "the run parameters of 'p' take 3,01"),
         (
             PipelineRequest("p", params={f"p{number}": {"text": LONG} for number in range(40)}),
-            "the run parameters of 40 pipelines are ",
+            "the run parameters of 40 pipelines take ",
         ),
     ],
 )

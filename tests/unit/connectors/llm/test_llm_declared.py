@@ -44,7 +44,7 @@ def test_declared_fields_are_asked_for_and_validated() -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"due": {"type": "day"}}, "`due`: there is no type 'day'"),
+        ({"due": {"type": "day"}}, "`due`: unknown type 'day'"),
         ({"a b": {}}, "`a b` cannot be the name of a field"),
         ({"nonce": {}}, "none called `nonce`"),
         ({"id": {}}, "must have fields to extract"),
