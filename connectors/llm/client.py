@@ -196,7 +196,7 @@ class ChatClient:
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
             return FatalError(message, kind="auth")
         if refusal.status in (404, 405):
-            return FatalError(f"{said}: no model {self.model!r} there; check `base_url` and `model`")
+            return FatalError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
         return FatalError(
             f"{said}: it refuses every request to {self.model!r}, also one without any of the documents"
         )
@@ -232,12 +232,12 @@ class ChatClient:
         try:
             return read_completion(parse(content.decode()))
         except ValueError as error:
-            raise TransientError(f"{self._url} gave an answer that is not a chat completion") from error
+            raise TransientError(f"{self._url} returned something other than a chat completion") from error
 
     def _no_completion(self) -> ComponentError:
         if self._answers:
-            return TransientError(f"{self._url} gave an answer that is not a chat completion")
-        return FatalError(f"{self._url} did not answer with a chat completion; check `base_url`")
+            return TransientError(f"{self._url} returned something other than a chat completion")
+        return FatalError(f"{self._url} did not return a chat completion; check `base_url`")
 
     def _final(self, refusal: Refusal, headers: Any, prompt: Prompt) -> ComponentError | None:
         """The error of what no other wording of the request can change."""
@@ -254,10 +254,10 @@ class ChatClient:
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
             return FatalError(message, kind="auth")
         if cause is Cause.MONEY:
-            message = f"{said}: the account's quota is used up; top it up and resume the run"
+            message = f"{said}: the account's quota is exhausted; top it up and resume the run"
             return FatalError(message, kind="budget")
         if cause is Cause.MODEL:
-            return FatalError(f"{said}: no model {self.model!r} there; check `base_url` and `model`")
+            return FatalError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
         return None
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:

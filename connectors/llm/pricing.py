@@ -68,7 +68,7 @@ def price_of(model: str, params: LlmParams) -> Price:
     known = Price(0.0, 0.0) if model == _FREE else _listed(model)
     if known is None and params.budget_usd is not None:
         raise FatalError(
-            f"`budget_usd` cannot be kept: the price of the model {model!r} is not known; write it beside the"
+            f"cannot enforce `budget_usd`: the price of the model {model!r} is unknown; write it beside the"
             " budget, in USD for a million tokens, as the provider lists it: `usd_per_million_input: 0.15`"
             " and `usd_per_million_output: 0.60`, or 0 for a model that costs nothing"
         )

@@ -127,7 +127,7 @@ def _imported(name: str) -> type[BaseModel]:
             model = getattr(model, part)
     # a module is somebody else's code, and whatever keeps it from being imported is a problem of the file
     except (Exception, SystemExit) as error:
-        raise FatalError(f"`schema` {name!r} cannot be imported: {_reason(error)}", kind="schema") from error
+        raise FatalError(f"cannot import `schema` {name!r}: {_reason(error)}", kind="schema") from error
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise FatalError(f"`schema` {name!r} is not a Pydantic model", kind="schema")
     return model
