@@ -86,12 +86,16 @@ class Caller:
         return Usage(tokens_in, tokens_out, self.price.of(tokens_in, tokens_out))
 
     async def call(
-        self, prompt: Prompt, documents: Sequence[Document], max_tokens: int
+        self, prompt: Prompt, documents: Sequence[Document], max_tokens: int, check: Callable[[], None]
     ) -> tuple[Reply, Usage]:
-        """One call, and what it cost. Raises what `ChatClient.complete` raises."""
+        """One call, and what it cost. Raises what `ChatClient.complete` raises.
+
+        `check` is called when it is its turn, and may raise.
+        """
         estimate, usage = self.estimate(documents), Usage()
         tokens = self._tokens_in(documents) + self._tokens_out(documents)
         async with self.gate.call(tokens) as passing, self.limiter:
+            check()
             self.budget.reserve(estimate)
             try:
                 reply = await self.chat.complete(prompt, max_tokens)

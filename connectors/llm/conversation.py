@@ -90,11 +90,11 @@ class Conversation:
         try:
             await self._ask_once(group, indices)
         except (FatalError, StateError) as error:
-            # it is raised in the caller's task, not in a group
+            # the first one is raised in the caller's task, not in a group. Calls in flight are paid for, so
+            # they are waited for, unless their answers cannot be kept; no other call begins
             self._fatal = self._fatal or error
-            if not (isinstance(error, FatalError) and error.kind == "budget"):
+            if isinstance(error, StateError):
                 group.cancel_scope.cancel()
-            # what is out when the budget is used up will be paid for, so it is waited for and kept
 
     async def _ask_once(self, group: TaskGroup, indices: list[int]) -> None:
         try:
@@ -121,8 +121,13 @@ class Conversation:
         more = caller.answer_limit(documents, longer=True)
         return await self._paid_call(prompt, indices, more) if caller.chat.given(more) > limit else reply
 
+    def _check(self) -> None:
+        """Raise what has ended the conversation while a call was waiting for its turn."""
+        if self._fatal is not None:
+            raise self._fatal
+
     async def _paid_call(self, prompt: Prompt, indices: Sequence[int], max_tokens: int) -> Reply:
-        reply, usage = await self._caller.call(prompt, self._of(indices), max_tokens)
+        reply, usage = await self._caller.call(prompt, self._of(indices), max_tokens, self._check)
         reached("model_paid")
         for index, share in zip(indices, usage.shared(len(indices)), strict=True):
             self._history(index).paid = self._history(index).paid.plus(share)

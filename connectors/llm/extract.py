@@ -19,7 +19,7 @@ from connectors.objects.isolation import DocumentReader
 from engine.contract.batch import Batch, Drop, Outcome
 from engine.contract.clock import timestamp
 from engine.contract.component import BatchLimits, Kind, Transform, component
-from engine.errors import FatalError, RecordError, TransientError
+from engine.errors import FatalError, RecordError, StoppingError, TransientError
 
 __all__ = ["LlmExtract"]
 
@@ -119,14 +119,13 @@ class LlmExtract(Transform[LlmParams]):
 
     async def _prepare(self, batch: Batch) -> tuple[list[Outcome], list[Document], list[int]]:
         """Outcomes of the records that need no model, and the documents of the others with their places."""
-        assert self._reader is not None, "llm_extract is used inside `async with`"
         outcomes: list[Outcome] = [None] * len(batch)
         documents: list[Document] = []
         places: list[int] = []
         for place, (record, key) in enumerate(zip(batch.records, batch.keys.to_list(), strict=True)):
             try:
-                document = await _document(record, key, self.params, self._reader)
-            except RecordError as error:
+                document = await self._document(record, key)
+            except (RecordError, StoppingError) as error:
                 outcomes[place] = error
                 continue
             if not document.is_whole:
@@ -137,6 +136,26 @@ class LlmExtract(Transform[LlmParams]):
             documents.append(document)
             places.append(place)
         return outcomes, documents, places
+
+    async def _document(self, record: Mapping[str, object], key: str) -> Document:
+        """The staged record as a document. Raises RecordError or StoppingError when it cannot be read."""
+        params = self.params
+        path = record.get(params.uri_field) or record.get(params.id_field)
+        if not isinstance(record.get(params.id_field), str) or not isinstance(path, str):
+            fields = f"`{params.id_field}` and `{params.uri_field}`"
+            raise RecordError(f"the record has no text fields {fields}", kind="NotStaged")
+        content = record.get(params.text_field)
+        if params.text_field not in record or not isinstance(content, str | None):
+            raise RecordError(f"the record has no text in `{params.text_field}`", kind="NotStaged")
+        instructions = record.get("processing_instructions")
+        assert self._reader is not None
+        name = path.rsplit("/", 1)[-1] or path
+        return Document(
+            name=name,
+            parts=await self._reader.parts(content or "", name),
+            instructions=instructions if isinstance(instructions, str) else "",
+            record=key,
+        )
 
     def _record(self, staged: Mapping[str, object], fields: Mapping[str, object]) -> Outcome:
         """The record of the target schema, validated, under the id of its document."""
@@ -177,24 +196,3 @@ def _reasons(error: ValidationError) -> str:
 
 def _wording(message: str) -> str:
     return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-
-
-async def _document(
-    record: Mapping[str, object], key: str, params: LlmParams, reader: DocumentReader
-) -> Document:
-    """The staged record as a document. Raises RecordError when it cannot be read."""
-    path = record.get(params.uri_field) or record.get(params.id_field)
-    if not isinstance(record.get(params.id_field), str) or not isinstance(path, str):
-        fields = f"`{params.id_field}` and `{params.uri_field}`"
-        raise RecordError(f"the record has no text fields {fields}", kind="NotStaged")
-    content = record.get(params.text_field)
-    if params.text_field not in record or not isinstance(content, str | None):
-        raise RecordError(f"the record has no text in `{params.text_field}`", kind="NotStaged")
-    instructions = record.get("processing_instructions")
-    name = path.rsplit("/", 1)[-1] or path
-    return Document(
-        name=name,
-        parts=await reader.parts(content or "", name),
-        instructions=instructions if isinstance(instructions, str) else "",
-        record=key,
-    )

@@ -214,6 +214,14 @@ class LlmParams(Params):
             return schema_of(declared_model(self.declared), self.known)
         return target_schema(self.target, self.known)
 
+    def notes(self) -> list[str]:
+        """Under which name the id of a document goes out, where the schema has no field for it."""
+        if self.id_field in self.target_schema().model.model_fields:
+            return []
+        return [
+            f"its records carry the id of their document as `{self.id_field}`, besides the schema's fields"
+        ]
+
     @property
     def extras(self) -> dict[str, JsonValue]:
         """What is set of a request besides the prompt, the form of the answer and the temperature."""

@@ -1,4 +1,4 @@
-"""List and purge the journal of paid model answers, which saves paying for them again.
+"""List, show and purge the journal of paid model answers, which saves paying for them again.
 
   python -m engine journal list --pipeline unstructured_data
   python -m engine journal show memos/memo_7.txt

@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: ValidateOptions) -> int:
     """Print the problems."""
+    from engine.contract.component import Params
     from engine.errors import ConfigError
 
     plans: dict[str, Plan] = {}
@@ -61,6 +62,9 @@ def execute(options: ValidateOptions) -> int:
     sys.stdout.write(f"{options.file}: {_count(len(plans), 'pipeline')}, {_count(nodes, 'node')}: {what}\n")
     for name, plan in plans.items():
         sys.stdout.write(f"  {name}: {' → '.join(node.name for node in plan.nodes)}\n")
+        for node in plan.nodes:
+            notes = node.params.notes() if isinstance(node.params, Params) else []
+            sys.stdout.writelines(f"    {node.name}: {note}\n" for note in notes)
     return 0
 
 

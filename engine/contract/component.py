@@ -71,6 +71,10 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
+    def notes(self) -> list[str]:
+        """What a user should know of the node besides, and `validate` says."""
+        return []
+
 
 class NoParams(Params):
     """Parameters of components without any."""

@@ -472,8 +472,6 @@ class Runner:
     async def _work(self, segment: Segment, wiring: Wiring) -> None:
         head = segment.head
         concurrency = head.node.options.concurrency or head.component.concurrency
-        if not isinstance(head.component, Sink | Transform):
-            concurrency = 1
         head.stats.workers = concurrency
         await run_workers(
             segment,

@@ -174,51 +174,69 @@ async def work(
         repeated_keys: a key may come twice, and its batches must not overtake each other.
     """
     stop = stop or Stop()
-    stopped = False
     async with aclosing(batches):
         if len(processes) == 1:
-            pacer, ticket = Pacer(edges), 0
-            async for batch in batches:
-                if stopped:
-                    continue
+            await _one_by_one(batches, processes[0], edges, stop)
+        else:
+            await _side_by_side(batches, processes, stop, repeated_keys=repeated_keys)
+
+
+async def _one_by_one(
+    batches: AsyncGenerator[Batch, None],
+    process: Callable[[Batch, int], Awaitable[None]],
+    edges: Sequence[Edge],
+    stop: Stop,
+) -> None:
+    pacer, ticket, stopped = Pacer(edges), 0, False
+    async for batch in batches:
+        if stopped:
+            continue
+        try:
+            await process(batch, ticket)
+        except EngineError as error:
+            if not stop.take(error):
+                raise
+            stopped = True
+        # its bytes are given back: it must not live on here while the next one is awaited
+        del batch
+        ticket += 1
+        if pacer.due(perf_counter()):
+            await pacer.pause()
+
+
+async def _side_by_side(
+    batches: AsyncGenerator[Batch, None],
+    processes: Sequence[Callable[[Batch, int], Awaitable[None]]],
+    stop: Stop,
+    *,
+    repeated_keys: bool,
+) -> None:
+    send, receive = anyio.create_memory_object_stream[tuple[Batch, int, Collection[str]]](0)
+    gate, stopped = KeyGate(), False
+
+    async def worker(process: Callable[[Batch, int], Awaitable[None]]) -> None:
+        nonlocal stopped
+        with receive.clone() as mine:
+            async for batch, ticket, keys in mine:
                 try:
-                    await processes[0](batch, ticket)
+                    if not stopped:
+                        await process(batch, ticket)
                 except EngineError as error:
                     if not stop.take(error):
                         raise
                     stopped = True
-                # its bytes are given back: it must not live on here while the next one is awaited
                 del batch
-                ticket += 1
-                if pacer.due(perf_counter()):
-                    await pacer.pause()
-            return
-        send, receive = anyio.create_memory_object_stream[tuple[Batch, int, Collection[str]]](0)
-        gate = KeyGate()
+                gate.leave(keys)
 
-        async def worker(process: Callable[[Batch, int], Awaitable[None]]) -> None:
-            nonlocal stopped
-            with receive.clone() as mine:
-                async for batch, ticket, keys in mine:
-                    if not stopped:
-                        try:
-                            await process(batch, ticket)
-                        except EngineError as error:
-                            if not stop.take(error):
-                                raise
-                            stopped = True
+    with receive:
+        async with anyio.create_task_group() as group:
+            for process in processes:
+                group.start_soon(worker, process)
+            with send:
+                ticket = 0
+                async for batch in batches:
+                    keys = frozenset(batch.keys.to_list()) if repeated_keys else frozenset()
+                    await gate.enter(keys)
+                    await send.send((batch, ticket, keys))
                     del batch
-                    gate.leave(keys)
-
-        with receive:
-            async with anyio.create_task_group() as group:
-                for process in processes:
-                    group.start_soon(worker, process)
-                with send:
-                    ticket = 0
-                    async for batch in batches:
-                        keys = frozenset(batch.keys.to_list()) if repeated_keys else frozenset()
-                        await gate.enter(keys)
-                        await send.send((batch, ticket, keys))
-                        del batch
-                        ticket += 1
+                    ticket += 1

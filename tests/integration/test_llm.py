@@ -211,7 +211,7 @@ async def test_a_wrong_key_stops_the_run_and_is_not_shown() -> None:
 
 async def test_an_unknown_model_stops_the_run() -> None:
     async with stand_in(model="gpt-0") as (_, extract):
-        with pytest.raises(FatalError, match="no model 'gpt-0' there"):
+        with pytest.raises(FatalError, match="no such model 'gpt-0'"):
             await extract.apply(batch_of(*FOUR))
 
 
@@ -581,7 +581,7 @@ async def test_an_answer_is_read_in_whatever_shape_it_comes(choice: object, usag
 async def test_an_answer_damaged_on_its_way_is_asked_for_again(body: bytes) -> None:
     server = ScriptedServer(answers=[Answer(200, body, {"content-type": "application/json"})])
     async with serve_loopback(server) as url, open_extract(url) as extract:
-        with pytest.raises(TransientError, match="not a chat completion"):
+        with pytest.raises(TransientError, match="other than a chat completion"):
             await extract.apply(batch_of(staged(1)))
 
 

@@ -56,6 +56,13 @@ def test_what_cannot_be_declared_is_said_by_name(fields: dict[str, Any], reason:
         params(**fields)
 
 
+def test_validate_says_under_which_name_the_id_goes_out() -> None:
+    assert params(**FIELDS).notes() == [
+        "its records carry the id of their document as `id`, besides the schema's fields"
+    ]
+    assert LlmParams.model_validate({"schema": "Medical"}).notes() == []
+
+
 def test_a_schema_and_fields_exclude_each_other() -> None:
     with pytest.raises(ValidationError, match="not both"):
         LlmParams.model_validate({"schema": "Medical", "fields": {"a": {}}})
