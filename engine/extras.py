@@ -16,7 +16,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "aiobotocore", "aiohttp", "aiostream", "botocore", "brotli",
         "charset_normalizer", "docx", "puremagic", "pypdfium2",
     ),
-    "llm": ("genai_prices", "httpx", "json_repair", "openai"),
+    "llm": ("genai_prices", "httpx", "httpx_aiohttp", "json_repair", "openai"),
     "simulated": ("faker",),
     "service": ("duckdb", "httpx", "starlette", "uvicorn"),
     "sandbox": ("flask", "flask_cors", "moto", "werkzeug"),
