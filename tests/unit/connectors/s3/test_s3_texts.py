@@ -26,7 +26,7 @@ async def test_replaced_characters_and_guesses_are_in_records_and_summary(tmp_pa
     assert {name for name, record in found.items() if record["encoding_guessed"]} == {"guessed.txt"}
     assert found["guessed.txt"]["content"] == GERMAN
     said = summary([ran.report], options=None)  # type: ignore[arg-type]
-    assert "`read` replaced 2 characters" in said
+    assert "`read` replaced 2 characters, invalid" in said
     assert "`read` guessed the encoding of 1 text" in said
 
 
