@@ -1,4 +1,7 @@
-"""The source and the sink `jsonl`: JSON-lines files on this machine."""
+"""Files of JSON lines on this machine: the source and the sink `jsonl`.
+
+The source `files`, which reads whole files, is in `connectors.files.documents`: it needs more than these do.
+"""
 
 from __future__ import annotations
 

@@ -1,20 +1,21 @@
-"""Read files, compressed files and the standard input in chunks, off the event loop's thread."""
+"""The content of a file, or the standard input, in chunks and off the event loop's thread."""
 
 from __future__ import annotations
 
-import gzip
 import os
 import stat
 import sys
-import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import IO, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from engine.errors import FatalError
+from connectors.files.contents import content_errors, open_content
+from connectors.files.errors import FileUnreadableError, unreadable
+from connectors.files.finding import FilePart
+from connectors.files.lines import ReadChunk
 
 __all__ = ["CHUNK_BYTES", "ReadChunk", "open_chunks", "stdin_chunks"]
 
@@ -22,37 +23,56 @@ CHUNK_BYTES = 256 * 1024
 
 T = TypeVar("T")
 
-ReadChunk = Callable[[], Awaitable[bytes]]
-"""Gives the next bytes, none at the end."""
-
 
 @asynccontextmanager
-async def open_chunks(path: str, offset: int = 0) -> AsyncGenerator[ReadChunk, None]:
-    """Open a file for reading from `offset`; `.gz` is decompressed, and `offset` counts decompressed bytes.
+async def open_chunks(
+    part: FilePart, offset: int = 0, *, growing: bool = False
+) -> AsyncGenerator[ReadChunk, None]:
+    """Open a file for reading its content from `offset` on.
+
+    The content of packed files is unpacked, and that of UTF-16 and UTF-32 is UTF-8; `offset` is in it.
 
     Raises:
-        FatalError: it cannot be opened or read, or its gzip data is damaged.
+        FileUnreadableError: it cannot be opened or read, or is damaged.
     """
 
-    def begin() -> IO[bytes] | gzip.GzipFile:
-        file = gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # noqa: SIM115
-        file.seek(offset)
+    def begin() -> IO[bytes]:
+        file = open_content(part.os_path, part.size, growing=growing)
+        try:
+            if file.seekable():
+                file.seek(offset)
+            else:
+                _skip(file, offset)
+        except BaseException:
+            file.close()
+            raise
         return file
 
-    file = await _in_thread(path, begin)
+    file = await _in_thread(part.path, begin)
     try:
-        yield lambda: _in_thread(path, lambda: file.read(CHUNK_BYTES))
+        yield lambda: _in_thread(part.path, lambda: file.read(CHUNK_BYTES))
     finally:
         file.close()
+
+
+def _skip(file: IO[bytes], count: int) -> None:
+    while count > 0:
+        data = file.read(min(count, CHUNK_BYTES))
+        if not data:
+            return
+        count -= len(data)
 
 
 async def _in_thread(path: str, work: Callable[[], T]) -> T:
     try:
         return await anyio.to_thread.run_sync(work)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FatalError(f"{path} is damaged: {error}") from error
     except OSError as error:
-        raise FatalError(f"cannot read {path}: {error.strerror}") from error
+        # a damaged file is an OSError without a number to gzip and bzip2
+        if error.errno is not None:
+            raise unreadable(path, error) from error
+        raise FileUnreadableError(f"{path} is damaged: {error}", record_kind="FileDamaged") from error
+    except content_errors() as error:
+        raise FileUnreadableError(f"{path} is damaged: {error}", record_kind="FileDamaged") from error
 
 
 def stdin_chunks() -> ReadChunk:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.lines import Place
+from connectors.files.walking import MAX_ALTERNATIVES, displayed, is_pattern, walk
+from connectors.objects.compression import is_packed
 from engine.errors import FatalError
 
-__all__ = ["MAX_ALTERNATIVES", "FilePart", "find_files", "read_limit"]
+__all__ = ["MAX_ALTERNATIVES", "FilePart", "Found", "any_readable", "find_files", "read_limit"]
 
-MAX_ALTERNATIVES = 1000
-"""How many names the braces of a path may stand for."""
+TRIED = 100
+"""How many other files are opened to see whether any can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +26,13 @@ class FilePart:
     """The part of a file to read.
 
     Args:
+        path: its name as text.
         size: bytes of the whole file when it was found.
         reading: how often runs have begun it, this time included: more than 1 after it was rewritten.
         since: the bookmark that it is gone on from; None: from its beginning.
         fingerprint: tells it from another file of the same name; "" when nobody asks.
+        raw: the bytes of its name in hexadecimal digits, where they are not UTF-8.
+        problem: why it, or the folder of this name, could not be looked into.
     """
 
     path: str
@@ -32,11 +40,25 @@ class FilePart:
     reading: int = 1
     since: Mapping[str, Any] | None = None
     fingerprint: str = ""
+    raw: str = ""
+    problem: str = ""
+
+    @classmethod
+    def of(cls, path: str, size: int = 0, problem: str = "") -> FilePart:
+        """The whole file of a path as the operating system has it."""
+        shown = displayed(path)
+        raw = "" if shown == path else os.fsencode(path).hex()
+        return cls(shown, size, raw=raw, problem=problem)
+
+    @property
+    def os_path(self) -> str:
+        """The path to open."""
+        return os.fsdecode(bytes.fromhex(self.raw)) if self.raw else self.path
 
     @property
     def packed(self) -> bool:
-        """Whether the file is decompressed while read, so that positions differ from byte offsets."""
-        return self.path.endswith(".gz")
+        """True when it is unpacked while it is read, so that places in it are not those of its bytes."""
+        return is_packed(self.path)
 
     @property
     def begun_anew(self) -> bool:
@@ -54,27 +76,64 @@ class FilePart:
         return Place(self.since["offset"], self.since["line"]) if self.since else Place()
 
 
-def find_files(path: str) -> list[FilePart]:
-    """Find the matching files in name order, each as a whole.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The files of a path, and how many names stand for what is not read, by what it is."""
+
+    parts: list[FilePart]
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def find_files(path: str) -> Found:
+    """The files in the order of their names, each as a whole, and folders that cannot be read.
 
     Raises:
         FatalError: no such file, or the path stands for too many alternatives.
+        FileUnreadableError: the one file that is named cannot be read.
     """
-    if os.path.isfile(path):
-        return [FilePart(path, os.stat(path).st_size)]
-    # 20 ms of import that a plain name does not need
-    import bracex
-    from wcmatch import glob
+    path = os.path.expanduser(path)
+    if not is_pattern(path) or os.path.isfile(path):
+        return Found([_named(path)])
+    found = walk(path)
+    parts = [FilePart.of(name, size) for name, size in found.files]
+    parts += [FilePart.of(name, problem=reason) for name, reason in found.unreadable]
+    return Found(parts, found.skipped)
 
-    flags = glob.GLOBSTAR | glob.DOTGLOB | glob.NODIR
-    if not glob.is_magic(path, flags=flags | glob.BRACE):
-        raise FatalError(f"no such file: {path!r}")
+
+def _named(path: str) -> FilePart:
+    shown = displayed(path)
     try:
-        alternatives = bracex.expand(path, keep_escapes=True, limit=MAX_ALTERNATIVES)
-    except bracex.ExpansionLimitException as error:
-        raise FatalError(f"the braces of {path!r} expand to more than {MAX_ALTERNATIVES} names") from error
-    found = sorted(set(glob.iglob(alternatives, flags=flags, limit=MAX_ALTERNATIVES)))
-    return [FilePart(one, os.stat(one).st_size) for one in found]
+        info = os.stat(path)
+    except FileNotFoundError:
+        raise FatalError(f"no such file: {shown!r}") from None
+    except (OSError, ValueError) as error:
+        raise unreadable(shown, error if isinstance(error, OSError) else OSError(str(error))) from error
+    if stat.S_ISDIR(info.st_mode):
+        raise FatalError(f"{shown!r} is a folder: `{shown.rstrip('/')}/**` stands for the files in it")
+    if not stat.S_ISREG(info.st_mode):
+        raise FatalError(
+            f'{shown!r} is a pipe, socket or device: read it as the standard input, with `path: "-"`'
+        )
+    return FilePart.of(path, info.st_size)
+
+
+def any_readable(path: str, besides: FilePart) -> bool:
+    """True when another file that a path stands for can be opened."""
+    try:
+        others = [part for part in find_files(path).parts if part.path != besides.path and not part.problem]
+    except FatalError:
+        return False
+    for part in others[:TRIED]:
+        try:
+            with open(part.os_path, "rb", opener=_without_waiting):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_limit(part: FilePart) -> int | None:
@@ -83,16 +142,20 @@ def read_limit(part: FilePart) -> int | None:
     None for packed files, which say nothing about their unpacked size.
 
     Raises:
-        FatalError: it cannot be read, or is not what it was.
+        FileUnreadableError: it cannot be read, or is not what it was.
     """
     path, size = part.path, part.size
+    if part.problem:
+        kind = "FolderUnreadable" if os.path.isdir(part.os_path) else "FileUnreadable"
+        raise FileUnreadableError(f"cannot read {path}: {part.problem}", record_kind=kind)
     try:
-        now = os.stat(path).st_size
+        now = os.stat(part.os_path).st_size
     except OSError as error:
-        raise FatalError(f"cannot read {path}: {error.strerror}") from error
+        raise unreadable(path, error) from error
     if now < size or (part.packed and now != size):
-        raise FatalError(
+        raise FileUnreadableError(
             f"{path} has {now:,} bytes but had {size:,} when the run started: start a new run to read "
-            "the current content"
+            "the current content",
+            record_kind="FileChanged",
         )
     return None if part.packed else size

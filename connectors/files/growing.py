@@ -1,8 +1,10 @@
 """Track how far earlier runs delivered a file, and whether it is still the same file.
 
-A bookmark of a file that grows is the place behind the last delivered line, with digests of that line and of
-the file's beginning: a file that was cut off, rotated or rewritten since does not have them any more. Of a
-packed file, which cannot be gone on with, it is the size and the trailer of the whole.
+A bookmark of a file is the place behind the last delivered line, with digests of that line and of the file's
+beginning: a file that was cut off, rotated or rewritten since does not have them any more. It is kept by the
+file's path, and once more by its beginning: a file that was renamed, copied away or packed is found by what
+it begins with, and continued. Places are those in the content, which for packed files and UTF-16 is not in
+the file itself.
 """
 
 from __future__ import annotations
@@ -11,71 +13,128 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
+from connectors.files.contents import content_errors, is_wide, open_content
+from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import FilePart
-from connectors.files.lines import LinePage
-from engine.contract.types import JsonValue
-from engine.errors import FatalError
+from connectors.files.lines import LinePage, Place
+from engine.contract.bookmarks import Bookmark
 
-__all__ = ["FileMarks", "bookmarked", "find_unread"]
+__all__ = ["BY_CONTENT", "BY_PATH", "FileMarks", "Stranger", "bookmarked", "find_moved", "find_unread"]
+
+BY_PATH, BY_CONTENT = "", "content"
+"""The scopes of bookmarks."""
 
 HEAD_BYTES = 1024
-TRAILER_BYTES = 8  # CRC-32 and length of the content (RFC 1952, section 2.3.1)
+TRAILER_BYTES = 8  # of gzip: CRC-32 and length of the content (RFC 1952, section 2.3.1)
 
 Mark = Mapping[str, Any]
 """The value of a bookmark."""
 
 
+class Stranger(NamedTuple):
+    """A file that is not known by its path, and the keys by which its content may be known."""
+
+    part: FilePart
+    keys: Sequence[str]
+
+
 def bookmarked(path: str) -> str:
-    """Return the key of a file's bookmark."""
+    """The key of a file's bookmark by its path."""
     return os.path.normpath(path)
 
 
-def find_unread(files: Sequence[FilePart], marks: Mapping[str, Mark]) -> list[FilePart]:
-    """Find what earlier runs have not delivered of these files; `marks` are their bookmarks.
+def find_unread(
+    files: Sequence[FilePart], marks: Mapping[str, Mark]
+) -> tuple[list[FilePart], list[Stranger], int]:
+    """What earlier runs have not delivered of these files, what is not known by its path, and how many have
+    nothing new.
 
-    Raises:
-        FatalError: a file cannot be read.
+    A file that cannot be read is left to whoever reads it.
     """
-    left = (_unread(file, marks.get(bookmarked(file.path))) for file in files)
-    return [part for part in left if part is not None]
+    parts: list[FilePart] = []
+    strangers: list[Stranger] = []
+    unchanged = 0
+    for file in files:
+        if file.problem:
+            parts.append(file)
+            continue
+        if file.size == 0:
+            unchanged += 1
+            continue
+        try:
+            found = _unread(file, marks.get(bookmarked(file.path)))
+        except FileUnreadableError as error:
+            found = replace(file, problem=str(error).partition(f"{file.path}: ")[2] or str(error))
+        if isinstance(found, Stranger):
+            strangers.append(found)
+        elif found is not None:
+            parts.append(found)
+        else:
+            unchanged += 1
+    return parts, strangers, unchanged
 
 
-def _unread(file: FilePart, mark: Mark | None) -> FilePart | None:
-    if file.size == 0:
-        return None
+def _unread(file: FilePart, mark: Mark | None) -> FilePart | Stranger | None:
     file = replace(file, fingerprint=_fingerprint(file))
     if mark is None:
-        return file
-    if not _is_same(file, mark):
-        return replace(file, reading=mark["reading"] + 1)
-    if file.packed or file.size == mark["offset"]:
-        return None
-    return replace(file, reading=mark["reading"], since=mark)
+        return Stranger(file, _content_keys(file))
+    if (mark.get("size"), mark.get("trailer")) == (file.size, file.fingerprint):
+        return None  # read to its end, and nothing came since
+    if _is_same(file, mark):
+        at_end = not _is_derived(file) and file.size == mark["offset"]
+        return None if at_end else replace(file, reading=mark["reading"], since=mark)
+    return Stranger(replace(file, reading=mark["reading"] + 1), _content_keys(file))
+
+
+def find_moved(stranger: Stranger, marks: Mapping[str, Mark]) -> FilePart | None:
+    """What is to be read of a file that is not known by its path; None: all of it was delivered.
+
+    `marks` are bookmarks by content. One counts if the file has the content that it stands for, and the path
+    that it came from has not: a copy beside its original is another file.
+    """
+    file = stranger.part
+    candidates = [marks[key] for key in stranger.keys if key in marks]
+    for mark in sorted(candidates, key=lambda mark: -int(mark["offset"])):
+        if bookmarked(mark["path"]) == bookmarked(file.path):
+            continue
+        try:
+            moved = _is_same(file, mark) and not _is_still_there(mark)
+        except FileUnreadableError:
+            continue  # reading it says what is wrong with it
+        if moved:
+            at_end = not _is_derived(file) and file.size == mark["offset"]
+            return None if at_end else replace(file, since=mark)
+    return file
 
 
 class FileMarks:
     """Create the bookmarks of one file while it is read.
 
     Raises:
-        FatalError: the file cannot be read, or is not the one that is to be gone on with.
+        FileUnreadableError: the file cannot be read, or is not the one that is to be continued.
     """
 
     def __init__(self, part: FilePart) -> None:
         same = part.since is None or _is_same(part, part.since)
         if not same or _fingerprint(part) != part.fingerprint:
-            raise FatalError(
-                f"{part.path} was replaced after the run started: start a new run to read the current content"
+            raise FileUnreadableError(
+                f"{part.path} was replaced after the run started: "
+                "start a new run to read the current content",
+                record_kind="FileChanged",
             )
         self._part = part
-        self._head = b"" if part.packed else _bytes_of(part.path, 0, HEAD_BYTES)
+        self._head = _content_of(part, 0, HEAD_BYTES)
+        self._mark: Mark | None = part.since
+        self.derived = _is_derived(part)
 
-    def behind(self, page: LinePage) -> JsonValue:
-        """Return the bookmark for everything up to the end of a page."""
+    def behind(self, page: LinePage) -> list[Bookmark]:
+        """The bookmarks once everything up to the end of a page is delivered."""
         head = self._head[: page.end.offset]
         last = page.lines[-1]  # None: too long to be kept, so the beginning has to do
-        return {
+        self._mark = {
+            "path": self._part.path,
             "offset": page.end.offset,
             "line": page.end.line,
             "reading": self._part.reading,
@@ -84,36 +143,94 @@ class FileMarks:
             "last": _digest(last) if last is not None else "",
             "last_bytes": len(last) if last is not None else 0,
         }
+        return self._bookmarks(self._mark)
 
-    def whole(self) -> JsonValue:
-        """Return the bookmark of a compressed file delivered to its end."""
-        part = self._part
-        return {"size": part.size, "trailer": part.fingerprint, "reading": part.reading}
+    def whole(self, end: Place) -> list[Bookmark]:
+        """The bookmarks of a packed or UTF-16 file at its end: its size tells whether it grows."""
+        known = self._mark or {
+            "path": self._part.path,
+            "offset": end.offset,
+            "line": end.line,
+            "head": _digest(self._head),
+            "head_bytes": len(self._head),
+            "last": "",
+            "last_bytes": 0,
+        }
+        seen = {"reading": self._part.reading, "size": self._part.size, "trailer": self._part.fingerprint}
+        return self._bookmarks({**known, **seen, "path": self._part.path})
+
+    def _bookmarks(self, mark: Mark) -> list[Bookmark]:
+        by_path = Bookmark(BY_PATH, bookmarked(self._part.path), mark)
+        return [by_path, Bookmark(BY_CONTENT, _content_key(self._head[: mark["head_bytes"]]), mark)]
+
+
+def _content_key(head: bytes) -> str:
+    """What a file begins with: 1 KB, or of a smaller one its first line."""
+    return _digest(head if len(head) >= HEAD_BYTES else head.partition(b"\n")[0])
+
+
+def _content_keys(file: FilePart) -> list[str]:
+    """The keys that bookmarks of this content may have: it may have been smaller when they were made."""
+    head = _content_of(file, 0, HEAD_BYTES)
+    return list(dict.fromkeys([_content_key(head), _digest(head.partition(b"\n")[0])]))
+
+
+def _is_derived(file: FilePart) -> bool:
+    """True when the places in the content are not those in the file."""
+    try:
+        return file.packed or is_wide(file.os_path)
+    except OSError as error:
+        raise unreadable(file.path, error) from error
+
+
+def _is_still_there(mark: Mark) -> bool:
+    try:
+        file = FilePart.of(mark["path"], os.stat(mark["path"]).st_size)
+        return _is_same(file, mark)
+    except (OSError, FileUnreadableError):
+        return False
 
 
 def _is_same(file: FilePart, mark: Mark) -> bool:
-    if file.packed:
-        return (file.size, _fingerprint(file)) == (mark["size"], mark["trailer"])
-    if file.size < mark["offset"] or _digest(_bytes_of(file.path, 0, mark["head_bytes"])) != mark["head"]:
+    if not _is_derived(file) and file.size < mark["offset"]:
+        return False
+    if _digest(_content_of(file, 0, mark["head_bytes"])) != mark["head"]:
         return False
     length = mark["last_bytes"]
     # with its line end; what stands before a first line may be a byte order mark
-    line = _bytes_of(file.path, mark["offset"] - length - 1, length + 1)
+    line = _content_of(file, mark["offset"] - length - 1, length + 1)
     return line.endswith(b"\n") and (not mark["last"] or _digest(line[:-1]) == mark["last"])
 
 
 def _fingerprint(file: FilePart) -> str:
     if file.packed:
-        return _bytes_of(file.path, max(0, file.size - TRAILER_BYTES), TRAILER_BYTES).hex()
-    return _digest(_bytes_of(file.path, 0, min(file.size, HEAD_BYTES)))
+        return _bytes_of(file, max(0, file.size - TRAILER_BYTES), TRAILER_BYTES).hex()
+    return _digest(_bytes_of(file, 0, min(file.size, HEAD_BYTES)))
 
 
-def _bytes_of(path: str, start: int, count: int) -> bytes:
+def _content_of(file: FilePart, start: int, count: int) -> bytes:
+    """Some bytes of the content; fewer where it ends or is damaged."""
+    if not _is_derived(file):
+        return _bytes_of(file, start, count)
     try:
-        with open(path, "rb", buffering=0) as file:
-            return os.pread(file.fileno(), count, start)
+        with open_content(file.os_path, growing=True) as content:
+            left = start
+            while left > 0 and (skipped := content.read(min(left, 1 << 18))):
+                left -= len(skipped)
+            return content.read(count) if left == 0 else b""
+    except content_errors():
+        return b""
+
+
+def _bytes_of(file: FilePart, start: int, count: int) -> bytes:
+    try:
+        descriptor = os.open(file.os_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            return os.pread(descriptor, count, max(start, 0))
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise FatalError(f"cannot read {path}: {error.strerror}") from error
+        raise unreadable(file.path, error) from error
 
 
 def _digest(data: bytes) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple
 
-from connectors.files.chunks import ReadChunk
+__all__ = ["LinePage", "Place", "ReadChunk", "line_pages"]
 
-__all__ = ["LinePage", "Place", "line_pages"]
+ReadChunk = Callable[[], Awaitable[bytes]]
+"""Gives the next bytes, none at the end."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from connectors.files.written import WrittenLog, log_path
 from connectors.json_lines import dump_records, write_out
+from connectors.objects.compression import is_packed
 from engine.contract.batch import Batch
 from engine.contract.component import Kind, Locality, Params, Sink, component, operational
 from engine.contract.keys import KeyList, Keys
@@ -44,8 +45,8 @@ class JsonlSinkParams(Params):
     @field_validator("path")
     @classmethod
     def _plain(cls, value: str) -> str:
-        if value.endswith(".gz"):
-            raise ValueError("the sink does not compress: choose a name without .gz")
+        if is_packed(value):
+            raise ValueError("the sink does not compress: choose a name without .gz, .bz2, .xz or .zst")
         return value
 
 
@@ -71,6 +72,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
 
     def __init__(self, params: JsonlSinkParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
+        self._path = os.path.expanduser(params.path)
         self._out: BinaryIO | None = None
         self._descriptor = -1
         self._regular = False
@@ -102,10 +104,10 @@ class JsonlSink(Sink[JsonlSinkParams]):
                 f"`mode: {params.mode}` works only in one process: parts of a run on Temporal would "
                 "replace or reject each other's lines; use `mode: append`"
             )
-        self._descriptor = _open(params.path)
+        self._descriptor = _open(self._path)
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if self._regular:
-            path = log_path(params.path, ctx)
+            path = log_path(self._path, ctx)
             self._log = WrittenLog(path, self._descriptor).open() if path is not None else None
             begun = self._log.exists if self._log is not None else ctx.attempt > 1
             self._replaces = params.mode == "replace" and not begun
@@ -172,7 +174,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
         if not self._regular:
             return [Check("lines", delivered.here, note=f"cannot read `{self.params.path}` back")]
         size = os.fstat(self._descriptor).st_size
-        if not _is_at(self._descriptor, self.params.path):
+        if not _is_at(self._descriptor, self._path):
             return [Check("lines", delivered.here, 0, "the file was removed or replaced meanwhile")]
         if size > self._began_at + self._added:
             note = f"another process wrote to {self.params.path} meanwhile"

@@ -11,14 +11,15 @@ import anyio.to_thread
 import orjson
 from pydantic import BaseModel, Field, model_validator
 
-from connectors.files.chunks import ReadChunk, open_chunks, stdin_chunks
-from connectors.files.finding import FilePart, find_files, read_limit
-from connectors.files.growing import FileMarks, bookmarked, find_unread
+from connectors.files.chunks import open_chunks, stdin_chunks
+from connectors.files.contents import is_wide
+from connectors.files.errors import FileUnreadableError, unreadable
+from connectors.files.finding import FilePart, any_readable, find_files, read_limit
+from connectors.files.growing import BY_CONTENT, BY_PATH, FileMarks, bookmarked, find_moved, find_unread
 from connectors.files.line_keys import LineKeys
-from connectors.files.lines import LinePage, Place, line_pages
+from connectors.files.lines import LinePage, Place, ReadChunk, line_pages
 from connectors.json_lines import has_long_number, parse_line
 from engine.contract.batch import Batch
-from engine.contract.bookmarks import Bookmark
 from engine.contract.component import Context, Kind, Locality, Params, Source, component, operational
 from engine.contract.keys import KeyList, Keys
 from engine.contract.split import Split
@@ -72,22 +73,24 @@ def _keeps_bookmarks(params: JsonlSourceParams) -> bool:
 class JsonlSource(Source[JsonlSourceParams]):
     """JSON lines: files with one JSON object on each line.
 
-    A pattern stands for files in the order of their names; `.gz` files are unpacked. Empty lines are
-    skipped. A line that cannot be read becomes a dead letter with its file and line number, and reading
-    goes on behind it. A file that grows while it is read is read to where it ended when the run began.
+    A pattern stands for files in the order of their names; `.gz`, `.bz2`, `.xz` and `.zst` files are
+    unpacked, and UTF-16 and UTF-32 with a byte order mark is read. Empty lines are skipped. A line that
+    cannot be read becomes a dead letter with its file and line number, and reading goes on behind it; so does
+    a file or folder that cannot be read, as long as others can be. A file that grows while it is read is read
+    to where it ended when the run began.
 
     Every file is a split, so a run can be resumed inside a file. The standard input cannot be read twice,
     and a run of it cannot be resumed.
 
     With `mode: changed`, a run goes on behind the last line that an earlier one has delivered, and leaves a
-    last line without a line end to a later one. A file that was cut off, rotated or rewritten since is read
-    from its beginning, under new keys (`path#2:line`). A `.gz` file is read again, as a whole, when it has
-    changed.
+    last line without a line end to a later one. A file that was renamed or packed since is known by its
+    content. One that was cut off or rewritten is read from its beginning, under new keys (`path#2:line`).
     """
 
     def __init__(self, params: JsonlSourceParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
         self.repeatable = params.path != STDIN
+        self._has_read = False
         # a line number comes once, but nothing keeps a file from naming a record twice
         self.distinct_keys = params.key is None
 
@@ -101,45 +104,69 @@ class JsonlSource(Source[JsonlSourceParams]):
             yield Split(STDIN, {"path": STDIN})
             return
         found = await anyio.to_thread.run_sync(find_files, self.params.path)
-        if self.params.mode == "changed":
-            found = await _unread(found, ctx)
-        for number, part in enumerate(found):
+        for what, number in found.skipped.items():
+            if number:
+                ctx.count(f"skipped: {what}", number)
+        parts = await _unread(found.parts, ctx) if self.params.mode == "changed" else found.parts
+        for number, part in enumerate(parts):
             # nobody has counted the lines of the files before, but each should have one at least
             yield Split(part.path, asdict(part), first_ordinal=number)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         """Read the records of one file from `position`: `[bytes before it, lines before it]`.
 
+        A file that cannot be read, or not to its end, becomes a dead letter when others can be.
+
         Raises:
-            FatalError: the file cannot be read, or is not the one it was when the run began.
+            FatalError: the file cannot be read, or is not the one it was when the run began, and no other
+                file can be read either.
         """
         part = FilePart(**split.manifest)
-        start = Place(*position) if position else part.start
+        place = Place(*position) if position else part.start
+        try:
+            async with aclosing(self._read(part, place, split.first_ordinal, ctx)) as batches:
+                async for batch in batches:
+                    self._has_read = True
+                    place = Place(*batch.position)
+                    yield batch
+            return
+        except FileUnreadableError as error:
+            if not (self._has_read or await anyio.to_thread.run_sync(any_readable, self.params.path, part)):
+                raise
+            failure = error
+        yield _lost(part, place, split.first_ordinal, failure)
+
+    async def _read(
+        self, part: FilePart, start: Place, before: int, ctx: Context
+    ) -> AsyncGenerator[Batch, None]:
         until, marks = None, None
+        changed = self.params.mode == "changed"
         if part.path != STDIN:
-            until = await anyio.to_thread.run_sync(read_limit, part)
-        if self.params.mode == "changed":
+            until = await anyio.to_thread.run_sync(_limit, part)
+        if changed:
             marks = await anyio.to_thread.run_sync(FileMarks, part)
-        async with _chunks(part.path, start) as read:
+        async with _chunks(part, start, growing=changed) as read:
             pages = line_pages(
                 read,
                 start,
                 max_line=self.params.max_line_bytes,
                 page_lines=self.params.page_records,
                 until=until,
-                whole_lines=marks is not None and not part.packed,
+                whole_lines=changed and not part.packed,
             )
             async with aclosing(pages):
                 async for page in pages:
                     start = page.end
-                    batch = self._batch(part, page, split.first_ordinal)
-                    if marks is not None and not part.packed:
-                        batch.bookmarks = [Bookmark("", bookmarked(part.path), marks.behind(page))]
+                    batch = self._batch(part, page, before)
+                    if marks is not None:
+                        batch.bookmarks = marks.behind(page)
                     yield batch
                     if ctx.draining():
                         return
-        if marks is not None and part.packed:
-            yield _end(part, start, marks)
+        if marks is not None and marks.derived:
+            end = Batch([], KeyList([]), position=list(start))
+            end.bookmarks = marks.whole(start)
+            yield end
 
     async def extract(self) -> AsyncGenerator[list[dict[str, Any]], None]:
         """Read all records, in lists, without a pipeline.
@@ -218,13 +245,30 @@ class JsonlSource(Source[JsonlSourceParams]):
         return KeyList(names, ordinals[0] if ordinals else 0)
 
 
+def _limit(part: FilePart) -> int | None:
+    """Where the content ends for this run; None where the file itself is what is limited, or packed."""
+    until = read_limit(part)
+    try:
+        return None if until is None or is_wide(part.os_path) else until
+    except OSError as error:
+        raise unreadable(part.path, error) from error
+
+
 @asynccontextmanager
-async def _chunks(path: str, start: Place) -> AsyncGenerator[ReadChunk, None]:
-    if path == STDIN:
+async def _chunks(part: FilePart, start: Place, *, growing: bool) -> AsyncGenerator[ReadChunk, None]:
+    if part.path == STDIN:
         yield stdin_chunks()
     else:
-        async with open_chunks(path, start.offset) as read:
+        async with open_chunks(part, start.offset, growing=growing) as read:
             yield read
+
+
+def _lost(part: FilePart, place: Place, before: int, failure: FileUnreadableError) -> Batch:
+    """What stands for a file, or the rest of one, that cannot be read."""
+    stub = {"file_path": part.path, "lines_read": place.line, "error": str(failure)}
+    lost = Batch([stub], KeyList([part.name], before + place.line), position=list(place))
+    lost.failures = [(0, failure.as_record())]
+    return lost
 
 
 def _stub(path: str, number: int, line: bytes | None, error: RecordError) -> dict[str, Any]:
@@ -234,22 +278,23 @@ def _stub(path: str, number: int, line: bytes | None, error: RecordError) -> dic
 
 
 async def _unread(found: Sequence[FilePart], ctx: Context) -> list[FilePart]:
-    """What earlier runs have not delivered of these files."""
+    """What earlier runs have not delivered of these files, in their order."""
     unread: list[FilePart] = []
+    unchanged = 0
     for start in range(0, len(found), FILES_AT_ONCE):
         files = found[start : start + FILES_AT_ONCE]
-        marks = await ctx.bookmarks.get("", [bookmarked(file.path) for file in files])
-        unread += await anyio.to_thread.run_sync(find_unread, files, marks)
-    if len(unread) < len(found):
-        ctx.count("unchanged", len(found) - len(unread))
+        marks = await ctx.bookmarks.get(BY_PATH, [bookmarked(file.path) for file in files])
+        parts, strangers, nothing_new = await anyio.to_thread.run_sync(find_unread, files, marks)
+        keys = list(dict.fromkeys(key for stranger in strangers for key in stranger.keys))
+        known = await ctx.bookmarks.get(BY_CONTENT, keys) if keys else {}
+        moved = [await anyio.to_thread.run_sync(find_moved, stranger, known) for stranger in strangers]
+        parts += [part for part in moved if part is not None]
+        unchanged += nothing_new + moved.count(None)
+        order = {file.path: place for place, file in enumerate(files)}
+        unread += sorted(parts, key=lambda part: order[part.path])
+    if unchanged:
+        ctx.count("unchanged", unchanged)
     begun_anew = sum(part.begun_anew for part in unread)
     if begun_anew:
         ctx.count("begun_anew", begun_anew)
     return unread
-
-
-def _end(part: FilePart, place: Place, marks: FileMarks) -> Batch:
-    """What stands for a packed file that was read to its end."""
-    end = Batch([], KeyList([]), position=list(place))
-    end.bookmarks = [Bookmark("", bookmarked(part.path), marks.whole())]
-    return end

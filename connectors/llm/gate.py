@@ -24,7 +24,7 @@ BURST: Final = 10.0
 """Seconds' worth of a declared limit that may go out at once."""
 
 MAX_PAUSE: Final = 120.0  # seconds, whatever an endpoint asks for: the engine looks after longer outages
-_LONGEST_SLEEP: Final = 5.0  # seconds between two looks at a bucket, which may be filled by what is heard
+_MAX_SLEEP: Final = 5.0  # seconds between two looks at a bucket, which may be filled by what is heard
 _SHORTEST_SLEEP: Final = 0.001  # seconds that are not worth waiting for
 _TELLING: Final = 0.05  # share of a limit that has to be used before the time of its reset says how it fills
 _KINDS: Final = ("requests", "tokens")
@@ -125,7 +125,7 @@ class Gate:
             wait = max(self._closed_until - now, self._requests.wait(1), self._tokens.wait(tokens))
             if wait < _SHORTEST_SLEEP:
                 return
-            await self._clock.sleep(min(wait, _LONGEST_SLEEP))
+            await self._clock.sleep(min(wait, _MAX_SLEEP))
 
     def pause(self, seconds: float) -> None:
         """The endpoint has too much to do: let nothing through for so long."""

@@ -22,6 +22,7 @@ keys, so a key with such a segment goes through a comparison by segments instead
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -109,6 +110,28 @@ class ObjectPattern:
         for alternative in alternatives:
             _check_segments(alternative, uri)
         return cls(uri, scheme, bucket, pattern, alternatives)
+
+    @classmethod
+    def parse_all(cls, uris: Sequence[str]) -> ObjectPattern:
+        """Take several patterns of one bucket apart, as one that stands for whatever any of them stands for.
+
+        Raises:
+            PatternError: one of them cannot mean anything, there is none, or they are of several buckets.
+        """
+        if not uris:
+            raise PatternError("the list of patterns is empty")
+        patterns = [cls.parse(uri) for uri in uris]
+        first = patterns[0]
+        if len(patterns) == 1:
+            return first
+        if any((one.scheme, one.bucket) != (first.scheme, first.bucket) for one in patterns):
+            raise PatternError(
+                f"the patterns are of several buckets, not only {first.scheme}://{first.bucket}"
+            )
+        alternatives = tuple(dict.fromkeys(each for one in patterns for each in one.alternatives))
+        if len(alternatives) > MAX_ALTERNATIVES:
+            raise PatternError(f"the patterns stand for more than {MAX_ALTERNATIVES} together; use wildcards")
+        return cls(", ".join(uris), first.scheme, first.bucket, first.pattern, alternatives)
 
     @property
     def exact(self) -> bool:

@@ -35,6 +35,7 @@ class SessionWithoutRedirects(AIOHTTPSession):  # type: ignore[misc]
         if not session.trace_configs:
             config = aiohttp.TraceConfig()
             config.on_request_redirect.append(_refuse_redirect)
+            config.on_request_end.append(_read_odd_headers)
             config.freeze()
             session.trace_configs.append(config)
         return session
@@ -54,6 +55,27 @@ async def _refuse_redirect(
     raise RedirectError(
         f"{response.status}: the server redirects to {place}, which is not followed: {remedy}"
     )
+
+
+async def _read_odd_headers(
+    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
+) -> None:
+    """Let headers that are not UTF-8, such as file names in Latin-1, not spoil the answer they come with."""
+    response = params.response
+    if any(not _is_utf8(name) or not _is_utf8(text) for name, text in response._raw_headers):
+        # the SDK decodes them strictly, and there is no other place to come before it
+        response._raw_headers = tuple(
+            (name.decode("utf-8", "replace").encode(), text.decode("utf-8", "replace").encode())
+            for name, text in response._raw_headers
+        )
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def tolerate_odd_dates(session: Any) -> None:

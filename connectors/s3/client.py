@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -44,6 +45,24 @@ class S3Connection(BaseModel):
         default=False, description="Send requests without credentials, for public buckets"
     )
 
+    profile: str | None = Field(
+        default=None,
+        description="Profile of this machine's AWS configuration whose credentials are used (also one that "
+        "assumes a role); its region is the default",
+    )
+    addressing_style: Literal["auto", "path", "virtual"] | None = Field(
+        default=None,
+        description="Where the bucket stands in an address: `virtual` in the host, `path` behind it; "
+        "default: `path` with an endpoint of one's own, else `auto`",
+    )
+    requester_pays: bool = Field(default=False, description="Pay for requests to buckets that ask for it")
+    expected_owner: str | None = Field(
+        default=None, pattern=r"^(\d{12})?$", description="AWS account that has to own the bucket: 12 digits"
+    )
+    ca_bundle: str | None = Field(
+        default=None, description="File of certificates (PEM) that the server's one is checked with"
+    )
+
     @field_validator("endpoint")
     @classmethod
     def _is_address(cls, url: str | None) -> str | None:
@@ -63,6 +82,12 @@ class S3Connection(BaseModel):
         if self.endpoint and urlsplit(self.endpoint).hostname == "s3.amazonaws.com":
             return None  # the global name serves us-east-1 only
         return self.endpoint or None
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """What goes with every request."""
+        paying = {"RequestPayer": "requester"} if self.requester_pays else {}
+        return {**paying, "ExpectedBucketOwner": self.expected_owner} if self.expected_owner else paying
 
     @property
     def server(self) -> str:
@@ -85,6 +110,26 @@ class S3Client(Protocol):
     async def get_object(self, **arguments: object) -> Mapping[str, Any]: ...
 
 
+class _WithArguments:
+    """A client that sends the same arguments with every request."""
+
+    def __init__(self, client: S3Client, arguments: Mapping[str, str]) -> None:
+        self._client = client
+        self._arguments = arguments
+
+    async def list_objects(self, **arguments: object) -> Mapping[str, Any]:
+        return await self._client.list_objects(**self._arguments, **arguments)
+
+    async def list_objects_v2(self, **arguments: object) -> Mapping[str, Any]:
+        return await self._client.list_objects_v2(**self._arguments, **arguments)
+
+    async def head_object(self, **arguments: object) -> Mapping[str, Any]:
+        return await self._client.head_object(**self._arguments, **arguments)
+
+    async def get_object(self, **arguments: object) -> Mapping[str, Any]:
+        return await self._client.get_object(**self._arguments, **arguments)
+
+
 @asynccontextmanager
 async def open_client(
     connection: S3Connection, *, connections: int = 32, read_timeout: float = 60.0
@@ -101,11 +146,41 @@ async def open_client(
     """
     _check(connection)
     # 1.3 s of import, needed by nobody who does not read from S3
-    from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
     from aiobotocore.session import get_session  # type: ignore[import-untyped]
-    from botocore import UNSIGNED  # type: ignore[import-untyped]
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
     from connectors.s3 import answers
+
+    session = get_session()
+    if connection.profile:
+        session.set_config_variable("profile", connection.profile)
+    answers.tolerate_odd_dates(session)
+    async with AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(
+                session.create_client(
+                    "s3",
+                    region_name=connection.region or session.get_config_variable("region") or "us-east-1",
+                    endpoint_url=connection.endpoint_url,
+                    verify=connection.ca_bundle or None,
+                    aws_access_key_id=_plain(connection.access_key),
+                    aws_secret_access_key=_plain(connection.secret_key),
+                    aws_session_token=_plain(connection.session_token),
+                    config=_config(connection, connections, read_timeout),
+                )
+            )
+        except BotoCoreError as error:
+            raise FatalError(f"the S3 connection cannot be used: {error}") from error
+        answers.check_listings(client)
+        answers.take_any_bucket_name(client)
+        yield _WithArguments(client, connection.arguments) if connection.arguments else client
+
+
+def _config(connection: S3Connection, connections: int, read_timeout: float) -> Any:
+    from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
+    from botocore import UNSIGNED  # type: ignore[import-untyped]
+
+    from connectors.s3.answers import SessionWithoutRedirects
 
     options: dict[str, Any] = {
         # retrying is the engine's: botocore's own would hide throttling and multiply waiting
@@ -116,28 +191,14 @@ async def open_client(
         # many compatible servers refuse the newer checksums (boto3 issue 4392)
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
-        "s3": {"addressing_style": "path" if connection.custom else "auto"},
+        "s3": {"addressing_style": connection.addressing_style or ("path" if connection.custom else "auto")},
         # the pipeline's file says where the data is, not AWS_ENDPOINT_URL
         "ignore_configured_endpoint_urls": True,
-        "http_session_cls": answers.SessionWithoutRedirects,
+        "http_session_cls": SessionWithoutRedirects,
     }
     if connection.anonymous:
         options["signature_version"] = UNSIGNED
-    session = get_session()
-    answers.tolerate_odd_dates(session)
-    region = connection.region or session.get_config_variable("region") or "us-east-1"
-    async with session.create_client(
-        "s3",
-        region_name=region,
-        endpoint_url=connection.endpoint_url,
-        aws_access_key_id=_plain(connection.access_key),
-        aws_secret_access_key=_plain(connection.secret_key),
-        aws_session_token=_plain(connection.session_token),
-        config=AioConfig(**options),
-    ) as client:
-        answers.check_listings(client)
-        answers.take_any_bucket_name(client)
-        yield client
+    return AioConfig(**options)
 
 
 def _check(connection: S3Connection) -> None:
@@ -145,10 +206,18 @@ def _check(connection: S3Connection) -> None:
     if any(keys) and not all(keys):
         message = "an S3 connection needs both `access_key` and `secret_key`, or neither"
         raise FatalError(message, kind="auth")
-    if connection.custom and not all(keys) and not connection.anonymous:
+    if connection.profile and (any(keys) or connection.anonymous):
+        message = (
+            "an S3 connection has a `profile`, or keys of its own, or is `anonymous`: leave the others out"
+        )
+        raise FatalError(message, kind="auth")
+    if connection.ca_bundle and not Path(connection.ca_bundle).is_file():
+        raise FatalError(f"the S3 connection's `ca_bundle` {connection.ca_bundle!r} is not a file")
+    if connection.custom and not (all(keys) or connection.anonymous or connection.profile):
         raise FatalError(
             f"the S3 endpoint {connection.endpoint} has no keys: set `access_key` and `secret_key` of its "
-            "connection, or `anonymous: true`. This machine's AWS credentials are sent only to AWS.",
+            "connection, a `profile`, or `anonymous: true`. "
+            "This machine's AWS credentials are sent only to AWS.",
             kind="auth",
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from connectors.objects.listed import ObjectRefusedError
 from engine.errors import ComponentError, FatalError, FatalKind, RecordError, TransientError
 
 __all__ = ["ObjectRefusedError", "RedirectError", "s3_errors"]
@@ -37,21 +38,6 @@ _REMEDIES = {
 }
 _OF_EVERYTHING = frozenset(_REMEDIES) - {"AccessDenied", "403", "SignatureDoesNotMatch"}
 """Codes that hold for every object alike, whichever one was asked for."""
-
-
-class ObjectRefusedError(FatalError):
-    """The server refuses one object, and may refuse all of them.
-
-    That is fatal if nothing else can be read either, and otherwise the object's own failure: `as_record`.
-    """
-
-    def __init__(self, message: str, *, kind: FatalKind, record_kind: str) -> None:
-        super().__init__(message, kind=kind)
-        self.record_kind = record_kind
-
-    def as_record(self) -> RecordError:
-        """The same as a failure of this object alone."""
-        return RecordError(str(self), kind=self.record_kind)
 
 
 class RedirectError(Exception):
@@ -86,7 +72,7 @@ def s3_errors(bucket: str, what: str, *, of_object: bool = False) -> Generator[N
         # the page of a proxy instead of an answer
         raise TransientError(f"{where}: the answer is not S3's: {error}") from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:
-        raise _from_failure(error, where) from error
+        raise _from_failure(error, where, of_object=of_object) from error
 
 
 def _from_answer(answer: Mapping[str, Any], where: str, *, of_object: bool) -> ComponentError:
@@ -109,7 +95,7 @@ def _from_answer(answer: Mapping[str, Any], where: str, *, of_object: bool) -> C
         return RecordError(f"{where}: it is archived; restore it first", kind="ObjectArchived")
     kind: FatalKind = "auth" if code in _CREDENTIALS or status in (401, 403) else "config"
     text = f"{where}: {code or status}: {_remedy(code, message, status, headers)}"
-    if of_object and code not in _OF_EVERYTHING and not 300 <= status < 400:
+    if of_object and code not in _OF_EVERYTHING:
         forbidden = kind == "auth" or code.startswith("KMS.")
         return ObjectRefusedError(
             text, kind=kind, record_kind="ObjectForbidden" if forbidden else "ObjectUnreadable"
@@ -124,7 +110,7 @@ def _remedy(code: str, message: str, status: int, headers: Mapping[str, str]) ->
     return _REMEDIES.get(code, message)
 
 
-def _from_failure(error: Exception, where: str) -> ComponentError:
+def _from_failure(error: Exception, where: str, *, of_object: bool) -> ComponentError:
     from botocore import exceptions  # type: ignore[import-untyped]
 
     if isinstance(error, exceptions.PartialCredentialsError):
@@ -136,6 +122,8 @@ def _from_failure(error: Exception, where: str) -> ComponentError:
             kind="auth",
         )
     redirect = _reasons(error, RedirectError)
+    if redirect and of_object:
+        return ObjectRefusedError(f"{where}: {redirect[0]}", record_kind="ObjectUnreadable")
     if redirect:
         return FatalError(f"{where}: {redirect[0]}")
     if _unknown_host(error):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connectors.objects.compression import PackedError, UnpackedTooLargeError, unpack_body
 from connectors.objects.decoding import decode_in_turn
+from connectors.objects.listed import FileRecord
+from connectors.objects.params import DEFAULT_MAX_OBJECT_BYTES
 from connectors.objects.pattern import ObjectPattern, PatternError, split_bucket
 from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
@@ -19,14 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_MAX_OBJECT_BYTES", "FileRecord", "S3FileReader"]
 
-DEFAULT_MAX_OBJECT_BYTES = 64 * 1024 * 1024
 
 _PIECE = 1024 * 1024
 _PART = re.compile(r"bytes \d+-\d+/(\d+)")
 _PACKED_ETAG = re.compile(r"[-;](?:gzip|deflate|br|zstd)$")
-
-FileRecord = dict[str, str | int | bool | None]
-"""The fields of `connectors.models.S3FileContent`."""
 
 
 class _Body(NamedTuple):
@@ -38,6 +36,10 @@ class _Body(NamedTuple):
     etag: str = ""
     version_id: str | None = None
     last_modified: str | None = None
+
+
+class _OtherVersionError(RecordError):
+    """The answer's own ETag is not the listed one."""
 
 
 class S3FileReader:
@@ -121,6 +123,8 @@ class S3FileReader:
         if etag and self._if_match:
             try:
                 return await self._get_once(uri, bucket, key, etag, size, IfMatch=f'"{etag}"')
+            except _OtherVersionError:
+                raise
             except RecordError as error:
                 if error.kind != "ObjectChanged":
                     raise
@@ -192,11 +196,8 @@ class S3FileReader:
         if answer.get("ContentEncoding"):
             now = _PACKED_ETAG.sub("", now)  # what Apache's and other servers add when they pack
         if etag and now and now != etag:
-            raise RecordError(
-                (
-                    f"{uri} changed after it was listed: its ETag was {etag} and is now {now}; start a "
-                    "new run to read it"
-                ),
+            raise _OtherVersionError(
+                f"{uri} was changed since it was listed: its ETag was {etag}, is {now}; a new run reads it",
                 kind="ObjectChanged",
             )
 

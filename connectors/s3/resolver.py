@@ -4,44 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from typing import Any
 
+import anyio
+
+from connectors.objects.listed import ListedObject
 from connectors.objects.pattern import ObjectPattern
 from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
 from connectors.s3.listing import list_pages
-from engine.errors import FatalError, RecordError, TransientError
+from engine.errors import ComponentError, FatalError, RecordError, TransientError
 
 __all__ = ["S3Object", "S3WildcardResolver", "plain_etag"]
 
 
-class S3Object(NamedTuple):
-    """A listed object.
+LOOKED_UP_AT_ONCE = 16
 
-    `etag` without its quotes, "" when the server gives none; `size` in bytes, -1 when it is not known;
-    `last_modified` ISO 8601 in UTC, "" when it is not known.
-    """
-
-    key: str
-    etag: str
-    size: int
-    last_modified: str = ""
-
-    @property
-    def version(self) -> str:
-        """Tells one content of the key from another: the ETag, or else size and date."""
-        return self.etag or f"{self.size}-{self.last_modified}"
-
-    def as_entry(self) -> list[str | int]:
-        """The object in the manifest of a split."""
-        entry: list[str | int] = [self.key, self.etag, self.size]
-        return entry if self.etag else [*entry, self.last_modified]
-
-    @classmethod
-    def from_entry(cls, entry: Sequence[Any]) -> S3Object:
-        """The object from the manifest of a split."""
-        key, etag, size, *modified = entry
-        return cls(str(key), str(etag), int(size), *map(str, modified))
+S3Object = ListedObject
+"""An object as it was listed."""
 
 
 class S3WildcardResolver:
@@ -77,10 +57,8 @@ class S3WildcardResolver:
         if isinstance(pattern, str):
             pattern = ObjectPattern.parse(pattern)
         exact, prefixes = _left(pattern, after)
-        for key in exact:
-            found = await self._look_up(pattern, key)
-            if found is not None:
-                yield [found]
+        for first in range(0, len(exact), LOOKED_UP_AT_ONCE):
+            yield await self._look_up_all(pattern, exact[first : first + LOOKED_UP_AT_ONCE])
         matches = pattern.matches
         for prefix in prefixes:
             start = after if after.startswith(prefix) else ""
@@ -91,6 +69,25 @@ class S3WildcardResolver:
                         for entry in page
                         if _is_file(entry) and matches(entry["Key"])
                     ]
+
+    async def _look_up_all(self, pattern: ObjectPattern, keys: Sequence[str]) -> list[S3Object]:
+        """The objects of these names that there are, in order, asked for side by side."""
+        found: list[S3Object | None] = [None] * len(keys)
+        failures: list[ComponentError] = []
+
+        async def look_up(index: int, key: str) -> None:
+            try:
+                found[index] = await self._look_up(pattern, key)
+            except ComponentError as error:
+                failures.append(error)
+
+        async with anyio.create_task_group() as group:
+            for index, key in enumerate(keys):
+                group.start_soon(look_up, index, key)
+        if failures:
+            # what stops the run says more than what may pass
+            raise next((one for one in failures if isinstance(one, FatalError)), failures[0])
+        return [one for one in found if one is not None]
 
     async def _look_up(self, pattern: ObjectPattern, key: str) -> S3Object | None:
         try:

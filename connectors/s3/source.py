@@ -2,92 +2,95 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack
 
-import anyio
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from connectors.objects.decoding import known_charset
+from connectors.objects.listed import FileRecord, ListedObject
+from connectors.objects.params import ObjectParams, keeps_bookmarks, listed
 from connectors.objects.pattern import ObjectPattern
+from connectors.objects.source import ObjectSource
 from connectors.s3.client import S3Connection, open_client
-from connectors.s3.fetching import ObjectFetcher, Suspect
-from connectors.s3.groups import Group, judged
-from connectors.s3.planning import RECORD_OVERHEAD, plan_groups
-from connectors.s3.reader import DEFAULT_MAX_OBJECT_BYTES, FileRecord, S3FileReader
-from connectors.s3.resolver import S3Object, S3WildcardResolver
-from engine.contract.batch import Batch
-from engine.contract.bookmarks import Bookmark
-from engine.contract.component import Context, Kind, Params, Source, component, operational
-from engine.contract.keys import KeyList
-from engine.contract.split import Split
-from engine.contract.types import JsonValue
-from engine.errors import ComponentError, FatalError, RecordError
-
-if TYPE_CHECKING:
-    from aiostream import Stream
-
-    from connectors.models import S3FileContent
+from connectors.s3.reader import S3FileReader
+from connectors.s3.resolver import S3WildcardResolver
+from engine.contract.component import Kind, component, operational
+from engine.errors import FatalError
 
 __all__ = ["S3Connector", "S3Params"]
 
 
-LONGEST_SPLIT = 10.0
-"""Seconds of listing after which a split is handed on although it is not full."""
+class S3Params(ObjectParams):
+    """What to read."""
 
-
-class S3Params(Params):
-    """Parameters of the `s3` source."""
-
-    pattern: str = Field(
-        description="Address with wildcards (`*`, `**`, `?`, `[…]`, `{…}`): `s3://bucket/folder/**/*.{txt,pdf}`"
+    pattern: str | list[str] = Field(
+        description="Address with wildcards (`*`, `**`, `?`, `[…]`, `{…}`): "
+        "`s3://bucket/folder/**/*.{txt,pdf}`; or a list of them, of one bucket"
     )
-    mode: Literal["all", "changed"] = Field(
-        default="all",
-        description="`changed`: skip objects whose content an earlier run of the pipeline delivered",
-    )
-    max_object_bytes: int = Field(
-        default=DEFAULT_MAX_OBJECT_BYTES,
-        gt=0,
-        description="Objects larger than this become dead letters, unread",
-    )
-    charset: str | None = Field(
-        default=None,
-        description="Charset of all text, e.g. `windows-1252`, overriding declarations (default: from "
-        "byte order mark, declaration or content)",
-    )
-    strict_text: bool = Field(
-        default=False,
-        description="Make text with bytes that are invalid in its encoding a dead letter (default: "
-        "replace them by U+FFFD)",
-    )
-    concurrency: int = operational(32, ge=1, le=256, description="Objects read concurrently")
-    split_objects: int = operational(
-        1000, ge=1, le=10_000, description="Objects per split, the unit of resuming and distribution"
-    )
-    read_timeout: float = operational(
-        60.0, gt=0, description="Longest pause of the server before a timeout, in seconds"
-    )
+    read_timeout: float = operational(60.0, gt=0, description="Longest pause of the server, in seconds")
 
     @field_validator("pattern")
     @classmethod
-    def _pattern(cls, value: str) -> str:
-        ObjectPattern.parse(value)
+    def _pattern(cls, value: str | list[str]) -> str | list[str]:
+        ObjectPattern.parse_all(listed(value))
         return value
 
-    @field_validator("charset")
-    @classmethod
-    def _charset(cls, value: str | None) -> str | None:
-        if value is not None and known_charset(value) is None:
-            raise ValueError(f"unknown charset {value!r}")
-        return value
+    @model_validator(mode="after")
+    def _exclude(self) -> S3Params:
+        self.excluding()
+        return self
+
+    def parsed(self) -> ObjectPattern:
+        """The pattern, taken apart."""
+        return ObjectPattern.parse_all(listed(self.pattern))
+
+    def excluding(self) -> ObjectPattern | None:
+        """What is left out, as a pattern of the same bucket; None: nothing is."""
+        pattern = self.parsed()
+        patterns = [
+            one if "://" in one else f"{pattern.scheme}://{pattern.bucket}/{one}"
+            for one in listed(self.exclude)
+        ]
+        if not patterns:
+            return None
+        excluded = ObjectPattern.parse_all(patterns)
+        if excluded.bucket != pattern.bucket:
+            raise ValueError(f"`exclude` names the bucket {excluded.bucket!r}, `pattern` {pattern.bucket!r}")
+        return excluded
+
+    @property
+    def excluded(self) -> Callable[[str], bool] | None:
+        """Says of a key whether it is left out; None: nothing is."""
+        pattern = self.excluding()
+        return pattern.matches if pattern is not None else None
 
 
-def _keeps_bookmarks(params: S3Params) -> bool:
-    return params.mode == "changed"
+class _Bucket:
+    """An open bucket."""
+
+    def __init__(
+        self, pattern: ObjectPattern, server: str, resolver: S3WildcardResolver, reader: S3FileReader
+    ):
+        self._pattern = pattern
+        self._resolver = resolver
+        self._reader = reader
+        self.scope = f"{server}/{pattern.bucket}"
+        self.prefix = f"{pattern.bucket}/"
+
+    def pages(self, *, after: str = "") -> AsyncGenerator[Sequence[ListedObject], None]:
+        return self._resolver.resolve_pages(self._pattern, after=after)
+
+    async def read(self, found: ListedObject) -> FileRecord:
+        uri = self._pattern.uri_of(found.key)
+        return await self._reader.read_record(
+            uri, self._pattern.bucket, found.key, etag=found.etag, size=found.size
+        )
+
+    async def probe(self, key: str) -> None:
+        await self._reader.probe(self._pattern.bucket, key)
+
+    def addresses(self, key: str) -> tuple[str, str]:
+        return f"s3://{self._pattern.bucket}/{key}", self._pattern.uri_of(key)
 
 
 @component(
@@ -97,9 +100,9 @@ def _keeps_bookmarks(params: S3Params) -> bool:
     connection=S3Connection,
     sandbox="s3",
     extra="s3",
-    bookmarks=_keeps_bookmarks,
+    bookmarks=keeps_bookmarks,
 )
-class S3Connector(Source[S3Params]):
+class S3Connector(ObjectSource[S3Params]):
     """Files in an S3 bucket that a wildcard pattern stands for, each as one record.
 
     A record has the fields of `S3FileContent`: `file_path` (the address), `content`, `content_type`,
@@ -108,259 +111,35 @@ class S3Connector(Source[S3Params]):
     content has the same key in every run, a changed object a new one.
 
     The listing is stored before anything is read, and a resumed run goes by it. An object that changed or
-    vanished since becomes a dead letter and never another version's content under the old key.
+    vanished since becomes a dead letter and never another version's content under the old key; so does one
+    that cannot be read while others can.
 
     With `mode: changed`, objects are left out whose ETag is the one that an earlier run has delivered. Dates
     play no part: what arrives late with an old date is read. An object that could not be read is tried again.
     """
 
-    reserves = True
-    repeatable = True
-    parallel_splits = 2  # so that the end of one split does not leave its connections idle
-
     def __init__(self, params: S3Params, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
-        self._pattern = ObjectPattern.parse(params.pattern)
-        server = connection.server if isinstance(connection, S3Connection) else "aws"
-        self._scope = f"{server}/{self._pattern.bucket}"
-        self._stack = AsyncExitStack()
-        self._resolver: S3WildcardResolver | None = None
-        self._fetcher: ObjectFetcher | None = None
+        self._pattern = params.parsed()
 
-    async def __aenter__(self) -> Self:
+    @property
+    def named(self) -> str:
+        """What is read, for messages."""
+        return self._pattern.uri
+
+    async def open_store(self, stack: AsyncExitStack) -> _Bucket:
+        """Open the bucket; `stack` closes it."""
         connection = self.connection if isinstance(self.connection, S3Connection) else S3Connection()
         if self._pattern.scheme == "minio" and not connection.endpoint:
             raise FatalError("a minio:// pattern needs the `endpoint` of its server in the connection")
-        client = await self._stack.enter_async_context(
-            open_client(
-                connection, connections=self.params.concurrency, read_timeout=self.params.read_timeout
-            )
+        params = self.params
+        client = await stack.enter_async_context(
+            open_client(connection, connections=params.concurrency, read_timeout=params.read_timeout)
         )
-        self._resolver = S3WildcardResolver(client)
         reader = S3FileReader(
             client,
-            max_object_bytes=self.params.max_object_bytes,
-            charset=self.params.charset,
-            strict_text=self.params.strict_text,
+            max_object_bytes=params.max_object_bytes,
+            charset=params.charset,
+            strict_text=params.strict_text,
         )
-        self._fetcher = ObjectFetcher(
-            reader, self._resolver, self._pattern, self.params.concurrency, self.ctx.retry
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._resolver = self._fetcher = None
-        await self._stack.aclose()
-
-    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """Split the listing into parts of `split_objects`; none if nothing matches."""
-        assert self._resolver is not None, "enter the connector first"
-        chunk: list[S3Object] = []
-        after, number, ordinal = _behind(ctx.listed)
-        unchanged, yielded_at = 0, anyio.current_time()
-        async with aclosing(self._resolver.resolve_pages(self._pattern, after=after)) as listing:
-            async for page in listing:
-                wanted = await self._not_delivered(page, ctx) if self.params.mode == "changed" else page
-                unchanged += len(page) - len(wanted)
-                for found in wanted:
-                    chunk.append(found)
-                    if len(chunk) == self.params.split_objects:
-                        yield self._split(number, ordinal, chunk)
-                        number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
-                        chunk = []
-                if chunk and anyio.current_time() - yielded_at >= LONGEST_SPLIT:
-                    # few objects of many match: a worker that goes on must not look for these again
-                    yield self._split(number, ordinal, chunk)
-                    number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
-                    chunk = []
-        if chunk:
-            yield self._split(number, ordinal, chunk)
-        if unchanged:
-            ctx.count("unchanged", unchanged)
-
-    def lists_behind(self, last: Split) -> bool:
-        """True unless the keys of that split are out of order: then nobody knows what comes behind it."""
-        keys = _keys_of(last)
-        return bool(keys) and keys == sorted(keys)
-
-    async def _not_delivered(self, page: Sequence[S3Object], ctx: Context) -> Sequence[S3Object]:
-        delivered = await ctx.bookmarks.get(self._scope, [found.key for found in page])
-        return [found for found in page if delivered.get(found.key) != found.version]
-
-    def _split(self, number: int, ordinal: int, objects: Sequence[S3Object]) -> Split:
-        entries = [found.as_entry() for found in objects]
-        manifest = {"bucket": self._pattern.bucket, "objects": entries}
-        return Split(f"{number:06d}", manifest, first_ordinal=ordinal)
-
-    async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Read the objects of a split from index `position`, concurrently and in order.
-
-        An object that fails alone is retried alone, and becomes a dead letter when others get through.
-
-        Raises:
-            TransientError: nothing can be had at present; everything before it was yielded.
-            FatalError: the bucket cannot be read.
-        """
-        from aiostream import stream
-
-        assert self._fetcher is not None, "enter the connector first"
-        self._fetcher.begin()
-        objects = [S3Object.from_entry(entry) for entry in split.manifest["objects"]]
-        held: set[Group] = set()
-        groups = self._reserve(objects, int(position or 0), held, ctx)
-        results: Stream[Group] = stream.map(
-            groups, self._read_group, ordered=True, task_limit=self.params.concurrency
-        )
-        try:
-            async with results.stream() as streamer, aclosing(judged(streamer, self._fetcher)) as ready:
-                async for group, cleared in ready:
-                    batch, error = self._batch(group, split.first_ordinal, ctx, cleared=cleared)
-                    if len(batch):
-                        held.discard(group)  # its reservation goes with the batch
-                        yield batch
-                    if error is not None:
-                        raise error
-                    if ctx.draining():
-                        return
-        finally:
-            for group in held:
-                group.reservation.release()
-
-    async def extract(self) -> AsyncGenerator[S3FileContent, None]:
-        """Read all files in any order without a pipeline, opening the connection if necessary.
-
-        Raises:
-            RecordError: an object that cannot be read; the ones before it were yielded.
-            TransientError, FatalError: as `read`. Nothing is retried here.
-        """
-        from aiostream import stream
-
-        async with AsyncExitStack() as stack:
-            if self._fetcher is None:
-                await stack.enter_async_context(self)
-            pages = stream.flatmap(self.splits(self.ctx), self._pages, task_limit=self.parallel_splits)
-            async with pages.stream() as streamer:
-                async for page in streamer:
-                    for record in page:
-                        yield record
-
-    async def _pages(self, split: Split, *_: Split) -> AsyncGenerator[list[S3FileContent], None]:
-        from connectors.models import S3FileContent
-
-        async with aclosing(self.read(split, None, self.ctx)) as batches:
-            async for batch in batches:
-                failed = dict(batch.failures)
-                good = [one for index, one in enumerate(batch.records) if index not in failed]
-                yield [S3FileContent.model_validate(record) for record in good]
-                if batch.reservation is not None:
-                    batch.reservation.release()
-                for error in failed.values():
-                    raise error
-
-    async def _reserve(
-        self, objects: Sequence[S3Object], position: int, held: set[Group], ctx: Context
-    ) -> AsyncGenerator[Group, None]:
-        """Groups in order, each with its bytes reserved.
-
-        One after the other, and whole groups: a group that has its bytes needs no more to be finished and
-        handed on, so whoever waits for bytes never waits for itself.
-        """
-        for start, chosen, nbytes in plan_groups(objects, position, self.params.max_object_bytes):
-            if ctx.draining():
-                return
-            group = Group(start, chosen, await ctx.memory_budget.reserve(nbytes))
-            held.add(group)
-            yield group
-
-    async def _read_group(self, group: Group, *_: Group) -> Group:
-        assert self._fetcher is not None, "enter the connector first"
-        fetch = self._fetcher.fetch
-        outcomes = group.outcomes
-        outcomes += [FatalError("not read") for _ in group.objects]
-
-        async def read(index: int, found: S3Object) -> None:
-            outcomes[index] = await fetch(found)
-
-        async with anyio.create_task_group() as tasks:
-            for index, found in enumerate(group.objects):
-                tasks.start_soon(read, index, found)
-        return group
-
-    def _batch(
-        self, group: Group, first_ordinal: int, ctx: Context, *, cleared: bool
-    ) -> tuple[Batch, ComponentError | None]:
-        """The objects up to the first that has to be tried again, and that one's error.
-
-        `cleared`: others get through, so that what failed is to blame itself.
-        """
-        records: list[FileRecord] = []
-        failures: list[tuple[int, RecordError]] = []
-        nbytes = 0
-        stopper: ComponentError | None = None
-        for found, outcome in zip(group.objects, group.outcomes, strict=True):
-            if isinstance(outcome, Suspect):
-                outcome = outcome.as_record() if cleared else outcome.error
-            if isinstance(outcome, RecordError):
-                failures.append((len(records), outcome))
-                outcome = {
-                    "file_path": f"s3://{self._pattern.bucket}/{found.key}",
-                    "source_uri": self._pattern.uri_of(found.key),
-                    "file_size": found.size,
-                    "etag": found.etag,
-                    "error": str(outcome),
-                }
-            elif isinstance(outcome, ComponentError):
-                stopper = outcome
-                break
-            else:
-                nbytes += sys.getsizeof(outcome["content"])
-                _count(outcome, ctx)
-            records.append(outcome)
-        taken = group.objects[: len(records)]
-        nbytes += RECORD_OVERHEAD * len(records)
-        ctx.count("objects", len(records))
-        group.reservation.resize(nbytes)
-        batch = Batch(
-            records,
-            KeyList(
-                [f"{self._pattern.bucket}/{found.key}@{found.version}" for found in taken],
-                first_ordinal + group.start,
-            ),
-            position=group.start + len(records),
-            nbytes=nbytes,
-            reservation=group.reservation,
-        )
-        batch.failures = failures
-        if self.params.mode == "changed":
-            # what could not be read was not delivered: once it is smaller, restored or back, it has to come
-            failed = {index for index, _ in failures}
-            batch.bookmarks = [
-                Bookmark(self._scope, found.key, found.version)
-                for index, found in enumerate(taken)
-                if index not in failed
-            ]
-        return batch, stopper
-
-
-def _count(record: FileRecord, ctx: Context) -> None:
-    ctx.count("bytes", float(record["file_size"] or 0))
-    if record["replaced_characters"]:
-        ctx.count("replaced_characters", float(record["replaced_characters"]))
-    if record["encoding_guessed"]:
-        ctx.count("guessed_encodings")
-
-
-def _behind(last: Split | None) -> tuple[str, int, int]:
-    """Where a listing goes on: the last key, and the number and first ordinal of the next split."""
-    if last is None:
-        return "", 0, 0
-    keys = _keys_of(last)
-    return keys[-1], int(last.key) + 1, last.first_ordinal + len(keys)
-
-
-def _keys_of(split: Split) -> list[str]:
-    objects = split.manifest.get("objects")
-    assert isinstance(objects, list)
-    return [str(entry[0]) for entry in objects if isinstance(entry, list)]
+        return _Bucket(self._pattern, connection.server, S3WildcardResolver(client), reader)

@@ -36,7 +36,7 @@ __all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
 LARGEST_RECORD = 256 * 1024
 MAX_MESSAGE_LENGTH = 2000
 DEEPEST = 12
-LONGEST_INTEGER = 14_000  # bits; Python writes no more than 4,300 digits
+MAX_INTEGER_BITS = 14_000  # bits; Python writes no more than 4,300 digits
 
 
 @runtime_checkable
@@ -258,7 +258,7 @@ def _storable(value: object, depth: int) -> JsonValue:
         return [_storable(item, depth - 1) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > LONGEST_INTEGER:
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > MAX_INTEGER_BITS:
         return hex(value)
     if value is None or isinstance(value, bool | float | int):
         return value

@@ -58,7 +58,7 @@ MAX_ERROR = 1000
 MAX_SUMMARY = 200
 """Characters; a summary has 400 bytes at most."""
 
-MOST_TROUBLES = 10
+MAX_TROUBLES = 10
 """Nodes that Temporal's page names."""
 
 STORE_TIMEOUT = timedelta(minutes=5)
@@ -147,7 +147,7 @@ class PipelineRun:
             self._troubles[trouble.node] = (trouble, workflow.now())
         else:
             self._troubles.pop(trouble.node, None)
-        while len(self._troubles) > MOST_TROUBLES:
+        while len(self._troubles) > MAX_TROUBLES:
             del self._troubles[next(iter(self._troubles))]
         self._show()
 

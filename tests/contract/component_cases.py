@@ -6,6 +6,7 @@ A new component adds its case here; the suite fails as long as it has none.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
@@ -141,6 +142,13 @@ def _two_files(world: World) -> Fields:
     return {"path": f"{world.folder}/*.jsonl", "page_records": 4}
 
 
+def _documents(world: World) -> Fields:
+    for name, content in _DOCUMENTS.items():
+        path = world.file(name.replace("/", "-"), content)
+        os.utime(path, (1_767_225_600, 1_767_225_600))  # written again, they would be other files
+    return {"pattern": f"{world.folder}/memos-*"}
+
+
 def _lake(world: World) -> Fields:
     return {"endpoint": world.s3, "access_key": "key", "secret_key": "hush", "region": "us-east-1"}
 
@@ -230,6 +238,27 @@ CASES: tuple[Case[Any], ...] = (
         records=len(_DOCUMENTS),
         batches=4,
         objects=_DOCUMENTS,
+    ),
+    SourceCase(
+        name="files",
+        params=lambda world: {**_documents(world), "split_objects": 6, "concurrency": 4},
+        records=len(_DOCUMENTS),
+        batches=4,
+    ),
+    SourceCase(
+        name="files",
+        label="with-one-file-too-large",
+        params=lambda world: {**_documents(world), "max_object_bytes": 30_000},
+        records=len(_DOCUMENTS),
+        batches=1,
+        dead=9,
+    ),
+    SourceCase(
+        name="files",
+        label="reading-what-changed",
+        params=lambda world: {**_documents(world), "split_objects": 6, "mode": "changed"},
+        records=len(_DOCUMENTS),
+        batches=4,
     ),
     SourceCase(
         name="consumption",

@@ -114,6 +114,9 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         unchanged = int(node.aggregate.get("unchanged", 0))
         if unchanged:
             yield f"`{node.name}` skipped {count(unchanged)}: unchanged since an earlier run"
+        for name, number in sorted(node.aggregate.items()):
+            if name.startswith("skipped: "):
+                yield f"`{node.name}` skipped {count(int(number))}: {name.removeprefix('skipped: ')}"
         replaced = int(node.aggregate.get("replaced_characters", 0))
         if replaced:
             what = counted(replaced, "invalid character")

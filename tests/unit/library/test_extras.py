@@ -128,7 +128,9 @@ def test_the_table_is_what_the_project_declares() -> None:
     assert set(SANDBOX_EXTRAS.values()) <= set(EXTRAS)
     known = packages_distributions()
     for extra, modules in EXTRAS.items():
-        declared = {re.split(r"[\[<>=;]", one)[0].lower().replace("_", "-") for one in OPTIONAL[extra]} - OF_NO_MODULE
+        declared = {
+            re.split(r"[\[<>=;]", one)[0].lower().replace("_", "-") for one in OPTIONAL[extra]
+        } - OF_NO_MODULE
         assert {known[module][0].lower().replace("_", "-") for module in modules} == declared, extra
 
 

@@ -111,9 +111,17 @@ async def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         await sink(tmp_path).__aenter__()
 
 
-def test_compressing_is_refused_and_not_forgotten() -> None:
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
+def test_compressing_is_refused_and_not_forgotten(suffix: str) -> None:
     with pytest.raises(ValidationError, match="does not compress"):
-        JsonlSinkParams(path="x.jsonl.gz")
+        JsonlSinkParams(path=f"x.jsonl.{suffix}")
+
+
+async def test_the_home_directory_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with sink("~/out.jsonl") as out:
+        await out.write(batch({"n": 1}))
+    assert (tmp_path / "out.jsonl").read_bytes() == b'{"n":1}\n'
 
 
 async def test_a_device_can_be_written_to() -> None:

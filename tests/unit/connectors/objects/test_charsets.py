@@ -1,5 +1,7 @@
 """Text in the encodings that people have: declared, undeclared, declared wrongly, and damaged."""
 
+# ruff: noqa: RUF001 - the letters of other scripts are what is tested
+
 from __future__ import annotations
 
 import codecs
@@ -12,7 +14,7 @@ from connectors.objects.charsets import known_charset
 from connectors.objects.decoding import Decoded, decode
 
 GERMAN = "Sehr geehrte Frau Müller, wir bestätigen die Überweisung über 1.200 € für Köln. Schöne Grüße\n" * 5
-RUSSIAN = "Привет, мир. Отчёт за май готов, подпишите его сегодня.\n" * 5  # noqa: RUF001
+RUSSIAN = "Привет, мир. Отчёт за май готов, подпишите его сегодня.\n" * 5
 JAPANESE = "会議は三時に始まります。資料を持ってきてください。\n" * 5
 CHINESE = "会议三点开始,请带上资料。谢谢您的合作,期待与您见面。\n" * 5
 ASCII = "17;ordered;2026-01-01;ok\n" * 4000

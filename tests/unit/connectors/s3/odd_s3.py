@@ -47,7 +47,10 @@ class Reply:
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
         elif self.length != -1:
             lines.append(f"Content-Length: {len(body) if self.length is None else self.length}")
-        return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body[: self.cut_after]
+        return (
+            "\r\n".join([*lines, "Connection: close", "", ""]).encode("utf-8", "surrogateescape")
+            + body[: self.cut_after]
+        )
 
 
 def refusal(status: int, code: str, message: str = "No.") -> Reply:
@@ -197,6 +200,7 @@ class Ran:
     records: list[dict[str, Any]]
     dead: dict[str, str]
     """The kind of each dead letter by its object."""
+    slept: list[float]
 
     @property
     def arrived(self) -> list[str]:
@@ -215,8 +219,9 @@ async def run(connector: S3Connector, state_dir: Path, **settings: Any) -> Ran:
         options={"read": NodeOptions(retry=RetryOptions(attempts=3, base=0.01, cap=0.05))},
         settings=Settings(**{"outage_limit": 1.0, **settings}),
     )
-    async with Engine(state_dir=state_dir, clock=ScriptedClock(jump=True)) as engine:
+    clock = ScriptedClock(jump=True)
+    async with Engine(state_dir=state_dir, clock=clock) as engine:
         report = await engine.run(plan)
         letters = await engine.store.dead_letters(DeadLetterFilter(run_id=report.run_id))
     dead = {letter.record["file_path"].rpartition(f"{BUCKET}/")[2]: letter.error_type for letter in letters}
-    return Ran(report, sink.records, dead)
+    return Ran(report, sink.records, dead, clock.slept)

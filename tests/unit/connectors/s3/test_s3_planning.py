@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from connectors.objects.listed import ListedObject
+from connectors.objects.planning import GROUP_BYTES, GROUP_OBJECTS, RECORD_OVERHEAD, plan_groups, weight
 from connectors.s3 import S3Connection, S3Connector, S3Params
-from connectors.s3.planning import GROUP_BYTES, GROUP_OBJECTS, RECORD_OVERHEAD, plan_groups, weight
-from connectors.s3.resolver import S3Object
 
 LIMIT = 10_000_000
 
 
-def objects_of(sizes: list[int]) -> list[S3Object]:
-    return [S3Object(f"{number}.txt", "e", size) for number, size in enumerate(sizes)]
+def objects_of(sizes: list[int]) -> list[ListedObject]:
+    return [ListedObject(f"{number}.txt", "e", size) for number, size in enumerate(sizes)]
 
 
 @given(st.lists(st.one_of(st.integers(0, 2000), st.integers(0, 400_000)), max_size=60), st.integers(0, 60))
@@ -29,12 +29,12 @@ def test_groups_are_the_rest_of_the_split_in_order_and_bounded(sizes: list[int],
 
 
 def test_an_object_that_will_not_be_read_weighs_next_to_nothing() -> None:
-    assert weight(S3Object("x.txt", "e", LIMIT + 1), LIMIT) == RECORD_OVERHEAD
+    assert weight(ListedObject("x.txt", "e", LIMIT + 1), LIMIT) == RECORD_OVERHEAD
 
 
 def test_raw_and_decoded_content_are_both_counted() -> None:
-    assert weight(S3Object("x.txt", "e", 1000), LIMIT) == 3000 + RECORD_OVERHEAD
-    assert weight(S3Object("x.png", "e", 1000), LIMIT) == 2400 + RECORD_OVERHEAD
+    assert weight(ListedObject("x.txt", "e", 1000), LIMIT) == 3000 + RECORD_OVERHEAD
+    assert weight(ListedObject("x.png", "e", 1000), LIMIT) == 2400 + RECORD_OVERHEAD
 
 
 def test_a_connector_can_be_built_outside_an_event_loop() -> None:
@@ -42,7 +42,12 @@ def test_a_connector_can_be_built_outside_an_event_loop() -> None:
     assert connector.reserves
     assert connector.repeatable
     assert connector.spec.sandbox == "s3"
-    assert connector.spec.operational_params() == {"concurrency", "split_objects", "read_timeout"}
+    assert connector.spec.operational_params() == {
+        "concurrency",
+        "on_unreadable",
+        "read_timeout",
+        "split_objects",
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,16 @@ from tests.unit.connectors.s3.odd_s3 import Asked, OddS3, Reply, numbered, refus
 BAD = ("002.txt", "020.txt")
 
 
+class Raw(Reply):
+    """What is sent instead of HTTP."""
+
+    def __init__(self, sent: bytes) -> None:
+        super().__init__(0, sent)
+
+    def encode(self) -> bytes:
+        return self.body
+
+
 class Refusing(OddS3):
     """Answers every GET of some keys in the same way."""
 
@@ -36,6 +46,9 @@ class Refusing(OddS3):
         (refusal(409, "Conflict"), "ObjectUnreadable"),
         (refusal(416, "InvalidRange"), "ObjectUnreadable"),
         (Reply(418, b"teapot"), "ObjectUnreadable"),
+        (Reply(307, headers={"Location": "http://localhost:1/elsewhere"}), "ObjectUnreadable"),
+        (Reply(301), "ObjectUnreadable"),
+        (Reply(304), "ObjectUnreadable"),
         (Reply(410), "ObjectVanished"),
         (refusal(403, "InvalidObjectState"), "ObjectArchived"),
         (refusal(500, "InternalError"), "ObjectUnreadable"),
@@ -48,8 +61,15 @@ class Refusing(OddS3):
         (Reply(200, b"much more than was listed"), "ObjectUnreadable"),
         (Reply(200, b"object 2", length=10**6), "ObjectUnreadable"),
         (Reply(200, b"<html>login</html>", chunked=True), "ObjectUnreadable"),
+        (Reply(200, b"object 2", {"x-amz-meta-name": "caf\udce9"}), ""),
+        (Reply(200, b"object 2", {"Content-Type": ";;=;charset"}), ""),
+        (Reply(200, b"", length=0), "ObjectUnreadable"),
+        (Reply(204), "ObjectUnreadable"),
+        (Raw(b"\x16\x03\x01 no http at all\r\n\r\n"), "ObjectUnreadable"),
+        (Raw(b""), "ObjectUnreadable"),
+        (Raw(b"HTTP/1.1 200 OK\r\nContent-Length: nine\r\n\r\nobject 20"), "ObjectUnreadable"),
     ],
-    ids=lambda value: f"{value.status} {value.body[13:30].decode()}" if isinstance(value, Reply) else "",
+    ids=lambda value: f"{value.status} {value.body[13:30]!r}" if isinstance(value, Reply) else "",
 )
 async def test_an_object_that_fails_alone_becomes_a_dead_letter(
     tmp_path: Path, reply: Reply, kind: str
@@ -57,6 +77,9 @@ async def test_an_object_that_fails_alone_becomes_a_dead_letter(
     async with serving(Refusing(reply)) as lake:
         ran = await run(source(lake), tmp_path)
     assert ran.report.ok, ran.report.error
+    if not kind:  # it is odd, but what was listed
+        assert ran.dead.keys() <= {"020.txt"}
+        return
     assert (len(ran.records), ran.dead) == (38, dict.fromkeys(BAD, kind))
     assert lake.gets() <= 38 + 2 * 12 + 1
 
@@ -146,6 +169,56 @@ async def test_a_retry_of_one_object_asks_for_no_other_again(tmp_path: Path, rep
     assert (ran.arrived, ran.dead) == (list(numbered(200)), {})
     assert lake.gets() == 200 + 40
     assert ran.report.nodes[0].retries == 40
+
+
+@pytest.mark.parametrize(("down", "longest"), [(False, 2.0), (True, 60.0)])
+async def test_a_hint_to_wait_is_followed_as_far_as_nothing_gets_through(
+    tmp_path: Path, down: bool, longest: float
+) -> None:
+    busy = refusal(503, "SlowDown")
+    busy.headers["Retry-After"] = "60"
+
+    class Busy(OddS3):
+        def get(self, asked: Asked) -> Reply:
+            first = self.gets(asked.key) == 1
+            return busy if first and (down or asked.key.endswith("3.txt")) else super().get(asked)
+
+    async with serving(Busy(numbered(100))) as lake:
+        ran = await run(source(lake, concurrency=8), tmp_path, outage_limit=600.0)
+    assert ran.report.ok, ran.report.error
+    assert (len(ran.records), ran.dead) == (100, {})
+    assert longest - 0.1 <= max(ran.slept) <= longest + 0.1
+
+
+async def test_every_fault_at_once_costs_no_byte_and_few_requests(tmp_path: Path) -> None:
+    faults = [
+        refusal(503, "SlowDown"), Reply(429), refusal(500, "InternalError"), Raw(b""), Reply(200, b"sho"),
+        Reply(200, b"object", length=50), Reply(200, b"garbage", {"ETag": '"other"'}),
+    ]  # fmt: skip
+
+    class Faulty(OddS3):
+        def get(self, asked: Asked) -> Reply:
+            number = int(asked.key[:3])
+            if number % 50 == 49:
+                return faults[number // 50 % 6]
+            if number % 50 < 7 and self.gets(asked.key) == 1:
+                return faults[number % 50]
+            return super().get(asked)
+
+    lake = Faulty({f"{number:03d}.txt": f"object {number}".encode() * 30 for number in range(600)})
+    async with serving(lake):
+        ran = await run(source(lake), tmp_path)
+    changed = {f"{number:03d}.txt" for number in range(600) if number % 50 == 6}
+    never = {f"{number:03d}.txt" for number in range(600) if number % 50 == 49}
+    assert ran.report.ok, ran.report.error
+    assert set(ran.dead) == changed | never
+    assert {ran.dead[name] for name in changed} == {"ObjectChanged"}
+    assert {ran.dead[name] for name in never} == {"ObjectUnreadable"}
+    for record in ran.records:
+        assert record["content"] == f"object {int(record['file_path'][-7:-4])}" * 30
+    assert len(ran.records) == 600 - len(changed | never)
+    faulty = 12 * 6 + sum(lake.gets(name) for name in never)
+    assert lake.gets() - faulty <= 600 * 1.02
 
 
 async def test_many_objects_in_a_row_that_never_work_stop_nothing(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass, field
 
-from connectors.s3.fetching import ObjectFetcher, Outcome, Suspect
-from connectors.s3.resolver import S3Object
+from connectors.objects.fetching import ObjectFetcher, Outcome, Suspect
+from connectors.objects.listed import ListedObject
 from engine.contract.types import Reservation
 
 __all__ = ["Group", "judged"]
@@ -20,7 +20,7 @@ class Group:
     """
 
     start: int
-    objects: Sequence[S3Object]
+    objects: Sequence[ListedObject]
     reservation: Reservation
     outcomes: list[Outcome] = field(default_factory=list)
 

@@ -13,10 +13,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from connectors.objects.pattern import ObjectPattern
-from connectors.s3.errors import ObjectRefusedError
-from connectors.s3.reader import FileRecord, S3FileReader
-from connectors.s3.resolver import S3Object, S3WildcardResolver
+from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedError, ObjectStore
 from engine.contract.component import Retry
 from engine.errors import ComponentError, FatalError, RecordError, TransientError
 
@@ -30,6 +27,12 @@ GIVE_UP_AFTER = 64
 
 HALVE_EVERY = 1.0
 """Seconds after which another refusal for load halves the concurrency again."""
+
+MAX_HINT = 2.0
+"""Seconds of a Retry-After that are waited for while others get through: fewer are asked for at once instead.
+
+MinIO asks for a minute whenever it has one request too many.
+"""
 
 PROBED_PAGES = 3
 PROBED_PER_PAGE = 4
@@ -69,17 +72,8 @@ class ObjectFetcher:
         concurrency: requests at once, at most. Fewer while the server has too much to do.
     """
 
-    def __init__(
-        self,
-        reader: S3FileReader,
-        resolver: S3WildcardResolver,
-        pattern: ObjectPattern,
-        concurrency: int,
-        retry: Retry | None,
-    ) -> None:
-        self._reader = reader
-        self._resolver = resolver
-        self._pattern = pattern
+    def __init__(self, store: ObjectStore, concurrency: int, retry: Retry | None) -> None:
+        self._store = store
         self._concurrency = concurrency
         self._retry = retry
         self._slots = anyio.CapacityLimiter(concurrency)
@@ -88,13 +82,13 @@ class ObjectFetcher:
         self._failures_in_a_row = 0
         self._since_change = 0
         self._halved_at = 0.0
-        self._readable: S3Object | None = None
+        self._readable: ListedObject | None = None
 
     def begin(self) -> None:
         """Reading starts, or starts again after an outage."""
         self._failures_in_a_row = 0
 
-    async def fetch(self, found: S3Object) -> Outcome:
+    async def fetch(self, found: ListedObject) -> Outcome:
         """One record, or why there is none; as a value, so that the objects before it still go out."""
         tries = seen = 0
         while True:
@@ -115,14 +109,17 @@ class ObjectFetcher:
             exhausted = retry is not None and tries >= allowed
             if retry is None or exhausted or await self._nothing_gets_through():
                 return Suspect(failure, seen, tries, exhausted)
-            await retry.wait(tries, failure)
+            await retry.wait(tries, self._with_patience(failure))
 
-    async def _try(self, found: S3Object) -> FileRecord | ComponentError:
-        uri = self._pattern.uri_of(found.key)
+    def _with_patience(self, failure: TransientError) -> TransientError:
+        hint = failure.retry_after
+        if hint is None or hint <= MAX_HINT or self._failures_in_a_row >= self._slots.total_tokens:
+            return failure
+        return TransientError(str(failure), retry_after=MAX_HINT, throttled=True)
+
+    async def _try(self, found: ListedObject) -> FileRecord | ComponentError:
         try:
-            record = await self._reader.read_record(
-                uri, self._pattern.bucket, found.key, etag=found.etag, size=found.size
-            )
+            record = await self._store.read(found)
         except RecordError as error:
             self._failures_in_a_row = 0  # a verdict is an answer too: the server is there
             return error
@@ -140,7 +137,7 @@ class ObjectFetcher:
                 self._failures_in_a_row = 0
         return self._failures_in_a_row >= GIVE_UP_AFTER
 
-    def _succeeded(self, found: S3Object) -> None:
+    def _succeeded(self, found: ListedObject) -> None:
         self._successes += 1
         self._failures_in_a_row = 0
         self._readable = found
@@ -171,7 +168,7 @@ class ObjectFetcher:
         if self._readable is not None:
             return await self._readable_now(self._readable.key)
         try:
-            async with aclosing(self._resolver.resolve_pages(self._pattern)) as pages:
+            async with aclosing(self._store.pages()) as pages:
                 number = 0
                 async for page in pages:
                     others = [found.key for found in page if found.key not in failed]
@@ -189,7 +186,7 @@ class ObjectFetcher:
     async def _readable_now(self, key: str) -> bool:
         try:
             async with self._slots:
-                await self._reader.probe(self._pattern.bucket, key)
+                await self._store.probe(key)
         except ComponentError:
             return False
         return True

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from connectors.objects.listed import ListedObject
 from connectors.objects.media_types import by_suffix, is_text
-from connectors.s3.resolver import S3Object
 
 __all__ = ["RECORD_OVERHEAD", "PlannedGroup", "plan_groups", "weight"]
 
@@ -22,12 +22,12 @@ class PlannedGroup(NamedTuple):
     """Consecutive objects of a split from index `start`, with their total memory `nbytes`."""
 
     start: int
-    objects: Sequence[S3Object]
+    objects: Sequence[ListedObject]
     nbytes: int
 
 
-def plan_groups(objects: Sequence[S3Object], start: int, max_object_bytes: int) -> Iterator[PlannedGroup]:
-    """Group the objects from index `start`, based only on the listing."""
+def plan_groups(objects: Sequence[ListedObject], start: int, max_object_bytes: int) -> Iterator[PlannedGroup]:
+    """The objects from index `start` on, cut into groups by the listing alone."""
     while start < len(objects):
         stop, total = start, 0
         while stop < len(objects) and stop - start < GROUP_OBJECTS:
@@ -40,8 +40,8 @@ def plan_groups(objects: Sequence[S3Object], start: int, max_object_bytes: int) 
         start = stop
 
 
-def weight(found: S3Object, max_object_bytes: int) -> int:
-    """Return the peak memory in bytes: raw and decoded content together."""
+def weight(found: ListedObject, max_object_bytes: int) -> int:
+    """Bytes of memory at the peak: the raw content beside what it is decoded to."""
     if found.size > max_object_bytes:
         return RECORD_OVERHEAD  # it will not be read
     size = found.size if found.size >= 0 else max_object_bytes  # nobody knows

@@ -1,0 +1,109 @@
+"""The content of a file: unpacked, and UTF-8 whatever it was."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import stat
+from typing import IO, cast
+
+from connectors.objects.compression import open_unpacked, unpacking_errors
+
+__all__ = ["content_errors", "is_wide", "open_content"]
+
+_PIECE = 256 * 1024
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def open_content(path: str, limit: int | None = None, *, growing: bool = False) -> IO[bytes]:
+    """Open a regular file; what is read is its content, from its beginning.
+
+    Args:
+        path: as the operating system has it.
+        limit: bytes of a UTF-16 or UTF-32 file that are read at most; others are read to their end.
+        growing: such a file may end inside a character that is still being written.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, socket or device, which is never waited for.
+    """
+    # a pipe that nobody writes to would keep `open` for ever
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    file = open(descriptor, "rb")  # noqa: SIM115 - whoever asked for the content closes it
+    try:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(0, "it is a pipe, socket or device")
+        if not info.st_size:
+            return file  # an empty file is no damaged one, whatever its name says
+        encoding = _wide_encoding(file.peek(4)[:4])
+        if encoding is not None:
+            recoded = _Recoded(file, encoding, limit, growing=growing)
+            return cast(IO[bytes], io.BufferedReader(recoded, _PIECE))
+        return open_unpacked(file, path)
+    except BaseException:
+        file.close()
+        raise
+
+
+def is_wide(path: str) -> bool:
+    """True for UTF-16 and UTF-32 with a byte order mark.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        return (
+            stat.S_ISREG(os.fstat(descriptor).st_mode)
+            and _wide_encoding(os.pread(descriptor, 4, 0)) is not None
+        )
+    finally:
+        os.close(descriptor)
+
+
+def content_errors() -> tuple[type[Exception], ...]:
+    """What reading content raises where it is damaged; OSError among it, which has a number otherwise."""
+    return (UnicodeDecodeError, *unpacking_errors())
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    return next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
+
+
+class _Recoded(io.RawIOBase):
+    """A UTF-16 or UTF-32 file as UTF-8. Reading raises `UnicodeDecodeError` where it is neither."""
+
+    def __init__(self, file: IO[bytes], encoding: str, limit: int | None, *, growing: bool) -> None:
+        self._file = file
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._left = limit
+        self._growing = growing
+        self._ready = b""
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._ready and not self._ended:
+            size = _PIECE if self._left is None else min(_PIECE, self._left)
+            data = self._file.read(size)
+            if self._left is not None:
+                self._left -= len(data)
+            self._ended = not data
+            self._ready = self._decoder.decode(data, self._ended and not self._growing).encode()
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()

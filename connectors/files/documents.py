@@ -1,0 +1,212 @@
+"""The source `files`: whole files of this machine, as the source `s3` reads those of a bucket."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio.to_thread
+from pydantic import Field, field_validator
+
+from connectors.files.errors import FileUnreadableError, unreadable
+from connectors.files.finding import find_files
+from connectors.files.walking import displayed
+from connectors.objects.decoding import decode_in_turn
+from connectors.objects.listed import FileRecord, ListedObject
+from connectors.objects.params import ObjectParams, keeps_bookmarks, listed
+from connectors.objects.source import ObjectSource
+from engine.contract.component import Context, Kind, Locality, component
+from engine.errors import RecordError
+
+__all__ = ["FilesParams", "FilesSource"]
+
+PAGE_FILES = 1000
+_ESCAPED_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
+
+
+class FilesParams(ObjectParams):
+    """What to read."""
+
+    pattern: str | list[str] = Field(
+        description="Path with wildcards (`*`, `**`, `?`, `[…]`, `{…}`): `memos/**/*.{txt,pdf}`; "
+        "or a list of them"
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern(cls, value: str | list[str]) -> str | list[str]:
+        patterns = listed(value)
+        if not patterns or not all(patterns):
+            raise ValueError("the pattern is empty")
+        for one in patterns:
+            if "://" in one:
+                raise ValueError(f"{one!r} is an address; the source `files` reads paths of this machine")
+        return value
+
+    @property
+    def excluded(self) -> Callable[[str], bool] | None:
+        """Says of a path whether it is left out; None: nothing is."""
+        patterns = [os.path.expanduser(one) for one in listed(self.exclude)]
+        if not patterns:
+            return None
+        from wcmatch import glob
+
+        flags = glob.GLOBSTAR | glob.DOTGLOB | glob.FORCEUNIX | glob.CASE | glob.BRACE
+        matcher = glob.compile(patterns, flags=flags)
+        return lambda path: matcher.match(os.path.normpath(path)) or matcher.match(path)
+
+
+class _Folder:
+    """The files of this machine, read as objects are. A path is a key, size and time of change its ETag."""
+
+    def __init__(self, params: FilesParams, ctx: Context) -> None:
+        self._params = params
+        self._ctx = ctx
+        self.scope = ""
+        self.prefix = ""
+
+    async def pages(self, *, after: str = "") -> AsyncGenerator[Sequence[ListedObject], None]:
+        files = [file for file in await anyio.to_thread.run_sync(self._find) if file.key > after]
+        for start in range(0, len(files), PAGE_FILES):
+            yield files[start : start + PAGE_FILES]
+
+    def _find(self) -> list[ListedObject]:
+        found: dict[str, ListedObject] = {}
+        for pattern in listed(self._params.pattern):
+            result = find_files(pattern)
+            for what, number in result.skipped.items():
+                if number:
+                    self._ctx.count(f"skipped: {what}", number)
+            for part in result.parts:
+                # a folder that cannot be looked into is listed, so that reading it says why
+                found.setdefault(part.path, _listed(part.path, part.os_path))
+        return [found[path] for path in sorted(found)]
+
+    async def read(self, found: ListedObject) -> FileRecord:
+        data = await anyio.to_thread.run_sync(self._read, found)
+        decoded = await decode_in_turn(data, found.key, None, self._params.charset)
+        if decoded.replaced and self._params.strict_text:
+            what = f"{decoded.replaced:,} characters are not valid {decoded.encoding}"
+            raise RecordError(f"{found.key}: {what} (`strict_text`)", kind="InvalidText")
+        path, uri = self.addresses(found.key)
+        return {
+            "file_path": path,
+            "content": decoded.content,
+            "content_type": decoded.content_type,
+            "file_size": len(data),
+            "is_binary": decoded.is_binary,
+            "source_uri": uri,
+            "etag": found.etag,
+            "version_id": None,
+            "last_modified": found.last_modified or None,
+            "encoding": decoded.encoding,
+            "encoding_guessed": decoded.guessed,
+            "replaced_characters": decoded.replaced,
+        }
+
+    def _read(self, found: ListedObject) -> bytes:
+        limit = self._params.max_object_bytes
+        if found.size > limit:
+            raise RecordError(
+                f"{found.key} has {found.size:,} bytes, more than the {limit:,} of `max_object_bytes`",
+                kind="ObjectTooLarge",
+            )
+        path = _os_path(found.key)
+        if os.path.isdir(path):
+            raise _unreadable_folder(found.key, path)
+        try:
+            with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+                before = os.fstat(file.fileno())
+                if not stat.S_ISREG(before.st_mode):
+                    raise FileUnreadableError(f"cannot read {found.key}: it is a pipe, socket or device")
+                pieces = list(iter(lambda: file.read(1 << 20), b"")) if before.st_size <= limit else []
+                after = os.fstat(file.fileno())
+        except OSError as error:
+            raise unreadable(found.key, error) from error
+        if found.etag not in ("", _version(before)) or _version(before) != _version(after):
+            raise RecordError(
+                f"{found.key} was changed since it was listed; a new run reads it", kind="ObjectChanged"
+            )
+        return b"".join(pieces)
+
+    async def probe(self, key: str) -> None:
+        def first_byte() -> None:
+            try:
+                with open(_os_path(key), "rb", buffering=0, opener=_without_waiting) as file:
+                    file.read(1)
+            except OSError as error:
+                raise unreadable(key, error) from error
+
+        await anyio.to_thread.run_sync(first_byte)
+
+    def addresses(self, key: str) -> tuple[str, str]:
+        return key, Path(os.path.abspath(_os_path(key))).as_uri()
+
+
+def _listed(path: str, os_path: str) -> ListedObject:
+    try:
+        info = os.stat(os_path)
+    except OSError:
+        return ListedObject(path, "", 0)  # reading it says why
+    if stat.S_ISDIR(info.st_mode):
+        return ListedObject(path, "", 0)
+    modified = datetime.fromtimestamp(info.st_mtime, UTC).isoformat()
+    return ListedObject(path, _version(info), info.st_size, modified)
+
+
+def _version(info: os.stat_result) -> str:
+    return f"{info.st_mtime_ns:x}-{info.st_size:x}"
+
+
+def _os_path(shown: str) -> str:
+    r"""The path of a displayed one, in which bytes that are not UTF-8 are written `\xe9`."""
+    if os.path.lexists(shown):
+        return shown
+    return os.fsdecode(_ESCAPED_BYTE.sub(lambda match: bytes.fromhex(match[1].decode()), shown.encode()))
+
+
+def _unreadable_folder(shown: str, path: str) -> FileUnreadableError:
+    try:
+        with os.scandir(path):
+            reason = "it is a folder"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    return FileUnreadableError(f"cannot read {shown}: {reason}", record_kind="FolderUnreadable")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # a pipe that nobody writes to would keep `open` for ever
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+@component(
+    Kind.SOURCE, "files", params=FilesParams, extra="s3", locality=Locality.MACHINE, bookmarks=keeps_bookmarks
+)
+class FilesSource(ObjectSource[FilesParams]):
+    """Files of this machine that a wildcard pattern stands for, each as one record, as `s3` reads a bucket.
+
+    A record has the fields of `S3FileContent`: `file_path` (the path as the pattern writes it), `source_uri`
+    (`file://…`), `content`, `content_type`, `file_size` in bytes, `is_binary`, and what is known of the file
+    and its text. The key is `path@version`, where the version is made of the time of change and the size: a
+    file that is written again has a new key.
+
+    The listing is stored before anything is read, and a resumed run goes by it. A file that changed or
+    vanished since, and a file or folder that cannot be read while others can, becomes a dead letter. Links to
+    folders are followed, each folder once; pipes, sockets and devices are skipped and counted.
+
+    With `mode: changed`, files are left out that an earlier run has delivered and nobody has written since.
+    """
+
+    @property
+    def named(self) -> str:
+        """What is read, for messages."""
+        return ", ".join(displayed(one) for one in listed(self.params.pattern))
+
+    async def open_store(self, stack: AsyncExitStack) -> _Folder:
+        """Nothing is opened before it is listed or read."""
+        return _Folder(self.params, self.ctx)

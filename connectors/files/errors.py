@@ -1,0 +1,25 @@
+"""What is wrong with a file, as an error of the engine."""
+
+from __future__ import annotations
+
+import errno
+
+from connectors.objects.listed import ObjectRefusedError
+
+__all__ = ["FileUnreadableError", "unreadable"]
+
+
+class FileUnreadableError(ObjectRefusedError):
+    """One file or folder cannot be read, and perhaps none can.
+
+    Kinds are `FileUnreadable`, `FileVanished`, `FileDamaged`, `FileChanged` and `FolderUnreadable`.
+    """
+
+    def __init__(self, message: str, *, record_kind: str = "FileUnreadable") -> None:
+        super().__init__(message, record_kind=record_kind)
+
+
+def unreadable(path: str, error: OSError) -> FileUnreadableError:
+    """The error for what the operating system says about a path."""
+    kind = "FileVanished" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "FileUnreadable"
+    return FileUnreadableError(f"cannot read {path}: {error.strerror or error}", record_kind=kind)

@@ -1,0 +1,248 @@
+"""The files that a pattern stands for, in folders as they are.
+
+Links to folders are followed, each folder once, and never back up. What cannot be looked into is reported,
+not passed over: a folder that may not be read is not an empty one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from engine.errors import FatalError
+
+if TYPE_CHECKING:
+    from wcmatch.fnmatch import WcMatcher
+
+__all__ = ["MAX_ALTERNATIVES", "Walk", "displayed", "is_pattern", "walk"]
+
+MAX_ALTERNATIVES = 1000
+"""How many names the braces of a path may stand for."""
+
+_MAGIC = frozenset("*?[")
+_ESCAPED = re.compile(r"\\(.)")
+_Identity = tuple[int, int]
+
+
+@dataclass
+class Walk:
+    """What was found.
+
+    Attributes:
+        files: paths of regular files with their sizes, in the order of their names.
+        unreadable: folders and files that could not be looked into, with the reason.
+        skipped: how many names stand for something else, by what it is.
+    """
+
+    files: list[tuple[str, int]] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def displayed(path: str) -> str:
+    r"""A path as text: bytes that are not UTF-8 as `\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_pattern(path: str) -> bool:
+    """True when a path has wildcards or alternatives."""
+    return any(character in path for character in "*?[{")
+
+
+def walk(pattern: str) -> Walk:
+    """Find the files that a pattern stands for.
+
+    Raises:
+        FatalError: the pattern stands for too many alternatives.
+    """
+    # 20 ms of import that a plain name does not need
+    import bracex
+
+    try:
+        alternatives = bracex.expand(pattern, keep_escapes=True, limit=MAX_ALTERNATIVES)
+    except bracex.ExpansionLimitException as error:
+        raise FatalError(f"the braces of {pattern!r} expand to more than {MAX_ALTERNATIVES} names") from error
+    search = _Search()
+    for alternative in dict.fromkeys(alternatives):
+        root = "/" if alternative.startswith("/") else ""
+        segments = [segment for segment in alternative.split("/") if segment]
+        if segments and not alternative.endswith("/"):
+            search.below(root, segments)
+    return search.result()
+
+
+class _Search:
+    def __init__(self) -> None:
+        self._names: dict[str, os.stat_result] = {}
+        self._links: set[str] = set()
+        self._taken: set[str] = set()
+        self._found = Walk()
+        self._refused: dict[str, str] = {}
+
+    def below(self, folder: str, segments: Sequence[str]) -> None:
+        """Everything below a folder that the rest of a pattern stands for."""
+        first, rest = segments[0], segments[1:]
+        if first == "**":
+            for inside in self._folders(folder):
+                self.below(inside, rest or ["*"])
+        elif not _MAGIC.intersection(first):
+            path = os.path.join(folder, _ESCAPED.sub(r"\1", first))
+            if rest:
+                self.below(path, rest)
+            elif self._is_there(path):
+                self._take(path)
+        else:
+            for entry in self._entries(folder):
+                if _matches(first, entry.name):
+                    if not rest:
+                        self._take(entry.path)
+                    elif self._is_folder(entry):
+                        self.below(entry.path, rest)
+
+    def result(self) -> Walk:
+        """What was found, without second names for the same files."""
+        found = self._found
+        # files with several names of their own (hard links) are files like others; a link to one is not
+        real = {_identity(info) for path, info in self._names.items() if path not in self._links}
+        for path in sorted(self._names):
+            info = self._names[path]
+            if path in self._links and _identity(info) in real:
+                found.skipped["link to a file that is read"] += 1
+                continue
+            real.add(_identity(info))
+            found.files.append((path, info.st_size))
+        found.unreadable = sorted(self._refused.items())
+        return found
+
+    def _take(self, path: str) -> None:
+        if path in self._taken:
+            return
+        self._taken.add(path)
+        try:
+            info = os.stat(path)
+        except FileNotFoundError:
+            # a link to nothing, such as an editor's lock file, or a file that was removed meanwhile
+            self._found.skipped["link to nothing" if os.path.islink(path) else "vanished"] += 1
+            return
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                self._found.skipped["link to nothing"] += 1
+            else:
+                self._refused[path] = error.strerror or str(error)
+            return
+        if stat.S_ISDIR(info.st_mode):
+            return
+        if not stat.S_ISREG(info.st_mode):
+            self._found.skipped["pipe, socket or device"] += 1
+            return
+        self._names[path] = info
+        if os.path.islink(path):
+            self._links.add(path)
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:  # a folder above it may not be searched
+            self._refused[path] = error.strerror or str(error)
+            return False
+        return True
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder or ".") as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            self._refused[folder or "."] = error.strerror or str(error)
+            return []
+        return found if folder else [_Here(entry) for entry in found]  # type: ignore[misc]
+
+    def _folders(self, top: str) -> Iterator[str]:
+        """A folder and all below it: first the ones that are there, then the ones that links lead to."""
+        try:
+            seen = {_identity(os.stat(top or "."))}
+        except OSError:
+            yield top  # whoever looks into it says why it cannot
+            return
+        above = _above(top)
+        waiting, links = [top], list[str]()
+        while waiting or links:
+            folder = waiting.pop() if waiting else links.pop(0)
+            if folder != top:
+                identity = self._identity_of(folder)
+                if identity is None or identity in seen or identity in above:
+                    self._found.skipped["link to a folder that is read already, or to one above"] += (
+                        identity is not None and os.path.islink(folder)
+                    )
+                    continue
+                seen.add(identity)
+            yield folder
+            inside = [entry for entry in self._entries(folder) if self._is_folder(entry)]
+            waiting += [entry.path for entry in reversed(inside) if not entry.is_symlink()]
+            links += [entry.path for entry in inside if entry.is_symlink()]
+
+    @staticmethod
+    def _identity_of(folder: str) -> _Identity | None:
+        try:
+            return _identity(os.stat(folder))
+        except OSError:
+            return None  # removed meanwhile
+
+    @staticmethod
+    def _is_folder(entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir()
+        except OSError:
+            return False
+
+
+class _Here:
+    """An entry of the current folder: its path is its name, not `./name`."""
+
+    def __init__(self, entry: os.DirEntry[str]) -> None:
+        self._entry = entry
+        self.name = self.path = entry.name
+
+    def is_dir(self) -> bool:
+        return self._entry.is_dir()
+
+    def is_symlink(self) -> bool:
+        return self._entry.is_symlink()
+
+
+def _identity(info: os.stat_result) -> _Identity:
+    return info.st_dev, info.st_ino
+
+
+def _above(folder: str) -> set[_Identity]:
+    """The folders that a folder is in; a link to one of them would lead round and round."""
+    found: set[_Identity] = set()
+    path = os.path.realpath(folder or ".")
+    while path != os.path.dirname(path):
+        path = os.path.dirname(path)
+        try:
+            found.add(_identity(os.stat(path)))
+        except OSError:
+            break
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _matcher(segment: str) -> WcMatcher[str]:
+    from wcmatch import fnmatch
+
+    return fnmatch.compile([segment], flags=fnmatch.DOTMATCH | fnmatch.FORCEUNIX | fnmatch.CASE)
+
+
+def _matches(segment: str, name: str) -> bool:
+    return bool(_matcher(segment).match(name))

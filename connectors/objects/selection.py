@@ -1,0 +1,53 @@
+"""Which of the objects that a pattern stands for are read: by name, date and size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from connectors.objects.listed import ListedObject
+
+__all__ = ["Selection"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Leaves out what is not wanted. What is not known (a date, a size) leaves nothing out.
+
+    Args:
+        excluded: says of a key whether it is left out.
+        modified_after, modified_before: the object's date is at or after the one, and before the other.
+        min_bytes, max_bytes: bounds of its size, inclusive.
+    """
+
+    excluded: Callable[[str], bool] | None = None
+    modified_after: datetime | None = None
+    modified_before: datetime | None = None
+    min_bytes: int | None = None
+    max_bytes: int | None = None
+
+    def select(self, page: Sequence[ListedObject]) -> Sequence[ListedObject]:
+        """The objects that are wanted, in order."""
+        if self == Selection():
+            return page
+        return [found for found in page if self._wants(found)]
+
+    def _wants(self, found: ListedObject) -> bool:
+        if self.excluded is not None and self.excluded(found.key):
+            return False
+        if found.size >= 0:
+            if self.min_bytes is not None and found.size < self.min_bytes:
+                return False
+            if self.max_bytes is not None and found.size > self.max_bytes:
+                return False
+        if (self.modified_after is None and self.modified_before is None) or not found.last_modified:
+            return True
+        modified = datetime.fromisoformat(found.last_modified)
+        if self.modified_after is not None and modified < _in_utc(self.modified_after):
+            return False
+        return self.modified_before is None or modified < _in_utc(self.modified_before)
+
+
+def _in_utc(when: datetime) -> datetime:
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)

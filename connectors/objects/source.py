@@ -1,0 +1,326 @@
+"""What the sources of whole objects share: listing into splits, reading side by side, batches."""
+
+from __future__ import annotations
+
+import sys
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import anyio
+from pydantic import BaseModel
+
+from connectors.objects.fetching import ObjectFetcher, Suspect
+from connectors.objects.groups import Group, judged
+from connectors.objects.listed import FileRecord, ListedObject, ObjectStore
+from connectors.objects.params import ObjectParams
+from connectors.objects.planning import RECORD_OVERHEAD, plan_groups
+from engine.contract.batch import Batch
+from engine.contract.bookmarks import Bookmark
+from engine.contract.component import Context, Source
+from engine.contract.keys import KeyList
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
+from engine.errors import ComponentError, FatalError, RecordError
+
+if TYPE_CHECKING:
+    from aiostream import Stream
+
+    from connectors.models import S3FileContent
+
+__all__ = ["ObjectSource"]
+
+MAX_SPLIT_SECONDS = 10.0
+"""Seconds of listing after which a split is handed on although it is not full."""
+
+P = TypeVar("P", bound=ObjectParams)
+
+
+class ObjectSource(Source[P]):
+    """A source whose records are whole objects. A subclass says how to open the store they are in."""
+
+    reserves = True
+    repeatable = True
+    parallel_splits = 2  # so that the end of one split does not leave its connections idle
+
+    def __init__(self, params: P, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self._stack = AsyncExitStack()
+        self._opened: tuple[ObjectStore, ObjectFetcher] | None = None
+
+    @abstractmethod
+    async def open_store(self, stack: AsyncExitStack) -> ObjectStore:
+        """Open what the objects are in; `stack` closes it."""
+
+    @property
+    @abstractmethod
+    def named(self) -> str:
+        """What is read, for messages: the pattern."""
+
+    async def __aenter__(self) -> Self:
+        store = await self.open_store(self._stack)
+        self._opened = store, ObjectFetcher(store, self.params.concurrency, self.ctx.retry)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened = None
+        await self._stack.aclose()
+
+    def _open(self) -> tuple[ObjectStore, ObjectFetcher]:
+        assert self._opened is not None, "enter the connector first"
+        return self._opened
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        """The listing in parts of `split_objects`. A pattern that stands for nothing has no split."""
+        chunk: list[ListedObject] = []
+        after, number, ordinal = _behind(ctx.listed)
+        yielded_at = anyio.current_time()
+        async with aclosing(self._wanted(ctx, after, ordinal)) as listing:
+            async for page in listing:
+                for found in page:
+                    chunk.append(found)
+                    if len(chunk) == self.params.split_objects:
+                        yield self._split(number, ordinal, chunk)
+                        number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
+                        chunk = []
+                if chunk and anyio.current_time() - yielded_at >= MAX_SPLIT_SECONDS:
+                    # few objects of many match: a worker that goes on must not look for these again
+                    yield self._split(number, ordinal, chunk)
+                    number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
+                    chunk = []
+        if chunk:
+            yield self._split(number, ordinal, chunk)
+
+    def lists_behind(self, last: Split) -> bool:
+        """True unless the keys of that split are out of order: then nobody knows what comes behind it."""
+        keys = _keys_of(last)
+        return bool(keys) and keys == sorted(keys)
+
+    async def _wanted(
+        self, ctx: Context, after: str, before: int
+    ) -> AsyncGenerator[Sequence[ListedObject], None]:
+        """The pages behind a key, without what is not to be read; `before` objects are known already."""
+        store, _ = self._open()
+        selection, limit = self.params.selection, self.params.limit
+        left = None if limit is None else limit - before
+        listed, unwanted, unchanged = before, 0, 0
+        if left == 0:
+            return
+        async with aclosing(store.pages(after=after)) as listing:
+            async for page in listing:
+                listed += len(page)
+                selected = selection.select(page)
+                wanted = (
+                    await self._not_delivered(selected, ctx) if self.params.mode == "changed" else selected
+                )
+                unwanted += len(page) - len(selected)
+                unchanged += len(selected) - len(wanted)
+                if left is not None:
+                    wanted = wanted[:left]
+                    left -= len(wanted)
+                yield wanted
+                if left == 0:
+                    break
+        if self.params.require_match and not listed:
+            raise FatalError(f"{self.named} stands for nothing, and `require_match` is set")
+        for name, number in (
+            ("unchanged", unchanged),
+            ("skipped: excluded by name, date or size", unwanted),
+        ):
+            if number:
+                ctx.count(name, number)
+
+    async def _not_delivered(self, page: Sequence[ListedObject], ctx: Context) -> Sequence[ListedObject]:
+        delivered = await ctx.bookmarks.get(self._open()[0].scope, [found.key for found in page])
+        return [found for found in page if delivered.get(found.key) != found.version]
+
+    def _split(self, number: int, ordinal: int, objects: Sequence[ListedObject]) -> Split:
+        entries = [found.as_entry() for found in objects]
+        manifest = {"bucket": self._open()[0].prefix.removesuffix("/"), "objects": entries}
+        return Split(f"{number:06d}", manifest, first_ordinal=ordinal)
+
+    async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+        """The objects of a split from the one with index `position`, in order, read concurrently.
+
+        An object that fails alone is retried alone, and becomes a dead letter when others get through.
+
+        Raises:
+            TransientError: nothing can be had at present; everything before it was yielded.
+            FatalError: nothing can be read.
+        """
+        from aiostream import stream
+
+        _, fetcher = self._open()
+        fetcher.begin()
+        objects = [ListedObject.from_entry(entry) for entry in split.manifest["objects"]]
+        held: set[Group] = set()
+        groups = self._reserve(objects, int(position or 0), held, ctx)
+        results: Stream[Group] = stream.map(
+            groups, self._read_group, ordered=True, task_limit=self.params.concurrency
+        )
+        try:
+            async with results.stream() as streamer, aclosing(judged(streamer, fetcher)) as ready:
+                async for group, cleared in ready:
+                    batch, error = self._batch(group, split.first_ordinal, ctx, cleared=cleared)
+                    if batch.position > group.start:
+                        held.discard(group)  # its reservation goes with the batch
+                        yield batch
+                    if error is not None:
+                        raise error
+                    if ctx.draining():
+                        return
+        finally:
+            for group in held:
+                group.reservation.release()
+
+    async def extract(self) -> AsyncGenerator[S3FileContent, None]:
+        """All files, in no particular order, without a pipeline. Opens the store if it is not open.
+
+        Raises:
+            RecordError: an object that cannot be read; the ones before it were yielded.
+            TransientError, FatalError: as `read`. Nothing is retried here.
+        """
+        from aiostream import stream
+
+        async with AsyncExitStack() as stack:
+            if self._opened is None:
+                await stack.enter_async_context(self)
+            pages = stream.flatmap(self.splits(self.ctx), self._pages, task_limit=self.parallel_splits)
+            async with pages.stream() as streamer:
+                async for page in streamer:
+                    for record in page:
+                        yield record
+
+    async def _pages(self, split: Split, *_: Split) -> AsyncGenerator[list[S3FileContent], None]:
+        from connectors.models import S3FileContent
+
+        async with aclosing(self.read(split, None, self.ctx)) as batches:
+            async for batch in batches:
+                failed = dict(batch.failures)
+                good = [one for index, one in enumerate(batch.records) if index not in failed]
+                yield [S3FileContent.model_validate(record) for record in good]
+                if batch.reservation is not None:
+                    batch.reservation.release()
+                for error in failed.values():
+                    raise error
+
+    async def _reserve(
+        self, objects: Sequence[ListedObject], position: int, held: set[Group], ctx: Context
+    ) -> AsyncGenerator[Group, None]:
+        """Groups in order, each with its bytes reserved.
+
+        One after the other, and whole groups: a group that has its bytes needs no more to be finished and
+        handed on, so whoever waits for bytes never waits for itself.
+        """
+        for start, chosen, nbytes in plan_groups(objects, position, self.params.max_object_bytes):
+            if ctx.draining():
+                return
+            group = Group(start, chosen, await ctx.memory_budget.reserve(nbytes))
+            held.add(group)
+            yield group
+
+    async def _read_group(self, group: Group, *_: Group) -> Group:
+        fetch = self._open()[1].fetch
+        outcomes = group.outcomes
+        outcomes += [FatalError("not read") for _ in group.objects]
+
+        async def read(index: int, found: ListedObject) -> None:
+            outcomes[index] = await fetch(found)
+
+        async with anyio.create_task_group() as tasks:
+            for index, found in enumerate(group.objects):
+                tasks.start_soon(read, index, found)
+        return group
+
+    def _batch(
+        self, group: Group, first_ordinal: int, ctx: Context, *, cleared: bool
+    ) -> tuple[Batch, ComponentError | None]:
+        """The objects up to the first that has to be tried again, and that one's error.
+
+        `cleared`: others get through, so that what failed is to blame itself.
+        """
+        records: list[FileRecord] = []
+        taken: list[ListedObject] = []
+        failures: list[tuple[int, RecordError]] = []
+        nbytes = seen = 0
+        stopper: ComponentError | None = None
+        for found, outcome in zip(group.objects, group.outcomes, strict=True):
+            if isinstance(outcome, Suspect):
+                outcome = outcome.as_record() if cleared else outcome.error
+            if isinstance(outcome, RecordError) and self.params.on_unreadable == "stop":
+                outcome = FatalError(f"{outcome} (`on_unreadable: stop`)")
+            if isinstance(outcome, ComponentError) and not isinstance(outcome, RecordError):
+                stopper = outcome
+                break
+            seen += 1
+            if isinstance(outcome, RecordError):
+                if self.params.on_unreadable == "skip":
+                    ctx.count("skipped: unreadable")
+                    continue
+                failures.append((len(records), outcome))
+                outcome = self._stub(found, outcome)
+            else:
+                nbytes += sys.getsizeof(outcome["content"])
+                _count(outcome, ctx)
+            records.append(outcome)
+            taken.append(found)
+        ctx.count("objects", len(records))
+        nbytes += RECORD_OVERHEAD * len(records)
+        group.reservation.resize(nbytes)
+        prefix = self._open()[0].prefix
+        batch = Batch(
+            records,
+            KeyList([f"{prefix}{found.key}@{found.version}" for found in taken], first_ordinal + group.start),
+            position=group.start + seen,
+            nbytes=nbytes,
+            reservation=group.reservation,
+        )
+        batch.failures = failures
+        if self.params.mode == "changed":
+            batch.bookmarks = self._bookmarks(taken, {index for index, _ in failures})
+        return batch, stopper
+
+    def _bookmarks(self, taken: Sequence[ListedObject], failed: set[int]) -> list[Bookmark]:
+        # what could not be read was not delivered: once it is smaller, restored or back, it has to come
+        scope = self._open()[0].scope
+        return [
+            Bookmark(scope, found.key, found.version)
+            for index, found in enumerate(taken)
+            if index not in failed
+        ]
+
+    def _stub(self, found: ListedObject, error: RecordError) -> FileRecord:
+        path, uri = self._open()[0].addresses(found.key)
+        return {
+            "file_path": path,
+            "source_uri": uri,
+            "file_size": found.size,
+            "etag": found.etag,
+            "error": str(error),
+        }
+
+
+def _count(record: FileRecord, ctx: Context) -> None:
+    ctx.count("bytes", float(record["file_size"] or 0))
+    if record["replaced_characters"]:
+        ctx.count("replaced_characters", float(record["replaced_characters"]))
+    if record["encoding_guessed"]:
+        ctx.count("guessed_encodings")
+
+
+def _behind(last: Split | None) -> tuple[str, int, int]:
+    """Where a listing goes on: the last key, and the number and first ordinal of the next split."""
+    if last is None:
+        return "", 0, 0
+    keys = _keys_of(last)
+    return keys[-1], int(last.key) + 1, last.first_ordinal + len(keys)
+
+
+def _keys_of(split: Split) -> list[str]:
+    objects = split.manifest.get("objects")
+    assert isinstance(objects, list)
+    return [str(entry[0]) for entry in objects if isinstance(entry, list)]
