@@ -34,7 +34,7 @@ __all__ = ["ShardRun"]
 PARTS_WITHOUT_PROGRESS = 2
 MAX_REASON = 500
 MAX_SUMMARY = 200
-MOST_DELAY = 15.0
+MAX_DELAY = 15.0
 UNREADABLE_HEARTBEAT = "Failed decoding heartbeat details"
 # bounds the attempts and not the time: to wait long for a worker is no failure of the chunk
 RETRY = RetryPolicy(
@@ -185,7 +185,7 @@ class ShardRun:
         if cause.type not in AWAY or not isinstance(waited, int | float) or waited <= 0:
             return False  # another failure, or one of a worker that does not say how long it has waited
         # what the other chunks have done is heard of a little later than it was done
-        since = workflow.now().timestamp() - waited + min(waited / 4, MOST_DELAY)
+        since = workflow.now().timestamp() - waited + min(waited / 4, MAX_DELAY)
         return self._state.progress_at <= since
 
     def _note_progress(self) -> None:
