@@ -35,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="at the end, compare the figures with the ledger and with what the sinks have",
     )
+    parser.add_argument(
+        "--chaos",
+        nargs="?",
+        const="0",
+        metavar="SEED",
+        help="try each pipeline under kills and failures, on scratch sinks, and say what differs",
+    )
+    parser.add_argument("--yes", action="store_true", help="let --chaos use nodes that pay for their answers")
     parser.add_argument("--report", metavar="FILE", help="write what came of it there, as JSON")
     add_output_arguments(parser)
     parser.add_argument(

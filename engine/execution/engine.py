@@ -234,6 +234,10 @@ class Engine:
             assert self._group is not None, "use `async with Engine(...)`"
             self._sandbox |= await self._group.start(self._host_sandbox, missing)
 
+    def share_sandbox(self, other: Engine) -> None:
+        """Use the embedded services of another engine, which has to outlive this one."""
+        self._sandbox |= other._sandbox
+
     async def _host_sandbox(self, services: list[str], *, task_status: TaskStatus[Endpoints]) -> None:
         # a task of its own, so that whoever asks first need not be the one who ends it
         from engine.sandbox.client import sandbox

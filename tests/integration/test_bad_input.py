@@ -275,6 +275,7 @@ def state_pipeline(folder: Path, broken: int = 0) -> None:
         HEAD
         + f"      read: {{source: jsonl, with: {{path: {folder}/in.jsonl, page_records: 5}}}}\n"
         + f"      load: {{sink: jsonl, with: {{path: {folder}/out.jsonl}}}}\n"
+        + "    dead_letters: {max: 100%}\n"
     )
 
 

@@ -51,6 +51,13 @@ def invoke(options: argparse.Namespace) -> int:
         check_target(Path(options.report))
     options.only = resolve_aliases(options)
     plans = load_plans(options) if options.resume is None else {}
+    if options.chaos is not None:
+        from engine.cli.chaos import seed_of, try_pipelines
+
+        seed = seed_of(options.chaos)
+        if options.resume is not None:
+            raise ConfigError("--chaos begins runs of its own: leave --resume out")
+        return on_event_loop(lambda: try_pipelines(options, plans, seed))
     return on_event_loop(lambda: _run(options, plans))
 
 
