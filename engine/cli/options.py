@@ -140,6 +140,8 @@ class RunOptions(PlanOptions, PlaceOptions, OutputOptions):
     memory: str | None = None
     drain_limit: str | None = None
     samples: str | None = None
+    chaos: str | None = None
+    yes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare the final counts with the ledger and with what the sinks hold",
     )
+    parser.add_argument(
+        "--chaos",
+        nargs="?",
+        const="0",
+        metavar="SEED",
+        help="try each pipeline under kills and failures, on scratch sinks, and report differences",
+    )
+    parser.add_argument("--yes", action="store_true", help="let --chaos use nodes that cost money")
     parser.add_argument("--report", metavar="FILE", help="write a JSON report to FILE")
     add_output_arguments(parser)
     parser.add_argument(

@@ -239,6 +239,10 @@ class Engine:
             assert self._group is not None, "use `async with Engine(...)`"
             self._sandbox |= await self._group.start(self._host_sandbox, missing, warehouse)
 
+    def share_sandbox(self, other: Engine) -> None:
+        """Use the embedded services of another engine, which has to outlive this one."""
+        self._sandbox |= other._sandbox
+
     async def _host_sandbox(
         self, services: list[str], warehouse: Declared | None, *, task_status: TaskStatus[Endpoints]
     ) -> None:

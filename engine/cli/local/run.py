@@ -59,6 +59,13 @@ def invoke(options: RunOptions) -> int:
         plans = compile_file(config, Registry.installed())
     elif options.only:
         options = replace(options, only=tuple(resolve_aliases(options)))
+    if options.chaos is not None:
+        from engine.cli.local.chaos import seed_of, try_pipelines
+
+        seed = seed_of(options.chaos)
+        if options.resume is not None:
+            raise ConfigError("--chaos starts runs of its own: leave --resume out")
+        return on_event_loop(lambda: try_pipelines(options, plans, seed))
     return on_event_loop(lambda: _run(options, plans))
 
 

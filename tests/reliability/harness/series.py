@@ -34,6 +34,7 @@ from tests.reliability.harness.durable_plans import (
     server_setting,
 )
 from tests.reliability.harness.outcome import DRAINED, STOPPED, Outcome
+from tests.reliability.harness.stops import STOPS, stop_trial
 from tests.reliability.harness.trial import Lab, laboratory
 from tests.reliability.harness.workload import PIPELINES
 from tests.servers.postgres import running as running_postgres
@@ -127,6 +128,11 @@ def _clients(folder: Path) -> Iterator[Trial]:
         return {"name": outcome.pop("name"), "struck": struck, "kills": list(map(str, kills)), **outcome}
 
     yield trial
+
+
+@contextmanager
+def _stops(folder: Path) -> Iterator[Trial]:
+    yield lambda seed, number: asdict(stop_trial(seed, number, folder / f"{number:03d}"))
 
 
 @contextmanager
@@ -254,6 +260,13 @@ SERIES: Mapping[str, Series] = {
             40,
             _drains,
             {DRAINED_BY_TIME: 30, STOPPED_AT_ONCE: 3, STOPPED_FROZEN: 5},
+        ),
+        Series(
+            "stops",
+            "budget, dead-letter limit, fatal error",
+            40 * len(STOPS),
+            _stops,
+            dict.fromkeys(STOPS, 40),
         ),
         Series(
             "durable-equal",
