@@ -291,7 +291,9 @@ class Engine:
     def resources(self, budget: ByteBudget) -> RunnerResources:
         """What a runner works with."""
         assert self._journal is not None, "use `async with Engine(...)`"
-        return RunnerResources(self.store, self._journal, budget, self.clock, self.connect, self._drain_limit)
+        return RunnerResources(
+            self.store, self._journal, budget, self.clock, self.connect, self._drain_limit, self.observer
+        )
 
 
 def _check_identity(record: RunRecord, plan: Plan) -> None:

@@ -18,7 +18,7 @@ from engine.errors import (
     OutageError,
     StateError,
 )
-from engine.execution.events import Observer, RunEvent
+from engine.execution.events import Observer, RunEvent, Speaker, speaking
 from engine.execution.report import RunReport
 from engine.execution.runner import RunIdentity, Runner, RunnerResources
 from engine.execution.verification import not_asked
@@ -111,7 +111,8 @@ class Run:
         """
         self._begun = True
         try:
-            return await self._run()
+            with speaking(Speaker(self._engine.observer, self.plan.pipeline, self.run_id)):
+                return await self._run()
         finally:
             self._ended.set()
 
@@ -137,12 +138,10 @@ class Run:
 
     async def _run(self) -> RunReport:
         self._tell("started", "resumed" if self._resumed else "started", "info")
-        status = RunStatus.COMPLETED
         failure: EngineError | None = None
         try:
             await self._runner.execute()
-            if not self._runner.finished:
-                status = RunStatus.INTERRUPTED
+            status = RunStatus.COMPLETED if self._runner.finished else RunStatus.INTERRUPTED
         except OutageError as error:
             status, failure = RunStatus.OUTAGE, error
         except EngineError as error:

@@ -39,6 +39,7 @@ from engine.flow.retry import ComponentRetry, RetryPolicy
 from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
 from engine.flow.stats import NodeStats, RunSnapshot, Waiting
 from engine.plan.model import Plan, PlanNode
+from engine.stages import NodeEvent, NodeEvents
 from engine.state.protocol import SplitRecord, StateStore
 
 __all__ = ["DRAIN_LIMIT", "Runner", "RunnerResources"]
@@ -59,6 +60,7 @@ class RunnerResources:
     clock: Clock
     connect: Connect
     drain_limit: float = DRAIN_LIMIT
+    tell: NodeEvent | None = None
 
 
 @dataclass(slots=True)
@@ -153,6 +155,7 @@ class Runner:
         self.forward_stats: NodeStats | None = None
         self._opening: NodeStats | None = None  # of the node that is being opened
         self._forward: Runtime | None = None
+        self._events = NodeEvents(plan.pipeline, identity.run_id, identity.chunk_name, resources.tell)
         self._route = DeadLetterRoute(
             run_id=identity.run_id,
             pipeline=plan.pipeline,
@@ -284,6 +287,7 @@ class Runner:
     async def _close_books(self, *, failed: bool = False) -> None:
         """Commit what is settled; when the run has failed already, that is the error to show."""
         self._ended = perf_counter()
+        self._events.end(self.snapshot().nodes)
         with anyio.CancelScope(shield=True):
             try:
                 await self.ledger.commit()
@@ -305,6 +309,7 @@ class Runner:
             self._reading = True
             async with anyio.create_task_group() as keeper:
                 keeper.start_soon(self.ledger.commit_periodically)
+                keeper.start_soon(self._events.watch, self._all_stats)
                 if self.identity.chunk is not None and self.plan.dead_letters.limited:
                     keeper.start_soon(self.ledger.refresh_other_workers_periodically)
                 async with anyio.create_task_group() as group:
@@ -315,8 +320,7 @@ class Runner:
                             group.start_soon(self._work, segment, wiring)
                 keeper.cancel_scope.cancel()
             undone = sum(stats.undone for stats in self._all_stats()) if self._draining else 0
-            left = self.ledger.in_flight - undone
-            if left:
+            if left := self.ledger.in_flight - undone:
                 raise EngineError(f"{left} records were neither written, dropped nor dead: an engine fault")
             self.settled = not undone
             self.finished = not undone and all(source.finished for source in self._sources)
