@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-__all__ = ["http_address"]
+from engine.redaction import has_credentials
+
+__all__ = ["address_without_credentials", "http_address"]
+
+
+def address_without_credentials(url: str) -> str:
+    """The address, if it holds no user, password or key.
+
+    Raises:
+        ValueError: it does; says where these belong, and quotes nothing.
+    """
+    if has_credentials(url):
+        raise ValueError(
+            "must not hold a user, a password or a key: addresses are shown in messages and reports; use the "
+            "connection's own fields for them"
+        )
+    return url
 
 
 def http_address(url: str) -> str:

@@ -11,6 +11,7 @@
     │   ├── StateFullError           no space is left
     │   ├── StateVersionError        it was written by a newer engine
     │   ├── StateMissingError        nothing has run with it yet
+    │   ├── RunOverlapError          another run of the pipeline is under way
     │   ├── LeaseHeldError           another process is at work on the run
     │   ├── LeaseLostError           another process has taken the run over
     │   ├── RunNotFoundError         no such run in it
@@ -19,6 +20,7 @@
     ├── RunError                     a run ended early
     │   ├── OutageError              nothing succeeded for `outage_limit`; the run can be resumed
     │   ├── DeadLetterBudgetError    more records died than the pipeline allows
+    │   ├── InputMissingError        less came in than the pipeline requires
     │   ├── NodeFailedError          a node failed in a way that is neither transient nor one record's
     │   ├── PipelineTimeoutError     the pipeline's `timeout` passed
     │   └── StalledError             no progress and no error for too long
@@ -46,6 +48,7 @@ __all__ = [
     "EngineError",
     "FatalError",
     "FatalKind",
+    "InputMissingError",
     "LeaseHeldError",
     "LeaseLostError",
     "NodeFailedError",
@@ -57,6 +60,7 @@ __all__ = [
     "RunError",
     "RunMismatchError",
     "RunNotFoundError",
+    "RunOverlapError",
     "ServiceError",
     "StalledError",
     "StateCorruptError",
@@ -156,6 +160,26 @@ class LeaseHeldError(StateError):
         )
 
 
+class RunOverlapError(StateError):
+    """Another run of the pipeline is under way, and the pipeline does not allow two.
+
+    `run_id` and `holder` are the other one's. `skipped`: the pipeline says to leave this run out then;
+    `given_up`: the run was stopped while it waited for the other one.
+    """
+
+    def __init__(
+        self, pipeline: str, run_id: str, holder: str, *, skipped: bool = False, given_up: bool = False
+    ) -> None:
+        self.run_id = run_id
+        self.holder = holder
+        self.skipped = skipped
+        self.given_up = given_up
+        remedy = "let it finish or stop it, or set `if_running: wait`, `skip` or `allow`"
+        if skipped or given_up:
+            remedy = "this run was left out" if skipped else "this run was stopped while it waited for it"
+        super().__init__(f"{pipeline!r} is running already: run {run_id} by {holder}; {remedy}")
+
+
 class LeaseLostError(StateError):
     """Another process has taken the run over; what this one would still write is refused."""
 
@@ -193,6 +217,10 @@ class OutageError(RunError):
 
 class DeadLetterBudgetError(RunError):
     """More records died than the pipeline allows."""
+
+
+class InputMissingError(RunError):
+    """A run has done its work, and less came in than its pipeline requires."""
 
 
 class NodeFailedError(RunError):

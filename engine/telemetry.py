@@ -11,6 +11,7 @@ from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from engine.execution.events import RunEvent, silent, speaker
+from engine.redaction import without_credentials
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger, Processor
@@ -110,6 +111,7 @@ def _processors(form: LogFormat) -> list[Processor]:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_credentials,
     ]
     if form == "console":
         return [*shared, _console]
@@ -119,6 +121,15 @@ def _processors(form: LogFormat) -> list[Processor]:
         _in_order,
         structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
     ]
+
+
+def _without_credentials(
+    logger: object, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = without_credentials(value)
+    return event
 
 
 def _in_order(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

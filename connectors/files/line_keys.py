@@ -32,5 +32,8 @@ class LineKeys(Keys):
         start = self.before + self.first
         return range(start, start + self.count)
 
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        return [(f"{self.name}:", self.first + 1, self.first + 1 + self.count)]
+
     def slice(self, start: int, stop: int) -> Keys:
         return LineKeys(self.name, self.first + start, stop - start, self.before)

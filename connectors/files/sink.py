@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Literal, Self
 
 import anyio
 import anyio.to_thread
 import orjson
 from pydantic import BaseModel, Field, field_validator
 
+from connectors.files.written import WrittenLog, log_path
 from connectors.json_lines import dump_records, write_out
 from engine.contract.batch import Batch
-from engine.contract.component import Kind, Locality, Params, Sink, component
+from engine.contract.component import Kind, Locality, Params, Sink, component, operational
+from engine.contract.keys import KeyList, Keys
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError
 
@@ -34,6 +36,10 @@ class JsonlSinkParams(Params):
     """Where to."""
 
     path: str = Field(description="The file that lines are added to, or `-` for the standard output")
+    mode: Literal["append", "replace", "error"] = operational(
+        "append",
+        description="When a new run finds something in the file: add to it, replace it, or refuse to begin",
+    )
 
     @field_validator("path")
     @classmethod
@@ -51,11 +57,14 @@ def _reach(params: JsonlSinkParams) -> Locality:
 class JsonlSink(Sink[JsonlSinkParams]):
     """Adds records to a file, as JSON, one on each line.
 
-    The file and its folder are made if they are not there; what is in it stays. A batch is added whole or
+    The file and its folder are made if they are not there. A new run adds to what is in the file, replaces
+    it with its first batch (`mode: replace`), or refuses to begin (`mode: error`). A batch is added whole or
     not at all, and half a line that a killed process left at the end is removed first. Lines are handed to
     the operating system with every batch and forced to the disk when the run ends.
 
-    A file knows no keys: a run that is resumed after it was killed may add its last records again.
+    A run that is resumed does not write a line again: the keys of what is written are noted beside the file
+    until the run is complete. Only where a key may come twice in a run (a source's `key:`) they cannot tell,
+    and the last lines may be added again.
     """
 
     inline = True
@@ -67,6 +76,9 @@ class JsonlSink(Sink[JsonlSinkParams]):
         self._regular = False
         self._began_at = 0
         self._added = 0
+        self._known = 0  # records of this attempt that an earlier one has written
+        self._log: WrittenLog | None = None
+        self._replaces = False
 
     async def __aenter__(self) -> Self:
         if self.params.path == STDOUT:
@@ -74,42 +86,86 @@ class JsonlSink(Sink[JsonlSinkParams]):
             self._out = sys.stdout.buffer
             return self
         try:
-            self._descriptor = await anyio.to_thread.run_sync(_open, self.params.path)
+            await anyio.to_thread.run_sync(self._open)
         except OSError as error:
+            self._close()
             raise FatalError(f"{self.params.path} cannot be written: {error.strerror}") from error
-        status = os.fstat(self._descriptor)
-        self._regular, self._began_at = stat.S_ISREG(status.st_mode), status.st_size
+        except FatalError:
+            self._close()
+            raise
         return self
+
+    def _open(self) -> None:
+        params, ctx = self.params, self.ctx
+        if ctx.chunk and params.mode != "append":
+            raise FatalError(
+                f"`mode: {params.mode}` is for runs in one process: parts of a run on Temporal would "
+                "replace, or refuse, what the others have written; use `mode: append`"
+            )
+        self._descriptor = _open(params.path)
+        self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        if self._regular:
+            path = log_path(params.path, ctx)
+            self._log = WrittenLog(path, self._descriptor).open() if path is not None else None
+            begun = self._log.exists if self._log is not None else ctx.attempt > 1
+            self._replaces = params.mode == "replace" and not begun
+            if params.mode == "error" and not begun and os.fstat(self._descriptor).st_size:
+                raise FatalError(
+                    f"{params.path} is not empty, and `mode: error` does not add to it: move the file "
+                    "away, or choose `mode: append` or `mode: replace`"
+                )
+            _mend_end(self._descriptor)
+        self._began_at = os.fstat(self._descriptor).st_size
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor < 0:
+        if self._descriptor < 0:
             return
         try:
             if self._regular:
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(os.fsync, descriptor)
+                    await anyio.to_thread.run_sync(os.fsync, self._descriptor)
         except OSError as failure:
             raise FatalError(f"{self.params.path} cannot be written: {failure.strerror}") from failure
         finally:
+            self._close()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
             os.close(descriptor)
+        if self._log is not None:
+            self._log.close()
 
     async def write(self, batch: Batch) -> None:
-        """Add the batch.
+        """Add the batch, but for what an earlier attempt of the run has added.
 
         Raises:
             BatchError: records that JSON cannot say; the others were added.
             FatalError: the file cannot be written, for instance because the disk is full.
         """
+        places: Sequence[int] | None = None
+        if self._log is not None and self._log.before:
+            before = self._log.before
+            places = [place for place, key in enumerate(batch.keys.to_list()) if key not in before]
+            self._known += len(batch) - len(places)
+            batch = batch.take(places)
         data, failures = dump_records(batch.records)
         if self._out is not None:
             write_out(self._out, data)
         elif data:
-            self._append(data)
+            failed = failures and batch.take([at for at in range(len(batch)) if at not in failures])
+            self._append(data, (failed or batch).keys)
         if failures:
-            raise BatchError(failures)
+            raise BatchError({places[at] if places else at: failures[at] for at in failures})
+
+    async def run_completed(self) -> None:
+        """Remove the notes about what was written. A run without any record leaves an empty file."""
+        if self._replaces:
+            self._append(b"", KeyList([]))
+        if self._log is not None:
+            self._log.remove()
 
     async def count_records(self, delivered: Delivered) -> Sequence[Check]:
         """Count the lines that this attempt has added. Lines do not say which run they are of."""
@@ -123,12 +179,17 @@ class JsonlSink(Sink[JsonlSinkParams]):
             return [Check("lines", delivered.here, note=note)]
         found = await anyio.to_thread.run_sync(_count_lines, self._descriptor, self._began_at, size)
         note = "" if delivered.here == delivered.records else _OF_THIS_ATTEMPT
-        return [Check("lines", delivered.here, found, note)]
+        return [Check("lines", delivered.here, found + self._known, note)]
 
-    def _append(self, data: bytes) -> None:
-        before = os.fstat(self._descriptor).st_size
+    def _append(self, data: bytes, keys: Keys) -> None:
+        before, undo = os.fstat(self._descriptor).st_size, -1
         left = memoryview(data)
         try:
+            if self._replaces:
+                os.ftruncate(self._descriptor, 0)
+                self._replaces, self._began_at, before = False, 0, 0
+            if self._log is not None and data:
+                undo = self._log.note(keys, data, before)
             while left:
                 left = left[os.write(self._descriptor, left) :]
         except OSError as error:
@@ -136,6 +197,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
                 # no half batch: it comes again in a resumed run
                 with suppress(OSError):
                     os.ftruncate(self._descriptor, before)
+                if self._log is not None and undo >= 0:
+                    self._log.take_back(undo)
             raise FatalError(f"{self.params.path} cannot be written: {error.strerror}") from error
         self._added += len(data)
 
@@ -157,14 +220,7 @@ def _count_lines(descriptor: int, start: int, end: int) -> int:
 
 def _open(path: str) -> int:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            _mend_end(descriptor)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
 
 
 def _mend_end(descriptor: int) -> None:

@@ -64,7 +64,11 @@ def _reach(params: JsonlSourceParams) -> Locality:
     return Locality.PROCESS if params.path == STDIN else Locality.MACHINE
 
 
-@component(Kind.SOURCE, "jsonl", params=JsonlSourceParams, locality=_reach)
+def _keeps_bookmarks(params: JsonlSourceParams) -> bool:
+    return params.mode == "changed"
+
+
+@component(Kind.SOURCE, "jsonl", params=JsonlSourceParams, locality=_reach, bookmarks=_keeps_bookmarks)
 class JsonlSource(Source[JsonlSourceParams]):
     """JSON lines: files with one JSON object on each line.
 

@@ -144,9 +144,11 @@ class _Conversation:
         try:
             await self._ask_once(group, indices, alone + (len(indices) == 1))
         except (FatalError, StateError) as error:
-            # the first one stops the other calls; it is raised in the caller's task, not in a group
+            # the first one is raised in the caller's task, not in a group. Calls in flight are paid for, so
+            # they are waited for, unless their answers cannot be kept; no other call begins
             self._fatal = self._fatal or error
-            group.cancel_scope.cancel()
+            if isinstance(error, StateError):
+                group.cancel_scope.cancel()
 
     async def _ask_once(self, group: TaskGroup, indices: list[int], alone: int) -> None:
         try:
@@ -166,6 +168,8 @@ class _Conversation:
         asker = self._asker
         estimate = self._estimate(indices)
         async with asker.limiter:
+            if self._fatal is not None:
+                raise self._fatal
             asker.budget.reserve(estimate)
             cost = 0.0
             try:

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from connectors.addresses import http_address
+from connectors.addresses import address_without_credentials, http_address
 from engine.contract.component import Params, operational
 
 __all__ = ["BYTES_PER_TOKEN", "DEFAULT_MODEL", "TOKENS_PER_IMAGE", "LlmConnection", "LlmParams"]
@@ -34,6 +34,11 @@ class LlmConnection(BaseModel):
     @classmethod
     def _is_http(cls, url: str) -> str:
         return http_address(url)
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_key(cls, url: str) -> str:
+        return address_without_credentials(url)
 
 
 class LlmParams(Params):

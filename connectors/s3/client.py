@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from connectors.addresses import address_without_credentials, http_address
 from engine.errors import FatalError
 
 __all__ = ["S3Client", "S3Connection", "open_client"]
@@ -26,7 +27,7 @@ class S3Connection(BaseModel):
     They are never sent to another server: an endpoint of one's own needs its own keys, or `anonymous`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     endpoint: str | None = Field(
         default=None,
@@ -40,6 +41,11 @@ class S3Connection(BaseModel):
         default=None, description="Region of the bucket; default: the machine's own setting, else us-east-1"
     )
     anonymous: bool = Field(default=False, description="Ask without credentials, for public buckets")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_address(cls, url: str | None) -> str | None:
+        return http_address(address_without_credentials(url)) if url else url
 
     @property
     def custom(self) -> bool:
@@ -137,10 +143,6 @@ def _check(connection: S3Connection) -> None:
     if any(keys) and not all(keys):
         message = "an S3 connection needs both `access_key` and `secret_key`, or neither"
         raise FatalError(message, kind="auth")
-    if connection.endpoint:
-        parts = urlsplit(connection.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise FatalError(f"the S3 endpoint {connection.endpoint!r} is no http:// or https:// address")
     if connection.custom and not all(keys) and not connection.anonymous:
         raise FatalError(
             f"the S3 endpoint {connection.endpoint} has no keys: set `access_key` and `secret_key` of its "

@@ -76,7 +76,13 @@ class S3Params(Params):
         return value
 
 
-@component(Kind.SOURCE, "s3", params=S3Params, connection=S3Connection, sandbox="s3")
+def _keeps_bookmarks(params: S3Params) -> bool:
+    return params.mode == "changed"
+
+
+@component(
+    Kind.SOURCE, "s3", params=S3Params, connection=S3Connection, sandbox="s3", bookmarks=_keeps_bookmarks
+)
 class S3Connector(Source[S3Params]):
     """Files in an S3 bucket that a wildcard pattern stands for, each as one record.
 

@@ -73,7 +73,9 @@ def explain(error: BaseException) -> int:
         # whoever read our output has gone; a second failure while Python flushes would only add noise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else int(ExitCode.FAILED)
-    sys.stderr.write(_message(error))
+    from engine.redaction import without_credentials
+
+    sys.stderr.write(without_credentials(_message(error)))
     return int(code_of(error))
 
 
@@ -82,7 +84,9 @@ def show_traceback(error: BaseException | None) -> None:
     if error is not None and os.environ.get("ODW_TRACEBACK") == "1":
         import traceback
 
-        traceback.print_exception(error)
+        from engine.redaction import without_credentials
+
+        sys.stderr.write(without_credentials("".join(traceback.format_exception(error))))
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -99,10 +99,13 @@ def _interpolate_leaf(value: Value, text: str, scope: Scope, problems: Problems)
     if whole is not None:
         # what is wrong with a value from the command line has to be mended there
         place = whole.place if whole.place.file == "--param" else value.place
+        place = replace(place, hidden=(*place.hidden, *whole.secrets()))
         data = _at(whole.data, replace(value, place=place))
         return replace(whole, place=place, data=data, failed=value.failed or whole.failed)
-    shown = text if expansion.hidden else None
-    return replace(value, data="".join(expansion.parts), shown=shown, hidden=tuple(expansion.hidden))
+    data, hidden = "".join(expansion.parts), tuple(expansion.hidden)
+    if not hidden:
+        return replace(value, data=data)
+    return replace(value, data=data, place=replace(value.place, hidden=hidden), shown=text, hidden=hidden)
 
 
 def _at(data: Plain, where: Value) -> Plain:

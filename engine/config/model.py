@@ -97,6 +97,10 @@ class Settings:
         on_cancel: pipelines to run after this one was cancelled.
         schedule: five cron fields, `@daily` and its like, or an interval (`10m`, `@every 10m`); "" means
             none. UTC.
+        min_records: fewer records that come in make a run fail at its end.
+        require_match: a source that finds nothing to read makes a run fail at its end.
+        if_running: what a run does while another one of the pipeline is under way: refuse, wait, skip or
+            allow; "" means to refuse where a source leaves bookmarks, else to allow it.
     """
 
     memory_bytes: int = 64 * MEBIBYTE
@@ -106,6 +110,9 @@ class Settings:
     on_complete: tuple[str, ...] = ()
     on_cancel: tuple[str, ...] = ()
     schedule: str = ""
+    min_records: int = 0
+    require_match: bool = False
+    if_running: str = ""
 
 
 class ParamType(StrEnum):
@@ -175,7 +182,7 @@ class NodeConfig:
 class DeadLetterConfig:
     """How many records may die, and where dead letters go besides the store.
 
-    At most one of `max_count` (records) and `max_share` (0 to 1) is set; neither means no limit.
+    At most one of `max_count` (records) and `max_share` (0 to 1) is set; neither means the default.
     """
 
     max_count: int | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from engine.errors import Problem
+from engine.redaction import hide
 
 __all__ = ["Place", "Plain", "Value", "from_plain"]
 
@@ -18,12 +19,17 @@ A pipeline built in Python may also hold other objects as leaves (a class, a fun
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A position: `line` and `column` count from 1, 0 means unknown; `path` is the place in the document."""
+    """A position: `line` and `column` count from 1, 0 means unknown; `path` is the place in the document.
+
+    `hidden`: texts from the environment or a file that were put in here. No problem shows them, whatever
+    the value was meant to be: a secret may stand in the place of a name by mistake.
+    """
 
     file: str = ""
     line: int = 0
     column: int = 0
     path: str = ""
+    hidden: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def at(self, key: str | int) -> Place:
         """The same position, one step further down in the document."""
@@ -31,6 +37,7 @@ class Place:
 
     def problem(self, message: str, hint: str = "") -> Problem:
         """A problem found here."""
+        message, hint = hide(message, self.hidden), hide(hint, self.hidden)
         return Problem(message, path=self.path, file=self.file, line=self.line, column=self.column, hint=hint)
 
 

@@ -153,6 +153,7 @@ class Context:
         epoch: grows with each attempt at the run and at any chunk of it, so it tells what came later.
         chunk: the part of the run that this process works on by itself; "" is all of it.
         allowance: reserve bytes here before reading them (sources with `reserves = True`).
+        distinct_keys: no key comes twice in the run, as far as the sources before this component know.
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
@@ -172,6 +173,7 @@ class Context:
     attempt: int = 1
     epoch: int = 1
     chunk: str = ""
+    distinct_keys: bool = True
     clock: Clock = field(default_factory=SystemClock)
     memory_budget: MemoryBudget = field(default_factory=_Unlimited)
     draining: Callable[[], bool] = lambda: False
@@ -208,6 +210,8 @@ class ComponentSpec:
         extra: the extra of this distribution that has its SDK, "" when none is needed.
         reach: from where it can do its work, which may depend on its parameters. A run on several machines
             needs components that reach anywhere.
+        bookmarks: whether a source leaves bookmarks for later runs, which may depend on its parameters. Two
+            runs of such a pipeline at the same time would deliver the same records.
     """
 
     name: str
@@ -220,6 +224,11 @@ class ComponentSpec:
     description: str = ""
     extra: str = ""
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE
+    bookmarks: bool | Callable[[Any], bool] = False
+
+    def keeps_bookmarks(self, params: BaseModel) -> bool:
+        """Whether the source leaves bookmarks with these parameters."""
+        return self.bookmarks if isinstance(self.bookmarks, bool) else self.bookmarks(params)
 
     def locality_of(self, params: BaseModel) -> Locality:
         """From where the component can do its work with these parameters."""
@@ -382,6 +391,9 @@ class Sink(Component[P]):
         """
         raise NotImplementedError
 
+    async def run_completed(self) -> None:
+        """Called once when everything of the run was read, settled and committed: nothing comes again."""
+
 
 ComponentFactory: TypeAlias = Callable[[BaseModel, BaseModel | None], Component[Any]]
 
@@ -397,6 +409,7 @@ def component(
     sandbox: str = "",
     extra: str = "",
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE,
+    bookmarks: bool | Callable[[Any], bool] = False,
 ) -> Callable[[C], C]:
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
 
@@ -413,6 +426,7 @@ def component(
             description=description,
             extra=extra,
             locality=locality,
+            bookmarks=bookmarks,
         )
         return cls
 

@@ -33,6 +33,10 @@ class Keys:
         """The source ordinal of each record."""
         raise NotImplementedError
 
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        """The keys as (prefix, first number, number behind the last), in order; None if they are not that."""
+        return None
+
     def slice(self, start: int, stop: int) -> Keys:
         """The keys of records `start` to `stop` (exclusive)."""
         return _Claimed(self, range(start, stop))
@@ -73,6 +77,9 @@ class KeyRange(Keys):
 
     def ordinals(self) -> Sequence[int]:
         return range(self.start, self.stop)
+
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        return [(self.prefix, self.start, self.stop)]
 
     def slice(self, start: int, stop: int) -> Keys:
         return KeyRange(self.prefix, self.start + start, self.start + stop)
@@ -118,6 +125,9 @@ class _Claimed(Keys):
         ordinals = self.base.ordinals()
         return [ordinals[index] for index in self.indices]
 
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        return _chosen(self.base, self.indices)
+
     def slice(self, start: int, stop: int) -> Keys:
         return _Claimed(self.base, self.indices[start:stop])
 
@@ -141,6 +151,9 @@ class _Masked(Keys):
 
     def ordinals(self) -> Sequence[int]:
         return list(compress(self.base.ordinals(), self.mask))
+
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        return _chosen(self.base, self._indices())
 
     def _indices(self) -> list[int]:
         return list(compress(range(len(self.base)), self.mask))
@@ -206,6 +219,15 @@ class _Joined(Keys):
     def ordinals(self) -> Sequence[int]:
         return list(chain.from_iterable(part.ordinals() for part in self.parts))
 
+    def ranges(self) -> list[tuple[str, int, int]] | None:
+        found: list[tuple[str, int, int]] = []
+        for part in self.parts:
+            ranges = part.ranges()
+            if ranges is None:
+                return None
+            found += ranges
+        return found
+
     def slice(self, start: int, stop: int) -> Keys:
         inside: list[Keys] = []
         ends = accumulate(map(len, self.parts))
@@ -221,3 +243,19 @@ class _Joined(Keys):
 def join_keys(parts: Sequence[Keys]) -> Keys:
     """The keys of several batches, one behind the other."""
     return parts[0] if len(parts) == 1 else _Joined(parts)
+
+
+def _chosen(base: Keys, indices: Sequence[int]) -> list[tuple[str, int, int]] | None:
+    """The ranges of some keys of a range."""
+    ranges = base.ranges()
+    if ranges is None or len(ranges) != 1:
+        return None
+    prefix, first, _ = ranges[0]
+    found: list[tuple[str, int, int]] = []
+    for index in indices:
+        number = first + index
+        if found and found[-1][2] == number:
+            found[-1] = (prefix, found[-1][1], number + 1)
+        else:
+            found.append((prefix, number, number + 1))
+    return found

@@ -22,13 +22,14 @@ from engine.flow.delivery import Delivery, Outcome
 from engine.flow.errors import classify_error
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.stats import NodeStats
+from engine.limits import DeathWatch
 from engine.plan.model import DeadLetterSettings
+from engine.redaction import without_credentials
 from engine.state.protocol import DeadLetterFilter, StateStore
 
 __all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
 
 LARGEST_RECORD = 256 * 1024
-SHARE_COUNTS_FROM = 100
 MAX_MESSAGE_LENGTH = 2000
 DEEPEST = 12
 
@@ -54,7 +55,8 @@ class DeadLetterRoute:
     Args:
         store: where dead letters are kept; one that cannot be stored stops the run.
         forward: the sink that also gets them, already open, with its stats and policy.
-        tally: what the run has read and lost so far, over all of its attempts.
+        tally: what the run has read and lost so far, over all of its attempts; `own` is the part of it
+            that this process knows first-hand.
         epoch: of the lease; whoever has been overtaken buries nothing any more.
         chunk: the part of the run that is worked on, "" for all of it.
     """
@@ -68,6 +70,7 @@ class DeadLetterRoute:
         settings: DeadLetterSettings,
         clock: Clock,
         tally: Callable[[], Tally],
+        own: Callable[[], Tally] | None = None,
         epoch: int | None = None,
         chunk: str = "",
     ) -> None:
@@ -76,9 +79,13 @@ class DeadLetterRoute:
         self._settings = settings
         self._clock = clock
         self._tally = tally
+        self._own = own or tally
+        self._base: int | None = None
+        self._watch = DeathWatch(settings)
         self._epoch = epoch
         self._chunk = chunk
         self._forward: Delivery | None = None
+        self._exceeded = False
         self.count = 0
 
     def forward_to(self, sink: Sink[BaseModel], stats: NodeStats, policy: RetryPolicy) -> None:
@@ -136,6 +143,12 @@ class DeadLetterRoute:
         await self._store.put_dead_letters(letters, epoch=self._epoch, chunk=self._chunk)
         reached("dead_letter_stored")
         await self._forward_and_settle(node.name, letters, batch.take([index for index, _ in failures]))
+        self._check_budget(node, len(letters), letters[0])
+
+    def begin(self) -> None:
+        """Reading begins: what was read before is an earlier attempt's."""
+        own = self._own()
+        self._base = own.read + own.forked
 
     async def resettle(self, node: NodeStats, batch: Batch) -> None:
         """Settle records that died in an earlier attempt; dead letters still open are forwarded again.
@@ -150,19 +163,22 @@ class DeadLetterRoute:
             for key in keys
         ]
         letters = [letter for one in found for letter in one]
-        await self._forward_and_settle(node.name, [one for one in letters if one.status == "open"], batch)
+        still_open = [one for one in letters if one.status == "open"]
+        await self._forward_and_settle(node.name, still_open, batch)
+        if still_open:
+            self._check_budget(node, len(batch), still_open[0])
 
     async def _forward_and_settle(self, node: str, letters: Sequence[DeadLetter], dead: Batch) -> None:
         if self._forward is not None and letters:
             self._forward_stats.records_in += len(letters)
             self._forward_stats.batches += 1
-            await self._forward.deliver(Batch(list(letters), KeyList([letter.key for letter in letters])))
+            # a record that dies at two nodes has two dead letters under one key
+            keys = KeyList([f"{letter.node}/{letter.key}" for letter in letters])
+            await self._forward.deliver(Batch(list(letters), keys))
             reached("dead_letter_forwarded")
         for ack, count in dead.origins:
             ack.dead(count, node)
         self.count += len(dead)
-        if letters:
-            self._check_budget(letters[0])
 
     def _letter(
         self, node: str, key: str, record: Record, error: RecordError, attempts: int, now: str
@@ -176,7 +192,7 @@ class DeadLetterRoute:
             key=key,
             stage=error.stage or node,
             error_type=error.kind,
-            error_message=str(error)[:MAX_MESSAGE_LENGTH],
+            error_message=without_credentials(str(error))[:MAX_MESSAGE_LENGTH],
             record=None if oversize else value,
             reference=_reference(value, key) if oversize else "",
             attempts=attempts,
@@ -184,21 +200,16 @@ class DeadLetterRoute:
             last_failed_at=now,
         )
 
-    def _check_budget(self, latest: DeadLetter) -> None:
-        most, share = self._settings.max_count, self._settings.max_share
-        if most is None and share is None:
+    def _check_budget(self, node: NodeStats, count: int, latest: DeadLetter) -> None:
+        if self._exceeded or not self._settings.limited:
             return
-        tally = self._tally()
         # each copy that a fan-out made can die, so a share of what was read alone might be over 100 %
-        dead, records, allowed = tally.dead, tally.read + tally.forked, ""
-        if most is not None and dead > most:
-            allowed = f"{most}"
-        elif share is not None and records >= SHARE_COUNTS_FROM and dead > share * records:
-            allowed = f"{share:.0%} of {records}"
+        tally, base = self._tally(), self._base or 0
+        allowed = self._watch.exceeded(node.name, node.records_in, count, self._own(), base, tally)
         if allowed:
+            self._exceeded = True  # once: what other nodes have in flight is seen through to its end
             raise DeadLetterBudgetError(
-                f"{dead} dead letters, {allowed} are allowed; "
-                f"the last at {latest.node!r}: {latest.error_type}"
+                f"{tally.dead} dead letters, {allowed}; the last at {latest.node!r}: {latest.error_type}"
             )
 
 

@@ -181,5 +181,7 @@ def replay_plan(plan: Plan, node: str, source: ReplaySource) -> Plan:
         identity=identity_hash(identity),
         identity_doc=identity,
         dead_letters=DeadLetterSettings(forward=plan.dead_letters.forward),
-        settings=replace(plan.settings, retries=0, on_complete=(), on_cancel=(), schedule=""),
+        settings=replace(
+            plan.settings, retries=0, on_complete=(), on_cancel=(), schedule="", if_running="allow"
+        ),
     )

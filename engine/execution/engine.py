@@ -6,9 +6,10 @@ Nothing here is a module global: two engines in one process, and two runs of one
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,11 +26,12 @@ from engine.errors import (
 )
 from engine.execution.events import Observer, null_observer
 from engine.execution.journal import Journal
-from engine.execution.lease import HeldLease, acquire
+from engine.execution.lease import HeldLease
 from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.execution.runner import DRAIN_LIMIT, RunnerResources
 from engine.flow.budget import ByteBudget, ProcessBudget
+from engine.overlap import Entry, entered
 from engine.plan.model import Plan, PlanNode
 from engine.state.protocol import RunRecord, RunStatus, StateStore
 
@@ -150,6 +152,7 @@ class Engine:
         seed: str = "",
         chunk: Chunk | None = None,
         verify: bool = False,
+        given_up: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[Run, None]:
         """A run, started when `wait` is called inside the block.
 
@@ -164,24 +167,23 @@ class Engine:
             seed: fixes everything random; "" draws one.
             verify: at the end, compare the report with the ledger and with what the sinks have (its
                 `checks`). A chunk cannot be verified, only the run as a whole.
+            given_up: true when a run that waits for another one of its pipeline should not begin any more.
 
         Raises:
             RunMismatchError: the plan is not the one `resume` was begun with.
             LeaseHeldError: another process works on that run; it is named.
+            RunOverlapError: another run of the pipeline is under way; see `if_running`.
             StateError, ServiceError: the store or an embedded service cannot be used.
         """
-        if verify and chunk is not None:
-            raise ValueError("a chunk cannot be verified, only its run as a whole")
+        if chunk is not None and (verify or resume is None):
+            raise ValueError("a chunk is part of a run that `resume` names, and cannot be verified alone")
         await self.provide(plan.sandbox_services)
-        record = resume
-        if record is None:
-            if chunk is not None:
-                raise ValueError("a chunk is part of a run that was begun before: name it with `resume`")
-            record = await self.begin(plan, group_id=group_id, seed=seed)
-        else:
-            _check_identity(record, plan)
+        if resume is not None:
+            _check_identity(resume, plan)
+        begin = partial(self.begin, plan, group_id=group_id, seed=seed)
         part = chunk.name if chunk is not None else ""
-        async with acquire(self.store, self.clock, record.run_id, part) as lease:
+        entry = Entry(self.store, self.clock, plan, begin, resume, part, given_up)
+        async with entered(entry) as (record, lease):
             resumed = lease.acquisitions > 1 if chunk is not None else resume is not None
             if resume is not None and chunk is None:
                 record = await self._take_up(record.run_id, lease)
@@ -200,8 +202,7 @@ class Engine:
     ) -> AsyncGenerator[Run, None]:
         """A run that has its memory, and whose lease is kept, for as long as the block runs."""
         assert self._group is not None, "use `async with Engine(...)`"
-        budget = self._process.pipeline(plan.settings.memory_bytes)
-        keeping = anyio.CancelScope()
+        budget, keeping = self._process.pipeline(plan.settings.memory_bytes), anyio.CancelScope()
         run = Run(
             plan,
             record,

@@ -15,6 +15,7 @@ from engine.contract.component import Kind
 from engine.execution.report import RunReport
 from engine.flow.errors import unwrap_group
 from engine.plan.model import Plan
+from engine.redaction import without_credentials
 
 __all__ = ["MAX_MESSAGE_BYTES", "FailureType", "TypedFailure", "report_failure", "typed_failure"]
 
@@ -34,6 +35,7 @@ class FailureType(StrEnum):
     SCHEMA = "SchemaError"
     BUDGET = "BudgetExceeded"
     DEAD_LETTER_BUDGET = "DeadLetterBudget"
+    INPUT_MISSING = "InputMissing"
     STATE_CORRUPT = "StateCorrupt"
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     PROVIDER_THROTTLED = "ProviderThrottled"
@@ -63,6 +65,7 @@ _FINAL = frozenset(
         FailureType.SCHEMA,
         FailureType.BUDGET,
         FailureType.DEAD_LETTER_BUDGET,
+        FailureType.INPUT_MISSING,
         FailureType.STATE_CORRUPT,
     }
 )
@@ -85,6 +88,7 @@ _OF_CLASS: tuple[tuple[type[BaseException], FailureType], ...] = (
     (errors.StateError, FailureType.STATE_UNAVAILABLE),
     (errors.ServiceError, FailureType.SERVICE_UNAVAILABLE),
     (errors.DeadLetterBudgetError, FailureType.DEAD_LETTER_BUDGET),
+    (errors.InputMissingError, FailureType.INPUT_MISSING),
     (errors.PipelineTimeoutError, FailureType.TIMEOUT),
     (errors.StalledError, FailureType.STALLED),
 )
@@ -179,6 +183,7 @@ def _kind_of(node: str, plan: Plan | None) -> Kind | None:
 
 
 def _bounded(text: str) -> str:
+    text = without_credentials(text)
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= MAX_MESSAGE_BYTES:
         return text

@@ -25,6 +25,7 @@ from engine.execution.verification import not_asked
 from engine.execution.verification import verify as compare
 from engine.flow.stats import RunSnapshot
 from engine.plan.model import Plan
+from engine.redaction import without_credentials
 from engine.state.protocol import DeadLetterFilter, RunRecord, RunStatus
 
 __all__ = ["Run"]
@@ -154,7 +155,7 @@ class Run:
         return await self._report(status, failure)
 
     async def _report(self, status: RunStatus, failure: EngineError | None) -> RunReport:
-        error = str(failure) if failure is not None else ""
+        error = without_credentials(str(failure)) if failure is not None else ""
         try:
             with anyio.CancelScope(shield=True):
                 await self._finish(status, error)
@@ -215,8 +216,7 @@ class Run:
         )
 
     def _tell(self, action: str, message: str, level: str, **numbers: int) -> None:
-        what = "run"
+        name = f"run_{action}"
         if self._chunk is not None:
-            what, message = "chunk", f"{self._chunk.name} {message}"
-        stage = RunEvent(f"{what}_{action}", message, level, self.plan.pipeline, self.run_id, numbers)
-        self._observer(stage)
+            name, message = f"chunk_{action}", f"{self._chunk.name} {message}"
+        self._observer(RunEvent(name, message, level, self.plan.pipeline, self.run_id, numbers))

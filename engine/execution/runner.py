@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from time import perf_counter
@@ -21,7 +21,6 @@ from pydantic import BaseModel
 from engine.contract.chunk import Chunk
 from engine.contract.clock import Clock
 from engine.contract.component import Component, Context, Kind, Sink, Source, Transform
-from engine.contract.types import Reservation
 from engine.contract.verification import Check
 from engine.dead_letters.queue import DeadLetterRoute
 from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, StateError
@@ -29,15 +28,17 @@ from engine.execution.journal import Journal
 from engine.execution.ledger import Ledger, SourceBookmarks
 from engine.execution.verification import ask_sinks
 from engine.fault_injection import reached
-from engine.flow.budget import ByteBudget
+from engine.flow.budget import ByteBudget, WatchedAllowance
 from engine.flow.edge import Edge
 from engine.flow.errors import cause_of
 from engine.flow.opening import closing_by_name
 from engine.flow.outage import Outage
 from engine.flow.reading import SourceTask
 from engine.flow.retry import ComponentRetry, RetryPolicy
-from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, cut, run_workers
+from engine.flow.segment import DEFAULT_BUFFER, Outlet, Runtime, Segment, Wiring, cut, run_workers
 from engine.flow.stats import NodeStats, RunSnapshot, Waiting
+from engine.flow.stopping import Drain, Stop
+from engine.limits import unmet
 from engine.plan.model import Plan, PlanNode
 from engine.stages import NodeEvent, NodeEvents
 from engine.state.protocol import SplitRecord, StateStore
@@ -45,7 +46,7 @@ from engine.state.protocol import SplitRecord, StateStore
 __all__ = ["DRAIN_LIMIT", "Runner", "RunnerResources"]
 
 DRAIN_LIMIT = 30.0  # seconds; what supervisors of processes usually grant
-DRAIN_POLL = 0.1
+STOP_LIMIT = 120.0  # seconds; nobody waits for the process then, and what is in flight may have been paid for
 
 Connect = Callable[[PlanNode], BaseModel | None]
 
@@ -85,38 +86,6 @@ class RunIdentity:
         return self.chunk.name if self.chunk is not None else ""
 
 
-class _NodeBudget:
-    """A source's view of the byte budget: waiting for it shows in the source's stats."""
-
-    def __init__(self, budget: ByteBudget, stats: NodeStats) -> None:
-        self._budget = budget
-        self._stats = stats
-
-    async def reserve(self, nbytes: int) -> Reservation:
-        reservation = self._budget.try_reserve(nbytes)
-        if reservation is not None:
-            return reservation
-        started = perf_counter()
-        try:
-            with self._stats.waits(Waiting.MEMORY):
-                return await self._budget.reserve(nbytes)
-        finally:
-            self._stats.blocked += perf_counter() - started
-
-
-@dataclass
-class _Wiring:
-    """Segments and the edges in front of those that do not begin with a source."""
-
-    segments: list[Segment]
-    edges: Mapping[str, Edge]
-    outlets: Mapping[int, Outlet] = field(default_factory=dict)
-
-    def close(self) -> None:
-        for edge in self.edges.values():
-            edge.close()
-
-
 class Runner:
     """One attempt at a run. Use `execute` once.
 
@@ -143,9 +112,10 @@ class Runner:
         self._scope = anyio.CancelScope()
         self._started = perf_counter()
         self._ended: float | None = None
-        self._draining = False
-        self._drain_asked = anyio.Event()
+        self._drain = Drain()
+        self._stop = Stop(self._on_stop)
         self._reading = False
+        self._matched: set[str] = set()
         self._trouble: EngineError | None = None
         shared = identity.chunk is not None
         self.ledger = Ledger(resources.store, identity.run_id, identity.epoch, shared=shared)
@@ -163,6 +133,7 @@ class Runner:
             settings=plan.dead_letters,
             clock=self._clock,
             tally=self.ledger.live_of_run,
+            own=self.ledger.live,
             epoch=identity.epoch,
             chunk=identity.chunk_name,
         )
@@ -183,7 +154,7 @@ class Runner:
             bytes_in_flight=self._resources.budget.in_use,
             bytes_budget=self._resources.budget.capacity,
             nodes=[stats.snapshot(elapsed) for stats in self._all_stats()],
-            draining=self._draining,
+            draining=self._drain.asked,
             forward=self.forward_stats.snapshot(elapsed) if self.forward_stats is not None else None,
         )
 
@@ -193,15 +164,21 @@ class Runner:
         What waits for an outage to end is given up at once: it could not be delivered, and nothing is lost,
         because a resume reads it again.
         """
-        self._draining = True
-        self._drain_asked.set()
+        self._begin_drain(self._resources.drain_limit)
+
+    def _begin_drain(self, limit: float) -> None:
+        self._drain.ask(limit)
         for source in self._sources:
             source.drain()
         reached("draining")
 
+    def _on_stop(self, error: Exception) -> None:
+        timed_out = isinstance(error, PipelineTimeoutError)
+        self._begin_drain(self._resources.drain_limit if timed_out else STOP_LIMIT)
+
     def cancel(self) -> None:
         """Stop at once; what is in flight is not delivered and will be read again by a resume."""
-        self._draining = True
+        self._drain.asked = True
         self._scope.cancel()
 
     def abort(self, error: EngineError) -> None:
@@ -239,40 +216,40 @@ class Runner:
         try:
             with self._scope:
                 await self._within_timeout()
-            if self._trouble is not None:
-                raise self._trouble
+            if (error := self._trouble or self._stop.error) is not None:
+                raise error
         except BaseExceptionGroup as group:
             await self._close_books(failed=True)
-            error = cause_of(group)
-            raise error from error.__cause__ or group
+            cause = self._stop.error or cause_of(group)
+            raise cause from cause.__cause__ or group
         except BaseException:
             await self._close_books(failed=True)
             raise
         await self._close_books()
 
     async def _within_timeout(self) -> None:
+        failure: Exception | None = None
+        async with anyio.create_task_group() as watch:
+            watch.start_soon(self._bound_drain)
+            watch.start_soon(self._bound_time)
+            try:
+                await self._execute()
+            except Exception as error:  # noqa: BLE001 - raised below, where no group wraps it and its cause
+                failure = error
+            watch.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _bound_time(self) -> None:
+        """Drain the run when the pipeline's `timeout` has passed."""
         timeout = self.plan.settings.timeout
-        with anyio.move_on_after(timeout) as scope:
-            failure: Exception | None = None
-            async with anyio.create_task_group() as watch:
-                watch.start_soon(self._bound_drain)
-                try:
-                    await self._execute()
-                except Exception as error:  # noqa: BLE001 - raised below, where no group wraps it and its cause
-                    failure = error
-                watch.cancel_scope.cancel()
-            if failure is not None:
-                raise failure
-        if scope.cancelled_caught and timeout is not None:
-            raise PipelineTimeoutError(f"{self.plan.pipeline!r} ran longer than {timeout:g} s")
+        if timeout is not None:
+            await anyio.sleep(timeout)
+            self._stop.take(PipelineTimeoutError(f"{self.plan.pipeline!r} ran longer than {timeout:g} s"))
 
     async def _bound_drain(self) -> None:
         """Once a drain is asked for, end the run when it cannot or must not take any longer."""
-        await self._drain_asked.wait()
-        # real time, whatever the run's clock says: whoever asked may soon kill the process
-        until = anyio.current_time() + self._resources.drain_limit
-        while anyio.current_time() < until and self._reading and not self._in_outage():  # noqa: ASYNC110
-            await anyio.sleep(DRAIN_POLL)  # an outage is a state of many workers, seldom looked at: no event
+        await self._drain.over(lambda: self._reading and not self._in_outage())
         self.cancel()
 
     def _all_stats(self) -> list[NodeStats]:
@@ -306,6 +283,7 @@ class Runner:
                 await (
                     self.ledger.refresh_other_workers()
                 )  # a short chunk may be done before it has looked once
+            self._route.begin()
             self._reading = True
             async with anyio.create_task_group() as keeper:
                 keeper.start_soon(self.ledger.commit_periodically)
@@ -319,13 +297,29 @@ class Runner:
                         if segment.head.node.kind is not Kind.SOURCE:
                             group.start_soon(self._work, segment, wiring)
                 keeper.cancel_scope.cancel()
-            undone = sum(stats.undone for stats in self._all_stats()) if self._draining else 0
+            if self._stop.error is not None:
+                return  # what the failed node left unsettled is read again by a resume
+            undone = sum(stats.undone for stats in self._all_stats()) if self._drain.asked else 0
             if left := self.ledger.in_flight - undone:
                 raise EngineError(f"{left} records were neither written, dropped nor dead: an engine fault")
             self.settled = not undone
             self.finished = not undone and all(source.finished for source in self._sources)
             if self._count:
                 self.counts = await self._ask_sinks()
+            if self.finished:
+                await self._tell_sinks()
+                if self.identity.chunk is None and (
+                    error := unmet(self.plan, self.ledger.live(), self._matched)
+                ):
+                    raise error
+
+    async def _tell_sinks(self) -> None:
+        """Tell the sinks that the run is complete, once the ledger says so too."""
+        await self.ledger.commit()
+        runtimes = [*self._runtimes.values(), *([self._forward] if self._forward is not None else [])]
+        for component in [one.component for one in runtimes]:
+            if isinstance(component, Sink):
+                await component.run_completed()
 
     async def _ask_sinks(self) -> list[Check]:
         return await ask_sinks(
@@ -369,9 +363,10 @@ class Runner:
             attempt=self.identity.attempt,
             epoch=self.identity.epoch,
             chunk=self.identity.chunk_name,
+            distinct_keys=self.distinct_keys,
             clock=self._clock,
-            memory_budget=_NodeBudget(self._resources.budget, stats),
-            draining=lambda: self._draining,
+            memory_budget=WatchedAllowance(self._resources.budget, stats),
+            draining=lambda: self._drain.asked,
             aggregate=stats.aggregate,
             journal=self._resources.journal.of_node(self.plan.pipeline, node.name, self.identity.run_id),
             bookmarks=SourceBookmarks(self._resources.store, self.plan.pipeline, node.name),
@@ -396,7 +391,7 @@ class Runner:
             dead_letter_on_stall=node.options.on_stall == "dead_letter",
         )
 
-    def _wire(self) -> _Wiring:
+    def _wire(self) -> Wiring:
         segments = cut(self.plan, self._runtimes)
         heads = {segment.head.node.name: segment for segment in segments}
         edges = {
@@ -411,9 +406,9 @@ class Runner:
                 outlets[id(segment)] = Outlet(
                     {node.name: edges[node.name] for node in behind}, segment.tail.stats
                 )
-        return _Wiring(segments, edges, outlets)
+        return Wiring(segments, edges, outlets)
 
-    async def _prepare_sources(self, wiring: _Wiring) -> None:
+    async def _prepare_sources(self, wiring: Wiring) -> None:
         """Put every manifest in the ledger before anything is read."""
         for segment in wiring.segments:
             node, component = segment.head.node, segment.head.component
@@ -428,6 +423,8 @@ class Runner:
                 splits = partial(self.ledger.splits, node.name, component, component.ctx, resumed=resumed)
                 records = await self._listing(segment.head.stats, segment.head.policy).through(splits)
             replay = resumed or not self._new_ids(node.name, component)
+            if records or segment.head.stats.aggregate.get("unchanged"):
+                self._matched.add(node.name)
             for record in records:
                 if record.done:
                     self.ledger.skip(record)
@@ -440,9 +437,10 @@ class Runner:
                 outlet=wiring.outlets.get(id(segment)),
                 clock=self._clock,
                 dead_letters=self._route,
+                stop=self._stop,
             )
             self._sources.append(task)
-            if self._draining:
+            if self._drain.asked:
                 task.drain()
 
     def _new_ids(self, name: str, source: Source[Any]) -> bool:
@@ -476,7 +474,7 @@ class Runner:
     def _listing(self, stats: NodeStats, policy: RetryPolicy) -> Outage:
         return Outage("list its input", stats, policy, self._clock)
 
-    async def _work(self, segment: Segment, wiring: _Wiring) -> None:
+    async def _work(self, segment: Segment, wiring: Wiring) -> None:
         head = segment.head
         concurrency = head.node.options.concurrency or head.component.concurrency
         if not isinstance(head.component, Sink | Transform) or not self.distinct_keys:
@@ -490,6 +488,7 @@ class Runner:
             budget=self._resources.budget,
             clock=self._clock,
             dead_letters=self._route,
+            stop=self._stop,
         )
 
     def _open_sources(self) -> list[tuple[str, Source[Any]]]:

@@ -14,13 +14,14 @@ import anyio
 from anyio.abc import TaskGroup
 
 from engine.contract.acks import Tally
-from engine.errors import EngineError, StateError
+from engine.errors import EngineError, RunOverlapError, StateError
 from engine.execution.engine import Engine
 from engine.execution.failure_types import report_failure
 from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.flow.stats import RunSnapshot
 from engine.plan.model import Plan
+from engine.redaction import without_credentials
 from engine.state.protocol import RunRecord, RunStatus
 
 __all__ = ["Entry", "Session", "new_group", "starting"]
@@ -199,7 +200,11 @@ class Session:
         asked_before = self.draining
         try:
             async with self._engine.start(
-                entry.plan, resume=entry.resume, group_id=self.group_id, verify=self._verify
+                entry.plan,
+                resume=entry.resume,
+                group_id=self.group_id,
+                verify=self._verify,
+                given_up=self._draining.is_set,
             ) as run:
                 run_id, entry.run = run.run_id, run
                 if self._cancelled:
@@ -207,13 +212,26 @@ class Session:
                 elif self.draining and not asked_before:  # while the run was being entered into the store
                     run.drain()
                 return await run.wait()
+        except RunOverlapError as error:
+            if not (error.skipped or error.given_up):
+                return self._failed(entry, run_id, error)
+            status = RunStatus.SKIPPED if error.skipped else RunStatus.INTERRUPTED
+            return RunReport(entry.name, run_id, status, Tally(), 0.0, error=str(error))
         except EngineError as error:
             return self._failed(entry, run_id, error)
 
     def _failed(self, entry: Entry, run_id: str, error: EngineError) -> RunReport:
         if self._raising and self._trouble is None:
             self._trouble = error
-        return RunReport(entry.name, run_id, RunStatus.FAILED, Tally(), 0.0, error=str(error), failure=error)
+        return RunReport(
+            entry.name,
+            run_id,
+            RunStatus.FAILED,
+            Tally(),
+            0.0,
+            error=without_credentials(str(error)),
+            failure=error,
+        )
 
     def _active(self) -> list[Run]:
         return [one.run for one in self.entries.values() if one.run is not None and one.report is None]

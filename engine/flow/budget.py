@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 
 import anyio
 
 from engine.contract.types import Reservation
+from engine.flow.stats import NodeStats, Waiting
 
-__all__ = ["DEFAULT_FLOOR", "BudgetReservation", "ByteBudget", "ProcessBudget"]
+__all__ = ["DEFAULT_FLOOR", "BudgetReservation", "ByteBudget", "ProcessBudget", "WatchedAllowance"]
 
 DEFAULT_FLOOR = 4 * 1024 * 1024
 
@@ -259,3 +261,22 @@ class BudgetReservation(Reservation):
         if self.nbytes:
             nbytes, self.nbytes = self.nbytes, 0
             self._budget.give_back(nbytes)
+
+
+class WatchedAllowance:
+    """A source's view of the byte budget: waiting for it shows in the source's stats."""
+
+    def __init__(self, budget: ByteBudget, stats: NodeStats) -> None:
+        self._budget = budget
+        self._stats = stats
+
+    async def reserve(self, nbytes: int) -> Reservation:
+        reservation = self._budget.try_reserve(nbytes)
+        if reservation is not None:
+            return reservation
+        started = perf_counter()
+        try:
+            with self._stats.waits(Waiting.MEMORY):
+                return await self._budget.reserve(nbytes)
+        finally:
+            self._stats.blocked += perf_counter() - started

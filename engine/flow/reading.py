@@ -23,6 +23,7 @@ from engine.flow.segment import DeadLetterQueue, Outlet, Runtime, Segment, chain
 from engine.flow.skip_dead import split_dead
 from engine.flow.stats import Waiting
 from engine.flow.steps import Next
+from engine.flow.stopping import Stop
 from engine.state.protocol import SplitRecord
 
 __all__ = ["SourceTask"]
@@ -49,6 +50,7 @@ class SourceTask:
         outlet: Outlet | None,
         clock: Clock,
         dead_letters: DeadLetterQueue,
+        stop: Stop | None = None,
     ) -> None:
         component = segment.head.component
         assert isinstance(component, Source)
@@ -61,6 +63,7 @@ class SourceTask:
         self._outlet = outlet
         self._clock = clock
         self._dead_letters = dead_letters
+        self._stop = stop or Stop()
         send = outlet.send if outlet is not None else None
         suffix = segment.head.node.options.key_suffix
         self._onward: Next = chain(segment.nodes[1:], send, clock, dead_letters) or drop_unrouted(
@@ -102,7 +105,13 @@ class SourceTask:
         for record in self._splits:
             if self._draining:
                 return
-            await self._read_split(record, self._track(record))
+            try:
+                await self._read_split(record, self._track(record))
+            except Exception as error:
+                if not self._stop.take(error):
+                    raise
+                self._draining = True
+                return
 
     async def _read_split(self, record: SplitRecord, tracker: SplitTracker) -> None:
         """Read one split; after a transient failure, go on behind the last batch that was read."""
@@ -157,7 +166,7 @@ class SourceTask:
                     failure = unwrap_group(error)
                     if isinstance(failure, TransientError):
                         raise failure from error
-                    raise as_run_error(stats.name, failure) from error
+                    raise as_run_error(stats.name, failure) from failure
                 finally:
                     split_reader.reading = False
                     stats.busy += perf_counter() - started - (stats.blocked - blocked)

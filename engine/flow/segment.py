@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from engine.contract.batch import Batch
 from engine.contract.clock import Clock
 from engine.contract.component import BatchLimits, Component, Sink, Source, Transform
-from engine.errors import RecordError
+from engine.errors import EngineError, RecordError
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge
 from engine.flow.retry import NodeHealth, RetryPolicy
@@ -24,10 +24,20 @@ from engine.flow.sizing import estimate_batch
 from engine.flow.skip_dead import skip_dead
 from engine.flow.stats import NodeStats, Waiting
 from engine.flow.steps import Next, Step, TransformStep, build_step
-from engine.flow.workers import BatchReader, Sequencer, work
+from engine.flow.stopping import Stop
+from engine.flow.workers import BatchReader, OutOfTurnError, Sequencer, work
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["DEFAULT_BUFFER", "DeadLetterQueue", "Outlet", "Runtime", "Segment", "cut", "run_workers"]
+__all__ = [
+    "DEFAULT_BUFFER",
+    "DeadLetterQueue",
+    "Outlet",
+    "Runtime",
+    "Segment",
+    "Wiring",
+    "cut",
+    "run_workers",
+]
 
 DEFAULT_BUFFER = 8
 MEASURE_EVERY = 16  # batches between two looks at whether transforms made records grow
@@ -163,6 +173,20 @@ class Outlet:
         batch.nbytes = nbytes
 
 
+@dataclass
+class Wiring:
+    """Segments and the edges in front of those that do not begin with a source."""
+
+    segments: list[Segment]
+    edges: Mapping[str, Edge]
+    outlets: Mapping[int, Outlet] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Nothing is sent any more."""
+        for edge in self.edges.values():
+            edge.close()
+
+
 def chain(
     nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, dead_letters: DeadLetterQueue
 ) -> Next | None:
@@ -213,6 +237,7 @@ async def run_workers(
     budget: ByteBudget,
     clock: Clock,
     dead_letters: DeadLetterQueue,
+    stop: Stop | None = None,
 ) -> None:
     """Run a segment that begins behind an edge, until its input ends."""
     head = segment.head
@@ -220,7 +245,7 @@ async def run_workers(
     processes = [_worker(segment, outlet, sequencer, clock, dead_letters) for _ in range(concurrency)]
     intake = BatchReader(edge, head.limits, budget, head.stats)
     try:
-        await work(intake.batches(), processes, outlet.edges if outlet is not None else ())
+        await work(intake.batches(), processes, outlet.edges if outlet is not None else (), stop)
     finally:
         if outlet is not None:
             outlet.close()
@@ -257,8 +282,14 @@ def _worker(
     async def run_ordered(batch: Batch, ticket: int) -> None:
         nonlocal current
         current = ticket
-        await first(batch)
-        await sequencer.wait(ticket)
+        try:
+            await first(batch)
+            await sequencer.wait(ticket)
+        except OutOfTurnError:
+            return  # it stays unsettled: a resume reads it behind the one that failed
+        except EngineError:
+            sequencer.fail(ticket)
+            raise
         sequencer.leave(ticket)
 
     return run_ordered

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from engine.contract.acks import Tally
 from engine.contract.component import Kind
+from engine.redaction import without_credentials
 
 __all__ = ["NodeSnapshot", "NodeStats", "RunSnapshot", "Waiting"]
 
@@ -34,7 +35,7 @@ class _Pause:
     def __init__(self, stats: NodeStats, waiting: Waiting, note: str) -> None:
         self._stats = stats
         self.waiting = waiting
-        self.note = note
+        self.note = without_credentials(note)
 
     def __enter__(self) -> None:
         self._stats.pauses.append(self)

@@ -12,12 +12,14 @@ import anyio
 
 from engine.contract.batch import Batch
 from engine.contract.component import BatchLimits
+from engine.errors import EngineError
 from engine.flow.batching import Batcher
 from engine.flow.budget import ByteBudget
 from engine.flow.edge import Edge, Pacer
 from engine.flow.stats import NodeStats, Waiting
+from engine.flow.stopping import Stop
 
-__all__ = ["BatchReader", "Sequencer", "work"]
+__all__ = ["BatchReader", "OutOfTurnError", "Sequencer", "work"]
 
 
 class BatchReader:
@@ -97,17 +99,28 @@ class BatchReader:
             self._scope = None
 
 
+class OutOfTurnError(Exception):
+    """An earlier batch has failed for good: what came after it may not be handed on before it."""
+
+
 class Sequencer:
-    """Lets workers pass in the order of their tickets."""
+    """Lets workers pass in the order of their tickets, up to the first that failed."""
 
     def __init__(self) -> None:
         self._next = 0
+        self._failed = inf
         self._waiting: dict[int, anyio.Event] = {}
 
     async def wait(self, ticket: int) -> None:
-        """Wait until every earlier ticket is through."""
-        if ticket != self._next:
+        """Wait until every earlier ticket is through.
+
+        Raises:
+            OutOfTurnError: one of them has failed.
+        """
+        if ticket != self._next and ticket <= self._failed:
             await self._waiting.setdefault(ticket, anyio.Event()).wait()
+        if ticket > self._failed:
+            raise OutOfTurnError
 
     def leave(self, ticket: int) -> None:
         """This ticket is through; call it exactly once for each."""
@@ -116,21 +129,40 @@ class Sequencer:
         if event is not None:
             event.set()
 
+    def fail(self, ticket: int) -> None:
+        """This ticket never gets through, so no later one may."""
+        self._failed = min(self._failed, ticket)
+        for later in [one for one in self._waiting if one > self._failed]:
+            self._waiting.pop(later).set()
+
 
 async def work(
     batches: AsyncGenerator[Batch, None],
     processes: Sequence[Callable[[Batch, int], Awaitable[None]]],
     edges: Sequence[Edge] = (),
+    stop: Stop | None = None,
 ) -> None:
     """Let each of `processes` (batch, ticket) work on batches at its own pace until there are no more.
 
+    After an error that `stop` takes, no further batch is begun: what still comes is left unread, so that
+    whoever sends it does not wait for room, and the other processes finish theirs.
+
     `edges` are those that they send to.
     """
+    stop = stop or Stop()
+    stopped = False
     async with aclosing(batches):
         if len(processes) == 1:
             pacer, ticket = Pacer(edges), 0
             async for batch in batches:
-                await processes[0](batch, ticket)
+                if stopped:
+                    continue
+                try:
+                    await processes[0](batch, ticket)
+                except EngineError as error:
+                    if not stop.take(error):
+                        raise
+                    stopped = True
                 # its bytes are given back: it must not live on here while the next one is awaited
                 del batch
                 ticket += 1
@@ -140,9 +172,17 @@ async def work(
         send, receive = anyio.create_memory_object_stream[tuple[Batch, int]](0)
 
         async def worker(process: Callable[[Batch, int], Awaitable[None]]) -> None:
+            nonlocal stopped
             with receive.clone() as mine:
                 async for batch, ticket in mine:
-                    await process(batch, ticket)
+                    if stopped:
+                        continue
+                    try:
+                        await process(batch, ticket)
+                    except EngineError as error:
+                        if not stop.take(error):
+                            raise
+                        stopped = True
                     del batch
 
         with receive:

@@ -25,6 +25,10 @@ from engine.registry import Registry
 __all__ = ["compile_file", "compile_plan"]
 
 
+DEFAULT_SHARE = 0.5
+"""A run that loses more of its records than this has failed, unless its pipeline says otherwise."""
+
+
 def compile_plan(
     pipeline: PipelineConfig, file: FileConfig, registry: Registry, *, taps: Collection[str] = ()
 ) -> Plan:
@@ -85,9 +89,10 @@ def _compile(
     if not valid or len(whole) < len(bound) or (forward_config and forward is None):
         return None
     order = ordered({name: list(node.inputs) for name, (node, _) in whole.items()})
-    dead_letters = DeadLetterSettings(
-        pipeline.dead_letters.max_count, pipeline.dead_letters.max_share, forward
-    )
+    limits = pipeline.dead_letters
+    implied = limits.max_count is None and limits.max_share is None
+    share = DEFAULT_SHARE if implied else limits.max_share
+    dead_letters = DeadLetterSettings(limits.max_count, share, implied, forward)
     identity = identity_doc(whole)
     everything = {**whole, FORWARD_NODE: (forward, forward_config)} if forward and forward_config else whole
     return Plan(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
@@ -14,13 +13,12 @@ from engine.config.model import ConnectionConfig, NodeConfig, Settings
 from engine.config.validation import holds_secret
 from engine.config.values import Value
 from engine.contract.types import JsonValue
+from engine.redaction import has_credentials, without_credentials
 
 if TYPE_CHECKING:
     from engine.plan.model import DeadLetterSettings, PlanNode
 
 __all__ = ["canonical", "difference", "identity_doc", "identity_hash", "operational_doc"]
-
-_USER_INFO: Final = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def canonical(doc: JsonValue) -> bytes:
@@ -83,8 +81,19 @@ def _params(node: PlanNode, config: NodeConfig, *, operational: bool) -> dict[st
         ):
             continue
         written = config.arguments.get(info.alias or name) or config.arguments.get(name)
-        doc[name] = _shown(written) if written is not None and written.secrets() else dumped[name]
+        doc[name] = _shown(written) if written is not None and written.secrets() else _safe(dumped[name])
     return doc
+
+
+def _safe(data: JsonValue) -> JsonValue:
+    """A parameter, with a digest in the place of what its addresses have no business to show."""
+    if isinstance(data, dict):
+        return {name: _safe(item) for name, item in data.items()}
+    if isinstance(data, list):
+        return [_safe(item) for item in data]
+    if not isinstance(data, str) or not has_credentials(data):
+        return data
+    return f"{without_credentials(data)} [sha256 {hashlib.sha256(data.encode()).hexdigest()[:8]}]"
 
 
 def _shown(value: Value) -> JsonValue:
@@ -106,7 +115,7 @@ def _connection(node: PlanNode, connections: Mapping[str, ConnectionConfig]) -> 
     for name, value in config.fields.items() if config else []:
         if name in ref.values and _may_show(model, name):
             data = _shown(value) if value.secrets() else _plain(value.plain())
-            doc[name] = _USER_INFO.sub("***@", data) if isinstance(data, str) else data
+            doc[name] = without_credentials(data) if isinstance(data, str) else data
     return doc
 
 

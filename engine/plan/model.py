@@ -72,11 +72,13 @@ class DeadLetterSettings:
     """The budget of dead letters, and the sink they are forwarded to once they are stored.
 
     At most one of `max_count` (records) and `max_share` (0 to 1, of the records read or made by fan-outs) is
-    set. `forward` is a sink without inputs, called `dead_letters.forward`.
+    set. `implied`: the share is the default and not the file's own. `forward` is a sink without inputs,
+    called `dead_letters.forward`.
     """
 
     max_count: int | None = None
     max_share: float | None = None
+    implied: bool = False
     forward: PlanNode | None = None
 
     @property

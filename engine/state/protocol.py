@@ -48,11 +48,13 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     OUTAGE = "outage"
+    SKIPPED = "skipped"
+    """Left out because another run of the pipeline was under way; in reports only, for it is not stored."""
 
     @property
     def resumable(self) -> bool:
         """True when `--resume` may go on with it."""
-        return self is not RunStatus.COMPLETED
+        return self not in (RunStatus.COMPLETED, RunStatus.SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from engine.contract.acks import Tally
 from engine.contract.chunk import Chunk
 from engine.contract.clock import timestamp
 from engine.contract.types import JsonValue
-from engine.errors import OutageError, RunExistsError, RunMismatchError, RunNotFoundError
+from engine.errors import OutageError, RunError, RunExistsError, RunMismatchError, RunNotFoundError
 from engine.execution.engine import Engine
 from engine.execution.events import Observer
 from engine.execution.failure_types import report_failure, typed_failure
 from engine.execution.lease import acquire
 from engine.execution.run import Run
+from engine.limits import unmet
 from engine.plan.model import Plan
 from engine.state.protocol import RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
@@ -184,6 +185,9 @@ class Activities:
             done, total = await store.count_splits(request.run_id)
             if status is RunStatus.COMPLETED and done < total:
                 status, error = RunStatus.FAILED, f"{total - done} of {total} splits are not done"
+            if status is RunStatus.COMPLETED:
+                failure = await self._unmet(request)
+                status, error = (RunStatus.FAILED, str(failure)) if failure is not None else (status, error)
             ended = timestamp(self._engine.clock.now())
             async with acquire(store, self._engine.clock, request.run_id, "finalize") as lease:
                 await store.update_run(
@@ -202,6 +206,16 @@ class Activities:
 
         every = min(TROUBLE_EVERY, self._patience.beat_every)
         return TroubleWatch(run.snapshot, self.observer, self._reports, send, every=every)
+
+    async def _unmet(self, request: FinalizeRequest) -> RunError | None:
+        """Why a run whose splits are all done has failed nevertheless."""
+        store = self._engine.store
+        plan, record = await self._plan(request.run_id, request.pipeline, "")
+        matched = []
+        for source in plan.sources:
+            splits, _ = await store.splits(record.run_id, source.name, limit=1)
+            matched += [source.name] if splits else []
+        return unmet(plan, await store.tally(record.run_id), matched)
 
     async def _plan(self, run_id: str, pipeline: str, identity: str) -> tuple[Plan, RunRecord]:
         record = await self._engine.store.get_run(run_id)

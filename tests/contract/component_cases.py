@@ -105,7 +105,8 @@ class SinkCase(Case):
     """`given` are records that arrive, `bad` is one that has to fail alone.
 
     `arrived` tells the ids that are there now. `idempotent` is the promise of the sink that a batch which is
-    marked as a replay adds nothing; without it such a batch is there twice.
+    marked as a replay adds nothing; without it such a batch is there twice. `knows_its_run` is the same
+    promise for what an earlier attempt of the same run has written.
     """
 
     kind: Kind = Kind.SINK
@@ -113,6 +114,7 @@ class SinkCase(Case):
     bad: Record
     arrived: Callable[[World], list[str]]
     idempotent: bool = False
+    knows_its_run: bool = False
 
 
 def _simulated(name: str) -> SourceCase:
@@ -331,6 +333,7 @@ CASES: tuple[Case, ...] = (
         given=_SAID,
         bad=_UNSAYABLE,
         arrived=lambda world: _ids((world.folder / "out" / "lines.jsonl").read_bytes()),
+        knows_its_run=True,
     ),
     SinkCase(
         name="stdout",

@@ -141,7 +141,7 @@ def _code(report: RunReport | None) -> ExitCode:
         return ExitCode.INTERRUPTED
     if report.failure is not None:
         return code_of(report.failure)
-    return ExitCode.COMPLETED if report.ok else ExitCode.FAILED
+    return ExitCode.COMPLETED if report.ok or report.status is RunStatus.SKIPPED else ExitCode.FAILED
 
 
 def memory_of(text: str | None) -> int:

@@ -146,7 +146,7 @@ def test_assignments_reach_every_place(registry: Registry) -> None:
         (
             "--set: pipelines.p.on_stall: unknown key `on_stall`, known: `params`, `nodes`, `dead_letters`, "
             "`schedule`, `timeout`, `retries`, `on_complete`, `on_cancel`, `memory`, "
-            "`outage_limit`, `description`"
+            "`outage_limit`, `min_records`, `require_match`, `if_running`, `description`"
         )
     ]
     pipeline = config.pipelines["p"]

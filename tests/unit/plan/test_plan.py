@@ -224,6 +224,17 @@ def test_defaults() -> None:
     assert (plan.dead_letters.max_count, plan.dead_letters.forward) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, (None, 0.5, True)), ({"max": 7}, (7, None, False)), ({"max": "100%"}, (None, 1.0, False))],
+)
+def test_half_of_the_records_may_die_unless_the_file_says_otherwise(
+    given: dict[str, object], expected: tuple[int | None, float | None, bool]
+) -> None:
+    limits = compiled(dead_letters=given).dead_letters
+    assert (limits.max_count, limits.max_share, limits.implied) == expected
+
+
 def test_forwarding_of_dead_letters_is_a_node_of_its_own() -> None:
     plan = compiled(dead_letters={"max": "20%", "forward": {"sink": "post", "with": {"model": "d"}}})
     forward = plan.dead_letters.forward

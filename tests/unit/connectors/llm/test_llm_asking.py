@@ -117,20 +117,25 @@ async def test_cancelling_leaves_no_call_behind() -> None:
     assert model.in_flight == 0
 
 
-async def test_a_fatal_error_ends_the_other_calls_and_is_raised_as_itself() -> None:
+async def test_a_fatal_error_waits_for_calls_in_flight_and_begins_no_other() -> None:
     hold = anyio.Event()
 
     class OneFatal(MemoryModel):
         async def complete(self, prompt: Prompt, max_tokens: int) -> Reply:
             if documents_in(prompt) == ["doc1"]:
-                await anyio.wait_all_tasks_blocked()
-                raise FatalError("wrong key")
+                self.packs.append(["doc1"])
+                hold.set()
+                raise FatalError("the quota is used up", kind="budget")
             return await super().complete(prompt, max_tokens)
 
-    model = OneFatal(hold=hold)
-    with pytest.raises(FatalError, match="wrong key"):
-        await asker(model, documents=1).ask(some(3), ignore, no_hits)
-    assert model.in_flight == 0
+    model, paid = OneFatal(hold=hold), []
+    with pytest.raises(FatalError, match="quota"):
+        await asker(model, documents=1, concurrency=2).ask(
+            some(6), lambda indices, usage: paid.append(list(indices)), no_hits
+        )
+
+    assert model.packs == [["doc0"], ["doc1"]]
+    assert paid == [[0]]
 
 
 def refusing(error: Exception) -> Answerer:
@@ -188,11 +193,19 @@ async def test_usage_names_the_documents_of_each_call() -> None:
 
 
 async def test_calls_side_by_side_cannot_break_the_budget_together() -> None:
-    model = MemoryModel(hold=anyio.Event())
+    hold = anyio.Event()
+    model = MemoryModel(hold=hold)
     one = asker(model, documents=1)
     estimate = one.price.of(one.writer.tokens_aside + some(1)[0].tokens, len(SCHEMA.fields) * 16)
-    with pytest.raises(FatalError, match="does not cover the next call"):
-        await asker(model, documents=1, budget=estimate * 2.5).ask(some(4), ignore, no_hits)
+
+    async def release() -> None:
+        await anyio.wait_all_tasks_blocked()
+        hold.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(release)
+        with pytest.raises(FatalError, match="does not cover the next call"):
+            await asker(model, documents=1, budget=estimate * 2.5).ask(some(4), ignore, no_hits)
     assert len(model.packs) <= 2
 
 

@@ -1,0 +1,189 @@
+"""What a run has written to a file, noted beside it, so that a redo does not write it again.
+
+Lines do not say which record they are of. Before each write its keys are noted in `.NAME.RUN.written`, with
+the place, the length and the checksum of what is about to be added: a note whose lines are not there was of
+a write that a kill has cut short, and what did arrive of it is removed. Consecutive keys take up one entry,
+however many there are. The notes of a run that is complete are removed.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Self
+from zlib import crc32
+
+import orjson
+
+from engine.contract.component import Context
+from engine.contract.keys import Keys
+
+__all__ = ["KeySet", "WrittenLog", "log_path"]
+
+STANDALONE = Context().run_id
+
+
+def log_path(path: str, ctx: Context) -> Path | None:
+    """Return where the notes of this run are; None when keys do not tell its records apart."""
+    if ctx.run_id == STANDALONE or not ctx.distinct_keys:
+        return None
+    name = sha256(f"{ctx.run_id}\n{ctx.node}\n{ctx.chunk}".encode()).hexdigest()[:16]
+    file = Path(path)
+    return file.with_name(f".{file.name}.{name}.written")
+
+
+class KeySet:
+    """Keys as text, those that are consecutive numbers behind the same prefix as ranges."""
+
+    def __init__(self) -> None:
+        self._single: set[str] = set()
+        self._ranges: dict[str, list[tuple[int, int]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._single or self._ranges)
+
+    def add(self, keys: Sequence[str], ranges: Sequence[tuple[str, int, int]]) -> None:
+        """Add single keys, and ranges: prefix, first and last (exclusive) number."""
+        self._single.update(keys)
+        for prefix, start, stop in ranges:
+            if prefix[-1:].isdigit():  # where the number begins is not to be seen from such a key
+                self._single.update(f"{prefix}{number}" for number in range(start, stop))
+                continue
+            known = self._ranges.setdefault(prefix, [])
+            if known and known[-1][1] == start:
+                known[-1] = (known[-1][0], stop)
+            else:
+                known.append((start, stop))
+
+    def close(self) -> None:
+        """Put the ranges in order, for `in`; call it once, after the last `add`."""
+        for prefix, ranges in self._ranges.items():
+            ranges.sort()
+            joined = ranges[:1]
+            for start, stop in ranges[1:]:
+                if start <= joined[-1][1]:
+                    joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+                else:
+                    joined.append((start, stop))
+            self._ranges[prefix] = joined
+
+    def __contains__(self, key: str) -> bool:
+        if key in self._single:
+            return True
+        prefix = key.rstrip("0123456789")
+        number, ranges = key[len(prefix) :], self._ranges.get(prefix)
+        if not ranges or not 0 < len(number) < 19 or number != str(int(number)):
+            return False
+        place = bisect_right(ranges, (int(number), float("inf"))) - 1
+        return place >= 0 and ranges[place][0] <= int(number) < ranges[place][1]
+
+
+class WrittenLog:
+    """The notes of one run about one file.
+
+    Args:
+        path: where they are; made with the first note.
+        descriptor: the file that lines are added to.
+
+    Attributes:
+        before: keys of the lines that an earlier attempt has added.
+        exists: an earlier attempt has begun to write.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._target = descriptor
+        self._descriptor = -1
+        self.before = KeySet()
+        self.exists = False
+
+    def open(self) -> Self:
+        """Read the notes of an earlier attempt, and remove what it has only half written.
+
+        Raises:
+            OSError: the notes or the file cannot be read or written.
+        """
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return self
+        self.exists = True
+        end = data.rfind(b"\n") + 1
+        notes = _parse(data[:end])
+        kept = self._arrived(notes)
+        for _, _, _, keys, ranges in kept:
+            self.before.add(keys, [(prefix, start, stop) for prefix, start, stop in ranges])
+        self.before.close()
+        self._open()
+        os.ftruncate(self._descriptor, sum(len(orjson.dumps(one)) + 1 for one in kept))
+        return self
+
+    def _arrived(self, notes: list[_Note]) -> list[_Note]:
+        """The notes whose lines are in the file."""
+        if not notes or self._is_there(notes[-1]):
+            return notes
+        last, notes = notes[-1], notes[:-1]
+        if notes and not self._is_there(notes[-1]):
+            return []  # the file was removed, cut off or replaced: nothing of this is there any more
+        size = os.fstat(self._target).st_size
+        if last[0] < size < last[0] + last[1]:
+            os.ftruncate(self._target, last[0])
+        return notes
+
+    def _is_there(self, note: _Note) -> bool:
+        place, length, checksum, _, _ = note
+        return crc32(os.pread(self._target, length, place)) == checksum
+
+    def note(self, keys: Keys, data: bytes, place: int) -> int:
+        """Note what is about to be added at `place`; returns how to take it back. Raises OSError."""
+        if self._descriptor < 0:
+            self._open()
+        undo = os.lseek(self._descriptor, 0, os.SEEK_END)
+        ranges = keys.ranges()
+        note = [place, len(data), crc32(data), keys.to_list() if ranges is None else [], ranges or []]
+        left = memoryview(orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE))
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError:
+            self.take_back(undo)
+            raise
+        return undo
+
+    def take_back(self, undo: int) -> None:
+        """Forget the last note: its lines were not added."""
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, undo)
+
+    def _open(self) -> None:
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def close(self) -> None:
+        """Close the notes."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        """Remove the notes: the run is complete, nothing of it comes again."""
+        self.close()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+_Note = tuple[int, int, int, list[str], list[tuple[str, int, int]]]
+
+
+def _parse(data: bytes) -> list[_Note]:
+    notes: list[_Note] = []
+    for line in data.splitlines():
+        try:
+            place, length, checksum, keys, ranges = orjson.loads(line)
+        except ValueError:
+            return []  # damaged: better a line twice than one that is missing
+        notes.append((place, length, checksum, keys, ranges))
+    return notes

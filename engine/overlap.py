@@ -1,0 +1,160 @@
+"""Runs of one pipeline at the same time: refused, waited for, left out, or allowed.
+
+Two runs that go by the same bookmarks would both deliver what neither has delivered yet. A run takes its own
+lease first and then looks for others that are being worked on, so of two that begin together at least one
+sees the other; of those that see each other, the older one goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from engine.contract.clock import Clock
+from engine.dead_letters.replay import REPLAY_GROUP
+from engine.errors import RunNotFoundError, RunOverlapError
+from engine.execution.lease import HeldLease, acquire, living
+from engine.plan.model import Plan
+from engine.state.protocol import RunRecord, RunStatus, StateStore
+
+__all__ = ["Entry", "entered", "policy_of"]
+
+POLL_EVERY = 0.5
+GIVE_WAY_WITHIN = 5.0  # seconds in which a younger run that sees this one will have given way
+
+Begin = Callable[[], Awaitable[RunRecord]]
+
+
+def policy_of(plan: Plan) -> str:
+    """What a run does when another one of its pipeline is under way: refuse, wait, skip or allow."""
+    if plan.settings.if_running:
+        return plan.settings.if_running
+    remembers = any(node.spec.keeps_bookmarks(node.params) for node in plan.sources)
+    return "refuse" if remembers else "allow"
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    record: RunRecord
+    holder: str
+
+
+@dataclass(slots=True)
+class Entry:
+    """A run that is about to begin or to be resumed.
+
+    Args:
+        begin: enters a new run into the store.
+        resume: the run to go on with instead.
+        chunk: the part of it that is worked on; overlapping is not looked at then.
+        given_up: true when waiting for others is no use any more.
+    """
+
+    store: StateStore
+    clock: Clock
+    plan: Plan
+    begin: Begin
+    resume: RunRecord | None = None
+    chunk: str = ""
+    given_up: Callable[[], bool] = lambda: False
+
+    @property
+    def policy(self) -> str:
+        """What to do about others."""
+        replays = self.resume is not None and self.resume.group_id.startswith(REPLAY_GROUP)
+        return "allow" if self.chunk or replays else policy_of(self.plan)
+
+    async def give_way(self) -> None:
+        """Wait for others, or refuse to begin beside them.
+
+        Raises:
+            RunOverlapError: another run is under way.
+        """
+        while others := await self._others(self.resume.run_id if self.resume is not None else ""):
+            if self.policy != "wait":
+                raise self._refused(others[0])
+            if self.given_up():
+                raise self._refused(others[0], given_up=True)
+            await anyio.sleep(POLL_EVERY)
+
+    async def confirm(self, record: RunRecord) -> None:
+        """Look once more, now that others can see this run.
+
+        Raises:
+            RunOverlapError: another run is under way.
+        """
+        until = anyio.current_time() + GIVE_WAY_WITHIN
+        while others := await self._others(record.run_id):
+            older = [one for one in others if _age(one.record) < _age(record)]
+            if older or anyio.current_time() >= until:
+                raise self._refused((older or others)[0])
+            await anyio.sleep(POLL_EVERY / 5)
+
+    async def _others(self, own: str) -> list[_Other]:
+        if self.policy == "allow":
+            return []
+        found: list[_Other] = []
+        for record in await self.store.list_runs(pipeline=self.plan.pipeline):
+            if record.run_id == own or record.status is not RunStatus.RUNNING:
+                continue
+            if record.group_id.startswith(REPLAY_GROUP):
+                continue
+            try:
+                lease = await living(self.store, self.clock, record.run_id)
+            except RunNotFoundError:  # it has given way, and is gone
+                continue
+            if lease is not None:
+                found.append(_Other(record, lease.holder))
+        return found
+
+    def _refused(self, other: _Other, *, given_up: bool = False) -> RunOverlapError:
+        return RunOverlapError(
+            self.plan.pipeline,
+            other.record.run_id,
+            other.holder,
+            skipped=self.policy == "skip",
+            given_up=given_up,
+        )
+
+
+@asynccontextmanager
+async def entered(entry: Entry) -> AsyncGenerator[tuple[RunRecord, HeldLease], None]:
+    """The run and its lease, once no other run of its pipeline is in the way, for as long as the block runs.
+
+    Raises:
+        RunOverlapError: another run of the pipeline is under way, and the policy is not to wait for it.
+        LeaseHeldError: another process works on this very run.
+    """
+    while True:
+        await entry.give_way()
+        record = entry.resume or await entry.begin()
+        async with acquire(entry.store, entry.clock, record.run_id, entry.chunk) as lease:
+            try:
+                await _seen(entry, record, lease, RunStatus.RUNNING)
+                await entry.confirm(record)
+            except RunOverlapError:
+                if entry.resume is None:  # it has done nothing yet
+                    await entry.store.delete_run(record.run_id, epoch=lease.epoch)
+                else:
+                    await _seen(entry, record, lease, record.status)
+                if entry.policy != "wait":
+                    raise
+            else:
+                yield record, lease
+                return
+
+
+async def _seen(entry: Entry, record: RunRecord, lease: HeldLease, status: RunStatus) -> None:
+    """Have others see a run that is resumed as running, or as it was before."""
+    if entry.resume is not None and not entry.chunk and entry.policy != "allow":
+        ended, error = ("", "") if status is RunStatus.RUNNING else (record.ended_at, record.error)
+        await entry.store.update_run(
+            record.run_id, status=status, ended_at=ended, error=error, epoch=lease.epoch
+        )
+
+
+def _age(record: RunRecord) -> tuple[str, str]:
+    return record.started_at, record.run_id

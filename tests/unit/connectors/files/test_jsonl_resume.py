@@ -1,0 +1,229 @@
+"""What a file has after its run was stopped, killed or started again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.files import JsonlSink, JsonlSinkParams
+from connectors.files.written import KeySet
+from engine.contract.batch import Batch
+from engine.contract.component import Context
+from engine.contract.keys import KeyList, KeyRange, Keys, join_keys
+from engine.errors import FatalError
+from engine.execution.engine import Engine
+from engine.state.memory import MemoryStateStore
+from engine.state.protocol import RunStatus
+from engine.testing import MemorySource, linear_plan
+from tests.unit.kernel.runs import Wait, pages
+
+Mode = Literal["append", "replace", "error"]
+
+
+def sink(path: Path, mode: Mode = "append", **where: Any) -> JsonlSink:
+    made = JsonlSink(JsonlSinkParams(path=str(path), mode=mode))
+    made.ctx = Context(run_id="r1", node="save", **where)
+    return made
+
+
+def numbers(first: int, last: int) -> Batch:
+    return Batch([{"n": number} for number in range(first, last)], KeyRange("a/", first, last))
+
+
+def lines(path: Path) -> list[int]:
+    return [orjson.loads(line)["n"] for line in path.read_bytes().splitlines()]
+
+
+def notes(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.endswith(".written")]
+
+
+async def write(out: JsonlSink, *batches: Batch) -> None:
+    async with out:
+        for batch in batches:
+            await out.write(batch)
+
+
+async def test_a_later_attempt_writes_no_line_again(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    await write(sink(path), numbers(0, 3), numbers(5, 6))
+    await write(sink(path, attempt=2), numbers(0, 5), numbers(5, 8))
+
+    assert sorted(lines(path)) == list(range(8))
+
+
+async def test_records_that_were_packed_otherwise_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    await write(sink(path), numbers(0, 10).take([1, 2, 7]), Batch([{"n": 9}], ["a/9"]))
+    await write(sink(path, attempt=2), *(numbers(one, one + 1) for one in range(10)))
+
+    assert sorted(lines(path)) == list(range(10))
+
+
+async def test_what_a_kill_cut_short_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    await write(sink(path), numbers(0, 3), numbers(3, 6))
+    os.truncate(path, path.stat().st_size - 9)  # of three lines one, and half of the next, has arrived
+    await write(sink(path, attempt=2), numbers(3, 6), numbers(6, 7))
+
+    assert lines(path) == list(range(7))
+
+
+async def test_a_note_without_its_lines_is_no_delivery(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    await write(sink(path), numbers(0, 3))
+    whole = path.stat().st_size
+    await write(sink(path, attempt=2), numbers(3, 6))
+    os.truncate(path, whole)
+    await write(sink(path, attempt=3), numbers(3, 6))
+
+    assert lines(path) == list(range(6))
+
+
+async def test_a_file_that_was_removed_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    await write(sink(path), numbers(0, 3), numbers(3, 6))
+    path.unlink()
+    await write(sink(path, attempt=2), numbers(0, 6))
+
+    assert lines(path) == list(range(6))
+
+
+async def test_a_record_that_json_cannot_say_is_not_noted(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    bad = Batch([{"n": 0}, {"n": object()}], KeyRange("a/", 0, 2))
+    async with sink(path) as out:
+        with pytest.raises(Exception, match="1 records failed"):
+            await out.write(bad)
+    await write(sink(path, attempt=2), numbers(0, 2))
+
+    assert lines(path) == [0, 1]
+
+
+async def test_another_run_adds_its_own_lines(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    await write(sink(path), numbers(0, 3))
+    other = sink(path)
+    other.ctx.run_id = "r2"
+    await write(other, numbers(0, 3))
+
+    assert lines(path) == [0, 1, 2, 0, 1, 2]
+
+
+async def test_keys_that_may_repeat_are_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    again = Batch([{"n": 1}, {"n": 2}], ["k", "k"])
+    await write(sink(path, distinct_keys=False), again)
+    await write(sink(path, distinct_keys=False, attempt=2), Batch([{"n": 3}], ["k"]))
+
+    assert lines(path) == [1, 2, 3]
+    assert notes(tmp_path) == []
+
+
+async def test_a_complete_run_leaves_only_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    async with Engine() as engine:
+        report = await engine.run(linear_plan(MemorySource(pages(5)), Wait(_rows), JsonlSink(_to(path))))
+
+    assert report.ok
+    assert os.listdir(tmp_path) == ["x.jsonl"]
+
+
+@pytest.mark.parametrize("size", [1, 7])
+async def test_a_stopped_run_is_resumed_without_a_line_twice(tmp_path: Path, size: int) -> None:
+    """Batches are joined otherwise than they were read, so that a redo brings again what is written."""
+    path, store = tmp_path / "x.jsonl", MemoryStateStore()
+
+    def split(batch: Batch) -> Batch:
+        if 13 in batch.records and not healed:
+            raise FatalError("refused", kind="auth")
+        return _rows(batch)
+
+    healed: list[bool] = []
+    plan = linear_plan(MemorySource(pages(40, size=size)), Wait(split), JsonlSink(_to(path)))
+    async with Engine(store=store) as engine:
+        first = await engine.run(plan)
+        healed.append(True)
+        second = await engine.run(plan, resume=await store.get_run(first.run_id))
+
+    assert first.status is RunStatus.FAILED
+    assert second.ok
+    assert sorted(lines(path)) == list(range(40))
+
+
+async def test_replace_begins_with_an_empty_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"n":99}\n')
+    await write(sink(path, "replace"))
+    assert lines(path) == [99]  # nothing was written yet: the old file is better than none
+    await write(sink(path, "replace"), numbers(0, 2), numbers(2, 3))
+    await write(sink(path, "replace", attempt=2), numbers(2, 5))
+
+    assert lines(path) == list(range(5))
+
+
+async def test_a_complete_run_without_records_replaces_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"n":99}\n')
+    async with Engine() as engine:
+        report = await engine.run(linear_plan(MemorySource([]), JsonlSink(_to(path, "replace"))))
+
+    assert report.ok
+    assert path.read_bytes() == b""
+
+
+async def test_error_refuses_a_file_that_has_something(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"n":99}\n')
+    with pytest.raises(FatalError, match="is not empty, and `mode: error`"):
+        await write(sink(path, "error"))
+    with pytest.raises(FatalError, match="is not empty"):
+        await write(sink(path, "error", attempt=2))  # it has not begun to write the first time
+    path.unlink()
+    await write(sink(path, "error"), numbers(0, 2))
+    await write(sink(path, "error", attempt=2), numbers(2, 3))
+
+    assert lines(path) == [0, 1, 2]
+
+
+def _to(path: Path, mode: Mode = "append") -> JsonlSinkParams:
+    return JsonlSinkParams(path=str(path), mode=mode)
+
+
+def _rows(batch: Batch) -> Batch:
+    return batch.replace([{"n": number} for number in batch.records])
+
+
+@st.composite
+def any_keys(draw: st.DrawFn) -> Keys:
+    """Keys as batches have them: ranges and lists, cut, filtered and joined."""
+    start = draw(st.integers(0, 30))
+    keys: Keys = KeyRange(draw(st.sampled_from(["a/", "b/", "b/1"])), start, start + draw(st.integers(0, 20)))
+    if draw(st.booleans()):
+        keys = KeyList(draw(st.lists(st.sampled_from(["a/1", "a/01", "b", "7", "b/12"]), max_size=5)))
+    if draw(st.booleans()) and len(keys):
+        mask = draw(st.lists(st.booleans(), min_size=len(keys), max_size=len(keys)))
+        keys = keys.select(mask, sum(mask))
+    return join_keys([keys, draw(any_keys())]) if draw(st.integers(0, 3)) == 0 else keys
+
+
+@given(
+    st.lists(any_keys(), max_size=5), st.lists(st.sampled_from(["a/1", "b/12", "b/112", "a/01", "b", "7"]))
+)
+def test_a_key_set_has_exactly_what_was_added(batches: Sequence[Keys], others: Sequence[str]) -> None:
+    known, plain = KeySet(), set[str]()
+    for keys in batches:
+        ranges = keys.ranges()
+        known.add(keys.to_list() if ranges is None else [], ranges or [])
+        plain.update(keys.to_list())
+    known.close()
+
+    asked = [*others, *plain, *(f"{prefix}{number}" for prefix in ("a/", "b/") for number in range(60))]
+    assert [key for key in asked if key in known] == [key for key in asked if key in plain]
