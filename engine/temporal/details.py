@@ -21,14 +21,18 @@ def of_run(
     shards: tuple[int, int],
     chunks: int,
     troubles: Mapping[str, tuple[Trouble, datetime]],
+    waits_for: str = "",
 ) -> str:
     """A run: its phase, how many of its shards are done, and what troubles it.
 
     Args:
         shards: how many are done, and how many there are.
         troubles: by node, and when that was told.
+        waits_for: another run of the pipeline that has to end first.
     """
     lines = [f"**{pipeline}**, run `{run_id}`: {_state(phase, control)}"]
+    if waits_for:
+        lines.append(quoted(waits_for))
     if chunks:
         done, total = shards
         lines.append(
