@@ -58,7 +58,7 @@ class ReaderLimits:
         stop_grace: seconds that documents which are open may take after the run is told to stop.
     """
 
-    seconds: float = 20.0
+    seconds: float = 10.0
     memory: int = 1024 * 1024 * 1024
     stop_grace: float = 2.0
 
