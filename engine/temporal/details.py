@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 from engine.temporal.messages import Control, Counts, Parked, ShardRequest, Trouble
 
@@ -41,8 +41,9 @@ def of_run(
         )
     for trouble, told in troubles.values():
         lines.append(
-            f"**{trouble.waiting}**: `{trouble.node}` had been waiting for {trouble.seconds:.0f} s at"
-            f" {told:%H:%M:%S} UTC; last answer: {quoted(trouble.note)}"
+            f"**{trouble.waiting}**: `{trouble.node}` waits since"
+            f" {datetime.fromtimestamp(trouble.since, UTC):%H:%M:%S} UTC (told at {told:%H:%M:%S});"
+            f" last answer: {quoted(trouble.note)}"
         )
     return "\n\n".join(lines)
 

@@ -108,7 +108,7 @@ class Counts:
 
 @dataclass
 class Trouble:
-    """What a node waits for, and for how many seconds it has; `node` is "" when nothing is in the way.
+    """What a node waits for, and since when (seconds since 1970); `node` is "" when nothing is in the way.
 
     `waiting`: "retry" or "outage"; "" says that it is over. `note`: the other side's last answer.
     """
@@ -116,7 +116,7 @@ class Trouble:
     node: str = ""
     waiting: str = ""
     note: str = ""
-    seconds: float = 0.0
+    since: float = 0.0
 
 
 @dataclass
