@@ -2,12 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
+import docx
 import pytest
+from docx.exceptions import InvalidSpanError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from connectors.objects import isolation
 from connectors.objects.decoding import decode
@@ -207,3 +214,32 @@ def test_merged_cells_stand_once_in_a_line() -> None:
     data = word_file(f"<w:tbl><w:tblPr/><w:tblGrid/>{rows}</w:tbl>")
 
     assert parts(as_content(data), "x") == [TextPart("wide | tall\na | b | tall")]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 5),
+    merges=st.lists(st.tuples(*[st.integers(0, 4)] * 4), max_size=3),
+)
+def test_lines_of_a_table_are_those_of_its_cells(
+    rows: int, columns: int, merges: list[tuple[int, int, int, int]]
+) -> None:
+    document = docx.Document()
+    table = document.add_table(rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            table.cell(row, column).text = f"{row}{column}"
+    for top, left, bottom, right in merges:
+        if max(top, bottom) < rows and max(left, right) < columns:
+            with suppress(InvalidSpanError):  # it would cut another one in two
+                table.cell(top, left).merge(table.cell(bottom, right))
+    expected = []
+    for line in table.rows:
+        cells = [line.cells[0], *(b for a, b in pairwise(line.cells) if a._tc is not b._tc)]
+        expected.append(" | ".join(cell.text.strip() for cell in cells))
+    buffer = io.BytesIO()
+    document.save(buffer)
+
+    (part,) = parts(as_content(buffer.getvalue()), "table.docx")
+    assert part == TextPart("\n".join(expected).strip("\n"))
