@@ -29,11 +29,12 @@ from anyio.lowlevel import RunVar
 
 from connectors.objects.documents import DocumentPart, ImagePart, TextPart, needs_opening, parts
 from connectors.objects.reader_process import LENGTH_BYTES, pack
-from engine.errors import RecordError, StoppingError
+from engine.errors import FatalError, RecordError, StoppingError, TransientError
 
 __all__ = ["DocumentReader", "ReaderLimits"]
 
 MAX_PROCESSES = 2
+START_SECONDS = 60.0
 POLL = 0.5
 """Seconds between two looks at the clock and at whether the run is stopping, while a document is opened."""
 
@@ -101,6 +102,7 @@ class DocumentReader:
         """The parts of a document, as `connectors.objects.documents.parts` makes them.
 
         Raises:
+            TransientError, FatalError: no process can be started, or not here.
             RecordError: also of kind `DocumentTooSlow` or `DocumentTooLarge` when it exceeds a limit, and
                 `CorruptDocument` when the process crashed over it.
             StoppingError: the run is stopping, and the document takes too long.
@@ -127,6 +129,8 @@ class DocumentReader:
                     self._pool.idle.append(worker)
                 if answer.get("kind") == "DocumentTooLarge" and not fresh:
                     continue
+                if "missing" in answer:
+                    raise FatalError(f"documents cannot be opened: {answer['missing']}")
                 return _parts(answer)
 
     async def _ask(self, worker: _Worker, data: bytes, name: str) -> Mapping[str, Any]:
@@ -202,17 +206,40 @@ class _Worker:
 
     @classmethod
     async def start(cls) -> _Worker:
+        """A process that is ready.
+
+        Raises:
+            TransientError: the machine has no room for another process.
+            FatalError: the program does not run here.
+        """
         # -P: no module of the current folder is taken for one of ours
         command = [sys.executable, "-P", "-m", "connectors.objects.reader_process"]
-        return cls(
-            await anyio.open_process(
+        try:
+            process = await anyio.open_process(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=_environment(),
             )
-        )
+        except OSError as error:
+            raise TransientError(f"no process can be started to open documents: {error}") from error
+        worker = cls(process)
+        try:
+            ready = await worker.receive(START_SECONDS)
+        except _CrashedError as crash:
+            await worker.end()
+            raise FatalError(
+                f"documents cannot be opened: `{' '.join(command)}` ends with exit code {crash.status};"
+                " run it to see why"
+            ) from None
+        except BaseException:
+            await worker.end()
+            raise
+        if ready is None:
+            await worker.end()
+            raise TransientError(f"a process to open documents was not ready within {START_SECONDS:g} s")
+        return worker
 
     async def send(self, *pieces: bytes) -> None:
         try:

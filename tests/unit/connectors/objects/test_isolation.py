@@ -21,7 +21,7 @@ from connectors.objects.decoding import decode
 from connectors.objects.documents import TextPart, parts
 from connectors.objects.isolation import DocumentReader, ReaderLimits
 from connectors.objects.media_types import DOCX
-from engine.errors import RecordError, StoppingError
+from engine.errors import FatalError, RecordError, StoppingError, TransientError
 from tests.unit.connectors.objects.hostile_files import (
     hostile_pdfs,
     hostile_word_files,
@@ -243,3 +243,21 @@ def test_lines_of_a_table_are_those_of_its_cells(
 
     (part,) = parts(as_content(buffer.getvalue()), "table.docx")
     assert part == TextPart("\n".join(expected).strip("\n"))
+
+
+async def test_a_program_that_does_not_run_is_no_fault_of_a_document(
+    reader: DocumentReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        isolation, "_environment", lambda: {"PATH": os.environ["PATH"], "PYTHONHOME": "/nowhere"}
+    )
+    with pytest.raises(FatalError, match=r"documents cannot be opened: .* exit code 1"):
+        await reader.parts(content_of("2025/02/two pages 40.pdf"), "x")
+
+
+async def test_a_machine_without_room_for_a_process_is_waited_for(
+    reader: DocumentReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation.sys, "executable", "/nowhere/python")
+    with pytest.raises(TransientError, match="no process can be started"):
+        await reader.parts(content_of("2025/02/two pages 40.pdf"), "x")
