@@ -1,9 +1,10 @@
 """The program of a worker process that opens documents: `connectors.objects.isolation` starts it.
 
-When it is ready it says so, with an answer of its own. A request on standard input is eight bytes of length, a
-JSON header (`name`, `size`, `seconds`, `memory`) and `size` bytes of content; the answer on standard output is
-eight bytes of length and JSON: `parts`, or `kind` and `message` of the error, or `missing`, a library that is
-not installed. No pickles: who has taken this process over must not reach the other one.
+When it is ready it says so, with an answer of its own. A request on standard input is eight bytes of
+length, a JSON header (`name`, `size`, `seconds`, `memory`) and `size` bytes of content; the answer on
+standard output is eight bytes of length and JSON: `parts`, or `kind` and `message` of the error, or
+`missing`, a library that is not installed. No pickles: who has taken this process over must not reach the
+other one.
 
 Each request has a limit of processor time, at which the kernel kills the process, and one of memory. The
 first costs nothing to watch, cannot be blocked by C code that holds the interpreter, and holds even when the

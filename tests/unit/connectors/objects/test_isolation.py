@@ -16,7 +16,7 @@ from docx.exceptions import InvalidSpanError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.objects import isolation
+from connectors.objects import isolation, reader_worker
 from connectors.objects.decoding import decode
 from connectors.objects.documents import TextPart, parts
 from connectors.objects.isolation import DocumentReader, ReaderLimits
@@ -132,7 +132,7 @@ async def test_processes_end_with_the_last_reader() -> None:
 
 
 async def test_texts_and_images_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(isolation._Worker, "start")
+    monkeypatch.delattr(reader_worker.Worker, "start")
     async with DocumentReader() as reader:
         assert await reader.parts("Dear Dr. Hess", "memo.txt") == [TextPart("Dear Dr. Hess")]
         assert await reader.parts("[IMAGE_DATA]data:image/png;base64,AAAA", "x.png") != []
@@ -162,13 +162,13 @@ async def test_a_stop_does_not_wait_for_a_document() -> None:
 
 async def test_a_cancelled_document_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     started = asyncio.get_running_loop().create_future()
-    send = isolation._Worker.send
+    send = reader_worker.Worker.send
 
-    async def sending(worker: isolation._Worker, *pieces: bytes) -> None:
+    async def sending(worker: reader_worker.Worker, *pieces: bytes) -> None:
         await send(worker, *pieces)
         started.set_result(worker._process.pid)
 
-    monkeypatch.setattr(isolation._Worker, "send", sending)
+    monkeypatch.setattr(reader_worker.Worker, "send", sending)
     async with DocumentReader() as reader:
         reading = asyncio.ensure_future(reader.parts(SLOW, "slow.pdf"))
         process = await started
@@ -192,7 +192,7 @@ async def test_a_worker_ignores_signals_of_the_group(reader: DocumentReader) -> 
 
 def test_a_worker_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    assert "sk-secret" not in isolation._environment().values()
+    assert "sk-secret" not in reader_worker._environment().values()
 
 
 def test_a_long_merged_cell_is_in_the_line_of_each_row() -> None:
@@ -249,7 +249,7 @@ async def test_a_program_that_does_not_run_is_no_fault_of_a_document(
     reader: DocumentReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        isolation, "_environment", lambda: {"PATH": os.environ["PATH"], "PYTHONHOME": "/nowhere"}
+        reader_worker, "_environment", lambda: {"PATH": os.environ["PATH"], "PYTHONHOME": "/nowhere"}
     )
     with pytest.raises(FatalError, match=r"documents cannot be opened: .* exit code 1"):
         await reader.parts(content_of("2025/02/two pages 40.pdf"), "x")
@@ -258,6 +258,6 @@ async def test_a_program_that_does_not_run_is_no_fault_of_a_document(
 async def test_a_machine_without_room_for_a_process_is_waited_for(
     reader: DocumentReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolation.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(reader_worker.sys, "executable", "/nowhere/python")
     with pytest.raises(TransientError, match="no process can be started"):
         await reader.parts(content_of("2025/02/two pages 40.pdf"), "x")
