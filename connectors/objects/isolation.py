@@ -113,7 +113,7 @@ class DocumentReader:
                     await worker.end()
                 else:
                     self._pool.idle.append(worker)
-                if answer.get("kind") == "DocumentTooLarge" and not fresh:
+                if answer.get("spent") and not fresh:
                     continue
                 if "missing" in answer:
                     raise FatalError(f"documents cannot be opened: {answer['missing']}")

@@ -54,7 +54,8 @@ def main() -> None:
             return
         header = json.loads(requests.read(int.from_bytes(length)))
         answer = _answer(requests, header)
-        answer["last"] = "parts" not in answer or _resident() > RECYCLE_BYTES
+        # after an error that the reader of the format did not foresee nobody knows what is left behind
+        answer["last"] = bool(answer.get("spent")) or _resident() > RECYCLE_BYTES
         answers.write(pack(answer))
         answers.flush()
         if answer["last"]:
@@ -79,13 +80,15 @@ def _answer(requests: IO[bytes], header: dict[str, Any]) -> dict[str, Any]:
         return {"missing": str(error)}
     except MemoryError:
         return {
+            "spent": True,
             "kind": "DocumentTooLarge",
             "message": f"{name}: opening it takes more than {header['memory'] // 2**20:,} MiB of memory",
         }
     # the border of the process: whatever a file makes a library raise is about that file. Its text may quote
     # the document, so the type has to do
     except Exception as error:  # noqa: BLE001 - a process boundary
-        return {"kind": "CorruptDocument", "message": f"{name}: cannot be read ({type(error).__name__})"}
+        message = f"{name}: cannot be read ({type(error).__name__})"
+        return {"spent": True, "kind": "CorruptDocument", "message": message}
 
 
 def _limit(seconds: float, memory: int) -> None:
