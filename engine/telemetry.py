@@ -10,7 +10,7 @@ import sys
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
-from engine.execution.events import RunEvent
+from engine.execution.events import RunEvent, null_observer, speaker
 from engine.redaction import without_credentials
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ LogFormat = Literal["json", "console"]
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SYNONYMS: Final = {"success": "info", "highlight": "info", "warn": "warning", "critical": "error"}
+_OF_RUN: Final = (("run", "run_id"), ("pipeline", "pipeline"))
 _ORDER: Final = ("timestamp", "level", "action", "message", "run", "pipeline")
 
 
@@ -46,7 +47,9 @@ def configure_logging(form: LogFormat, *, level: str = "info", stream: TextIO | 
 def cli_log(action: str, message: str, level: str = "info", **fields: Any) -> None:
     """Write one structured event; the engine's own events have the same shape.
 
-    It goes where structlog has been configured to send it, and to standard error as JSON when it has not.
+    Inside a run it is one of the run's stages: it goes to the run's observer, with `run` and `pipeline`.
+    Else, or when the run has no observer, it goes where structlog has been configured to send it, and to
+    standard error as JSON when it has not.
 
     Args:
         action: what is being done, in one word or with underscores (`extract_started`).
@@ -59,13 +62,19 @@ def cli_log(action: str, message: str, level: str = "info", **fields: Any) -> No
     if name not in _LEVELS:
         known = ", ".join((*_LEVELS, *_SYNONYMS))
         raise ValueError(f"unknown level {level!r}, known: {known}")
-    event = {"run": "", "pipeline": "", **fields}
-    _logger().log(_LEVELS[name], message, action=action, **event)
+    run = speaker()
+    if run is None or run.observer is null_observer:
+        own = {"run": run.run_id, "pipeline": run.pipeline} if run is not None else {}
+        _write(action, message, name, **{**own, **fields})
+        return
+    where = {"run_id": run.run_id, "pipeline": run.pipeline}
+    where |= {given: str(fields.pop(name)) for name, given in _OF_RUN if name in fields}
+    run.observer(RunEvent(action, message, name, numbers=fields, **where))
 
 
 def log_event(stage: RunEvent) -> None:
     """An observer (see `engine.execution.events`) that writes each stage as a structured event."""
-    cli_log(
+    _write(
         stage.action,
         stage.message,
         stage.level,
@@ -73,6 +82,11 @@ def log_event(stage: RunEvent) -> None:
         pipeline=stage.pipeline,
         **stage.numbers,
     )
+
+
+def _write(action: str, message: str, level: str, **fields: Any) -> None:
+    event = {"run": "", "pipeline": "", **fields}
+    _logger().log(_LEVELS[level], message, action=action, **event)
 
 
 def _logger() -> FilteringBoundLogger:

@@ -40,7 +40,7 @@ class LlmExtract(Transform[LlmParams]):
 
     An empty document is dropped. A document lacking a required field, corrupt, too long or refused becomes a
     dead letter; the others of its call go on. Nothing is cut. Word and PDF files are opened in a process of
-    their own, within 20 s of processor time and 1 GiB of memory; one that takes more is a dead letter
+    their own, within 10 s of processor time and 1 GiB of memory; one that takes more is a dead letter
     (`DocumentTooSlow`, `DocumentTooLarge`).
 
     An answer is in the journal before it goes on. The same content with the same instructions, model,

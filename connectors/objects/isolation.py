@@ -11,25 +11,19 @@ script without a guard is the whole pipeline once more.
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from anyio.abc import Process
 from anyio.lowlevel import RunVar
 
 from connectors.objects.documents import DocumentPart, ImagePart, TextPart, needs_opening, parts
-from connectors.objects.reader_process import LENGTH_BYTES, pack
-from engine.errors import RecordError, StoppingError
+from connectors.objects.reader_process import pack
+from connectors.objects.reader_worker import SIGXCPU, CrashedError, Worker
+from engine.errors import FatalError, RecordError, StoppingError
 
 __all__ = ["DocumentReader", "ReaderLimits"]
 
@@ -39,13 +33,6 @@ POLL = 0.5
 
 WALL_FACTOR = 6.0
 """Seconds of the clock for each of processor time, on a machine with much else to do."""
-
-_PASSED_ON = frozenset(
-    {
-        "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "SYSTEMROOT",
-        "TMPDIR",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +45,7 @@ class ReaderLimits:
         stop_grace: seconds that documents which are open may take after the run is told to stop.
     """
 
-    seconds: float = 20.0
+    seconds: float = 10.0
     memory: int = 1024 * 1024 * 1024
     stop_grace: float = 2.0
 
@@ -101,6 +88,7 @@ class DocumentReader:
         """Return the parts of a document; see `connectors.objects.documents.parts`.
 
         Raises:
+            TransientError, FatalError: no process can be started, or not here.
             RecordError: also of kind `DocumentTooSlow` or `DocumentTooLarge` when it exceeds a limit, and
                 `CorruptDocument` when the process crashed over it.
             StoppingError: the run is stopping, and the document takes too long.
@@ -112,11 +100,11 @@ class DocumentReader:
         data = content.encode("utf-8", "surrogatepass")
         async with self._pool.limiter:
             while True:
-                worker = self._pool.idle.pop() if self._pool.idle else await _Worker.start()
+                worker = self._pool.idle.pop() if self._pool.idle else await Worker.start()
                 fresh = not worker.used
                 try:
                     answer = await self._ask(worker, data, name)
-                except _CrashedError as crash:
+                except CrashedError as crash:
                     # a worker that has opened others may have died of what they left behind
                     if not fresh and crash.kind == "CorruptDocument":
                         continue
@@ -125,11 +113,13 @@ class DocumentReader:
                     await worker.end()
                 else:
                     self._pool.idle.append(worker)
-                if answer.get("kind") == "DocumentTooLarge" and not fresh:
+                if answer.get("spent") and not fresh:
                     continue
+                if "missing" in answer:
+                    raise FatalError(f"documents cannot be opened: {answer['missing']}")
                 return _parts(answer)
 
-    async def _ask(self, worker: _Worker, data: bytes, name: str) -> Mapping[str, Any]:
+    async def _ask(self, worker: Worker, data: bytes, name: str) -> Mapping[str, Any]:
         """What a worker makes of a document; one that is too slow, or not needed any more, is killed."""
         limits = self._limits
         request = {"name": name, "size": len(data), "seconds": limits.seconds, "memory": limits.memory}
@@ -147,7 +137,7 @@ class DocumentReader:
                 raise error.exceptions[0] from None
             raise
 
-    async def _answer(self, worker: _Worker, name: str) -> Mapping[str, Any]:
+    async def _answer(self, worker: Worker, name: str) -> Mapping[str, Any]:
         until = anyio.current_time() + WALL_FACTOR * self._limits.seconds
         while True:
             answer = await worker.receive(POLL)
@@ -155,7 +145,7 @@ class DocumentReader:
                 return answer
             self._check_stop(name)
             if anyio.current_time() >= until:
-                raise _CrashedError(None)
+                raise CrashedError(None)
 
     def _check_stop(self, name: str) -> None:
         if not self._stopping():
@@ -166,20 +156,11 @@ class DocumentReader:
             raise StoppingError(f"{name}: the run was told to stop while the document was opened")
 
 
-class _CrashedError(Exception):
-    """A worker ended without an answer; `status` as of a subprocess, None when it was too slow."""
-
-    def __init__(self, status: int | None) -> None:
-        super().__init__(status)
-        self.status = status
-        self.kind = "DocumentTooSlow" if status in (None, -_SIGXCPU) else "CorruptDocument"
-
-
 class _Pool:
     """The workers of an event loop that have nothing to do, and how many readers may ask for them."""
 
     def __init__(self) -> None:
-        self.idle: list[_Worker] = []
+        self.idle: list[Worker] = []
         self.users = 0
         self.limiter = anyio.CapacityLimiter(MAX_PROCESSES)
 
@@ -189,71 +170,7 @@ class _Pool:
             await worker.end()
 
 
-class _Worker:
-    """A worker process. Attribute `used`: it has been given a document."""
-
-    def __init__(self, process: Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process = process
-        self._stdin, self._stdout = process.stdin, process.stdout
-        self._received = bytearray()
-        self.used = False
-
-    @classmethod
-    async def start(cls) -> _Worker:
-        # -P: no module of the current folder is taken for one of ours
-        command = [sys.executable, "-P", "-m", "connectors.objects.reader_process"]
-        return cls(
-            await anyio.open_process(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=_environment(),
-            )
-        )
-
-    async def send(self, *pieces: bytes) -> None:
-        try:
-            for piece in pieces:
-                await self._stdin.send(piece)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # it has ended: `receive` says how
-
-    async def receive(self, within: float) -> dict[str, Any] | None:
-        """The answer, or None when it has not come within so many seconds.
-
-        Raises:
-            _CrashedError: the process has ended without one.
-        """
-        received = self._received
-        with anyio.move_on_after(within):
-            while len(received) < LENGTH_BYTES or len(received) < LENGTH_BYTES + _length(received):
-                try:
-                    received += await self._stdout.receive()
-                except (anyio.EndOfStream, anyio.BrokenResourceError):
-                    raise _CrashedError(await self._process.wait()) from None
-            answer: dict[str, Any] = json.loads(received[LENGTH_BYTES:])
-            received.clear()
-            return answer
-        return None
-
-    async def end(self) -> None:
-        """Kill the process, whatever it does."""
-        with anyio.CancelScope(shield=True):
-            if self._process.returncode is None:
-                with suppress(ProcessLookupError):
-                    self._process.kill()
-            await self._process.aclose()
-
-
 _POOL: RunVar[_Pool] = RunVar("odw_document_readers")
-_SIGXCPU = int(getattr(signal, "SIGXCPU", 24))
-
-
-def _length(received: bytearray) -> int:
-    return int.from_bytes(received[:LENGTH_BYTES])
 
 
 def _parts(answer: Mapping[str, Any]) -> list[DocumentPart]:
@@ -263,7 +180,7 @@ def _parts(answer: Mapping[str, Any]) -> list[DocumentPart]:
 
 
 def _crash(name: str, status: int | None, limits: ReaderLimits) -> str:
-    if status is None or status == -_SIGXCPU:
+    if status is None or status == -SIGXCPU:
         return f"{name}: opening it takes more than {limits.seconds:g} s of processor time"
     try:
         how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
@@ -273,11 +190,3 @@ def _crash(name: str, status: int | None, limits: ReaderLimits) -> str:
         f"{name}: the process that opened it crashed ({how}): the file is broken, or opening it takes more"
         f" than {limits.memory // 2**20:,} MiB of memory"
     )
-
-
-def _environment() -> dict[str, str]:
-    """Enough to start Python and to find these modules; no secrets, for hostile files are opened there."""
-    known = {name: value for name, value in os.environ.items() if name.upper() in _PASSED_ON}
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, known.get("PYTHONPATH", "")]
-    return {**known, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

@@ -1,8 +1,10 @@
 """The program of a worker process that reads documents; started by `connectors.objects.isolation`.
 
-A request on standard input is eight bytes of length, a JSON header (`name`, `size`, `seconds`, `memory`) and
-`size` bytes of content; the answer on standard output is eight bytes of length and JSON: `parts`, or `kind`
-and `message` of the error. No pickles: who has taken this process over must not reach the other one.
+When it is ready it says so, with an answer of its own. A request on standard input is eight bytes of
+length, a JSON header (`name`, `size`, `seconds`, `memory`) and `size` bytes of content; the answer on
+standard output is eight bytes of length and JSON: `parts`, or `kind` and `message` of the error, or
+`missing`, a library that is not installed. No pickles: who has taken this process over must not reach the
+other one.
 
 Each request has a limit of processor time, at which the kernel kills the process, and one of memory. The
 first costs nothing to watch, cannot be blocked by C code that holds the interpreter, and holds even when the
@@ -42,13 +44,18 @@ def main() -> None:
     os.dup2(2, 1)  # what a C library prints is no answer
     requests = sys.stdin.buffer
     _no_core_file()
+    from connectors.objects import documents  # noqa: F401 - what cannot be imported shows before a document comes
+
+    answers.write(pack({"ready": True}))
+    answers.flush()
     while True:
         length = requests.read(LENGTH_BYTES)
         if len(length) < LENGTH_BYTES:
             return
         header = json.loads(requests.read(int.from_bytes(length)))
         answer = _answer(requests, header)
-        answer["last"] = "kind" in answer or _resident() > RECYCLE_BYTES
+        # after an error that the reader of the format did not foresee nobody knows what is left behind
+        answer["last"] = bool(answer.get("spent")) or _resident() > RECYCLE_BYTES
         answers.write(pack(answer))
         answers.flush()
         if answer["last"]:
@@ -69,15 +76,19 @@ def _answer(requests: IO[bytes], header: dict[str, Any]) -> dict[str, Any]:
         }
     except RecordError as error:
         return {"kind": error.kind, "message": str(error)}
+    except ImportError as error:
+        return {"missing": str(error)}
     except MemoryError:
         return {
+            "spent": True,
             "kind": "DocumentTooLarge",
             "message": f"{name}: opening it takes more than {header['memory'] // 2**20:,} MiB of memory",
         }
     # the border of the process: whatever a file makes a library raise is about that file. Its text may quote
     # the document, so the type has to do
     except Exception as error:  # noqa: BLE001 - a process boundary
-        return {"kind": "CorruptDocument", "message": f"{name}: cannot be read ({type(error).__name__})"}
+        message = f"{name}: cannot be read ({type(error).__name__})"
+        return {"spent": True, "kind": "CorruptDocument", "message": message}
 
 
 def _limit(seconds: float, memory: int) -> None:

@@ -200,8 +200,7 @@ class Engine:
     ) -> AsyncGenerator[Run, None]:
         """A run that has its memory, and whose lease is kept, for as long as the block runs."""
         assert self._group is not None, "use `async with Engine(...)`"
-        budget = self._process.pipeline(plan.settings.memory_bytes)
-        keeping = anyio.CancelScope()
+        budget, keeping = self._process.pipeline(plan.settings.memory_bytes), anyio.CancelScope()
         run = Run(
             plan,
             record,
@@ -304,5 +303,12 @@ class Engine:
         """Return the resources of a runner."""
         assert self._journal is not None, "use `async with Engine(...)`"
         return RunnerResources(
-            self.store, self._journal, budget, self.clock, self.connect, self._drain_limit, self._shared
+            self.store,
+            self._journal,
+            budget,
+            self.clock,
+            self.connect,
+            self._drain_limit,
+            shared=self._shared,
+            tell=self.observer,
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any, Final
 
-__all__ = ["Observer", "RunEvent", "null_observer"]
+__all__ = ["Observer", "RunEvent", "Speaker", "null_observer", "speaker", "speaking"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class RunEvent:
     level: str
     pipeline: str
     run_id: str
-    numbers: Mapping[str, int] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
 Observer = Callable[[RunEvent], None]
@@ -28,3 +31,30 @@ Observer = Callable[[RunEvent], None]
 
 def null_observer(event: RunEvent) -> None:
     """The default observer: ignore every event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """The run whose code is at work here, and who is told what it says."""
+
+    observer: Observer
+    pipeline: str
+    run_id: str
+
+
+_SPEAKER: Final[ContextVar[Speaker | None]] = ContextVar("odw_speaker", default=None)
+
+
+def speaker() -> Speaker | None:
+    """The run that the caller works for; None outside of runs."""
+    return _SPEAKER.get()
+
+
+@contextmanager
+def speaking(who: Speaker) -> Iterator[None]:
+    """What code of the user says in this block, its tasks and its threads is said for this run."""
+    token = _SPEAKER.set(who)
+    try:
+        yield
+    finally:
+        _SPEAKER.reset(token)

@@ -30,6 +30,7 @@ class FailureType(StrEnum):
 
     PLAN_MISMATCH = "PlanMismatch"
     RUN_EXISTS = "RunExists"
+    RUN_OVERLAP = "RunOverlap"
     CONFIG = "ConfigError"
     AUTH = "AuthError"
     SCHEMA = "SchemaError"
@@ -60,6 +61,7 @@ _FINAL = frozenset(
     {
         FailureType.PLAN_MISMATCH,
         FailureType.RUN_EXISTS,
+        FailureType.RUN_OVERLAP,
         FailureType.CONFIG,
         FailureType.AUTH,
         FailureType.SCHEMA,
@@ -79,6 +81,7 @@ _OF_FATAL = {
 _OF_CLASS: tuple[tuple[type[BaseException], FailureType], ...] = (
     (errors.RunMismatchError, FailureType.PLAN_MISMATCH),
     (errors.RunExistsError, FailureType.RUN_EXISTS),
+    (errors.RunOverlapError, FailureType.RUN_OVERLAP),
     (errors.ConfigError, FailureType.CONFIG),
     (errors.RegistryError, FailureType.CONFIG),
     (errors.RunNotFoundError, FailureType.CONFIG),

@@ -52,6 +52,7 @@ class Entry:
         resume: the run to go on with instead.
         chunk: the part of it that is worked on; overlapping is not looked at then.
         given_up: true when waiting for others is no use any more.
+        under_way: who works on a run that nobody holds a lease of, "" when that is nobody.
     """
 
     store: StateStore
@@ -61,6 +62,7 @@ class Entry:
     resume: RunRecord | None = None
     chunk: str = ""
     given_up: Callable[[], bool] = lambda: False
+    under_way: Callable[[RunRecord], Awaitable[str]] | None = None
 
     @property
     def policy(self) -> str:
@@ -74,11 +76,11 @@ class Entry:
         Raises:
             RunOverlapError: another run is under way.
         """
-        while others := await self._others(self.resume.run_id if self.resume is not None else ""):
+        while others := await self.others():
             if self.policy != "wait":
-                raise self._refused(others[0])
+                raise self.refused(others[0])
             if self.given_up():
-                raise self._refused(others[0], given_up=True)
+                raise self.refused(others[0], given_up=True)
             await anyio.sleep(POLL_EVERY)
 
     async def confirm(self, record: RunRecord) -> None:
@@ -88,13 +90,15 @@ class Entry:
             RunOverlapError: another run is under way.
         """
         until = anyio.current_time() + GIVE_WAY_WITHIN
-        while others := await self._others(record.run_id):
+        while others := await self.others(record.run_id):
             older = [one for one in others if _age(one.record) < _age(record)]
             if older or anyio.current_time() >= until:
-                raise self._refused((older or others)[0])
+                raise self.refused((older or others)[0])
             await anyio.sleep(POLL_EVERY / 5)
 
-    async def _others(self, own: str) -> list[_Other]:
+    async def others(self, own: str = "") -> list[_Other]:
+        """The other runs of the pipeline that are under way, for those whom the policy has look."""
+        own = own or (self.resume.run_id if self.resume is not None else "")
         if self.policy == "allow":
             return []
         found: list[_Other] = []
@@ -107,11 +111,15 @@ class Entry:
                 lease = await living(self.store, self.clock, record.run_id)
             except RunNotFoundError:  # it has given way, and is gone
                 continue
-            if lease is not None:
-                found.append(_Other(record, lease.holder))
+            holder = lease.holder if lease is not None else ""
+            if not holder and self.under_way is not None:
+                holder = await self.under_way(record)
+            if holder:
+                found.append(_Other(record, holder))
         return found
 
-    def _refused(self, other: _Other, *, given_up: bool = False) -> RunOverlapError:
+    def refused(self, other: _Other, *, given_up: bool = False) -> RunOverlapError:
+        """The error that says so."""
         return RunOverlapError(
             self.plan.pipeline,
             other.record.run_id,

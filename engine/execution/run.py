@@ -18,7 +18,7 @@ from engine.errors import (
     OutageError,
     StateError,
 )
-from engine.execution.events import Observer, RunEvent
+from engine.execution.events import Observer, RunEvent, Speaker, speaking
 from engine.execution.report import RunReport
 from engine.execution.runner import RunIdentity, Runner, RunnerResources
 from engine.execution.verification import not_asked
@@ -112,7 +112,8 @@ class Run:
         """
         self._begun = True
         try:
-            return await self._run()
+            with speaking(Speaker(self._observer, self.plan.pipeline, self.run_id)):
+                return await self._run()
         finally:
             self._ended.set()
 
@@ -138,12 +139,10 @@ class Run:
 
     async def _run(self) -> RunReport:
         self._tell("started", "resumed" if self._resumed else "started", "info")
-        status = RunStatus.COMPLETED
         failure: EngineError | None = None
         try:
             await self._runner.execute()
-            if not self._runner.finished:
-                status = RunStatus.INTERRUPTED
+            status = RunStatus.COMPLETED if self._runner.finished else RunStatus.INTERRUPTED
         except OutageError as error:
             status, failure = RunStatus.OUTAGE, error
         except EngineError as error:
@@ -219,8 +218,7 @@ class Run:
         )
 
     def _tell(self, action: str, message: str, level: str, **numbers: int) -> None:
-        what = "run"
+        name = f"run_{action}"
         if self._chunk is not None:
-            what, message = "chunk", f"{self._chunk.name} {message}"
-        stage = RunEvent(f"{what}_{action}", message, level, self.plan.pipeline, self.run_id, numbers)
-        self._observer(stage)
+            name, message = f"chunk_{action}", f"{self._chunk.name} {message}"
+        self._observer(RunEvent(name, message, level, self.plan.pipeline, self.run_id, numbers))

@@ -28,6 +28,7 @@ from engine.errors import EngineError, NodeFailedError, PipelineTimeoutError, St
 from engine.execution.journal import Journal
 from engine.execution.late_deliveries import LateDeliveries
 from engine.execution.ledger import Ledger, SourceBookmarks
+from engine.execution.node_events import NodeEvent, NodeEvents
 from engine.execution.verification import ask_sinks
 from engine.fault_injection import reached
 from engine.flow.budget import ByteBudget, WatchedAllowance
@@ -63,6 +64,7 @@ class RunnerResources:
     connect: Connect
     drain_limit: float = DRAIN_LIMIT
     shared: Shared = field(default_factory=Shared)
+    tell: NodeEvent | None = None
 
 
 @dataclass(slots=True)
@@ -127,6 +129,7 @@ class Runner:
         self._late = LateDeliveries(resources.store, plan, identity.run_id)
         self._opening: NodeStats | None = None  # of the node that is being opened
         self._forward: Runtime | None = None
+        self._events = NodeEvents(plan.pipeline, identity.run_id, identity.chunk_name, resources.tell)
         self._route = DeadLetterRoute(
             run_id=identity.run_id,
             pipeline=plan.pipeline,
@@ -264,6 +267,7 @@ class Runner:
     async def _close_books(self, *, failed: bool = False) -> None:
         """Commit what is settled; when the run has failed already, that is the error to show."""
         self._ended = perf_counter()
+        self._events.end(self.snapshot().nodes)
         with anyio.CancelScope(shield=True):
             try:
                 await self.ledger.commit()
@@ -287,6 +291,7 @@ class Runner:
             self._reading = True
             async with anyio.create_task_group() as keeper:
                 keeper.start_soon(self.ledger.commit_periodically)
+                keeper.start_soon(self._events.watch, self._all_stats)
                 if self.identity.chunk is not None and self.plan.dead_letters.limited:
                     keeper.start_soon(self.ledger.refresh_other_workers_periodically)
                 async with anyio.create_task_group() as group:
@@ -299,8 +304,7 @@ class Runner:
             if self._stop.error is not None:
                 return  # what the failed node left unsettled is read again by a resume
             undone = sum(stats.undone for stats in self._all_stats()) if self._drain.asked else 0
-            left = self.ledger.in_flight - undone
-            if left:
+            if left := self.ledger.in_flight - undone:
                 raise EngineError(f"{left} records are unaccounted for (internal error)")
             self.settled = not undone
             self.finished = not undone and all(source.finished for source in self._sources)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from temporalio import activity
@@ -14,11 +15,19 @@ from engine.contract.acks import Tally
 from engine.contract.chunk import Chunk
 from engine.contract.clock import timestamp
 from engine.contract.types import JsonValue
-from engine.errors import OutageError, RunError, RunExistsError, RunMismatchError, RunNotFoundError
+from engine.errors import (
+    OutageError,
+    RunError,
+    RunExistsError,
+    RunMismatchError,
+    RunNotFoundError,
+    RunOverlapError,
+)
 from engine.execution.engine import Engine
 from engine.execution.events import Observer
 from engine.execution.failure_types import report_failure, typed_failure
 from engine.execution.lease import acquire
+from engine.execution.overlap import Entry
 from engine.execution.run import Run
 from engine.flow.limits import unmet
 from engine.plan.model import Plan
@@ -38,6 +47,7 @@ from engine.temporal.messages import (
     PipelineResult,
     Trouble,
 )
+from engine.temporal.overlapping import working_on
 from engine.temporal.trouble import TroubleReports, TroubleWatch, activity_workflow
 from engine.temporal.watching import Patience, listed, seen_through
 
@@ -91,14 +101,17 @@ class Activities:
             if record is not None and request.resume:
                 plan = self._plans(request.pipeline, {**record.params, **request.params})
             self._check(plan, request.identity, record)
-            if record is None:
-                if request.resume:
-                    raise RunNotFoundError(f"no run {request.run_id!r} in the workers' state store")
-                record = await self._begin(plan, request)
-            elif request.resume:
-                await self._take_over(record)
-            else:
-                _check_owner(record, request.group_id)
+            if record is None and request.resume:
+                raise RunNotFoundError(f"no run {request.run_id!r} in the workers' state store")
+            entry = self._entry(plan, request, record)
+            try:
+                record = await self._enter(entry, record, request)
+            except RunOverlapError as error:
+                if entry.policy not in ("wait", "skip") or request.v < 2:
+                    raise
+                if entry.policy == "wait":
+                    return Compiled(request.run_id, plan.identity, waits_for=str(error))
+                return Compiled(request.run_id, plan.identity, skipped=str(error))
         settings = plan.settings
         return Compiled(
             record.run_id,
@@ -241,6 +254,42 @@ class Activities:
             return await self._engine.store.get_run(run_id)
         except RunNotFoundError:
             return None
+
+    def _entry(self, plan: Plan, request: CompileRequest, record: RunRecord | None) -> Entry:
+        if request.scheduled and not plan.settings.if_running:
+            # two runs at once are nobody's wish where a clock starts them
+            plan = replace(plan, settings=replace(plan.settings, if_running="refuse"))
+
+        async def begin() -> RunRecord:
+            return await self._begin(plan, request)
+
+        return Entry(self._engine.store, self._engine.clock, plan, begin, record, under_way=working_on)
+
+    async def _enter(self, entry: Entry, record: RunRecord | None, request: CompileRequest) -> RunRecord:
+        """Begin a run, or take one over, unless another one of its pipeline is in the way.
+
+        Raises:
+            RunOverlapError: one is; this one has left no trace.
+        """
+        if record is not None and not request.resume:  # another attempt at this has begun it
+            _check_owner(record, request.group_id)
+        elif record is not None:
+            if entry.policy != "wait":
+                await entry.give_way()
+            elif others := await entry.others():
+                raise entry.refused(others[0])
+            await self._take_over(record)
+            return record
+        new = record or await entry.begin()
+        if entry.policy == "allow":
+            return new
+        async with acquire(entry.store, entry.clock, new.run_id) as lease:  # a local run looks for a lease
+            try:
+                await entry.confirm(new)
+            except RunOverlapError:
+                await entry.store.delete_run(new.run_id, epoch=lease.epoch)
+                raise
+        return new
 
     async def _begin(self, plan: Plan, request: CompileRequest) -> RunRecord:
         """A new run. One that is there already was begun by an earlier attempt of this very workflow."""

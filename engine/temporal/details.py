@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 from engine.temporal.messages import Control, Counts, Parked, ShardRequest, Trouble
 
@@ -21,14 +21,18 @@ def of_run(
     shards: tuple[int, int],
     chunks: int,
     troubles: Mapping[str, tuple[Trouble, datetime]],
+    waits_for: str = "",
 ) -> str:
     """Describe a run: its phase, its finished shards and its current trouble.
 
     Args:
         shards: how many are done, and how many there are.
         troubles: by node, and when that was told.
+        waits_for: another run of the pipeline that has to end first.
     """
     lines = [f"**{pipeline}**, run `{run_id}`: {_state(phase, control)}"]
+    if waits_for:
+        lines.append(quoted(waits_for))
     if chunks:
         done, total = shards
         lines.append(
@@ -37,8 +41,9 @@ def of_run(
         )
     for trouble, told in troubles.values():
         lines.append(
-            f"**{trouble.waiting}**: `{trouble.node}` had been waiting for {trouble.seconds:.0f} s at"
-            f" {told:%H:%M:%S} UTC; last answer: {quoted(trouble.note)}"
+            f"**{trouble.waiting}**: `{trouble.node}` waits since"
+            f" {datetime.fromtimestamp(trouble.since, UTC):%H:%M:%S} UTC (told at {told:%H:%M:%S});"
+            f" last answer: {quoted(trouble.note)}"
         )
     return "\n\n".join(lines)
 

@@ -108,7 +108,7 @@ class Counts:
 
 @dataclass
 class Trouble:
-    """What a node has been waiting for, and for how many seconds; `node` is "" for no trouble.
+    """What a node waits for, and since when (seconds since 1970); `node` is "" when nothing is in the way.
 
     `waiting`: "retry" or "outage"; "" says that it is over. `note`: the other side's last answer.
     """
@@ -116,7 +116,7 @@ class Trouble:
     node: str = ""
     waiting: str = ""
     note: str = ""
-    seconds: float = 0.0
+    since: float = 0.0
 
 
 @dataclass
@@ -158,7 +158,11 @@ class PipelineRequest:
 
 @dataclass
 class CompileRequest:
-    """The request to compile a plan and store the run. `group_id` is the workflow's id."""
+    """Compile a plan, and have the run in the store. `group_id` is the workflow's id.
+
+    `scheduled`: a schedule has started the workflow. `v`: from 2 on, whoever asks knows that a run may have
+    to wait for another one, or be left out.
+    """
 
     run_id: str = ""
     group_id: str = ""
@@ -166,12 +170,17 @@ class CompileRequest:
     params: dict[str, Any] = field(default_factory=dict)
     identity: str = ""
     resume: bool = False
-    v: int = 1
+    scheduled: bool = False
+    v: int = 2
 
 
 @dataclass
 class Compiled:
-    """What a workflow needs to know of a plan. `timeout` is in seconds."""
+    """What a workflow has to know of a plan. `timeout` is in seconds.
+
+    `waits_for`: another run of the pipeline is under way, and this one has not begun; ask again later.
+    `skipped`: the same, and the pipeline says to leave this one out.
+    """
 
     run_id: str = ""
     identity: str = ""
@@ -180,6 +189,8 @@ class Compiled:
     retries: int = 0
     on_complete: list[str] = field(default_factory=list)
     on_cancel: list[str] = field(default_factory=list)
+    waits_for: str = ""
+    skipped: str = ""
 
 
 @dataclass

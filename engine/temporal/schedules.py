@@ -96,11 +96,24 @@ async def create(
     try:
         await client.create_schedule(name, schedule)
     except ScheduleAlreadyRunningError:
+        await _check_queue(client, request)
         await client.get_schedule_handle(name).update(lambda found: _changed(found, schedule))
         return False
     except RPCError as error:
         raise _refused(f"schedule {request.pipeline!r}", error) from error
     return True
+
+
+async def _check_queue(client: Client, request: PipelineRequest) -> None:
+    """Raises `ConfigError` when the schedule of that name is another installation's."""
+    described = await _described(client, _schedule_id(request.pipeline))
+    action = described.schedule.action if described is not None else None
+    if isinstance(action, ScheduleActionStartWorkflow) and action.task_queue != request.queues.workflows:
+        raise ConfigError(
+            f"{request.pipeline!r} has a schedule on this server already, for the workers of queue"
+            f" {action.task_queue.removesuffix('-wf')!r}: delete that one first, use its --queue, or another"
+            " --namespace"
+        )
 
 
 def _changed(found: ScheduleUpdateInput, schedule: Schedule) -> ScheduleUpdate:

@@ -8,6 +8,7 @@ minutes for each worker, whatever number of its chunks wait for the same thing.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
@@ -114,7 +115,9 @@ class TroubleWatch:
         if node.name != before.node:
             self._since, self._logged = now, None
         lasted = now - self._since
-        self.trouble = Trouble(node.name, str(node.waiting), node.note, round(lasted, 1))
+        # a time and not how long it has been: heartbeats reach the server every half a minute at most
+        since = time.time() - lasted
+        self.trouble = Trouble(node.name, str(node.waiting), node.note, round(since, 1))
         if lasted >= LOGGED_AFTER and (self._logged is None or now - self._logged >= LOGGED_EVERY):
             self._logged = now
             self._say(snapshot, "waiting", f"{node.name} waits to try again: {node.note}", "warning", lasted)
@@ -130,7 +133,8 @@ class TroubleWatch:
     async def _over(self, snapshot: RunSnapshot, trouble: Trouble) -> None:
         if self._logged is None:
             return
-        self._say(snapshot, "recovered", f"{trouble.node} goes on", "info", trouble.seconds)
+        lasted = time.time() - trouble.since
+        self._say(snapshot, "recovered", f"{trouble.node} goes on", "info", lasted)
         if self._reports.was_told(activity_workflow(), trouble.node):
             await self._report(Trouble(trouble.node))
 
@@ -153,8 +157,9 @@ def activity_workflow() -> str:
 
 
 def said(troubles: Iterable[Trouble]) -> str:
-    """Describe the gravest and longest trouble, or return ""."""
-    worst = max(troubles, key=lambda one: (one.waiting == Waiting.OUTAGE, one.seconds), default=None)
+    """The gravest and longest of these for people, "" when there is none."""
+    worst = max(troubles, key=lambda one: (one.waiting == Waiting.OUTAGE, -one.since), default=None)
     if worst is None or not worst.node:
         return ""
-    return f"{worst.node} has been waiting for {worst.seconds:.0f} s: {worst.note}"
+    lasted = max(0.0, time.time() - worst.since)
+    return f"{worst.node} has been waiting for {lasted:.0f} s: {worst.note}"

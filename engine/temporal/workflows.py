@@ -88,6 +88,7 @@ class PipelineRun:
         self._shards: dict[str, Shard] = {}
         self._parts: list[ShardRequest] = []
         self._stopping = False
+        self._waits_for = ""
         self._troubles: dict[str, tuple[Trouble, datetime]] = {}
 
     @workflow.run
@@ -95,7 +96,10 @@ class PipelineRun:
         self._enter("planning")
         compiled = Compiled()
         try:
-            compiled = await self._compile()
+            compiled = await self._compiled()
+            if compiled.skipped:
+                self._enter("done")
+                return PipelineResult(self._run_id, "skipped", compiled.skipped)
             # after a reset the id that was worked out here is another one, the run is still the same
             self._run_id = compiled.run_id or self._run_id
             self._request = replace(self._request, run_id=self._run_id)
@@ -184,6 +188,19 @@ class PipelineRun:
             if not shard.done():
                 raise
 
+    async def _compiled(self) -> Compiled:
+        """The plan, once no other run of the pipeline is in the way, if it is to be waited for."""
+        compiled, attempt = await self._compile(), 0
+        while compiled.waits_for:
+            self._waits_for = compiled.waits_for
+            self._enter("waiting")
+            await workflow.sleep(min(5 * 2**attempt, 60))
+            attempt = min(attempt + 1, 4)
+            _heed_cancellation()
+            compiled = await self._compile()
+        self._waits_for = ""
+        return compiled
+
     async def _compile(self) -> Compiled:
         request = self._request
         compiled: Compiled = await workflow.execute_activity(
@@ -195,6 +212,7 @@ class PipelineRun:
                 request.params.get(request.pipeline, {}),
                 request.identity,
                 request.resume,
+                bool(request.schedule),
             ),
             result_type=Compiled,
             summary=f"compile {request.pipeline}, and enter its run",
@@ -413,6 +431,7 @@ class PipelineRun:
                 (done, len(self._shards)),
                 self._chunks,
                 self._troubles,
+                self._waits_for,
             )
         )
 

@@ -81,7 +81,9 @@ def test_records_have_standard_output_to_themselves(tmp_path: Path, engine: Engi
     done = engine("run", "--report", "report.json")
     assert (done.returncode, done.stdout) == (ExitCode.COMPLETED, '{"n":1}\n{"n":2}\n')
     events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    assert [event["action"] for event in events] == ["run_started", "run_finished"]
+    ended = [event["action"] for event in events if event["action"].endswith("_finished")]
+    assert ended == ["read_finished", "out_finished", "run_finished"]
+    assert events[0]["action"] == "run_started"
     for event in events:
         assert list(event)[:6] == ["timestamp", "level", "action", "message", "run", "pipeline"]
         assert event["pipeline"] == "copy"

@@ -13,8 +13,9 @@ import anyio
 import pytest
 from temporalio.client import Client, ScheduleDescription
 
+from engine.errors import ConfigError
 from engine.temporal.messages import ChunkRequest, ChunkResult, PipelineRequest
-from engine.temporal.schedules import create, delete, pause, unpause
+from engine.temporal.schedules import create, delete, listed, pause, unpause
 from tests.servers.temporal import DevServer, running
 from tests.temporal.stubs import Stubs, done
 from tests.temporal.workshop import PATIENCE
@@ -141,6 +142,18 @@ async def test_missed_runs_are_made_up_for_within_the_window(
     )
     assert [one.scheduled_at for one in late.info.recent_actions] == [due]
     assert late.info.num_actions_missed_catchup_window == missed.info.num_actions == 0
+
+
+async def test_a_schedule_of_another_installation_is_not_taken_over(clock: DevServer) -> None:
+    own, other = Stubs(clock.client), Stubs(clock.client)
+    async with scheduled(own, "taken", "@daily"):
+        with pytest.raises(ConfigError, match=f"for the workers of queue '{own.queues.work[:-5]}'"):
+            await create(clock.client, PipelineRequest("taken", queues=other.queues), "@hourly")
+        (one,) = [one for one in await listed(clock.client) if one.pipeline == "taken"]
+        assert one.cron == "@daily"
+        assert not await create(clock.client, PipelineRequest("taken", queues=own.queues), "@every 90m")
+        (one,) = [one for one in await listed(clock.client) if one.pipeline == "taken"]
+        assert one.cron == "@every 90m"
 
 
 async def until_past(moment: datetime) -> None:

@@ -130,6 +130,7 @@ async def test_what_can_be_read_only_once_is_not_read_again() -> None:
     [
         (errors.RunMismatchError("another plan"), "PlanMismatch", False),
         (errors.RunExistsError("another workflow's"), "RunExists", False),
+        (errors.RunOverlapError("blobs", "blobs-1", "somebody"), "RunOverlap", False),
         (errors.ConfigError("no such key"), "ConfigError", False),
         (errors.RegistryError("no such sink"), "ConfigError", False),
         (errors.DeadLetterBudgetError("too many"), "DeadLetterBudget", False),

@@ -51,6 +51,7 @@ _CODES = {
     FailureType.CONFIG: ExitCode.USAGE,
     FailureType.PLAN_MISMATCH: ExitCode.USAGE,
     FailureType.RUN_EXISTS: ExitCode.USAGE,
+    FailureType.RUN_OVERLAP: ExitCode.ENVIRONMENT,
     FailureType.DEAD_LETTER_BUDGET: ExitCode.DEAD_LETTER_BUDGET,
     FailureType.OUTAGE: ExitCode.OUTAGE,
     FailureType.SOURCE_UNAVAILABLE: ExitCode.OUTAGE,
@@ -62,6 +63,7 @@ _CODES = {
 }
 _CODES_OF_STATUS = {
     RunStatus.COMPLETED: ExitCode.COMPLETED,
+    RunStatus.SKIPPED: ExitCode.COMPLETED,
     RunStatus.INTERRUPTED: ExitCode.INTERRUPTED,
     RunStatus.OUTAGE: ExitCode.OUTAGE,
 }
@@ -141,7 +143,8 @@ class Watched:
         if self._without_workers >= LOOKS_WITHOUT and not control.paused:
             return "waiting for a worker"
         if self._record is None:
-            return "in another state store" if self.elsewhere else phase or "starting"
+            shown = "waits for another run of the pipeline" if phase == "waiting" else phase
+            return "in another state store" if self.elsewhere else shown or "starting"
         splits = f", {done:,} of {total:,} splits done" if total else ""
         state = phase if phase in ("planning", "listing") else "running"
         if control.draining or control.paused:
@@ -238,7 +241,7 @@ class Watched:
             self._record = await store.get_run(self.run_id)
         except RunNotFoundError:
             # a worker enters it while it is planning
-            self.elsewhere = self._progress.phase not in ("", "planning")
+            self.elsewhere = self._progress.phase not in ("", "planning", "waiting")
             return
         self.elsewhere = False
         self._tally = await (store.tally if whole else store.counts)(self.run_id)
@@ -256,7 +259,7 @@ class Watched:
         status, error, tally = await self._outcome()
         await self._look_at_ledger(store, whole=True)
         snapshot, letters = self.snapshot(), 0
-        if self._record is None and tally is not None:
+        if self._record is None and tally is not None and status is not RunStatus.SKIPPED:
             self._tally, self.elsewhere = tally, True
         if self._record is not None:
             letters = await store.count_dead_letters(DeadLetterFilter(run_id=self.run_id, status="open"))

@@ -2,19 +2,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
+import docx
 import pytest
+from docx.exceptions import InvalidSpanError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from connectors.objects import isolation
+from connectors.objects import isolation, reader_worker
 from connectors.objects.decoding import decode
 from connectors.objects.documents import TextPart, parts
 from connectors.objects.isolation import DocumentReader, ReaderLimits
 from connectors.objects.media_types import DOCX
-from engine.errors import RecordError, StoppingError
+from engine.errors import FatalError, RecordError, StoppingError, TransientError
 from tests.unit.connectors.objects.hostile_files import (
     hostile_pdfs,
     hostile_word_files,
@@ -106,6 +113,8 @@ async def test_a_worker_process_is_used_again(reader: DocumentReader) -> None:
     content = content_of("2025/02/two pages 40.pdf")
     await reader.parts(content, "x")
     first = idle()
+    with pytest.raises(RecordError, match="cannot be read"):
+        await reader.parts(as_content(b"%PDF-1.7"), "broken.pdf")
     await reader.parts(content, "x")
 
     assert len(first) == 1
@@ -125,7 +134,7 @@ async def test_processes_end_with_the_last_reader() -> None:
 
 
 async def test_texts_and_images_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(isolation._Worker, "start")
+    monkeypatch.delattr(reader_worker.Worker, "start")
     async with DocumentReader() as reader:
         assert await reader.parts("Dear Dr. Hess", "memo.txt") == [TextPart("Dear Dr. Hess")]
         assert await reader.parts("[IMAGE_DATA]data:image/png;base64,AAAA", "x.png") != []
@@ -155,13 +164,13 @@ async def test_a_stop_does_not_wait_for_a_document() -> None:
 
 async def test_a_cancelled_document_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     started = asyncio.get_running_loop().create_future()
-    send = isolation._Worker.send
+    send = reader_worker.Worker.send
 
-    async def sending(worker: isolation._Worker, *pieces: bytes) -> None:
+    async def sending(worker: reader_worker.Worker, *pieces: bytes) -> None:
         await send(worker, *pieces)
         started.set_result(worker._process.pid)
 
-    monkeypatch.setattr(isolation._Worker, "send", sending)
+    monkeypatch.setattr(reader_worker.Worker, "send", sending)
     async with DocumentReader() as reader:
         reading = asyncio.ensure_future(reader.parts(SLOW, "slow.pdf"))
         process = await started
@@ -185,7 +194,7 @@ async def test_a_worker_ignores_signals_of_the_group(reader: DocumentReader) -> 
 
 def test_a_worker_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    assert "sk-secret" not in isolation._environment().values()
+    assert "sk-secret" not in reader_worker._environment().values()
 
 
 def test_a_long_merged_cell_is_in_the_line_of_each_row() -> None:
@@ -207,3 +216,50 @@ def test_merged_cells_stand_once_in_a_line() -> None:
     data = word_file(f"<w:tbl><w:tblPr/><w:tblGrid/>{rows}</w:tbl>")
 
     assert parts(as_content(data), "x") == [TextPart("wide | tall\na | b | tall")]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 5),
+    merges=st.lists(st.tuples(*[st.integers(0, 4)] * 4), max_size=3),
+)
+def test_lines_of_a_table_are_those_of_its_cells(
+    rows: int, columns: int, merges: list[tuple[int, int, int, int]]
+) -> None:
+    document = docx.Document()
+    table = document.add_table(rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            table.cell(row, column).text = f"{row}{column}"
+    for top, left, bottom, right in merges:
+        if max(top, bottom) < rows and max(left, right) < columns:
+            with suppress(InvalidSpanError):  # it would cut another one in two
+                table.cell(top, left).merge(table.cell(bottom, right))
+    expected = []
+    for line in table.rows:
+        cells = [line.cells[0], *(b for a, b in pairwise(line.cells) if a._tc is not b._tc)]
+        expected.append(" | ".join(cell.text.strip() for cell in cells))
+    buffer = io.BytesIO()
+    document.save(buffer)
+
+    (part,) = parts(as_content(buffer.getvalue()), "table.docx")
+    assert part == TextPart("\n".join(expected).strip("\n"))
+
+
+async def test_a_program_that_does_not_run_is_no_fault_of_a_document(
+    reader: DocumentReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        reader_worker, "_environment", lambda: {"PATH": os.environ["PATH"], "PYTHONHOME": "/nowhere"}
+    )
+    with pytest.raises(FatalError, match=r"documents cannot be opened: .* exit code 1"):
+        await reader.parts(content_of("2025/02/two pages 40.pdf"), "x")
+
+
+async def test_a_machine_without_room_for_a_process_is_waited_for(
+    reader: DocumentReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_worker.sys, "executable", "/nowhere/python")
+    with pytest.raises(TransientError, match="no process can be started"):
+        await reader.parts(content_of("2025/02/two pages 40.pdf"), "x")

@@ -1,0 +1,134 @@
+"""A worker process that opens documents, as its parent sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import Process
+
+from connectors.objects.reader_process import LENGTH_BYTES
+from engine.errors import FatalError, TransientError
+
+__all__ = ["SIGXCPU", "CrashedError", "Worker"]
+
+START_SECONDS = 60.0
+
+SIGXCPU = int(getattr(signal, "SIGXCPU", 24))
+
+_PASSED_ON = frozenset(
+    {
+        "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "SYSTEMROOT",
+        "TMPDIR",
+    }
+)  # fmt: skip
+
+
+class CrashedError(Exception):
+    """A worker ended without an answer; `status` as of a subprocess, None when it was too slow."""
+
+    def __init__(self, status: int | None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.kind = "DocumentTooSlow" if status in (None, -SIGXCPU) else "CorruptDocument"
+
+
+class Worker:
+    """A worker process. Attribute `used`: it has been given a document."""
+
+    def __init__(self, process: Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process = process
+        self._stdin, self._stdout = process.stdin, process.stdout
+        self._received = bytearray()
+        self.used = False
+
+    @classmethod
+    async def start(cls) -> Worker:
+        """A process that is ready.
+
+        Raises:
+            TransientError: the machine has no room for another process.
+            FatalError: the program does not run here.
+        """
+        # -P: no module of the current folder is taken for one of ours
+        command = [sys.executable, "-P", "-m", "connectors.objects.reader_process"]
+        try:
+            process = await anyio.open_process(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        except OSError as error:
+            raise TransientError(f"no process can be started to open documents: {error}") from error
+        worker = cls(process)
+        try:
+            ready = await worker.receive(START_SECONDS)
+        except CrashedError as crash:
+            await worker.end()
+            raise FatalError(
+                f"documents cannot be opened: `{' '.join(command)}` ends with exit code {crash.status};"
+                " run it to see why"
+            ) from None
+        except BaseException:
+            await worker.end()
+            raise
+        if ready is None:
+            await worker.end()
+            raise TransientError(f"a process to open documents was not ready within {START_SECONDS:g} s")
+        return worker
+
+    async def send(self, *pieces: bytes) -> None:
+        try:
+            for piece in pieces:
+                await self._stdin.send(piece)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return  # it has ended: `receive` says how
+
+    async def receive(self, within: float) -> dict[str, Any] | None:
+        """The answer, or None when it has not come within so many seconds.
+
+        Raises:
+            CrashedError: the process has ended without one.
+        """
+        received = self._received
+        with anyio.move_on_after(within):
+            while len(received) < LENGTH_BYTES or len(received) < LENGTH_BYTES + _length(received):
+                try:
+                    received += await self._stdout.receive()
+                except (anyio.EndOfStream, anyio.BrokenResourceError):
+                    raise CrashedError(await self._process.wait()) from None
+            answer: dict[str, Any] = json.loads(received[LENGTH_BYTES:])
+            received.clear()
+            return answer
+        return None
+
+    async def end(self) -> None:
+        """Kill the process, whatever it does."""
+        with anyio.CancelScope(shield=True):
+            if self._process.returncode is None:
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+            await self._process.aclose()
+
+
+def _length(received: bytearray) -> int:
+    return int.from_bytes(received[:LENGTH_BYTES])
+
+
+def _environment() -> dict[str, str]:
+    """Enough to start Python and to find these modules; no secrets, for hostile files are opened there."""
+    known = {name: value for name, value in os.environ.items() if name.upper() in _PASSED_ON}
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, known.get("PYTHONPATH", "")]
+    return {**known, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

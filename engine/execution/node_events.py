@@ -1,0 +1,75 @@
+"""What the nodes of a run say of themselves: one event when a node gets its first records, one at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import anyio
+
+from engine.contract.component import Kind
+from engine.execution.events import RunEvent, null_observer
+from engine.flow.stats import NodeSnapshot, NodeStats
+
+__all__ = ["NodeEvent", "NodeEvents", "finished"]
+
+LOOK_EVERY = 0.5
+
+NodeEvent = Callable[[RunEvent], None]
+
+
+class NodeEvents:
+    """Tells of nodes that have begun.
+
+    Args:
+        pipeline, run_id: whose nodes they are.
+        chunk: the part of the run that is worked on, "" for all of it.
+        tell: takes the events.
+    """
+
+    def __init__(self, pipeline: str, run_id: str, chunk: str, tell: NodeEvent | None) -> None:
+        self._pipeline = pipeline
+        self._run_id = run_id
+        self._chunk = chunk
+        self._tell = tell or null_observer
+        self._begun: set[str] = set()
+
+    async def watch(self, nodes: Callable[[], Collection[NodeStats]]) -> None:
+        """Look for ever; a node's own work tells nobody, so that it costs nothing."""
+        while self._tell is not null_observer:
+            for node in nodes():
+                if (node.records_in or node.records_out) and node.name not in self._begun:
+                    self._begun.add(node.name)
+                    self._say(node.name, "started", f"{node.kind} {node.component} has begun", "info", {})
+            await anyio.sleep(LOOK_EVERY)
+
+    def end(self, nodes: Collection[NodeSnapshot]) -> None:
+        """Tell what has become of each node's records."""
+        for node in nodes if self._tell is not null_observer else ():
+            if node.records_in or node.records_out:
+                message, level, numbers = finished(node)
+                self._say(node.name, "finished", message, level, numbers)
+
+    def _say(self, node: str, what: str, message: str, level: str, numbers: dict[str, int | float]) -> None:
+        message = f"{self._chunk}: {message}" if self._chunk else message
+        self._tell(RunEvent(f"{node}_{what}", message, level, self._pipeline, self._run_id, numbers))
+
+
+def finished(node: NodeSnapshot) -> tuple[str, str, dict[str, int | float]]:
+    """Message, level and numbers of a node at its end; a warning when records have died there."""
+    numbers: dict[str, int | float] = {
+        "records_in": node.records_in,
+        "records_out": node.records_out,
+        "dropped": node.dropped,
+        "dead": node.dead,
+        "retries": node.retries,
+    }
+    own = {name: round(value, 6) for name, value in node.aggregate.items() if name not in numbers}
+    if node.kind is Kind.SOURCE:
+        message = f"{node.component}: {node.records_out or node.records_in:,} records read"
+    else:
+        message = f"{node.component}: {node.records_in:,} records in, {node.records_out:,} out"
+    if node.dropped:
+        message += f", {node.dropped:,} dropped"
+    if node.dead:
+        message += f", {node.dead:,} dead"
+    return message, "warning" if node.dead else "info", {**numbers, **own}
