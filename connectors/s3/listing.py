@@ -7,6 +7,7 @@ error: an end that comes early or never would be taken for the whole.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
@@ -140,22 +141,35 @@ class _Keys:
         self.last = last
         self.ordered = True
         self.lost = False
-        self._seen: set[str] | None = set()
+        # hashes, eight bytes each: a listing in order is only remembered in case it turns out not to be one
+        self._hashes: array[int] | None = array("q")
+        self._known: set[int] | None = None
 
     def add(self, key: str) -> bool:
-        """True when it is a new one. `lost`: it cannot be known."""
-        seen = self._seen
-        if key == self.last or (seen is not None and key in seen):
-            return False
+        """Return whether the key is a new one. `lost`: it cannot be known."""
         if key > self.last:
             self.last = key
-        elif seen is None:
+            self._remember(key)
+            return True
+        if key == self.last:
+            return False
+        if self._hashes is None:
             self.lost = True  # it was on a page before, or it is a new one out of order
             return False
-        else:
-            self.ordered = False
-        if seen is not None:
-            seen.add(key)
-            if len(seen) > MAX_REMEMBERED:
-                self._seen, self.lost = None, not self.ordered
+        if self._known is None:
+            self._known = set(self._hashes)
+        if hash(key) in self._known:
+            return False
+        self.ordered = False
+        self._remember(key)
         return True
+
+    def _remember(self, key: str) -> None:
+        if self._hashes is None:
+            return
+        self._hashes.append(hash(key))
+        if self._known is not None:
+            self._known.add(hash(key))
+        if len(self._hashes) > MAX_REMEMBERED:
+            self._hashes = self._known = None
+            self.lost = not self.ordered

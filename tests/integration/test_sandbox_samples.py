@@ -7,6 +7,7 @@ import json
 import httpx
 import pytest
 
+from connectors.llm.dialect import Dialect
 from connectors.llm.documents import Document
 from connectors.llm.prompt import PromptWriter
 from connectors.llm.schema import target_schema
@@ -37,11 +38,7 @@ async def test_packed_calls_give_every_good_sample_its_true_fields() -> None:
         for start in range(0, len(paths), PACK):
             pack = paths[start : start + PACK]
             prompt = writer.write([document(path) for path in pack])
-            body = {
-                "model": "sandbox-extractor",
-                "messages": prompt.messages,
-                "response_format": prompt.response_format,
-            }
+            body = {"model": "sandbox-extractor", **Dialect().body(prompt, 4_000)}
             response = await client.post(
                 "/v1/chat/completions", json=body, headers={"authorization": "Bearer sandbox"}
             )

@@ -194,7 +194,7 @@ def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
         )
 
     assert f"--chunk-splits 5 has no effect: numbers of {run} was divided into chunks of 8" in error
-    assert f"changed since {run} was begun: settings.outage_limit: " in error
+    assert f"changed since {run} was started: settings.outage_limit: " in error
     assert (
         "tidy: may follow, but the server no longer knows the run's original parameters: --param applies "
         "to it as given now\n"

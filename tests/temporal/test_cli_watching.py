@@ -127,7 +127,7 @@ def test_ctrl_c_leaves_the_run_alone_and_says_how_to_come_back(desk: Desk, serve
     assert code == 130
     assert " is still running; to watch it: " in said
     assert " watch waiting-" in said
-    run = said.split(" cancel ", 1)[1].split()[0]
+    run = said.split("-m engine cancel ", 1)[1].split()[0]
     desk.engine("cancel", run, *desk.installation)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from connectors.simulated import BlobConnector, EventsConnector, LogsConnector, SimulatedParams
+from connectors.simulated.source import SEEDED_TIME
 from connectors.transforms import FailurePattern
 from engine.contract.types import JsonValue
 from tests.reliability.harness.evidence import Evidence, LedgerRun, Row, stable
@@ -67,7 +68,9 @@ def _simulated(result: Expected, workload: Workload, run: LedgerRun) -> None:
     kind, count = KINDS[run.pipeline], workload.records
     seed = str(workload.seed) if workload.seed is not None else f"{run.seed}:{run.pipeline}:extract"
     source = kind.source(SimulatedParams(records=count))
-    records = source.generate(seed, 0, count, datetime.fromisoformat(run.started_at))
+    # a seed of its own fixes the times too
+    base_time = SEEDED_TIME if workload.seed is not None else datetime.fromisoformat(run.started_at)
+    records = source.generate(seed, 0, count, base_time)
     marks = FailurePattern(workload.fail_percentage, run.seed).is_failure(range(count))
     rows = result.tables.setdefault(kind.table, {})
     for ordinal, (record, fails) in enumerate(zip(records, marks, strict=True)):

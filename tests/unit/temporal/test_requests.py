@@ -19,7 +19,7 @@ LONG = "x" * 2000
         (PipelineRequest("p", params={"p": {"text": "x" * 3000}}), "the run parameters of 'p' take 3,01"),
         (
             PipelineRequest("p", params={f"p{number}": {"text": LONG} for number in range(40)}),
-            "the run parameters of 40 pipelines take ",
+            "the run parameters of 40 pipelines are ",
         ),
     ],
 )
