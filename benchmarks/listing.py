@@ -11,17 +11,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import anyio.lowlevel
 from pydantic import Field
 from temporalio.testing import ActivityEnvironment
 
+from connectors.s3.reader import S3FileReader
 from connectors.s3.resolver import S3WildcardResolver
-from connectors.s3.source import S3Connector, S3Params
+from connectors.s3.source import S3Bucket, S3Connector, S3Params
 from engine.contract.batch import Batch
 from engine.contract.component import Context, Kind, Locality, component
 from engine.contract.keys import KeyRange
@@ -81,14 +82,11 @@ class Listing(S3Connector):
 
     params: ListingParams
 
-    async def __aenter__(self) -> Self:
-        self._resolver = S3WildcardResolver(Bucket(self.params.objects))  # type: ignore[arg-type]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._resolver = None
+    async def open_store(self, stack: AsyncExitStack) -> S3Bucket:
+        """A bucket that is listed, and never read."""
+        client = Bucket(self.params.objects)
+        resolver = S3WildcardResolver(client)  # type: ignore[arg-type]
+        return S3Bucket(self.params.parsed(), "memory", resolver, S3FileReader(client))  # type: ignore[arg-type]
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         """A number for each object, all at once."""

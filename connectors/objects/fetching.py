@@ -90,12 +90,12 @@ class ObjectFetcher:
 
     async def fetch(self, found: ListedObject) -> Outcome:
         """One record, or why there is none; as a value, so that the objects before it still go out."""
-        tries = seen = 0
+        tries = 0
         while True:
             async with self._slots:
                 tries += 1
                 failure = await self._try(found)
-            seen = self._successes if tries == 1 else seen
+            seen = self._successes  # only what is read after the last try tells that the server is there
             if isinstance(failure, ObjectRefusedError):
                 return Suspect(failure, seen, tries, exhausted=True)
             if not isinstance(failure, TransientError):
@@ -154,8 +154,13 @@ class ObjectFetcher:
             self._slots.total_tokens = max(1, int(self._slots.total_tokens) // 2)
 
     def cleared(self, suspects: Sequence[Suspect]) -> bool:
-        """True when others were read after each of these failed, so that the failures are their own."""
-        return all(one.exhausted and self._successes > one.seen for one in suspects)
+        """Return whether others were read after each of these was refused, so that it is their own fault.
+
+        Of errors that may pass, a probe decides: what was under way when an outage began may end after it.
+        """
+        return all(
+            isinstance(one.error, ObjectRefusedError) and self._successes > one.seen for one in suspects
+        )
 
     async def others_get_through(self, failed: Collection[str]) -> bool:
         """Ask for the first byte of an object that was read, or of some that are listed.

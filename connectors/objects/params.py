@@ -63,7 +63,7 @@ class ObjectParams(Params):
     @classmethod
     def _charset(cls, value: str | None) -> str | None:
         if value is not None and known_charset(value) is None:
-            raise ValueError(f"{value!r} is no charset that is known here")
+            raise ValueError(f"unknown charset {value!r}")
         return value
 
     @property

@@ -65,7 +65,7 @@ class S3Params(ObjectParams):
         return pattern.matches if pattern is not None else None
 
 
-class _Bucket:
+class S3Bucket:
     """An open bucket."""
 
     def __init__(
@@ -127,7 +127,7 @@ class S3Connector(ObjectSource[S3Params]):
         """What is read, for messages."""
         return self._pattern.uri
 
-    async def open_store(self, stack: AsyncExitStack) -> _Bucket:
+    async def open_store(self, stack: AsyncExitStack) -> S3Bucket:
         """Open the bucket; `stack` closes it."""
         connection = self.connection if isinstance(self.connection, S3Connection) else S3Connection()
         if self._pattern.scheme == "minio" and not connection.endpoint:
@@ -142,4 +142,4 @@ class S3Connector(ObjectSource[S3Params]):
             charset=params.charset,
             strict_text=params.strict_text,
         )
-        return _Bucket(self._pattern, connection.server, S3WildcardResolver(client), reader)
+        return S3Bucket(self._pattern, connection.server, S3WildcardResolver(client), reader)

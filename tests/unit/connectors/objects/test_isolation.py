@@ -113,7 +113,7 @@ async def test_a_worker_process_is_used_again(reader: DocumentReader) -> None:
     content = content_of("2025/02/two pages 40.pdf")
     await reader.parts(content, "x")
     first = idle()
-    with pytest.raises(RecordError, match="cannot be read"):
+    with pytest.raises(RecordError, match="cannot read"):
         await reader.parts(as_content(b"%PDF-1.7"), "broken.pdf")
     await reader.parts(content, "x")
 
