@@ -130,7 +130,7 @@ class _Folder:
             raise unreadable(found.key, error) from error
         if found.etag not in ("", _version(before)) or _version(before) != _version(after):
             raise RecordError(
-                f"{found.key} was changed since it was listed; a new run reads it", kind="ObjectChanged"
+                f"{found.key} changed after it was listed; start a new run to read it", kind="ObjectChanged"
             )
         return b"".join(pieces)
 

@@ -197,7 +197,8 @@ class S3FileReader:
             now = _PACKED_ETAG.sub("", now)  # what Apache's and other servers add when they pack
         if etag and now and now != etag:
             raise _OtherVersionError(
-                f"{uri} was changed since it was listed: its ETag was {etag}, is {now}; a new run reads it",
+                f"{uri} changed after it was listed: its ETag was {etag} and is now {now}; "
+                "start a new run to read it",
                 kind="ObjectChanged",
             )
 

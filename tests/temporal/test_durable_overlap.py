@@ -65,7 +65,7 @@ async def test_a_second_run_is_refused_and_leaves_no_trace(server: DevServer) ->
 
     assert isinstance(raised.value.cause, ApplicationError)
     assert (raised.value.cause.type, raised.value.cause.non_retryable) == ("RunOverlap", True)
-    assert f"'alone' is running already: run {runs[0].run_id} by " in raised.value.cause.message
+    assert f"'alone' is already running: run {runs[0].run_id} by " in raised.value.cause.message
     assert [run.group_id for run in runs] == [first.id]
 
 
@@ -75,7 +75,7 @@ async def test_a_second_run_is_left_out(server: DevServer) -> None:
         runs = await shop.engine.store.list_runs(pipeline="alone")
 
     assert (result.status, result.counts.read) == ("skipped", 0)
-    assert "this run was left out" in result.error
+    assert "this run was skipped" in result.error
     assert [run.group_id for run in runs] == [first.id]
 
 
