@@ -132,7 +132,7 @@ class DeadLetterSection(Section):
     """The limit of dead letters and their forwarding."""
 
     max: Limit | None = None
-    """Stop the run when more records die: a number, or a share such as 20% (default: 50%)."""
+    """Stop the run when more records die: a number, or a share such as 20% (default: 60%)."""
     forward: dict[str, Any] | None = None
     """A sink that receives a copy of every dead letter."""
 

@@ -27,7 +27,7 @@ from engine.service.models import load_ingest_models
 __all__ = ["compile_file", "compile_plan"]
 
 
-DEFAULT_SHARE = 0.5
+DEFAULT_SHARE = 0.6
 """A run that loses more of its records than this has failed, unless its pipeline says otherwise."""
 
 

@@ -226,9 +226,9 @@ def test_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({}, (None, 0.5, True)), ({"max": 7}, (7, None, False)), ({"max": "100%"}, (None, 1.0, False))],
+    [({}, (None, 0.6, True)), ({"max": 7}, (7, None, False)), ({"max": "100%"}, (None, 1.0, False))],
 )
-def test_half_of_the_records_may_die_unless_the_file_says_otherwise(
+def test_share_that_may_die_unless_the_file_says_otherwise(
     given: dict[str, object], expected: tuple[int | None, float | None, bool]
 ) -> None:
     limits = compiled(dead_letters=given).dead_letters
