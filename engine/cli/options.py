@@ -19,9 +19,11 @@ __all__ = [
     "ConnectorsOptions",
     "ControlOptions",
     "DlqOptions",
+    "DoctorOptions",
     "DurableOptions",
     "FileOptions",
     "GraphOptions",
+    "InitOptions",
     "JournalOptions",
     "OutputOptions",
     "PlaceOptions",
@@ -166,6 +168,14 @@ class ValidateOptions(WorkerPlanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorOptions(PlanOptions, StateOptions):
+    """`doctor`; `timeout` in seconds, for each connection."""
+
+    timeout: float = 10.0
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class GraphOptions(PlanOptions):
     """`graph`."""
 
@@ -179,6 +189,15 @@ class ConnectorsOptions:
     action: str = "list"
     name: str = ""
     json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitOptions:
+    """`init`; with `connector`, the folder stands in the place of the template."""
+
+    template: str = ""
+    folder: str = ""
+    connector: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "main"]
 
 VERBS = {
+    "init": "begin a project from a template",
     "run": "run the pipelines of a file",
     "validate": "check a file without running anything",
+    "doctor": "check this machine and everything that a file needs",
     "graph": "draw the pipelines of a file",
     "connectors": "list components, or show one",
     "runs": "list, show and forget runs",
