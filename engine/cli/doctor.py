@@ -41,14 +41,20 @@ def execute(options: DoctorOptions) -> int:
     from engine.cli.display.terminal import printable
     from engine.cli.event_loop import on_event_loop
 
-    findings = on_event_loop(lambda: _examine(options))
+    findings: list[Finding] = []
+
+    async def examine() -> int:
+        findings.extend(await _examine(options))
+        return exit_code(findings)
+
+    code = on_event_loop(examine)
     text = json.dumps(as_json(findings), indent=2) + "\n" if options.json else printable(as_text(findings))
     sys.stdout.write(text)
-    return exit_code(findings)
+    return code
 
 
 async def _examine(options: DoctorOptions) -> list[Finding]:
-    from pathlib import Path
+    import os
 
     from engine.cli.checkup import machine
     from engine.cli.checkup.connections import check_connections
@@ -60,7 +66,7 @@ async def _examine(options: DoctorOptions) -> list[Finding]:
     from engine.errors import ConfigError
 
     findings = [*machine.interpreter(), *await machine.state(options)]
-    if options.file == DEFAULT_FILE and not Path(options.file).exists():
+    if options.file == DEFAULT_FILE and not os.path.exists(options.file):  # noqa: ASYNC240 - nothing else runs yet
         return [*findings, Finding(Level.NOTE, "file", f"no {DEFAULT_FILE} here", "name one: doctor FILE")]
     try:
         plans = load_plans(options)

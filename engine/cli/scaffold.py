@@ -104,7 +104,10 @@ def _create_connector(options: InitOptions) -> int:
         raise ConfigError("--connector takes one folder: init --connector NAME [DIR]")
     folder = Path(options.template or f"odw-{name}")
     _write(folder, CONNECTOR.files(name))
-    _tell(folder, ["python -m pip install -e '.[test]'", "python -m pytest", f"{this_command()} run example.yaml"])
+    _tell(
+        folder,
+        ["python -m pip install -e '.[test]'", "python -m pytest", f"{this_command()} run example.yaml"],
+    )
     return ExitCode.COMPLETED
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,11 +34,11 @@ class Checkup:
     skews: list[float] = field(default_factory=list)
 
 
-async def check_connections(plans: Mapping[str, Plan], timeout: float) -> Checkup:
+async def check_connections(plans: Mapping[str, Plan], seconds: float) -> Checkup:
     """Reach every connection, and list the beginning of every source, once each.
 
     Args:
-        timeout: seconds for each of them.
+        seconds: for each of them.
     """
     checkup, limiter = Checkup(), anyio.CapacityLimiter(AT_ONCE)
     places: dict[str, PlanNode] = {}
@@ -53,7 +53,7 @@ async def check_connections(plans: Mapping[str, Plan], timeout: float) -> Checku
 
     async def look(place: str, node: PlanNode) -> None:
         async with limiter:
-            results[place] = [one async for one in _findings(place, node, timeout, checkup.skews)]
+            results[place] = [one async for one in _findings(place, node, seconds, checkup.skews)]
 
     async with anyio.create_task_group() as group:
         for place, node in places.items():
@@ -62,7 +62,7 @@ async def check_connections(plans: Mapping[str, Plan], timeout: float) -> Checku
     return checkup
 
 
-async def _findings(place: str, node: PlanNode, timeout: float, skews: list[float]) -> Any:
+async def _findings(place: str, node: PlanNode, seconds: float, skews: list[float]) -> Any:
     if node.needs_sandbox:
         yield Finding(Level.OK, place, f"embedded {node.needs_sandbox} service")
         return
@@ -72,10 +72,9 @@ async def _findings(place: str, node: PlanNode, timeout: float, skews: list[floa
         fields = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
         yield Finding(Level.PROBLEM, place, f"not valid: check {fields}")
         return
-    credentials = ", ".join(_credentials(connection))
-    suffix = f" ({credentials})" if credentials else ""
+    suffix = _credentials(connection)
     if address := address_of(connection):
-        answer = await anyio.to_thread.run_sync(ask, address, timeout, abandon_on_cancel=True)
+        answer = await anyio.to_thread.run_sync(ask, address, seconds, abandon_on_cancel=True)
         if answer.skew is not None:
             skews.append(answer.skew)
         if not answer.reached:
@@ -84,15 +83,15 @@ async def _findings(place: str, node: PlanNode, timeout: float, skews: list[floa
         found = answer.found
     else:
         found = ""
-    level, said, remedy = await _tried(node, connection, timeout)
+    level, said, remedy = await _tried(node, connection, seconds)
     shown = "; ".join(part for part in (said, "" if said and level is not Level.OK else found) if part)
     yield Finding(level, place, (shown or "nothing to reach") + suffix, remedy)
 
 
-async def _tried(node: PlanNode, connection: BaseModel | None, timeout: float) -> tuple[Level, str, str]:
+async def _tried(node: PlanNode, connection: BaseModel | None, seconds: float) -> tuple[Level, str, str]:
     """What the component itself finds when it is opened and asked."""
     try:
-        with anyio.fail_after(timeout):
+        with anyio.fail_after(seconds):
             component = node.spec.factory(node.params, connection)
             component.ctx = Context(node=node.name)
             if not isinstance(component, ChecksConnection | Source):
@@ -100,7 +99,7 @@ async def _tried(node: PlanNode, connection: BaseModel | None, timeout: float) -
             async with component:
                 return Level.OK, await _asked(component), ""
     except TimeoutError:
-        return Level.WARNING, f"did not answer within {timeout:g} s", "check the network, or give --timeout"
+        return Level.WARNING, f"did not answer within {seconds:g} s", "check the network, or give --timeout"
     except EngineError as error:
         return Level.PROBLEM, without_credentials(str(error)), ""
     except Exception as error:  # noqa: BLE001 - somebody else's code: one that fails must not hide the others
@@ -118,13 +117,18 @@ async def _asked(component: Component[Any]) -> str:
     return "can be listed, and holds nothing"
 
 
-def _credentials(connection: BaseModel | None) -> Iterable[str]:
-    """Yield which credentials there are, never their values."""
+def _credentials(connection: BaseModel | None) -> str:
+    """Which credentials there are, never their values; "" for connections that take none."""
+    takes, given = False, list[str]()
     for name, info in type(connection).model_fields.items() if connection is not None else ():
         value = getattr(connection, name)
         if not _SECRET.search(name) and "SecretStr" not in str(info.annotation):
             continue
+        takes = True
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
-        if isinstance(value, str | None):
-            yield f"{name} {'given' if value else 'not given'}"
+        if value:
+            given.append(name)
+    if not takes:
+        return ""
+    return f" ({', '.join(given)} given)" if given else " (no credentials given)"

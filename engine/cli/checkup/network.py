@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from engine.cli.checkup.findings import Finding, Level
 from engine.redaction import without_credentials
@@ -39,7 +39,8 @@ def address_of(connection: BaseModel | None) -> str:
     """Return the address in a connection, "" when it has none that can be understood."""
     for name in ADDRESS_FIELDS:
         value = getattr(connection, name, None)
-        value = value.get_secret_value() if hasattr(value, "get_secret_value") else value
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
         if isinstance(value, str) and urlsplit(value).scheme in PORTS and urlsplit(value).hostname:
             return value
     return ""
@@ -57,7 +58,7 @@ def ask(address: str, timeout: float) -> Answer:
             with socket.create_connection((parts.hostname or "", parts.port or PORTS[parts.scheme]), timeout):
                 return Answer(True, f"{where} accepts connections")
         host = parts.netloc.rpartition("@")[2]
-        request = urllib.request.Request(f"{parts.scheme}://{host}/", method="HEAD")
+        request = urllib.request.Request(f"{parts.scheme}://{host}/", method="HEAD")  # noqa: S310 - as above
         sent = datetime.now(UTC)
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310 - http or https

@@ -40,7 +40,7 @@ class Service(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(b'{"healthy": []}' if allowed else b"{}")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 - the name is that of the standard library
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""
@@ -133,7 +133,12 @@ def test_state_folder_that_is_a_file_is_a_problem(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(
     ("skews", "level"),
-    [([], Level.NOTE), ([0.4, -2], Level.OK), ([120.0], Level.WARNING), ([-4000.0, -4001.0, 1], Level.PROBLEM)],
+    [
+        ([], Level.NOTE),
+        ([0.4, -2], Level.OK),
+        ([120.0], Level.WARNING),
+        ([-4000.0, -4001.0, 1], Level.PROBLEM),
+    ],
 )
 def test_clock_is_judged_by_most_servers(skews: list[float], level: Level) -> None:
     assert [one.level for one in clock(skews)] == [level]
