@@ -36,6 +36,7 @@ __all__ = [
     "SchemaOptions",
     "ServeOptions",
     "ServerArguments",
+    "SqlOptions",
     "StateOptions",
     "SubmitOptions",
     "ValidateOptions",
@@ -285,6 +286,17 @@ class ServeOptions:
     samples: str = ""
     topics_port: int | None = None
     files_port: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqlOptions:
+    """`sql`; `query` is "-" for standard input, "" with `snapshot`."""
+
+    query: str = ""
+    limit: int = 1_000
+    output: str = "table"
+    snapshot: bool = False
+    state_dir: str = DEFAULT_STATE_DIR
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ VERBS = {
     "bookmarks": "list and reset bookmarks of earlier runs",
     "journal": "list and purge paid model answers",
     "serve": "run the ingest service and its warehouse",
+    "sql": "query the warehouse, or copy it for other programs",
     "sandbox": "run the embedded S3, model endpoint and ingest service",
     "schema": "print the JSON Schema of pipeline files, for editors",
 }
