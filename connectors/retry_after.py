@@ -1,4 +1,4 @@
-"""The Retry-After header (RFC 9110, section 10.2.3)."""
+"""Read the Retry-After header (RFC 9110, section 10.2.3); `engine.flow.retry` waits as long."""
 
 from __future__ import annotations
 

@@ -142,6 +142,12 @@ class RunOptions(PlanOptions, PlaceOptions, OutputOptions):
     samples: str | None = None
     chaos: str | None = None
     yes: bool = False
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    dry_run: bool = False
+    show: int = 0
+    json: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
@@ -79,13 +80,15 @@ def context(run_id: str = "run-1", **more: Any) -> Context:
 class SourceCase(Case[Source[Any]]):
     """`records` that it reads in at least `batches` batches, `dead` of them as failures.
 
-    `objects` are in the bucket and `rows` (by model) in the warehouse before.
+    `objects` are in the bucket and `rows` (by model) in the warehouse before. `once`: what it reads is gone
+    afterwards, so that only another instance can read it, and from the beginning.
     """
 
     kind: Kind = Kind.SOURCE
     records: int
     batches: int = 2
     dead: int = 0
+    once: bool = False
     objects: dict[str, bytes] = field(default_factory=dict)
     rows: dict[str, list[Fields]] = field(default_factory=dict)
 
@@ -304,6 +307,31 @@ CASES: tuple[Case[Any], ...] = (
         params=lambda world: {"path": world.file("a.jsonl", _lines(9)), "key": "name", "page_records": 2},
         records=9,
         batches=5,
+    ),
+    SourceCase(
+        name="generate",
+        params=lambda _: {
+            "fields": {
+                "id": "c-{number:04d}",
+                "name": "faker.name",
+                "born": {
+                    "faker": "date_between", "start_date": date(1980, 1, 1), "end_date": date(1990, 1, 1),
+                },
+                "plan": {"choice": ["free", "paid"], "weights": [9, 1]},
+                "address": {"city": "faker.city", "note": "of {name}"},
+            },
+            "records": 350, "seed": 7, "page_size": 130, "split_size": 200,
+        },
+        records=350,
+        batches=4,
+    ),
+    SourceCase(
+        name="stdin",
+        params=lambda world: world.feed(_lines(20, 7)) | {"page_records": 5},
+        records=20,
+        batches=4,
+        dead=1,
+        once=True,
     ),
     TransformCase(
         name="simulate_failures",
