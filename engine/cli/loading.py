@@ -19,7 +19,14 @@ from engine.plan.model import Plan
 from engine.registry import Registry
 from engine.state.address import is_address
 
-__all__ = ["load_config", "load_plans", "load_plans_for_workers", "resolve_alias", "resolve_aliases"]
+__all__ = [
+    "find_modules_beside",
+    "load_config",
+    "load_plans",
+    "load_plans_for_workers",
+    "resolve_alias",
+    "resolve_aliases",
+]
 
 
 def load_plans(
@@ -74,7 +81,7 @@ def load_config(
         param_texts=options.param,
         assignments=options.assignments,
     )
-    _find_modules_beside(options.file)
+    find_modules_beside(options.file)
     config = load_file(options.file, environ=os.environ, overrides=overrides)
     if only is None:
         return select(config, options.only, asked_by="--only") if options.only else config
@@ -88,7 +95,8 @@ def load_config(
         ) from None
 
 
-def _find_modules_beside(file: str) -> None:
+def find_modules_beside(file: str) -> None:
+    """Have modules of components found in the current folder and beside the file."""
     # behind everything that is installed, so that no file in a folder can take the place of a library
     for folder in (os.getcwd(), os.path.dirname(os.path.abspath(file))):
         if folder not in sys.path:
