@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
@@ -16,11 +15,10 @@ from engine.contract.types import JsonValue
 from engine.errors import ConfigError
 from engine.plan.compile import compile_file
 from engine.plan.model import Plan
-from engine.registry import Registry
+from engine.registry import Registry, find_modules_beside
 from engine.state.address import is_address
 
 __all__ = [
-    "find_modules_beside",
     "load_config",
     "load_plans",
     "load_plans_for_workers",
@@ -93,14 +91,6 @@ def load_config(
         raise ConfigError(
             f"{options.file} does not have {missing} of the run: name the file that the run was started with"
         ) from None
-
-
-def find_modules_beside(file: str) -> None:
-    """Have modules of components found in the current folder and beside the file."""
-    # behind everything that is installed, so that no file in a folder can take the place of a library
-    for folder in (os.getcwd(), os.path.dirname(os.path.abspath(file))):
-        if folder not in sys.path:
-            sys.path.append(folder)
 
 
 def resolve_aliases(options: PlanOptions) -> list[str]:

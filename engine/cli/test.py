@@ -48,9 +48,9 @@ async def _run(options: TestOptions) -> int:
     from pathlib import Path
 
     from engine.cli.display.terminal import printable
-    from engine.cli.loading import find_modules_beside
     from engine.config.problems import unknown
     from engine.errors import ConfigError
+    from engine.registry import find_modules_beside
     from engine.testing.cases import case_files, load_cases, run_case, update_file
 
     files = case_files(Path(options.file))

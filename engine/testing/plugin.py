@@ -37,8 +37,8 @@ class CaseFile(pytest.File):
     """A file of cases."""
 
     def collect(self) -> Iterator[CaseItem]:
-        from engine.cli.loading import find_modules_beside
         from engine.errors import ConfigError
+        from engine.registry import find_modules_beside
         from engine.testing.cases import load_cases
 
         try:

@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+import anyio
 import pytest
 
 from engine.testing.cases.model import CaseSection, ExpectSection
@@ -17,7 +18,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.M | re.S)
 
 
-async def test_case_and_code_of_the_guide_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_case_and_code_of_the_guide_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("pipelines_test.yaml").write_text(blocks("yaml")[0])
     Path("pipelines.yaml").write_text(
@@ -25,7 +26,8 @@ async def test_case_and_code_of_the_guide_pass(tmp_path: Path, monkeypatch: pyte
         "      save: {sink: jsonl, with: {path: b.jsonl}}\n"
     )
     (code,) = blocks("python")
-    await eval(compile(code, "testing.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), {})
+    compiled = compile(code, "testing.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    anyio.run(lambda: eval(compiled, {}))
 
 
 def test_table_of_keys_is_complete() -> None:
