@@ -19,9 +19,11 @@ __all__ = [
     "ConnectorsOptions",
     "ControlOptions",
     "DlqOptions",
+    "DoctorOptions",
     "DurableOptions",
     "FileOptions",
     "GraphOptions",
+    "InitOptions",
     "JournalOptions",
     "OutputOptions",
     "PlaceOptions",
@@ -34,6 +36,7 @@ __all__ = [
     "SchemaOptions",
     "ServeOptions",
     "ServerArguments",
+    "SqlOptions",
     "StateOptions",
     "SubmitOptions",
     "ValidateOptions",
@@ -166,6 +169,14 @@ class ValidateOptions(WorkerPlanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorOptions(PlanOptions, StateOptions):
+    """`doctor`; `timeout` in seconds, for each connection."""
+
+    timeout: float = 10.0
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class GraphOptions(PlanOptions):
     """`graph`."""
 
@@ -179,6 +190,15 @@ class ConnectorsOptions:
     action: str = "list"
     name: str = ""
     json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitOptions:
+    """`init`; with `connector`, the folder stands in the place of the template."""
+
+    template: str = ""
+    folder: str = ""
+    connector: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +286,17 @@ class ServeOptions:
     samples: str = ""
     topics_port: int | None = None
     files_port: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqlOptions:
+    """`sql`; `query` is "-" for standard input, "" with `snapshot`."""
+
+    query: str = ""
+    limit: int = 1_000
+    output: str = "table"
+    snapshot: bool = False
+    state_dir: str = DEFAULT_STATE_DIR
 
 
 @dataclass(frozen=True, kw_only=True)

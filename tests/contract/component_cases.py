@@ -229,6 +229,11 @@ _SAID = [{"id": f"r{number}", "value": number, "nested": {"list": [1, 2]}} for n
 _MISFIT = {"id": "bad", "value": "no number"}
 _UNSAYABLE = {"id": "bad", "value": object}
 
+_ORDERS: list[Fields] = [
+    {"id": f"o{n}", "n": n, "city": "Ulm", "lines": [{"sku": f"s{one}"} for one in range(n % 3 + 1)]}
+    for n in range(30)
+]
+
 CASES: tuple[Case[Any], ...] = (
     _simulated("blob"),
     _simulated("logs"),
@@ -372,6 +377,23 @@ CASES: tuple[Case[Any], ...] = (
         params=lambda _: {"percentage": 20},
         given=_BLOBS,
         settled=(120, 0, 0),
+    ),
+    TransformCase(
+        name="filter",
+        params=lambda _: {"where": "n % 3 > 0"},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(20, 10, 0),
+    ),
+    TransformCase(
+        name="map",
+        params=lambda _: {
+            "rename": {"city": "town"}, "set": {"total": "n * 2", "half": "n / 2"}, "hash": ["id"],
+            "template": {"label": "{town}-{n}"}, "drop": ["lines"],
+        },
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(30, 0, 0),
     ),
     TransformCase(
         name="stage_documents",

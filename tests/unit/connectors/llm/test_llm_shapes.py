@@ -251,8 +251,20 @@ def test_recursive_models_mappings_and_unions_keep_their_values(kind: Any, value
     assert told(target(it=kind), {"it": value}) == {"it": value}
 
 
+class Holiday(Enum):
+    NEW_YEAR = date(2026, 1, 1)
+
+
+class Span(Enum):
+    SHORT = (1, 2)
+
+
 class Refusing(BaseModel):
     """Each field is one that cannot be asked for."""
+
+    holidays: list[Holiday]
+    span: Span
+    raw: Literal[b"a"]
 
     anything: Any
     bare: dict  # type: ignore[type-arg]
