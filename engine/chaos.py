@@ -41,6 +41,7 @@ from engine.execution.run import Run
 from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 from engine.state.protocol import DeadLetterFilter, JournalFilter, RunRecord, RunStatus, StateStore
 from engine.state.sqlite import SqliteStateStore
+from engine.trial import paying_nodes
 
 __all__ = ["ChaosReport", "Disturbances", "Finding", "chaos"]
 
@@ -404,9 +405,7 @@ def _check(plan: Plan, arrived: Arrived, *, paid: bool) -> None:
     unknown = sorted(set(arrived) - sinks)
     if unknown:
         raise ConfigError(f"{plan.pipeline}: no sink is called {', '.join(unknown)}")
-    # the embedded model costs nothing
-    priced = [node for node in plan.nodes if hasattr(node.params, "budget_usd") and not node.needs_sandbox]
-    paying = [node.name for node in priced]
+    paying = paying_nodes(plan)
     if not paid and paying:
         raise ConfigError(f"{plan.pipeline}: {', '.join(paying)} pays for answers: say --yes")
     unbounded = [name for name in paying if getattr(plan.node(name).params, "budget_usd", None) is None]

@@ -17,6 +17,8 @@ the dots but not an empty one.
 
 The matcher is wcmatch's; its rules for file systems (`a//b` is `a/b`, `*` never matches `..`) are wrong for
 keys, so a key with such a segment goes through a comparison by segments instead.
+
+A pattern also says which prefixes to list and which keys to look up; `connectors.s3.resolver` does so.
 """
 
 from __future__ import annotations

@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from connectors.objects.listed import ObjectRefusedError
+from connectors.retry_after import retry_after_seconds
 from engine.errors import ComponentError, FatalError, FatalKind, RecordError, TransientError
 
 __all__ = ["ObjectRefusedError", "RedirectError", "s3_errors"]
@@ -83,7 +85,7 @@ def _from_answer(answer: Mapping[str, Any], where: str, *, of_object: bool) -> C
     # a code that is known tells more than the status: some servers send errors with 200 or 500
     transient = code in _TRANSIENT or (code not in _REMEDIES and (status >= 500 or status in (408, 425, 429)))
     if transient:
-        wait = _seconds(headers.get("retry-after"))
+        wait = retry_after_seconds(headers, datetime.now(UTC))
         throttled = code in _THROTTLED or status == 429
         return TransientError(f"{where}: {code or status}: {message}", retry_after=wait, throttled=throttled)
     gone = status in (404, 410) and code not in _REMEDIES
@@ -153,12 +155,3 @@ def _unknown_host(error: BaseException) -> bool:
     """True when the name server says that the name does not exist (not when it cannot be asked)."""
     lookups = _reasons(error, socket.gaierror)
     return any(isinstance(one, OSError) and one.errno == socket.EAI_NONAME for one in lookups)
-
-
-def _seconds(header: object) -> float | None:
-    """Retry-After in seconds (RFC 9110, section 10.2.3); a date, which S3 servers do not send, is ignored."""
-    try:
-        seconds = float(str(header))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < 86_400 else None

@@ -1,4 +1,7 @@
-"""Exit codes, and errors as one clear message."""
+"""Exit codes, and errors as one clear message.
+
+Which code a finished run has: `engine.cli.local.run`, and `engine.cli.durable.watched_run` on Temporal.
+"""
 
 from __future__ import annotations
 

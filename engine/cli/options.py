@@ -19,9 +19,11 @@ __all__ = [
     "ConnectorsOptions",
     "ControlOptions",
     "DlqOptions",
+    "DoctorOptions",
     "DurableOptions",
     "FileOptions",
     "GraphOptions",
+    "InitOptions",
     "JournalOptions",
     "OutputOptions",
     "PlaceOptions",
@@ -34,8 +36,10 @@ __all__ = [
     "SchemaOptions",
     "ServeOptions",
     "ServerArguments",
+    "SqlOptions",
     "StateOptions",
     "SubmitOptions",
+    "TestOptions",
     "ValidateOptions",
     "WatchOptions",
     "WorkerOptions",
@@ -142,6 +146,12 @@ class RunOptions(PlanOptions, PlaceOptions, OutputOptions):
     samples: str | None = None
     chaos: str | None = None
     yes: bool = False
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    dry_run: bool = False
+    show: int = 0
+    json: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +170,14 @@ class ValidateOptions(WorkerPlanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorOptions(PlanOptions, StateOptions):
+    """`doctor`; `timeout` in seconds, for each connection."""
+
+    timeout: float = 10.0
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class GraphOptions(PlanOptions):
     """`graph`."""
 
@@ -173,6 +191,24 @@ class ConnectorsOptions:
     action: str = "list"
     name: str = ""
     json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOptions(FileOptions):
+    """`test`; `only` names cases."""
+
+    only: tuple[str, ...] = ()
+    update: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitOptions:
+    """`init`; with `connector`, the folder stands in the place of the template."""
+
+    template: str = ""
+    folder: str = ""
+    connector: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +296,17 @@ class ServeOptions:
     samples: str = ""
     topics_port: int | None = None
     files_port: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqlOptions:
+    """`sql`; `query` is "-" for standard input, "" with `snapshot`."""
+
+    query: str = ""
+    limit: int = 1_000
+    output: str = "table"
+    snapshot: bool = False
+    state_dir: str = DEFAULT_STATE_DIR
 
 
 @dataclass(frozen=True, kw_only=True)

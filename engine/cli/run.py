@@ -43,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="try each pipeline under kills and failures, on scratch sinks, and report differences",
     )
-    parser.add_argument("--yes", action="store_true", help="let --chaos use nodes that cost money")
+    _add_trial_arguments(parser)
     parser.add_argument("--report", metavar="FILE", help="write a JSON report to FILE")
+    parser.add_argument("--json", action="store_true", help="print the JSON report in place of the summary")
     add_output_arguments(parser)
     parser.add_argument(
         "--memory", metavar="SIZE", help="memory limit for all pipelines, e.g. 512MiB (default: 256MiB)"
@@ -55,6 +56,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time allowed to deliver what was read before a signal, e.g. 2m (default: 30s)",
     )
     parser.add_argument("--samples", metavar="DIR", help="sample documents for the embedded S3")
+
+
+def _add_trial_arguments(parser: argparse.ArgumentParser) -> None:
+    trial = parser.add_argument_group("trying out")
+    trial.add_argument("--limit", type=int, metavar="N", help="stop each source after N records")
+    trial.add_argument(
+        "--sample", type=int, metavar="N", help="read N records of each source, drawn over its splits"
+    )
+    trial.add_argument("--seed", type=int, default=0, metavar="N", help="draw another sample (default: 0)")
+    trial.add_argument(
+        "--dry-run", action="store_true", help="deliver nothing and store nothing: sinks only count"
+    )
+    trial.add_argument(
+        "--show", type=int, default=0, metavar="N", help="with --dry-run, print N records of each sink"
+    )
+    trial.add_argument(
+        "--yes", action="store_true", help="let --dry-run and --chaos use nodes that cost money"
+    )
 
 
 def execute(options: RunOptions) -> int:

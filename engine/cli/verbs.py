@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "main"]
 
 VERBS = {
+    "init": "begin a project from a template",
     "run": "run the pipelines of a file",
     "validate": "check a file without running anything",
+    "test": "run the test cases beside a pipeline file",
+    "doctor": "check this machine and everything that a file needs",
     "graph": "draw the pipelines of a file",
     "connectors": "list components, or show one",
     "runs": "list, show and forget runs",
@@ -30,6 +33,7 @@ VERBS = {
     "bookmarks": "list and reset bookmarks of earlier runs",
     "journal": "list and purge paid model answers",
     "serve": "run the ingest service and its warehouse",
+    "sql": "query the warehouse, or copy it for other programs",
     "sandbox": "run the embedded S3, model endpoint and ingest service",
     "schema": "print the JSON Schema of pipeline files, for editors",
 }

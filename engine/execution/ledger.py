@@ -1,4 +1,7 @@
-"""Keep the ledger of one run up to date: watermarks with their tallies, committed by time."""
+"""Keep the ledger of one run up to date: watermarks with their tallies, committed by time.
+
+Bookmarks are committed here too, in the transaction of the positions (`engine.state.ledger`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory budget: bytes in flight, bounded.
+"""The memory budget: bytes in flight, bounded. Reserved by `paging`, or by sources with `reserves = True`.
 
 A source reserves before it reads; the reservation is given back when everything made of that read has been
 acknowledged. Two levels: each pipeline has a budget of its own, and what it holds above its floor counts

@@ -20,6 +20,7 @@ from engine.service.ingest import ingest
 from engine.service.metrics import show_metrics
 from engine.service.models import IngestModel
 from engine.service.openapi import openapi_of
+from engine.service.query import query_warehouse, take_snapshot
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
 from engine.service.storage import Reader
@@ -53,6 +54,8 @@ def create_app(
             Route("/admin/workflows/{path:path}", administrate, methods=_METHODS),
             Route("/dead-letters", _letters_route, methods=_METHODS),
             Route("/deliveries", _deliveries_route, methods=_METHODS),
+            Route("/sql", _sql_route, methods=_METHODS),
+            Route("/snapshots", _snapshots_route, methods=_METHODS),
             Route("/metrics", _metrics_route, methods=_METHODS),
             Route("/openapi.json", _openapi_route, methods=_METHODS),
             Route("/", _status_route, methods=_METHODS),
@@ -118,7 +121,16 @@ async def _deliveries_route(request: Request) -> Response:
     )
 
 
+async def _sql_route(request: Request) -> Response:
+    return await query_warehouse(request) if request.method == "POST" else _other_method(request, _ALLOW_POST)
+
+
+async def _snapshots_route(request: Request) -> Response:
+    return await take_snapshot(request) if request.method == "POST" else _other_method(request, _ALLOW_POST)
+
+
 _READS = ("GET", "HEAD")
+_ALLOW_POST = "POST, OPTIONS"
 _ALLOW_READ = "GET, HEAD, OPTIONS"
 
 

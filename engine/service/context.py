@@ -17,6 +17,7 @@ from engine.service.metrics import Metrics
 from engine.service.models import IngestModel, check_names
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
+from engine.service.sql import QueryLimits
 from engine.service.tables import Table
 from engine.service.validation import BodyValidator
 from engine.service.warehouse import Warehouse
@@ -26,6 +27,7 @@ __all__ = ["Endpoint", "ServiceContext"]
 T = TypeVar("T")
 
 _READERS = 4
+_QUERIES = 2
 _PARSERS = 2  # each may need a hundred times its body
 
 
@@ -71,6 +73,8 @@ class ServiceContext:
         self._accepted = 0
         self._unanswered = anyio.Event()
         self._readers = anyio.CapacityLimiter(_READERS)
+        self.query_limits = QueryLimits(settings.query_timeout, settings.query_memory)
+        self._queries = anyio.CapacityLimiter(_QUERIES)
         self._parsers = anyio.CapacityLimiter(_PARSERS)
 
     @property
@@ -104,6 +108,10 @@ class ServiceContext:
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run a blocking read in a worker thread, at most four at a time."""
         return await anyio.to_thread.run_sync(function, limiter=self._readers)
+
+    async def querying(self, function: Callable[[], T]) -> T:
+        """Run a query of a user in a worker thread, at most two at a time."""
+        return await anyio.to_thread.run_sync(function, limiter=self._queries)
 
     async def beside(self, function: Callable[[], T]) -> T:
         """Run work on a large body in a worker thread, at most two at a time."""

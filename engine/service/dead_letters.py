@@ -25,7 +25,7 @@ class _Discard(BaseModel):
     """Dead letters to put aside, by their ids, and why."""
 
     discard: list[str] = Field(max_length=_MAX_DISCARDED)
-    reason: str = Field(min_length=1, max_length=2_000)
+    reason: str = Field(min_length=1, max_length=2_000, pattern=r"\S")
 
 
 _COLUMNS = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -160,8 +161,13 @@ def _from_fields(name: str, fields: Mapping[str, str | FieldSection], *where: st
             raise DeclarationError(
                 "a field's name is a letter followed by letters, digits or _", *where, field
             )
+        if field.startswith("model_") and hasattr(BaseModel, field):
+            raise DeclarationError(f"`{field}` is a name that models need themselves", *where, field)
         made[field] = _field(given, *where, field)
-    return create_model(name, __config__=ConfigDict(protected_namespaces=()), **made)
+    with warnings.catch_warnings():
+        # a field called `json` or `copy` hides an old method of models that nothing here calls
+        warnings.filterwarnings("ignore", message="Field name", category=UserWarning)
+        return create_model(name, __config__=ConfigDict(protected_namespaces=()), **made)
 
 
 def _field(given: str | FieldSection, *where: str) -> tuple[Any, Any]:

@@ -59,6 +59,14 @@ async def ingest(request: Request) -> Response:
     return response
 
 
+def _wants_details(request: Request) -> bool:
+    """Whether the answer names every record's fate. Raises BodyError: a misspelt wish must not be ignored."""
+    wanted = request.headers.get("x-odw-results", "").strip().lower()
+    if wanted not in ("", "per-record"):
+        raise BodyError(400, "X-ODW-Results must be per-record")
+    return wanted == "per-record"
+
+
 async def _taken(request: Request, context: ServiceContext, endpoint: Endpoint) -> Response:
     if context.is_stopping:
         return PlainTextResponse("The service is stopping", 503, _RETRY_LATER)
@@ -69,7 +77,7 @@ async def _taken(request: Request, context: ServiceContext, endpoint: Endpoint) 
             terms = _terms(request)
             body = await read_body(request, context.body_limits, share)
             context.metrics.bytes[endpoint.model.name] += len(body)
-            is_detailed = request.headers.get("x-odw-results") == "per-record"
+            is_detailed = _wants_details(request)
             return await _Ingestion(context, endpoint, body, terms).answer(is_detailed)
     except BodyError as error:
         return PlainTextResponse(str(error), error.status, _RETRY_SOON if error.status == 429 else None)

@@ -8,11 +8,13 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from engine.service.page_views import EVENTS, MAX_DAYS
+from engine.service.sql import MAX_ROWS, MAX_SQL
 
 if TYPE_CHECKING:
     from engine.service.consumption import ConsumptionQuery
     from engine.service.context import ServiceContext
-    from engine.service.tables import Table
+    from engine.service.sql import MAX_ROWS, MAX_SQL
+from engine.service.tables import Table
 
 __all__ = ["openapi_of"]
 
@@ -189,6 +191,40 @@ def _answers(texts: dict[str, str]) -> Document:
     }
 
 
+_OBJECT: Document = {"application/json": {"schema": {"type": "object"}}}
+
+
+def _sql() -> Document:
+    question: Document = {
+        "type": "object",
+        "required": ["sql"],
+        "additionalProperties": False,
+        "properties": {
+            "sql": {"type": "string", "minLength": 1, "maxLength": MAX_SQL},
+            "limit": {"type": "integer", "minimum": 1, "maximum": MAX_ROWS},
+        },
+    }
+    rows: Document = {"type": "object", "required": ["columns", "rows", "truncated", "seconds"]}
+    refusals = {
+        "400": "not one SELECT, or a wrong one",
+        "408": "it ran too long, or the body came too slowly",
+        "413": "too much memory, or too large a result",
+        "429": "too much is waiting",
+        "503": "the warehouse cannot be read",
+    }
+    errors = {status: {"description": text, "content": _OBJECT} for status, text in refusals.items()}
+    return {
+        "summary": "Run one SELECT",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": question}}},
+        "responses": {
+            "200": {"description": "rows", "content": {"application/json": {"schema": rows}}},
+            **_answers({}),
+            **errors,
+        },
+        "security": [{}, {"token": []}],
+    }
+
+
 def _fixed() -> Document:
     health = {"application/json": {"schema": {"type": "object", "required": ["healthy", "unhealthy"]}}}
     either = {
@@ -212,6 +248,15 @@ def _fixed() -> Document:
             "get": {
                 "parameters": [_query("limit", {"type": "integer"}), _query("status", {"type": "string"})],
                 "responses": {"200": {"description": "the latest runs", "content": listing}, **forbidden},
+            }
+        },
+        "/sql": {"post": _sql()},
+        "/snapshots": {
+            "post": {
+                "responses": {
+                    "200": {"description": "a file with everything", "content": _OBJECT},
+                    **_answers({"503": "the copy could not be written"}),
+                }
             }
         },
         "/dead-letters": {

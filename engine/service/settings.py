@@ -26,6 +26,7 @@ class ServiceSettings:
 
     Headers have to arrive within `header_timeout`. A body may pause for `body_timeout`, and has to come at
     `min_rate` bytes a second. A client that reads nothing of its answer for `write_timeout` is cut off.
+    A query of `/sql` may take `query_timeout`, and the process may grow by `query_memory` meanwhile.
     With more than `max_connections` the one that has idled longest is closed. `max_streams` answers of many
     rows are sent at a time.
     """
@@ -46,6 +47,8 @@ class ServiceSettings:
     write_timeout: float = 30.0
     max_connections: int = 1_000
     max_streams: int = 4
+    query_timeout: float = 10.0
+    query_memory: int = 256 * MIB
     path_prefix: str = ""
     insecure: bool = False
     allowed_hosts: tuple[str, ...] = ()

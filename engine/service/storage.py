@@ -76,6 +76,7 @@ class Storage:
             connection = duckdb.connect(str(self._path), config=self._config)
             self._path.chmod(0o600)  # rows may be about patients
             create_tables(connection, self._tables)
+            self._close_off(connection)
             self._file = os.stat(self._path)
         except (OSError, duckdb.Error) as error:
             if connection is not None:
@@ -87,12 +88,57 @@ class Storage:
             raise
         self._root = connection
 
+    @property
+    def snapshots(self) -> Path:
+        """The folder of the snapshots: the only one that the open database may touch."""
+        return self._place.parent / "snapshots"
+
+    def _close_off(self, connection: DuckDBPyConnection) -> None:
+        """Leave the database no files but the snapshots', no network and no extensions, for good."""
+        folder = str(self.snapshots).replace("'", "''")
+        connection.execute(f"SET allowed_directories = ['{folder}/']")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+
+    def snapshot(self, path: Path) -> None:
+        """Copy the database as it is now into a new file in `snapshots`. Blocks. Raises StateError."""
+        import duckdb
+
+        cursor = self.cursor()
+        try:
+            self.snapshots.mkdir(mode=0o700, exist_ok=True)
+            name = cursor.execute("SELECT current_database()").fetchall()[0][0]
+            cursor.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS odw_snapshot")
+            try:
+                cursor.execute(f"COPY FROM DATABASE {quote(name)} TO odw_snapshot")
+            finally:
+                cursor.execute("DETACH odw_snapshot")
+            path.chmod(0o600)  # rows may be about patients
+        except (OSError, duckdb.Error) as error:
+            path.unlink(missing_ok=True)
+            raise state_error(error, path) from error
+        finally:
+            cursor.close()
+
     def cursor(self) -> DuckDBPyConnection:
         """A connection of its own to the same database."""
         with self._lock:
             if self._root is None:
                 raise StateError(f"the warehouse {self._path} is not open")
             return self._root.cursor()
+
+    @contextmanager
+    def query_cursor(self) -> Iterator[DuckDBPyConnection]:
+        """A cursor without a transaction, for one query of a user; closed with the database."""
+        cursor = self.cursor()
+        with self._lock:
+            self._readers.add(cursor)
+        try:
+            yield cursor
+        finally:
+            with self._lock:
+                self._readers.discard(cursor)
+            cursor.close()
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:

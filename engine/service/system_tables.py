@@ -1,4 +1,4 @@
-"""The service's own tables: dirty marks, the batch ledger, the epochs, what was replaced, the dead letters.
+"""The service's own tables: Idempotency-Keys, dirty marks, epochs, what was replaced, dead letters.
 
 DDL happens at open only: mixed with loading it has been a source of write-ahead-log trouble in DuckDB.
 """

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.errors import StateError
 from engine.service.models import IngestModel
@@ -16,7 +19,12 @@ from engine.service.submission import Receipt, Submission
 from engine.service.tables import Table, tables_of
 from engine.service.writer import Writer
 
-__all__ = ["Warehouse"]
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["KEPT_SNAPSHOTS", "Warehouse"]
+
+KEPT_SNAPSHOTS = 3
 
 
 class Warehouse:
@@ -25,6 +33,7 @@ class Warehouse:
     def __init__(self, storage: Storage, writer: Writer, tables: dict[str, Table]) -> None:
         self._storage = storage
         self._writer = writer
+        self._snapshot_lock = threading.Lock()
         self.tables = tables
 
     @classmethod
@@ -85,6 +94,24 @@ class Warehouse:
     def reading(self) -> AbstractContextManager[Reader]:
         """A consistent look at the tables; blocking, so use it in a worker thread."""
         return self._storage.reading()
+
+    def query_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
+        """A cursor for a query that a user has written; see `sql.run_query`."""
+        return self._storage.query_cursor()
+
+    def snapshot(self) -> Path:
+        """Copy everything into a file that other processes can open, and return it. Blocks.
+
+        The newest `KEPT_SNAPSHOTS` are kept. Raises StateError.
+        """
+        with self._snapshot_lock:
+            self.compact()
+            folder = self._storage.snapshots
+            path = folder / f"warehouse-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z.duckdb"
+            self._storage.snapshot(path)
+            for old in sorted(folder.glob("warehouse-*.duckdb"))[:-KEPT_SNAPSHOTS]:
+                old.unlink(missing_ok=True)
+            return path
 
     def compact(self) -> None:
         """Remove the duplicates of dirty tables now instead of when idle. Blocks."""

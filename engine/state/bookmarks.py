@@ -1,4 +1,7 @@
-"""Bookmarks as SQL. Every function here runs inside a transaction of `Database`."""
+"""Bookmarks as SQL. Every function here runs inside a transaction of `Database`.
+
+`engine.state.ledger` writes bookmarks together with the positions that they stand for.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Leases as SQL. Every function here runs inside a transaction of `Database`.
 
+How long a lease lasts and who renews it: `engine.execution.lease`.
+
 The row of a released lease stays with an empty holder: its epoch must not be used again.
 """
 

@@ -1,5 +1,5 @@
 """The same pipelines on Temporal: durable and on many machines.
 
-`workflows` decide, `activities` work, `messages` are what passes between them, `worker` runs both, `client`
-starts and steers them. Nothing but the command line imports this package.
+`workflows` decide, `activities` work, `messages` are what passes between them, `worker` runs both, `starting`
+begins a run, `watching` follows it and `schedules` repeat it. Only the command line imports this package.
 """

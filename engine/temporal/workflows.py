@@ -1,4 +1,6 @@
-"""Workflows: decide which chunks run, what is retried, and when a run has ended.
+"""Workflows: divide a run into shards, steer them, and say when the run has ended.
+
+`shards` decides which chunks run, how many at once, and what is retried.
 
 This module, `shards`, `division`, `outcomes` and `messages` are all that Temporal's sandbox loads; none of
 them imports anything that does I/O.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ def world(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     capsysbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
     _lake: str,
     _portal: BlockingPortal,
 ) -> Iterator[World]:
@@ -46,7 +49,10 @@ def world(
         said.extend(capsysbinary.readouterr().out)
         return bytes(said)
 
-    made = World(tmp_path, printed)
+    fed = (tmp_path / "stdin").open("w+b")
+    if getattr(case, "once", False):
+        monkeypatch.setattr(sys, "stdin", fed)
+    made = World(tmp_path, printed, fed)
     if not case.needs:
         yield made
     elif isinstance(case, SourceCase) and case.needs == "s3":
@@ -59,10 +65,11 @@ def world(
             for model, rows in case.rows.items() if isinstance(case, SourceCase) else ():
                 made.load(model, rows)
             yield made
+    fed.close()
 
 
 @pytest.fixture
 def nowhere(tmp_path: Path) -> World:
     """Addresses at which nothing runs, for what must not go there anyway."""
     address = "http://127.0.0.1:9"
-    return World(tmp_path, bytes, address, address, address)
+    return World(tmp_path, bytes, BytesIO(), s3=address, llm=address, ingest=address)

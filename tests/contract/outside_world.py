@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import boto3
 import httpx
@@ -30,11 +30,13 @@ S3_KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "hush", "region_
 class World:
     """Where a component can go: a folder, the standard output, and the addresses of what it needs.
 
-    `printed` gives all that has been written to the standard output so far.
+    `printed` gives all that has been written to the standard output so far; `stdin` is the file
+    behind the standard input.
     """
 
     folder: Path
     printed: Callable[[], bytes]
+    stdin: BinaryIO
     s3: str = ""
     llm: str = ""
     ingest: str = ""
@@ -43,6 +45,15 @@ class World:
         path = self.folder / name
         path.write_bytes(content)
         return str(path)
+
+    def feed(self, content: bytes) -> dict[str, Any]:
+        """Put this on the standard input; a component that reads it needs no parameters."""
+        self.stdin.seek(0)
+        self.stdin.truncate()
+        self.stdin.write(content)
+        self.stdin.flush()
+        self.stdin.seek(0)
+        return {}
 
     def load(self, model: str, rows: list[dict[str, Any]]) -> None:
         """Post rows to the ingest service."""

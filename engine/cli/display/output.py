@@ -30,19 +30,20 @@ class Output:
 
     Attributes:
         observer: takes the stages of the runs; gives them to the log unless there is none.
+        records_on_stdout: whether a sink writes its records to standard output.
     """
 
     def __init__(self, options: OutputOptions, plans: Mapping[str, Plan]) -> None:
         self._quiet: bool = options.quiet
         self._wanted: str = "none" if options.quiet else options.progress
-        self._records_on_stdout = False
+        self.records_on_stdout = False
         self.follow(plans)
         self.observer = self._log(options.log_format)
 
     def follow(self, plans: Mapping[str, Plan]) -> None:
         """Set the plans of the runs."""
         nodes = [node for plan in plans.values() for node in plan.nodes]
-        self._records_on_stdout = any(
+        self.records_on_stdout = any(
             node.kind is Kind.SINK and (node.spec.name == "stdout" or getattr(node.params, "path", "") == "-")
             for node in nodes
         )
@@ -52,13 +53,13 @@ class Output:
         """How progress is shown: live, plain, json or none."""
         if self._wanted != "auto":
             return self._wanted
-        mixed = self._records_on_stdout and sys.stdout.isatty()
+        mixed = self.records_on_stdout and sys.stdout.isatty()
         return "live" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not mixed else "plain"
 
     @property
     def width(self) -> int:
         """Columns for the summary."""
-        stream = sys.stderr if self._records_on_stdout else sys.stdout
+        stream = sys.stderr if self.records_on_stdout else sys.stdout
         return max(NARROWEST, shutil.get_terminal_size().columns) if stream.isatty() else 100
 
     def say(self, text: str) -> None:
@@ -70,8 +71,8 @@ class Output:
 
     def conclude(self, text: str) -> None:
         """Write the summary, unless standard error is JSON and standard output is used by a sink."""
-        if not self._quiet and not (self._records_on_stdout and self.mode == "json"):
-            stream = sys.stderr if self._records_on_stdout else sys.stdout
+        if not self._quiet and not (self.records_on_stdout and self.mode == "json"):
+            stream = sys.stderr if self.records_on_stdout else sys.stdout
             stream.write(printable(text))
             stream.flush()
 

@@ -14,7 +14,7 @@ from engine.contract.clock import timestamp
 from engine.errors import ConfigError, StateError
 from engine.execution.report import RunReport
 
-__all__ = ["REPORT_VERSION", "check_target", "write_report"]
+__all__ = ["REPORT_VERSION", "check_target", "report_text", "write_report"]
 
 REPORT_VERSION = 1
 
@@ -31,6 +31,18 @@ def check_target(path: Path) -> None:
         raise ConfigError(f"--report: no such directory: {path.absolute().parent}")
 
 
+def report_text(started_at: datetime, options: StateOptions, reports: Mapping[str, RunReport]) -> str:
+    """Return the report as JSON."""
+    document = {
+        "version": REPORT_VERSION,
+        "started_at": timestamp(started_at),
+        "state_dir": str(Path(options.state_dir).absolute()),
+        "state": shown_state(options),
+        "pipelines": {name: report.to_json() for name, report in reports.items()},
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
 def write_report(
     path: Path, started_at: datetime, options: StateOptions, reports: Mapping[str, RunReport]
 ) -> None:
@@ -39,16 +51,9 @@ def write_report(
     Raises:
         StateError: it cannot be written.
     """
-    document = {
-        "version": REPORT_VERSION,
-        "started_at": timestamp(started_at),
-        "state_dir": str(Path(options.state_dir).absolute()),
-        "state": shown_state(options),
-        "pipelines": {name: report.to_json() for name, report in reports.items()},
-    }
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        draft.write_text(report_text(started_at, options, reports), encoding="utf-8")
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)

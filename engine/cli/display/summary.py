@@ -12,6 +12,8 @@ from engine.cli.state import state_options
 from engine.contract.component import Kind
 from engine.contract.verification import Check, Verdict
 from engine.execution.report import RunReport
+from engine.flow.stats import NodeSnapshot
+from engine.trial import SAMPLED, SAMPLED_SPLITS, STOPPED_AFTER
 
 __all__ = ["resume_command", "summary"]
 
@@ -38,7 +40,7 @@ def summary(
         lines = [line for report in runs for line in _stacked(report)]
     for report in runs:
         lines += [f"{report.pipeline}: {note}" for note in _notes(report, options)]
-        if resumable and report.run_id and not report.ok:
+        if resumable and report.run_id and not report.ok and not _is_dry(options):
             lines.append(f"{report.pipeline}: to resume: {resume_command(report.run_id, options)}")
     return "\n".join(lines) + "\n"
 
@@ -124,12 +126,13 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         guessed = int(node.aggregate.get("guessed_encodings", 0))
         if guessed:
             yield f"`{node.name}` guessed the encoding of {counted(guessed, 'text')}"
+        yield from _read_less(node)
         begun_anew = int(node.aggregate.get("begun_anew", 0))
         if begun_anew:
             yield f"`{node.name}` re-read {count(begun_anew)} from the start: replaced since an earlier run"
     for reason, number in sorted(tally.drops.items(), key=lambda item: -item[1]):
         yield f"dropped {count(number)} at {reason}"
-    if run.dead_letters:
+    if run.dead_letters and not _is_dry(options):
         where = f"{this_command()} dlq list --run {run.run_id}{_file(options)}{state_options(options)}"
         # a dead letter is stored when its record dies, and counts once the batch is settled
         early = "" if run.ok or run.dead_letters <= tally.dead else ", stored before their batches settled"
@@ -149,6 +152,16 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         yield from _verification(run.checks)
     elif run.stored and not tally.balanced:
         yield from _unbalanced(run)
+
+
+def _read_less(node: NodeSnapshot) -> Iterable[str]:
+    """That a source was told to stop early: what it did not read is not missing."""
+    numbers = {name: int(number) for name, number in node.aggregate.items()}
+    if STOPPED_AFTER in numbers:
+        yield f"`{node.name}` stopped after {counted(numbers[STOPPED_AFTER], 'record')} (--limit)"
+    if SAMPLED in numbers:
+        splits = f" from {counted(numbers[SAMPLED_SPLITS], 'split')}" if SAMPLED_SPLITS in numbers else ""
+        yield f"`{node.name}` sampled {counted(numbers[SAMPLED], 'record')}{splits} (--sample)"
 
 
 def _verification(checks: Sequence[Check]) -> Iterable[str]:
@@ -192,6 +205,10 @@ def resume_command(run_id: str, options: PlaceOptions) -> str:
     """Return the command that resumes a run."""
     file = "" if options.file == DEFAULT_FILE else f" {options.file}"
     return f"{this_command()} run{file} --resume {run_id}{state_options(options)}"
+
+
+def _is_dry(options: PlaceOptions) -> bool:
+    return bool(getattr(options, "dry_run", False))
 
 
 def _file(options: PlaceOptions) -> str:

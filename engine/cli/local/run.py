@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import anyio
 
 from engine.cli.display.output import Output
-from engine.cli.display.report_file import check_target, write_report
+from engine.cli.display.report_file import check_target, report_text, write_report
 from engine.cli.display.summary import resume_command, summary
 from engine.cli.event_loop import on_event_loop
 from engine.cli.exit_codes import ExitCode, code_of, most_serious, show_traceback
 from engine.cli.loading import load_config, load_plans, resolve_aliases
+from engine.cli.local import trial
 from engine.cli.local.resume import (
     announce,
     invocation_of,
@@ -29,12 +31,13 @@ from engine.dead_letters.replay import REPLAY_GROUP
 from engine.errors import ConfigError
 from engine.execution.engine import DEFAULT_MEMORY, Engine
 from engine.execution.report import RunReport
-from engine.execution.runner import DRAIN_LIMIT
+from engine.execution.resources import DRAIN_LIMIT
 from engine.execution.session import Session, starting
 from engine.plan.compile import compile_file
 from engine.plan.model import Plan
 from engine.registry import Registry
 from engine.state.protocol import RunStatus, StateStore
+from engine.trial import reading_of, with_reading
 
 __all__ = ["exit_code", "invoke", "memory_of", "watched"]
 
@@ -50,6 +53,7 @@ def invoke(options: RunOptions) -> int:
         options = replace(options, file=options.resume, resume="")
     memory_of(options.memory)
     _drain_limit(options.drain_limit)
+    trial.check(options)
     if options.report:
         check_target(Path(options.report))
     plans: Mapping[str, Plan] = {}
@@ -66,7 +70,9 @@ def invoke(options: RunOptions) -> int:
         if options.resume is not None:
             raise ConfigError("--chaos starts runs of its own: leave --resume out")
         return on_event_loop(lambda: try_pipelines(options, plans, seed))
-    return on_event_loop(lambda: _run(options, plans))
+    plans = trial.with_less_reading(options, plans)
+    dry = trial.DryRun(options, plans) if options.dry_run else None
+    return on_event_loop(lambda: _run(options, dry.plans if dry is not None else plans, dry))
 
 
 async def _from_before(store: StateStore, options: RunOptions) -> list[str]:
@@ -80,11 +86,13 @@ async def _from_before(store: StateStore, options: RunOptions) -> list[str]:
     ]
 
 
-async def _run(options: RunOptions, plans: Mapping[str, Plan]) -> int:
+async def _run(options: RunOptions, plans: Mapping[str, Plan], dry: trial.DryRun | None) -> int:
     output = Output(options, plans)
+    if options.json and output.records_on_stdout:
+        raise ConfigError("--json: a sink writes its records to standard output: use --report FILE")
     async with Engine(
-        state_dir=options.state_dir,
-        store=store_of(options, create=options.resume is None),
+        state_dir=options.state_dir if dry is None else None,
+        store=store_of(options, create=options.resume is None) if dry is None else dry.store(),
         memory=memory_of(options.memory),
         samples=Path(options.samples) if options.samples else None,
         drain_limit=_drain_limit(options.drain_limit),
@@ -102,7 +110,14 @@ async def _run(options: RunOptions, plans: Mapping[str, Plan]) -> int:
         await watched(session, watch, output)
         if options.report:
             write_report(Path(options.report), started_at, options, session.reports)
-        output.conclude(summary(list(session.reports.values()), options, width=output.width))
+        if options.json:
+            sys.stdout.write(report_text(started_at, options, session.reports))
+        else:
+            output.conclude(summary(list(session.reports.values()), options, width=output.width))
+        if dry is not None:
+            for line in await dry.notes(engine, session.reports):
+                output.say(line)
+            output.conclude("".join(f"{line}\n" for line in dry.shown()))
         for name, before in session.put_off.items():
             output.say(
                 f"{name}: not started, it follows {before}: {resume_command(session.group_id, options)}"
@@ -128,6 +143,8 @@ async def _resumed(options: RunOptions, engine: Engine, output: Output) -> Sessi
     await refuse_living(engine.store, engine.clock, [run.run_id for run in resumes.values()])
     params = params_from_before(load_config(options, only=[]), runs, resumes)
     plans = load_plans(options, only=[*resumes, *late], params=params)
+    for name, record in resumes.items():
+        plans[name] = with_reading(plans[name], reading_of(record.operational_doc))
     output.follow(plans)
     announce(resumes, late, plans, output.say)
     return Session(

@@ -17,6 +17,7 @@ from random import Random
 
 import anyio
 import orjson
+from pydantic import SecretStr
 
 from connectors.files import JsonlSink, JsonlSinkParams
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
@@ -130,7 +131,7 @@ def _plan(setting: _Setting, url: str, path: Path, *, broken: bool) -> Plan:
         usd_per_million_input=PER_TOKEN,
         usd_per_million_output=PER_TOKEN,
     )
-    connection = LlmConnection(base_url=f"{url}/v1", api_key="sandbox", model="sandbox-extractor")
+    connection = LlmConnection(base_url=f"{url}/v1", api_key=SecretStr("sandbox"), model="sandbox-extractor")
     most = setting.at // 3 if broken and setting.kind == LETTERS else None
     return linear_plan(
         MemorySource(pages),

@@ -14,7 +14,7 @@ from engine.config import load_file
 from engine.errors import ConfigError
 from engine.plan.compile import compile_file
 from engine.registry import Registry
-from engine.service.declared import Declared
+from engine.service.declared import DeclarationError, Declared
 
 HEAD = """\
 version: 1
@@ -131,3 +131,17 @@ def test_what_cannot_be_a_model_is_named_with_its_place(tmp_path: Path, models: 
     found = problems(tmp_path, models, "LogSource")
     assert problem in found
     assert "pipelines.yaml:5" in found
+
+
+@pytest.mark.parametrize("field", ["json", "copy", "schema", "validate", "model_x", "class", "fields"])
+def test_fields_may_be_called_as_methods_are(field: str) -> None:
+    document = {"models": {"Odd": {"fields": {"id": "str", field: "str?"}}}}
+    (model,) = Declared(document, ".").models()
+    assert model.model.model_validate({"id": "1", field: "v"}).model_dump()[field] == "v"
+
+
+@pytest.mark.parametrize("field", ["model_config", "model_fields", "model_dump"])
+def test_a_field_that_models_need_is_refused(field: str) -> None:
+    document = {"models": {"Odd": {"fields": {"id": "str", field: "str?"}}}}
+    with pytest.raises(DeclarationError, match=f"`{field}` is a name that models need"):
+        Declared(document, ".").models()

@@ -221,7 +221,7 @@ async def test_updates_of_one_key_never_overtake_each_other_among_workers() -> N
     class Uneven(Wait):
         concurrency = 4
 
-        async def apply(self, batch: Batch) -> Batch:
+        async def apply(self, batch: Batch) -> Batch:  # type: ignore[override]
             for _ in range(batch.records[0] * 7 % 11):
                 await anyio.lowlevel.checkpoint()
             return batch

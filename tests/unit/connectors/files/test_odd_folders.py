@@ -9,6 +9,7 @@ import gzip
 import lzma
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,12 @@ async def test_what_changes_between_listing_and_reading_dies_alone(change: str) 
     assert letter.error_type == ("FileVanished" if change == "removed" else "FileChanged")
 
 
-PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd.compress}
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstd.compress,
+}
 
 
 @pytest.mark.parametrize(("suffix", "pack"), PACKERS.items())

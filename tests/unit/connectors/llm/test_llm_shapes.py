@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
+from types import GenericAlias
 from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypeVar
 from uuid import UUID
 
@@ -98,7 +99,8 @@ Husband.model_rebuild()
 
 def target(**fields: Any) -> TargetSchema:
     config = ConfigDict(strict=True)
-    model = create_model("Drawn", __config__=config, **{name: (one, ...) for name, one in fields.items()})
+    drawn: dict[str, Any] = {name: (one, ...) for name, one in fields.items()}
+    model = create_model("Drawn", __config__=config, **drawn)
     return TargetSchema(model, fields_of(model))
 
 
@@ -181,13 +183,16 @@ def around(
         keys = st.text("abc", min_size=1, max_size=3)
         return st.sampled_from(
             [
-                (list[kind], st.lists(values, max_size=3)),
-                (Optional[kind], values | st.none()),  # noqa: UP045 - the kind is drawn
-                (dict[str, kind], st.dictionaries(keys, values, max_size=3)),
-                (dict[int, kind], st.dictionaries(st.integers().map(str), values, max_size=3)),
-                (tuple[kind, int], st.tuples(values, st.integers()).map(list)),
-                (tuple[kind, ...], st.lists(values, max_size=3)),
-                (tuple[kind], st.tuples(values).map(list)),
+                (GenericAlias(list, kind), st.lists(values, max_size=3)),
+                (Optional.__getitem__(kind), values | st.none()),
+                (GenericAlias(dict, (str, kind)), st.dictionaries(keys, values, max_size=3)),
+                (
+                    GenericAlias(dict, (int, kind)),
+                    st.dictionaries(st.integers().map(str), values, max_size=3),
+                ),
+                (GenericAlias(tuple, (kind, int)), st.tuples(values, st.integers()).map(list)),
+                (GenericAlias(tuple, (kind, ...)), st.lists(values, max_size=3)),
+                (GenericAlias(tuple, kind), st.tuples(values).map(list)),
             ]
         )
 
@@ -246,12 +251,24 @@ def test_recursive_models_mappings_and_unions_keep_their_values(kind: Any, value
     assert told(target(it=kind), {"it": value}) == {"it": value}
 
 
+class Holiday(Enum):
+    NEW_YEAR = date(2026, 1, 1)
+
+
+class Span(Enum):
+    SHORT = (1, 2)
+
+
 class Refusing(BaseModel):
     """Each field is one that cannot be asked for."""
 
+    holidays: list[Holiday]
+    span: Span
+    raw: Literal[b"a"]
+
     anything: Any
-    bare: dict
-    items: list
+    bare: dict  # type: ignore[type-arg]
+    items: list  # type: ignore[type-arg]
     deep: list[dict[str, Any]]
     secret: SecretStr
     function: type
@@ -290,8 +307,8 @@ def enums_in(schema: Any) -> int:
 
 
 def test_many_values_stand_once_however_many_slots_and_fields() -> None:
-    codes = Literal[tuple(f"C{number}" for number in range(300))]
-    schema = target(a=codes, b=codes, c=list[codes])
+    codes: Any = Literal.__getitem__(tuple(f"C{number}" for number in range(300)))
+    schema = target(a=codes, b=codes, c=GenericAlias(list, codes))
     assert enums_in(schema.slots(["r1", "r2", "r3", "r4", "r5"])) <= 301
 
 

@@ -5,6 +5,7 @@ import base64
 import io
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from itertools import pairwise
@@ -260,6 +261,6 @@ async def test_a_program_that_does_not_run_is_no_fault_of_a_document(
 async def test_a_machine_without_room_for_a_process_is_waited_for(
     reader: DocumentReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_worker.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(TransientError, match="no process can be started"):
         await reader.parts(content_of("2025/02/two pages 40.pdf"), "x")

@@ -121,7 +121,8 @@ async def place(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[Place, None]:
     monkeypatch.chdir(tmp_path)
-    async with serving(Bucket.Lake({})) as lake:
+    lake = Bucket.Lake({})
+    async with serving(lake):
         made: Place = Bucket(lake) if request.param == "bucket" else Folder(tmp_path, monkeypatch)
         for name, content in FILES.items():
             made.put(name, content)

@@ -1,0 +1,161 @@
+"""An expression: its text, the function made of it, and errors that say where it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, WithJsonSchema
+
+from connectors.expressions.compiling import CODE_NAME, compile_text
+from connectors.expressions.failures import EvaluationError, InvalidExpressionError
+from engine.errors import RecordError
+
+__all__ = [
+    "Expression",
+    "ExpressionError",
+    "ExpressionText",
+    "InvalidExpressionError",
+    "as_mapping",
+    "as_mappings",
+]
+
+SHOWN: Final = 120
+
+
+class ExpressionError(RecordError):
+    """An expression cannot be computed for a record; it names the expression and the place, and no value."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="ExpressionError")
+
+
+class Expression:
+    """A compiled expression.
+
+    Attributes:
+        text: as written.
+        function: takes a mapping and returns the value; raises whatever goes wrong, see `failure`.
+        fields: the names of the fields that it reads by name.
+
+    Raises:
+        InvalidExpressionError: the text is not one.
+    """
+
+    __slots__ = ("fields", "function", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.function: Callable[[Any], Any]
+        self.function, self.fields = compile_text(text)
+
+    def __repr__(self) -> str:
+        return f"Expression({self.text!r})"
+
+    def evaluate(self, record: Any) -> Any:
+        """Compute the expression for one record, a mapping or a Pydantic model.
+
+        Raises:
+            ExpressionError: it cannot be computed.
+        """
+        try:
+            return self.function(as_mapping(record))
+        except Exception as error:  # noqa: BLE001 - a value's own operators run here; none of it may pass
+            raise self.failure(error) from None
+
+    def evaluate_all(self, records: Sequence[Mapping[str, Any]]) -> tuple[list[Any], bool]:
+        """Compute the expression for mappings; in the place of a value that cannot be, its error.
+
+        Returns:
+            The values, and whether there is an error among them.
+        """
+        made: list[Any] = []
+        remaining: Iterator[Mapping[str, Any]] = iter(records)
+        failed = False
+        while True:
+            try:
+                # on an exception `extend` has kept what came before, and the iterator stands behind it
+                made.extend(map(self.function, remaining))
+            except Exception as error:  # noqa: BLE001 - as above
+                made.append(self.failure(error))
+                failed = True
+            else:
+                return made, failed
+
+    def failure(self, error: Exception, prefix: str = "") -> ExpressionError:
+        """Return the error to show for what `function` has raised; `prefix` comes first in its message."""
+        part = self._part(error.__traceback__)
+        shown = _shortened(self.text)
+        inside = f" in `{_shortened(part)}`" if part and part != self.text.strip() else ""
+        return ExpressionError(f"{prefix}expression `{shown}` failed{inside}: {_reason(error)}")
+
+    def _part(self, trace: TracebackType | None) -> str:
+        """The part of the expression that failed, with its column."""
+        found = ""
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            if code.co_filename == CODE_NAME:
+                places = list(code.co_positions())[trace.tb_lasti // 2]
+                found = self._source(*places) or found
+            trace = trace.tb_next
+        return found
+
+    def _source(self, line: int | None, end_line: int | None, start: int | None, end: int | None) -> str:
+        if line is None or start is None or end is None or line != end_line:
+            return ""
+        # the first line was compiled with a bracket before it; places are counted in bytes
+        texts = f"({self.text}".split("\n")
+        if not 1 <= line <= len(texts):
+            return ""
+        source = texts[line - 1].encode()
+        return source[start:end].decode(errors="replace")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the text of foreign exceptions, which may quote a value."""
+    if isinstance(error, EvaluationError):
+        return str(error)
+    if isinstance(error, ZeroDivisionError):
+        return "cannot divide by zero"
+    if isinstance(error, OverflowError):
+        return "the result is too large for a number"
+    return f"the values do not fit ({type(error).__name__})"
+
+
+def _shortened(text: str) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= SHOWN else f"{plain[: SHOWN - 1]}…"
+
+
+def as_mapping(record: Any) -> Mapping[str, Any]:
+    """Return a record as a mapping: itself, or the fields of a Pydantic model.
+
+    Raises:
+        ExpressionError: it is neither.
+    """
+    if isinstance(record, Mapping):
+        return record
+    if isinstance(record, BaseModel):
+        return record.model_dump(mode="json")  # dates are ISO 8601 text, as in records that are mappings
+    raise ExpressionError(f"the record is a {type(record).__name__}, not a mapping or a Pydantic model")
+
+
+def as_mappings(records: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+    """Return records as mappings; the very list if all of them are dicts, which costs next to nothing."""
+    if set(map(type, records)) <= {dict}:
+        return records
+    return [as_mapping(record) for record in records]
+
+
+def _checked(text: str) -> str:
+    compile_text(text)
+    return text
+
+
+ExpressionText = Annotated[
+    str,
+    AfterValidator(_checked),
+    WithJsonSchema({"type": "string", "description": "An expression on the record, see docs/transforms.md"}),
+]
+"""The type of a parameter that is an expression; a text that is none is an error of the configuration."""

@@ -1,0 +1,38 @@
+"""What goes wrong in an expression, in words that never show a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from decimal import Decimal
+
+__all__ = ["EvaluationError", "InvalidExpressionError", "kind_of"]
+
+
+class InvalidExpressionError(ValueError):
+    """The text is not an expression of this language; its message names the column."""
+
+
+class EvaluationError(Exception):
+    """An operation cannot be done with these values; its message names their types only."""
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, for messages."""
+    if value is None:
+        return "None"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float | Decimal):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple | set | frozenset):
+        return "a list"
+    if isinstance(value, datetime):
+        return "a date with time"
+    if isinstance(value, date):
+        return "a date"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,128 @@
+"""What `--limit`, `--sample` and `--dry-run` change of a run, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.cli.display.numbers import count, counted
+from engine.cli.options import RunOptions
+from engine.cli.state import state_of, store_of
+from engine.errors import ConfigError
+from engine.execution.report import RunReport
+from engine.plan.model import Plan
+from engine.trial import Counted, DryRunStore, Reading, paying_nodes, with_counting_sinks, with_reading
+
+if TYPE_CHECKING:
+    from engine.execution.engine import Engine
+    from engine.state.protocol import StateStore
+
+__all__ = ["DryRun", "check", "reading", "with_less_reading"]
+
+MAX_SHOWN = 1000
+FATES = 3  # kinds of dead letters that a dry run names for each pipeline
+
+
+def reading(options: RunOptions) -> Reading:
+    """Return how much the sources read. Raises ConfigError."""
+    return Reading(options.limit, options.sample, options.seed)
+
+
+def check(options: RunOptions) -> None:
+    """Check that the options for trying out go together.
+
+    Raises:
+        ConfigError: they do not; the text says why.
+    """
+    if options.resume is not None and (reading(options).partial or options.dry_run):
+        raise ConfigError(
+            "--resume continues a run as it was begun: leave out --limit, --sample and --dry-run"
+        )
+    if options.show and not options.dry_run:
+        raise ConfigError("--show prints what a dry run would deliver: add --dry-run")
+    if not 0 <= options.show <= MAX_SHOWN:
+        raise ConfigError(f"--show: expected 0 to {MAX_SHOWN} records, got {options.show}")
+    if options.show and options.json:
+        raise ConfigError("--show and --json both print to standard output: use --report FILE")
+    if options.dry_run and options.verify:
+        raise ConfigError("--verify asks the sinks what they hold, and a dry run delivers nothing")
+
+
+def with_less_reading(options: RunOptions, plans: Mapping[str, Plan]) -> dict[str, Plan]:
+    """Return the plans with what `--limit` or `--sample` says."""
+    less = reading(options)
+    return {name: with_reading(plan, less) for name, plan in plans.items()}
+
+
+class DryRun:
+    """A run without deliveries: its plans, its store, and what its sinks would have received.
+
+    Raises:
+        ConfigError: a node pays for its answers, and `--yes` was not given.
+    """
+
+    def __init__(self, options: RunOptions, plans: Mapping[str, Plan]) -> None:
+        self._options = options
+        paying = [f"{name}.{node}" for name, plan in plans.items() for node in paying_nodes(plan)]
+        if paying and not options.yes:
+            raise ConfigError(
+                f"--dry-run: {', '.join(paying)} would pay for answers: add --yes to allow it (and --limit N "
+                "to pay for a few records), or --only for other pipelines"
+            )
+        self._paying = bool(paying)
+        self.plans: dict[str, Plan] = {}
+        self._counts: dict[str, Sequence[Counted]] = {}
+        for name, plan in plans.items():
+            self.plans[name], self._counts[name] = with_counting_sinks(plan, show=options.show)
+
+    def store(self) -> StateStore:
+        """Return the store in memory, over the one that the options name if there is one."""
+        where = state_of(self._options)
+        there = "://" in where or Path(where).is_dir()
+        real = store_of(self._options, create=self._paying) if there or self._paying else None
+        store: Any = DryRunStore(real)
+        return store  # type: ignore[no-any-return]
+
+    async def notes(self, engine: Engine, reports: Mapping[str, RunReport]) -> list[str]:
+        """Return what would have been delivered and what would have died, a line each."""
+        lines: list[str] = []
+        for name, report in reports.items():
+            lines += [f"{name}: dry run: {_would(one)}" for one in self._counts.get(name, ())]
+            lines += [f"{name}: dry run: {line}" for line in await _fates(engine, report)]
+        if self._paying:
+            lines.append("paid answers are in the journal: the real run does not pay for them again")
+        return lines
+
+    def shown(self) -> Iterable[str]:
+        """Yield the records asked for, as JSON, a line each under the name of their sink."""
+        from engine.dead_letters.queue import as_json
+
+        for name, counts in self._counts.items():
+            for one in counts:
+                if one.shown:
+                    yield f"# {name}.{one.node}"
+                for record in one.shown:
+                    yield json.dumps(as_json(record)[0], ensure_ascii=False)
+
+
+def _would(one: Counted) -> str:
+    if one.node == "dead_letters.forward":
+        return f"no dead letter was forwarded by `{one.component}`"
+    return f"`{one.node}` ({one.component}) would have been given {counted(one.records, 'record')}"
+
+
+async def _fates(engine: Engine, report: RunReport) -> list[str]:
+    """Why records died: their dead letters end with the dry run."""
+    from collections import Counter
+
+    from engine.state.protocol import DeadLetterFilter
+
+    letters = await engine.store.dead_letters(DeadLetterFilter(run_id=report.run_id))
+    kinds = Counter((letter.node, letter.error_type) for letter in letters)
+    lines = []
+    for (node, kind), number in kinds.most_common(FATES):
+        first = next(one for one in letters if (one.node, one.error_type) == (node, kind))
+        lines.append(f"{count(number)} died at `{node}`: {kind}: {first.error_message} (first: {first.key})")
+    return lines + ["…"] * (len(kinds) > FATES)

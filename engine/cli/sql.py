@@ -1,0 +1,188 @@
+"""Query the warehouse of a state directory in SQL, whether a service runs or not.
+
+  python -m engine sql 'SELECT level, count(*) FROM Log GROUP BY level'
+  python -m engine sql --output csv - < query.sql
+  python -m engine sql --snapshot
+
+DuckDB lets one process open a database for writing, and no other meanwhile. So while a service runs, the
+query is sent to it, with the token in ODW_SERVICE_TOKEN if there is one; otherwise the file is opened
+read-only.
+--snapshot copies the warehouse into a file that any program with DuckDB can open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.cli.options import SqlOptions
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+SUMMARY = "query the warehouse, or copy it for other programs"
+OPTIONS = SqlOptions
+
+TIMEOUT = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    parser.add_argument(
+        "query", nargs="?", default="", metavar="QUERY", help="one SELECT; - reads it from stdin"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=1_000, metavar="N", help="rows at most, up to 10000 (default: 1000)"
+    )
+    parser.add_argument(
+        "--output",
+        choices=("table", "json", "csv"),
+        default="table",
+        help="format of the rows (default: table)",
+    )
+    parser.add_argument(
+        "--snapshot", action="store_true", help="copy the warehouse to a file and print its path instead"
+    )
+    parser.add_argument(
+        "--state-dir", default=".odw", metavar="DIR", help="directory of the warehouse (default: .odw)"
+    )
+
+
+def execute(options: SqlOptions) -> int:
+    """Print the rows; 0 after a query that was answered."""
+    from engine.errors import ConfigError
+    from engine.service.discovery import find_running
+    from engine.service.sql import MAX_ROWS
+
+    if bool(options.query) == options.snapshot:
+        raise ConfigError("give a query, or --snapshot, and not both")
+    if not 1 <= options.limit <= MAX_ROWS:
+        raise ConfigError(f"--limit: expected 1 to {MAX_ROWS}, got {options.limit}")
+    running = find_running(Path(options.state_dir))
+    if options.snapshot:
+        sys.stdout.write(f"{_snapshot(options, running.url if running else '')}\n")
+        return 0
+    query = sys.stdin.read() if options.query == "-" else options.query
+    if running is not None:
+        found = _asked(running.url, "/sql", {"sql": query, "limit": options.limit})
+    else:
+        found = _from_file(options.state_dir, query, options.limit)
+    _show(found, options.output)
+    if found["truncated"]:
+        sys.stderr.write(f"only the first {options.limit} rows are shown; --limit shows more\n")
+    return 0
+
+
+def _asked(url: str, path: str, content: dict[str, object]) -> dict[str, Any]:
+    import os
+
+    import httpx
+
+    from engine.errors import ConfigError, ServiceError
+
+    token = os.environ.get("ODW_SERVICE_TOKEN", "")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        response = httpx.post(f"{url}{path}", json=content, headers=headers, timeout=TIMEOUT, trust_env=False)
+    except httpx.HTTPError as error:
+        raise ServiceError(f"cannot reach the ingest service at {url} ({type(error).__name__})") from error
+    if response.status_code == 401:
+        raise ServiceError(f"{url} wants a token: set ODW_SERVICE_TOKEN to the one for reading")
+    if response.status_code == 200:
+        return dict(response.json())
+    try:
+        message = str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        message = f"{url}{path} answered {response.status_code}"
+    raise ConfigError(message) if response.status_code < 500 else ServiceError(message)
+
+
+class _File:
+    """The warehouse's file, opened for reading."""
+
+    def __init__(self, path: Path) -> None:
+        import duckdb
+
+        from engine.errors import ServiceError
+        from engine.service.storage import state_error
+
+        if not path.exists():
+            raise ServiceError(f"there is no warehouse at {path}: name its directory with --state-dir")
+        try:
+            self._connection = duckdb.connect(str(path), read_only=True)
+        except duckdb.Error as error:
+            raise state_error(error, path) from error
+        for setting in ("enable_external_access = false", "lock_configuration = true"):
+            self._connection.execute(f"SET {setting}")
+
+    def query_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
+        return self._connection.cursor()
+
+
+def _from_file(state_dir: str, query: str, limit: int) -> dict[str, Any]:
+    from engine.errors import ConfigError
+    from engine.service.discovery import warehouse_file
+    from engine.service.sql import QueryError, run_query
+
+    try:
+        return run_query(_File(warehouse_file(Path(state_dir))), query, limit).to_json()
+    except QueryError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _snapshot(options: SqlOptions, url: str) -> str:
+    from engine.errors import ServiceError
+    from engine.service.discovery import warehouse_file
+    from engine.service.models import load_ingest_models
+    from engine.service.warehouse import Warehouse
+
+    if url:
+        return str(_asked(url, "/snapshots", {})["file"])
+    path = warehouse_file(Path(options.state_dir))
+    if not path.exists():
+        raise ServiceError(f"there is no warehouse at {path}: name its directory with --state-dir")
+    warehouse = Warehouse.open(path, load_ingest_models())
+    try:
+        return str(warehouse.snapshot())
+    finally:
+        warehouse.close()
+
+
+def _show(found: dict[str, Any], output: str) -> None:
+    names = [column["name"] for column in found["columns"]]
+    if output == "json":
+        import json
+
+        sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
+    elif output == "csv":
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(found["rows"])
+    else:
+        sys.stdout.write("\n".join(_table(names, found["rows"])) + "\n")
+
+
+_WIDEST = 60
+
+
+def _table(names: list[str], rows: list[list[Any]]) -> list[str]:
+    from engine.cli.display.terminal import printable
+
+    texts = [[_text(value) for value in row] for row in rows]
+    cells = [[printable(text).replace("\n", "⏎")[:_WIDEST] for text in row] for row in [names, *texts]]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(names))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return [*lines, f"({len(rows)} row{'s' if len(rows) != 1 else ''})"]
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,65 @@
+"""`POST /sql` and `POST /snapshots`: the warehouse for who asks in SQL, here or in another process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from engine.errors import StateError
+from engine.service.bodies import BodyError, read_body
+from engine.service.context import ServiceContext
+from engine.service.sql import MAX_ROWS, MAX_SQL, QueryError, QueryResult, run_query
+from engine.service.triggers import answer
+
+__all__ = ["ask", "query_warehouse", "take_snapshot"]
+
+
+class _Question(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    sql: str = Field(min_length=1, max_length=MAX_SQL)
+    limit: int = Field(1_000, ge=1, le=MAX_ROWS)
+
+
+async def query_warehouse(request: Request) -> Response:
+    """Answer `{"sql": …, "limit": …}` with columns and rows; behind the consumption key."""
+    context = cast(ServiceContext, request.app.state.context)
+    if not await context.consumption_key.allows(request.headers.get("authorization")):
+        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+    limits = replace(context.body_limits, max_size=2 * MAX_SQL)
+    try:
+        with context.inflight.share() as share:
+            body = await read_body(request, limits, share)
+        question = _Question.model_validate_json(body)
+        found = await ask(context, question.sql, question.limit)
+        return answer(found.to_json())
+    except BodyError as error:
+        return answer({"error": str(error)}, error.status)
+    except ValidationError:
+        return answer({"error": f"Expected {{sql: a query, limit: 1 to {MAX_ROWS}}} as JSON"}, 400)
+    except QueryError as error:
+        return answer({"error": str(error)}, error.status)
+
+
+async def ask(context: ServiceContext, sql: str, limit: int) -> QueryResult:
+    """Run a query beside the event loop, as few at a time as there may be. Raises QueryError."""
+    try:
+        return await context.querying(lambda: run_query(context.warehouse, sql, limit, context.query_limits))
+    except StateError as error:
+        raise QueryError("The warehouse cannot be read at present", 503) from error
+
+
+async def take_snapshot(request: Request) -> Response:
+    """Copy the warehouse into a file that other processes can open; behind the consumption key."""
+    context = cast(ServiceContext, request.app.state.context)
+    if not await context.consumption_key.allows(request.headers.get("authorization")):
+        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+    try:
+        path = await context.querying(context.warehouse.snapshot)
+    except StateError:
+        return answer({"error": "The snapshot could not be written"}, 503)
+    return answer({"file": str(path), "bytes": path.stat().st_size})

@@ -1,0 +1,269 @@
+"""`POST /sql`: one SELECT over the warehouse, bounded in time, memory and rows.
+
+Three things keep a query from doing more than read: it must parse as one SELECT whose table functions are
+known to be harmless, it runs in a read-only transaction, and the database itself was opened without access
+to files, the network or extensions, and with its configuration locked (`storage`).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from datetime import time as time_of_day
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import orjson
+
+from engine.service.storage import Reader
+from engine.service.tables import SEQUENCE, quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["MAX_ROWS", "MAX_SQL", "QueryError", "QueryLimits", "QueryResult", "Queryable", "run_query"]
+
+MAX_ROWS: Final = 10_000
+MAX_SQL: Final = 64 * 1024
+_MAX_RESULT = 8 * 1024 * 1024
+_PAGE = 200
+_CHECK_EVERY = 0.02
+
+TABLE_FUNCTIONS: Final = frozenset(
+    (
+        *("duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "duckdb_views"),
+        *("generate_series", "json_each", "json_tree", "pragma_table_info", "range", "repeat", "summary"),
+        *("unnest", "unnest_rewrite"),
+    )
+)
+"""Those that read nothing but their arguments or the catalogue; others could checkpoint or log."""
+
+
+class Queryable(Protocol):
+    """What queries are run on."""
+
+    def query_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
+        """A cursor for one query, without a transaction."""
+        ...
+
+
+class QueryError(Exception):
+    """A query is not answered. `status` is that of the HTTP answer; the text is for whoever asked."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLimits:
+    """`seconds` of running time, `memory` in bytes by which the database or the process may grow."""
+
+    seconds: float = 10.0
+    memory: int = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """Columns as (name, SQL type), rows of JSON-safe values. `truncated`: there are more rows."""
+
+    columns: list[tuple[str, str]]
+    rows: list[list[Any]]
+    truncated: bool
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of the route."""
+        columns = [{"name": name, "type": kind} for name, kind in self.columns]
+        rest = {"truncated": self.truncated, "seconds": round(self.seconds, 4)}
+        return {"columns": columns, "rows": self.rows, **rest}
+
+
+def run_query(
+    warehouse: Queryable, sql: str, limit: int = 1_000, limits: QueryLimits | None = None
+) -> QueryResult:
+    """Run one SELECT and return at most `limit` rows. Blocks, so use it in a worker thread.
+
+    Tables show their current rows, without the duplicates that a dirty table still holds.
+
+    Raises:
+        QueryError: it is not one SELECT, it is wrong, or it exceeds its limits.
+    """
+    import duckdb
+
+    began = time.monotonic()
+    with warehouse.query_cursor() as cursor:
+        try:
+            with _bounded(cursor, limits or QueryLimits()):
+                statement = _only_select(cursor, sql)
+                cursor.execute("BEGIN TRANSACTION READ ONLY")
+                source = _over_current_rows(Reader(cursor), statement)
+                columns, result = _execute(cursor, *source, min(limit, MAX_ROWS) + 1)
+                rows, truncated = _fetch(result, min(limit, MAX_ROWS))
+        except duckdb.OutOfMemoryException as error:
+            raise QueryError(
+                "The query needs more memory than it may use: ask for less at a time", 413
+            ) from error
+        except duckdb.PermissionException as error:
+            raise QueryError("Queries can read the warehouse's tables only, no files or addresses") from error
+        except duckdb.Error as error:
+            raise QueryError(_plainly(error)) from error
+    return QueryResult(columns, rows, truncated, time.monotonic() - began)
+
+
+def _only_select(cursor: DuckDBPyConnection, sql: str) -> str:
+    import duckdb
+
+    if len(sql.encode("utf-8", "replace")) > MAX_SQL or "\0" in sql:
+        raise QueryError(f"A query has at most {MAX_SQL // 1024} KiB of text, without null characters")
+    try:
+        statements = duckdb.extract_statements(sql)
+    except UnicodeEncodeError:
+        raise QueryError("The query is not valid text: half of a surrogate pair cannot be sent") from None
+    if len(statements) != 1:
+        raise QueryError(f"Send one query at a time, got {len(statements)}")
+    (statement,) = statements
+    if statement.type is not duckdb.StatementType.SELECT:
+        raise QueryError(f"Only SELECT can be run here, not {statement.type.name}")
+    text: str = statement.query.strip().rstrip(";")
+    parsed = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchone()
+    tree = orjson.loads(parsed[0]) if parsed else {"error": True}
+    if not tree.get("error"):  # DESCRIBE and SHOW have no such form, and no functions
+        for name in _table_functions(tree):
+            if name.lower() not in TABLE_FUNCTIONS:
+                raise QueryError(f"The table function {name} cannot be used here")
+    elif not text.lower().startswith(("describe", "desc", "show", "summarize")):
+        raise QueryError("Only SELECT, DESCRIBE, SHOW and SUMMARIZE can be run here")
+    return text
+
+
+def _table_functions(tree: Any) -> Iterator[str]:
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if node.get("type") == "TABLE_FUNCTION":
+                yield str(node.get("function", {}).get("function_name", ""))
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _over_current_rows(reader: Reader, sql: str) -> tuple[str, str]:
+    """The query as a source of rows, and what stands before it: dirty tables' current rows."""
+    # only tables whose rows replace one another by their first column, `id`, are ever dirty
+    dirty = reader.execute("SELECT DISTINCT table_name FROM _odw_tables WHERE dirty").fetchall()
+    views = [
+        f"{quote(name)} AS (SELECT * FROM main.{quote(name)} QUALIFY row_number() OVER "  # noqa: S608
+        f"(PARTITION BY id ORDER BY {SEQUENCE} DESC) = 1)"
+        for (name,) in dirty
+    ]
+    return (f"WITH {', '.join(views)} " if views else ""), f"(\n{sql}\n)"
+
+
+def _execute(
+    cursor: DuckDBPyConnection, head: str, source: str, limit: int
+) -> tuple[list[tuple[str, str]], DuckDBPyConnection]:
+    """Columns as (name, type), and the result to fetch from.
+
+    Times with a zone come as text: to make Python objects of them DuckDB needs another package.
+    """
+    result = cursor.execute(f"{head}SELECT * FROM {source} AS query LIMIT {limit}")  # noqa: S608 -- checked above
+    columns = [(str(one[0]), str(one[1])) for one in result.description or ()]
+    if any("TIME ZONE" in kind for _, kind in columns):
+        names = [f"_{place}" for place in range(len(columns))]
+        texts = [
+            f"CAST({name} AS VARCHAR)" if "TIME ZONE" in kind else name
+            for name, (_, kind) in zip(names, columns, strict=True)
+        ]
+        result = cursor.execute(
+            f"{head}SELECT {', '.join(texts)} FROM {source} AS query({', '.join(names)}) LIMIT {limit}"  # noqa: S608
+        )
+    return columns, result
+
+
+def _fetch(result: DuckDBPyConnection, limit: int) -> tuple[list[list[Any]], bool]:
+    rows: list[list[Any]] = []
+    size = 0
+    while page := result.fetchmany(_PAGE):
+        for row in page:
+            if len(rows) == limit:
+                return rows, True
+            values = [_plain(value) for value in row]
+            size += sum(len(value) if isinstance(value, str) else 16 for value in values)
+            if size > _MAX_RESULT:
+                raise QueryError(f"The result is larger than {_MAX_RESULT >> 20} MiB: ask for less", 413)
+            rows.append(values)
+    return rows, False
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can hold it; numbers beyond 64 bits and other types as text."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(_plain(name)): _plain(one) for name, one in value.items()}
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, datetime | date | time_of_day):
+        return value.isoformat()
+    return format(value, "f") if isinstance(value, Decimal) else str(value)
+
+
+@contextmanager
+def _bounded(cursor: DuckDBPyConnection, limits: QueryLimits) -> Iterator[None]:
+    """Interrupt what runs on the cursor when it exceeds its limits. Raises QueryError then."""
+    import duckdb
+
+    done = threading.Event()
+    reasons: list[QueryError] = []
+    began, at_first = time.monotonic(), _resident()
+
+    def watch() -> None:
+        while not done.wait(_CHECK_EVERY):
+            if time.monotonic() - began > limits.seconds:
+                reasons.append(QueryError(f"The query ran longer than {limits.seconds:g} seconds", 408))
+            elif _resident() - at_first > limits.memory:
+                reasons.append(QueryError("The query needs more memory than it may use", 413))
+            if reasons:
+                cursor.interrupt()
+
+    watcher = threading.Thread(target=watch, name="query-limits", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except (duckdb.InterruptException, QueryError):
+        if reasons:
+            raise reasons[0] from None
+        raise
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _resident() -> int:
+    """Bytes of memory that this process uses; 0 where nobody says."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * 4096
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _plainly(error: Exception) -> str:
+    """The message of an error in a query, without what DuckDB draws below it."""
+    text = str(error).strip().split("\n\n", 1)[0]
+    if text.startswith("INTERNAL"):
+        return "DuckDB failed at this query"
+    return " ".join(text.split())[:600]

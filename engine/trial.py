@@ -1,0 +1,406 @@
+"""Plans for trying a pipeline out: sources that stop early or are sampled, sinks that only count.
+
+A trial changes the plan and nothing else: the same kernel runs it, so what is seen is what a whole run does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import BaseModel
+
+from engine.contract.batch import Batch, Failure, join
+from engine.contract.component import Component, Context, Kind, NoParams, Receipt, Sink, Source
+from engine.contract.split import Split
+from engine.contract.types import JsonValue, Record
+from engine.errors import ConfigError
+from engine.plan.model import Plan, PlanNode
+from engine.state.memory import MemoryStateStore
+from engine.state.protocol import StateStore
+
+__all__ = [
+    "MAX_SAMPLE",
+    "READ_BEYOND",
+    "SAMPLED",
+    "SAMPLED_SPLITS",
+    "STOPPED_AFTER",
+    "DryRunStore",
+    "Reading",
+    "paying_nodes",
+    "reading_of",
+    "with_counting_sinks",
+    "with_reading",
+]
+
+MAX_SAMPLE = 100_000  # records of a sample are held in memory until their split has been looked through
+READ_BEYOND = 20  # a split is read for this many times the records that it gives to the sample
+READING = "reading"
+
+STOPPED_AFTER = "stopped_after"
+SAMPLED, SAMPLED_SPLITS = "sampled", "sampled_splits"
+"""Names of the numbers that sources of a trial report (`RunReport.nodes`)."""
+
+_INNER = "whole"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How much each source of a run reads; None for all.
+
+    Args:
+        limit: it stops after this many records.
+        sample: it gives this many records, drawn at random from splits that are drawn at random.
+        seed: draws another sample.
+
+    Raises:
+        ConfigError: both are given, or one is not positive or too large.
+    """
+
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.sample is not None:
+            raise ConfigError("--limit and --sample exclude each other: a sample has its size already")
+        for name, value in (("--limit", self.limit), ("--sample", self.sample)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: expected a number of records from 1, got {value}")
+        if self.sample is not None and self.sample > MAX_SAMPLE:
+            raise ConfigError(f"--sample: at most {MAX_SAMPLE} records, got {self.sample}; or use --limit")
+
+    @property
+    def partial(self) -> bool:
+        """Whether sources may leave something unread."""
+        return self.limit is not None or self.sample is not None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return what is set."""
+        given = {"limit": self.limit, "sample": self.sample, "seed": self.seed or None}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def reading_of(operational_doc: JsonValue) -> Reading:
+    """Return how much a stored run was to read, so that a resume reads no more."""
+    stored = operational_doc.get(READING) if isinstance(operational_doc, dict) else None
+    return Reading(**stored) if isinstance(stored, dict) else Reading()
+
+
+def with_reading(plan: Plan, reading: Reading) -> Plan:
+    """Return the plan with sources that read no more than `reading` allows.
+
+    What they leave unread has no bookmark, and the run's operational settings name the limit.
+    """
+    if not reading.partial:
+        return plan
+    doc = plan.operational_doc if isinstance(plan.operational_doc, dict) else {}
+    return replace(
+        plan,
+        nodes=tuple(
+            _reading_less(node, reading) if node.kind is Kind.SOURCE else node for node in plan.nodes
+        ),
+        # a trial that reads little is not too little
+        settings=replace(plan.settings, min_records=0),
+        operational_doc={**doc, READING: reading.to_json()},
+    )
+
+
+def _reading_less(node: PlanNode, reading: Reading) -> PlanNode:
+    whole = node.spec.factory
+
+    def build(params: BaseModel, connection: BaseModel | None) -> Component[Any]:
+        source = whole(params, connection)
+        assert isinstance(source, Source)
+        if reading.limit is not None:
+            _Limited(source, reading.limit).install()
+        elif reading.sample is not None:
+            _Sampled(source, reading.sample, reading.seed).install()
+        return source
+
+    return replace(node, spec=replace(node.spec, factory=build))
+
+
+def _original(source: Source[Any], name: str) -> Any:
+    """The source's own method: a factory may hand out the same component each time."""
+    method = getattr(source, name)
+    return getattr(method, _INNER, method)
+
+
+def _install(source: Source[Any], name: str, method: Callable[..., Any]) -> None:
+    setattr(method, _INNER, _original(source, name))
+    setattr(source, name, method)
+
+
+class _Limited:
+    """Cuts the reading of a source after some records, over all its splits."""
+
+    def __init__(self, source: Source[Any], limit: int) -> None:
+        self._source = source
+        self._left = self._limit = limit
+
+    def install(self) -> None:
+        """Take the place of the source's reading."""
+        source = self._source
+        read, extract = _original(source, "read"), _original(source, "extract")
+
+        async def limited_read(
+            split: Split, position: JsonValue, ctx: Context
+        ) -> AsyncGenerator[Batch, None]:
+            if not self._left:
+                return
+            async with aclosing(read(split, position, ctx)) as batches:
+                async for batch in batches:
+                    yield self._cut(batch, position)
+                    if not self._left:
+                        return
+                    position = batch.position
+
+        async def limited_extract() -> AsyncGenerator[Record | list[Record], None]:
+            async with aclosing(extract()) as items:
+                async for item in items:
+                    yield self._cut_item(item)
+                    if not self._left:
+                        return
+
+        _install(source, "read", limited_read) if type(source).read is not Source.read else None
+        _install(source, "extract", limited_extract)
+
+    def _spend(self, count: int) -> None:
+        self._left -= count
+        if not self._left:
+            self._source.ctx.aggregate[STOPPED_AFTER] = self._limit
+
+    def _cut(self, batch: Batch, before: JsonValue) -> Batch:
+        if len(batch) <= self._left:
+            self._spend(len(batch))
+            return batch
+        part = batch.slice(0, self._left)
+        # a resume begins at the cut batch, and its bookmarks may stand for what was cut off
+        part.position, part.reservation = before, batch.reservation
+        part.failures = [failure for failure in batch.failures if failure[0] < self._left]
+        self._spend(len(part))
+        return part
+
+    def _cut_item(self, item: Record | list[Record]) -> Record | list[Record]:
+        if isinstance(item, list):
+            item = item[: self._left]
+        self._spend(len(item) if isinstance(item, list) else 1)
+        return item
+
+
+class _Sampled:
+    """Draws records from some splits of a source.
+
+    The same seed draws the same splits. From each come the same number of records, drawn from the first
+    `READ_BEYOND` times as many; a split that has fewer leaves the rest to those behind it.
+    """
+
+    def __init__(self, source: Source[Any], size: int, seed: int) -> None:
+        self._source = source
+        self._size, self._seed = size, seed
+        self._shares: dict[str, int] = {}
+        self._spare = 0
+
+    def install(self) -> None:
+        """Take the place of the source's listing and reading."""
+        source = self._source
+        if type(source).read is Source.read:
+            extract = _original(source, "extract")
+
+            async def sampled_extract() -> AsyncGenerator[Record | list[Record], None]:
+                yield await self._drawn(extract())
+
+            _install(source, "extract", sampled_extract)
+            return
+        splits, read = _original(source, "splits"), _original(source, "read")
+
+        async def sampled_splits(ctx: Context) -> AsyncIterator[Split]:
+            for split in await self._choose(splits(ctx)):
+                yield split
+
+        async def sampled_read(
+            split: Split, position: JsonValue, ctx: Context
+        ) -> AsyncGenerator[Batch, None]:
+            if position is None:
+                batch = await self._picked(split.key, read(split, position, ctx))
+                if batch is not None:
+                    yield batch
+
+        _install(source, "splits", sampled_splits)
+        _install(source, "read", sampled_read)
+        _install(source, "lists_behind", lambda last: False)
+
+    def _random(self, place: str) -> Random:
+        ctx = self._source.ctx
+        return Random(f"{self._seed}:{ctx.node}:{place}")  # noqa: S311 - to be repeated, not to be kept secret
+
+    async def _choose(self, splits: AsyncIterator[Split]) -> list[Split]:
+        """As many splits as records at most, in their order; the listing may be long, so few are held."""
+        random, chosen, seen = self._random("splits"), list[tuple[int, Split]](), 0
+        async for split in splits:
+            _reservoir(random, chosen, self._size, seen, (seen, split))
+            seen += 1
+        chosen.sort(key=lambda one: one[0])
+        share, extra = divmod(self._size, max(1, len(chosen)))
+        for at, (_, split) in enumerate(chosen):
+            self._shares[split.key] = share + (at < extra)
+        self._source.ctx.aggregate[SAMPLED_SPLITS] = len(chosen)
+        return [split for _, split in chosen]
+
+    async def _picked(self, key: str, batches: AsyncGenerator[Batch, None]) -> Batch | None:
+        share, self._spare = self._shares.get(key, self._size) + self._spare, 0
+        random, seen = self._random(key), 0
+        chosen: list[tuple[int, Batch, Failure | None]] = []
+        position: JsonValue = None
+        async with aclosing(batches):
+            async for batch in batches:
+                failed = dict(batch.failures)
+                for index in range(len(batch)):
+                    item = (seen, batch.slice(index, index + 1), failed.get(index))
+                    _reservoir(random, chosen, share, seen, item)
+                    seen += 1
+                position = batch.position
+                if batch.reservation is not None:
+                    batch.reservation.release()
+                if seen >= share * READ_BEYOND:
+                    break
+        self._spare += share - len(chosen)
+        self._note(len(chosen))
+        if not chosen:
+            return None
+        chosen.sort(key=lambda one: one[0])
+        drawn = join([batch for _, batch, _ in chosen])
+        drawn.position = position
+        drawn.failures = [(at, error) for at, (_, _, error) in enumerate(chosen) if error is not None]
+        if self._source.reserves:
+            drawn.reservation = await self._source.ctx.memory_budget.reserve(drawn.nbytes)
+        return drawn
+
+    async def _drawn(self, items: AsyncGenerator[Record | list[Record], None]) -> list[Record]:
+        random, chosen, seen = self._random("all"), list[tuple[int, Record]](), 0
+        async with aclosing(items):
+            async for item in items:
+                for record in item if isinstance(item, list) else [item]:
+                    _reservoir(random, chosen, self._size, seen, (seen, record))
+                    seen += 1
+                if seen >= self._size * READ_BEYOND:
+                    break
+        self._note(len(chosen))
+        return [record for _, record in sorted(chosen, key=lambda one: one[0])]
+
+    def _note(self, count: int) -> None:
+        self._source.ctx.count(SAMPLED, count)
+
+
+def _reservoir(random: Random, chosen: list[Any], size: int, seen: int, item: Any) -> None:
+    """Keep each of the items seen so far with the same chance."""
+    if len(chosen) < size:
+        chosen.append(item)
+    elif (place := random.randrange(seen + 1)) < size:
+        chosen[place] = item
+
+
+@dataclass(slots=True)
+class Counted:
+    """What a sink of a dry run was given.
+
+    Attributes:
+        records: their number.
+        shown: the first of them, as many as were asked for.
+    """
+
+    node: str
+    component: str
+    records: int = 0
+    shown: list[Record] = field(default_factory=list)
+
+
+class _CountingSink(Sink[NoParams]):
+    """Counts what it gets and delivers nothing."""
+
+    inline = True
+
+    def __init__(self, counted: Counted, show: int) -> None:
+        super().__init__(NoParams())
+        self._counted, self._show = counted, show
+
+    async def write(self, batch: Batch) -> Receipt:
+        counted = self._counted
+        counted.records += len(batch)
+        if len(counted.shown) < self._show:
+            counted.shown += batch.records[: self._show - len(counted.shown)]
+        return Receipt()
+
+
+def with_counting_sinks(plan: Plan, *, show: int = 0) -> tuple[Plan, Sequence[Counted]]:
+    """Return the plan with sinks that deliver nothing, the one for dead letters included.
+
+    Args:
+        show: how many records of each sink are kept.
+    """
+    counted: list[Counted] = []
+
+    def counting(node: PlanNode) -> PlanNode:
+        counts = Counted(node.name, node.spec.name)
+        counted.append(counts)
+        spec = replace(
+            node.spec,
+            connection=None,
+            sandbox="",
+            factory=lambda params, connection: _CountingSink(counts, show),
+        )
+        return replace(node, spec=spec, connection=None)
+
+    forward = plan.dead_letters.forward
+    changed = replace(
+        plan,
+        nodes=tuple(counting(node) if node.kind is Kind.SINK else node for node in plan.nodes),
+        dead_letters=replace(plan.dead_letters, forward=counting(forward) if forward is not None else None),
+        settings=replace(plan.settings, if_running="allow"),
+    )
+    return changed, counted
+
+
+def paying_nodes(plan: Plan) -> list[str]:
+    """Return the nodes whose answers cost money; an embedded model costs nothing."""
+    return [
+        node.name
+        for node in plan.nodes
+        if "budget_usd" in type(node.params).model_fields and not node.needs_sandbox
+    ]
+
+
+class DryRunStore:
+    """A state store in memory that knows the bookmarks and paid answers of a real one.
+
+    Runs, splits, bookmarks and dead letters of the dry run end with it. An answer that was paid for is kept
+    in the real store, so that the real run does not pay for it again.
+    """
+
+    FROM_REAL = frozenset({"get_bookmarks", "get_journal", "put_journal"})
+
+    def __init__(self, real: StateStore | None) -> None:
+        self._memory = MemoryStateStore()
+        self._real = real
+
+    async def __aenter__(self) -> Self:
+        await self._memory.__aenter__()
+        if self._real is not None:
+            await self._real.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._real is not None:
+            await self._real.__aexit__(kind, error, trace)
+        await self._memory.__aexit__(kind, error, trace)
+
+    def __getattr__(self, name: str) -> Any:
+        real = self._real if name in self.FROM_REAL and self._real is not None else self._memory
+        return getattr(real, name)
