@@ -39,7 +39,7 @@ def converter_of(kind: Any) -> Convert | None:
 
 
 def _values(column: Any) -> list[Any]:
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     try:
         found: list[Any] = column.to_pylist()

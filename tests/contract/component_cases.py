@@ -195,7 +195,7 @@ def _of_formats() -> list[SourceCase]:
         def made(world: World) -> Fields:
             for name, content in files.items():
                 os.utime(world.file(name, content), (1_767_225_600, 1_767_225_600))
-            return {"pattern": f"{world.folder}/*", **params}
+            return {"pattern": f"{world.folder}/[ab].*", **params}
 
         return made
 
