@@ -1,4 +1,4 @@
-"""An endpoint at which everything goes wrong, some calls in twenty each; a run against it, and what came of it.
+"""An endpoint at which everything goes wrong, each in some calls of twenty; runs against it, and their outcome.
 
 `python -m tests.integration.llm_storm --records 2000` runs it at length.
 """

