@@ -39,6 +39,7 @@ __all__ = [
     "SqlOptions",
     "StateOptions",
     "SubmitOptions",
+    "TestOptions",
     "ValidateOptions",
     "WatchOptions",
     "WorkerOptions",
@@ -189,6 +190,15 @@ class ConnectorsOptions:
 
     action: str = "list"
     name: str = ""
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOptions(FileOptions):
+    """`test`; `only` names cases."""
+
+    only: tuple[str, ...] = ()
+    update: bool = False
     json: bool = False
 
 

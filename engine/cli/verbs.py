@@ -18,6 +18,7 @@ VERBS = {
     "init": "begin a project from a template",
     "run": "run the pipelines of a file",
     "validate": "check a file without running anything",
+    "test": "run the test cases beside a pipeline file",
     "doctor": "check this machine and everything that a file needs",
     "graph": "draw the pipelines of a file",
     "connectors": "list components, or show one",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Generic, TypeVar, cast
 
+import duckdb
 from pydantic import BaseModel
 
 from engine.contract.component import Component, ComponentSpec, Context, Kind, Sink, Source, Transform
@@ -202,12 +203,36 @@ def _row(number: int) -> Fields:
     }  # fmt: skip
 
 
+def _duckdb(world: World) -> str:
+    """A file whose table `letters` has 40 rows."""
+    path = world.folder / "rows.duckdb"
+    if not path.exists():
+        with duckdb.connect(str(path)) as connection:
+            connection.execute(
+                "CREATE TABLE letters AS SELECT range AS id, 'n' || range AS name, DATE '2026-01-01' AS day, "
+                "TIMESTAMPTZ '2026-01-01 12:00:00+02' AS at, 1.25::DECIMAL(9, 2) AS amount, "
+                """'{"a": [1]}'::JSON AS more, [range] AS list FROM range(40)"""
+            )
+    return str(path)
+
+
+def _in_duckdb(world: World) -> list[str]:
+    with duckdb.connect(str(world.folder / "out.duckdb")) as connection:
+        return [id_ for (id_,) in connection.execute("SELECT id FROM letters").fetchall()]
+
+
 def _ids(document: bytes) -> list[str]:
     return [json.loads(line)["id"] for line in document.splitlines()]
 
 
 _SAID = [{"id": f"r{number}", "value": number, "nested": {"list": [1, 2]}} for number in range(120)]
+_MISFIT = {"id": "bad", "value": "no number"}
 _UNSAYABLE = {"id": "bad", "value": object}
+
+_ORDERS: list[Fields] = [
+    {"id": f"o{n}", "n": n, "city": "Ulm", "lines": [{"sku": f"s{one}"} for one in range(n % 3 + 1)]}
+    for n in range(30)
+]
 
 CASES: tuple[Case[Any], ...] = (
     _simulated("blob"),
@@ -326,6 +351,12 @@ CASES: tuple[Case[Any], ...] = (
         batches=4,
     ),
     SourceCase(
+        name="duckdb",
+        params=lambda world: {"path": _duckdb(world), "table": "letters", "key": "id", "page_records": 7},
+        records=40,
+        batches=6,
+    ),
+    SourceCase(
         name="stdin",
         params=lambda world: world.feed(_lines(20, 7)) | {"page_records": 5},
         records=20,
@@ -346,6 +377,23 @@ CASES: tuple[Case[Any], ...] = (
         params=lambda _: {"percentage": 20},
         given=_BLOBS,
         settled=(120, 0, 0),
+    ),
+    TransformCase(
+        name="filter",
+        params=lambda _: {"where": "n % 3 > 0"},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(20, 10, 0),
+    ),
+    TransformCase(
+        name="map",
+        params=lambda _: {
+            "rename": {"city": "town"}, "set": {"total": "n * 2", "half": "n / 2"}, "hash": ["id"],
+            "template": {"label": "{town}-{n}"}, "drop": ["lines"],
+        },
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(30, 0, 0),
     ),
     TransformCase(
         name="stage_documents",
@@ -393,6 +441,27 @@ CASES: tuple[Case[Any], ...] = (
         bad=_UNSAYABLE,
         arrived=lambda world: _ids((world.folder / "out" / "lines.jsonl").read_bytes()),
         knows_its_run=True,
+    ),
+    SinkCase(
+        name="duckdb",
+        params=lambda world: {
+            "path": f"{world.folder}/out.duckdb", "table": "letters", "columns": {"value": "bigint"},
+        },
+        given=_SAID,
+        bad=_MISFIT,
+        arrived=_in_duckdb,
+        knows_its_run=True,
+    ),
+    SinkCase(
+        name="duckdb",
+        label="merging-by-key",
+        params=lambda world: {
+            "path": f"{world.folder}/out.duckdb", "table": "letters", "mode": "merge", "key": "id",
+        },
+        given=_SAID,
+        bad={"id": None, "value": 1},
+        arrived=_in_duckdb,
+        idempotent=True,
     ),
     SinkCase(
         name="stdout",
