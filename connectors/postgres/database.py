@@ -136,7 +136,8 @@ async def connect(connection: PostgresConnection) -> Connection:
     except psycopg.ProgrammingError:
         raise FatalError(
             "the `url` of the connection is not valid: write "
-            "postgresql://USER@HOST:PORT/DATABASE?OPTION=VALUE, with %40 for @, %2F for / and %3F for ? in a password"
+            "postgresql://USER@HOST:PORT/DATABASE?OPTION=VALUE, "
+            "with %40 for @, %2F for / and %3F for ? in a password"
         ) from None
     if connection.password is not None:
         given["password"] = connection.password.get_secret_value()

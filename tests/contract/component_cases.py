@@ -5,6 +5,8 @@ A new component adds its case here; the suite fails as long as it has none.
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,6 +16,8 @@ from typing import Any, Generic, TypeVar, cast
 
 import duckdb
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from engine.contract.component import Component, ComponentSpec, Context, Kind, Sink, Source, Transform
@@ -163,6 +167,52 @@ _DOCUMENTS = {f"memos/{number}.txt": f"Memo {number}: Grüße\n".encode() * 2000
     "memos/scan.png": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
     "memos/empty.txt": b"",
 }
+
+
+def _parquet(rows: int) -> bytes:
+    out = io.BytesIO()
+    table = pa.table({"name": [f"n{number}" for number in range(rows)], "value": range(rows)})
+    pq.write_table(table, out, row_group_size=25)
+    return out.getvalue()
+
+
+def _csv(rows: int) -> bytes:
+    return b"name,value\n" + b"".join(b'"n\n%d",%d\n' % (number, number) for number in range(rows))
+
+
+# two files of each, of 60 records and of 10, one of each bad in the formats of lines
+_TABLES: dict[str, tuple[int, dict[str, bytes]]] = {
+    "lines": (0, {"a.log": b"one line\r\n" * 60, "b.log.gz": gzip.compress(b"another\n" * 10, mtime=0)}),
+    "jsonl": (2, {"a.jsonl": _lines(60, 7), "b.jsonl.gz": gzip.compress(_lines(10, 9))}),
+    "csv": (0, {"a.csv": _csv(60), "b.csv.gz": gzip.compress(_csv(10))}),
+    "parquet": (0, {"a.parquet": _parquet(60), "b.parquet": _parquet(10)}),
+}
+
+
+def _of_formats() -> list[SourceCase]:
+    """Streams of records, from a bucket and from a folder alike."""
+
+    def folder(files: dict[str, bytes], params: Fields) -> Made:
+        def made(world: World) -> Fields:
+            for name, content in files.items():
+                os.utime(world.file(name, content), (1_767_225_600, 1_767_225_600))
+            return {"pattern": f"{world.folder}/[ab].*", **params}
+
+        return made
+
+    def bucket(params: Fields) -> Made:
+        return lambda _: {"pattern": f"s3://{BUCKET}/**", **params}
+
+    cases: list[SourceCase] = []
+    for kind, (dead, files) in _TABLES.items():
+        params = {"format": kind, "page_records": 16}
+        sizes: Any = {"label": kind, "records": 70, "batches": 5, "dead": dead}
+        cases.append(SourceCase(name="files", params=folder(files, params), **sizes))
+        cases.append(
+            SourceCase(name="s3", params=bucket(params), connection=_lake, needs="s3", objects=files, **sizes)
+        )
+    return cases
+
 
 _BLOBS = [
     {
@@ -314,6 +364,7 @@ CASES: tuple[Case[Any], ...] = (
         records=len(_DOCUMENTS),
         batches=4,
     ),
+    *_of_formats(),
     SourceCase(
         name="consumption",
         params=lambda _: {"model": "UnstructuredData", "split_rows": 7, "page_bytes": 4096},
@@ -437,6 +488,13 @@ CASES: tuple[Case[Any], ...] = (
         given=_ORDERS,
         bad={"id": "bad", "n": "text"},
         settled=(30, 0, 0),
+    ),
+    TransformCase(
+        name="route",
+        params=lambda _: {"branches": {"low": "n < 10", "none": "n == 12"}, "else": "rest", "drop": ["none"]},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(29, 1, 0),
     ),
     TransformCase(
         name="stage_documents",
