@@ -27,6 +27,7 @@ from tests.unit.connectors.objects.hostile_files import (
     hostile_pdfs,
     hostile_word_files,
     merged_down,
+    slow_pdf,
     word_file,
 )
 
@@ -90,7 +91,7 @@ def is_gone(process_id: int) -> bool:
     return False
 
 
-SLOW = as_content(hostile_pdfs()["millions of lines"])
+SLOW = as_content(slow_pdf())
 
 
 async def test_a_hostile_file_is_read_or_dies_alone(reader: DocumentReader) -> None:
