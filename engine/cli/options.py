@@ -22,6 +22,7 @@ __all__ = [
     "DoctorOptions",
     "DurableOptions",
     "FileOptions",
+    "ForecastOptions",
     "GraphOptions",
     "InitOptions",
     "JournalOptions",
@@ -39,6 +40,7 @@ __all__ = [
     "SqlOptions",
     "StateOptions",
     "SubmitOptions",
+    "TestOptions",
     "ValidateOptions",
     "WatchOptions",
     "WorkerOptions",
@@ -177,6 +179,17 @@ class DoctorOptions(PlanOptions, StateOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForecastOptions(PlanOptions, StateOptions):
+    """`plan`; `sample` records of each source are read, `timeout` is in seconds."""
+
+    sample: int = 20
+    timeout: float = 10.0
+    diff: bool = False
+    json: bool = False
+    samples: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GraphOptions(PlanOptions):
     """`graph`."""
 
@@ -189,6 +202,15 @@ class ConnectorsOptions:
 
     action: str = "list"
     name: str = ""
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOptions(FileOptions):
+    """`test`; `only` names cases."""
+
+    only: tuple[str, ...] = ()
+    update: bool = False
     json: bool = False
 
 

@@ -30,6 +30,7 @@ from engine.config.sections import (
     PipelineSection,
     RetrySection,
 )
+from engine.config.shorthand import expanded
 from engine.config.validation import field_names, validate
 from engine.config.values import Place, Value
 from engine.contract.component import Kind
@@ -158,6 +159,9 @@ def _read_node(
     if not value.is_mapping:
         message = f"expected a mapping such as {{source: blob}}, got {describe(value)}"
         problems.add(value.place, message)
+        return None
+    value = expanded(value, place, problems)
+    if value.failed:
         return None
     value = without_nulls(value, NodeSection)
     section = validate(NodeSection, value, problems)

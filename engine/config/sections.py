@@ -84,6 +84,10 @@ class NodeSection(Section):
     """The transform component that changes records."""
     sink: str | None = None
     """The sink component that writes records."""
+    filter_: Any = Field(default=None, alias="filter")
+    """Short for `transform: filter`."""
+    map_: Any = Field(default=None, alias="map")
+    """Short for `transform: map`."""
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
     """The component's parameters, and `connection`."""
     input: Names | None = None

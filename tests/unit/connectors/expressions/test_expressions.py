@@ -200,8 +200,9 @@ def test_the_fields_of_a_pydantic_model_are_read() -> None:
 
 
 def test_one_bad_record_leaves_the_others_their_values() -> None:
-    made = Expression("1 / n").evaluate_all([{"n": 1}, {"n": 0}, {}, {"n": 2}])
+    made, failed = Expression("1 / n").evaluate_all([{"n": 1}, {"n": 0}, {}, {"n": 2}])
 
+    assert failed
     assert made[0] == 1
     assert isinstance(made[1], ExpressionError)
     assert made[2:] == [None, 0.5]
