@@ -447,6 +447,13 @@ CASES: tuple[Case[Any], ...] = (
         settled=(30, 0, 0),
     ),
     TransformCase(
+        name="route",
+        params=lambda _: {"branches": {"low": "n < 10", "none": "n == 12"}, "else": "rest", "drop": ["none"]},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(29, 1, 0),
+    ),
+    TransformCase(
         name="stage_documents",
         params=lambda _: {"processing_instructions": "read it"},
         given=_FILES,
