@@ -14,15 +14,16 @@ _LONGEST = 3600.0
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
     """Return the seconds that a response asks to wait, or None if absent or unreadable.
 
-    Both forms of the standard are read (seconds, and an HTTP date compared with `now`), and before them
-    `retry-after-ms`, which OpenAI-compatible endpoints send. A date in the past means 0; more than an hour
-    counts as an hour, so that a broken clock on the other side cannot stop a run.
+    Both forms of the standard are read (seconds, and an HTTP date compared with `now`), an ISO date too, and
+    before them `retry-after-ms`, which OpenAI-compatible endpoints send. A date in the past means 0; more
+    than an hour counts as an hour, so that a broken clock on the other side cannot stop a run.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return min(milliseconds / 1000, _LONGEST)
     text = headers.get("retry-after")
-    seconds = _number(text)
+    # "5s" is not of the standard, but sent
+    seconds = _number(text.strip().rstrip("sS") if text else None)
     if seconds is None:
         seconds = _until(text, now)
     return None if seconds is None else min(seconds, _LONGEST)
@@ -43,7 +44,10 @@ def _until(text: str | None, now: datetime) -> float | None:
     try:
         moment = parsedate_to_datetime(text)
     except ValueError:
-        return None
+        try:
+            moment = datetime.fromisoformat(text.strip())
+        except ValueError:
+            return None
     if moment.tzinfo is None:
         # "-0000" parses as naive; RFC 9110 dates are always UTC
         moment = moment.replace(tzinfo=UTC)

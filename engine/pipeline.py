@@ -33,7 +33,7 @@ from engine.execution.report import RunReport
 from engine.execution.session import Session, starting
 from engine.plan.compile import compile_file, compile_plan
 from engine.plan.model import Plan, PlanNode
-from engine.registry import Registry
+from engine.registry import Registry, find_modules_beside
 
 __all__ = ["Node", "Pipeline", "load", "node", "run", "stream"]
 
@@ -165,6 +165,7 @@ def _from_file(
     registry: Registry | None = None,
 ) -> tuple[dict[str, Plan], list[str]]:
     """The plans, and the own names of those that `only` names."""
+    find_modules_beside(path)
     file = load_file(Path(path), environ=environ, overrides=Overrides(params=dict(params or {})))
     if only:
         file = select(file, only)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,7 +19,7 @@ from traceback import extract_tb
 from engine.contract.component import ComponentSpec, Kind
 from engine.errors import RegistryError
 
-__all__ = ["ENTRY_POINT_GROUP", "Registry"]
+__all__ = ["ENTRY_POINT_GROUP", "Registry", "find_modules_beside"]
 
 ENTRY_POINT_GROUP = "odw_engine.components"
 
@@ -63,7 +64,7 @@ class Registry:
                 another kind, or its module cannot be imported (the text has the line).
         """
         if ":" in name:
-            spec = _spec_of(_import_dotted(name), name)
+            spec = self.dotted(name)
         elif (kind, name) in self._loaders:
             spec = _spec_of(self._load(kind, name), name)
         else:
@@ -71,6 +72,14 @@ class Registry:
         if spec.kind is not kind:
             raise RegistryError(f"{name!r} is a {spec.kind}, not a {kind}")
         return spec
+
+    def dotted(self, name: str) -> ComponentSpec:
+        """Return the specification of `package.module:attribute`, whatever its kind.
+
+        Raises:
+            RegistryError: it cannot be imported, or is no component.
+        """
+        return _spec_of(_import_dotted(name), name)
 
     def _load(self, kind: Kind, name: str) -> object:
         with _importing(f"the {kind} {name!r}"):
@@ -84,6 +93,16 @@ class Registry:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ""
         return f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}"
+
+
+def find_modules_beside(file: str | os.PathLike[str]) -> None:
+    """Have modules of components found in the current folder and beside a file, behind all that is installed.
+
+    So no file in a folder can take the place of a library.
+    """
+    for folder in (os.getcwd(), os.path.dirname(os.path.abspath(file))):
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def _spec_of(component: object, name: str) -> ComponentSpec:

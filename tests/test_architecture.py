@@ -126,6 +126,9 @@ def test_places_of_the_engine_form_levels_without_circles() -> None:
         ("connectors.consumption", "httpx aiohttp"),
         ("connectors.ingest", "httpx aiohttp duckdb starlette"),
         ("connectors.files", "httpx aiobotocore"),
+        ("connectors.duckdb", "duckdb"),
+        ("connectors.postgres", "psycopg"),
+        ("connectors.generate", "faker"),
     ],
 )
 def test_importing_a_module_does_not_load_what_it_may_never_use(module: str, absent: str) -> None:

@@ -64,25 +64,31 @@ class Expression:
         except Exception as error:  # noqa: BLE001 - a value's own operators run here; none of it may pass
             raise self.failure(error) from None
 
-    def evaluate_all(self, records: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """Compute the expression for mappings; in the place of a value that cannot be, its error."""
+    def evaluate_all(self, records: Sequence[Mapping[str, Any]]) -> tuple[list[Any], bool]:
+        """Compute the expression for mappings; in the place of a value that cannot be, its error.
+
+        Returns:
+            The values, and whether there is an error among them.
+        """
         made: list[Any] = []
         remaining: Iterator[Mapping[str, Any]] = iter(records)
+        failed = False
         while True:
             try:
                 # on an exception `extend` has kept what came before, and the iterator stands behind it
                 made.extend(map(self.function, remaining))
             except Exception as error:  # noqa: BLE001 - as above
                 made.append(self.failure(error))
+                failed = True
             else:
-                return made
+                return made, failed
 
-    def failure(self, error: Exception) -> ExpressionError:
-        """Return the error to show for what `function` has raised."""
+    def failure(self, error: Exception, prefix: str = "") -> ExpressionError:
+        """Return the error to show for what `function` has raised; `prefix` comes first in its message."""
         part = self._part(error.__traceback__)
         shown = _shortened(self.text)
         inside = f" in `{_shortened(part)}`" if part and part != self.text.strip() else ""
-        return ExpressionError(f"expression `{shown}` failed{inside}: {_reason(error)}")
+        return ExpressionError(f"{prefix}expression `{shown}` failed{inside}: {_reason(error)}")
 
     def _part(self, trace: TracebackType | None) -> str:
         """The part of the expression that failed, with its column."""
@@ -131,7 +137,7 @@ def as_mapping(record: Any) -> Mapping[str, Any]:
     if isinstance(record, Mapping):
         return record
     if isinstance(record, BaseModel):
-        return record.model_dump()
+        return record.model_dump(mode="json")  # dates are ISO 8601 text, as in records that are mappings
     raise ExpressionError(f"the record is a {type(record).__name__}, not a mapping or a Pydantic model")
 
 

@@ -97,6 +97,12 @@ class IngestSink(Sink[IngestParams]):
             )
         return self
 
+    async def check_connection(self) -> str:
+        """Ask the service for its health, with the token; see `ChecksConnection`."""
+        assert self._client is not None, "use `async with`"
+        answer = await self._client.get("/health", [], max_answer=64 * 1024)
+        return "the service is healthy" if answer.is_json else "something answers that is no ingest service"
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from connectors.llm.completion import Reply, read_completion
+from connectors.llm.completion import Reply, read_body, read_completion
 from connectors.llm.dialect import MIN_ANSWER, Dialect, Level
 from connectors.llm.gate import Gate
-from connectors.llm.json_text import parse
 from connectors.llm.prompt import Prompt
 from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window
 from connectors.llm.settings import LlmConnection, LlmParams
@@ -205,7 +204,7 @@ class ChatClient:
         while True:
             status, headers, content = await self._post(dialect.body(prompt, max_tokens))
             self.gate.hear(headers)
-            if status == 200:
+            if 200 <= status < 300:
                 found = self._completion(content)
                 if isinstance(found, Reply):
                     return found
@@ -228,7 +227,7 @@ class ChatClient:
         if content.lstrip().startswith(b"<"):
             return None
         try:
-            return read_completion(parse(content.decode()))
+            return read_completion(read_body(content))
         except ValueError as error:
             raise TransientError(f"{self._url} returned something other than a chat completion") from error
 
@@ -248,7 +247,7 @@ class ChatClient:
             if wait is not None or status in (429, 529):
                 self.gate.pause(_COOLDOWN if wait is None else wait)
             return TransientError(said, retry_after=wait, throttled=status in (429, 529))
-        if cause is Cause.KEY and status == 401:
+        if cause is Cause.KEY and status in (400, 401):
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
             return FatalError(message, kind="auth")
         if cause is Cause.MONEY:

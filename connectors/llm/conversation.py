@@ -1,9 +1,9 @@
 """The calls for some documents of one batch.
 
-A pack is asked once. What then has no answer is asked again in smaller packs, and at last alone, so that each
-document ends with values, a `RecordError` of its own, or a `TransientError` that is worth another try. The
-number of paid answers is bounded, also over tries: halving ends at single documents, each is asked about
-alone twice at most, and what was tried is remembered until it has its fate.
+A pack is asked once. What then has no answer is asked again together, once; then in smaller packs, and at
+last alone, so that each document ends with values, a `RecordError` of its own, or a `TransientError` that is
+worth another try. The number of paid answers is bounded, also over tries: halving ends at single documents,
+each is asked about alone twice at most, and what was tried is remembered until it has its fate.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Conversation:
         reading = self._reading(prompt, reply)
         if reading is None:
             malformed = RecordError(f"the answer is not a JSON object{_wrote(reply)}", kind="MalformedReply")
-            await self._ask_alone(group, indices, malformed, lone=prompt.lone)
+            await self._ask_again(group, indices, malformed, lone=prompt.lone)
             return
         slots = zip(prompt.nonces, indices, strict=True)
         found = {index: reading.answers[slot] for slot, index in slots if slot in reading.answers}
@@ -158,7 +158,7 @@ class Conversation:
         lacks = "any field" if prompt.lone else "the document, or its nonce is wrong"
         missing = RecordError(f"the answer lacks {lacks}{_wrote(reply)}", kind="SlotMissing")
         rest = [index for index in indices if index not in found]
-        await self._ask_alone(group, rest, missing, lone=prompt.lone)
+        await self._ask_again(group, rest, missing, lone=prompt.lone)
 
     def _reading(self, prompt: Prompt, reply: Reply) -> Reading | None:
         if prompt.lone:
@@ -171,8 +171,10 @@ class Conversation:
         refused = RecordError(f"the model refused the document{_wrote(reply)}", kind=kind)
         if len(indices) == 1:
             await self._end(indices[0], refused, by_model=True)
+        elif reply.refusal and not self._were_together(indices):
+            await self._ask_again(group, indices, refused, lone=False)  # models refuse at random, filters not
         else:
-            await self._ask_alone(group, indices, refused, lone=False)
+            await self._ask_in_halves(group, indices, refused)
 
     def _entry(self, index: int, entry: JournalEntry) -> JournalEntry:
         """The entry with who answered, and what was paid for which record."""
@@ -201,13 +203,22 @@ class Conversation:
                 self._history(index).size, self._history(index).longer = len(half), False
             group.start_soon(self._ask, group, half)
 
-    async def _ask_alone(
+    def _were_together(self, indices: Sequence[int]) -> bool:
+        return any(self._history(index).together for index in indices)
+
+    async def _ask_again(
         self, group: TaskGroup, indices: list[int], error: RecordError, *, lone: bool
     ) -> None:
-        """Ask again about each document alone, or end it with `error` after the second time.
+        """Ask again about documents whose answers could not be read: together once, then each alone.
 
-        `lone`: the answer was about one document.
+        `lone`: the answer was about one document; after the second of these it ends with `error`.
         """
+        if len(indices) > 1 and not self._were_together(indices):
+            for index in indices:
+                history = self._history(index)
+                history.together, history.size, history.longer = True, len(indices), False
+            group.start_soon(self._ask, group, indices)
+            return
         for index in indices:
             history = self._history(index)
             history.alone += lone

@@ -9,6 +9,7 @@ from typing import Self
 
 from pydantic import BaseModel, ValidationError
 
+from connectors.llm.checking import check_endpoint
 from connectors.llm.documents import Document
 from connectors.llm.json_text import written
 from connectors.llm.pricing import Usage
@@ -71,6 +72,11 @@ class LlmExtract(Transform[LlmParams]):
         reader = DocumentReader(stopping=self.ctx.draining)
         self._reader = await self._stack.enter_async_context(reader)
         return self
+
+    async def check_connection(self) -> str:
+        """List the endpoint's models, which costs nothing; see `ChecksConnection`."""
+        assert isinstance(self.connection, LlmConnection)
+        return await check_endpoint(self.connection, self.params.model or self.connection.model)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -19,6 +19,7 @@ class History:
 
     Args:
         size: documents that it may share a call with; 0 is as many as a pack takes.
+        together: it was asked about again with others whose answers could not be read either.
         alone: answers that were paid for while it had a call of its own, and could not be read.
         longer: an answer was cut off, so the next one may be longer.
         paid: what its calls have cost.
@@ -26,6 +27,7 @@ class History:
     """
 
     size: int = 0
+    together: bool = False
     alone: int = 0
     longer: bool = False
     paid: Usage = field(default_factory=Usage)

@@ -57,21 +57,25 @@ class Refusal:
     def of_body(cls, status: int, body: object) -> Refusal:
         """Read from a JSON body: `{"error": {…}}`, `{"error": "…"}`, `{"detail": […]}` and their like."""
         inner = body[0] if isinstance(body, list) and body else body
-        for name in ("error", "errors", "detail", "fault"):
+        for name in ("error", "errors", "detail", "fault", "base_resp"):
             if isinstance(inner, Mapping) and inner.get(name):
                 inner = inner[name]
                 inner = inner[0] if isinstance(inner, list) else inner
                 break
         if not isinstance(inner, Mapping):
             return cls(status, _text(inner), body=body)
-        message = next((inner[name] for name in ("message", "msg", "detail", "error") if inner.get(name)), "")
+        message = next((inner[name] for name in _MESSAGES if inner.get(name)), "")
         said = [_text(message), *(_text(one) for one in _raw(inner))]
         place = inner.get("param") or inner.get("loc") or ""
         steps = place if isinstance(place, list) else str(place).split(".")
         param = ".".join(str(step) for step in steps if step != "body")
-        code = inner.get("code") if inner.get("code") is not None else inner.get("status", "")
-        kind = inner.get("type") or inner.get("status") or ""
+        code = next((inner[name] for name in _CODES if inner.get(name) is not None), "")
+        kind = inner.get("type") or inner.get("status") or inner.get("__type") or ""
         return cls(status, " ".join(said)[:_MAX_MESSAGE].strip(), str(code), str(kind), param, body)
+
+
+_MESSAGES: Final = ("message", "msg", "detail", "error", "error_msg", "errorMessage", "status_msg", "title")
+_CODES: Final = ("code", "error_code", "errorCode", "status_code", "status")
 
 
 def _raw(inner: Mapping[str, Any]) -> Iterator[object]:
@@ -88,7 +92,7 @@ def _text(value: object) -> str:
 _TOO_LONG: Final = re.compile(
     "|".join(
         (
-            r"context[ _](?:length|window|size|limit)",
+            r"context[ _]?(?:length|window|size|limit)",
             r"maximum (?:context|prompt|model|input) length",
             r"model'?s? (?:context|maximum|max) (?:model )?(?:length|len)",
             r"(?:prompt|input|request|messages?|conversation)(?: length)? (?:is|are|was) too (?:long|large)",
@@ -123,7 +127,7 @@ _MONEY_CODES: Final = frozenset(
 )
 _MONEY: Final = re.compile(
     r"insufficient (?:balance|credits?|funds|quota)|(?:credit )?balance is too low|out of credits|"
-    r"billing hard limit|more credits",
+    r"billing hard limit|more credits|in arrears",
     re.IGNORECASE,
 )
 _ANSWER_TOKENS: Final = re.compile(
@@ -148,14 +152,28 @@ _SYSTEM_ROLE: Final = re.compile(
     re.IGNORECASE,
 )
 _FILTER: Final = re.compile(
-    r"content[ _](?:filter|management|policy)|responsible ?ai|moderation|flagged|safety", re.IGNORECASE
+    r"content[ _](?:filter|management|policy)|responsible ?ai|moderation|flagged|safety|inappropriate|"
+    r"sensitive[ _](?:words?|content)",
+    re.IGNORECASE,
 )
 _MODEL: Final = re.compile(
     r"model .{0,120}(?:not (?:be )?found|does not exist|not exist|unknown|is not a valid model)|"
-    r"(?:unknown|no such|invalid) model|not a valid model",
+    r"(?:unknown|no such|invalid) model|not a valid model|deployment .{0,80}does not exist|"
+    r"DeploymentNotFound",
     re.IGNORECASE,
 )
-_BUSY_STATUS: Final = frozenset({408, 409, 423, 425, 429})
+_KEY: Final = re.compile(
+    r"(?:incorrect|invalid|missing|wrong|no|expired) (?:api|access)[ _-]?key|"
+    r"(?:api|access)[ _-]?key (?:is )?(?:not valid|invalid|missing|incorrect|expired|required)",
+    re.IGNORECASE,
+)
+_BUSY: Final = re.compile(
+    r"rate[ _]?limit(?:ed)?[ _](?:is |has been |was )?(?:exceeded|reached)|throttl|too many requests|"
+    r"overloaded",
+    re.IGNORECASE,
+)
+# 420: throttled, as some gateways have it; 424: a part behind it is loading; 498: no capacity of that tier
+_BUSY_STATUS: Final = frozenset({408, 409, 420, 423, 424, 425, 429, 498})
 _LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens")
 
 
@@ -168,10 +186,16 @@ def cause_of(refusal: Refusal) -> Cause:
         return Cause.MONEY
     if _is_too_long(refusal):
         return Cause.TOO_LONG
+    if "in arrears" in refusal.message:
+        return Cause.MONEY
     if status in _BUSY_STATUS or (status >= 500 and status != 501):
         return Cause.BUSY
     if _MONEY.search(words):
         return Cause.MONEY
+    if _KEY.search(words):
+        return Cause.KEY
+    if _BUSY.search(words):
+        return Cause.BUSY
     if refusal.code == "model_not_found" or (status in (400, 404) and _MODEL.search(words)):
         return Cause.MODEL
     return _cause_of_param(refusal, words) or (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -51,6 +52,7 @@ _BOUNDS: Final = {
 }
 _UNKNOWN: Final = ("not", "if", "then", "else", "contains", "dependentSchemas", "unevaluatedProperties")
 _IMPOSSIBLE: Final = "x-impossible"
+_ODD_VALUES: Final = "its values have to be texts, numbers, true or false, not {}"
 
 
 class UnaskableError(ValueError):
@@ -87,6 +89,19 @@ class _Generator(GenerateJsonSchema):
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
         """A price as a number would be rounded on its way."""
         return {"type": "string", "format": "decimal"}
+
+    def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
+        """An enum of dates would be asked for as texts, and none of them be taken for a member."""
+        return self._checked(super().enum_schema(schema), [one.value for one in schema["members"]])
+
+    def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
+        """Bytes, for one, have no form of their own in JSON."""
+        members = [one.value if isinstance(one, Enum) else one for one in schema["expected"]]
+        return self._checked(super().literal_schema(schema), members)
+
+    def _checked(self, made: JsonSchemaValue, values: list[object]) -> JsonSchemaValue:
+        odd = next((one for one in values if not isinstance(one, str | int | float | None)), None)
+        return made if odd is None else {_IMPOSSIBLE: _ODD_VALUES.format(type(odd).__name__)}
 
     def handle_invalid_for_json_schema(
         self, schema: core_schema.CoreSchema, error_info: str

@@ -18,10 +18,16 @@ _DURATION: Final = re.compile(
     re.IGNORECASE,
 )
 _SAID: Final = re.compile(
-    r"(?:try again|retry|wait)(?: \w+){0,3}? (?:in|after|for)?\s*"
-    r"((?:\d+(?:\.\d+)?\s*(?:milliseconds?|ms|days?|hours?|min(?:ute)?s?|sec(?:ond)?s?|[dhms])(?![a-z])\s*)+)",
+    r"(?:try again|retry|wait|resets?)(?: \w+){0,3}? (?:in|after|for)?\s*"
+    r"((?:\d+(?:\.\d+)?\s*(?:milliseconds?|ms|days?|hours?|min(?:ute)?s?|sec(?:ond)?s?|[dhms])(?![a-z])"
+    r"\s*(?:and )?)+)",
     re.IGNORECASE,
 )
+_SAID_MOMENT: Final = re.compile(
+    r"(?:try again|retry|wait|resets?)(?: \w+){0,2} (\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.:+Z-]*)"
+)
+_POLICY: Final = re.compile(r";\s*r=0\s*(?:;[^,]*?)?;\s*t=(\d+)")
+_WAIT_FIELDS: Final = ("retrydelay", "retryafter", "retryafterseconds", "estimatedtime")
 _RESETS: Final = ("requests", "tokens", "input-tokens", "output-tokens", "project-tokens")
 _EPOCH_SECONDS: Final = 1_000_000_000.0  # numbers above are moments, not durations
 _EPOCH_MILLISECONDS: Final = 1_000_000_000_000.0
@@ -38,7 +44,7 @@ def wait_seconds(headers: Mapping[str, str], body: object, message: str, now: da
         retry_after_seconds(headers, now),
         _of_body(body),
         _of_resets(headers, now),
-        _of_message(message),
+        _of_message(message, now),
     ):
         if found is not None:
             return min(max(found, 0.0), _LONGEST)
@@ -78,7 +84,12 @@ def _hints(body: object, depth: int) -> Iterator[Any]:
     """The values that stand under names of waits, down to some depth."""
     if depth and isinstance(body, Mapping):
         for name, value in body.items():
-            if str(name).replace("_", "").casefold() in ("retrydelay", "retryafter", "retryafterseconds"):
+            if str(name).replace("_", "").casefold() in (
+                "retrydelay",
+                "retryafter",
+                "retryafterseconds",
+                "estimatedtime",
+            ):
                 yield value
             else:
                 yield from _hints(value, depth - 1)
@@ -97,8 +108,12 @@ def _of_resets(headers: Mapping[str, str], now: datetime) -> float | None:
         ):
             if headers.get(remaining, "").strip() == "0":
                 waits.append(until_seconds(headers.get(reset, ""), now))
-    if headers.get("x-ratelimit-remaining", "").strip() == "0":
-        waits.append(until_seconds(headers.get("x-ratelimit-reset", ""), now))
+    for prefix in ("x-ratelimit", "ratelimit", "x-rate-limit"):
+        if headers.get(f"{prefix}-remaining", "").strip() == "0":
+            reset = headers.get(f"{prefix}-reset-after") or headers.get(f"{prefix}-reset", "")
+            waits.append(until_seconds(reset, now))
+    # the draft standard of the IETF has all in one header: `"default";r=0;t=30`
+    waits += [float(one) for one in _POLICY.findall(headers.get("ratelimit", ""))]
     return max((wait for wait in waits if wait is not None), default=None)
 
 
@@ -117,6 +132,9 @@ def until_seconds(text: str, now: datetime) -> float | None:
     return ((moment_of if moment_of.tzinfo else moment_of.replace(tzinfo=UTC)) - now).total_seconds()
 
 
-def _of_message(message: str) -> float | None:
+def _of_message(message: str, now: datetime) -> float | None:
     said = _SAID.search(message)
-    return duration_seconds(said[1]) if said else None
+    if said:
+        return duration_seconds(said[1].replace("and", " "))
+    moment = _SAID_MOMENT.search(message)
+    return until_seconds(moment[1].rstrip(".:-"), now) if moment else None

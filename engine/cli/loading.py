@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
@@ -16,10 +15,16 @@ from engine.contract.types import JsonValue
 from engine.errors import ConfigError
 from engine.plan.compile import compile_file
 from engine.plan.model import Plan
-from engine.registry import Registry
+from engine.registry import Registry, find_modules_beside
 from engine.state.address import is_address
 
-__all__ = ["load_config", "load_plans", "load_plans_for_workers", "resolve_alias", "resolve_aliases"]
+__all__ = [
+    "load_config",
+    "load_plans",
+    "load_plans_for_workers",
+    "resolve_alias",
+    "resolve_aliases",
+]
 
 
 def load_plans(
@@ -74,7 +79,7 @@ def load_config(
         param_texts=options.param,
         assignments=options.assignments,
     )
-    _find_modules_beside(options.file)
+    find_modules_beside(options.file)
     config = load_file(options.file, environ=os.environ, overrides=overrides)
     if only is None:
         return select(config, options.only, asked_by="--only") if options.only else config
@@ -86,13 +91,6 @@ def load_config(
         raise ConfigError(
             f"{options.file} does not have {missing} of the run: name the file that the run was started with"
         ) from None
-
-
-def _find_modules_beside(file: str) -> None:
-    # behind everything that is installed, so that no file in a folder can take the place of a library
-    for folder in (os.getcwd(), os.path.dirname(os.path.abspath(file))):
-        if folder not in sys.path:
-            sys.path.append(folder)
 
 
 def resolve_aliases(options: PlanOptions) -> list[str]:

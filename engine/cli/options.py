@@ -19,9 +19,12 @@ __all__ = [
     "ConnectorsOptions",
     "ControlOptions",
     "DlqOptions",
+    "DoctorOptions",
     "DurableOptions",
     "FileOptions",
+    "ForecastOptions",
     "GraphOptions",
+    "InitOptions",
     "JournalOptions",
     "OutputOptions",
     "PlaceOptions",
@@ -37,6 +40,7 @@ __all__ = [
     "SqlOptions",
     "StateOptions",
     "SubmitOptions",
+    "TestOptions",
     "ValidateOptions",
     "WatchOptions",
     "WorkerOptions",
@@ -167,6 +171,25 @@ class ValidateOptions(WorkerPlanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorOptions(PlanOptions, StateOptions):
+    """`doctor`; `timeout` in seconds, for each connection."""
+
+    timeout: float = 10.0
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastOptions(PlanOptions, StateOptions):
+    """`plan`; `sample` records of each source are read, `timeout` is in seconds."""
+
+    sample: int = 20
+    timeout: float = 10.0
+    diff: bool = False
+    json: bool = False
+    samples: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GraphOptions(PlanOptions):
     """`graph`."""
 
@@ -180,6 +203,24 @@ class ConnectorsOptions:
     action: str = "list"
     name: str = ""
     json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOptions(FileOptions):
+    """`test`; `only` names cases."""
+
+    only: tuple[str, ...] = ()
+    update: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitOptions:
+    """`init`; with `connector`, the folder stands in the place of the template."""
+
+    template: str = ""
+    folder: str = ""
+    connector: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "main"]
 
 VERBS = {
+    "init": "begin a project from a template",
     "run": "run the pipelines of a file",
     "validate": "check a file without running anything",
+    "test": "run the test cases beside a pipeline file",
+    "doctor": "check this machine and everything that a file needs",
+    "plan": "say what a run would read, write and cost",
     "graph": "draw the pipelines of a file",
     "connectors": "list components, or show one",
     "runs": "list, show and forget runs",

@@ -30,6 +30,7 @@ from engine.config.sections import (
     PipelineSection,
     RetrySection,
 )
+from engine.config.shorthand import expanded
 from engine.config.validation import field_names, validate
 from engine.config.values import Place, Value
 from engine.contract.component import Kind
@@ -159,6 +160,9 @@ def _read_node(
         message = f"expected a mapping such as {{source: blob}}, got {describe(value)}"
         problems.add(value.place, message)
         return None
+    value = expanded(value, place, problems)
+    if value.failed:
+        return None
     value = without_nulls(value, NodeSection)
     section = validate(NodeSection, value, problems)
     kinds = [kind for kind in Kind if value.get(kind) is not None]
@@ -201,15 +205,21 @@ def _read_inputs(
             return ()
         return (InputConfig(above, place),)
     if isinstance(given.data, str):
-        return (InputConfig(given.data, given.place),)
+        return (_input(given.data, given.place),)
     items = given.data if given.is_list else []
     inputs: dict[str, InputConfig] = {}
     for item in items:
         if isinstance(item.data, str) and item.data in inputs:
             problems.add(item.place, f"`{item.data}` is named twice")
         elif isinstance(item.data, str):
-            inputs[item.data] = InputConfig(item.data, item.place)
+            inputs[item.data] = _input(item.data, item.place)
     return tuple(inputs.values())
+
+
+def _input(text: str, place: Place) -> InputConfig:
+    """`node`, or `node.branch`."""
+    name, _, branch = text.partition(".")
+    return InputConfig(name, place, branch)
 
 
 def _read_dead_letters(value: Value | None, problems: Problems) -> DeadLetterConfig:

@@ -16,6 +16,7 @@ from engine.config.sections import (
     ParameterSection,
     PipelineSection,
 )
+from engine.config.shorthand import SHORTHANDS
 from engine.contract.component import ComponentSpec, Kind
 from engine.contract.types import JsonValue
 from engine.errors import RegistryError
@@ -41,7 +42,17 @@ def file_schema(registry: Registry) -> JsonValue:
     }
     specs = _specs(registry)
     definitions["parameter"] = _parameter(definitions)
-    definitions["node"] = {"anyOf": [_node(spec, definitions) for spec in specs] + [_foreign(definitions)]}
+    definitions["node"] = {
+        "anyOf": [
+            *(_node(spec, definitions) for spec in specs),
+            *(
+                _short(spec, definitions)
+                for spec in specs
+                if spec.kind is Kind.TRANSFORM and spec.name in SHORTHANDS
+            ),
+            _foreign(definitions),
+        ]
+    }
     definitions["forward"] = {
         "anyOf": [_forward(spec, definitions) for spec in specs if spec.kind is Kind.SINK]
         + [_section(ForwardSection, definitions)]
@@ -118,14 +129,27 @@ def _arguments(spec: ComponentSpec, definitions: Schema) -> Schema:
 
 def _node(spec: ComponentSpec, definitions: Schema) -> Schema:
     schema = _section(NodeSection, definitions)
-    return _for_component(schema, spec, definitions, drop=[kind for kind in Kind if kind is not spec.kind])
+    others = [str(kind) for kind in Kind if kind is not spec.kind]
+    return _for_component(schema, spec, definitions, drop=[*others, *SHORTHANDS])
+
+
+def _short(spec: ComponentSpec, definitions: Schema) -> Schema:
+    """A node in its short form, `filter: "amount > 0"`."""
+    schema = _section(NodeSection, definitions)
+    properties = {
+        name: part for name, part in schema["properties"].items() if name not in {*Kind, *SHORTHANDS}
+    }
+    whole = spec.params.model_json_schema(by_alias=True)["properties"]
+    alone = {"type": ["string", "array"]} if SHORTHANDS[spec.name] in whole else {"type": "string"}
+    properties[spec.name] = {"anyOf": [_arguments(spec, definitions), alone], "description": spec.summary}
+    return {**schema, "description": spec.summary, "properties": properties, "required": [spec.name]}
 
 
 def _forward(spec: ComponentSpec, definitions: Schema) -> Schema:
     return _for_component(_section(ForwardSection, definitions), spec, definitions, drop=[])
 
 
-def _for_component(schema: Schema, spec: ComponentSpec, definitions: Schema, drop: list[Kind]) -> Schema:
+def _for_component(schema: Schema, spec: ComponentSpec, definitions: Schema, drop: list[str]) -> Schema:
     properties = {name: part for name, part in schema["properties"].items() if name not in drop}
     properties[str(spec.kind)] = {"const": spec.name, "description": spec.summary}
     properties["with"] = _arguments(spec, definitions)
@@ -139,6 +163,8 @@ def _foreign(definitions: Schema) -> Schema:
     schema = _section(NodeSection, definitions)
     foreign = {"type": "string", "pattern": r":|\$\{"}
     schema["properties"] |= {str(kind): foreign for kind in Kind}
+    for name in SHORTHANDS:
+        del schema["properties"][name]
     return {**schema, "anyOf": [{"required": [str(kind)]} for kind in Kind]}
 
 

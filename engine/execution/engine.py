@@ -29,8 +29,8 @@ from engine.execution.journal import Journal
 from engine.execution.lease import HeldLease
 from engine.execution.overlap import Entry, entered
 from engine.execution.report import RunReport
+from engine.execution.resources import DRAIN_LIMIT, RunnerResources
 from engine.execution.run import Run
-from engine.execution.runner import DRAIN_LIMIT, RunnerResources
 from engine.flow.budget import ByteBudget, ProcessBudget
 from engine.plan.model import Plan, PlanNode
 from engine.service.declared import Declared

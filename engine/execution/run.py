@@ -20,7 +20,8 @@ from engine.errors import (
 )
 from engine.execution.events import Observer, RunEvent, Speaker, speaking
 from engine.execution.report import RunReport
-from engine.execution.runner import RunIdentity, Runner, RunnerResources
+from engine.execution.resources import RunIdentity, RunnerResources
+from engine.execution.runner import Runner
 from engine.execution.verification import not_asked
 from engine.execution.verification import verify as compare
 from engine.flow.stats import RunSnapshot

@@ -16,10 +16,12 @@ from engine.contract.component import Context, Source
 from engine.contract.types import JsonValue
 from engine.errors import NodeFailedError, OutageError, RecordError, TransientError
 from engine.fault_injection import reached
+from engine.flow.chain import DeadLetterQueue, chain, drop_unrouted
 from engine.flow.edge import Pacer
 from engine.flow.errors import as_run_error, unwrap_group
+from engine.flow.outlet import Outlet
 from engine.flow.paging import PageReader, RecordPager, page_reader
-from engine.flow.segment import DeadLetterQueue, Outlet, Runtime, Segment, chain, drop_unrouted
+from engine.flow.segment import Runtime, Segment
 from engine.flow.skip_dead import split_dead
 from engine.flow.stats import Waiting
 from engine.flow.steps import Next

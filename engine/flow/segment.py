@@ -7,42 +7,17 @@ part or meet, and where batches have to be cut to size.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
-from engine.contract.batch import Batch
-from engine.contract.clock import Clock
 from engine.contract.component import BatchLimits, Component, Sink, Source, Transform
-from engine.errors import EngineError, RecordError
-from engine.flow.budget import ByteBudget
-from engine.flow.edge import Edge
 from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.retry import NodeHealth, RetryPolicy
-from engine.flow.settle import settle_dropped
-from engine.flow.sizing import estimate_batch
-from engine.flow.skip_dead import skip_dead
-from engine.flow.stats import NodeStats, Waiting
-from engine.flow.steps import Next, SinkStep, Step, TransformStep, build_step
-from engine.flow.stopping import Stop
-from engine.flow.workers import BatchReader, OutOfTurnError, Sequencer, work
+from engine.flow.stats import NodeStats
 from engine.plan.model import Plan, PlanNode
 
-__all__ = [
-    "DEFAULT_BUFFER",
-    "DeadLetterQueue",
-    "Outlet",
-    "Runtime",
-    "Segment",
-    "Wiring",
-    "cut",
-    "run_workers",
-]
-
-DEFAULT_BUFFER = 8
-MEASURE_EVERY = 16  # batches between two looks at whether transforms made records grow
-NOTICEABLE_GROWTH = 1.25
+__all__ = ["Runtime", "Segment", "cut"]
 
 
 @dataclass
@@ -92,27 +67,15 @@ class Segment:
         return self.nodes[-1]
 
 
-class DeadLetterQueue(Protocol):
-    """Interface to the dead-letter queue; runs use `engine.dead_letters.queue`."""
-
-    async def put(
-        self, node: NodeStats, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
-    ) -> None:
-        """Store, forward and settle these records of a batch."""
-        ...
-
-    async def resettle(self, node: NodeStats, batch: Batch) -> None:
-        """Settle records whose dead letters are already stored."""
-        ...
-
-
 def cut(plan: Plan, runtimes: Mapping[str, Runtime]) -> list[Segment]:
     """Divide a plan into segments, in topological order."""
     segments: dict[str, Segment] = {}
     for node in plan.nodes:
         runtime = runtimes[node.name]
         upstream = node.inputs[0] if len(node.inputs) == 1 else ""
-        fused = upstream and len(plan.downstream(upstream)) == 1 and not runtime.stands_alone
+        branches = node.input_branches.get(upstream)
+        alone = runtime.stands_alone or branches or len(plan.downstream(upstream)) != 1
+        fused = upstream and not alone
         if fused:
             segment = segments[upstream]
             segment.nodes.append(runtime)
@@ -120,186 +83,3 @@ def cut(plan: Plan, runtimes: Mapping[str, Runtime]) -> list[Segment]:
             segment = Segment([runtime])
         segments[node.name] = segment
     return list({id(segment): segment for segment in segments.values()}.values())
-
-
-class Outlet:
-    """The output of a segment: every outgoing edge, or nothing after a final sink.
-
-    Args:
-        edges: by the node that they lead to.
-    """
-
-    def __init__(self, edges: Mapping[str, Edge], stats: NodeStats) -> None:
-        self.edges = list(edges.values())
-        self._names = list(edges)
-        self._stats = stats
-        self._batches = 0
-        self._growth = 1.0
-        for edge in self.edges:
-            edge.open_sender()
-
-    def close(self) -> None:
-        """Unregister the segment at its edges."""
-        for edge in self.edges:
-            edge.close_sender()
-
-    async def send(self, batch: Batch) -> None:
-        """Send a batch to every edge, waiting for room."""
-        edges = self.edges
-        if len(edges) > 1:
-            for ack, count in batch.origins:
-                ack.fork(count * (len(edges) - 1))
-        self._charge_growth(batch)
-        for place, edge in enumerate(edges):
-            if not edge.offer(batch):
-                await self._wait_for_room(edge, self._names[place], batch)
-
-    async def _wait_for_room(self, edge: Edge, name: str, batch: Batch) -> None:
-        stats, started = self._stats, perf_counter()
-        try:
-            with stats.waits(Waiting.DOWNSTREAM, name):
-                await edge.send(batch)
-        finally:
-            stats.blocked += perf_counter() - started
-
-    def _charge_growth(self, batch: Batch) -> None:
-        """Charge what transforms have added to the records: measured now and then, applied to all."""
-        if self._batches % MEASURE_EVERY == 0 and batch.nbytes:
-            growth = estimate_batch(batch.records) / batch.nbytes
-            self._growth = growth if growth > NOTICEABLE_GROWTH else 1.0
-        self._batches += 1
-        if self._growth == 1.0 or not batch.nbytes:
-            return
-        nbytes = int(batch.nbytes * self._growth)
-        for ack, count in batch.origins:
-            ack.charge_growth((nbytes - batch.nbytes) * count // len(batch))
-        batch.nbytes = nbytes
-
-
-@dataclass
-class Wiring:
-    """Segments and the edges in front of those that do not begin with a source."""
-
-    segments: list[Segment]
-    edges: Mapping[str, Edge]
-    outlets: Mapping[int, Outlet] = field(default_factory=dict)
-
-    def close(self) -> None:
-        """Nothing is sent any more."""
-        for edge in self.edges.values():
-            edge.close()
-
-
-def chain(
-    nodes: Sequence[Runtime], outlet: Next | None, clock: Clock, dead_letters: DeadLetterQueue
-) -> Next | None:
-    """Return the function that passes a batch through these nodes and `outlet`, or None."""
-    onward = outlet
-    behind: Step | None = None  # the step that `onward` leads to, if it leads straight there
-    if outlet is None and nodes and not isinstance(nodes[-1].component, Sink):
-        onward = drop_unrouted(nodes[-1].stats)
-    for runtime in reversed(nodes):
-        suffix = runtime.node.options.key_suffix
-        if suffix and onward:
-            onward, behind = _suffixing(onward, suffix), None
-        step = build_step(
-            runtime.component, runtime.stats, runtime.policy, clock, dead_letters.put, runtime.health, onward
-        )
-        if isinstance(step, TransformStep) and isinstance(behind, TransformStep):
-            step.following = behind
-        if isinstance(step, SinkStep):
-            step.open_dead_letters = runtime.open_dead_letters
-        onward, behind = step.process, step
-        if runtime.dead_keys:
-            onward = skip_dead(onward, runtime.stats, runtime.dead_keys, dead_letters.resettle)
-            behind = None
-    return onward
-
-
-def drop_unrouted(stats: NodeStats) -> Next:
-    """Drop and count the output of a node without a downstream node."""
-
-    async def drop(batch: Batch) -> None:
-        stats.dropped += len(batch.records)
-        settle_dropped(batch.origins, f"{stats.name}: no downstream node")
-
-    return drop
-
-
-def _suffixing(onward: Next, suffix: str) -> Next:
-    async def send(batch: Batch) -> None:
-        await onward(batch.with_suffix(suffix))
-
-    return send
-
-
-async def run_workers(
-    segment: Segment,
-    *,
-    edge: Edge,
-    outlet: Outlet | None,
-    concurrency: int,
-    budget: ByteBudget,
-    clock: Clock,
-    dead_letters: DeadLetterQueue,
-    stop: Stop | None = None,
-    repeated_keys: bool = False,
-) -> None:
-    """Run a segment after an edge until its input ends.
-
-    `repeated_keys`: two updates of one key may come, which never overtake each other.
-    """
-    head = segment.head
-    sequencer = Sequencer() if head.node.options.ordered and concurrency > 1 else None
-    processes = [_worker(segment, outlet, sequencer, clock, dead_letters) for _ in range(concurrency)]
-    intake = BatchReader(edge, head.limits, budget, head.stats)
-    try:
-        edges = outlet.edges if outlet is not None else ()
-        await work(intake.batches(), processes, edges, stop, repeated_keys=repeated_keys)
-    finally:
-        if outlet is not None:
-            outlet.close()
-
-
-def _worker(
-    segment: Segment,
-    outlet: Outlet | None,
-    sequencer: Sequencer | None,
-    clock: Clock,
-    dead_letters: DeadLetterQueue,
-) -> Callable[[Batch, int], Awaitable[None]]:
-    send = outlet.send if outlet is not None else None
-    if sequencer is None:
-        process = chain(segment.nodes, send, clock, dead_letters)
-        assert process is not None
-
-        def run(batch: Batch, ticket: int) -> Awaitable[None]:
-            return process(batch)
-
-        return run
-
-    rest = chain(segment.nodes[1:], send, clock, dead_letters)
-    current = 0
-
-    async def in_turn(batch: Batch) -> None:
-        await sequencer.wait(current)
-        if rest is not None:
-            await rest(batch)
-
-    first = chain(segment.nodes[:1], in_turn if rest is not None else None, clock, dead_letters)
-    assert first is not None
-
-    async def run_ordered(batch: Batch, ticket: int) -> None:
-        nonlocal current
-        current = ticket
-        try:
-            await first(batch)
-            await sequencer.wait(ticket)
-        except OutOfTurnError:
-            return  # it stays unsettled: a resume reads it behind the one that failed
-        except EngineError:
-            sequencer.fail(ticket)
-            raise
-        sequencer.leave(ticket)
-
-    return run_ordered

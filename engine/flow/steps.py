@@ -27,8 +27,11 @@ PutDeadLetters = Callable[[NodeStats, Batch, Sequence[tuple[int, RecordError]], 
 class Step:
     """A node in its segment.
 
-    The first try of a batch is made by `process` itself, on the shortest way; only what fails goes through
-    `delivery`.
+    The first try of a batch is written twice. `process` makes it on the shortest way: no `Outcome`, no
+    closure, and for a synchronous transform no coroutine, because nearly every batch succeeds at once and
+    each of these would be paid for by all of them. What fails there goes to `delivery`, which tries again
+    with `_work` and `_emit`: the same work, in the form that halving, waiting and partial failures need. A
+    change to what a try does belongs in both.
 
     Args:
         onward: takes what this node has done; None when nothing is behind it.

@@ -28,7 +28,7 @@ from engine.execution.report import RunReport
 from engine.plan.model import Plan
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.documents import PromptDocument
-from engine.sandbox.llm.injected_errors import Fault, MalformedJson, Refusal
+from engine.sandbox.llm.injected_errors import Fault, Refusal, Truncated
 from engine.sandbox.loopback import serve_loopback
 from engine.sandbox.server import DEFAULT_SAMPLES, read_transcripts
 from engine.service.server import running_service
@@ -209,7 +209,7 @@ async def test_a_resume_in_the_same_process_pays_for_nothing_again() -> None:
 
 async def test_a_refused_document_dies_again_without_being_paid_for_again() -> None:
     model, store = Model(), MemoryStateStore()
-    model.fault = {"Person 2": Refusal(), "Person 3": MalformedJson()}
+    model.fault = {"Person 2": Refusal(), "Person 3": Truncated()}
     records = [staged(number) for number in range(5)]
     async with serve_loopback(model.app) as url, Engine(store=store) as engine:
         first = await engine.run(plan(url, records, FaultySink([FatalError("disk")])))
@@ -219,7 +219,7 @@ async def test_a_refused_document_dies_again_without_being_paid_for_again() -> N
         anew = await engine.run(plan(url, records, MemorySink()))
     assert (redone.tally.written, redone.tally.dead) == (3, 2)
     assert (anew.tally.written, anew.tally.dead) == (3, 2)
-    # a new run hopes for a readable answer to the third, and knows that the second is refused
+    # a new run hopes for a whole answer to the third, and knows that the second is refused
     asked_anew = [text for text, _ in model.asked[-2:]]
     assert model.stand_in.stats.calls == calls + 2
     assert all("Person 3" in text for text in asked_anew)

@@ -31,7 +31,7 @@ from engine.dead_letters.replay import REPLAY_GROUP
 from engine.errors import ConfigError
 from engine.execution.engine import DEFAULT_MEMORY, Engine
 from engine.execution.report import RunReport
-from engine.execution.runner import DRAIN_LIMIT
+from engine.execution.resources import DRAIN_LIMIT
 from engine.execution.session import Session, starting
 from engine.plan.compile import compile_file
 from engine.plan.model import Plan

@@ -13,10 +13,12 @@ from engine.errors import RecordError, TransientError
 from engine.execution.ledger import Ledger
 from engine.flow.batching import Batcher
 from engine.flow.budget import ByteBudget
+from engine.flow.chain import chain
 from engine.flow.edge import Edge
+from engine.flow.outlet import Outlet
 from engine.flow.reading import SourceTask
 from engine.flow.retry import NodeHealth, RetryPolicy
-from engine.flow.segment import Outlet, Runtime, Segment, chain
+from engine.flow.segment import Runtime, Segment
 from engine.flow.stats import NodeStats
 from engine.plan.model import DeadLetterSettings, PlanNode
 from engine.state.protocol import Lease, SplitRecord

@@ -12,7 +12,7 @@ import pytest
 from engine.cli import main
 
 DOCS = Path(__file__).parents[3] / "docs"
-PAGES = ("generate",)
+PAGES = ("duckdb", "generate", "postgres")
 
 
 def examples(page: str) -> list[str]:
@@ -52,3 +52,15 @@ def test_the_example_of_stdin_reads_what_is_piped(tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(sys, "stdin", piped)
         assert main(["run", "--quiet"]) == 0
     assert (tmp_path / "kept.jsonl").read_text() == '{"id":1}\n{"id":2}\n'
+
+
+def test_the_examples_of_duckdb_load_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    load, read = examples("duckdb")
+    lines = [{"id": number, "amount": number / 2, "country": "DE"} for number in range(20)]
+    (tmp_path / "invoices.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for text in (load, load, read):
+        (tmp_path / "pipelines.yaml").write_text(text)
+        assert main(["run", "--quiet", "--verify"]) == 0
+    copied = [json.loads(line) for line in (tmp_path / "large.jsonl").read_text().splitlines()]
+    assert copied == lines[11:]

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from pathlib import Path
+from textwrap import indent
 
+import anyio
+import pytest
+
+import engine
 from connectors.expressions import Expression
 from connectors.expressions.compiling import signature_text
 from connectors.expressions.functions import FUNCTIONS
@@ -53,3 +59,35 @@ def test_what_the_guide_says_of_missing_fields_is_so() -> None:
             assert Expression(text).evaluate(record) is shown[f"`{word[1]}`"], text
             checked += 1
     assert checked >= 12
+
+
+EXAMPLES = re.findall(
+    r"^```yaml\n(.*?)^```\n\n```jsonl\n(.*?)^```\n\n```jsonl\n(.*?)^```", GUIDE, re.M | re.S
+)
+
+
+def test_every_block_of_yaml_is_an_example_with_its_records() -> None:
+    assert GUIDE.count("```yaml") == len(EXAMPLES)
+    assert GUIDE.count("```jsonl") == 2 * len(EXAMPLES)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[one[0].partition(":")[0] for one in EXAMPLES])
+def test_example_of_the_guide_makes_what_it_shows(
+    example: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes, given, expected = example
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text(given)
+    if "sink:" not in nodes:
+        nodes += "write: {sink: jsonl, with: {path: out.jsonl}}\n"
+    read = "read: {source: jsonl, with: {path: in.jsonl}}\n"
+    head = "version: 1\npipelines:\n  example:\n    dead_letters: {max: 100%}\n    nodes:\n"
+    Path("file.yaml").write_text(head + indent(read + nodes, " " * 6))
+
+    reports = anyio.run(engine.run, "file.yaml")
+
+    assert reports["example"].error == ""
+    made = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    if "input: [" in nodes:  # where branches meet, their records come in any order
+        made.sort(key=lambda record: record["id"])
+    assert made == [json.loads(line) for line in expected.splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,27 @@ async def test_a_failed_run_is_gone_on_with_as_often_as_its_retries_say(
     broken.append(True)
     again = (await engine.run(demo(1)))["demo"]
     assert (again.ok, again.attempt, kept) == (True, 2, [0, 1, 2, 3, 4])
+
+
+async def test_modules_beside_the_file_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "beside").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "steps_beside", raising=False)
+    (tmp_path / "beside" / "steps_beside.py").write_text(
+        "import engine\n\n@engine.transform\ndef twice(record: dict) -> dict:\n"
+        "    return {'n': 2 * record['n']}\n"
+    )
+    (tmp_path / "in.jsonl").write_text('{"n": 4}\n')
+    file = tmp_path / "beside" / "p.yaml"
+    file.write_text(
+        "version: 1\npipelines:\n  p:\n    nodes:\n      read: {source: jsonl, with: {path: ../in.jsonl}}\n"
+        '      change: {transform: "steps_beside:twice"}\n'
+        "      out: {sink: jsonl, with: {path: ../out.jsonl}}\n"
+    )
+
+    reports = await engine.run(file)
+
+    assert reports["p"].ok
+    assert (tmp_path / "out.jsonl").read_text() == '{"n":8}\n'

@@ -200,7 +200,7 @@ async def test_missing_nonces_cost_a_bounded_number_of_calls() -> None:
     fates = await asker(model, documents=4).ask(some(4), ignore, no_hits)
     assert {fate.kind for fate in fates if isinstance(fate, RecordError)} == {"SlotMissing"}
     assert len(fates) == 4
-    assert len(model.packs) == 1 + 2 * 4
+    assert len(model.packs) == 2 + 2 * 4  # together twice, then each alone twice
 
 
 async def test_usage_names_the_documents_of_each_call() -> None:

@@ -34,6 +34,7 @@ from connectors.llm.normalise import normalise
 from connectors.llm.schema import TargetSchema, target_schema
 from connectors.llm.shaping import fields_of
 from engine.errors import FatalError
+from tests.examples import examples
 
 Q = TypeVar("Q")
 
@@ -199,7 +200,7 @@ def around(
     return inner.flatmap(wrapped)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.data())
 def test_no_value_of_any_model_is_lost(data: st.DataObject) -> None:
     kinds = st.recursive(scalars(), around, max_leaves=3)
@@ -251,8 +252,20 @@ def test_recursive_models_mappings_and_unions_keep_their_values(kind: Any, value
     assert told(target(it=kind), {"it": value}) == {"it": value}
 
 
+class Holiday(Enum):
+    NEW_YEAR = date(2026, 1, 1)
+
+
+class Span(Enum):
+    SHORT = (1, 2)
+
+
 class Refusing(BaseModel):
     """Each field is one that cannot be asked for."""
+
+    holidays: list[Holiday]
+    span: Span
+    raw: Literal[b"a"]
 
     anything: Any
     bare: dict  # type: ignore[type-arg]

@@ -1,0 +1,218 @@
+"""A DuckDB file, opened in a worker thread, and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from connectors.tables.columns import Column, Dialect, ValueType
+from connectors.tables.isolation import RowsRefusedError
+from engine.errors import FatalError, TransientError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["DIALECT", "Database", "quote", "quote_table"]
+
+T = TypeVar("T")
+
+DIALECT: Final = Dialect(
+    database="DuckDB",
+    types={
+        ValueType.BOOLEAN: "BOOLEAN",
+        ValueType.INTEGER: "BIGINT",
+        ValueType.FLOAT: "DOUBLE",
+        ValueType.NUMERIC: "DECIMAL(38,9)",
+        ValueType.TEXT: "VARCHAR",
+        ValueType.JSON: "JSON",
+        ValueType.TIMESTAMP: "TIMESTAMPTZ",
+        ValueType.DATE: "DATE",
+        ValueType.BYTES: "BLOB",
+    },
+    known={
+        "BOOLEAN": (ValueType.BOOLEAN, 0),
+        "TINYINT": (ValueType.INTEGER, 8),
+        "SMALLINT": (ValueType.INTEGER, 16),
+        "INTEGER": (ValueType.INTEGER, 32),
+        "BIGINT": (ValueType.INTEGER, 64),
+        "INT": (ValueType.INTEGER, 32),
+        "FLOAT": (ValueType.FLOAT, 0),
+        "DOUBLE": (ValueType.FLOAT, 0),
+        "DECIMAL": (ValueType.NUMERIC, 0),
+        "NUMERIC": (ValueType.NUMERIC, 0),
+        "VARCHAR": (ValueType.TEXT, 0),
+        "TEXT": (ValueType.TEXT, 0),
+        "JSON": (ValueType.JSON, 0),
+        "TIMESTAMPTZ": (ValueType.TIMESTAMP, 0),
+        "TIMESTAMP": (ValueType.TIMESTAMP, 0),
+        "TIMESTAMP WITH TIME ZONE": (ValueType.TIMESTAMP, 0),
+        "DATE": (ValueType.DATE, 0),
+        "BLOB": (ValueType.BYTES, 0),
+    },
+    fold=str.lower,
+)
+
+_POLL_SECONDS: Final = 0.2
+_QUOTED: Final = re.compile(r"""(["']).*\1""", re.DOTALL)
+_VALUE: Final = re.compile(r"with value \S+")
+_HOLDER: Final = re.compile(r"held in (\S+) \(PID (\d+)\)")
+
+
+def quote(name: str) -> str:
+    """The name as an identifier."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
+def quote_table(table: str) -> str:
+    """`schema.table` as identifiers."""
+    return ".".join(map(quote, table.split(".")))
+
+
+class Database:
+    """One connection to a file. Each call runs in a worker thread, one at a time, and ends before it is left.
+
+    Args:
+        path: of the file; made if it does not exist, unless it is only read.
+        lock_timeout: how long to wait for another process that has the file open, in seconds.
+        memory_limit: of DuckDB, as `1GB`.
+    """
+
+    def __init__(self, path: str, *, lock_timeout: float, memory_limit: str, read_only: bool = False) -> None:
+        self.path = str(Path(path).expanduser())
+        self._lock_timeout = lock_timeout
+        self._memory_limit = memory_limit
+        self._read_only = read_only
+        self._connection: DuckDBPyConnection | None = None
+        self._turn = anyio.Lock()
+
+    async def open(self) -> None:
+        """Open the file.
+
+        Raises:
+            FatalError: it cannot be opened, or another process has it open for longer than `lock_timeout`.
+        """
+        until = time.monotonic() + self._lock_timeout
+        while True:
+            try:
+                self._connection = await anyio.to_thread.run_sync(self._connect)
+                return
+            except _LockedError as error:
+                if time.monotonic() >= until:
+                    raise FatalError(str(error)) from None
+            await anyio.sleep(_POLL_SECONDS)
+
+    async def close(self) -> None:
+        """Close it; pending changes are in the file then."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(connection.close)
+
+    async def run(self, work: Callable[[DuckDBPyConnection], T]) -> T:
+        """Do some work with the connection; a transaction that it leaves open is rolled back.
+
+        Raises:
+            RowsRefusedError: for what is in the rows.
+            TransientError, FatalError: for other reasons.
+        """
+        assert self._connection is not None, "open the database first"
+        async with self._turn:
+            return await anyio.to_thread.run_sync(partial(self._work, work, self._connection))
+
+    async def columns(self, table: str) -> dict[str, Column]:
+        """The columns of a table by folded name; empty when there is no such table."""
+        schema, _, name = table.rpartition(".")
+        found = await self.fetch(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
+            "AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?) ORDER BY column_index",
+            [schema or "main", name],
+        )
+        return {DIALECT.fold(name): DIALECT.column(name, sql) for name, sql in found}
+
+    async def fetch(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a small query."""
+        return await self.run(lambda connection: connection.execute(query, list(values)).fetchall())
+
+    def _work(self, work: Callable[[DuckDBPyConnection], T], connection: DuckDBPyConnection) -> T:
+        import duckdb
+
+        with self._translated():
+            try:
+                return work(connection)
+            except BaseException:
+                with suppress(duckdb.Error):  # no transaction was open
+                    connection.rollback()
+                raise
+
+    def _connect(self) -> DuckDBPyConnection:
+        import duckdb
+
+        path = Path(self.path)
+        if self._read_only and not path.exists():
+            raise FatalError(f"there is no file {self.path}")
+        if not path.parent.is_dir():
+            raise FatalError(f"there is no folder {path.parent} for {path.name}: make it first")
+        with self._translated():
+            try:
+                connection = duckdb.connect(self.path, read_only=self._read_only)
+            except duckdb.ConnectionException:
+                if not self._read_only:
+                    raise
+                connection = duckdb.connect(self.path)  # a sink of this process has it open to write
+            # a CSV file, for one, is opened as well: as a table in memory
+            query = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
+            if connection.execute(query).fetchone() in (None, (None,)):
+                connection.close()
+                raise FatalError(f"{self.path} is not a DuckDB file: name another `path`")
+            connection.execute("SET memory_limit = ?", [self._memory_limit])
+            connection.execute("SET TimeZone = 'UTC'")
+            return connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
+        except (duckdb.DataError, duckdb.IntegrityError, duckdb.InvalidInputException) as error:
+            text = _VALUE.sub("with a value", _QUOTED.sub("…", str(error).partition("\n")[0]))
+            raise RowsRefusedError(f"DuckDB refused the row: {text}", kind=_kind(error)) from None
+        except duckdb.TransactionException as error:
+            raise TransientError(f"{self.path}: another transaction got in between: {error}") from error
+        except duckdb.IOException as error:
+            raise self._io_error(str(error)) from error
+        except duckdb.Error as error:
+            raise FatalError(f"{self.path}: {str(error).strip()}", kind="schema") from error
+
+    def _io_error(self, text: str) -> Exception:
+        if "Could not set lock" in text:
+            holder = _HOLDER.search(text)
+            who = f"process {holder[2]} ({Path(holder[1]).name})" if holder else "another process"
+            return _LockedError(
+                f"{self.path} is open in {who}: only one process can write to a DuckDB file, and none can "
+                "read it meanwhile; end that process, or raise `lock_timeout` to wait for it"
+            )
+        if "not a valid DuckDB" in text:
+            return FatalError(f"{self.path} is not a DuckDB file: name another `path`")
+        if "No space" in text or "not enough" in text.lower():
+            return FatalError(f"no space left for {self.path}: free some, then resume the run")
+        return FatalError(f"{self.path} cannot be used: {text.partition(chr(10))[0]}")
+
+
+class _LockedError(FatalError):
+    """Another process has the file open."""
+
+
+def _kind(error: Exception) -> str:
+    import duckdb
+
+    return "ConstraintViolated" if isinstance(error, duckdb.IntegrityError) else "ValueRefused"

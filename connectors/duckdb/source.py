@@ -1,0 +1,199 @@
+"""The source `duckdb`."""
+# ruff: noqa: S608 -- names are quoted or constants, values are bound; a query is the user's own
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import orjson
+from pydantic import BaseModel, Field, model_validator
+
+from connectors.duckdb.database import Database, quote, quote_table
+from connectors.tables.isolation import RowsRefusedError
+from connectors.tables.values import json_value
+from engine.contract.batch import Batch
+from engine.contract.component import Context, Kind, Locality, Params, Source, component, operational
+from engine.contract.keys import KeyList, KeyRange, Keys
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
+from engine.errors import FatalError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["DuckdbSource", "DuckdbSourceParams"]
+
+_PLAIN: Final = frozenset(
+    {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+     "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE", "VARCHAR"}
+)  # fmt: skip
+_ZONED: Final = "TIMESTAMP WITH TIME ZONE"
+
+
+class DuckdbSourceParams(Params):
+    """Parameters of the `duckdb` source."""
+
+    path: str = Field(min_length=1, description="The DuckDB file; it is opened to read")
+    table: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$",
+        description="Table or view to read",
+    )
+    query: str | None = Field(default=None, min_length=1, description="Query to read instead of a table")
+    key: str | None = Field(
+        default=None,
+        description="Column that identifies a row: rows come in its order, and a run can be resumed",
+    )
+    page_records: int = operational(2000, ge=1, le=100_000, description="Maximum records per batch")
+    lock_timeout: float = operational(
+        10.0, ge=0, description="How long to wait for another process that has the file open, in seconds"
+    )
+    memory_limit: str = operational(
+        "1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="Memory that DuckDB may use for the file"
+    )
+
+    @model_validator(mode="after")
+    def _reads_one_thing(self) -> Self:
+        if (self.table is None) is (self.query is None):
+            raise ValueError("give either a `table` or a `query`")
+        return self
+
+    def notes(self) -> list[str]:
+        """What `validate` says of it."""
+        return [] if self.key else ["without a `key`, a run of this source cannot be resumed"]
+
+
+@component(Kind.SOURCE, "duckdb", params=DuckdbSourceParams, extra="tables", locality=Locality.MACHINE)
+class DuckdbSource(Source[DuckdbSourceParams]):
+    """Reads the rows of a table or a query of a DuckDB file.
+
+    With a `key`, rows come in its order and are named by it, and a resumed run goes on behind the last one.
+    Columns become fields as JSON has them: times are ISO 8601 text, JSON columns are objects and lists.
+    """
+
+    def __init__(self, params: DuckdbSourceParams, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self.repeatable = params.key is not None
+        self._database: Database | None = None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            await database.close()
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        """One split: the file has one reader."""
+        yield Split("all")
+
+    async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+        """Read the rows behind `position`, `[rows before, the last key]`.
+
+        Raises:
+            FatalError: the file or the query cannot be read, or the key is missing or not unique.
+        """
+        before, last = position or (0, None)
+        name = self.params.table or ctx.node or "query"
+        async with aclosing(self._pages(None if position is None else last)) as pages:
+            async for records in pages:
+                keys: Keys
+                if self.params.key is None:
+                    keys = KeyRange(f"{name}/", before, before + len(records))
+                else:
+                    named = [record[self.params.key] for record in records]
+                    self._check(named, last)
+                    keys, last = KeyList([f"{name}/{one}" for one in named], before, counted=True), named[-1]
+                before += len(records)
+                yield Batch(records, keys, position=[before, last])
+                if ctx.draining():
+                    return
+
+    async def extract(self) -> AsyncGenerator[list[dict[str, Any]], None]:
+        """Read all rows, in lists, without a pipeline."""
+        async with aclosing(self._pages(None)) as pages:
+            async for records in pages:
+                yield records
+
+    async def _pages(self, after: Any) -> AsyncGenerator[list[dict[str, Any]], None]:
+        database = await self._opened()
+        result = None
+        try:
+            result, names, readers = await database.run(lambda connection: self._execute(connection, after))
+            while rows := await database.run(lambda _: result.fetchmany(self.params.page_records)):
+                columns = [
+                    values if read is None else list(map(read, values))
+                    for read, values in zip(readers, zip(*rows, strict=True), strict=True)
+                ]
+                yield [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        except RowsRefusedError as error:
+            raise FatalError(f"the query cannot be read: {error}", kind="schema") from None
+        finally:
+            if result is not None:
+                result.close()
+
+    async def _opened(self) -> Database:
+        # not on entering: a sink of the same file in this pipeline has to open it first, to write
+        if self._database is None:
+            database = Database(
+                self.params.path,
+                lock_timeout=self.params.lock_timeout,
+                memory_limit=self.params.memory_limit,
+                read_only=True,
+            )
+            await database.open()
+            self._database = database
+        return self._database
+
+    def _execute(
+        self, connection: DuckDBPyConnection, after: Any
+    ) -> tuple[DuckDBPyConnection, list[str], list[Callable[[Any], Any] | None]]:
+        params = self.params
+        rows = quote_table(params.table) if params.table else f"({(params.query or '').strip().rstrip(';')})"
+        described = connection.execute(f"DESCRIBE SELECT * FROM {rows} AS q").fetchall()
+        types = {name: sql for name, sql, *_ in described}
+        if params.key is not None and params.key not in types:
+            known = ", ".join(list(types)[:20])
+            raise FatalError(f"the rows have no column {params.key!r} for `key`; they have {known}")
+        listed = ", ".join(_selected(name, sql) for name, sql in types.items())
+        query = f"SELECT {listed} FROM {rows} AS q"
+        values: Sequence[Any] = ()
+        if params.key is not None:
+            key = f"q.{quote(params.key)}"
+            if after is not None:
+                query += f" WHERE {key} > CAST(? AS {types[params.key]}) OR {key} IS NULL"
+                values = [after]
+            query += f" ORDER BY {key}"
+        cursor = connection.cursor()
+        return cursor.execute(query, values), list(types), [_reader(sql) for sql in types.values()]
+
+    def _check(self, keys: Sequence[Any], last: Any) -> None:
+        name = self.params.key
+        if keys[-1] is None:  # nulls come last
+            raise FatalError(
+                f"the key {name!r} has no value in some rows: choose another column", kind="schema"
+            )
+        if any(one == other for one, other in zip([last, *keys], keys, strict=False)):
+            raise FatalError(
+                f"the key {name!r} names more than one row: choose another column", kind="schema"
+            )
+
+
+def _selected(name: str, sql: str) -> str:
+    column = f"q.{quote(name)}"
+    if sql == _ZONED:
+        column = f"replace(CAST(timezone('UTC', {column}) AS VARCHAR), ' ', 'T') || '+00:00'"
+    return f"{column} AS {quote(name)}"
+
+
+def _reader(sql: str) -> Callable[[Any], Any] | None:
+    if sql in _PLAIN or sql == _ZONED:
+        return None
+    return _parsed if sql == "JSON" else json_value
+
+
+def _parsed(text: str | None) -> Any:
+    return None if text is None else orjson.loads(text)

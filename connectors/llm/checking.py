@@ -1,0 +1,33 @@
+"""Reach a model endpoint without paying: list its models."""
+
+from __future__ import annotations
+
+from connectors.llm.settings import LlmConnection
+from connectors.llm.transport import open_sdk
+from engine.errors import FatalError
+
+__all__ = ["check_endpoint"]
+
+_LIMIT = 20.0  # seconds
+
+
+async def check_endpoint(connection: LlmConnection, model: str) -> str:
+    """Return what the endpoint says about its models.
+
+    Raises:
+        FatalError: it cannot be reached, refuses the key, or does not have the model.
+    """
+    async with open_sdk(connection, _LIMIT) as sdk:
+        import openai
+
+        try:
+            names = [one.id async for one in sdk.models.list()]
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise FatalError(f"the endpoint refuses the key (status {error.status_code})") from None
+        except openai.APIStatusError as error:
+            return f"the endpoint answers, but does not list its models (status {error.status_code})"
+        except openai.APIError as error:
+            raise FatalError(f"the endpoint cannot be used: {type(error).__name__}") from None
+    if names and model not in names:
+        raise FatalError(f"the endpoint has {len(names)} models, and {model!r} is not among them")
+    return f"takes the key, {len(names)} models, {model} among them" if names else "takes the key"

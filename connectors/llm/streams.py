@@ -1,0 +1,61 @@
+"""Server-sent events that come although no stream was asked for: some gateways know nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from connectors.llm.json_text import parse
+
+__all__ = ["is_stream", "joined"]
+
+_STARTS = ("data:", "event:", ": ", ":\n", "id:")
+_TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+
+
+def is_stream(text: str) -> bool:
+    """True when a body is a stream of events and not JSON."""
+    return text.lstrip().startswith(_STARTS)
+
+
+def joined(text: str) -> Mapping[str, Any]:
+    """The completion whose first choice the events of a stream add up to, or the error among them.
+
+    Raises:
+        ValueError: an event is not JSON.
+    """
+    message: dict[str, str] = {}
+    arguments = ""
+    choice: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
+    for event in _events(text):
+        if event.get("error"):
+            return {"error": event["error"]}
+        if event.get("usage"):
+            whole["usage"] = event["usage"]
+        part = _first(event.get("choices"))
+        choice |= {name: part[name] for name in ("finish_reason", "error") if part.get(name)}
+        delta = part.get("delta") or part.get("message")
+        if isinstance(delta, Mapping):
+            for name in _TEXTS:
+                if isinstance(delta.get(name), str):
+                    message[name] = message.get(name, "") + delta[name]
+            function = _first(delta.get("tool_calls")).get("function")
+            told = function.get("arguments") if isinstance(function, Mapping) else None
+            arguments += told if isinstance(told, str) else ""
+    calls = {"tool_calls": [{"function": {"arguments": arguments}}]} if arguments else {}
+    return {**whole, "choices": [{**choice, "message": {**message, **calls}}]}
+
+
+def _events(text: str) -> Iterator[Mapping[str, Any]]:
+    for line in text.split("\n"):  # not `splitlines`: a text inside may hold other separators
+        data = line.removeprefix("data:").strip()
+        if line.startswith("data:") and data and data != "[DONE]":
+            event = parse(data)
+            if isinstance(event, Mapping):
+                yield event
+
+
+def _first(values: object) -> Mapping[str, Any]:
+    one = values[0] if isinstance(values, list) and values else None
+    return one if isinstance(one, Mapping) else {}

@@ -1,0 +1,1 @@
+"""Tables made from records: columns, deliveries that are remembered, and rows that fail alone."""

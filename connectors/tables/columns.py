@@ -1,0 +1,341 @@
+"""Columns from records: which a table needs, and what of a record goes into each.
+
+Pure: the connectors of a database say what their types are called, and execute what is found out here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, StrEnum
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel
+
+from engine.contract.types import Record
+from engine.errors import FatalError, RecordError
+
+__all__ = [
+    "MAX_COLUMNS",
+    "Changes",
+    "Column",
+    "Dialect",
+    "Row",
+    "ValueType",
+    "changes_for",
+    "fill",
+    "rows_of",
+]
+
+MAX_COLUMNS: Final = 500
+"""Of a table that records may add columns to. More come from objects whose field names are data."""
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+class ValueType(StrEnum):
+    """What a column holds, whatever its database calls that."""
+
+    BOOLEAN = "boolean"
+    INTEGER = "integer"
+    FLOAT = "float"
+    NUMERIC = "numeric"
+    TEXT = "text"
+    JSON = "json"
+    TIMESTAMP = "timestamp"
+    DATE = "date"
+    BYTES = "bytes"
+    OTHER = "other"
+    """A type of which only the database knows what fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. `bits`: the size of an integer."""
+
+    name: str
+    type: ValueType
+    sql: str
+    bits: int = 64
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a database names types and compares names.
+
+    Args:
+        database: as messages call it.
+        types: the SQL of the types of columns that are made.
+        known: the type and the bits of an existing column, by its SQL in upper case; OTHER without.
+        fold: names that are equal when folded are one column.
+        max_name: the longest name of a column, in bytes; 0: no limit.
+    """
+
+    database: str
+    types: Mapping[ValueType, str]
+    known: Mapping[str, tuple[ValueType, int]]
+    fold: Callable[[str], str] = str
+    max_name: int = 0
+
+    def column(self, name: str, sql: str) -> Column:
+        """An existing or declared column."""
+        plain = sql.upper().partition("(")[0].strip()
+        kind, bits = self.known.get(plain, (ValueType.OTHER, 64))
+        return Column(name, kind, sql, bits)
+
+
+@dataclass
+class Changes:
+    """What a table lacks for some rows: columns to add, and integers that have to become floats."""
+
+    added: list[Column] = field(default_factory=list)
+    widened: list[Column] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.widened)
+
+
+def rows_of(records: Sequence[Record]) -> list[Row]:
+    """The fields of each record."""
+    if set(map(type, records)) <= {dict}:
+        return list(records)
+    return [record.model_dump() if isinstance(record, BaseModel) else record for record in records]
+
+
+def names_of(rows: Iterable[Row]) -> list[str]:
+    """All field names, in the order in which they come."""
+    names: dict[str, None] = {}
+    for layout in dict.fromkeys(map(tuple, rows)):
+        names.update(dict.fromkeys(layout))
+    return list(names)
+
+
+def changes_for(
+    rows: Sequence[Row], columns: Mapping[str, Column], declared: Mapping[str, str], dialect: Dialect
+) -> Changes:
+    """What a table with these columns (by folded name) needs to hold the rows.
+
+    A field that has only nulls needs no column yet.
+
+    Raises:
+        FatalError: two fields would be one column, or there are too many.
+    """
+    changes = Changes()
+    seen: dict[str, str] = {}
+    for name in names_of(rows):
+        folded = dialect.fold(name)
+        if seen.setdefault(folded, name) != name:
+            raise FatalError(
+                f"the fields {seen[folded]!r} and {name!r} are the same column in {dialect.database}: rename "
+                "one of them before the sink",
+                kind="schema",
+            )
+        column = columns.get(folded)
+        if column is None:
+            _check_name(name, dialect)
+            sql = declared.get(name)
+            if sql is not None:
+                changes.added.append(dialect.column(name, sql))
+            elif (kind := _infer(row.get(name) for row in rows)) is not None:
+                changes.added.append(Column(name, kind, dialect.types[kind]))
+        elif column.type is ValueType.INTEGER and float in _types(rows, name) and _has_fraction(rows, name):
+            changes.widened.append(Column(column.name, ValueType.FLOAT, dialect.types[ValueType.FLOAT]))
+    if len(columns) + len(changes.added) > MAX_COLUMNS:
+        raise FatalError(
+            f"the records have more than {MAX_COLUMNS} fields, e.g. {changes.added[-1].name!r}: put objects "
+            "whose field names are data into one field, or drop them before the sink",
+            kind="schema",
+        )
+    return changes
+
+
+def _check_name(name: str, dialect: Dialect) -> None:
+    size = len(name.encode("utf-8", "replace"))
+    if not name or "\0" in name or 0 < dialect.max_name < size:
+        limit = f", at most {dialect.max_name} bytes long" if dialect.max_name else ""
+        raise FatalError(
+            f"the field {name[:80]!r} cannot be a column of {dialect.database}: names are not empty{limit}; "
+            "rename it before the sink",
+            kind="schema",
+        )
+
+
+def fill(
+    rows: Sequence[Row], columns: Mapping[str, Column], dialect: Dialect
+) -> tuple[dict[str, list[Any]], dict[int, RecordError]]:
+    """The values for each column that the rows have something for, and the rows that do not fit.
+
+    Fields without a column are left out when they are null, and an error otherwise.
+    """
+    values: dict[str, list[Any]] = {}
+    failures: dict[int, RecordError] = {}
+    for name in names_of(rows):
+        column = columns.get(dialect.fold(name))
+        given = [row.get(name) for row in rows]
+        if column is None:
+            for index, value in enumerate(given):
+                if value is not None:
+                    failures[index] = RecordError(
+                        f"the table has no column {name!r}: add it, or set `evolve: true`",
+                        kind="UnknownField",
+                    )
+            continue
+        types = set(map(type, given)) - {type(None)}
+        beyond = column.type is ValueType.INTEGER and types == {int} and _exceeds(given, column)
+        if types <= _DIRECT[column.type] and not beyond:
+            values[column.name] = given
+            continue
+        values[column.name] = fitted = []
+        for index, value in enumerate(given):
+            try:
+                fitted.append(None if value is None else _fit(column, value))
+            except (ValueError, TypeError) as error:
+                fitted.append(None)
+                failures.setdefault(index, _misfit(column, error))
+    return values, failures
+
+
+def _misfit(column: Column, error: Exception) -> RecordError:
+    return RecordError(
+        f"column {column.name!r} is {column.sql}, and the value is {error}: convert the field before the "
+        "sink, or change the column's type",
+        kind="WrongType",
+    )
+
+
+_DIRECT: Final[Mapping[ValueType, frozenset[type]]] = {
+    ValueType.BOOLEAN: frozenset({bool}),
+    ValueType.INTEGER: frozenset({int}),
+    ValueType.FLOAT: frozenset({float}),
+    ValueType.NUMERIC: frozenset({int, Decimal, float}),
+    ValueType.TEXT: frozenset({str}),
+    ValueType.JSON: frozenset(),
+    ValueType.TIMESTAMP: frozenset({str}),
+    ValueType.DATE: frozenset({str}),
+    ValueType.BYTES: frozenset({bytes}),
+    ValueType.OTHER: frozenset({str, int, float, bool, bytes}),
+}
+
+_GROUPS: Final[Mapping[type, ValueType]] = {
+    bool: ValueType.BOOLEAN,
+    int: ValueType.INTEGER,
+    float: ValueType.INTEGER,
+    Decimal: ValueType.INTEGER,
+    datetime: ValueType.TIMESTAMP,
+    date: ValueType.DATE,
+    bytes: ValueType.BYTES,
+    dict: ValueType.JSON,
+    list: ValueType.JSON,
+    tuple: ValueType.JSON,
+}
+
+
+def _types(rows: Sequence[Row], name: str) -> set[type]:
+    return {type(row.get(name)) for row in rows} - {type(None)}
+
+
+def _infer(values: Iterable[Any]) -> ValueType | None:
+    """The type of a column that most of these values fit into; None when all are null.
+
+    By most and not by all: one value that is broken must not make text of all others.
+    """
+    types = Counter(type(value) for value in values if value is not None)
+    if not types:
+        return None
+    groups: Counter[ValueType] = Counter()
+    for one, count in types.items():
+        groups[_GROUPS.get(one, ValueType.TEXT)] += count
+    (kind, most), *others = groups.most_common(2)
+    if others and others[0][1] == most:
+        return ValueType.TEXT
+    if kind is not ValueType.INTEGER:
+        return kind
+    if Decimal in types:
+        return ValueType.NUMERIC
+    return ValueType.FLOAT if float in types else ValueType.INTEGER
+
+
+def _has_fraction(rows: Sequence[Row], name: str) -> bool:
+    values = (row.get(name) for row in rows)
+    return any(isinstance(value, float) and not value.is_integer() for value in values)
+
+
+def _exceeds(values: Sequence[Any], column: Column) -> bool:
+    numbers = [value for value in values if value is not None]
+    limit = 1 << (column.bits - 1)
+    return bool(numbers) and (max(numbers) >= limit or min(numbers) < -limit)
+
+
+def _fit(column: Column, value: Any) -> Any:
+    """The value for the column. Raises ValueError with what it is instead."""
+    kind = column.type
+    if isinstance(value, Enum):
+        value = value.value
+    if kind is ValueType.JSON:
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+    if kind is ValueType.TEXT:
+        return _text(value)
+    if kind is ValueType.INTEGER:
+        return _integer(column, value)
+    if kind is ValueType.FLOAT and type(value) in (int, float, Decimal):
+        if type(value) is int and int(float(value)) != value:
+            raise ValueError("an integer with more digits than that has")
+        return float(value)
+    if kind in (ValueType.TIMESTAMP, ValueType.DATE, ValueType.OTHER):
+        if isinstance(value, date | datetime | time):
+            return value.isoformat()
+        if isinstance(value, dict | list | tuple):
+            return orjson.dumps(value, default=_plain).decode()
+        if kind is ValueType.OTHER or isinstance(value, str):
+            return value if type(value) in _DIRECT[ValueType.OTHER] else str(value)
+    if kind is ValueType.NUMERIC and isinstance(value, str):
+        return value  # the database reads it, or says that it cannot
+    if kind is ValueType.BYTES and isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if type(value) in _DIRECT[kind]:
+        return value
+    raise ValueError(_called(value))
+
+
+def _integer(column: Column, value: Any) -> int:
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) is not int:
+        raise ValueError(_called(value))
+    limit = 1 << (column.bits - 1)
+    if not -limit <= value < limit:
+        raise ValueError(f"an integer beyond {column.bits} bits")
+    return int(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, date | datetime | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        raise ValueError("bytes")
+    if isinstance(value, Decimal | UUID | int) and not isinstance(value, bool):
+        return str(value)
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    raise TypeError(f"a {type(value).__name__}, which cannot be stored")
+
+
+def _called(value: object) -> str:
+    names = {str: "text", bool: "true or false", int: "an integer", float: "a number with a fraction",
+             dict: "an object", list: "a list"}  # fmt: skip
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,166 @@
+"""Which records of a run a table already has, as a ledger beside it remembers.
+
+Rows do not say which record they are of. So each transaction that adds rows also adds an entry with the
+records' keys: consecutive ones as ranges, others as hashes of eight bytes. A record that comes again, because
+a run was resumed or a connection broke during the commit, is found there and left out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+import orjson
+
+from engine.contract.batch import Batch
+
+__all__ = ["KEEP_DAYS", "Entry", "KnownKeys", "LedgerRow", "Reader", "entries_of"]
+
+KEEP_DAYS: Final = 30
+"""How long entries of runs that were not completed are kept: so long they can be resumed."""
+
+_SPLITS_HELD: Final = 64
+
+LedgerRow = tuple[str, Sequence[int]]
+"""The ranges of an entry as JSON, and its hashes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The records of one split in one transaction."""
+
+    split: str
+    ranges: str
+    hashes: list[int]
+    records: int
+
+
+class KnownKeys:
+    """The keys that the entries of a split have."""
+
+    def __init__(self, rows: Iterable[LedgerRow]) -> None:
+        self._hashes: set[int] = set()
+        self._ranges: dict[str, list[tuple[int, int]]] = {}
+        for ranges, hashes in rows:
+            self._hashes.update(hashes)
+            for prefix, start, stop in orjson.loads(ranges):
+                self._ranges.setdefault(prefix, []).append((start, stop))
+        for prefix, spans in self._ranges.items():
+            self._ranges[prefix] = _joined(sorted(spans))
+
+    def __bool__(self) -> bool:
+        return bool(self._hashes or self._ranges)
+
+    def has(self, identity: str) -> bool:
+        """Whether the record of this identity is there."""
+        if self._hashes and _hash(identity) in self._hashes:
+            return True
+        if not self._ranges:
+            return False
+        prefix = identity.rstrip("0123456789")
+        number, spans = identity[len(prefix) :], self._ranges.get(prefix)
+        if not spans or not 0 < len(number) < 19 or number != str(int(number)):
+            return False
+        place = bisect_right(spans, (int(number), float("inf"))) - 1
+        return place >= 0 and spans[place][0] <= int(number) < spans[place][1]
+
+
+class Reader:
+    """Tells which records of a batch are to be written, asking the ledger once for each split.
+
+    Args:
+        ask: reads the entries of a split in the run.
+        distinct: keys tell records apart; otherwise their places in the source do too.
+    """
+
+    def __init__(self, ask: Callable[[str], Awaitable[list[LedgerRow]]], *, distinct: bool) -> None:
+        self._ask = ask
+        self._distinct = distinct
+        self._known: OrderedDict[str, KnownKeys] = OrderedDict()
+        self._unsure: set[str] = set()
+
+    def doubt(self, batch: Batch) -> None:
+        """Whether these records were written is unknown: look before they are written again."""
+        for split, _, _ in parts_of(batch):
+            self._known.pop(split, None)
+            self._unsure.add(split)
+
+    async def missing(self, batch: Batch) -> list[int]:
+        """The indices of the records that are not there yet."""
+        indices: list[int] = []
+        identities: list[str] | None = None
+        for split, start, stop in parts_of(batch):
+            known = await self._of(split) if batch.replay or split in self._unsure else None
+            if not known:
+                indices += range(start, stop)
+                continue
+            if identities is None:
+                identities = identities_of(batch, distinct=self._distinct)
+            indices += [index for index in range(start, stop) if not known.has(identities[index])]
+        return indices
+
+    async def _of(self, split: str) -> KnownKeys:
+        known = self._known.get(split)
+        if known is None:
+            known = self._known[split] = KnownKeys(await self._ask(split))
+            while len(self._known) > _SPLITS_HELD:
+                self._known.popitem(last=False)
+        return known
+
+
+def entries_of(batch: Batch, *, distinct: bool) -> list[Entry]:
+    """The entries for a transaction that writes all records of a batch."""
+    entries: list[Entry] = []
+    for split, start, stop in parts_of(batch):
+        part = batch if stop - start == len(batch) else batch.slice(start, stop)
+        ranges = part.keys.ranges() if distinct else None
+        # where the number begins cannot be seen from such a key
+        if ranges is None or any(prefix[-1:].isdigit() for prefix, _, _ in ranges):
+            hashes = [_hash(identity) for identity in identities_of(part, distinct=distinct)]
+            entries.append(Entry(split, "[]", hashes, stop - start))
+        else:
+            entries.append(Entry(split, orjson.dumps(ranges).decode(), [], stop - start))
+    return entries
+
+
+def parts_of(batch: Batch) -> list[tuple[str, int, int]]:
+    """The splits that the records are from: key, first index, index behind the last."""
+    parts: list[tuple[str, int, int]] = []
+    start = 0
+    if not batch.origins:
+        return [("", 0, len(batch))]
+    for ack, count in batch.origins:
+        split = ack.tracker.key
+        if parts and parts[-1][0] == split:
+            parts[-1] = (split, parts[-1][1], start + count)
+        elif count:
+            parts.append((split, start, start + count))
+        start += count
+    return parts
+
+
+def identities_of(batch: Batch, *, distinct: bool) -> list[str]:
+    """What tells each record from all others of its split."""
+    keys = batch.keys.to_list()
+    if distinct:
+        return keys
+    return [f"{ordinal}\0{key}" for ordinal, key in zip(batch.keys.ordinals(), keys, strict=True)]
+
+
+def _hash(identity: str) -> int:
+    digest = blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined = spans[:1]
+    for start, stop in spans[1:]:
+        if start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+        else:
+            joined.append((start, stop))
+    return joined

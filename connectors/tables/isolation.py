@@ -1,0 +1,39 @@
+"""Find the rows that a database refuses, by halving what it refused as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from engine.errors import RecordError
+
+__all__ = ["RowsRefusedError", "deliver_all"]
+
+
+class RowsRefusedError(Exception):
+    """The database refused some rows for what is in them; nothing of the transaction was written.
+
+    `kind` is the type that a dead letter shows.
+    """
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+async def deliver_all(
+    indices: Sequence[int], write: Callable[[Sequence[int]], Awaitable[None]]
+) -> dict[int, RecordError]:
+    """Write all rows, each part in a transaction of its own; returns those that are refused by themselves."""
+    failures: dict[int, RecordError] = {}
+    waiting = [indices] if indices else []
+    while waiting:
+        part = waiting.pop()
+        try:
+            await write(part)
+        except RowsRefusedError as error:
+            if len(part) == 1:
+                failures[part[0]] = RecordError(str(error), kind=error.kind)
+            else:
+                middle = len(part) // 2
+                waiting += [part[middle:], part[:middle]]  # the first half is written first: order is kept
+    return failures

@@ -1,0 +1,116 @@
+"""What the sinks of tables have in common: parameters, and the order in which equal keys are merged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, Final, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from engine.contract.component import Context, Params, operational
+
+__all__ = ["Mode", "TableSinkParams", "is_staging_of", "merge_rounds", "staging_name"]
+
+_SQL_TYPE: Final = re.compile(
+    r"[A-Za-z][A-Za-z0-9_ ]*(\(\d+(, ?\d+)?\))?( with(out)? time zone)?(\[\])?", re.I
+)
+_STAGING: Final = "__odw_"
+
+
+class Mode(StrEnum):
+    """What a run does with the table."""
+
+    APPEND = "append"
+    MERGE = "merge"
+    REPLACE = "replace"
+
+
+class TableSinkParams(Params):
+    """Parameters of the sinks of tables."""
+
+    table: str = Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$",
+        description="Table to write, made if it does not exist: `orders` or `sales.orders`",
+    )
+    mode: Mode = Field(
+        default=Mode.APPEND,
+        description="`append`: add rows; `merge`: update the rows with the same `key`, add the others; "
+        "`replace`: put the run's rows in the place of all others once the run is complete",
+    )
+    key: list[str] = Field(default=[], description="Fields that identify a row; for `mode: merge`")
+    columns: dict[str, str] = Field(
+        default={},
+        description="SQL types of columns that are made, e.g. `created_at: timestamptz` (default: from the "
+        "first records that have the field)",
+    )
+    evolve: bool = Field(
+        default=True,
+        description="Add a column for a field that is new, and let integers become floats; false: such "
+        "records become dead letters",
+    )
+    records: int = operational(5000, ge=1, le=100_000, description="Maximum records per transaction")
+
+    @field_validator("key", mode="before", json_schema_input_type=str | list[str])
+    @classmethod
+    def _one_is_a_list(cls, key: object) -> object:
+        return [key] if isinstance(key, str) else key
+
+    @field_validator("columns")
+    @classmethod
+    def _are_types(cls, columns: dict[str, str]) -> dict[str, str]:
+        for name, sql in columns.items():
+            if not _SQL_TYPE.fullmatch(sql):
+                raise ValueError(f"{name}: {sql!r} is not an SQL type such as `bigint` or `numeric(12, 2)`")
+        return columns
+
+    @model_validator(mode="after")
+    def _merges_by_key(self) -> Self:
+        if self.mode is Mode.MERGE and not self.key:
+            raise ValueError("`mode: merge` needs a `key`: the fields that identify a row")
+        if self.mode is not Mode.MERGE and self.key:
+            raise ValueError("`key` is for `mode: merge`")
+        return self
+
+    def notes(self) -> list[str]:
+        """What `validate` says of it."""
+        if self.mode is Mode.REPLACE:
+            return [f"replaces all rows of the table {self.table} when the run is complete"]
+        return []
+
+
+def staging_name(table: str, ctx: Context) -> str:
+    """The table that a run with `mode: replace` fills first."""
+    digest = sha256(f"{ctx.run_id}\n{ctx.node}".encode()).hexdigest()[:12]
+    schema, dot, name = table.rpartition(".")
+    return f"{schema}{dot}{name[:40]}{_STAGING}{digest}"
+
+
+def is_staging_of(name: str, table: str) -> bool:
+    """Whether that is such a table, of whatever run; both names without their schema."""
+    return name.startswith(f"{table[:40]}{_STAGING}")
+
+
+def merge_rounds(
+    indices: Sequence[int], rows: Sequence[Mapping[str, Any]], key: Sequence[str]
+) -> list[list[int]]:
+    """Divide rows into rounds, to be merged in this order.
+
+    All rows of a round have the same fields, so that a merge touches no others, and no two the same key.
+    """
+    rounds: list[list[int]] = []
+    seen: dict[tuple[str, ...], int] = {}  # the last round that has this key
+    open_rounds: dict[tuple[str, ...], int] = {}  # the last round with these fields
+    for index in indices:
+        row = rows[index]
+        identity = tuple(str(row.get(field)) for field in key)
+        layout = tuple(sorted(row))
+        place = open_rounds.get(layout, -1)
+        if place <= seen.get(identity, -1):
+            place = open_rounds[layout] = len(rounds)
+            rounds.append([])
+        rounds[place].append(index)
+        seen[identity] = place
+    return rounds

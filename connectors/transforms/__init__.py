@@ -1,0 +1,17 @@
+"""Transforms that need nothing but the records: reshape, filter, route, check, mask; docs/transforms.md."""
+
+from connectors.transforms.simulate_failures import (
+    MARKED_FIELDS,
+    FailurePattern,
+    SimulateFailures,
+    SimulateFailuresParams,
+    simulate_failures,
+)
+
+__all__ = [
+    "MARKED_FIELDS",
+    "FailurePattern",
+    "SimulateFailures",
+    "SimulateFailuresParams",
+    "simulate_failures",
+]

@@ -1,0 +1,54 @@
+"""`filter`: keep the records for which an expression is true."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from connectors.expressions import Expression, ExpressionText, as_mappings
+from engine.contract.batch import Batch, Drop
+from engine.contract.component import Kind, Params, Transform, component
+from engine.errors import RecordError
+
+__all__ = ["Filter", "FilterParams"]
+
+
+class FilterParams(Params):
+    """Parameters of `filter`."""
+
+    where: ExpressionText = Field(description="Keep the records for which this expression is true")
+    reason: str = Field(
+        default="filtered",
+        min_length=1,
+        max_length=60,
+        description="The name under which the report counts the dropped records",
+    )
+
+
+@component(Kind.TRANSFORM, "filter", params=FilterParams)
+class Filter(Transform[FilterParams]):
+    """Keeps the records for which an expression is true.
+
+    The others are dropped and counted under `reason`. A record for which the expression cannot be computed
+    becomes a dead letter. A missing field is None: `amount > 100` drops records without an amount.
+    """
+
+    def __init__(self, params: FilterParams, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self._expression = Expression(params.where)
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether ids stay unchanged: always."""
+        return True
+
+    def apply(self, batch: Batch) -> Batch:
+        """Drop what does not match."""
+        kept, failed = self._expression.evaluate_all(as_mappings(batch.records))
+        reason = self.params.reason
+        if not failed:
+            return batch.select(kept, reason)
+        drop = Drop(reason)
+        return batch.outcomes([
+            keep if isinstance(keep, RecordError) else record if keep else drop
+            for record, keep in zip(batch.records, kept, strict=True)
+        ])  # fmt: skip

@@ -1,0 +1,134 @@
+"""The connections of a file: which credentials there are, and whether the other side takes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from engine.cli.checkup.findings import Finding, Level
+from engine.cli.checkup.network import address_of, ask
+from engine.contract.checking import ChecksConnection
+from engine.contract.component import Component, Context, Kind, Source
+from engine.errors import EngineError
+from engine.plan.model import Plan, PlanNode
+from engine.redaction import without_credentials
+
+__all__ = ["Checkup", "check_connections"]
+
+_SECRET = re.compile(r"(^|_)(key|token|secret|password|credentials?)$")
+AT_ONCE = 4
+
+
+@dataclass
+class Checkup:
+    """What was found about connections; `skews`: how far ahead this machine's clock is, by server."""
+
+    findings: list[Finding] = field(default_factory=list)
+    skews: list[float] = field(default_factory=list)
+
+
+async def check_connections(plans: Mapping[str, Plan], seconds: float) -> Checkup:
+    """Reach every connection, and list the beginning of every source, once each.
+
+    Args:
+        seconds: for each of them.
+    """
+    checkup, limiter = Checkup(), anyio.CapacityLimiter(AT_ONCE)
+    places: dict[str, PlanNode] = {}
+    for name, plan in plans.items():
+        forward = [plan.dead_letters.forward] if plan.dead_letters.forward is not None else []
+        for node in (*plan.nodes, *forward):
+            if node.kind is Kind.SOURCE:
+                places[f"{name}.{node.name}"] = node
+            elif node.connection is not None:
+                places.setdefault(f"connection {node.connection.name or node.spec.name}", node)
+    results: dict[str, list[Finding]] = {}
+
+    async def look(place: str, node: PlanNode) -> None:
+        async with limiter:
+            results[place] = [one async for one in _findings(place, node, seconds, checkup.skews)]
+
+    async with anyio.create_task_group() as group:
+        for place, node in places.items():
+            group.start_soon(look, place, node)
+    checkup.findings = [finding for place in places for finding in results[place]]
+    return checkup
+
+
+async def _findings(place: str, node: PlanNode, seconds: float, skews: list[float]) -> Any:
+    if node.needs_sandbox:
+        yield Finding(Level.OK, place, f"embedded {node.needs_sandbox} service")
+        return
+    try:
+        connection = node.connection_model()
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
+        yield Finding(Level.PROBLEM, place, f"not valid: check {fields}")
+        return
+    suffix = _credentials(connection)
+    if address := address_of(connection):
+        answer = await anyio.to_thread.run_sync(ask, address, seconds, abandon_on_cancel=True)
+        if answer.skew is not None:
+            skews.append(answer.skew)
+        if not answer.reached:
+            yield Finding(Level.PROBLEM, place, answer.found + suffix, answer.remedy)
+            return
+        found = answer.found
+    else:
+        found = ""
+    level, said, remedy = await _tried(node, connection, seconds)
+    shown = "; ".join(part for part in (said, "" if said and level is not Level.OK else found) if part)
+    yield Finding(level, place, (shown or "nothing to reach") + suffix, remedy)
+
+
+async def _tried(node: PlanNode, connection: BaseModel | None, seconds: float) -> tuple[Level, str, str]:
+    """What the component itself finds when it is opened and asked."""
+    try:
+        with anyio.fail_after(seconds):
+            component = node.spec.factory(node.params, connection)
+            component.ctx = Context(node=node.name)
+            if not isinstance(component, ChecksConnection | Source):
+                return Level.OK, "", ""
+            async with component:
+                return Level.OK, await _asked(component), ""
+    except TimeoutError:
+        return Level.WARNING, f"did not answer within {seconds:g} s", "check the network, or give --timeout"
+    except EngineError as error:
+        return Level.PROBLEM, without_credentials(str(error)), ""
+    except Exception as error:  # noqa: BLE001 - somebody else's code: one that fails must not hide the others
+        said = without_credentials(f"{type(error).__name__}: {error}")
+        return Level.PROBLEM, said, "ODW_TRACEBACK=1 with `run --limit 1` shows where it happened"
+
+
+async def _asked(component: Component[Any]) -> str:
+    if isinstance(component, ChecksConnection):
+        return await component.check_connection()
+    assert isinstance(component, Source)
+    async with aclosing(component.splits(component.ctx)) as splits:  # type: ignore[type-var]
+        async for split in splits:
+            return "can be listed" if split.key == "all" else f"can be listed, begins with {split.key}"
+    return "can be listed, and holds nothing"
+
+
+def _credentials(connection: BaseModel | None) -> str:
+    """Which credentials there are, never their values; "" for connections that take none."""
+    takes, given = False, list[str]()
+    for name, info in type(connection).model_fields.items() if connection is not None else ():
+        value = getattr(connection, name)
+        if not _SECRET.search(name) and "SecretStr" not in str(info.annotation):
+            continue
+        takes = True
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if value:
+            given.append(name)
+    if not takes:
+        return ""
+    return f" ({', '.join(given)} given)" if given else " (no credentials given)"

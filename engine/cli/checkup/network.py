@@ -1,0 +1,109 @@
+"""The other side of an address: does something answer there, and what time does it have."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, SecretStr
+
+from engine.cli.checkup.findings import Finding, Level
+from engine.redaction import without_credentials
+
+__all__ = ["ADDRESS_FIELDS", "Answer", "address_of", "ask", "clock"]
+
+ADDRESS_FIELDS = ("url", "base_url", "endpoint", "dsn", "address")
+ALLOWED_SKEW = 60.0  # seconds; S3 refuses signatures that are 15 minutes off
+GRAVE_SKEW = 600.0
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back from an address; `skew`: by how many seconds this machine's clock is ahead."""
+
+    reached: bool
+    found: str
+    remedy: str = ""
+    skew: float | None = None
+
+
+def address_of(connection: BaseModel | None) -> str:
+    """Return the address in a connection, "" when it has none that can be understood."""
+    for name in ADDRESS_FIELDS:
+        value = getattr(connection, name, None)
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if isinstance(value, str) and urlsplit(value).scheme in PORTS and urlsplit(value).hostname:
+            return value
+    return ""
+
+
+def ask(address: str, timeout: float) -> Answer:
+    """Ask an address whether somebody is there; blocks for at most some multiples of `timeout` seconds.
+
+    No credentials are sent, so any answer will do.
+    """
+    parts = urlsplit(address)
+    where = without_credentials(f"{parts.scheme}://{parts.netloc}")
+    try:
+        if parts.scheme not in ("http", "https"):
+            with socket.create_connection((parts.hostname or "", parts.port or PORTS[parts.scheme]), timeout):
+                return Answer(True, f"{where} accepts connections")
+        host = parts.netloc.rpartition("@")[2]
+        request = urllib.request.Request(f"{parts.scheme}://{host}/", method="HEAD")  # noqa: S310 - as above
+        sent = datetime.now(UTC)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310 - http or https
+                date = response.headers.get("Date", "")
+        except urllib.error.HTTPError as error:
+            date = error.headers.get("Date", "")
+            error.close()
+        return Answer(True, f"{where} answers", skew=_skew(date, sent))
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return Answer(False, *_why(where, reason))
+
+
+def _why(where: str, reason: object) -> tuple[str, str]:
+    if isinstance(reason, ConnectionRefusedError):
+        return f"connection refused: no service is listening at {where}", "start it, or correct the address"
+    if isinstance(reason, socket.gaierror):
+        return f"the name in {where} cannot be resolved", "correct the address, or check DNS and the network"
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {where} is not trusted: {reason.verify_message}",
+            "set SSL_CERT_FILE to the certificates of your organisation, or correct the address",
+        )
+    if isinstance(reason, TimeoutError):
+        return f"{where} did not answer in time", "check the address, the firewall and the proxy"
+    return f"{where} cannot be reached: {reason}", "check the address, the network and the proxy"
+
+
+def _skew(date: str, now: datetime) -> float | None:
+    try:
+        return (now - parsedate_to_datetime(date).astimezone(UTC)).total_seconds() if date else None
+    except (ValueError, TypeError):
+        return None
+
+
+def clock(skews: Sequence[float]) -> Iterable[Finding]:
+    """Yield a finding about this machine's clock, from what servers say the time is."""
+    if not skews:
+        yield Finding(Level.NOTE, "clock", "no server said what time it is")
+        return
+    worst = sorted(skews, key=abs)[len(skews) // 2]  # one server may be wrong itself
+    found = f"{abs(worst):.0f} s {'ahead of' if worst > 0 else 'behind'} the servers"
+    remedy = "set the clock, or start a time service (timedatectl set-ntp true)"
+    if abs(worst) <= ALLOWED_SKEW:
+        yield Finding(Level.OK, "clock", f"within {max(1.0, abs(worst)):.0f} s of the servers")
+    else:
+        level = Level.PROBLEM if abs(worst) > GRAVE_SKEW else Level.WARNING
+        yield Finding(level, "clock", found, remedy)

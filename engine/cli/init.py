@@ -1,0 +1,33 @@
+"""Begin a project from a template: a pipeline file that runs at once, with its data and tests.
+
+Without a template, lists them. Files that are there already are never overwritten.
+
+Examples:
+  init files orders            # from the template `files`, in the new folder orders/
+  init --connector weather     # a package of its own with a connector called `weather`
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli.options import InitOptions
+
+SUMMARY = "begin a project from a template"
+OPTIONS = InitOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    parser.add_argument("template", nargs="?", default="", metavar="TEMPLATE", help="name of the template")
+    parser.add_argument("folder", nargs="?", default="", metavar="DIR", help="folder (default: this one)")
+    parser.add_argument(
+        "--connector", default="", metavar="NAME", help="a package with a source of this name (DIR: odw-NAME)"
+    )
+
+
+def execute(options: InitOptions) -> int:
+    """Write the files and return the exit code."""
+    from engine.cli.scaffold import create
+
+    return create(options)

@@ -1,0 +1,48 @@
+"""The short forms of nodes: `filter: "amount > 0"` is `transform: filter, with: {where: "amount > 0"}`.
+
+They are for transforms that come with the engine. Beside a mapping, which is the whole of `with`, each takes
+the one thing that it cannot do without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from engine.config.problems import Problems
+from engine.config.values import Place, Value
+from engine.contract.component import Kind
+
+__all__ = ["SHORTHANDS", "expanded"]
+
+SHORTHANDS: Final[Mapping[str, str]] = {
+    "filter": "where",
+    "map": "steps",
+    "route": "branches",
+}
+"""The transforms with a short form, and the parameter that a value other than a mapping stands for."""
+
+
+def expanded(node: Value, place: Place, problems: Problems) -> Value:
+    """Return a node with its short form spelled out; one without is returned as it is."""
+    short = [name for name, value in node.items() if name in SHORTHANDS and value.data is not None]
+    if not short:
+        return node
+    kinds = [*(str(kind) for kind in Kind if node.get(kind) is not None), *short]
+    if len(kinds) > 1:
+        have = " and ".join(f"`{kind}`" for kind in kinds)
+        problems.add(place, f"a node can have only one kind, not {have}")
+        return replace(node, data=None, failed=True)
+    name = short[0]
+    given, more = node.data[name], node.get("with")
+    if not given.is_mapping:
+        given = Value({SHORTHANDS[name]: given}, given.place, {SHORTHANDS[name]: given.place})
+    elif more is not None and more.data:
+        message = f"`with` beside a mapping under `{name}`"
+        problems.add(node.key_place("with"), message, f"write all of it under `{name}`")
+    if more is not None and more.is_mapping:
+        given = replace(given, data={**more.data, **given.data}, keys={**more.keys, **given.keys})
+    rest = {key: value for key, value in node.items() if key not in (name, "with")}
+    component = Value(name, node.key_place(name))
+    return replace(node, data={"transform": component, **rest, "with": given})

@@ -1,0 +1,23 @@
+"""What a component may offer besides, so that `doctor` can reach the outside for real."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+__all__ = ["ChecksConnection"]
+
+
+@runtime_checkable
+class ChecksConnection(Protocol):
+    """A component that can try its connection; called inside `async with`, without a run."""
+
+    async def check_connection(self) -> str:
+        """Ask the other side something that costs nothing and changes nothing, with the credentials given.
+
+        Returns:
+            What was found, in a few words and without secrets ("42 models, gpt-4o-mini among them").
+
+        Raises:
+            ComponentError: it cannot be reached or refuses the credentials; the text has the remedy.
+        """
+        ...

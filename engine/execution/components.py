@@ -1,0 +1,164 @@
+"""The components of one attempt at a run, from their opening to the end of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from engine.contract.component import Component, Context, Sink, Source, Transform
+from engine.execution.ledger import SourceBookmarks
+from engine.execution.resources import RunIdentity, RunnerResources
+from engine.flow.budget import WatchedAllowance
+from engine.flow.opening import closing_by_name
+from engine.flow.outage import Outage
+from engine.flow.retry import ComponentRetry, RetryPolicy
+from engine.flow.segment import Runtime
+from engine.flow.stats import NodeStats, Waiting
+from engine.plan.model import Plan, PlanNode
+
+__all__ = ["Components"]
+
+
+class Components:
+    """Builds and opens the nodes of a plan, and answers for all of them.
+
+    Args:
+        draining: tells components whether the run is about to stop.
+
+    Attributes:
+        runtimes: the open nodes by name, in the plan's order.
+        forward: the sink that dead letters are forwarded to.
+        forward_stats: its counts, from before it is open.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        identity: RunIdentity,
+        resources: RunnerResources,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._plan = plan
+        self._identity = identity
+        self._resources = resources
+        self._draining = draining
+        self._opening: NodeStats | None = None
+        self.runtimes: dict[str, Runtime] = {}
+        self.forward: Runtime | None = None
+        self.forward_stats: NodeStats | None = None
+
+    async def open_nodes(self, stack: AsyncExitStack) -> None:
+        """Build and enter every node, in the plan's order.
+
+        Raises:
+            OutageError: what a node needs was away for longer than `outage_limit`.
+            RunError: a node cannot be opened.
+        """
+        dead_keys: Mapping[str, Collection[str]] = {}
+        if self._identity.resumed:
+            store, identity = self._resources.store, self._identity
+            dead_keys = await store.dead_letter_keys(identity.run_id, identity.chunk_name)
+        for node in self._plan.nodes:
+            runtime = await self.enter(stack, node)
+            runtime.dead_keys = frozenset(dead_keys.get(node.name, ()))
+            self.runtimes[node.name] = runtime
+            self._opening = None
+
+    async def open_forward(self, stack: AsyncExitStack) -> tuple[Sink[Any], Runtime] | None:
+        """Enter the sink that dead letters are forwarded to, if the plan has one."""
+        node = self._plan.dead_letters.forward
+        if node is None:
+            return None
+        self.forward_stats = stats = _stats_of(node)
+        self.forward = await self.enter(stack, node, stats)
+        self._opening = None
+        sink = self.forward.component
+        assert isinstance(sink, Sink)
+        return sink, self.forward
+
+    async def enter(self, stack: AsyncExitStack, node: PlanNode, stats: NodeStats | None = None) -> Runtime:
+        """Build and enter one node, waiting out an outage of what it needs."""
+        stats = stats or _stats_of(node)
+        policy = self.policy(node)
+        context = self._context(node, stats, policy)
+
+        async def opened() -> Component[Any]:
+            component = node.spec.factory(node.params, self._resources.connect(node))
+            component.ctx = context
+            return await stack.enter_async_context(closing_by_name(node.name, component))
+
+        self._opening = stats
+        component = await Outage("be opened", stats, policy, self._resources.clock).through(opened)
+        return Runtime(node, component, stats, policy)
+
+    def _context(self, node: PlanNode, stats: NodeStats, policy: RetryPolicy) -> Context:
+        resources, identity, pipeline = self._resources, self._identity, self._plan.pipeline
+        return Context(
+            pipeline=pipeline,
+            node=node.name,
+            run_id=identity.run_id,
+            seed=identity.seed,
+            started_at=identity.started_at,
+            attempt=identity.attempt,
+            epoch=identity.epoch,
+            chunk=identity.chunk_name,
+            distinct_keys=self.distinct_keys,
+            clock=resources.clock,
+            memory_budget=WatchedAllowance(resources.budget, stats),
+            draining=self._draining,
+            aggregate=stats.aggregate,
+            journal=resources.journal.of_node(pipeline, node.name, identity.run_id),
+            bookmarks=SourceBookmarks(resources.store, pipeline, node.name),
+            retry=ComponentRetry(policy, stats, resources.clock),
+            shared=resources.shared,
+        )
+
+    def policy(self, node: PlanNode) -> RetryPolicy:
+        """The retry policy of a node."""
+        return RetryPolicy.of(node.options, outage_limit=self._plan.settings.outage_limit)
+
+    def stats(self) -> list[NodeStats]:
+        """The counts of every node that is open or being opened, but for the forward."""
+        every = [*(runtime.stats for runtime in self.runtimes.values()), self._opening]
+        return [stats for stats in every if stats is not None]
+
+    @property
+    def in_outage(self) -> bool:
+        """Whether any node waits for an outage to end."""
+        every = [*self.stats(), self.forward_stats]
+        return any(stats is not None and stats.waiting is Waiting.OUTAGE for stats in every)
+
+    def sources(self) -> dict[str, Source[Any]]:
+        """The open sources by the name of their node."""
+        every = ((name, runtime.component) for name, runtime in self.runtimes.items())
+        return {name: component for name, component in every if isinstance(component, Source)}
+
+    @property
+    def distinct_keys(self) -> bool:
+        """Whether no key occurs twice in the run, as far as its sources know."""
+        return all(source.distinct_keys for source in self.sources().values())
+
+    def new_ids(self, name: str) -> bool:
+        """Whether no run can have delivered the ids of a source's records before, and each comes once."""
+        return self.sources()[name].fresh_keys and self._keeps_ids(name)
+
+    def _keeps_ids(self, source: str) -> bool:
+        """Whether no transform behind a source gives its records other ids."""
+        behind = {source}
+        for node in self._plan.nodes:  # in topological order
+            if behind.intersection(node.inputs):
+                behind.add(node.name)
+        components = (self.runtimes[name].component for name in behind)
+        return all(one.keeps_ids for one in components if isinstance(one, Transform))
+
+    async def tell_completed(self) -> None:
+        """Tell every sink that the run is complete."""
+        runtimes = [*self.runtimes.values(), *([self.forward] if self.forward is not None else [])]
+        for component in [one.component for one in runtimes]:
+            if isinstance(component, Sink):
+                await component.run_completed()
+
+
+def _stats_of(node: PlanNode) -> NodeStats:
+    return NodeStats(node.name, node.kind, node.spec.name)

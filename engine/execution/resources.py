@@ -1,0 +1,60 @@
+"""What one attempt at a run is given: who it is, and what it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from engine.contract.chunk import Chunk
+from engine.contract.clock import Clock
+from engine.contract.shared import Shared
+from engine.execution.journal import Journal
+from engine.execution.node_events import NodeEvent
+from engine.flow.budget import ByteBudget
+from engine.plan.model import PlanNode
+from engine.state.protocol import StateStore
+
+__all__ = ["DRAIN_LIMIT", "Connect", "RunIdentity", "RunnerResources"]
+
+DRAIN_LIMIT = 30.0  # seconds; what supervisors of processes usually grant
+
+Connect = Callable[[PlanNode], BaseModel | None]
+
+
+@dataclass(slots=True)
+class RunnerResources:
+    """Resources that the engine gives to a run."""
+
+    store: StateStore
+    journal: Journal
+    budget: ByteBudget
+    clock: Clock
+    connect: Connect
+    drain_limit: float = DRAIN_LIMIT
+    shared: Shared = field(default_factory=Shared)
+    tell: NodeEvent | None = None
+
+
+@dataclass(slots=True)
+class RunIdentity:
+    """The identity of a run over all its attempts, and the current attempt.
+
+    `epoch` is that of the lease; attempts are counted from 1. `chunk`: only this part of the run is done
+    here, others do the rest.
+    """
+
+    run_id: str
+    seed: str
+    started_at: datetime
+    resumed: bool = False
+    epoch: int = 0
+    attempt: int = 1
+    chunk: Chunk | None = None
+
+    @property
+    def chunk_name(self) -> str:
+        """Name of the part of the run processed here; "" for all of it."""
+        return self.chunk.name if self.chunk is not None else ""

@@ -1,0 +1,229 @@
+"""Redelivery of what the first try of a batch left over.
+
+When the tries are used up, the question is whether the fault is in the records or in the other side. A
+single record is sent ahead to find out. If it or anything else at this node gets through, the batch is halved
+down to the records that keep failing, and those become dead letters; if nothing does, it is an outage, which
+is waited out up to the policy's limit and never fills the dead letters.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from engine.contract.batch import Batch, join
+from engine.contract.clock import Clock
+from engine.errors import OutageError, RecordError, TransientError
+from engine.flow.retry import NodeHealth, RetryPolicy
+from engine.flow.stats import NodeStats, Waiting
+
+__all__ = ["DeadLetterCall", "Redelivery", "Remainder", "Tries"]
+
+GIVE_UP_ISOLATING = 8  # failures in a row, nothing succeeding: not a bad record but an outage
+
+DeadLetterCall = Callable[[Batch, Sequence[tuple[int, RecordError]], int], Awaitable[None]]
+Remainder: TypeAlias = tuple[Batch, TransientError]
+"""The records of a batch that should be tried again, and why."""
+Tries = Callable[[Batch, int], Awaitable[Remainder | None]]
+"""Makes one attempt, given its number, and returns what should be tried again."""
+
+
+class Redelivery:
+    """What became of one batch at one node, and how much patience is left for it.
+
+    Create it before the first try, which its owner makes: it remembers what had succeeded at the node until
+    then.
+
+    Args:
+        tries: one attempt at a batch or at part of one.
+        dead_letter: takes records for the dead letters: (batch, [(index, error)], attempts).
+
+    Attributes:
+        attempt: number of the last attempt at the batch, from 1; those at parts of it have the next number.
+    """
+
+    def __init__(
+        self,
+        tries: Tries,
+        *,
+        dead_letter: DeadLetterCall,
+        policy: RetryPolicy,
+        health: NodeHealth,
+        stats: NodeStats,
+        clock: Clock,
+    ) -> None:
+        self._tries = tries
+        self._dead_letter = dead_letter
+        self._policy = policy
+        self._health = health
+        self._stats = stats
+        self._clock = clock
+        self._seen = health.successes  # at the node, before the last try of the whole batch
+        # until when a batch whose other side has too much to do is tried again and again: not for ever,
+        # because a request that is too large for any moment is refused like this
+        self._patience = clock.monotonic() + policy.outage_limit
+        self.attempt = 1
+
+    async def finish(self, rest: Remainder | None) -> None:
+        """Try again what the first try left, until it is through, dead, or an outage.
+
+        Raises:
+            OutageError: nothing succeeded at this node for the policy's limit.
+        """
+        rest = await self._outwait(rest, 1)
+        while rest is not None and self.attempt < self._policy.attempts and not self._outwaited(rest[1]):
+            todo, error = rest
+            self._seen = self._health.successes
+            await self._wait(self.attempt, error, Waiting.RETRY)
+            self.attempt += 1
+            rest = await self._try(todo, self.attempt)
+        if rest is not None:
+            await self._exhausted(rest)
+
+    def _excuses(self, error: TransientError) -> bool:
+        """True when a failure says nothing about the records, and the node may wait."""
+        return error.throttled and not self._policy.dead_letter_on_stall
+
+    def _outwaited(self, error: TransientError) -> bool:
+        """True when such a failure has been heard for so long that the records may be at fault after all."""
+        return self._excuses(error) and self._clock.monotonic() >= self._patience
+
+    async def _exhausted(self, last: Remainder) -> None:
+        """The tries are used up: find the records that are to blame, or wait for the other side."""
+        health, turn = self._health, 0
+        rest: Remainder | None = last
+        while rest is not None:
+            todo, error = rest
+            if health.successes == self._seen:
+                rest = await self._probe(todo, error, turn)
+                if rest is None:
+                    return
+                todo, error = rest
+            if health.successes > self._seen:
+                # others got through since the last try, so the fault may be in these records
+                rest = await self._isolate(todo, error)
+                if rest is None:
+                    return
+                todo, error = rest
+            if self._policy.dead_letter_on_stall:
+                verdict = RecordError(str(error), kind="Stalled")
+                await self._dead_letter(todo, [(index, verdict) for index in range(len(todo))], self.attempt)
+                return
+            self._check_outage(error)
+            self._seen = health.successes
+            await self._wait(self.attempt, error, Waiting.OUTAGE)
+            self.attempt, turn = self.attempt + 1, turn + 1
+            if len(todo) == 1:
+                rest = await self._try(todo, self.attempt)
+
+    async def _try(self, batch: Batch, attempt: int) -> Remainder | None:
+        """One try that counts."""
+        return await self._outwait(await self._tries(batch, attempt), attempt)
+
+    async def _outwait(self, rest: Remainder | None, attempt: int) -> Remainder | None:
+        """Try again for as long as all that the other side says is that it has too much to do.
+
+        That is nothing against the records, so it uses up none of their tries.
+        """
+        turn, seen = 0, self._health.successes
+        while rest is not None and self._excuses(rest[1]) and not self._outwaited(rest[1]):
+            todo, error = rest
+            self._check_outage(error)
+            turn += 1
+            nobody = turn >= self._policy.attempts and self._health.successes == seen
+            waiting = Waiting.OUTAGE if nobody else Waiting.RETRY
+            await self._wait(1 if error.retry_after else turn, error, waiting)
+            rest = await self._tries(todo, attempt)
+        return rest
+
+    async def _probe(self, batch: Batch, error: TransientError, turn: int) -> Remainder | None:
+        """Send single records ahead; once one gets through, the others follow."""
+        if len(batch) == 1:
+            return batch, error
+        for index in _canaries(batch, turn):
+            rest = await self._try(batch.slice(index, index + 1), self.attempt + 1)
+            if rest is None:
+                others = batch.take([other for other in range(len(batch)) if other != index])
+                return await self._try(others, self.attempt + 1)
+            error = rest[1]
+        return batch, error
+
+    async def _isolate(self, batch: Batch, error: TransientError) -> Remainder | None:
+        """Halve a failing batch, in order, down to the records that fail alone, which die.
+
+        Returns None when every record has its fate, or what is left when it turns out to be an outage.
+        """
+        health = self._health
+        if len(batch) == 1:
+            await self._dead_letter_suspects([(batch, error)], self.attempt)
+            return None
+        began = health.successes
+        queue = deque(_halves(batch))
+        suspects: list[Remainder] = []  # failed alone, and nothing has succeeded since
+        in_a_row, most = 0, GIVE_UP_ISOLATING + len(batch).bit_length()
+        while queue and in_a_row < most:
+            before = health.successes
+            rest = await self._try(queue.popleft(), self.attempt + 1)
+            in_a_row += 1
+            if health.successes > before:
+                await self._dead_letter_suspects(suspects, self.attempt + 1)
+                suspects, in_a_row = [], 0
+            if rest is None:
+                continue
+            part, error = rest
+            if len(part) == 1:
+                suspects.append(rest)
+            else:
+                queue.extendleft(reversed(_halves(part)))
+            if error.retry_after:
+                await self._wait(1, error, Waiting.RETRY)
+        if queue or health.successes == began:
+            # nothing at all got through: not these records but the other side
+            return join([*(part for part, _ in suspects), *queue]), error
+        await self._ask_again(suspects, self.attempt + 1)
+        return None
+
+    async def _ask_again(self, suspects: Sequence[Remainder], attempt: int) -> None:
+        """Nothing is behind these to tell bad records from the start of an outage: they get all tries."""
+        tries = 1
+        while suspects and tries < self._policy.attempts:
+            before = self._health.successes
+            await self._wait(tries, suspects[-1][1], Waiting.RETRY)
+            tries, attempt = tries + 1, attempt + 1
+            replies = [await self._try(part, attempt) for part, _ in suspects]
+            suspects = [rest for rest in replies if rest is not None]
+            if self._health.successes > before:
+                break
+        await self._dead_letter_suspects(suspects, attempt)
+
+    async def _dead_letter_suspects(self, suspects: Sequence[Remainder], attempt: int) -> None:
+        for part, reason in suspects:
+            await self._dead_letter(part, [(0, RecordError(str(reason), kind="RetriesExhausted"))], attempt)
+
+    def _check_outage(self, error: TransientError) -> None:
+        lasted = self._health.failed(self._clock.monotonic())
+        if lasted >= self._policy.outage_limit:
+            raise OutageError(
+                f"{self._stats.name!r} could deliver nothing for {lasted:.0f} s; last answer: {error}",
+                node=self._stats.name,
+            ) from error
+
+    async def _wait(self, attempt: int, error: TransientError, waiting: Waiting) -> None:
+        self._stats.retries += 1
+        with self._stats.waits(waiting, str(error)[:200]):
+            await self._clock.sleep(self._policy.delay(attempt, error.retry_after))
+
+
+def _halves(batch: Batch) -> tuple[Batch, Batch]:
+    middle = len(batch) // 2
+    return batch.slice(0, middle), batch.slice(middle, len(batch))
+
+
+def _canaries(batch: Batch, turn: int) -> list[int]:
+    """Two records to send ahead, others at each turn; never the second of two with the same key."""
+    first: dict[str, int] = {}
+    for index, key in enumerate(batch.keys.to_list()):
+        first.setdefault(key, index)
+    chosen = list(first.values())
+    return list(dict.fromkeys([chosen[turn % len(chosen)], chosen[-1 - turn % len(chosen)]]))

@@ -1,0 +1,24 @@
+"""A storm of faults, mixed: what is written, what dies, and how many calls it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.llm_storm import FORCING, HARMLESS, storm
+
+RECORDS = 300
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_a_mixed_storm_loses_doubles_and_mixes_up_nothing(seed: int) -> None:
+    clean = await storm(RECORDS, seed, share=0.0)
+    assert (len(clean.written), clean.calls, clean.mixed_up) == (RECORDS, 60, [])
+
+    found = await storm(RECORDS, seed)
+    assert found.report.ok
+    assert {*FORCING, *HARMLESS} <= set(found.faults)
+    fates = found.written + found.dead
+    assert fates == {f"u{number}": 1 for number in range(RECORDS)}
+    assert found.mixed_up == []
+    assert set(found.kinds) <= {"Refused", "SlotMissing", "MalformedReply", "AnswerTruncated"}
+    assert found.calls - found.forced <= 1.1 * clean.calls

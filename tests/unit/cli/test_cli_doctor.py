@@ -1,0 +1,151 @@
+"""`doctor`: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cli import main
+from engine.cli.checkup.findings import Level
+from engine.cli.checkup.network import ask, clock
+
+FILE = """\
+version: 1
+connections: {{warehouse: {{url: "{url}", token: s3cr3t-token}}}}
+pipelines:
+  copy:
+    nodes:
+      read: {{source: jsonl, with: {{path: "{path}"}}}}
+      load: {{sink: ingest, with: {{model: BlobSource}}}}
+"""
+
+
+class Service(BaseHTTPRequestHandler):
+    """Says it is healthy to whoever has the token."""
+
+    date = ""
+
+    def do_GET(self) -> None:
+        allowed = self.headers.get("Authorization") == "Bearer s3cr3t-token" or self.command == "HEAD"
+        self.send_response_only(200 if allowed else 401)
+        self.send_header("Date", self.date or self.date_time_string())
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(b'{"healthy": []}' if allowed else b"{}")
+
+    do_HEAD = do_GET  # noqa: N815 - the name is that of the standard library
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def service() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Service)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text('{"n": 1}\n')
+
+
+def findings(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    code = main(["doctor", "--json", *arguments])
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] == (code == 0)
+    assert "s3cr3t" not in json.dumps(document)
+    return code, {one["about"]: one for one in document["findings"]}
+
+
+def test_doctor_reaches_a_service_with_its_token(service: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pipelines.yaml").write_text(FILE.format(url=service, path="in.jsonl"))
+
+    code, found = findings(capsys)
+
+    assert code == 0
+    assert found["connection warehouse"]["found"].startswith("the service is healthy")
+    assert "token given" in found["connection warehouse"]["found"]
+    assert found["copy.read"]["found"] == "can be listed, begins with in.jsonl"
+    assert found["clock"]["level"] == "ok"
+    assert not Path(".odw").exists()
+
+
+def test_doctor_names_what_is_wrong_and_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pipelines.yaml").write_text(FILE.format(url="http://127.0.0.1:9", path="gone/*.jsonl"))
+
+    code, found = findings(capsys)
+
+    assert code == 3
+    connection = found["connection warehouse"]
+    assert connection["level"] == "problem"
+    assert "no service is listening at http://127.0.0.1:9" in connection["found"]
+    assert connection["remedy"] == "start it, or correct the address"
+
+
+def test_doctor_counts_an_invalid_file_as_its_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pipelines.yaml").write_text("version: 1\npipelines: {a: {nodes: {read: {sauce: jsonl}}}}\n")
+
+    code, found = findings(capsys)
+
+    assert code == 2
+    assert "sauce" in found["file"]["found"]
+
+
+def test_doctor_works_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = findings(capsys)
+
+    assert code == 0
+    assert found["file"]["level"] == "note"
+    assert {"python", "extras", "state", "disk"} <= set(found)
+
+
+def test_doctor_prints_remedies_below_findings(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pipelines.yaml").write_text(FILE.format(url="http://127.0.0.1:9", path="in.jsonl"))
+
+    assert main(["doctor"]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("PROBLEM"))
+    assert lines[at + 1].strip().startswith("→ ")
+    assert lines[-1] == "1 problem"
+
+
+def test_state_folder_that_is_a_file_is_a_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").write_text("")
+
+    code, found = findings(capsys, "--state-dir", "taken")
+
+    assert (code, found["state"]["level"]) == (3, "problem")
+
+
+@pytest.mark.parametrize(
+    ("skews", "level"),
+    [
+        ([], Level.NOTE),
+        ([0.4, -2], Level.OK),
+        ([120.0], Level.WARNING),
+        ([-4000.0, -4001.0, 1], Level.PROBLEM),
+    ],
+)
+def test_clock_is_judged_by_most_servers(skews: list[float], level: Level) -> None:
+    assert [one.level for one in clock(skews)] == [level]
+
+
+def test_an_address_without_credentials_is_shown() -> None:
+    answer = ask("http://user:hidden@127.0.0.1:9/path", 1.0)
+
+    assert not answer.reached
+    assert "hidden" not in answer.found

@@ -1,0 +1,71 @@
+"""`init`: what a template writes can be run as it stands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.cli import main
+from engine.cli.scaffold import TEMPLATES
+
+QUIET = ("--log-format", "none", "--progress", "none")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_every_template_is_valid(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["init", template, "new"]) == 0
+    monkeypatch.chdir("new")
+
+    assert main(["validate"]) == 0
+    assert "@" not in Path("pipelines.yaml").read_text().replace("user@", "")
+    assert ".odw/" in Path(".gitignore").read_text()
+
+
+def test_template_of_files_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["init", "files", "orders"]) == 0
+    monkeypatch.chdir("orders")
+
+    assert main(["run", *QUIET]) == 0
+    rows = [json.loads(line) for line in Path("orders.jsonl").read_text().splitlines()]
+    assert rows
+
+
+def test_template_with_a_model_runs_dry_on_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["init", "s3-to-llm"]) == 0
+
+    assert main(["run", "--limit", "2", "--dry-run", *QUIET]) == 0
+
+
+def test_init_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", "files", "orders"])
+
+    said = capsys.readouterr().out
+    assert "created orders/pipelines.yaml" in said
+    assert "  cd orders\n" in said
+
+
+def test_init_overwrites_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pipelines.yaml").write_text("mine")
+
+    assert main(["init", "files"]) == 2
+    assert "nothing is overwritten" in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["pipelines.yaml"]
+    assert Path("pipelines.yaml").read_text() == "mine"
+
+
+def test_init_alone_lists_the_templates(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed for name in TEMPLATES)
+
+
+def test_misspelt_template_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "flies"]) == 2
+    assert "did you mean `files`?" in capsys.readouterr().err

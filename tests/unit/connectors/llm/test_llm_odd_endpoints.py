@@ -1,0 +1,201 @@
+"""More ways in which servers and gateways word replies and errors, each seen in the wild."""
+
+# ruff: noqa: E501 - their messages stand as they are worded
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from connectors.llm.completion import Reply, read_body, read_completion
+from connectors.llm.refusals import Cause, Refusal, cause_of
+from connectors.llm.waiting import wait_seconds
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def cause(status: int, body: object) -> Cause:
+    content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    return cause_of(Refusal.of(status, content))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (498, {"error": {"message": "Flex tier capacity exceeded"}}, Cause.BUSY),
+        (420, "Enhance your calm", Cause.BUSY),
+        (424, {"error": "Model m is currently loading", "estimated_time": 20.0}, Cause.BUSY),
+        (425, "", Cause.BUSY),
+        (409, {"error": {"message": "Conflict"}}, Cause.BUSY),
+        (503, {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}, Cause.BUSY),
+        (400, {"error": {"message": "Rate limit exceeded, try again later", "code": "rate_limit_exceeded"}}, Cause.BUSY),
+        (400, {"__type": "ThrottlingException", "message": "Too many requests"}, Cause.BUSY),
+        (403, {"error": {"code": "rate_limit_exceeded", "message": "Rate limit is exceeded."}}, Cause.BUSY),
+        (403, {"error": {"message": "This API key has run out of credits", "type": "insufficient_quota"}}, Cause.MONEY),
+        (429, {"error": {"code": "1113", "message": "Your account is in arrears, please recharge"}}, Cause.MONEY),
+        (400, {"error": {"message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}}, Cause.KEY),
+        (400, {"error": {"message": "Incorrect API key provided: xx.", "code": "Client specified an invalid argument"}}, Cause.KEY),
+        (400, {"error": {"message": "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length"}}, Cause.TOO_LONG),
+        (400, {"message": "too many tokens: total number of tokens in the prompt cannot exceed 4081"}, Cause.TOO_LONG),
+        (422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4097. Given: 5000 `inputs` tokens and 500 `max_new_tokens`"}, Cause.TOO_LONG),
+        (400, {"error": {"message": "The input (5000 tokens) is longer than the model's context length (4096 tokens)."}}, Cause.TOO_LONG),
+        (400, {"error": {"message": "Prompt length (5000) exceeds maximum input length (4096)."}}, Cause.TOO_LONG),
+        (400, {"error": {"message": "Please reduce the length of the messages or completion. Current length is 9000 while limit is 8192"}}, Cause.TOO_LONG),
+        (400, {"error": "Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with context length of only 4096 tokens"}, Cause.TOO_LONG),
+        (400, {"error": {"message": "litellm.ContextWindowExceededError: prompt of 9000 tokens"}}, Cause.TOO_LONG),
+        (500, {"error": {"message": "input is too large to process. increase the physical batch size"}}, Cause.TOO_LONG),
+        (400, {"error": {"code": "content_filter", "message": "The response was filtered", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}, Cause.FILTERED),
+        (400, {"code": "DataInspectionFailed", "message": "Input data may contain inappropriate content."}, Cause.FILTERED),
+        (400, {"error": {"code": "sensitive_words_detected", "message": "sensitive words detected"}}, Cause.FILTERED),
+        (404, {"error": "model 'x' not found, try pulling it first"}, Cause.MODEL),
+        (404, {"error": {"message": "The API deployment for this resource does not exist.", "code": "DeploymentNotFound"}}, Cause.MODEL),
+        (400, {"error": {"message": "x is not a valid model ID", "code": 400}}, Cause.MODEL),
+    ],
+)  # fmt: skip
+def test_what_other_errors_are_about(status: int, body: object, expected: Cause) -> None:
+    assert cause(status, body) is expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "message", "seconds"),
+    [
+        ({"retry-after": "5s"}, None, "", 5.0),
+        ({"retry-after": " 7 "}, None, "", 7.0),
+        ({"retry-after": "2026-01-01T00:00:09Z"}, None, "", 9.0),
+        ({"x-ratelimit-reset-after": "3.5", "x-ratelimit-remaining": "0"}, None, "", 3.5),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "12"}, None, "", 12.0),
+        ({"ratelimit": '"default";r=0;t=30'}, None, "", 30.0),
+        ({"ratelimit": '"default";r=4;t=30'}, None, "", None),
+        ({}, {"error": {"message": "Model is loading"}, "estimated_time": 20.5}, "", 20.5),
+        ({}, None, "Please wait 12 seconds and try again.", 12.0),
+        ({}, None, "Limit resets in 5s.", 5.0),
+        ({}, None, "Please try again at 2026-01-01T00:00:30Z.", 30.0),
+        ({}, None, "Please retry in 34.074824224s.", 34.074824224),
+        ({}, None, "Please try again in 1 minute and 5 seconds.", 65.0),
+    ],
+)  # fmt: skip
+def test_other_waits_are_heard(
+    headers: dict[str, str], body: object, message: str, seconds: float | None
+) -> None:
+    assert wait_seconds(headers, body, message, NOW) == seconds
+
+
+def completion(**choice: Any) -> dict[str, Any]:
+    usage = {"prompt_tokens": 10, "completion_tokens": 2}
+    return {"choices": [{"message": {"content": "{}"}, "finish_reason": "stop", **choice}], "usage": usage}
+
+
+@pytest.mark.parametrize(
+    ("reason", "read"),
+    [
+        ("length", "length"),
+        ("MAX_TOKENS", "length"),
+        ("max_output_tokens", "length"),
+        ("incomplete", "length"),
+        ("SAFETY", "content_filter"),
+        ("content-filter", "content_filter"),
+        ("sensitive", "content_filter"),
+        ("end_turn", "end_turn"),
+        (None, ""),
+    ],
+)
+def test_reasons_of_an_end_are_read(reason: str | None, read: str) -> None:
+    found = read_completion(completion(finish_reason=reason))
+    assert isinstance(found, Reply)
+    assert found.finish_reason == read
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "insufficient_system_resource", "network_error"])
+def test_an_answer_that_broke_off_is_tried_again(reason: str) -> None:
+    found = read_completion(completion(finish_reason=reason))
+    assert isinstance(found, Refusal)
+    assert cause_of(found) is Cause.BUSY
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"object": "error", "message": "Internal error", "code": 500},
+        {"error_code": 18, "error_msg": "Open api qps request limit reached"},
+        {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
+        {"detail": "upstream timed out"},
+        {"success": False, "errors": [{"code": 7003, "message": "no route"}]},
+        {"status": "error", "message": "overloaded"},
+    ],
+)
+def test_an_error_that_came_with_status_200_is_one(body: object) -> None:
+    found = read_completion(body)
+    assert isinstance(found, Refusal)
+    assert cause_of(found) is Cause.BUSY
+
+
+EVENTS = [
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+    {"choices": [{"index": 0, "delta": {"content": '{"a"'}}]},
+    {"choices": [{"index": 0, "delta": {"content": ": 1}"}}]},
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 3}},
+]
+
+
+def test_a_stream_that_nobody_asked_for_is_put_together() -> None:
+    stream = ": ping\n\n" + "".join(f"data: {json.dumps(one)}\n\n" for one in EVENTS) + "data: [DONE]\n\n"
+    found = read_completion(read_body(stream.encode()))
+    assert found == Reply('{"a": 1}', "stop", "", 10, 3)
+
+
+def test_tool_arguments_of_a_stream_are_joined() -> None:
+    calls = [
+        {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"name": "T", "arguments": part}}]}}]}
+        for part in ('{"a"', ": 1}")
+    ]
+    stream = "".join(f"data: {json.dumps(one)}\r\n\r\n" for one in calls)
+    found = read_completion(read_body(stream.encode()))
+    assert isinstance(found, Reply)
+    assert found.content == '{"a": 1}'
+
+
+def test_an_error_inside_a_stream_is_one() -> None:
+    stream = f"data: {json.dumps(EVENTS[1])}\n\n" + 'data: {"error": {"code": 502, "message": "gone"}}\n\n'
+    assert isinstance(read_completion(read_body(stream.encode())), Refusal)
+
+
+def test_messages_in_other_vendors_shapes_are_read() -> None:
+    text = [{"type": "thinking", "thinking": "…"}, {"type": "text", "text": '{"a": 1}'}]
+    body = {
+        "type": "message", "role": "assistant", "content": text, "stop_reason": "max_tokens",
+        "usage": {"input_tokens": 7, "output_tokens": 2},
+    }  # fmt: skip
+    found = read_completion(body)
+    assert isinstance(found, Reply)
+    assert (found.content, found.finish_reason, found.tokens_in) == ('{"a": 1}', "length", 7)
+    # Ollama's own
+    found = read_completion({"message": {"role": "assistant", "content": "{}"}, "done": True, "done_reason": "length",
+                             "prompt_eval_count": 5, "eval_count": 1})  # fmt: skip
+    assert isinstance(found, Reply)
+    assert (found.content, found.finish_reason, found.tokens_in, found.tokens_out) == ("{}", "length", 5, 1)
+
+
+def test_a_byte_order_mark_before_a_reply_is_no_obstacle() -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(completion()).encode()
+    assert isinstance(read_completion(read_body(body)), Reply)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": None, "total_tokens": 14}, (10, 4, True)),
+        ({"total_tokens": 14}, (0, 0, False)),
+        ({"prompt_tokens": "10", "completion_tokens": "4"}, (10, 4, True)),
+        ({"prompt_tokens": 10, "completion_tokens": True}, (0, 0, False)),
+        ({"prompt_tokens": float("nan"), "completion_tokens": 1}, (0, 0, False)),
+        ([], (0, 0, False)),
+    ],
+)
+def test_partial_usage_is_completed_or_unknown(usage: object, expected: tuple[int, int, bool]) -> None:
+    found = read_completion({**completion(), "usage": usage})
+    assert isinstance(found, Reply)
+    assert (found.tokens_in, found.tokens_out, found.usage_known) == expected
