@@ -23,6 +23,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "sandbox": ("flask", "flask_cors", "moto", "werkzeug"),
     "temporal": ("temporalio",),
     "postgres": ("psycopg",),
+    "validate": ("jsonschema_rs",),
     "parquet": ("pyarrow",),
 }  # fmt: skip
 """The modules that each extra brings and that the engine or its connectors import."""
