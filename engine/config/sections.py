@@ -223,8 +223,8 @@ class PipelineSection(Section):
 class FileSection(Section):
     """The file."""
 
-    version: int
-    """The version of the format: 1."""
+    version: int = 1
+    """The version of the format: 1, the only one there is (default: 1)."""
     connections: dict[str, Any] = {}
     """External services by name, each with its fields, or `sandbox` for the embedded service."""
     pipelines: dict[str, Any] = {}
