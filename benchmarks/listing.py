@@ -23,6 +23,7 @@ from temporalio.testing import ActivityEnvironment
 from connectors.s3.reader import S3FileReader
 from connectors.s3.resolver import S3WildcardResolver
 from connectors.s3.source import S3Bucket, S3Connector, S3Params
+from connectors.s3.streams import S3ObjectStreams
 from engine.contract.batch import Batch
 from engine.contract.component import Context, Kind, Locality, component
 from engine.contract.keys import KeyRange
@@ -85,8 +86,10 @@ class Listing(S3Connector):
     async def open_store(self, stack: AsyncExitStack) -> S3Bucket:
         """A bucket that is listed, and never read."""
         client = Bucket(self.params.objects)
+        pattern = self.params.parsed()
         resolver = S3WildcardResolver(client)  # type: ignore[arg-type]
-        return S3Bucket(self.params.parsed(), "memory", resolver, S3FileReader(client))  # type: ignore[arg-type]
+        streams = S3ObjectStreams(client, pattern.bucket)  # type: ignore[arg-type]
+        return S3Bucket(pattern, "memory", resolver, S3FileReader(client), streams)  # type: ignore[arg-type]
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
         """A number for each object, all at once."""

@@ -15,7 +15,7 @@ import anyio.to_thread
 from connectors.files.contents import content_errors, open_content
 from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import FilePart
-from connectors.files.lines import ReadChunk
+from connectors.objects.lines import ReadChunk
 
 __all__ = ["CHUNK_BYTES", "ReadChunk", "open_chunks", "stdin_chunks"]
 

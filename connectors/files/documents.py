@@ -6,9 +6,10 @@ import os
 import re
 import stat
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import anyio.to_thread
 from pydantic import Field, field_validator
@@ -16,16 +17,18 @@ from pydantic import Field, field_validator
 from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import find_files
 from connectors.files.walking import displayed
-from connectors.objects.decoding import decode_in_turn
+from connectors.objects.content import ObjectBody
 from connectors.objects.listed import FileRecord, ListedObject
 from connectors.objects.params import ObjectParams, keeps_bookmarks, listed
 from connectors.objects.source import ObjectSource
+from connectors.objects.whole import decode_whole
 from engine.contract.component import Context, Kind, Locality, component
 from engine.errors import RecordError
 
 __all__ = ["FilesParams", "FilesSource"]
 
 PAGE_FILES = 1000
+PIECE = 256 * 1024
 _ESCAPED_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
@@ -89,10 +92,7 @@ class _Folder:
 
     async def read(self, found: ListedObject) -> FileRecord:
         data = await anyio.to_thread.run_sync(self._read, found)
-        decoded = await decode_in_turn(data, found.key, None, self._params.charset)
-        if decoded.replaced and self._params.strict_text:
-            what = f"{decoded.replaced:,} characters are not valid {decoded.encoding}"
-            raise RecordError(f"{found.key}: {what} (`strict_text`)", kind="InvalidText")
+        decoded = await decode_whole(data, found.key, found.key, None, self._params)
         path, uri = self.addresses(found.key)
         return {
             "file_path": path,
@@ -128,11 +128,19 @@ class _Folder:
                 after = os.fstat(file.fileno())
         except OSError as error:
             raise unreadable(found.key, error) from error
-        if found.etag not in ("", _version(before)) or _version(before) != _version(after):
-            raise RecordError(
-                f"{found.key} changed after it was listed; start a new run to read it", kind="ObjectChanged"
-            )
+        _check_version(found, before)
+        _check_version(found._replace(etag=_version(before)), after)
         return b"".join(pieces)
+
+    @asynccontextmanager
+    async def open(
+        self, found: ListedObject, start: int = 0, stop: int | None = None
+    ) -> AsyncGenerator[ObjectBody, None]:
+        file = await anyio.to_thread.run_sync(_opened, found, start)
+        try:
+            yield _FileBody(file, found, None if stop is None else stop - start)
+        finally:
+            file.close()
 
     async def probe(self, key: str) -> None:
         def first_byte() -> None:
@@ -146,6 +154,60 @@ class _Folder:
 
     def addresses(self, key: str) -> tuple[str, str]:
         return key, Path(os.path.abspath(_os_path(key))).as_uri()
+
+
+class _FileBody:
+    """A file as it is read, in the version that was listed."""
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+
+    def __init__(self, file: IO[bytes], found: ListedObject, left: int | None) -> None:
+        self._file = file
+        self._found = found
+        self._left = left
+        self.size = os.fstat(file.fileno()).st_size
+
+    async def read(self) -> bytes:
+        size = PIECE if self._left is None else min(PIECE, self._left)
+        if size <= 0:
+            return b""
+        try:
+            data: bytes = await anyio.to_thread.run_sync(self._file.read, size)
+        except OSError as error:
+            raise unreadable(self._found.key, error) from error
+        if self._left is not None:
+            self._left -= len(data)
+        if not data or self._left == 0:
+            _check_version(self._found, os.fstat(self._file.fileno()))
+        return data
+
+
+def _opened(found: ListedObject, start: int) -> IO[bytes]:
+    path = _os_path(found.key)
+    if os.path.isdir(path):
+        raise _unreadable_folder(found.key, path)
+    try:
+        file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115 - the body closes it
+        try:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise FileUnreadableError(f"cannot read {found.key}: it is a pipe, socket or device")
+            _check_version(found, info)
+            file.seek(start)
+        except BaseException:
+            file.close()
+            raise
+    except OSError as error:
+        raise unreadable(found.key, error) from error
+    return file
+
+
+def _check_version(found: ListedObject, info: os.stat_result) -> None:
+    if found.etag not in ("", _version(info)):
+        raise RecordError(
+            f"{found.key} changed after it was listed; start a new run to read it", kind="ObjectChanged"
+        )
 
 
 def _listed(path: str, os_path: str) -> ListedObject:

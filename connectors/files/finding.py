@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from connectors.files.errors import FileUnreadableError, unreadable
-from connectors.files.lines import Place
 from connectors.files.walking import MAX_ALTERNATIVES, displayed, is_pattern, walk
 from connectors.objects.compression import is_packed
+from connectors.objects.lines import Place
 from engine.errors import FatalError
 
 __all__ = ["MAX_ALTERNATIVES", "FilePart", "Found", "any_readable", "find_files", "read_limit"]

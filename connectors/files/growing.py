@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from connectors.files.contents import content_errors, is_wide, open_content
 from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import FilePart
-from connectors.files.lines import LinePage, Place
+from connectors.objects.lines import LinePage, Place
 from engine.contract.bookmarks import Bookmark
 
 __all__ = ["BY_CONTENT", "BY_PATH", "FileMarks", "Stranger", "bookmarked", "find_moved", "find_unread"]

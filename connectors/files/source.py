@@ -17,8 +17,8 @@ from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import FilePart, any_readable, find_files, read_limit
 from connectors.files.growing import BY_CONTENT, BY_PATH, FileMarks, bookmarked, find_moved, find_unread
 from connectors.files.line_keys import LineKeys
-from connectors.files.lines import LinePage, Place, ReadChunk, line_pages
 from connectors.json_lines import has_long_number, parse_line
+from connectors.objects.lines import LinePage, Place, ReadChunk, line_pages
 from engine.contract.batch import Batch
 from engine.contract.component import Context, Kind, Locality, Params, Source, component, operational
 from engine.contract.keys import KeyList, Keys

@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
+from engine.errors import FatalError
+
 if TYPE_CHECKING:
     from brotli import Decompressor  # type: ignore[import-untyped]
 
@@ -19,9 +21,11 @@ __all__ = [
     "PackedError",
     "UnpackedTooLargeError",
     "is_packed",
+    "kind_of",
     "open_unpacked",
     "unpack_body",
     "unpacking_errors",
+    "zstd",
 ]
 
 _SUFFIXES: Final = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".lzma": "xz", ".zst": "zstd"}
@@ -39,10 +43,11 @@ class UnpackedTooLargeError(ValueError):
 
 def is_packed(name: str) -> bool:
     """Return whether a file of this name is decompressed while it is read."""
-    return _kind_of(name) is not None
+    return kind_of(name) is not None
 
 
-def _kind_of(name: str) -> str | None:
+def kind_of(name: str) -> str | None:
+    """How a file of this name is packed; None: it is not."""
     return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), None)
 
 
@@ -51,7 +56,7 @@ def open_unpacked(file: IO[bytes], name: str) -> IO[bytes]:
 
     Reading raises one of `unpacking_errors` where it is damaged. Closing it closes `file`.
     """
-    kind = _kind_of(name)
+    kind = kind_of(name)
     if kind is None:
         return file
     unpacked = _unpacked(file, kind)
@@ -84,7 +89,7 @@ def _unpacked(file: IO[bytes], kind: str) -> IO[bytes]:
         import lzma
 
         return lzma.LZMAFile(file)
-    return cast(IO[bytes], _zstd().ZstdFile(file))
+    return cast(IO[bytes], zstd().ZstdFile(file))
 
 
 def unpacking_errors() -> tuple[type[Exception], ...]:
@@ -94,15 +99,28 @@ def unpacking_errors() -> tuple[type[Exception], ...]:
     """
     import lzma
 
-    return (EOFError, OSError, zlib.error, lzma.LZMAError, _zstd().ZstdError)
+    known = (EOFError, OSError, zlib.error, lzma.LZMAError)
+    try:
+        return (*known, zstd().ZstdError)
+    except FatalError:
+        return known  # what is not installed has raised nothing
 
 
-def _zstd() -> Any:
-    """The standard library's module (Python 3.14), or the same for older ones."""
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
+def zstd() -> Any:
+    """The standard library's module (Python 3.14), or the same for older ones.
+
+    Raises:
+        FatalError: it is not installed.
+    """
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError as error:
+        raise FatalError(
+            "Zstandard files need a module that is not installed: pip install 'odw-engine[s3]'"
+        ) from error
     return zstd
 
 

@@ -7,9 +7,10 @@ object was read after it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 import anyio
 
@@ -64,6 +65,8 @@ class Suspect:
 
 Outcome = FileRecord | ComponentError | Suspect
 
+T = TypeVar("T")
+
 
 class ObjectFetcher:
     """Reads the objects of one source.
@@ -90,11 +93,17 @@ class ObjectFetcher:
 
     async def fetch(self, found: ListedObject) -> Outcome:
         """One record, or why there is none; as a value, so that the objects before it still go out."""
+        return await self.attempt(found, self._store.read)
+
+    async def attempt(
+        self, found: ListedObject, read: Callable[[ListedObject], Awaitable[T]]
+    ) -> T | ComponentError | Suspect:
+        """What `read` makes of an object, tried as often as may be, or why that cannot be had."""
         tries = 0
         while True:
             async with self._slots:
                 tries += 1
-                failure = await self._try(found)
+                failure = await self._try(found, read)
             seen = self._successes  # only what is read after the last try tells that the server is there
             if isinstance(failure, ObjectRefusedError):
                 return Suspect(failure, seen, tries, exhausted=True)
@@ -117,9 +126,11 @@ class ObjectFetcher:
             return failure
         return TransientError(str(failure), retry_after=MAX_HINT, throttled=True)
 
-    async def _try(self, found: ListedObject) -> FileRecord | ComponentError:
+    async def _try(
+        self, found: ListedObject, read: Callable[[ListedObject], Awaitable[T]]
+    ) -> T | ComponentError:
         try:
-            record = await self._store.read(found)
+            record = await read(found)
         except RecordError as error:
             self._failures_in_a_row = 0  # a verdict is an answer too: the server is there
             return error
@@ -136,6 +147,10 @@ class ObjectFetcher:
             if self._failures_in_a_row >= GIVE_UP_AFTER and await self.others_get_through(()):
                 self._failures_in_a_row = 0
         return self._failures_in_a_row >= GIVE_UP_AFTER
+
+    def read_some(self, found: ListedObject) -> None:
+        """A part of an object was read outside of `attempt`: the server is there."""
+        self._succeeded(found)
 
     def _succeeded(self, found: ListedObject) -> None:
         self._successes += 1

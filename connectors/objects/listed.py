@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
+from connectors.objects.content import ObjectBody
 from engine.errors import FatalError, FatalKind, RecordError
 
 __all__ = ["FileRecord", "ListedObject", "ObjectRefusedError", "ObjectStore"]
@@ -89,6 +91,17 @@ class ObjectStore(Protocol):
             ObjectRefusedError: perhaps no object can be read.
             TransientError: trying again may help.
             FatalError: nothing can be read.
+        """
+        ...
+
+    def open(
+        self, found: ListedObject, start: int = 0, stop: int | None = None
+    ) -> AbstractAsyncContextManager[ObjectBody]:
+        """The bytes of an object from one on, up to another (exclusive; None: to the end).
+
+        Raises:
+            RecordError, ObjectRefusedError, TransientError, FatalError: as `read`; reading the body raises
+                TransientError where it breaks off, and RecordError where it is not what was listed.
         """
         ...
 

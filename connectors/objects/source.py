@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 from pydantic import BaseModel
@@ -15,8 +15,11 @@ from pydantic import BaseModel
 from connectors.objects.fetching import ObjectFetcher, Suspect
 from connectors.objects.groups import Group, judged
 from connectors.objects.listed import FileRecord, ListedObject, ObjectStore
+from connectors.objects.pages import RecordFormat
 from connectors.objects.params import ObjectParams
 from connectors.objects.planning import RECORD_OVERHEAD, plan_groups
+from connectors.objects.record_formats import record_format
+from connectors.objects.streaming import RecordStream
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
 from engine.contract.component import Context, Source
@@ -28,9 +31,10 @@ from engine.errors import ComponentError, FatalError, RecordError
 if TYPE_CHECKING:
     from aiostream import Stream
 
-    from connectors.models import S3FileContent
-
 __all__ = ["ObjectSource"]
+
+STREAMED_SPLIT_BYTES = 256 * 1024 * 1024
+"""Listed bytes after which a split of objects that are streams of records is handed on."""
 
 MAX_SPLIT_SECONDS = 10.0
 """Seconds of listing after which a split is handed on although it is not full."""
@@ -49,6 +53,9 @@ class ObjectSource(Source[P]):
         super().__init__(params, connection)
         self._stack = AsyncExitStack()
         self._opened: tuple[ObjectStore, ObjectFetcher] | None = None
+        self._format: RecordFormat | None = None
+        # of a stream the engine reserves page by page
+        self.reserves = not params.streams
 
     @abstractmethod
     async def open_store(self, stack: AsyncExitStack) -> ObjectStore:
@@ -60,6 +67,8 @@ class ObjectSource(Source[P]):
         """What is read, for messages: the pattern."""
 
     async def __aenter__(self) -> Self:
+        if self.params.streams:
+            self._format = record_format(self.params)
         store = await self.open_store(self._stack)
         self._opened = store, ObjectFetcher(store, self.params.concurrency, self.ctx.retry)
         return self
@@ -78,20 +87,22 @@ class ObjectSource(Source[P]):
         """The listing in parts of `split_objects`. A pattern that stands for nothing has no split."""
         chunk: list[ListedObject] = []
         after, number, ordinal = _behind(ctx.listed)
-        yielded_at = anyio.current_time()
+        yielded_at, nbytes = anyio.current_time(), 0
+        full = STREAMED_SPLIT_BYTES if self.params.streams else sys.maxsize
         async with aclosing(self._wanted(ctx, after, ordinal)) as listing:
             async for page in listing:
                 for found in page:
                     chunk.append(found)
-                    if len(chunk) == self.params.split_objects:
+                    nbytes += max(found.size, 0)
+                    if len(chunk) == self.params.split_objects or nbytes >= full:
                         yield self._split(number, ordinal, chunk)
                         number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
-                        chunk = []
+                        chunk, nbytes = [], 0
                 if chunk and anyio.current_time() - yielded_at >= MAX_SPLIT_SECONDS:
                     # few objects of many match: a worker that goes on must not look for these again
                     yield self._split(number, ordinal, chunk)
                     number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
-                    chunk = []
+                    chunk, nbytes = [], 0
         if chunk:
             yield self._split(number, ordinal, chunk)
 
@@ -144,7 +155,7 @@ class ObjectSource(Source[P]):
         return Split(f"{number:06d}", manifest, first_ordinal=ordinal)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """The objects of a split from the one with index `position`, in order, read concurrently.
+        """What a split has from `position` on (the index of an object, or a place in one), in order.
 
         An object that fails alone is retried alone, and becomes a dead letter when others get through.
 
@@ -152,20 +163,47 @@ class ObjectSource(Source[P]):
             TransientError: nothing can be had at present; everything before it was yielded.
             FatalError: nothing can be read.
         """
-        from aiostream import stream
-
-        _, fetcher = self._open()
+        store, fetcher = self._open()
         fetcher.begin()
         objects = [ListedObject.from_entry(entry) for entry in split.manifest["objects"]]
+        if self._format is not None:
+            records = self._stream(store, fetcher, self._format, ctx)
+            batches = records.read(objects, position, split.first_ordinal)
+        else:
+            batches = self._whole(objects, int(position or 0), split.first_ordinal, ctx)
+        async with aclosing(batches):
+            async for batch in batches:
+                yield batch
+
+    def _stream(
+        self, store: ObjectStore, fetcher: ObjectFetcher, records: RecordFormat, ctx: Context
+    ) -> RecordStream:
+        return RecordStream(
+            store,
+            fetcher,
+            records,
+            ctx,
+            concurrency=self.params.concurrency,
+            on_unreadable=self.params.on_unreadable,
+            bookmarks=self.params.mode == "changed",
+        )
+
+    async def _whole(
+        self, objects: Sequence[ListedObject], position: int, first_ordinal: int, ctx: Context
+    ) -> AsyncGenerator[Batch, None]:
+        """The objects from one on, each as one record."""
+        from aiostream import stream
+
+        fetcher = self._open()[1]
         held: set[Group] = set()
-        groups = self._reserve(objects, int(position or 0), held, ctx)
+        groups = self._reserve(objects, position, held, ctx)
         results: Stream[Group] = stream.map(
             groups, self._read_group, ordered=True, task_limit=self.params.concurrency
         )
         try:
             async with results.stream() as streamer, aclosing(judged(streamer, fetcher)) as ready:
                 async for group, cleared in ready:
-                    batch, error = self._batch(group, split.first_ordinal, ctx, cleared=cleared)
+                    batch, error = self._batch(group, first_ordinal, ctx, cleared=cleared)
                     if batch.position > group.start:
                         held.discard(group)  # its reservation goes with the batch
                         yield batch
@@ -177,8 +215,10 @@ class ObjectSource(Source[P]):
             for group in held:
                 group.reservation.release()
 
-    async def extract(self) -> AsyncGenerator[S3FileContent, None]:
-        """All files, in no particular order, without a pipeline. Opens the store if it is not open.
+    async def extract(self) -> AsyncGenerator[Any, None]:
+        """All records, in no particular order, without a pipeline. Opens the store if it is not open.
+
+        Whole objects are `S3FileContent`, lines and rows mappings.
 
         Raises:
             RecordError: an object that cannot be read; the ones before it were yielded.
@@ -195,14 +235,14 @@ class ObjectSource(Source[P]):
                     for record in page:
                         yield record
 
-    async def _pages(self, split: Split, *_: Split) -> AsyncGenerator[list[S3FileContent], None]:
+    async def _pages(self, split: Split, *_: Split) -> AsyncGenerator[list[Any], None]:
         from connectors.models import S3FileContent
 
         async with aclosing(self.read(split, None, self.ctx)) as batches:
             async for batch in batches:
                 failed = dict(batch.failures)
                 good = [one for index, one in enumerate(batch.records) if index not in failed]
-                yield [S3FileContent.model_validate(record) for record in good]
+                yield good if self._format is not None else list(map(S3FileContent.model_validate, good))
                 if batch.reservation is not None:
                     batch.reservation.release()
                 for error in failed.values():

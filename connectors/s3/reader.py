@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connectors.objects.compression import PackedError, UnpackedTooLargeError, unpack_body
-from connectors.objects.decoding import decode_in_turn
+from connectors.objects.decoding import Decoded
 from connectors.objects.listed import FileRecord
-from connectors.objects.params import DEFAULT_MAX_OBJECT_BYTES
+from connectors.objects.params import DEFAULT_MAX_OBJECT_BYTES, ObjectParams
 from connectors.objects.pattern import ObjectPattern, PatternError, split_bucket
+from connectors.objects.whole import decode_whole
 from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
 from connectors.s3.resolver import plain_etag
@@ -19,7 +21,9 @@ from engine.errors import RecordError, TransientError
 if TYPE_CHECKING:
     from connectors.models import S3FileContent
 
-__all__ = ["DEFAULT_MAX_OBJECT_BYTES", "FileRecord", "S3FileReader"]
+__all__ = ["DEFAULT_MAX_OBJECT_BYTES", "FileRecord", "OtherVersionError", "S3FileReader", "check_version"]
+
+Decode = Callable[[bytes, str, str, str | None], Awaitable[Decoded]]
 
 
 _PIECE = 1024 * 1024
@@ -38,7 +42,7 @@ class _Body(NamedTuple):
     last_modified: str | None = None
 
 
-class _OtherVersionError(RecordError):
+class OtherVersionError(RecordError):
     """The answer's own ETag is not the listed one."""
 
 
@@ -50,6 +54,8 @@ class S3FileReader:
         max_object_bytes: larger objects are not read.
         charset: of all text, whatever is declared; None: found out.
         strict_text: refuse text with bytes that are not valid in its encoding.
+        decode: makes a record's content of the bytes, the key, the address and the Content-Type; None: as
+            the format `document` does.
     """
 
     def __init__(
@@ -59,11 +65,13 @@ class S3FileReader:
         max_object_bytes: int = DEFAULT_MAX_OBJECT_BYTES,
         charset: str | None = None,
         strict_text: bool = False,
+        decode: Decode | None = None,
     ) -> None:
         self._client = client
         self._max = max_object_bytes
-        self._charset = charset
-        self._strict_text = strict_text
+        self._decode = decode or partial(
+            decode_whole, params=ObjectParams(charset=charset, strict_text=strict_text)
+        )
         self._if_match = True  # until the server turns out to refuse it without a reason
 
     async def read_file(self, uri: str, *, etag: str = "", size: int | None = None) -> S3FileContent:
@@ -98,12 +106,7 @@ class S3FileReader:
         if size is not None and size >= 0:
             self._check_size(uri, size)
         body = await self._get(uri, bucket, key, etag, size if size is not None else -1)
-        decoded = await decode_in_turn(body.data, key, body.content_type, self._charset)
-        if decoded.replaced and self._strict_text:
-            raise RecordError(
-                f"{uri}: {decoded.replaced:,} characters are not valid {decoded.encoding} (`strict_text`)",
-                kind="InvalidText",
-            )
+        decoded = await self._decode(body.data, key, uri, body.content_type)
         return {
             "file_path": f"s3://{bucket}/{key}",
             "content": decoded.content,
@@ -123,7 +126,7 @@ class S3FileReader:
         if etag and self._if_match:
             try:
                 return await self._get_once(uri, bucket, key, etag, size, IfMatch=f'"{etag}"')
-            except _OtherVersionError:
+            except OtherVersionError:
                 raise
             except RecordError as error:
                 if error.kind != "ObjectChanged":
@@ -144,7 +147,7 @@ class S3FileReader:
             answer: Mapping[str, Any] = await self._client.get_object(Bucket=bucket, Key=key, **conditions)
             # leaving the block closes the connection of a body that was not read to its end
             async with answer["Body"] as body:
-                self._check_version(uri, etag, answer)
+                check_version(uri, etag, answer)
                 length = answer.get("ContentLength")
                 if length is not None:
                     self._check_size(uri, int(length))
@@ -191,17 +194,6 @@ class S3FileReader:
             return body._replace(data=unpacked, stored=size)
         raise TransientError(f"{uri}: {len(data)} bytes arrived of {size}")
 
-    def _check_version(self, uri: str, etag: str, answer: Mapping[str, Any]) -> None:
-        now = plain_etag(answer.get("ETag"))
-        if answer.get("ContentEncoding"):
-            now = _PACKED_ETAG.sub("", now)  # what Apache's and other servers add when they pack
-        if etag and now and now != etag:
-            raise _OtherVersionError(
-                f"{uri} changed after it was listed: its ETag was {etag} and is now {now}; "
-                "start a new run to read it",
-                kind="ObjectChanged",
-            )
-
     async def probe(self, bucket: str, key: str) -> None:
         """Ask for an object's first byte, to see whether it could be read.
 
@@ -219,3 +211,16 @@ class S3FileReader:
                 f"{uri} has {size:,} bytes, more than the {self._max:,} of `max_object_bytes`",
                 kind="ObjectTooLarge",
             )
+
+
+def check_version(uri: str, etag: str, answer: Mapping[str, Any]) -> None:
+    """Check that an answer is of the version that was listed. Raises `OtherVersionError`."""
+    now = plain_etag(answer.get("ETag"))
+    if answer.get("ContentEncoding"):
+        now = _PACKED_ETAG.sub("", now)  # what Apache's and other servers add when they pack
+    if etag and now and now != etag:
+        raise OtherVersionError(
+            f"{uri} changed after it was listed: its ETag was {etag} and is now {now}; "
+            "start a new run to read it",
+            kind="ObjectChanged",
+        )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from connectors.objects.content import ObjectBody
 from connectors.objects.listed import FileRecord, ListedObject
 from connectors.objects.params import ObjectParams, keeps_bookmarks, listed
 from connectors.objects.pattern import ObjectPattern
 from connectors.objects.source import ObjectSource
+from connectors.objects.whole import decode_whole
 from connectors.s3.client import S3Connection, open_client
 from connectors.s3.reader import S3FileReader
 from connectors.s3.resolver import S3WildcardResolver
+from connectors.s3.streams import S3ObjectStreams
 from engine.contract.component import Kind, component, operational
 from engine.errors import FatalError
 
@@ -69,9 +73,15 @@ class S3Bucket:
     """An open bucket."""
 
     def __init__(
-        self, pattern: ObjectPattern, server: str, resolver: S3WildcardResolver, reader: S3FileReader
-    ):
+        self,
+        pattern: ObjectPattern,
+        server: str,
+        resolver: S3WildcardResolver,
+        reader: S3FileReader,
+        streams: S3ObjectStreams,
+    ) -> None:
         self._pattern = pattern
+        self._streams = streams
         self._resolver = resolver
         self._reader = reader
         self.scope = f"{server}/{pattern.bucket}"
@@ -85,6 +95,11 @@ class S3Bucket:
         return await self._reader.read_record(
             uri, self._pattern.bucket, found.key, etag=found.etag, size=found.size
         )
+
+    def open(
+        self, found: ListedObject, start: int = 0, stop: int | None = None
+    ) -> AbstractAsyncContextManager[ObjectBody]:
+        return self._streams.open(self._pattern.uri_of(found.key), found, start, stop)
 
     async def probe(self, key: str) -> None:
         await self._reader.probe(self._pattern.bucket, key)
@@ -103,7 +118,7 @@ class S3Bucket:
     bookmarks=keeps_bookmarks,
 )
 class S3Connector(ObjectSource[S3Params]):
-    """Files in an S3 bucket that a wildcard pattern stands for, each as one record.
+    """Files in an S3 bucket that a wildcard pattern stands for, each as one record, or line by line.
 
     A record has the fields of `S3FileContent`: `file_path` (the address), `content`, `content_type`,
     `file_size` in bytes, `is_binary`, and what is known of the object and its text. Text in any usual
@@ -113,6 +128,10 @@ class S3Connector(ObjectSource[S3Params]):
     The listing is stored before anything is read, and a resumed run goes by it. An object that changed or
     vanished since becomes a dead letter and never another version's content under the old key; so does one
     that cannot be read while others can.
+
+    With `format: lines`, `jsonl`, `csv` or `parquet` the records are the lines or rows of the objects, read
+    as streams: an object may be of any size, and a run is resumed in its middle. Their keys are
+    `bucket/key@etag#line`. `text` and `binary` are whole objects without a marker.
 
     With `mode: changed`, objects are left out whose ETag is the one that an earlier run has delivered. Dates
     play no part: what arrives late with an old date is read. An object that could not be read is tried again.
@@ -134,12 +153,17 @@ class S3Connector(ObjectSource[S3Params]):
             raise FatalError("a minio:// pattern needs the `endpoint` of its server in the connection")
         params = self.params
         client = await stack.enter_async_context(
-            open_client(connection, connections=params.concurrency, read_timeout=params.read_timeout)
+            open_client(
+                connection,
+                # a stream of each split that is read beside what is fetched ahead
+                connections=params.concurrency + (self.parallel_splits if params.streams else 0),
+                read_timeout=params.read_timeout,
+            )
         )
         reader = S3FileReader(
             client,
             max_object_bytes=params.max_object_bytes,
-            charset=params.charset,
-            strict_text=params.strict_text,
+            decode=partial(decode_whole, params=params),
         )
-        return S3Bucket(self._pattern, connection.server, S3WildcardResolver(client), reader)
+        streams = S3ObjectStreams(client, self._pattern.bucket)
+        return S3Bucket(self._pattern, connection.server, S3WildcardResolver(client), reader, streams)

@@ -22,6 +22,7 @@ __all__ = [
     "DoctorOptions",
     "DurableOptions",
     "FileOptions",
+    "ForecastOptions",
     "GraphOptions",
     "InitOptions",
     "JournalOptions",
@@ -175,6 +176,17 @@ class DoctorOptions(PlanOptions, StateOptions):
 
     timeout: float = 10.0
     json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastOptions(PlanOptions, StateOptions):
+    """`plan`; `sample` records of each source are read, `timeout` is in seconds."""
+
+    sample: int = 20
+    timeout: float = 10.0
+    diff: bool = False
+    json: bool = False
+    samples: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

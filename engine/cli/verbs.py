@@ -20,6 +20,7 @@ VERBS = {
     "validate": "check a file without running anything",
     "test": "run the test cases beside a pipeline file",
     "doctor": "check this machine and everything that a file needs",
+    "plan": "say what a run would read, write and cost",
     "graph": "draw the pipelines of a file",
     "connectors": "list components, or show one",
     "runs": "list, show and forget runs",

@@ -5,6 +5,8 @@ A new component adds its case here; the suite fails as long as it has none.
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -13,6 +15,9 @@ from datetime import date
 from typing import Any, Generic, TypeVar, cast
 
 import duckdb
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from engine.contract.component import Component, ComponentSpec, Context, Kind, Sink, Source, Transform
@@ -163,6 +168,52 @@ _DOCUMENTS = {f"memos/{number}.txt": f"Memo {number}: Grüße\n".encode() * 2000
     "memos/empty.txt": b"",
 }
 
+
+def _parquet(rows: int) -> bytes:
+    out = io.BytesIO()
+    table = pa.table({"name": [f"n{number}" for number in range(rows)], "value": range(rows)})
+    pq.write_table(table, out, row_group_size=25)
+    return out.getvalue()
+
+
+def _csv(rows: int) -> bytes:
+    return b"name,value\n" + b"".join(b'"n\n%d",%d\n' % (number, number) for number in range(rows))
+
+
+# two files of each, of 60 records and of 10, one of each bad in the formats of lines
+_TABLES: dict[str, tuple[int, dict[str, bytes]]] = {
+    "lines": (0, {"a.log": b"one line\r\n" * 60, "b.log.gz": gzip.compress(b"another\n" * 10, mtime=0)}),
+    "jsonl": (2, {"a.jsonl": _lines(60, 7), "b.jsonl.gz": gzip.compress(_lines(10, 9))}),
+    "csv": (0, {"a.csv": _csv(60), "b.csv.gz": gzip.compress(_csv(10))}),
+    "parquet": (0, {"a.parquet": _parquet(60), "b.parquet": _parquet(10)}),
+}
+
+
+def _of_formats() -> list[SourceCase]:
+    """Streams of records, from a bucket and from a folder alike."""
+
+    def folder(files: dict[str, bytes], params: Fields) -> Made:
+        def made(world: World) -> Fields:
+            for name, content in files.items():
+                os.utime(world.file(name, content), (1_767_225_600, 1_767_225_600))
+            return {"pattern": f"{world.folder}/[ab].*", **params}
+
+        return made
+
+    def bucket(params: Fields) -> Made:
+        return lambda _: {"pattern": f"s3://{BUCKET}/**", **params}
+
+    cases: list[SourceCase] = []
+    for kind, (dead, files) in _TABLES.items():
+        params = {"format": kind, "page_records": 16}
+        sizes: Any = {"label": kind, "records": 70, "batches": 5, "dead": dead}
+        cases.append(SourceCase(name="files", params=folder(files, params), **sizes))
+        cases.append(
+            SourceCase(name="s3", params=bucket(params), connection=_lake, needs="s3", objects=files, **sizes)
+        )
+    return cases
+
+
 _BLOBS = [
     {
         "id": f"b{number}",
@@ -219,6 +270,31 @@ def _duckdb(world: World) -> str:
 def _in_duckdb(world: World) -> list[str]:
     with duckdb.connect(str(world.folder / "out.duckdb")) as connection:
         return [id_ for (id_,) in connection.execute("SELECT id FROM letters").fetchall()]
+
+
+def _postgres(world: World) -> Fields:
+    return {"url": world.postgres}
+
+
+def _rows_in_postgres(world: World) -> Fields:
+    """A table with 40 rows."""
+    if "127.0.0.1:9/" not in world.postgres:
+        with psycopg.connect(world.postgres) as connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS contract.letters AS SELECT n AS id, 'n' || n AS name, "
+                "date '2026-01-01' AS day, timestamptz '2026-01-01 12:00:00+02' AS at, "
+                """1.25::numeric AS amount, '{"a": [1]}'::jsonb AS more, array[n] AS list """
+                "FROM generate_series(1, 40) AS n"
+            )
+    return {"table": "contract.letters", "key": "id", "page_records": 7, "split_rows": 16}
+
+
+def _in_postgres(world: World) -> list[str]:
+    with psycopg.connect(world.postgres) as connection:
+        try:
+            return [id_ for (id_,) in connection.execute("SELECT id FROM contract.letters").fetchall()]
+        except psycopg.errors.UndefinedTable:
+            return []
 
 
 def _ids(document: bytes) -> list[str]:
@@ -288,6 +364,7 @@ CASES: tuple[Case[Any], ...] = (
         records=len(_DOCUMENTS),
         batches=4,
     ),
+    *_of_formats(),
     SourceCase(
         name="consumption",
         params=lambda _: {"model": "UnstructuredData", "split_rows": 7, "page_bytes": 4096},
@@ -357,6 +434,23 @@ CASES: tuple[Case[Any], ...] = (
         batches=6,
     ),
     SourceCase(
+        name="postgres",
+        params=_rows_in_postgres,
+        connection=_postgres,
+        needs="postgres",
+        records=40,
+        batches=7,
+    ),
+    SourceCase(
+        name="postgres",
+        label="incremental",
+        params=lambda world: _rows_in_postgres(world) | {"incremental": "at"},
+        connection=_postgres,
+        needs="postgres",
+        records=40,
+        batches=6,
+    ),
+    SourceCase(
         name="stdin",
         params=lambda world: world.feed(_lines(20, 7)) | {"page_records": 5},
         records=20,
@@ -393,6 +487,40 @@ CASES: tuple[Case[Any], ...] = (
         },
         given=_ORDERS,
         bad={"id": "bad", "n": "text"},
+        settled=(30, 0, 0),
+    ),
+    TransformCase(
+        name="route",
+        params=lambda _: {"branches": {"low": "n < 10", "none": "n == 12"}, "else": "rest", "drop": ["none"]},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(29, 1, 0),
+    ),
+    TransformCase(
+        name="explode",
+        params=lambda _: {"field": "lines", "merge": True, "keep": ["id", "n"]},
+        given=_ORDERS,
+        bad={"id": "bad", "n": 1, "lines": "text"},
+        settled=(60, 0, 0),
+    ),
+    TransformCase(
+        name="deduplicate",
+        params=lambda _: {"key": "n % 10"},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(10, 20, 0),
+    ),
+    TransformCase(
+        name="validate",
+        params=lambda _: {"schema": {"properties": {"n": {"type": "integer"}}, "required": ["id"]}},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(30, 0, 0),
+    ),
+    TransformCase(
+        name="mask",
+        params=lambda _: {"fields": {"city": "hash", "id": "partial", "lines.sku": None}},
+        given=_ORDERS,
         settled=(30, 0, 0),
     ),
     TransformCase(
@@ -461,6 +589,27 @@ CASES: tuple[Case[Any], ...] = (
         given=_SAID,
         bad={"id": None, "value": 1},
         arrived=_in_duckdb,
+        idempotent=True,
+    ),
+    SinkCase(
+        name="postgres",
+        params=lambda _: {"table": "contract.letters", "columns": {"value": "bigint"}},
+        connection=_postgres,
+        needs="postgres",
+        given=_SAID,
+        bad=_MISFIT,
+        arrived=_in_postgres,
+        knows_its_run=True,
+    ),
+    SinkCase(
+        name="postgres",
+        label="merging-by-key",
+        params=lambda _: {"table": "contract.letters", "mode": "merge", "key": "id"},
+        connection=_postgres,
+        needs="postgres",
+        given=_SAID,
+        bad=_SAID[0] | {"id": "a\0b"},
+        arrived=_in_postgres,
         idempotent=True,
     ),
     SinkCase(

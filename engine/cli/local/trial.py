@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.cli.display.numbers import count, counted
-from engine.cli.options import RunOptions
+from engine.cli.options import RunOptions, StateOptions
 from engine.cli.state import state_of, store_of
 from engine.errors import ConfigError
 from engine.execution.report import RunReport
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from engine.execution.engine import Engine
     from engine.state.protocol import StateStore
 
-__all__ = ["DryRun", "check", "reading", "with_less_reading"]
+__all__ = ["DryRun", "check", "dry_store", "reading", "with_less_reading"]
 
 MAX_SHOWN = 1000
 FATES = 3  # kinds of dead letters that a dry run names for each pipeline
@@ -79,11 +79,7 @@ class DryRun:
 
     def store(self) -> StateStore:
         """Return the store in memory, over the one that the options name if there is one."""
-        where = state_of(self._options)
-        there = "://" in where or Path(where).is_dir()
-        real = store_of(self._options, create=self._paying) if there or self._paying else None
-        store: Any = DryRunStore(real)
-        return store  # type: ignore[no-any-return]
+        return dry_store(self._options, create=self._paying)
 
     async def notes(self, engine: Engine, reports: Mapping[str, RunReport]) -> list[str]:
         """Return what would have been delivered and what would have died, a line each."""
@@ -105,6 +101,14 @@ class DryRun:
                     yield f"# {name}.{one.node}"
                 for record in one.shown:
                     yield json.dumps(as_json(record)[0], ensure_ascii=False)
+
+
+def dry_store(options: StateOptions, *, create: bool = False) -> StateStore:
+    """Return a store in memory that knows the bookmarks of the one that the options name, if there is one."""
+    where = state_of(options)
+    there = "://" in where or Path(where).is_dir()
+    store: Any = DryRunStore(store_of(options, create=create) if there or create else None)
+    return store  # type: ignore[no-any-return]
 
 
 def _would(one: Counted) -> str:

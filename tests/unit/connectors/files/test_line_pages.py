@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.files.chunks import ReadChunk
-from connectors.files.lines import LinePage, Place, line_pages
+from connectors.objects.lines import LinePage, Place, line_pages
 
 
 def chunks_of(data: bytes, size: int) -> ReadChunk:

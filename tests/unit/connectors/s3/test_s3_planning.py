@@ -45,6 +45,7 @@ def test_a_connector_can_be_built_outside_an_event_loop() -> None:
     assert connector.spec.operational_params() == {
         "concurrency",
         "on_unreadable",
+        "page_records",
         "read_timeout",
         "split_objects",
     }

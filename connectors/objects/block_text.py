@@ -1,0 +1,73 @@
+"""Text of whole lines, block by block, in an encoding that may turn out in the middle of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from connectors.objects.charsets import read_text
+
+__all__ = ["BlockDecoder", "DecodedBlock", "has_plain_lines"]
+
+
+def has_plain_lines(charset: str) -> bool:
+    """Whether ASCII bytes are ASCII characters in it, and nothing else has these bytes in front of it."""
+    # of the charsets with states, these write other characters with ASCII bytes
+    if charset.startswith(("iso2022", "utf-7", "utf_7", "hz")):
+        return False
+    return b'Ab 1\n,"'.decode(charset, "replace") == 'Ab 1\n,"'
+
+
+class DecodedBlock(NamedTuple):
+    """The text of a block, and how many of its characters stand for invalid bytes.
+
+    Where invalid text is refused (`strict`), half surrogates stand for these bytes instead.
+    """
+
+    text: str
+    replaced: int = 0
+
+
+class BlockDecoder:
+    """Decodes blocks that are cut between two lines.
+
+    UTF-8 and ASCII need no decision. The first block that is neither decides for all behind it, as for a
+    whole document: by declaration, by few wrong bytes, by a guess.
+
+    Args:
+        charset: by the caller; None: found out.
+        declared: by the store.
+        encoding: what a block before has decided, "" for nothing.
+        strict: mark what is invalid, instead of replacing it.
+
+    Attributes:
+        guessed: the encoding was guessed.
+    """
+
+    def __init__(
+        self, charset: str | None, declared: str | None, encoding: str = "", *, strict: bool = False
+    ) -> None:
+        self.encoding = encoding or charset or ""
+        self.guessed = False
+        self._declared = declared
+        self._strict = strict
+
+    def decode(self, block: bytes) -> DecodedBlock:
+        """The text of whole lines."""
+        if block.isascii():
+            return DecodedBlock(block.decode("ascii"))
+        if not self.encoding:
+            self._decide(block)
+        encoding = self.encoding
+        try:
+            return DecodedBlock(block.decode(encoding))
+        except UnicodeDecodeError:
+            text = block.decode(encoding, "surrogateescape" if self._strict else "replace")
+        before = block.count(b"\xef\xbf\xbd") if encoding == "utf-8" else 0
+        return DecodedBlock(text, 0 if self._strict else text.count("\ufffd") - before)
+
+    def _decide(self, block: bytes) -> None:
+        text = read_text(block, None, self._declared, textual=True)
+        if text is None or not has_plain_lines(text.encoding):
+            self.encoding = "utf-8"
+            return
+        self.encoding, self.guessed = text.encoding, text.guessed

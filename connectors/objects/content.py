@@ -1,0 +1,230 @@
+"""The content of an object as a stream: unpacked, and in an encoding whose lines end with a line feed byte.
+
+Places in it are bytes of the unpacked content; of text in UTF-16, UTF-32 and the like, of its UTF-8. An
+object that is neither packed nor of that kind is opened at the place where reading goes on; any other is read
+again from its beginning up to there.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio.to_thread
+
+from connectors.objects.block_text import has_plain_lines
+from connectors.objects.charsets import known_charset, read_text
+from connectors.objects.compression import PackedError, UnpackedTooLargeError
+from connectors.objects.media_types import charset_of
+from connectors.objects.unpacking import StreamUnpacker, packed_kind
+from engine.errors import RecordError
+
+__all__ = ["HEAD_BYTES", "Content", "ContentOptions", "ObjectBody", "OpenBody", "open_content"]
+
+HEAD_BYTES = 64 * 1024
+"""How much of the beginning tells how an object is packed, its encoding, and the columns of a CSV file."""
+
+MAX_LAYERS = 2
+"""A `.gz` file that was uploaded with `Content-Encoding: gzip` may be packed twice."""
+
+ReadBytes = Callable[[], Awaitable[bytes]]
+
+
+class ObjectBody(Protocol):
+    """An open object from some byte on. `size`: of the whole object as stored, -1 when it is not known."""
+
+    content_type: str | None
+    content_encoding: str | None
+    size: int
+
+    async def read(self) -> bytes:
+        """The next bytes, none at the end. Raises `TransientError` where the answer breaks off."""
+        ...
+
+
+OpenBody = Callable[[int, int | None], AbstractAsyncContextManager[ObjectBody]]
+"""Opens an object's bytes from the first number up to the second (None: to its end)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentOptions:
+    """How content is unpacked and decoded.
+
+    Args:
+        charset: of all text, whatever is declared; None: found out.
+        strict_text: text that is not valid in its encoding ends the object.
+        max_bytes, max_ratio: limits of what packed content unpacks to.
+    """
+
+    charset: str | None = None
+    strict_text: bool = False
+    max_bytes: int = 1 << 40
+    max_ratio: float = 1000.0
+
+
+@dataclass(slots=True)
+class Content:
+    """An open content.
+
+    Attributes:
+        read: gives the bytes from the place on at which it was opened.
+        head: its first bytes, wherever it was opened.
+        charset: of its text; None: to be found out.
+        declared: the charset that the store declares, for text of which nothing else tells; None: none.
+    """
+
+    read: ReadBytes
+    head: bytes
+    charset: str | None
+    declared: str | None
+
+
+@asynccontextmanager
+async def open_content(
+    open_body: OpenBody, name: str, options: ContentOptions, *, start: int = 0
+) -> AsyncGenerator[Content, None]:
+    """Open a content at a place in it.
+
+    Raises:
+        RecordError: `ObjectDamaged`, `ObjectTooLarge`, `InvalidText`; here or by `read`.
+        ComponentError: as the store's `open`.
+    """
+    async with AsyncExitStack() as stack:
+        body = await stack.enter_async_context(open_body(0, HEAD_BYTES if start else None))
+        source, plain = await _unpacked(body, name, options)
+        if start and not plain:
+            await stack.aclose()
+            body = await stack.enter_async_context(open_body(0, None))
+            source, plain = await _unpacked(body, name, options)
+        head = await source.peek()
+        declared = known_charset(charset_of(body.content_type))
+        encoding = _stream_encoding(head, options.charset, declared)
+        if encoding is not None:
+            plain = False
+            if start:
+                await stack.aclose()
+                body = await stack.enter_async_context(open_body(0, None))
+                source, _ = await _unpacked(body, name, options)
+            source = _Peeked(_Recoded(source.read, encoding, name, strict=options.strict_text).read)
+            head = await source.peek()
+        if start and plain:
+            await stack.aclose()
+            body = await stack.enter_async_context(open_body(start, None))
+            source = _Peeked(body.read)
+        elif start:
+            await source.skip(start)
+        charset = "utf-8" if encoding else options.charset
+        yield Content(source.read, head, charset, None if encoding else declared)
+
+
+def _stream_encoding(head: bytes, charset: str | None, declared: str | None) -> str | None:
+    """The encoding that the whole stream is decoded from; None: its lines are told by their bytes."""
+    if charset is None:
+        if len(head) >= HEAD_BYTES and b"\0" not in head:
+            head = head[: head.rfind(b"\n") + 1] or head
+        text = read_text(head, None, declared, textual=True)
+        charset = text.encoding if text is not None else None
+    return None if charset is None or has_plain_lines(charset) else charset
+
+
+async def _unpacked(body: ObjectBody, name: str, options: ContentOptions) -> tuple[_Peeked, bool]:
+    """The unpacked content, and whether nothing had to be unpacked."""
+    source, encoding, layers = _Peeked(body.read), body.content_encoding, 0
+    while layers < MAX_LAYERS:
+        try:
+            kind = packed_kind(await source.peek(), name if not layers else "", encoding)
+        except PackedError as error:
+            raise RecordError(f"{name}: {error}", kind="ObjectDamaged") from error
+        if kind is None:
+            break
+        unpacker = StreamUnpacker(kind, max_bytes=options.max_bytes, max_ratio=options.max_ratio)
+        source = _Peeked(_Unpacking(source.read, unpacker, name).read)
+        layers, encoding = layers + 1, None
+    return source, not layers
+
+
+class _Peeked:
+    """Bytes that arrive, the first of which can be looked at before they are read."""
+
+    def __init__(self, read: ReadBytes) -> None:
+        self._read = read
+        self._ahead: list[bytes] = []
+        self._ended = False
+
+    async def peek(self) -> bytes:
+        """The first `HEAD_BYTES`, fewer only where there are no more."""
+        have = sum(map(len, self._ahead))
+        while have < HEAD_BYTES and not self._ended:
+            data = await self._read()
+            self._ended = not data
+            if data:
+                self._ahead.append(data)
+                have += len(data)
+        return b"".join(self._ahead)[:HEAD_BYTES]
+
+    async def read(self) -> bytes:
+        if self._ahead:
+            return self._ahead.pop(0)
+        return b"" if self._ended else await self._read()
+
+    async def skip(self, count: int) -> None:
+        """Pass over so many bytes."""
+        while count > 0 and (data := await self.read()):
+            if len(data) > count:
+                self._ahead.insert(0, data[count:])
+            count -= len(data)
+
+
+class _Unpacking:
+    """Packed bytes, unpacked off the event loop's thread."""
+
+    def __init__(self, read: ReadBytes, unpacker: StreamUnpacker, name: str) -> None:
+        self._read = read
+        self._unpacker = unpacker
+        self._name = name
+        self._ended = False
+
+    async def read(self) -> bytes:
+        try:
+            while not (found := await anyio.to_thread.run_sync(self._unpacker.take)):
+                if self._ended:
+                    self._unpacker.finish()
+                    return b""
+                data = await self._read()
+                self._ended = not data
+                self._unpacker.feed(data)
+        except PackedError as error:
+            raise RecordError(f"{self._name}: {error}", kind="ObjectDamaged") from error
+        except UnpackedTooLargeError as error:
+            raise RecordError(f"{self._name}: {error}", kind="ObjectTooLarge") from error
+        return found
+
+
+class _Recoded:
+    """Bytes in some encoding as UTF-8."""
+
+    def __init__(self, read: ReadBytes, encoding: str, name: str, *, strict: bool) -> None:
+        self._read = read
+        self._decoder = codecs.getincrementaldecoder(encoding)("strict" if strict else "replace")
+        self._encoding = encoding
+        self._name = name
+        self._first = True
+        self._ended = False
+
+    async def read(self) -> bytes:
+        found = ""
+        while not found and not self._ended:
+            data = await self._read()
+            self._ended = not data
+            try:
+                found = self._decoder.decode(data, self._ended)
+            except UnicodeError as error:
+                raise RecordError(
+                    f"{self._name}: it is not valid {self._encoding} (`strict_text`)", kind="InvalidText"
+                ) from error
+            if self._first and found:
+                found, self._first = found.removeprefix("\ufeff"), False
+        return found.encode("utf-8", "replace")

@@ -1,0 +1,219 @@
+"""How a CSV file is written, its columns and their types: as declared, or as its first rows show."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from connectors.objects.block_text import BlockDecoder
+from connectors.objects.csv_types import CONVERTERS, INFERRED, ColumnType, infer_type
+from connectors.objects.pages import stub
+from engine.errors import RecordError
+
+__all__ = ["Columns", "CsvDialect", "read_columns"]
+
+_CANDIDATES: Final = ",;\t|"
+_SAMPLE_ROWS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class CsvDialect:
+    """How rows are written.
+
+    Args:
+        delimiter: between fields; None: whichever of `,`, `;`, tab and `|` divides the first rows evenly.
+        header: the first row names the columns.
+        quote: stands around fields, and twice for itself inside; None: nothing does.
+        nulls: texts that stand for no value.
+    """
+
+    delimiter: str | None = None
+    header: bool = True
+    quote: str | None = '"'
+    nulls: frozenset[str] = frozenset({""})
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of `csv.reader`."""
+        quoting = csv.QUOTE_NONE if self.quote is None else csv.QUOTE_MINIMAL
+        return {
+            "delimiter": self.delimiter or ",",
+            "quotechar": self.quote,
+            "quoting": quoting,
+            "strict": True,
+        }
+
+
+@dataclass(slots=True)
+class Columns:
+    """The columns of one file.
+
+    Args:
+        types: of each, and whether it was declared.
+        header_lines: lines up to the first row of values.
+    """
+
+    dialect: CsvDialect
+    names: Sequence[str]
+    types: Sequence[tuple[ColumnType, bool]]
+    header_lines: int
+
+    @property
+    def width(self) -> int:
+        """How many fields a row has."""
+        return len(self.names)
+
+    def records(
+        self, path: str, rows: list[Any], numbers: Sequence[int], failures: list[tuple[int, RecordError]]
+    ) -> tuple[list[Any], list[tuple[int, RecordError]]]:
+        """Rows as records; `rows` may have stubs where `failures` says so."""
+        if not rows:
+            return rows, failures
+        failed = {index for index, _ in failures}
+        good = [row for index, row in enumerate(rows) if index not in failed] if failed else rows
+        if not good:
+            return rows, failures
+        try:
+            values = [self._convert(at, column) for at, column in enumerate(zip(*good, strict=True))]
+            names = self.names
+            made: list[Any] = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+        except ValueError:
+            return self._one_by_one(path, rows, numbers, failures)
+        if not failed:
+            return made, failures
+        left = iter(made)
+        return [row if index in failed else next(left) for index, row in enumerate(rows)], failures
+
+    def _convert(self, at: int, column: Sequence[str]) -> Sequence[Any]:
+        kind, declared = self.types[at]
+        convert = (CONVERTERS if declared else INFERRED)[kind]
+        nulls = self.dialect.nulls
+        if nulls.isdisjoint(column):
+            return column if convert is None else convert(column)
+        if convert is None:
+            return [None if value in nulls else value for value in column]
+        given = [value for value in column if value not in nulls]
+        values = iter(convert(given) if given else given)
+        return [None if value in nulls else next(values) for value in column]
+
+    def _one_by_one(
+        self, path: str, rows: list[Any], numbers: Sequence[int], failures: list[tuple[int, RecordError]]
+    ) -> tuple[list[Any], list[tuple[int, RecordError]]]:
+        failures = list(failures)
+        failed = {index for index, _ in failures}
+        records: list[Any] = []
+        for index, row in enumerate(rows):
+            if index in failed:
+                records.append(row)
+                continue
+            record: dict[str, Any] = {}
+            for at, (name, value) in enumerate(zip(self.names, row, strict=True)):
+                try:
+                    (record[name],) = self._convert(at, (value,))
+                except ValueError:
+                    error = self._wrong_type(f"{path}:{numbers[index]}", at)
+                    failures.append((index, error))
+                    delimiter = self.dialect.delimiter or ","
+                    record = stub(path, numbers[index], delimiter.join(row), error)
+                    break
+            records.append(record)
+        return records, failures
+
+    def _wrong_type(self, where: str, at: int) -> RecordError:
+        kind, declared = self.types[at]
+        name = self.names[at]
+        text = f"{where}: the field {name!r} is not of the type {kind}"
+        if not declared:
+            text += f", which the first rows have; `types: {{{name}: text}}` takes everything"
+        return RecordError(text, kind="WrongType")
+
+
+def read_columns(
+    head: bytes,
+    decoder: BlockDecoder,
+    dialect: CsvDialect,
+    names: Sequence[str],
+    types: Mapping[str, ColumnType] | None,
+    path: str,
+) -> Columns:
+    """The columns of a file, by its first bytes.
+
+    Args:
+        names: of the columns, where the file has no header or another one.
+        types: by name; None: inferred, but for those of an empty mapping nothing is, and all is text.
+
+    Raises:
+        RecordError: `WrongHeader`: the header is not a row, or lacks a column that has a type.
+    """
+    cut = head.rfind(b"\n") + 1
+    whole = head[:cut] if cut else head
+    decoder = BlockDecoder(decoder.encoding or None, None)
+    text = decoder.decode(whole.removeprefix(b"\xef\xbb\xbf")).text
+    lines = [f"{line}\n" for line in text.split("\n")]
+    if dialect.delimiter is None:
+        dialect = replace(dialect, delimiter=_likeliest(lines, dialect, path))
+    rows, header_lines = _first_rows(lines, dialect)
+    first = next(iter(rows), [])
+    if lines and dialect.header and not first and text.strip():
+        raise RecordError(f"{path}: its first line is not a row of a CSV file", kind="WrongHeader")
+    named = list(names) or (_unique(first) if dialect.header else [f"column{at}" for at in range(len(first))])
+    missing = sorted(set(types or ()) - set(named))
+    if missing and named:
+        raise RecordError(f"{path}: its header has no column {missing[0]!r}", kind="WrongHeader")
+    sample = [row for row in rows[int(dialect.header) :] if len(row) == len(named)]
+    found: list[tuple[ColumnType, bool]] = []
+    for at, name in enumerate(named):
+        if types is not None and (name in types or not types):
+            found.append((types.get(name, "text"), True))
+        else:
+            found.append((infer_type([row[at] for row in sample if row[at] not in dialect.nulls]), False))
+    return Columns(dialect, named, found, header_lines if dialect.header else 0)
+
+
+def _first_rows(lines: Sequence[str], dialect: CsvDialect) -> tuple[list[list[str]], int]:
+    """Rows that are not empty, and how many lines the first one ends behind."""
+    rows: list[list[str]] = []
+    first_lines = 0
+    reader = csv.reader(lines, **dialect.options())
+    while len(rows) < _SAMPLE_ROWS:
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error:
+            if not rows:
+                break
+            continue
+        if row:
+            rows.append(row)
+            first_lines = first_lines or reader.line_num
+    return rows, first_lines
+
+
+def _likeliest(lines: Sequence[str], dialect: CsvDialect, path: str) -> str:
+    """The delimiter that makes the most rows as wide as the first one, and that one the widest."""
+    if path.lower().split("/")[-1].find(".tsv") > 0:
+        return "\t"
+    best, best_score = ",", (0.0, 0)
+    for candidate in _CANDIDATES:
+        rows, _ = _first_rows(lines[:100], replace(dialect, delimiter=candidate))
+        if not rows or len(rows[0]) < 2:
+            continue
+        score = (sum(len(row) == len(rows[0]) for row in rows) / len(rows), len(rows[0]))
+        if score > best_score:
+            best, best_score = candidate, score
+    return best
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names of columns: `columnN` for one without, `name_1` where a name comes again."""
+    found: list[str] = []
+    for at, name in enumerate(names):
+        name = name.strip() or f"column{at}"
+        number, wanted = 0, name
+        while name in found:
+            number += 1
+            name = f"{wanted}_{number}"
+        found.append(name)
+    return found

@@ -1,0 +1,166 @@
+"""The formats `lines` and `jsonl`: one record for each line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from connectors.json_lines import has_long_number, parse_line
+from connectors.objects.block_text import BlockDecoder
+from connectors.objects.content import ContentOptions, open_content
+from connectors.objects.lines import LinePage, Place, line_pages
+from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
+from engine.errors import RecordError
+
+__all__ = ["JsonLines", "TextLines", "invalid_text"]
+
+RECORD_BYTES = 300
+"""About what a record takes in memory beside its text."""
+
+_INVALID = re.compile("[\udc80-\udcff]")
+
+
+@dataclass(frozen=True)
+class TextLines:
+    """Each line as a record: `file_path`, `line` (counted from 1) and `content`, without its line end."""
+
+    options: ContentOptions
+    max_record_bytes: int
+    page_records: int
+
+    async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
+        """The records of an object from a place on."""
+        async with open_content(reader.open, reader.name, self.options, start=start.at) as content:
+            if not start.at and b"\0" in content.head:
+                raise RecordError(f"{reader.path} is not text", kind="NotText")
+            decoder = BlockDecoder(
+                content.charset, content.declared, start.encoding, strict=self.options.strict_text
+            )
+            pages = line_pages(
+                content.read,
+                Place(start.at, start.before),
+                max_line=self.max_record_bytes,
+                page_lines=self.page_records,
+            )
+            async with aclosing(pages):
+                async for page in pages:
+                    yield self._page(reader.path, page, decoder)
+
+    def _page(self, path: str, page: LinePage, decoder: BlockDecoder) -> RecordPage:
+        block = b"\n".join([b"" if line is None else line for line in page.lines])
+        text, replaced = decoder.decode(block)
+        first = page.start.line + 1
+        numbers = range(first, first + len(page.lines))
+        lines = [line.removesuffix("\r") for line in text.split("\n")]
+        failures: list[tuple[int, RecordError]] = []
+        records: list[Any] = [
+            {"file_path": path, "line": number, "content": line}
+            for number, line in zip(numbers, lines, strict=True)
+        ]
+        for index, error in self._wrong(path, page.lines, lines, text, numbers):
+            records[index] = stub(path, numbers[index], page.lines[index], error)
+            failures.append((index, error))
+        end = RecordPlace(page.end.offset, page.end.line, decoder.encoding)
+        nbytes = 2 * len(block) + RECORD_BYTES * len(records)
+        return RecordPage(records, numbers, end, failures, replaced, decoder.guessed, nbytes)
+
+    def _wrong(
+        self, path: str, raw: Sequence[bytes | None], lines: Sequence[str], text: str, numbers: range
+    ) -> list[tuple[int, RecordError]]:
+        strict = self.options.strict_text and _INVALID.search(text) is not None
+        if not strict and None not in raw:
+            return []
+        wrong: list[tuple[int, RecordError]] = []
+        for index, (line, decoded) in enumerate(zip(raw, lines, strict=True)):
+            where = f"{path}:{numbers[index]}"
+            if line is None:
+                wrong.append((index, too_long(where, self.max_record_bytes)))
+            elif strict and _INVALID.search(decoded):
+                wrong.append((index, invalid_text(where)))
+        return wrong
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """Each line is a JSON object, and a record. Empty lines are skipped."""
+
+    options: ContentOptions
+    max_record_bytes: int
+    page_records: int
+
+    async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
+        """The records of an object from a place on."""
+        async with open_content(reader.open, reader.name, self.options, start=start.at) as content:
+            if not start.at and b"\0" in content.head:
+                raise RecordError(f"{reader.path} is not text", kind="NotText")
+            decoder = BlockDecoder(content.charset, None) if content.charset not in (None, "utf-8") else None
+            pages = line_pages(
+                content.read,
+                Place(start.at, start.before),
+                max_line=self.max_record_bytes,
+                page_lines=self.page_records,
+            )
+            async with aclosing(pages):
+                async for page in pages:
+                    yield self._page(reader.path, _in_utf8(page, decoder))
+
+    def _page(self, path: str, page: LinePage) -> RecordPage:
+        first = page.start.line + 1
+        numbers: Sequence[int] = range(first, first + len(page.lines))
+        failures: list[tuple[int, RecordError]] = []
+        nbytes = sum(len(line) for line in page.lines if line is not None)
+        try:
+            records: list[Any] = list(map(orjson.loads, page.lines))  # type: ignore[arg-type]
+            simple = set(map(type, records)) <= {dict} and not has_long_number(b"\n".join(page.lines))  # type: ignore[arg-type]
+        except orjson.JSONDecodeError:  # also for None, which stands for a line that is too long
+            simple = False
+        if not simple:
+            records, numbers, failures = self._one_by_one(path, page)
+        end = RecordPlace(page.end.offset, page.end.line)
+        return RecordPage(records, numbers, end, failures, nbytes=3 * nbytes + RECORD_BYTES * len(records))
+
+    def _one_by_one(
+        self, path: str, page: LinePage
+    ) -> tuple[list[Any], list[int], list[tuple[int, RecordError]]]:
+        records: list[Any] = []
+        numbers: list[int] = []
+        failures: list[tuple[int, RecordError]] = []
+        for number, line in enumerate(page.lines, page.start.line + 1):
+            if line is not None and not line.strip():
+                continue
+            where = f"{path}:{number}"
+            numbers.append(number)
+            try:
+                if line is None:
+                    raise too_long(where, self.max_record_bytes)
+                records.append(parse_line(line, where))
+            except RecordError as error:
+                failures.append((len(records), error))
+                records.append(stub(path, number, line, error))
+        return records, numbers, failures
+
+
+def _in_utf8(page: LinePage, decoder: BlockDecoder | None) -> LinePage:
+    if decoder is None:
+        return page
+    lines = [
+        None if line is None else decoder.decode(line).text.encode("utf-8", "replace") for line in page.lines
+    ]
+    return page._replace(lines=lines)
+
+
+def too_long(where: str, limit: int) -> RecordError:
+    """The failure of a record that is over the bound."""
+    return RecordError(
+        f"{where}: the record is longer than {limit:,} bytes (`max_record_bytes`)", kind="LongLine"
+    )
+
+
+def invalid_text(where: str) -> RecordError:
+    """The failure of a record whose text is not valid in its encoding."""
+    return RecordError(f"{where}: the text is not valid in its encoding (`strict_text`)", kind="InvalidText")

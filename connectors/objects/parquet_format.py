@@ -1,0 +1,192 @@
+"""The format `parquet`: one record for each row, by pyarrow, a row group at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import anyio.to_thread
+
+from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace
+from connectors.objects.parquet_values import converter_of
+from engine.errors import FatalError, RecordError
+
+__all__ = ["ParquetRows", "pyarrow"]
+
+AHEAD_BYTES = 1024 * 1024
+"""Bytes that are read at once at least."""
+
+RECORD_BYTES = 300
+
+T = TypeVar("T")
+
+
+def pyarrow(name: str = "pyarrow") -> Any:
+    """A module of pyarrow.
+
+    Raises:
+        FatalError: it is not installed.
+    """
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise FatalError(
+            "Parquet needs a library that is not installed: pip install 'odw-engine[parquet]'"
+        ) from error
+
+
+@dataclass(frozen=True)
+class ParquetRows:
+    """Each row is a record. Dates, times and decimals are text, bytes are base64."""
+
+    page_records: int
+
+    async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
+        """The records of an object from a place on."""
+        pyarrow("pyarrow.parquet")
+        loop = asyncio.get_running_loop()
+        size = reader.size if reader.size >= 0 else await _size_of(reader)
+        file = _RangedFile(reader, size, lambda work: asyncio.run_coroutine_threadsafe(work, loop).result())
+        rows = await _in_thread(reader, _Rows, file, self.page_records, start)
+        try:
+            while (page := await _in_thread(reader, rows.next)) is not None:
+                yield page
+        finally:
+            rows.close()
+
+
+async def _in_thread(reader: ObjectReader, work: Callable[..., T], *arguments: Any) -> T:
+    arrow = pyarrow()
+    try:
+        return await anyio.to_thread.run_sync(work, *arguments)
+    except (arrow.ArrowException, EOFError, UnicodeDecodeError) as error:
+        # its own words may quote values
+        raise RecordError(
+            f"{reader.path}: it is not a Parquet file, or damaged ({type(error).__name__})",
+            kind="ObjectDamaged",
+        ) from error
+
+
+async def _size_of(reader: ObjectReader) -> int:
+    async with reader.open(0, 1) as body:
+        while await body.read():
+            pass
+        if body.size < 0:
+            raise RecordError(f"{reader.path}: its size is not known", kind="ObjectUnreadable")
+        return body.size
+
+
+class _Rows:
+    """The rows of a file from a place on; used in worker threads, one call at a time."""
+
+    def __init__(self, file: io.RawIOBase, page_records: int, start: RecordPlace) -> None:
+        parquet = pyarrow("pyarrow.parquet")
+        # neither threads nor whole column chunks: memory stays that of some pages of values
+        self._file = parquet.ParquetFile(file, buffer_size=AHEAD_BYTES, pre_buffer=False)
+        self._page = page_records
+        self._converters = [converter_of(field.type) for field in self._file.schema_arrow]
+        self._names = self._file.schema_arrow.names
+        self._group, self._before = start.at, start.before
+        counts = [self._file.metadata.row_group(at).num_rows for at in range(self._file.num_row_groups)]
+        self._skip = start.before - sum(counts[: start.at])
+        self._batches: Any = None
+
+    def next(self) -> RecordPage | None:
+        """The next rows, None at the end."""
+        while self._group < self._file.num_row_groups:
+            if self._batches is None:
+                self._batches = self._file.iter_batches(
+                    self._page, row_groups=[self._group], use_threads=False
+                )
+            batch = next(self._batches, None)
+            if batch is None:
+                self._group, self._batches, self._skip = self._group + 1, None, 0
+                continue
+            if self._skip >= batch.num_rows:
+                self._skip -= batch.num_rows
+                continue
+            batch, self._skip = batch.slice(self._skip), 0
+            first = self._before + 1
+            self._before += batch.num_rows
+            return RecordPage(
+                self._records(batch),
+                range(first, self._before + 1),
+                RecordPlace(self._group, self._before),
+                nbytes=2 * batch.nbytes + RECORD_BYTES * batch.num_rows,
+            )
+        return None
+
+    def _records(self, batch: Any) -> list[dict[str, Any]]:
+        columns = [
+            convert(column) if convert is not None else column.to_pylist()
+            for column, convert in zip(batch.columns, self._converters, strict=True)
+        ]
+        names = self._names
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [
+            {} for _ in range(batch.num_rows)
+        ]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._batches = None
+        self._file.close()
+
+
+class _RangedFile(io.RawIOBase):
+    """An object as a file whose parts are read when they are wanted."""
+
+    def __init__(
+        self, reader: ObjectReader, size: int, wait: Callable[[Coroutine[Any, Any, bytes]], bytes]
+    ) -> None:
+        self._reader = reader
+        self._size = size
+        self._wait = wait
+        self._at = 0
+        self._ahead_at, self._ahead = 0, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._size if size < 0 else min(self._size, self._at + size)
+        if end <= self._at:
+            return b""
+        inside = self._at - self._ahead_at
+        if inside < 0 or end > self._ahead_at + len(self._ahead):
+            # the footer is read backwards, everything else forwards
+            begin = self._at if self._at + AHEAD_BYTES < self._size else max(0, end - AHEAD_BYTES)
+            begin = min(begin, self._at)
+            stop = min(self._size, max(end, begin + AHEAD_BYTES))
+            self._ahead_at, self._ahead = begin, self._wait(self._get(begin, stop))
+            inside = self._at - begin
+        found = self._ahead[inside : inside + end - self._at]
+        self._at += len(found)
+        return found
+
+    def readinto(self, buffer: Any) -> int:
+        found = self.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+    async def _get(self, begin: int, stop: int) -> bytes:
+        pieces: list[bytes] = []
+        async with self._reader.open(begin, stop) as body:
+            while piece := await body.read():
+                pieces.append(piece)
+        return b"".join(pieces)

@@ -1,0 +1,91 @@
+"""Values of Arrow columns as JSON has them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+__all__ = ["converter_of"]
+
+Convert = Callable[[Any], list[Any]]
+
+
+def converter_of(kind: Any) -> Convert | None:
+    """What makes plain values of a column of this type; None: they are plain already.
+
+    Dates and times become ISO 8601 with all their digits, decimals and durations text, bytes base64, maps
+    with text keys objects.
+    """
+    from pyarrow import types  # type: ignore[import-untyped]
+
+    if types.is_timestamp(kind) and kind.unit == "ns":
+        return _nanoseconds
+    plain = (
+        types.is_integer, types.is_boolean, types.is_string, types.is_large_string, types.is_floating,
+        types.is_null,
+    )  # fmt: skip
+    if any(check(kind) for check in plain):
+        return None
+    if types.is_string_view(kind):
+        return None
+    if types.is_dictionary(kind):
+        inner = converter_of(kind.value_type)
+        return None if inner is None else lambda column: inner(column.dictionary_decode())
+    empty: Any = {} if types.is_map(kind) else []
+    return lambda column: [empty if value == [] else _plain(value) for value in _values(column)]
+
+
+def _values(column: Any) -> list[Any]:
+    import pyarrow as pa
+
+    try:
+        found: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError, ImportError):
+        # nanoseconds inside lists, or years beyond Python's
+        found = column.cast(pa.string()).to_pylist()
+    return found
+
+
+def _nanoseconds(column: Any) -> list[Any]:
+    import pyarrow as pa
+
+    numbers = column.cast(pa.int64()).to_pylist()
+    coarse = pa.array(
+        [None if number is None else number // 1000 for number in numbers],
+        pa.timestamp("us", column.type.tz),
+    ).to_pylist()
+    found: list[Any] = []
+    for number, moment in zip(numbers, coarse, strict=True):
+        if number is None:
+            found.append(None)
+        elif rest := number % 1000:
+            text = moment.isoformat(timespec="microseconds")
+            found.append(f"{text[:26]}{rest:03}{text[26:]}")
+        else:
+            found.append(moment.isoformat())
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, Decimal | timedelta):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list) and value and all(_is_named(one) for one in value):  # a map
+        return {name: _plain(one) for name, one in value}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value)
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, tuple) and isinstance(value[0], str)

@@ -1,0 +1,43 @@
+"""The formats of which an object is many records, by name."""
+
+from __future__ import annotations
+
+from connectors.objects.content import ContentOptions
+from connectors.objects.pages import RecordFormat
+from connectors.objects.params import ObjectParams
+
+__all__ = ["record_format"]
+
+
+def record_format(params: ObjectParams) -> RecordFormat:
+    """The format of these parameters; `params.streams` has to be true.
+
+    Raises:
+        FatalError: a library that it needs is not installed.
+    """
+    # each pulls in what the others do not need
+    if params.format == "parquet":
+        from connectors.objects.parquet_format import ParquetRows, pyarrow
+
+        pyarrow()
+        return ParquetRows(params.page_records)
+    options = ContentOptions(
+        charset=params.known_charset,
+        strict_text=params.strict_text,
+        max_bytes=params.max_unpacked_bytes,
+        max_ratio=params.max_unpacked_ratio,
+    )
+    if params.format == "csv":
+        from connectors.objects.csv_format import CsvRows
+        from connectors.objects.csv_header import CsvDialect
+
+        nulls = frozenset(params.null_values)
+        dialect = CsvDialect(params.delimiter, params.header, params.quote, nulls)
+        # no mapping: inferred; an empty one: text
+        declared = params.types if isinstance(params.types, dict) and params.types else None
+        types = {} if params.types == "text" else declared
+        return CsvRows(options, params.max_record_bytes, params.page_records, dialect, params.columns, types)
+    from connectors.objects.line_formats import JsonLines, TextLines
+
+    kind = JsonLines if params.format == "jsonl" else TextLines
+    return kind(options, params.max_record_bytes, params.page_records)

@@ -1,0 +1,98 @@
+"""Bodies that are gone on with where they break off."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from connectors.objects.content import ObjectBody
+from connectors.objects.fetching import ObjectFetcher
+from connectors.objects.listed import ListedObject, ObjectStore
+from engine.contract.component import Retry
+from engine.errors import TransientError
+
+__all__ = ["ResumingBodies"]
+
+
+class ResumingBodies:
+    """Opens one object. A body that breaks off is asked for again from its next byte on, and no more of it.
+
+    Args:
+        retry: how often in a row without a byte between; None: never.
+    """
+
+    def __init__(
+        self, store: ObjectStore, fetcher: ObjectFetcher, found: ListedObject, retry: Retry | None
+    ) -> None:
+        self._store = store
+        self._fetcher = fetcher
+        self._found = found
+        self._retry = retry
+
+    @asynccontextmanager
+    async def open(self, start: int, stop: int | None) -> AsyncGenerator[ObjectBody, None]:
+        """The bytes from `start` up to `stop`; see `connectors.objects.content.OpenBody`."""
+        async with AsyncExitStack() as stack:
+            body = _ResumingBody(self, stack, start, stop)
+            await body.reopen()
+            yield body
+
+    async def opened(self, stack: AsyncExitStack, start: int, stop: int | None) -> ObjectBody:
+        """A body of the store, closed by `stack`."""
+        return await stack.enter_async_context(self._store.open(self._found, start, stop))
+
+    def arrived(self) -> None:
+        """Something of the object has arrived."""
+        self._fetcher.read_some(self._found)
+
+    async def wait(self, tries: int, error: TransientError) -> None:
+        """Back off. Raises the error when there were tries enough."""
+        if self._retry is None or tries >= self._retry.attempts:
+            raise error
+        await self._retry.wait(tries, error)
+
+
+class _ResumingBody:
+    def __init__(self, bodies: ResumingBodies, stack: AsyncExitStack, start: int, stop: int | None) -> None:
+        self._bodies = bodies
+        self._stack = stack
+        self._at, self._stop = start, stop
+        self._body: ObjectBody | None = None
+        self._tries = 0
+        self.content_type: str | None = None
+        self.content_encoding: str | None = None
+        self.size = -1
+
+    async def reopen(self) -> ObjectBody:
+        """Open it at the next byte."""
+        while True:
+            try:
+                body = await self._bodies.opened(self._stack, self._at, self._stop)
+            except TransientError as error:
+                await self._failed(error)
+                continue
+            self._body, self.size = body, body.size
+            # what stands for nothing behind the end knows neither
+            self.content_type = body.content_type or self.content_type
+            self.content_encoding = body.content_encoding or self.content_encoding
+            return body
+
+    async def read(self) -> bytes:
+        while True:
+            body = self._body or await self.reopen()
+            try:
+                data = await body.read()
+            except TransientError as error:
+                self._body = None
+                await self._stack.aclose()
+                await self._failed(error)
+                continue
+            if data:
+                self._tries = 0
+                self._at += len(data)
+                self._bodies.arrived()
+            return data
+
+    async def _failed(self, error: TransientError) -> None:
+        self._tries += 1
+        await self._bodies.wait(self._tries, error)

@@ -1,0 +1,244 @@
+"""Read the objects of a split as streams of records.
+
+Small objects are fetched side by side and ahead, as whole bodies; larger ones flow by one after the other.
+Either way the records come in the order of the listing, each page with the place behind it:
+`[object, at, before, ordinal, encoding]`, where `ordinal` counts what came before the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from connectors.objects.content import ObjectBody, OpenBody
+from connectors.objects.fetching import ObjectFetcher, Suspect
+from connectors.objects.listed import ListedObject, ObjectRefusedError, ObjectStore
+from connectors.objects.pages import ObjectReader, PlaceKeys, RecordFormat, RecordPage, RecordPlace
+from connectors.objects.resuming import ResumingBodies
+from engine.contract.batch import Batch
+from engine.contract.bookmarks import Bookmark
+from engine.contract.component import Context
+from engine.contract.keys import KeyList
+from engine.errors import ComponentError, FatalError, RecordError, TransientError
+
+if TYPE_CHECKING:
+    from aiostream import Stream
+
+__all__ = ["RecordStream", "StreamPosition"]
+
+AHEAD_BYTES = 512 * 1024
+"""Objects of so many bytes or fewer are fetched ahead."""
+
+AHEAD_OBJECTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPosition:
+    """Where reading goes on in a split."""
+
+    index: int = 0
+    place: RecordPlace = field(default_factory=RecordPlace)
+    ordinal: int = 0
+
+    @classmethod
+    def of(cls, position: Any) -> StreamPosition:
+        """The position that a batch has left, None at the beginning."""
+        if position is None:
+            return cls()
+        index, at, before, ordinal, *encoding = position
+        return cls(int(index), RecordPlace(int(at), int(before), *encoding), int(ordinal))
+
+    def to_json(self) -> list[int | str]:
+        """The position of a batch."""
+        place = self.place
+        numbers: list[int | str] = [self.index, place.at, place.before, self.ordinal]
+        return [*numbers, place.encoding] if place.encoding else numbers
+
+
+class _Stored:
+    """A body that has arrived already."""
+
+    def __init__(self, data: bytes, like: ObjectBody) -> None:
+        self._data = data
+        self.content_type = like.content_type
+        self.content_encoding = like.content_encoding
+        self.size = len(data)
+
+    @asynccontextmanager
+    async def open(self, start: int, stop: int | None) -> AsyncGenerator[ObjectBody, None]:
+        yield _Slice(self, self._data[start:stop])
+
+
+class _Slice:
+    def __init__(self, whole: _Stored, data: bytes) -> None:
+        self.content_type, self.content_encoding = whole.content_type, whole.content_encoding
+        self.size = whole.size
+        self._data = data
+
+    async def read(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+
+class RecordStream:
+    """Reads splits of one source.
+
+    Args:
+        on_unreadable: what becomes of an object that cannot be read while others can.
+        bookmarks: leave a bookmark for each object that was read.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        fetcher: ObjectFetcher,
+        format: RecordFormat,  # noqa: A002 - what it is called in the pipeline's file
+        ctx: Context,
+        *,
+        concurrency: int,
+        on_unreadable: str,
+        bookmarks: bool,
+    ) -> None:
+        self._store = store
+        self._fetcher = fetcher
+        self._format = format
+        self._ctx = ctx
+        self._ahead = min(concurrency, AHEAD_OBJECTS)
+        self._on_unreadable = on_unreadable
+        self._bookmarks = bookmarks
+
+    async def read(
+        self, objects: Sequence[ListedObject], position: Any, first_ordinal: int
+    ) -> AsyncGenerator[Batch, None]:
+        """The records of a split from a position on.
+
+        Raises:
+            TransientError: nothing can be had at present; everything before it was yielded.
+            FatalError: nothing can be read.
+        """
+        from aiostream import stream
+
+        at = StreamPosition.of(position)
+        indices = range(at.index, len(objects))
+
+        async def fetch(index: int, *_: int) -> OpenBody | ComponentError | Suspect:
+            return await self._fetch(objects[index])
+
+        bodies: Stream[Any] = stream.map(
+            stream.iterate(indices),
+            fetch,
+            ordered=True,
+            task_limit=self._ahead,
+        )
+        async with bodies.stream() as arrived:
+            index = at.index
+            async for fetched in arrived:
+                found = objects[index]
+                async with aclosing(self._object(found, fetched, at, first_ordinal)) as batches:
+                    async for batch in batches:
+                        at = StreamPosition.of(batch.position)
+                        yield batch
+                        if self._ctx.draining():
+                            return
+                index += 1
+
+    async def _fetch(self, found: ListedObject) -> OpenBody | ComponentError | Suspect:
+        """The body of a small object, or how a large one is opened."""
+        if not 0 <= found.size <= AHEAD_BYTES:
+            return ResumingBodies(self._store, self._fetcher, found, self._ctx.retry).open
+        return await self._fetcher.attempt(found, self._fetch_whole)
+
+    async def _fetch_whole(self, found: ListedObject) -> OpenBody:
+        pieces: list[bytes] = []
+        async with self._store.open(found) as body:
+            while piece := await body.read():
+                pieces.append(piece)
+        return _Stored(b"".join(pieces), body).open
+
+    async def _object(
+        self,
+        found: ListedObject,
+        fetched: OpenBody | ComponentError | Suspect,
+        start: StreamPosition,
+        first_ordinal: int,
+    ) -> AsyncGenerator[Batch, None]:
+        """The batches of one object; the last one has the position behind it."""
+        failure: ComponentError | None = None
+        at, last, ordinal = start, None, first_ordinal + start.ordinal
+        if callable(fetched):
+            pages = self._pages(found, fetched, start.place)
+            async with aclosing(pages):
+                try:
+                    async for page in pages:
+                        if last is not None:
+                            yield self._batch(found, last, at, ordinal)
+                        last, at = page, StreamPosition(start.index, page.end, start.ordinal)
+                except ComponentError as error:
+                    failure = error
+        else:
+            failure = fetched.error if isinstance(fetched, Suspect) else fetched
+        if failure is not None:
+            if last is not None:
+                yield self._batch(found, last, at, ordinal)
+            tries = fetched.tries if isinstance(fetched, Suspect) else 0
+            yield await self._lost(found, failure, at, ordinal, tries)
+            return
+        behind = self._behind(at)
+        last = last or RecordPage([], range(0), at.place)
+        batch = self._batch(found, last, behind, ordinal)
+        if self._bookmarks:
+            batch.bookmarks = [Bookmark(self._store.scope, found.key, found.version)]
+        self._ctx.count("objects")
+        self._ctx.count("bytes", max(found.size, 0))
+        if last.guessed:
+            self._ctx.count("guessed_encodings")
+        yield batch
+
+    @staticmethod
+    def _behind(at: StreamPosition) -> StreamPosition:
+        """The beginning of the next object."""
+        return StreamPosition(at.index + 1, RecordPlace(), at.ordinal + at.place.before + 1)
+
+    def _pages(
+        self, found: ListedObject, open_body: OpenBody, place: RecordPlace
+    ) -> AsyncGenerator[RecordPage, None]:
+        path, _ = self._store.addresses(found.key)
+        return self._format.pages(ObjectReader(found.key, path, found.size, open_body), place)
+
+    async def _lost(
+        self, found: ListedObject, error: ComponentError, at: StreamPosition, ordinal: int, tries: int
+    ) -> Batch:
+        """What stands for an object, or the rest of one, that cannot be read. Raises if all are like it."""
+        if not isinstance(error, RecordError):
+            if not isinstance(error, TransientError | ObjectRefusedError):
+                raise error
+            if not await self._fetcher.others_get_through({found.key}):
+                raise error
+            attempts = tries or (self._ctx.retry.attempts if self._ctx.retry is not None else 1)
+            error = Suspect(error, 0, attempts, exhausted=True).as_record()
+        if self._on_unreadable == "stop":
+            raise FatalError(f"{error} (`on_unreadable: stop`)")
+        behind = self._behind(at).to_json()
+        if self._on_unreadable == "skip":
+            self._ctx.count("skipped: unreadable")
+            return Batch([], KeyList([]), position=behind)
+        path, uri = self._store.addresses(found.key)
+        stub = {
+            "file_path": path, "source_uri": uri, "file_size": found.size, "etag": found.etag,
+            "records_before": at.place.before, "error": str(error),
+        }  # fmt: skip
+        key = f"{self._store.prefix}{found.key}@{found.version}"
+        lost = Batch([stub], KeyList([key], ordinal + at.place.before), position=behind)
+        lost.failures = [(0, error)]
+        return lost
+
+    def _batch(self, found: ListedObject, page: RecordPage, end: StreamPosition, ordinal: int) -> Batch:
+        prefix = f"{self._store.prefix}{found.key}@{found.version}#"
+        keys = PlaceKeys(prefix, page.numbers, ordinal)
+        batch = Batch(page.records, keys, position=end.to_json(), nbytes=page.nbytes)
+        batch.failures = page.failures
+        if page.replaced:
+            self._ctx.count("replaced_characters", page.replaced)
+        return batch

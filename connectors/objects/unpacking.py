@@ -1,0 +1,241 @@
+"""Unpack compressed content as it arrives, chunk by chunk and within limits.
+
+How it is packed is seen from its first bytes; a name or header that says otherwise is passed over. Deflate
+and Brotli have no signature and are unpacked only where the Content-Encoding names them. Several members
+one behind the other are one content.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from connectors.objects.compression import PackedError, UnpackedTooLargeError, kind_of, unpacking_errors, zstd
+
+__all__ = ["MAX_OUTPUT", "StreamUnpacker", "packed_kind"]
+
+MAX_OUTPUT = 256 * 1024
+"""Bytes that one step unpacks at most."""
+
+RATIO_FROM = 64 * 1024 * 1024
+"""Unpacked bytes up to which any ratio is taken: small files of one repeated byte are not worth a word."""
+
+_BZIP2_BLOCK = b"1AY&SY"
+_BZIP2_EMPTY = b"\x17\x72\x45\x38\x50\x90"
+_UNSIGNED = {"deflate": "deflate", "br": "br"}
+
+
+class _Decompressor(Protocol):
+    """What the standard library's decompressors have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
+
+
+def packed_kind(head: bytes, name: str, content_encoding: str | None) -> str | None:
+    """How content is packed, by its first bytes; None: it is not.
+
+    Raises:
+        PackedError: its name says that it is packed, and it is neither that nor text.
+    """
+    kind = _by_magic(head)
+    if kind is not None or not head:
+        return kind
+    encodings = [one.strip().lower() for one in (content_encoding or "").split(",")]
+    unsigned = next((_UNSIGNED[one] for one in reversed(encodings) if one in _UNSIGNED), None)
+    if unsigned is not None and not _is_text(head):
+        return unsigned
+    named = kind_of(name)
+    if named == "xz" and name.endswith(".lzma") and head.startswith(b"]\0\0"):
+        return "xz"
+    if named is not None and not _is_text(head):
+        raise PackedError(f"its name ends like that of a {named} file, and it is none")
+    return None
+
+
+def _by_magic(head: bytes) -> str | None:
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip"
+    if head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
+        return "zstd"
+    if head.startswith(b"\xfd7zXZ\0"):
+        return "xz"
+    if head.startswith(b"BZh") and head[4:10] in (_BZIP2_BLOCK, _BZIP2_EMPTY):
+        return "bzip2"
+    return None
+
+
+def _is_text(head: bytes) -> bool:
+    """True where nothing but a text in UTF-8, perhaps cut off, begins like this."""
+    if b"\0" in head:
+        return False
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start >= len(head) - 3
+    return True
+
+
+class StreamUnpacker:
+    """Unpacks one content.
+
+    Feed it with `feed`, and take what there is with `take` until it gives nothing; `finish` at the end.
+
+    Args:
+        kind: by `packed_kind`.
+        max_bytes: unpacked bytes at most.
+        max_ratio: unpacked bytes for each packed one at most, once there are 64 MiB of them.
+    """
+
+    def __init__(self, kind: str, *, max_bytes: int, max_ratio: float) -> None:
+        self._kind = kind
+        self._make = _DECOMPRESSORS[kind]
+        self._max_bytes = max_bytes
+        self._max_ratio = max_ratio
+        self._member: _Decompressor | None = None
+        self._begun = False
+        self._waiting = b""
+        self._packed = self._unpacked = 0
+        self._padding = False
+
+    def feed(self, data: bytes) -> None:
+        """Give it the next packed bytes."""
+        self._packed += len(data)
+        self._waiting += data
+
+    def take(self) -> bytes:
+        """The next unpacked bytes, none when more have to be fed.
+
+        Raises:
+            PackedError: it is damaged.
+            UnpackedTooLargeError: it unpacks to more than the limits allow.
+        """
+        while True:
+            if self._member is None and not self._begin():
+                return b""
+            member = self._member
+            assert member is not None
+            data, self._waiting = self._waiting, b""
+            try:
+                found = member.decompress(data, MAX_OUTPUT)
+            except unpacking_errors() as error:
+                raise PackedError(f"its {self._kind} data is damaged: {error}") from error
+            if member.eof:
+                self._waiting, self._member = member.unused_data, None
+            if found:
+                self._unpacked += len(found)
+                self._check()
+                return found
+            if self._member is not None:
+                return b""
+
+    def finish(self) -> None:
+        """Say that everything was fed, and everything taken. Raises `PackedError` if it ends early."""
+        if self._member is not None and self._begun:
+            raise PackedError(f"its {self._kind} data ends early")
+
+    def _begin(self) -> bool:
+        """Begin the next member, if there is something of it. Zeros between and behind are padding."""
+        if self._begun:
+            self._waiting = self._waiting.lstrip(b"\0")
+        if not self._waiting:
+            return False
+        self._member, self._begun = self._make(), True
+        return True
+
+    def _check(self) -> None:
+        if self._unpacked > self._max_bytes:
+            raise UnpackedTooLargeError(f"it has more than {self._max_bytes:,} bytes when unpacked")
+        if self._unpacked > RATIO_FROM and self._unpacked > self._packed * self._max_ratio:
+            raise UnpackedTooLargeError(
+                f"it unpacks to more than {self._max_ratio:g} times its size, as only made-up files do"
+            )
+
+
+class _Deflate:
+    """Deflate with the header of the standard, or without it."""
+
+    def __init__(self) -> None:
+        self._first = True
+        self._inner: Any = zlib.decompressobj()
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._inner.eof)
+
+    @property
+    def unused_data(self) -> bytes:
+        return bytes(self._inner.unused_data)
+
+    def decompress(self, data: bytes, max_length: int = MAX_OUTPUT, /) -> bytes:
+        data = self._inner.unconsumed_tail + data
+        try:
+            found: bytes = self._inner.decompress(data, max_length)
+        except zlib.error:
+            if not self._first:
+                raise
+            self._inner = zlib.decompressobj(-zlib.MAX_WBITS)
+            found = self._inner.decompress(data, max_length)
+        self._first = False
+        return found
+
+
+class _Gzip(_Deflate):
+    """One member of a gzip file."""
+
+    def __init__(self) -> None:
+        self._first = False
+        self._inner = zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+
+class _Brotli:
+    """A Brotli body, which has no members."""
+
+    unused_data = b""
+
+    def __init__(self) -> None:
+        import brotli  # type: ignore[import-untyped]
+
+        self._inner = brotli.Decompressor()
+        self._error = brotli.error
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._inner.is_finished())
+
+    def decompress(self, data: bytes, max_length: int = MAX_OUTPUT, /) -> bytes:
+        try:
+            return bytes(self._inner.process(data, output_buffer_limit=max_length))
+        except self._error as error:
+            raise EOFError(str(error)) from error
+
+
+def _bzip2() -> _Decompressor:
+    import bz2
+
+    return bz2.BZ2Decompressor()
+
+
+def _xz() -> _Decompressor:
+    import lzma
+
+    return lzma.LZMADecompressor()
+
+
+def _zstandard() -> _Decompressor:
+    made: _Decompressor = zstd().ZstdDecompressor()
+    return made
+
+
+_DECOMPRESSORS: Final[dict[str, Callable[[], _Decompressor]]] = {
+    "gzip": _Gzip,
+    "bzip2": _bzip2,
+    "xz": _xz,
+    "zstd": _zstandard,
+    "deflate": _Deflate,
+    "br": _Brotli,
+}

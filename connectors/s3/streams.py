@@ -1,0 +1,152 @@
+"""Read objects as streams of bytes, from any byte on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from connectors.objects.content import ObjectBody
+from connectors.objects.listed import ListedObject
+from connectors.s3.client import S3Client
+from connectors.s3.errors import s3_errors
+from connectors.s3.reader import OtherVersionError, check_version
+from engine.errors import RecordError, TransientError
+
+__all__ = ["S3ObjectStreams"]
+
+PIECE = 256 * 1024
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+class S3ObjectStreams:
+    """Opens objects of one bucket, each only in the version that was listed."""
+
+    def __init__(self, client: S3Client, bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._if_match = True  # until the server turns out to refuse it without a reason
+
+    @asynccontextmanager
+    async def open(
+        self, uri: str, found: ListedObject, start: int, stop: int | None
+    ) -> AsyncGenerator[ObjectBody, None]:
+        """An object's bytes from `start` up to `stop` (exclusive; None: to its end).
+
+        Raises:
+            RecordError, ObjectRefusedError, TransientError, FatalError: as `S3FileReader.read_file`.
+        """
+        if start and 0 <= found.size <= start:
+            yield _Nothing(found.size)
+            return
+        answer = await self._get(uri, found, start, stop)
+        # leaving the block closes the connection of a body that was not read to its end
+        async with answer["Body"] as body:
+            yield _Body(body, answer, self._bucket, found, start, stop)
+
+    async def _get(self, uri: str, found: ListedObject, start: int, stop: int | None) -> Mapping[str, Any]:
+        arguments: dict[str, str] = {"Bucket": self._bucket, "Key": found.key}
+        if start or (stop is not None and found.size):
+            arguments["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        if found.etag and self._if_match:
+            try:
+                return await self._get_once(uri, found, {**arguments, "IfMatch": f'"{found.etag}"'})
+            except OtherVersionError:
+                raise
+            except RecordError as error:
+                if error.kind != "ObjectChanged":
+                    raise
+            except TransientError as error:
+                if "NotImplemented" not in str(error):
+                    raise
+            # The server may refuse If-Match whatever the ETag is: the answer's own ETag tells.
+            answer = await self._get_once(uri, found, arguments)
+            self._if_match = False
+            return answer
+        return await self._get_once(uri, found, arguments)
+
+    async def _get_once(self, uri: str, found: ListedObject, arguments: dict[str, str]) -> Mapping[str, Any]:
+        with s3_errors(self._bucket, f"reading {found.key!r}", of_object=True):
+            answer = await self._client.get_object(**arguments)
+        try:
+            check_version(uri, found.etag, answer)
+        except RecordError:
+            answer["Body"].close()
+            raise
+        return answer
+
+
+class _Nothing:
+    content_type: str | None = None
+    content_encoding: str | None = None
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    async def read(self) -> bytes:
+        return b""
+
+
+class _Body:
+    """A body as it arrives. Its end is an error where it is not as long as was announced, or listed."""
+
+    def __init__(
+        self,
+        body: Any,
+        answer: Mapping[str, Any],
+        bucket: str,
+        found: ListedObject,
+        start: int,
+        stop: int | None,
+    ) -> None:
+        self.content_type: str | None = answer.get("ContentType")
+        self.content_encoding: str | None = answer.get("ContentEncoding")
+        self._body = body
+        self._bucket, self._what = bucket, f"reading {found.key!r}"
+        self._where = where = f"bucket {bucket!r}, {self._what}"
+        length = answer.get("ContentLength")
+        part = _RANGE.fullmatch(answer.get("ContentRange") or "")
+        if part:
+            if int(part[1]) != start:
+                raise TransientError(f"{where}: bytes from {part[1]} on arrived instead of {start}")
+            total = -1 if part[3] == "*" else int(part[3])
+        else:
+            total = -1 if length is None else int(length)
+        # a server that does not know ranges sends everything
+        self._skip = 0 if part else start
+        self._left = None if part or stop is None else stop - start
+        self._expected = int(length) if length is not None else None
+        self._arrived = 0
+        self._check_total(total, found.size)
+        self.size = total if total >= 0 else found.size
+        if self._expected is None and total < 0 <= found.size and not self.content_encoding:
+            self._expected = found.size
+
+    def _check_total(self, total: int, listed: int) -> None:
+        # what a proxy packs on its way has another length; unpacking tells whether it is whole
+        if total >= 0 and listed >= 0 and total != listed and not self.content_encoding:
+            raise TransientError(f"{self._where}: the object has {total:,} bytes, and {listed:,} were listed")
+
+    async def read(self) -> bytes:
+        while True:
+            if self._left is not None and self._left <= 0:
+                return b""
+            data = await self._next()
+            if not data:
+                return b""
+            if self._skip:
+                data, self._skip = data[self._skip :], max(0, self._skip - len(data))
+            if self._left is not None:
+                data = data[: self._left]
+                self._left -= len(data)
+            if data:
+                return data
+
+    async def _next(self) -> bytes:
+        with s3_errors(self._bucket, self._what, of_object=True):
+            data: bytes = await self._body.read(PIECE)
+        self._arrived += len(data)
+        if not data and self._expected is not None and self._arrived != self._expected:
+            raise TransientError(f"{self._where}: {self._arrived:,} bytes arrived of {self._expected:,}")
+        return data

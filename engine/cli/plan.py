@@ -1,0 +1,101 @@
+"""Say what a run would do: what there is to read, what comes out of each node, where it goes, what it costs.
+
+Sources are listed, and some records of each are read and sent through the transforms, so that fields and
+counts are known. Nothing is delivered, stored or paid for. Figures behind the sources are scaled from the
+sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from engine.cli.arguments import add_file_arguments, add_state_argument
+from engine.cli.options import ForecastOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from engine.plan.model import Plan
+    from engine.preview import Forecast
+
+SUMMARY = "say what a run would read, write and cost"
+OPTIONS = ForecastOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    add_file_arguments(parser)
+    add_state_argument(parser)
+    parser.add_argument(
+        "--sample", type=int, default=20, metavar="N", help="records of each source to read (default: 20)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=10.0, metavar="SECONDS", help="for each listing (default: 10)"
+    )
+    parser.add_argument("--diff", action="store_true", help="show what has changed since the last run")
+    parser.add_argument("--samples", metavar="DIR", help="sample documents for the embedded S3")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def execute(options: ForecastOptions) -> int:
+    """Print the forecast."""
+    from engine.cli.event_loop import on_event_loop
+
+    return on_event_loop(lambda: _run(options))
+
+
+async def _run(options: ForecastOptions) -> int:
+    import json
+    from pathlib import Path
+
+    from engine.cli.display.forecast import as_text
+    from engine.cli.display.terminal import printable
+    from engine.cli.loading import load_plans
+    from engine.cli.local.trial import dry_store
+    from engine.errors import ConfigError
+    from engine.execution.engine import Engine
+    from engine.preview import forecast
+
+    if options.sample < 0:
+        raise ConfigError(f"--sample: expected a number of records, got {options.sample}")
+    plans = load_plans(options)
+    forecasts: list[Forecast] = []
+    samples = Path(options.samples) if options.samples else None
+    async with Engine(store=dry_store(options), samples=samples) as engine:
+        for plan in plans.values():
+            found = await forecast(plan, engine, sample=options.sample, seconds=options.timeout)
+            forecasts.append(found)
+    changed = {name: await _changes(options, plan) for name, plan in plans.items()} if options.diff else {}
+    if options.json:
+        document = {one.pipeline: {**one.to_json(), **_diff(changed, one.pipeline)} for one in forecasts}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        sys.stdout.write(printable("\n".join(as_text(one, changed.get(one.pipeline)) for one in forecasts)))
+    return 0
+
+
+def _diff(changed: dict[str, Sequence[str] | None], name: str) -> dict[str, object]:
+    return {"changes": changed[name]} if name in changed else {}
+
+
+async def _changes(options: ForecastOptions, plan: Plan) -> Sequence[str] | None:
+    """What has changed since the last run of the pipeline, None when it has not run."""
+    from engine.cli.state import store_of
+    from engine.errors import StateMissingError
+    from engine.plan.identity import difference
+
+    try:
+        async with store_of(options) as store:
+            runs = [run for run in await store.list_runs() if run.pipeline == plan.pipeline]
+    except StateMissingError:
+        return None
+    if not runs:
+        return None
+    last = runs[-1]
+    return [
+        *difference(last.identity_doc, plan.identity_doc),
+        *difference(last.operational_doc, plan.operational_doc),
+        *difference(dict(last.params), dict(plan.params)),
+    ]

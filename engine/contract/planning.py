@@ -1,0 +1,74 @@
+"""What components may offer besides, so that `plan` can say what a run would read, write and cost.
+
+All of it is optional: a component has the method, or it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from engine.contract.split import Split
+from engine.contract.types import JsonValue, Record
+
+__all__ = ["DescribesTarget", "Estimate", "EstimatesCost", "MeasuresSplits", "SplitSize"]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSize:
+    """How much a split holds, as far as its listing says; None where it does not."""
+
+    records: int | None = None
+    nbytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What the work on some records is expected to take.
+
+    Args:
+        calls: to the model or service.
+        tokens_in: tokens of all prompts.
+        tokens_out: tokens of all answers.
+        cost_usd: price in USD; None when the price is not known.
+        notes: what the figures rest on, a few words each.
+    """
+
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float | None = None
+    notes: Sequence[str] = ()
+    details: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@runtime_checkable
+class MeasuresSplits(Protocol):
+    """A source that knows the size of a split from its manifest, without reading it."""
+
+    def split_size(self, split: Split) -> SplitSize:
+        """Return how much the split holds."""
+        ...
+
+
+@runtime_checkable
+class EstimatesCost(Protocol):
+    """A transform whose work costs something. Called inside or outside of `async with`; it must not pay."""
+
+    async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
+        """Estimate the work on `total` records that are like those of the sample (at least one)."""
+        ...
+
+
+@runtime_checkable
+class DescribesTarget(Protocol):
+    """A sink that can tell where it writes and what is there already. Called inside `async with`."""
+
+    async def describe_target(self) -> str:
+        """Return it in a few words: "table orders: 1,204 rows, 6 columns; appends". Changes nothing.
+
+        Raises:
+            ComponentError: the target cannot be reached.
+        """
+        ...

@@ -1,0 +1,221 @@
+"""A forecast of one run: listed sources, a sample through the transforms, estimates, and the targets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from engine.contract.component import Component, Context, Kind, Sink, Source
+from engine.contract.planning import DescribesTarget, Estimate, EstimatesCost
+from engine.contract.types import JsonValue, Record
+from engine.dead_letters.queue import as_json
+from engine.errors import EngineError
+from engine.execution.engine import Engine
+from engine.execution.ledger import SourceBookmarks
+from engine.plan.model import Plan, PlanNode
+from engine.preview.listing import Listing, list_source
+from engine.preview.sampling import Sampled, sample_through
+from engine.preview.schema import fields_of
+from engine.redaction import without_credentials
+
+__all__ = ["Forecast", "NodeForecast", "forecast"]
+
+
+@dataclass(slots=True)
+class NodeForecast:
+    """What is expected of one node.
+
+    Attributes:
+        records: how many come out of it, scaled from the sample; None when the input's size is not known.
+        fields: of what comes out of it, by name; empty when nothing of the sample got there.
+        listing: what a source would read.
+        estimate: what a transform would take.
+        target: where a sink writes and what is there.
+        problem: why something could not be found out.
+        exact: `records` is what the listing says, not an estimate.
+        pays: its answers cost money.
+    """
+
+    name: str
+    kind: Kind
+    component: str
+    inputs: tuple[str, ...] = ()
+    records: int | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    listing: Listing | None = None
+    estimate: Estimate | None = None
+    target: str = ""
+    problem: str = ""
+    exact: bool = False
+    pays: bool = False
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the forecast for machines."""
+        estimate = self.estimate
+        document: dict[str, JsonValue] = {
+            "kind": str(self.kind),
+            "component": self.component,
+            "inputs": list(self.inputs),
+            "records": self.records,
+            "exact": self.exact,
+            "fields": dict(self.fields),
+        }
+        if self.listing is not None:
+            document["listing"] = self.listing.to_json()
+        if estimate is not None:
+            document["estimate"] = {
+                "calls": estimate.calls,
+                "tokens_in": estimate.tokens_in,
+                "tokens_out": estimate.tokens_out,
+                "cost_usd": estimate.cost_usd,
+                "notes": list(estimate.notes),
+            }
+        document |= {key: text for key, text in (("target", self.target), ("problem", self.problem)) if text}
+        return {**document, "pays": self.pays}
+
+
+@dataclass(slots=True)
+class Forecast:
+    """What a run of a pipeline would do; `sampled`: records read to find out."""
+
+    pipeline: str
+    nodes: list[NodeForecast]
+    sampled: int
+    died: Mapping[str, int]
+    sample_error: str = ""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The expected price of all nodes together; None when none is known."""
+        known = [one.estimate.cost_usd for one in self.nodes if one.estimate is not None]
+        prices = [cost for cost in known if cost is not None]
+        return sum(prices) if prices else None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the forecast for machines."""
+        return {
+            "sampled_records": self.sampled,
+            "died_in_sample": dict(self.died),
+            "sample_error": self.sample_error,
+            "cost_usd": self.cost_usd,
+            "nodes": {one.name: one.to_json() for one in self.nodes},
+        }
+
+
+async def forecast(plan: Plan, engine: Engine, *, sample: int = 20, seconds: float = 10.0) -> Forecast:
+    """Find out what a run of the plan would do.
+
+    Args:
+        engine: its store is where the sample is held; bookmarks of earlier runs are asked for there.
+        sample: records of each source that are read; 0 reads none, and no schema is known.
+        seconds: for each listing and each question to a target.
+
+    Raises:
+        EngineError: an embedded service cannot be started.
+    """
+    await engine.provide(plan.sandbox_services, plan.warehouse)
+    nodes = {node.name: _blank(node) for node in plan.nodes}
+    for node in plan.nodes:
+        await _look(node, nodes[node.name], engine, plan, seconds)
+    sampled = await sample_through(plan, engine, sample) if sample else Sampled()
+    for node in plan.nodes:
+        await _expect(node, nodes, sampled, engine, sample)
+    return Forecast(plan.pipeline, list(nodes.values()), sampled.read, sampled.died, sampled.error)
+
+
+def _blank(node: PlanNode) -> NodeForecast:
+    pays = "budget_usd" in type(node.params).model_fields and not node.needs_sandbox
+    return NodeForecast(node.name, node.kind, node.spec.name, node.inputs, pays=pays)
+
+
+async def _look(node: PlanNode, found: NodeForecast, engine: Engine, plan: Plan, seconds: float) -> None:
+    """List a source, or ask a sink about its target."""
+    if node.kind is Kind.TRANSFORM:
+        return
+    try:
+        component = _built(node, engine, plan)
+        if isinstance(component, Source):
+            async with component:
+                found.listing = await list_source(component, seconds)
+        elif isinstance(component, Sink):
+            found.target = await _target(node, component, seconds)
+    except EngineError as error:
+        found.problem = without_credentials(str(error))
+    except Exception as error:  # noqa: BLE001 - somebody else's code: one that fails must not hide the others
+        found.problem = without_credentials(f"{type(error).__name__}: {error}")
+
+
+def _built(node: PlanNode, engine: Engine, plan: Plan) -> Component[Any]:
+    component = node.spec.factory(node.params, engine.connect(node))
+    bookmarks = SourceBookmarks(engine.store, plan.pipeline, node.name)
+    component.ctx = Context(pipeline=plan.pipeline, node=node.name, bookmarks=bookmarks)
+    return component
+
+
+async def _target(node: PlanNode, sink: Sink[Any], seconds: float) -> str:
+    if isinstance(sink, DescribesTarget):
+        with anyio.fail_after(seconds):
+            async with sink:
+                return await sink.describe_target()
+    named = [
+        f"{name} {value}"
+        for name in ("path", "table", "model", "dataset", "bucket", "url")
+        if isinstance(value := getattr(node.params, name, None), str) and value
+    ]
+    mode = getattr(node.params, "mode", "")
+    text = without_credentials(", ".join([*named, *([f"mode {mode}"] if mode else [])]))
+    path = getattr(node.params, "path", None)
+    if isinstance(path, str) and path != "-" and "://" not in path:
+        text += await anyio.to_thread.run_sync(_what_is_there, path)
+    return text
+
+
+def _what_is_there(path: str) -> str:
+    try:
+        return f": {os.stat(path).st_size:,} bytes are there already"
+    except OSError:
+        return ": not there yet"
+
+
+def _to_read(listing: Listing | None, output: Sequence[Record], sample: int) -> tuple[int | None, bool]:
+    """How many records a source has, and whether that is exact."""
+    if listing is None or listing.records is not None:
+        return (None, False) if listing is None else (listing.records, listing.complete)
+    if len(output) < sample:
+        return len(output), True  # the sample was all there is
+    if not listing.nbytes or not output:
+        return None, False
+    mean = sum(as_json(record)[1] for record in output) / len(output)
+    return max(len(output), round(listing.nbytes / max(mean, 1))), False
+
+
+async def _expect(
+    node: PlanNode, nodes: Mapping[str, NodeForecast], sampled: Sampled, engine: Engine, sample: int
+) -> None:
+    """Scale what the sample did, and estimate what a node takes."""
+    found = nodes[node.name]
+    output = sampled.output.get(node.name, ())
+    found.fields = fields_of(output)
+    if node.kind is Kind.SOURCE:
+        found.records, found.exact = _to_read(found.listing, output, sample)
+        return
+    given: list[Record] = [one for name in node.inputs for one in sampled.output.get(name, ())]
+    counts = [nodes[name].records for name in node.inputs]
+    coming = None if any(count is None for count in counts) else sum(count or 0 for count in counts)
+    if node.kind is Kind.SINK or (found.pays and not output):
+        found.records = coming
+    elif coming is not None and given:
+        found.records = round(coming * len(output) / len(given))
+    if node.kind is not Kind.TRANSFORM or not given or coming is None:
+        return
+    try:
+        component = node.spec.factory(node.params, engine.connect(node))
+        component.ctx = Context(node=node.name)
+        if isinstance(component, EstimatesCost):
+            found.estimate = await component.estimate(given, coming)
+    except EngineError as error:
+        found.problem = without_credentials(str(error))

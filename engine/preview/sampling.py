@@ -1,0 +1,85 @@
+"""Some records through the transforms of a plan, and what came out of each node."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from engine.contract.batch import Batch, Drop
+from engine.contract.component import ComponentSpec, Kind, NoParams, Receipt, Sink, Transform
+from engine.contract.types import Record
+from engine.execution.engine import Engine
+from engine.plan.model import DeadLetterSettings, Plan, PlanNode
+from engine.state.protocol import DeadLetterFilter
+from engine.trial import Reading, paying_nodes, with_counting_sinks, with_reading
+
+__all__ = ["Sampled", "sample_through"]
+
+_TAP = "~"
+
+
+@dataclass(slots=True)
+class Sampled:
+    """What came of a sample: records by node, how many were read, and how many died by node."""
+
+    output: Mapping[str, list[Record]] = field(default_factory=dict)
+    read: int = 0
+    died: Mapping[str, int] = field(default_factory=dict)
+    error: str = ""
+
+
+class _Tap(Sink[NoParams]):
+    """Keeps what a node hands on."""
+
+    inline = True
+
+    def __init__(self, kept: list[Record]) -> None:
+        super().__init__(NoParams())
+        self._kept = kept
+
+    async def write(self, batch: Batch) -> Receipt:
+        self._kept += batch.records
+        return Receipt()
+
+
+class _NotAsked(Transform[NoParams]):
+    """Stands for a node that pays: nothing comes out of it."""
+
+    def apply(self, batch: Batch) -> Batch:
+        return batch.outcomes([Drop("not asked: it pays for its answers")] * len(batch))
+
+
+async def sample_through(plan: Plan, engine: Engine, size: int) -> Sampled:
+    """Run the first `size` records of each source through the plan; sinks and paying nodes are left out.
+
+    Never raises for a run that fails: `error` says why, and the nodes before the failure have their output.
+    """
+    pays = set(paying_nodes(plan))
+    counting, _ = with_counting_sinks(with_reading(plan, Reading(limit=size)))
+    kept: dict[str, list[Record]] = {node.name: [] for node in plan.nodes if plan.downstream(node.name)}
+    taps = [_tap(name, records) for name, records in kept.items()]
+    tapped = replace(
+        counting,
+        nodes=(*(_unpaid(node) if node.name in pays else node for node in counting.nodes), *taps),
+        dead_letters=DeadLetterSettings(),
+        settings=replace(
+            counting.settings, on_complete=(), on_cancel=(), retries=0, require_match=False, outage_limit=0
+        ),
+    )
+    report = await engine.run(tapped)
+    letters = await engine.store.dead_letters(DeadLetterFilter(run_id=report.run_id))
+    died = Counter(letter.node for letter in letters)
+    return Sampled(kept, report.tally.read, dict(died), report.error)
+
+
+def _tap(name: str, kept: list[Record]) -> PlanNode:
+    spec = ComponentSpec("tap", Kind.SINK, lambda params, connection: _Tap(kept))
+    return PlanNode(f"{name}{_TAP}", spec, NoParams(), None, (name,))
+
+
+def _unpaid(node: PlanNode) -> PlanNode:
+    spec = replace(
+        node.spec, connection=None, sandbox="", factory=lambda params, connection: _NotAsked(NoParams())
+    )
+    return replace(node, spec=spec, connection=None)

@@ -1,0 +1,170 @@
+"""`plan`: what a run would read, write and cost, without doing any of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cli import main
+from engine.contract.batch import Batch
+from engine.contract.component import Context, NoParams, Sink
+from engine.contract.planning import Estimate, SplitSize
+from engine.contract.split import Split
+from engine.contract.types import Record
+from engine.errors import FatalError, RecordError
+from engine.execution.engine import Engine
+from engine.preview import forecast
+from engine.testing import MemorySink, MemorySource, linear_plan
+from tests.unit.kernel.runs import Apply, pages
+
+FILE = """\
+version: 1
+connections: {model: {base_url: "http://127.0.0.1:9", api_key: none, model: m}}
+pipelines:
+  copy:
+    nodes:
+      read: {source: jsonl, with: {path: in.jsonl}}
+      large: {filter: "n >= 5"}
+      write: {sink: jsonl, with: {path: out.jsonl}}
+  paid:
+    nodes:
+      read: {source: jsonl, with: {path: in.jsonl}}
+      extract: {transform: llm_extract, with: {connection: model, schema: Medical}}
+      write: {sink: jsonl, with: {path: paid.jsonl}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("pipelines.yaml").write_text(FILE)
+    Path("in.jsonl").write_text("".join(json.dumps({"n": n, "t": "x"}) + "\n" for n in range(10)))
+    return tmp_path
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["plan", "--json", *arguments]) == 0
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_plan_counts_and_names_fields_and_leaves_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = planned(capsys, "--only", "copy")["copy"]["nodes"]
+
+    assert nodes["read"]["fields"] == {"n": "integer", "t": "text"}
+    assert (nodes["read"]["records"], nodes["read"]["exact"]) == (10, True)
+    assert nodes["read"]["listing"]["bytes"] == Path("in.jsonl").stat().st_size
+    assert (nodes["large"]["records"], nodes["write"]["records"]) == (5, 5)
+    assert nodes["write"]["target"].endswith("out.jsonl, mode append: not there yet")
+    assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "pipelines.yaml"]
+
+
+def test_plan_scales_a_sample_by_bytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    node = planned(capsys, "--only", "copy", "--sample", "4")["copy"]["nodes"]["read"]
+
+    assert not node["exact"]
+    assert 8 <= node["records"] <= 15
+
+
+def test_plan_asks_no_node_that_pays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = planned(capsys, "--only", "paid")["paid"]["nodes"]
+
+    assert nodes["extract"]["pays"]
+    assert nodes["extract"]["fields"] == {}
+    assert nodes["write"]["records"] == 10
+
+
+def test_plan_shows_what_changed_since_the_last_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", "--only", "copy", "--quiet"])
+    assert planned(capsys, "--only", "copy", "--diff")["copy"]["changes"] == []
+
+    change = "pipelines.copy.nodes.large.filter=n >= 6"
+    (line,) = planned(capsys, "--only", "copy", "--diff", "--set", change)["copy"]["changes"]
+    assert '"n >= 5" → "n >= 6"' in line
+
+
+def test_plan_prints_a_line_for_each_node(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--only", "copy"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "copy: 3 nodes, 10 records sampled\n" in shown
+    assert "read   source jsonl: 1 split," in shown
+    assert "large  transform filter: about 5 records\n" in shown
+
+
+class Priced(Apply):
+    """A transform that knows what it would cost."""
+
+    async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
+        assert sample
+        return Estimate(calls=total // 10, tokens_in=total * 7, tokens_out=total, cost_usd=total / 100)
+
+
+class Described(MemorySink):
+    """A sink that knows its target."""
+
+    async def describe_target(self) -> str:
+        return "table t: 3 rows"
+
+
+class Broken(Sink[NoParams]):
+    """A sink whose target cannot be asked."""
+
+    async def describe_target(self) -> str:
+        raise FatalError("no such table at postgresql://user:hidden@host/db")
+
+
+class Measured(MemorySource):
+    """A source that measures its splits."""
+
+    def split_size(self, split: Split) -> SplitSize:
+        return SplitSize(records=1000, nbytes=5000)
+
+
+class Endless(MemorySource):
+    """Lists without an end."""
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        yield Split("first")
+        import anyio
+
+        await anyio.sleep_forever()
+
+
+async def test_estimates_are_scaled_to_the_whole_input() -> None:
+    plan = linear_plan(Measured({"a": pages(30), "b": pages(5)}), Priced(lambda batch: batch), Described())
+    async with Engine() as engine:
+        found = await forecast(plan, engine)
+
+    source, priced, sink = found.nodes
+    assert (source.records, priced.records) == (2000, 2000)
+    assert priced.estimate is not None
+    assert (priced.estimate.calls, found.cost_usd) == (200, 20.0)
+    assert sink.target == "table t: 3 rows"
+
+
+async def test_what_cannot_be_told_is_said_and_hides_no_secret() -> None:
+    def bad(batch: Batch) -> Batch:
+        return batch.outcomes([RecordError("no")] * len(batch))
+
+    async with Engine() as engine:
+        found = await forecast(linear_plan(MemorySource(pages(5)), Apply(bad), Broken(NoParams())), engine)
+
+    assert "no such table" in found.nodes[2].problem
+    assert "hidden" not in found.nodes[2].problem
+    assert found.died == {"n1": 5}
+
+
+async def test_a_listing_without_end_is_cut_off() -> None:
+    async with Engine() as engine:
+        found = await forecast(linear_plan(Endless(pages(5)), MemorySink()), engine, sample=0, seconds=0.01)
+
+    listing = found.nodes[0].listing
+    assert listing is not None
+    assert (listing.splits, listing.complete) == (1, False)

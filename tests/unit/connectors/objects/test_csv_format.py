@@ -1,0 +1,207 @@
+"""The format `csv`."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from connectors.objects.csv_types import CONVERTERS, infer_type
+from connectors.objects.params import ObjectParams
+from engine.errors import RecordError
+from tests.unit.connectors.objects.reading import dead, good, numbered, pages_of, reader_of
+
+
+async def rows(text: str | bytes, **params: Any) -> list[tuple[int, Any]]:
+    data = text if isinstance(text, bytes) else text.encode()
+    return numbered(await pages_of(reader_of(data, "a.csv", piece=7), format="csv", **params))
+
+
+async def test_rows_are_records_with_inferred_types() -> None:
+    found = await rows(
+        "id,name,share,on,day,at\n7,Ann,0.5,true,2026-01-02,2026-01-02 03:04:05\n8,,1,false,,\n"
+    )
+    day, moment = "2026-01-02", "2026-01-02T03:04:05"
+    assert found == [
+        (2, {"id": 7, "name": "Ann", "share": 0.5, "on": True, "day": day, "at": moment}),
+        (3, {"id": 8, "name": None, "share": 1.0, "on": False, "day": None, "at": None}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["007", "12"], ["+49", "1"], ["1", "x"], ["9" * 30], ["yes", "no"], [], ["1.10000000000000000001"]],
+)
+def test_a_type_that_would_change_a_text_is_not_inferred(values: list[str]) -> None:
+    assert infer_type(values) == "text"
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [("007,x,1", "WrongType"), ("2,x", "WrongWidth"), ("2,x,1,1", "WrongWidth"), ('2,"x"y,1', "BrokenRow")],
+)
+async def test_a_bad_row_dies_alone_with_its_line(row: str, kind: str) -> None:
+    head = "id,name,n\n" + "".join(f"{number},x,1\n" for number in range(1, 20_001))
+    pages = await pages_of(reader_of(f"{head}{row}\n3,z,4\n".encode(), "a.csv"), format="csv")
+    assert dead(pages) == {20_002: kind}
+    assert good(pages)[-1] == {"id": 3, "name": "z", "n": 4}
+    assert "s3://b/a.csv:20002" in str(pages[-1].failures[0][1])
+
+
+async def test_the_message_about_a_type_names_column_and_remedy() -> None:
+    head = "id,name\n" + "1,x\n" * 20_000
+    pages = await pages_of(reader_of(f"{head}oops,secret\n".encode()), format="csv")
+    ((_, error),) = pages[-1].failures
+    assert "'id'" in str(error)
+    assert "types: {id: text}" in str(error)
+    assert "secret" not in str(error)
+    assert "oops" not in str(error)
+
+
+async def test_fields_may_go_on_over_lines_and_keep_the_line_they_begin_at() -> None:
+    found = await rows('a,b\n1,"two\nlines"\n\n2,"and ""three""\r\n\r\nmore"\n3,x\n')
+    assert [(number, row["a"], row["b"]) for number, row in found] == [
+        (2, 1, "two\nlines"), (5, 2, 'and "three"\r\n\r\nmore'), (8, 3, "x"),
+    ]  # fmt: skip
+
+
+async def test_a_quote_that_is_never_closed_costs_its_own_line() -> None:
+    found = await rows('a,b\n1,x\n2,"never closed\n3,y\n4,z\n')
+    assert found == [
+        (2, {"a": 1, "b": "x"}), (3, "BrokenRow"), (4, {"a": 3, "b": "y"}), (5, {"a": 4, "b": "z"}),
+    ]  # fmt: skip
+
+
+async def test_a_quote_that_swallows_more_than_a_record_may_have_ends() -> None:
+    text = 'a,b\n1,"open\n' + "2,x\n" * 3000
+    pages = await pages_of(
+        reader_of(text.encode(), piece=100), format="csv", max_record_bytes=2000, page_records=50
+    )
+    assert dead(pages) == {2: "BrokenRow"}
+    assert len(good(pages)) == 3000
+
+
+async def test_a_row_over_the_bound_is_a_dead_letter() -> None:
+    text = f'a,b\n1,{"x" * 3000}\n2,"{"y" * 600}\n{"y" * 600}"\n3,z\n'
+    pages = await pages_of(reader_of(text.encode(), piece=100), format="csv", max_record_bytes=1000)
+    assert dead(pages) == {2: "LongLine", 3: "LongLine"}
+    assert good(pages) == [{"a": 3, "b": "z"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "params", "record"),
+    [
+        ("a;b\n1;2,5\n", {}, {"a": 1, "b": "2,5"}),
+        ("a\tb\n1\tx\n", {}, {"a": 1, "b": "x"}),
+        ("a|b\n1|x,y,z\n", {"delimiter": "|"}, {"a": 1, "b": "x,y,z"}),
+        ("1,x\n", {"header": False}, {"column0": 1, "column1": "x"}),
+        ("1,x\n", {"header": False, "columns": ["n", "t"]}, {"n": 1, "t": "x"}),
+        ("a,b\n1,x\n", {"columns": ["n", "t"]}, {"n": 1, "t": "x"}),
+        ("a,b\n1,'x,y'\n", {"quote": "'"}, {"a": 1, "b": "x,y"}),
+        ('a,b\n1,"x\n', {"quote": None}, {"a": 1, "b": '"x'}),
+        ("a,b\nNA,-\n", {"null_values": ["NA", "-"]}, {"a": None, "b": None}),
+        ("a,b\n1,2\n", {"types": "text"}, {"a": "1", "b": "2"}),
+        ("a,b\n007,2\n", {"types": {"a": "integer"}}, {"a": 7, "b": 2}),
+        ("a,b\n1.10,2\n", {"types": {"a": "decimal", "b": "number"}}, {"a": "1.10", "b": 2.0}),
+        ("a,a,\n1,2,3\n", {}, {"a": 1, "a_1": 2, "column2": 3}),
+        ("\ufeffa,b\n1,2\n", {}, {"a": 1, "b": 2}),
+        ('"a\nb",c\n1,2\n', {}, {"a\nb": 1, "c": 2}),
+        ("\n\na,b\n1,2\n", {}, {"a": 1, "b": 2}),
+        ("a\n1\n", {}, {"a": 1}),
+        (f"a,b\n{'9' * 40},x\n", {"types": {"a": "integer"}}, {"a": int("9" * 40), "b": "x"}),
+    ],
+)  # fmt: skip
+async def test_files_are_read_as_they_are_written(text: str, params: dict[str, Any], record: Any) -> None:
+    assert [row for _, row in await rows(text, **params)] == [record]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "utf-8-sig", "shift_jis", "utf-32-le"])
+async def test_any_encoding_is_read(encoding: str) -> None:
+    name = "日本語" if encoding == "shift_jis" else "Müller"
+    found = await rows(f"id,name\n1,{name}\n".encode(encoding), charset=encoding)
+    assert found == [(2, {"id": 1, "name": name})]
+
+
+async def test_a_header_alone_and_an_empty_file_have_no_records() -> None:
+    assert await rows("a,b\n") == []
+    assert await rows("a,b") == []
+    assert await rows("") == []
+
+
+async def test_a_declared_column_has_to_be_there() -> None:
+    with pytest.raises(RecordError, match="no column 'z'"):
+        await rows("a,b\n1,2\n", types={"z": "integer"})
+
+
+async def test_invalid_text_dies_alone_when_it_is_refused() -> None:
+    data = "a,b\n1,Grüße\n".encode() + b"2,\xff\xfe\n3,x\n"
+    found = await rows(data, charset="utf-8", strict_text=True)
+    assert [row if isinstance(row, str) else row["b"] for _, row in found] == ["Grüße", "InvalidText", "x"]
+
+
+FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=8)
+
+
+@given(
+    table=st.lists(st.lists(FIELDS, min_size=3, max_size=3), min_size=1, max_size=30),
+    piece=st.integers(1, 64),
+    page=st.integers(1, 9),
+    packed=st.booleans(),
+)
+async def test_what_a_writer_writes_is_read_and_gone_on_with(
+    table: list[list[str]], piece: int, page: int, packed: bool
+) -> None:
+    out = io.StringIO()
+    writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(["a", "b", "c"])
+    writer.writerows(table)
+    data = out.getvalue().encode()
+    reader = reader_of(gzip.compress(data) if packed else data, "a.csv", piece=piece)
+    params: dict[str, Any] = {
+        "format": "csv", "types": "text", "null_values": [], "page_records": page, "delimiter": ",",
+    }  # fmt: skip
+    pages = await pages_of(reader, **params)
+    assert [list(row.values()) for row in good(pages)] == table
+    middle = pages[len(pages) // 2]
+    rest = await pages_of(reader, middle.end, **params)
+    assert numbered(rest) == numbered(pages[len(pages) // 2 + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("integer", "1.5"), ("integer", ""), ("number", "1,5"), ("number", "nan"), ("boolean", "maybe"),
+     ("date", "2026-02-30"), ("date", "1/2/26"), ("timestamp", "2026-01-01 25:00"), ("decimal", "1e")],
+)  # fmt: skip
+def test_what_is_no_value_of_a_type_is_refused(kind: str, text: str) -> None:
+    convert = CONVERTERS[kind]  # type: ignore[index]
+    assert convert is not None
+    with pytest.raises(ValueError):
+        convert((text,))
+
+
+def test_digits_beyond_microseconds_and_zones_are_kept() -> None:
+    convert = CONVERTERS["timestamp"]
+    assert convert is not None
+    assert convert(("2026-01-02 03:04:05.123456789+02:00", "2026-01-02T03:04Z")) == [
+        "2026-01-02T03:04:05.123456789+02:00", "2026-01-02T03:04:00+00:00",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"delimiter": ";"}, {"format": "csv", "delimiter": "ab"},
+        {"format": "csv", "quote": ",", "delimiter": ","},
+        {"format": "csv", "columns": ["a", "a"]}, {"format": "csv", "header": False, "types": {"a": "text"}},
+        {"format": "csv", "types": {"a": "money"}}, {"format": "tsv"}, {"format": "jsonl", "header": False},
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ObjectParams(**params)

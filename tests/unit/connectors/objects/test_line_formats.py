@@ -1,0 +1,127 @@
+"""The formats `lines` and `jsonl`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.objects.pages import RecordPlace
+from engine.errors import RecordError
+from tests.unit.connectors.objects.reading import dead, format_of, good, numbered, pages_of, reader_of
+
+LINES = [{"id": number, "text": f"Zeile {number} ü"} for number in range(40)]
+JSONL = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in LINES).encode()
+
+
+def contents(pages: list[Any]) -> list[str]:
+    return [record["content"] for record in good(pages)]
+
+
+async def test_each_line_is_a_record_with_its_number() -> None:
+    pages = await pages_of(reader_of(b"one\r\ntwo\n\nfour"), format="lines")
+    assert good(pages) == [
+        {"file_path": "s3://b/a.txt", "line": number, "content": text}
+        for number, text in enumerate(["one", "two", "", "four"], 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "declared"),
+    [
+        ("utf-8-sig", None), ("utf-16", None), ("utf-32", None), ("utf-16-le", None),
+        ("cp1252", None), ("utf-16-be", "utf-16be"), ("iso2022_jp", "iso-2022-jp"), ("cp500", "cp500"),
+    ],
+)  # fmt: skip
+async def test_lines_are_found_in_every_encoding(encoding: str, declared: str | None) -> None:
+    lines = ["日本語", "二行目"] if "2022" in encoding else ["Grüße aus Köln", "schöne, müde Füße"]
+    data = "\n".join(lines).encode(encoding)
+    stated = None if declared is None else f"text/plain; charset={declared}"
+    pages = await pages_of(reader_of(data, piece=3, content_type=stated), format="lines")
+    assert contents(pages) == lines
+
+
+async def test_the_charset_of_the_user_comes_first() -> None:
+    data = "Дома\nжили".encode("koi8-r")
+    stated = "text/plain; charset=windows-1252"
+    pages = await pages_of(reader_of(data, content_type=stated), format="lines", charset="koi8-r")
+    assert contents(pages) == ["Дома", "жили"]
+
+
+async def test_an_encoding_may_turn_out_far_behind_the_head() -> None:
+    data = b"plain\n" * 40_000 + "Müller, Grüße, Köln\n".encode("cp1252") + "Füße\n".encode("cp1252") * 3000
+    reader = reader_of(data)
+    pages = await pages_of(reader, format="lines")
+    assert contents(pages)[-1] == "Füße"
+    assert pages[-1].guessed
+    place = pages[-3].end
+    assert place.encoding
+    assert numbered(await pages_of(reader, place, format="lines")) == numbered(pages[-2:])
+
+
+async def test_invalid_bytes_are_replaced_and_counted_or_refused() -> None:
+    data = "gut\nGrüße schöne Füße üü\n".encode() + b"sch\xfflecht\nlast"
+    pages = await pages_of(reader_of(data), format="lines")
+    assert contents(pages)[2] == "sch\ufffdlecht"
+    assert sum(page.replaced for page in pages) == 1
+    strict = await pages_of(reader_of(data), format="lines", strict_text=True)
+    assert dead(strict) == {3: "InvalidText"}
+    assert len(good(strict)) == 3
+    json.dumps([page.records for page in strict]).encode()
+
+
+@pytest.mark.parametrize("kind", ["lines", "jsonl"])
+async def test_a_long_line_is_a_dead_letter_and_not_memory(kind: str) -> None:
+    data = b'{"a": 1}\n' + b"x" * 5000 + b'\n{"a": 2}\n'
+    pages = await pages_of(reader_of(data, piece=100), format=kind, max_record_bytes=1000)
+    assert dead(pages) == {2: "LongLine"}
+    assert len(good(pages)) == 2
+
+
+@pytest.mark.parametrize("kind", ["lines", "jsonl", "csv"])
+async def test_a_binary_object_is_refused_as_a_whole(kind: str) -> None:
+    with pytest.raises(RecordError, match="is not text") as caught:
+        await pages_of(reader_of(b"\x00\x01\x02PNG\n\xff" * 10), format=kind)
+    assert caught.value.kind == "NotText"
+
+
+async def test_bad_lines_are_dead_letters_with_their_numbers() -> None:
+    pages = await pages_of(reader_of(b'{"a": 1}\nnope\n\n[1]\n{"a": 99999999999999999999}\n'), format="jsonl")
+    assert numbered(pages) == [
+        (1, {"a": 1}), (2, "BrokenLine"), (4, "BrokenLine"), (5, {"a": 99999999999999999999}),
+    ]  # fmt: skip
+    assert pages[0].failures[0][1].args[0].startswith("s3://b/a.txt:2")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@given(piece=st.integers(1, 700), page=st.integers(1, 50))
+async def test_reading_goes_on_behind_any_page(packed: bool, encoding: str, piece: int, page: int) -> None:
+    data = JSONL.decode().encode(encoding)
+    reader = reader_of(gzip.compress(data) if packed else data, piece=piece)
+    pages = await pages_of(reader, format="jsonl", page_records=page)
+    assert good(pages) == LINES
+    for number, one in list(enumerate(pages, 1))[:: max(1, len(pages) // 3)]:
+        rest = await pages_of(reader, one.end, format="jsonl", page_records=page)
+        assert numbered(rest) == numbered(pages[number:])
+
+
+async def test_what_is_packed_twice_is_unpacked_twice() -> None:
+    reader = reader_of(gzip.compress(gzip.compress(JSONL)), "a.jsonl.gz", encoding="gzip")
+    assert good(await pages_of(reader, format="jsonl")) == LINES
+
+
+async def test_records_before_the_damage_are_delivered() -> None:
+    data = gzip.compress(JSONL * 300)
+    found = 0
+    with pytest.raises(RecordError, match="gzip data") as caught:
+        async with aclosing(format_of(format="jsonl").pages(reader_of(data[:-20]), RecordPlace())) as pages:
+            async for page in pages:
+                found += len(page.records)
+    assert caught.value.kind == "ObjectDamaged"
+    assert found > 10_000

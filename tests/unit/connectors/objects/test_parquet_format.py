@@ -1,0 +1,113 @@
+"""The format `parquet`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from connectors.objects import parquet_format
+from connectors.objects.pages import RecordPlace
+from engine.errors import FatalError, RecordError
+from tests.unit.connectors.objects.reading import good, numbered, pages_of, reader_of
+
+
+def parquet(table: Any, **options: Any) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(table, out, **options)
+    return out.getvalue()
+
+
+NUMBERS = pa.table({"id": range(100), "name": [f"name {number}" for number in range(100)]})
+
+
+async def test_rows_are_records_numbered_from_one() -> None:
+    pages = await pages_of(reader_of(parquet(NUMBERS, row_group_size=30)), format="parquet")
+    assert good(pages) == NUMBERS.to_pylist()
+    assert [number for number, _ in numbered(pages)] == list(range(1, 101))
+
+
+@pytest.mark.parametrize("page", [1, 7, 30, 1000])
+async def test_reading_goes_on_inside_a_row_group(page: int) -> None:
+    reader = reader_of(parquet(NUMBERS, row_group_size=30))
+    pages = await pages_of(reader, format="parquet", page_records=page)
+    for number in range(0, len(pages), max(1, len(pages) // 5)):
+        rest = await pages_of(reader, pages[number].end, format="parquet", page_records=page)
+        assert numbered(rest) == numbered(pages[number + 1 :])
+
+
+async def test_only_the_ranges_that_are_needed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_format, "AHEAD_BYTES", 4096)
+    table = pa.table({"id": range(100_000)})
+    data = parquet(table, row_group_size=10_000, compression="none", use_dictionary=False)
+    asked: list[int] = []
+    reader = reader_of(data)
+
+    def opened(start: int, stop: int | None) -> Any:
+        asked.append((stop or len(data)) - start)
+        return reader.open(start, stop)
+
+    from dataclasses import replace
+
+    pages = await pages_of(replace(reader, open=opened), RecordPlace(9, 90_000), format="parquet")
+    assert len(good(pages)) == 10_000
+    assert sum(asked) < len(data) / 4
+
+
+async def test_values_become_what_json_has() -> None:
+    table = pa.table(
+        {
+            "nano": pa.array([-1, 1_500_000_000_123_456_789, None], pa.timestamp("ns")),
+            "zoned": pa.array([0, None, 1], pa.timestamp("us", "+02:00")),
+            "day": [dt.date(2026, 1, 2), None, None],
+            "time": pa.array([3_600_000_000_001, None, None], pa.time64("ns")),
+            "money": pa.array([Decimal("1.10"), None, None], pa.decimal128(9, 2)),
+            "bytes": [b"\xff", None, b""],
+            "list": [[1, 2], [], None],
+            "map": pa.array([[("k", 1)], [], None], pa.map_(pa.string(), pa.int64())),
+            "struct": [{"at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC)}, None, None],
+            "words": pa.array(["a", "b", "a"]).dictionary_encode(),
+            "large": pa.array([2**64 - 1, None, 0], pa.uint64()),
+        }
+    )
+    first, second, third = good(await pages_of(reader_of(parquet(table)), format="parquet"))
+    assert first == {
+        "nano": "1969-12-31T23:59:59.999999999", "zoned": "1970-01-01T02:00:00+02:00", "day": "2026-01-02",
+        "time": "01:00:00.000000001", "money": "1.10", "bytes": "/w==", "list": [1, 2], "map": {"k": 1},
+        "struct": {"at": "2026-01-02T00:00:00+00:00"}, "words": "a", "large": 2**64 - 1,
+    }  # fmt: skip
+    assert second["nano"] == "2017-07-14T02:40:00.123456789"
+    assert second["map"] == {}
+    assert (second["list"], third["list"], third["nano"]) == ([], None, None)
+    json.dumps([first, second, third])
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"no parquet at all" * 100, parquet(NUMBERS)[:-30]])
+async def test_what_is_no_parquet_file_is_damaged(data: bytes) -> None:
+    with pytest.raises(RecordError, match="not a Parquet file, or damaged") as caught:
+        await pages_of(reader_of(data), format="parquet")
+    assert caught.value.kind == "ObjectDamaged"
+
+
+async def test_damage_inside_comes_behind_the_rows_before_it() -> None:
+    data = bytearray(parquet(NUMBERS, row_group_size=50, compression="none", use_dictionary=False))
+    place = data.index(b"name 60")
+    data[place - 40 : place + 200] = b"\xff" * 240
+    with pytest.raises(RecordError):
+        await pages_of(reader_of(bytes(data)), format="parquet")
+
+
+async def test_an_empty_table_has_no_records() -> None:
+    assert await pages_of(reader_of(parquet(NUMBERS.slice(0, 0))), format="parquet") == []
+
+
+def test_a_missing_library_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(FatalError, match=r"pip install 'odw-engine\[parquet\]'"):
+        parquet_format.pyarrow()
