@@ -23,6 +23,14 @@ unit *arguments:
 test *arguments:
     {{bin}}/python -m pytest {{arguments}}
 
+# run what only .ci/run runs besides: whole series, and properties with all their examples
+series *arguments:
+    {{bin}}/python -m pytest -n 2 --dist worksteal -m "series or hypothesis" --hypothesis-profile=thorough {{arguments}}
+
+# show which lines tests run in their own process, e.g. `just coverage tests/unit/flow`
+coverage *arguments="tests/unit tests/contract":
+    {{bin}}/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=term {{arguments}}
+
 # lint, format, types and layers, as in .ci/run
 check:
     {{bin}}/ruff check .
@@ -46,6 +54,10 @@ bench *arguments="list":
 # start the ingest service on 127.0.0.1:4200
 serve *arguments:
     {{bin}}/python -m engine serve {{arguments}}
+
+# build the documentation into build/site, and check its links
+docs:
+    {{bin}}/sphinx-build -W -q docs build/site
 
 # build the wheel into dist/
 build:

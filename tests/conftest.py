@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.examples import register_profiles
 from tests.leaks import no_child_process, no_open_generator, no_socket, watch_generators
 from tests.servers import service_models, warm_start
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tests.servers.postgres import Postgres
 
 os.environ.pop("ODW_STATE", None)  # the state of whoever runs the tests is not theirs
+register_profiles()
 watch_generators()
 warm_start.install()
 

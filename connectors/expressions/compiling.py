@@ -86,14 +86,18 @@ def _parse(text: str) -> ast.Expression:
             ast.parse(" ".join(text.split("\n")).strip(), CODE_NAME, "eval")
     except SyntaxError as error:
         column = f" at column {max(1, (error.offset or 2) - 1)}" if error.lineno == 1 else ""
-        raise InvalidExpressionError(f"not an expression{column}: {error.msg}{_hint(text)}") from None
+        raise InvalidExpressionError(
+            f"not an expression{column}: {error.msg}{_hint(text, error.msg)}"
+        ) from None
     except (ValueError, MemoryError, RecursionError, OverflowError):
         raise InvalidExpressionError("the expression is nested too deeply") from None
     _check_size(tree)
     return tree
 
 
-def _hint(text: str) -> str:
+def _hint(text: str, message: str) -> str:
+    if "never closed" in message:
+        return " (inside { } and [ ], YAML ends a value at a comma: put quotes around the expression)"
     if "&&" in text or "||" in text:
         return " (write `and` and `or`)"
     if re.search(r"[^=<>!]=[^=]", text):

@@ -159,10 +159,16 @@ class ConnectionConfig:
 
 @dataclass(frozen=True, slots=True)
 class InputConfig:
-    """An input of a node, with its place in the file."""
+    """An input of a node, with its place in the file: a node, or one branch of a router."""
 
     name: str
     place: Place = field(default_factory=Place, compare=False)
+    branch: str = ""
+
+    @property
+    def text(self) -> str:
+        """The input as it is written."""
+        return f"{self.name}.{self.branch}" if self.branch else self.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,15 +205,21 @@ def _read_inputs(
             return ()
         return (InputConfig(above, place),)
     if isinstance(given.data, str):
-        return (InputConfig(given.data, given.place),)
+        return (_input(given.data, given.place),)
     items = given.data if given.is_list else []
     inputs: dict[str, InputConfig] = {}
     for item in items:
         if isinstance(item.data, str) and item.data in inputs:
             problems.add(item.place, f"`{item.data}` is named twice")
         elif isinstance(item.data, str):
-            inputs[item.data] = InputConfig(item.data, item.place)
+            inputs[item.data] = _input(item.data, item.place)
     return tuple(inputs.values())
+
+
+def _input(text: str, place: Place) -> InputConfig:
+    """`node`, or `node.branch`."""
+    name, _, branch = text.partition(".")
+    return InputConfig(name, place, branch)
 
 
 def _read_dead_letters(value: Value | None, problems: Problems) -> DeadLetterConfig:

@@ -88,10 +88,13 @@ class NodeSection(Section):
     """Short for `transform: filter`."""
     map_: Any = Field(default=None, alias="map")
     """Short for `transform: map`."""
+    route: Any = None
+    """Short for `transform: route`."""
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
     """The component's parameters, and `connection`."""
     input: Names | None = None
-    """The node or nodes to take records from. Default: the node above."""
+    """The node or nodes to take records from, a branch of a router as `node.branch`. Default: the node
+    above."""
     key_suffix: str = Field(default="", max_length=64)
     """Appended to record keys, so that two branches of one source can be merged."""
     retry: RetrySection = RetrySection()

@@ -19,6 +19,7 @@ __all__ = ["SHORTHANDS", "expanded"]
 SHORTHANDS: Final[Mapping[str, str]] = {
     "filter": "where",
     "map": "steps",
+    "route": "branches",
 }
 """The transforms with a short form, and the parameter that a value other than a mapping stands for."""
 

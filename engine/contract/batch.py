@@ -57,12 +57,14 @@ class Batch:
             source batch the indices are its own, and only `RecordError` is allowed.
         dropped: how many records were let go while this batch was derived, as (the ack they answer to,
             reason, count), in any order; the ack is None where there are no origins.
+        branches: on what a router derives, a mask of the records for each of its branches; None elsewhere.
         bookmarks: on source batches, what holds for later runs once this batch and everything before it in
             its split is settled; committed together with that.
     """
 
     __slots__ = (
-        "bookmarks", "dropped", "failures", "keys", "nbytes", "origins", "position", "records", "reservation",
+        "bookmarks", "branches", "dropped", "failures", "keys", "nbytes", "origins", "position", "records",
+        "reservation",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +85,7 @@ class Batch:
         self.failures: Sequence[tuple[int, Failure]] = ()
         self.dropped: Sequence[tuple[Ack | None, str, int]] = ()
         self.bookmarks: Sequence[Bookmark] = ()
+        self.branches: Mapping[str, Sequence[object]] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -153,7 +156,9 @@ class Batch:
 
     def with_suffix(self, suffix: str) -> Batch:
         """Return the records with `suffix` appended to their keys."""
-        return self._derive(self.records, self.keys.with_suffix(suffix), self.origins)
+        derived = self._derive(self.records, self.keys.with_suffix(suffix), self.origins)
+        derived.branches = self.branches
+        return derived
 
     def spend(self, tokens_in: int, tokens_out: int, cost_usd: float) -> None:
         """Book the price of a paid call for these records on their origins, shared by record count."""
@@ -174,6 +179,7 @@ class Batch:
         derived.dropped = self.dropped
         derived.position = derived.reservation = None
         derived.bookmarks = ()
+        derived.branches = None
         size = len(self.records)
         derived.nbytes = self.nbytes * len(records) // size if size else 0
         return derived

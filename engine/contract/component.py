@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmarks, NoBookmarks
+from engine.contract.branches import Branches
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.contract.shared import Shared
@@ -219,6 +220,7 @@ class ComponentSpec:
             needs components that reach anywhere.
         bookmarks: whether a source leaves bookmarks for later runs, which may depend on its parameters. Two
             runs of such a pipeline at the same time would deliver the same records.
+        branches: the named outputs of a transform that sets `Batch.branches`, by its parameters.
     """
 
     name: str
@@ -232,6 +234,11 @@ class ComponentSpec:
     extra: str = ""
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE
     bookmarks: bool | Callable[[Any], bool] = False
+    branches: Callable[[Any], Branches] | None = None
+
+    def branches_of(self, params: BaseModel) -> Branches | None:
+        """Return the named outputs with these parameters; None when it has only one."""
+        return self.branches(params) if self.branches is not None else None
 
     def keeps_bookmarks(self, params: BaseModel) -> bool:
         """Whether the source leaves bookmarks with these parameters."""
@@ -417,6 +424,7 @@ def component(
     extra: str = "",
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE,
     bookmarks: bool | Callable[[Any], bool] = False,
+    branches: Callable[[Any], Branches] | None = None,
 ) -> Callable[[C], C]:
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
 
@@ -434,6 +442,7 @@ def component(
             extra=extra,
             locality=locality,
             bookmarks=bookmarks,
+            branches=branches,
         )
         return cls
 

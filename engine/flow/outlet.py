@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
 from engine.contract.batch import Batch
 from engine.contract.component import Kind
+from engine.flow.branching import divide
 from engine.flow.edge import Edge
 from engine.flow.segment import Runtime, Segment, cut
 from engine.flow.sizing import estimate_batch
 from engine.flow.stats import NodeStats, Waiting
-from engine.plan.model import Plan
+from engine.plan.model import Plan, PlanNode
 
 __all__ = ["DEFAULT_BUFFER", "Outlet", "Wiring", "wire"]
 
@@ -26,11 +27,15 @@ class Outlet:
 
     Args:
         edges: by the node that they lead to.
+        branches: which branches of a router a node reads, by the node; a node that is not there reads all.
     """
 
-    def __init__(self, edges: Mapping[str, Edge], stats: NodeStats) -> None:
+    def __init__(
+        self, edges: Mapping[str, Edge], stats: NodeStats, branches: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self.edges = list(edges.values())
         self._names = list(edges)
+        self._readers = [(branches or {}).get(name, ()) for name in edges]
         self._stats = stats
         self._batches = 0
         self._growth = 1.0
@@ -44,6 +49,9 @@ class Outlet:
 
     async def send(self, batch: Batch) -> None:
         """Send a batch to every edge, waiting for room."""
+        if batch.branches is not None:
+            await self._send_branches(batch)
+            return
         edges = self.edges
         if len(edges) > 1:
             for ack, count in batch.origins:
@@ -52,6 +60,14 @@ class Outlet:
         for place, edge in enumerate(edges):
             if not edge.offer(batch):
                 await self._wait_for_room(edge, self._names[place], batch)
+
+    async def _send_branches(self, batch: Batch) -> None:
+        """Send each node the records of the branches that it reads."""
+        self._charge_growth(batch)
+        parts = divide(batch, self._readers, f"{self._stats.name}: no downstream node")
+        for edge, name, part in zip(self.edges, self._names, parts, strict=True):
+            if part.records and not edge.offer(part):
+                await self._wait_for_room(edge, name, part)
 
     async def _wait_for_room(self, edge: Edge, name: str, batch: Batch) -> None:
         stats, started = self._stats, perf_counter()
@@ -103,6 +119,12 @@ def wire(plan: Plan, runtimes: Mapping[str, Runtime]) -> Wiring:
         behind = plan.downstream(segment.tail.node.name)
         if behind:
             outlets[id(segment)] = Outlet(
-                {node.name: edges[node.name] for node in behind}, segment.tail.stats
+                {node.name: edges[node.name] for node in behind},
+                segment.tail.stats,
+                _branches_read(behind, segment.tail.node.name),
             )
     return Wiring(segments, edges, outlets)
+
+
+def _branches_read(nodes: Sequence[PlanNode], name: str) -> dict[str, Sequence[str]]:
+    return {node.name: node.input_branches[name] for node in nodes if name in node.input_branches}

@@ -73,7 +73,9 @@ def cut(plan: Plan, runtimes: Mapping[str, Runtime]) -> list[Segment]:
     for node in plan.nodes:
         runtime = runtimes[node.name]
         upstream = node.inputs[0] if len(node.inputs) == 1 else ""
-        fused = upstream and len(plan.downstream(upstream)) == 1 and not runtime.stands_alone
+        branches = node.input_branches.get(upstream)
+        alone = runtime.stands_alone or branches or len(plan.downstream(upstream)) != 1
+        fused = upstream and not alone
         if fused:
             segment = segments[upstream]
             segment.nodes.append(runtime)

@@ -79,8 +79,11 @@ def _compile(
     check: NodeCheck | None = None,
 ) -> Plan | None:
     """None only when there is something in `problems`."""
-    valid = check_topology(pipeline.nodes, pipeline.unreadable, taps, problems)
     bound = {node.name: (_node(node, file, registry, problems), node) for node in pipeline.nodes}
+    branches = {
+        name: node.spec.branches_of(node.params) for name, (node, _) in bound.items() if node is not None
+    }
+    valid = check_topology(pipeline.nodes, pipeline.unreadable, taps, branches, problems)
     forward_config = pipeline.dead_letters.forward
     forward = _node(forward_config, file, registry, problems) if forward_config else None
     whole = {name: (node, config) for name, (node, config) in bound.items() if node is not None}
@@ -119,12 +122,21 @@ def _node(config: NodeConfig, file: FileConfig, registry: Registry, problems: Pr
         spec=binding.spec,
         params=binding.params,
         connection=binding.connection,
-        inputs=tuple(given.name for given in config.inputs),
+        inputs=tuple(dict.fromkeys(given.name for given in config.inputs)),
+        input_branches=_input_branches(config),
         options=config.options,
     )
     if node.kind is Kind.SINK and node.spec.name == node.needs_sandbox == "ingest":
         _check_model(config, node, file, problems)
     return node
+
+
+def _input_branches(config: NodeConfig) -> dict[str, tuple[str, ...]]:
+    branches: dict[str, tuple[str, ...]] = {}
+    for given in config.inputs:
+        if given.branch:
+            branches[given.name] = (*branches.get(given.name, ()), given.branch)
+    return branches
 
 
 def _check_model(config: NodeConfig, node: PlanNode, file: FileConfig, problems: Problems) -> None:

@@ -27,12 +27,18 @@ def mermaid(plan: Plan) -> str:
     lines = ["flowchart LR"]
     lines += [f"  {ids[node.name]}{_shape(node, node.name)}" for node in plan.nodes]
     for node in plan.nodes:
-        lines += [f"  {ids[name]} --> {ids[node.name]}" for name in node.inputs]
+        lines += [f"  {ids[name]} -->{_label(node, name)} {ids[node.name]}" for name in node.inputs]
     forward = plan.dead_letters.forward
     if forward is not None:
         lines.append(f"  dead_letters{_shape(forward, 'dead letters')}")
         lines += [f"  {ids[node.name]} -.-> dead_letters" for node in plan.nodes]
     return "\n".join(lines) + "\n"
+
+
+def _label(node: PlanNode, name: str) -> str:
+    """The branches that a node reads, on its arrow."""
+    branches = node.input_branches.get(name)
+    return f'|"{", ".join(branches)}"|' if branches else ""
 
 
 def _shape(node: PlanNode, title: str) -> str:
@@ -56,25 +62,27 @@ def text(plan: Plan) -> str:
     for node in plan.nodes:
         for name in dict.fromkeys(node.inputs):
             below.setdefault(name, []).append(node)
-    waiting = _level(roots, "")
+    waiting = _level("", roots, "")
     while waiting:  # no recursion: a pipeline may be longer than Python's stack
-        node, margin, last = waiting.pop()
+        above, node, margin, last = waiting.pop()
+        branches = node.input_branches.get(above, ())
         branch = f"{margin}{'└─' if last else '├─'} "
+        branch += f"[{', '.join(branches)}] " if branches else ""
         if node.name in drawn:
             lines.append(f"{branch}{node.name} (see above)")
             continue
         drawn.add(node.name)
         lines.append(f"{branch}{node.name}  {node.kind} {node.spec.name}{_where(node)}")
-        waiting += _level(below.get(node.name, []), margin + ("   " if last else "│  "))
+        waiting += _level(node.name, below.get(node.name, []), margin + ("   " if last else "│  "))
     forward = plan.dead_letters.forward
     if forward is not None:
         lines.append(f"dead letters → sink {forward.spec.name}{_where(forward)}")
     return "\n".join(lines) + "\n"
 
 
-def _level(nodes: Sequence[PlanNode], margin: str) -> list[tuple[PlanNode, str, bool]]:
+def _level(above: str, nodes: Sequence[PlanNode], margin: str) -> list[tuple[str, PlanNode, str, bool]]:
     """Nodes to draw below one, the first on top of the stack; whether each is the last of them."""
-    return [(node, margin, index == 0) for index, node in enumerate(reversed(nodes))]
+    return [(above, node, margin, index == 0) for index, node in enumerate(reversed(nodes))]
 
 
 def _where(node: PlanNode) -> str:

@@ -43,7 +43,7 @@ def _identity_of(node: PlanNode, config: NodeConfig) -> JsonValue:
     doc: dict[str, JsonValue] = {
         "kind": str(node.kind),
         "component": config.component,
-        "inputs": sorted(node.inputs),
+        "inputs": sorted(node.input_names),
         "params": _params(node, config, operational=False),
     }
     if node.options.key_suffix:

@@ -36,11 +36,22 @@ class PlanNode:
     connection: ConnectionRef | None = None
     inputs: tuple[str, ...] = ()
     options: NodeOptions = field(default_factory=NodeOptions)
+    input_branches: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Of inputs that have branches, those that this node reads."""
 
     @property
     def kind(self) -> Kind:
         """Source, transform or sink."""
         return self.spec.kind
+
+    @property
+    def input_names(self) -> list[str]:
+        """Its inputs as they are written, branches included: `by_country.domestic`."""
+        return [
+            f"{name}.{branch}" if branch else name
+            for name in self.inputs
+            for branch in self.input_branches.get(name, ("",))
+        ]
 
     @property
     def needs_sandbox(self) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
-from engine.config.model import NodeConfig
+from engine.config.model import InputConfig, NodeConfig
 from engine.config.problems import Problems, listed, unknown
 from engine.contract.component import Kind
+from engine.plan.branches import KnownBranches, check_branches
 
 __all__ = ["check_topology", "find_cycle", "ordered"]
 
@@ -16,7 +17,11 @@ Edges: TypeAlias = Mapping[str, Sequence[str]]
 
 
 def check_topology(
-    nodes: Sequence[NodeConfig], unreadable: Collection[str], taps: Collection[str], problems: Problems
+    nodes: Sequence[NodeConfig],
+    unreadable: Collection[str],
+    taps: Collection[str],
+    branches: KnownBranches,
+    problems: Problems,
 ) -> bool:
     """Report all problems of the graph; return whether it is valid and can be ordered.
 
@@ -24,6 +29,7 @@ def check_topology(
         unreadable: nodes that could not be understood, or whose input could not: with one of them the
             graph is not known, so only the names of inputs are checked.
         taps: nodes whose output is taken by the caller.
+        branches: the branches of the nodes that are understood.
     """
     known = [*(node.name for node in nodes), *unreadable]
     by_name = {node.name: node for node in nodes}
@@ -35,6 +41,8 @@ def check_topology(
                 valid = False
     if unreadable or not valid:
         return False
+    if not check_branches(nodes, branches, taps, problems):
+        return False
     edges = {node.name: [given.name for given in node.inputs] for node in nodes}
     cycle = find_cycle(edges)
     if cycle:
@@ -43,7 +51,7 @@ def check_topology(
         return False
     reached = _check_reachable(nodes, problems)
     taken = _check_taken(nodes, taps, problems)
-    return _check_keys(nodes, edges, problems) and reached and taken
+    return _check_keys(nodes, branches, problems) and reached and taken
 
 
 def find_cycle(edges: Edges) -> list[str]:
@@ -123,29 +131,64 @@ def _check_taken(nodes: Sequence[NodeConfig], taps: Collection[str], problems: P
     return valid
 
 
-def _check_keys(nodes: Sequence[NodeConfig], edges: Edges, problems: Problems) -> bool:
+Way: TypeAlias = tuple[str, tuple[str, ...]]
+"""A source, and the key suffixes on the way from it."""
+Choices: TypeAlias = Mapping[str, frozenset[str]]
+"""Through which branches of exclusive routers records may have come."""
+
+
+def _check_keys(nodes: Sequence[NodeConfig], branches: KnownBranches, problems: Problems) -> bool:
     """Records of one source that arrive at a node on two ways must not have the same keys there.
 
-    What is followed are (source, suffixes on the way); when two inputs of a node bring the same pair, the
-    keys collide.
+    What is followed are the ways from each source; when two inputs of a node bring the same way, the keys
+    collide, unless the records have come through different branches of a router that gives each to one.
     """
     by_name = {node.name: node for node in nodes}
-    arriving: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
+    arriving: dict[str, dict[Way, Choices]] = {}
     valid = True
-    for name in ordered(edges):
+    for name in ordered({node.name: [given.name for given in node.inputs] for node in nodes}):
         node = by_name[name]
-        ways: dict[tuple[str, tuple[str, ...]], str] = {}
-        if node.kind is Kind.SOURCE:
-            ways[name, ()] = name
-        for given in edges[name]:
-            for way in sorted(arriving[given]):
-                other = ways.setdefault(way, given)
-                if other != given:
-                    valid = False
-                    message = f"the records of `{way[0]}` reach `{name}` with the same keys twice"
-                    hint = f"give {listed([given])} or another node of that branch a `key_suffix`"
-                    problems.add(node.place, f"{message}, through {listed([other, given])}", hint)
-                    break
+        ways: dict[Way, list[tuple[InputConfig, Choices]]] = {}
+        for given in node.inputs:
+            for way, choices in arriving[given.name].items():
+                ways.setdefault(way, []).append((given, _chosen(given, branches, choices)))
+        for way, found in sorted(ways.items()):
+            collision = _collision(found)
+            if collision is not None:
+                valid = False
+                message = f"the records of `{way[0]}` reach `{name}` with the same keys twice"
+                hint = f"give {listed(collision[1:])} or another node of that branch a `key_suffix`"
+                problems.add(node.place, f"{message}, through {listed(collision)}", hint)
+                break
         suffix = node.options.key_suffix
-        arriving[name] = {(source, (*path, suffix) if suffix else path) for source, path in ways}
+        merged: dict[Way, Choices] = {
+            (source, (*path, suffix) if suffix else path): _merged([choices for _, choices in found])
+            for (source, path), found in ways.items()
+        }
+        own: dict[Way, Choices] = {(name, (suffix,) if suffix else ()): {}}
+        arriving[name] = own if node.kind is Kind.SOURCE else merged
     return valid
+
+
+def _chosen(given: InputConfig, branches: KnownBranches, choices: Choices) -> Choices:
+    router = branches.get(given.name)
+    if not given.branch or router is None or not router.exclusive:
+        return choices
+    return {**choices, given.name: frozenset((given.branch,))}
+
+
+def _collision(found: Sequence[tuple[InputConfig, Choices]]) -> list[str] | None:
+    """Two inputs that may bring the same record."""
+    for index, (other, choices) in enumerate(found):
+        for given, more in found[index + 1 :]:
+            if not any(not choices[router] & more[router] for router in choices.keys() & more.keys()):
+                return [other.text, given.text]
+    return None
+
+
+def _merged(several: Sequence[Choices]) -> Choices:
+    """What holds for the records of all these choices, so that ways which part and meet stay one way."""
+    routers = set(several[0]).intersection(*several[1:])
+    return {
+        router: frozenset(branch for choices in several for branch in choices[router]) for router in routers
+    }

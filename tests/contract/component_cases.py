@@ -16,6 +16,7 @@ from datetime import date
 from typing import Any, Generic, TypeVar, cast
 
 import duckdb
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
@@ -323,6 +324,31 @@ def _in_duckdb(world: World) -> list[str]:
         return [id_ for (id_,) in connection.execute("SELECT id FROM letters").fetchall()]
 
 
+def _postgres(world: World) -> Fields:
+    return {"url": world.postgres}
+
+
+def _rows_in_postgres(world: World) -> Fields:
+    """A table with 40 rows."""
+    if "127.0.0.1:9/" not in world.postgres:
+        with psycopg.connect(world.postgres) as connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS contract.letters AS SELECT n AS id, 'n' || n AS name, "
+                "date '2026-01-01' AS day, timestamptz '2026-01-01 12:00:00+02' AS at, "
+                """1.25::numeric AS amount, '{"a": [1]}'::jsonb AS more, array[n] AS list """
+                "FROM generate_series(1, 40) AS n"
+            )
+    return {"table": "contract.letters", "key": "id", "page_records": 7, "split_rows": 16}
+
+
+def _in_postgres(world: World) -> list[str]:
+    with psycopg.connect(world.postgres) as connection:
+        try:
+            return [id_ for (id_,) in connection.execute("SELECT id FROM contract.letters").fetchall()]
+        except psycopg.errors.UndefinedTable:
+            return []
+
+
 def _ids(document: bytes) -> list[str]:
     return [json.loads(line)["id"] for line in document.splitlines()]
 
@@ -460,6 +486,23 @@ CASES: tuple[Case[Any], ...] = (
         batches=6,
     ),
     SourceCase(
+        name="postgres",
+        params=_rows_in_postgres,
+        connection=_postgres,
+        needs="postgres",
+        records=40,
+        batches=7,
+    ),
+    SourceCase(
+        name="postgres",
+        label="incremental",
+        params=lambda world: _rows_in_postgres(world) | {"incremental": "at"},
+        connection=_postgres,
+        needs="postgres",
+        records=40,
+        batches=6,
+    ),
+    SourceCase(
         name="stdin",
         params=lambda world: world.feed(_lines(20, 7)) | {"page_records": 5},
         records=20,
@@ -497,6 +540,13 @@ CASES: tuple[Case[Any], ...] = (
         given=_ORDERS,
         bad={"id": "bad", "n": "text"},
         settled=(30, 0, 0),
+    ),
+    TransformCase(
+        name="route",
+        params=lambda _: {"branches": {"low": "n < 10", "none": "n == 12"}, "else": "rest", "drop": ["none"]},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(29, 1, 0),
     ),
     TransformCase(
         name="stage_documents",
@@ -565,6 +615,27 @@ CASES: tuple[Case[Any], ...] = (
         given=_SAID,
         bad={"id": None, "value": 1},
         arrived=_in_duckdb,
+        idempotent=True,
+    ),
+    SinkCase(
+        name="postgres",
+        params=lambda _: {"table": "contract.letters", "columns": {"value": "bigint"}},
+        connection=_postgres,
+        needs="postgres",
+        given=_SAID,
+        bad=_MISFIT,
+        arrived=_in_postgres,
+        knows_its_run=True,
+    ),
+    SinkCase(
+        name="postgres",
+        label="merging-by-key",
+        params=lambda _: {"table": "contract.letters", "mode": "merge", "key": "id"},
+        connection=_postgres,
+        needs="postgres",
+        given=_SAID,
+        bad=_SAID[0] | {"id": "a\0b"},
+        arrived=_in_postgres,
         idempotent=True,
     ),
     SinkCase(

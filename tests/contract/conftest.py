@@ -56,6 +56,12 @@ def world(
     made = World(tmp_path, printed, fed)
     if not case.needs:
         yield made
+    elif case.needs == "postgres":
+        server = request.getfixturevalue("postgres")
+        server.sql("DROP SCHEMA IF EXISTS contract CASCADE; CREATE SCHEMA contract")
+        server.sql("DROP TABLE IF EXISTS _odw_batches")
+        made.postgres = server.address()
+        yield made
     elif case.needs in ("s3", "minio"):
         objects = case.objects if isinstance(case, SourceCase) else {}
         if case.needs == "s3":
@@ -78,4 +84,12 @@ def world(
 def nowhere(tmp_path: Path) -> World:
     """Addresses at which nothing runs, for what must not go there anyway."""
     address = "http://127.0.0.1:9"
-    return World(tmp_path, bytes, BytesIO(), s3=address, llm=address, ingest=address)
+    return World(
+        tmp_path,
+        bytes,
+        BytesIO(),
+        s3=address,
+        llm=address,
+        ingest=address,
+        postgres="postgresql://127.0.0.1:9/odw",
+    )

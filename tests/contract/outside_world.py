@@ -37,6 +37,7 @@ class World:
     folder: Path
     printed: Callable[[], bytes]
     stdin: BinaryIO
+    postgres: str = ""
     s3: str = ""
     llm: str = ""
     ingest: str = ""

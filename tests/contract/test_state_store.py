@@ -32,6 +32,7 @@ from engine.state import (
     open_store,
 )
 from engine.state.memory import MemoryStateStore
+from tests.examples import examples
 from tests.servers.postgres import Postgres
 
 TAKE_OVER = "INSERT INTO leases (run_id, holder, epoch, expires_at) VALUES (?, 'host-b:77', ?, '')"
@@ -535,7 +536,7 @@ COMMITS = st.lists(
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("kind", sorted(WORLDS))
 @given(commits=COMMITS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_the_tally_is_the_sum_of_the_last_progress_of_each_split(
     request: pytest.FixtureRequest, kind: str, backend: str, commits: list[list[tuple[str, int, bool]]]
 ) -> None:

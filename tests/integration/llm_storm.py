@@ -1,4 +1,4 @@
-"""An endpoint at which everything goes wrong, each in some calls of twenty; runs against it, and their outcome.
+"""An endpoint at which everything goes wrong, each in some calls of twenty, and runs against it.
 
 `python -m tests.integration.llm_storm --records 2000` runs it at length.
 """

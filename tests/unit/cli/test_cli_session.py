@@ -101,7 +101,7 @@ async def test_timed_out_run_is_retried_with_a_new_time_limit(
     sink = SlowAtFirst()
     # more attempts than it takes, for a machine so busy that a later one is late as well
     slow, after = plan("a", sink, retries=50, timeout=0.3, on_complete=("b",)), plan("b")
-    async with Engine() as engine:
+    async with Engine(drain_limit=0.05) as engine:
         session = Session(engine, by_name(slow, after), ["a"])
         await session.execute()
     assert {name: report.ok for name, report in session.reports.items()} == {"a": True, "b": True}
@@ -116,7 +116,7 @@ async def test_nothing_follows_a_run_that_failed_or_timed_out() -> None:
         plan("late", stuck, timeout=0.05, on_complete=("never",), on_cancel=("never",)),
         plan("never"),
     )
-    async with Engine() as engine:
+    async with Engine(drain_limit=0.05) as engine:
         session = Session(engine, plans, starting(plans))
         await session.execute()
     assert list(session.reports) == ["failed", "late"]

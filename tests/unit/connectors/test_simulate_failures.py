@@ -21,8 +21,9 @@ from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyRange
 from engine.errors import RecordError
+from tests.examples import examples
 
-EXACT = settings(deadline=None, derandomize=True, database=None, max_examples=100)
+EXACT = settings(deadline=None, derandomize=True, database=None, max_examples=examples(100))
 
 seeds = st.integers(0, 9)
 whole_percentages = st.integers(0, 100)

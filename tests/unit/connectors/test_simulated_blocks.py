@@ -16,10 +16,11 @@ from connectors.simulated.blocks import BLOCK_SIZE, JsonObject, Maker, generate,
 from connectors.simulated.events import EventMaker
 from connectors.simulated.logs import LogMaker
 from connectors.simulated.pools import ReadablePools
+from tests.examples import examples
 
 BASE = datetime(2025, 3, 1, 23, 59, 59, 999_821, tzinfo=UTC)
 REACH = 4 * BLOCK_SIZE
-EXACT = settings(deadline=None, derandomize=True, database=None, max_examples=60)
+EXACT = settings(deadline=None, derandomize=True, database=None, max_examples=examples(60))
 
 POOLS = ReadablePools(size=50)
 MAKERS: list[Maker] = [BlobMaker(POOLS), LogMaker(POOLS), EventMaker(POOLS)]

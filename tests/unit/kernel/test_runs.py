@@ -575,7 +575,8 @@ async def test_a_component_that_fails_to_close_fails_the_run_by_name() -> None:
 async def test_a_run_that_takes_too_long_is_stopped_and_can_be_resumed() -> None:
     sink = MemorySink(stall=anyio.Event())
 
-    report = await run(linear_plan(MemorySource(pages(5)), sink, settings=Settings(timeout=0.05)))
+    late = linear_plan(MemorySource(pages(5)), sink, settings=Settings(timeout=0.05))
+    report = await run(late, drain_limit=0.05)
 
     assert isinstance(report.failure, PipelineTimeoutError)
     assert report.status.resumable

@@ -22,6 +22,7 @@ from engine.service.models import IngestModel
 from engine.service.settings import ServiceSettings
 from engine.service.sql import QueryError, QueryLimits, run_query
 from engine.service.warehouse import Warehouse
+from tests.examples import examples
 
 Rows = list[list[Any]]
 
@@ -151,7 +152,9 @@ def test_a_query_that_takes_too_much_memory_is_ended(warehouse: Warehouse) -> No
 
 
 @given(text=st.text(max_size=40), place=st.sampled_from(FORBIDDEN))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_text_is_answered_or_refused(warehouse: Warehouse, text: str, place: str) -> None:
     for sql in (text, text + place, place + text):
         with suppress(QueryError):

@@ -23,6 +23,7 @@ from engine.service.app import create_app
 from engine.service.models import IngestModel
 from engine.service.settings import ServiceSettings
 from engine.service.warehouse import Warehouse
+from tests.examples import examples
 
 PER_RECORD = {"X-ODW-Results": "per-record"}
 
@@ -219,7 +220,9 @@ def check(answer: httpx.Response, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["Wide", "Aliased"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(odd=st.lists(records, min_size=1, max_size=6))
 def test_any_value_is_stored_or_a_letter_of_its_own(desk: Desk, name: str, odd: list[dict[str, str]]) -> None:
     good = record("good", {"wholeNumber": "1"})
@@ -307,7 +310,7 @@ def _refuse(text: str) -> str:
 SECRETS = st.from_regex(r"[A-Z][a-z]{3,8}-[0-9]{4}", fullmatch=True)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(secret=SECRETS, field=st.sampled_from([name for name in Secretive.model_fields if name != "id"]))
 def test_a_message_quotes_no_value(secret: str, field: str) -> None:
     from engine.service.validation import BodyValidator

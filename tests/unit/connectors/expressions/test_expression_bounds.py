@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from connectors.expressions import Expression, ExpressionError, InvalidExpressionError
 from connectors.expressions.functions import FUNCTIONS
 from connectors.expressions.operators import OPERATORS
+from tests.examples import examples
 
 ESCAPES = [
     "__import__('os')",
@@ -214,7 +215,7 @@ def plain(value: object) -> bool:
     return isinstance(value, PLAIN)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(tree=trees, record=records)
 def test_every_expression_gives_plain_data_or_says_what_is_wrong(
     tree: ast.expr, record: dict[str, Any]
@@ -247,7 +248,7 @@ def test_any_text_is_an_expression_or_refused(text: str) -> None:
 REACHABLE = {*OPERATORS.values(), *FUNCTIONS.values()}
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(tree=trees)
 def test_compiled_code_reaches_only_its_own_operators_and_functions(tree: ast.expr) -> None:
     text = ast.unparse(ast.fix_missing_locations(ast.Expression(tree)))

@@ -149,7 +149,7 @@ def test_functions_compute(text: str, expected: object) -> None:
         ("a & b", "`&` is not allowed at column 1 (write `and`)"),
         ("true", "`true` is not a word of expressions at column 1 (write True)"),
         ("a is 5", "`is` is only for None"),
-        ("(1", "not an expression"),
+        ("round(a", "inside { } and [ ], YAML ends a value at a comma: put quotes around the expression"),
         ("a) or (b", "not an expression"),
         ("matches(a, b)", "matches takes a text and a pattern in quotes"),
         ("matches(a, '(')", "not a regular expression: error: unclosed group"),

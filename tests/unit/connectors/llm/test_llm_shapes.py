@@ -34,6 +34,7 @@ from connectors.llm.normalise import normalise
 from connectors.llm.schema import TargetSchema, target_schema
 from connectors.llm.shaping import fields_of
 from engine.errors import FatalError
+from tests.examples import examples
 
 Q = TypeVar("Q")
 
@@ -199,7 +200,7 @@ def around(
     return inner.flatmap(wrapped)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.data())
 def test_no_value_of_any_model_is_lost(data: st.DataObject) -> None:
     kinds = st.recursive(scalars(), around, max_leaves=3)

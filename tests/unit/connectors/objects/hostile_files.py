@@ -6,7 +6,7 @@ import io
 import zipfile
 import zlib
 
-__all__ = ["hostile_pdfs", "hostile_word_files", "merged_down", "word_file"]
+__all__ = ["hostile_pdfs", "hostile_word_files", "merged_down", "slow_pdf", "word_file"]
 
 _TYPES = (
     '<?xml version="1.0"?><Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
@@ -70,8 +70,20 @@ def hostile_word_files() -> dict[str, bytes]:
     }
 
 
-def _stream(data: bytes) -> bytes:
-    packed = zlib.compress(data, 9)
+def _packed(*parts: tuple[bytes, int]) -> bytes:
+    """What `zlib.compress` makes of these parts, each so many times over, without packing one again."""
+    packed, check = b"\x78\xda", 1
+    for part, times in parts:
+        packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+        # behind a full flush nothing refers to what is before it
+        packed += (packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH)) * times
+        for _ in range(times):
+            check = zlib.adler32(part, check)
+    return packed + b"\x03\x00" + check.to_bytes(4, "big")
+
+
+def _stream(*parts: bytes | tuple[bytes, int]) -> bytes:
+    packed = _packed(*((part, 1) if isinstance(part, bytes) else part for part in parts))
     return b"<< /Length %d /Filter /FlateDecode >>\nstream\n" % len(packed) + packed + b"\nendstream"
 
 
@@ -96,19 +108,26 @@ def _pdf(content: bytes, *, media: bytes = b"[0 0 612 792]", pages: int = 1) -> 
     return out + b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % (size, out.index(b"xref"))
 
 
+LINE = b"0 0 m 600 700 l S "
+
+
+def slow_pdf() -> bytes:
+    """A page of three million lines."""
+    return _pdf(_stream((LINE * 3_000, 1_000)))
+
+
 def hostile_pdfs() -> dict[str, bytes]:
     """By name; none is larger than 1 MB."""
-    line = b"0 0 m 600 700 l S "
-    texts = b"BT /F 12 Tf 72 700 Td " + b"(aaaaaaaaaa) Tj " * 3_000_000 + b"ET"
+    texts = (b"(aaaaaaaaaa) Tj " * 3_000, 1_000)
     return {
-        "millions of texts": _pdf(_stream(texts)),
-        "millions of lines": _pdf(_stream(line * 3_000_000)),
-        "a stream of a gigabyte": _pdf(_stream(b" " * (1 << 30))),
-        "an endless page": _pdf(_stream(line), media=b"[0 0 1e30 1e30]"),
-        "a page without height": _pdf(_stream(line), media=b"[0 0 14400 0.0001]"),
-        "a page that is no number": _pdf(_stream(line), media=b"[100 100 -50 nan]"),
-        "many scans": _pdf(_stream(line), pages=100),
+        "millions of texts": _pdf(_stream(b"BT /F 12 Tf 72 700 Td ", texts, b"ET")),
+        "millions of lines": slow_pdf(),
+        "a stream of a gigabyte": _pdf(_stream((b" " * (1 << 22), 1 << 8))),
+        "an endless page": _pdf(_stream(LINE), media=b"[0 0 1e30 1e30]"),
+        "a page without height": _pdf(_stream(LINE), media=b"[0 0 14400 0.0001]"),
+        "a page that is no number": _pdf(_stream(LINE), media=b"[100 100 -50 nan]"),
+        "many scans": _pdf(_stream(LINE), pages=100),
         "more pages than allowed": _pdf(_stream(b"x"), pages=101),
         "nothing but a header": b"%PDF-1.7",
-        "cut off": _pdf(_stream(line))[:300],
+        "cut off": _pdf(_stream(LINE))[:300],
     }

@@ -23,10 +23,12 @@ from connectors.objects.documents import TextPart, parts
 from connectors.objects.isolation import DocumentReader, ReaderLimits
 from connectors.objects.media_types import DOCX
 from engine.errors import FatalError, RecordError, StoppingError, TransientError
+from tests.examples import examples
 from tests.unit.connectors.objects.hostile_files import (
     hostile_pdfs,
     hostile_word_files,
     merged_down,
+    slow_pdf,
     word_file,
 )
 
@@ -90,7 +92,7 @@ def is_gone(process_id: int) -> bool:
     return False
 
 
-SLOW = as_content(hostile_pdfs()["millions of lines"])
+SLOW = as_content(slow_pdf())
 
 
 async def test_a_hostile_file_is_read_or_dies_alone(reader: DocumentReader) -> None:
@@ -219,7 +221,7 @@ def test_merged_cells_stand_once_in_a_line() -> None:
     assert parts(as_content(data), "x") == [TextPart("wide | tall\na | b | tall")]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     rows=st.integers(1, 5),
     columns=st.integers(1, 5),

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.objects.pattern import ObjectPattern, PatternError, literal_prefix
+from tests.examples import examples
 
 
 def parse(pattern: str) -> ObjectPattern:
@@ -172,7 +173,7 @@ def parsed_or_none(pattern: str) -> ObjectPattern | None:
         return None
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(patterns, keys)
 def test_matching_equals_its_definition(pattern: str, key: str) -> None:
     parsed = parsed_or_none(pattern)
@@ -180,7 +181,7 @@ def test_matching_equals_its_definition(pattern: str, key: str) -> None:
         assert parsed.matches(key) == any(oracle(one, key) for one in parsed.alternatives)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(patterns, keys)
 def test_what_matches_is_always_listed_exactly_once(pattern: str, key: str) -> None:
     parsed = parsed_or_none(pattern)

@@ -1,0 +1,167 @@
+"""`route`: send each record to named branches by expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, StringConstraints, model_validator
+
+from connectors.expressions import Expression, ExpressionText, as_mappings
+from connectors.expressions.expression import ExpressionError
+from engine.contract.batch import Batch, Drop
+from engine.contract.branches import Branches
+from engine.contract.component import Kind, Params, Transform, component
+from engine.errors import RecordError
+
+__all__ = ["Route", "RouteParams"]
+
+BranchName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=64)]
+
+NO_ROUTE = Drop("no route")
+
+
+class RouteParams(Params):
+    """Parameters of `route`."""
+
+    branches: dict[BranchName, ExpressionText] = Field(
+        min_length=1,
+        max_length=100,
+        description="The branches in order, each with its condition: {domestic: \"country == 'DE'\"}; a node "
+        "reads one by `input: node.domestic`",
+    )
+    else_: BranchName | None = Field(
+        default=None,
+        alias="else",
+        description="The branch of records for which no condition is true (default: they are dropped, with "
+        "the reason `no route`)",
+    )
+    match: Literal["first", "all"] = Field(
+        default="first",
+        description="Whether a record goes to the first branch whose condition is true, or to all of them",
+    )
+    drop: list[BranchName] = Field(
+        default_factory=list, description="Branches whose records are dropped on purpose"
+    )
+
+    @model_validator(mode="after")
+    def _named_once(self) -> RouteParams:
+        if self.else_ in self.branches:
+            raise ValueError(f"`else` names the branch `{self.else_}`, which has a condition")
+        unknown = [name for name in self.drop if name not in self.all_names()]
+        if unknown:
+            raise ValueError(f"`drop` names `{unknown[0]}`, which is not a branch")
+        if set(self.drop) >= set(self.all_names()):
+            raise ValueError("every branch is dropped")
+        return self
+
+    def all_names(self) -> list[str]:
+        """The branches in order, that of `else` last."""
+        return [*self.branches, *([self.else_] if self.else_ is not None else [])]
+
+
+def _branches(params: RouteParams) -> Branches:
+    names = tuple(name for name in params.all_names() if name not in params.drop)
+    return Branches(names, exclusive=params.match == "first", dropped=frozenset(params.drop))
+
+
+@component(Kind.TRANSFORM, "route", params=RouteParams, branches=_branches)
+class Route(Transform[RouteParams]):
+    """Sends each record to named branches by expressions.
+
+    Nodes behind it name the branch that they read: `input: by_country.domestic`. Every branch has to be read
+    by some node or be listed in `drop`; the check of the file says which is not. Records keep their keys. The
+    branches of `match: first` can be merged again; those of `match: all`, which may share records, need a
+    `key_suffix` for that.
+    """
+
+    def __init__(self, params: RouteParams, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self._names = params.all_names()
+        self._expressions = [Expression(text) for text in params.branches.values()]
+        functions = [expression.function for expression in self._expressions]
+        self._place = _first(functions) if params.match == "first" else _all(functions)
+        self._rest = len(functions) if params.else_ is not None else -1
+        self._dropped = {
+            self._names.index(name): Drop(f"{name}: dropped by the route") for name in params.drop
+        }
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether ids come once: not if a record can go to several branches."""
+        return self.params.match == "first"
+
+    def apply(self, batch: Batch) -> Batch:
+        """Mark the branches of each record, and drop those without any."""
+        places, failed = self._places(as_mappings(batch.records))
+        whole = [self._open(place) for place in places]
+        outcomes: list[Any] = batch.records
+        if failed or not all(whole):
+            outcomes = [
+                place if isinstance(place, RecordError) else record if open_ else self._drop(place)
+                for record, place, open_ in zip(batch.records, places, whole, strict=True)
+            ]
+            derived = batch.outcomes(outcomes)
+            whole = [open_ for open_ in whole if open_]
+        else:
+            derived = batch.replace(list(outcomes))
+        derived.branches = {
+            name: [index in open_ for open_ in whole]
+            for index, name in enumerate(self._names)
+            if index not in self._dropped
+        }
+        return derived
+
+    def _places(self, records: Sequence[Any]) -> tuple[list[Any], bool]:
+        """The indices of the branches of each record, or the error of its condition."""
+        made: list[Any] = []
+        remaining: Iterator[Any] = iter(records)
+        failed = False
+        while True:
+            try:
+                made.extend(map(self._place, remaining))
+            except Exception:  # noqa: BLE001 - a value's own operators run here; `_failure` names the place
+                made.append(self._failure(records[len(made)]))
+                failed = True
+            else:
+                return made, failed
+
+    def _open(self, place: Any) -> tuple[int, ...]:
+        """The branches that a record goes to, without those that are dropped."""
+        if isinstance(place, RecordError):
+            return ()
+        if not place and self._rest >= 0:
+            place = (self._rest,)
+        return tuple(index for index in place if index not in self._dropped) if self._dropped else place
+
+    def _drop(self, place: tuple[int, ...]) -> Drop:
+        if not place and self._rest >= 0:
+            place = (self._rest,)
+        return self._dropped[place[0]] if place else NO_ROUTE
+
+    def _failure(self, record: Any) -> ExpressionError:
+        for name, expression in zip(self._names, self._expressions, strict=False):
+            try:
+                expression.function(record)
+            except Exception as error:  # noqa: BLE001 - as above
+                return expression.failure(error, f"branch `{name}`: ")
+        raise AssertionError("a condition failed, and none does")
+
+
+def _first(functions: Sequence[Callable[[Any], Any]]) -> Callable[[Any], tuple[int, ...]]:
+    single = [(function, (index,)) for index, function in enumerate(functions)]
+
+    def place(record: Any) -> tuple[int, ...]:
+        for function, found in single:
+            if function(record):
+                return found
+        return ()
+
+    return place
+
+
+def _all(functions: Sequence[Callable[[Any], Any]]) -> Callable[[Any], tuple[int, ...]]:
+    def place(record: Any) -> tuple[int, ...]:
+        return tuple([index for index, function in enumerate(functions) if function(record)])
+
+    return place

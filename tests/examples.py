@@ -1,0 +1,24 @@
+"""How many examples a property test draws: few while developing, many before a merge."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+__all__ = ["examples", "register_profiles"]
+
+THOROUGH = 100
+QUICK = 20
+
+
+def register_profiles() -> None:
+    """Make `--hypothesis-profile=quick` and `thorough` known.
+
+    Both draw the same examples each time, without a deadline, which a busy machine would miss.
+    """
+    settings.register_profile("thorough", settings.get_profile("ci"), max_examples=THOROUGH)
+    settings.register_profile("quick", settings.get_profile("ci"), max_examples=QUICK)
+
+
+def examples(thorough: int) -> int:
+    """Number of examples of a test that has `thorough` in the thorough profile, and in others its share."""
+    return max(2, thorough * settings.default.max_examples // THOROUGH)
