@@ -196,7 +196,7 @@ class HttpClient:
         request = self._http.build_request(
             method,
             address.copy_with(query=None),
-            params=httpx.QueryParams(params),
+            params=httpx.QueryParams(tuple(params)),
             content=content,
             headers=headers,
             timeout=self._timeout,

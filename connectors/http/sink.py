@@ -163,11 +163,11 @@ class HttpSink(Sink[HttpSinkParams]):
             failures |= await self._send_all(list(bodies), bodies, keys)
         else:
             failures |= await self._send_each(rows, bodies, keys)
+        first = next(iter(failures.values()), None)
+        everything = len(failures) == len(batch) and all(one is first for one in failures.values())
+        if everything and isinstance(first, TransientError):
+            raise first
         if failures:
-            if len(failures) == len(batch) and len(set(map(id, failures.values()))) == 1:
-                (error, *_) = failures.values()
-                if isinstance(error, TransientError):
-                    raise error
             raise BatchError(dict(sorted(failures.items())))
 
     async def _send_each(

@@ -320,7 +320,7 @@ class HttpSource(Source[HttpSourceParams]):
         url = httpx.URL(following)
         secret = self._connected().query_secrets
         kept = [(name, value) for name, value in url.params.multi_items() if name not in secret]
-        return str(url.copy_with(query=str(httpx.QueryParams(kept)).encode() if kept else None))
+        return str(url.copy_with(query=str(httpx.QueryParams(tuple(kept))).encode() if kept else None))
 
 
 def _said_as(value: object) -> str:

@@ -516,6 +516,33 @@ CASES: tuple[Case[Any], ...] = (
         settled=(29, 1, 0),
     ),
     TransformCase(
+        name="explode",
+        params=lambda _: {"field": "lines", "merge": True, "keep": ["id", "n"]},
+        given=_ORDERS,
+        bad={"id": "bad", "n": 1, "lines": "text"},
+        settled=(60, 0, 0),
+    ),
+    TransformCase(
+        name="deduplicate",
+        params=lambda _: {"key": "n % 10"},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(10, 20, 0),
+    ),
+    TransformCase(
+        name="validate",
+        params=lambda _: {"schema": {"properties": {"n": {"type": "integer"}}, "required": ["id"]}},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(30, 0, 0),
+    ),
+    TransformCase(
+        name="mask",
+        params=lambda _: {"fields": {"city": "hash", "id": "partial", "lines.sku": None}},
+        given=_ORDERS,
+        settled=(30, 0, 0),
+    ),
+    TransformCase(
         name="stage_documents",
         params=lambda _: {"processing_instructions": "read it"},
         given=_FILES,

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from connectors.http import HttpConnection, HttpSink, HttpSinkParams, HttpSource, HttpSourceParams
 from connectors.http.client import same_origin
@@ -26,7 +26,7 @@ from engine.errors import BatchError, FatalError, RecordError, TransientError
 from engine.testing import ScriptedClock
 from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
 
-ROWS = [{"id": number, "at": f"2026-01-{number + 1:02}"} for number in range(25)]
+ROWS: list[dict[str, Any]] = [{"id": number, "at": f"2026-01-{number + 1:02}"} for number in range(25)]
 
 
 def source(url: str, connection: dict[str, Any] | None = None, **params: Any) -> HttpSource:
@@ -49,7 +49,7 @@ def by_link(request: Request) -> Answer:
     page = int(asked(request).get("page", 0))
     url = f"http://{request.headers['host']}/rows?page={page + 1}"
     more = {"link": f'<{url}>; rel="next", <{url}>; rel="last"'} if page < 2 else {}
-    return Answer.of(ROWS[page * 10 : page * 10 + 10], **more)
+    return Answer(200, json.dumps(ROWS[page * 10 : page * 10 + 10]).encode(), more)
 
 
 def by_cursor(request: Request) -> Answer:
@@ -241,7 +241,7 @@ async def test_requests_keep_to_the_rate() -> None:
 
 
 def sink(url: str, **params: Any) -> HttpSink:
-    made = HttpSink(HttpSinkParams(**params), HttpConnection(url=url, token="hush"))
+    made = HttpSink(HttpSinkParams(**params), HttpConnection(url=url, token=SecretStr("hush")))
     made.ctx = Context("p", "n", "r")
     return made
 
