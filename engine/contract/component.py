@@ -165,6 +165,8 @@ class Context:
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
         bookmarks: what this source has left for its later runs (`Batch.bookmarks`); ask in `splits`, for
             what `read` does must follow from the split alone.
+        survives_errors: the node's `on_error` makes exceptions that are nobody's on purpose the failures of
+            single records: what can tell the record returns `unplanned_error` in its place.
         retry: for a source that retries the parts of a split one by one (objects of a listing); None
             without a pipeline, where nothing is retried.
         listed: the last split that an unfinished listing has stored, when `lists_behind` has said that
@@ -187,6 +189,7 @@ class Context:
     aggregate: dict[str, float] = field(default_factory=dict)
     journal: AnswerJournal = field(default_factory=NoJournal)
     bookmarks: Bookmarks = field(default_factory=NoBookmarks)
+    survives_errors: bool = False
     retry: Retry | None = None
     listed: Split | None = None
     shared: Shared = field(default_factory=Shared)
@@ -221,6 +224,7 @@ class ComponentSpec:
         bookmarks: whether a source leaves bookmarks for later runs, which may depend on its parameters. Two
             runs of such a pipeline at the same time would deliver the same records.
         branches: the named outputs of a transform that sets `Batch.branches`, by its parameters.
+        whole_run: it compares records of the whole run, so that no part of one can be worked on by itself.
     """
 
     name: str
@@ -235,6 +239,7 @@ class ComponentSpec:
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE
     bookmarks: bool | Callable[[Any], bool] = False
     branches: Callable[[Any], Branches] | None = None
+    whole_run: bool = False
 
     def branches_of(self, params: BaseModel) -> Branches | None:
         """Return the named outputs with these parameters; None when it has only one."""
@@ -425,6 +430,7 @@ def component(
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE,
     bookmarks: bool | Callable[[Any], bool] = False,
     branches: Callable[[Any], Branches] | None = None,
+    whole_run: bool = False,
 ) -> Callable[[C], C]:
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
 
@@ -443,6 +449,7 @@ def component(
             locality=locality,
             bookmarks=bookmarks,
             branches=branches,
+            whole_run=whole_run,
         )
         return cls
 

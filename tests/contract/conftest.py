@@ -12,7 +12,8 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from tests.contract.component_cases import Case, SourceCase
-from tests.contract.outside_world import World, beside, fill, lake
+from tests.contract.outside_world import BUCKET, World, beside, fill, lake
+from tests.servers.minio import refill
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +62,14 @@ def world(
         server.sql("DROP TABLE IF EXISTS _odw_batches")
         made.postgres = server.address()
         yield made
-    elif isinstance(case, SourceCase) and case.needs == "s3":
-        made.s3 = _lake
-        fill(made.s3, case.objects)
+    elif case.needs in ("s3", "minio"):
+        objects = case.objects if isinstance(case, SourceCase) else {}
+        if case.needs == "s3":
+            made.s3 = _lake
+            fill(made.s3, objects)
+        else:
+            made.s3 = request.getfixturevalue("minio")
+            refill(made.s3, BUCKET, objects)
         yield made
     else:
         with beside(_portal, case.needs, tmp_path) as address:
