@@ -55,6 +55,10 @@ bench *arguments="list":
 serve *arguments:
     {{bin}}/python -m engine serve {{arguments}}
 
+# build the documentation into build/site, and check its links
+docs:
+    {{bin}}/sphinx-build -W -q docs build/site
+
 # build the wheel into dist/
 build:
     {{bin}}/pip wheel -q --no-deps -w dist .

@@ -18,11 +18,12 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     ),
     "llm": ("genai_prices", "httpx", "httpx_aiohttp", "json_repair", "openai"),
     "simulated": ("faker",),
-    "service": ("duckdb", "httpx", "starlette", "uvicorn"),
+    "service": ("duckdb", "httpx", "jinja2", "markupsafe", "starlette", "uvicorn"),
     "tables": ("duckdb",),
     "sandbox": ("flask", "flask_cors", "moto", "werkzeug"),
     "temporal": ("temporalio",),
     "postgres": ("psycopg",),
+    "validate": ("jsonschema_rs",),
     "parquet": ("pyarrow",),
 }  # fmt: skip
 """The modules that each extra brings and that the engine or its connectors import."""

@@ -64,7 +64,7 @@ class Registry:
                 another kind, or its module cannot be imported (the text has the line).
         """
         if ":" in name:
-            spec = _spec_of(_import_dotted(name), name)
+            spec = self.dotted(name)
         elif (kind, name) in self._loaders:
             spec = _spec_of(self._load(kind, name), name)
         else:
@@ -72,6 +72,14 @@ class Registry:
         if spec.kind is not kind:
             raise RegistryError(f"{name!r} is a {spec.kind}, not a {kind}")
         return spec
+
+    def dotted(self, name: str) -> ComponentSpec:
+        """Return the specification of `package.module:attribute`, whatever its kind.
+
+        Raises:
+            RegistryError: it cannot be imported, or is no component.
+        """
+        return _spec_of(_import_dotted(name), name)
 
     def _load(self, kind: Kind, name: str) -> object:
         with _importing(f"the {kind} {name!r}"):

@@ -133,6 +133,8 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
 
     async def run_completed(self) -> None:
         """Put the new rows in the place of the old ones, and forget the entries of the run."""
+        if self.params.mode is Mode.MERGE:
+            return
         await self._database.run(self._complete)
 
     async def count_records(self, delivered: Delivered) -> list[Check]:
@@ -297,6 +299,5 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
             [schema],
         ).fetchall()
         for (name,) in tables:
-            qualified = f"{schema}.{name}" if "." in self.params.table else name
-            if is_staging_of(qualified, self.params.table):
-                connection.execute(f"DROP TABLE {quote_table(qualified)}")
+            if is_staging_of(name, self.params.table.rpartition(".")[2]):
+                connection.execute(f"DROP TABLE {quote(schema)}.{quote(name)}")

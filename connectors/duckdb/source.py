@@ -97,15 +97,16 @@ class DuckdbSource(Source[DuckdbSourceParams]):
             FatalError: the file or the query cannot be read, or the key is missing or not unique.
         """
         before, last = position or (0, None)
+        name = self.params.table or ctx.node or "query"
         async with aclosing(self._pages(None if position is None else last)) as pages:
             async for records in pages:
                 keys: Keys
                 if self.params.key is None:
-                    keys = KeyRange("row/", before, before + len(records))
+                    keys = KeyRange(f"{name}/", before, before + len(records))
                 else:
                     named = [record[self.params.key] for record in records]
                     self._check(named, last)
-                    keys, last = KeyList([str(one) for one in named], before, counted=True), named[-1]
+                    keys, last = KeyList([f"{name}/{one}" for one in named], before, counted=True), named[-1]
                 before += len(records)
                 yield Batch(records, keys, position=[before, last])
                 if ctx.draining():

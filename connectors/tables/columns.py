@@ -73,12 +73,14 @@ class Dialect:
         types: the SQL of the types of columns that are made.
         known: the type and the bits of an existing column, by its SQL in upper case; OTHER without.
         fold: names that are equal when folded are one column.
+        max_name: the longest name of a column, in bytes; 0: no limit.
     """
 
     database: str
     types: Mapping[ValueType, str]
     known: Mapping[str, tuple[ValueType, int]]
     fold: Callable[[str], str] = str
+    max_name: int = 0
 
     def column(self, name: str, sql: str) -> Column:
         """An existing or declared column."""
@@ -135,6 +137,7 @@ def changes_for(
             )
         column = columns.get(folded)
         if column is None:
+            _check_name(name, dialect)
             sql = declared.get(name)
             if sql is not None:
                 changes.added.append(dialect.column(name, sql))
@@ -149,6 +152,17 @@ def changes_for(
             kind="schema",
         )
     return changes
+
+
+def _check_name(name: str, dialect: Dialect) -> None:
+    size = len(name.encode("utf-8", "replace"))
+    if not name or "\0" in name or 0 < dialect.max_name < size:
+        limit = f", at most {dialect.max_name} bytes long" if dialect.max_name else ""
+        raise FatalError(
+            f"the field {name[:80]!r} cannot be a column of {dialect.database}: names are not empty{limit}; "
+            "rename it before the sink",
+            kind="schema",
+        )
 
 
 def fill(

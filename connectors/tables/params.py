@@ -84,11 +84,12 @@ class TableSinkParams(Params):
 def staging_name(table: str, ctx: Context) -> str:
     """The table that a run with `mode: replace` fills first."""
     digest = sha256(f"{ctx.run_id}\n{ctx.node}".encode()).hexdigest()[:12]
-    return f"{table[:40]}{_STAGING}{digest}"
+    schema, dot, name = table.rpartition(".")
+    return f"{schema}{dot}{name[:40]}{_STAGING}{digest}"
 
 
 def is_staging_of(name: str, table: str) -> bool:
-    """Whether that is such a table, of whatever run."""
+    """Whether that is such a table, of whatever run; both names without their schema."""
     return name.startswith(f"{table[:40]}{_STAGING}")
 
 

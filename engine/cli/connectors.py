@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="print one JSON array")
     showing = actions.add_parser("show", help="show one component")
     showing.add_argument(
-        "name", metavar="NAME", help="component name, or kind.name where a name is ambiguous"
+        "name",
+        metavar="NAME",
+        help="component name, kind.name where a name is ambiguous, or package.module:name",
     )
     showing.add_argument("--json", action="store_true", help="print one JSON object with its schemas")
 
@@ -74,7 +76,7 @@ def _list(registry: Registry, *, as_json: bool) -> None:
 
 
 def _find(registry: Registry, wanted: str) -> list[ComponentSpec]:
-    """By `name` or `kind.name`.
+    """By `name`, `kind.name` or `package.module:name`.
 
     Raises:
         ConfigError: there is none; the text has the nearest name.
@@ -82,7 +84,11 @@ def _find(registry: Registry, wanted: str) -> list[ComponentSpec]:
     """
     from engine.config.problems import unknown
     from engine.errors import ConfigError
+    from engine.registry import find_modules_beside
 
+    if ":" in wanted:
+        find_modules_beside(".")
+        return [registry.dotted(wanted)]
     known = registry.names()
     found = [(kind, name) for kind, name in known if wanted in (name, f"{kind}.{name}")]
     if not found:

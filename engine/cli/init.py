@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument("template", nargs="?", default="", metavar="TEMPLATE", help="name of the template")
     parser.add_argument("folder", nargs="?", default="", metavar="DIR", help="folder (default: this one)")
+    parser.add_argument(
+        "--connector", default="", metavar="NAME", help="a package with a source of this name (DIR: odw-NAME)"
+    )
 
 
 def execute(options: InitOptions) -> int:

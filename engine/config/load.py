@@ -68,13 +68,13 @@ def load_mapping(
 ) -> FileConfig:
     """Check a mapping of the same shape as the file; for pipelines built in Python.
 
-    Leaves under `with:` may be any Python objects that the component's parameters take. `version` may be
-    left out. No `.env` is read; `environ` is empty unless given.
+    Leaves under `with:` may be any Python objects that the component's parameters take. No `.env` is
+    read; `environ` is empty unless given.
 
     Raises:
         ConfigError: like `load_file`.
     """
-    root = from_plain({"version": VERSION, **mapping})
+    root = from_plain(dict(mapping))
     scope = Scope(environ or {}, read_file=file_reader(Path()))
     return _build(root, "", scope, overrides or Overrides(), Problems(), environ or {})
 
@@ -103,7 +103,7 @@ def _build(
     environ: Mapping[str, str],
 ) -> FileConfig:
     if not root.is_mapping:
-        message = f"expected a mapping with `version` and `pipelines`, got {describe(root)}"
+        message = f"expected a mapping with `pipelines`, got {describe(root)}"
         raise ConfigError([root.place.problem(message)])
     root = without_nulls(apply_assignments(root, overrides.assignments, problems), FileSection)
     head = interpolate(root.without("pipelines"), scope, problems)

@@ -65,7 +65,7 @@ def file_schema(registry: Registry) -> JsonValue:
     root["properties"]["version"] = {"const": 1, "description": "The version of the format"}
     root["properties"]["connections"] = _connections(specs, definitions)
     root["properties"]["pipelines"] = _named({"$ref": "#/$defs/pipeline"}, "The pipelines by name")
-    root["required"] = ["version", "pipelines"]
+    root["required"] = ["pipelines"]
     return {"$schema": DIALECT, "title": "Pipelines", **root, "$defs": definitions}
 
 

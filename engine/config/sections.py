@@ -90,6 +90,14 @@ class NodeSection(Section):
     """Short for `transform: map`."""
     route: Any = None
     """Short for `transform: route`."""
+    explode: Any = None
+    """Short for `transform: explode`."""
+    deduplicate: Any = None
+    """Short for `transform: deduplicate`."""
+    validate_: Any = Field(default=None, alias="validate")
+    """Short for `transform: validate`."""
+    mask: Any = None
+    """Short for `transform: mask`."""
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
     """The component's parameters, and `connection`."""
     input: Names | None = None
@@ -211,8 +219,8 @@ class PipelineSection(Section):
 class FileSection(Section):
     """The file."""
 
-    version: int
-    """The version of the format: 1."""
+    version: int = 1
+    """The version of the format: 1, the only one there is (default: 1)."""
     connections: dict[str, Any] = {}
     """External services by name, each with its fields, or `sandbox` for the embedded service."""
     pipelines: dict[str, Any] = {}

@@ -20,6 +20,10 @@ SHORTHANDS: Final[Mapping[str, str]] = {
     "filter": "where",
     "map": "steps",
     "route": "branches",
+    "explode": "field",
+    "deduplicate": "key",
+    "validate": "schema",
+    "mask": "fields",
 }
 """The transforms with a short form, and the parameter that a value other than a mapping stands for."""
 

@@ -221,6 +221,7 @@ class ComponentSpec:
         bookmarks: whether a source leaves bookmarks for later runs, which may depend on its parameters. Two
             runs of such a pipeline at the same time would deliver the same records.
         branches: the named outputs of a transform that sets `Batch.branches`, by its parameters.
+        whole_run: it compares records of the whole run, so that no part of one can be worked on by itself.
     """
 
     name: str
@@ -235,6 +236,7 @@ class ComponentSpec:
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE
     bookmarks: bool | Callable[[Any], bool] = False
     branches: Callable[[Any], Branches] | None = None
+    whole_run: bool = False
 
     def branches_of(self, params: BaseModel) -> Branches | None:
         """Return the named outputs with these parameters; None when it has only one."""
@@ -425,6 +427,7 @@ def component(
     locality: Locality | Callable[[Any], Locality] = Locality.ANYWHERE,
     bookmarks: bool | Callable[[Any], bool] = False,
     branches: Callable[[Any], Branches] | None = None,
+    whole_run: bool = False,
 ) -> Callable[[C], C]:
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
 
@@ -443,6 +446,7 @@ def component(
             locality=locality,
             bookmarks=bookmarks,
             branches=branches,
+            whole_run=whole_run,
         )
         return cls
 

@@ -209,6 +209,11 @@ def _checked(
         message = f"connection `{connection.name}` lacks {listed(missing)}"
         problems.add(connection.place, message, f"needed by the {spec.kind} `{spec.name}`")
     before = len(problems.all())
+    if model.model_config.get("extra") in (None, "ignore"):  # Pydantic would pass over what is misspelt
+        known = _spellings(model)
+        for name in dict(given.items()):
+            if name not in known:
+                problems.add(given.key_place(name), unknown("key", name, field_names(model)))
     validate(model, given, problems, partial=bool(missing) or connection.sandbox)
     if missing or len(problems.all()) > before:
         return None

@@ -32,6 +32,9 @@ def node_check(file: FileConfig, *, one_machine: bool) -> NodeCheck:
     def check(config: NodeConfig, node: PlanNode, problems: Problems) -> None:
         _check_locality(config, node, problems, one_machine=one_machine)
         _check_resumable(config, node, problems)
+        if node.spec.whole_run:
+            message = f"the {node.kind} `{node.spec.name}` has to see every record, but chunks run separately"
+            problems.add(config.component_place, message, "run the pipeline locally, or let its sink do it")
         if not one_machine:
             _check_connection(file, config, node, problems)
 

@@ -20,6 +20,9 @@ from engine.service.ingest import ingest
 from engine.service.metrics import show_metrics
 from engine.service.models import IngestModel
 from engine.service.openapi import openapi_of
+from engine.service.operations import Operations
+from engine.service.page.overview import show_overview
+from engine.service.page.routes import page_routes, wants_html
 from engine.service.query import query_warehouse, take_snapshot
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
@@ -37,10 +40,12 @@ def create_app(
     models: Iterable[IngestModel],
     settings: ServiceSettings | None = None,
     host: RunHost | None = None,
+    operations: Operations | None = None,
 ) -> Starlette:
     """Create the service over an open warehouse, which the caller closes.
 
-    `host` is who starts runs that are asked for; without it there are none.
+    `host` is who starts runs that are asked for; without it there are none. `operations` is what the page
+    shows of runs, and does with them.
     `models` must be those that the warehouse was opened with. `app.state.context.is_stopping = True` makes
     it refuse new work with 503.
     """
@@ -59,6 +64,7 @@ def create_app(
             Route("/metrics", _metrics_route, methods=_METHODS),
             Route("/openapi.json", _openapi_route, methods=_METHODS),
             Route("/", _status_route, methods=_METHODS),
+            *page_routes(),
             Route("/health", _health, methods=_METHODS),
             Route("/ready", _health, methods=_METHODS),
             Route("/liveness", _liveness, methods=_METHODS),
@@ -67,7 +73,7 @@ def create_app(
         exception_handlers={404: _not_found},
     )
     app.router.redirect_slashes = False  # a redirect would name whatever host the client has sent
-    app.state.context = ServiceContext(warehouse, models, settings, host)
+    app.state.context = ServiceContext(warehouse, models, settings, host, operations)
     return app
 
 
@@ -95,6 +101,8 @@ async def _openapi_route(request: Request) -> Response:
 
 
 async def _status_route(request: Request) -> Response:
+    if request.method == "GET" and wants_html(request):
+        return await show_overview(request)
     if request.method not in _READS:
         return _other_method(request, _ALLOW_READ)
     context: ServiceContext = request.app.state.context

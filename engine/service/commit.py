@@ -16,7 +16,7 @@ from engine.service.submission import (
     RequestKey,
     Submission,
 )
-from engine.service.system_tables import BatchLedger, DeadLetterStore, EpochStore
+from engine.service.system_tables import BatchLedger, DeadLetterStore, EpochStore, add_audit
 from engine.service.tables import ENCODING_ERRORS, SEQUENCE, MisfitError, Table, quote
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ class GroupCommit:
             if change.replaced:
                 self._replaced.add(change.table.name, change.replaced, scopes)
         self._put_letters(fresh, changes)
+        if audit := [entry for item in fresh for entry in item.submission.audit]:
+            add_audit(self._connection, audit)
         receipts = {
             id(item): Receipt(item.written, tuple(letter.summary() for letter in item.letters))
             for item in fresh

@@ -15,6 +15,8 @@ from engine.service.bodies import BodyLimits, InflightBytes
 from engine.service.consumption import queries_of
 from engine.service.metrics import Metrics
 from engine.service.models import IngestModel, check_names
+from engine.service.operations import Operations
+from engine.service.page.access import Access
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
 from engine.service.sql import QueryLimits
@@ -49,8 +51,10 @@ class ServiceContext:
         models: Iterable[IngestModel],
         settings: ServiceSettings,
         host: RunHost | None = None,
+        operations: Operations | None = None,
     ) -> None:
         self.warehouse = warehouse
+        self.operations = operations
         self.host = host
         self.settings = settings
         self.endpoints = {
@@ -69,6 +73,8 @@ class ServiceContext:
         self.body_limits = BodyLimits(settings.max_body_size, settings.body_timeout, settings.min_rate)
         self.streams = anyio.Semaphore(settings.max_streams)
         self.metrics = Metrics()
+        self.access = Access(self)
+        self.viewers = 0
         self.is_stopping = False
         self._accepted = 0
         self._unanswered = anyio.Event()

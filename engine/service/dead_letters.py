@@ -13,7 +13,13 @@ from starlette.responses import PlainTextResponse, Response
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import ServiceContext
 from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter
-from engine.service.submission import QueueFullError, Submission, WarehouseDownError, WriteFailedError
+from engine.service.submission import (
+    AuditEntry,
+    QueueFullError,
+    Submission,
+    WarehouseDownError,
+    WriteFailedError,
+)
 
 __all__ = ["discard_dead_letters", "list_dead_letters"]
 
@@ -81,7 +87,10 @@ async def discard_dead_letters(request: Request) -> Response:
         with context.accepted(), context.inflight.share() as share:
             body = await read_body(request, limits, share)
             wanted = _Discard.model_validate_json(body)
-            work = Submission(model="", table=None, rows=[], discard=(wanted.discard, wanted.reason))
+            audit = [AuditEntry("API", "discarded", one, wanted.reason) for one in wanted.discard]
+            work = Submission(
+                model="", table=None, rows=[], discard=(wanted.discard, wanted.reason), audit=audit
+            )
             await context.warehouse.write(work)
     except BodyError as error:
         return PlainTextResponse(str(error), error.status)

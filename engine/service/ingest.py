@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, cast
 
@@ -19,6 +19,7 @@ from engine.service.dead_letter_format import letter_of
 from engine.service.models import Row
 from engine.service.splitting import InvalidBodyError, TooManyRecordsError, split_body
 from engine.service.submission import (
+    AuditEntry,
     Delivery,
     Epoch,
     KeyReusedError,
@@ -95,6 +96,22 @@ async def _taken(request: Request, context: ServiceContext, endpoint: Endpoint) 
         return PlainTextResponse("Error", 500)
 
 
+async def store_again(
+    context: ServiceContext, endpoint: Endpoint, record: bytes, audit: Sequence[AuditEntry]
+) -> list[str]:
+    """Store one record, given as JSON, in place of an earlier row; return why it was refused, if it was.
+
+    Raises QueueFullError, WarehouseDownError, WriteFailedError, TooManyRecordsError.
+    """
+    terms = _Terms("replay", None, None)
+    with context.accepted():
+        work = _Ingestion(context, endpoint, b"[" + record + b"]", terms, audit)
+        response = await work.answer(is_detailed=True)
+    if response.status_code != 200:
+        return [bytes(response.body).decode()]
+    return [str(dead["error_message"]) for dead in orjson.loads(response.body)["dead"]]
+
+
 def _model_of(path: str) -> str:
     """The model's name in lower case, from `<Model>` or `<Model>/<version>`.
 
@@ -137,7 +154,15 @@ def _epoch(header: str | None) -> Epoch | None:
 class _Ingestion:
     """One request's way from its body to its answer."""
 
-    def __init__(self, context: ServiceContext, endpoint: Endpoint, body: bytes, terms: _Terms) -> None:
+    def __init__(
+        self,
+        context: ServiceContext,
+        endpoint: Endpoint,
+        body: bytes,
+        terms: _Terms,
+        audit: Sequence[AuditEntry] = (),
+    ) -> None:
+        self._audit = audit
         self._context = context
         self._warehouse = context.warehouse
         self._endpoint = endpoint
@@ -286,12 +311,14 @@ class _Ingestion:
                 body_hash=self._body_hash(),
                 epoch=self._terms.epoch,
                 refuse=origins.refuse if origins is not None else None,
+                audit=self._audit,
             )
         )
         if not receipt.duplicate:
             name, metrics = self._endpoint.model.name, self._context.metrics
             metrics.rows[name] += receipt.written
             metrics.dead.update((name, str(dead["source"])) for dead in receipt.dead)
+            metrics.history.add(receipt.written, len(receipt.dead))
         return receipt
 
     def _body_hash(self) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
@@ -12,9 +13,36 @@ from starlette.responses import PlainTextResponse, Response
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["Metrics", "show_metrics"]
+__all__ = ["Metrics", "RateHistory", "show_metrics"]
 
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class RateHistory:
+    """Records written and dead in steps of ten seconds, over the last hour."""
+
+    STEP = 10
+    STEPS = 360
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._steps: deque[list[int]] = deque(maxlen=self.STEPS)
+
+    def add(self, written: int, dead: int) -> None:
+        """Count what was just stored."""
+        step = int(self._clock()) // self.STEP
+        if not self._steps or self._steps[-1][0] != step:
+            self._steps.append([step, 0, 0])
+        self._steps[-1][1] += written
+        self._steps[-1][2] += dead
+
+    def rates(self, minutes: int = 60) -> list[tuple[float, float, float]]:
+        """(seconds since 1970, written and dead a second) of every step, the current one last."""
+        now = int(self._clock()) // self.STEP
+        known = {step: (written, dead) for step, written, dead in self._steps}
+        first = now - minutes * 60 // self.STEP + 1
+        found = ((step, *known.get(step, (0, 0))) for step in range(first, now + 1))
+        return [(step * self.STEP, written / self.STEP, dead / self.STEP) for step, written, dead in found]
 
 
 class Metrics:
@@ -26,6 +54,7 @@ class Metrics:
         self.dead: Counter[tuple[str, str]] = Counter()
         self.bytes: Counter[str] = Counter()
         self.runs: Counter[str] = Counter()
+        self.history = RateHistory()
 
     def lines(self) -> Iterator[str]:
         """The counters as text."""

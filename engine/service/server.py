@@ -26,6 +26,7 @@ from engine.service.discovery import (
     withdraw,
 )
 from engine.service.models import IngestModel, load_ingest_models
+from engine.service.operations import Operations
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
 
@@ -58,6 +59,7 @@ async def running_service(
     models: Iterable[IngestModel] | None = None,
     settings: ServiceSettings | None = None,
     host_of_runs: RunHost | None = None,
+    operations: Operations | None = None,
 ) -> AsyncIterator[RunningService]:
     """A service inside this event loop (asyncio) for as long as the block runs; port 0 takes a free one.
 
@@ -81,7 +83,7 @@ async def running_service(
             await _refuse_second(state_dir)  # it may have started in the meantime
             raise
         try:
-            app = create_app(warehouse, models, settings, host_of_runs)
+            app = create_app(warehouse, models, settings, host_of_runs, operations)
             server = _server(app, settings)
             address = ServiceAddress(_url(listener), os.getpid())
             async with _serving(server, listener, app.state.context):

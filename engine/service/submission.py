@@ -11,6 +11,7 @@ from engine.service.models import Row
 from engine.service.tables import Table
 
 __all__ = [
+    "AuditEntry",
     "Delivery",
     "Epoch",
     "KeyReusedError",
@@ -73,12 +74,22 @@ class RejectedRecord:
         }
 
 
+class AuditEntry(NamedTuple):
+    """What somebody has done to a dead letter: `subject` is its id, `detail` never holds a record's value."""
+
+    actor: str
+    action: str
+    subject: str
+    detail: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Submission:
     """One request's work for the writer: committed as a whole or not at all. The rows are handed over.
 
     `refuse` makes the dead letter of a row, by its place, that turns out not to fit its table; without it one
     such row fails the submission. `discard` are ids of dead letters to put aside, and why.
+    `audit` is committed with the rest.
     """
 
     model: str
@@ -91,6 +102,7 @@ class Submission:
     epoch: Epoch | None = None
     refuse: Callable[[int, str], RejectedRecord] | None = None
     discard: tuple[Sequence[str], str] | None = None
+    audit: Sequence[AuditEntry] = ()
 
     @property
     def request_key(self) -> RequestKey | None:

@@ -13,13 +13,21 @@ import orjson
 
 from engine.errors import StateVersionError
 from engine.service.migration import create_or_migrate
-from engine.service.submission import Delivery, Receipt, RejectedRecord, RequestKey, Submission
+from engine.service.submission import AuditEntry, Delivery, Receipt, RejectedRecord, RequestKey, Submission
 from engine.service.tables import Table
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DIRTY_OF", "BatchLedger", "DeadLetterStore", "EpochStore", "create_tables", "utc_now"]
+__all__ = [
+    "DIRTY_OF",
+    "BatchLedger",
+    "DeadLetterStore",
+    "EpochStore",
+    "add_audit",
+    "create_tables",
+    "utc_now",
+]
 
 VERSION = 3
 
@@ -37,6 +45,8 @@ _DDL = (
     (dead_letter_id VARCHAR, model VARCHAR, table_name VARCHAR, record_id VARCHAR, original_record VARCHAR,
     error_type VARCHAR, error_message VARCHAR, failed_at TIMESTAMP, source VARCHAR, status VARCHAR,
     commit_sequence BIGINT, batch_index BIGINT, reason VARCHAR)""",
+    """CREATE TABLE IF NOT EXISTS _odw_audit
+    (happened_at TIMESTAMP, actor VARCHAR, action VARCHAR, subject VARCHAR, detail VARCHAR)""",
 )
 
 _FROM_VERSION = {
@@ -223,6 +233,12 @@ class EpochStore:
 
 def _whole(scope: str) -> str:
     return scope.partition("#")[0]
+
+
+def add_audit(connection: DuckDBPyConnection, entries: Sequence[AuditEntry]) -> None:
+    """Remember who did what. Used inside the writer's transaction."""
+    now = utc_now()
+    connection.executemany("INSERT INTO _odw_audit VALUES (?, ?, ?, ?, ?)", [(now, *one) for one in entries])
 
 
 class DeadLetterStore:

@@ -11,7 +11,19 @@ from engine.state.errors import decoded, encoded
 from engine.state.fencing import require_epoch
 from engine.state.protocol import DeadLetterFilter
 
-__all__ = ["STATUSES", "check_status", "count", "keys_by_node", "mark", "put", "select", "storable"]
+__all__ = [
+    "STATUSES",
+    "causes",
+    "check_status",
+    "count",
+    "keys_by_node",
+    "mark",
+    "numbered",
+    "page",
+    "put",
+    "select",
+    "storable",
+]
 
 STATUSES = ("open", "replayed", "recovered", "discarded")
 
@@ -51,6 +63,34 @@ def select(connection: Connection, where: DeadLetterFilter) -> list[DeadLetter]:
         (*_criteria(where), NO_LIMIT if where.limit is None else where.limit),
     )
     return [_letter(row) for row in rows]
+
+
+def page(
+    connection: Connection, where: DeadLetterFilter, error_type: str, before: int
+) -> list[tuple[int, DeadLetter]]:
+    """Those that match, newest first, with their numbers in the store; `before` 0 begins at the newest."""
+    rows = connection.execute(
+        f"SELECT * FROM dead_letters {_WHERE} AND (?8 = '' OR error_type = ?8) AND (?9 = 0 OR seq < ?9)"  # noqa: S608
+        " ORDER BY seq DESC LIMIT ?7",
+        (*_criteria(where), NO_LIMIT if where.limit is None else where.limit, error_type, before),
+    )
+    return [(row["seq"], _letter(row)) for row in rows]
+
+
+def numbered(connection: Connection, number: int) -> DeadLetter | None:
+    """The one with this number in the store."""
+    row = connection.execute("SELECT * FROM dead_letters WHERE seq = ?", (number,)).fetchone()
+    return _letter(row) if row is not None else None
+
+
+def causes(connection: Connection, status: str, limit: int) -> list[tuple[str, str, int]]:
+    """(pipeline, error type, number) of one status, most frequent first."""
+    rows = connection.execute(
+        "SELECT pipeline, error_type, count(*) AS number FROM dead_letters WHERE status = ?"
+        " GROUP BY pipeline, error_type ORDER BY number DESC, pipeline, error_type LIMIT ?",
+        (status, limit),
+    )
+    return [(row["pipeline"], row["error_type"], row["number"]) for row in rows]
 
 
 def keys_by_node(connection: Connection, run_id: str, chunk: str) -> dict[str, set[str]]:

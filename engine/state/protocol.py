@@ -394,6 +394,25 @@ class StateStore(Protocol):
         """Oldest first."""
         ...
 
+    async def page_of_dead_letters(
+        self, where: DeadLetterFilter, *, error_type: str = "", before: int = 0
+    ) -> list[tuple[int, DeadLetter]]:
+        """Return matches, newest first, with the numbers that they have in the store.
+
+        Args:
+            error_type: "" means any.
+            before: only those with lower numbers; 0 means all.
+        """
+        ...
+
+    async def numbered_dead_letter(self, number: int) -> DeadLetter | None:
+        """Return the dead letter of this number, if there is one."""
+        ...
+
+    async def dead_letter_causes(self, status: str = "open", limit: int = 50) -> list[tuple[str, str, int]]:
+        """Count by pipeline and error type, most frequent first."""
+        ...
+
     async def dead_letter_keys(self, run_id: str, chunk: str = "") -> dict[str, set[str]]:
         """Return the keys of a run's dead letters of any status, by node.
 

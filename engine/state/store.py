@@ -158,6 +158,17 @@ class SqlStateStore:
     async def dead_letter_keys(self, run_id: str, chunk: str = "") -> dict[str, set[str]]:
         return await self._database.read(dead_letters.keys_by_node, run_id, chunk)
 
+    async def page_of_dead_letters(
+        self, where: DeadLetterFilter, *, error_type: str = "", before: int = 0
+    ) -> list[tuple[int, DeadLetter]]:
+        return await self._database.read(dead_letters.page, where, error_type, before)
+
+    async def numbered_dead_letter(self, number: int) -> DeadLetter | None:
+        return await self._database.read(dead_letters.numbered, number)
+
+    async def dead_letter_causes(self, status: str = "open", limit: int = 50) -> list[tuple[str, str, int]]:
+        return await self._database.read(dead_letters.causes, status, limit)
+
     async def count_dead_letters(self, where: DeadLetterFilter) -> int:
         return await self._database.read(dead_letters.count, where)
 

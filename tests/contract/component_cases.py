@@ -5,6 +5,7 @@ A new component adds its case here; the suite fails as long as it has none.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -15,6 +16,7 @@ from datetime import date
 from typing import Any, Generic, TypeVar, cast
 
 import duckdb
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
@@ -43,7 +45,7 @@ class Case(Generic[C]):
 
     Args:
         label: tells several cases of one component apart.
-        needs: the service that has to run: "s3", "llm", "ingest", or "" for none.
+        needs: the service that has to run: "s3", "minio", "llm", "ingest", or "" for none.
     """
 
     kind: Kind
@@ -158,7 +160,7 @@ def _documents(world: World) -> Fields:
 
 
 def _lake(world: World) -> Fields:
-    return {"endpoint": world.s3, "access_key": "key", "secret_key": "hush", "region": "us-east-1"}
+    return {"endpoint": world.s3, "access_key": "key", "secret_key": "hush-hush", "region": "us-east-1"}
 
 
 # texts of some size, because small objects are handed on sixteen together
@@ -207,9 +209,60 @@ def _of_formats() -> list[SourceCase]:
         params = {"format": kind, "page_records": 16}
         sizes: Any = {"label": kind, "records": 70, "batches": 5, "dead": dead}
         cases.append(SourceCase(name="files", params=folder(files, params), **sizes))
-        cases.append(
-            SourceCase(name="s3", params=bucket(params), connection=_lake, needs="s3", objects=files, **sizes)
-        )
+        for server in ("s3", "minio"):
+            more = {**sizes, "label": kind if server == "s3" else f"{kind}-on-minio"}
+            made: Any = {"params": bucket(params), "connection": _lake, "needs": server, "objects": files}
+            cases.append(SourceCase(name="s3", **made, **more))
+    return cases
+
+
+def _written(files: dict[str, bytes]) -> list[str]:
+    """The ids in files of any format, but for those that are hidden or in folders below."""
+    ids: list[str] = []
+    for name, data in files.items():
+        if "/" in name or name.startswith("."):
+            continue
+        if name.endswith(".parquet"):
+            ids += pq.read_table(io.BytesIO(data)).column("id").to_pylist()
+            continue
+        text = (gzip.decompress(data) if name.endswith(".gz") else data).decode()
+        if ".csv" in name:
+            ids += [row["id"] for row in csv.DictReader(io.StringIO(text))]
+        else:
+            ids += [json.loads(line)["id"] for line in text.splitlines()]
+    return ids
+
+
+def _part_sinks() -> list[SinkCase]:
+    """Files of each format, in a folder, in moto's bucket and in MinIO's."""
+
+    def params(path: str, more: Fields) -> Made:
+        return lambda world: {"path": path or f"{world.folder}/parts", **more}
+
+    def in_folder(world: World) -> list[str]:
+        folder = world.folder / "parts"
+        return _written({file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()})
+
+    def in_bucket(world: World) -> list[str]:
+        return _written(world.stored("parts/"))
+
+    cases: list[SinkCase] = []
+    for kind in ("jsonl", "csv", "parquet"):
+        more: Fields = {"format": kind} | ({"compression": "gzip"} if kind == "csv" else {})
+        common: Any = {"given": _SAID, "bad": _UNSAYABLE, "knows_its_run": True}
+        cases.append(SinkCase(name="files", label=kind, params=params("", more), arrived=in_folder, **common))
+        cases += [
+            SinkCase(
+                name="s3",
+                label=label,
+                params=params(f"s3://{BUCKET}/parts", more),
+                connection=_lake,
+                needs=server,
+                arrived=in_bucket,
+                **common,
+            )
+            for server, label in (("s3", kind), ("minio", f"{kind}-on-minio"))
+        ]
     return cases
 
 
@@ -269,6 +322,31 @@ def _duckdb(world: World) -> str:
 def _in_duckdb(world: World) -> list[str]:
     with duckdb.connect(str(world.folder / "out.duckdb")) as connection:
         return [id_ for (id_,) in connection.execute("SELECT id FROM letters").fetchall()]
+
+
+def _postgres(world: World) -> Fields:
+    return {"url": world.postgres}
+
+
+def _rows_in_postgres(world: World) -> Fields:
+    """A table with 40 rows."""
+    if "127.0.0.1:9/" not in world.postgres:
+        with psycopg.connect(world.postgres) as connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS contract.letters AS SELECT n AS id, 'n' || n AS name, "
+                "date '2026-01-01' AS day, timestamptz '2026-01-01 12:00:00+02' AS at, "
+                """1.25::numeric AS amount, '{"a": [1]}'::jsonb AS more, array[n] AS list """
+                "FROM generate_series(1, 40) AS n"
+            )
+    return {"table": "contract.letters", "key": "id", "page_records": 7, "split_rows": 16}
+
+
+def _in_postgres(world: World) -> list[str]:
+    with psycopg.connect(world.postgres) as connection:
+        try:
+            return [id_ for (id_,) in connection.execute("SELECT id FROM contract.letters").fetchall()]
+        except psycopg.errors.UndefinedTable:
+            return []
 
 
 def _ids(document: bytes) -> list[str]:
@@ -408,6 +486,23 @@ CASES: tuple[Case[Any], ...] = (
         batches=6,
     ),
     SourceCase(
+        name="postgres",
+        params=_rows_in_postgres,
+        connection=_postgres,
+        needs="postgres",
+        records=40,
+        batches=7,
+    ),
+    SourceCase(
+        name="postgres",
+        label="incremental",
+        params=lambda world: _rows_in_postgres(world) | {"incremental": "at"},
+        connection=_postgres,
+        needs="postgres",
+        records=40,
+        batches=6,
+    ),
+    SourceCase(
         name="stdin",
         params=lambda world: world.feed(_lines(20, 7)) | {"page_records": 5},
         records=20,
@@ -454,6 +549,33 @@ CASES: tuple[Case[Any], ...] = (
         settled=(29, 1, 0),
     ),
     TransformCase(
+        name="explode",
+        params=lambda _: {"field": "lines", "merge": True, "keep": ["id", "n"]},
+        given=_ORDERS,
+        bad={"id": "bad", "n": 1, "lines": "text"},
+        settled=(60, 0, 0),
+    ),
+    TransformCase(
+        name="deduplicate",
+        params=lambda _: {"key": "n % 10"},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(10, 20, 0),
+    ),
+    TransformCase(
+        name="validate",
+        params=lambda _: {"schema": {"properties": {"n": {"type": "integer"}}, "required": ["id"]}},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(30, 0, 0),
+    ),
+    TransformCase(
+        name="mask",
+        params=lambda _: {"fields": {"city": "hash", "id": "partial", "lines.sku": None}},
+        given=_ORDERS,
+        settled=(30, 0, 0),
+    ),
+    TransformCase(
         name="stage_documents",
         params=lambda _: {"processing_instructions": "read it"},
         given=_FILES,
@@ -492,6 +614,7 @@ CASES: tuple[Case[Any], ...] = (
         arrived=lambda world: [row["id"] for row in world.rows("getBlobs")],
         idempotent=True,
     ),
+    *_part_sinks(),
     SinkCase(
         name="jsonl",
         params=lambda world: {"path": f"{world.folder}/out/lines.jsonl"},
@@ -519,6 +642,27 @@ CASES: tuple[Case[Any], ...] = (
         given=_SAID,
         bad={"id": None, "value": 1},
         arrived=_in_duckdb,
+        idempotent=True,
+    ),
+    SinkCase(
+        name="postgres",
+        params=lambda _: {"table": "contract.letters", "columns": {"value": "bigint"}},
+        connection=_postgres,
+        needs="postgres",
+        given=_SAID,
+        bad=_MISFIT,
+        arrived=_in_postgres,
+        knows_its_run=True,
+    ),
+    SinkCase(
+        name="postgres",
+        label="merging-by-key",
+        params=lambda _: {"table": "contract.letters", "mode": "merge", "key": "id"},
+        connection=_postgres,
+        needs="postgres",
+        given=_SAID,
+        bad=_SAID[0] | {"id": "a\0b"},
+        arrived=_in_postgres,
         idempotent=True,
     ),
     SinkCase(

@@ -23,7 +23,7 @@ from engine.sandbox.loopback import serve_loopback
 from engine.service.server import running_service
 
 BUCKET = "contract"
-S3_KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "hush", "region_name": "us-east-1"}
+S3_KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "hush-hush", "region_name": "us-east-1"}
 
 
 @dataclass
@@ -37,6 +37,7 @@ class World:
     folder: Path
     printed: Callable[[], bytes]
     stdin: BinaryIO
+    postgres: str = ""
     s3: str = ""
     llm: str = ""
     ingest: str = ""
@@ -45,6 +46,19 @@ class World:
         path = self.folder / name
         path.write_bytes(content)
         return str(path)
+
+    def stored(self, prefix: str) -> dict[str, bytes]:
+        """The objects of the bucket below a prefix, by the rest of their keys."""
+        client = boto3.client("s3", endpoint_url=self.s3, **S3_KEYS)
+        try:
+            answer = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+            names = [entry["Key"] for entry in answer.get("Contents", ())]
+            return {
+                name.removeprefix(prefix): client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
+                for name in names
+            }
+        finally:
+            client.close()
 
     def feed(self, content: bytes) -> dict[str, Any]:
         """Put this on the standard input; a component that reads it needs no parameters."""

@@ -563,6 +563,28 @@ def test_the_tally_is_the_sum_of_the_last_progress_of_each_split(
 
 
 class TestDeadLetters:
+    async def test_dead_letters_are_paged_newest_first(self, world: World) -> None:
+        async with world.store() as store:
+            letters = [replace(LETTER, key=str(number)) for number in range(5)]
+            await store.put_dead_letters(letters)
+            first = await store.page_of_dead_letters(DeadLetterFilter(limit=2))
+            rest = await store.page_of_dead_letters(DeadLetterFilter(), before=first[-1][0])
+            assert [one.key for _, one in (*first, *rest)] == ["4", "3", "2", "1", "0"]
+            assert await store.numbered_dead_letter(first[0][0]) == letters[4]
+            assert await store.numbered_dead_letter(10**9) is None
+
+    async def test_causes_of_dead_letters_are_counted(self, world: World) -> None:
+        async with world.store() as store:
+            other = replace(LETTER, key="2", error_type="Other")
+            await store.put_dead_letters([LETTER, other, replace(other, key="3")])
+            assert await store.dead_letter_causes() == [
+                (LETTER.pipeline, "Other", 2),
+                (LETTER.pipeline, LETTER.error_type, 1),
+            ]
+            assert await store.dead_letter_causes("discarded") == []
+            found = await store.page_of_dead_letters(DeadLetterFilter(), error_type="Other")
+            assert sorted(one.key for _, one in found) == ["2", "3"]
+
     async def test_a_letter_is_given_back_as_it_was_stored(self, world: World) -> None:
         async with world.store() as store:
             await store.put_dead_letters([LETTER])

@@ -61,8 +61,8 @@ class PipelineHost:
         self._engine: Engine | None = None
         self._group: TaskGroup | None = None
         self._sessions: list[Session] = []
-        config = load_file(file, environ=os.environ)
-        plans = compile_file(config, Registry.installed())
+        self.config = config = load_file(file, environ=os.environ)
+        self.plans = plans = compile_file(config, Registry.installed())
         self.services = frozenset(service for plan in plans.values() for service in plan.sandbox_services)
         self.warehouse = config.warehouse
         self._aliases = {**{name: name for name in config.pipelines}, **config.aliases}
@@ -161,6 +161,10 @@ class PipelineHost:
         overrides = Overrides(params=MappingProxyType({}), param_texts=texts, assignments=())
         config = load_file(self._file, environ=os.environ, overrides=overrides)
         return compile_file(select(config, [pipeline]), Registry.installed())
+
+    def _compiled_all(self) -> dict[str, Plan]:
+        """All plans of the file as it is now. Raises ConfigError."""
+        return compile_file(load_file(self._file, environ=os.environ), Registry.installed())
 
     def _hosted(self, record: RunRecord) -> HostedRun:
         started = _moment(record.started_at) or datetime.now(UTC)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 
-from engine.cli.local.hosting import PipelineHost
+from engine.cli.local.operating import PipelineOperations, RunLog
 from engine.cli.local.signals import stop_signals
 from engine.cli.options import ServeOptions, StateOptions
 from engine.cli.state import store_of
@@ -42,7 +42,8 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
         if files is not None:
             url = stack.enter_context(_sample_files(options, files))
             _say(f"files: {url}/unstructured-data/…")
-        host = PipelineHost(options.file, on_end=_report)
+        log = RunLog()
+        host = PipelineOperations(options.file, log, on_end=_report)
         declared = host.warehouse.models() if host.warehouse is not None else ()
         service = await stack.enter_async_context(
             running_service(
@@ -52,28 +53,32 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
                 models=(*load_ingest_models(), *declared),
                 settings=settings,
                 host_of_runs=host,
+                operations=host,
             )
         )
         if topics is not None:
             app = create_topic_app(service.context)
             url = await stack.enter_async_context(serving_app(app, options.host, topics, settings))
             _say(f"dead letters: {url}/topic/BlobSourceDeadLetterQueue/messages")
-        engine = await stack.enter_async_context(_engine(options))
+        engine = await stack.enter_async_context(_engine(options, log))
         await _until_stopped(engine, host, service, warm=options.demo)
 
 
-def _engine(options: ServeOptions) -> Engine:
+def _engine(options: ServeOptions, log: RunLog) -> Engine:
     state = StateOptions(state_dir=options.state_dir)
-    return Engine(state_dir=options.state_dir, store=store_of(state, create=True))
+    return Engine(state_dir=options.state_dir, store=store_of(state, create=True), observer=log)
 
 
-async def _until_stopped(engine: Engine, host: PipelineHost, service: RunningService, *, warm: bool) -> None:
+async def _until_stopped(
+    engine: Engine, host: PipelineOperations, service: RunningService, *, warm: bool
+) -> None:
     async with anyio.create_task_group() as group:
         host.attach(engine, group)
         group.start_soon(_load_clients)
         if warm:  # a first run then takes no longer than the next ones
             group.start_soon(engine.provide, host.services, host.warehouse)
         _say(f"ingest service listening at {service.url}; press Ctrl-C to stop")
+        group.start_soon(host.measure)
         await stop_signals()
         host.stop()
 

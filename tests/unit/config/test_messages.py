@@ -68,7 +68,7 @@ CASES = {
     "only null": ("~\n", ["f.yaml: the file is empty (start it with `version: 1`)"]),
     "not a mapping": (
         "- a\n",
-        ["f.yaml:1:1: expected a mapping with `version` and `pipelines`, got a list"],
+        ["f.yaml:1:1: expected a mapping with `pipelines`, got a list"],
     ),
     "not UTF-8": (b"version: 1\na: \xff\n", ["f.yaml:2:4: the file is not UTF-8 text (save it as UTF-8)"]),
     "too large": (b"#" * ((1 << 20) + 1), ["f.yaml: the file is larger than 1 MiB"]),
@@ -85,10 +85,6 @@ CASES = {
     "version not supported": (
         nodes("a: {source: numbers}", "b: {sink: keep}").replace("version: 1", "version: 2"),
         ["f.yaml:1:10: version: version 2 is not supported, this engine reads version 1"],
-    ),
-    "version missing": (
-        nodes("a: {source: numbers}", "b: {sink: keep}").removeprefix("version: 1\n"),
-        ["f.yaml:1:1: version: `version` is required"],
     ),
     "duplicate keys": (
         nodes("a: {source: numbers, source: numbers}", "b: {sink: keep}", "a: {sink: keep}"),

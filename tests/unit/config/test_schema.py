@@ -58,7 +58,7 @@ VALID = {
     },
 }
 INVALID = {
-    "no version": {"pipelines": {}},
+    "wrong version": {"version": 2, "pipelines": {}},
     "unknown section": {"version": 1, "pipelines": {}, "pipeline": {}},
     "unknown parameter of a component": pipeline(a={"source": "numbers", "with": {"record": 5}}),
     "wrong type": pipeline(a={"source": "numbers", "with": {"records": "many"}}),

@@ -1,0 +1,45 @@
+"""Rows in the text format of COPY, made column by column: one write for a batch, and none for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+__all__ = ["copy_data"]
+
+_NULL: Final = "\\N"
+_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def copy_data(columns: Sequence[Sequence[Any]]) -> bytes:
+    """The rows of these columns as COPY … FROM STDIN takes them.
+
+    Raises:
+        UnicodeEncodeError: a text has a lone surrogate.
+    """
+    lines = "\n".join(map("\t".join, zip(*map(_encoded, columns), strict=True)))
+    return (lines + "\n").encode() if lines or columns else b""
+
+
+def _encoded(values: Sequence[Any]) -> list[str]:
+    types = set(map(type, values))
+    if types == {str}:
+        return [value.translate(_ESCAPES) for value in values]
+    if types == {int}:
+        return list(map(str, values))
+    if types == {float}:
+        return list(map(repr, values))
+    return [_NULL if value is None else _text(value) for value in values]
+
+
+_BOOLEANS: Final[Mapping[bool, str]] = {True: "t", False: "f"}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value.translate(_ESCAPES)
+    if isinstance(value, bool):
+        return _BOOLEANS[value]
+    if isinstance(value, bytes):
+        return "\\\\x" + value.hex()
+    return repr(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,242 @@
+"""Connections to PostgreSQL, and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from connectors.tables.columns import Column, Dialect, ValueType
+from connectors.tables.isolation import RowsRefusedError
+from engine.errors import FatalError, TransientError
+
+if TYPE_CHECKING:
+    import psycopg
+
+    Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+__all__ = [
+    "DIALECT",
+    "PostgresConnection",
+    "connected",
+    "quote",
+    "quote_table",
+    "table_columns",
+    "translated",
+]
+
+DIALECT: Final = Dialect(
+    database="PostgreSQL",
+    types={
+        ValueType.BOOLEAN: "boolean",
+        ValueType.INTEGER: "bigint",
+        ValueType.FLOAT: "double precision",
+        ValueType.NUMERIC: "numeric",
+        ValueType.TEXT: "text",
+        ValueType.JSON: "jsonb",
+        ValueType.TIMESTAMP: "timestamptz",
+        ValueType.DATE: "date",
+        ValueType.BYTES: "bytea",
+    },
+    known={
+        "BOOLEAN": (ValueType.BOOLEAN, 0),
+        "SMALLINT": (ValueType.INTEGER, 16),
+        "INTEGER": (ValueType.INTEGER, 32),
+        "BIGINT": (ValueType.INTEGER, 64),
+        "REAL": (ValueType.FLOAT, 0),
+        "DOUBLE PRECISION": (ValueType.FLOAT, 0),
+        "NUMERIC": (ValueType.NUMERIC, 0),
+        "TEXT": (ValueType.TEXT, 0),
+        "CHARACTER VARYING": (ValueType.TEXT, 0),
+        "CHARACTER": (ValueType.TEXT, 0),
+        "JSONB": (ValueType.JSON, 0),
+        "JSON": (ValueType.JSON, 0),
+        "TIMESTAMP": (ValueType.TIMESTAMP, 0),
+        "TIMESTAMP WITH TIME ZONE": (ValueType.TIMESTAMP, 0),
+        "TIMESTAMP WITHOUT TIME ZONE": (ValueType.TIMESTAMP, 0),
+        "DATE": (ValueType.DATE, 0),
+        "BYTEA": (ValueType.BYTES, 0),
+    },
+    max_name=63,
+)
+
+# a server that vanished is noticed within 20 s; the URL may say otherwise
+_PARAMETERS: Final[dict[str, str]] = {
+    "application_name": "odw-engine",
+    "client_encoding": "utf8",
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "20000",
+}
+_SETTINGS: Final = b"SET TimeZone TO 'UTC'; SET DateStyle TO ISO; SET IntervalStyle TO postgres"
+
+# errcodes of PostgreSQL, appendix A: the two digits of a class, or the whole code
+_PASSING: Final = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "53300", "40001", "40P01", "55P03")
+_ROW: Final = ("22", "23", "54000")
+_REMEDIES: Final = {
+    "42501": "grant the user what it needs",
+    "25006": "use the primary server",
+    "53100": "free some space on the server, then resume the run",
+    "42P10": "a merge needs a unique index on the `key`: CREATE UNIQUE INDEX ON {table} ({key})",
+    "3D000": "check the database in `url`",
+    "3F000": "create the schema first",
+}
+_AUTH: Final = re.compile(r"authentication failed|no pg_hba|no password|does not exist|not permitted", re.I)
+_QUOTED: Final = re.compile(r'"[^\n]*"')
+_COPY_COLUMN: Final = re.compile(r"^COPY \S+, line \d+, column ([^:]+)")
+
+
+class PostgresConnection(BaseModel):
+    """Connection to a PostgreSQL database."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(
+        repr=False,
+        description="`postgresql://USER@HOST:PORT/DATABASE`, with the options that libpq knows "
+        "(`?sslmode=require`)",
+    )
+    password: SecretStr | None = Field(
+        default=None, description="Password (default: the one in `url`, else libpq's: PGPASSWORD, ~/.pgpass)"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_postgres(cls, url: str) -> str:
+        if not url.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return url
+
+    @property
+    def place(self) -> str:
+        """Host and database: what messages say."""
+        parts = urlsplit(self.url)
+        return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+async def connect(connection: PostgresConnection) -> Connection:
+    """Open a connection, in autocommit.
+
+    Raises:
+        TransientError: the server cannot be reached.
+        FatalError: the URL or the credentials are wrong, or there is no such database.
+    """
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        given = conninfo_to_dict(connection.url)
+    except psycopg.ProgrammingError:
+        raise FatalError(
+            "the `url` of the connection is not valid: write "
+            "postgresql://USER@HOST:PORT/DATABASE?OPTION=VALUE, "
+            "with %40 for @, %2F for / and %3F for ? in a password"
+        ) from None
+    if connection.password is not None:
+        given["password"] = connection.password.get_secret_value()
+    options: dict[str, Any] = {**_PARAMETERS, **given}
+    try:
+        opened = await psycopg.AsyncConnection.connect(**options, autocommit=True)
+    except psycopg.Error as error:
+        text = " ".join(str(error).removeprefix("connection failed: ").split())
+        if _AUTH.search(text):
+            message = f"{connection.place} refuses the connection: {text}; check `url` and `password`"
+            raise FatalError(message, kind="auth") from None
+        raise TransientError(f"cannot connect to {connection.place}: {text}") from None
+    try:
+        await opened.execute(_SETTINGS)
+    except BaseException:
+        await close(opened)
+        raise
+    return opened
+
+
+async def close(connection: Connection) -> None:
+    """Close a connection, also while a task is being cancelled."""
+    with anyio.CancelScope(shield=True):
+        await connection.close()
+
+
+@asynccontextmanager
+async def connected(connection: PostgresConnection) -> AsyncIterator[Connection]:
+    """A connection for as long as the context lasts. Raises as `connect` and `translated`."""
+    opened = await connect(connection)
+    try:
+        with translated(connection.place):
+            yield opened
+    finally:
+        await close(opened)
+
+
+@contextmanager
+def translated(place: str, **names: str) -> Iterator[None]:
+    """Turn what psycopg raises in the block into the engine's errors; `names` are for the remedies.
+
+    Raises:
+        RowsRefusedError: for what is in the rows.
+        TransientError: the connection broke, or another transaction had precedence.
+        FatalError: for any other reason.
+    """
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _from_postgres(error, place, names) from None
+    except UnicodeEncodeError:
+        raise RowsRefusedError("the record has text that is not valid Unicode", kind="ValueRefused") from None
+
+
+def _from_postgres(error: psycopg.Error, place: str, names: dict[str, str]) -> Exception:
+    import psycopg
+
+    code = error.sqlstate or ""
+    text = " ".join((error.diag.message_primary or str(error)).split()).rstrip(".")
+    if code.startswith(_PASSING) or (not code and isinstance(error, psycopg.OperationalError)):
+        return TransientError(f"{place}: {text}")
+    if code.startswith(_ROW) or isinstance(error, psycopg.DataError):
+        return _refused(error, code, text)
+    remedy = _REMEDIES.get(code, "").format_map({"table": "TABLE", "key": "KEY", **names})
+    return FatalError(
+        f"{place}: {text}{'; ' if remedy else ''}{remedy}", kind="auth" if code == "42501" else "schema"
+    )
+
+
+def _refused(error: psycopg.Error, code: str, text: str) -> RowsRefusedError:
+    """Without values: what is quoted for a wrong value is the value, for a constraint it is a name."""
+    if not code.startswith("23"):
+        text = _QUOTED.sub("…", text)
+    column = error.diag.column_name
+    if column is None and (found := _COPY_COLUMN.match(error.diag.context or "")):
+        column = found[1]
+    kind = "ConstraintViolated" if code.startswith("23") else "ValueRefused"
+    where = f" (column {column})" if column and column not in text else ""
+    return RowsRefusedError(f"PostgreSQL refused the row: {text}{where}", kind=kind)
+
+
+def quote(name: str) -> str:
+    """The name as an identifier."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
+def quote_table(table: str) -> str:
+    """`schema.table` as identifiers."""
+    return ".".join(map(quote, table.split(".")))
+
+
+async def table_columns(connection: Connection, table: str) -> dict[str, Column]:
+    """The columns of a table; empty when there is no such table."""
+    cursor = await connection.execute(
+        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+        "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        [quote_table(table)],
+    )
+    return {name: DIALECT.column(name, sql) for name, sql in await cursor.fetchall()}

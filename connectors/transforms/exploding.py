@@ -1,0 +1,111 @@
+"""`explode`: make a record of each item of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import Field, model_validator
+
+from connectors.expressions import as_mappings
+from engine.contract.batch import Batch, Drop
+from engine.contract.component import Kind, Params, Transform, component
+from engine.errors import RecordError
+
+__all__ = ["Explode", "ExplodeParams"]
+
+EMPTY: Final = Drop("empty list")
+
+
+class ExplodeParams(Params):
+    """Parameters of `explode`."""
+
+    field: str = Field(min_length=1, description="The field that holds the list")
+    as_: str | None = Field(
+        default=None,
+        alias="as",
+        min_length=1,
+        description="The field that holds the item in the new records (default: the same field)",
+    )
+    merge: bool = Field(
+        default=False,
+        description="Put the fields of the item, a mapping, beside those of the record, not under a field",
+    )
+    prefix: str = Field(
+        default="", max_length=64, description="With `merge`: in front of the item's field names"
+    )
+    position: str | None = Field(
+        default=None, min_length=1, description="A field for the place of the item in its list, from 0"
+    )
+    keep: list[str] | None = Field(
+        default=None, description="The fields of the record that each new record has too (default: all)"
+    )
+    keep_empty: bool = Field(
+        default=False,
+        description="Keep a record without items as one record with a null item (default: it is dropped)",
+    )
+    max_items: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="A record with a longer list becomes a dead letter"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ExplodeParams:
+        if self.merge and self.as_ is not None:
+            raise ValueError("`as` names the field of the item, and `merge` makes none: write one of them")
+        if self.prefix and not self.merge:
+            raise ValueError("`prefix` is for the fields that `merge` makes")
+        return self
+
+
+@component(Kind.TRANSFORM, "explode", params=ExplodeParams)
+class Explode(Transform[ExplodeParams]):
+    """Makes a record of each item of a list.
+
+    The new records have the keys `key/0`, `key/1`, …, so that each is settled by itself. A record whose list
+    is empty, null or missing is dropped as `empty list`. A field that is no list makes its record a dead
+    letter.
+    """
+
+    def apply(self, batch: Batch) -> Batch:
+        """Fan each record out."""
+        return batch.outcomes([self._outcome(record) for record in as_mappings(batch.records)])
+
+    def _outcome(self, record: Mapping[str, Any]) -> Any:
+        params = self.params
+        items = record.get(params.field)
+        if items is None or items == []:
+            return [self._made(record, None, None)] if params.keep_empty else EMPTY
+        if not isinstance(items, list | tuple):
+            return RecordError(f"field `{params.field}`: expected a list", kind="ExplodeError")
+        if len(items) > params.max_items:
+            message = f"field `{params.field}`: {len(items)} items are more than `max_items`"
+            return RecordError(message, kind="ExplodeError")
+        try:
+            return [self._made(record, item, place) for place, item in enumerate(items)]
+        except RecordError as error:
+            return error
+
+    def _made(self, record: Mapping[str, Any], item: Any, place: int | None) -> dict[str, Any]:
+        params = self.params
+        names = record if params.keep is None else [name for name in params.keep if name in record]
+        made = {name: record[name] for name in names if name != params.field}
+        if params.position is not None:
+            made[params.position] = place
+        if not params.merge:
+            made[params.as_ or params.field] = item
+        elif item is not None:
+            self._merge(made, item)
+        return made
+
+    def _merge(self, made: dict[str, Any], item: Any) -> None:
+        field = self.params.field
+        if not isinstance(item, Mapping):
+            raise RecordError(f"field `{field}`: `merge` needs items that are mappings", kind="ExplodeError")
+        for name, value in item.items():
+            merged = f"{self.params.prefix}{name}"
+            if merged in made:
+                message = (
+                    f"field `{field}`: an item and its record have a field of the same name: set `prefix`"
+                )
+                raise RecordError(message, kind="ExplodeError")
+            made[merged] = value

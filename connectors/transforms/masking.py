@@ -1,0 +1,114 @@
+"""`mask`: hide what fields say."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr
+
+from connectors.expressions import as_mappings
+from connectors.expressions.failures import EvaluationError
+from connectors.expressions.functions import FUNCTIONS, text_digest
+from engine.contract.batch import Batch
+from engine.contract.component import Kind, Params, Transform, component
+from engine.contract.types import Record
+from engine.errors import RecordError
+
+__all__ = ["Mask", "MaskParams"]
+
+Method: TypeAlias = Literal["redact", "hash", "partial"]
+
+
+def _redacted(value: Any) -> Any:
+    """A list of fields as the mapping that it is short for."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return dict.fromkeys(value)
+    return value
+
+
+class MaskParams(Params):
+    """Parameters of `mask`."""
+
+    fields: Annotated[dict[str, Method | None], BeforeValidator(_redacted)] = Field(
+        min_length=1,
+        json_schema_extra={"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "object"}]},
+        description="The fields to mask: a list, or {email: hash, iban: partial, name: redact}; a.b is "
+        "a field inside, of every item if it is inside a list",
+    )
+    method: Method = Field(
+        default="redact",
+        description="How fields are masked that do not say it: `redact` puts the replacement there, `hash` a "
+        "SHA-256, `partial` leaves the last characters",
+    )
+    replacement: str = Field(default="***", max_length=100, description="What `redact` puts there")
+    keep: int = Field(default=4, ge=1, le=100, description="How many characters `partial` leaves")
+    secret: SecretStr | None = Field(
+        default=None,
+        description="The key of `hash` (HMAC): without one, who guesses a value can recognise its hash",
+    )
+
+
+@component(Kind.TRANSFORM, "mask", params=MaskParams)
+class Mask(Transform[MaskParams]):
+    """Hides what fields say: by a replacement, a hash, or all but the last characters.
+
+    A field that is missing or null stays so. The same value has the same hash, so that masked records can be
+    joined. A text that is not longer than what `partial` would leave is hidden whole. Records keep their
+    keys.
+    """
+
+    def __init__(self, params: MaskParams, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        methods: dict[Method, Callable[[Any], Any]] = {
+            "redact": lambda value: params.replacement,
+            "hash": self._hash,
+            "partial": self._partial,
+        }
+        self._masks = [
+            (path.split("."), methods[method or params.method]) for path, method in params.fields.items()
+        ]
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether ids stay unchanged: if they are not masked."""
+        return "id" not in self.params.fields
+
+    def apply(self, batch: Batch) -> Batch:
+        """Mask copies of the records."""
+        outcomes: list[Record | RecordError] = []
+        failed = False
+        for record in as_mappings(batch.records):
+            made: Any = record
+            for path, mask in self._masks:
+                try:
+                    made = _masked(made, path, mask)
+                except EvaluationError:
+                    message = f"field `{'.'.join(path)}`: the value cannot be masked"
+                    made, failed = RecordError(message, kind="MaskError"), True
+                    break
+            outcomes.append(made)
+        return batch.outcomes(outcomes) if failed else batch.replace(outcomes)
+
+    def _hash(self, value: Any) -> str:
+        secret = self.params.secret
+        if secret is None:
+            return text_digest(value)
+        return hmac.digest(secret.get_secret_value().encode(), text_digest(value).encode(), "sha256").hex()
+
+    def _partial(self, value: Any) -> str:
+        text = value if isinstance(value, str) else str(FUNCTIONS["str"](value))
+        keep = self.params.keep
+        return "*" * len(text) if len(text) <= keep else "*" * (len(text) - keep) + text[-keep:]
+
+
+def _masked(value: Any, path: Sequence[str], mask: Callable[[Any], Any]) -> Any:
+    """A copy of a value with what is at the path masked; the value itself if there is nothing."""
+    if not path:
+        return value if value is None else mask(value)
+    if isinstance(value, list | tuple):
+        return [_masked(item, path, mask) for item in value]
+    if not isinstance(value, Mapping) or path[0] not in value:
+        return value
+    return {**value, path[0]: _masked(value[path[0]], path[1:], mask)}

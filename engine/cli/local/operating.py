@@ -1,0 +1,372 @@
+"""What the operator's page sees of the pipelines of a file and of the runs in the state store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import anyio
+import anyio.to_thread
+
+from engine.cli.local.hosting import PipelineHost
+from engine.cli.local.picturing import nodes_of_plan, nodes_of_run, pipeline_views, run_view
+from engine.contract.dead_letter import DeadLetter
+from engine.dead_letters.replay import REPLAY_GROUP, group_dead_letters
+from engine.errors import ConfigError, EngineError, RunNotFoundError
+from engine.execution.events import RunEvent
+from engine.execution.session import Entry, Session, new_group
+from engine.plan.model import Plan
+from engine.redaction import without_credentials
+from engine.service.operations import (
+    CallView,
+    LetterView,
+    LetterWhere,
+    OperationsError,
+    PipelineView,
+    RunDetail,
+    RunView,
+    ScheduleView,
+    SplitView,
+    StageView,
+)
+from engine.state.protocol import DeadLetterFilter, JournalFilter, RunRecord, RunStatus, StateStore
+
+__all__ = ["PipelineOperations", "RunLog"]
+
+SHOWN_SPLITS = 480
+_RUNS, _STAGES, _RATES = 100, 200, 300
+_MAX_CALLS = 20
+_MAX_ANSWER = 20_000
+
+
+@dataclass(slots=True)
+class _Story:
+    """What this process remembers of a run."""
+
+    stages: deque[StageView] = field(default_factory=lambda: deque(maxlen=_STAGES))
+    rates: deque[tuple[datetime, float, float]] = field(default_factory=lambda: deque(maxlen=_RATES))
+    counts: tuple[float, int, int] | None = None
+
+
+class RunLog:
+    """Stages and rates of the latest runs of this process; an observer of the engine."""
+
+    def __init__(self) -> None:
+        self._stories: OrderedDict[str, _Story] = OrderedDict()
+
+    def __call__(self, event: RunEvent) -> None:
+        """Remember a stage."""
+        numbers = ", ".join(f"{value} {name}" for name, value in event.numbers.items())
+        text = f"{event.message}: {numbers}" if numbers else event.message
+        stage = StageView(datetime.now(UTC), event.level, without_credentials(text))
+        self.of(event.run_id).stages.append(stage)
+
+    def of(self, run_id: str) -> _Story:
+        """The story of a run, begun if it is new."""
+        if run_id not in self._stories:
+            self._stories[run_id] = _Story()
+            while len(self._stories) > _RUNS:
+                self._stories.popitem(last=False)
+        return self._stories[run_id]
+
+    def measure(self, run_id: str, elapsed: float, written: int, dead: int) -> None:
+        """Remember how much was written and died since the last measurement."""
+        story = self.of(run_id)
+        if story.counts is not None and elapsed > story.counts[0]:
+            before, had_written, had_dead = story.counts
+            seconds = elapsed - before
+            rates = ((written - had_written) / seconds, (dead - had_dead) / seconds)
+            story.rates.append((datetime.now(UTC), max(0.0, rates[0]), max(0.0, rates[1])))
+        story.counts = (elapsed, written, dead)
+
+
+class PipelineOperations(PipelineHost):
+    """See `engine.service.operations.Operations`."""
+
+    def __init__(
+        self, file: str, log: RunLog, on_end: Callable[[str, Session], None] = lambda name, session: None
+    ) -> None:
+        super().__init__(file, on_end)
+        self._log = log
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Let every run that was started deliver what it has read, and end; measure no more."""
+        self._is_stopping = True
+        super().stop()
+
+    def pipelines(self) -> Sequence[PipelineView]:
+        """See `Operations`."""
+        return pipeline_views(self.config, self.plans)
+
+    async def schedules(self) -> list[ScheduleView]:
+        """See `Operations`."""
+        return []
+
+    async def measure(self, every: float = 1.0) -> None:
+        """Measure the rates of the runs of this process until it stops."""
+        while not self._is_stopping:
+            for entry in self._entries():
+                if (snapshot := entry.snapshot()) is not None:
+                    tally = snapshot.tally
+                    self._log.measure(snapshot.run_id, snapshot.elapsed, tally.written, tally.dead)
+            await anyio.sleep(every)
+
+    async def recent(
+        self, limit: int, *, pipeline: str = "", state: str = "", before: str = ""
+    ) -> list[RunView]:
+        """See `Operations`."""
+        store = self._store()
+        with _told():
+            records = [*reversed(await store.list_runs(pipeline=pipeline))]
+            places = [place for place, record in enumerate(records) if record.run_id == before]
+            records = records[places[0] + 1 :] if places else records
+            chosen = [record for record in records if state in ("", str(record.status))][:limit]
+            return [await self._run_view(store, record) for record in chosen]
+
+    async def detail(self, run_id: str) -> RunDetail | None:
+        """See `Operations`."""
+        store = self._store()
+        with _told():
+            try:
+                record = await store.get_run(run_id)
+            except RunNotFoundError:
+                return None
+            entry = self._entry(run_id)
+            snapshot = entry.snapshot() if entry is not None else None
+            plan = entry.plan if entry is not None else self.plans.get(record.pipeline)
+            tally = snapshot.tally if snapshot is not None else await store.tally(run_id)
+            splits = await self._splits(store, run_id, record)
+            done, every = await store.count_splits(run_id)
+        if snapshot is not None and entry is not None:
+            nodes = nodes_of_run(entry.plan, snapshot)
+            slowest = snapshot.bottleneck.name if snapshot.bottleneck is not None else ""
+        else:
+            nodes = nodes_of_plan(plan, record, tally) if plan is not None else []
+            slowest = ""
+        story = (
+            self._log.of(run_id) if snapshot is not None or record.run_id in self._log_known() else _Story()
+        )
+        return RunDetail(
+            run=await self._run_view(store, record),
+            nodes=nodes,
+            params={name: _text(value) for name, value in record.params.items()},
+            bottleneck=slowest,
+            splits=splits,
+            splits_done=done,
+            splits_all=every,
+            stages=tuple(story.stages) or _stages_of(record),
+            rates=tuple(story.rates),
+            bytes_in_flight=snapshot.bytes_in_flight if snapshot is not None else 0,
+            bytes_budget=snapshot.bytes_budget if snapshot is not None else 0,
+            drops=dict(tally.drops),
+        )
+
+    def _log_known(self) -> Sequence[str]:
+        return tuple(self._log._stories)
+
+    async def _splits(self, store: StateStore, run_id: str, record: RunRecord) -> list[SplitView]:
+        document = record.identity_doc if isinstance(record.identity_doc, dict) else {}
+        found: list[SplitView] = []
+        for node in document.get("nodes", {}):
+            if len(found) < SHOWN_SPLITS:
+                splits, _ = await store.splits(run_id, node, limit=SHOWN_SPLITS - len(found))
+                found += [
+                    SplitView(
+                        node, one.split.key, "done" if one.done else "begun" if one.position else "waiting"
+                    )
+                    for one in splits
+                ]
+        return found
+
+    async def end(self, run_id: str, *, at_once: bool) -> bool:
+        """See `Operations`."""
+        for session in self._sessions:
+            for entry in session.entries.values():
+                if entry.run is not None and entry.report is None and entry.run.run_id == run_id:
+                    (session.cancel if at_once else session.drain)()
+                    return True
+        return False
+
+    async def letters(self, where: LetterWhere) -> list[LetterView]:
+        """See `Operations`."""
+        before = _number(where.before)
+        wanted = DeadLetterFilter(
+            where.run_id, where.pipeline, key=where.key, status=where.status, limit=where.limit
+        )
+        with _told():
+            found = await self._store().page_of_dead_letters(wanted, error_type=where.cause, before=before)
+        return [self._letter_view(number, letter, with_record=False) for number, letter in found]
+
+    async def letter(self, letter_id: str) -> LetterView | None:
+        """See `Operations`."""
+        found = await self._letter(letter_id)
+        return self._letter_view(_number(letter_id), found, with_record=True) if found is not None else None
+
+    async def causes(self, status: str = "open") -> list[tuple[str, str, int]]:
+        """See `Operations`."""
+        with _told():
+            return await self._store().dead_letter_causes(status)
+
+    async def replay(self, letter_id: str, record: str | None, *, force: bool) -> str:
+        """See `Operations`."""
+        letter = await self._letter(letter_id)
+        if letter is None or self._engine is None:
+            raise OperationsError("There is no dead letter of this id.")
+        if letter.status not in ("open", "discarded") and not force:
+            raise OperationsError("This record was delivered since: replace the newer row only on purpose.")
+        changed = letter if record is None else _with_record(letter, record)
+        plans = await anyio.to_thread.run_sync(self._compiled_all)
+        groups, obstacles = group_dead_letters([changed], plans)
+        if obstacles:
+            raise OperationsError(f"It cannot be replayed: {obstacles[0].reason}.")
+        group = groups[0]
+        group_id = REPLAY_GROUP + new_group(self._engine)
+        session = Session(self._engine, {group.pipeline: group.plan}, [group.pipeline], group_id=group_id)
+        self._sessions.append(session)
+        try:
+            with _told():
+                await session.execute()
+                report = next(iter(session.reports.values()), None)
+                if report is None or not report.ok:
+                    raise OperationsError(
+                        f"The replay failed: {report.error if report else 'it did not start'}"
+                    )
+                if report.tally.dead:
+                    raise OperationsError(await self._why_again(report.run_id))
+                await self._store().mark_dead_letters([letter], "replayed")
+        finally:
+            self._sessions.remove(session)
+        return report.run_id
+
+    async def _why_again(self, run_id: str) -> str:
+        again = await self._store().dead_letters(DeadLetterFilter(run_id=run_id, limit=1))
+        return f"It died again: {again[0].error_message}" if again else "It died again."
+
+    async def discard(self, ids: Sequence[str], reason: str) -> int:
+        """See `Operations`."""
+        found = [letter for letter_id in ids if (letter := await self._letter(letter_id)) is not None]
+        open_ones = [letter for letter in found if letter.status == "open"]
+        with _told():
+            await self._store().mark_dead_letters(open_ones, "discarded", reason)
+        return len(open_ones)
+
+    async def calls(self, run_id: str, record: str) -> list[CallView]:
+        """See `Operations`."""
+        store = self._store()
+        with _told():
+            entries = await store.list_journal(JournalFilter(run_id=run_id))
+            mine = [one for one in entries if one.record.startswith(record)][:_MAX_CALLS]
+            answers = await store.get_journal([one.key for one in mine])
+        return [
+            CallView(
+                one.node,
+                one.record,
+                one.model,
+                one.outcome,
+                answers[one.key].answer[:_MAX_ANSWER] if one.key in answers else "",
+                one.tokens_in,
+                one.tokens_out,
+                one.cost_usd,
+                one.created_at,
+            )
+            for one in mine
+        ]
+
+    def _store(self) -> StateStore:
+        if self._engine is None:
+            raise OperationsError("The service is starting.")
+        return self._engine.store
+
+    def _entries(self) -> list[Entry]:
+        entries = [entry for session in self._sessions for entry in session.entries.values()]
+        return [entry for entry in entries if entry.run is not None and entry.report is None]
+
+    def _entry(self, run_id: str) -> Entry | None:
+        return next(
+            (one for one in self._entries() if one.run is not None and one.run.run_id == run_id), None
+        )
+
+    async def _run_view(self, store: StateStore, record: RunRecord) -> RunView:
+        entry = self._entry(record.run_id)
+        snapshot = entry.snapshot() if entry is not None else None
+        tally = snapshot.tally if snapshot is not None else await store.counts(record.run_id)
+        return run_view(record, tally, snapshot)
+
+    async def _letter(self, letter_id: str) -> DeadLetter | None:
+        with _told():
+            found = await self._store().numbered_dead_letter(_number(letter_id))
+        return found if found is not None and letter_id == _id_of(_number(letter_id), found) else None
+
+    def _letter_view(self, number: int, letter: DeadLetter, *, with_record: bool) -> LetterView:
+        has_record = letter.record is not None
+        return LetterView(
+            id=_id_of(number, letter),
+            pipeline=letter.pipeline,
+            node=letter.node,
+            key=letter.key,
+            run_id=letter.run_id,
+            error_type=letter.error_type,
+            error_message=letter.error_message,
+            record=json.dumps(letter.record, ensure_ascii=False) if has_record and with_record else None,
+            status=letter.status,
+            reason=letter.reason,
+            attempts=letter.attempts,
+            first_failed_at=letter.first_failed_at,
+            last_failed_at=letter.last_failed_at,
+            stage=letter.stage,
+            reference=letter.reference,
+            model=_model_of(self.plans.get(letter.pipeline), letter.node),
+        )
+
+
+class _told:  # noqa: N801 -- reads as a word
+    """Errors of the state store are told to whoever asked."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, EngineError | ConfigError):
+            raise OperationsError(without_credentials(str(error))) from error
+
+
+def _with_record(letter: DeadLetter, record: str) -> DeadLetter:
+    from dataclasses import replace
+
+    return replace(letter, record=json.loads(record))
+
+
+def _id_of(number: int, letter: DeadLetter) -> str:
+    """A number may be given again after a run was forgotten, so what it stood for is part of the id."""
+    text = "\0".join((letter.run_id, letter.node, letter.key))
+    return f"{number}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def _number(letter_id: str) -> int:
+    digits = letter_id.partition("-")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else 0
+
+
+def _model_of(plan: Plan | None, node: str) -> str:
+    if plan is None or node not in {one.name for one in plan.nodes}:
+        return ""
+    model = getattr(plan.node(node).params, "model", "")
+    return model.partition("/")[0] if isinstance(model, str) and plan.node(node).spec.name == "ingest" else ""
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _stages_of(record: RunRecord) -> tuple[StageView, ...]:
+    """What is known of a run of another process."""
+    stages = [StageView(datetime.fromisoformat(record.started_at), "info", "started")]
+    if record.ended_at:
+        level = "info" if record.status is RunStatus.COMPLETED else "error"
+        stages.append(StageView(datetime.fromisoformat(record.ended_at), level, str(record.status)))
+    return tuple(stages)

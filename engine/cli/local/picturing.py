@@ -1,0 +1,125 @@
+"""Plans, runs and their nodes as the values that the operator's page draws."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from engine.config.model import FileConfig
+from engine.contract.acks import Tally
+from engine.contract.component import Kind
+from engine.contract.types import JsonValue
+from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
+from engine.plan.model import Plan, PlanNode
+from engine.service.operations import NodeView, ParameterView, PipelineView, RunView
+from engine.state.protocol import RunRecord, RunStatus
+
+__all__ = ["nodes_of_plan", "nodes_of_run", "pipeline_views", "run_view"]
+
+
+def pipeline_views(config: FileConfig, plans: Mapping[str, Plan]) -> list[PipelineView]:
+    """The pipelines of a file, in its order."""
+    views = []
+    for name, one in config.pipelines.items():
+        plan = plans[name]
+        parameters = [
+            ParameterView(
+                parameter.name,
+                str(parameter.type),
+                _shown(plan.params.get(parameter.name)),
+                parameter.description,
+            )
+            for parameter in one.parameters.values()
+        ]
+        nodes = [_node(node) for node in plan.nodes]
+        views.append(PipelineView(name, "", nodes, parameters, plan.settings.schedule))
+    return views
+
+
+def _shown(value: JsonValue) -> str | None:
+    """A value in effect, as somebody would type it; None for none, or one from the environment."""
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _node(node: PlanNode) -> NodeView:
+    return NodeView(node.name, str(node.kind), node.spec.name, node.inputs)
+
+
+def nodes_of_plan(plan: Plan, record: RunRecord, tally: Tally) -> list[NodeView]:
+    """The nodes of a run that nobody here watches: what its ledger knows of each."""
+    state = {RunStatus.COMPLETED: "done", RunStatus.RUNNING: "working"}.get(record.status, "idle")
+    views = []
+    for node in plan.nodes:
+        delivered = tally.delivered.get(node.name)
+        only = len(plan.sources) == 1
+        count = tally.read if node.kind is Kind.SOURCE and only else delivered
+        is_source = node.kind is Kind.SOURCE
+        views.append(
+            NodeView(
+                node.name,
+                str(node.kind),
+                node.spec.name,
+                node.inputs,
+                state=state,
+                records_in=None if is_source else count,
+                records_out=count if is_source else None,
+                dead=tally.deaths.get(node.name, 0),
+            )
+        )
+    return views
+
+
+def nodes_of_run(plan: Plan, snapshot: RunSnapshot) -> list[NodeView]:
+    """The nodes of a run of this process, as they are now."""
+    known = {node.name: node for node in snapshot.nodes}
+    return [_live(node, known.get(node.name)) for node in plan.nodes]
+
+
+def _live(node: PlanNode, now: NodeSnapshot | None) -> NodeView:
+    if now is None:
+        return _node(node)
+    is_stuck = now.waiting in (Waiting.RETRY, Waiting.OUTAGE, Waiting.MEMORY)
+    is_begun = now.records_in or now.records_out
+    return NodeView(
+        node.name,
+        str(node.kind),
+        node.spec.name,
+        node.inputs,
+        state="waiting" if is_stuck else "working" if is_begun else "idle",
+        records_in=now.records_in,
+        records_out=now.records_out,
+        dead=now.dead,
+        dropped=now.dropped,
+        retries=now.retries,
+        share=now.utilisation,
+        waits_for=(now.note or str(now.waiting)) if is_stuck else "",
+    )
+
+
+def run_view(record: RunRecord, tally: Tally, snapshot: RunSnapshot | None) -> RunView:
+    """A run in a list. `snapshot`: of a run of this process that has not ended."""
+    return RunView(
+        run_id=record.run_id,
+        pipeline=record.pipeline,
+        state=str(record.status),
+        started_at=_moment(record.started_at) or datetime.now(UTC),
+        ended_at=_moment(record.ended_at),
+        read=tally.read,
+        written=tally.written,
+        dead=tally.dead,
+        dropped=tally.dropped,
+        error=record.error,
+        attempt=record.attempt,
+        is_here=snapshot is not None,
+        waits_for=snapshot.waits_for if snapshot is not None else "",
+        cost_usd=tally.cost_usd,
+        tokens=tally.tokens_in + tally.tokens_out,
+    )
+
+
+def _moment(text: str) -> datetime | None:
+    if not text:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

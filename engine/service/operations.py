@@ -1,0 +1,255 @@
+"""What the operator's page shows of pipelines and runs, as values, and who provides it.
+
+The page belongs to the service, which knows neither plans nor state stores: whoever hosts runs implements
+`Operations`, and hands over values that hold nothing secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from engine.service.runs import RunHost
+
+__all__ = [
+    "CallView",
+    "LetterView",
+    "LetterWhere",
+    "NodeView",
+    "Operations",
+    "OperationsError",
+    "ParameterView",
+    "PipelineView",
+    "RunDetail",
+    "RunView",
+    "ScheduleView",
+    "SplitView",
+    "StageView",
+]
+
+
+class OperationsError(Exception):
+    """What was asked for cannot be done; the text says why, for whoever asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node of a pipeline, and of a run what it has done so far.
+
+    `share` is the busy share of its workers' time (0 to 1), None when nobody here knows. `waits_for` is "" or
+    what it waits for. `state` is idle, working, waiting, done or failed.
+    """
+
+    name: str
+    kind: str
+    component: str
+    inputs: Sequence[str]
+    state: str = "idle"
+    records_in: int | None = None
+    records_out: int | None = None
+    dead: int = 0
+    dropped: int = 0
+    retries: int = 0
+    share: float | None = None
+    waits_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterView:
+    """A parameter of a pipeline; `default` as text, None when it has none."""
+
+    name: str
+    type: str
+    default: str | None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run in a list. `state` is running, completed, failed, outage or interrupted."""
+
+    run_id: str
+    pipeline: str
+    state: str
+    started_at: datetime
+    ended_at: datetime | None
+    read: int
+    written: int
+    dead: int
+    dropped: int
+    error: str = ""
+    attempt: int = 1
+    is_here: bool = False
+    waits_for: str = ""
+    cost_usd: float = 0.0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineView:
+    """A pipeline of the file, with its last run."""
+
+    name: str
+    description: str
+    nodes: Sequence[NodeView]
+    parameters: Sequence[ParameterView]
+    schedule: str = ""
+    last: RunView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SplitView:
+    """A split of a source. `state` is done, begun or waiting."""
+
+    node: str
+    key: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """One line of the log of stages."""
+
+    at: datetime
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """Everything about one run. `rates` are (moment, written and dead a second), oldest first."""
+
+    run: RunView
+    nodes: Sequence[NodeView]
+    params: Mapping[str, str]
+    bottleneck: str = ""
+    splits: Sequence[SplitView] = ()
+    splits_done: int = 0
+    splits_all: int = 0
+    stages: Sequence[StageView] = ()
+    rates: Sequence[tuple[datetime, float, float]] = ()
+    bytes_in_flight: int = 0
+    bytes_budget: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LetterWhere:
+    """Filter of a pipeline's dead letters; "" means any. `before` is the id after which the page begins."""
+
+    pipeline: str = ""
+    cause: str = ""
+    status: str = "open"
+    run_id: str = ""
+    key: str = ""
+    before: str = ""
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class LetterView:
+    """A dead letter of a pipeline. `record` is JSON, None when only a reference was stored.
+
+    `model` is the ingest model that its node sends to, "" when it is no sink of ours.
+    """
+
+    id: str
+    pipeline: str
+    node: str
+    key: str
+    run_id: str
+    error_type: str
+    error_message: str
+    record: str | None
+    status: str
+    reason: str
+    attempts: int
+    first_failed_at: str
+    last_failed_at: str
+    stage: str = ""
+    reference: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallView:
+    """A paid model call. `answer` is what came back."""
+
+    node: str
+    record: str
+    model: str
+    outcome: str
+    answer: str
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleView:
+    """A pipeline's schedule. `next_at` is None while it is paused or without a further time."""
+
+    pipeline: str
+    schedule: str
+    time_zone: str
+    overlap: str
+    next_at: datetime | None
+    last_at: datetime | None = None
+    last_run: str = ""
+    note: str = ""
+
+
+class Operations(RunHost, Protocol):
+    """What the page shows and does beyond the service itself. Methods raise OperationsError."""
+
+    def pipelines(self) -> Sequence[PipelineView]:
+        """The pipelines of the file, in its order, without `last`."""
+        ...
+
+    async def recent(
+        self, limit: int, *, pipeline: str = "", state: str = "", before: str = ""
+    ) -> list[RunView]:
+        """Runs, newest first, after the run `before`."""
+        ...
+
+    async def detail(self, run_id: str) -> RunDetail | None:
+        """One run; None when there is none of this id."""
+        ...
+
+    async def end(self, run_id: str, *, at_once: bool) -> bool:
+        """Drain or cancel a run of this process; False when it has ended or is elsewhere."""
+        ...
+
+    async def letters(self, where: LetterWhere) -> list[LetterView]:
+        """Dead letters of pipelines, newest first, without their records."""
+        ...
+
+    async def letter(self, letter_id: str) -> LetterView | None:
+        """One dead letter with its record."""
+        ...
+
+    async def causes(self, status: str = "open") -> list[tuple[str, str, int]]:
+        """(pipeline, error type, number), most frequent first."""
+        ...
+
+    async def replay(self, letter_id: str, record: str | None, *, force: bool) -> str:
+        """Send a dead letter's record again from the node where it failed, changed or as it was.
+
+        Returns the id of the run. Raises OperationsError when it could not be delivered.
+        """
+        ...
+
+    async def discard(self, ids: Sequence[str], reason: str) -> int:
+        """Put dead letters aside; returns how many were open."""
+        ...
+
+    async def calls(self, run_id: str, record: str) -> list[CallView]:
+        """The model calls that a run has paid for a record, given the beginning of its key."""
+        ...
+
+    async def schedules(self) -> list[ScheduleView]:
+        """The schedules of the file."""
+        ...

@@ -1,0 +1,232 @@
+"""Dead letters: of pipelines (`engine`) and of the ingest API (`service`), filtered, opened, mended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from engine.service.operations import LetterWhere, OperationsError
+from engine.service.page import charts, letters
+from engine.service.page.rendering import address, render
+from engine.service.submission import (
+    AuditEntry,
+    QueueFullError,
+    Submission,
+    WarehouseDownError,
+    WriteFailedError,
+)
+
+if TYPE_CHECKING:
+    from engine.service.context import ServiceContext
+
+__all__ = ["discard", "discard_many", "replay", "show_letter", "show_letters"]
+
+PAGE = 50
+STATUSES = ("open", "recovered", "replayed", "discarded")
+_BUSY = (QueueFullError, WarehouseDownError, WriteFailedError)
+_MAX_REASON = 2_000
+
+
+async def show_letters(request: Request) -> Response:
+    """A page of one store's letters, with the causes of the open ones."""
+    context = cast("ServiceContext", request.app.state.context)
+    query = request.query_params
+    store = query.get("store", "engine" if context.operations is not None else "service")
+    where = {name: query.get(name, "") for name in ("place", "cause", "before")}
+    where["status"] = query.get("status", "open")
+    status = "" if where["status"] == "all" else where["status"]
+    if store == "engine" and context.operations is not None:
+        page = LetterWhere(where["place"], where["cause"], status, before=where["before"], limit=PAGE + 1)
+        found: list[Any] = await context.operations.letters(page)
+        causes = await context.operations.causes()
+        last = found[PAGE - 1].id if len(found) > PAGE else ""
+    else:
+        store = "service"
+        found, causes = await context.in_thread(lambda: _own(context, where, status))
+        last = found[PAGE - 1].place if len(found) > PAGE else ""
+    asked: dict[str, Any] = {
+        "store": store,
+        "place": where["place"],
+        "cause": where["cause"],
+        "status": where["status"],
+    }
+    more = address(request, "/ui/letters", **asked, before=last) if last else ""
+    return render(
+        request,
+        "letters.html",
+        letters=found[:PAGE],
+        causes=causes,
+        chart=charts.bars(causes),
+        more=more,
+        is_later=bool(where["before"]),
+        statuses=STATUSES,
+        said=query.get("said", "")[:300],
+        **asked,
+    )
+
+
+def _own(
+    context: ServiceContext, where: dict[str, str], status: str
+) -> tuple[list[Any], list[tuple[str, str, int]]]:
+    with context.warehouse.reading() as reader:
+        found = letters.list_letters(
+            reader,
+            model=where["place"],
+            cause=where["cause"],
+            status=status,
+            before=where["before"],
+            limit=PAGE + 1,
+        )
+        return found, letters.causes_of(reader)
+
+
+async def show_letter(request: Request) -> Response:
+    """One letter."""
+    return await _letter_page(request)
+
+
+async def _letter_page(
+    request: Request, *, errors: list[str] | None = None, record: str | None = None, status: int = 200
+) -> Response:
+    context = cast("ServiceContext", request.app.state.context)
+    store, letter_id = request.path_params["store"], request.path_params["id"]
+    letter = await _find(context, store, letter_id)
+    if letter is None:
+        return render(
+            request, "problem.html", 404, text="There is no dead letter of this id.", status_code=404
+        )
+    audit = await context.in_thread(lambda: _audit(context, letter_id))
+    text = letter.record
+    values: dict[str, Any] = {
+        "letter": letter,
+        "store": store,
+        "record": record if record is not None else _pretty(text) if text is not None else "",
+        "has_record": text is not None,
+        "schema": letters.schema_of(context, letter.model),
+        "audit": audit,
+        "errors": errors or [],
+        "said": request.query_params.get("said", "")[:300],
+    }
+    return render(request, "letter.html", status, **values)
+
+
+async def _find(context: ServiceContext, store: str, letter_id: str) -> Any:
+    if store == "engine":
+        return await context.operations.letter(letter_id) if context.operations is not None else None
+    if store != "service":
+        return None
+
+    def look() -> letters.ServiceLetter | None:
+        with context.warehouse.reading() as reader:
+            return letters.letter_of_id(reader, letter_id)
+
+    return await context.in_thread(look)
+
+
+def _audit(context: ServiceContext, subject: str) -> list[Any]:
+    with context.warehouse.reading() as reader:
+        return letters.audit_of(reader, subject)
+
+
+def _pretty(text: str) -> str:
+    """The record on several lines; as it is where reading it would change it, as with large numbers."""
+    try:
+        value = orjson.loads(text)
+        lines = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+        return lines if _digits(text) == _digits(lines) else text
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return text
+
+
+def _digits(text: str) -> str:
+    return "".join(text.split())
+
+
+def _who(request: Request) -> str:
+    context = cast("ServiceContext", request.app.state.context)
+    client = request.client.host if request.client is not None else "unknown"
+    return f"page, logged in, {client}" if context.access.has_keys else f"page, {client}"
+
+
+async def replay(request: Request, form: dict[str, str]) -> Response:
+    """Send the record of a letter again, as the form has it."""
+    context = cast("ServiceContext", request.app.state.context)
+    store, letter_id = request.path_params["store"], request.path_params["id"]
+    record, force = form.get("record", ""), form.get("force") == "yes"
+    letter = await _find(context, store, letter_id)
+    if letter is None:
+        return render(
+            request, "problem.html", 404, text="There is no dead letter of this id.", status_code=404
+        )
+    problem = _not_a_record(record)
+    if not problem and letter.status == "recovered" and not force:
+        problem = "This record was delivered since. To replace that newer row, tick the box below."
+    if problem:
+        return await _letter_page(request, errors=[problem], record=record, status=400)
+    try:
+        if store == "service":
+            errors = await letters.replay_letter(context, letter, record, _who(request))
+            if errors:
+                return await _letter_page(request, errors=errors, record=record, status=400)
+            said = "Stored: the row is in the warehouse now."
+        else:
+            assert context.operations is not None
+            run_id = await context.operations.replay(letter_id, record, force=force)
+            await _note(context, AuditEntry(_who(request), "replayed", letter_id, f"run {run_id}"))
+            said = f"Delivered by the run {run_id}."
+    except OperationsError as error:
+        return await _letter_page(request, errors=[str(error)], record=record, status=409)
+    except _BUSY:
+        text = "The warehouse cannot be written at present: try again in a moment."
+        return await _letter_page(request, errors=[text], record=record, status=503)
+    return RedirectResponse(address(request, f"/ui/letters/{store}/{letter_id}", said=said), 303)
+
+
+def _not_a_record(text: str) -> str:
+    import json
+
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"This is not JSON: {error}"[:300]
+    return "" if isinstance(record, dict) else "A record is a JSON object, in braces."
+
+
+async def discard(request: Request, form: dict[str, str]) -> Response:
+    """Put one letter aside."""
+    return await _discard(request, [request.path_params["id"]], request.path_params["store"], form)
+
+
+async def discard_many(request: Request, form: dict[str, str]) -> Response:
+    """Put the ticked letters of a page aside."""
+    ids = [one for one in form.get("ids", "").split("\n") if one][:1_000]
+    return await _discard(request, ids, form.get("store", ""), form)
+
+
+async def _discard(request: Request, ids: list[str], store: str, form: dict[str, str]) -> Response:
+    context = cast("ServiceContext", request.app.state.context)
+    reason = form.get("reason", "").strip()[:_MAX_REASON]
+    if not reason or not ids:
+        text = "Say why these records are not needed." if ids else "Tick the dead letters to discard first."
+        return render(request, "problem.html", 400, text=text, status_code=400)
+    who = _who(request)
+    try:
+        if store == "service":
+            await letters.discard_letters(context, ids, reason, who)
+        elif context.operations is not None:
+            await context.operations.discard(ids, reason)
+            await _note(context, *(AuditEntry(who, "discarded", one, reason) for one in ids))
+    except OperationsError as error:
+        return render(request, "problem.html", 409, text=str(error), status_code=409)
+    except _BUSY:
+        text = "The warehouse cannot be written at present: try again in a moment."
+        return render(request, "problem.html", 503, text=text, status_code=503)
+    said = "1 dead letter put aside." if len(ids) == 1 else f"{len(ids)} dead letters put aside."
+    return RedirectResponse(address(request, "/ui/letters", store=store, said=said), 303)
+
+
+async def _note(context: ServiceContext, *entries: AuditEntry) -> None:
+    await context.warehouse.write(Submission(model="", table=None, rows=[], audit=entries))

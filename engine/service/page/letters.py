@@ -1,0 +1,149 @@
+"""The service's own dead letters, page by page, and what may be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from engine.service.ingest import store_again
+from engine.service.submission import AuditEntry, Submission
+
+if TYPE_CHECKING:
+    from engine.service.context import ServiceContext
+    from engine.service.storage import Reader
+
+__all__ = [
+    "ServiceLetter",
+    "audit_of",
+    "causes_of",
+    "discard_letters",
+    "letter_of_id",
+    "list_letters",
+    "replay_letter",
+    "schema_of",
+]
+
+_COLUMNS = (
+    "dead_letter_id, model, record_id, original_record, error_type, error_message, failed_at, source, "
+    "status, reason, commit_sequence, batch_index"
+)
+_ORDER = "(commit_sequence, batch_index, dead_letter_id)"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLetter:
+    """A dead letter of the service. `place` is where its page goes on."""
+
+    id: str
+    model: str
+    record_id: str | None
+    record: str
+    error_type: str
+    error_message: str
+    failed_at: datetime
+    source: str
+    status: str
+    reason: str | None
+    sequence: int
+    index: int
+
+    @property
+    def place(self) -> str:
+        """What the next page begins after."""
+        return f"{self.sequence}.{self.index}.{self.id}"
+
+
+def list_letters(
+    reader: Reader, *, model: str = "", cause: str = "", status: str = "", before: str = "", limit: int = 50
+) -> list[ServiceLetter]:
+    """Newest first, after the place `before`. Blocks."""
+    conditions, values = ["true"], list[Any]()
+    for column, value in (("lower(model)", model.lower()), ("error_type", cause), ("status", status)):
+        if value:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    place = before.split(".", 2)
+    if len(place) == 3 and all(part.isascii() and part.isdigit() and len(part) < 19 for part in place[:2]):
+        conditions.append(f"{_ORDER} < (?, ?, ?)")
+        values += [int(place[0]), int(place[1]), place[2]]
+    rows = reader.execute(
+        f"SELECT {_COLUMNS} FROM _odw_dead_letters WHERE {' AND '.join(conditions)} "  # noqa: S608 -- constants
+        "ORDER BY commit_sequence DESC, batch_index DESC, dead_letter_id DESC LIMIT ?",
+        [*values, limit],
+    ).fetchall()
+    return [ServiceLetter(*row) for row in rows]
+
+
+def letter_of_id(reader: Reader, letter_id: str) -> ServiceLetter | None:
+    """One of them. Blocks."""
+    row = reader.execute(
+        f"SELECT {_COLUMNS} FROM _odw_dead_letters WHERE dead_letter_id = ?",  # noqa: S608 -- constant
+        [letter_id],
+    ).fetchone()
+    return ServiceLetter(*row) if row else None
+
+
+def causes_of(reader: Reader, status: str = "open") -> list[tuple[str, str, int]]:
+    """(model, error type, number), most frequent first. Blocks."""
+    return reader.execute(
+        "SELECT model, error_type, count(*) AS n FROM _odw_dead_letters WHERE status = ? "
+        "GROUP BY ALL ORDER BY n DESC, model, error_type LIMIT 50",
+        [status],
+    ).fetchall()
+
+
+def audit_of(reader: Reader, subject: str = "", limit: int = 50) -> list[tuple[datetime, str, str, str, str]]:
+    """(time, actor, action, subject, detail), newest first. Blocks."""
+    return reader.execute(
+        "SELECT happened_at, actor, action, subject, detail FROM _odw_audit WHERE ? = '' OR subject = ? "
+        "ORDER BY happened_at DESC LIMIT ?",
+        [subject, subject, limit],
+    ).fetchall()
+
+
+async def discard_letters(context: ServiceContext, ids: Sequence[str], reason: str, actor: str) -> None:
+    """Put dead letters aside. Raises what `Warehouse.write` raises."""
+    audit = [AuditEntry(actor, "discarded", one, reason) for one in ids]
+    await context.warehouse.write(
+        Submission(model="", table=None, rows=[], discard=(ids, reason), audit=audit)
+    )
+
+
+async def replay_letter(context: ServiceContext, letter: ServiceLetter, record: str, actor: str) -> list[str]:
+    """Store the record of a dead letter; return why it was refused again, if it was."""
+    endpoint = context.endpoints.get(letter.model.lower())
+    if endpoint is None:
+        return [f"The model {letter.model} is not served any more"]
+    detail = "as it was" if _same(record, letter.record) else "edited"
+    audit = [AuditEntry(actor, "replayed", letter.id, detail)]
+    return await store_again(context, endpoint, record.encode(), audit)
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return bool(orjson.loads(one) == orjson.loads(other))
+    except orjson.JSONDecodeError:
+        return one == other
+
+
+def schema_of(context: ServiceContext, model: str) -> list[tuple[str, str, bool, str]]:
+    """(field, type, whether it is required, description) of a model; empty for one that is not served."""
+    endpoint = context.endpoints.get(model.lower())
+    if endpoint is None:
+        return []
+    fields = endpoint.model.model.model_fields
+    return [
+        (field.alias or name, _type_text(field.annotation), field.is_required(), field.description or "")
+        for name, field in fields.items()
+    ]
+
+
+def _type_text(annotation: object) -> str:
+    text = getattr(annotation, "__name__", "") if isinstance(annotation, type) else str(annotation)
+    for noise in ("typing.", "datetime.", "uuid.", "decimal.", "ipaddress."):
+        text = text.replace(noise, "")
+    return text.replace("NoneType", "None").replace(" | None", ", or null")

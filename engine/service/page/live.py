@@ -1,0 +1,70 @@
+"""Server-sent events: parts of a page that have changed, once a second, as JSON of element id to HTML."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import orjson
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from engine.service.page.overview import overview_values
+from engine.service.page.rendering import HEADERS, fragment
+from engine.service.page.runs import run_values
+
+if TYPE_CHECKING:
+    from engine.service.context import ServiceContext
+
+__all__ = ["stream"]
+
+MAX_VIEWERS = 32
+_TICK = 1.0
+_TICKS = 600  # browsers come again by themselves
+
+
+async def stream(request: Request) -> Response:
+    """Follow the overview, or the run `run`."""
+    context = cast("ServiceContext", request.app.state.context)
+    if context.viewers >= MAX_VIEWERS:
+        return PlainTextResponse("Too many pages are watching", 503, {"Retry-After": "30"})
+    run_id = request.query_params.get("run", "")
+    headers = {**HEADERS, "X-Accel-Buffering": "no"}
+    return StreamingResponse(
+        _events(request, context, run_id), headers=headers, media_type="text/event-stream"
+    )
+
+
+async def _events(request: Request, context: ServiceContext, run_id: str) -> AsyncGenerator[bytes, None]:
+    shown: dict[str, str] = {}
+    context.viewers += 1
+    try:
+        yield b"retry: 2000\n\n"
+        for _ in range(_TICKS):
+            if context.is_stopping:
+                return
+            parts, is_over = await _parts(request, context, run_id)
+            changed = {name: text for name, text in parts.items() if shown.get(name) != text}
+            shown |= changed
+            # a comment keeps the connection, and finds out whether anybody still listens
+            yield b"data: " + orjson.dumps(changed) + b"\n\n" if changed else b": \n\n"
+            if is_over:
+                yield b"event: end\ndata: {}\n\n"
+                return
+            await anyio.sleep(_TICK)
+    finally:
+        context.viewers -= 1
+
+
+async def _parts(request: Request, context: ServiceContext, run_id: str) -> tuple[dict[str, str], bool]:
+    if not run_id:
+        values = await overview_values(context)
+        names = ("figures", "rates", "recent", "causes")
+        return {name: fragment(request, f"parts/{name}.html", **values) for name in names}, False
+    values_of_run = await run_values(context, run_id)
+    if values_of_run is None:
+        return {}, True
+    parts_of_run = ("run-figures", "run-graph", "run-rates", "run-splits", "run-stages")
+    parts = {name: fragment(request, f"parts/{name}.html", **values_of_run) for name in parts_of_run}
+    return parts, values_of_run["run"].state != "running"

@@ -1,0 +1,63 @@
+"""The first page: what runs, what came in, what died."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from engine.service.page import charts, letters
+from engine.service.page.rendering import address, render
+
+if TYPE_CHECKING:
+    from engine.service.context import ServiceContext
+
+__all__ = ["overview_values", "show_overview"]
+
+RECENT = 8
+
+
+async def show_overview(request: Request) -> Response:
+    """The page at `/`."""
+    context = cast("ServiceContext", request.app.state.context)
+    if not context.access.roles(request).read:
+        return RedirectResponse(address(request, "/ui/login"), 303)
+    operations = context.operations
+    pipelines = []
+    if operations is not None:
+        pipelines = [
+            replace(one, last=next(iter(await operations.recent(1, pipeline=one.name)), None))
+            for one in operations.pipelines()
+        ]
+    return render(request, "overview.html", pipelines=pipelines, **await overview_values(context))
+
+
+async def overview_values(context: ServiceContext) -> dict[str, Any]:
+    """What changes while the page is open."""
+    operations = context.operations
+    runs = await operations.recent(RECENT) if operations is not None else []
+    open_causes = await operations.causes() if operations is not None else []
+    own = await context.in_thread(lambda: _look(context))
+    points = context.metrics.history.rates()
+    last = points[-7:-1]
+    return {
+        "runs": runs,
+        "running": sum(run.state == "running" for run in runs),
+        "rate": sum(written for _, written, _ in last) / (len(last) or 1),
+        "written": sum(written for _, written, _ in points) * context.metrics.history.STEP,
+        "chart": charts.rates(points, "Records written and dead a second over the last hour"),
+        "is_quiet": not any(written or dead for _, written, dead in points),
+        "causes_of_pipelines": charts.bars(open_causes),
+        "causes_of_service": charts.bars(own),
+        "of_pipelines": sum(number for *_, number in open_causes),
+        "of_service": sum(number for *_, number in own),
+        "has_runs": operations is not None,
+        "is_well": context.takes_records,
+    }
+
+
+def _look(context: ServiceContext) -> list[tuple[str, str, int]]:
+    with context.warehouse.reading() as reader:
+        return letters.causes_of(reader)

@@ -1,0 +1,176 @@
+"""Templates, the words and numbers in them, and the headers of every page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from engine.service.workflows import duration_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from engine.service.context import ServiceContext
+
+__all__ = ["HEADERS", "address", "fragment", "moment", "render", "static_file"]
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+_STATIC = {"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8"}
+
+
+def render(request: Request, template: str, code: int = 200, **values: Any) -> Response:
+    """A whole page."""
+    context = cast("ServiceContext", request.app.state.context)
+    access = context.access
+    roles = access.roles(request)
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            base=_base(context),
+            csrf=access.token(request),
+            roles=roles,
+            has_keys=access.has_keys,
+            path=request.scope["path"],
+            version=_version(),
+            **{"has_runs": context.operations is not None, **values},
+        )
+    )
+    return HTMLResponse(text, code, HEADERS)
+
+
+def fragment(request: Request, template: str, **values: Any) -> str:
+    """A part of a page, for an update of what is shown."""
+    context = cast("ServiceContext", request.app.state.context)
+    return _environment().get_template(template).render(base=_base(context), **values)
+
+
+def address(request: Request, path: str, **query: str) -> str:
+    """The path of another page, with the service's prefix; empty values are left out."""
+    given = {name: value for name, value in query.items() if value}
+    return _base(request.app.state.context) + path + (f"?{urlencode(given)}" if given else "")
+
+
+def static_file(name: str) -> Response | None:
+    """One of our own files; None for others."""
+    if name not in _STATIC:
+        return None
+    headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
+    return Response(_read_static(name), media_type=_STATIC[name], headers=headers)
+
+
+@cache
+def _read_static(name: str) -> bytes:
+    return files("engine.service.page").joinpath("static", name).read_bytes()
+
+
+def _base(context: ServiceContext) -> str:
+    prefix = context.settings.path_prefix.strip("/")
+    return f"/{prefix}" if prefix else ""
+
+
+@cache
+def _version() -> str:
+    """Changes with the files, so that browsers do not keep old ones."""
+    import hashlib
+
+    return hashlib.sha256(b"".join(_read_static(name) for name in sorted(_STATIC))).hexdigest()[:10]
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("engine.service.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        n=_number, ago=_ago, when=_when, bytes=_bytes, took=_took, rate=_rate, usd=_usd, segment=_segment
+    )
+    return environment
+
+
+def moment(text: object) -> datetime | None:
+    """A time of the state store or the warehouse, with a zone; None for none."""
+    if isinstance(text, datetime):
+        return text if text.tzinfo is not None else text.replace(tzinfo=UTC)
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _number(value: float | None) -> str:
+    return _NONE if value is None else f"{value:,.0f}"
+
+
+def _segment(text: object) -> str:
+    """A text as one segment of a path."""
+    return quote(str(text), safe="")
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}/s" if value >= 10 else f"{value:.1f}/s"
+
+
+def _usd(value: float) -> str:
+    return f"${value:,.2f}" if value >= 1 else f"${value:.4f}"
+
+
+def _when(value: object) -> str:
+    found = moment(value)
+    return f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if found else _NONE
+
+
+_NONE = "\N{EN DASH}"
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def _ago(value: object) -> str:
+    """How long ago, or until when, in the largest unit that fits."""
+    found = moment(value)
+    if found is None:
+        return _NONE
+    seconds = (datetime.now(UTC) - found).total_seconds()
+    if abs(seconds) < 10:
+        return "now"
+    size, unit = next(((size, unit) for size, unit in _UNITS if abs(seconds) >= size), (1, "s"))
+    text = f"{abs(seconds) // size:.0f} {unit}"
+    return f"{text} ago" if seconds > 0 else f"in {text}"
+
+
+def _took(begun: datetime, ended: datetime | None) -> str:
+    return duration_text((ended or datetime.now(UTC)) - begun) if begun else str(timedelta())
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1024 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return ""

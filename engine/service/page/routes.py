@@ -1,0 +1,143 @@
+"""The page's routes: static files, sessions, views, actions, and live updates.
+
+A view wants the key for reading; an action is a POST of a form of ours, and wants the key for what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, cast
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from engine.service.bodies import BodyError, read_body
+from engine.service.page import dead_letters, records, runs, system, tables
+from engine.service.page.access import COOKIE, LIFETIME, Roles
+from engine.service.page.live import stream
+from engine.service.page.rendering import HEADERS, address, render, static_file
+
+if TYPE_CHECKING:
+    from engine.service.context import ServiceContext
+
+__all__ = ["page_routes", "wants_html"]
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+View = Callable[[Request], Awaitable[Response]]
+Action = Callable[[Request, dict[str, str]], Awaitable[Response]]
+
+
+def wants_html(request: Request) -> bool:
+    """Whether a browser asks: the same address answers JSON to other clients."""
+    return "text/html" in request.headers.get("accept", "")
+
+
+def page_routes() -> list[BaseRoute]:
+    """All routes below `/ui`; the overview itself is at `/`."""
+    return [
+        Route("/ui/static/{name}", _static, methods=["GET", "HEAD"]),
+        _route("/ui/login", _show_login, _log_in, guarded=False),
+        _route("/ui/logout", None, _log_out, guarded=False),
+        _route("/ui/live", stream),
+        _route("/ui/runs", runs.show_runs),
+        _route("/ui/runs/{id}", runs.show_run),
+        _route("/ui/runs/{id}/end", None, runs.end_run, role="admin"),
+        _route("/ui/pipelines/{name}", runs.show_pipeline),
+        _route("/ui/pipelines/{name}/start", None, runs.start_run, role="admin"),
+        _route("/ui/letters", dead_letters.show_letters),
+        _route("/ui/letters/discard", None, dead_letters.discard_many, role="write"),
+        _route("/ui/letters/{store}/{id}", dead_letters.show_letter),
+        _route("/ui/letters/{store}/{id}/replay", None, dead_letters.replay, role="write"),
+        _route("/ui/letters/{store}/{id}/discard", None, dead_letters.discard, role="write"),
+        _route("/ui/tables", tables.show_tables),
+        _route("/ui/tables/{name}", tables.show_table),
+        _route("/ui/query", tables.show_query, tables.run),
+        _route("/ui/records", records.show_record),
+        _route("/ui/schedules", system.show_schedules),
+        _route("/ui/health", system.show_health),
+    ]
+
+
+def _route(
+    path: str, view: View | None, action: Action | None = None, *, role: str = "read", guarded: bool = True
+) -> Route:
+    async def answer(request: Request) -> Response:
+        context = cast("ServiceContext", request.app.state.context)
+        allowed = [*(("GET", "HEAD") if view else ()), *(("POST",) if action else ())]
+        if request.method not in allowed:
+            status = 200 if request.method == "OPTIONS" else 405
+            return PlainTextResponse(
+                "" if status == 200 else "Method not allowed", status, {"Allow": ", ".join(allowed)}
+            )
+        roles = context.access.roles(request)
+        if guarded and not roles.read:
+            here = request.scope["path"] if request.method == "GET" else ""
+            return RedirectResponse(address(request, "/ui/login", next=here), 303)
+        if request.method != "POST" and view is not None:
+            return await view(request)
+        assert action is not None
+        return await _act(request, action, roles, role if guarded else "")
+
+    return Route(path, answer, methods=_METHODS)
+
+
+async def _act(request: Request, action: Action, roles: Roles, role: str) -> Response:
+    context = cast("ServiceContext", request.app.state.context)
+    try:
+        with context.accepted(), context.inflight.share() as share:
+            body = await read_body(request, context.body_limits, share)
+    except BodyError as error:
+        return problem(request, str(error), error.status)
+    pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=2_000)
+    form = dict(pairs)
+    form["ids"] = "\n".join(value for name, value in pairs if name == "id")
+    if not context.access.is_own(request, form.get("csrf", "")):
+        return problem(request, "This form is out of date: go back, reload the page and try again.", 403)
+    if role and not getattr(roles, role):
+        return problem(request, f"This needs the key to {_NEEDS[role]}: log in with it, too.", 403)
+    if context.is_stopping:
+        return problem(request, "The service is stopping.", 503)
+    return await action(request, form)
+
+
+_NEEDS = {"read": "read", "write": "write", "admin": "start and end runs"}
+
+
+def problem(request: Request, text: str, status: int) -> Response:
+    """A page that says what is wrong."""
+    return render(request, "problem.html", status, text=text, status_code=status)
+
+
+async def _static(request: Request) -> Response:
+    return static_file(request.path_params["name"]) or PlainTextResponse("Not found", 404)
+
+
+async def _show_login(request: Request) -> Response:
+    return render(request, "login.html", failed=False, next=request.query_params.get("next", ""))
+
+
+async def _log_in(request: Request, form: dict[str, str]) -> Response:
+    context = cast("ServiceContext", request.app.state.context)
+    name = await context.access.log_in(request, form.get("token", ""))
+    target = form.get("next", "")
+    if name is None:
+        return render(request, "login.html", 401, failed=True, next=target)
+    # only to a place of this page: `//host` and a full address would lead elsewhere
+    is_own = target.startswith("/ui/") and "\\" not in target
+    response = RedirectResponse(address(request, target if is_own else "/"), 303)
+    secure = request.url.scheme == "https"
+    response.set_cookie(
+        COOKIE, name, max_age=LIFETIME, httponly=True, samesite="strict", secure=secure, path="/"
+    )
+    return response
+
+
+async def _log_out(request: Request, form: dict[str, str]) -> Response:
+    context = cast("ServiceContext", request.app.state.context)
+    context.access.log_out(request)
+    response = RedirectResponse(address(request, "/"), 303, HEADERS)
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    return response

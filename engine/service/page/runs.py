@@ -1,0 +1,123 @@
+"""Pipelines and runs: lists, one run, starting and ending."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from engine.service.operations import OperationsError
+from engine.service.page import charts
+from engine.service.page.rendering import address, render
+from engine.service.runs import RunStartError
+
+if TYPE_CHECKING:
+    from engine.service.context import ServiceContext
+
+__all__ = ["end_run", "run_values", "show_pipeline", "show_run", "show_runs", "start_run"]
+
+PAGE = 30
+STATES = ("running", "completed", "failed", "interrupted", "outage")
+
+
+async def show_runs(request: Request) -> Response:
+    """Runs, newest first, a page at a time."""
+    context = cast("ServiceContext", request.app.state.context)
+    query = request.query_params
+    pipeline, state, before = query.get("pipeline", ""), query.get("state", ""), query.get("before", "")
+    runs, names = [], []
+    if context.operations is not None:
+        runs = await context.operations.recent(PAGE + 1, pipeline=pipeline, state=state, before=before)
+        names = [one.name for one in context.operations.pipelines()]
+    more = (
+        address(request, "/ui/runs", pipeline=pipeline, state=state, before=runs[PAGE - 1].run_id)
+        if len(runs) > PAGE
+        else ""
+    )
+    values: dict[str, Any] = {"pipeline": pipeline, "state": state, "states": STATES, "pipelines": names}
+    return render(request, "runs.html", runs=runs[:PAGE], more=more, is_later=bool(before), **values)
+
+
+async def run_values(context: ServiceContext, run_id: str) -> dict[str, Any] | None:
+    """What the page of a run shows; None when there is no such run."""
+    if context.operations is None:
+        return None
+    detail = await context.operations.detail(run_id)
+    if detail is None:
+        return None
+    points = [(when.timestamp(), written, dead) for when, written, dead in detail.rates]
+    return {
+        "detail": detail,
+        "run": detail.run,
+        "graph": charts.graph(detail.nodes, detail.bottleneck),
+        "grid": charts.split_grid(detail.splits),
+        "chart": charts.rates(points, "Records written and dead a second"),
+    }
+
+
+async def show_run(request: Request) -> Response:
+    """One run with its graph, splits, rates and stages."""
+    context = cast("ServiceContext", request.app.state.context)
+    values = await run_values(context, request.path_params["id"])
+    if values is None:
+        return render(request, "problem.html", 404, text="There is no run of this name.", status_code=404)
+    return render(request, "run.html", **values)
+
+
+async def show_pipeline(request: Request) -> Response:
+    """A pipeline with its graph, and a form to start it."""
+    return await _pipeline_page(request, request.path_params["name"])
+
+
+async def _pipeline_page(
+    request: Request, name: str, error: str = "", given: dict[str, str] | None = None
+) -> Response:
+    context = cast("ServiceContext", request.app.state.context)
+    found = context.operations.pipelines() if context.operations is not None else ()
+    pipeline = next((one for one in found if one.name == name), None)
+    if context.operations is None or pipeline is None:
+        return render(
+            request, "problem.html", 404, text="There is no pipeline of this name.", status_code=404
+        )
+    values: dict[str, Any] = {
+        "pipeline": pipeline,
+        "graph": charts.graph(pipeline.nodes),
+        "runs": await context.operations.recent(5, pipeline=name),
+        "error": error,
+        "given": given or {},
+    }
+    return render(request, "pipeline.html", 400 if error else 200, **values)
+
+
+async def start_run(request: Request, form: dict[str, str]) -> Response:
+    """Start a run with the form's parameters, and show it."""
+    context = cast("ServiceContext", request.app.state.context)
+    name = request.path_params["name"]
+    given = {
+        key.removeprefix("param."): value for key, value in form.items() if key.startswith("param.") and value
+    }
+    if context.operations is None:
+        return render(request, "problem.html", 404, text="There are no pipelines here.", status_code=404)
+    try:
+        started = await context.operations.start(name, given)
+    except RunStartError as error:
+        return await _pipeline_page(request, name, str(error), given)
+    context.metrics.runs[started.pipeline] += 1
+    return RedirectResponse(address(request, f"/ui/runs/{started.run_id}"), 303)
+
+
+async def end_run(request: Request, form: dict[str, str]) -> Response:
+    """Drain or cancel a run."""
+    context = cast("ServiceContext", request.app.state.context)
+    run_id = request.path_params["id"]
+    try:
+        is_ended = context.operations is not None and await context.operations.end(
+            run_id, at_once=form.get("how") == "cancel"
+        )
+    except OperationsError as error:
+        return render(request, "problem.html", 409, text=str(error), status_code=409)
+    if not is_ended:
+        text = "This run has ended, or works in another process: end it where it was started."
+        return render(request, "problem.html", 409, text=text, status_code=409)
+    return RedirectResponse(address(request, f"/ui/runs/{run_id}"), 303)

@@ -1,0 +1,169 @@
+"""The operator's page in a browser: a run, a dead letter mended, by keyboard, on a phone, for everybody."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers.needed import missing
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+FILE = """\
+version: 1
+connections: {warehouse: {url: sandbox}}
+warehouse:
+  models:
+    Reading: {fields: {id: str, celsius: float}}
+pipelines:
+  readings:
+    params: {note: nothing}
+    nodes:
+      read: {source: jsonl, with: {path: readings.jsonl, key: id}}
+      load: {sink: ingest, with: {connection: warehouse, model: Reading}}
+    dead_letters: {max: 100}
+"""
+VIEWS = (
+    "/",
+    "/ui/runs",
+    "/ui/letters",
+    "/ui/tables",
+    "/ui/query",
+    "/ui/records",
+    "/ui/schedules",
+    "/ui/health",
+)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        missing("no chromium is installed: apt-get install chromium")
+    try:
+        import playwright  # noqa: F401
+    except ImportError:
+        missing("playwright is not installed: pip install -e '.[dev]'")
+    return found
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "pipelines.yaml").write_text(FILE)
+    records = [{"id": "good", "celsius": 1.5}, {"id": "<b>bad</b>", "celsius": "warm"}]
+    (folder / "readings.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    command = [sys.executable, "-m", "engine", "serve", "pipelines.yaml", "--port", "0"]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ODW_", "MOOSE_"))
+    }
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        yield next(word for word in line.split() if word.startswith("http")).rstrip(";,")
+        process.terminate()
+        process.stdout.read()
+
+
+@asynccontextmanager
+async def browsing(
+    chromium: str, service: str, *, width: int = 1280, scheme: str = "light"
+) -> AsyncIterator[Page]:
+    """A page whose console stays silent and whose requests all go to the service."""
+    from playwright.async_api import async_playwright
+
+    said: list[str] = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        context = await browser.new_context(
+            viewport={"width": width, "height": 860},
+            color_scheme="dark" if scheme == "dark" else "light",
+            reduced_motion="reduce",
+            base_url=service,
+        )
+        page = await context.new_page()
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith((service, "data:")) else said.append(request.url),
+        )
+        yield page
+        await browser.close()
+    # the browser itself remarks on a form that was refused, which is what some of these tests are about
+    assert [one for one in said if "status of 409" not in one] == []
+
+
+async def test_a_run_is_started_and_its_dead_letter_mended(chromium: str, service: str) -> None:
+    from playwright.async_api import expect
+
+    async with browsing(chromium, service) as page:
+        await page.goto("/")
+        await page.get_by_role("link", name="Start…").click()
+        await page.get_by_role("button", name="Start").click()
+        await expect(page.locator("#run-figures .chip")).to_have_text("completed", timeout=30_000)
+        await expect(page.locator("#run-graph svg")).to_be_visible()
+        await page.locator("#run-figures a", has_text="1").click()
+        await page.get_by_role("link", name="<b>bad</b>").click()
+        box = page.get_by_label("JSON, as it was sent")
+        await box.fill('{"id": "<b>bad</b>", "celsius": "hot"}')
+        await page.get_by_role("button", name="Replay").click()
+        await expect(page.get_by_role("alert")).to_contain_text("It died again", timeout=30_000)
+        await page.goto("/ui/letters?store=service")
+        await page.get_by_role("link", name="<b>bad</b>").click()
+        await page.get_by_label("JSON, as it was sent").fill('{"id": "<b>bad</b>", "celsius": 7.25}')
+        await page.get_by_role("button", name="Replay").click()
+        await expect(page.get_by_role("status")).to_contain_text("Stored")
+        await page.goto("/ui/tables/Reading")
+        await expect(page.get_by_role("cell", name="7.25")).to_be_visible()
+        await page.get_by_role("link", name="good").click()
+        await expect(page.get_by_text("sent by the node load")).to_be_visible()
+
+
+async def test_the_page_is_used_by_keyboard_alone(chromium: str, service: str) -> None:
+    from playwright.async_api import expect
+
+    async with browsing(chromium, service) as page:
+        await page.goto("/")
+        await page.keyboard.press("Tab")
+        await expect(page.locator(":focus")).to_have_text("Skip to the content")
+        await page.keyboard.press("/")
+        await expect(page.locator(":focus")).to_have_id("find")
+        await page.keyboard.type("good")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("good")
+        await page.goto("/ui/query")
+        await page.get_by_label("SQL").focus()
+        await page.keyboard.press("Control+A")
+        await page.keyboard.type("SELECT 6 * 7 AS answer")
+        await page.keyboard.press("Control+Enter")
+        await expect(page.get_by_role("cell", name="42")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_no_view_breaks_a_rule_of_accessibility(chromium: str, service: str, scheme: str) -> None:
+    try:
+        from axe_playwright_python.async_playwright import Axe
+    except ImportError:
+        missing("axe-playwright-python is not installed: pip install -e '.[dev]'")
+    async with browsing(chromium, service, scheme=scheme) as page:
+        for view in (*VIEWS, "/ui/pipelines/readings", "/ui/tables/Reading", "/ui/login"):
+            await page.goto(view)
+            found = await Axe().run(page)
+            assert [one["id"] for one in found.response["violations"]] == [], view
+
+
+async def test_no_view_is_wider_than_a_phone(chromium: str, service: str) -> None:
+    async with browsing(chromium, service, width=360) as page:
+        for view in (*VIEWS, "/ui/pipelines/readings", "/ui/tables/Reading", "/ui/login"):
+            await page.goto(view)
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 360, view

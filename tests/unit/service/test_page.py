@@ -1,0 +1,289 @@
+"""The operator's page over the service alone: views, actions, escaping, and who may do what."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+import pytest
+
+from engine.service.app import create_app
+from engine.service.auth import hash_of
+from engine.service.models import IngestModel
+from engine.service.settings import ServiceSettings
+from engine.service.warehouse import Warehouse
+
+HTML = {"Accept": "text/html"}
+EVIL = "<script>alert('x')</script>"
+VIEWS = [
+    "/",
+    "/ui/runs",
+    "/ui/letters",
+    "/ui/tables",
+    "/ui/query",
+    "/ui/records",
+    "/ui/schedules",
+    "/ui/health",
+]
+
+
+@asynccontextmanager
+async def opened(
+    path: Path, models: tuple[IngestModel, ...], settings: ServiceSettings
+) -> AsyncIterator[httpx.AsyncClient]:
+    warehouse = await asyncio.to_thread(Warehouse.open, path, models, settings)
+    try:
+        transport = httpx.ASGITransport(app=create_app(warehouse, models, settings))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://127.0.0.1", headers=HTML
+        ) as client:
+            yield client
+    finally:
+        await asyncio.to_thread(warehouse.close)
+
+
+@pytest.fixture
+async def page(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    client.headers.update(HTML)
+    return client
+
+
+async def bad(client: httpx.AsyncClient, *names: str, **fields: Any) -> None:
+    """Records without a text, which their model needs."""
+    records = [{"id": name, **fields} for name in names]
+    headers = {"X-ODW-Results": "per-record"}
+    (await client.post("/ingest/NoteSource", json=records, headers=headers)).raise_for_status()
+
+
+async def csrf(client: httpx.AsyncClient, where: str = "/ui/query") -> str:
+    found = re.search(r'name="csrf" value="([0-9a-f]+)"', (await client.get(where)).text)
+    assert found is not None
+    return found[1]
+
+
+async def letter_id(client: httpx.AsyncClient) -> str:
+    return str((await client.get("/dead-letters")).json()["items"][0]["dead_letter_id"])
+
+
+async def send(client: httpx.AsyncClient, where: str, **form: str) -> httpx.Response:
+    return await client.post(where, data={"csrf": await csrf(client), **form})
+
+
+@pytest.mark.parametrize("view", VIEWS)
+async def test_every_view_answers_when_all_is_empty(page: httpx.AsyncClient, view: str) -> None:
+    answer = await page.get(view)
+    assert answer.status_code == 200
+    assert "<h1" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("view", [*VIEWS, "/ui/tables/Note", "/ui/letters?status=all"])
+async def test_no_view_has_script_or_style_inside(page: httpx.AsyncClient, view: str) -> None:
+    await bad(page, "a", EVIL)
+    text = (await page.get(view)).text
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=|javascript:", text)
+    assert not re.search(r'(?:src|href|action)="(?:https?:)?//', text)
+
+
+async def test_other_clients_get_json_at_the_root(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/")).json()["status"] == "ready"
+
+
+async def test_what_a_record_says_is_escaped(page: httpx.AsyncClient, note: Callable[..., Any]) -> None:
+    await bad(page, EVIL)
+    await page.post("/ingest/Note", json=[note(f"{EVIL}2", EVIL)])
+    letter = await letter_id(page)
+    for view in ("/ui/letters", f"/ui/letters/service/{letter}", "/ui/tables/Note", f"/ui/records?id={EVIL}"):
+        text = (await page.get(view)).text
+        assert EVIL not in text
+        assert "&lt;script&gt;" in text
+
+
+async def test_a_letter_is_edited_and_replayed(page: httpx.AsyncClient) -> None:
+    await bad(page, "a")
+    where = f"/ui/letters/service/{await letter_id(page)}"
+    assert "Missing fields: text" in (await page.get(where)).text
+    refused = await send(page, f"{where}/replay", record='{"id": "a", "text": 5}')
+    assert refused.status_code == 400
+    assert "Input should be a valid string at text" in refused.text
+    assert "&#34;text&#34;: 5" in refused.text  # what was typed is still there
+    done = await send(page, f"{where}/replay", record='{"id": "a", "text": "mended"}')
+    assert done.status_code == 303
+    shown = (await page.get(done.headers["location"])).text
+    assert "recovered" in shown
+    assert "edited" in shown  # the audit trail
+    assert (await page.get("/consumption/getNote?id=a")).json()["items"][0]["text"] == "mended"
+
+
+async def test_a_recovered_letter_is_replayed_only_on_purpose(page: httpx.AsyncClient) -> None:
+    await bad(page, "a")
+    where = f"/ui/letters/service/{await letter_id(page)}"
+    await page.post("/ingest/NoteSource", json=[{"id": "a", "text": "newer"}])
+    older = '{"id": "a", "text": "older"}'
+    assert (await send(page, f"{where}/replay", record=older)).status_code == 400
+    assert (await page.get("/consumption/getNote")).json()["items"][0]["text"] == "newer"
+    assert (await send(page, f"{where}/replay", record=older, force="yes")).status_code == 303
+    assert (await page.get("/consumption/getNote")).json()["items"][0]["text"] == "older"
+
+
+@pytest.mark.parametrize(
+    "record", ["", "no", "[]", "5", '{"id": "a"', "[" * 100_000, "{}", '{"id": "\\ud800"}']
+)
+async def test_what_is_no_record_is_refused_in_words(page: httpx.AsyncClient, record: str) -> None:
+    await bad(page, "a")
+    answer = await send(page, f"/ui/letters/service/{await letter_id(page)}/replay", record=record)
+    assert answer.status_code == 400
+    assert 'role="alert"' in answer.text
+
+
+async def test_letters_are_discarded_with_a_reason(page: httpx.AsyncClient) -> None:
+    await bad(page, "a", "b", "c")
+    ids = [one["dead_letter_id"] for one in (await page.get("/dead-letters")).json()["items"]]
+    form = {"csrf": await csrf(page), "store": "service", "id": ids[:2]}
+    assert (await page.post("/ui/letters/discard", data={**form, "reason": " "})).status_code == 400
+    assert (await page.post("/ui/letters/discard", data={**form, "id": [], "reason": "x"})).status_code == 400
+    assert (await page.post("/ui/letters/discard", data={**form, "reason": "a test"})).status_code == 303
+    statuses = [one["status"] for one in (await page.get("/dead-letters")).json()["items"]]
+    assert sorted(statuses) == ["discarded", "discarded", "open"]
+    assert (await page.get("/ui/health")).text.count("a test") == 2
+
+
+async def test_letters_are_filtered_and_paged_by_key(page: httpx.AsyncClient) -> None:
+    await bad(page, *(f"n{number:03}" for number in range(120)))
+    seen: list[str] = []
+    where = "/ui/letters?store=service&place=NoteSource&cause=ValidationError"
+    while where:
+        text = (await page.get(where)).text
+        seen += re.findall(r">(n\d{3})</a>", text)
+        following = re.search(r'href="([^"]+)" rel="next"', text)
+        where = following[1].replace("&amp;", "&") if following else ""
+        await bad(page, f"later{len(seen)}")  # what comes meanwhile moves nothing
+    assert len(seen) == len(set(seen)) == 120
+    assert "None of this kind" in (await page.get("/ui/letters?status=replayed")).text
+
+
+async def test_rows_are_paged_by_key(page: httpx.AsyncClient, note: Callable[..., Any]) -> None:
+    for start in range(0, 130, 10):
+        await page.post("/ingest/Note", json=[note(f"r{number:03}") for number in range(start, start + 10)])
+    seen: list[str] = []
+    where = "/ui/tables/Note"
+    while where:
+        text = (await page.get(where)).text
+        seen += re.findall(r">(r\d{3})</a>", text)
+        following = re.search(r'href="([^"]+)" rel="next"', text)
+        where = following[1].replace("&amp;", "&") if following else ""
+    assert seen[0] == "r129"
+    assert sorted(seen) == [f"r{number:03}" for number in range(130)]
+
+
+async def test_a_query_is_answered_or_refused_in_words(page: httpx.AsyncClient) -> None:
+    assert "<td" in (await send(page, "/ui/query", sql="SELECT 41 + 1")).text
+    refused = await send(page, "/ui/query", sql='DROP TABLE "Note"')
+    assert refused.status_code == 400
+    assert "Only SELECT can be run here" in refused.text
+    assert "DROP TABLE" in refused.text
+
+
+@pytest.mark.parametrize("before", ["x", "1", "1.2", "9" * 30, "1.2.3", "-1.0.a", "%00", "1.٣.a"])
+async def test_odd_places_of_pages_do_no_harm(page: httpx.AsyncClient, before: str) -> None:
+    for view in ("/ui/letters", "/ui/tables/Note", "/ui/runs"):
+        assert (await page.get(f"{view}?before={before}")).status_code == 200
+
+
+@pytest.mark.parametrize("form", [{}, {"csrf": ""}, {"csrf": "0" * 64}, {"csrf": "ä"}])
+async def test_a_form_without_our_token_changes_nothing(
+    page: httpx.AsyncClient, form: dict[str, str]
+) -> None:
+    await bad(page, "a")
+    where = f"/ui/letters/service/{await letter_id(page)}/discard"
+    assert (await page.post(where, data={**form, "reason": "x"})).status_code == 403
+    assert (await page.get("/dead-letters")).json()["items"][0]["status"] == "open"
+
+
+async def test_a_form_of_another_origin_changes_nothing(page: httpx.AsyncClient) -> None:
+    form = {"csrf": await csrf(page), "sql": "SELECT 1"}
+    for origin in ("http://localhost:3000", "http://127.0.0.1:1", "null", "https://example.org"):
+        answer = await page.post("/ui/query", data=form, headers={"Origin": origin})
+        assert answer.status_code == 403
+    assert (
+        await page.post("/ui/query", data=form, headers={"Origin": "http://127.0.0.1"})
+    ).status_code == 200
+
+
+async def test_an_action_is_no_get(page: httpx.AsyncClient) -> None:
+    for where in ("/ui/letters/discard", "/ui/runs/x/end", "/ui/pipelines/x/start", "/ui/logout"):
+        assert (await page.get(where)).status_code in (404, 405)
+
+
+KEYS = ServiceSettings(
+    consumption_api_key=hash_of("read.1"), ingest_api_key=hash_of("write.1"), admin_api_key=hash_of("admin.1")
+)
+
+
+async def log_in(client: httpx.AsyncClient, token: str, goal: str = "") -> httpx.Response:
+    return await client.post(
+        "/ui/login", data={"csrf": await csrf(client, "/ui/login"), "token": token, "next": goal}
+    )
+
+
+async def test_with_keys_every_view_wants_a_session(path: Path, models: tuple[IngestModel, ...]) -> None:
+    async with opened(path, models, KEYS) as client:
+        for view in [*VIEWS, "/ui/live", "/ui/tables/Note"]:
+            answer = await client.get(view)
+            assert answer.status_code == 303
+            assert answer.headers["location"].startswith("/ui/login")
+        assert (await client.get("/ui/static/page.css")).status_code == 200
+        assert (await log_in(client, "wrong.1")).status_code == 401
+        answer = await log_in(client, "read.1", "/ui/tables")
+        assert answer.headers["location"] == "/ui/tables"
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert (await client.get("/ui/tables")).status_code == 200
+        await client.post("/ui/logout", data={"csrf": await csrf(client)})
+        assert (await client.get("/ui/tables")).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "goal", ["//evil.example", "https://evil.example", "/\\evil.example", "/ui/\\x", "x"]
+)
+async def test_a_login_leads_nowhere_else(path: Path, models: tuple[IngestModel, ...], goal: str) -> None:
+    async with opened(path, models, KEYS) as client:
+        assert (await log_in(client, "read.1", goal)).headers["location"] == "/"
+
+
+async def test_each_key_opens_its_own(path: Path, models: tuple[IngestModel, ...]) -> None:
+    async with opened(path, models, KEYS) as client:
+        write = {"Authorization": "Bearer write.1", "X-ODW-Results": "per-record"}
+        await client.post("/ingest/NoteSource", json=[{"id": "a"}], headers=write)
+        await log_in(client, "read.1")
+        listed = await client.get("/dead-letters", headers={"Authorization": "Bearer read.1"})
+        where = f"/ui/letters/service/{listed.json()['items'][0]['dead_letter_id']}/discard"
+        assert (await send(client, where, reason="x")).status_code == 403
+        await log_in(client, "write.1")
+        assert (await send(client, where, reason="x")).status_code == 303
+
+
+async def test_links_have_the_prefix_of_the_service(path: Path, models: tuple[IngestModel, ...]) -> None:
+    async with opened(path, models, ServiceSettings(path_prefix="/odw")) as client:
+        text = (await client.get("/odw/ui/tables")).text
+        assert all(
+            link.startswith(("/odw/", "#", "?", "data:")) for link in re.findall(r'href="([^"]+)"', text)
+        )
+        assert 'src="/odw/ui/static/page.js' in text
+
+
+def test_the_script_is_small() -> None:
+    import engine.service.page
+
+    static = Path(engine.service.page.__file__).parent / "static"
+    assert (static / "page.js").stat().st_size < 10_000
+    assert not re.search(r"https?://|eval\(|new Function", unquote((static / "page.js").read_text()))
