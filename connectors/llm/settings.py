@@ -162,7 +162,12 @@ class LlmParams(Params):
         ge=100,
         description="Documents longer than this become dead letters; they are never truncated",
     )
-    concurrency: int = operational(8, ge=1, le=256, description="Maximum concurrent calls")
+    concurrency: int = operational(
+        32,
+        ge=1,
+        le=256,
+        description="Maximum concurrent calls; begins with 4 and grows while the endpoint keeps up",
+    )
     timeout: float = operational(120.0, gt=0, description="Timeout of a call, in seconds")
     connect_patience: float = operational(
         1.0, ge=0, description="How long the first call of a run waits for the endpoint, in seconds"

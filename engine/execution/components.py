@@ -110,6 +110,7 @@ class Components:
             aggregate=stats.aggregate,
             journal=resources.journal.of_node(pipeline, node.name, identity.run_id),
             bookmarks=SourceBookmarks(resources.store, pipeline, node.name),
+            survives_errors=policy.survives_errors,
             retry=ComponentRetry(policy, stats, resources.clock),
             shared=resources.shared,
         )
