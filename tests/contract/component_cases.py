@@ -130,6 +130,16 @@ class SinkCase(Case[Sink[Any]]):
     knows_its_run: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class _InMemory(SinkCase):
+    """A sink whose records are nowhere else than in itself."""
+
+    def build(self, world: World, ctx: Context | None = None) -> Sink[Any]:
+        sink = super().build(world, ctx)
+        world.kept.append(sink)
+        return sink
+
+
 def _simulated(name: str) -> SourceCase:
     return SourceCase(
         name=name,
@@ -622,6 +632,12 @@ CASES: tuple[Case[Any], ...] = (
         bad=_UNSAYABLE,
         arrived=lambda world: _ids((world.folder / "out" / "lines.jsonl").read_bytes()),
         knows_its_run=True,
+    ),
+    _InMemory(
+        name="memory",
+        given=_SAID,
+        bad="no mapping",
+        arrived=lambda world: [record["id"] for sink in world.kept for record in sink.collected()],
     ),
     SinkCase(
         name="duckdb",

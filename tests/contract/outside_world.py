@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,7 +31,7 @@ class World:
     """Where a component can go: a folder, the standard output, and the addresses of what it needs.
 
     `printed` gives all that has been written to the standard output so far; `stdin` is the file
-    behind the standard input.
+    behind the standard input; `kept` are sinks that keep their records to themselves.
     """
 
     folder: Path
@@ -41,6 +41,7 @@ class World:
     s3: str = ""
     llm: str = ""
     ingest: str = ""
+    kept: list[Any] = field(default_factory=list)
 
     def file(self, name: str, content: bytes) -> str:
         path = self.folder / name
