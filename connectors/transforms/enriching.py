@@ -44,7 +44,7 @@ def _as_mapping(value: Any) -> Any:
 
 
 Columns = Annotated[dict[str, str], BeforeValidator(_as_mapping)]
-_SCHEMA: Final = {"anyOf": [{"type": "string"}, {"type": "array"}, {"type": "object"}]}
+_SCHEMA: Final[dict[str, Any]] = {"anyOf": [{"type": "string"}, {"type": "array"}, {"type": "object"}]}
 
 
 class EnrichParams(Params):
@@ -56,10 +56,10 @@ class EnrichParams(Params):
         "(.duckdb, .db) with `table`",
     )
     table: str | None = Field(default=None, min_length=1, description="Of a database: the table or view")
-    on: Columns = Field(
+    key: Columns = Field(
         min_length=1,
         json_schema_extra=_SCHEMA,
-        description="The key: a field, a list of fields, or {field of the record: column of the table}",
+        description="What both have: a field, a list of fields, or {field of the record: column of the table}",
     )
     fields: Columns | None = Field(
         default=None,
@@ -121,7 +121,7 @@ class Enrich(Transform[EnrichParams]):
 
     def apply(self, batch: Batch) -> Batch:
         """Add what the table has."""
-        names = list(self.params.on)
+        names = list(self.params.key)
         outcomes = [self._outcome(record, names) for record in as_mappings(batch.records)]
         return batch.outcomes(outcomes)
 
@@ -152,8 +152,8 @@ def _load(params: EnrichParams) -> tuple[dict[Key, dict[str, Any]], dict[str, An
         raise FatalError(f"the table {params.file} cannot be read: {reason}") from None
     added = params.fields
     if added is None:
-        added = {name: name for name in names if name not in params.on.values()}
-    unknown = [name for name in (*params.on.values(), *added) if name not in names]
+        added = {name: name for name in names if name not in params.key.values()}
+    unknown = [name for name in (*params.key.values(), *added) if name not in names]
     if unknown:
         raise FatalError(f"the table {params.file} has no column `{unknown[0]}`: it has {', '.join(names)}")
     if len(rows) > params.max_rows:
@@ -162,7 +162,7 @@ def _load(params: EnrichParams) -> tuple[dict[Key, dict[str, Any]], dict[str, An
     table: dict[Key, dict[str, Any]] = {}
     for text in rows:
         row = orjson.loads(text)
-        values = [row[column] for column in params.on.values()]
+        values = [row[column] for column in params.key.values()]
         if None in values:
             continue
         key = tuple([text_of(value) for value in values])

@@ -630,7 +630,7 @@ CASES: tuple[Case[Any], ...] = (
     ),
     TransformCase(
         name="enrich",
-        params=lambda world: {"file": _cities(world), "on": {"city": "name"}},
+        params=lambda world: {"file": _cities(world), "key": {"city": "name"}},
         given=_ORDERS,
         bad={"id": "bad", "city": ["Ulm"]},
         settled=(30, 0, 0),

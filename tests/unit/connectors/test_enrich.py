@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def enriched(path: Path, *records: Any, **params: Any) -> Batch:
-    async with Enrich(EnrichParams.model_validate({"file": str(path), "on": "code", **params})) as node:
+    async with Enrich(EnrichParams.model_validate({"file": str(path), "key": "code", **params})) as node:
         return node.apply(Batch(list(records), KeyRange("k/", 0, len(records))))
 
 
@@ -52,8 +52,8 @@ async def test_every_kind_of_table_is_read(folder: Path, file: str, params: dict
         ({}, {"c": 1, "code": 1, "name": "one", "since": "2020"}),
         ({"fields": {"name": "title"}}, {"c": 1, "code": 1, "title": "one"}),
         ({"prefix": "x_", "fields": "name"}, {"c": 1, "code": 1, "x_name": "one"}),
-        ({"on": {"c": "code"}}, {"c": 1, "code": 1, "name": "one", "since": "2020"}),
-        ({"on": ["code"], "fields": ["code", "name"]}, {"c": 1, "code": 1, "name": "one"}),
+        ({"key": {"c": "code"}}, {"c": 1, "code": 1, "name": "one", "since": "2020"}),
+        ({"key": ["code"], "fields": ["code", "name"]}, {"c": 1, "code": 1, "name": "one"}),
     ],
 )
 async def test_what_is_added_can_be_chosen_and_named(
@@ -91,7 +91,7 @@ async def test_several_rows_with_one_key_have_to_be_allowed(folder: Path) -> Non
     ("file", "params", "message"),
     [
         ("gone.csv", {}, r"gone\.csv does not exist"),
-        ("t.csv", {"on": "kode"}, "has no column `kode`: it has code, name, since"),
+        ("t.csv", {"key": "kode"}, "has no column `kode`: it has code, name, since"),
         ("t.csv", {"fields": ["naem"]}, "has no column `naem`"),
         ("t.csv", {"max_rows": 1}, "has more than 1 rows: raise `max_rows`"),
         ("t.duckdb", {"table": "kodes"}, "cannot be read: Catalog Error"),
@@ -114,4 +114,4 @@ async def test_a_table_that_does_not_fit_stops_the_run(
 )
 def test_mistakes_are_found_when_the_file_is_read(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        EnrichParams.model_validate({"on": "code", **params})
+        EnrichParams.model_validate({"key": "code", **params})
