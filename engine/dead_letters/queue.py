@@ -228,7 +228,7 @@ class DeadLetterRoute:
         if allowed:
             self._exceeded = True  # once: what other nodes have in flight is seen through to its end
             raise DeadLetterBudgetError(
-                f"{tally.dead} dead letters, {allowed}; the last at {latest.node!r}: {latest.error_type}"
+                f"{tally.dead} dead letter{'s' if tally.dead != 1 else ''}, {allowed}; the last at {latest.node!r}: {latest.error_type}"
             )
 
 
