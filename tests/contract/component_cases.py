@@ -359,6 +359,15 @@ def _in_postgres(world: World) -> list[str]:
             return []
 
 
+def _api(world: World) -> Fields:
+    return {"url": world.http, "token": "hush"}
+
+
+def _posted(world: World) -> list[str]:
+    assert world.api is not None
+    return list(world.api.posted)
+
+
 def _ids(document: bytes) -> list[str]:
     return [json.loads(line)["id"] for line in document.splitlines()]
 
@@ -511,6 +520,16 @@ CASES: tuple[Case[Any], ...] = (
         needs="postgres",
         records=40,
         batches=6,
+    ),
+    SourceCase(
+        name="http",
+        params=lambda _: {
+            "path": "letters", "records": "data.items", "key": "id", "paging": {"type": "offset", "size": 9},
+        },
+        connection=_api,
+        needs="http",
+        records=40,
+        batches=5,
     ),
     SourceCase(
         name="stdin",
@@ -680,6 +699,25 @@ CASES: tuple[Case[Any], ...] = (
         bad=_SAID[0] | {"id": "a\0b"},
         arrived=_in_postgres,
         idempotent=True,
+    ),
+    SinkCase(
+        name="http",
+        params=lambda _: {"path": "letters"},
+        connection=_api,
+        needs="http",
+        given=_SAID,
+        bad={"id": "bad"},
+        arrived=_posted,
+    ),
+    SinkCase(
+        name="http",
+        label="in-batches",
+        params=lambda _: {"path": "letters", "batch": True},
+        connection=_api,
+        needs="http",
+        given=_SAID,
+        bad={"id": "bad"},
+        arrived=_posted,
     ),
     SinkCase(
         name="stdout",
