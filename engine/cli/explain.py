@@ -37,9 +37,8 @@ def execute(options: ExplainOptions) -> int:
     known = {code.lower(): code for code in ALL}
     code = known.get(options.code.lower())
     if code is None:
-        raise ConfigError(
-            unknown("code", options.code, ALL) if len(options.code) > 2 else _no_such(options.code)
-        )
+        near = unknown("code", options.code, ALL) if len(options.code) > len("143") else ""
+        raise ConfigError(near or f"no exit code {options.code}: `explain` without a code lists all")
     entry = ALL[code]
     sys.stdout.write(f"{code}: {entry.meaning}.\n\n{entry.remedy}\n")
     return 0

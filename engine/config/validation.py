@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from datetime import date
+from difflib import get_close_matches
 from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
@@ -20,6 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 
 # Pydantic's own messages never repeat the input; those of validators may, so even short texts are hidden.
 _MIN_SECRET: Final = 4
+_SURELY: Final = 0.75  # a name that is less like a key of a node may be a parameter of its component
 
 
 def validate(
@@ -125,7 +127,7 @@ def _report(
         parent, name = _find(value, loc[:-1]), str(loc[-1])
         owner = _model_at(model, loc[:-1])
         names = field_names(owner) if owner else []
-        of_a_node = "with" in names and not nearest(name, ("source", "transform", "sink"))
+        of_a_node = "with" in names and not get_close_matches(name, names, n=1, cutoff=_SURELY)
         hint = "parameters of the component stand under `with:`" if of_a_node else ""
         problems.add(parent.key_place(name), unknown(what, name, names), hint)
         return

@@ -2,6 +2,7 @@
 
 python -m tests.unit.cli.mistakes
 """
+# ruff: noqa: E501 - a line is a mistake
 
 from __future__ import annotations
 
