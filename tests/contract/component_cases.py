@@ -130,6 +130,16 @@ class SinkCase(Case[Sink[Any]]):
     knows_its_run: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class _InMemory(SinkCase):
+    """A sink whose records are nowhere else than in itself."""
+
+    def build(self, world: World, ctx: Context | None = None) -> Sink[Any]:
+        sink = super().build(world, ctx)
+        world.kept.append(sink)
+        return sink
+
+
 def _simulated(name: str) -> SourceCase:
     return SourceCase(
         name=name,
@@ -349,6 +359,15 @@ def _in_postgres(world: World) -> list[str]:
             return []
 
 
+def _api(world: World) -> Fields:
+    return {"url": world.http, "token": "hush"}
+
+
+def _posted(world: World) -> list[str]:
+    assert world.api is not None
+    return list(world.api.posted)
+
+
 def _ids(document: bytes) -> list[str]:
     return [json.loads(line)["id"] for line in document.splitlines()]
 
@@ -503,6 +522,16 @@ CASES: tuple[Case[Any], ...] = (
         batches=6,
     ),
     SourceCase(
+        name="http",
+        params=lambda _: {
+            "path": "letters", "records": "data.items", "key": "id", "paging": {"type": "offset", "size": 9},
+        },
+        connection=_api,
+        needs="http",
+        records=40,
+        batches=5,
+    ),
+    SourceCase(
         name="stdin",
         params=lambda world: world.feed(_lines(20, 7)) | {"page_records": 5},
         records=20,
@@ -623,6 +652,12 @@ CASES: tuple[Case[Any], ...] = (
         arrived=lambda world: _ids((world.folder / "out" / "lines.jsonl").read_bytes()),
         knows_its_run=True,
     ),
+    _InMemory(
+        name="memory",
+        given=_SAID,
+        bad="no mapping",
+        arrived=lambda world: [record["id"] for sink in world.kept for record in sink.collected()],
+    ),
     SinkCase(
         name="duckdb",
         params=lambda world: {
@@ -664,6 +699,25 @@ CASES: tuple[Case[Any], ...] = (
         bad=_SAID[0] | {"id": "a\0b"},
         arrived=_in_postgres,
         idempotent=True,
+    ),
+    SinkCase(
+        name="http",
+        params=lambda _: {"path": "letters"},
+        connection=_api,
+        needs="http",
+        given=_SAID,
+        bad={"id": "bad"},
+        arrived=_posted,
+    ),
+    SinkCase(
+        name="http",
+        label="in-batches",
+        params=lambda _: {"path": "letters", "batch": True},
+        connection=_api,
+        needs="http",
+        given=_SAID,
+        bad={"id": "bad"},
+        arrived=_posted,
     ),
     SinkCase(
         name="stdout",
