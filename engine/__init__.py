@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from engine.execution.run import Run
     from engine.flow.stats import NodeSnapshot, RunSnapshot
     from engine.functions import filter, sink, source, transform  # noqa: A004 - used as engine.filter
-    from engine.pipeline import Node, Pipeline, load, node, run, stream
+    from engine.pipeline import Node, Pipeline, load, node, run, run_sync, stream
     from engine.plan.model import Plan
     from engine.registry import Registry
     from engine.state.protocol import RunStatus
@@ -89,7 +89,7 @@ _WHERE = {
     ),
     "engine.functions": ("filter", "sink", "source", "transform"),
     "engine.execution.events": ("RunEvent",),
-    "engine.pipeline": ("Node", "Pipeline", "load", "node", "run", "stream"),
+    "engine.pipeline": ("Node", "Pipeline", "load", "node", "run", "run_sync", "stream"),
     "engine.plan.model": ("Plan",),
     "engine.registry": ("Registry",),
     "engine.execution.report": ("RunReport",),
@@ -142,6 +142,7 @@ __all__ = [
     "node",
     "operational",
     "run",
+    "run_sync",
     "sink",
     "source",
     "stream",

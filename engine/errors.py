@@ -268,13 +268,17 @@ class RecordError(ComponentError):
 
     `kind` is the error type that the dead letter shows (default: the class name of the cause, else
     "RecordError"). `stage` says where it died when that is not the node itself: "service" is the other side
-    of a sink, which then has a dead letter of its own.
+    of a sink, which then has a dead letter of its own. `unplanned`: nobody meant the record to fail (an
+    expression cannot be computed, a function has a bug), so that a node's `on_error` decides.
     """
 
-    def __init__(self, message: str, *, kind: str = "RecordError", stage: str = "") -> None:
+    def __init__(
+        self, message: str, *, kind: str = "RecordError", stage: str = "", unplanned: bool = False
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.stage = stage
+        self.unplanned = unplanned
 
 
 FatalKind: TypeAlias = Literal["config", "auth", "schema", "budget"]

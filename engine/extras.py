@@ -19,6 +19,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "llm": ("genai_prices", "httpx", "httpx_aiohttp", "json_repair", "openai"),
     "simulated": ("faker",),
     "service": ("cronsim", "duckdb", "httpx", "jinja2", "markupsafe", "starlette", "uvicorn"),
+    "http": ("aiohttp", "httpx", "httpx_aiohttp"),
     "tables": ("duckdb",),
     "sandbox": ("flask", "flask_cors", "moto", "werkzeug"),
     "temporal": ("temporalio",),

@@ -35,6 +35,7 @@ from engine.contract.component import (
     Transform,
 )
 from engine.contract.types import Record
+from engine.contract.unplanned import unplanned_error
 from engine.errors import AT_RECORD, FatalError, RecordError, TransientError
 
 __all__ = ["filter", "sink", "source", "transform"]
@@ -212,8 +213,11 @@ class FunctionTransform(Transform[BaseModel]):
                 made.append(error)
                 failed = True
             except Exception as error:
-                _name_record(error, batch, len(made))
-                raise
+                if not self.ctx.survives_errors:
+                    _name_record(error, batch, len(made))
+                    raise
+                made.append(unplanned_error(error))
+                failed = True
         kinds = list(map(type, made))
         if not failed and kinds[0] not in _SPECIAL and kinds.count(kinds[0]) == len(kinds):
             return batch.replace(made)
@@ -273,8 +277,10 @@ class FunctionFilter(Transform[BaseModel]):
         except (RecordError, TransientError):
             return batch.outcomes([self._outcome(record) for record in batch.records])
         except Exception as error:
-            _name_record(error, batch, len(kept))
-            raise
+            if not self.ctx.survives_errors:
+                _name_record(error, batch, len(kept))
+                raise
+            return batch.outcomes([self._outcome(record) for record in batch.records])
         return batch.select(kept, self._reason)
 
     def _outcome(self, record: Record) -> Outcome:
@@ -282,6 +288,10 @@ class FunctionFilter(Transform[BaseModel]):
             return record if self._function(record) else Drop(self._reason)
         except (RecordError, TransientError) as error:
             return error
+        except Exception as error:
+            if not self.ctx.survives_errors:
+                raise
+            return unplanned_error(error)
 
 
 class BatchTransform(Transform[BaseModel]):
@@ -331,8 +341,10 @@ class AsyncTransform(Transform[BaseModel]):
                 except (RecordError, TransientError) as error:
                     made[index] = error
                 except Exception as error:
-                    _name_record(error, batch, index)
-                    raise
+                    if not self.ctx.survives_errors:
+                        _name_record(error, batch, index)
+                        raise
+                    made[index] = unplanned_error(error)
 
         async with anyio.create_task_group() as group:
             for _ in range(min(self._concurrency, len(batch))):

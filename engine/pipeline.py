@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from engine.plan.compile import compile_file, compile_plan
 from engine.plan.model import Plan, PlanNode
 from engine.registry import Registry, find_modules_beside
 
-__all__ = ["Node", "Pipeline", "load", "node", "run", "stream"]
+__all__ = ["Node", "Pipeline", "load", "node", "run", "run_sync", "stream"]
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,42 @@ async def run(
             engine = await stack.enter_async_context(made)
         session = Session(engine, plans, starting(plans, wanted), raising=True, verify=verify)
         await session.execute()
-    return session.reports
+    return Reports(session.reports)
+
+
+class Reports(dict[str, RunReport]):
+    """Reports by pipeline; notebooks show them as tables."""
+
+    def _repr_html_(self) -> str:
+        return "".join(report._repr_html_() for report in self.values())
+
+
+def run_sync(
+    what: Pipeline | Plan | Mapping[str, Plan] | str | os.PathLike[str],
+    *,
+    only: Collection[str] = (),
+    params: Mapping[str, Mapping[str, JsonValue]] | None = None,
+    state_dir: str | os.PathLike[str] | None = None,
+    verify: bool = False,
+) -> dict[str, RunReport]:
+    """Do as `run` does, for programs and notebooks without `await`; see there.
+
+    Where an event loop runs already, as in a notebook, the run has one of its own in another thread, and the
+    caller waits.
+    """
+    work = partial(run, what, only=only, params=params, state_dir=state_dir, verify=verify)
+    if not _on_event_loop():
+        return anyio.run(work)
+    with ThreadPoolExecutor(1, "odw-run") as threads:
+        return threads.submit(anyio.run, work).result()
+
+
+def _on_event_loop() -> bool:
+    try:
+        anyio.get_current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _plans(

@@ -40,6 +40,16 @@ def only_own_garbage() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a MinIO server, the same for all tests of a process; each puts in what it needs."""
+    # boto3 takes long to import, and most processes need none of it
+    from tests.servers.minio import running_minio
+
+    with running_minio(tmp_path_factory.mktemp("minio")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server for all tests, which may find in its database what others have left there."""
     from tests.servers.postgres import running

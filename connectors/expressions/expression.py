@@ -28,7 +28,7 @@ class ExpressionError(RecordError):
     """An expression cannot be computed for a record; it names the expression and the place, and no value."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, kind="ExpressionError")
+        super().__init__(message, kind="ExpressionError", unplanned=True)
 
 
 class Expression:

@@ -9,8 +9,6 @@ however many there are. The notes of a run that is complete are removed.
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
-from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -19,10 +17,11 @@ from zlib import crc32
 
 import orjson
 
+from connectors.objects.key_set import KeySet
 from engine.contract.component import Context
 from engine.contract.keys import Keys
 
-__all__ = ["KeySet", "WrittenLog", "log_path"]
+__all__ = ["WrittenLog", "log_path"]
 
 STANDALONE = Context().run_id
 
@@ -34,52 +33,6 @@ def log_path(path: str, ctx: Context) -> Path | None:
     name = sha256(f"{ctx.run_id}\n{ctx.node}\n{ctx.chunk}".encode()).hexdigest()[:16]
     file = Path(path)
     return file.with_name(f".{file.name}.{name}.written")
-
-
-class KeySet:
-    """Keys as text, those that are consecutive numbers behind the same prefix as ranges."""
-
-    def __init__(self) -> None:
-        self._single: set[str] = set()
-        self._ranges: dict[str, list[tuple[int, int]]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._single or self._ranges)
-
-    def add(self, keys: Sequence[str], ranges: Sequence[tuple[str, int, int]]) -> None:
-        """Add single keys, and ranges: prefix, first and last (exclusive) number."""
-        self._single.update(keys)
-        for prefix, start, stop in ranges:
-            if prefix[-1:].isdigit():  # where the number begins is not to be seen from such a key
-                self._single.update(f"{prefix}{number}" for number in range(start, stop))
-                continue
-            known = self._ranges.setdefault(prefix, [])
-            if known and known[-1][1] == start:
-                known[-1] = (known[-1][0], stop)
-            else:
-                known.append((start, stop))
-
-    def close(self) -> None:
-        """Put the ranges in order, for `in`; call it once, after the last `add`."""
-        for prefix, ranges in self._ranges.items():
-            ranges.sort()
-            joined = ranges[:1]
-            for start, stop in ranges[1:]:
-                if start <= joined[-1][1]:
-                    joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
-                else:
-                    joined.append((start, stop))
-            self._ranges[prefix] = joined
-
-    def __contains__(self, key: str) -> bool:
-        if key in self._single:
-            return True
-        prefix = key.rstrip("0123456789")
-        number, ranges = key[len(prefix) :], self._ranges.get(prefix)
-        if not ranges or not 0 < len(number) < 19 or number != str(int(number)):
-            return False
-        place = bisect_right(ranges, (int(number), float("inf"))) - 1
-        return place >= 0 and ranges[place][0] <= int(number) < ranges[place][1]
 
 
 class WrittenLog:

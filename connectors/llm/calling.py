@@ -98,12 +98,23 @@ class Caller:
             check()
             self.budget.reserve(estimate)
             try:
-                reply = await self.chat.complete(prompt, max_tokens)
+                reply = await self._complete(prompt, max_tokens)
                 usage = self.usage_of(reply, documents)
                 passing.used = usage.tokens_in + usage.tokens_out
             finally:
                 self.budget.settle(estimate, usage.cost_usd)
         return reply, usage
+
+    async def _complete(self, prompt: Prompt, max_tokens: int) -> Reply:
+        sent = self.gate.clock.monotonic()
+        try:
+            reply = await self.chat.complete(prompt, max_tokens)
+        except TransientError as error:
+            if not error.throttled:
+                self.gate.failed()
+            raise
+        self.gate.succeeded(self.gate.clock.monotonic() - sent)
+        return reply
 
     def _tokens_in(self, documents: Sequence[Document]) -> int:
         return self.writer.tokens_aside + sum(document.tokens for document in documents)

@@ -30,7 +30,6 @@ _MAX_ADAPTATIONS: Final = 12  # of one request to what the endpoint takes
 _SUSPICIOUS: Final = 12  # refusals in a row after which it may be the endpoint and not the documents
 _STRANGE_TRIES: Final = 3  # answers that are no completions, before any has come
 _FIRST_WAIT: Final = 0.5  # seconds between the first tries to reach an endpoint
-_COOLDOWN: Final = 1.0  # seconds for an endpoint that is busy and does not say for how long
 _PROBE_TOKENS: Final = 256
 _MAX_QUOTED: Final = 300  # characters of an endpoint's own words
 _SHINGLE: Final = 20
@@ -202,8 +201,9 @@ class ChatClient:
         """One request; a refusal is returned when something else may pass."""
         strange = 0
         while True:
+            mark = self.gate.mark()
             status, headers, content = await self._post(dialect.body(prompt, max_tokens))
-            self.gate.hear(headers)
+            self.gate.hear(headers, mark)
             if 200 <= status < 300:
                 found = self._completion(content)
                 if isinstance(found, Reply):
@@ -244,8 +244,10 @@ class ChatClient:
         cause = cause_of(refusal)
         if cause is Cause.BUSY:
             wait = wait_seconds(headers, refusal.body, refusal.message, self._clock.now())
-            if wait is not None or status in (429, 529):
-                self.gate.pause(_COOLDOWN if wait is None else wait)
+            if status in (429, 529):
+                self.gate.throttled(wait)
+            elif wait is not None:
+                self.gate.pause(wait)
             return TransientError(said, retry_after=wait, throttled=status in (429, 529))
         if cause is Cause.KEY and status in (400, 401):
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"

@@ -47,6 +47,11 @@ class Document:
         return -(-text // BYTES_PER_TOKEN) + self.images * TOKENS_PER_IMAGE
 
     @property
+    def text(self) -> str:
+        """Its text parts, a line break between two; spans of values count in it."""
+        return "\n".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
     def is_whole(self) -> bool:
         """False when some of its text cannot be sent as it is, see `connectors.llm.surrogates`."""
         return all(is_whole(part.text) for part in self.parts if isinstance(part, TextPart))

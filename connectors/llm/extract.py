@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from connectors.llm.checking import check_endpoint
 from connectors.llm.documents import Document
+from connectors.llm.grounding import spans_of, ungrounded_in
 from connectors.llm.json_text import written
 from connectors.llm.pricing import Usage
 from connectors.llm.schema import TRANSFORM_TIMESTAMP
@@ -116,8 +117,9 @@ class LlmExtract(Transform[LlmParams]):
                 batch.take([places[index]]).spend(lost.tokens_in, lost.tokens_out, lost.cost_usd)
 
         fates = await self._service.extract_structured_data_batch(documents, on_usage=book, on_hit=hit)
-        for place, fate in zip(places, fates, strict=True):
-            outcomes[place] = self._record(batch.records[place], fate) if isinstance(fate, dict) else fate
+        for place, fate, document in zip(places, fates, documents, strict=True):
+            staged = batch.records[place]
+            outcomes[place] = self._record(staged, fate, document) if isinstance(fate, dict) else fate
         waiting = [outcome for outcome in outcomes if isinstance(outcome, TransientError)]
         if len(waiting) == len(outcomes) and waiting:
             raise max(waiting, key=lambda error: error.retry_after or 0.0)
@@ -163,7 +165,9 @@ class LlmExtract(Transform[LlmParams]):
             record=key,
         )
 
-    def _record(self, staged: Mapping[str, object], fields: Mapping[str, object]) -> Outcome:
+    def _record(
+        self, staged: Mapping[str, object], fields: Mapping[str, object], document: Document
+    ) -> Outcome:
         """The record of the target schema, validated, under the id of its document."""
         assert self._service is not None
         schema, params = self._service.schema, self.params
@@ -181,7 +185,16 @@ class LlmExtract(Transform[LlmParams]):
             wrote = written(fields)[:_MAX_WRITTEN]
             message = f"the extracted values do not fit: {_reasons(error)}; extracted: {wrote}"
             return RecordError(message, kind="InvalidFields")
-        return {params.id_field: staged[params.id_field], **record}
+        found: dict[str, object] = {params.id_field: staged[params.id_field], **record}
+        if params.require_grounding or params.spans_field:
+            spans = spans_of(document.text, fields)
+            ungrounded = ungrounded_in(params.require_grounding, fields, spans)
+            if ungrounded:
+                message = f"the document does not say {', '.join(ungrounded)}; extracted: "
+                return RecordError(message + written(fields)[:_MAX_WRITTEN], kind="NotGrounded")
+            if params.spans_field:
+                found[params.spans_field] = {path: list(span) for path, span in spans.items()}
+        return found
 
     def _count(self, usage: Usage) -> None:
         self.ctx.count("calls")

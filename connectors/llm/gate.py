@@ -3,7 +3,9 @@
 Limits are declared, or learned from what the endpoint says with each answer (`x-ratelimit-limit-tokens` and
 its like). Each is a bucket that fills continuously. A call takes out one request and its estimated tokens
 before it is sent, and puts back what it did not use. What the endpoint says of its own bucket wins over our
-reckoning. When it says that it has too much to do, all calls wait together.
+reckoning, so that other processes that use the same quota are seen too. When it says that it has too much to
+do, all calls wait together. Beyond the quota, a window bounds the calls that are out, see
+`connectors.llm.window`; when nothing gets through any more, one call after the other tries, ever more rarely.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from typing import Final
 import anyio
 
 from connectors.llm.waiting import until_seconds
+from connectors.llm.window import Window
 from engine.contract.clock import Clock
 
-__all__ = ["Bucket", "Gate", "Pass"]
+__all__ = ["Bucket", "Gate", "Mark", "Pass"]
 
 BURST: Final = 10.0
 """Seconds' worth of a declared limit that may go out at once."""
@@ -27,13 +30,23 @@ MAX_PAUSE: Final = 120.0  # seconds, whatever an endpoint asks for: the engine l
 _MAX_SLEEP: Final = 5.0  # seconds between two looks at a bucket, which may be filled by what is heard
 _SHORTEST_SLEEP: Final = 0.001  # seconds that are not worth waiting for
 _TELLING: Final = 0.05  # share of a limit that has to be used before the time of its reset says how it fills
+_CAUTION: Final = 4.0  # times the usual surprise that is left in a bucket
+_MAX_RESERVE: Final = 0.25  # of a bucket
+_RELAXING: Final = 0.9998  # of what a refusal has made us leave, with each call
+_LEARNING: Final = 0.05  # of the latest surprise in the usual one
 _KINDS: Final = ("requests", "tokens")
+COOLDOWN: Final = 1.0
+"""Seconds for an endpoint that throttles and does not say for how long; doubled while it goes on."""
+
+_MAX_COOLDOWN: Final = 60.0
+_BREAKER: Final = 5  # failures in a row after which one call at a time tries
 
 
 class Bucket:
     """One limit. `rate` is what it gains a second; without one it lets everything through.
 
-    `level` may be below 0: what was used was more than was estimated.
+    `level` may be below 0: what was used was more than was estimated. `reserve` is left in it for
+    others that share it, as far as they have shown themselves.
     """
 
     def __init__(self, per_minute: float | None) -> None:
@@ -41,6 +54,10 @@ class Bucket:
         self.capacity = self.rate * BURST if self.rate else 0.0
         self.level = self.capacity
         self.in_flight = 0.0
+        self.taken = 0.0
+        self.reserve = 0.0
+        self.caution = 0.0
+        self._usual = 0.0
         self._declared = per_minute is not None
         self._at: float | None = None
 
@@ -51,31 +68,57 @@ class Bucket:
         self._at = now
 
     def wait(self, amount: float) -> float:
-        """Seconds until it holds `amount`, or is full if that is less."""
+        """Seconds until it holds `amount` above its reserve, or is full if that is less."""
         if self.rate is None:
             return 0.0
-        return max(0.0, min(amount, self.capacity) - self.level) / self.rate
+        return max(0.0, min(amount + max(self.reserve, self.caution), self.capacity) - self.level) / self.rate
 
     def take(self, amount: float) -> None:
         """Take out what a call is estimated to need."""
         self.level -= amount
+        self.taken += amount
+        self._usual += (amount - self._usual) * _LEARNING if self._usual else amount
         self.in_flight += amount
+
+    def refused(self) -> None:
+        """The endpoint had less than we reckoned: leave three calls' worth more."""
+        if self.rate is not None:
+            self.caution = min(self.caution + 3 * self._usual, self.capacity * _MAX_RESERVE)
 
     def settle(self, taken: float, used: float) -> None:
         """A call that took so much has ended and used so much."""
         self.in_flight -= taken
+        self.caution *= _RELAXING
+        self.taken += used - taken
         self.level += taken - used
 
-    def learn(self, limit: float, remaining: float, reset: float | None) -> None:
-        """What the endpoint says of its own bucket. A declared limit stays, unless the other one is lower."""
+    def learn(
+        self,
+        limit: float,
+        remaining: float,
+        reset: float | None,
+        *,
+        age: float = 0.0,
+        taken_since: float | None = None,
+    ) -> None:
+        """What the endpoint says of its own bucket. A declared limit stays, unless the other one is lower.
+
+        Args:
+            age: seconds since the call was sent, when the endpoint looked at its bucket.
+            taken_since: what has been taken out since then; None when that is not known, and all that is out
+                may be missing in the endpoint's reckoning.
+        """
         used = limit - remaining
         rate = limit / 60
         if reset and used > limit * _TELLING:
-            rate = used / reset
+            rate = min(rate, used / reset)  # a limit of a day fills more slowly
         if not self._declared or (self.rate is not None and rate < self.rate):
             self.rate, self.capacity = rate, limit
-        # what is out is not all in their reckoning yet
-        level = remaining - self.in_flight
+        since = self.in_flight if taken_since is None else taken_since - age * (self.rate or 0.0)
+        level = min(remaining - since, self.capacity)
+        # what others take out of it comes as a surprise, so some is left for the next one
+        surprise = max(0.0, self.level - level) if self.rate is not None and taken_since is not None else 0.0
+        self.reserve += (min(surprise * _CAUTION, self.capacity * _MAX_RESERVE) - self.reserve) * _LEARNING
         self.level = level if not self._declared else min(self.level, level)
 
 
@@ -87,8 +130,20 @@ class Pass:
     used: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """When a request went out, and what had been taken out of the buckets by then."""
+
+    at: float
+    taken: Mapping[str, float]
+
+
 class Gate:
-    """Waits for room before a call. One for each endpoint, model and key; calls pass in order."""
+    """Waits for room before a call. One for each endpoint, model and key; calls pass in order.
+
+    Attributes:
+        clock: by which it waits.
+    """
 
     def __init__(
         self,
@@ -97,11 +152,21 @@ class Gate:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self._requests, self._tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
         self._buckets = {"requests": self._requests, "tokens": self._tokens}
         self._line = anyio.Lock()
         self._closed_until = 0.0
+        self._heard_of = -1.0
+        self._window = Window()
+        self._flying = 0
+        self._landed = anyio.Event()
+        self._failures = 0
+
+    @property
+    def window(self) -> int:
+        """Calls that may be out at once now."""
+        return self._window.size
 
     @asynccontextmanager
     async def call(self, tokens: float) -> AsyncIterator[Pass]:
@@ -110,41 +175,79 @@ class Gate:
             await self._room(tokens)
             self._requests.take(1)
             self._tokens.take(tokens)
+            self._flying += 1
         passing = Pass(tokens)
         try:
             yield passing
         finally:
+            self._flying -= 1
+            self._landed.set()
             self._requests.settle(1, 1)
             self._tokens.settle(tokens, tokens if passing.used is None else passing.used)
 
     async def _room(self, tokens: float) -> None:
         while True:
-            now = self._clock.monotonic()
+            while self._flying >= self._window.size:
+                self._landed = anyio.Event()
+                await self._landed.wait()
+            now = self.clock.monotonic()
             for bucket in self._buckets.values():
                 bucket.refill(now)
             wait = max(self._closed_until - now, self._requests.wait(1), self._tokens.wait(tokens))
             if wait < _SHORTEST_SLEEP:
                 return
-            await self._clock.sleep(min(wait, _MAX_SLEEP))
+            await self.clock.sleep(min(wait, _MAX_SLEEP))
 
     def pause(self, seconds: float) -> None:
         """The endpoint has too much to do: let nothing through for so long."""
-        until = self._clock.monotonic() + min(seconds, MAX_PAUSE)
+        until = self.clock.monotonic() + min(seconds, MAX_PAUSE)
         self._closed_until = max(self._closed_until, until)
 
-    def hear(self, headers: Mapping[str, str]) -> None:
-        """Learn the limits that an answer tells."""
-        now = self._clock.monotonic()
+    def succeeded(self, latency: float) -> None:
+        """A call got its answer after so many seconds."""
+        self._failures = 0
+        self._window.succeeded(latency, self._flying)
+
+    def throttled(self, wait: float | None) -> None:
+        """The endpoint refused a call because there were too many; `wait` is what it asks for, in seconds."""
+        self._failures += 1
+        for bucket in self._buckets.values():
+            bucket.refused()
+        if all(bucket.rate is None for bucket in self._buckets.values()):
+            self._window.throttled()  # a quota that is known takes care of itself
+        growing = COOLDOWN * 2.0 ** min(max(self._failures - self._window.size, 0), 6)
+        self.pause(min(growing, _MAX_COOLDOWN) if wait is None else wait)
+
+    def failed(self) -> None:
+        """A call came to nothing for another reason than what it asked."""
+        self._failures += 1
+        if self._failures >= max(_BREAKER, self._flying + 1):
+            self._window.collapse()
+            self.pause(min(COOLDOWN * 2.0 ** min(self._failures - _BREAKER, 6), _MAX_COOLDOWN))
+
+    def mark(self) -> Mark:
+        """Note down what was taken before a request goes out."""
+        taken = {kind: bucket.taken for kind, bucket in self._buckets.items()}
+        return Mark(self.clock.monotonic(), taken)
+
+    def hear(self, headers: Mapping[str, str], mark: Mark | None = None) -> None:
+        """Learn the limits that the answer to a request tells; old news is ignored."""
+        now = self.clock.monotonic()
+        if mark is not None:
+            if mark.at < self._heard_of:
+                return
+            self._heard_of = mark.at
         for kind in _KINDS:
             for prefix, infix in (("x-ratelimit-", ""), ("anthropic-ratelimit-", kind)):
                 names = [f"{prefix}{kind}-{one}" if infix else f"{prefix}{one}-{kind}" for one in _SAID]
                 limit, remaining = (_number(headers.get(name)) for name in names[:2])
                 if limit and remaining is not None:
+                    reset = until_seconds(headers.get(names[2], ""), self.clock.now())
                     bucket = self._buckets[kind]
                     bucket.refill(now)
-                    bucket.learn(
-                        limit, remaining, until_seconds(headers.get(names[2], ""), self._clock.now())
-                    )
+                    since = None if mark is None else bucket.taken - mark.taken[kind]
+                    age = 0.0 if mark is None else now - mark.at
+                    bucket.learn(limit, remaining, reset, age=age, taken_since=since)
 
 
 _SAID: Final = ("limit", "remaining", "reset")

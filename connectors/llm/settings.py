@@ -126,6 +126,16 @@ class LlmParams(Params):
         alias="fields",
         description="Fields to extract instead of a `schema`, by name, with type, description and more",
     )
+    require_grounding: list[str] = Field(
+        default=[],
+        description="Fields whose values have to stand in the document; a record with one that does not "
+        "becomes a dead letter",
+    )
+    spans_field: str = Field(
+        default="",
+        description="Field to add with the span of each value in the document's text, by its path: start "
+        "and end in characters (default: none)",
+    )
     instructions: str = Field(default="", max_length=20_000, description="Extra instructions for the model")
     model: str | None = Field(default=None, description="Overrides the connection's model")
     temperature: float | None = Field(
@@ -162,7 +172,12 @@ class LlmParams(Params):
         ge=100,
         description="Documents longer than this become dead letters; they are never truncated",
     )
-    concurrency: int = operational(8, ge=1, le=256, description="Maximum concurrent calls")
+    concurrency: int = operational(
+        32,
+        ge=1,
+        le=256,
+        description="Maximum concurrent calls; begins with 4 and grows while the endpoint keeps up",
+    )
     timeout: float = operational(120.0, gt=0, description="Timeout of a call, in seconds")
     connect_patience: float = operational(
         1.0, ge=0, description="How long the first call of a run waits for the endpoint, in seconds"
@@ -206,6 +221,18 @@ class LlmParams(Params):
     def _one_of_both(self) -> Self:
         if self.declared and "target" in self.model_fields_set:
             raise ValueError("give either `schema` or `fields`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _grounded_fields_are_asked_for(self) -> Self:
+        if self.require_grounding or self.spans_field:
+            schema = self.target_schema()
+            unknown = [name for name in self.require_grounding if name not in schema.fields]
+            if unknown:
+                asked = ", ".join(schema.fields)
+                raise ValueError(f"`require_grounding`: `{unknown[0]}` is not one of the fields: {asked}")
+            if self.spans_field in schema.model.model_fields:
+                raise ValueError(f"`spans_field`: the schema has a field `{self.spans_field}` of its own")
         return self
 
     def target_schema(self) -> TargetSchema:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -117,17 +118,8 @@ class _WithArguments:
         self._client = client
         self._arguments = arguments
 
-    async def list_objects(self, **arguments: object) -> Mapping[str, Any]:
-        return await self._client.list_objects(**self._arguments, **arguments)
-
-    async def list_objects_v2(self, **arguments: object) -> Mapping[str, Any]:
-        return await self._client.list_objects_v2(**self._arguments, **arguments)
-
-    async def head_object(self, **arguments: object) -> Mapping[str, Any]:
-        return await self._client.head_object(**self._arguments, **arguments)
-
-    async def get_object(self, **arguments: object) -> Mapping[str, Any]:
-        return await self._client.get_object(**self._arguments, **arguments)
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(getattr(self._client, name), **self._arguments)
 
 
 @asynccontextmanager
@@ -173,7 +165,7 @@ async def open_client(
             raise FatalError(f"the S3 connection cannot be used: {error}") from error
         answers.check_listings(client)
         answers.take_any_bucket_name(client)
-        yield _WithArguments(client, connection.arguments) if connection.arguments else client
+        yield cast(S3Client, _WithArguments(client, connection.arguments) if connection.arguments else client)
 
 
 def _config(connection: S3Connection, connections: int, read_timeout: float) -> Any:

@@ -25,8 +25,8 @@ _CREDENTIALS = frozenset(
     {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 )
 _REMEDIES = {
-    "AccessDenied": "access denied: grant s3:ListBucket and s3:GetObject",
-    "403": "access denied: grant s3:ListBucket and s3:GetObject",
+    "AccessDenied": "access denied: grant {needs}",
+    "403": "access denied: grant {needs}",
     "AllAccessDisabled": "access to this bucket has been disabled",
     "AuthorizationHeaderMalformed": "the bucket is in another region: set `region` in the connection",
     "ExpiredToken": "the session token has expired: renew the credentials",
@@ -38,6 +38,8 @@ _REMEDIES = {
     "RequestTimeTooSkewed": "this machine's clock is wrong: correct it",
     "SignatureDoesNotMatch": "the secret key does not match the access key: check `secret_key`",
 }
+READING = "s3:ListBucket and s3:GetObject"
+
 _OF_EVERYTHING = frozenset(_REMEDIES) - {"AccessDenied", "403", "SignatureDoesNotMatch"}
 """Codes that hold for every object alike, whichever one was asked for."""
 
@@ -47,13 +49,16 @@ class RedirectError(Exception):
 
 
 @contextmanager
-def s3_errors(bucket: str, what: str, *, of_object: bool = False) -> Generator[None, None, None]:
+def s3_errors(
+    bucket: str, what: str, *, of_object: bool = False, needs: str = READING
+) -> Generator[None, None, None]:
     """Translate the client's errors in the block.
 
     Args:
         bucket: the bucket that is asked.
         what: what is being done, as in "listing memos/"; with the bucket it begins each message.
         of_object: one object's content is asked for, so a refusal may concern this object alone.
+        needs: the rights that all of this takes, for the message about a refusal.
 
     Raises:
         TransientError: throttling, 5xx, time-outs, broken and refused connections, cut-off answers.
@@ -69,7 +74,7 @@ def s3_errors(bucket: str, what: str, *, of_object: bool = False) -> Generator[N
     try:
         yield
     except ClientError as error:
-        raise _from_answer(error.response, where, of_object=of_object) from error
+        raise _from_answer(error.response, where, needs, of_object=of_object) from error
     except ResponseParserError as error:
         # the page of a proxy instead of an answer
         raise TransientError(f"{where}: the answer is not S3's: {error}") from error
@@ -77,7 +82,7 @@ def s3_errors(bucket: str, what: str, *, of_object: bool = False) -> Generator[N
         raise _from_failure(error, where, of_object=of_object) from error
 
 
-def _from_answer(answer: Mapping[str, Any], where: str, *, of_object: bool) -> ComponentError:
+def _from_answer(answer: Mapping[str, Any], where: str, needs: str, *, of_object: bool) -> ComponentError:
     stated = answer.get("Error", {})
     code, message = str(stated.get("Code", "")), str(stated.get("Message", ""))
     metadata = answer.get("ResponseMetadata", {})
@@ -96,7 +101,7 @@ def _from_answer(answer: Mapping[str, Any], where: str, *, of_object: bool) -> C
     if code == "InvalidObjectState":
         return RecordError(f"{where}: it is archived; restore it first", kind="ObjectArchived")
     kind: FatalKind = "auth" if code in _CREDENTIALS or status in (401, 403) else "config"
-    text = f"{where}: {code or status}: {_remedy(code, message, status, headers)}"
+    text = f"{where}: {code or status}: {_remedy(code, message, status, headers, needs)}"
     if of_object and code not in _OF_EVERYTHING:
         forbidden = kind == "auth" or code.startswith("KMS.")
         return ObjectRefusedError(
@@ -105,11 +110,12 @@ def _from_answer(answer: Mapping[str, Any], where: str, *, of_object: bool) -> C
     return FatalError(text, kind=kind)
 
 
-def _remedy(code: str, message: str, status: int, headers: Mapping[str, str]) -> str:
+def _remedy(code: str, message: str, status: int, headers: Mapping[str, str], needs: str) -> str:
     region = headers.get("x-amz-bucket-region")
     if region and (300 <= status < 400 or "another region" in _REMEDIES.get(code, "")):
         return f"the bucket is in another region: set `region: {region}` in the connection"
-    return _REMEDIES.get(code, message)
+    remedy = _REMEDIES.get(code)
+    return message if remedy is None else remedy.format(needs=needs)
 
 
 def _from_failure(error: Exception, where: str, *, of_object: bool) -> ComponentError:

@@ -202,7 +202,9 @@ def _rename(names: dict[str, str]) -> Change:
             return fields
         renamed = {names.get(name, name): value for name, value in fields.items()}
         if len(renamed) < len(fields):
-            raise RecordError("rename: two fields would have the same name", kind="RenameError")
+            raise RecordError(
+                "rename: two fields would have the same name", kind="RenameError", unplanned=True
+            )
         return renamed
 
     return change
@@ -231,7 +233,7 @@ def _read(readers: dict[str, Callable[[Any], Any]], kind: str) -> Change:
                     fields[name] = read(value)
         except (EvaluationError, ArithmeticError, ValueError) as error:
             reason = str(error) if isinstance(error, EvaluationError) else "the value does not fit"
-            raise RecordError(f"field `{name}`: {reason}", kind=kind) from None
+            raise RecordError(f"field `{name}`: {reason}", kind=kind, unplanned=True) from None
         return fields
 
     return change
@@ -266,7 +268,7 @@ def _hash(fields_of: list[str] | dict[str, str | list[str]]) -> Change:
                     # as JSON, so that the values ["a", "bc"] and ["ab", "c"] differ
                     hashed = text_digest([fields.get(one) for one in given])
             except EvaluationError as error:
-                raise RecordError(f"field `{name}`: {error}", kind="HashError") from None
+                raise RecordError(f"field `{name}`: {error}", kind="HashError", unplanned=True) from None
             if hashed is not None:
                 fields[name] = hashed
         return fields

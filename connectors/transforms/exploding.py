@@ -76,10 +76,12 @@ class Explode(Transform[ExplodeParams]):
         if items is None or items == []:
             return [self._made(record, None, None)] if params.keep_empty else EMPTY
         if not isinstance(items, list | tuple):
-            return RecordError(f"field `{params.field}`: expected a list", kind="ExplodeError")
+            return RecordError(
+                f"field `{params.field}`: expected a list", kind="ExplodeError", unplanned=True
+            )
         if len(items) > params.max_items:
             message = f"field `{params.field}`: {len(items)} items are more than `max_items`"
-            return RecordError(message, kind="ExplodeError")
+            return RecordError(message, kind="ExplodeError", unplanned=True)
         try:
             return [self._made(record, item, place) for place, item in enumerate(items)]
         except RecordError as error:
@@ -100,12 +102,14 @@ class Explode(Transform[ExplodeParams]):
     def _merge(self, made: dict[str, Any], item: Any) -> None:
         field = self.params.field
         if not isinstance(item, Mapping):
-            raise RecordError(f"field `{field}`: `merge` needs items that are mappings", kind="ExplodeError")
+            raise RecordError(
+                f"field `{field}`: `merge` needs items that are mappings", kind="ExplodeError", unplanned=True
+            )
         for name, value in item.items():
             merged = f"{self.params.prefix}{name}"
             if merged in made:
                 message = (
                     f"field `{field}`: an item and its record have a field of the same name: set `prefix`"
                 )
-                raise RecordError(message, kind="ExplodeError")
+                raise RecordError(message, kind="ExplodeError", unplanned=True)
             made[merged] = value

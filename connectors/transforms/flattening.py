@@ -27,10 +27,14 @@ def flattened(
         inside = isinstance(value, Mapping) and value and (chosen is None or name in chosen)
         for inner, item in _walk(name, value, separator, depth) if inside else [(name, value)]:
             if inner in flat:
-                raise RecordError("flatten: two fields would have the same name", kind="FlattenError")
+                raise RecordError(
+                    "flatten: two fields would have the same name", kind="FlattenError", unplanned=True
+                )
             flat[inner] = item
             if len(flat) > MAX_FIELDS:
-                raise RecordError(f"flatten: more than {MAX_FIELDS:,} fields", kind="FlattenError")
+                raise RecordError(
+                    f"flatten: more than {MAX_FIELDS:,} fields", kind="FlattenError", unplanned=True
+                )
     return flat
 
 

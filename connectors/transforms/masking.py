@@ -86,7 +86,7 @@ class Mask(Transform[MaskParams]):
                     made = _masked(made, path, mask)
                 except EvaluationError:
                     message = f"field `{'.'.join(path)}`: the value cannot be masked"
-                    made, failed = RecordError(message, kind="MaskError"), True
+                    made, failed = RecordError(message, kind="MaskError", unplanned=True), True
                     break
             outcomes.append(made)
         return batch.outcomes(outcomes) if failed else batch.replace(outcomes)

@@ -16,6 +16,7 @@ __all__ = [
     "DEFAULT_STATE_DIR",
     "BookmarksOptions",
     "CancelOptions",
+    "CompletionOptions",
     "ConnectorsOptions",
     "ControlOptions",
     "DlqOptions",
@@ -221,6 +222,13 @@ class InitOptions:
     template: str = ""
     folder: str = ""
     connector: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionOptions:
+    """`completion`."""
+
+    shell: str = "bash"
 
 
 @dataclass(frozen=True, kw_only=True)

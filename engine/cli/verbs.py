@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "main", "parser_of"]
 
 VERBS = {
     "init": "begin a project from a template",
@@ -36,6 +36,7 @@ VERBS = {
     "serve": "run the ingest service and its warehouse",
     "sql": "query the warehouse, or copy it for other programs",
     "sandbox": "run the embedded S3, model endpoint and ingest service",
+    "completion": "print a script that completes commands in a shell",
     "schema": "print the JSON Schema of pipeline files, for editors",
 }
 """Each is a module of this package, imported when it is asked for."""
@@ -152,7 +153,12 @@ def _options(module: ModuleType, arguments: argparse.Namespace) -> object:
     return parsed(module.OPTIONS, arguments)
 
 
-def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) -> int:
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """Return the parser of a verb, with all of its arguments."""
+    return _parser(_module(verb), verb, "odw")
+
+
+def _parser(module: ModuleType, verb: str, program: str) -> VerbParser:
     parser = VerbParser(
         prog=f"{program} {verb}",
         description=module.__doc__,
@@ -160,6 +166,11 @@ def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) 
         allow_abbrev=False,
     )
     module.add_arguments(parser)
+    return parser
+
+
+def _execute(module: ModuleType, verb: str, program: str, arguments: list[str]) -> int:
+    parser = _parser(module, verb, program)
     try:
         arguments_given = parser.parse_args(arguments)
     except SystemExit as end:  # --help, or arguments that argparse has already complained about

@@ -22,6 +22,7 @@ __all__ = [
     "InputConfig",
     "NodeConfig",
     "NodeOptions",
+    "OnError",
     "OnStall",
     "ParamType",
     "ParameterConfig",
@@ -44,6 +45,17 @@ class OnStall(StrEnum):
 
     WAIT = "wait"
     DEAD_LETTER = "dead_letter"
+
+
+class OnError(StrEnum):
+    """What to do with a record for which a node's own code fails without meaning to.
+
+    `stop`: the run ends. `dead_letter`: the record dies. `drop`: it is dropped by the name of the error.
+    """
+
+    STOP = "stop"
+    DEAD_LETTER = "dead_letter"
+    DROP = "drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,8 @@ class NodeOptions:
         ordered: hand batches on in the order they came although several are worked on at once.
         batch: how batches are cut for this node; None leaves it to the component.
         on_stall: what to do when nothing succeeds any more.
+        on_error: what to do with a record that fails unplanned; None: functions stop the run, and transforms
+            in YAML dead-letter the record.
         buffer: batches that may wait on each edge into this node; None leaves it to the engine.
         key_suffix: appended to the keys of everything this node hands on ("" appends nothing); the only
             option that is part of the plan's identity.
@@ -81,6 +95,7 @@ class NodeOptions:
     ordered: bool = False
     batch: BatchLimits | None = None
     on_stall: OnStall = OnStall.WAIT
+    on_error: OnError | None = None
     buffer: int | None = None
     key_suffix: str = ""
 

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from engine.config.cron import check_schedule, check_time_zone
-from engine.config.model import NodeOptions, Notify, OnStall, RetryOptions, Settings
+from engine.config.model import NodeOptions, Notify, OnError, OnStall, RetryOptions, Settings
 from engine.config.units import Duration, Limit, Size, Timeout
 from engine.contract.component import BatchLimits
 from engine.service.declared import WarehouseSection
@@ -125,6 +125,9 @@ class NodeSection(Section):
     """How batches are formed for this node. Default: the component's own."""
     on_stall: Literal["wait", "dead_letter"] = "wait"
     """When retries are exhausted and nothing succeeds: wait for the service, or dead-letter the records."""
+    on_error: Literal["stop", "dead_letter", "drop"] | None = None
+    """When the node's own code or an expression fails for a record: stop the run, dead-letter the record, or
+    drop it. Default: functions stop the run, transforms in YAML dead-letter the record."""
     buffer: int | None = Field(default=None, ge=1, le=1024)
     """Capacity of each edge into this node, in batches. Default: the engine's own."""
 
@@ -137,6 +140,7 @@ class NodeSection(Section):
             ordered=self.ordered,
             batch=BatchLimits(batch.records, batch.bytes, batch.linger) if batch else None,
             on_stall=OnStall(self.on_stall),
+            on_error=OnError(self.on_error) if self.on_error else None,
             buffer=self.buffer,
             key_suffix=self.key_suffix,
         )

@@ -165,6 +165,8 @@ class Context:
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
         bookmarks: what this source has left for its later runs (`Batch.bookmarks`); ask in `splits`, for
             what `read` does must follow from the split alone.
+        survives_errors: the node's `on_error` makes exceptions that are nobody's on purpose the failures of
+            single records: what can tell the record returns `unplanned_error` in its place.
         retry: for a source that retries the parts of a split one by one (objects of a listing); None
             without a pipeline, where nothing is retried.
         listed: the last split that an unfinished listing has stored, when `lists_behind` has said that
@@ -187,6 +189,7 @@ class Context:
     aggregate: dict[str, float] = field(default_factory=dict)
     journal: AnswerJournal = field(default_factory=NoJournal)
     bookmarks: Bookmarks = field(default_factory=NoBookmarks)
+    survives_errors: bool = False
     retry: Retry | None = None
     listed: Split | None = None
     shared: Shared = field(default_factory=Shared)

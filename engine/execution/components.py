@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from engine.contract.collecting import Collects
 from engine.contract.component import Component, Context, Sink, Source, Transform
+from engine.contract.types import Record
 from engine.execution.ledger import SourceBookmarks
 from engine.execution.resources import RunIdentity, RunnerResources
 from engine.flow.budget import WatchedAllowance
@@ -110,6 +112,7 @@ class Components:
             aggregate=stats.aggregate,
             journal=resources.journal.of_node(pipeline, node.name, identity.run_id),
             bookmarks=SourceBookmarks(resources.store, pipeline, node.name),
+            survives_errors=policy.survives_errors,
             retry=ComponentRetry(policy, stats, resources.clock),
             shared=resources.shared,
         )
@@ -117,6 +120,11 @@ class Components:
     def policy(self, node: PlanNode) -> RetryPolicy:
         """The retry policy of a node."""
         return RetryPolicy.of(node.options, outage_limit=self._plan.settings.outage_limit)
+
+    def output(self) -> dict[str, Sequence[Record]]:
+        """Return the records that sinks have kept for the caller, by node."""
+        kept = {name: runtime.component for name, runtime in self.runtimes.items()}
+        return {name: sink.collected() for name, sink in kept.items() if isinstance(sink, Collects)}
 
     def stats(self) -> list[NodeStats]:
         """The counts of every node that is open or being opened, but for the forward."""

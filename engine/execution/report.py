@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING
 
 from engine.contract.acks import Tally
-from engine.contract.types import JsonValue
+from engine.contract.types import JsonValue, Record
 from engine.contract.verification import Check
+from engine.errors import ConfigError
+from engine.extras import install_command
 from engine.flow.stats import NodeSnapshot
 from engine.state.protocol import RunStatus
+
+if TYPE_CHECKING:
+    import pyarrow  # type: ignore[import-untyped]
 
 __all__ = ["RunReport"]
 
@@ -27,6 +34,7 @@ class RunReport:
         checks: what was compared, when the run was to be verified.
         stored: the tally is the ledger's. When the state store failed, it is what this process has counted,
             which includes records that are neither delivered nor given up.
+        output: what sinks that keep their records have kept, by node; see `records` and `table`.
     """
 
     pipeline: str
@@ -43,6 +51,7 @@ class RunReport:
     attempt: int = 1
     checks: Sequence[Check] = ()
     stored: bool = True
+    output: Mapping[str, Sequence[Record]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -53,6 +62,54 @@ class RunReport:
     def verified(self) -> bool | None:
         """Whether all compared counts agree; None if the run was not verified."""
         return all(check.passed for check in self.checks) if self.checks else None
+
+    def records(self, node: str) -> list[Record]:
+        """Return what the `memory` sink of this name has kept, in order.
+
+        Raises:
+            ConfigError: there is no such sink in the run.
+        """
+        if node not in self.output:
+            kept = ", ".join(self.output) or "none"
+            raise ConfigError(
+                f"no sink {node!r} keeps its records (known: {kept}): use `sink: memory` for it"
+            )
+        return list(self.output[node])
+
+    def table(self, node: str) -> pyarrow.Table:
+        """Return what the `memory` sink of this name has kept, as a pyarrow table.
+
+        `.to_pandas()` makes a data frame of it.
+
+        Raises:
+            ConfigError: there is no such sink in the run, or pyarrow is not installed.
+        """
+        from engine.dead_letters.queue import as_json
+
+        rows = [as_json(record)[0] for record in self.records(node)]
+        try:
+            import pyarrow
+        except ImportError:
+            raise ConfigError(f"a table needs pyarrow: {install_command(['parquet'])}") from None
+        return pyarrow.Table.from_pylist(rows)
+
+    def _repr_html_(self) -> str:
+        """Show the report in a notebook: its counts, and a row for each node."""
+        tally = self.tally
+        counts = (
+            f"read {tally.read:,}, written {tally.written:,}, dropped {tally.dropped:,}, dead {tally.dead:,}"
+        )
+        rows = "".join(
+            f"<tr><td>{escape(node.name)}</td><td>{escape(node.component)}</td><td>{node.records_in:,}</td>"
+            f"<td>{node.records_out:,}</td><td>{node.dropped:,}</td><td>{node.dead:,}</td></tr>"
+            for node in self.nodes
+        )
+        error = f"<p><b>{escape(self.error)}</b></p>" if self.error else ""
+        return (
+            f"<p><b>{escape(self.pipeline)}</b>: {self.status} in {self.seconds:.2f} s: {counts}</p>{error}"
+            "<table><tr><th>node</th><th>component</th><th>in</th><th>out</th><th>dropped</th><th>dead</th>"
+            f"</tr>{rows}</table>"
+        )
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the report in the form of `--report`."""

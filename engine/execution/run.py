@@ -188,6 +188,7 @@ class Run:
             peak_bytes=self._resources.budget.peak,
             attempt=self.record.attempt,
             stored=stored,
+            output=self._runner.output(),
         )
         if self._verify:
             report = replace(report, checks=await self._checks(report))

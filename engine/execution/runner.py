@@ -7,7 +7,7 @@ run ──┬── source segment ──edge──▶ worker segment ──edge
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from time import perf_counter
@@ -15,6 +15,7 @@ from time import perf_counter
 import anyio
 
 from engine.contract.component import Kind, Source
+from engine.contract.types import Record
 from engine.contract.verification import Check
 from engine.dead_letters.queue import DeadLetterRoute
 from engine.errors import EngineError, PipelineTimeoutError, StateError
@@ -117,6 +118,10 @@ class Runner:
             draining=self._drain.asked,
             forward=forward.snapshot(elapsed) if forward is not None else None,
         )
+
+    def output(self) -> Mapping[str, Sequence[Record]]:
+        """Return the records that sinks have kept for the caller, by node."""
+        return self._components.output()
 
     def drain(self) -> None:
         """Stop reading; deliver and commit what is in flight, or give it up after the drain limit.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sysconfig
 from collections.abc import Iterator
-from pathlib import Path
-from traceback import extract_tb
 from typing import TypeVar
 
 from engine.contract.batch import Batch
+from engine.contract.unplanned import described, unplanned_error
 from engine.errors import (
     AT_RECORD,
     BatchError,
@@ -21,19 +19,14 @@ from engine.errors import (
 )
 from engine.flow.delivery import Failure
 
-_NOT_THE_USERS = tuple(
-    {
-        str(Path(__file__).resolve().parent.parent),
-        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        "<frozen",
-    }
-)
-
 __all__ = ["as_run_error", "cause_of", "classify_error", "unexpected_error", "unwrap_group"]
 
 
-def classify_error(node: str, error: Exception, batch: Batch) -> Failure:
+def classify_error(node: str, error: Exception, batch: Batch, *, survives: bool = False) -> Failure:
     """Return a transient or per-record failure to handle; raise anything else.
+
+    Args:
+        survives: what nobody raised on purpose is the failure of a record too.
 
     Raises:
         NodeFailedError: a `FatalError`, or an error that no component should let out.
@@ -46,6 +39,10 @@ def classify_error(node: str, error: Exception, batch: Batch) -> Failure:
         raise NodeFailedError(node, "its BatchError does not name a record of the batch") from error
     if isinstance(error, TransientError | RecordError):
         return error
+    if survives and not isinstance(error, EngineError):
+        failure = unplanned_error(error)
+        failure.__cause__ = error
+        return failure
     raise as_run_error(node, error) from error
 
 
@@ -62,19 +59,11 @@ def as_run_error(node: str, error: Exception) -> EngineError:
 def unexpected_error(node: str, error: BaseException) -> NodeFailedError:
     """Describe an unexpected error by its type, its line and, if known, the position of the record.
 
-    The line is the last one of the user's own code, if there is any: what it calls is seldom to blame.
-
-    Its text is left to `__cause__`, because a `KeyError` or `ValueError` tends to quote the record; errors
-    of the operating system and of imports only name files.
+    Its text is left to `__cause__`, see `described`.
     """
-    frames = extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
-    last = (own or frames)[-1:]
-    where = "".join(f" at {frame.filename}:{frame.lineno}" for frame in last)
-    text = f": {error}" if isinstance(error, OSError | ImportError) else ""
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(AT_RECORD)]
     place = f", {notes[0]}" if notes else ""
-    return NodeFailedError(node, f"{type(error).__name__}{text}{where}{place}")
+    return NodeFailedError(node, f"{described(error)}{place}")
 
 
 def unwrap_group(error: Exception) -> Exception:

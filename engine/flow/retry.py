@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.config.model import NodeOptions
+from engine.config.model import NodeOptions, OnError
 from engine.contract.clock import Clock
 from engine.errors import TransientError
 from engine.flow.stats import NodeStats
@@ -23,6 +23,7 @@ class RetryPolicy:
         outage_limit: seconds without any success at the node after which the run stops.
         dead_letter_on_stall: when the tries are used up and nothing succeeds, the records die at once
             instead of waiting the outage out, so that this node never holds up its siblings.
+        on_error: what becomes of a record for which the node fails unplanned; None leaves it to the node.
         longest_hint: seconds; a longer Retry-After is taken as this.
     """
 
@@ -32,13 +33,26 @@ class RetryPolicy:
     outage_limit: float = 600.0
     dead_letter_on_stall: bool = False
     longest_hint: float = 120.0
+    on_error: OnError | None = None
 
     @classmethod
     def of(cls, options: NodeOptions, *, outage_limit: float) -> RetryPolicy:
         """What a node's options say."""
         retry = options.retry
         stall = options.on_stall == "dead_letter"
-        return cls(retry.attempts, retry.base, retry.cap, outage_limit, dead_letter_on_stall=stall)
+        return cls(
+            retry.attempts,
+            retry.base,
+            retry.cap,
+            outage_limit,
+            dead_letter_on_stall=stall,
+            on_error=options.on_error,
+        )
+
+    @property
+    def survives_errors(self) -> bool:
+        """Whether an exception that nobody raised on purpose is the fault of its record alone."""
+        return self.on_error in (OnError.DEAD_LETTER, OnError.DROP)
 
     def delay(self, attempt: int, retry_after: float | None) -> float:
         """Return the seconds to wait after failed attempt number `attempt` (from 1)."""

@@ -6,16 +6,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any
 
+from engine.config.model import OnError
 from engine.contract.batch import Batch
 from engine.contract.clock import Clock
 from engine.contract.component import Sink, Transform
-from engine.errors import RecordError
+from engine.errors import AT_RECORD, NodeFailedError, RecordError
 from engine.fault_injection import reached
-from engine.flow.delivery import Delivery, Outcome
+from engine.flow.delivery import Delivery, Failure, Outcome
 from engine.flow.errors import classify_error
 from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.retry import NodeHealth, RetryPolicy
-from engine.flow.settle import DropLabels, settle_derived, settle_written
+from engine.flow.settle import DropLabels, settle_derived, settle_dropped, settle_written
 from engine.flow.stats import NodeStats
 
 __all__ = ["Next", "PutDeadLetters", "Step", "build_step"]
@@ -52,6 +53,9 @@ class Step:
         self.health = health
         self.onward = onward
         self._put_dead_letters = dead_letter
+        self._on_error = policy.on_error
+        self._survives = policy.survives_errors
+        self._labels = DropLabels(stats.name)
         self.delivery = Delivery(
             call=self._call,
             emit=self._emit,
@@ -72,7 +76,7 @@ class Step:
         try:
             return await self._work(batch)
         except Exception as error:
-            failure = classify_error(self.stats.name, error, batch)
+            failure = self._classified(error, batch)
             if failure is error:
                 raise
             raise failure from error
@@ -88,8 +92,30 @@ class Step:
     async def _dead_letter(
         self, batch: Batch, failures: Sequence[tuple[int, RecordError]], attempts: int
     ) -> None:
-        self.stats.dead += len(failures)
-        await self._put_dead_letters(self.stats, batch, failures, attempts)
+        if self._on_error is not None and any(error.unplanned for _, error in failures):
+            failures = self._settle_unplanned(batch, failures)
+        if failures:
+            self.stats.dead += len(failures)
+            await self._put_dead_letters(self.stats, batch, failures, attempts)
+
+    def _classified(self, error: Exception, batch: Batch) -> Failure:
+        return classify_error(self.stats.name, error, batch, survives=self._survives)
+
+    def _settle_unplanned(
+        self, batch: Batch, failures: Sequence[tuple[int, RecordError]]
+    ) -> Sequence[tuple[int, RecordError]]:
+        """Drop the records that failed unplanned, or stop the run, as the node says; return the others."""
+        if self._on_error is OnError.DEAD_LETTER:
+            return failures
+        for index, error in failures:
+            if not error.unplanned:
+                continue
+            if self._on_error is OnError.STOP:
+                place = batch.keys.place(index)
+                raise NodeFailedError(self.stats.name, f"{error}, {AT_RECORD}{place}") from error
+            self.stats.dropped += 1
+            settle_dropped(batch.slice(index, index + 1).origins, self._labels[f"error {error.kind}"])
+        return [(index, error) for index, error in failures if not error.unplanned]
 
 
 class TransformStep(Step):
@@ -107,7 +133,6 @@ class TransformStep(Step):
         self.following: TransformStep | None = None
         self._transform = transform
         self._waits = transform.waits
-        self._labels = DropLabels(self.stats.name)
 
     async def process(self, batch: Batch) -> None:
         step, started = self, perf_counter()
@@ -120,7 +145,7 @@ class TransformStep(Step):
                 derived = _checked(batch, await made if step._waits and not isinstance(made, Batch) else made)
             except Exception as error:  # noqa: BLE001 - a component's own code ends here; `classify_error` decides
                 stats.busy += perf_counter() - started
-                await step.delivery.reject(batch, classify_error(stats.name, error, batch))
+                await step.delivery.reject(batch, step._classified(error, batch))
                 return
             now = perf_counter()
             stats.busy += now - started
@@ -181,7 +206,7 @@ class SinkStep(Step):
             receipt = await self._sink.write(batch)
         except Exception as error:  # noqa: BLE001 - a component's own code ends here; `classify_error` decides
             stats.busy += perf_counter() - started
-            await self.delivery.reject(batch, classify_error(stats.name, error, batch))
+            await self.delivery.reject(batch, self._classified(error, batch))
             return
         stats.busy += perf_counter() - started
         self.health.successes += 1

@@ -141,6 +141,8 @@ def _options(node: PlanNode) -> JsonValue:
         "batch": {"records": batch.records, "bytes": batch.nbytes, "linger": batch.linger} if batch else None,
         "on_stall": str(options.on_stall),
         "buffer": options.buffer,
+        # only if it is written, so that runs from before there was such an option show no difference
+        **({"on_error": str(options.on_error)} if options.on_error else {}),
     }
 
 

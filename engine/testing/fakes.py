@@ -198,6 +198,10 @@ class ScriptedClock:
         heappush(self._sleepers, (self._seconds + seconds, len(self.slept), event))
         await event.wait()
 
+    def next_wake(self) -> float | None:
+        """When the next sleeper wakes; None while nobody sleeps."""
+        return self._sleepers[0][0] if self._sleepers else None
+
     def advance(self, seconds: float) -> None:
         """Advance the time and wake sleepers."""
         self._seconds += seconds

@@ -5,6 +5,7 @@ A new component adds its case here; the suite fails as long as it has none.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -44,7 +45,7 @@ class Case(Generic[C]):
 
     Args:
         label: tells several cases of one component apart.
-        needs: the service that has to run: "s3", "llm", "ingest", or "" for none.
+        needs: the service that has to run: "s3", "minio", "llm", "ingest", or "" for none.
     """
 
     kind: Kind
@@ -129,6 +130,16 @@ class SinkCase(Case[Sink[Any]]):
     knows_its_run: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class _InMemory(SinkCase):
+    """A sink whose records are nowhere else than in itself."""
+
+    def build(self, world: World, ctx: Context | None = None) -> Sink[Any]:
+        sink = super().build(world, ctx)
+        world.kept.append(sink)
+        return sink
+
+
 def _simulated(name: str) -> SourceCase:
     return SourceCase(
         name=name,
@@ -159,7 +170,7 @@ def _documents(world: World) -> Fields:
 
 
 def _lake(world: World) -> Fields:
-    return {"endpoint": world.s3, "access_key": "key", "secret_key": "hush", "region": "us-east-1"}
+    return {"endpoint": world.s3, "access_key": "key", "secret_key": "hush-hush", "region": "us-east-1"}
 
 
 # texts of some size, because small objects are handed on sixteen together
@@ -208,9 +219,60 @@ def _of_formats() -> list[SourceCase]:
         params = {"format": kind, "page_records": 16}
         sizes: Any = {"label": kind, "records": 70, "batches": 5, "dead": dead}
         cases.append(SourceCase(name="files", params=folder(files, params), **sizes))
-        cases.append(
-            SourceCase(name="s3", params=bucket(params), connection=_lake, needs="s3", objects=files, **sizes)
-        )
+        for server in ("s3", "minio"):
+            more = {**sizes, "label": kind if server == "s3" else f"{kind}-on-minio"}
+            made: Any = {"params": bucket(params), "connection": _lake, "needs": server, "objects": files}
+            cases.append(SourceCase(name="s3", **made, **more))
+    return cases
+
+
+def _written(files: dict[str, bytes]) -> list[str]:
+    """The ids in files of any format, but for those that are hidden or in folders below."""
+    ids: list[str] = []
+    for name, data in files.items():
+        if "/" in name or name.startswith("."):
+            continue
+        if name.endswith(".parquet"):
+            ids += pq.read_table(io.BytesIO(data)).column("id").to_pylist()
+            continue
+        text = (gzip.decompress(data) if name.endswith(".gz") else data).decode()
+        if ".csv" in name:
+            ids += [row["id"] for row in csv.DictReader(io.StringIO(text))]
+        else:
+            ids += [json.loads(line)["id"] for line in text.splitlines()]
+    return ids
+
+
+def _part_sinks() -> list[SinkCase]:
+    """Files of each format, in a folder, in moto's bucket and in MinIO's."""
+
+    def params(path: str, more: Fields) -> Made:
+        return lambda world: {"path": path or f"{world.folder}/parts", **more}
+
+    def in_folder(world: World) -> list[str]:
+        folder = world.folder / "parts"
+        return _written({file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()})
+
+    def in_bucket(world: World) -> list[str]:
+        return _written(world.stored("parts/"))
+
+    cases: list[SinkCase] = []
+    for kind in ("jsonl", "csv", "parquet"):
+        more: Fields = {"format": kind} | ({"compression": "gzip"} if kind == "csv" else {})
+        common: Any = {"given": _SAID, "bad": _UNSAYABLE, "knows_its_run": True}
+        cases.append(SinkCase(name="files", label=kind, params=params("", more), arrived=in_folder, **common))
+        cases += [
+            SinkCase(
+                name="s3",
+                label=label,
+                params=params(f"s3://{BUCKET}/parts", more),
+                connection=_lake,
+                needs=server,
+                arrived=in_bucket,
+                **common,
+            )
+            for server, label in (("s3", kind), ("minio", f"{kind}-on-minio"))
+        ]
     return cases
 
 
@@ -295,6 +357,15 @@ def _in_postgres(world: World) -> list[str]:
             return [id_ for (id_,) in connection.execute("SELECT id FROM contract.letters").fetchall()]
         except psycopg.errors.UndefinedTable:
             return []
+
+
+def _api(world: World) -> Fields:
+    return {"url": world.http, "token": "hush"}
+
+
+def _posted(world: World) -> list[str]:
+    assert world.api is not None
+    return list(world.api.posted)
 
 
 def _ids(document: bytes) -> list[str]:
@@ -451,6 +522,16 @@ CASES: tuple[Case[Any], ...] = (
         batches=6,
     ),
     SourceCase(
+        name="http",
+        params=lambda _: {
+            "path": "letters", "records": "data.items", "key": "id", "paging": {"type": "offset", "size": 9},
+        },
+        connection=_api,
+        needs="http",
+        records=40,
+        batches=5,
+    ),
+    SourceCase(
         name="stdin",
         params=lambda world: world.feed(_lines(20, 7)) | {"page_records": 5},
         records=20,
@@ -562,6 +643,7 @@ CASES: tuple[Case[Any], ...] = (
         arrived=lambda world: [row["id"] for row in world.rows("getBlobs")],
         idempotent=True,
     ),
+    *_part_sinks(),
     SinkCase(
         name="jsonl",
         params=lambda world: {"path": f"{world.folder}/out/lines.jsonl"},
@@ -569,6 +651,12 @@ CASES: tuple[Case[Any], ...] = (
         bad=_UNSAYABLE,
         arrived=lambda world: _ids((world.folder / "out" / "lines.jsonl").read_bytes()),
         knows_its_run=True,
+    ),
+    _InMemory(
+        name="memory",
+        given=_SAID,
+        bad="no mapping",
+        arrived=lambda world: [record["id"] for sink in world.kept for record in sink.collected()],
     ),
     SinkCase(
         name="duckdb",
@@ -611,6 +699,25 @@ CASES: tuple[Case[Any], ...] = (
         bad=_SAID[0] | {"id": "a\0b"},
         arrived=_in_postgres,
         idempotent=True,
+    ),
+    SinkCase(
+        name="http",
+        params=lambda _: {"path": "letters"},
+        connection=_api,
+        needs="http",
+        given=_SAID,
+        bad={"id": "bad"},
+        arrived=_posted,
+    ),
+    SinkCase(
+        name="http",
+        label="in-batches",
+        params=lambda _: {"path": "letters", "batch": True},
+        connection=_api,
+        needs="http",
+        given=_SAID,
+        bad={"id": "bad"},
+        arrived=_posted,
     ),
     SinkCase(
         name="stdout",

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from engine.sandbox.loopback import serve_loopback
 from tests.contract.component_cases import Case, SourceCase
-from tests.contract.outside_world import World, beside, fill, lake
+from tests.contract.outside_world import BUCKET, Api, World, beside, fill, lake
+from tests.servers.minio import refill
 
 
 @pytest.fixture(autouse=True)
@@ -55,15 +57,24 @@ def world(
     made = World(tmp_path, printed, fed)
     if not case.needs:
         yield made
+    elif case.needs == "http":
+        made.api = Api()
+        with _portal.wrap_async_context_manager(serve_loopback(made.api)) as made.http:
+            yield made
     elif case.needs == "postgres":
         server = request.getfixturevalue("postgres")
         server.sql("DROP SCHEMA IF EXISTS contract CASCADE; CREATE SCHEMA contract")
         server.sql("DROP TABLE IF EXISTS _odw_batches")
         made.postgres = server.address()
         yield made
-    elif isinstance(case, SourceCase) and case.needs == "s3":
-        made.s3 = _lake
-        fill(made.s3, case.objects)
+    elif case.needs in ("s3", "minio"):
+        objects = case.objects if isinstance(case, SourceCase) else {}
+        if case.needs == "s3":
+            made.s3 = _lake
+            fill(made.s3, objects)
+        else:
+            made.s3 = request.getfixturevalue("minio")
+            refill(made.s3, BUCKET, objects)
         yield made
     else:
         with beside(_portal, case.needs, tmp_path) as address:
@@ -86,4 +97,5 @@ def nowhere(tmp_path: Path) -> World:
         llm=address,
         ingest=address,
         postgres="postgresql://127.0.0.1:9/odw",
+        http=address,
     )

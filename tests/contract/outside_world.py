@@ -6,11 +6,13 @@ component's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import parse_qsl
 
 import boto3
 import httpx
@@ -23,7 +25,7 @@ from engine.sandbox.loopback import serve_loopback
 from engine.service.server import running_service
 
 BUCKET = "contract"
-S3_KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "hush", "region_name": "us-east-1"}
+S3_KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "hush-hush", "region_name": "us-east-1"}
 
 
 @dataclass
@@ -31,21 +33,37 @@ class World:
     """Where a component can go: a folder, the standard output, and the addresses of what it needs.
 
     `printed` gives all that has been written to the standard output so far; `stdin` is the file
-    behind the standard input.
+    behind the standard input; `kept` are sinks that keep their records to themselves.
     """
 
     folder: Path
     printed: Callable[[], bytes]
     stdin: BinaryIO
     postgres: str = ""
+    http: str = ""
+    api: Api | None = None
     s3: str = ""
     llm: str = ""
     ingest: str = ""
+    kept: list[Any] = field(default_factory=list)
 
     def file(self, name: str, content: bytes) -> str:
         path = self.folder / name
         path.write_bytes(content)
         return str(path)
+
+    def stored(self, prefix: str) -> dict[str, bytes]:
+        """The objects of the bucket below a prefix, by the rest of their keys."""
+        client = boto3.client("s3", endpoint_url=self.s3, **S3_KEYS)
+        try:
+            answer = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+            names = [entry["Key"] for entry in answer.get("Contents", ())]
+            return {
+                name.removeprefix(prefix): client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
+                for name in names
+            }
+        finally:
+            client.close()
 
     def feed(self, content: bytes) -> dict[str, Any]:
         """Put this on the standard input; a component that reads it needs no parameters."""
@@ -99,3 +117,34 @@ def beside(portal: BlockingPortal, needs: str, folder: Path) -> Iterator[str]:
         service = running_service(folder / "service", models=INGEST_MODELS)
         with portal.wrap_async_context_manager(service) as running:
             yield running.url
+
+
+class Api:
+    """An HTTP API over a list: `GET /letters?offset=&limit=`, `POST /letters`, which refuses the id `bad`."""
+
+    def __init__(self) -> None:
+        self.letters = [{"id": number, "name": f"n{number}"} for number in range(40)]
+        self.posted: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        status, answer = 200, b"{}"
+        if scope["method"] == "GET":
+            asked = dict(parse_qsl(scope["query_string"].decode()))
+            first = int(asked["offset"])
+            page = self.letters[first : first + int(asked["limit"])]
+            answer = json.dumps({"data": {"items": page}}).encode()
+        else:
+            given = json.loads(body)
+            given = given if isinstance(given, list) else [given]
+            if any(one["id"] == "bad" for one in given):
+                status, answer = 422, b'{"error": "the id is bad"}'
+            else:
+                self.posted += [one["id"] for one in given]
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})

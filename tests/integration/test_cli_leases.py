@@ -1,12 +1,15 @@
-"""Two real processes and one run: the second is refused while the first lives, and goes on once it died."""
+"""Two real processes and one run: the second is refused while the first lives, and takes over afterwards."""
 
 from __future__ import annotations
 
 import os
 import re
+import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
@@ -85,3 +88,31 @@ def test_live_run_is_refused_and_a_killed_one_taken_over(
     assert re.search(
         rf"^{found} .* completed +2 +{ROWS:,} ", engine(folder, "runs", "list").stdout, re.MULTILINE
     )
+
+
+def expire(folder: Path) -> None:
+    """Let the time of all leases pass."""
+    state = folder / ".odw" / "state.sqlite3"
+    with closing(sqlite3.connect(state)) as connection, connection:
+        connection.execute("UPDATE leases SET expires_at = '2020-01-01T00:00:00.000Z'")
+
+
+def test_a_suspended_process_that_wakes_up_late_changes_nothing(
+    folder: Path, first: subprocess.Popen[bytes], output: IO[bytes]
+) -> None:
+    assert output.readline()
+    first.send_signal(signal.SIGSTOP)
+    (run_id,) = re.findall(r"^(long-\S+) ", engine(folder, "runs", "list").stdout, re.MULTILINE)
+    refused = engine(folder, "run", "--resume", run_id)
+    assert refused.returncode == ExitCode.ENVIRONMENT  # it may wake up any moment
+
+    expire(folder)
+    (folder / "out.fifo").unlink()
+    second = engine(folder, "run", "--resume", run_id)
+    assert second.returncode == ExitCode.COMPLETED, second.stderr
+    done = engine(folder, "runs", "show", run_id).stdout
+
+    first.send_signal(signal.SIGCONT)
+    assert output.read()  # whatever it still writes goes to the pipe of the first
+    assert first.wait(PATIENCE) == ExitCode.ENVIRONMENT
+    assert engine(folder, "runs", "show", run_id).stdout == done

@@ -658,3 +658,35 @@ def completion(content: str, finish: str = "stop") -> Answer:
             "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
         }
     )
+
+
+async def test_values_come_with_the_span_that_supports_them() -> None:
+    async with stand_in(spans_field="spans", require_grounding=["doctor"]) as (_, extract):
+        derived = await extract.apply(batch_of(staged(1)))
+    (record,) = derived.records
+    text = staged(1)["extracted_data"]
+    supported = {path: text[slice(*span)] for path, span in record["spans"].items()}
+    assert supported["patient_name"] == "Person 1"
+    assert supported["patient_age"] == "31"
+    assert supported["doctor"] == "Dr. Number 1"
+
+
+async def test_a_value_that_the_document_does_not_say_is_a_dead_letter() -> None:
+    def invented(request: Request) -> Answer:
+        fields = target_schema("Medical").fields
+        content = json.dumps(dict.fromkeys(fields, "Person 1") | {"doctor": "Dr. Nobody"})
+        return Answer.of({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]})
+
+    async with (
+        ScriptedServer(invented).running() as server,
+        open_extract(server.url, require_grounding=["doctor"]) as extract,
+    ):
+        derived = await extract.apply(batch_of(staged(1)))
+    ((_, error),) = derived.failures
+    assert error.kind == "NotGrounded"
+    assert "doctor" in str(error)
+
+
+def test_grounding_of_a_field_that_is_not_asked_for_is_refused() -> None:
+    with pytest.raises(ValidationError, match="`docter` is not one of the fields"):
+        LlmParams(require_grounding=["docter"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+import pytest
 
 from engine.config.model import Settings
 from engine.contract.types import JsonValue
@@ -18,7 +19,7 @@ from engine.testing import MemorySource, linear_plan
 from tests.servers.temporal import DevServer
 from tests.temporal.workshop import PATIENCE, Held, Workshop, made_anew, numbered, workshop
 
-AT_ONCE = 12
+AT_ONCE = pytest.mark.parametrize("at_once", [8, pytest.param(100, marks=pytest.mark.series)])
 
 
 def two_pipelines(rows: list[Any]) -> Any:
@@ -48,25 +49,27 @@ async def ended(store: StateStore, pipeline: str, count: int) -> list[RunRecord]
             await anyio.sleep(0.1)
 
 
-async def test_followers_of_one_second_have_runs_of_their_own(server: DevServer) -> None:
+@AT_ONCE
+async def test_followers_of_one_second_have_runs_of_their_own(server: DevServer, at_once: int) -> None:
     rows: list[Any] = []
     async with workshop(server, two_pipelines(rows)) as shop, shop.worker():
-        await asyncio.gather(*(shop.run("first", shards=1) for _ in range(AT_ONCE)))
-        runs = await ended(shop.engine.store, "second", AT_ONCE)
+        await asyncio.gather(*(shop.run("first", shards=1) for _ in range(at_once)))
+        runs = await ended(shop.engine.store, "second", at_once)
 
     assert {run.status for run in runs} == {RunStatus.COMPLETED}
-    assert len({run.group_id for run in runs}) == AT_ONCE
-    assert len(rows) == AT_ONCE * 7
+    assert len({run.group_id for run in runs}) == at_once
+    assert len(rows) == at_once * 7
 
 
-async def test_workflows_without_a_run_id_never_share_one(server: DevServer) -> None:
+@AT_ONCE
+async def test_workflows_without_a_run_id_never_share_one(server: DevServer, at_once: int) -> None:
     rows: list[Any] = []
     async with workshop(server, two_pipelines(rows)) as shop, shop.worker():
-        results = await asyncio.gather(*(_tick(shop, number) for number in range(AT_ONCE)))
+        results = await asyncio.gather(*(_tick(shop, number) for number in range(at_once)))
 
-    assert len({result.run_id for result in results}) == AT_ONCE
-    assert [result.counts.written for result in results] == [7] * AT_ONCE
-    assert len(rows) == AT_ONCE * 7
+    assert len({result.run_id for result in results}) == at_once
+    assert [result.counts.written for result in results] == [7] * at_once
+    assert len(rows) == at_once * 7
 
 
 async def _tick(shop: Workshop, number: int) -> Any:

@@ -105,6 +105,12 @@ def _bottleneck(run: RunReport) -> str:
     return f"{node.name} ({node.utilisation:.0%} busy)" if node else ""
 
 
+def _dropped_all(node: NodeSnapshot) -> Iterable[str]:
+    """A transform that let nothing through, which is seldom meant."""
+    if node.kind is Kind.TRANSFORM and node.records_in and node.dropped == node.records_in:
+        yield f"`{node.name}` dropped all {counted(node.records_in, 'record')} that it was given"
+
+
 def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
     tally = run.tally
     if run.error:
@@ -127,6 +133,7 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         if guessed:
             yield f"`{node.name}` guessed the encoding of {counted(guessed, 'text')}"
         yield from _read_less(node)
+        yield from _dropped_all(node)
         begun_anew = int(node.aggregate.get("begun_anew", 0))
         if begun_anew:
             yield f"`{node.name}` re-read {count(begun_anew)} from the start: replaced since an earlier run"

@@ -162,6 +162,13 @@ def test_a_run_that_found_nothing_says_which_source_did() -> None:
     assert "found nothing" not in summary([report()], OPTIONS)
 
 
+def test_a_transform_that_dropped_everything_is_named() -> None:
+    stats = NodeStats("keep", Kind.TRANSFORM, "filter", records_in=7, dropped=7)
+    text = summary([report(nodes=[stats.snapshot(1.0)])], OPTIONS)
+    assert "blobs: `keep` dropped all 7 records that it was given" in text.splitlines()
+    assert "dropped all" not in summary([report()], OPTIONS)
+
+
 def test_what_a_source_left_out_because_an_earlier_run_had_it_is_said() -> None:
     numbers = {"unchanged": 1203.0, "begun_anew": 2.0}
     source = NodeStats("extract", Kind.SOURCE, "s3", aggregate=numbers).snapshot(2.0)

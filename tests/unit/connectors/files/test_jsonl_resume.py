@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.files import JsonlSink, JsonlSinkParams
-from connectors.files.written import KeySet
+from connectors.objects.key_set import KeySet
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyList, KeyRange, Keys, join_keys

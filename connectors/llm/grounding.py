@@ -1,0 +1,170 @@
+"""The span of a document that supports an extracted value, in code points.
+
+A value is looked for as it stands, then folded (case, width, accents, white space), then as the number or
+date that it is, then by most of its words. Each search takes time in proportion to the document. Nothing
+here knows a language, but for the English names of months.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from typing import Final
+
+from connectors.llm.folding import Folded, Word, as_date, as_number, dates_in, folded, numbers_in, words_in
+
+__all__ = ["Grounder", "Span", "spans_of", "ungrounded_in"]
+
+Span = tuple[int, int]
+"""Start and end in code points; the end is behind the last one."""
+
+_COVERAGE: Final = 0.75  # of a value's words that a fuzzy span has to hold
+_FEWEST_WORDS: Final = 3  # of a value that is looked for by its words
+_MAX_VALUE: Final = 2_000  # characters of a value; longer ones are looked for as they stand alone
+
+
+def spans_of(text: str, values: Mapping[str, object]) -> dict[str, Span]:
+    """The spans of all values of a record that have one, by path: `name`, `items[0].price`.
+
+    Nothing supports null, true and false. A value that is there twice gets the next place each time.
+    """
+    grounder = Grounder(text)
+    return {path: span for path, value in _leaves("", values) if (span := grounder.find(value)) is not None}
+
+
+def ungrounded_in(
+    required: Collection[str], values: Mapping[str, object], spans: Mapping[str, Span]
+) -> list[str]:
+    """The paths of values in the required fields that have no span."""
+    stated = {name: value for name, value in values.items() if name in required}
+    return [path for path, _ in _leaves("", stated) if path not in spans]
+
+
+def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _leaves(f"{path}.{name}" if path else str(name), one)
+    elif isinstance(value, list | tuple):
+        for number, one in enumerate(value):
+            yield from _leaves(f"{path}[{number}]", one)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield path, value
+
+
+class Grounder:
+    """Finds values in one document."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._next: dict[str, int] = {}
+
+    def find(self, value: object) -> Span | None:
+        """The span that supports a text or number; None when there is none."""
+        wanted = str(value).strip()
+        if not wanted:
+            return None
+        span = _occurrence(self._text, wanted, self._next.get(wanted, 0))
+        if span is None and wanted in self._next:  # it is there once, and was asked for again
+            span = _occurrence(self._text, wanted, 0)
+        if span is None and len(wanted) <= _MAX_VALUE:
+            span = self._folded_span(wanted) or self._meant(wanted) or self._by_words(wanted)
+        if span is not None:
+            self._next[wanted] = span[1]
+        return span
+
+    @cached_property
+    def _folded(self) -> Folded:
+        return folded(self._text)
+
+    @cached_property
+    def _words(self) -> list[Word]:
+        return words_in(self._folded.text)
+
+    @cached_property
+    def _numbers(self) -> dict[str, Span]:
+        return numbers_in(self._text)
+
+    @cached_property
+    def _dates(self) -> dict[str, Span]:
+        return dates_in(self._text)
+
+    def _folded_span(self, wanted: str) -> Span | None:
+        needle = folded(wanted).text
+        if not needle:
+            return None
+        start = bisect_right(self._folded.places, self._next.get(wanted, 0) - 1)
+        found = _occurrence(self._folded.text, needle, start) or _occurrence(self._folded.text, needle, 0)
+        return self._folded.span(*found) if found else None
+
+    def _meant(self, wanted: str) -> Span | None:
+        """A number or date that is written in another way."""
+        number, date = as_number(wanted), as_date(wanted)
+        if date is not None and date in self._dates:
+            return self._dates[date]
+        return self._numbers.get(number) if number is not None else None
+
+    def _by_words(self, wanted: str) -> Span | None:
+        """The window of as many words that has the most of the value's, if it has three of four."""
+        value = [word.text for word in words_in(folded(wanted).text)]
+        words, size = self._words, len(value)
+        if not _FEWEST_WORDS <= size <= len(words):
+            return None
+        left = Counter(value)
+        best = hits = 0
+        at = -1
+        for end, word in enumerate(words):
+            if end >= size:
+                gone = words[end - size].text
+                if gone in left:
+                    left[gone] += 1
+                    hits -= left[gone] > 0
+            if word.text in left:
+                hits += left[word.text] > 0
+                left[word.text] -= 1
+            if end >= size - 1 and hits > best:
+                best, at = hits, end - size + 1
+        if best < _COVERAGE * size:
+            return None
+        window = [one for one in words[at : at + size] if one.text in left]
+        return self._folded.span(window[0].start, window[-1].end)
+
+
+def _occurrence(text: str, wanted: str, start: int) -> Span | None:
+    """The first place from `start` on where `wanted` is not a part of a word or number."""
+    at = text.find(wanted, start)
+    while at >= 0:
+        end = at + len(wanted)
+        if not (_joined(text, at) or _joined(text, end)):
+            return at, end
+        at = text.find(wanted, at + 1)
+    return None
+
+
+def _joined(text: str, at: int) -> bool:
+    """True when the characters around a place belong to one word or number."""
+    if not 0 < at < len(text):
+        return False
+    before, after = text[at - 1], text[at]
+    if before.isdigit() and after in ".,":
+        return at + 1 < len(text) and text[at + 1].isdigit()
+    if after.isdigit() and before in ".,":
+        return at > 1 and text[at - 2].isdigit()
+    if before.isdigit() != after.isdigit():
+        return False  # "5mg", "年5"
+    return before.isalnum() and after.isalnum() and not (_unspaced(before) or _unspaced(after))
+
+
+def _unspaced(character: str) -> bool:
+    """True for scripts that put no spaces between words."""
+    code = ord(character)
+    return (
+        0x0E00 <= code <= 0x0EFF  # Thai, Lao
+        or 0x1000 <= code <= 0x109F  # Burmese
+        or 0x1780 <= code <= 0x17FF  # Khmer
+        or 0x3040 <= code <= 0x30FF  # kana
+        or 0x3400 <= code <= 0x9FFF  # Chinese characters
+        or 0xAC00 <= code <= 0xD7A3  # Hangul, whose particles follow without a space
+        or 0x20000 <= code <= 0x3FFFF
+    )

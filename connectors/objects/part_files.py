@@ -1,0 +1,161 @@
+"""Files that a sink writes: what they are called, and notes about what is in them.
+
+A file is named by the run and by its first record, so that a batch that is written again replaces its file.
+Before it is written, its keys are noted: a run that is resumed reads the notes, and what is in a file that
+is there as it was noted is not written again, however batches are cut. The notes are removed with the run's
+completion.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Protocol
+
+import orjson
+
+from connectors.objects.key_set import KeySet
+from engine.contract.batch import Batch
+from engine.contract.component import Context
+
+__all__ = ["PartFiles", "PartNote", "PartStore", "run_token"]
+
+STANDALONE = Context().run_id
+NOTE = ".json"
+
+
+class PartStore(Protocol):
+    """A folder, or the part of a bucket below a prefix. Each call raises `TransientError` or `FatalError`."""
+
+    async def sizes(self) -> Mapping[str, int]:
+        """The files in it and their bytes; not those in folders below."""
+        ...
+
+    async def notes(self, token: str) -> Mapping[str, bytes]:
+        """The notes of a run, by the name of the file that each is about."""
+        ...
+
+    async def put_note(self, token: str, name: str, data: bytes) -> None:
+        """Store a note for certain."""
+        ...
+
+    async def put(self, token: str, name: str, data: bytes) -> None:
+        """Store a file whole, for certain and under its name at once, instead of what has it."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        ...
+
+    async def delete_notes(self, token: str) -> None:
+        """Remove the notes of a run, and what it has left half written."""
+        ...
+
+
+def run_token(ctx: Context) -> str:
+    """Names a run, node and chunk in file names; of what is no run, something new each time."""
+    if ctx.run_id == STANDALONE:
+        return secrets.token_hex(6)
+    return sha256(f"{ctx.run_id}\n{ctx.node}\n{ctx.chunk}".encode()).hexdigest()[:12]
+
+
+@dataclass(slots=True)
+class PartNote:
+    """What is known of a file: its bytes, its records and their keys."""
+
+    size: int
+    records: int
+    keys: list[str] = field(default_factory=list)
+    ranges: list[tuple[str, int, int]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, batch: Batch, size: int) -> PartNote:
+        """The note about a file of these records."""
+        ranges = batch.keys.ranges()
+        return cls(size, len(batch), batch.keys.to_list() if ranges is None else [], ranges or [])
+
+    @classmethod
+    def parse(cls, data: bytes) -> PartNote:
+        """A stored note. Raises ValueError if it is none."""
+        stored: dict[str, Any] = orjson.loads(data)
+        ranges = [(prefix, start, stop) for prefix, start, stop in stored["ranges"]]
+        return cls(stored["size"], stored["records"], stored["keys"], ranges)
+
+    def dump(self) -> bytes:
+        """The note as it is stored."""
+        return orjson.dumps(self)
+
+
+class PartFiles:
+    """The files of one run in a store.
+
+    Args:
+        suffix: ends the names of the files.
+
+    Attributes:
+        before: keys that an earlier attempt of the run has written.
+        begun: an earlier attempt has written something.
+    """
+
+    def __init__(self, store: PartStore, token: str, suffix: str) -> None:
+        self._store = store
+        self._token = token
+        self._suffix = suffix
+        self._notes: dict[str, PartNote] = {}
+        self.before = KeySet()
+        self.begun = False
+
+    async def open(self) -> Mapping[str, int]:
+        """Read the notes of earlier attempts; returns the files of others that are there, with their sizes.
+
+        A file that is not as it was noted is removed: it is older than its note, and its records come again.
+        """
+        sizes = dict(await self._store.sizes())
+        stored = await self._store.notes(self._token)
+        self.begun = bool(stored)
+        for name, data in stored.items():
+            try:
+                note = PartNote.parse(data)
+            except (ValueError, KeyError, TypeError):
+                continue  # half a note: nothing of it was written
+            if sizes.get(name) != note.size:
+                if name in sizes:
+                    await self._store.delete(name)
+                continue
+            self._notes[name] = note
+            self.before.add(note.keys, note.ranges)
+        self.before.close()
+        return {name: size for name, size in sizes.items() if not name.startswith(self._prefix)}
+
+    @property
+    def _prefix(self) -> str:
+        return f"part-{self._token}-"
+
+    def name_of(self, batch: Batch) -> str:
+        """The name of the file whose first record is that of this batch."""
+        split = batch.origins[0][0].tracker.key if batch.origins else ""
+        first = batch.keys.slice(0, 1)
+        digest = sha256(f"{split}\n{first.to_list()[0]}".encode()).hexdigest()[:8]
+        return f"{self._prefix}{first.ordinals()[0]:012}-{digest}{self._suffix}"
+
+    async def write(self, batch: Batch, data: bytes) -> None:
+        """Write a batch as a file."""
+        name, note = self.name_of(batch), PartNote.of(batch, len(data))
+        await self._store.put_note(self._token, name, note.dump())
+        await self._store.put(self._token, name, data)
+        self._notes[name] = note
+
+    async def count(self) -> int:
+        """How many records the files of the run have that are there as they were noted."""
+        sizes = await self._store.sizes()
+        return sum(note.records for name, note in self._notes.items() if sizes.get(name) == note.size)
+
+    async def close_run(self, *, replace: bool) -> None:
+        """The run is complete: remove its notes, and with `replace` the files of earlier runs."""
+        if replace:
+            for name in await self._store.sizes():
+                if name.startswith("part-") and not name.startswith(self._prefix):
+                    await self._store.delete(name)
+        await self._store.delete_notes(self._token)

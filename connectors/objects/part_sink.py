@@ -1,0 +1,193 @@
+"""The sink that writes files of records, wherever they are put."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+import anyio.to_thread
+from pydantic import BaseModel, ByteSize, Field, model_validator
+
+from connectors.objects.csv_types import ColumnType
+from connectors.objects.encoding import Compression, Failures, FileFormat, compress, encode_csv, encode_jsonl
+from connectors.objects.part_files import PartFiles, PartStore, run_token
+from engine.contract.batch import Batch
+from engine.contract.component import BatchLimits, Params, Sink, operational
+from engine.contract.verification import Check, Delivered
+from engine.errors import BatchError, FatalError
+
+__all__ = ["PartParams", "PartSink"]
+
+SHOWN_FILES = 3
+
+
+class PartParams(Params):
+    """How records become files."""
+
+    format: FileFormat = Field(default="jsonl", description="Of the files: `jsonl`, `csv` or `parquet`")
+    compression: Compression | None = Field(
+        default=None, description="`none`, `gzip` or `zstd` (default: none; Parquet: `zstd`)"
+    )
+    columns: list[str] = Field(
+        default=[], description="CSV, Parquet: columns in this order; default: all fields, as they appear"
+    )
+    types: dict[str, ColumnType] = Field(
+        default={}, description="Parquet: types of columns by name; others follow from the values"
+    )
+    header: bool = Field(default=True, description="CSV: each file begins with the names of its columns")
+    delimiter: str = Field(default=",", min_length=1, max_length=1, description="CSV: stands between fields")
+    mode: Literal["append", "replace", "error"] = operational(
+        "append",
+        description="What a new run does where files are: add to them, replace those of earlier runs when it "
+        "is complete, or fail",
+    )
+    rotate_bytes: ByteSize = operational(
+        ByteSize(32 * 1024 * 1024),
+        gt=0,
+        description="Begin a new file after so many bytes of records in memory",
+    )
+    rotate_records: int = operational(1_000_000, ge=1, description="Begin a new file after so many records")
+    rotate_seconds: float = operational(60.0, gt=0, description="Write a file after so many seconds")
+
+    @model_validator(mode="after")
+    def _fits_format(self) -> Self:
+        given = self.model_fields_set
+        for name, formats in (
+            ("columns", ("csv", "parquet")), ("types", ("parquet",)),
+            ("header", ("csv",)), ("delimiter", ("csv",)),
+        ):  # fmt: skip
+            if name in given and self.format not in formats:
+                raise ValueError(f"`{name}` is not for `format: {self.format}`")
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError("`columns` names one twice")
+        return self
+
+    @property
+    def suffix(self) -> str:
+        """How the names of the files end."""
+        packed = {"gzip": ".gz", "zstd": ".zst"}.get(self.compression or "", "")
+        return f".{self.format}" + (packed if self.format != "parquet" else "")
+
+
+P = TypeVar("P", bound=PartParams)
+
+
+class PartSink(Sink[P]):
+    """A sink whose batches become files. A subclass says where they are put."""
+
+    def __init__(self, params: P, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self._stack = AsyncExitStack()
+        self._files: PartFiles | None = None
+
+    @property
+    @abstractmethod
+    def named(self) -> str:
+        """Where the files go, for messages."""
+
+    @abstractmethod
+    async def open_store(self, stack: AsyncExitStack) -> PartStore:
+        """Open what the files are put into; `stack` closes it."""
+
+    @property
+    def limits(self) -> BatchLimits:
+        """A batch is a file."""
+        params = self.params
+        return BatchLimits(params.rotate_records, int(params.rotate_bytes), params.rotate_seconds)
+
+    async def __aenter__(self) -> Self:
+        if self.params.format == "parquet":
+            from connectors.objects.parquet_format import pyarrow
+
+            await anyio.to_thread.run_sync(pyarrow, "pyarrow.parquet")
+        if self.ctx.chunk and self.params.mode != "append":
+            raise FatalError(
+                f"`mode: {self.params.mode}` works only in one process: parts of a run on Temporal would "
+                "replace or reject each other's files; use `mode: append`"
+            )
+        try:
+            store = await self.open_store(self._stack)
+            files = PartFiles(store, run_token(self.ctx), self.params.suffix)
+            others = await files.open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        if self.params.mode == "error" and others and not files.begun and self.ctx.attempt == 1:
+            await self._stack.aclose()
+            shown = ", ".join(sorted(others)[:SHOWN_FILES])
+            raise FatalError(
+                f"{self.named} has {len(others):,} files ({shown} …), which `mode: error` rejects: choose "
+                "another place, `mode: append` or `mode: replace`"
+            )
+        self._files = files
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files = None
+        await self._stack.aclose()
+
+    def _open(self) -> PartFiles:
+        assert self._files is not None, "enter the sink first"
+        return self._files
+
+    async def write(self, batch: Batch) -> None:
+        """Write the batch as a file, but for what an earlier attempt of the run has written.
+
+        Raises:
+            BatchError: records that the format cannot express; the others were written.
+            TransientError, FatalError: nothing can be written, or not now.
+        """
+        files, places = self._open(), range(len(batch))
+        left: Sequence[int] = places
+        if files.before and self.ctx.distinct_keys:
+            before = files.before
+            left = [place for place, key in enumerate(batch.keys.to_list()) if key not in before]
+        failures = await self._write(batch, left)
+        if failures:
+            raise BatchError(failures)
+
+    async def _write(self, batch: Batch, places: Sequence[int]) -> Failures:
+        """Write the records at these places; returns what could not be, by place."""
+        if not places:
+            return {}
+        part = batch if len(places) == len(batch) else batch.take(places)
+        data, failed = await anyio.to_thread.run_sync(self._encode, part)
+        failures = {places[index]: error for index, error in failed.items()}
+        good = [place for place in places if place not in failures]
+        if not good:
+            return failures
+        if len(data) > self.params.rotate_bytes and len(good) > 1:
+            middle = len(good) // 2
+            await self._write(batch, good[:middle])
+            await self._write(batch, good[middle:])
+            return failures
+        await self._open().write(part if len(good) == len(part) else batch.take(good), data)
+        return failures
+
+    def _encode(self, batch: Batch) -> tuple[bytes, Failures]:
+        params = self.params
+        if params.format == "parquet":
+            from connectors.objects.parquet_encoding import encode_parquet
+
+            packing = params.compression or "zstd"
+            return encode_parquet(batch.records, params.columns, params.types, packing)
+        if params.format == "csv":
+            data, failures = encode_csv(batch.records, params.columns, params.delimiter, header=params.header)
+        else:
+            data, failures = encode_jsonl(batch.records)
+        return compress(data, params.compression or "none"), failures
+
+    async def run_completed(self) -> None:
+        """Remove the notes about what was written, and with `mode: replace` the files of earlier runs."""
+        await self._open().close_run(replace=self.params.mode == "replace")
+
+    async def count_records(self, delivered: Delivered) -> Sequence[Check]:
+        """Count the records in the files of this run that are there as they were written."""
+        if self.ctx.chunk or not self.ctx.distinct_keys:
+            return [Check("records", delivered.records, note="only a run in one process can count its files")]
+        return [Check(f"records in {self.named}", delivered.records, await self._open().count())]

@@ -1,0 +1,181 @@
+"""The sink `s3`: files of records in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import AsyncExitStack, aclosing, contextmanager
+from typing import Any
+
+import anyio
+from pydantic import Field, field_validator
+
+from connectors.objects.part_files import NOTE
+from connectors.objects.part_sink import PartParams, PartSink
+from connectors.objects.pattern import ObjectPattern, split_bucket
+from connectors.s3.client import S3Client, S3Connection, open_client
+from connectors.s3.errors import s3_errors
+from connectors.s3.listing import list_pages
+from engine.contract.component import Kind, component, operational
+from engine.errors import FatalError, RecordError
+
+__all__ = ["S3Sink", "S3SinkParams"]
+
+PART_BYTES = 8 * 1024 * 1024
+"""Files of more bytes are uploaded in parts of so many."""
+
+CONCURRENCY = 4
+
+_RIGHTS = "s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject"
+
+_CONTENT_TYPES = {
+    "jsonl": "application/x-ndjson",
+    "csv": "text/csv; charset=utf-8",
+    "parquet": "application/vnd.apache.parquet",
+}
+
+
+class S3SinkParams(PartParams):
+    """Where to write, and how."""
+
+    path: str = Field(description="Address that the files are put below: `s3://bucket/orders`")
+    read_timeout: float = operational(60.0, gt=0, description="Longest pause of the server, in seconds")
+
+    @field_validator("path")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        scheme, _, rest = value.partition("://")
+        bucket, _ = split_bucket(rest)
+        ObjectPattern.parse(f"{scheme}://{bucket}/x")  # checks the scheme and the bucket
+        return value
+
+    @property
+    def bucket_and_prefix(self) -> tuple[str, str]:
+        """The bucket, and what the keys begin with."""
+        bucket, prefix = split_bucket(self.path.partition("://")[2])
+        prefix = prefix.strip("/")
+        return bucket, f"{prefix}/" if prefix else ""
+
+
+class _Prefix:
+    """The objects of a bucket below a prefix. An object is there when its upload is complete."""
+
+    def __init__(self, client: S3Client, bucket: str, prefix: str, content_type: str) -> None:
+        self._client: Any = client
+        self._bucket = bucket
+        self._prefix = prefix
+        self._content_type = content_type
+
+    async def sizes(self) -> Mapping[str, int]:
+        return {name: size async for name, size in self._names(self._prefix) if "/" not in name}
+
+    async def _names(self, prefix: str) -> AsyncGenerator[tuple[str, int], None]:
+        async with aclosing(list_pages(self._client, self._bucket, prefix)) as pages:
+            async for page in pages:
+                for entry in page:
+                    yield entry["Key"].removeprefix(prefix), int(entry.get("Size", -1))
+
+    def _notes(self, token: str) -> str:
+        return f"{self._prefix}_odw/{token}/"
+
+    async def notes(self, token: str) -> Mapping[str, bytes]:
+        folder = self._notes(token)
+        found: dict[str, bytes] = {}
+        async for name, _ in self._names(folder):
+            with self._errors(f"reading {folder}{name}"):
+                answer = await self._client.get_object(Bucket=self._bucket, Key=f"{folder}{name}")
+                async with answer["Body"] as body:
+                    found[name.removesuffix(NOTE)] = await body.read()
+        return found
+
+    async def put_note(self, token: str, name: str, data: bytes) -> None:
+        await self._put(f"{self._notes(token)}{name}{NOTE}", data, "application/json")
+
+    async def put(self, token: str, name: str, data: bytes) -> None:
+        key = f"{self._prefix}{name}"
+        if len(data) <= PART_BYTES:
+            await self._put(key, data, self._content_type)
+        else:
+            await self._put_in_parts(key, data)
+
+    async def _put(self, key: str, data: bytes, content_type: str) -> None:
+        with self._errors(f"writing {key!r}"):
+            await self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=content_type)
+
+    async def _put_in_parts(self, key: str, data: bytes) -> None:
+        where = {"Bucket": self._bucket, "Key": key}
+        with self._errors(f"writing {key!r}"):
+            begun = await self._client.create_multipart_upload(**where, ContentType=self._content_type)
+            upload = {**where, "UploadId": begun["UploadId"]}
+            try:
+                parts = await self._upload(upload, data)
+                await self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+            except BaseException:
+                # parts that nobody completes are paid for until somebody looks for them
+                with anyio.CancelScope(shield=True), anyio.move_on_after(10):
+                    await self._client.abort_multipart_upload(**upload)
+                raise
+
+    async def _upload(self, upload: Mapping[str, Any], data: bytes) -> list[dict[str, Any]]:
+        view = memoryview(data)
+        parts: list[dict[str, Any]] = []
+        for number, start in enumerate(range(0, len(data), PART_BYTES), 1):
+            piece = bytes(view[start : start + PART_BYTES])
+            answer = await self._client.upload_part(**upload, PartNumber=number, Body=piece)
+            parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+        return parts
+
+    async def delete(self, name: str) -> None:
+        await self._delete(f"{self._prefix}{name}")
+
+    async def _delete(self, key: str) -> None:
+        with self._errors(f"removing {key!r}"):
+            await self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    async def delete_notes(self, token: str) -> None:
+        folder = self._notes(token)
+        names = [name async for name, _ in self._names(folder)]
+        for name in names:
+            await self._delete(f"{folder}{name}")
+
+    @contextmanager
+    def _errors(self, what: str) -> Generator[None, None, None]:
+        try:
+            with s3_errors(self._bucket, what, needs=_RIGHTS):
+                yield
+        except RecordError as error:
+            raise FatalError(str(error)) from error
+
+
+@component(Kind.SINK, "s3", params=S3SinkParams, connection=S3Connection, sandbox="s3", extra="s3")
+class S3Sink(PartSink[S3SinkParams]):
+    """Write records to objects in a bucket: JSON lines, CSV or Parquet.
+
+    A new object is begun after `rotate_records`, `rotate_bytes` (of records in memory) or `rotate_seconds`.
+    An object appears whole, and large ones are uploaded in parts; a batch that is written again replaces its
+    object, and a run that is resumed writes no record twice: until it is complete, the keys of what is
+    written are noted below `_odw/`.
+
+    A new run adds objects, replaces those of earlier runs when it is complete (`mode: replace`), or refuses
+    to begin where objects are (`mode: error`).
+    """
+
+    @property
+    def concurrency(self) -> int:
+        """Objects written at once."""
+        return CONCURRENCY
+
+    @property
+    def named(self) -> str:
+        """Where the objects go, for messages."""
+        return self.params.path
+
+    async def open_store(self, stack: AsyncExitStack) -> _Prefix:
+        """The bucket; `stack` closes its client."""
+        connection = self.connection if isinstance(self.connection, S3Connection) else S3Connection()
+        if self.params.path.startswith("minio://") and not connection.endpoint:
+            raise FatalError("a minio:// address needs the `endpoint` of its server in the connection")
+        client = await stack.enter_async_context(
+            open_client(connection, connections=2 * CONCURRENCY, read_timeout=self.params.read_timeout)
+        )
+        bucket, prefix = self.params.bucket_and_prefix
+        return _Prefix(client, bucket, prefix, _CONTENT_TYPES[self.params.format])

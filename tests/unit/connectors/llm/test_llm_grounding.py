@@ -1,0 +1,99 @@
+"""Spans of values: exact, folded, as numbers and dates, by words; in any script."""
+
+# ruff: noqa: RUF001 - letters of other scripts are meant
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.llm.grounding import Grounder, spans_of
+
+SCRIPTS = {
+    "latin": ("Der Patient heißt José Müller und wohnt in Århus.", "José Müller"),
+    "greek": ("Ο ασθενής είναι ο Γιώργος Παπαδόπουλος.", "Γιώργος Παπαδόπουλος"),
+    "cyrillic": ("Пациент: Анна Ёлкина, 34 года.", "Анна Ёлкина"),
+    "armenian": ("Հիվանդը՝ Արամ Սարգսյան։", "Արամ Սարգսյան"),
+    "georgian": ("პაციენტი: ნინო ბერიძე, თბილისი", "ნინო ბერიძე"),
+    "hebrew": ("המטופל: דוד כהן, בן 40", "דוד כהן"),
+    "arabic": ("المريض: أحمد علي، العمر ٤٢", "أحمد علي"),
+    "devanagari": ("रोगी का नाम राजेश कुमार है।", "राजेश कुमार"),
+    "thai": ("ผู้ป่วยชื่อสมชายใจดีอายุ๓๕ปี", "สมชายใจดี"),
+    "chinese": ("患者张伟，四十二岁，住在北京。", "张伟"),
+    "japanese": ("患者は山田太郎さんです。", "山田太郎"),
+    "korean": ("환자는 김철수입니다.", "김철수"),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_verbatim_values_have_their_exact_span_in_any_script(script: str) -> None:
+    text, value = SCRIPTS[script]
+    start = text.index(value)
+    assert Grounder(text).find(value) == (start, start + len(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "supported"),
+    [
+        ("Name: ANN  LEE", "Ann Lee", "ANN  LEE"),
+        ("Root\ncanal\n  therapy was done", "Root canal therapy", "Root\ncanal\n  therapy"),
+        ("José Muñoz", "Jose Munoz", "José Muñoz"),
+        ("Jose\u0301 came", "José", "Jose\u0301"),
+        ("Ｃｏｄｅ　４２", "Code 42", "Ｃｏｄｅ　４２"),
+        ("in der Hauptstraße 5", "HAUPTSTRASSE 5", "Hauptstraße 5"),
+        ("She said “it’s fine”", '"it\'s fine"', "“it’s fine”"),
+        ("Total: 1,234.50 EUR", "1234.5", "1,234.50"),
+        ("Summe: 1.234,50 EUR", 1234.5, "1.234,50"),
+        ("on May 1st, 2025 at noon", "2025-05-01", "May 1st, 2025"),
+        ("am 12.05.2026", "2026-05-12", "12.05.2026"),
+        ("2026年5月12日", "2026-05-12T00:00:00", "2026年5月12日"),
+        ("The quick, very brown fox jumped", "the quick brown fox", "The quick, very brown"),
+        ("Dose 5mg daily", "5", "5"),
+    ],
+)
+def test_values_written_otherwise_are_found(text: str, value: object, supported: str) -> None:
+    span = Grounder(text).find(value)
+    assert span is not None
+    assert text[slice(*span)] == supported
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("14 April", "4"),
+        ("weighs 4.5 kg", "4"),
+        ("Annabel", "Ann"),
+        ("nothing of the kind", "Ann Lee"),
+        ("", "x"),
+        ("abc", ""),
+        ("31/31/2026", "2026-01-31"),
+    ],
+)
+def test_parts_of_words_and_numbers_support_nothing(text: str, value: object) -> None:
+    assert Grounder(text).find(value) is None
+
+
+def test_repeated_values_get_their_own_places_each() -> None:
+    text = "Ann and Ann met Bob."
+    spans = spans_of(text, {"who": ["Ann", "Ann", "Ann"], "other": {"name": "Bob"}, "no": None, "flag": True})
+    assert spans == {"who[0]": (0, 3), "who[1]": (8, 11), "who[2]": (0, 3), "other.name": (16, 19)}
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(max_size=60), st.text(max_size=12), st.text(max_size=60))
+def test_a_value_between_spaces_is_always_found(before: str, value: str, after: str) -> None:
+    wanted = value.strip()
+    text = f"{before} {value} {after}"
+    span = Grounder(text).find(value)
+    if wanted:
+        assert span is not None
+        assert 0 <= span[0] < span[1] <= len(text)
+        assert text[slice(*span)] == wanted
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.text(max_size=80), st.text(max_size=20))
+def test_any_text_and_value_are_searched_without_an_error(text: str, value: str) -> None:
+    span = Grounder(text).find(value)
+    assert span is None or 0 <= span[0] < span[1] <= len(text)

@@ -1,0 +1,299 @@
+"""The sinks that write files of records."""
+
+# ruff: noqa: ASYNC240 - tests may wait for their own small files
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import gzip
+import io
+import json
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from connectors.files.parts import FilesSink, FilesSinkParams
+from connectors.objects.encoding import encode_csv
+from connectors.objects.parquet_encoding import encode_parquet
+from connectors.s3.parts import S3SinkParams
+from engine.contract.batch import Batch
+from engine.contract.component import Context
+from engine.contract.keys import KeyRange
+from engine.errors import BatchError, FatalError
+from engine.execution.engine import Engine
+from engine.testing import MemorySource, linear_plan
+
+
+def sink(folder: Path, run: str = "run-1", *, attempt: int = 1, **params: Any) -> FilesSink:
+    made = FilesSink(FilesSinkParams(path=str(folder), **params))
+    made.ctx = Context("p", "n", run, attempt=attempt)
+    return made
+
+
+def batch(start: int, stop: int) -> Batch:
+    return Batch([{"id": number} for number in range(start, stop)], KeyRange("k/", start, stop))
+
+
+def files(folder: Path) -> dict[str, list[int]]:
+    """The ids in each visible file."""
+    return {
+        file.name: [json.loads(line)["id"] for line in file.read_bytes().splitlines()]
+        for file in sorted(folder.iterdir())
+        if not file.name.startswith(".")
+    }
+
+
+def ids(folder: Path) -> list[int]:
+    return sorted(number for found in files(folder).values() for number in found)
+
+
+async def test_a_batch_is_a_file_and_its_limits_are_the_rotation(tmp_path: Path) -> None:
+    made = sink(tmp_path, rotate_records=10, rotate_bytes="1MiB", rotate_seconds=5)
+    assert (made.limits.records, made.limits.nbytes, made.limits.linger) == (10, 1 << 20, 5)
+    async with made:
+        await made.write(batch(0, 10))
+        await made.write(batch(10, 20))
+    assert list(files(tmp_path).values()) == [list(range(10)), list(range(10, 20))]
+
+
+async def test_what_is_larger_than_a_file_may_be_is_several(tmp_path: Path) -> None:
+    async with sink(tmp_path, rotate_bytes=100) as made:
+        await made.write(batch(0, 100))
+    assert ids(tmp_path) == list(range(100))
+    assert all(file.stat().st_size <= 100 for file in tmp_path.iterdir() if file.is_file())
+
+
+async def test_a_batch_that_is_written_again_replaces_its_file(tmp_path: Path) -> None:
+    async with sink(tmp_path) as made:
+        await made.write(batch(0, 10))
+        await made.write(batch(0, 10))
+        for number in range(10):  # as a batch is halved when it does not go through
+            await made.write(batch(number, number + 1))
+    assert ids(tmp_path) == list(range(10))
+
+
+@given(
+    cuts=st.lists(st.integers(1, 49), max_size=6), other=st.lists(st.integers(1, 49), max_size=6),
+    stop=st.integers(0, 7),
+)  # fmt: skip
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+async def test_a_resumed_run_doubles_nothing_however_batches_are_cut(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], other: list[int], stop: int
+) -> None:
+    folder = tmp_path_factory.mktemp("parts")
+
+    def pieces(at: list[int]) -> list[tuple[int, int]]:
+        places = [0, *sorted(set(at)), 50]
+        return list(pairwise(places))
+
+    async with sink(folder) as made:
+        for start, end in pieces(cuts)[:stop]:
+            await made.write(batch(start, end))
+    async with sink(folder, attempt=2) as made:
+        for start, end in pieces(other):
+            await made.write(batch(start, end))
+        await made.run_completed()
+    assert ids(folder) == list(range(50))
+    assert not list(folder.glob(".odw*"))
+
+
+async def test_a_file_that_is_older_than_its_note_is_written_again(tmp_path: Path) -> None:
+    async with sink(tmp_path) as made:
+        await made.write(batch(0, 10))
+        (note,) = tmp_path.glob(".odw-*/*.json")
+        stored = note.read_bytes()
+        await made.write(batch(0, 5))
+    note.write_bytes(stored)  # killed between the note and the file
+    async with sink(tmp_path, attempt=2) as made:
+        await made.write(batch(0, 10))
+    assert ids(tmp_path) == list(range(10))
+
+
+async def test_a_note_without_its_file_means_nothing(tmp_path: Path) -> None:
+    async with sink(tmp_path) as made:
+        await made.write(batch(0, 10))
+    for file in tmp_path.glob("part-*"):
+        file.unlink()
+    (note,) = tmp_path.glob(".odw-*/*.json")
+    note.with_name("part-half.json").write_bytes(b'{"size": 1, "rec')
+    async with sink(tmp_path, attempt=2) as made:
+        await made.write(batch(0, 10))
+    assert ids(tmp_path) == list(range(10))
+
+
+async def test_replacing_removes_earlier_runs_when_the_run_is_complete(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text('{"id": -1}')
+    async with sink(tmp_path) as made:
+        await made.write(batch(0, 5))
+        await made.run_completed()
+    async with sink(tmp_path, "run-2", mode="replace") as made:
+        await made.write(batch(5, 9))
+        assert ids(tmp_path) == [-1, *range(9)], "nothing is lost as long as the run may fail"
+        await made.run_completed()
+    assert ids(tmp_path) == [-1, *range(5, 9)]
+
+
+async def test_files_that_are_there_are_an_error_when_asked_for(tmp_path: Path) -> None:
+    async with sink(tmp_path, mode="error") as made:
+        await made.write(batch(0, 5))
+    async with sink(tmp_path, attempt=2, mode="error"):
+        pass  # they are the run's own
+    with pytest.raises(FatalError, match=r"has 1 files .* `mode: error` rejects"):
+        async with sink(tmp_path, "run-2", mode="error"):
+            pass
+
+
+async def test_half_a_file_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    def full(descriptor: int, data: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    async with sink(tmp_path) as made:
+        await made.write(batch(0, 5))
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(FatalError, match="No space left"):
+            await made.write(batch(5, 10))
+    assert ids(tmp_path) == list(range(5))
+
+
+async def test_runs_of_no_pipeline_never_replace_each_other(tmp_path: Path) -> None:
+    for _ in range(2):
+        made = FilesSink(FilesSinkParams(path=str(tmp_path)))
+        async with made:
+            await made.write(batch(0, 3))
+            await made.run_completed()
+    assert ids(tmp_path) == [0, 0, 1, 1, 2, 2]
+
+
+async def test_a_run_is_verified_by_what_its_files_hold(tmp_path: Path) -> None:
+    records = [{"id": number} for number in range(30)]
+    async with Engine() as engine:
+        made = FilesSink(FilesSinkParams(path=str(tmp_path), rotate_records=7))
+        report = await engine.run(linear_plan(MemorySource([records]), made), verify=True)
+    assert report.verified
+    assert ids(tmp_path) == list(range(30))
+    assert len(files(tmp_path)) >= 4
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zstd"])
+async def test_files_are_packed_and_named_so(tmp_path: Path, packing: str) -> None:
+    async with sink(tmp_path, compression=packing) as made:
+        await made.write(batch(0, 5))
+    (file,) = tmp_path.glob("part-*")
+    assert file.name.endswith({"gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}[packing])
+    if packing == "gzip":
+        assert len(gzip.decompress(file.read_bytes()).splitlines()) == 5
+
+
+class Visit(BaseModel):
+    at: dt.date
+    note: str | None = None
+
+
+def test_csv_says_what_it_can_of_any_value() -> None:
+    records = [
+        {"a": 1, "b": 'x,"y"\n', "c": None, "d": True, "e": [1, {"k": "v"}]},
+        Visit(at=dt.date(2026, 1, 2)),
+        {"a": Decimal("1.10") and "1.10", "b": 2**70},
+        {"a": "\ud800"},
+        {"a": object()},
+    ]
+    data, failures = encode_csv(records, [], ",", header=True)
+    rows = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+    assert set(failures) == {3, 4}
+    assert {failure.kind for failure in failures.values()} == {"NotCsv"}
+    assert rows[0] == {
+        "a": "1",
+        "b": 'x,"y"\n',
+        "c": "",
+        "d": "true",
+        "e": '[1,{"k":"v"}]',
+        "at": "",
+        "note": "",
+    }
+    assert (rows[1]["at"], rows[2]["b"]) == ("2026-01-02", str(2**70))
+
+
+def test_csv_columns_are_chosen_and_ordered() -> None:
+    data, _ = encode_csv([{"a": 1, "b": 2, "c": 3}], ["c", "a", "z"], ";", header=True)
+    assert data == b"c;a;z\n3;1;\n"
+
+
+def parquet(records: list[Any], **params: Any) -> tuple[Any, dict[int, str]]:
+    data, failures = encode_parquet(
+        records, params.get("columns", []), params.get("types", {}), params.get("compression", "zstd")
+    )
+    table = pq.read_table(io.BytesIO(data)) if data else None
+    return table, {index: error.kind for index, error in failures.items()}
+
+
+def test_parquet_columns_have_the_type_of_their_values() -> None:
+    table, failures = parquet([{"a": 1, "b": "x"}, {"a": 2.5, "c": [1, 2]}, {"b": None}])
+    assert failures == {}
+    assert table.to_pylist() == [
+        {"a": 1.0, "b": "x", "c": None},
+        {"a": 2.5, "b": None, "c": [1, 2]},
+        {"a": None, "b": None, "c": None},
+    ]  # fmt: skip
+
+
+def test_a_value_that_does_not_fit_into_its_column_fails_alone() -> None:
+    table, failures = parquet([{"a": 1}, {"a": "x"}, {"a": 3}, {"a": 2**80}, {"a": object()}])
+    assert failures == {1: "NotParquet", 3: "NotParquet", 4: "NotParquet"}
+    assert table.to_pylist() == [{"a": 1}, {"a": 3}]
+
+
+def test_declared_types_are_made_from_text() -> None:
+    types = {"day": "date", "at": "timestamp", "money": "decimal", "n": "integer"}
+    table, failures = parquet(
+        [{"day": "2026-01-02", "at": "2026-01-02T03:04:05Z", "money": "1.10", "n": "7"}, {"day": "nonsense"}],
+        types=types,
+    )
+    assert failures == {1: "NotParquet"}
+    (row,) = table.to_pylist()
+    assert (row["day"], row["money"], row["n"]) == (dt.date(2026, 1, 2), Decimal("1.10"), 7)
+    assert row["at"] == dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+
+
+def test_parquet_of_nothing_but_bad_records_is_nothing() -> None:
+    assert parquet([{"a": object()}]) == (None, {0: "NotParquet"})
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"types": {"a": "text"}}, {"format": "jsonl", "columns": ["a"]},
+     {"format": "csv", "columns": ["a", "a"]}, {"format": "parquet", "header": False}, {"path": "s3://b/x"}],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        FilesSinkParams(**{"path": "out", **params})
+
+
+@pytest.mark.parametrize("path", ["bucket/x", "s3://", "gs://b/x"])
+def test_an_address_that_is_none_is_refused(path: str) -> None:
+    with pytest.raises(ValidationError):
+        S3SinkParams(path=path)
+
+
+def test_the_prefix_of_an_address_is_a_folder() -> None:
+    assert S3SinkParams(path="s3://b/x/y").bucket_and_prefix == ("b", "x/y/")
+    assert S3SinkParams(path="s3://b/x/y/").bucket_and_prefix == ("b", "x/y/")
+    assert S3SinkParams(path="s3://b").bucket_and_prefix == ("b", "")
+
+
+async def test_a_bad_record_leaves_the_others_of_its_file(tmp_path: Path) -> None:
+    async with sink(tmp_path) as made:
+        bad = Batch([{"id": 0}, {"id": object}, {"id": 2}], KeyRange("k/", 0, 3))
+        with pytest.raises(BatchError) as caught:
+            await made.write(bad)
+    assert {index: error.kind for index, error in caught.value.failures.items()} == {1: "NotJson"}  # type: ignore[union-attr]
+    assert ids(tmp_path) == [0, 2]

@@ -1,0 +1,62 @@
+"""What a program takes from a report: records, tables, and a table for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import engine
+from engine.errors import ConfigError
+from engine.pipeline import Reports
+
+
+@engine.source
+async def rows() -> AsyncGenerator[dict[str, Any], None]:
+    for number in range(5):
+        yield {"n": number, "name": f"<n{number}>"}
+
+
+def pipeline(**params: Any) -> engine.Pipeline:
+    return engine.Pipeline("p", rows=engine.node(rows), load=engine.node("sink.memory", **params))
+
+
+def test_run_sync_returns_records_of_a_memory_sink() -> None:
+    report = engine.run_sync(pipeline())["p"]
+
+    assert [record["n"] for record in report.records("load")] == [0, 1, 2, 3, 4]
+
+
+async def test_run_sync_works_where_an_event_loop_runs() -> None:
+    assert engine.run_sync(pipeline())["p"].ok
+
+
+def test_records_become_a_table() -> None:
+    pytest.importorskip("pyarrow")
+    table = engine.run_sync(pipeline())["p"].table("load")
+
+    assert table.column_names == ["n", "name"]
+    assert table.num_rows == 5
+
+
+def test_records_of_another_sink_are_refused_with_the_remedy() -> None:
+    report = engine.run_sync(pipeline())["p"]
+
+    with pytest.raises(ConfigError, match=r"no sink 'rows' keeps its records \(known: load\)"):
+        report.records("rows")
+
+
+def test_memory_sink_is_bounded() -> None:
+    report = engine.run_sync(pipeline(max_records=3))["p"]
+
+    assert "more than 3 records: raise `max_records`" in report.error
+
+
+def test_notebooks_show_reports_without_markup_of_others() -> None:
+    report = replace(engine.run_sync(pipeline())["p"], error="no such <b>table</b>")
+
+    shown = Reports(p=report)._repr_html_()
+    assert "no such &lt;b&gt;table&lt;/b&gt;" in shown
+    assert "<td>load</td><td>memory</td><td>5</td>" in shown
