@@ -108,6 +108,10 @@ class NodeSection(Section):
     """Short for `transform: validate`."""
     mask: Any = None
     """Short for `transform: mask`."""
+    sql: Any = None
+    """Short for `transform: sql`."""
+    enrich: Any = None
+    """Short for `transform: enrich`."""
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
     """The component's parameters, and `connection`."""
     input: Names | None = None
