@@ -127,6 +127,7 @@ def test_places_of_the_engine_form_levels_without_circles() -> None:
         ("connectors.ingest", "httpx aiohttp duckdb starlette"),
         ("connectors.files", "httpx aiobotocore"),
         ("connectors.duckdb", "duckdb"),
+        ("connectors.http", "httpx aiohttp"),
         ("connectors.postgres", "psycopg"),
         ("connectors.generate", "faker"),
     ],

@@ -4,7 +4,7 @@
 layer, or pictures of its pages where it has hardly any; a Word file its paragraphs and tables; workbooks,
 presentations, web pages, mails and rich text their text; an image stays the data URL it is, or becomes PNG
 where no model reads its type. What comes out is bounded, so that one file cannot fill a prompt. What it
-takes to open a file is bounded by `connectors.objects.isolation`, which calls `parts` in a process of its own.
+takes to open a file is bounded by `connectors.objects.isolation`, which calls `parts` in another process.
 """
 
 from __future__ import annotations

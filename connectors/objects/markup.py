@@ -46,7 +46,7 @@ def plain_text(text: str, name: str, kind: str) -> str:
     from striprtf.striprtf import rtf_to_text
 
     try:
-        found: str = rtf_to_text(text, errors="replace")
+        found: str = rtf_to_text(text, errors="replace")  # type: ignore[no-untyped-call]
     except (ValueError, IndexError, KeyError, LookupError) as error:
         raise RecordError(f"{name}: cannot read the rich text: {error}", kind="CorruptDocument") from error
     return found.strip()

@@ -1,4 +1,4 @@
-"""Convert pictures that models do not read, and scale those that are larger than they look at, with Pillow."""
+"""Convert pictures that models do not read to PNG, no larger than models look at, with Pillow."""
 
 from __future__ import annotations
 

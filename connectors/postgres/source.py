@@ -94,8 +94,8 @@ class PostgresSource(Source[PostgresSourceParams]):
     """Reads the rows of a table or a query of PostgreSQL.
 
     With a `key`, rows come in its order and are named by it, in splits of `split_rows`, and a resumed run
-    goes on behind the last one. With `incremental`, a run reads what has changed since the last one. Rows are
-    fetched through a cursor of the server, so memory does not grow with the table. Columns become fields
+    goes on behind the last one. With `incremental`, a run reads what has changed since the last one. Rows
+    are fetched through a cursor of the server, so memory does not grow with the table. Columns become fields
     as JSON has them: times are ISO 8601 text.
     """
 

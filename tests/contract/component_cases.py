@@ -359,6 +359,15 @@ def _in_postgres(world: World) -> list[str]:
             return []
 
 
+def _api(world: World) -> Fields:
+    return {"url": world.http, "token": "hush"}
+
+
+def _posted(world: World) -> list[str]:
+    assert world.api is not None
+    return list(world.api.posted)
+
+
 def _ids(document: bytes) -> list[str]:
     return [json.loads(line)["id"] for line in document.splitlines()]
 
@@ -366,6 +375,13 @@ def _ids(document: bytes) -> list[str]:
 _SAID = [{"id": f"r{number}", "value": number, "nested": {"list": [1, 2]}} for number in range(120)]
 _MISFIT = {"id": "bad", "value": "no number"}
 _UNSAYABLE = {"id": "bad", "value": object}
+
+
+def _cities(world: World) -> str:
+    path = world.folder / "cities.csv"
+    path.write_text("name,country\nUlm,DE\n")
+    return str(path)
+
 
 _ORDERS: list[Fields] = [
     {"id": f"o{n}", "n": n, "city": "Ulm", "lines": [{"sku": f"s{one}"} for one in range(n % 3 + 1)]}
@@ -513,6 +529,16 @@ CASES: tuple[Case[Any], ...] = (
         batches=6,
     ),
     SourceCase(
+        name="http",
+        params=lambda _: {
+            "path": "letters", "records": "data.items", "key": "id", "paging": {"type": "offset", "size": 9},
+        },
+        connection=_api,
+        needs="http",
+        records=40,
+        batches=5,
+    ),
+    SourceCase(
         name="stdin",
         params=lambda world: world.feed(_lines(20, 7)) | {"page_records": 5},
         records=20,
@@ -583,6 +609,30 @@ CASES: tuple[Case[Any], ...] = (
         name="mask",
         params=lambda _: {"fields": {"city": "hash", "id": "partial", "lines.sku": None}},
         given=_ORDERS,
+        settled=(30, 0, 0),
+    ),
+    TransformCase(
+        name="sql",
+        params=lambda _: {"query": "SELECT id, n * 2 AS twice, lines FROM batch WHERE n % 3 > 0"},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(20, 10, 0),
+    ),
+    TransformCase(
+        name="sql",
+        label="several-rows",
+        params=lambda _: {
+            "query": "SELECT id, unnest(['a', 'b']) AS item FROM batch b", "many": True,
+            "columns": {"id": "VARCHAR"},
+        },
+        given=_ORDERS,
+        settled=(60, 0, 0),
+    ),
+    TransformCase(
+        name="enrich",
+        params=lambda world: {"file": _cities(world), "key": {"city": "name"}},
+        given=_ORDERS,
+        bad={"id": "bad", "city": ["Ulm"]},
         settled=(30, 0, 0),
     ),
     TransformCase(
@@ -680,6 +730,25 @@ CASES: tuple[Case[Any], ...] = (
         bad=_SAID[0] | {"id": "a\0b"},
         arrived=_in_postgres,
         idempotent=True,
+    ),
+    SinkCase(
+        name="http",
+        params=lambda _: {"path": "letters"},
+        connection=_api,
+        needs="http",
+        given=_SAID,
+        bad={"id": "bad"},
+        arrived=_posted,
+    ),
+    SinkCase(
+        name="http",
+        label="in-batches",
+        params=lambda _: {"path": "letters", "batch": True},
+        connection=_api,
+        needs="http",
+        given=_SAID,
+        bad={"id": "bad"},
+        arrived=_posted,
     ),
     SinkCase(
         name="stdout",

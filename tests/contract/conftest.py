@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from engine.sandbox.loopback import serve_loopback
 from tests.contract.component_cases import Case, SourceCase
-from tests.contract.outside_world import BUCKET, World, beside, fill, lake
+from tests.contract.outside_world import BUCKET, Api, World, beside, fill, lake
 from tests.servers.minio import refill
 
 
@@ -56,6 +57,10 @@ def world(
     made = World(tmp_path, printed, fed)
     if not case.needs:
         yield made
+    elif case.needs == "http":
+        made.api = Api()
+        with _portal.wrap_async_context_manager(serve_loopback(made.api)) as made.http:
+            yield made
     elif case.needs == "postgres":
         server = request.getfixturevalue("postgres")
         server.sql("DROP SCHEMA IF EXISTS contract CASCADE; CREATE SCHEMA contract")
@@ -92,4 +97,5 @@ def nowhere(tmp_path: Path) -> World:
         llm=address,
         ingest=address,
         postgres="postgresql://127.0.0.1:9/odw",
+        http=address,
     )

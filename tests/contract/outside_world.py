@@ -6,11 +6,13 @@ component's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import parse_qsl
 
 import boto3
 import httpx
@@ -38,6 +40,8 @@ class World:
     printed: Callable[[], bytes]
     stdin: BinaryIO
     postgres: str = ""
+    http: str = ""
+    api: Api | None = None
     s3: str = ""
     llm: str = ""
     ingest: str = ""
@@ -113,3 +117,34 @@ def beside(portal: BlockingPortal, needs: str, folder: Path) -> Iterator[str]:
         service = running_service(folder / "service", models=INGEST_MODELS)
         with portal.wrap_async_context_manager(service) as running:
             yield running.url
+
+
+class Api:
+    """An HTTP API over a list: `GET /letters?offset=&limit=`, `POST /letters`, which refuses the id `bad`."""
+
+    def __init__(self) -> None:
+        self.letters = [{"id": number, "name": f"n{number}"} for number in range(40)]
+        self.posted: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        status, answer = 200, b"{}"
+        if scope["method"] == "GET":
+            asked = dict(parse_qsl(scope["query_string"].decode()))
+            first = int(asked["offset"])
+            page = self.letters[first : first + int(asked["limit"])]
+            answer = json.dumps({"data": {"items": page}}).encode()
+        else:
+            given = json.loads(body)
+            given = given if isinstance(given, list) else [given]
+            if any(one["id"] == "bad" for one in given):
+                status, answer = 422, b'{"error": "the id is bad"}'
+            else:
+                self.posted += [one["id"] for one in given]
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})

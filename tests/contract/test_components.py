@@ -85,7 +85,9 @@ def test_secrets_are_never_shown(case: Case[Any], nowhere: World) -> None:
             name for name, info in type(one).model_fields.items() if "SecretStr" in str(info.annotation)
         ]
         filled: BaseModel = one.model_copy(
-            update={name: {"x": SECRET} if name == "headers" else SECRET for name in secrets}
+            update={
+                name: {"x": SECRET} if name in ("headers", "query_secrets") else SECRET for name in secrets
+            }
         )
         component = case.spec.factory(params, filled)
         for shown in (repr(filled), str(filled), filled.model_dump_json(), repr(component)):

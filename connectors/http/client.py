@@ -1,0 +1,263 @@
+"""Requests to an HTTP API, bounded in size, time and rate; what can go wrong on the way is told here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urljoin, urlsplit
+
+import anyio
+
+from connectors.http.connection import HttpConnection
+from connectors.proxies import proxy_for
+from connectors.retry_after import retry_after_seconds
+from engine.contract.clock import Clock
+from engine.errors import FatalError, TransientError
+from engine.redaction import hide, without_credentials
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Answer", "HttpClient", "TooLargeError", "open_client", "same_origin"]
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS: Final = 5
+_EXCERPT: Final = 200
+
+
+class TooLargeError(FatalError):
+    """A successful answer exceeded the limit, and was not read to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with its whole body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the body is a page for people: a login, or the error of something on the way."""
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return kind in ("text/html", "application/xhtml+xml") or self.body.lstrip()[:9].lower() in (
+            b"<!doctype",
+            b"<html>",
+        )
+
+    def link(self, relation: str) -> str | None:
+        """The address of a relation in the Link header (RFC 8288)."""
+        import httpx
+
+        links = httpx.Response(200, headers={"link": self.headers.get("link", "")}).links
+        return links.get(relation, {}).get("url")
+
+
+@asynccontextmanager
+async def open_client(
+    connection: HttpConnection,
+    *,
+    concurrency: int,
+    timeout: float,  # noqa: ASYNC109 - of each request, not of this function
+    per_second: float | None,
+    clock: Clock,
+) -> AsyncIterator[HttpClient]:
+    """A client for as long as the context lasts. `timeout` bounds each request, in seconds."""
+    http = await anyio.to_thread.run_sync(_build, connection, concurrency)
+    async with http:
+        yield HttpClient(http, connection, timeout=timeout, per_second=per_second, clock=clock)
+
+
+def _build(connection: HttpConnection, concurrency: int) -> httpx.AsyncClient:
+    # imported here, and in a thread: it takes 0.2 s, in which other pipelines of the process go on
+    import httpx
+    from httpx_aiohttp import AiohttpTransport
+
+    headers = {"User-Agent": "odw-engine", "Accept": "application/json", **connection.all_headers}
+    proxy = proxy_for(connection.base)
+    transport = AiohttpTransport(
+        verify=any(url.startswith("https://") for url in (connection.base, proxy or "")),
+        limits=httpx.Limits(max_connections=concurrency, keepalive_expiry=30.0),
+        proxy=httpx.Proxy(proxy) if proxy is not None else None,
+    )
+    return httpx.AsyncClient(transport=transport, headers={**headers, "Accept-Encoding": "gzip"})
+
+
+class HttpClient:
+    """Sends requests one at a time, or as many at once as its user does.
+
+    Every method raises TransientError or FatalError; messages hold no secret and no query.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        connection: HttpConnection,
+        *,
+        timeout: float,
+        per_second: float | None,
+        clock: Clock,
+    ) -> None:
+        self._http = http
+        self._connection = connection
+        self._timeout = timeout
+        self._interval = 1 / per_second if per_second else 0.0
+        self._clock = clock
+        self._free_at = 0.0
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_answer: int,
+    ) -> Answer:
+        """Send a request; the answer may have any status but a redirect.
+
+        Args:
+            url: absolute, of the connection's server.
+            query: besides that of the URL and of the connection.
+            max_answer: bytes of a successful answer, unpacked; of others only the beginning is read.
+        """
+        said = f"{method} {url.partition('?')[0]}"
+        for _ in range(_MAX_REDIRECTS):
+            await self._wait()
+            answer = await self._once(method, url, said, query, content, headers, max_answer)
+            if answer.status not in _REDIRECTS:
+                return answer
+            target = urljoin(url, answer.headers.get("location", ""))
+            if method != "GET" or not same_origin(target, self._connection.base):
+                where = urlsplit(target).hostname
+                raise FatalError(
+                    f"{said} answered {answer.status}, a redirect to {where}: credentials are not sent "
+                    "there; set `url` of the connection to the address that answers"
+                )
+            url, query = target, ()
+        raise FatalError(f"{said} answered with more than {_MAX_REDIRECTS} redirects")
+
+    def failure(self, answer: Answer, method: str, url: str) -> TransientError | FatalError:
+        """What an answer that is no success says about the service."""
+        said = f"{method} {url.partition('?')[0]} answered {answer.status}"
+        status = answer.status
+        if status in (408, 423, 425, 429) or status >= 500:
+            wait = retry_after_seconds(answer.headers, self._clock.now())
+            return TransientError(said, retry_after=wait, throttled=status == 429)
+        remedies = {
+            401: "the credentials are missing or wrong; set `token`, `user` or `headers` of the connection",
+            402: "the account needs a payment",
+            403: "these credentials may not do that",
+            404: "nothing is there; check `url` of the connection and `path`",
+            405: f"it does not take {method}; check `method` and `path`",
+            407: "a proxy wants a user and a password; set them in the environment's proxy",
+            410: "it is no longer there; check `path`",
+        }
+        remedy = remedies.get(status, "check `url` of the connection, `path` and the parameters")
+        message = f"{said}: {remedy}{self.excerpt(answer)}"
+        return FatalError(message, kind="auth" if status in (401, 403, 407) else "config")
+
+    def excerpt(self, answer: Answer) -> str:
+        """The beginning of what an API says about an error, with what leads to it."""
+        if answer.is_page or not answer.body.strip():
+            return ""
+        text = " ".join(answer.body[: _EXCERPT * 4].decode("utf-8", "replace").split())
+        text = hide(without_credentials(text), self._connection.secrets)
+        return f" (it says: {text if len(text) <= _EXCERPT else text[:_EXCERPT] + '…'})"
+
+    async def _wait(self) -> None:
+        """Keep to the rate."""
+        if self._interval:
+            now = self._clock.monotonic()
+            start = max(now, self._free_at)
+            self._free_at = start + self._interval
+            if start > now:
+                await self._clock.sleep(start - now)
+
+    async def _once(
+        self,
+        method: str,
+        url: str,
+        said: str,
+        query: Sequence[tuple[str, str]],
+        content: bytes | None,
+        headers: Mapping[str, str] | None,
+        max_answer: int,
+    ) -> Answer:
+        import aiohttp
+        import httpx
+
+        address = httpx.URL(url)
+        params = [*address.params.multi_items(), *query, *self._connection.query]
+        request = self._http.build_request(
+            method,
+            address.copy_with(query=None),
+            params=httpx.QueryParams(tuple(params)),
+            content=content,
+            headers=headers,
+            timeout=self._timeout,
+        )
+        try:
+            with anyio.fail_after(self._timeout):
+                response = await self._http.send(request, stream=True)
+                try:
+                    body = await _read(response, max_answer, said)
+                finally:
+                    await response.aclose()
+                    # the response and its stream refer to each other, and so to the request with its body:
+                    # without this, only the garbage collector would free it
+                    response.stream = httpx.ByteStream(b"")
+        except TimeoutError:
+            raise TransientError(f"{said} did not answer within {self._timeout:g} s") from None
+        except httpx.DecodingError:
+            raise TransientError(f"{said} answered with a damaged body") from None
+        except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
+            raise self._broken(error, said) from None
+        return Answer(response.status_code, response.headers, body)
+
+    def _broken(self, error: Exception, said: str) -> TransientError | FatalError:
+        """No connection, or one that broke. The transport calls both a connect time-out; the cause tells."""
+        import aiohttp
+
+        cause, base = error.__cause__ or error, self._connection.base
+        if isinstance(cause, aiohttp.InvalidURL):
+            return FatalError(f"{base} is not a valid address: check `url` of the connection")
+        if not isinstance(cause, aiohttp.ClientConnectorError):
+            return TransientError(f"{said} failed: lost the connection ({type(cause).__name__})")
+        if isinstance(cause, aiohttp.ClientSSLError):
+            return FatalError(
+                f"no secure connection to {base} ({type(cause).__name__}): check its certificate"
+            )
+        if isinstance(cause, aiohttp.ClientConnectorDNSError):
+            return TransientError(f"cannot resolve the host name of {base}")
+        return TransientError(f"connection refused: no service is listening at {base}")
+
+
+def same_origin(url: str, base: str) -> bool:
+    """Whether credentials for `base` may be sent to `url`: the same host, and no step down from https."""
+    one, other = urlsplit(url), urlsplit(base)
+    try:
+        ports = [part.port or {"http": 80, "https": 443}.get(part.scheme) for part in (one, other)]
+    except ValueError:
+        return False
+    if one.hostname != other.hostname or "@" in one.netloc:
+        return False
+    upgraded = (other.scheme, one.scheme) == ("http", "https") and ports == [443, 80]
+    return upgraded or (one.scheme == other.scheme and ports[0] == ports[1])
+
+
+async def _read(response: httpx.Response, limit: int, said: str) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > limit:
+            if response.status_code >= 300:
+                break  # an error page: its beginning is enough
+            raise TooLargeError(f"{said} answered with more than {limit:,} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)

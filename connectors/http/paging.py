@@ -1,0 +1,140 @@
+"""How an API says what comes after a page."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urljoin
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from connectors.http.client import Answer, same_origin
+from connectors.http.paths import MISSING, at_path, check_path
+from engine.errors import FatalError
+
+__all__ = ["CursorPaging", "LinkPaging", "NoPaging", "OffsetPaging", "PagePaging", "Paging", "Place"]
+
+Place: TypeAlias = Any
+"""The next page, JSON-safe: an address, a cursor, an offset or the number of a page; None: there is none."""
+
+
+class _Paging(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def first(self) -> Place:
+        """The first page, if it has to be named."""
+        return None
+
+    def query(self, place: Place) -> list[tuple[str, str]]:
+        """The parameters that ask for a page."""
+        return []
+
+    def address(self, place: Place) -> str | None:
+        """The address of a page, when it has one of its own."""
+        return None
+
+    def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
+        """The page behind this one, which has `count` records and is at `url`."""
+        return None
+
+
+class NoPaging(_Paging):
+    """One answer has everything."""
+
+    type: Literal["none"] = Field(description="One answer has everything")
+
+
+class LinkPaging(_Paging):
+    """The header `Link: <…>; rel="next"` (RFC 8288)."""
+
+    type: Literal["link"] = Field(description='The header `Link: <…>; rel="next"`')
+
+    def address(self, place: Place) -> str | None:
+        return None if place is None else str(place)
+
+    def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
+        link = answer.link("next")
+        return None if link is None else _absolute(link, url)
+
+
+class CursorPaging(_Paging):
+    """A cursor, or the address of the next page, in the answer."""
+
+    type: Literal["cursor"] = Field(description="A cursor or an address in the answer")
+    cursor: str = Field(min_length=1, description="Where it is in the answer, e.g. `meta.next_cursor`")
+    parameter: str | None = Field(
+        default=None, description="Query parameter for the cursor (default: it is the next page's address)"
+    )
+
+    @field_validator("cursor")
+    @classmethod
+    def _is_path(cls, path: str) -> str:
+        return check_path(path)
+
+    def query(self, place: Place) -> list[tuple[str, str]]:
+        return [] if place is None or self.parameter is None else [(self.parameter, str(place))]
+
+    def address(self, place: Place) -> str | None:
+        return str(place) if place is not None and self.parameter is None else None
+
+    def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
+        cursor = at_path(document, self.cursor)
+        if cursor is MISSING or cursor is None or cursor is False or cursor == "":
+            return None
+        if not isinstance(cursor, str | int):
+            raise FatalError(f"the cursor at `{self.cursor}` is no text or number", kind="schema")
+        if self.parameter is not None:
+            return cursor
+        return _absolute(str(cursor), url)
+
+
+class OffsetPaging(_Paging):
+    """An offset that grows by the records that came, until a page is empty."""
+
+    type: Literal["offset"] = Field(description="An offset, until a page is empty")
+    parameter: str = Field(default="offset", description="Query parameter of the offset")
+    size: int = Field(default=100, ge=1, description="Records to ask for")
+    size_parameter: str = Field(default="limit", description="Query parameter of the size")
+
+    def first(self) -> Place:
+        return 0
+
+    def query(self, place: Place) -> list[tuple[str, str]]:
+        return [(self.parameter, str(place)), (self.size_parameter, str(self.size))]
+
+    def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
+        return place + count if count else None
+
+
+class PagePaging(_Paging):
+    """Numbered pages, until one is empty."""
+
+    type: Literal["page"] = Field(description="Numbered pages, until one is empty")
+    parameter: str = Field(default="page", description="Query parameter of the page")
+    start: int = Field(default=1, ge=0, description="Number of the first page")
+    size: int | None = Field(default=None, ge=1, description="Records to ask for (default: not sent)")
+    size_parameter: str = Field(default="per_page", description="Query parameter of the size")
+
+    def first(self) -> Place:
+        return self.start
+
+    def query(self, place: Place) -> list[tuple[str, str]]:
+        size = [] if self.size is None else [(self.size_parameter, str(self.size))]
+        return [(self.parameter, str(place)), *size]
+
+    def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
+        return place + 1 if count else None
+
+
+Paging: TypeAlias = Annotated[
+    NoPaging | LinkPaging | CursorPaging | OffsetPaging | PagePaging, Field(discriminator="type")
+]
+
+
+def _absolute(link: str, url: str) -> str:
+    target = urljoin(url, link)
+    if not same_origin(target, url):
+        raise FatalError(
+            "the next page is on another host than this one: credentials are not sent there; set `url` of "
+            "the connection to the address that pages link to"
+        )
+    return target

@@ -1,0 +1,106 @@
+"""Places in JSON documents (`data.items[0].id`), and templates that fill in fields of a record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from engine.errors import RecordError
+
+__all__ = ["MISSING", "at_path", "check_path", "fill", "fill_path", "names_in"]
+
+MISSING: Final = object()
+
+_PATH: Final = re.compile(r"[^.\[\]]+(\[\d+\])*(\.[^.\[\]]+(\[\d+\])*)*|(\[\d+\])+")
+_STEP: Final = re.compile(r"[^.\[\]]+|\[\d+\]")
+_FIELD: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+
+
+def check_path(path: str) -> str:
+    """The path. Raises ValueError when it is none."""
+    if path and not _PATH.fullmatch(path):
+        raise ValueError(f"{path!r} is not a place in a document, such as `data.items` or `pages[0].rows`")
+    return path
+
+
+def at_path(document: Any, path: str) -> Any:
+    """What is there; `MISSING` without. The empty path is the document itself."""
+    for step in _STEP.findall(path):
+        if step.startswith("["):
+            index = int(step[1:-1])
+            if not isinstance(document, list) or index >= len(document):
+                return MISSING
+            document = document[index]
+        elif isinstance(document, Mapping) and step in document:
+            document = document[step]
+        else:
+            return MISSING
+    return document
+
+
+def names_in(template: Any) -> list[str]:
+    """The places that a template has fields for."""
+    if isinstance(template, str):
+        return [found[1] for found in _FIELD.finditer(template) if found[1] is not None]
+    if isinstance(template, Mapping):
+        return [name for one in template.values() for name in names_in(one)]
+    return [name for one in template for name in names_in(one)] if isinstance(template, list) else []
+
+
+def fill(template: Any, record: Mapping[str, Any]) -> Any:
+    """The template with the record's values: a text that is one field alone becomes the value as it is.
+
+    Raises:
+        RecordError: the record has no such field.
+    """
+    if isinstance(template, Mapping):
+        return {name: fill(one, record) for name, one in template.items()}
+    if isinstance(template, list):
+        return [fill(one, record) for one in template]
+    if not isinstance(template, str):
+        return template
+    whole = _FIELD.fullmatch(template)
+    if whole and whole[1] is not None:
+        return _value(record, whole[1])
+    return _FIELD.sub(_filler(record, _plain), template)
+
+
+def fill_path(template: str, record: Mapping[str, Any]) -> str:
+    """A template of a URL's path, with the values URL-encoded.
+
+    Raises:
+        RecordError: a field is missing or empty, or would lead elsewhere.
+    """
+    return _FIELD.sub(_filler(record, _segment), template)
+
+
+def _filler(record: Mapping[str, Any], encode: Callable[[str, Any], str]) -> Callable[[re.Match[str]], str]:
+    def one(found: re.Match[str]) -> str:
+        name = found[1]
+        return found[0][0] if name is None else encode(name, _value(record, name))
+
+    return one
+
+
+def _value(record: Mapping[str, Any], name: str) -> Any:
+    value = at_path(record, name)
+    if value is MISSING:
+        raise RecordError(f"the record has no field {name!r}", kind="MissingField")
+    return value
+
+
+def _plain(name: str, value: Any) -> str:
+    if isinstance(value, Mapping | list):
+        raise RecordError(f"the field {name!r} is no text or number", kind="WrongType")
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _segment(name: str, value: Any) -> str:
+    text = _plain(name, value)
+    if text in ("", ".", ".."):
+        raise RecordError(f"the field {name!r} cannot be a part of a URL", kind="WrongType")
+    return quote(text, safe="", errors="replace")

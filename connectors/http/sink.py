@@ -1,0 +1,280 @@
+"""The sink `http`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from hashlib import sha256
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import anyio
+import orjson
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from connectors.http.client import Answer, HttpClient, open_client
+from connectors.http.connection import HttpConnection
+from connectors.http.paths import check_path, fill, fill_path, names_in
+from engine.contract.batch import Batch
+from engine.contract.component import BatchLimits, Kind, Params, Sink, component, operational
+from engine.errors import BatchError, FatalError, RecordError, TransientError
+
+__all__ = ["HttpSink", "HttpSinkParams"]
+
+_MAX_ANSWER: Final = 1024 * 1024
+_BATCH_BYTES: Final = 8 * 1024 * 1024
+
+
+class HttpSinkParams(Params):
+    """Parameters of the `http` sink."""
+
+    method: Literal["POST", "PUT", "PATCH", "DELETE"] = Field(
+        default="POST", description="Method of requests"
+    )
+    path: str = Field(
+        default="",
+        description="Path, appended to the connection's `url`; `{field}` becomes the record's value, "
+        "URL-encoded",
+    )
+    query: dict[str, str | int | float | bool] = Field(default={}, description="Query parameters")
+    headers: dict[str, str] = Field(
+        default={}, description="Further headers; secret ones go to the connection"
+    )
+    body: dict[str, Any] | list[Any] | str | None = Field(
+        default=None,
+        description="What is sent for a record: JSON in which `{field}` becomes the record's value (default: "
+        "the record)",
+    )
+    batch: bool = Field(default=False, description="Send many records in one request, as a JSON array")
+    wrap: str | None = Field(
+        default=None, min_length=1, description="With `batch`: send an object with the array in this field"
+    )
+    records: int = operational(100, ge=1, le=10_000, description="With `batch`: maximum records per request")
+    concurrency: int = operational(4, ge=1, le=64, description="Maximum concurrent requests")
+    ok_statuses: list[int] = Field(
+        default=[], description="Statuses besides 2xx that mean delivered, e.g. 409 where it means: is there"
+    )
+    record_statuses: list[int] = Field(
+        default=[400, 409, 413, 422],
+        description="Statuses about the record, which becomes a dead letter; others are about the service",
+    )
+    retry_statuses: list[int] = Field(
+        default=[], description="Statuses to try again at, besides 408, 423, 425, 429 and 5xx"
+    )
+    idempotency_header: str | None = Field(
+        default="Idempotency-Key",
+        description="Header with a key that is the same for a repetition; null: none",
+    )
+    html_is_success: bool = Field(
+        default=False, description="Take a web page with status 2xx as success; it may be a login"
+    )
+    requests_per_second: float | None = operational(
+        None, gt=0, description="Limit of the rate (default: none)"
+    )
+    timeout: float = operational(60.0, gt=0, description="Timeout of a request, in seconds")
+
+    @field_validator("path", "body")
+    @classmethod
+    def _has_fields(cls, template: Any) -> Any:
+        for name in names_in(template):
+            if not name:
+                raise ValueError("{} names no field; write {{}} for braces")
+            check_path(name)
+        return template
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.wrap and not self.batch:
+            raise ValueError("`wrap` is for `batch: true`")
+        if self.batch and names_in(self.path):
+            raise ValueError(
+                "with `batch: true` the `path` is the same for all records: it cannot have fields"
+            )
+        return self
+
+
+@component(Kind.SINK, "http", params=HttpSinkParams, connection=HttpConnection, extra="http")
+class HttpSink(Sink[HttpSinkParams]):
+    """Sends records to an HTTP API: a request for each, or for many as a JSON array.
+
+    A record that the API refuses (400, 409, 413, 422) becomes a dead letter; what is refused as a batch is
+    divided until the record is found. Timeouts, 429 and 5xx are tried again, with `Retry-After` honoured.
+    Everything else (401, 403, 404, a web page) is about the service, and stops the run. Requests carry an
+    idempotency key: whether a repeated one is recognised is up to the API.
+    """
+
+    def __init__(self, params: HttpSinkParams, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self._stack = AsyncExitStack()
+        self._client: HttpClient | None = None
+        self._turns = anyio.Semaphore(params.concurrency)
+
+    @property
+    def concurrency(self) -> int:
+        """Batches at once, when each is one request."""
+        return self.params.concurrency if self.params.batch else 1
+
+    @property
+    def limits(self) -> BatchLimits:
+        """`records` and 8 MiB; one by one, enough to keep all requests busy."""
+        records = self.params.records if self.params.batch else 32 * self.params.concurrency
+        return BatchLimits(records=records, nbytes=_BATCH_BYTES)
+
+    async def __aenter__(self) -> Self:
+        self._client = await self._stack.enter_async_context(
+            open_client(
+                self._connected(),
+                concurrency=self.params.concurrency,
+                timeout=self.params.timeout,
+                per_second=self.params.requests_per_second,
+                clock=self.ctx.clock,
+            )
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client = None
+        await self._stack.aclose()
+
+    async def write(self, batch: Batch) -> None:
+        """Send the records.
+
+        Raises:
+            BatchError: some were refused, or could not be sent now.
+            TransientError: nothing could be sent now.
+            FatalError: the service refuses all of it.
+        """
+        if not len(batch):
+            return
+        failures: dict[int, RecordError | TransientError] = {}
+        bodies: dict[int, bytes] = {}
+        rows: list[Mapping[str, Any]] = []
+        for index, record in enumerate(batch.records):
+            row = record.model_dump(mode="json") if isinstance(record, BaseModel) else record
+            rows.append(row)
+            try:
+                bodies[index] = self._body(row)
+            except RecordError as error:
+                failures[index] = error
+        keys = batch.keys.to_list()
+        if self.params.batch:
+            failures |= await self._send_all(list(bodies), bodies, keys)
+        else:
+            failures |= await self._send_each(rows, bodies, keys)
+        first = next(iter(failures.values()), None)
+        everything = len(failures) == len(batch) and all(one is first for one in failures.values())
+        if everything and isinstance(first, TransientError):
+            raise first
+        if failures:
+            raise BatchError(dict(sorted(failures.items())))
+
+    async def _send_each(
+        self, rows: Sequence[Mapping[str, Any]], bodies: Mapping[int, bytes], keys: Sequence[str]
+    ) -> dict[int, RecordError | TransientError]:
+        """A request for each record, several at once; the first answer about the service ends it."""
+        failures: dict[int, RecordError | TransientError] = {}
+        fatal: list[FatalError] = []
+
+        async def send(index: int) -> None:
+            try:
+                path = fill_path(self.params.path, rows[index])
+                async with self._turns:
+                    if not fatal:
+                        await self._send(path, bodies[index], [keys[index]])
+            except (RecordError, TransientError) as error:
+                failures[index] = error
+            except FatalError as error:
+                fatal.append(error)
+
+        async with anyio.create_task_group() as group:
+            for index in bodies:
+                group.start_soon(send, index)
+        if fatal:
+            raise fatal[0]
+        return failures
+
+    async def _send_all(
+        self, indices: list[int], bodies: Mapping[int, bytes], keys: Sequence[str]
+    ) -> dict[int, RecordError | TransientError]:
+        """One request for all; what is refused is halved until the record is found."""
+        failures: dict[int, RecordError | TransientError] = {}
+        waiting = [indices] if indices else []
+        while waiting:
+            part = waiting.pop()
+            content = b"[" + b",".join(bodies[index] for index in part) + b"]"
+            if self.params.wrap is not None:
+                content = b"{" + orjson.dumps(self.params.wrap) + b":" + content + b"}"
+            try:
+                async with self._turns:
+                    await self._send(self.params.path, content, [keys[index] for index in part])
+            except RecordError as error:
+                if len(part) == 1:
+                    failures[part[0]] = error
+                else:
+                    middle = len(part) // 2
+                    waiting += [part[middle:], part[:middle]]
+            except TransientError as error:
+                failures |= dict.fromkeys(part, error)
+        return failures
+
+    async def _send(self, path: str, content: bytes, keys: Sequence[str]) -> None:
+        assert self._client is not None, "enter the sink first"
+        params = self.params
+        url = self._connected().base + (f"/{path.lstrip('/')}" if path else "")
+        headers = dict(params.headers)
+        if params.method != "DELETE" or params.body is not None:
+            headers.setdefault("Content-Type", "application/json")
+        else:
+            content = b""
+        if params.idempotency_header is not None:
+            headers[params.idempotency_header] = self._idempotency_key(path, content, keys)
+        query = [
+            (name, str(value).lower() if isinstance(value, bool) else str(value))
+            for name, value in params.query.items()
+        ]
+        answer = await self._client.send(
+            params.method, url, query=query, content=content, headers=headers, max_answer=_MAX_ANSWER
+        )
+        self.ctx.count("requests")
+        self._check(answer, url)
+
+    def _check(self, answer: Answer, url: str) -> None:
+        assert self._client is not None
+        params, status = self.params, answer.status
+        if status in params.ok_statuses:
+            return
+        said = f"{params.method} {self._connected().base} answered {status}"
+        if 200 <= status < 300:
+            if answer.is_page and not params.html_is_success:
+                raise FatalError(
+                    f"{said} with a web page, which may be a login: check `url`, `path` and the credentials "
+                    "of the connection, or set `html_is_success: true`"
+                )
+            return
+        if status in params.record_statuses:
+            raise RecordError(f"{said}{self._client.excerpt(answer)}", kind=f"Http{status}")
+        if status in params.retry_statuses:
+            raise TransientError(said)
+        # the template and not the URL: that has values of the record
+        raise self._client.failure(
+            answer, params.method, f"{self._connected().base}/{params.path.lstrip('/')}"
+        )
+
+    def _body(self, row: Mapping[str, Any]) -> bytes:
+        document = row if self.params.body is None else fill(self.params.body, row)
+        try:
+            return orjson.dumps(document)
+        except TypeError as error:
+            raise RecordError(f"it cannot be written as JSON: {error}", kind="NotJson") from None
+
+    def _idempotency_key(self, path: str, content: bytes, keys: Sequence[str]) -> str:
+        digest = sha256("\0".join([self.ctx.run_id, self.ctx.node, path, *keys]).encode("utf-8", "replace"))
+        digest.update(content)
+        return digest.hexdigest()[:32]
+
+    def _connected(self) -> HttpConnection:
+        if not isinstance(self.connection, HttpConnection):
+            raise FatalError("the http sink needs a connection with the `url` of the API")
+        return self.connection

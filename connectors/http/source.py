@@ -1,0 +1,327 @@
+"""The source `http`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from hashlib import sha256
+from types import TracebackType
+from typing import Any, Final, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from connectors.http.client import Answer, HttpClient, TooLargeError, open_client
+from connectors.http.connection import HttpConnection
+from connectors.http.paging import NoPaging, Paging, Place
+from connectors.http.paths import MISSING, at_path, check_path
+from connectors.json_lines import has_long_number, parse_line
+from engine.contract.batch import Batch
+from engine.contract.bookmarks import Bookmark
+from engine.contract.component import Context, Kind, Params, Source, component, operational
+from engine.contract.keys import KeyList
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
+from engine.errors import FatalError, RecordError
+
+__all__ = ["HttpSource", "HttpSourceParams", "Incremental"]
+
+_MARK: Final = "greatest"
+
+
+class Incremental(BaseModel):
+    """Read only what is new: the API is asked for what is behind the greatest value of a field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    field: str = Field(description="Field of the records that grows with every change, e.g. `updated_at`")
+    parameter: str = Field(description="Query parameter for its greatest value so far, e.g. `since`")
+    template: str = Field(
+        default="{value}", pattern=r"\{value\}", description="What is sent, e.g. `updated:>{value}`"
+    )
+    start: str | int | None = Field(
+        default=None, description="Value for the first run (default: the parameter is not sent)"
+    )
+
+    @field_validator("field")
+    @classmethod
+    def _is_path(cls, path: str) -> str:
+        return check_path(path)
+
+
+class HttpSourceParams(Params):
+    """Parameters of the `http` source."""
+
+    path: str = Field(default="", description="Path of the resource, appended to the connection's `url`")
+    query: dict[str, str | int | float | bool] = Field(default={}, description="Query parameters")
+    records: str = Field(
+        default="",
+        description="Where the records are in an answer, e.g. `data.items` (default: it is a list)",
+    )
+    key: str | None = Field(
+        default=None,
+        description="Field that identifies a record (default: its page and place: not resumable)",
+    )
+    paging: Paging = Field(default=NoPaging(type="none"), description="How further pages are asked for")
+    incremental: Incremental | None = Field(default=None, description="Read only what is new")
+    max_pages: int = operational(10_000, ge=1, description="Stop the run after so many pages")
+    max_answer_bytes: int = operational(
+        32 * 1024 * 1024, ge=1024, description="Maximum size of an answer, unpacked"
+    )
+    requests_per_second: float | None = operational(
+        None, gt=0, description="Limit of the rate (default: none)"
+    )
+    timeout: float = operational(60.0, gt=0, description="Timeout of a request, in seconds")
+
+    @field_validator("records", "key")
+    @classmethod
+    def _is_path(cls, path: str | None) -> str | None:
+        return None if path is None else check_path(path)
+
+    def notes(self) -> list[str]:
+        """What `validate` says of it."""
+        return [] if self.key else ["without a `key`, a run of this source cannot be resumed"]
+
+
+def _keeps_bookmarks(params: HttpSourceParams) -> bool:
+    return params.incremental is not None
+
+
+@component(
+    Kind.SOURCE,
+    "http",
+    params=HttpSourceParams,
+    connection=HttpConnection,
+    extra="http",
+    bookmarks=_keeps_bookmarks,
+)
+class HttpSource(Source[HttpSourceParams]):
+    """Reads records from an HTTP API that answers JSON, page by page.
+
+    The next page is found by the Link header, a cursor, an offset or a number. `Retry-After` is honoured, the
+    rate may be limited, and answers are bounded. With a `key`, a resumed run goes on at the page where it
+    ended. With `incremental`, a run asks for what has changed since the last one.
+    """
+
+    def __init__(self, params: HttpSourceParams, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self.repeatable = params.key is not None
+        # nothing keeps an API from moving a record to a later page while it is read
+        self.distinct_keys = params.key is None
+        self._stack = AsyncExitStack()
+        self._client: HttpClient | None = None
+
+    async def __aenter__(self) -> Self:
+        self._client = await self._stack.enter_async_context(
+            open_client(
+                self._connected(),
+                concurrency=1,
+                timeout=self.params.timeout,
+                per_second=self.params.requests_per_second,
+                clock=self.ctx.clock,
+            )
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client = None
+        await self._stack.aclose()
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        """One split: pages are found one after another."""
+        since = None
+        if self.params.incremental is not None:
+            known = await ctx.bookmarks.get(self._place, [_MARK])
+            since = known.get(_MARK, self.params.incremental.start)
+        yield Split("all", {"since": since})
+
+    async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+        """Read pages from `position`: `[next page, pages, records, greatest value]`.
+
+        Raises:
+            TransientError: the next page could not be had; everything before it was yielded.
+            FatalError: the API refuses, answers something else, or its pages do not end.
+        """
+        since = split.manifest["since"]
+        place, pages, before, greatest = position or (self.params.paging.first(), 0, 0, since)
+        seen: set[bytes] = set()
+        while position is None or place is not None:
+            if pages >= self.params.max_pages:
+                raise FatalError(f"{self._said} has more than {pages:,} pages: raise `max_pages`")
+            found, following, body = await self._page(place, since, pages)
+            if following is not None:
+                # an API that does not know the parameter answers every offset with the same records
+                counted = self.params.paging.type in ("offset", "page")
+                self._check_progress(body if counted else orjson.dumps(following), seen)
+            batch = self._batch(found, pages, split.first_ordinal + before)
+            greatest = self._greatest(found, greatest)
+            pages, before, place = pages + 1, before + len(found), following
+            position = [place, pages, before, greatest]
+            batch.position = position
+            if place is None and self.params.incremental is not None and greatest is not None:
+                # only now: the pages may come in any order
+                batch.bookmarks = [Bookmark(self._place, _MARK, greatest)]
+            ctx.count("requests")
+            yield batch
+            if ctx.draining():
+                return
+
+    async def extract(self) -> AsyncGenerator[list[dict[str, Any]], None]:
+        """Read all records, in lists, without a pipeline; opens the source if necessary.
+
+        Raises:
+            RecordError: a record that cannot be read; those of the pages before were yielded.
+        """
+        async with AsyncExitStack() as stack:
+            if self._client is None:
+                await stack.enter_async_context(self)
+            async with aclosing(self.splits(self.ctx)) as splits:  # type: ignore[type-var]
+                async for split in splits:
+                    async with aclosing(self.read(split, None, self.ctx)) as batches:
+                        async for batch in batches:
+                            for _, error in batch.failures:
+                                raise error
+                            yield batch.records
+
+    @property
+    def _place(self) -> str:
+        """What bookmarks are about."""
+        params = self.params
+        what = repr((params.path, sorted(params.query.items()), params.records, params.incremental))
+        return f"{self._connected().base}/{sha256(what.encode()).hexdigest()[:12]}"
+
+    @property
+    def _url(self) -> str:
+        path = self.params.path
+        return self._connected().base + (f"/{path.lstrip('/')}" if path else "")
+
+    @property
+    def _said(self) -> str:
+        return f"GET {self._url}"
+
+    def _connected(self) -> HttpConnection:
+        if not isinstance(self.connection, HttpConnection):
+            raise FatalError("the http source needs a connection with the `url` of the API")
+        return self.connection
+
+    async def _page(self, place: Place, since: Any, number: int) -> tuple[list[Any], Place, bytes]:
+        """The records of a page, the next page, and the body of the answer."""
+        assert self._client is not None, "enter the source first"
+        paging = self.params.paging
+        own = paging.address(place)
+        url = own or self._url
+        # the address of a page has the parameters of the first one
+        query = [] if own else [(name, _said_as(value)) for name, value in self.params.query.items()]
+        if self.params.incremental is not None and since is not None and not own:
+            value = self.params.incremental.template.replace("{value}", str(since))
+            query.append((self.params.incremental.parameter, value))
+        query += paging.query(place)
+        try:
+            answer = await self._client.send("GET", url, query=query, max_answer=self.params.max_answer_bytes)
+        except TooLargeError as error:
+            raise FatalError(f"{error}: ask for smaller pages, or raise `max_answer_bytes`") from None
+        if number and answer.status == 404 and paging.type == "page":
+            return [], None, b""  # how some APIs say that there is no such page any more
+        if answer.status >= 300:
+            raise self._client.failure(answer, "GET", url)
+        self.ctx.count("bytes", len(answer.body))
+        document = self._document(answer)
+        records = self._records(document)
+        following = paging.next(place, answer, document, len(records), url)
+        return records, self._without_secrets(following), answer.body
+
+    def _document(self, answer: Answer) -> Any:
+        if answer.status == 204 or not answer.body.strip():
+            return []
+        if answer.is_page:
+            raise FatalError(
+                f"{self._said} answered with a web page instead of JSON, which may be a login: check `url`, "
+                "`path` and the credentials of the connection"
+            )
+        try:
+            if has_long_number(answer.body):
+                return parse_line(b'{"document":' + answer.body + b"}", self._said)["document"]
+            return orjson.loads(answer.body)
+        except (orjson.JSONDecodeError, RecordError):
+            kind = answer.headers.get("content-type", "no content type")
+            raise FatalError(f"{self._said} did not answer with JSON ({kind}): check `path`") from None
+
+    def _records(self, document: Any) -> list[Any]:
+        path = self.params.records
+        found = at_path(document, path) if document != [] else []
+        if found is None:
+            return []
+        if isinstance(found, list):
+            return found
+        known = ", ".join(list(document)[:20]) if isinstance(document, Mapping) else "a list"
+        where = f"`{path}`" if path else "its top"
+        raise FatalError(
+            f"{self._said} has no list of records at {where}: set `records` to where they are; "
+            f"it has {known}",
+            kind="schema",
+        )
+
+    def _batch(self, found: list[Any], page: int, ordinal: int) -> Batch:
+        failures: list[tuple[int, RecordError]] = []
+        records: list[Any] = []
+        keys: list[str] = []
+        name = self.params.path.strip("/") or self.ctx.node or "record"
+        for index, record in enumerate(found):
+            key = f"{name}#{page}/{index}"
+            if not isinstance(record, dict):
+                failures.append((index, RecordError("the record is no object", kind="NotAnObject")))
+                record = {"value": record}
+            elif self.params.key is not None:
+                value = at_path(record, self.params.key)
+                if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+                    key = f"{name}/{value}"
+                else:
+                    error = RecordError(f"no text or number in {self.params.key!r}", kind="MissingKey")
+                    failures.append((index, error))
+            records.append(record)
+            keys.append(key)
+        batch = Batch(records, KeyList(keys, ordinal, counted=True))
+        batch.failures = failures
+        return batch
+
+    def _greatest(self, found: list[Any], greatest: Any) -> Any:
+        if self.params.incremental is None:
+            return None
+        path = self.params.incremental.field
+        for record in found:
+            value = at_path(record, path)
+            if value is MISSING or value is None:
+                continue
+            try:
+                greatest = value if greatest is None or value > greatest else greatest
+            except TypeError:
+                raise FatalError(
+                    f"the values of {path!r} cannot be compared: some are text, others are not", kind="schema"
+                ) from None
+        return greatest
+
+    def _check_progress(self, page: bytes, seen: set[bytes]) -> None:
+        digest = sha256(page).digest()[:8]
+        if digest in seen:
+            raise FatalError(
+                f"{self._said} leads to a page that was read already, and would never end: check `paging`",
+                kind="schema",
+            )
+        seen.add(digest)
+
+    def _without_secrets(self, following: Place) -> Place:
+        """An address without the parameters that go with every request: it is stored."""
+        if not isinstance(following, str) or not self._connected().query_secrets or "?" not in following:
+            return following
+        import httpx
+
+        url = httpx.URL(following)
+        secret = self._connected().query_secrets
+        kept = [(name, value) for name, value in url.params.multi_items() if name not in secret]
+        return str(url.copy_with(query=str(httpx.QueryParams(tuple(kept))).encode() if kept else None))
+
+
+def _said_as(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

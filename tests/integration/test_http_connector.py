@@ -1,0 +1,465 @@
+"""The source and the sink `http` against a real server: paging, limits, whose fault an answer is, secrets."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+from pydantic import SecretStr, ValidationError
+
+from connectors.http import HttpConnection, HttpSink, HttpSinkParams, HttpSource, HttpSourceParams
+from connectors.http.client import same_origin
+from connectors.http.paths import at_path, fill, fill_path
+from engine.cli import main
+from engine.contract.batch import Batch
+from engine.contract.component import Context
+from engine.contract.keys import KeyRange
+from engine.errors import BatchError, FatalError, RecordError, TransientError
+from engine.testing import ScriptedClock
+from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
+
+ROWS: list[dict[str, Any]] = [{"id": number, "at": f"2026-01-{number + 1:02}"} for number in range(25)]
+
+
+def source(url: str, connection: dict[str, Any] | None = None, **params: Any) -> HttpSource:
+    made = HttpSource(HttpSourceParams(**params), HttpConnection(url=url, **(connection or {})))
+    made.ctx = Context("p", "n", clock=ScriptedClock(jump=True))
+    return made
+
+
+async def read(url: str, connection: dict[str, Any] | None = None, **params: Any) -> list[Any]:
+    opened = source(url, connection, **params)
+    async with opened, aclosing(opened.extract()) as pages:
+        return [record async for page in pages for record in page]
+
+
+def asked(request: Request) -> dict[str, str]:
+    return dict(parse_qsl(request.query))
+
+
+def by_link(request: Request) -> Answer:
+    page = int(asked(request).get("page", 0))
+    url = f"http://{request.headers['host']}/rows?page={page + 1}"
+    more = {"link": f'<{url}>; rel="next", <{url}>; rel="last"'} if page < 2 else {}
+    return Answer(200, json.dumps(ROWS[page * 10 : page * 10 + 10]).encode(), more)
+
+
+def by_cursor(request: Request) -> Answer:
+    first = int(asked(request).get("after", 0))
+    following = first + 10 if first + 10 < len(ROWS) else None
+    return Answer.of({"rows": ROWS[first : first + 10], "meta": {"next": following}})
+
+
+def by_address(request: Request) -> Answer:
+    first = int(asked(request).get("from", 0))
+    following = f"?from={first + 10}" if first + 10 < len(ROWS) else ""
+    return Answer.of({"rows": ROWS[first : first + 10], "next": following})
+
+
+def by_offset(request: Request) -> Answer:
+    query = asked(request)
+    first = int(query["offset"])
+    return Answer.of(ROWS[first : first + min(int(query["limit"]), 7)])  # the server's own limit
+
+
+def by_page(request: Request) -> Answer:
+    page = int(asked(request)["page"]) - 1
+    return Answer.of(ROWS[page * 10 : page * 10 + 10]) if page < 3 else Answer.of({"error": "none"}, 404)
+
+
+@pytest.mark.parametrize(
+    ("script", "params"),
+    [
+        (by_link, {"paging": {"type": "link"}}),
+        (
+            by_cursor,
+            {"paging": {"type": "cursor", "cursor": "meta.next", "parameter": "after"}, "records": "rows"},
+        ),
+        (by_address, {"paging": {"type": "cursor", "cursor": "next"}, "records": "rows"}),
+        (by_offset, {"paging": {"type": "offset", "size": 10}}),
+        (by_page, {"paging": {"type": "page"}}),
+    ],
+)
+async def test_every_kind_of_paging_reads_all_records(script: Any, params: dict[str, Any]) -> None:
+    async with ScriptedServer(script).running() as server:
+        assert await read(server.url, path="/rows", **params) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            Answer(200, b"<html>log in", {"content-type": "text/html"}),
+            "web page instead of JSON, which may be a login",
+        ),
+        (Answer(200, b"hello", {"content-type": "text/plain"}), "did not answer with JSON (text/plain)"),
+        (Answer.of({"items": [], "total": 0}), "no list of records at its top: set `records`"),
+        (Answer.of({"error": "no such field"}, 400), "answered 400: check `url` of the connection, `path`"),
+        (Answer(401), "credentials are missing or wrong"),
+        (Answer(404), "nothing is there"),
+        (Answer(302, b"", {"location": "https://elsewhere.example/"}), "a redirect to elsewhere.example"),
+        (Answer.of(["x" * 5000]), "more than 2,000 bytes: ask for smaller pages"),
+        (
+            Answer(200, gzip.compress(b"[" + b" " * 10**6 + b"]"), {"content-encoding": "gzip"}),
+            "more than 2,000 bytes",
+        ),
+    ],
+)
+async def test_answers_that_are_no_records_stop_the_run(answer: Answer, message: str) -> None:
+    async with ScriptedServer(answers=[answer]).running() as server:
+        with pytest.raises(FatalError) as caught:
+            await read(server.url, path="rows", max_answer_bytes=2000)
+    assert message in str(caught.value)
+    assert f"GET {server.url}/rows" in str(caught.value)
+
+
+async def test_passing_answers_say_how_long_to_wait() -> None:
+    async with ScriptedServer(
+        answers=[Answer(429, b"", {"retry-after": "7"}), Answer(503)]
+    ).running() as server:
+        for wait, throttled in ((7.0, True), (None, False)):
+            with pytest.raises(TransientError) as caught:
+                await read(server.url)
+            assert (caught.value.retry_after, caught.value.throttled) == (wait, throttled)
+    with pytest.raises(TransientError, match="connection refused"):
+        await read(unused_url())
+
+
+async def test_redirects_within_the_host_are_followed() -> None:
+    answers = [Answer(301, b"", {"location": "/v2/rows"}), Answer.of(ROWS)]
+    async with ScriptedServer(answers=answers).running() as server:
+        assert await read(server.url, path="rows") == ROWS
+    assert server.requests[1].path == "/v2/rows"
+
+
+@pytest.mark.parametrize(
+    ("script", "paging"),
+    [
+        (
+            lambda _: Answer.of({"rows": ROWS, "next": "same"}),
+            {"type": "cursor", "cursor": "next", "parameter": "a"},
+        ),
+        (lambda _: Answer.of({"rows": ROWS}), {"type": "offset"}),
+        (lambda _: Answer.of({"rows": ROWS}), {"type": "page"}),
+    ],
+)
+async def test_pages_that_would_never_end_stop_the_run(script: Any, paging: dict[str, Any]) -> None:
+    async with ScriptedServer(script).running() as server:
+        with pytest.raises(FatalError, match="would never end: check `paging`"):
+            await read(server.url, records="rows", paging=paging)
+
+
+async def test_the_number_of_pages_is_bounded() -> None:
+    async with ScriptedServer(by_cursor).running() as server:
+        paging = {"type": "cursor", "cursor": "meta.next", "parameter": "after"}
+        with pytest.raises(FatalError, match="more than 2 pages: raise `max_pages`"):
+            await read(server.url, records="rows", paging=paging, max_pages=2)
+
+
+async def test_next_pages_elsewhere_are_not_asked_for() -> None:
+    elsewhere = Answer.of([1], link='<https://elsewhere.example/?key=hush>; rel="next"')
+    async with ScriptedServer(answers=[elsewhere]).running() as server:
+        with pytest.raises(FatalError, match="on another host") as caught:
+            await read(server.url, paging={"type": "link"})
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("connection", "header", "sent"),
+    [
+        ({"token": "hush"}, "authorization", "Bearer hush"),
+        ({"user": "me", "password": "hush"}, "authorization", "Basic bWU6aHVzaA=="),
+        ({"headers": {"X-Api-Key": "hush"}}, "x-api-key", "hush"),
+    ],
+)
+async def test_credentials_are_sent_and_never_shown(
+    connection: dict[str, Any], header: str, sent: str
+) -> None:
+    answers = [Answer.of(ROWS), Answer.of({"error": "not hush"}, 400)]
+    async with ScriptedServer(answers=answers).running() as server:
+        assert await read(server.url, connection) == ROWS
+        with pytest.raises(FatalError) as caught:
+            await read(server.url, connection)
+    assert server.requests[0].headers[header] == sent
+    assert "not ***" in str(caught.value)
+
+
+async def test_a_key_in_the_query_is_neither_shown_nor_stored() -> None:
+    def script(request: Request) -> Answer:
+        query = asked(request)
+        if query["api_key"] != "hush" or "page" in query:
+            return Answer.of([])
+        return Answer.of(ROWS, link='</rows?page=2&api_key=hush>; rel="next"')
+
+    opened = source(
+        "http://x.example", {"query_secrets": {"api_key": "hush"}}, paging={"type": "link"}, key="id"
+    )
+    async with ScriptedServer(script).running() as server:
+        opened.connection = opened.connection.model_copy(update={"url": server.url})  # type: ignore[union-attr]
+        async with opened:
+            async with aclosing(opened.splits(opened.ctx)) as listing:  # type: ignore[type-var]
+                (split,) = [split async for split in listing]
+            async with aclosing(opened.read(split, None, opened.ctx)) as batches:
+                positions = [json.dumps(batch.position) async for batch in batches]
+    assert len(positions) == 2
+    assert "page=2" in positions[0]
+    assert "hush" not in "".join(positions)
+    assert all(asked(request)["api_key"] == "hush" for request in server.requests)
+
+
+async def test_records_that_cannot_be_used_fail_alone() -> None:
+    opened = source("http://x.example", key="id")
+    async with ScriptedServer(answers=[Answer.of([{"id": 1}, 7, {"name": "no id"}])]).running() as server:
+        opened.connection = HttpConnection(url=server.url)
+        async with opened, aclosing(opened.read(await first(opened), None, opened.ctx)) as batches:
+            batch = await anext(batches)
+    assert [(index, error.kind) for index, error in batch.failures] == [(1, "NotAnObject"), (2, "MissingKey")]
+
+
+async def first(opened: HttpSource) -> Any:
+    async with aclosing(opened.splits(opened.ctx)) as listing:  # type: ignore[type-var]
+        return await anext(listing)
+
+
+async def test_requests_keep_to_the_rate() -> None:
+    opened = source("http://x.example", paging={"type": "offset", "size": 10}, requests_per_second=2)
+    clock = opened.ctx.clock
+    async with ScriptedServer(by_offset).running() as server:
+        opened.connection = HttpConnection(url=server.url)
+        began = clock.monotonic()
+        async with opened, aclosing(opened.extract()) as pages:
+            assert len([page async for page in pages]) == 5
+    assert clock.monotonic() - began >= 2.0
+
+
+def sink(url: str, **params: Any) -> HttpSink:
+    made = HttpSink(HttpSinkParams(**params), HttpConnection(url=url, token=SecretStr("hush")))
+    made.ctx = Context("p", "n", "r")
+    return made
+
+
+async def send(url: str, records: Sequence[Any], **params: Any) -> dict[int, Any]:
+    """Returns the failures."""
+    async with sink(url, **params) as opened:
+        try:
+            await opened.write(Batch(list(records), KeyRange("k/", 0, len(records))))
+        except BatchError as error:
+            return dict(error.failures)
+    return {}
+
+
+async def test_path_and_body_are_templates() -> None:
+    async with ScriptedServer(lambda _: Answer()).running() as server:
+        failures = await send(
+            server.url,
+            [{"id": "a/ü?", "n": 2, "tags": ["x"]}, {"id": "..", "n": 1, "tags": []}, {"n": 1}],
+            method="PUT",
+            path="/orders/{id}",
+            body={"count": "{n}", "text": "n={n} {{}}", "tags": "{tags}"},
+        )
+    (request,) = server.requests
+    assert (request.method, request.path) == ("PUT", "/orders/a/ü?")
+    assert request.json == {"count": 2, "text": "n=2 {}", "tags": ["x"]}
+    assert {index: error.kind for index, error in failures.items()} == {1: "WrongType", 2: "MissingField"}
+
+
+async def test_batches_are_arrays_and_may_be_wrapped() -> None:
+    async with ScriptedServer(lambda _: Answer()).running() as server:
+        await send(server.url, [{"a": 1}, {"a": 2}], batch=True, wrap="items", headers={"X-From": "odw"})
+    (request,) = server.requests
+    assert request.json == {"items": [{"a": 1}, {"a": 2}]}
+    assert request.headers["x-from"] == "odw"
+
+
+@pytest.mark.parametrize("batch", [False, True])
+async def test_refused_records_fail_alone(batch: bool) -> None:
+    taken: list[int] = []
+
+    def script(request: Request) -> Answer:
+        given = request.json if batch else [request.json]
+        if any(one["id"] in (3, 8) for one in given):
+            return Answer.of({"error": "id is wrong"}, 422)
+        taken.extend(one["id"] for one in given)
+        return Answer(201, b"")
+
+    async with ScriptedServer(script).running() as server:
+        failures = await send(server.url, [{"id": number} for number in range(10)], batch=batch)
+    assert sorted(failures) == [3, 8]
+    assert all(error.kind == "Http422" and "id is wrong" in str(error) for error in failures.values())
+    assert sorted(taken) == [0, 1, 2, 4, 5, 6, 7, 9]
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 407])
+async def test_answers_about_the_service_stop_the_run(status: int) -> None:
+    async with ScriptedServer(lambda _: Answer(status)).running() as server:
+        with pytest.raises(FatalError, match=f"answered {status}"):
+            await send(server.url, [{"id": 1}, {"id": 2}], path="/orders/{id}")
+
+
+async def test_passing_answers_are_those_of_their_records() -> None:
+    def script(request: Request) -> Answer:
+        return Answer(503, b"", {"retry-after": "3"}) if request.json["id"] == 1 else Answer()
+
+    async with ScriptedServer(script).running() as server:
+        failures = await send(server.url, [{"id": 0}, {"id": 1}])
+    assert list(failures) == [1]
+    assert isinstance(failures[1], TransientError)
+    assert failures[1].retry_after == 3.0
+
+
+async def test_statuses_mean_what_the_file_says() -> None:
+    answers = [Answer(409), Answer(404), Answer(418)]
+    params = {"ok_statuses": [409], "record_statuses": [404], "retry_statuses": [418], "concurrency": 1}
+    async with ScriptedServer(answers=answers).running() as server:
+        failures = await send(server.url, [{"id": 0}, {"id": 1}, {"id": 2}], **params)
+    assert {index: type(error) for index, error in failures.items()} == {1: RecordError, 2: TransientError}
+
+
+async def test_a_web_page_is_no_success_unless_the_file_says_so() -> None:
+    page = Answer(200, b"<html>log in", {"content-type": "text/html"})
+    async with ScriptedServer(lambda _: page).running() as server:
+        with pytest.raises(FatalError, match="with a web page, which may be a login"):
+            await send(server.url, [{}])
+        assert await send(server.url, [{}], html_is_success=True) == {}
+
+
+async def test_a_repetition_has_the_same_idempotency_key() -> None:
+    async with ScriptedServer(lambda _: Answer()).running() as server:
+        for record in ({"id": 1}, {"id": 1}, {"id": 2}):
+            await send(server.url, [record])
+        await send(server.url, [{"id": 1}], idempotency_header=None)
+    keys = [request.headers.get("idempotency-key") for request in server.requests]
+    assert keys[0] == keys[1] != keys[2]
+    assert keys[3] is None
+
+
+async def test_no_redirect_takes_records_elsewhere() -> None:
+    moved = Answer(307, b"", {"location": "/elsewhere"})
+    async with ScriptedServer(lambda _: moved).running() as server:
+        with pytest.raises(FatalError, match=r"a redirect to 127\.0\.0\.1"):
+            await send(server.url, [{}])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"wrap": "items"}, "`wrap` is for `batch: true`"),
+        ({"batch": True, "path": "/{id}"}, "it cannot have fields"),
+        ({"path": "/{}"}, "{} names no field"),
+        ({"body": {"a": "{b[}"}}, "is not a place in a document"),
+    ],
+)
+def test_sinks_that_cannot_work_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        HttpSinkParams(**params)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"url": "https://me:hush@x.example"}, "must not contain a user"),
+        ({"url": "https://x.example", "token": "a", "user": "b"}, "either a `token` or a `user`"),
+        ({"url": "https://x.example", "password": "a"}, "`password` needs a `user`"),
+        ({"url": "ftp://x.example"}, "must begin with http"),
+    ],
+)
+def test_connections_that_cannot_work_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        HttpConnection(**params)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "same"),
+    [
+        ("http://a.example/x", "http://a.example", True),
+        ("https://a.example/x", "http://a.example", True),
+        ("http://a.example/x", "https://a.example", False),
+        ("http://a.example:81/", "http://a.example", False),
+        ("http://b.example/", "http://a.example", False),
+        ("http://a.example@b.example/", "http://a.example", False),
+        ("http://u@a.example/", "http://a.example", False),
+    ],
+)
+def test_credentials_stay_with_their_server(url: str, base: str, same: bool) -> None:
+    assert same_origin(url, base) is same
+
+
+def test_places_and_templates() -> None:
+    document = {"data": {"items": [{"id": 7}]}}
+    assert at_path(document, "data.items[0].id") == 7
+    assert at_path(document, "") is document
+    assert fill({"a": "{data.items[0].id}", "b": ["x{data.items[0].id}"], "c": 1}, document) == {
+        "a": 7, "b": ["x7"], "c": 1,
+    }  # fmt: skip
+    assert fill_path("/{a}/{b}", {"a": True, "b": "ä &"}) == "/true/%C3%A4%20%26"
+
+
+CHANGED = """\
+version: 1
+connections:
+  shop: {url: "${SHOP_URL}"}
+pipelines:
+  changed:
+    nodes:
+      read:
+        source: http
+        with:
+          connection: shop
+          path: /rows
+          key: id
+          paging: {type: offset, size: 10}
+          incremental: {field: at, parameter: since}
+      keep: {sink: jsonl, with: {path: out.jsonl}}
+"""
+
+
+def test_an_incremental_source_asks_for_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(request: Request) -> Answer:
+        query = asked(request)
+        rows = [row for row in ROWS if row["at"] > query.get("since", "")]
+        return Answer.of(rows[int(query["offset"]) :][: int(query["limit"])])
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipelines.yaml").write_text(CHANGED)
+    with start_blocking_portal() as portal:
+        with portal.wrap_async_context_manager(ScriptedServer(script).running()) as server:
+            monkeypatch.setenv("SHOP_URL", server.url)
+            for _ in range(2):
+                assert main(["run", "--quiet"]) == 0
+                assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 25
+    assert asked(server.requests[-1])["since"] == "2026-01-25"
+
+
+def test_the_examples_of_the_page_read_and_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(request: Request) -> Answer:
+        if request.method == "GET":
+            page = ROWS if asked(request).get("page_token") is None else []
+            return Answer.of({"data": page, "next_page_token": "t2" if page else None})
+        return Answer(201, b"")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHOP_TOKEN", "hush")
+    page = Path(__file__).parents[2] / "docs" / "connectors-http.md"
+    examples = re.findall(
+        r"^```yaml\n(version: 1\n.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    with start_blocking_portal() as portal:
+        with portal.wrap_async_context_manager(ScriptedServer(script).running()) as server:
+            monkeypatch.setenv("SHOP_URL", server.url)
+            for text in examples:
+                (tmp_path / "pipelines.yaml").write_text(text)
+                assert main(["run", "--quiet"]) == 0
+    assert len((tmp_path / "orders.jsonl").read_text().splitlines()) == 25
+    put = [request for request in server.requests if request.method == "PUT"]
+    assert sorted(request.path for request in put) == sorted(f"/stock/{row['id']}" for row in ROWS)
+    assert put[0].json == {"seen": put[0].json["seen"], "source": "odw"}
