@@ -18,7 +18,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     ),
     "llm": ("genai_prices", "httpx", "httpx_aiohttp", "json_repair", "openai"),
     "simulated": ("faker",),
-    "service": ("duckdb", "httpx", "jinja2", "markupsafe", "starlette", "uvicorn"),
+    "service": ("cronsim", "duckdb", "httpx", "jinja2", "markupsafe", "starlette", "uvicorn"),
     "http": ("aiohttp", "httpx", "httpx_aiohttp"),
     "tables": ("duckdb",),
     "sandbox": ("flask", "flask_cors", "moto", "werkzeug"),
