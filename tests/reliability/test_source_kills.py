@@ -24,7 +24,7 @@ FAULTS = ("batch_read:4", "batch_written:3", "ledger_committing:1")
 
 READ = {
     "duckdb": "source: duckdb, with: {path: in.duckdb, table: t, key: id, page_records: 50}",
-    "postgres": "source: postgres, with: {connection: db, table: t, key: id, split_rows: 400, page_records: 50}",
+    "postgres": "source: postgres, with: {connection: db, table: t, key: id, page_records: 50}",
     "http": "source: http, with: {connection: api, path: rows, key: id, paging: {type: offset, size: 50}}",
 }
 KEEP = {
