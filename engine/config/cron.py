@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from engine.config.units import parse_duration
 
-__all__ = ["check_schedule", "interval_of"]
+__all__ = ["check_schedule", "check_time_zone", "interval_of"]
 
 _FIELDS: Final = (
     ("minute", 0, 59),
@@ -49,6 +50,19 @@ def check_schedule(text: str) -> str:
         for word, (name, lowest, highest) in zip(words, _FIELDS, strict=True):
             _check_field(word, name, lowest, highest)
     return " ".join(words)
+
+
+def check_time_zone(name: str) -> str:
+    """Return the name of a time zone that this machine knows.
+
+    Raises:
+        ValueError: it knows none of this name.
+    """
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"expected a time zone such as Europe/Berlin, got `{name}`") from error
+    return name
 
 
 def interval_of(text: str) -> float | None:

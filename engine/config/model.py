@@ -101,6 +101,14 @@ class NodeOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Notify:
+    """Where to post how a run ended, and after which ends. `url` may hold a secret."""
+
+    url: str = field(repr=False)
+    when: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of a whole pipeline, none of which is part of the plan's identity.
 
@@ -111,8 +119,12 @@ class Settings:
         retries: how often a failed run is started again.
         on_complete: pipelines to run after this one completed.
         on_cancel: pipelines to run after this one was cancelled.
+        on_failure: pipelines to run after this one failed for good.
+        notify: where to post how a run ended.
         schedule: five cron fields, `@daily` and its like, or an interval (`10m`, `@every 10m`); "" means
-            none. UTC.
+            none.
+        time_zone: that of the schedule.
+        catch_up: seconds that a scheduled run may begin late, after the service was down.
         min_records: fewer records that come in make a run fail at its end.
         require_match: a source that finds nothing to read makes a run fail at its end.
         if_running: what a run does while another one of the pipeline is under way: refuse, wait, skip or
@@ -129,6 +141,15 @@ class Settings:
     min_records: int = 0
     require_match: bool = False
     if_running: str = ""
+    on_failure: tuple[str, ...] = ()
+    notify: Notify | None = None
+    time_zone: str = "UTC"
+    catch_up: float = 300.0
+
+    @property
+    def followers(self) -> tuple[str, ...]:
+        """All pipelines that may run behind this one."""
+        return (*self.on_complete, *self.on_cancel, *self.on_failure)
 
 
 class ParamType(StrEnum):

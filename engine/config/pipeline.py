@@ -22,7 +22,7 @@ from engine.config.model import (
 )
 from engine.config.overrides import Overrides, given_params
 from engine.config.parameters import declare, known_values, resolve
-from engine.config.problems import Problems, describe, unknown
+from engine.config.problems import Problems, describe, nearest, unknown
 from engine.config.sections import (
     DeadLetterSection,
     ForwardSection,
@@ -77,7 +77,7 @@ def read_pipeline(
     parameters, values = _read_parameters(name, value, scope, overrides, problems)
     inside = interpolate(value.without("params"), replace(scope, params=values), problems)
     options = validate(PipelineSection, inside, problems)
-    for key in ("on_complete", "on_cancel"):
+    for key in ("on_complete", "on_cancel", "on_failure"):
         _check_followers(name, inside.get(key), known, problems)
     nodes, unreadable = _read_nodes(inside, place, problems)
     return PipelineConfig(
@@ -96,11 +96,16 @@ def _with_own_names(settings: Settings, names: Mapping[str, str]) -> Settings:
     def own(given: Iterable[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(names.get(name, name) for name in given))
 
-    return replace(settings, on_complete=own(settings.on_complete), on_cancel=own(settings.on_cancel))
+    return replace(
+        settings,
+        on_complete=own(settings.on_complete),
+        on_cancel=own(settings.on_cancel),
+        on_failure=own(settings.on_failure),
+    )
 
 
 def _check_followers(name: str, value: Value | None, known: Mapping[str, str], problems: Problems) -> None:
-    """`on_complete` and `on_cancel` name other pipelines of the file."""
+    """`on_complete`, `on_cancel` and `on_failure` name other pipelines of the file."""
     if value is None:
         return
     for item in value.data if value.is_list else [value]:
@@ -166,6 +171,8 @@ def _read_node(
     value = without_nulls(value, NodeSection)
     section = validate(NodeSection, value, problems)
     kinds = [kind for kind in Kind if value.get(kind) is not None]
+    if not kinds and any(nearest(name, list(Kind)) for name, _ in value.items()):
+        return None  # misspelt: that it is unknown says enough
     if len(kinds) != 1:
         have = " and ".join(f"`{kind}`" for kind in kinds)
         message = (

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+)
 
-from engine.config.cron import check_schedule
-from engine.config.model import NodeOptions, OnError, OnStall, RetryOptions, Settings
+from engine.config.cron import check_schedule, check_time_zone
+from engine.config.model import NodeOptions, Notify, OnError, OnStall, RetryOptions, Settings
 from engine.config.units import Duration, Limit, Size, Timeout
 from engine.contract.component import BatchLimits
 from engine.service.declared import WarehouseSection
@@ -21,6 +29,7 @@ __all__ = [
     "FileSection",
     "ForwardSection",
     "NodeSection",
+    "NotifySection",
     "ParameterSection",
     "PipelineSection",
 ]
@@ -41,6 +50,7 @@ def _names(value: Any) -> Any:
 
 Names = Annotated[list[str], BeforeValidator(_names), WithJsonSchema(_NAMES_SCHEMA)]
 Schedule = Annotated[str, AfterValidator(check_schedule)]
+TimeZone = Annotated[str, AfterValidator(check_time_zone)]
 
 
 class Section(BaseModel):
@@ -98,6 +108,10 @@ class NodeSection(Section):
     """Short for `transform: validate`."""
     mask: Any = None
     """Short for `transform: mask`."""
+    sql: Any = None
+    """Short for `transform: sql`."""
+    enrich: Any = None
+    """Short for `transform: enrich`."""
     with_: dict[str, Any] = Field(default_factory=dict, alias="with")
     """The component's parameters, and `connection`."""
     input: Names | None = None
@@ -171,6 +185,26 @@ class ParameterSection(Section):
     """What it does."""
 
 
+class NotifySection(Section):
+    """Where to post how a run ended."""
+
+    url: str = ""
+    """An http or https address; empty: nowhere."""
+    when: list[Literal["completed", "failed", "outage", "interrupted"]] = ["failed", "outage"]
+    """The ends that are told of (default: failed and outage)."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("expected an address that begins with http:// or https://")
+        return url
+
+    def settings(self) -> Notify | None:
+        """As a value; None without an address."""
+        return Notify(self.url, frozenset(self.when)) if self.url else None
+
+
 class PipelineSection(Section):
     """A pipeline."""
 
@@ -182,6 +216,10 @@ class PipelineSection(Section):
     """The budget of dead letters and where they are forwarded."""
     schedule: Schedule = ""
     """Five cron fields, a shorthand such as @daily, or `@every 10m`; in UTC."""
+    time_zone: TimeZone = "UTC"
+    """The time zone of `schedule`, such as Europe/Berlin."""
+    catch_up: Duration = Field(default=300.0, ge=0)
+    """How late a scheduled run may start after the service was down."""
     timeout: Timeout = None
     """Time limit of a run; null or never: no limit."""
     retries: int = Field(default=0, ge=0, le=1000)
@@ -190,6 +228,10 @@ class PipelineSection(Section):
     """Pipelines to run after this one completed."""
     on_cancel: Names = []
     """Pipelines to run after this one was cancelled."""
+    on_failure: Names = []
+    """Pipelines to run after this one failed, once its retries are exhausted."""
+    notify: NotifySection | None = None
+    """Post how a run ended, with its counts, to an address."""
     memory: Size = Field(default=64 << 20, ge=1 << 20)
     """Bytes in flight."""
     outage_limit: Duration = 600.0
@@ -213,7 +255,11 @@ class PipelineSection(Section):
             retries=self.retries,
             on_complete=tuple(self.on_complete),
             on_cancel=tuple(self.on_cancel),
+            on_failure=tuple(self.on_failure),
+            notify=self.notify.settings() if self.notify is not None else None,
             schedule=self.schedule,
+            time_zone=self.time_zone,
+            catch_up=self.catch_up,
             min_records=self.min_records,
             require_match=self.require_match,
             if_running=self.if_running or "",

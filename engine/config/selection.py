@@ -33,7 +33,7 @@ def select(file: FileConfig, wanted: Collection[str], *, asked_by: str = "only")
     settings = {name: pipeline.settings for name, pipeline in file.pipelines.items()}
     for name in chosen:  # grows while it is walked
         if name in settings:
-            following = (*settings[name].on_complete, *settings[name].on_cancel)
+            following = settings[name].followers
             chosen += [other for other in following if other not in chosen]
     return replace(
         file,

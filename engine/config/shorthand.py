@@ -24,6 +24,8 @@ SHORTHANDS: Final[Mapping[str, str]] = {
     "deduplicate": "key",
     "validate": "schema",
     "mask": "fields",
+    "sql": "query",
+    "enrich": "file",
 }
 """The transforms with a short form, and the parameter that a value other than a mapping stands for."""
 

@@ -182,6 +182,13 @@ def replay_plan(plan: Plan, node: str, source: ReplaySource) -> Plan:
         identity_doc=identity,
         dead_letters=DeadLetterSettings(forward=plan.dead_letters.forward),
         settings=replace(
-            plan.settings, retries=0, on_complete=(), on_cancel=(), schedule="", if_running="allow"
+            plan.settings,
+            retries=0,
+            on_complete=(),
+            on_cancel=(),
+            on_failure=(),
+            notify=None,
+            schedule="",
+            if_running="allow",
         ),
     )

@@ -149,6 +149,7 @@ class Engine:
         *,
         resume: RunRecord | None = None,
         group_id: str = "",
+        run_id: str = "",
         seed: str = "",
         chunk: Chunk | None = None,
         verify: bool = False,
@@ -164,6 +165,7 @@ class Engine:
             chunk: do only this part of the run that `resume` names, under a lease of its own; whoever divided
                 the run says how it stands as a whole. The report then is of the chunk alone.
             group_id: ties the runs of one invocation together.
+            run_id: what a new run is called; "" makes one of the pipeline's name and the time.
             seed: fixes everything random; "" draws one.
             verify: at the end, compare the report with the ledger and with what the sinks have (its
                 `checks`). A chunk cannot be verified, only the run as a whole.
@@ -178,7 +180,7 @@ class Engine:
         if chunk is not None and (verify or resume is None):
             raise ValueError("a chunk cannot be verified alone: it belongs to the run named by `resume`")
         await self.provide(plan.sandbox_services, plan.warehouse)
-        begin = partial(self.begin, plan, group_id=group_id, seed=seed)
+        begin = partial(self.begin, plan, run_id=run_id, group_id=group_id, seed=seed)
         part = chunk.name if chunk is not None else ""
         entry = Entry(self.store, self.clock, plan, begin, resume, part, given_up)
         async with entered(entry) as (record, lease):

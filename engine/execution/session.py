@@ -17,6 +17,7 @@ from engine.contract.acks import Tally
 from engine.errors import EngineError, RunOverlapError, StateError
 from engine.execution.engine import Engine
 from engine.execution.failure_types import report_failure
+from engine.execution.notifying import tell
 from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.flow.stats import RunSnapshot
@@ -35,12 +36,7 @@ def starting(plans: Mapping[str, Plan], only: Collection[str] = ()) -> list[str]
     """Return the pipelines to start: the requested ones, or all that do not follow another one."""
     if only:
         return [name for name in plans if name in only]
-    led_to = {
-        other
-        for name, plan in plans.items()
-        for other in (*plan.settings.on_complete, *plan.settings.on_cancel)
-        if other != name
-    }
+    led_to = {other for name, plan in plans.items() for other in plan.settings.followers if other != name}
     return [name for name in plans if name not in led_to] or list(plans)
 
 
@@ -78,6 +74,7 @@ class Session:
         raising: a run that cannot begin, or whose end cannot be stored, is raised by `execute`, and the
             others are cancelled; otherwise it becomes a report of its own.
         verify: compare the figures of each run with what is there when it has ended.
+        run_ids: what new runs are called, by pipeline; one that exists already makes its run fail.
     """
 
     def __init__(
@@ -91,7 +88,9 @@ class Session:
         group_id: str = "",
         raising: bool = False,
         verify: bool = False,
+        run_ids: Mapping[str, str] | None = None,
     ) -> None:
+        self._run_ids = run_ids or {}
         self._engine = engine
         self._verify = verify
         self._raising = raising
@@ -162,6 +161,8 @@ class Session:
             group.cancel_scope.cancel()
         if entry.report is None:
             return
+        if (notify := entry.plan.settings.notify) is not None:
+            await tell(notify, entry.report, self._engine.observer)
         # what `on_cancel` names clears up behind a drained run, so it is begun although a drain is on
         following: list[str] = []
         if entry.report.ok:
@@ -169,10 +170,12 @@ class Session:
             following = [name for name in settings.on_complete if name not in self._begun]
         elif entry.report.status is RunStatus.INTERRUPTED and not self._cancelled:
             following = list(entry.plan.settings.on_cancel)
+        elif entry.report.status in (RunStatus.FAILED, RunStatus.OUTAGE) and not self._cancelled:
+            following = list(entry.plan.settings.on_failure)
         for name in following:
             if name not in self._plans or name in self.entries:
                 continue
-            if entry.report.ok and self.draining:
+            if self.draining and entry.report.status is not RunStatus.INTERRUPTED:
                 self.put_off.setdefault(name, entry.name)
                 continue
             self.entries[name] = Entry(self._plans[name])
@@ -205,6 +208,7 @@ class Session:
                 self._with_followers(entry.plan),
                 resume=entry.resume,
                 group_id=self.group_id,
+                run_id=self._run_ids.get(entry.name, ""),
                 verify=self._verify,
                 given_up=self._draining.is_set,
             ) as run:
@@ -227,7 +231,7 @@ class Session:
         names, doc = [plan.pipeline], plan.operational_doc
         for name in names:
             settings = self._plans[name].settings if name in self._plans else plan.settings
-            following = (*settings.on_complete, *settings.on_cancel)
+            following = settings.followers
             names += [one for one in following if one in self._plans and one not in names]
         params = {name: dict(self._plans[name].params) for name in names[1:] if self._plans[name].params}
         if not params or not isinstance(doc, dict):

@@ -121,6 +121,7 @@ class Activities:
             settings.retries,
             list(settings.on_complete),
             list(settings.on_cancel),
+            on_failure=list(settings.on_failure),
         )
 
     @activity.defn

@@ -191,6 +191,7 @@ class Compiled:
     on_cancel: list[str] = field(default_factory=list)
     waits_for: str = ""
     skipped: str = ""
+    on_failure: list[str] = field(default_factory=list)
 
 
 @dataclass

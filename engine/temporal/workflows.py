@@ -84,6 +84,7 @@ class PipelineRun:
     def __init__(self, request: PipelineRequest) -> None:
         self._request = replace(request, run_id=request.run_id or _run_id(request.pipeline))
         self._run_id = self._request.run_id
+        self._on_failure: list[str] = []
         self._control = Control(window=request.window)
         self._phase = ""
         self._chunks = 0
@@ -104,6 +105,7 @@ class PipelineRun:
                 return PipelineResult(self._run_id, "skipped", compiled.skipped)
             # after a reset the id that was worked out here is another one, the run is still the same
             self._run_id = compiled.run_id or self._run_id
+            self._on_failure = compiled.on_failure
             self._request = replace(self._request, run_id=self._run_id)
             _heed_cancellation()
             splits = await self._list(compiled)
@@ -376,6 +378,7 @@ class PipelineRun:
         message = cause.message if isinstance(cause, FailureError) else str(cause)
         with suppress(ActivityError):  # what failed first is what matters
             await self._finalize("failed", message)
+        await self._follow(self._on_failure)
         kind = cause.type if isinstance(cause, ApplicationError) else type(cause).__name__
         raise ApplicationError(message, type=kind or "InternalError", non_retryable=True)
 

@@ -377,6 +377,13 @@ _SAID = [{"id": f"r{number}", "value": number, "nested": {"list": [1, 2]}} for n
 _MISFIT = {"id": "bad", "value": "no number"}
 _UNSAYABLE = {"id": "bad", "value": object}
 
+
+def _cities(world: World) -> str:
+    path = world.folder / "cities.csv"
+    path.write_text("name,country\nUlm,DE\n")
+    return str(path)
+
+
 _ORDERS: list[Fields] = [
     {"id": f"o{n}", "n": n, "city": "Ulm", "lines": [{"sku": f"s{one}"} for one in range(n % 3 + 1)]}
     for n in range(30)
@@ -603,6 +610,30 @@ CASES: tuple[Case[Any], ...] = (
         name="mask",
         params=lambda _: {"fields": {"city": "hash", "id": "partial", "lines.sku": None}},
         given=_ORDERS,
+        settled=(30, 0, 0),
+    ),
+    TransformCase(
+        name="sql",
+        params=lambda _: {"query": "SELECT id, n * 2 AS twice, lines FROM batch WHERE n % 3 > 0"},
+        given=_ORDERS,
+        bad={"id": "bad", "n": "text"},
+        settled=(20, 10, 0),
+    ),
+    TransformCase(
+        name="sql",
+        label="several-rows",
+        params=lambda _: {
+            "query": "SELECT id, unnest(['a', 'b']) AS item FROM batch b", "many": True,
+            "columns": {"id": "VARCHAR"},
+        },
+        given=_ORDERS,
+        settled=(60, 0, 0),
+    ),
+    TransformCase(
+        name="enrich",
+        params=lambda world: {"file": _cities(world), "key": {"city": "name"}},
+        given=_ORDERS,
+        bad={"id": "bad", "city": ["Ulm"]},
         settled=(30, 0, 0),
     ),
     TransformCase(

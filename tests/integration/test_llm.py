@@ -664,7 +664,7 @@ async def test_values_come_with_the_span_that_supports_them() -> None:
     async with stand_in(spans_field="spans", require_grounding=["doctor"]) as (_, extract):
         derived = await extract.apply(batch_of(staged(1)))
     (record,) = derived.records
-    text = staged(1)["extracted_data"]
+    text = str(staged(1)["extracted_data"])
     supported = {path: text[slice(*span)] for path, span in record["spans"].items()}
     assert supported["patient_name"] == "Person 1"
     assert supported["patient_age"] == "31"

@@ -36,6 +36,10 @@ async def _create(options: ScheduleOptions) -> int:
     for name in wanted:
         plan = plans[name]
         cron = plan.settings.schedule
+        if plan.settings.time_zone != "UTC":
+            raise ConfigError(
+                f"{name}: on Temporal, schedules are in UTC: leave out `time_zone`, or let `serve` run it"
+            )
         request = request_of(options, name, params=relevant(params, plans, name))
         new = await create(client, request, cron, overlap=options.overlap, catch_up=catch_up)
         sys.stdout.write(f"{name}: {'scheduled' if new else 'schedule changed'}: {cron} UTC\n")

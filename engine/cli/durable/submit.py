@@ -82,7 +82,7 @@ def relevant(
     wanted, todo = {name}, [name]
     while todo:
         settings = plans[todo.pop()].settings
-        new = {*settings.on_complete, *settings.on_cancel} & set(plans) - wanted
+        new = {*settings.followers} & set(plans) - wanted
         wanted |= new
         todo += new
     return {one: params[one] for one in plans if one in wanted and params[one]}

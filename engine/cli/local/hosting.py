@@ -17,14 +17,17 @@ from engine.config import Overrides, load_file, select
 from engine.contract.types import JsonValue
 from engine.errors import ConfigError, EngineError
 from engine.execution.engine import Engine
-from engine.execution.session import Session
+from engine.execution.session import Session, new_group
 from engine.plan.compile import compile_file
 from engine.plan.model import Plan
 from engine.registry import Registry
 from engine.service.runs import HostedRun, RunStartError, RunState, StartedRun
 from engine.state.protocol import RunRecord, RunStatus
 
-__all__ = ["PipelineHost"]
+__all__ = ["SERVED", "PipelineHost"]
+
+SERVED = "serve-"
+"""Begins the group of runs that a service has started, and goes on with after a kill."""
 
 START_TIMEOUT = 60.0
 _POLL = 0.01
@@ -91,9 +94,8 @@ class PipelineHost:
         if pipeline is None or self._engine is None or self._group is None:
             raise RunStartError(f"there is no pipeline {name!r} to start", is_callers=pipeline is None)
         plans, used = await anyio.to_thread.run_sync(self._plans, pipeline, params)
-        session = Session(self._engine, plans, [pipeline])
-        self._sessions.append(session)
-        self._group.start_soon(self._execute, pipeline, session)
+        session = Session(self._engine, plans, [pipeline], group_id=f"{SERVED}{new_group(self._engine)}")
+        self.begin(pipeline, session)
         with anyio.move_on_after(START_TIMEOUT):
             while pipeline not in session.entries or session.entries[pipeline].run is None:
                 ended = session.reports.get(pipeline)
@@ -123,6 +125,12 @@ class PipelineHost:
                     session.cancel()
                     return hosted
         return None
+
+    def begin(self, name: str, session: Session) -> None:
+        """Execute a session beside the others."""
+        assert self._group is not None, "attach comes first"
+        self._sessions.append(session)
+        self._group.start_soon(self._execute, name, session)
 
     async def _execute(self, name: str, session: Session) -> None:
         try:
@@ -159,6 +167,12 @@ class PipelineHost:
     def _compiled(self, pipeline: str, params: Mapping[str, str]) -> dict[str, Plan]:
         texts = tuple(f"{pipeline}.{name}={value}" for name, value in params.items())
         overrides = Overrides(params=MappingProxyType({}), param_texts=texts, assignments=())
+        config = load_file(self._file, environ=os.environ, overrides=overrides)
+        return compile_file(select(config, [pipeline]), Registry.installed())
+
+    def compiled_with(self, pipeline: str, params: Mapping[str, JsonValue]) -> dict[str, Plan]:
+        """A pipeline of the file as it is now, with what may follow it. Raises ConfigError."""
+        overrides = Overrides(params={pipeline: params})
         config = load_file(self._file, environ=os.environ, overrides=overrides)
         return compile_file(select(config, [pipeline]), Registry.installed())
 

@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from engine.cli.local.hosting import PipelineHost
 from engine.cli.local.picturing import nodes_of_plan, nodes_of_run, pipeline_views, run_view
+from engine.cli.local.scheduling import Scheduler
 from engine.contract.dead_letter import DeadLetter
 from engine.dead_letters.replay import REPLAY_GROUP, group_dead_letters
 from engine.errors import ConfigError, EngineError, RunNotFoundError
@@ -93,10 +94,13 @@ class PipelineOperations(PipelineHost):
         super().__init__(file, on_end)
         self._log = log
         self._is_stopping = False
+        self.scheduler: Scheduler | None = None
 
     def stop(self) -> None:
         """Let every run that was started deliver what it has read, and end; measure no more."""
         self._is_stopping = True
+        if self.scheduler is not None:
+            self.scheduler.stop()
         super().stop()
 
     def pipelines(self) -> Sequence[PipelineView]:
@@ -105,7 +109,7 @@ class PipelineOperations(PipelineHost):
 
     async def schedules(self) -> list[ScheduleView]:
         """See `Operations`."""
-        return []
+        return self.scheduler.views() if self.scheduler is not None else []
 
     async def measure(self, every: float = 1.0) -> None:
         """Measure the rates of the runs of this process until it stops."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 
 from engine.cli.local.operating import PipelineOperations, RunLog
+from engine.cli.local.scheduling import Scheduler
 from engine.cli.local.signals import stop_signals
 from engine.cli.options import ServeOptions, StateOptions
 from engine.cli.state import store_of
@@ -79,6 +80,9 @@ async def _until_stopped(
             group.start_soon(engine.provide, host.services, host.warehouse)
         _say(f"ingest service listening at {service.url}; press Ctrl-C to stop")
         group.start_soon(host.measure)
+        host.scheduler = Scheduler(host, engine, _say)
+        await host.scheduler.resume_killed()
+        group.start_soon(host.scheduler.run)
         await stop_signals()
         host.stop()
 

@@ -148,7 +148,8 @@ def test_assignments_reach_every_place(registry: Registry) -> None:
     assert [str(problem) for problem in config.problems] == [
         (
             "--set: pipelines.p.on_stall: unknown key `on_stall`, known: `params`, `nodes`, `dead_letters`, "
-            "`schedule`, `timeout`, `retries`, `on_complete`, `on_cancel`, `memory`, "
+            "`schedule`, `time_zone`, `catch_up`, `timeout`, `retries`, `on_complete`, `on_cancel`, "
+            "`on_failure`, `notify`, `memory`, "
             "`outage_limit`, `min_records`, `require_match`, `if_running`, `description`"
         )
     ]

@@ -78,6 +78,8 @@ def test_example_of_the_guide_makes_what_it_shows(
     nodes, given, expected = example
     monkeypatch.chdir(tmp_path)
     Path("in.jsonl").write_text(given)
+    if "countries.csv" in nodes:
+        Path("countries.csv").write_text(GUIDE.split("```csv\n", 1)[1].split("```", 1)[0])
     if "sink:" not in nodes:
         nodes += "write: {sink: jsonl, with: {path: out.jsonl}}\n"
     read = "read: {source: jsonl, with: {path: in.jsonl}}\n"

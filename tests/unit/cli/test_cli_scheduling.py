@@ -1,0 +1,158 @@
+"""Runs by the clock: each tick once, whatever is restarted, and runs that a kill has left go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+
+from engine.cli.local.hosting import SERVED
+from engine.cli.local.operating import PipelineOperations, RunLog
+from engine.cli.local.scheduling import Scheduler
+from engine.contract.clock import SystemClock
+from engine.execution.engine import Engine
+from engine.state.protocol import RunRecord, RunStatus
+
+FILE = """\
+version: 1
+pipelines:
+  hourly:
+    schedule: "0 * * * *"
+    catch_up: CATCH_UP
+    if_running: POLICY
+    nodes:
+      read: {source: jsonl, with: {path: in.jsonl}}
+      write: {sink: jsonl, with: {path: out.jsonl}}
+"""
+NOON = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
+
+
+class Clock(SystemClock):
+    """Says what it is told."""
+
+    def __init__(self, moment: datetime) -> None:
+        self.moment = moment
+
+    def now(self) -> datetime:
+        return self.moment
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text(json.dumps({"id": 1}) + "\n")
+    write_file()
+    return tmp_path
+
+
+def write_file(policy: str = "skip", catch_up: str = "2h") -> None:
+    Path("p.yaml").write_text(FILE.replace("POLICY", policy).replace("CATCH_UP", catch_up))
+
+
+@asynccontextmanager
+async def serving(clock: Clock) -> AsyncIterator[tuple[Scheduler, Engine]]:
+    """One life of a service; it ends once its runs have."""
+    host = PipelineOperations("p.yaml", RunLog())
+    async with Engine(state_dir=".odw", clock=clock) as engine, anyio.create_task_group() as group:
+        host.attach(engine, group)
+        scheduler = Scheduler(host, engine, lambda text: None)
+        await scheduler.look_back()
+        yield scheduler, engine
+
+
+async def runs_of(engine: Engine) -> list[str]:
+    return [one.run_id for one in await engine.store.list_runs()]
+
+
+def names(*hours: int) -> list[str]:
+    return [f"hourly-tick-20260101T{hour:02}0000Z" for hour in hours]
+
+
+async def live(clock: Clock, *moments: datetime) -> list[str]:
+    """A life that looks at the clock at these moments; the runs that there are behind it."""
+    async with serving(clock) as (scheduler, engine):
+        for moment in moments:
+            clock.moment = moment
+            await scheduler.start_due()
+    async with Engine(state_dir=".odw", clock=clock) as engine:
+        return await runs_of(engine)
+
+
+async def test_a_tick_starts_one_run_however_often_it_is_seen(folder: Path) -> None:
+    one = NOON + timedelta(hours=1)
+    assert await live(Clock(NOON), NOON, one, one, one + timedelta(minutes=1)) == names(13)
+    assert json.loads((folder / "out.jsonl").read_text()) == {"id": 1}
+
+
+async def test_a_restart_starts_no_tick_again() -> None:
+    one = NOON + timedelta(hours=1)
+    await live(Clock(NOON), one)
+    assert await live(Clock(one), one, one + timedelta(seconds=5)) == names(13)
+
+
+async def test_what_was_missed_is_caught_up_with_once() -> None:
+    await live(Clock(NOON), NOON + timedelta(hours=1))
+    later = NOON + timedelta(hours=3)
+    assert await live(Clock(later), later) == names(13, 15)
+
+
+async def test_where_runs_may_overlap_every_missed_tick_is_run() -> None:
+    write_file("allow")
+    await live(Clock(NOON), NOON + timedelta(hours=1))
+    later = NOON + timedelta(hours=3)
+    assert await live(Clock(later), later) == names(13, 14, 15)
+
+
+async def test_what_is_older_than_the_window_is_left_out() -> None:
+    write_file(catch_up="10m")
+    await live(Clock(NOON), NOON + timedelta(hours=1))
+    later = NOON + timedelta(hours=3, minutes=30)
+    assert await live(Clock(later), later) == names(13)
+
+
+async def test_what_was_never_run_has_missed_nothing() -> None:
+    assert await live(Clock(NOON), NOON) == []
+
+
+async def test_a_tick_is_skipped_while_a_run_is_under_way() -> None:
+    clock = Clock(NOON + timedelta(minutes=59, seconds=25))
+    async with serving(clock) as (scheduler, engine):
+        plan = scheduler._host.plans["hourly"]
+        async with engine.start(plan) as under_way:
+            clock.moment += timedelta(seconds=10)  # its lease is still good
+            await scheduler.start_due()
+            await anyio.wait_all_tasks_blocked()
+            assert await runs_of(engine) == [under_way.run_id]
+            await under_way.wait()
+
+
+async def test_a_run_that_was_killed_goes_on(folder: Path) -> None:
+    clock = Clock(NOON)
+    async with serving(clock) as (scheduler, engine):
+        plan = scheduler._host.plans["hourly"]
+        killed = await engine.begin(plan, run_id="hourly-killed", group_id=f"{SERVED}x")
+        await engine.begin(plan, run_id="by-hand", group_id="y")
+        await scheduler.resume_killed()
+    async with Engine(state_dir=".odw", clock=clock) as engine:
+        record: RunRecord = await engine.store.get_run(killed.run_id)
+        assert (record.status, record.attempt) == (RunStatus.COMPLETED, 2)
+        assert (await engine.store.get_run("by-hand")).status is RunStatus.RUNNING
+
+
+async def test_views_say_when_the_next_run_is_due() -> None:
+    async with serving(Clock(NOON)) as (scheduler, _):
+        (view,) = scheduler.views()
+    assert (view.pipeline, view.overlap, view.next_at) == (
+        "hourly",
+        "skip",
+        replace_minutes(NOON + timedelta(hours=1)),
+    )
+
+
+def replace_minutes(moment: datetime) -> datetime:
+    return moment.replace(minute=0, second=0)

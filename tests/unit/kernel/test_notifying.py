@@ -1,0 +1,127 @@
+"""`notify` and `on_failure`: who learns of an end, and what runs behind a failure."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import load_file
+from engine.execution import notifying
+from engine.execution.engine import Engine
+from engine.execution.session import Session, starting
+from engine.plan.compile import compile_file
+from engine.registry import Registry
+
+FILE = """\
+version: 1
+pipelines:
+  main:
+    on_failure: repair
+    on_complete: next
+    notify: {url: URL, when: [completed, failed]}
+    min_records: MIN
+    nodes:
+      read: {source: jsonl, with: {path: in.jsonl}}
+      write: {sink: jsonl, with: {path: out.jsonl}}
+  repair:
+    nodes:
+      read: {source: jsonl, with: {path: in.jsonl}}
+      write: {sink: jsonl, with: {path: repaired.jsonl}}
+  next:
+    nodes:
+      read: {source: jsonl, with: {path: in.jsonl}}
+      write: {sink: jsonl, with: {path: next.jsonl}}
+"""
+
+
+class Hook:
+    """A listener that refuses the first requests, as many as it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.refusals = 0
+        self.asked = 0
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                hook.asked += 1
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                is_refused = hook.asked <= hook.refusals
+                if not is_refused:
+                    hook.messages.append(json.loads(body))
+                self.send_response(503 if is_refused else 204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    listener = Hook()
+    thread = threading.Thread(target=listener.server.serve_forever, daemon=True)
+    thread.start()
+    yield listener
+    listener.server.shutdown()
+    listener.server.server_close()
+    thread.join()
+
+
+async def run(folder: Path, url: str, least: int, said: list[str] | None = None) -> dict[str, str]:
+    (folder / "in.jsonl").write_text('{"id": 1}\n')
+    file = folder / "p.yaml"
+    text = FILE.replace("URL", url).replace("MIN", str(least))
+    file.write_text(text.replace("jsonl}}", "jsonl}}").replace("path: ", f"path: {folder}/"))
+    plans = compile_file(load_file(str(file), environ={}), Registry.installed())
+    observer = (lambda event: said.append(event.message)) if said is not None else (lambda event: None)
+    async with Engine(observer=observer) as engine:
+        session = Session(engine, plans, starting(plans))
+        await session.execute()
+    return {name: str(report.status) for name, report in session.reports.items()}
+
+
+async def test_a_failure_is_told_and_followed(tmp_path: Path, hook: Hook) -> None:
+    assert await run(tmp_path, hook.url, 5) == {"main": "failed", "repair": "completed"}
+    (message,) = hook.messages
+    assert (message["pipeline"], message["status"], message["read"]) == ("main", "failed", 1)
+    assert "5" in message["error"]
+
+
+async def test_a_good_end_is_told_with_its_counts(tmp_path: Path, hook: Hook) -> None:
+    assert await run(tmp_path, hook.url, 0) == {"main": "completed", "next": "completed"}
+    assert [(one["read"], one["written"], one["dead"]) for one in hook.messages] == [(1, 1, 0)]
+
+
+async def test_a_busy_listener_is_told_again(
+    tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifying, "_FIRST_BACKOFF", 0)
+    hook.refusals = 2
+    await run(tmp_path, hook.url, 0)
+    assert len(hook.messages) == 1
+
+
+async def test_nobody_listening_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifying, "_FIRST_BACKOFF", 0)
+    said: list[str] = []
+    ends = await run(tmp_path, "http://127.0.0.1:9/secret-path", 0, said)
+    assert ends["main"] == "completed"
+    (told,) = [text for text in said if "could not be told" in text]
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "localhost:80", "javascript:x"])
+def test_an_odd_address_is_found_before_the_run(tmp_path: Path, url: str) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(FILE.replace("URL", url).replace("MIN", "0"))
+    assert any("http://" in str(one) for one in load_file(str(file), environ={}).problems)
