@@ -37,7 +37,7 @@ from tests.integration.scripted_http import Answer, Request, ScriptedServer, unu
 KEY = "sandbox"
 
 
-def staged(number: int, text: str | None = None, **changes: object) -> dict[str, object]:
+def staged(number: int, text: str | None = None, **changes: object) -> dict[str, Any]:
     memo = (
         f"Patient: Person {number}\nAge: {30 + number}\nPhone: 555-010{number}\n"
         f"Procedure: Root canal\nAppointment: 2025-05-0{number}\nDoctor: Dr. Number {number}\n"
