@@ -37,7 +37,7 @@ from tests.integration.scripted_http import Answer, Request, ScriptedServer, unu
 KEY = "sandbox"
 
 
-def staged(number: int, text: str | None = None, **changes: object) -> dict[str, object]:
+def staged(number: int, text: str | None = None, **changes: object) -> dict[str, Any]:
     memo = (
         f"Patient: Person {number}\nAge: {30 + number}\nPhone: 555-010{number}\n"
         f"Procedure: Root canal\nAppointment: 2025-05-0{number}\nDoctor: Dr. Number {number}\n"
@@ -664,7 +664,7 @@ async def test_values_come_with_the_span_that_supports_them() -> None:
     async with stand_in(spans_field="spans", require_grounding=["doctor"]) as (_, extract):
         derived = await extract.apply(batch_of(staged(1)))
     (record,) = derived.records
-    text = staged(1)["extracted_data"]
+    text = str(staged(1)["extracted_data"])
     supported = {path: text[slice(*span)] for path, span in record["spans"].items()}
     assert supported["patient_name"] == "Person 1"
     assert supported["patient_age"] == "31"
