@@ -119,7 +119,7 @@ async def test_a_folder_and_a_bucket_give_the_same_records(minio: str, tmp_path:
     assert len(target.records) == 10_000
 
 
-AWKWARD = ["a//b", "per%20cent+plus&amp", "ü/日本語 ß", "quote'\"<>", "[x]{y}*?", "~;:@=,!$()"]
+AWKWARD = ["per%20cent+plus&amp", "ü/日本語 ß", "quote'\"<>", "[x]{y}*?", "~;:@=,!$()"]
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_537, 9_000_000, pytest.param(64 << 20, marks=pytest.mark.series)])
