@@ -11,6 +11,7 @@ RATE = "rate"
 ACTIONS = "actions"
 FORECAST = "forecast"
 OFF = "off"
+PER_RECORD = "per_record"
 
 _COUNTS = frozenset({ACTIONS, FORECAST})
 _BYTES = frozenset({PEAK_RSS, OWN_PEAK_RSS})
@@ -23,6 +24,8 @@ def render(figure: str, value: float, unit: str) -> str:
         return f"{value:,.0f}"
     if figure == OFF:
         return f"{value:.1%}"
+    if figure == PER_RECORD:
+        return f"{value * _MEGA:.3f} µs"
     if figure in _BYTES:
         return f"{value / _MEGA:.1f} MB"
     if figure == RATE:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from difflib import get_close_matches
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import UUID
@@ -174,9 +175,12 @@ class _Maker:
         try:
             draw = self._fake.get_formatter(name)
         except AttributeError:
+            near = get_close_matches(name, [one for one in dir(self._fake) if one[:1] != "_"], 1)
+            hint = (
+                f"do you mean {near[0]!r}?" if near else "see https://faker.readthedocs.io for those it has"
+            )
             raise FatalError(
-                f"field {where!r}: Faker has no provider {name!r} for this locale; "
-                "see https://faker.readthedocs.io for those it has"
+                f"field {where!r}: Faker has no provider {name!r} for this locale; {hint}"
             ) from None
         try:
             _plain(draw(**arguments))

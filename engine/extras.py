@@ -16,6 +16,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
         "aiobotocore", "aiohttp", "aiostream", "botocore", "brotli",
         "charset_normalizer", "docx", "puremagic", "pypdfium2",
     ),
+    "documents": ("PIL", "pptx", "python_calamine", "striprtf"),
     "llm": ("genai_prices", "httpx", "httpx_aiohttp", "json_repair", "openai"),
     "simulated": ("faker",),
     "service": ("cronsim", "duckdb", "httpx", "jinja2", "markupsafe", "starlette", "uvicorn"),

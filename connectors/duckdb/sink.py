@@ -19,6 +19,7 @@ from engine.contract.batch import Batch
 from engine.contract.component import BatchLimits, Context, Kind, Locality, Sink, component, operational
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, RecordError
+from engine.fault_injection import reached
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -142,6 +143,8 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
         what = f"rows added to {self.params.table}"
         if self.params.mode is Mode.MERGE:
             return [Check(what, delivered.records, note="merged rows do not tell which run they are of")]
+        if self.ctx.chunk:
+            return [Check(what, delivered.records, note="other parts of the run add rows too")]
         found = await self._database.fetch(
             f"SELECT coalesce(sum(records), 0)::BIGINT FROM {LEDGER} "
             "WHERE run = ? AND node = ? AND target = ?",
@@ -215,7 +218,7 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
                 "VALUES (?, ?, ?, ?, ?, ?, ?::BIGINT[])",
                 [*self._scope, entry.split, entry.records, entry.ranges, entry.hashes],
             )
-        connection.commit()
+        _commit(connection)
 
     def _merge(
         self,
@@ -246,7 +249,7 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
                 f"WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({given})"
             )
         connection.execute("DROP TABLE IF EXISTS _odw_merged")
-        connection.commit()
+        _commit(connection)
 
     def _complete(self, connection: DuckDBPyConnection) -> None:
         scope = "run = ? AND node = ? AND target = ?"
@@ -301,3 +304,9 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
         for (name,) in tables:
             if is_staging_of(name, self.params.table.rpartition(".")[2]):
                 connection.execute(f"DROP TABLE {quote(schema)}.{quote(name)}")
+
+
+def _commit(connection: DuckDBPyConnection) -> None:
+    reached("rows_committing")
+    connection.commit()
+    reached("rows_committed")

@@ -19,13 +19,15 @@ from connectors.expressions.failures import EvaluationError, InvalidExpressionEr
 from connectors.expressions.functions import FUNCTIONS
 from connectors.expressions.operators import MAX_BITS, OPERATORS
 
-__all__ = ["CODE_NAME", "RECORD", "compile_text", "signature_text"]
+__all__ = ["CODE_NAME", "LINES", "RECORD", "compile_assignments", "compile_text", "signature_text"]
 
 CODE_NAME: Final = "<expression>"
 """The file name of compiled expressions, in tracebacks."""
 RECORD: Final = "record"
 """The name of the whole record in an expression."""
 
+LINES: Final = 100_000
+"""How many lines apart the expressions of one function are, so that a trace tells which of them failed."""
 MAX_LENGTH: Final = 10_000
 MAX_NODES: Final = 1_000
 MAX_DEPTH: Final = 60
@@ -70,6 +72,28 @@ def compile_text(text: str) -> tuple[Callable[[Any], Any], frozenset[str]]:
     # the names that the code has are ours alone: fields are constants in it, and there are no builtins
     function = eval(code, compiler.globals)  # noqa: S307 - only nodes of the allow-list were compiled
     return function, frozenset(compiler.fields)
+
+
+def compile_assignments(texts: Sequence[tuple[str, str]]) -> Callable[[dict[str, Any]], None]:
+    """Return one function that sets fields of a dict to expressions, in order; each sees the ones before.
+
+    It saves a call for each of them. Raises InvalidExpressionError.
+    """
+    shared: dict[str, Any] = {"__builtins__": {}}
+    body: list[ast.stmt] = []
+    for index, (name, text) in enumerate(texts):
+        tree = _parse(text)
+        value = _Compiler(text, shared).visit(tree.body)
+        field = ast.Subscript(ast.Name("r", ast.Load()), ast.Constant(name), ast.Store())
+        assignment = ast.copy_location(ast.Assign([field], value), tree.body)
+        ast.fix_missing_locations(assignment)
+        body.append(ast.increment_lineno(assignment, index * LINES))
+    arguments = ast.arguments([], [ast.arg("r")], None, [], [], None, [])
+    function = ast.FunctionDef("assign", arguments, body or [ast.Pass()], [], lineno=1, col_offset=0)
+    module = ast.fix_missing_locations(ast.Module([function], []))
+    exec(compile(module, CODE_NAME, "exec"), shared)  # noqa: S102 - only nodes of the allow-list were compiled
+    assign: Callable[[dict[str, Any]], None] = shared.pop("assign")
+    return assign
 
 
 def _parse(text: str) -> ast.Expression:
@@ -118,10 +142,10 @@ def _check_size(tree: ast.Expression) -> None:
 
 
 class _Compiler:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, shared: dict[str, Any] | None = None) -> None:
         self.text = text
         self.fields: set[str] = set()
-        self.globals: dict[str, Any] = {"__builtins__": {}}
+        self.globals: dict[str, Any] = {"__builtins__": {}} if shared is None else shared
         self._locals: list[str] = []
         self._inside = 0
 

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, WithJsonSchema
 
-from connectors.expressions.compiling import CODE_NAME, compile_text
+from connectors.expressions.compiling import CODE_NAME, LINES, compile_assignments, compile_text
 from connectors.expressions.failures import EvaluationError, InvalidExpressionError
 from engine.errors import RecordError
 
 __all__ = [
+    "Assignments",
     "Expression",
     "ExpressionError",
     "ExpressionText",
@@ -96,13 +97,14 @@ class Expression:
         while trace is not None:
             code = trace.tb_frame.f_code
             if code.co_filename == CODE_NAME:
-                places = list(code.co_positions())[trace.tb_lasti // 2]
-                found = self._source(*places) or found
+                line, end_line, start, end = list(code.co_positions())[trace.tb_lasti // 2]
+                if line is not None and end_line is not None:
+                    found = self._source(line % LINES, end_line % LINES, start, end) or found
             trace = trace.tb_next
         return found
 
-    def _source(self, line: int | None, end_line: int | None, start: int | None, end: int | None) -> str:
-        if line is None or start is None or end is None or line != end_line:
+    def _source(self, line: int, end_line: int, start: int | None, end: int | None) -> str:
+        if start is None or end is None or line != end_line:
             return ""
         # the first line was compiled with a bracket before it; places are counted in bytes
         texts = f"({self.text}".split("\n")
@@ -110,6 +112,27 @@ class Expression:
             return ""
         source = texts[line - 1].encode()
         return source[start:end].decode(errors="replace")
+
+
+class Assignments:
+    """Expressions that set the fields of a dict, in order; each sees what the ones before have set."""
+
+    __slots__ = ("expressions", "function")
+
+    def __init__(self, expressions: Mapping[str, Expression]) -> None:
+        self.expressions = dict(expressions)
+        self.function = compile_assignments([(name, one.text) for name, one in expressions.items()])
+
+    def failure(self, error: Exception) -> ExpressionError:
+        """Return the error to show for what `function` has raised, which names the field."""
+        place = 0
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == CODE_NAME:
+                place = (trace.tb_lineno or 1) // LINES
+            trace = trace.tb_next
+        name = list(self.expressions)[place]
+        return self.expressions[name].failure(error, f"field `{name}`: ")
 
 
 def _reason(error: Exception) -> str:

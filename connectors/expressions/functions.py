@@ -30,12 +30,16 @@ MAX_PATH: Final = 50
 
 def lower(text: Any) -> Any:
     """The text in lower case."""
-    return text.lower() if type(text) is str else _text("lower", text).lower()
+    if type(text) is str:
+        return text.lower()
+    return None if text is None else _text("lower", text).lower()
 
 
 def upper(text: Any) -> Any:
     """The text in upper case."""
-    return text.upper() if type(text) is str else _text("upper", text).upper()
+    if type(text) is str:
+        return text.upper()
+    return None if text is None else _text("upper", text).upper()
 
 
 def title(text: Any) -> Any:
@@ -402,6 +406,8 @@ def _none_of_none(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _ABOUT_NONE: Final[Mapping[str, Callable[..., Any]]] = {
+    "lower": lower,  # these two look for None themselves, because nearly every pipeline has them
+    "upper": upper,
     "coalesce": coalesce,
     "type_of": type_of,
     "min": min_,
@@ -410,7 +416,7 @@ _ABOUT_NONE: Final[Mapping[str, Callable[..., Any]]] = {
 }
 
 _OF_A_VALUE: Final[Mapping[str, Callable[..., Any]]] = {
-    "lower": lower, "upper": upper, "title": title, "capitalize": capitalize, "strip": strip,
+    "title": title, "capitalize": capitalize, "strip": strip,
     "normalize": normalize, "replace": replace, "split": split, "join": join, "startswith": startswith,
     "endswith": endswith, "zfill": zfill, "len": length, "str": to_text, "int": to_int, "float": to_float,
     "bool": to_bool, "number": number, "round": round_, "floor": floor, "ceil": ceil, "abs": abs_,

@@ -25,6 +25,7 @@ MAX_ITEMS: Final = 10_000
 MAX_EXPONENT: Final = 1000
 
 _NUMBERS: Final = (int, float, Decimal)
+_PLAIN_NUMBERS: Final = frozenset({int, float})
 _SEQUENCES: Final = (str, list, tuple, bytes)
 
 
@@ -58,9 +59,8 @@ def subtract(left: Any, right: Any) -> Any:
 def multiply(left: Any, right: Any) -> Any:
     if left is None or right is None:
         return None
-    if type(left) is not float:
-        # a text or a list would be repeated, to any length
-        _numbers("multiply", left, right)
+    if type(left) not in _PLAIN_NUMBERS or type(right) not in _PLAIN_NUMBERS:
+        _numbers("multiply", left, right)  # a text or a list would be repeated, to any length
     try:
         result = left * right
     except TypeError:
@@ -207,10 +207,12 @@ def slice_of(value: Any, start: Any, stop: Any) -> Any:
 
 def text_of(value: Any) -> str:
     """A value inside a text: None is empty, true and false are as in JSON."""
+    if type(value) is str:
+        return value
     if value is None:
         return ""
     if isinstance(value, str):
-        return value
+        return str(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping | list | tuple | BaseModel):

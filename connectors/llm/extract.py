@@ -12,11 +12,14 @@ from pydantic import BaseModel, ValidationError
 from connectors.llm.checking import check_endpoint
 from connectors.llm.documents import Document
 from connectors.llm.grounding import spans_of, ungrounded_in
+from connectors.llm.items import without_bad_items
 from connectors.llm.json_text import written
+from connectors.llm.merging import merged
 from connectors.llm.pricing import Usage
-from connectors.llm.schema import TRANSFORM_TIMESTAMP
-from connectors.llm.service import LLMService, get_llm_service
+from connectors.llm.schema import RECORDS, TRANSFORM_TIMESTAMP
+from connectors.llm.service import Fate, LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
+from connectors.llm.splitting import divided
 from connectors.objects.isolation import DocumentReader
 from engine.contract.batch import Batch, Drop, Outcome
 from engine.contract.clock import timestamp
@@ -53,6 +56,7 @@ class LlmExtract(Transform[LlmParams]):
         super().__init__(params, connection)
         self._service: LLMService | None = None
         self._reader: DocumentReader | None = None
+        self._target = params.target_schema()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -106,17 +110,23 @@ class LlmExtract(Transform[LlmParams]):
             raise RuntimeError("llm_extract is used outside of `async with`")
         outcomes, documents, places = await self._prepare(batch)
 
+        parts, owners = self._parts(documents)
+
         def book(indices: Sequence[int], usage: Usage) -> None:
-            part = batch.take([places[index] for index in indices])
+            part = batch.take(list(dict.fromkeys(places[owners[index]] for index in indices)))
             part.spend(usage.tokens_in, usage.tokens_out, usage.cost_usd)
             self._count(usage)
 
         def hit(index: int, lost: Usage) -> None:
             self.ctx.count("journal_hits")
             if lost != Usage():  # an earlier attempt paid, and ended before it could commit that
-                batch.take([places[index]]).spend(lost.tokens_in, lost.tokens_out, lost.cost_usd)
+                batch.take([places[owners[index]]]).spend(lost.tokens_in, lost.tokens_out, lost.cost_usd)
 
-        fates = await self._service.extract_structured_data_batch(documents, on_usage=book, on_hit=hit)
+        answers = await self._service.extract_structured_data_batch(parts, on_usage=book, on_hit=hit)
+        fates = [
+            self._whole([answer for answer, owner in zip(answers, owners, strict=True) if owner == index])
+            for index in range(len(documents))
+        ]
         for place, fate, document in zip(places, fates, documents, strict=True):
             staged = batch.records[place]
             outcomes[place] = self._record(staged, fate, document) if isinstance(fate, dict) else fate
@@ -165,27 +175,70 @@ class LlmExtract(Transform[LlmParams]):
             record=key,
         )
 
+    def _parts(self, documents: Sequence[Document]) -> tuple[list[Document], list[int]]:
+        """What is asked about: documents, or parts of them, and which document each belongs to."""
+        limit = self.params.split_tokens
+        if limit is None:
+            return list(documents), list(range(len(documents)))
+        pairs = [
+            (part, index)
+            for index, document in enumerate(documents)
+            for part in divided(document, limit, self.params.split_overlap)
+        ]
+        return [part for part, _ in pairs], [index for _, index in pairs]
+
+    def _whole(self, answers: Sequence[Fate]) -> Fate:
+        """The answer about a document of those about its parts: none as long as one is missing."""
+        errors = [one for one in answers if isinstance(one, Exception)]
+        waiting = [one for one in errors if isinstance(one, TransientError)]
+        if errors:
+            return max(waiting, key=lambda one: one.retry_after or 0.0) if waiting else errors[0]
+        fields = [one for one in answers if isinstance(one, dict)]
+        if self.params.split_tokens is None:
+            return fields[0]
+        whole = merged(fields, self.params.merge)
+        missing = [name for name in self._target.required if name not in whole]
+        if missing and not self.params.many:
+            return RecordError(f"the document does not state {', '.join(missing)}", kind="MissingFields")
+        return whole
+
     def _record(
         self, staged: Mapping[str, object], fields: Mapping[str, object], document: Document
     ) -> Outcome:
-        """The record of the target schema, validated, under the id of its document."""
-        assert self._service is not None
-        schema, params = self._service.schema, self.params
+        """The record, or records, of the target schema, validated, under the id of their document."""
+        if not self.params.many:
+            return self._one(staged, fields, document, "")
+        items = fields.get(RECORDS)
+        made: list[object] = []
+        for number, item in enumerate(items if isinstance(items, list) else []):
+            found = self._one(staged, item, document, f"/{number}")
+            if not isinstance(found, RecordError):
+                made.append(found)
+            elif self.params.on_bad_item == "dead_letter":
+                return RecordError(f"record {number + 1} of the document: {found}", kind=found.kind)
+            else:
+                self.ctx.count("bad_items")
+        return made or Drop("no records in the document")
+
+    def _one(
+        self, staged: Mapping[str, object], fields: Mapping[str, object], document: Document, suffix: str
+    ) -> Outcome:
+        params = self.params
+        name = f"{staged[params.id_field]}{suffix}"
         known = {
-            params.id_field: staged[params.id_field],
+            params.id_field: name,
             params.uri_field: staged.get(params.uri_field),
             TRANSFORM_TIMESTAMP: timestamp(self.ctx.clock.now()),
         }
-        values = {
-            name: value for name, value in {**known, **fields}.items() if name in schema.model.model_fields
-        }
+        declared = self._target.model.model_fields
+        values = {key: value for key, value in {**known, **fields}.items() if key in declared}
         try:
-            record = schema.validated(values)
+            record = self._validated(values)
         except ValidationError as error:
             wrote = written(fields)[:_MAX_WRITTEN]
             message = f"the extracted values do not fit: {_reasons(error)}; extracted: {wrote}"
             return RecordError(message, kind="InvalidFields")
-        found: dict[str, object] = {params.id_field: staged[params.id_field], **record}
+        found: dict[str, object] = {params.id_field: name, **record}
         if params.require_grounding or params.spans_field:
             spans = spans_of(document.text, fields)
             ungrounded = ungrounded_in(params.require_grounding, fields, spans)
@@ -195,6 +248,21 @@ class LlmExtract(Transform[LlmParams]):
             if params.spans_field:
                 found[params.spans_field] = {path: list(span) for path, span in spans.items()}
         return found
+
+    def _validated(self, values: Mapping[str, object]) -> dict[str, object]:
+        """The record; without list items that do not fit, if it may be. Raises ValidationError."""
+        try:
+            return self._target.validated(values)
+        except ValidationError as error:
+            if self.params.on_bad_item == "dead_letter":
+                raise
+            places = [detail["loc"] for detail in error.errors(include_url=False, include_input=False)]
+            better = without_bad_items(values, places, null=self.params.on_bad_item == "null")
+            if better is None:
+                raise
+            record = self._target.validated(better[0])
+            self.ctx.count("bad_items", better[1])
+            return record
 
     def _count(self, usage: Usage) -> None:
         self.ctx.count("calls")

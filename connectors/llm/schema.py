@@ -8,21 +8,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from traceback import extract_tb
-from typing import Final
+from types import GenericAlias
+from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from connectors.llm.json_text import written
 from connectors.llm.shapes import JsonObject
 from connectors.llm.shaping import UnaskableError, fields_of
-from connectors.llm.structures import Field, object_schema
+from connectors.llm.structures import Field, Fields, Items, object_schema
 from engine.errors import FatalError
 
-__all__ = ["SYSTEM_FIELDS", "TRANSFORM_TIMESTAMP", "TargetSchema", "schema_of", "target_schema"]
+__all__ = ["RECORDS", "SYSTEM_FIELDS", "TRANSFORM_TIMESTAMP", "TargetSchema", "schema_of", "target_schema"]
 
 TRANSFORM_TIMESTAMP: Final = "transform_timestamp"
 SYSTEM_FIELDS: Final = frozenset({"id", "source_file_path", TRANSFORM_TIMESTAMP})
 """Fields that the pipeline knows itself; a model is never asked for them."""
+
+RECORDS: Final = "records"
+"""The field of an answer that has several records of one document."""
 
 NONCE: Final = "nonce"
 _NAME_LENGTH: Final = 64  # of a schema, as endpoints take it
@@ -32,11 +36,13 @@ _NAME_LENGTH: Final = 64  # of a schema, as endpoints take it
 class TargetSchema:
     """The schema of extracted records.
 
-    `fields` are those asked for, by the names they have in Python; aliases play no part.
+    `fields` are those asked for, by the names they have in Python; aliases play no part. `lenient`: what is
+    missing is looked at later, since the answer is about a part of a document.
     """
 
     model: type[BaseModel]
     fields: Mapping[str, Field]
+    lenient: bool = False
 
     @property
     def name(self) -> str:
@@ -46,6 +52,8 @@ class TargetSchema:
     @cached_property
     def required(self) -> frozenset[str]:
         """The fields without which a record is dead: no default, and no null allowed."""
+        if self.lenient:
+            return frozenset()
         fields = self.fields.items()
         return frozenset(name for name, one in fields if one.required and not one.shape.accepts_null)
 
@@ -78,6 +86,14 @@ class TargetSchema:
         defs: dict[str, JsonObject] = {}
         schema = object_schema(self._properties(defs))
         return {**schema, "$defs": defs} if defs else schema
+
+    def listed(self) -> TargetSchema:
+        """The schema of an answer that has any number of these records, as `records`."""
+        told = f"one object for each {self.name} that the document states, in its order"
+        several = Field(Items(Fields(dict(self.fields))), required=True, described=told)
+        inside: Any = {RECORDS: (GenericAlias(list, (self.model,)), ...)}
+        wrapper = create_model(f"{self.name}_list", **inside)
+        return TargetSchema(wrapper, {RECORDS: several}, self.lenient)
 
     def _properties(self, defs: dict[str, JsonObject]) -> JsonObject:
         return {name: one.asked(defs) for name, one in self.fields.items()}

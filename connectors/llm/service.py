@@ -15,6 +15,7 @@ from connectors.llm.asking import Asker, Fate, OnHit, OnUsage
 from connectors.llm.calling import OnCount
 from connectors.llm.client import Contact, Reply, open_chat
 from connectors.llm.documents import Document
+from connectors.llm.examples import told
 from connectors.llm.gate import Gate
 from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Price, Usage, price_of
@@ -26,7 +27,7 @@ from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.contract.shared import Shared
 
-__all__ = ["LLMService", "get_llm_service"]
+__all__ = ["Fate", "LLMService", "get_llm_service"]
 
 
 def get_llm_service(
@@ -72,7 +73,7 @@ class LLMService:
     def __init__(
         self, params: LlmParams, connection: LlmConnection, clock: Clock, journal: AnswerJournal
     ) -> None:
-        self.schema: TargetSchema = params.target_schema()
+        self.schema: TargetSchema = params.asked_schema()
         self.budget = Budget(params.budget_usd)
         self.on_count: OnCount = lambda name: None
         self.patient = False
@@ -90,7 +91,7 @@ class LLMService:
         params = self._params
         self._price = await anyio.to_thread.run_sync(price_of, self._model, params)
         self.budget.spent = await self._journal.spent()
-        writer = PromptWriter(self.schema, params.instructions)
+        writer = PromptWriter(self.schema, instructions_for(params))
         contact = Contact(None if self.patient else params.connect_patience, writer.write([_HARMLESS]))
         connection = self._connection.model_copy(update={"model": self._model})
         chat = await self._stack.enter_async_context(open_chat(connection, params, self._clock, contact))
@@ -169,6 +170,12 @@ class LLMService:
         if isinstance(fate, dict):
             return fate
         raise fate
+
+
+def instructions_for(params: LlmParams) -> str:
+    """All that a model is told besides the fields: instructions, then examples."""
+    examples = told(params.examples, params.target_schema().fields, many=params.many)
+    return "\n\n".join(one for one in (params.all_instructions.strip(), examples) if one)
 
 
 _HARMLESS = Document.of_text("probe.txt", "There is nothing to extract from this text.")

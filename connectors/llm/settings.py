@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final, Literal, Self
 from urllib.parse import quote
 
@@ -19,6 +20,8 @@ from pydantic import (
 
 from connectors.addresses import address_without_credentials, http_address
 from connectors.llm.declared import DeclaredField, declared_model
+from connectors.llm.examples import Example, check_example, instructions_of
+from connectors.llm.merging import Merge
 from connectors.llm.schema import TRANSFORM_TIMESTAMP, TargetSchema, schema_of, target_schema
 from engine.contract.component import Params, operational
 from engine.errors import FatalError
@@ -126,6 +129,34 @@ class LlmParams(Params):
         alias="fields",
         description="Fields to extract instead of a `schema`, by name, with type, description and more",
     )
+    many: bool = Field(
+        default=False,
+        description="A document may hold any number of records; each goes on under a key and id of its own",
+    )
+    on_bad_item: Literal["dead_letter", "keep_valid", "null"] = Field(
+        default="dead_letter",
+        description="What an item of a list that does not fit makes of its record: a dead letter, a record "
+        "without the item, or one with null in its place",
+    )
+    split_tokens: int | None = Field(
+        default=None,
+        ge=100,
+        description="Ask about longer documents in overlapping parts of so many tokens (default: never)",
+    )
+    split_overlap: int = Field(
+        default=200, ge=0, description="Tokens that a part has in common with the one before, at most"
+    )
+    merge: dict[str, Merge] = Field(
+        default={},
+        description="How answers about parts become one, by field: first, longest, all or vote (default: "
+        "all for lists, else first)",
+    )
+    examples: list[Example] = Field(
+        default=[], max_length=20, description="Texts with their right answers, for the model to follow"
+    )
+    instructions_file: str = Field(
+        default="", description="File with instructions for the model, before `instructions`"
+    )
     require_grounding: list[str] = Field(
         default=[],
         description="Fields whose values have to stand in the document; a record with one that does not "
@@ -222,6 +253,33 @@ class LlmParams(Params):
         if self.declared and "target" in self.model_fields_set:
             raise ValueError("give either `schema` or `fields`, not both")
         return self
+
+    @model_validator(mode="after")
+    def _examples_and_rules_fit(self) -> Self:
+        if self.instructions_file:
+            self.all_instructions  # noqa: B018 - reads the file
+        if not (self.examples or self.merge):
+            return self
+        schema = self.target_schema()
+        for number, example in enumerate(self.examples, 1):
+            check_example(example, schema, self.known, f"`examples`, the {number}. one", many=self.many)
+        unknown = [name for name in self.merge if name not in schema.fields]
+        if unknown:
+            raise ValueError(f"`merge`: `{unknown[0]}` is not one of the fields: {', '.join(schema.fields)}")
+        return self
+
+    @property
+    def all_instructions(self) -> str:
+        """The instructions of the file and those given here. Raises ValueError when it cannot be read."""
+        if not self.instructions_file:
+            return self.instructions
+        return f"{instructions_of(self.instructions_file)}\n\n{self.instructions}".strip()
+
+    def asked_schema(self) -> TargetSchema:
+        """What the model is asked for: the target, as often as a document has it, or what a part states."""
+        schema = self.target_schema()
+        schema = replace(schema, lenient=self.split_tokens is not None)
+        return schema.listed() if self.many else schema
 
     @model_validator(mode="after")
     def _grounded_fields_are_asked_for(self) -> Self:

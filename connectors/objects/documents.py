@@ -1,9 +1,10 @@
 """Convert file content to text and images for a language model.
 
 `parts` takes the `content` that `connectors.objects.decoding` made. Text stays text; a PDF gives its text
-layer, or pictures of its pages where it has hardly any; a Word file its paragraphs and tables; an image
-stays the data URL it is. What comes out is bounded, so that one file cannot fill a prompt. What it takes to
-open a file is bounded by `connectors.objects.isolation`, which calls `parts` in a process of its own.
+layer, or pictures of its pages where it has hardly any; a Word file its paragraphs and tables; workbooks,
+presentations, web pages, mails and rich text their text; an image stays the data URL it is, or becomes PNG
+where no model reads its type. What comes out is bounded, so that one file cannot fill a prompt. What it
+takes to open a file is bounded by `connectors.objects.isolation`, which calls `parts` in another process.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from connectors.objects.markup import kind_of_markup, plain_text
 from connectors.objects.media_types import DOCX
+from connectors.objects.office import PPTX, XLS, XLSX
+from connectors.objects.pictures import CONVERTED
 from engine.errors import RecordError
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ MAX_TEXT = 400_000
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 
-_OPENED = frozenset({"application/pdf", DOCX})
+_OPENED = frozenset({"application/pdf", DOCX, XLSX, XLS, PPTX, *CONVERTED})
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _MARKED = re.compile(r"\[(?:IMAGE|PDF|DOC|BINARY)_DATA\]data:([\w.+-]+/[\w.+-]+);base64,")
 
@@ -64,7 +68,8 @@ def parts(content: str, name: str) -> list[DocumentPart]:
     """
     marked = _MARKED.match(content)
     if marked is None:
-        return _text_parts(content, name)
+        kind = kind_of_markup(content, name)
+        return _text_parts(plain_text(content, name, kind) if kind else content, name)
     media_type = marked[1]
     if media_type in _IMAGES:
         return [_image(content[content.index("data:") :], name)]
@@ -74,18 +79,25 @@ def parts(content: str, name: str) -> list[DocumentPart]:
     return reader(_payload(content, marked.end(), name), name)
 
 
-def needs_opening(content: str) -> bool:
-    """Return whether a library must open the file (Word and PDF)."""
+def needs_opening(content: str, name: str = "") -> bool:
+    """Return whether a library must open the file (all but texts and common images)."""
     marked = _MARKED.match(content)
-    return marked is not None and marked[1] in _OPENED
+    return marked[1] in _OPENED if marked else bool(kind_of_markup(content, name))
 
 
 def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:
     # each pulls in a library that most runs never need
+    from connectors.objects.office import read_pptx, read_spreadsheet
     from connectors.objects.pdf import read_pdf
+    from connectors.objects.pictures import as_png_pages
     from connectors.objects.word import read_docx
 
+    workbook = lambda data, name: _text_parts(read_spreadsheet(data, name, MAX_TEXT), name)  # noqa: E731 - twice
     return {
+        **dict.fromkeys(CONVERTED, lambda data, name: _checked(as_png_pages(data, name), name)),
+        XLSX: workbook,
+        XLS: workbook,
+        PPTX: lambda data, name: _text_parts(read_pptx(data, name, MAX_TEXT), name),
         "application/pdf": lambda data, name: _checked(read_pdf(data, name), name),
         DOCX: lambda data, name: _text_parts(read_docx(data, name, MAX_TEXT), name),
     }

@@ -35,6 +35,7 @@ MAX_HINT = 2.0
 MinIO asks for a minute whenever it has one request too many.
 """
 
+PROBES = 3
 PROBED_PAGES = 3
 PROBED_PER_PAGE = 4
 
@@ -155,7 +156,8 @@ class ObjectFetcher:
     def _succeeded(self, found: ListedObject) -> None:
         self._successes += 1
         self._failures_in_a_row = 0
-        self._readable = found
+        if found.size:  # of an empty object nobody can ask for the first byte
+            self._readable = found
         if self._slots.total_tokens < self._concurrency:
             self._since_change += 1
             if self._since_change >= self._slots.total_tokens:
@@ -185,13 +187,17 @@ class ObjectFetcher:
         """
         if self._retry is None:
             return False
-        if self._readable is not None:
-            return await self._readable_now(self._readable.key)
+        if (known := self._readable) is not None:
+            # one probe may meet the fault that it looks for
+            for _ in range(PROBES):
+                if await self._readable_now(known.key):
+                    return True
+            return False
         try:
             async with aclosing(self._store.pages()) as pages:
                 number = 0
                 async for page in pages:
-                    others = [found.key for found in page if found.key not in failed]
+                    others = [found.key for found in page if found.size and found.key not in failed]
                     step = max(1, len(others) // PROBED_PER_PAGE)
                     for key in others[::step][:PROBED_PER_PAGE]:
                         if await self._readable_now(key):

@@ -93,7 +93,7 @@ class DocumentReader:
                 `CorruptDocument` when the process crashed over it.
             StoppingError: the run is stopping, and the document takes too long.
         """
-        if not needs_opening(content):
+        if not needs_opening(content, name):
             return parts(content, name)
         if self._pool is None:
             raise RuntimeError("the document reader is used outside of `async with`")
@@ -116,7 +116,10 @@ class DocumentReader:
                 if answer.get("spent") and not fresh:
                     continue
                 if "missing" in answer:
-                    raise FatalError(f"documents cannot be opened: {answer['missing']}")
+                    raise FatalError(
+                        f"documents cannot be opened: {answer['missing']}; install what reads them: "
+                        "pip install 'odw-engine[s3,documents]'"
+                    )
                 return _parts(answer)
 
     async def _ask(self, worker: Worker, data: bytes, name: str) -> Mapping[str, Any]:

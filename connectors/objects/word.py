@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from docx.document import Document
     from docx.table import Table
 
-__all__ = ["read_docx"]
+__all__ = ["MAX_UNPACKED", "joined_lines", "read_docx"]
 
 MAX_UNPACKED = 64 * 1024 * 1024
 """Bytes of all members of the archive together; more is an archive bomb or a film."""
@@ -40,13 +40,14 @@ def read_docx(data: bytes, name: str, max_text: int) -> str:
                 kind="DocumentTooLarge",
             )
         document = docx.Document(io.BytesIO(data))
-        return _joined(_lines(document), max_text)
+        return joined_lines(_lines(document), max_text)
     # python-docx lets the errors of its layers through: archive, package, XML (a SyntaxError), missing parts
     except (zipfile.BadZipFile, OpcError, SyntaxError, KeyError, ValueError, EOFError, zlib.error) as error:
         raise RecordError(f"{name}: cannot read the Word file: {error}", kind="CorruptDocument") from error
 
 
-def _joined(lines: Iterator[str], max_text: int) -> str:
+def joined_lines(lines: Iterator[str], max_text: int) -> str:
+    """Join lines, and stop soon after `max_text` characters."""
     kept: list[str] = []
     length = 0
     for line in lines:

@@ -89,6 +89,10 @@ _REMEDIES: Final = {
     "3F000": "create the schema first",
 }
 _AUTH: Final = re.compile(r"authentication failed|no pg_hba|no password|does not exist|not permitted", re.I)
+# libpq repeats the address, and asks a question that the message has answered
+_NOISE: Final = re.compile(
+    r"connection failed: |connection to server at .*? failed: |\s*Is the server running [^?]*\?"
+)
 _QUOTED: Final = re.compile(r'"[^\n]*"')
 _COPY_COLUMN: Final = re.compile(r"^COPY \S+, line \d+, column ([^:]+)")
 
@@ -145,7 +149,7 @@ async def connect(connection: PostgresConnection) -> Connection:
     try:
         opened = await psycopg.AsyncConnection.connect(**options, autocommit=True)
     except psycopg.Error as error:
-        text = " ".join(str(error).removeprefix("connection failed: ").split())
+        text = " ".join(_NOISE.sub("", str(error)).split())
         if _AUTH.search(text):
             message = f"{connection.place} refuses the connection: {text}; check `url` and `password`"
             raise FatalError(message, kind="auth") from None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from connectors.expressions import Expression
+from connectors.expressions.expression import Assignments
 from connectors.expressions.failures import EvaluationError
 from connectors.expressions.functions import FUNCTIONS, text_digest
 from connectors.expressions.times import check_format, check_zone
@@ -240,15 +241,14 @@ def _read(readers: dict[str, Callable[[Any], Any]], kind: str) -> Change:
 
 
 def _set(expressions: dict[str, Expression]) -> Change:
-    pairs = [(name, expression.function) for name, expression in expressions.items()]
+    assignments = Assignments(expressions)
+    assign = assignments.function
 
     def change(fields: Fields) -> Fields:
-        name = ""
         try:
-            for name, function in pairs:
-                fields[name] = function(fields)
+            assign(fields)
         except Exception as error:  # noqa: BLE001 - a value's own operators run here; `failure` names the place
-            raise expressions[name].failure(error, f"field `{name}`: ") from None
+            raise assignments.failure(error) from None
         return fields
 
     return change

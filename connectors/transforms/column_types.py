@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import orjson
+
 __all__ = ["ColumnTypes", "check_types", "structure_of"]
 
 _TYPE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\(\d+(, ?\d+)?\))?(\[\])?")
+_UNKNOWN: Final = "NULL"
 _OF_VALUES: Final[Mapping[type, str]] = {
     bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR",
     list: "JSON", dict: "JSON", tuple: "JSON",
@@ -33,44 +36,38 @@ class ColumnTypes:
         self.known: dict[str, str] = dict(declared or {})
         self._open = declared is None
 
-    def columns(self, records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-        """Return the values of each column."""
-        names = self.known
-        if self._open:
-            names = {**self.known, **{name: "" for record in records for name in record}}
-        columns = {name: [record.get(name) for record in records] for name in names}
-        if self._open:
-            for name, values in columns.items():
-                self._learn(name, values)
-        return columns
+    def rows(self, records: Sequence[Mapping[str, Any]], row: str) -> list[str]:
+        """Return each record as JSON with every column, and its place in the column `row`.
 
-    def _learn(self, name: str, values: Sequence[Any]) -> None:
-        known = self.known.get(name)
-        if known is None or known == "NULL":
-            first = next((value for value in values if value is not None), None)
-            known = "NULL" if first is None else _OF_VALUES.get(type(first), "VARCHAR")
-            self.known[name] = known
-        if known == "BIGINT" and float in set(map(type, values)):
-            self.known[name] = "DOUBLE"
+        Raises:
+            TypeError: a value cannot be written as JSON.
+        """
+        if self._open:
+            self._learn(records)
+        names = list(self.known)
+        return [
+            orjson.dumps({row: place, **{name: record.get(name) for name in names}}).decode()
+            for place, record in enumerate(records)
+        ]
+
+    def _learn(self, records: Sequence[Mapping[str, Any]]) -> None:
+        known = self.known
+        for name in {**known, **{name: "" for record in records for name in record}}:
+            kind = known.get(name, _UNKNOWN)
+            if kind == _UNKNOWN:
+                values = (record.get(name) for record in records)
+                first = next((value for value in values if value is not None), None)
+                kind = known[name] = _UNKNOWN if first is None else _OF_VALUES.get(type(first), "VARCHAR")
+            if kind == "BIGINT" and any(type(record.get(name)) is float for record in records):
+                known[name] = "DOUBLE"
 
 
 def structure_of(types: Mapping[str, str]) -> str:
-    """Return the statement that makes the relation `batch` of one JSON parameter with a list a column."""
+    """Return the statement that makes the relation `batch` of a list of JSON texts, one for each row."""
     # a column of nothing but nulls has no type yet
-    inside = ",".join(
-        f'"{_escaped(name)}":["{kind if kind != "NULL" else "JSON"}"]' for name, kind in types.items()
-    )
-    columns = ", ".join(f"unnest(s.{_quoted(name)}) AS {_quoted(name)}" for name in types)
-    literal = "{" + inside.replace("'", "''") + "}"
+    fields = {name: "JSON" if kind == _UNKNOWN else kind for name, kind in types.items()}
+    literal = orjson.dumps(fields).decode().replace("'", "''")
     return (
-        f"CREATE OR REPLACE TEMP TABLE batch AS SELECT {columns} "  # noqa: S608 - names are quoted
-        f"FROM (SELECT from_json_strict(?, '{literal}') AS s)"
+        "CREATE OR REPLACE TEMP TABLE batch AS SELECT s.* "  # noqa: S608 - a literal made here
+        f"FROM (SELECT from_json_strict(j, '{literal}') AS s FROM (SELECT unnest(?::VARCHAR[]) AS j))"
     )
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _escaped(name: str) -> str:
-    return name.replace("\\", "\\\\").replace('"', '\\"')

@@ -44,7 +44,7 @@ def _as_mapping(value: Any) -> Any:
 
 
 Columns = Annotated[dict[str, str], BeforeValidator(_as_mapping)]
-_SCHEMA: Final[dict[str, Any]] = {"anyOf": [{"type": "string"}, {"type": "array"}, {"type": "object"}]}
+_SCHEMA: Final[dict[str, Any]] = {"anyOf": [{"type": kind} for kind in ("string", "array", "object")]}
 
 
 class EnrichParams(Params):
@@ -59,7 +59,7 @@ class EnrichParams(Params):
     key: Columns = Field(
         min_length=1,
         json_schema_extra=_SCHEMA,
-        description="What both have: a field, a list of fields, or {field of the record: column of the table}",
+        description="What both have: a field, a list of fields, or {field of record: column of table}",
     )
     fields: Columns | None = Field(
         default=None,

@@ -125,11 +125,11 @@ class Sql(Transform[SqlParams]):
         """The rows of the result. Raises RecordError if a value does not fit, FatalError otherwise."""
         import duckdb
 
-        columns = self._types.columns(records)
         try:
-            values = orjson.dumps({ROW: list(range(len(records))), **columns}).decode()
+            values = self._types.rows(records, ROW)
         except TypeError:
-            raise RecordError("a field cannot be written as JSON", kind="SqlError", unplanned=True) from None
+            message = "a field cannot be written as JSON"
+            raise RecordError(message, kind="SqlError", unplanned=True) from None
         types = {ROW: "BIGINT", **self._types.known}
         try:
             self._database.execute(structure_of(types), [values])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 __all__ = ["ROW", "carrying_row"]
@@ -14,6 +15,7 @@ ROW: Final = "_row"
 """The column that says which record of the batch a row belongs to."""
 
 
+@lru_cache(maxsize=64)  # the check of a file and the run ask for the same, and it takes a database
 def carrying_row(query: str, *, per_batch: bool) -> str:
     """Return the query with the column `_row` carried through, where that can be done.
 

@@ -22,6 +22,7 @@ __all__ = [
     "DlqOptions",
     "DoctorOptions",
     "DurableOptions",
+    "ExplainOptions",
     "FileOptions",
     "ForecastOptions",
     "GraphOptions",
@@ -222,6 +223,13 @@ class InitOptions:
     template: str = ""
     folder: str = ""
     connector: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions:
+    """`explain`; "" lists all codes."""
+
+    code: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,9 @@ TEMPLATES: Mapping[str, Template] = {
     "sandbox": Template(
         "four pipelines of a data warehouse, on embedded services", _sandbox, ("validate", "run")
     ),
-    "files": Template("files of records into a file", _folder("files"), ("validate", "run --dry-run", "run")),
+    "files": Template(
+        "CSV files into a table of a DuckDB file, with a test", _folder("files"), ("test", "plan", "run")
+    ),
     "s3-to-llm": Template(
         "documents in S3 into records, through a language model",
         _folder("s3-to-llm"),

@@ -36,6 +36,7 @@ VERBS = {
     "serve": "run the ingest service and its warehouse",
     "sql": "query the warehouse, or copy it for other programs",
     "sandbox": "run the embedded S3, model endpoint and ingest service",
+    "explain": "explain an exit code, an error, or the type of a dead letter",
     "completion": "print a script that completes commands in a shell",
     "schema": "print the JSON Schema of pipeline files, for editors",
 }

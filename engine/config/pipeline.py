@@ -22,7 +22,7 @@ from engine.config.model import (
 )
 from engine.config.overrides import Overrides, given_params
 from engine.config.parameters import declare, known_values, resolve
-from engine.config.problems import Problems, describe, unknown
+from engine.config.problems import Problems, describe, nearest, unknown
 from engine.config.sections import (
     DeadLetterSection,
     ForwardSection,
@@ -171,6 +171,8 @@ def _read_node(
     value = without_nulls(value, NodeSection)
     section = validate(NodeSection, value, problems)
     kinds = [kind for kind in Kind if value.get(kind) is not None]
+    if not kinds and any(nearest(name, list(Kind)) for name, _ in value.items()):
+        return None  # misspelt: that it is unknown says enough
     if len(kinds) != 1:
         have = " and ".join(f"`{kind}`" for kind in kinds)
         message = (

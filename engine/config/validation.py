@@ -6,12 +6,13 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from datetime import date
+from difflib import get_close_matches
 from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from engine.config.problems import Problems, describe, redacted, unknown
+from engine.config.problems import Problems, describe, nearest, redacted, unknown
 from engine.config.values import Value
 
 __all__ = ["allows_null", "field_names", "holds_secret", "validate"]
@@ -20,6 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 
 # Pydantic's own messages never repeat the input; those of validators may, so even short texts are hidden.
 _MIN_SECRET: Final = 4
+_SURELY: Final = 0.75  # a name that is less like a key of a node may be a parameter of its component
 
 
 def validate(
@@ -42,7 +44,10 @@ def validate(
         result = model.model_validate(value.plain())
     except ValidationError as error:
         details = error.errors(include_url=True, include_input=False)
+        meant = _meant(details, model)
         for group in _by_place(details, value):
+            if group[0]["type"] == "missing" and tuple(group[0]["loc"]) in meant:
+                continue  # it is there, under a name that is reported
             if not partial or (group[0]["loc"] and group[0]["type"] != "missing"):
                 _report(group, model, value, problems, what)
         return None
@@ -100,6 +105,18 @@ def _find(value: Value, loc: Sequence[int | str]) -> Value:
     return value
 
 
+def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[tuple[int | str, ...]]:
+    """The places of fields that misspelt keys stand for."""
+    found: set[tuple[int | str, ...]] = set()
+    for detail in details:
+        if detail["type"] == "extra_forbidden":
+            *parent, name = detail["loc"]
+            owner = _model_at(model, parent)
+            near = nearest(str(name), field_names(owner)) if owner is not None else None
+            found |= {(*parent, near)} if near else set()
+    return found
+
+
 def _report(
     group: Sequence[ErrorDetails], model: type[BaseModel], value: Value, problems: Problems, what: str
 ) -> None:
@@ -109,7 +126,10 @@ def _report(
     if kind == "extra_forbidden":
         parent, name = _find(value, loc[:-1]), str(loc[-1])
         owner = _model_at(model, loc[:-1])
-        problems.add(parent.key_place(name), unknown(what, name, field_names(owner) if owner else []))
+        names = field_names(owner) if owner else []
+        of_a_node = "with" in names and not get_close_matches(name, names, n=1, cutoff=_SURELY)
+        hint = "parameters of the component stand under `with:`" if of_a_node else ""
+        problems.add(parent.key_place(name), unknown(what, name, names), hint)
         return
     if kind == "missing":
         parent = _find(value, loc[:-1])

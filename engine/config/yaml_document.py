@@ -281,6 +281,8 @@ def _syntax_hint(text: str, line: int) -> str:
     written = lines[line] if line < len(lines) else ""
     if _FLOW_INTERPOLATION.search(written):
         return 'inside { } and [ ] put quotes around it: "${NAME}"'
+    if "\\" in written and '"' in written:
+        return "in double quotes a backslash begins an escape: write single quotes around such a text"
     if re.search(r":\s+[*&!%@`]", written):
         return "quote text that starts with one of * & ! % @ `"
     return ""

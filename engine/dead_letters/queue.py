@@ -227,8 +227,9 @@ class DeadLetterRoute:
         allowed = self._watch.exceeded(node.name, node.records_in, count, self._own(), base, tally)
         if allowed:
             self._exceeded = True  # once: what other nodes have in flight is seen through to its end
+            letters = "1 dead letter" if tally.dead == 1 else f"{tally.dead} dead letters"
             raise DeadLetterBudgetError(
-                f"{tally.dead} dead letters, {allowed}; the last at {latest.node!r}: {latest.error_type}"
+                f"{letters}, {allowed}; the last at {latest.node!r}: {latest.error_type}"
             )
 
 

@@ -203,9 +203,12 @@ async def _expect(
     if node.kind is Kind.SOURCE:
         found.records, found.exact = _to_read(found.listing, output, sample)
         return
-    given: list[Record] = [one for name in node.inputs for one in sampled.output.get(name, ())]
+    before: list[Record] = [one for name in node.inputs for one in sampled.output.get(name, ())]
+    given = sampled.given.get(node.name, before)
     counts = [nodes[name].records for name in node.inputs]
     coming = None if any(count is None for count in counts) else sum(count or 0 for count in counts)
+    if coming is not None and before and given is not before:  # only some branches of its inputs come to it
+        coming = round(coming * len(given) / len(before))
     if node.kind is Kind.SINK or (found.pays and not output):
         found.records = coming
     elif coming is not None and given:

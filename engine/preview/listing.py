@@ -16,6 +16,7 @@ from engine.contract.types import JsonValue
 __all__ = ["Listing", "list_source"]
 
 MAX_SPLITS = 100_000
+WHOLE = (None, "document", "text", "binary")  # formats in which an object is one record
 
 
 @dataclass(slots=True)
@@ -77,5 +78,6 @@ def _size(source: Source[Any], split: Split) -> SplitSize:
     if isinstance(objects, list):
         sizes = [entry[2] for entry in objects if isinstance(entry, list) and len(entry) > 2]
         known = [one for one in sizes if isinstance(one, int) and one >= 0]
-        return SplitSize(len(objects), sum(known) if len(known) == len(objects) else None)
+        whole = getattr(source.params, "format", None) in WHOLE  # else an object holds many records
+        return SplitSize(len(objects) if whole else None, sum(known) if len(known) == len(objects) else None)
     return SplitSize(nbytes=size if isinstance(size, int) and size >= 0 else None)

@@ -21,9 +21,13 @@ _TAP = "~"
 
 @dataclass(slots=True)
 class Sampled:
-    """What came of a sample: records by node, how many were read, and how many died by node."""
+    """What came of a sample: records by node, how many were read, and how many died by node.
+
+    `given`: what came to the nodes that read branches of others.
+    """
 
     output: Mapping[str, list[Record]] = field(default_factory=dict)
+    given: Mapping[str, list[Record]] = field(default_factory=dict)
     read: int = 0
     died: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
@@ -58,7 +62,13 @@ async def sample_through(plan: Plan, engine: Engine, size: int) -> Sampled:
     pays = set(paying_nodes(plan))
     counting, _ = with_counting_sinks(with_reading(plan, Reading(limit=size)))
     kept: dict[str, list[Record]] = {node.name: [] for node in plan.nodes if plan.downstream(node.name)}
-    taps = [_tap(name, records) for name, records in kept.items()]
+    given: dict[str, list[Record]] = {node.name: [] for node in plan.nodes if node.input_branches}
+    taps = [_tap(f"{name}{_TAP}", (name,), records) for name, records in kept.items()]
+    taps += [
+        replace(_tap(f"{_TAP}{name}", plan.node(name).inputs, records), input_branches=node.input_branches)
+        for name, records in given.items()
+        for node in (plan.node(name),)
+    ]
     tapped = replace(
         counting,
         nodes=(*(_unpaid(node) if node.name in pays else node for node in counting.nodes), *taps),
@@ -70,12 +80,12 @@ async def sample_through(plan: Plan, engine: Engine, size: int) -> Sampled:
     report = await engine.run(tapped)
     letters = await engine.store.dead_letters(DeadLetterFilter(run_id=report.run_id))
     died = Counter(letter.node for letter in letters)
-    return Sampled(kept, report.tally.read, dict(died), report.error)
+    return Sampled(kept, given, report.tally.read, dict(died), report.error)
 
 
-def _tap(name: str, kept: list[Record]) -> PlanNode:
+def _tap(name: str, inputs: tuple[str, ...], kept: list[Record]) -> PlanNode:
     spec = ComponentSpec("tap", Kind.SINK, lambda params, connection: _Tap(kept))
-    return PlanNode(f"{name}{_TAP}", spec, NoParams(), None, (name,))
+    return PlanNode(name, spec, NoParams(), None, inputs)
 
 
 def _unpaid(node: PlanNode) -> PlanNode:

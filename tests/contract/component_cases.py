@@ -19,6 +19,7 @@ import duckdb
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from pydantic import BaseModel
 
 from engine.contract.component import Component, ComponentSpec, Context, Kind, Sink, Source, Transform
@@ -761,3 +762,14 @@ CASES: tuple[Case[Any], ...] = (
 SOURCES = [case for case in CASES if isinstance(case, SourceCase)]
 TRANSFORMS = [case for case in CASES if isinstance(case, TransformCase)]
 SINKS = [case for case in CASES if isinstance(case, SinkCase)]
+
+
+def variants_in_series(cases: Sequence[Case[Any]]) -> list[Any]:
+    """The cases for `parametrize`; those with a label are series if their component has one without."""
+    plain = {(case.kind, case.name) for case in cases if not case.label}
+    return [
+        pytest.param(case, marks=pytest.mark.series)
+        if case.label and (case.kind, case.name) in plain
+        else case
+        for case in cases
+    ]

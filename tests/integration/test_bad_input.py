@@ -28,6 +28,7 @@ from engine.service.server import running_service
 from engine.state.protocol import DeadLetterFilter, RunStatus, StateStore
 from engine.state.sqlite import SqliteStateStore
 from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
+from tests.series import few
 
 ROOT = Path(__file__).parents[2]
 KEY = "key-of-the-stand-in"
@@ -147,7 +148,7 @@ WRONG_FILES = {
 }
 
 
-@pytest.mark.parametrize("verb", ["run", "validate"])
+@pytest.mark.parametrize("verb", few(["run", "validate"], 1))
 @pytest.mark.parametrize(("text", "message"), WRONG_FILES.values(), ids=WRONG_FILES)
 def test_invalid_file_is_refused_with_its_place_before_starting(
     tmp_path: Path, verb: str, text: str, message: str

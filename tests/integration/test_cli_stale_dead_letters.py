@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.series import few
+
 PIPELINES = """\
 version: 1
 connections: {warehouse: {url: URL}}
@@ -78,7 +80,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield Bench(tmp_path, url)
 
 
-@pytest.mark.parametrize("validation", ["always", "never"])
+@pytest.mark.parametrize("validation", few(["always", "never"], 1))
 def test_a_delivery_closes_the_letter_of_its_record(bench: Bench, validation: str) -> None:
     file = bench.folder / "pipelines.yaml"
     file.write_text(file.read_text().replace("always", validation))

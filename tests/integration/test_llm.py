@@ -37,7 +37,7 @@ from tests.integration.scripted_http import Answer, Request, ScriptedServer, unu
 KEY = "sandbox"
 
 
-def staged(number: int, text: str | None = None, **changes: object) -> dict[str, object]:
+def staged(number: int, text: str | None = None, **changes: object) -> dict[str, Any]:
     memo = (
         f"Patient: Person {number}\nAge: {30 + number}\nPhone: 555-010{number}\n"
         f"Procedure: Root canal\nAppointment: 2025-05-0{number}\nDoctor: Dr. Number {number}\n"
@@ -664,7 +664,7 @@ async def test_values_come_with_the_span_that_supports_them() -> None:
     async with stand_in(spans_field="spans", require_grounding=["doctor"]) as (_, extract):
         derived = await extract.apply(batch_of(staged(1)))
     (record,) = derived.records
-    text = staged(1)["extracted_data"]
+    text = str(staged(1)["extracted_data"])
     supported = {path: text[slice(*span)] for path, span in record["spans"].items()}
     assert supported["patient_name"] == "Person 1"
     assert supported["patient_age"] == "31"
@@ -690,3 +690,55 @@ async def test_a_value_that_the_document_does_not_say_is_a_dead_letter() -> None
 def test_grounding_of_a_field_that_is_not_asked_for_is_refused() -> None:
     with pytest.raises(ValidationError, match="`docter` is not one of the fields"):
         LlmParams(require_grounding=["docter"])
+
+
+ITEM_FIELDS: dict[str, Any] = {"name": {"required": True}, "count": {"type": "integer"}}
+
+
+def scripted_values(*replies: object) -> ScriptedServer:
+    """Answers each request with one of these as JSON."""
+    bodies = [
+        {"choices": [{"message": {"content": json.dumps(one)}, "finish_reason": "stop"}]} for one in replies
+    ]
+    return ScriptedServer(answers=[Answer.of(one) for one in bodies])
+
+
+async def test_several_records_of_one_document_have_keys_and_ids_of_their_own() -> None:
+    found = [{"name": "Ann", "count": 1}, {"name": "Bob", "count": 2}]
+    async with (
+        scripted_values({"records": found}).running() as server,
+        open_extract(server.url, fields=ITEM_FIELDS, many=True) as extract,
+    ):
+        derived = await extract.apply(batch_of(staged(1)))
+    assert derived.keys.to_list() == ["key/unstr_1/0", "key/unstr_1/1"]
+    assert [(one["id"], one["name"]) for one in derived.records] == [
+        ("unstr_1/0", "Ann"),
+        ("unstr_1/1", "Bob"),
+    ]
+
+
+@pytest.mark.parametrize(("rule", "names_left"), [("dead_letter", []), ("keep_valid", ["Ann"])])
+async def test_a_bad_record_of_many_takes_the_others_along_or_not(rule: str, names_left: list[str]) -> None:
+    found = [{"name": "Ann"}, {"name": "Bob", "count": "many"}]
+    async with (
+        scripted_values({"records": found}).running() as server,
+        open_extract(server.url, fields=ITEM_FIELDS, many=True, on_bad_item=rule) as extract,
+    ):
+        derived = await extract.apply(batch_of(staged(1)))
+    assert [one["name"] for one in derived.records] == names_left
+    assert [error.kind for _, error in derived.failures] == ([] if names_left else ["InvalidFields"])
+
+
+async def test_a_long_document_is_asked_about_in_parts_and_its_answers_merged() -> None:
+    text = "\n\n".join("words " * 50 for _ in range(4))
+    replies = [{"name": None, "count": 1}, {"name": "Ann", "count": None}, {"name": "Bob", "count": 3}]
+    async with (
+        scripted_values(*replies).running() as server,
+        open_extract(
+            server.url, fields=ITEM_FIELDS, split_tokens=150, split_overlap=0, batch_size=1, concurrency=1,
+            merge={"count": "longest"},
+        ) as extract,
+    ):  # fmt: skip
+        derived = await extract.apply(batch_of(staged(1, text)))
+        assert len(server.requests) >= 2
+    assert [one["name"] for one in derived.records] == ["Ann"]

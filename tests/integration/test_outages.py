@@ -35,6 +35,7 @@ from engine.service.server import running_service
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import DeadLetterFilter, RunStatus
 from engine.testing import ScriptedClock
+from tests.series import few
 
 ROOT = Path(__file__).parents[2]
 PATTERN = "s3://unstructured-data/memos/**/*.{txt,docx}"
@@ -195,7 +196,7 @@ async def arrived_once(world: World, report: RunReport) -> None:
     assert await world.dead() == []
 
 
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", few(SIDES, 2))
 async def test_an_outage_of_a_minute_is_waited_out_and_nothing_dies(
     tmp_path: Path, lake: str, monkeypatch: pytest.MonkeyPatch, side: str
 ) -> None:
@@ -210,7 +211,7 @@ async def test_an_outage_of_a_minute_is_waited_out_and_nothing_dies(
         await arrived_once(world, report)
 
 
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", few(SIDES, 2))
 async def test_longer_outage_stops_the_run_resumable_without_deaths(
     tmp_path: Path, lake: str, monkeypatch: pytest.MonkeyPatch, side: str
 ) -> None:

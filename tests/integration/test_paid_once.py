@@ -35,6 +35,7 @@ from engine.service.server import running_service
 from engine.state import JournalFilter, RunStatus, open_store
 from engine.state.memory import MemoryStateStore
 from engine.testing import FaultySink, MemorySink, MemorySource, linear_plan
+from tests.series import few
 from tests.servers.warm_start import ended
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +114,7 @@ async def run_engine(gate: Gate, env: dict[str, str], *arguments: str, kill: boo
         return await ended(process)
 
 
-@pytest.mark.parametrize("kill", [True, False], ids=["killed", "the sink fails"])
+@pytest.mark.parametrize("kill", few([True, False], 1), ids=["killed", "the sink fails"])
 async def test_a_run_that_ends_behind_the_model_pays_for_nothing_again(tmp_path: Path, kill: bool) -> None:
     model, state = Model(), str(tmp_path / "state")
     async with world(tmp_path, model) as (gate, env):

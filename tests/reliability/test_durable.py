@@ -27,6 +27,7 @@ from tests.reliability.harness.durable_plans import (
 )
 from tests.reliability.harness.trial import Lab
 from tests.reliability.harness.workload import PIPELINES, Workload
+from tests.series import few
 from tests.servers.postgres import Postgres
 from tests.servers.temporal import DevServer, running
 
@@ -52,11 +53,12 @@ def test_two_workers_match_one_local_process(lab: Lab, server: DevServer) -> Non
     assert outcome.records_redone == outcome.handed_back == 0
 
 
-def test_workers_killed_during_their_chunks(lab: Lab, server: DevServer) -> None:
-    """One after another, while a fourth has its hands full and then takes over what they had."""
+@pytest.mark.parametrize("killed", few([1, 3], 1))
+def test_workers_killed_during_their_chunks(lab: Lab, server: DevServer, killed: int) -> None:
+    """One after another, while another has its hands full and then takes over what they had."""
     random = Random("short/durable/1")
     workload = Workload(DOCUMENTS, documents=4, calls=CALLS)
-    places = random.sample(["batch_read", "model_paid", "batch_written"], 3)
+    places = random.sample(["batch_read", "model_paid", "batch_written"], killed)
     kills = tuple(WorkerKill(f"{place}:{random.randint(1, 2)}") for place in places)
     setting = Setting("short kills", workload, heartbeat=NOTICED)
 
@@ -67,6 +69,7 @@ def test_workers_killed_during_their_chunks(lab: Lab, server: DevServer) -> None
     assert outcome.most_attempts > 1, "what a dead worker had was begun again"
 
 
+@pytest.mark.series
 def test_rolling_worker_restarts_use_up_no_attempt(lab: Lab, server: DevServer, postgres: Postgres) -> None:
     """They share nothing but a database, and hand back what they have begun."""
     workload = Workload(("logs",), records=2_000, page=20)
@@ -78,6 +81,7 @@ def test_rolling_worker_restarts_use_up_no_attempt(lab: Lab, server: DevServer, 
     assert outcome.struck == [ROUND]
 
 
+@pytest.mark.series
 def test_server_killed_and_restarted_during_a_run(lab: Lab, tmp_path: Path) -> None:
     """What workers have begun they finish without it, and tell it when it is back."""
     away = AWAY[1]

@@ -9,6 +9,7 @@ from engine.errors import TransientError
 from engine.state.protocol import DeadLetterFilter
 from engine.temporal.messages import MAX_PARKED, ShardRequest, Splits
 from engine.testing import FaultySink, MemorySource, linear_plan
+from tests.series import few
 from tests.servers.temporal import DevServer
 from tests.temporal.histories import Family, family, payloads
 from tests.temporal.workshop import numbered, workshop
@@ -43,7 +44,7 @@ FAULTS: dict[str, list[Exception | None]] = {
 }
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("kind", few(FAULTS, 2))
 async def test_histories_hold_only_references_and_counts(server: DevServer, kind: str) -> None:
     poison = (lambda record: record.endswith("7")) if kind == "poison" else None
     sink = FaultySink(FAULTS[kind], poison=poison)

@@ -118,6 +118,7 @@ async def test_runs_due_during_a_pause_are_not_made_up_for(clock: DevServer) -> 
         await until(clock.client, "paused", lambda found: not found.info.running_actions)
 
 
+@pytest.mark.series
 async def test_missed_runs_are_made_up_for_within_the_window(
     lasting: DevServer,
 ) -> None:

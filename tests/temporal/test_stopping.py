@@ -51,6 +51,7 @@ async def test_cancelling_delivers_what_was_read_and_ends_all_work(server: DevSe
     assert Counter(records) == Counter(range(120))
 
 
+@pytest.mark.series
 async def test_cancelling_at_any_moment_loses_nothing(server: DevServer) -> None:
     endings = await raced(server, runs=20, seed="10")
 

@@ -113,7 +113,8 @@ async def _asked(component: Component[Any]) -> str:
     assert isinstance(component, Source)
     async with aclosing(component.splits(component.ctx)) as splits:  # type: ignore[type-var]
         async for split in splits:
-            return "can be listed" if split.key == "all" else f"can be listed, begins with {split.key}"
+            named = split.key != "all" and not split.key.isdecimal()
+            return f"can be listed, begins with {split.key}" if named else "can be listed"
     return "can be listed, and holds nothing"
 
 

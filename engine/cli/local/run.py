@@ -12,6 +12,7 @@ import anyio
 from engine.cli.display.output import Output
 from engine.cli.display.report_file import check_target, report_text, write_report
 from engine.cli.display.summary import resume_command, summary
+from engine.cli.display.terminal import printable
 from engine.cli.event_loop import on_event_loop
 from engine.cli.exit_codes import ExitCode, code_of, most_serious, show_traceback
 from engine.cli.loading import load_config, load_plans, resolve_aliases
@@ -123,6 +124,8 @@ async def _run(options: RunOptions, plans: Mapping[str, Plan], dry: trial.DryRun
                 f"{name}: not started, it follows {before}: {resume_command(session.group_id, options)}"
             )
         for report in session.reports.values():
+            if options.quiet and report.failure is not None:
+                sys.stderr.write(printable(f"{report.pipeline}: {report.error}\n"))
             show_traceback(report.failure)
         return exit_code(session, watch.number)
 

@@ -40,7 +40,9 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_suite_holds_the_first_benchmarks() -> None:
-    assert {"kernel", "main_job", "memory", "sources", "startup"} <= discover(Scale(quick=True)).keys()
+    assert {"kernel", "main_job", "memory", "sources", "startup", "transforms"} <= discover(
+        Scale(quick=True)
+    ).keys()
 
 
 def test_every_module_is_discovered_by_its_name(suite: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from engine.cli import main
@@ -32,9 +32,10 @@ def test_template_of_files_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert main(["init", "files", "orders"]) == 0
     monkeypatch.chdir("orders")
 
+    assert main(["test"]) == 0
     assert main(["run", *QUIET]) == 0
-    rows = [json.loads(line) for line in Path("orders.jsonl").read_text().splitlines()]
-    assert rows
+    with duckdb.connect("orders.duckdb") as rows:
+        assert rows.execute("SELECT count(*), sum(amount) FROM orders").fetchone() == (5, 194.65)
 
 
 def test_template_with_a_model_runs_dry_on_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,3 +168,15 @@ async def test_a_listing_without_end_is_cut_off() -> None:
     listing = found.nodes[0].listing
     assert listing is not None
     assert (listing.splits, listing.complete) == (1, False)
+
+
+def test_plan_counts_branches_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("routes.yaml").write_text(
+        "version: 1\npipelines:\n  p:\n    nodes:\n      read: {source: jsonl, with: {path: in.jsonl}}\n"
+        '      split: {route: {branches: {low: "n < 3"}, else: high}}\n'
+        "      low: {sink: jsonl, with: {path: low.jsonl}, input: split.low}\n"
+        "      high: {sink: jsonl, with: {path: high.jsonl}, input: split.high}\n"
+    )
+    nodes = planned(capsys, "routes.yaml")["p"]["nodes"]
+
+    assert (nodes["split"]["records"], nodes["low"]["records"], nodes["high"]["records"]) == (10, 3, 7)

@@ -115,7 +115,10 @@ CASES = {
                 "f.yaml:5:35: pipelines.p.nodes.a.with.pagesize: unknown key `pagesize`, "
                 "did you mean `page_size`?"
             ),
-            "f.yaml:6:23: pipelines.p.nodes.b.retries: unknown key `retries`, did you mean `retry`?",
+            (
+                "f.yaml:6:23: pipelines.p.nodes.b.retries: unknown key `retries`, did you mean `retry`? "
+                "(parameters of the component stand under `with:`)"
+            ),
             "f.yaml:6:43: pipelines.p.nodes.b.batch.recrods: unknown key `recrods`, did you mean `records`?",
             f"f.yaml:7:1: foo: unknown key `foo`, known: {', '.join(f'`{key}`' for key in TOP_KEYS)}",
         ],
@@ -196,7 +199,7 @@ CASES = {
             "f.yaml:6:17: pipelines.p.nodes.b.sink: unknown sink `xyz`, known: `keep`, `post`",
             (
                 "f.yaml:7:17: pipelines.p.nodes.c.sink: cannot import 'no.such.module:Thing': No module "
-                "named 'no'"
+                "named 'no'; looked among the installed packages, in the current folder and beside the file"
             ),
         ],
     ),

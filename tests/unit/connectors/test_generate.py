@@ -71,7 +71,11 @@ def test_fields_that_cannot_be_made_are_refused(fields: dict[str, Any], message:
 @pytest.mark.parametrize(
     ("fields", "more", "message"),
     [
-        ({"a": "faker.nmae"}, {}, "field 'a': Faker has no provider 'nmae'"),
+        (
+            {"a": "faker.nmae"},
+            {},
+            "field 'a': Faker has no provider 'nmae' for this locale; do you mean 'name'?",
+        ),
         ({"a": {"faker": "random_int", "maximum": 3}}, {}, "field 'a': `faker.random_int` cannot be used so"),
         ({"a": "faker.name", "b": "{a:04d}"}, {}, "field 'b': cannot fill in `{a:04d}`"),
         ({"a": "faker.binary"}, {}, "JSON has no bytes"),

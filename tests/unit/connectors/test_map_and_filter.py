@@ -169,3 +169,16 @@ def test_mistakes_are_found_when_the_file_is_read(params: dict[str, Any], messag
     with pytest.raises(ValidationError) as caught:
         MapParams.model_validate(params)
     assert message in str(caught.value)
+
+
+def test_of_several_expressions_the_one_that_failed_is_named() -> None:
+    params = {"b": "a + 1", "c": "b * 2", "d": "[one / 0 for one in items]", "e": "matches(x, 'a')"}
+
+    error = mapped({"a": 1, "items": [1]}, set=params)
+
+    assert str(error) == (
+        "field `d`: expression `[one / 0 for one in items]` failed in `one / 0`: cannot divide by zero"
+    )
+    assert mapped({"a": 1, "items": [], "x": "ba"}, set=params) == {
+        "a": 1, "items": [], "x": "ba", "b": 2, "c": 4, "d": [], "e": True,
+    }  # fmt: skip

@@ -19,6 +19,7 @@ from engine.errors import RegistryError, StateError
 from engine.service.app import create_app
 from engine.service.models import IngestModel
 from engine.service.warehouse import Warehouse
+from tests.series import few
 
 Rows = list[dict[str, Any]]
 
@@ -225,23 +226,27 @@ async def test_a_model_with_aliases_takes_their_names(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "old", "read"),
-    [
-        ({}, {"n": (int | None, None)}, {}, {"n": None}),
-        ({}, {"n": (int, 5)}, {}, {"n": 5}),
-        ({}, {"n": (list[str], Field(default_factory=list))}, {}, {"n": None}),
-        ({}, {"n": (dict[str, int], {"a": 1})}, {}, {"n": {"a": 1}}),
-        ({"n": (int, ...)}, {}, {"n": 5}, {}),
-        ({"n": (int, ...)}, {"n": (float, ...)}, {"n": 5}, {"n": 5.0}),
-        ({"n": (int, ...)}, {"n": (str, ...)}, {"n": 5}, {"n": "5"}),
-        ({"n": (int, ...)}, {"n": (int | None, None)}, {"n": 5}, {"n": 5}),
-        ({"n": (str, ...)}, {"n": (Any, ...)}, {"n": "five"}, {"n": "five"}),
-        ({"n": (str, ...)}, {"n": (int | str, ...)}, {"n": "5"}, {"n": "5"}),
-        ({"n": (Any, ...)}, {"n": (str, ...)}, {"n": "five"}, {"n": "five"}),
-        ({"n": (float, ...)}, {"n": (int, ...)}, {"n": 5}, {"n": 5}),
-        ({"n": (str, ...)}, {"n": (int, ...)}, {"n": "5"}, {"n": 5}),
-        ({"n": (datetime, ...)}, {"n": (str, ...)}, {"n": "2026-01-01T02:00:00+02:00"}, None),
-        ({"n": (int, ...)}, {"N": (int, ...)}, {"n": 5}, {"N": 5}),
-    ],
+    few(
+        [
+            ({}, {"n": (int | None, None)}, {}, {"n": None}),
+            ({}, {"n": (int, 5)}, {}, {"n": 5}),
+            ({}, {"n": (list[str], Field(default_factory=list))}, {}, {"n": None}),
+            ({}, {"n": (dict[str, int], {"a": 1})}, {}, {"n": {"a": 1}}),
+            ({"n": (int, ...)}, {}, {"n": 5}, {}),
+            ({"n": (int, ...)}, {"n": (float, ...)}, {"n": 5}, {"n": 5.0}),
+            ({"n": (int, ...)}, {"n": (str, ...)}, {"n": 5}, {"n": "5"}),
+            ({"n": (int, ...)}, {"n": (int | None, None)}, {"n": 5}, {"n": 5}),
+            ({"n": (str, ...)}, {"n": (Any, ...)}, {"n": "five"}, {"n": "five"}),
+            ({"n": (str, ...)}, {"n": (int | str, ...)}, {"n": "5"}, {"n": "5"}),
+            ({"n": (Any, ...)}, {"n": (str, ...)}, {"n": "five"}, {"n": "five"}),
+            ({"n": (float, ...)}, {"n": (int, ...)}, {"n": 5}, {"n": 5}),
+            ({"n": (str, ...)}, {"n": (int, ...)}, {"n": "5"}, {"n": 5}),
+            ({"n": (datetime, ...)}, {"n": (str, ...)}, {"n": "2026-01-01T02:00:00+02:00"}, None),
+            ({"n": (int, ...)}, {"N": (int, ...)}, {"n": 5}, {"N": 5}),
+        ],
+        5,
+        several=True,
+    ),
 )
 async def test_a_change_that_keeps_every_value_is_made(
     path: Path,

@@ -6,6 +6,8 @@ import gc
 import tracemalloc
 from pathlib import Path
 
+import pytest
+
 from benchmarks.listing import NODE, list_once, plan_of
 from engine.execution.engine import Engine
 from engine.state.sqlite import SqliteStateStore
@@ -33,6 +35,7 @@ async def peak(store: SqliteStateStore, objects: int) -> int:
     return most
 
 
+@pytest.mark.series
 async def test_listing_memory_does_not_grow_with_the_objects(tmp_path: Path) -> None:
     store = SqliteStateStore(tmp_path)
     await peak(store, SPLIT_OBJECTS)  # what is imported and cached once

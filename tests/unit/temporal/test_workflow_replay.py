@@ -19,6 +19,7 @@ from temporalio.worker import Replayer
 from engine.temporal.connection import converter
 from engine.temporal.shards import ShardRun
 from engine.temporal.workflows import WORKFLOWS, PipelineRun
+from tests.series import few
 from tests.unit.temporal.mutated import OneByOne, Sleepy
 
 FOLDER = Path(__file__).parents[2] / "temporal" / "histories"
@@ -43,7 +44,7 @@ def _runtime_before_what_is_left_behind_is_counted() -> None:
     Runtime.default()
 
 
-@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", few(STORED, 4), ids=lambda path: path.stem)
 async def test_stored_histories_replay(path: Path) -> None:
     # the sandbox is on by default
     await Replayer(workflows=WORKFLOWS, data_converter=converter()).replay_workflow(read(path))

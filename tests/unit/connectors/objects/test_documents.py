@@ -139,7 +139,7 @@ def test_broken_base64_is_corrupt() -> None:
     assert raised.value.kind == "CorruptDocument"
 
 
-@pytest.mark.parametrize("media_type", ["application/zip", "application/msword", "image/bmp", "audio/mpeg"])
+@pytest.mark.parametrize("media_type", ["application/zip", "application/msword", "audio/mpeg"])
 def test_files_that_no_model_reads_are_refused_by_type(media_type: str) -> None:
     with pytest.raises(RecordError, match=media_type) as raised:
         parts(data_url("BINARY_DATA", media_type, b"x"), "thing")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.state import RunStatus
+from tests.series import few
 from tests.unit.connectors.s3.odd_s3 import Asked, OddS3, Reply, numbered, refusal, run, serving, source
 
 BAD = ("002.txt", "020.txt")
@@ -35,40 +36,44 @@ class Refusing(OddS3):
 
 @pytest.mark.parametrize(
     ("reply", "kind"),
-    [
-        (refusal(403, "AccessDenied"), "ObjectForbidden"),
-        (refusal(403, "SignatureDoesNotMatch"), "ObjectForbidden"),
-        (Reply(403, b"<html>firewall</html>"), "ObjectForbidden"),
-        (Reply(401), "ObjectForbidden"),
-        (refusal(400, "KMS.DisabledException"), "ObjectForbidden"),
-        (refusal(400, "InvalidRequest", "stored using Server Side Encryption"), "ObjectUnreadable"),
-        (refusal(405, "MethodNotAllowed"), "ObjectUnreadable"),
-        (refusal(409, "Conflict"), "ObjectUnreadable"),
-        (refusal(416, "InvalidRange"), "ObjectUnreadable"),
-        (Reply(418, b"teapot"), "ObjectUnreadable"),
-        (Reply(307, headers={"Location": "http://localhost:1/elsewhere"}), "ObjectUnreadable"),
-        (Reply(301), "ObjectUnreadable"),
-        (Reply(304), "ObjectUnreadable"),
-        (Reply(410), "ObjectVanished"),
-        (refusal(403, "InvalidObjectState"), "ObjectArchived"),
-        (refusal(500, "InternalError"), "ObjectUnreadable"),
-        (Reply(502, b"<html>bad gateway</html>"), "ObjectUnreadable"),
-        (refusal(503, "SlowDown"), "ObjectUnreadable"),
-        (Reply(429), "ObjectUnreadable"),
-        (refusal(501, "NotImplemented"), "ObjectUnreadable"),
-        (Reply(200, b"object 2", cut_after=3), "ObjectUnreadable"),
-        (Reply(200, b"short"), "ObjectUnreadable"),
-        (Reply(200, b"much more than was listed"), "ObjectUnreadable"),
-        (Reply(200, b"object 2", length=10**6), "ObjectUnreadable"),
-        (Reply(200, b"<html>login</html>", chunked=True), "ObjectUnreadable"),
-        (Reply(200, b"object 2", {"x-amz-meta-name": "caf\udce9"}), ""),
-        (Reply(200, b"object 2", {"Content-Type": ";;=;charset"}), ""),
-        (Reply(200, b"", length=0), "ObjectUnreadable"),
-        (Reply(204), "ObjectUnreadable"),
-        (Raw(b"\x16\x03\x01 no http at all\r\n\r\n"), "ObjectUnreadable"),
-        (Raw(b""), "ObjectUnreadable"),
-        (Raw(b"HTTP/1.1 200 OK\r\nContent-Length: nine\r\n\r\nobject 20"), "ObjectUnreadable"),
-    ],
+    few(
+        [
+            (refusal(403, "AccessDenied"), "ObjectForbidden"),
+            (refusal(403, "SignatureDoesNotMatch"), "ObjectForbidden"),
+            (Reply(403, b"<html>firewall</html>"), "ObjectForbidden"),
+            (Reply(401), "ObjectForbidden"),
+            (refusal(400, "KMS.DisabledException"), "ObjectForbidden"),
+            (refusal(400, "InvalidRequest", "stored using Server Side Encryption"), "ObjectUnreadable"),
+            (refusal(405, "MethodNotAllowed"), "ObjectUnreadable"),
+            (refusal(409, "Conflict"), "ObjectUnreadable"),
+            (refusal(416, "InvalidRange"), "ObjectUnreadable"),
+            (Reply(418, b"teapot"), "ObjectUnreadable"),
+            (Reply(307, headers={"Location": "http://localhost:1/elsewhere"}), "ObjectUnreadable"),
+            (Reply(301), "ObjectUnreadable"),
+            (Reply(304), "ObjectUnreadable"),
+            (Reply(410), "ObjectVanished"),
+            (refusal(403, "InvalidObjectState"), "ObjectArchived"),
+            (refusal(500, "InternalError"), "ObjectUnreadable"),
+            (Reply(502, b"<html>bad gateway</html>"), "ObjectUnreadable"),
+            (refusal(503, "SlowDown"), "ObjectUnreadable"),
+            (Reply(429), "ObjectUnreadable"),
+            (refusal(501, "NotImplemented"), "ObjectUnreadable"),
+            (Reply(200, b"object 2", cut_after=3), "ObjectUnreadable"),
+            (Reply(200, b"short"), "ObjectUnreadable"),
+            (Reply(200, b"much more than was listed"), "ObjectUnreadable"),
+            (Reply(200, b"object 2", length=10**6), "ObjectUnreadable"),
+            (Reply(200, b"<html>login</html>", chunked=True), "ObjectUnreadable"),
+            (Reply(200, b"object 2", {"x-amz-meta-name": "caf\udce9"}), ""),
+            (Reply(200, b"object 2", {"Content-Type": ";;=;charset"}), ""),
+            (Reply(200, b"", length=0), "ObjectUnreadable"),
+            (Reply(204), "ObjectUnreadable"),
+            (Raw(b"\x16\x03\x01 no http at all\r\n\r\n"), "ObjectUnreadable"),
+            (Raw(b""), "ObjectUnreadable"),
+            (Raw(b"HTTP/1.1 200 OK\r\nContent-Length: nine\r\n\r\nobject 20"), "ObjectUnreadable"),
+        ],
+        8,
+        several=True,
+    ),
     ids=lambda value: f"{value.status} {value.body[13:30]!r}" if isinstance(value, Reply) else "",
 )
 async def test_an_object_that_fails_alone_becomes_a_dead_letter(
@@ -84,8 +89,8 @@ async def test_an_object_that_fails_alone_becomes_a_dead_letter(
     assert lake.gets() <= 38 + 2 * 12 + 3
 
 
-@pytest.mark.parametrize("concurrency", [1, 32])
-@pytest.mark.parametrize("reply", [refusal(403, "AccessDenied"), refusal(500, "InternalError")])
+@pytest.mark.parametrize("concurrency", few([32, 1], 1))
+@pytest.mark.parametrize("reply", few([refusal(403, "AccessDenied"), refusal(500, "InternalError")], 1))
 @pytest.mark.parametrize(
     "bad",
     [
@@ -153,10 +158,15 @@ async def test_only_what_is_new_is_unreadable_and_the_run_still_completes(tmp_pa
     assert len(first.records) == 30
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [refusal(503, "SlowDown"), refusal(500, "InternalError"), Reply(200, b"object", length=100), Reply(429)],
-)
+PASSING = [
+    refusal(503, "SlowDown"),
+    refusal(500, "InternalError"),
+    Reply(200, b"object", length=100),
+    Reply(429),
+]
+
+
+@pytest.mark.parametrize("reply", few(PASSING, 1))
 async def test_a_retry_of_one_object_asks_for_no_other_again(tmp_path: Path, reply: Reply) -> None:
     class Once(OddS3):
         def get(self, asked: Asked) -> Reply:

@@ -1,0 +1,44 @@
+"""Explain an exit code, an error, or the type of a dead letter: what it means and what to do.
+
+Examples:
+  explain 5                 # an exit code
+  explain OutageError       # an error
+  explain MissingFields     # the type of a dead letter, as `dlq list` shows it
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from engine.cli.options import ExplainOptions
+
+SUMMARY = "explain an exit code, an error, or the type of a dead letter"
+OPTIONS = ExplainOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    parser.add_argument("code", nargs="?", default="", metavar="CODE", help="leave it out to list all")
+
+
+def execute(options: ExplainOptions) -> int:
+    """Print the explanation."""
+    from engine.cli.explanations import ALL, SECTIONS
+    from engine.config.problems import unknown
+    from engine.errors import ConfigError
+
+    if not options.code:
+        for title, entries in SECTIONS.items():
+            sys.stdout.write(f"{title}:\n")
+            width = max(map(len, entries))
+            sys.stdout.writelines(f"  {code:<{width}}  {one.meaning}\n" for code, one in entries.items())
+        return 0
+    known = {code.lower(): code for code in ALL}
+    code = known.get(options.code.lower())
+    if code is None:
+        near = unknown("code", options.code, ALL) if len(options.code) > len("143") else ""
+        raise ConfigError(near or f"no exit code {options.code}: `explain` without a code lists all")
+    entry = ALL[code]
+    sys.stdout.write(f"{code}: {entry.meaning}.\n\n{entry.remedy}\n")
+    return 0

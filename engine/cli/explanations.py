@@ -1,0 +1,88 @@
+"""What exit codes, errors and types of dead letters mean, and what to do about them."""
+# ruff: noqa: E501 - a line is an entry
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+__all__ = ["ALL", "SECTIONS", "Explanation"]
+
+
+class Explanation(NamedTuple):
+    """A meaning without a full stop, and a remedy in sentences."""
+
+    meaning: str
+    remedy: str
+
+
+EXIT_CODES: Mapping[str, Explanation] = {
+    "0": Explanation("Everything completed", "Dead letters within the limit do not count as a failure: `dlq list` shows them."),
+    "1": Explanation("A run or a check failed", "The message names the node. Mend the cause, then continue with `run --resume`."),
+    "2": Explanation("The file or the arguments are not valid", "The message has the line and column. `validate` reports all problems at once."),
+    "3": Explanation("The state directory, a service or a connection cannot be used", "`doctor` tries each of them and names the remedy."),
+    "4": Explanation("More records died than the pipeline allows", "`dlq list` shows why. Mend the cause and `run --resume`, or raise `dead_letters.max`."),
+    "5": Explanation("A service was away for longer than `outage_limit`", "Nothing is lost. When it is back, continue with `run --resume`."),
+    "6": Explanation("A run was drained before its end", "Continue with `run --resume`."),
+    "7": Explanation("`--verify` or `--chaos` found a difference", "The lines with MISMATCH name the node and both counts."),
+    "130": Explanation("A second Ctrl-C ended the process at once", "What was committed is kept: continue with `run --resume`."),
+    "143": Explanation("A second SIGTERM ended the process at once", "What was committed is kept: continue with `run --resume`."),
+}  # fmt: skip
+
+ERRORS: Mapping[str, Explanation] = {
+    "ConfigError": Explanation("The file, its parameters or the environment are not valid", "Every problem has its place. docs/errors.md shows likely ones."),
+    "RegistryError": Explanation("A component does not exist, or what it needs is not installed", "`connectors list` shows all; the message has the `pip install` command of a missing extra."),
+    "StateError": Explanation("The state store cannot be used", "`doctor` checks the directory and the disk."),
+    "StateCorruptError": Explanation("The state store is there but cannot be read", "Restore it from a backup, or move it away and begin anew: docs/state.md."),
+    "StateReadOnlyError": Explanation("The state store cannot be written", "Give the user the right to write there, or name another with --state-dir."),
+    "StateFullError": Explanation("The disk of the state store is full", "Free some space, or `runs prune`; then `run --resume`."),
+    "StateVersionError": Explanation("The state store was written by a newer engine", "Upgrade odw-engine, or name another state with --state-dir."),
+    "StateMissingError": Explanation("Nothing has run with this state yet", "Name the directory of the runs with --state-dir, or run something first."),
+    "LeaseHeldError": Explanation("Another process is working on the run", "Stop it, or wait: the lease of a killed process ends by itself."),
+    "RunOverlapError": Explanation("Another run of the pipeline is under way", "Wait for it, or allow several with `if_running: allow`."),
+    "LeaseLostError": Explanation("Another process took over the run", "This process was away too long. The other one goes on; do nothing."),
+    "RunNotFoundError": Explanation("The state store has no such run", "`runs list` shows those that there are."),
+    "RunExistsError": Explanation("Another process started a run with that id", "Start again."),
+    "RunMismatchError": Explanation("The run was started with a different plan", "The message has the differences: undo them to resume, or start a new run."),
+    "ServiceError": Explanation("An embedded service could not start, or stopped", "Its own message is in the text; `doctor` checks what it needs."),
+    "RunError": Explanation("A run ended early", "What was acknowledged stays so: continue with `run --resume`."),
+    "OutageError": Explanation("Nothing succeeded at a node for longer than `outage_limit`", "When the other side is back, continue with `run --resume`."),
+    "DeadLetterBudgetError": Explanation("More records died than the pipeline allows", "`dlq list` shows why. Mend the cause and `run --resume`, or raise `dead_letters.max`."),
+    "InputMissingError": Explanation("Less came in than the pipeline requires", "Look at the pattern of the source, `require_match` and `min_records`."),
+    "NodeFailedError": Explanation("A node failed in a way that no retry mends", "ODW_TRACEBACK=1 shows where. For functions of your own: `on_error: dead_letter`."),
+    "PipelineTimeoutError": Explanation("The pipeline ran longer than its `timeout`", "Raise it, and continue with `run --resume`."),
+    "StalledError": Explanation("No progress for too long, without a failure", "Look at what the node waits for; then `run --resume`."),
+    "ComponentError": Explanation("A source, transform or sink could not do its work", "docs/library.md says which error means what."),
+    "TransientError": Explanation("A failure that a retry may fix", "The engine tries again up to `outage_limit`; nothing is to be done."),
+    "StoppingError": Explanation("The run is stopping before this record could be finished", "`run --resume` reads it again."),
+    "RecordError": Explanation("The record can never pass, and became a dead letter", "`dlq show` has the record; mend it with `dlq replay --patch`."),
+    "FatalError": Explanation("Nothing can be delivered: credentials, an address or a name is wrong", "`doctor` tries the connections. Then `run --resume`."),
+    "BatchError": Explanation("Some records of a batch failed, the others arrived", "`dlq list` shows the ones that died."),
+}  # fmt: skip
+
+DEAD_LETTERS: Mapping[str, Explanation] = {
+    "AnswerTruncated": Explanation("The model's answer was cut off, even for this document alone", "Raise `max_tokens`, or ask for fewer fields."),
+    "BrokenLine": Explanation("A line is not JSON", "The key names file and line. Mend the file, or patch the letter."),
+    "CorruptDocument": Explanation("A document cannot be opened", "Open it by hand; replace it, and read it again with a new run."),
+    "DocumentTooLarge": Explanation("A document is larger than its limit", "Raise the limit of the node, or leave the document out."),
+    "DocumentTooLong": Explanation("A document has more tokens than the model takes", "Use a model with a longer context."),
+    "ExpressionError": Explanation("An expression failed for this record", "The message names the expression. Guard it, e.g. `n is not None and n > 0`."),
+    "InvalidFields": Explanation("What the model extracted does not fit the schema", "The message has the reasons. Loosen the field, or describe it better."),
+    "InvalidRecord": Explanation("The record does not fit the schema", "The message names the field. `map` can cast or default it before."),
+    "LongLine": Explanation("A line is longer than `max_line_bytes`", "Raise it, or mend the file."),
+    "MalformedReply": Explanation("The model's answer was not JSON", "Try `answer_form`, or another model; the letter has what it wrote."),
+    "MissingFields": Explanation("The model did not state a field that the schema requires", "Make it optional, or describe it better."),
+    "MissingKey": Explanation("The record lacks the field that identifies it", "Look at `key:` of the source, or fill the field."),
+    "ObjectChanged": Explanation("An object was replaced while it was being read", "The next run reads the new version."),
+    "ObjectTooLarge": Explanation("An object is larger than `max_object_bytes`", "Raise it, or leave the object out by pattern."),
+    "RetriesExhausted": Explanation("This record kept failing while others succeeded", "The message has the last error. `dlq replay` tries again."),
+    "SlotMissing": Explanation("The model left this document out of its answer, also alone", "Lower `batch_size`, or use another model; then `dlq replay`."),
+    "UnsupportedDocument": Explanation("No reader knows this kind of document", "Convert it, or leave it out by pattern."),
+}  # fmt: skip
+
+SECTIONS: Mapping[str, Mapping[str, Explanation]] = {
+    "exit codes": EXIT_CODES,
+    "errors": ERRORS,
+    "types of dead letters": DEAD_LETTERS,
+}
+ALL: Mapping[str, Explanation] = {**EXIT_CODES, **ERRORS, **DEAD_LETTERS}

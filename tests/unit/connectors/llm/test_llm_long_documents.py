@@ -1,0 +1,113 @@
+"""Long documents in parts, merged answers, several records of one document, bad items, examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from connectors.llm import Document, LlmParams
+from connectors.llm.items import without_bad_items
+from connectors.llm.merging import Merge, merged
+from connectors.llm.service import instructions_for
+from connectors.llm.splitting import divided
+
+FIELDS = {"name": {"required": True}, "count": {"type": "integer"}, "tags": {"type": "list[text]"}}
+
+
+def params(**given: object) -> LlmParams:
+    return LlmParams.model_validate({"fields": FIELDS, **given})
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(st.sampled_from("ab .\n字"), max_size=3_000), st.integers(0, 40))
+def test_parts_hold_the_whole_document_and_none_is_too_long(text: str, overlap: int) -> None:
+    document = Document.of_text("a.txt", text)
+    parts = divided(document, 100, overlap)
+    assert all(part.tokens <= 100 for part in parts)
+    if len(parts) < 2:
+        assert parts == [document]
+        return
+    joined = parts[0].text
+    for part in parts[1:]:
+        longest = min(len(joined), len(part.text))
+        common = next(n for n in range(longest, -1, -1) if joined.endswith(part.text[:n]))
+        joined += part.text[common:]
+    if overlap == 0:
+        assert "".join(part.text for part in parts) == text
+    else:
+        assert len(joined) <= len(text)
+
+
+def test_parts_begin_between_paragraphs_and_overlap() -> None:
+    text = "\n\n".join(f"Paragraph {number}. " + "x" * 100 for number in range(8))
+    parts = divided(Document.of_text("a.txt", text), 100, 40)
+    assert len(parts) > 2
+    assert all(part.text.startswith("Paragraph") for part in parts)
+    assert parts[1].text.split("\n\n")[0] == parts[0].text.rstrip().split("\n\n")[-1]
+
+
+def test_answers_about_parts_become_one_by_rule() -> None:
+    answers = [
+        {"a": "x", "b": "short", "c": 1, "d": ["p"], "e": "one"},
+        {"b": "a longer one", "c": 2, "d": ["p", "q"], "e": "two"},
+        {"a": "z", "b": "mid", "c": 2, "d": [], "e": None},
+    ]
+    rules = {"b": Merge.LONGEST, "c": Merge.VOTE, "e": Merge.ALL}
+    assert merged(answers, rules) == {"a": "x", "b": "a longer one", "c": 2, "d": ["p", "q"], "e": "one\ntwo"}
+
+
+@pytest.mark.parametrize(
+    ("places", "null", "expected"),
+    [
+        ([("items", 1, "n")], False, ({"items": [{"n": 1}, {"n": 3}], "x": 1}, 1)),
+        ([("items", 0), ("items", 2, "n")], False, ({"items": [{"n": "b"}], "x": 1}, 2)),
+        ([("items", 1, "int", "n")], True, ({"items": [{"n": 1}, None, {"n": 3}], "x": 1}, 1)),
+        ([("items", 1, "n"), ("x",)], False, None),
+        ([()], False, None),
+    ],
+)
+def test_items_that_do_not_fit_are_left_out_or_null(
+    places: list[tuple[int | str, ...]], null: bool, expected: object
+) -> None:
+    values = {"items": [{"n": 1}, {"n": "b"}, {"n": 3}], "x": 1}
+    assert without_bad_items(values, places, null=null) == expected
+
+
+def test_a_schema_of_many_records_asks_for_a_list_without_ids() -> None:
+    schema = params(many=True).asked_schema()
+    branches = schema.record()["properties"]["records"]["anyOf"]
+    (item,) = [one["items"] for one in branches if one["type"] == "array"]
+    assert list(item["properties"]) == list(FIELDS)
+
+
+def test_examples_and_files_are_a_part_of_the_instructions(tmp_path: Path) -> None:
+    (tmp_path / "prompt.md").write_text("Read with care.\n")
+    given = params(
+        instructions_file=str(tmp_path / "prompt.md"),
+        instructions="Be brief.",
+        examples=[{"text": "Ann has 3.", "answer": {"name": "Ann", "count": 3}}],
+    )
+    told = instructions_for(given)
+    assert told.startswith("Read with care.\n\nBe brief.\n\nExamples")
+    assert '{"name": "Ann", "count": 3, "tags": null}' in told
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"examples": [{"text": "a", "answer": {"nam": "x"}}]}, "`nam` is not one of the fields: name"),
+        ({"examples": [{"text": "a", "answer": {"count": 1}}]}, "the 1. one: `name`"),
+        ({"examples": [{"text": "a", "answer": {"name": "x", "count": "many"}}]}, "`count`"),
+        ({"examples": [{"text": "a", "answer": [{"name": "x"}]}]}, "many: true"),
+        ({"instructions_file": "/nowhere/prompt.md"}, "No such file"),
+        ({"merge": {"nam": "all"}}, "`nam` is not one of the fields"),
+        ({"merge": {"name": "best"}}, "first"),
+    ],
+)
+def test_what_does_not_fit_the_schema_is_refused_by_name(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        params(**wrong)
