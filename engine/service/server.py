@@ -41,6 +41,12 @@ __all__ = ["RunningService", "run", "running_service", "serve", "serving_app"]
 _KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that they close them first
 
 
+LOCK_PATIENCE = 5.0
+"""Seconds; a service that ends withdraws its address before it lets go of the warehouse, and one whose parent
+was killed while it started has announced none."""
+LOCK_RETRY = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class RunningService:
     """A listening service. `url` has no trailing slash."""
@@ -69,7 +75,6 @@ async def running_service(
     taken or open to others without keys, or when another service runs on the directory.
     """
     from engine.service.app import create_app
-    from engine.service.warehouse import Warehouse
 
     settings = settings or ServiceSettings()
     _refuse_open_door(host, settings)
@@ -77,11 +82,7 @@ async def running_service(
     await _refuse_second(state_dir)
     listener = _listen(host, port)
     with listener:
-        try:
-            warehouse = await asyncio.to_thread(Warehouse.open, warehouse_file(state_dir), models, settings)
-        except StateError:
-            await _refuse_second(state_dir)  # it may have started in the meantime
-            raise
+        warehouse = await _open_warehouse(state_dir, models, settings)
         try:
             app = create_app(warehouse, models, settings, host_of_runs, operations)
             server = _server(app, settings)
@@ -215,6 +216,24 @@ def _why(error: OSError | OverflowError) -> str:
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _open_warehouse(
+    state_dir: Path, models: Iterable[IngestModel], settings: ServiceSettings
+) -> Warehouse:
+    """Open the warehouse, waiting for a process that is about to let go of it."""
+    from engine.service.storage import WarehouseLockedError
+    from engine.service.warehouse import Warehouse
+
+    patience = anyio.current_time() + LOCK_PATIENCE
+    while True:
+        try:
+            return await asyncio.to_thread(Warehouse.open, warehouse_file(state_dir), models, settings)
+        except StateError as error:
+            await _refuse_second(state_dir)  # it may have started in the meantime
+            if not isinstance(error, WarehouseLockedError) or anyio.current_time() >= patience:
+                raise
+        await anyio.sleep(LOCK_RETRY)
 
 
 async def _refuse_second(state_dir: Path) -> None:

@@ -191,6 +191,10 @@ class Storage:
                     connection.close()
 
 
+class WarehouseLockedError(StateError):
+    """Another process has the warehouse open."""
+
+
 def state_error(error: Exception, path: Path) -> StateError:
     """What an operating system's or DuckDB's error means for the user of the state directory."""
     text = str(error)
@@ -202,7 +206,7 @@ def state_error(error: Exception, path: Path) -> StateError:
     ):
         return StateReadOnlyError(f"cannot write to the warehouse {path}: {_first_line(text)}")
     if "lock on file" in text:
-        return StateError(f"another process is using the warehouse {path}: {_first_line(text)}")
+        return WarehouseLockedError(f"another process is using the warehouse {path}: {_first_line(text)}")
     if "newer version" in text or "version number" in text:
         return StateVersionError(f"another version of DuckDB wrote the warehouse {path}: {_first_line(text)}")
     if "not a valid DuckDB" in text or "Corrupt" in text or type(error).__name__ == "SerializationException":

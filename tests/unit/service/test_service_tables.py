@@ -165,7 +165,7 @@ def test_a_directory_that_cannot_be_made_is_a_state_error(tmp_path: Path) -> Non
         (PermissionError(13, "Permission denied"), "StateReadOnlyError"),
         (RuntimeError('Cannot open file "x": Read-only file system'), "StateReadOnlyError"),
         (RuntimeError('Could not write file "x": No space left on device'), "StateFullError"),
-        (RuntimeError('Could not set lock on file "x"'), "StateError"),
+        (RuntimeError('Could not set lock on file "x"'), "WarehouseLockedError"),
         (RuntimeError("something else"), "StateError"),
     ],
 )
