@@ -129,7 +129,7 @@ async def forecast(plan: Plan, engine: Engine, *, sample: int = 20, seconds: flo
 
 def _blank(node: PlanNode) -> NodeForecast:
     pays = "budget_usd" in type(node.params).model_fields and not node.needs_sandbox
-    return NodeForecast(node.name, node.kind, node.spec.name, node.inputs, pays=pays)
+    return NodeForecast(node.name, node.kind, node.spec.name, tuple(node.input_names), pays=pays)
 
 
 async def _look(node: PlanNode, found: NodeForecast, engine: Engine, plan: Plan, seconds: float) -> None:

@@ -20,9 +20,9 @@ from engine.service.ingest import ingest
 from engine.service.metrics import show_metrics
 from engine.service.models import IngestModel
 from engine.service.openapi import openapi_of
-from engine.service.operations import Operations
+from engine.service.operations import Operations, OperationsError
 from engine.service.page.overview import show_overview
-from engine.service.page.routes import page_routes, wants_html
+from engine.service.page.routes import page_routes, problem, wants_html
 from engine.service.query import query_warehouse, take_snapshot
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
@@ -70,7 +70,7 @@ def create_app(
             Route("/liveness", _liveness, methods=_METHODS),
         ],
         middleware=[Middleware(Guard, settings)],
-        exception_handlers={404: _not_found},
+        exception_handlers={404: _not_found, OperationsError: _not_ready},
     )
     app.router.redirect_slashes = False  # a redirect would name whatever host the client has sent
     app.state.context = ServiceContext(warehouse, models, settings, host, operations)
@@ -146,6 +146,10 @@ def _other_method(request: Request, allow: str) -> Response:
     if request.method == "OPTIONS":
         return Response(status_code=200, headers={"Allow": allow})
     return PlainTextResponse("Method not allowed", 405, {"Allow": allow})
+
+
+async def _not_ready(request: Request, error: Exception) -> Response:
+    return problem(request, str(error), 503)
 
 
 async def _not_found(request: Request, _: Exception) -> Response:

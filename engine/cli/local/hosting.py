@@ -91,8 +91,10 @@ class PipelineHost:
     async def start(self, name: str, params: Mapping[str, str]) -> StartedRun:
         """See `RunHost`. Returns once the run is in the state store."""
         pipeline = self._pipeline(name)
-        if pipeline is None or self._engine is None or self._group is None:
-            raise RunStartError(f"there is no pipeline {name!r} to start", is_callers=pipeline is None)
+        if pipeline is None:
+            raise RunStartError(f"there is no pipeline {name!r} to start", is_callers=True)
+        if self._engine is None or self._group is None:
+            raise RunStartError("the service is starting: try again in a few seconds")
         plans, used = await anyio.to_thread.run_sync(self._plans, pipeline, params)
         session = Session(self._engine, plans, [pipeline], group_id=f"{SERVED}{new_group(self._engine)}")
         self.begin(pipeline, session)

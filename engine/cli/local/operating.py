@@ -283,7 +283,7 @@ class PipelineOperations(PipelineHost):
 
     def _store(self) -> StateStore:
         if self._engine is None:
-            raise OperationsError("The service is starting.")
+            raise OperationsError("The service is starting: reload the page in a few seconds.")
         return self._engine.store
 
     def _entries(self) -> list[Entry]:

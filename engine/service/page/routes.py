@@ -22,7 +22,7 @@ from engine.service.page.rendering import HEADERS, address, render, static_file
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["page_routes", "wants_html"]
+__all__ = ["page_routes", "problem", "wants_html"]
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 

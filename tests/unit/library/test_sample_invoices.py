@@ -11,6 +11,7 @@ import pytest
 
 import engine
 from engine.state.protocol import RunStatus
+from engine.testing.cases import Case, load_cases, run_case
 
 FOLDER = Path(__file__).parents[3] / "samples" / "invoices"
 
@@ -36,3 +37,12 @@ def test_the_invoices_become_order_lines(tmp_path: Path, monkeypatch: pytest.Mon
         ("R-1004", "2026-02-05", 42.0),
     ]
     assert {line["customer_name"] for line in (*domestic, *foreign)} == {"***"}
+
+
+@pytest.mark.parametrize("case", load_cases(FOLDER / "pipelines_test.yaml"), ids=lambda case: case.name)
+def test_the_cases_beside_the_sample_pass(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER)  # the reference table is beside the file
+
+    result = anyio.run(run_case, case)
+
+    assert result.passed, result.text()
