@@ -8,6 +8,7 @@ from typing import Any, Final
 __all__ = ["copy_data"]
 
 _NULL: Final = "\\N"
+_SPECIAL: Final = "\\\t\n\r"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -23,8 +24,12 @@ def copy_data(columns: Sequence[Sequence[Any]]) -> bytes:
 
 def _encoded(values: Sequence[Any]) -> list[str]:
     types = set(map(type, values))
-    if types == {str}:
-        return [value.translate(_ESCAPES) for value in values]
+    if types <= {str, type(None)}:
+        # to look once through all of them is a tenth of the work of looking at each
+        together = "".join(filter(None, values))
+        if any(character in together for character in _SPECIAL):
+            return [_NULL if value is None else value.translate(_ESCAPES) for value in values]
+        return [_NULL if value is None else value for value in values] if None in values else list(values)
     if types == {int}:
         return list(map(str, values))
     if types == {float}:

@@ -162,19 +162,35 @@ class PostgresSink(Sink[PostgresSinkParams]):
             raise BatchError({indices[index]: error for index, error in failures.items()})
 
     async def run_completed(self) -> None:
-        """Put the new rows in the place of the old ones, and forget the entries of the run."""
+        """Put the new rows in the place of the old ones, and forget the entries of the run.
+
+        Raises:
+            TransientError: the server cannot be reached, and new rows are not in their place yet.
+        """
         if self.params.mode is Mode.MERGE:
             return
-        async with self._connection() as connection, connection.transaction():
-            replaces = self.params.mode is Mode.REPLACE
-            if replaces and await self._ledger.is_replaced(connection):
+        for wait in (1.0, 2.0, 4.0, 8.0, None):
+            try:
+                async with self._connection() as connection, connection.transaction():
+                    await self._complete(connection)
                 return
-            if replaces:
-                await self._replace(connection)
-            if not self.ctx.chunk:  # the other parts of the run may still be under way
-                await self._ledger.forget(connection)
-            if replaces:
-                await self._ledger.note_replaced(connection)
+            except TransientError:
+                if self.params.mode is Mode.APPEND:
+                    return  # the rows are there; their entries are forgotten after a while
+                if wait is None:
+                    raise
+                await self.ctx.clock.sleep(wait)
+
+    async def _complete(self, connection: Connection) -> None:
+        replaces = self.params.mode is Mode.REPLACE
+        if replaces and await self._ledger.is_replaced(connection):
+            return
+        if replaces:
+            await self._replace(connection)
+        if not self.ctx.chunk:  # the other parts of the run may still be under way
+            await self._ledger.forget(connection)
+        if replaces:
+            await self._ledger.note_replaced(connection)
 
     async def count_records(self, delivered: Delivered) -> list[Check]:
         """Compare the entries of the run with the engine's ledger."""

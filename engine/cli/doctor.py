@@ -60,6 +60,7 @@ async def _examine(options: DoctorOptions) -> list[Finding]:
     from engine.cli.checkup.connections import check_connections
     from engine.cli.checkup.findings import Finding, Level
     from engine.cli.checkup.network import clock
+    from engine.cli.display.numbers import counted
     from engine.cli.exit_codes import ExitCode
     from engine.cli.loading import load_plans
     from engine.cli.options import DEFAULT_FILE
@@ -76,6 +77,10 @@ async def _examine(options: DoctorOptions) -> list[Finding]:
         ]
         return [*findings, *wrong]
     nodes = sum(len(plan.nodes) for plan in plans.values())
-    findings.append(Finding(Level.OK, "file", f"{options.file}: {len(plans)} pipelines, {nodes} nodes"))
+    findings.append(
+        Finding(
+            Level.OK, "file", f"{options.file}: {counted(len(plans), 'pipeline')}, {counted(nodes, 'node')}"
+        )
+    )
     found = await check_connections(plans, options.timeout)
     return [*findings, *found.findings, *clock(found.skews)]

@@ -250,12 +250,14 @@ class RunsOptions(StateOptions):
 
     action: str = "list"
     pipeline: str = ""
+    status: str = ""
     limit: int = 50
     json: bool = False
     run: str = ""
     file: str | None = None
     yes: bool = False
     older_than: str = ""
+    failed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument(
         "--limit", type=int, default=50, metavar="N", help="show the newest N; 0 shows all (default: 50)"
     )
+    listing.add_argument(
+        "--status",
+        default="",
+        choices=("completed", "failed", "outage", "interrupted", "running", "killed", "skipped"),
+        help="only runs of this status",
+    )
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
     add_state_argument(listing)
 
@@ -50,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="AGE",
         help="only runs that ended longer ago than this, e.g. 12h or 30d",
+    )
+    pruning.add_argument(
+        "--failed", action="store_true", help="failed and interrupted runs too, which nobody will resume"
     )
     add_state_argument(pruning)
 

@@ -20,6 +20,7 @@ from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyRange
 from engine.errors import BatchError, FatalError, TransientError
+from engine.testing import ScriptedClock
 from tests.servers.postgres import PASSWORD, Postgres
 
 
@@ -143,6 +144,21 @@ async def test_an_outage_is_transient_and_the_rows_arrive_once(server: Postgres)
         server.start()
         await opened.write(batch_of([{"id": 2}], 1))
     assert rows(server) == [(1,), (2,)]
+
+
+async def test_an_outage_at_the_end_of_a_run_is_waited_for(server: Postgres) -> None:
+    class Clock(ScriptedClock):
+        async def sleep(self, seconds: float) -> None:
+            server.start()
+
+    async with sink(server, mode="replace") as opened, sink(server, table="tables.other") as added:
+        opened.ctx.clock = Clock()
+        await opened.write(batch_of([{"id": 1}]))
+        await added.write(batch_of([{"id": 2}]))
+        server.stop()
+        await added.run_completed()  # its rows are there already
+        await opened.run_completed()
+    assert rows(server) == [(1,)]
 
 
 async def test_a_commit_that_was_taken_for_lost_is_not_repeated(

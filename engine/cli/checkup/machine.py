@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from engine.cli.checkup.findings import Finding, Level
-from engine.cli.display.numbers import size
+from engine.cli.display.numbers import counted, size
 from engine.cli.options import StateOptions
 from engine.cli.state import shown_state, state_of, store_of
 from engine.errors import EngineError, StateMissingError
@@ -56,7 +56,7 @@ async def state(options: StateOptions) -> list[Finding]:
     try:
         async with store_of(options) as store:
             runs = await store.list_runs()
-        findings.insert(0, Finding(Level.OK, "state", f"{shown}: {len(runs)} runs"))
+        findings.insert(0, Finding(Level.OK, "state", f"{shown}: {counted(len(runs), 'run')}"))
     except StateMissingError:
         findings.insert(0, Finding(Level.OK, "state", f"{shown}: made by the first run"))
     except EngineError as error:

@@ -48,16 +48,18 @@ async def forget_run(options: RunsOptions) -> int:
 
 
 async def prune_runs(options: RunsOptions) -> int:
-    """Delete completed runs older than the given age without open dead letters.
+    """Delete completed runs (with `failed`: unfinished ones too) older than an age without open dead letters.
 
     Raises:
         ConfigError: the age is none.
     """
     before = older_than(options.older_than, SystemClock().now())
     forgotten = kept = 0
+    unfinished = {RunStatus.FAILED, RunStatus.OUTAGE, RunStatus.INTERRUPTED}
+    prunable = {RunStatus.COMPLETED, *(unfinished if options.failed else ())}
     async with store_of(options) as store:
         for run in await store.list_runs():
-            if run.status is not RunStatus.COMPLETED or not run.ended_at or run.ended_at >= before:
+            if run.status not in prunable or not run.ended_at or run.ended_at >= before:
                 continue
             if await _open_letters(store, run):
                 kept += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,11 @@ __all__ = ["list_runs", "show_run"]
 
 KILLED = "killed"
 """What a run is that stands as running, and that no process works on."""
+
+
+LEFT = frozenset({"run", "pipeline", "where", "started", "status", "error"})
+DISPENSABLE = ("where", "attempt", "pipeline", "dropped", "started")
+LEAST_OF_ERROR = 24  # columns of a terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,12 @@ async def list_runs(options: RunsOptions) -> int:
     """Print one line per run."""
     async with store_of(options) as store:
         found = await store.list_runs(pipeline=options.pipeline)
+        if options.status:
+            # whether a run is running or was killed is seen from its lease
+            stored = str(RunStatus.RUNNING) if options.status == KILLED else options.status
+            found = [run for run in found if run.status == stored]
+            if stored == RunStatus.RUNNING:
+                found = [run for run in found if (await _entry(store, run)).status == options.status]
         shown = [
             await _entry(store, run) for run in (found[-options.limit :] if options.limit > 0 else found)
         ]
@@ -66,7 +78,8 @@ async def list_runs(options: RunsOptions) -> int:
         for entry in shown:
             sys.stdout.write(json.dumps(_as_json(entry), ensure_ascii=False) + "\n")
     elif shown:
-        sys.stdout.write(printable("\n".join(_table(shown)) + "\n"))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        sys.stdout.write(printable("\n".join(_table(shown, width)) + "\n"))
     if len(shown) < len(found):
         sys.stderr.write(f"showing {count(len(shown))} of {count(len(found))}; use --limit 0 to show all\n")
     elif not found:
@@ -135,30 +148,47 @@ def _plan(pipeline: str, params: Mapping[str, object], file: str) -> Plan:
     return plans[pipeline]
 
 
-def _table(entries: Sequence[_Entry]) -> list[str]:
-    head = ("run", "pipeline", "where", "started", "status", "attempt", "read", "written", "dropped", "dead")
-    rows: list[tuple[str, ...]] = [head]
-    rows += [
-        (
-            entry.record.run_id,
-            entry.record.pipeline,
-            "temporal" if entry.record.durable else "local",
-            _moment(entry.record.started_at),
-            entry.status,
-            count(entry.record.attempt),
-            *(count(number) for number in _counts(entry.tally).values()),
-        )
-        for entry in entries
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    texts = 5  # columns; the others are numbers
-    return [
-        "  ".join(
-            text.ljust(width) if place < texts else text.rjust(width)
-            for place, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+def _table(entries: Sequence[_Entry], width: int) -> list[str]:
+    """A line for each run; what is wider than `width` loses columns that matter less, then text of errors.
+
+    `width` 0: it may be as wide as it likes.
+    """
+    columns = {
+        "run": [entry.record.run_id for entry in entries],
+        "pipeline": [entry.record.pipeline for entry in entries],
+        "where": ["temporal" if entry.record.durable else "local" for entry in entries],
+        "started": [_moment(entry.record.started_at) for entry in entries],
+        "status": [entry.status for entry in entries],
+        "attempt": [count(entry.record.attempt) for entry in entries],
+    }
+    counts = [_counts(entry.tally) for entry in entries]
+    columns |= {name: [count(one[name]) for one in counts] for name in counts[0]}
+    errors = [" ".join(entry.record.error.split()) for entry in entries]
+    if any(errors):
+        columns["error"] = errors
+    for name in DISPENSABLE:
+        if width and _width(columns) > width:
+            del columns[name]
+    return [line[:width].rstrip() if width else line.rstrip() for line in _lines(columns)]
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    """How wide the table is, with a little of its errors."""
+    widths = {name: max(len(name), *map(len, texts)) for name, texts in columns.items()}
+    if "error" in widths:
+        widths["error"] = min(widths["error"], LEAST_OF_ERROR)
+    return sum(widths.values()) + 2 * (len(widths) - 1)
+
+
+def _lines(columns: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    widths = {name: max(len(name), *map(len, texts)) for name, texts in columns.items()}
+    texts = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for row in [{name: name for name in columns}, *texts]:
+        cells = [
+            text.ljust(widths[name]) if name in LEFT else text.rjust(widths[name])
+            for name, text in row.items()
+        ]
+        yield "  ".join(cells)
 
 
 def _page(entry: _Entry, splits: tuple[int, int], letters: int, comparison: _Comparison) -> Iterator[str]:

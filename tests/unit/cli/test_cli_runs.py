@@ -102,7 +102,9 @@ def left() -> list[str]:
 def test_the_list_is_newest_last_with_the_figures_of_the_ledger(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "list"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert " ".join(head.split()) == "run pipeline where started status attempt read written dropped dead"
+    assert " ".join(head.split()) == (
+        "run pipeline where started status attempt read written dropped dead error"
+    )
     rows = [line.split() for line in lines]
     assert [(row[0], row[5]) for row in rows] == [
         ("copy-old", "completed"),
@@ -125,6 +127,36 @@ def test_the_list_can_be_narrowed_and_be_json(capsys: pytest.CaptureFixture[str]
     assert note == "showing 2 of 6; use --limit 0 to show all\n"
     assert main(["runs", "list", "--pipeline", "other"]) == 0
     assert capsys.readouterr() == ("", "no runs\n")
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("failed", ["copy-failed"]),
+        ("killed", ["copy-killed"]),
+        ("running", ["copy-alive"]),
+        ("completed", ["copy-old", "copy-letters", "copy-new"]),
+        ("outage", []),
+    ],
+)
+def test_the_list_can_be_narrowed_to_a_status(
+    status: str, expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "list", "--status", status]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == expected
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_the_list_fits_a_terminal_and_keeps_errors(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+
+    assert main(["runs", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "no such key" in lines[3]
 
 
 def test_a_run_is_shown_with_everything_and_compared_with_the_file(
@@ -234,3 +266,12 @@ def test_an_age_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     assert "--older-than: " in capsys.readouterr().err
     assert main(["runs", "prune"]) == ExitCode.USAGE
     assert left() == before
+
+
+def test_pruning_takes_failed_runs_when_asked() -> None:
+    assert main(["runs", "prune", "--older-than", "30d"]) == 0
+    assert "copy-failed" in left()
+
+    assert main(["runs", "prune", "--older-than", "30d", "--failed"]) == 0
+    assert {"copy-failed", "copy-old"}.isdisjoint(left())
+    assert {"copy-letters", "copy-new", "copy-alive"} <= set(left())
