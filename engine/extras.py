@@ -14,7 +14,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "ingest": ("aiohttp", "httpx", "httpx_aiohttp"),
     "s3": (
         "aiobotocore", "aiohttp", "aiostream", "botocore", "brotli",
-        "charset_normalizer", "docx", "puremagic", "pypdfium2",
+        "charset_normalizer", "docx", "puremagic", "pypdfium2", "yarl",
     ),
     "documents": ("PIL", "pptx", "python_calamine", "striprtf"),
     "llm": ("genai_prices", "httpx", "httpx_aiohttp", "json_repair", "openai"),
@@ -24,6 +24,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "tables": ("duckdb",),
     "sandbox": ("flask", "flask_cors", "moto", "werkzeug"),
     "temporal": ("temporalio",),
+    "jwt": ("cryptography", "jwt"),
     "postgres": ("psycopg",),
     "validate": ("jsonschema_rs",),
     "parquet": ("pyarrow",),

@@ -18,7 +18,14 @@ from botocore.utils import parse_timestamp  # type: ignore[import-untyped]
 
 from connectors.s3.errors import RedirectError
 
-__all__ = ["SessionWithoutRedirects", "check_listings", "take_any_bucket_name", "tolerate_odd_dates"]
+__all__ = [
+    "SessionWithoutRedirects",
+    "check_listings",
+    "parse_date",
+    "redirect_error",
+    "take_any_bucket_name",
+    "tolerate_odd_dates",
+]
 
 _LISTINGS = ("ListObjects", "ListObjectsV2")
 _ROOT = re.compile(
@@ -45,14 +52,20 @@ async def _refuse_redirect(
     session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
 ) -> None:
     response = params.response
+    error = redirect_error(response)
+    response.close()
+    raise error
+
+
+def redirect_error(response: aiohttp.ClientResponse) -> RedirectError:
+    """Where a server points to, and what to do about it."""
     target = response.headers.get("Location") or response.headers.get("URI") or ""
     region = response.headers.get("x-amz-bucket-region", "")
-    response.close()
     place = target.partition("?")[0]
     remedy = (
         f"set `region: {region}` in the connection" if region else "set the `endpoint` (or `region`) it names"
     )
-    raise RedirectError(
+    return RedirectError(
         f"{response.status}: the server redirects to {place}, which is not followed: {remedy}"
     )
 
@@ -81,10 +94,11 @@ def _is_utf8(text: bytes) -> bool:
 def tolerate_odd_dates(session: Any) -> None:
     """Take a date that cannot be parsed for none, instead of refusing the whole answer."""
     factory = session.get_component("response_parser_factory")
-    factory.set_parser_defaults(timestamp_parser=_date)
+    factory.set_parser_defaults(timestamp_parser=parse_date)
 
 
-def _date(text: Any) -> datetime | None:
+def parse_date(text: Any) -> datetime | None:
+    """The date that a text stands for, None if for none."""
     try:
         found: datetime = parse_timestamp(text)
     except (ValueError, TypeError, OverflowError):

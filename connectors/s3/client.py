@@ -60,6 +60,11 @@ class S3Connection(BaseModel):
     expected_owner: str | None = Field(
         default=None, pattern=r"^(\d{12})?$", description="AWS account that has to own the bucket: 12 digits"
     )
+    requests: Literal["lean", "sdk"] = Field(
+        default="lean",
+        description="How objects are read: `lean` signs and sends the GETs itself wherever that applies, "
+        "`sdk` leaves them to botocore, at five times the processor time",
+    )
     ca_bundle: str | None = Field(
         default=None, description="File of certificates (PEM) that the server's one is checked with"
     )
@@ -165,6 +170,18 @@ async def open_client(
             raise FatalError(f"the S3 connection cannot be used: {error}") from error
         answers.check_listings(client)
         answers.take_any_bucket_name(client)
+        if connection.requests == "lean":
+            from connectors.s3.lean import lean_client
+
+            client = await stack.enter_async_context(
+                lean_client(
+                    client,
+                    connections=connections,
+                    connect_timeout=CONNECT_TIMEOUT,
+                    read_timeout=read_timeout,
+                    ca_bundle=connection.ca_bundle or session.get_config_variable("ca_bundle"),
+                )
+            )
         yield cast(S3Client, _WithArguments(client, connection.arguments) if connection.arguments else client)
 
 

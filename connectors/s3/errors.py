@@ -119,6 +119,7 @@ def _remedy(code: str, message: str, status: int, headers: Mapping[str, str], ne
 
 
 def _from_failure(error: Exception, where: str, *, of_object: bool) -> ComponentError:
+    import aiohttp
     from botocore import exceptions  # type: ignore[import-untyped]
 
     if isinstance(error, exceptions.PartialCredentialsError):
@@ -136,7 +137,9 @@ def _from_failure(error: Exception, where: str, *, of_object: bool) -> Component
         return FatalError(f"{where}: {redirect[0]}")
     if _unknown_host(error):
         return FatalError(f"{where}: unknown host: check the connection's endpoint ({error})")
-    if isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if isinstance(error, exceptions.SSLError | aiohttp.ClientSSLError) and (
+        "CERTIFICATE_VERIFY_FAILED" in str(error)
+    ):
         return FatalError(f"{where}: the server's certificate is not trusted ({error})")
     passing = (
         exceptions.ConnectionError,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors.s3 import S3Connection, S3Connector, S3Params
+from connectors.s3 import S3Connection, S3Connector, S3Params, open_client
 from connectors.s3.parts import PART_BYTES, S3Sink, S3SinkParams
 from engine.contract.batch import Batch
 from engine.contract.component import Context
@@ -117,3 +117,22 @@ async def test_a_folder_and_a_bucket_give_the_same_records(minio: str, tmp_path:
         assert (await engine.run(linear_plan(source, target))).ok
     assert await read(minio, "in/*", format="csv") == target.records
     assert len(target.records) == 10_000
+
+
+AWKWARD = ["per%20cent+plus&amp", "ü/日本語 ß", "quote'\"<>", "[x]{y}*?", "~;:@=,!$()"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_537, 9_000_000, pytest.param(64 << 20, marks=pytest.mark.series)])
+async def test_both_ways_to_ask_bring_the_same_bytes(minio: str, size: int) -> None:
+    content = (bytes(range(256)) * (size // 256 + 1))[:size]
+    refill(minio, BUCKET, dict.fromkeys(AWKWARD if size < 2 else AWKWARD[:1], content))
+    for way in ("lean", "sdk"):
+        made = connection(minio).model_copy(update={"requests": way})
+        async with open_client(made) as client:
+            for key in AWKWARD if size < 2 else AWKWARD[:1]:
+                answer = await client.get_object(Bucket=BUCKET, Key=key)
+                pieces = []
+                async with answer["Body"] as body:
+                    while piece := await body.read(1 << 20):
+                        pieces.append(piece)
+                assert b"".join(pieces) == content
