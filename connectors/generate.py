@@ -95,11 +95,13 @@ class GenerateSource(Source[GenerateParams]):
         """
         seed, stop = str(split.manifest["seed"]), int(split.manifest["stop"])
         start = int(split.manifest["start"] if position is None else position)
+        # a seed that was given may be another node's too, whose records are others
+        prefix = f"{seed}/" if self.params.seed is None else f"{ctx.node}/{seed}/"
         maker = await anyio.to_thread.run_sync(_Maker, self.params)
         while start < stop:
             end = min(start + self.params.page_size, stop)
             records = await anyio.to_thread.run_sync(maker.range, seed, start, end)
-            yield Batch(records, KeyRange(f"{seed}/", start, end), position=end)
+            yield Batch(records, KeyRange(prefix, start, end), position=end)
             if ctx.draining():
                 return
             start = end

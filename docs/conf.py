@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from pygments.lexers.data import JsonLexer
+from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 project = "odw-engine"
@@ -23,5 +24,6 @@ myst_enable_extensions = ["strikethrough"]
 
 
 def setup(app: Sphinx) -> None:
-    """Highlight JSON lines, which Pygments knows by no name of their own."""
+    """Name formats that Pygments does not know by these names."""
     app.add_lexer("jsonl", JsonLexer)
+    app.add_lexer("csv", TextLexer)

@@ -24,6 +24,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "tables": ("duckdb",),
     "sandbox": ("flask", "flask_cors", "moto", "werkzeug"),
     "temporal": ("temporalio",),
+    "jwt": ("cryptography", "jwt"),
     "postgres": ("psycopg",),
     "validate": ("jsonschema_rs",),
     "parquet": ("pyarrow",),

@@ -13,7 +13,7 @@ stays as it is; its `spec` is what pipelines use, also from YAML as `transform: 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from types import CoroutineType, GeneratorType
 from typing import Any, Protocol, TypeVar, cast, get_type_hints, overload
@@ -42,6 +42,8 @@ __all__ = ["filter", "sink", "source", "transform"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 KeyOf = str | Callable[[Record], str]
+
+RETURNED_NONE = Drop("returned None")
 
 _SPECIAL = frozenset({type(None), list, Drop}) | UNFINISHED
 
@@ -225,10 +227,15 @@ class FunctionTransform(Transform[BaseModel]):
         if special & UNFINISHED:
             raise _unfinished(self._function, made)
         if failed or len(special) > 1 or list in special or Drop in special:
-            return batch.outcomes(made)
+            return batch.outcomes(_named(made))
         if special:
-            return batch.replace(made).select([one is not None for one in made])
+            return batch.replace(made).select([one is not None for one in made], RETURNED_NONE.reason)
         return batch.replace(made)
+
+
+def _named(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes with None, which a function gives that forgets to return, told apart from a filter."""
+    return [RETURNED_NONE if one is None else one for one in outcomes]
 
 
 def _name_record(error: Exception, batch: Batch, index: int) -> None:
@@ -319,7 +326,7 @@ class BatchTransform(Transform[BaseModel]):
         if len(made) != len(batch):
             what = f"returned {len(made)} outcomes for {len(batch)} records"
             raise _misuse(self._function, "transform", what)
-        return batch.outcomes(made)
+        return batch.outcomes(_named(made))
 
 
 class AsyncTransform(Transform[BaseModel]):
@@ -349,7 +356,7 @@ class AsyncTransform(Transform[BaseModel]):
         async with anyio.create_task_group() as group:
             for _ in range(min(self._concurrency, len(batch))):
                 group.start_soon(worker)
-        return batch.outcomes(made)
+        return batch.outcomes(_named(made))
 
 
 class FunctionSink(Sink[BaseModel]):

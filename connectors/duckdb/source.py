@@ -97,7 +97,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
             FatalError: the file or the query cannot be read, or the key is missing or not unique.
         """
         before, last = position or (0, None)
-        name = self.params.table or ctx.node or "query"
+        name = ctx.node or self.params.table or "query"  # two nodes may read the same table
         async with aclosing(self._pages(None if position is None else last)) as pages:
             async for records in pages:
                 keys: Keys

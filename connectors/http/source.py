@@ -267,7 +267,7 @@ class HttpSource(Source[HttpSourceParams]):
         failures: list[tuple[int, RecordError]] = []
         records: list[Any] = []
         keys: list[str] = []
-        name = self.params.path.strip("/") or self.ctx.node or "record"
+        name = self.ctx.node or self.params.path.strip("/") or "record"  # two nodes may ask the same API
         for index, record in enumerate(found):
             key = f"{name}#{page}/{index}"
             if not isinstance(record, dict):

@@ -7,10 +7,12 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+import anyio.to_thread
 from pydantic import BaseModel, ValidationError
 
 from connectors.llm.checking import check_endpoint
 from connectors.llm.documents import Document
+from connectors.llm.forecast import forecast
 from connectors.llm.grounding import spans_of, ungrounded_in
 from connectors.llm.items import without_bad_items
 from connectors.llm.json_text import written
@@ -24,6 +26,8 @@ from connectors.objects.isolation import DocumentReader
 from engine.contract.batch import Batch, Drop, Outcome
 from engine.contract.clock import timestamp
 from engine.contract.component import BatchLimits, Kind, Transform, component
+from engine.contract.planning import Estimate
+from engine.contract.types import Record
 from engine.errors import FatalError, RecordError, StoppingError, TransientError
 
 __all__ = ["LlmExtract"]
@@ -135,6 +139,26 @@ class LlmExtract(Transform[LlmParams]):
             raise max(waiting, key=lambda error: error.retry_after or 0.0)
         return batch.outcomes(outcomes)
 
+    async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
+        """The calls, tokens and price of `total` documents like these. Nothing is asked."""
+        documents: list[Document] = []
+        async with DocumentReader() as reader:
+            for record in sample:
+                try:
+                    document = await self._document(record, "", reader)
+                except (RecordError, StoppingError):
+                    continue  # no call is made for it
+                if document.parts:
+                    documents.append(document)
+        if not documents:
+            return Estimate(notes=["no document of the sample can be read"])
+        connection = self.connection if isinstance(self.connection, LlmConnection) else LlmConnection()
+        asked = round(total * len(documents) / len(sample))
+        # the list of prices takes a second to load
+        return await anyio.to_thread.run_sync(
+            forecast, self.params, self.params.model or connection.model, documents, asked
+        )
+
     async def _prepare(self, batch: Batch) -> tuple[list[Outcome], list[Document], list[int]]:
         """Outcomes of the records that need no model, and the documents of the others with their places."""
         outcomes: list[Outcome] = [None] * len(batch)
@@ -142,7 +166,8 @@ class LlmExtract(Transform[LlmParams]):
         places: list[int] = []
         for place, (record, key) in enumerate(zip(batch.records, batch.keys.to_list(), strict=True)):
             try:
-                document = await self._document(record, key)
+                assert self._reader is not None
+                document = await self._document(record, key, self._reader)
             except (RecordError, StoppingError) as error:
                 outcomes[place] = error
                 continue
@@ -155,7 +180,7 @@ class LlmExtract(Transform[LlmParams]):
             places.append(place)
         return outcomes, documents, places
 
-    async def _document(self, record: Mapping[str, object], key: str) -> Document:
+    async def _document(self, record: Mapping[str, object], key: str, reader: DocumentReader) -> Document:
         """The staged record as a document. Raises RecordError or StoppingError when it cannot be read."""
         params = self.params
         path = record.get(params.uri_field) or record.get(params.id_field)
@@ -166,11 +191,10 @@ class LlmExtract(Transform[LlmParams]):
         if params.text_field not in record or not isinstance(content, str | None):
             raise RecordError(f"the record has no text in `{params.text_field}`", kind="NotStaged")
         instructions = record.get("processing_instructions")
-        assert self._reader is not None
         name = path.rsplit("/", 1)[-1] or path
         return Document(
             name=name,
-            parts=await self._reader.parts(content or "", name),
+            parts=await reader.parts(content or "", name),
             instructions=instructions if isinstance(instructions, str) else "",
             record=key,
         )

@@ -11,7 +11,7 @@ from typing import Final
 from connectors.llm.settings import LlmParams
 from engine.errors import FatalError
 
-__all__ = ["Budget", "Price", "Usage", "price_of"]
+__all__ = ["Budget", "Price", "Usage", "known_price", "price_of"]
 
 _FREE: Final = "sandbox-extractor"  # the stand-in of the sandbox
 _TUNED: Final = ("ft:", "ft-")  # a model of one's own, which costs more than its base
@@ -62,17 +62,24 @@ def price_of(model: str, params: LlmParams) -> Price:
     Raises:
         FatalError: a budget is set and the price of the model is not known, so it could never be kept.
     """
-    given_in, given_out = params.usd_per_million_input, params.usd_per_million_output
-    if given_in is not None and given_out is not None:
-        return Price(given_in, given_out)
-    known = Price(0.0, 0.0) if model == _FREE else _listed(model)
+    known = known_price(model, params)
     if known is None and params.budget_usd is not None:
         raise FatalError(
             f"cannot enforce `budget_usd`: the price of the model {model!r} is unknown; set it beside the "
             "budget, in USD per million tokens: `usd_per_million_input: 0.15` and "
             "`usd_per_million_output: 0.60`, or 0 for a model that costs nothing"
         )
-    known = known or Price(0.0, 0.0)
+    return known or Price(params.usd_per_million_input or 0.0, params.usd_per_million_output or 0.0)
+
+
+def known_price(model: str, params: LlmParams) -> Price | None:
+    """The price of a model from the parameters or the list; None when it is not known."""
+    given_in, given_out = params.usd_per_million_input, params.usd_per_million_output
+    if given_in is not None and given_out is not None:
+        return Price(given_in, given_out)
+    known = Price(0.0, 0.0) if model == _FREE else _listed(model)
+    if known is None:
+        return None
     return Price(
         known.per_million_input if given_in is None else given_in,
         known.per_million_output if given_out is None else given_out,

@@ -162,7 +162,7 @@ class PostgresSource(Source[PostgresSourceParams]):
 
     @property
     def _name(self) -> str:
-        return self.params.table or self.ctx.node or "query"
+        return self.ctx.node or self.params.table or "query"  # two nodes may read the same table
 
     @property
     def _place(self) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from connectors.expressions import as_mappings
 from engine.contract.batch import Batch
-from engine.contract.component import Kind, Params, Transform, component
+from engine.contract.component import Kind, Locality, Params, Transform, component
 from engine.errors import FatalError, RecordError
 
 __all__ = ["Validate", "ValidateParams"]
@@ -66,7 +66,11 @@ class ValidateParams(Params):
         return self
 
 
-@component(Kind.TRANSFORM, "validate", params=ValidateParams, extra="validate")
+def _locality(params: ValidateParams) -> Locality:
+    return Locality.MACHINE if isinstance(params.schema_, str) else Locality.ANYWHERE
+
+
+@component(Kind.TRANSFORM, "validate", params=ValidateParams, extra="validate", locality=_locality)
 class Validate(Transform[ValidateParams]):
     """Checks records by a JSON Schema or a Pydantic model.
 

@@ -44,7 +44,7 @@ class ColumnTypes:
         """
         if self._open:
             self._learn(records)
-        names = list(self.known)
+        names = [name for name in self.known if name != row]  # a field of that name would be taken for it
         return [
             orjson.dumps({row: place, **{name: record.get(name) for name in names}}).decode()
             for place, record in enumerate(records)

@@ -130,7 +130,7 @@ class Sql(Transform[SqlParams]):
         except TypeError:
             message = "a field cannot be written as JSON"
             raise RecordError(message, kind="SqlError", unplanned=True) from None
-        types = {ROW: "BIGINT", **self._types.known}
+        types = {**self._types.known, ROW: "BIGINT"}
         try:
             self._database.execute(structure_of(types), [values])
             rows = self._database.execute(f"SELECT to_json(q) FROM ({self._query}) q").fetchall()  # noqa: S608 - the user's own query

@@ -15,6 +15,7 @@ from engine.cli.options import ServeOptions
 
 if TYPE_CHECKING:
     from engine.service.settings import ServiceSettings
+    from engine.service.tokens import TokenSettings
 
 HIGHEST_PORT = 65_535
 SUMMARY = "run the ingest service and its warehouse"
@@ -77,6 +78,7 @@ def execute(options: ServeOptions) -> int:
         allowed_hosts=options.allow_host,
         path_prefix=options.path_prefix,
         admin_api_key=_key("ADMIN_API_KEY"),
+        admin_tokens=_tokens(),
     )
     if options.demo or options.file or options.topics_port is not None or options.files_port is not None:
         return _serve_file(options, settings)
@@ -118,6 +120,24 @@ def _key(name: str) -> str | None:
                 )
             return value
     return None
+
+
+def _tokens() -> TokenSettings | None:
+    """What tokens for administration are checked against, from the environment; None without.
+
+    Raises:
+        ConfigError: part of it is missing.
+    """
+    from engine.errors import ConfigError
+    from engine.service.tokens import TokenSettings
+
+    names = ("ODW_JWT_PUBLIC_KEY", "ODW_JWT_ISSUER", "ODW_JWT_AUDIENCE")
+    values = [os.environ.get(name, "") for name in names]
+    if not any(values):
+        return None
+    if missing := [name for name, value in zip(names, values, strict=True) if not value]:
+        raise ConfigError(f"{', '.join(missing)}: tokens need all of {', '.join(names)}")
+    return TokenSettings(*values)
 
 
 def _say_where(url: str) -> None:

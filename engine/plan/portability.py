@@ -85,7 +85,10 @@ def _check_locality(config: NodeConfig, node: PlanNode, problems: Problems, *, o
         problems.add(config.component_place, message, _instead(node.kind))
     elif locality is Locality.MACHINE and not one_machine:
         message = f"the {node.kind} `{name}` uses files of its machine, but workers may run on others"
-        problems.add(config.component_place, message, f"{_instead(node.kind)}, {ONE_MACHINE}")
+        hint = ONE_MACHINE.removeprefix("or ")
+        if node.kind is not Kind.TRANSFORM:
+            hint = f"{_instead(node.kind)}, {ONE_MACHINE}"
+        problems.add(config.component_place, message, hint)
 
 
 def _instead(kind: Kind) -> str:

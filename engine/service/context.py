@@ -21,6 +21,7 @@ from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
 from engine.service.sql import QueryLimits
 from engine.service.tables import Table
+from engine.service.tokens import AdminCheck
 from engine.service.validation import BodyValidator
 from engine.service.warehouse import Warehouse
 
@@ -68,7 +69,7 @@ class ServiceContext:
         self.queries = queries_of((one.model for one in self.endpoints.values()), warehouse.tables)
         self.ingest_key = KeyCheck(settings.ingest_api_key)
         self.consumption_key = KeyCheck(settings.consumption_api_key)
-        self.admin_key = KeyCheck(settings.admin_api_key) if settings.admin_api_key else None
+        self.admin_key = AdminCheck(settings.admin_api_key, settings.admin_tokens)
         self.inflight = InflightBytes(settings.max_inflight_size)
         self.body_limits = BodyLimits(settings.max_body_size, settings.body_timeout, settings.min_rate)
         self.streams = anyio.Semaphore(settings.max_streams)

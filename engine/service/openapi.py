@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 
+from engine.service.openapi_runs import discard_operation, run_paths
 from engine.service.page_views import EVENTS, MAX_DAYS
 from engine.service.sql import MAX_ROWS, MAX_SQL
 
@@ -45,7 +46,8 @@ def openapi_of(context: ServiceContext) -> Document:
     if EVENTS in context.warehouse.tables:
         for prefix in ("/consumption", "/api"):
             paths[f"{prefix}/getDailyPageViews"] = {"get": _page_views()}
-    paths |= _fixed()
+    paths |= _fixed() | run_paths(context)
+    paths["/dead-letters"]["post"] = discard_operation()
     return {
         "openapi": "3.1.0",
         "info": {"title": "odw-engine ingest service", "version": "1"},

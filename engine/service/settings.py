@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.service.tokens import TokenSettings
 
 __all__ = ["ServiceSettings"]
 
@@ -20,7 +24,7 @@ class ServiceSettings:
     after `compact_after` seconds without work. Idempotency keys are remembered for `ledger_days`.
     `memory_limit` is DuckDB's own, in its notation. The two keys are the hex of
     PBKDF2-HMAC-SHA256(token, salt, 1000 rounds, 20 bytes); None leaves the routes open. Without the
-    admin key, there is no way to the admin routes. Without the other two, the
+    admin key and `admin_tokens`, there is no way to the admin routes. Without the other two, the
     service listens on this machine only, and answers to its names and `allowed_hosts`, unless it is
     `insecure`. A `path_prefix` of requests is stripped.
 
@@ -56,6 +60,7 @@ class ServiceSettings:
     ingest_api_key: str | None = None
     consumption_api_key: str | None = None
     admin_api_key: str | None = None
+    admin_tokens: TokenSettings | None = None
 
     @property
     def has_keys(self) -> bool:

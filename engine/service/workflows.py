@@ -62,7 +62,7 @@ def duration_text(duration: timedelta) -> str:
 async def administrate(request: Request) -> Response:
     """`/admin/workflows/history` and `/admin/workflows/<name>/trigger|terminate`, behind the admin key."""
     context = cast(ServiceContext, request.app.state.context)
-    if context.admin_key is None or not await context.admin_key.allows(request.headers.get("authorization")):
+    if not await context.admin_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
     parts = request.path_params["path"].split("/")
     if parts == ["history"] and request.method in ("GET", "HEAD"):

@@ -742,3 +742,27 @@ async def test_a_long_document_is_asked_about_in_parts_and_its_answers_merged() 
         derived = await extract.apply(batch_of(staged(1, text)))
         assert len(server.requests) >= 2
     assert [one["name"] for one in derived.records] == ["Ann"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+async def test_an_estimate_is_within_a_tenth_of_the_bill(batch_size: int) -> None:
+    records = [staged(number) for number in range(1, 10)]
+    prices: dict[str, Any] = {"usd_per_million_input": 2.0, "usd_per_million_output": 8.0}
+    model = LlmStandIn()
+    async with serve_loopback(model.app) as url:
+        async with open_extract(url, batch_size=batch_size, **prices) as extract:
+            estimate = await extract.estimate(records[:3], 10)
+            assert model.stats.calls == 0
+            await extract.apply(batch_of(*records, staged(10)))
+    stats = model.stats
+    bill = (2 * stats.prompt_tokens + 8 * stats.completion_tokens) / 1_000_000
+    assert estimate.calls == stats.calls
+    assert estimate.tokens_in == pytest.approx(stats.prompt_tokens, rel=0.1)
+    assert estimate.cost_usd == pytest.approx(bill, rel=0.1)
+
+
+async def test_an_unknown_price_is_said_and_not_guessed() -> None:
+    extract = LlmExtract(LlmParams(model="nobody-knows-1"), LlmConnection())
+    estimate = await extract.estimate([staged(1)], 5)
+    assert (estimate.calls, estimate.cost_usd) == (1, None)
+    assert any("nobody-knows-1" in note for note in estimate.notes)

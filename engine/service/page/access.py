@@ -53,7 +53,8 @@ class Access:
     def has_keys(self) -> bool:
         """Whether anybody has to log in for anything."""
         settings = self.context.settings
-        return bool(settings.ingest_api_key or settings.consumption_api_key or settings.admin_api_key)
+        has_admin = self.context.admin_key.is_set
+        return bool(settings.ingest_api_key or settings.consumption_api_key or has_admin)
 
     def roles(self, request: Request) -> Roles:
         """What the visitor may do. A key that is not set guards nothing; the admin's opens everything."""
@@ -63,7 +64,7 @@ class Access:
         is_admin = "admin" in held
         read = not settings.consumption_api_key or is_admin or "read" in held
         write = not settings.ingest_api_key or is_admin or "write" in held
-        admin = is_admin if settings.admin_api_key else read and write
+        admin = is_admin if self.context.admin_key.is_set else read and write
         return Roles(read, read and write, read and admin)
 
     async def log_in(self, request: Request, token: str) -> str | None:
@@ -78,9 +79,9 @@ class Access:
         is_set = {
             "read": context.settings.consumption_api_key,
             "write": context.settings.ingest_api_key,
-            "admin": context.settings.admin_api_key,
+            "admin": context.admin_key.is_set,
         }
-        gained = {name for name, key in keys if is_set[name] and key is not None and await key.allows(header)}
+        gained = {name for name, key in keys if is_set[name] and await key.allows(header)}
         if not gained:
             return None
         known = self._session(request)

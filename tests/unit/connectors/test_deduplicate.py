@@ -125,3 +125,17 @@ def test_several_workers_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="`deduplicate` has to see every record, but chunks run separately"):
         compile_file(file, Registry.installed(), check=node_check(file, one_machine=True))
+
+
+def test_a_table_of_one_machine_is_refused_for_workers_on_others() -> None:
+    nodes = {
+        "read": {"source": "blob"},
+        "named": {"enrich": {"file": "t.csv", "key": "id"}},
+        "write": {"sink": "ingest", "with": {"model": "BlobSource"}},
+    }
+    file = load_mapping({"version": 1, "pipelines": {"p": {"nodes": nodes}}}, environ={})
+
+    with pytest.raises(
+        ConfigError, match=r"`enrich` uses files of its machine.* [(]pass --one-machine if all"
+    ):
+        compile_file(file, Registry.installed(), check=node_check(file, one_machine=False))

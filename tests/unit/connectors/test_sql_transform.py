@@ -146,3 +146,14 @@ async def test_files_are_out_of_reach() -> None:
 def test_types_are_checked() -> None:
     with pytest.raises(ValidationError, match="is not a DuckDB type"):
         SqlParams(query="SELECT 1 FROM batch", columns={"a": "'; DROP"})
+
+
+async def test_a_field_called_like_the_row_column_is_not_taken_for_it() -> None:
+    derived = await queried("SELECT * FROM batch", {"id": 1, "_row": 5}, {"id": 2, "_row": 0})
+
+    assert [
+        (record["id"], key) for record, key in zip(derived.records, derived.keys.to_list(), strict=True)
+    ] == [
+        (1, "k/0"),
+        (2, "k/1"),
+    ]

@@ -49,7 +49,7 @@ def test_none_drops_and_drop_names_its_reason() -> None:
 
     assert isinstance(derived, Batch)
     assert derived.records == [2]
-    assert derived.drops == {"filtered": 1, "too small": 1}
+    assert derived.drops == {"returned None": 1, "too small": 1}
 
 
 def test_none_alone_takes_the_quick_path_with_the_same_result() -> None:
@@ -62,7 +62,7 @@ def test_none_alone_takes_the_quick_path_with_the_same_result() -> None:
     assert isinstance(derived, Batch)
     assert derived.records == [1, 2]
     assert derived.keys.to_list() == ["k/1", "k/2"]
-    assert derived.drops == {"filtered": 1}
+    assert derived.drops == {"returned None": 1}
 
 
 def test_list_fans_out_with_keys_below_the_record() -> None:

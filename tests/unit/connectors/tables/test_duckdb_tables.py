@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from connectors.duckdb import DuckdbSink, DuckdbSinkParams, DuckdbSource, DuckdbSourceParams
+from engine.cli import main
 from engine.contract.acks import SplitTracker
 from engine.contract.batch import Batch
 from engine.contract.component import Context
@@ -226,3 +227,31 @@ async def test_a_table_is_read_and_written_in_one_file(file: Path) -> None:
         async for page in pages:
             await target.write(batch_of([{"id": record["id"] + 1} for record in page]))
     assert rows(file) == [(1,), (2,)]
+
+
+TWICE = """\
+version: 1
+pipelines:
+  both:
+    nodes:
+      one: {source: generate, with: {records: 300, seed: 7, fields: {id: "{number}", from: one}}}
+      two: {source: generate, with: {records: 300, seed: 7, fields: {id: "{number}", from: two}}}
+      three: {source: duckdb, with: {path: in.duckdb, table: t, key: id}}
+      four: {source: duckdb, with: {path: in.duckdb, table: t, key: id}}
+      load: {sink: duckdb, input: [one, two, three, four], with: {path: w.duckdb, table: t}}
+"""
+
+
+def test_sources_with_the_same_keys_do_not_hide_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipelines.yaml").write_text(TWICE)
+    with duckdb.connect("in.duckdb") as connection:
+        connection.execute(
+            "CREATE TABLE t AS SELECT range::VARCHAR AS id, 'file' AS \"from\" FROM range(300)"
+        )
+
+    assert main(["run", "--quiet", "--verify"]) == 0
+    query = 'SELECT "from", count(*) FROM t GROUP BY 1 ORDER BY 1'
+    assert rows(tmp_path / "w.duckdb", query) == [("file", 600), ("one", 300), ("two", 300)]

@@ -1,0 +1,94 @@
+"""What the calls for documents like these will take, before any is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import cycle, islice
+from math import ceil
+from typing import Any, Final
+
+from connectors.llm.documents import Document
+from connectors.llm.packing import PackLimits, pack
+from connectors.llm.pricing import known_price
+from connectors.llm.prompt import Prompt, PromptWriter
+from connectors.llm.schema import TargetSchema
+from connectors.llm.service import instructions_for
+from connectors.llm.settings import BYTES_PER_TOKEN, TOKENS_PER_IMAGE, LlmParams
+from connectors.llm.shapes import Flag, Number, Shape
+from connectors.llm.splitting import divided
+from connectors.llm.structures import Entries, Fields, Items
+from engine.contract.planning import Estimate
+
+__all__ = ["forecast"]
+
+_PACKS: Final = 4  # as many full packs are rendered, or the sample is too small to tell
+_TEXT: Final = 11  # characters of a short text, with its quotes
+_NUMBER: Final = 5
+_ITEMS: Final = 3  # of a list
+_PUNCTUATION: Final = 6  # of a field: quotes, colon, comma
+_NONCE: Final = 32  # a slot and its nonce
+
+
+def forecast(params: LlmParams, model: str, documents: Sequence[Document], total: int) -> Estimate:
+    """The calls, tokens and price of `total` documents like these, of which there is at least one.
+
+    Prompts are rendered as the run will render them, and counted as 4 bytes to a token. Answers are taken to
+    state every field, shortly.
+    """
+    schema = params.asked_schema()
+    writer = PromptWriter(schema, instructions_for(params))
+    rendered = min(total, max(len(documents), _PACKS * params.batch_size)) or 1
+    asked = [
+        part
+        for document in islice(cycle(documents), rendered)
+        for part in _parts(params, document)
+        if part.tokens <= params.max_document_tokens
+    ]
+    limits = PackLimits(params.batch_size, params.pack_tokens, params.pack_images)
+    packs = pack(asked, range(len(asked)), limits)
+    prompts = [writer.write([asked[index] for index in indices]) for indices in packs]
+    scale = total / rendered
+    answer = _answer_characters(schema)
+    calls = ceil(len(packs) * scale)
+    tokens_in = ceil(sum(map(_tokens_of, prompts)) * scale)
+    answers = sum(len(one.nonces) * (answer + (0 if one.lone else _NONCE)) for one in prompts)
+    tokens_out = ceil(answers / BYTES_PER_TOKEN * scale)
+    price = known_price(model, params)
+    notes = ["4 bytes to a token", "short answers in every field", "no thoughts, retries or cached prompts"]
+    if price is None:
+        prices = "`usd_per_million_input` and `usd_per_million_output`"
+        notes.append(f"the price of {model!r} is unknown: set {prices}")
+    details: dict[str, Any] = {"model": model, "prompt": prompts[0].system if prompts else ""}
+    cost = price.of(tokens_in, tokens_out) if price else None
+    return Estimate(calls, tokens_in, tokens_out, cost, notes, details)
+
+
+def _parts(params: LlmParams, document: Document) -> Iterable[Document]:
+    if params.split_tokens is None:
+        return [document]
+    return divided(document, params.split_tokens, params.split_overlap)
+
+
+def _tokens_of(prompt: Prompt) -> int:
+    parts = [{"type": "text", "text": prompt.user}] if isinstance(prompt.user, str) else prompt.user
+    images = sum(1 for part in parts if part["type"] != "text")
+    texts = [prompt.system, *(part["text"] for part in parts if part["type"] == "text")]
+    size: int = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return -(-size // BYTES_PER_TOKEN) + images * TOKENS_PER_IMAGE
+
+
+def _answer_characters(schema: TargetSchema) -> int:
+    return sum(len(name) + _PUNCTUATION + _size(one.shape) for name, one in schema.fields.items())
+
+
+def _size(shape: Shape, depth: int = 3) -> int:
+    if isinstance(shape, Number | Flag):
+        return _NUMBER
+    if depth and isinstance(shape, Items):
+        return _ITEMS * _size(shape.item, depth - 1)
+    if depth and isinstance(shape, Entries):
+        return _ITEMS * (_TEXT + _size(shape.value, depth - 1))
+    if depth and isinstance(shape, Fields):
+        parts = shape.fields.items()
+        return sum(len(name) + _PUNCTUATION + _size(one.shape, depth - 1) for name, one in parts)
+    return _TEXT
