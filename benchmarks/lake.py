@@ -88,8 +88,8 @@ class Lake:
 
 def sdk_client(url: str) -> Any:
     """A client of aiobotocore as one writes it by hand."""
-    from aiobotocore.config import AioConfig
-    from aiobotocore.session import get_session
+    from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
+    from aiobotocore.session import get_session  # type: ignore[import-untyped]
 
     return get_session().create_client(
         "s3",
