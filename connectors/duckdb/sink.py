@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from uuid import uuid4
 
+import anyio
 from pydantic import BaseModel, Field
 
 from connectors.duckdb.database import DIALECT, Database, quote, quote_table
@@ -82,6 +83,23 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
             raise
         self._reader = Reader(self._known, distinct=self.ctx.distinct_keys)
         return self
+
+    async def describe_target(self) -> str:
+        """What the table holds; see `DescribesTarget`. Makes no file."""
+        params = self.params
+        named = f"{params.path}, table {params.table}, mode {params.mode}"
+        if not await anyio.Path(self._database.path).exists():
+            return f"{named}: not there yet"
+        database = Database(params.path, lock_timeout=0, memory_limit=params.memory_limit, read_only=True)
+        await database.open()
+        try:
+            columns = await database.columns(params.table)
+            if not columns:
+                return f"{named}: not there yet"
+            ((rows,),) = await database.fetch(f"SELECT count(*) FROM {quote_table(params.table)}")
+        finally:
+            await database.close()
+        return f"{named}: {rows:,} rows, {len(columns)} columns"
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -191,7 +191,9 @@ class HttpClient:
         import aiohttp
         import httpx
 
-        address = httpx.URL(url)
+        # through a proxy, the address is written out, and needs a path then
+        parts = urlsplit(url)
+        address = httpx.URL(url if parts.path else parts._replace(path="/").geturl())
         params = [*address.params.multi_items(), *query, *self._connection.query]
         request = self._http.build_request(
             method,

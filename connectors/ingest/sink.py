@@ -99,8 +99,10 @@ class IngestSink(Sink[IngestParams]):
 
     async def check_connection(self) -> str:
         """Ask the service for its health, with the token; see `ChecksConnection`."""
-        assert self._client is not None, "use `async with`"
-        answer = await self._client.get("/health", [], max_answer=64 * 1024)
+        assert isinstance(self.connection, IngestConnection)
+        clock, longest = self.ctx.clock, self.params.timeout
+        async with open_client(self.connection, concurrency=1, longest=longest, clock=clock) as client:
+            answer = await client.get("/health", [], max_answer=64 * 1024)
         return "the service is healthy" if answer.is_json else "something answers that is no ingest service"
 
     async def __aexit__(

@@ -12,6 +12,7 @@ from uuid import uuid4
 import anyio
 from pydantic import BaseModel
 
+from connectors.postgres import target
 from connectors.postgres.copying import copy_data
 from connectors.postgres.database import (
     DIALECT,
@@ -96,6 +97,16 @@ class PostgresSink(Sink[PostgresSinkParams]):
             async with self._connection():
                 pass
         return self
+
+    async def check_connection(self) -> str:
+        """Log in; see `ChecksConnection`."""
+        assert isinstance(self.connection, PostgresConnection)
+        return await target.check(self.connection)
+
+    async def describe_target(self) -> str:
+        """What the table holds; see `DescribesTarget`."""
+        assert isinstance(self.connection, PostgresConnection)
+        return await target.describe(self.connection, self.params.table, str(self.params.mode))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -22,6 +22,7 @@ __all__ = [
     "DlqOptions",
     "DoctorOptions",
     "DurableOptions",
+    "EvalOptions",
     "ExplainOptions",
     "FileOptions",
     "ForecastOptions",
@@ -337,6 +338,18 @@ class SqlOptions:
     output: str = "table"
     snapshot: bool = False
     state_dir: str = DEFAULT_STATE_DIR
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """`eval`; `against` is "" for no other run."""
+
+    records: str
+    truth: str
+    key: str = "id"
+    against: str = ""
+    min: float = 0.0
+    json: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ VERBS = {
     "bookmarks": "list and reset bookmarks of earlier runs",
     "journal": "list and purge paid model answers",
     "serve": "run the ingest service and its warehouse",
+    "eval": "compare extracted records with a file of what is true",
     "sql": "query the warehouse, or copy it for other programs",
     "sandbox": "run the embedded S3, model endpoint and ingest service",
     "explain": "explain an exit code, an error, or the type of a dead letter",

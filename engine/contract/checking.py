@@ -9,7 +9,7 @@ __all__ = ["ChecksConnection"]
 
 @runtime_checkable
 class ChecksConnection(Protocol):
-    """A component that can try its connection; called inside `async with`, without a run."""
+    """A component that can try its connection; called on one that has not been opened."""
 
     async def check_connection(self) -> str:
         """Ask the other side something that costs nothing and changes nothing, with the credentials given.

@@ -63,7 +63,7 @@ class EstimatesCost(Protocol):
 
 @runtime_checkable
 class DescribesTarget(Protocol):
-    """A sink that can tell where it writes and what is there already. Called inside `async with`."""
+    """A sink that can tell where it writes and what is there; called on one that has not been opened."""
 
     async def describe_target(self) -> str:
         """Return it in a few words: "table orders: 1,204 rows, 6 columns; appends". Changes nothing.

@@ -159,8 +159,7 @@ def _built(node: PlanNode, engine: Engine, plan: Plan) -> Component[Any]:
 async def _target(node: PlanNode, sink: Sink[Any], seconds: float) -> str:
     if isinstance(sink, DescribesTarget):
         with anyio.fail_after(seconds):
-            async with sink:
-                return await sink.describe_target()
+            return await sink.describe_target()
     named = [
         f"{name} {value}"
         for name in ("path", "table", "model", "dataset", "bucket", "url")

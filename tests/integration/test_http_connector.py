@@ -229,6 +229,22 @@ async def first(opened: HttpSource) -> Any:
         return await anext(listing)
 
 
+async def test_packed_answers_are_unpacked() -> None:
+    packed = Answer(200, gzip.compress(json.dumps(ROWS).encode()), {"content-encoding": "gzip"})
+    async with ScriptedServer(answers=[packed]).running() as server:
+        assert await read(server.url) == ROWS
+
+
+async def test_requests_take_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ScriptedServer(lambda _: Answer.of(ROWS)).running() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        assert await read("http://api.invalid", path="rows") == ROWS
+        assert await send("http://api.invalid", [{"id": 1}]) == {}
+    assert [request.headers["host"] for request in proxy.requests] == ["api.invalid"] * 2
+
+
 async def test_requests_keep_to_the_rate() -> None:
     opened = source("http://x.example", paging={"type": "offset", "size": 10}, requests_per_second=2)
     clock = opened.ctx.clock

@@ -326,3 +326,21 @@ def test_the_examples_of_the_page_load_and_read(
         assert main(["run", "--quiet", "--verify"]) == 0
     assert [json.loads(line) for line in (tmp_path / "large.jsonl").read_text().splitlines()] == lines[11:]
     server.sql("DROP TABLE invoices")
+
+
+async def test_doctor_and_plan_can_ask_without_making_anything(server: Postgres) -> None:
+    assert (await sink(server).check_connection()).startswith("logged in as ")
+    assert await sink(server).describe_target() == "table tables.t, mode append: not there yet"
+    async with sink(server) as made:
+        await made.write(batch_of([{"id": 1, "name": "a"}]))
+
+    assert await sink(server).describe_target() == "table tables.t, mode append: 1 rows, 2 columns"
+
+
+async def test_a_wrong_password_is_told_to_doctor(server: Postgres) -> None:
+    connection = PostgresConnection(url=server.address(), password=SecretStr("not the one"))
+    made = PostgresSink(PostgresSinkParams(table="tables.t"), connection)
+
+    with pytest.raises(FatalError, match="refuses the connection") as caught:
+        await made.check_connection()
+    assert "not the one" not in str(caught.value)

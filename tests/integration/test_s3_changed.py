@@ -194,6 +194,7 @@ class _Counting:
         return {}
 
 
+@pytest.mark.series
 async def test_bookmarks_are_looked_up_one_listing_page_at_a_time(server: str, s3: Any) -> None:
     put(s3, {f"p/{number:04d}": b"" for number in range(1005)})
     bookmarks = _Counting()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from tests.reliability.harness.blows import Blow, Plan
 from tests.reliability.harness.outcome import DRAINED, STOPPED
 from tests.reliability.harness.trial import Lab
@@ -30,6 +32,7 @@ def test_stopped_by_the_second_signal_and_gone_on_with(lab: Lab) -> None:
     assert outcome.codes in ([STOPPED, 0], [DRAINED, 0])
 
 
+@pytest.mark.series
 def test_stopped_by_the_second_signal_while_nothing_can_be_delivered(lab: Lab) -> None:
     """The service stands still with requests in its hands, and carries them out when it goes on."""
     blow = Blow(after=0.1, signal=signal.SIGTERM, again=0.1, frozen=True)

@@ -38,6 +38,7 @@ def test_killed_at_every_stage(lab: Lab, plan: Plan) -> None:
     assert outcome.codes == [KILLED] * len(plan.blows) + [0], "each place was come by"
 
 
+@pytest.mark.series
 def test_all_pipelines_killed_together(lab: Lab) -> None:
     blows = (Blow("splits_stored:3"), Blow(after=0.9), Blow("batch_read:5"))
 

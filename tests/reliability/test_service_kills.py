@@ -16,6 +16,7 @@ from tests.reliability.harness.trial import Lab
 from tests.reliability.harness.workload import PIPELINES, SIMULATED, Workload
 
 
+@pytest.mark.series
 def test_the_service_is_killed_and_comes_back_under_a_run(lab: Lab) -> None:
     kills = (
         ServiceKill("rows_committed:2"),
@@ -38,6 +39,7 @@ def test_the_service_is_killed_and_comes_back_under_a_run(lab: Lab) -> None:
         pytest.param(PIPELINES[-1:], id="documents", marks=pytest.mark.series),
     ],
 )
+@pytest.mark.series
 def test_service_and_engine_are_killed_in_the_same_moment(lab: Lab, pipelines: tuple[str, ...]) -> None:
     kill = ServiceKill("rows_committed:3", takes_engine=True)
 

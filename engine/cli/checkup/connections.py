@@ -15,7 +15,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from engine.cli.checkup.findings import Finding, Level
 from engine.cli.checkup.network import address_of, ask
 from engine.contract.checking import ChecksConnection
-from engine.contract.component import Component, Context, Kind, Source
+from engine.contract.component import Context, Kind, Source
 from engine.errors import EngineError
 from engine.plan.model import Plan, PlanNode
 from engine.redaction import without_credentials
@@ -94,10 +94,12 @@ async def _tried(node: PlanNode, connection: BaseModel | None, seconds: float) -
         with anyio.fail_after(seconds):
             component = node.spec.factory(node.params, connection)
             component.ctx = Context(node=node.name)
-            if not isinstance(component, ChecksConnection | Source):
-                return Level.OK, "", ""
+            if isinstance(component, ChecksConnection):
+                return Level.OK, await component.check_connection(), ""
+            if not isinstance(component, Source):
+                return Level.OK, "", ""  # opening a sink may make what it writes to
             async with component:
-                return Level.OK, await _asked(component), ""
+                return Level.OK, await _listed(component), ""
     except TimeoutError:
         return Level.WARNING, f"did not answer within {seconds:g} s", "check the network, or give --timeout"
     except EngineError as error:
@@ -107,11 +109,8 @@ async def _tried(node: PlanNode, connection: BaseModel | None, seconds: float) -
         return Level.PROBLEM, said, "ODW_TRACEBACK=1 with `run --limit 1` shows where it happened"
 
 
-async def _asked(component: Component[Any]) -> str:
-    if isinstance(component, ChecksConnection):
-        return await component.check_connection()
-    assert isinstance(component, Source)
-    async with aclosing(component.splits(component.ctx)) as splits:  # type: ignore[type-var]
+async def _listed(source: Source[Any]) -> str:
+    async with aclosing(source.splits(source.ctx)) as splits:  # type: ignore[type-var]
         async for split in splits:
             named = split.key != "all" and not split.key.isdecimal()
             return f"can be listed, begins with {split.key}" if named else "can be listed"

@@ -124,6 +124,7 @@ async def test_another_process_sees_what_was_reported(where: str) -> None:
             assert seen == sorted(seen)
 
 
+@pytest.mark.series
 async def test_server_crash_neither_loses_nor_repeats_commits() -> None:
     """The client lives on, finds out what became of the commit that it had no answer to, and continues."""
     with running(DURABLE) as server:

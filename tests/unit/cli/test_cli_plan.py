@@ -180,3 +180,17 @@ def test_plan_counts_branches_apart(folder: Path, capsys: pytest.CaptureFixture[
     nodes = planned(capsys, "routes.yaml")["p"]["nodes"]
 
     assert (nodes["split"]["records"], nodes["low"]["records"], nodes["high"]["records"]) == (10, 3, 7)
+
+
+def test_plan_tells_what_a_table_holds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("table.yaml").write_text(
+        "version: 1\npipelines:\n  p:\n    nodes:\n      read: {source: jsonl, with: {path: in.jsonl}}\n"
+        "      save: {sink: duckdb, with: {path: w.duckdb, table: rows, mode: merge, key: n}}\n"
+    )
+    before = planned(capsys, "table.yaml")["p"]["nodes"]["save"]["target"]
+    assert not Path("w.duckdb").exists()
+    main(["run", "table.yaml", "--quiet"])
+    after = planned(capsys, "table.yaml")["p"]["nodes"]["save"]["target"]
+
+    assert before == "w.duckdb, table rows, mode merge: not there yet"
+    assert after == "w.duckdb, table rows, mode merge: 10 rows, 2 columns"

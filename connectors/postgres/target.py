@@ -1,0 +1,29 @@
+"""What is at the other end of a `postgres` sink, before anything is written."""
+# ruff: noqa: S608 -- names are quoted
+
+from __future__ import annotations
+
+from connectors.postgres.database import PostgresConnection, connected, quote_table, table_columns
+
+__all__ = ["check", "describe"]
+
+
+async def check(connection: PostgresConnection) -> str:
+    """Log in; returns which server and user that is. Raises as `connected`."""
+    async with connected(connection) as opened:
+        cursor = await opened.execute("SELECT current_user, current_setting('server_version')")
+        row = await cursor.fetchone()
+    assert row is not None
+    return f"logged in as {row[0]}, PostgreSQL {row[1]}"
+
+
+async def describe(connection: PostgresConnection, table: str, mode: str) -> str:
+    """Return what the table holds. Raises as `connected`."""
+    async with connected(connection) as opened:
+        columns = await table_columns(opened, table)
+        if not columns:
+            return f"table {table}, mode {mode}: not there yet"
+        cursor = await opened.execute(f"SELECT count(*) FROM {quote_table(table)}")
+        row = await cursor.fetchone()
+    assert row is not None
+    return f"table {table}, mode {mode}: {row[0]:,} rows, {len(columns)} columns"
