@@ -63,8 +63,8 @@ async def ingest(request: Request) -> Response:
 def _wants_details(request: Request) -> bool:
     """Whether the answer names every record's fate. Raises BodyError: a misspelt wish must not be ignored."""
     wanted = request.headers.get("x-odw-results", "").strip().lower()
-    if wanted not in ("", "per-record"):
-        raise BodyError(400, "X-ODW-Results must be per-record")
+    if wanted not in ("", "none", "per-record"):
+        raise BodyError(400, "X-ODW-Results must be per-record or none")
     return wanted == "per-record"
 
 

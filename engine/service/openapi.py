@@ -102,7 +102,7 @@ def _inlined(schema: Any, definitions: Document, within: tuple[str, ...]) -> Any
 
 
 _HEADERS = (
-    ("X-ODW-Results", {"type": "string", "enum": ["per-record"]}, "answer every record's fate"),
+    ("X-ODW-Results", {"type": "string", "enum": ["per-record", "none"]}, "answer every record's fate"),
     (
         "X-ODW-Delivery",
         {"type": "string", "enum": ["fresh", "replay"]},

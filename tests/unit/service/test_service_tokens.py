@@ -53,7 +53,7 @@ async def allows(token: str, scheme: str = "Bearer") -> bool:
     return await TokenCheck(SETTINGS).allows(f"{scheme} {token}")
 
 
-@pytest.mark.parametrize("given", [{}, {"aud": ["x", "odw"]}, {"exp": int(time.time()) - 5}, {"sub": None}])
+@pytest.mark.parametrize("given", [{}, {"aud": ["x", "odw"]}, {"sub": None}])
 async def test_a_good_token_opens(given: dict[str, Any]) -> None:
     assert await allows(signed(claims(**given)))
 
@@ -66,8 +66,8 @@ async def test_a_good_token_opens(given: dict[str, Any]) -> None:
         {"aud": "other"},
         {"aud": None},
         {"exp": None},
-        {"exp": int(time.time()) - 600},
-        {"nbf": int(time.time()) + 600},
+        {"exp": 1_000_000_000},
+        {"nbf": 99_000_000_000},
         {"exp": "soon"},
     ],
 )
