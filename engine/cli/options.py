@@ -44,6 +44,7 @@ __all__ = [
     "StateOptions",
     "SubmitOptions",
     "TestOptions",
+    "TopOptions",
     "ValidateOptions",
     "WatchOptions",
     "WorkerOptions",
@@ -259,6 +260,15 @@ class RunsOptions(StateOptions):
     yes: bool = False
     older_than: str = ""
     failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopOptions(StateOptions):
+    """`top`; `interval` in seconds."""
+
+    interval: float = 2.0
+    once: bool = False
+    json: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

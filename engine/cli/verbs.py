@@ -24,6 +24,7 @@ VERBS = {
     "graph": "draw the pipelines of a file",
     "connectors": "list components, or show one",
     "runs": "list, show and forget runs",
+    "top": "show the runs in progress",
     "worker": "run a Temporal worker for durable runs",
     "submit": "start durable runs on Temporal",
     "watch": "watch a durable run",
