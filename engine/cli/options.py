@@ -22,6 +22,7 @@ __all__ = [
     "DlqOptions",
     "DoctorOptions",
     "DurableOptions",
+    "EvalOptions",
     "ExplainOptions",
     "FileOptions",
     "ForecastOptions",
@@ -42,7 +43,9 @@ __all__ = [
     "SqlOptions",
     "StateOptions",
     "SubmitOptions",
+    "TapOptions",
     "TestOptions",
+    "TopOptions",
     "ValidateOptions",
     "WatchOptions",
     "WorkerOptions",
@@ -261,6 +264,23 @@ class RunsOptions(StateOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TapOptions(PlanOptions, StateOptions):
+    """`tap`; `limit` records of each source are read."""
+
+    node: str = ""
+    limit: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopOptions(StateOptions):
+    """`top`; `interval` in seconds."""
+
+    interval: float = 2.0
+    once: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class DlqOptions(StateOptions, OutputOptions):
     """`dlq`; `file` is None when none was named, `store` whose dead letters."""
 
@@ -337,6 +357,18 @@ class SqlOptions:
     output: str = "table"
     snapshot: bool = False
     state_dir: str = DEFAULT_STATE_DIR
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """`eval`; `against` is "" for no other run."""
+
+    records: str
+    truth: str
+    key: str = "id"
+    against: str = ""
+    min: float = 0.0
+    json: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

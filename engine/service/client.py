@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_snake
 
 from engine.contract.types import JsonValue
 from engine.errors import ServiceError
@@ -28,8 +30,31 @@ REQUEST_BYTES = 512 * 1024
 M = TypeVar("M", bound=BaseModel)
 
 
+_TOPIC = "DeadLetterQueue"
+
+
 class ServiceDeadLetter(BaseModel):
-    """A dead letter of the service; see `GET /dead-letters`."""
+    """A dead letter of the service; see `GET /dead-letters`.
+
+    The original spelled what its API had refused in camel case, and what a transform had refused in snake
+    case. Both are read. It gave them neither ids nor states: they get an id of their content, and are open.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_our_words(cls, given: object) -> object:
+        if not isinstance(given, dict) or "dead_letter_id" in given:
+            return given
+        ours = {to_snake(name): value for name, value in given.items() if isinstance(name, str)}
+        record = ours.get("original_record")
+        content = json.dumps([record, ours.get("topic")], sort_keys=True, default=str)
+        known = {
+            "dead_letter_id": str(uuid.uuid5(uuid.NAMESPACE_OID, content)),
+            "model": str(ours.get("topic") or "").removesuffix(_TOPIC),
+            "record_id": record.get("id") if isinstance(record, dict) else None,
+            "status": "open",
+        }
+        return {**known, **ours}
 
     dead_letter_id: str
     model: str

@@ -54,6 +54,7 @@ class Metrics:
         self.dead: Counter[tuple[str, str]] = Counter()
         self.bytes: Counter[str] = Counter()
         self.runs: Counter[str] = Counter()
+        self.ended: Counter[tuple[str, str]] = Counter()
         self.history = RateHistory()
 
     def lines(self) -> Iterator[str]:
@@ -86,6 +87,15 @@ class Metrics:
             "Runs that were started over HTTP, by pipeline.",
             [({"pipeline": pipeline}, value) for pipeline, value in self.runs.items()],
         )
+        yield from _ends(self.ended)
+
+
+def _ends(ended: Counter[tuple[str, str]]) -> Iterator[str]:
+    yield from _counter(
+        "odw_runs_ended_total",
+        "Runs of this service that have ended, by pipeline and status.",
+        [({"pipeline": pipeline, "status": status}, value) for (pipeline, status), value in ended.items()],
+    )
 
 
 def _counter(name: str, text: str, values: list[tuple[dict[str, str], int]]) -> Iterator[str]:

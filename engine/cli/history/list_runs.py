@@ -25,7 +25,7 @@ from engine.plan.identity import difference
 from engine.plan.model import Plan
 from engine.state import DeadLetterFilter, Lease, RunRecord, RunStatus, StateStore
 
-__all__ = ["list_runs", "show_run"]
+__all__ = ["Entry", "entry_of", "list_runs", "show_run"]
 
 KILLED = "killed"
 """What a run is that stands as running, and that no process works on."""
@@ -37,7 +37,7 @@ LEAST_OF_ERROR = 24  # columns of a terminal
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
     """A run with what the list shows of it."""
 
     record: RunRecord
@@ -46,6 +46,7 @@ class _Entry:
 
     @property
     def status(self) -> str:
+        """The stored status, or `killed`."""
         # between two chunks nobody holds a lease of a durable run
         if self.record.status is RunStatus.RUNNING and self.lease is None and not self.record.durable:
             return KILLED
@@ -70,9 +71,9 @@ async def list_runs(options: RunsOptions) -> int:
             stored = str(RunStatus.RUNNING) if options.status == KILLED else options.status
             found = [run for run in found if run.status == stored]
             if stored == RunStatus.RUNNING:
-                found = [run for run in found if (await _entry(store, run)).status == options.status]
+                found = [run for run in found if (await entry_of(store, run)).status == options.status]
         shown = [
-            await _entry(store, run) for run in (found[-options.limit :] if options.limit > 0 else found)
+            await entry_of(store, run) for run in (found[-options.limit :] if options.limit > 0 else found)
         ]
     if options.json:
         for entry in shown:
@@ -96,7 +97,7 @@ async def show_run(options: RunsOptions) -> int:
     """
     async with store_of(options) as store:
         run_id = await run_id_of(store, options.run)
-        entry = await _entry(store, await store.get_run(run_id))
+        entry = await entry_of(store, await store.get_run(run_id))
         splits = await store.count_splits(run_id)
         letters = await store.count_dead_letters(DeadLetterFilter(run_id=run_id, status="open"))
     comparison = _compare(entry.record, options)
@@ -117,9 +118,10 @@ async def show_run(options: RunsOptions) -> int:
     return ExitCode.COMPLETED
 
 
-async def _entry(store: StateStore, record: RunRecord) -> _Entry:
+async def entry_of(store: StateStore, record: RunRecord) -> Entry:
+    """Return a run with its counts and whoever works on it."""
     lease = await living(store, SystemClock(), record.run_id)
-    return _Entry(record, await store.tally(record.run_id), lease)
+    return Entry(record, await store.tally(record.run_id), lease)
 
 
 def _compare(record: RunRecord, options: RunsOptions) -> _Comparison:
@@ -148,7 +150,7 @@ def _plan(pipeline: str, params: Mapping[str, object], file: str) -> Plan:
     return plans[pipeline]
 
 
-def _table(entries: Sequence[_Entry], width: int) -> list[str]:
+def _table(entries: Sequence[Entry], width: int) -> list[str]:
     """A line for each run; what is wider than `width` loses columns that matter less, then text of errors.
 
     `width` 0: it may be as wide as it likes.
@@ -191,7 +193,7 @@ def _lines(columns: Mapping[str, Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cells)
 
 
-def _page(entry: _Entry, splits: tuple[int, int], letters: int, comparison: _Comparison) -> Iterator[str]:
+def _page(entry: Entry, splits: tuple[int, int], letters: int, comparison: _Comparison) -> Iterator[str]:
     record, tally = entry.record, entry.tally
     yield f"run {record.run_id}  ({entry.status})"
     yield f"  pipeline      {record.pipeline}"
@@ -231,7 +233,7 @@ def _differences(comparison: _Comparison) -> Iterator[str]:
         yield from (f"    {line}" for line in comparison.operational)
 
 
-def _as_json(entry: _Entry) -> dict[str, object]:
+def _as_json(entry: Entry) -> dict[str, object]:
     record = entry.record
     return {
         "run_id": record.run_id,

@@ -74,6 +74,16 @@ class PipelineHost:
             target: alias for alias, target in config.aliases.items() if alias.endswith(_WORKFLOW)
         }
 
+    def watch_ends(self, told: Callable[[str, Session], None]) -> None:
+        """Tell somebody else of the ends of sessions, too."""
+        before = self._on_end
+
+        def both(name: str, session: Session) -> None:
+            before(name, session)
+            told(name, session)
+
+        self._on_end = both
+
     def attach(self, engine: Engine, group: TaskGroup) -> None:
         """Use this engine for runs, and these tasks; both have to outlive the service's requests."""
         self._engine, self._group = engine, group

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from engine.cli.state import store_of
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.execution.session import Session
+from engine.service.metrics import Metrics
 from engine.service.models import load_ingest_models
 from engine.service.server import RunningService, running_service, serving_app
 from engine.service.settings import ServiceSettings
@@ -57,6 +59,7 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
                 operations=host,
             )
         )
+        host.watch_ends(partial(_count, service.context.metrics))
         if topics is not None:
             app = create_topic_app(service.context)
             url = await stack.enter_async_context(serving_app(app, options.host, topics, settings))
@@ -109,6 +112,10 @@ async def _load_clients() -> None:
     with suppress(ImportError):
         for module in ("httpx", "httpx_aiohttp"):
             await anyio.to_thread.run_sync(import_module, module)
+
+
+def _count(metrics: Metrics, _: str, session: Session) -> None:
+    metrics.ended.update((report.pipeline, str(report.status)) for report in session.reports.values())
 
 
 def _report(name: str, session: Session) -> None:

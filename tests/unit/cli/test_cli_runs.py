@@ -275,3 +275,19 @@ def test_pruning_takes_failed_runs_when_asked() -> None:
     assert main(["runs", "prune", "--older-than", "30d", "--failed"]) == 0
     assert {"copy-failed", "copy-old"}.isdisjoint(left())
     assert {"copy-letters", "copy-new", "copy-alive"} <= set(left())
+
+
+def test_top_shows_runs_in_progress_and_killed_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--once"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "status", "time", "read", "written", "dead", "records/s"]
+    assert [line.split()[:2] for line in lines] == [["copy-killed", "killed"], ["copy-alive", "running"]]
+
+    assert main(["top", "--once", "--json"]) == 0
+    _, alive = json.loads(capsys.readouterr().out)
+    assert (alive["run_id"], alive["tally"]["written"], alive["records_per_second"]) == (
+        "copy-alive",
+        1_197,
+        0,
+    )
+    assert main(["top", "--once", "--interval", "0"]) == 2

@@ -1,0 +1,213 @@
+"""A MinIO server with objects in it, and the ways to read them all."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engine_commands import free_port
+from benchmarks.model import Work
+
+BUCKET = "lake"
+USER, PASSWORD = "benchmark", "benchmark-secret"
+AT_ONCE = 32
+CPU_PER_THOUSAND = "cpu"
+
+
+def minio_program() -> str | None:
+    """The `minio` program, if there is one."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odw-engine" / "tools"
+    return os.environ.get("ODW_MINIO") or shutil.which("minio") or shutil.which("minio", path=cache)
+
+
+def needs_minio() -> str | None:
+    """Why S3 cannot be measured here, or None."""
+    return None if minio_program() else "there is no `minio` program; .ci/run builds one"
+
+
+def _started() -> str:
+    """Start a server, which ends with this process; gives its address."""
+    folder = tempfile.mkdtemp(prefix="odw-lake-")
+    address = f"127.0.0.1:{free_port()}"
+    secrets = {"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off"}
+    process = subprocess.Popen(
+        [str(minio_program()), "server", "--quiet", "--address", address, folder],
+        env={**os.environ, **secrets},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def stop() -> None:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(stop)
+    return f"http://{address}"
+
+
+@dataclass
+class Lake:
+    """So many objects of one size; the server starts when it is first asked for."""
+
+    objects: int
+    size: int
+    url: str = ""
+    keys: list[str] = field(default_factory=list)
+
+    async def ready(self) -> None:
+        """Start the server and fill it, once."""
+        if self.url:
+            return
+        url = await asyncio.to_thread(_started)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with suppress(OSError):
+                await asyncio.to_thread(lambda: urllib.request.urlopen(f"{url}/minio/health/ready").close())
+                break
+            await asyncio.sleep(0.1)
+        self.keys = [f"in/{number:06}.bin" for number in range(self.objects)]
+        async with sdk_client(url) as client:
+            await client.create_bucket(Bucket=BUCKET)
+            body = os.urandom(self.size)
+            await _in_turn(self.keys, lambda key: client.put_object(Bucket=BUCKET, Key=key, Body=body))
+        self.url = url
+
+
+def sdk_client(url: str) -> Any:
+    """A client of aiobotocore as one writes it by hand."""
+    from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
+    from aiobotocore.session import get_session  # type: ignore[import-untyped]
+
+    return get_session().create_client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=USER,
+        aws_secret_access_key=PASSWORD,
+        config=AioConfig(max_pool_connections=AT_ONCE, s3={"addressing_style": "path"}),
+    )
+
+
+async def _in_turn(keys: list[str], work: Callable[[str], Awaitable[Any]]) -> None:
+    left = iter(keys)
+
+    async def worker() -> None:
+        for key in left:
+            await work(key)
+
+    await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+
+
+async def measured(lake: Lake, work: Callable[[str], Awaitable[int]]) -> Work:
+    """Read every object; the processor time of this process is given for 1,000 of them."""
+    total = 0
+
+    async def one(key: str) -> None:
+        nonlocal total
+        found = await work(key)
+        total += found
+
+    began = time.process_time()
+    await _in_turn(lake.keys, one)
+    return _work(lake, total, time.process_time() - began)
+
+
+def _work(lake: Lake, total: int, seconds: float) -> Work:
+    if total != lake.objects * lake.size:
+        raise ValueError(f"{total:,} bytes of {lake.objects * lake.size:,}")
+    return Work(lake.objects, f"{total} bytes", {CPU_PER_THOUSAND: seconds / lake.objects * 1000})
+
+
+async def by_hand(lake: Lake) -> Work:
+    """Workers over aiobotocore."""
+    await lake.ready()
+    async with sdk_client(lake.url) as client:
+
+        async def read(key: str) -> int:
+            answer = await client.get_object(Bucket=BUCKET, Key=key)
+            async with answer["Body"] as body:
+                return len(await body.read())
+
+        return await measured(lake, read)
+
+
+async def bare_lean(lake: Lake) -> Work:
+    """A signed GET on an aiohttp session, and nothing else."""
+    import aiohttp
+    from yarl import URL
+
+    from connectors.s3.signing import Signer, encode_key
+
+    await lake.ready()
+    signer, host = Signer(USER, PASSWORD, "us-east-1"), lake.url.removeprefix("http://")
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=AT_ONCE), auto_decompress=False
+    ) as session:
+
+        async def read(key: str) -> int:
+            path = f"/{BUCKET}/{encode_key(key)}"
+            headers = signer.headers(host, path, {}, {}, datetime.now(UTC))
+            async with session.get(URL(lake.url + path, encoded=True), headers=headers) as answer:
+                return len(await answer.read())
+
+        return await measured(lake, read)
+
+
+async def reader(lake: Lake, requests: str) -> Work:
+    """The GETs of the source `s3`: conditions, versions and lengths checked."""
+    from connectors.objects.listed import ListedObject
+    from connectors.s3 import S3Connection, open_client
+    from connectors.s3.streams import S3ObjectStreams
+
+    await lake.ready()
+    made = S3Connection.model_validate(
+        {"endpoint": lake.url, "access_key": USER, "secret_key": PASSWORD, "requests": requests}
+    )
+    async with open_client(made, connections=AT_ONCE) as client:
+        streams = S3ObjectStreams(client, BUCKET)
+        answer = await client.head_object(Bucket=BUCKET, Key=lake.keys[0])
+        etag = answer["ETag"].strip('"')
+
+        async def read(key: str) -> int:
+            total = 0
+            async with streams.open(key, ListedObject(key, etag, lake.size), 0, None) as body:
+                while piece := await body.read():
+                    total += len(piece)
+            return total
+
+        return await measured(lake, read)
+
+
+async def pipeline(lake: Lake) -> Work:
+    """The source `s3` as a pipeline reads it, from the listing to records with their content in base64."""
+    from connectors.s3 import S3Connection, S3Connector, S3Params
+    from engine.contract.component import Context
+
+    await lake.ready()
+    made = S3Connection.model_validate({"endpoint": lake.url, "access_key": USER, "secret_key": PASSWORD})
+    source = S3Connector(S3Params(pattern=f"s3://{BUCKET}/**", format="binary"), made)
+    source.ctx = Context()
+    total = 0
+    async with source:
+        began = time.process_time()
+        async for split in source.splits(source.ctx):
+            async with aclosing(source.read(split, None, source.ctx)) as batches:
+                async for batch in batches:
+                    total += sum(record["file_size"] for record in batch.records)
+                    if batch.reservation is not None:
+                        batch.reservation.release()
+        seconds = time.process_time() - began
+    return _work(lake, total, seconds)

@@ -1,0 +1,41 @@
+"""Processor time of reading 1,000 objects from a real MinIO, beside the same by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from benchmarks import figures
+from benchmarks.lake import Lake, bare_lean, by_hand, needs_minio, pipeline, reader
+from benchmarks.model import Arm, Benchmark, Goal, Scale
+
+BY_HAND = "aiobotocore by hand"
+KIBIBYTE = 1024
+
+
+def benchmarks(scale: Scale) -> Sequence[Benchmark]:
+    """``s3_16k`` and ``s3_1m``; the figure `cpu` is of 1,000 objects."""
+    return [
+        _reading("s3_16k", Lake(scale.pick(3_000, 50), 16 * KIBIBYTE), [Goal("ratio", "<=", 0.25)]),
+        _reading("s3_1m", Lake(scale.pick(300, 10), 1024 * KIBIBYTE), []),
+    ]
+
+
+def _reading(name: str, lake: Lake, goals: Sequence[Goal]) -> Benchmark:
+    return Benchmark(
+        name=name,
+        description=f"processor seconds of the client for 1,000 objects of {lake.size // KIBIBYTE:,} KiB, "
+        "MinIO on loopback, 32 in flight",
+        arms=[
+            Arm(BY_HAND, partial(by_hand, lake), unavailable=needs_minio),
+            Arm("signed GET alone", partial(bare_lean, lake), unavailable=needs_minio),
+            Arm("our reader, sdk", partial(reader, lake, "sdk"), unavailable=needs_minio),
+            Arm("our reader, lean", partial(reader, lake, "lean"), goals=goals, unavailable=needs_minio),
+            Arm("source s3, records", partial(pipeline, lake), unavailable=needs_minio),
+        ],
+        reference=BY_HAND,
+        unit="objects",
+        metric=figures.CPU,
+        pairs=5,
+        libraries=("aiobotocore", "aiohttp"),
+    )

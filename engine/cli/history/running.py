@@ -1,0 +1,112 @@
+"""`top`: the runs in progress, looked at again and again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import anyio
+
+from engine.cli.display.numbers import Rate, count, duration, rate
+from engine.cli.display.terminal import printable
+from engine.cli.exit_codes import ExitCode
+from engine.cli.history.list_runs import Entry, entry_of
+from engine.cli.options import TopOptions
+from engine.cli.state import store_of
+from engine.contract.clock import SystemClock
+from engine.contract.types import JsonValue
+from engine.errors import ConfigError
+from engine.state import RunStatus, StateStore
+
+__all__ = ["show_running"]
+
+CLEAR = "\x1b[H\x1b[J"
+SHORTEST = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A run at one look; `per_second`: settled records, 0 at the first look."""
+
+    entry: Entry
+    seconds: float
+    per_second: float
+
+    def to_json(self) -> dict[str, JsonValue]:
+        record, tally = self.entry.record, self.entry.tally
+        return {
+            "run_id": record.run_id,
+            "pipeline": record.pipeline,
+            "status": self.entry.status,
+            "seconds": round(self.seconds, 1),
+            "tally": tally.to_json(),
+            "records_per_second": round(self.per_second, 1),
+        }
+
+    def cells(self) -> tuple[str, ...]:
+        record, tally = self.entry.record, self.entry.tally
+        return (
+            record.run_id,
+            self.entry.status,
+            duration(self.seconds),
+            count(tally.read),
+            count(tally.written),
+            count(tally.dead),
+            rate(self.per_second),
+        )
+
+
+async def show_running(options: TopOptions) -> int:
+    """Print the runs in progress until interrupted, or once.
+
+    Raises:
+        ConfigError: the interval is too short.
+        StateError: the store cannot be used.
+    """
+    if options.interval < SHORTEST:
+        raise ConfigError(f"--interval: expected at least {SHORTEST} seconds, got {options.interval:g}")
+    rates: dict[str, Rate] = {}
+    async with store_of(options) as store:
+        while True:
+            rows = await _look(store, rates)
+            if options.json:
+                text = json.dumps([row.to_json() for row in rows]) + "\n"
+            else:
+                text = printable(_table(rows))
+            clear = CLEAR if sys.stdout.isatty() and not (options.json or options.once) else ""
+            sys.stdout.write(clear + text)
+            sys.stdout.flush()
+            if options.once:
+                return ExitCode.COMPLETED
+            await anyio.sleep(options.interval)
+
+
+async def _look(store: StateStore, rates: dict[str, Rate]) -> list[_Row]:
+    clock, rows = SystemClock(), []
+    for record in await store.list_runs():
+        if record.status is RunStatus.RUNNING:
+            entry = await entry_of(store, record)
+            meter = rates.setdefault(record.run_id, Rate())
+            seconds = (clock.now() - datetime.fromisoformat(record.started_at)).total_seconds()
+            rows.append(_Row(entry, seconds, meter.update(clock.monotonic(), entry.tally.read)))
+    return rows
+
+
+def _table(rows: Sequence[_Row]) -> str:
+    if not rows:
+        return "no runs in progress\n"
+    head = ("run", "status", "time", "read", "written", "dead", "records/s")
+    lines = [head, *(row.cells() for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left: Mapping[int, bool] = {0: True, 1: True}
+    return "".join(
+        "  ".join(
+            text.ljust(width) if left.get(place) else text.rjust(width)
+            for place, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        + "\n"
+        for line in lines
+    )

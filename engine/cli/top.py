@@ -1,0 +1,32 @@
+"""Show the runs in progress of a state store, in every process and on every machine that share it.
+
+Counts are those of the ledger: settled records, committed about every 100 ms. Press Ctrl-C to leave.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.cli.arguments import add_state_argument
+from engine.cli.options import TopOptions
+
+SUMMARY = "show the runs in progress"
+OPTIONS = TopOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    parser.add_argument(
+        "--interval", type=float, default=2.0, metavar="SECONDS", help="time between two looks (default: 2)"
+    )
+    parser.add_argument("--once", action="store_true", help="look once and end")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per look")
+    add_state_argument(parser)
+
+
+def execute(options: TopOptions) -> int:
+    """Show the runs."""
+    from engine.cli.event_loop import on_event_loop
+    from engine.cli.history.running import show_running
+
+    return on_event_loop(lambda: show_running(options))
