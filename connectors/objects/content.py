@@ -117,7 +117,17 @@ async def open_content(
         elif start:
             await source.skip(start)
         charset = "utf-8" if encoding else options.charset
-        yield Content(source.read, head, charset, None if encoding else declared)
+        read: ReadBytes = source.read
+        if b"\r" in head and b"\n" not in head:  # lines as old Macs wrote them; places stay the same
+            head, read = head.replace(b"\r", b"\n"), _with_line_feeds(read)
+        yield Content(read, head, charset, None if encoding else declared)
+
+
+def _with_line_feeds(read: ReadBytes) -> ReadBytes:
+    async def translated() -> bytes:
+        return (await read()).replace(b"\r", b"\n")
+
+    return translated
 
 
 def _stream_encoding(head: bytes, charset: str | None, declared: str | None) -> str | None:

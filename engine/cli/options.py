@@ -43,6 +43,7 @@ __all__ = [
     "SqlOptions",
     "StateOptions",
     "SubmitOptions",
+    "TapOptions",
     "TestOptions",
     "TopOptions",
     "ValidateOptions",
@@ -260,6 +261,14 @@ class RunsOptions(StateOptions):
     yes: bool = False
     older_than: str = ""
     failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TapOptions(PlanOptions, StateOptions):
+    """`tap`; `limit` records of each source are read."""
+
+    node: str = ""
+    limit: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ VERBS = {
     "test": "run the test cases beside a pipeline file",
     "doctor": "check this machine and everything that a file needs",
     "plan": "say what a run would read, write and cost",
+    "tap": "print the records that come out of a node",
     "graph": "draw the pipelines of a file",
     "connectors": "list components, or show one",
     "runs": "list, show and forget runs",

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from engine.preview.forecast import Forecast, NodeForecast, forecast
+from engine.preview.sampling import Sampled, sample_through
 
-__all__ = ["Forecast", "NodeForecast", "forecast"]
+__all__ = ["Forecast", "NodeForecast", "Sampled", "forecast", "sample_through"]

@@ -671,7 +671,7 @@ async def test_values_come_with_the_span_that_supports_them() -> None:
     assert supported["doctor"] == "Dr. Number 1"
 
 
-async def test_a_value_that_the_document_does_not_say_is_a_dead_letter() -> None:
+async def test_an_ungrounded_value_is_a_dead_letter() -> None:
     def invented(request: Request) -> Answer:
         fields = target_schema("Medical").fields
         content = json.dumps(dict.fromkeys(fields, "Person 1") | {"doctor": "Dr. Nobody"})
@@ -703,7 +703,7 @@ def scripted_values(*replies: object) -> ScriptedServer:
     return ScriptedServer(answers=[Answer.of(one) for one in bodies])
 
 
-async def test_several_records_of_one_document_have_keys_and_ids_of_their_own() -> None:
+async def test_records_of_one_document_have_their_own_keys_and_ids() -> None:
     found = [{"name": "Ann", "count": 1}, {"name": "Bob", "count": 2}]
     async with (
         scripted_values({"records": found}).running() as server,
@@ -729,7 +729,7 @@ async def test_a_bad_record_of_many_takes_the_others_along_or_not(rule: str, nam
     assert [error.kind for _, error in derived.failures] == ([] if names_left else ["InvalidFields"])
 
 
-async def test_a_long_document_is_asked_about_in_parts_and_its_answers_merged() -> None:
+async def test_answers_about_parts_of_a_document_are_merged() -> None:
     text = "\n\n".join("words " * 50 for _ in range(4))
     replies = [{"name": None, "count": 1}, {"name": "Ann", "count": None}, {"name": "Bob", "count": 3}]
     async with (

@@ -7,6 +7,7 @@ python -m tests.unit.cli.mistakes
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -181,16 +182,22 @@ def printed(mistake: Mistake) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def _inside(folder: Path) -> Iterator[None]:
-    before, path, modules = os.getcwd(), list(sys.path), set(sys.modules)
+    before, path = os.getcwd(), list(sys.path)
+    _forget_modules()  # other tests have modules of these names too
     os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
     try:
         yield
     finally:
         os.chdir(before)
         sys.path[:] = path
-        for name in set(sys.modules) - modules:
-            if name in ("steps", "bad", "forgetful", "plain"):
-                del sys.modules[name]
+        _forget_modules()
+
+
+def _forget_modules() -> None:
+    for name in ("steps", "bad", "forgetful", "plain"):
+        sys.modules.pop(name, None)
 
 
 def page() -> str:

@@ -194,3 +194,29 @@ def test_plan_tells_what_a_table_holds(folder: Path, capsys: pytest.CaptureFixtu
 
     assert before == "w.duckdb, table rows, mode merge: not there yet"
     assert after == "w.duckdb, table rows, mode merge: 10 rows, 2 columns"
+
+
+def test_tap_prints_what_comes_out_of_a_node(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tap", "copy.large", "--limit", "7"]) == 0
+    assert [json.loads(line)["n"] for line in capsys.readouterr().out.splitlines()] == [5, 6]
+    assert not Path("out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ("read", "several pipelines have `read`: write one of copy.read, paid.read"),
+        ("lrage", "unknown node `lrage`"),
+        ("copy.lrage", "did you mean `copy.large`?"),
+    ],
+)
+def test_tap_names_the_nodes_that_there_are(
+    node: str, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tap", node]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_tap_says_that_a_node_pays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tap", "paid.extract"]) == 0
+    assert capsys.readouterr().err == "paid: extract was not asked: it pays for its answers\n"

@@ -114,6 +114,7 @@ async def test_a_row_over_the_bound_is_a_dead_letter() -> None:
         ('"a\nb",c\n1,2\n', {}, {"a\nb": 1, "c": 2}),
         ("\n\na,b\n1,2\n", {}, {"a": 1, "b": 2}),
         ("a\n1\n", {}, {"a": 1}),
+        ("a,b\r1,x\r", {}, {"a": 1, "b": "x"}),
         (f"a,b\n{'9' * 40},x\n", {"types": {"a": "integer"}}, {"a": int("9" * 40), "b": "x"}),
     ],
 )  # fmt: skip

@@ -75,6 +75,13 @@ async def test_invalid_bytes_are_replaced_and_counted_or_refused() -> None:
     json.dumps([page.records for page in strict]).encode()
 
 
+async def test_lines_may_end_with_carriage_returns_alone() -> None:
+    reader = reader_of(b"one\rtwo\r\rfour\r", piece=3)
+    pages = await pages_of(reader, format="lines", page_records=1)
+    assert contents(pages) == ["one", "two", "", "four"]
+    assert contents(await pages_of(reader, pages[1].end, format="lines")) == ["", "four"]
+
+
 @pytest.mark.parametrize("kind", ["lines", "jsonl"])
 async def test_a_long_line_is_a_dead_letter_and_not_memory(kind: str) -> None:
     data = b'{"a": 1}\n' + b"x" * 5000 + b'\n{"a": 2}\n'

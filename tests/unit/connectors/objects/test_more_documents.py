@@ -110,7 +110,7 @@ def test_pictures_that_no_model_reads_become_png(form: str, name: str) -> None:
     assert page.url.startswith("data:image/png;base64,")
 
 
-def test_each_page_of_a_scan_is_a_picture_and_large_ones_are_scaled() -> None:
+def test_each_page_of_a_scan_is_a_picture_of_bounded_size() -> None:
     pages = parts(decode(picture("TIFF", (3_000, 10), pages=2), "a.tif").content, "a.tif")
     sizes = [
         Image.open(io.BytesIO(base64.b64decode(one.url.partition(",")[2]))).size

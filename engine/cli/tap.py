@@ -1,0 +1,83 @@
+"""Print the records that come out of a node, as JSON lines, without delivering anything.
+
+The first records of each source go through the transforms; sinks are left out, and so are nodes that pay for
+their answers, with everything behind them.
+
+Examples:
+  tap orders.clean             # 10 records behind the node `clean` of the pipeline `orders`
+  tap clean etl.yaml --limit 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from engine.cli.arguments import add_change_arguments, add_state_argument
+from engine.cli.options import DEFAULT_FILE, TapOptions
+
+SUMMARY = "print the records that come out of a node"
+OPTIONS = TapOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    parser.add_argument("node", metavar="NODE", help="PIPELINE.NODE, or NODE where only one pipeline has it")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        default=DEFAULT_FILE,
+        metavar="FILE",
+        help="pipeline file (default: pipelines.yaml)",
+    )
+    parser.add_argument(
+        "--limit", type=int, default=10, metavar="N", help="records of each source to read (default: 10)"
+    )
+    add_change_arguments(parser)
+    add_state_argument(parser)
+
+
+def execute(options: TapOptions) -> int:
+    """Print the records."""
+    from engine.cli.event_loop import on_event_loop
+
+    return on_event_loop(lambda: _run(options))
+
+
+async def _run(options: TapOptions) -> int:
+    import json
+
+    from engine.cli.exit_codes import ExitCode
+    from engine.cli.loading import load_plans
+    from engine.cli.local.trial import dry_store
+    from engine.config.problems import unknown
+    from engine.dead_letters.queue import as_json
+    from engine.errors import ConfigError
+    from engine.execution.engine import Engine
+    from engine.preview import sample_through
+    from engine.trial import Reading, paying_nodes
+
+    Reading(limit=options.limit)  # checks the number
+    places = {
+        f"{name}.{node.name}": (plan, node.name)
+        for name, plan in load_plans(options).items()
+        for node in plan.nodes
+        if plan.downstream(node.name)
+    }
+    found = [place for place in places if options.node in (place, place.partition(".")[2])]
+    if len(found) > 1:
+        raise ConfigError(f"several pipelines have `{options.node}`: write one of {', '.join(found)}")
+    if not found:
+        raise ConfigError(unknown("node", options.node, places))
+    plan, name = places[found[0]]
+    async with Engine(store=dry_store(options)) as engine:
+        sampled = await sample_through(plan, engine, options.limit)
+    for record in sampled.output[name]:
+        sys.stdout.write(json.dumps(as_json(record)[0], ensure_ascii=False) + "\n")
+    died = ", ".join(f"{number} died at `{node}`" for node, number in sampled.died.items())
+    notes = [died, sampled.error]
+    if not sampled.output[name] and paying_nodes(plan):
+        notes.append(f"{', '.join(paying_nodes(plan))} was not asked: it pays for its answers")
+    for note in filter(None, notes):
+        sys.stderr.write(f"{plan.pipeline}: {note}\n")
+    return ExitCode.FAILED if sampled.error else ExitCode.COMPLETED
