@@ -19,7 +19,7 @@ from connectors.tables.params import Mode, TableSinkParams, is_staging_of, merge
 from engine.contract.batch import Batch
 from engine.contract.component import BatchLimits, Context, Kind, Locality, Sink, component, operational
 from engine.contract.verification import Check, Delivered
-from engine.errors import BatchError, RecordError
+from engine.errors import BatchError, RecordError, TransientError
 from engine.fault_injection import reached
 
 if TYPE_CHECKING:
@@ -146,7 +146,11 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
             added = table if len(part) == len(table) else [table[index] for index in part]
             await self._database.run(lambda connection: self._append(connection, names, added, chosen))
 
-        failures |= await deliver_all(good, merge if merges else add)
+        try:
+            failures |= await deliver_all(good, merge if merges else add)
+        except TransientError:
+            self._reader.doubt(batch)  # a part may have been committed before
+            raise
         if failures:
             raise BatchError({indices[index]: error for index, error in failures.items()})
 

@@ -43,9 +43,8 @@ class Answer:
     def is_page(self) -> bool:
         """Whether the body is a page for people: a login, or the error of something on the way."""
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        return kind in ("text/html", "application/xhtml+xml") or self.body.lstrip()[:9].lower() in (
-            b"<!doctype",
-            b"<html>",
+        return kind in ("text/html", "application/xhtml+xml") or self.body.lstrip()[:9].lower().startswith(
+            (b"<!doctype", b"<html")
         )
 
     def link(self, relation: str) -> str | None:

@@ -22,7 +22,8 @@ class Merge(StrEnum):
 def merged(answers: Sequence[Mapping[str, object]], rules: Mapping[str, Merge]) -> dict[str, object]:
     """One answer of those about the parts, in their order.
 
-    Without a rule lists are added up, and of other values the first one stays.
+    Without a rule lists are added up, and of other values the first one stays. An item that several parts
+    state is taken once, for parts overlap.
     """
     names = dict.fromkeys(name for answer in answers for name in answer)
     return {name: _one([answer.get(name) for answer in answers], rules.get(name)) for name in names}
@@ -33,16 +34,30 @@ def _one(values: Sequence[object], rule: Merge | None) -> object:
     if not stated:
         return next((value for value in values if value is not None), None)
     if rule is Merge.ALL or (rule is None and all(isinstance(value, list) for value in stated)):
-        items = [item for value in stated for item in (value if isinstance(value, list) else [value])]
         if all(isinstance(value, str) for value in stated):
-            return "\n".join(dict.fromkeys(map(str, items)))
-        return list({_written(item): item for item in items}.values())
+            return "\n".join(dict.fromkeys(map(str, stated)))
+        return _added_up([value if isinstance(value, list) else [value] for value in stated])
     if rule is Merge.LONGEST:
         return max(stated, key=lambda value: len(_written(value)))
     if rule is Merge.VOTE:
         winner = Counter(map(_written, stated)).most_common(1)[0][0]
         return next(value for value in stated if _written(value) == winner)
     return stated[0]
+
+
+def _added_up(lists: Sequence[Sequence[object]]) -> list[object]:
+    """The items of all lists. Parts overlap, so what several state is one; what one states twice is two."""
+    items: list[object] = []
+    kept: Counter[str] = Counter()
+    for one in lists:
+        seen: Counter[str] = Counter()
+        for item in one:
+            text = _written(item)
+            seen[text] += 1
+            if seen[text] > kept[text]:
+                kept[text] += 1
+                items.append(item)
+    return items
 
 
 def _written(value: object) -> str:

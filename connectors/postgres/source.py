@@ -140,7 +140,7 @@ class PostgresSource(Source[PostgresSourceParams]):
                 first = split.first_ordinal + before
                 if orders:
                     self._check(orders, after if position else None)
-                    keys = KeyList([f"{self._name}/{order[-1]}" for order in orders], first, counted=True)
+                    keys = KeyList(self._keys(orders), first, counted=True)
                     position = after = orders[-1]
                 else:
                     keys = KeyRange(f"{self._name}/", first, first + len(records))
@@ -163,6 +163,12 @@ class PostgresSource(Source[PostgresSourceParams]):
     @property
     def _name(self) -> str:
         return self.ctx.node or self.params.table or "query"  # two nodes may read the same table
+
+    def _keys(self, orders: Sequence[Sequence[str]]) -> list[str]:
+        """The keys of rows. A row that changes while a run is interrupted comes again, as another record."""
+        if self.params.incremental is None:
+            return [f"{self._name}/{key}" for (key,) in orders]
+        return [f"{self._name}/{key}@{changed}" for changed, key in orders]
 
     @property
     def _place(self) -> str:

@@ -57,6 +57,10 @@ async def lean_client(
         yield _LeanClient(client, session)
 
 
+class _OtherRegionError(Exception):
+    """The bucket is in another region than that of the client."""
+
+
 class _LeanClient:
     def __init__(self, client: Any, session: aiohttp.ClientSession) -> None:
         self._client = client
@@ -83,6 +87,11 @@ class _LeanClient:
             if response.status >= 300:
                 await self._refuse(response)
             return _answer(response)
+        except _OtherRegionError:
+            # botocore finds out where the bucket is, and signs for there
+            self._addresses[arguments["Bucket"]] = None
+            told: Mapping[str, Any] = await self._client.get_object(**arguments)
+            return told
         except BaseException:
             response.close()
             raise
@@ -151,6 +160,8 @@ class _LeanClient:
             parsed = await parsed
         response.release()
         code = str(parsed.get("Error", {}).get("Code", ""))
+        if code == "AuthorizationHeaderMalformed":
+            raise _OtherRegionError
         raise self._client.exceptions.from_code(code)(parsed, "GetObject")
 
 

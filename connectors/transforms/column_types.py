@@ -8,10 +8,14 @@ from typing import Any, Final
 
 import orjson
 
+from engine.errors import RecordError
+
 __all__ = ["ColumnTypes", "check_types", "structure_of"]
 
 _TYPE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\(\d+(, ?\d+)?\))?(\[\])?")
 _UNKNOWN: Final = "NULL"
+_NUMBERS: Final = frozenset({"BIGINT", "DOUBLE"})
+_NUMBERS_OF_PYTHON: Final = frozenset({int, float})
 _OF_VALUES: Final[Mapping[type, str]] = {
     bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR",
     list: "JSON", dict: "JSON", tuple: "JSON",
@@ -41,6 +45,7 @@ class ColumnTypes:
 
         Raises:
             TypeError: a value cannot be written as JSON.
+            RecordError: a field has truth values and numbers.
         """
         if self._open:
             self._learn(records)
@@ -58,7 +63,17 @@ class ColumnTypes:
                 values = (record.get(name) for record in records)
                 first = next((value for value in values if value is not None), None)
                 kind = known[name] = _UNKNOWN if first is None else _OF_VALUES.get(type(first), "VARCHAR")
-            if kind == "BIGINT" and any(type(record.get(name)) is float for record in records):
+            if kind not in _NUMBERS and kind != "BOOLEAN":
+                continue
+            kinds = {type(record.get(name)) for record in records}
+            if kinds & (_NUMBERS_OF_PYTHON if kind == "BOOLEAN" else {bool}):
+                # DuckDB would make `true` of every number but 0
+                raise RecordError(
+                    f"field `{name}`: truth values and numbers: name its type in `columns`",
+                    kind="SqlError",
+                    unplanned=True,
+                )
+            if kind == "BIGINT" and float in kinds:
                 known[name] = "DOUBLE"
 
 

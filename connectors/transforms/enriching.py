@@ -22,9 +22,11 @@ __all__ = ["Enrich", "EnrichParams"]
 
 NO_MATCH: Final = Drop("no match")
 
+_CSV: Final = "read_csv(?, header = true)"
+_CSV_WITH_TYPES: Final = "read_csv(?, header = true, types = ?)"
 _READERS: Final[Mapping[str, str]] = {
-    ".csv": "read_csv(?, header = true)",
-    ".tsv": "read_csv(?, header = true)",
+    ".csv": _CSV,
+    ".tsv": _CSV,
     ".jsonl": "read_json(?, format = 'newline_delimited')",
     ".ndjson": "read_json(?, format = 'newline_delimited')",
     ".json": "read_json(?)",
@@ -187,10 +189,23 @@ def _read(params: EnrichParams) -> tuple[list[str], list[str]]:
         with duckdb.connect(params.file, read_only=True, config=settings) as connection:
             return _rows(connection, name, [], params.max_rows)
     with duckdb.connect(":memory:", config=settings) as connection:
-        return _rows(connection, _READERS[suffix], [params.file], params.max_rows)
+        reader = _READERS[suffix]
+        values: list[Any] = [params.file]
+        if reader is _CSV:
+            # as they are written: what looks like a number or a date would have another text than in records
+            names = _columns(connection, reader, values)
+            if all(name in names for name in params.key.values()):
+                reader = _CSV_WITH_TYPES
+                values.append(dict.fromkeys(params.key.values(), "VARCHAR"))
+        return _rows(connection, reader, values, params.max_rows)
 
 
-def _rows(connection: Any, relation: str, values: list[str], most: int) -> tuple[list[str], list[str]]:
+def _columns(connection: Any, relation: str, values: list[Any]) -> list[str]:
     described = connection.execute(f"DESCRIBE SELECT * FROM {relation}", values).fetchall()  # noqa: S608 - one of ours
+    return [row[0] for row in described]
+
+
+def _rows(connection: Any, relation: str, values: list[Any], most: int) -> tuple[list[str], list[str]]:
+    names = _columns(connection, relation, values)
     query = f"SELECT to_json(q) FROM (SELECT * FROM {relation} LIMIT {most + 1}) q"  # noqa: S608 - as above
-    return [row[0] for row in described], [text for (text,) in connection.execute(query, values).fetchall()]
+    return names, [text for (text,) in connection.execute(query, values).fetchall()]

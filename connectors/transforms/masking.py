@@ -109,6 +109,11 @@ def _masked(value: Any, path: Sequence[str], mask: Callable[[Any], Any]) -> Any:
         return value if value is None else mask(value)
     if isinstance(value, list | tuple):
         return [_masked(item, path, mask) for item in value]
-    if not isinstance(value, Mapping) or path[0] not in value:
+    if not isinstance(value, Mapping):
         return value
-    return {**value, path[0]: _masked(value[path[0]], path[1:], mask)}
+    made = value
+    for end in range(1, len(path) + 1):  # a name may have points itself: `flatten` with that separator
+        name = ".".join(path[:end])
+        if name in made:
+            made = {**made, name: _masked(made[name], path[end:], mask)}
+    return made

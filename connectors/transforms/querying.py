@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Self
 
-import orjson
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from connectors.expressions import as_mappings
+from connectors.json_lines import parse_line
 from connectors.transforms.column_types import ColumnTypes, check_types, structure_of
 from connectors.transforms.sql_text import ROW, carrying_row
 from engine.contract.batch import Batch, Drop
@@ -149,8 +149,17 @@ class Sql(Transform[SqlParams]):
             raise RecordError(
                 f"the query fails for this record: {kind}", kind="SqlError", unplanned=True
             ) from None
-        decoded: list[dict[str, Any]] = orjson.loads("[" + ",".join([row for (row,) in rows]) + "]")
-        return decoded
+        return _decoded(",".join([row for (row,) in rows]))
+
+
+def _decoded(rows: str) -> list[dict[str, Any]]:
+    """The rows of JSON text, with integers of any size. Raises RecordError for what is not JSON."""
+    try:
+        found: list[dict[str, Any]] = parse_line(f'{{"rows":[{rows}]}}'.encode(), "result")["rows"]
+    except RecordError:
+        message = "the result has a number that JSON cannot say: infinity or NaN"
+        raise RecordError(message, kind="SqlError", unplanned=True) from None
+    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -347,6 +347,20 @@ async def test_a_web_page_is_no_success_unless_the_file_says_so() -> None:
         assert await send(server.url, [{}], html_is_success=True) == {}
 
 
+@pytest.mark.parametrize("body", [b"<html>log in", b"\n<HTML lang='en'><head>", b"<!DOCTYPE html><p>"])
+async def test_a_web_page_is_known_without_a_content_type(body: bytes) -> None:
+    async with ScriptedServer(
+        lambda _: Answer(200, body, {"content-type": "text/plain"})
+    ).running() as server:
+        with pytest.raises(FatalError, match="with a web page, which may be a login"):
+            await send(server.url, [{}])
+
+
+async def test_an_api_that_echoes_a_lot_has_taken_the_record() -> None:
+    async with ScriptedServer(lambda _: Answer(201, b"x" * (1 << 20) + b"x")).running() as server:
+        assert await send(server.url, [{}]) == {}
+
+
 async def test_a_repetition_has_the_same_idempotency_key() -> None:
     async with ScriptedServer(lambda _: Answer()).running() as server:
         for record in ({"id": 1}, {"id": 1}, {"id": 2}):

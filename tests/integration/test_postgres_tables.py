@@ -344,3 +344,20 @@ async def test_a_wrong_password_is_told_to_doctor(server: Postgres) -> None:
     with pytest.raises(FatalError, match="refuses the connection") as caught:
         await made.check_connection()
     assert "not the one" not in str(caught.value)
+
+
+async def test_a_row_that_changes_between_attempts_is_another_record(server: Postgres) -> None:
+    server.sql("CREATE TABLE tables.t AS SELECT n AS id, n AS changed FROM generate_series(1, 4) AS n")
+    params = PostgresSourceParams(table="tables.t", key="id", incremental="changed", page_records=2)
+    source = PostgresSource(params, PostgresConnection(url=server.address()))
+    ctx = Context("p", "n", "r1")
+    (split,) = [one async for one in source.splits(ctx)]
+    async with aclosing(source.read(split, None, ctx)) as batches:
+        first = await anext(batches)
+    server.sql("UPDATE tables.t SET changed = 9 WHERE id = 1")
+    async with aclosing(source.read(split, first.position, ctx)) as batches:
+        later = [batch async for batch in batches]
+
+    assert [record["id"] for batch in later for record in batch.records] == [3, 4, 1]
+    keys = [key for batch in (first, *later) for key in batch.keys.to_list()]
+    assert len(set(keys)) == 5

@@ -115,3 +115,11 @@ async def test_a_table_that_does_not_fit_stops_the_run(
 def test_mistakes_are_found_when_the_file_is_read(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         EnrichParams.model_validate({"key": "code", **params})
+
+
+@pytest.mark.parametrize("key", ["1.10", "03/04/2024", "TRUE", "12:00", "1e5", "007", "2024-01-02T03:04:05Z"])
+async def test_keys_of_a_csv_file_stay_as_they_are_written(tmp_path: Path, key: str) -> None:
+    (tmp_path / "t.csv").write_text(f"code,n\n{key},1\n")
+    derived = await enriched(tmp_path / "t.csv", {"code": key})
+
+    assert derived.records == [{"code": key, "n": 1}]

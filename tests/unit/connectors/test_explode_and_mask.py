@@ -110,3 +110,10 @@ def test_a_keyed_hash_needs_the_key_to_be_recognised() -> None:
 
     assert len({plain, keyed, other}) == 3
     assert keyed == masked({"a": "x"}, fields=["a"], method="hash", secret="s1")["a"]
+
+
+def test_a_field_with_a_point_in_its_name_is_masked() -> None:
+    record = {"a.b": "s", "a": {"b": "s", "b.c": "s"}, "x": [{"y.z": "s"}]}
+    made = masked(record, fields=["a.b", "a.b.c", "x.y.z"])
+
+    assert made == {"a.b": "***", "a": {"b": "***", "b.c": "***"}, "x": [{"y.z": "***"}]}

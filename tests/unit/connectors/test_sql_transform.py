@@ -157,3 +157,25 @@ async def test_a_field_called_like_the_row_column_is_not_taken_for_it() -> None:
         (1, "k/0"),
         (2, "k/1"),
     ]
+
+
+async def test_a_result_that_json_cannot_say_fails_alone() -> None:
+    derived = await queried("SELECT id / n AS share FROM batch", {"id": 1, "n": 2}, {"id": 1, "n": 0.0})
+
+    assert derived.records == [{"share": 0.5}]
+    ((index, error),) = derived.failures
+    assert (index, error.kind) == (1, "SqlError")
+    assert "infinity or NaN" in str(error)
+
+
+async def test_whole_numbers_of_the_result_keep_their_digits() -> None:
+    derived = await queried("SELECT id::HUGEINT * 1000000 AS id FROM batch", {"id": 2**62 + 1})
+
+    assert derived.records == [{"id": (2**62 + 1) * 1_000_000}]
+
+
+async def test_a_number_among_truth_values_is_refused() -> None:
+    derived = await queried("SELECT a FROM batch", {"a": True}, {"a": 5}, {"a": None})
+
+    assert derived.records == [{"a": True}, {"a": None}]
+    assert [(index, error.kind) for index, error in derived.failures] == [(1, "SqlError")]

@@ -111,3 +111,10 @@ def test_examples_and_files_are_a_part_of_the_instructions(tmp_path: Path) -> No
 def test_what_does_not_fit_the_schema_is_refused_by_name(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         params(**wrong)
+
+
+def test_an_item_that_one_part_states_twice_is_kept_twice() -> None:
+    row, other = {"sku": "A", "quantity": 1}, {"sku": "B", "quantity": 1}
+
+    assert merged([{"rows": [row, row, other]}], {}) == {"rows": [row, row, other]}
+    assert merged([{"rows": [row, row]}, {"rows": [row, other]}], {}) == {"rows": [row, row, other]}

@@ -178,3 +178,23 @@ def test_secrets_are_in_no_text() -> None:
     shown = repr(Signer("key", "very secret", "us-east-1", "token"))
     assert "secret" not in shown
     assert "token" not in shown
+
+
+class _Abroad(OddS3):
+    """A bucket of eu-west-1, as AWS answers those who sign for another region."""
+
+    def reply(self, asked: Asked) -> Reply:
+        if "/eu-west-1/s3/" in asked.headers.get("authorization", ""):
+            return super().reply(asked)
+        code = "<Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region>"
+        return Reply(400, f"<Error>{code}</Error>".encode(), {"x-amz-bucket-region": "eu-west-1"})
+
+
+async def test_a_bucket_of_another_region_is_found_and_read() -> None:
+    lake = _Abroad(numbered(3))
+    async with serving(lake), open_client(connection(lake)) as client:
+        answers = [await answer(client, Key=key) for key in lake.objects]
+
+    assert [found[-1] for found in answers] == list(lake.objects.values())
+    signed_for_others = [one for one in lake.asked if "/us-east-1/" in one.headers["authorization"]]
+    assert len(signed_for_others) <= 2  # the one that told, and the SDK's first

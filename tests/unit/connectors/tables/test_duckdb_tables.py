@@ -19,7 +19,7 @@ from engine.contract.acks import SplitTracker
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyRange
-from engine.errors import BatchError, FatalError
+from engine.errors import BatchError, FatalError, TransientError
 
 
 @pytest.fixture
@@ -255,3 +255,30 @@ def test_sources_with_the_same_keys_do_not_hide_each_other(
     assert main(["run", "--quiet", "--verify"]) == 0
     query = 'SELECT "from", count(*) FROM t GROUP BY 1 ORDER BY 1'
     assert rows(tmp_path / "w.duckdb", query) == [("file", 600), ("one", 300), ("two", 300)]
+
+
+async def test_a_part_that_was_committed_is_not_added_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER CHECK (id > 0))")
+    batch = batch_of([{"id": 1}, {"id": 2}, {"id": 3}, {"id": -4}])
+    async with sink(file) as opened:
+        run, calls = opened._database.run, 0
+
+        async def interrupted(work: Any) -> Any:
+            nonlocal calls
+            calls += "_append" in work.__code__.co_names
+            if calls == 3:  # all of them were refused, the first half was committed
+                calls += 1
+                raise TransientError("another transaction got in between")
+            return await run(work)
+
+        monkeypatch.setattr(opened._database, "run", interrupted)
+        with pytest.raises(TransientError):
+            await opened.write(batch)
+        with pytest.raises(BatchError) as caught:
+            await opened.write(batch)
+
+    assert list(caught.value.failures) == [3]
+    assert rows(file, "SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,)]
