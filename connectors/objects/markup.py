@@ -14,8 +14,9 @@ __all__ = ["kind_of_markup", "plain_text"]
 
 _SUFFIXES: Final = {"html": "html", "htm": "html", "xhtml": "html", "eml": "mail", "rtf": "rtf"}
 _STARTS: Final = {
+    # possessive: a comment that may also be two takes time that doubles with every one of them
     "html": re.compile(
-        r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)\b", re.I | re.S
+        r"\s*(?:<\?xml[^>]*>\s*)?(?:(?><!--.*?-->)\s*+)*+<(?:!doctype html|html|head|body)\b", re.I | re.S
     ),
     "mail": re.compile(r"(?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*)+"),
     "rtf": re.compile(r"\s*\{\\rtf"),

@@ -94,7 +94,21 @@ _NOISE: Final = re.compile(
     r"connection failed: |connection to server at .*? failed: |\s*Is the server running [^?]*\?"
 )
 _QUOTED: Final = re.compile(r'"[^\n]*"')
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:\[\]]*)(:\d*)?")
 _COPY_COLUMN: Final = re.compile(r"^COPY \S+, line \d+, column ([^:]+)")
+
+
+def _has_one_meaning(url: str) -> bool:
+    """Whether a password ends where everybody takes it to end.
+
+    libpq and URLs differ in what ends the part of the user: where they do, some of the password would be
+    taken for the host, and shown.
+    """
+    location, _, options = url.partition("://")[2].partition("?")
+    login, _, place = location.rpartition("@")
+    hosts = place.partition("/")[0].split(",")
+    odd = "#" in url or "/" in login or "@" in login or ("@" in options and not login)
+    return not odd and all(map(_HOST.fullmatch, hosts))
 
 
 class PostgresConnection(BaseModel):
@@ -116,6 +130,11 @@ class PostgresConnection(BaseModel):
     def _is_postgres(cls, url: str) -> str:
         if not url.startswith(("postgresql://", "postgres://")):
             raise ValueError("must begin with postgresql://")
+        if not _has_one_meaning(url):
+            raise ValueError(
+                "must be postgresql://USER@HOST:PORT/DATABASE?OPTION=VALUE, with %40 for @, %2F for /, "
+                "%3F for ? and %23 for # in a password"
+            )
         return url
 
     @property

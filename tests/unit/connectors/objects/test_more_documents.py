@@ -72,6 +72,15 @@ def text_of(data: bytes, name: str) -> str:
     return found.text
 
 
+@pytest.mark.parametrize("start", ["<!-- -->", "<!-- -->\n", "<!--", "<?xml ?>"])
+def test_a_page_of_comments_alone_is_told_at_once(start: str) -> None:
+    assert not needs_opening(start * 2_000 + "text", "page.html")
+
+
+def test_comments_may_stand_before_a_page() -> None:
+    assert needs_opening("<?xml version='1.0'?>\n<!-- a --><!-- b -->\n<!DOCTYPE html><p>x</p>", "page.html")
+
+
 @pytest.mark.parametrize(
     ("name", "data", "text"),
     [
