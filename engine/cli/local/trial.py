@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engine.cli.display.numbers import count, counted
 from engine.cli.options import RunOptions, StateOptions
 from engine.cli.state import state_of, store_of
+from engine.contract.component import Kind
 from engine.errors import ConfigError
 from engine.execution.report import RunReport
 from engine.plan.model import Plan
@@ -51,9 +52,25 @@ def check(options: RunOptions) -> None:
 
 
 def with_less_reading(options: RunOptions, plans: Mapping[str, Plan]) -> dict[str, Plan]:
-    """Return the plans with what `--limit` or `--sample` says."""
+    """Return the plans with what `--limit` or `--sample` says.
+
+    Raises:
+        ConfigError: a sink would put what is read in the place of all that is there.
+    """
     less = reading(options)
+    if less.partial and not options.dry_run:
+        _check_replacing(plans, "--limit" if less.limit is not None else "--sample")
     return {name: with_reading(plan, less) for name, plan in plans.items()}
+
+
+def _check_replacing(plans: Mapping[str, Plan], option: str) -> None:
+    sinks = [(name, node) for name, plan in plans.items() for node in plan.nodes if node.kind is Kind.SINK]
+    for name, node in sinks:
+        if getattr(node.params, "mode", None) == "replace":
+            raise ConfigError(
+                f"{option} reads a part, and {name}.{node.name} would replace all that is there by it "
+                "(`mode: replace`): add --dry-run to deliver nothing, or try with `mode: append`"
+            )
 
 
 class DryRun:

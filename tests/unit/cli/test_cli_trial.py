@@ -81,3 +81,16 @@ def test_options_that_do_not_go_together_are_refused(
     assert run(*arguments) == 2
 
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--limit", "--sample"])
+def test_a_part_does_not_replace_all_that_is_there(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pipelines.yaml").write_text(FILE.replace("path: out.jsonl", "path: out.jsonl, mode: replace"))
+    Path("out.jsonl").write_text('{"n": "all"}\n')
+
+    assert run(option, "3") == 2
+    assert f"{option} reads a part, and copy.write would replace all" in capsys.readouterr().err
+    assert run(option, "3", "--dry-run") == 0
+    assert Path("out.jsonl").read_text() == '{"n": "all"}\n'
+    assert run(option, "3", "--set", "pipelines.copy.nodes.write.with.mode=append") == 0
+    assert Path("out.jsonl").read_text().count("\n") == 4
