@@ -80,7 +80,6 @@ class ColumnTypes:
             if kind == "BIGINT" and float in kinds:
                 known[name] = "DOUBLE"
 
-
     def _check_names(self, names: Iterable[str]) -> None:
         """Refuse records with names of which DuckDB makes no columns, before they are in every query."""
         folded = {_folded(name): name for name in self.known}
