@@ -15,7 +15,14 @@ from connectors.duckdb.database import DIALECT, Database, quote, quote_table
 from connectors.tables.columns import Changes, Column, changes_for, fill, rows_of
 from connectors.tables.deliveries import KEEP_DAYS, LedgerRow, Reader, entries_of
 from connectors.tables.isolation import deliver_all
-from connectors.tables.params import Mode, TableSinkParams, is_staging_of, merge_rounds, staging_name
+from connectors.tables.params import (
+    Mode,
+    TableSinkParams,
+    check_staging,
+    is_staging_of,
+    merge_rounds,
+    staging_name,
+)
 from engine.contract.batch import Batch
 from engine.contract.component import BatchLimits, Context, Kind, Locality, Sink, component, operational
 from engine.contract.verification import Check, Delivered
@@ -307,6 +314,13 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
             connection.execute(query, [schema, name.rpartition(".")[2]]).fetchall()
             for name in (self.params.table, self._table)
         )
+        staged = connection.execute(f"SELECT count(*) FROM {staging}").fetchall()[0][0] if new else 0
+        added = connection.execute(
+            f"SELECT coalesce(sum(records), 0)::BIGINT FROM {LEDGER} "
+            "WHERE run = ? AND node = ? AND target = ?",
+            self._scope,
+        ).fetchall()[0][0]
+        check_staging(self.params.table, staged, added)
         known = {name.lower() for name, _ in old}
         if new and not old:
             connection.execute(f"CREATE TABLE {table} AS FROM {staging} LIMIT 0")

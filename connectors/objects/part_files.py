@@ -19,11 +19,13 @@ import orjson
 from connectors.objects.key_set import KeySet
 from engine.contract.batch import Batch
 from engine.contract.component import Context
+from engine.errors import FatalError
 
 __all__ = ["PartFiles", "PartNote", "PartStore", "run_token"]
 
 STANDALONE = Context().run_id
 NOTE = ".json"
+REPLACED = "replaced"
 
 
 class PartStore(Protocol):
@@ -111,9 +113,16 @@ class PartFiles:
         """Read the notes of earlier attempts; returns the files of others that are there, with their sizes.
 
         A file that is not as it was noted is removed: it is older than its note, and its records come again.
+
+        Raises:
+            FatalError: another run has replaced what earlier attempts have written.
         """
         sizes = dict(await self._store.sizes())
-        stored = await self._store.notes(self._token)
+        stored = dict(await self._store.notes(self._token))
+        if stored.pop(REPLACED, None) is not None:
+            raise FatalError(
+                "another run has replaced the files of this one since it was interrupted: start a new run"
+            )
         self.begun = bool(stored)
         for name, data in stored.items():
             try:
@@ -155,7 +164,11 @@ class PartFiles:
     async def close_run(self, *, replace: bool) -> None:
         """The run is complete: remove its notes, and with `replace` the files of earlier runs."""
         if replace:
-            for name in await self._store.sizes():
-                if name.startswith("part-") and not name.startswith(self._prefix):
-                    await self._store.delete(name)
+            others = [name for name in await self._store.sizes() if name.startswith("part-")]
+            others = [name for name in others if not name.startswith(self._prefix)]
+            for token in {name.split("-")[1] for name in others}:
+                if await self._store.notes(token):  # it was interrupted, and must not go on without them
+                    await self._store.put_note(token, REPLACED, b"{}")
+            for name in others:
+                await self._store.delete(name)
         await self._store.delete_notes(self._token)

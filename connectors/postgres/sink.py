@@ -28,7 +28,14 @@ from connectors.postgres.ledger import Ledger, StaleError
 from connectors.tables.columns import Changes, Column, changes_for, fill, rows_of
 from connectors.tables.deliveries import Reader, entries_of
 from connectors.tables.isolation import deliver_all
-from connectors.tables.params import Mode, TableSinkParams, is_staging_of, merge_rounds, staging_name
+from connectors.tables.params import (
+    Mode,
+    TableSinkParams,
+    check_staging,
+    is_staging_of,
+    merge_rounds,
+    staging_name,
+)
 from engine.contract.batch import Batch
 from engine.contract.component import BatchLimits, Context, Kind, Locality, Sink, component
 from engine.contract.verification import Check, Delivered
@@ -197,6 +204,7 @@ class PostgresSink(Sink[PostgresSinkParams]):
         if replaces and await self._ledger.is_replaced(connection):
             return
         if replaces:
+            await self._check_staging(connection)
             await self._replace(connection)
         if not self.ctx.chunk:  # the other parts of the run may still be under way
             await self._ledger.forget(connection)
@@ -309,6 +317,13 @@ class PostgresSink(Sink[PostgresSinkParams]):
                 )
             reached("rows_committing")
         reached("rows_committed")
+
+    async def _check_staging(self, connection: Connection) -> None:
+        staged = 0
+        if await table_columns(connection, self._table):
+            cursor = await connection.execute(f"SELECT count(*) FROM {quote_table(self._table)}".encode())
+            staged = int((await cursor.fetchall())[0][0])
+        check_staging(self.params.table, staged, await self._ledger.count(connection))
 
     async def _replace(self, connection: Connection) -> None:
         """Exchange the rows within the transaction; the table stays, with its views, grants and indexes."""

@@ -11,8 +11,9 @@ from typing import Any, Final, Self
 from pydantic import Field, field_validator, model_validator
 
 from engine.contract.component import Context, Params, operational
+from engine.errors import FatalError
 
-__all__ = ["Mode", "TableSinkParams", "is_staging_of", "merge_rounds", "staging_name"]
+__all__ = ["Mode", "TableSinkParams", "check_staging", "is_staging_of", "merge_rounds", "staging_name"]
 
 _SQL_TYPE: Final = re.compile(
     r"[A-Za-z][A-Za-z0-9_ ]*(\(\d+(, ?\d+)?\))?( with(out)? time zone)?(\[\])?", re.I
@@ -91,6 +92,20 @@ def staging_name(table: str, ctx: Context) -> str:
 def is_staging_of(name: str, table: str) -> bool:
     """Whether that is such a table, of whatever run; both names without their schema."""
     return name.startswith(f"{table[:40]}{_STAGING}")
+
+
+def check_staging(table: str, staged: int, added: int) -> None:
+    """Check that a run's new rows are all there before they take the place of the others.
+
+    Raises:
+        FatalError: some are gone: the run was interrupted, and another one has replaced the table since.
+    """
+    if staged != added:
+        raise FatalError(
+            f"{staged:,} of the {added:,} rows of this run are still there: another run has replaced the "
+            f"table {table} since this one was interrupted, so nothing is replaced; start a new run",
+            kind="schema",
+        )
 
 
 def merge_rounds(

@@ -361,3 +361,15 @@ async def test_a_row_that_changes_between_attempts_is_another_record(server: Pos
     assert [record["id"] for batch in later for record in batch.records] == [3, 4, 1]
     keys = [key for batch in (first, *later) for key in batch.keys.to_list()]
     assert len(set(keys)) == 5
+
+
+async def test_what_is_left_of_a_run_never_replaces_a_whole_one(server: Postgres) -> None:
+    async with sink(server, "r1", mode="replace") as interrupted:
+        await interrupted.write(batch_of([{"id": 1}, {"id": 2}]))
+    await write(server, [{"id": 1}, {"id": 2}, {"id": 3}], mode="replace", run="r2")
+
+    async with sink(server, "r1", mode="replace") as resumed:
+        await resumed.write(batch_of([{"id": 3}], 2))
+        with pytest.raises(FatalError, match="1 of the 3 rows of this run are still there"):
+            await resumed.run_completed()
+    assert rows(server, "SELECT id FROM tables.t ORDER BY id") == [(1,), (2,), (3,)]

@@ -304,3 +304,16 @@ def test_a_fraction_is_not_cut_off_for_a_column_of_integers() -> None:
 
     assert failures == {0: "NotParquet", 2: "NotParquet"}
     assert table.to_pylist() == [{"n": 2}, {"n": 3}]
+
+
+async def test_a_run_whose_files_were_replaced_does_not_go_on(tmp_path: Path) -> None:
+    async with sink(tmp_path, "run-1", mode="replace") as interrupted:
+        await interrupted.write(batch(0, 10))
+    async with sink(tmp_path, "run-2", mode="replace") as later:
+        await later.write(batch(0, 30))
+        await later.run_completed()
+
+    with pytest.raises(FatalError, match="another run has replaced the files of this one"):
+        async with sink(tmp_path, "run-1", mode="replace", attempt=2):
+            pass
+    assert ids(tmp_path) == list(range(30))

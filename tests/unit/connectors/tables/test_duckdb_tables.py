@@ -288,3 +288,15 @@ async def test_two_fields_of_one_column_never_overwrite_each_other(file: Path) -
     await write(file, [{"id": 1, "a": 1}])
     with pytest.raises(FatalError, match="the fields 'A' and 'a' are the same column in DuckDB"):
         await write(file, [{"id": 2, "A": 5}, {"id": 3, "a": 6}], evolve=False, run="r2")
+
+
+async def test_what_is_left_of_a_run_never_replaces_a_whole_one(file: Path) -> None:
+    async with sink(file, "r1", mode="replace") as interrupted:
+        await interrupted.write(batch_of([{"id": 1}, {"id": 2}]))
+    await write(file, [{"id": 1}, {"id": 2}, {"id": 3}], mode="replace", run="r2")
+
+    async with sink(file, "r1", mode="replace") as resumed:
+        await resumed.write(batch_of([{"id": 3}], 2))
+        with pytest.raises(FatalError, match="1 of the 3 rows of this run are still there"):
+            await resumed.run_completed()
+    assert rows(file, "SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,)]
