@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from typing import Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -69,6 +69,10 @@ class HttpConnection(BaseModel):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no message may hold."""
+        """What no message may hold, also in the forms in which requests carry it: an API may repeat them."""
         given = [self.token, self.password, *self.headers.values(), *self.query_secrets.values()]
-        return tuple(one.get_secret_value() for one in given if one is not None and one.get_secret_value())
+        plain = [one.get_secret_value() for one in given if one is not None and one.get_secret_value()]
+        sent = [form for one in plain for form in (quote(one, safe=""), quote_plus(one))]
+        if self.user is not None:
+            sent.append(self.all_headers["Authorization"].removeprefix("Basic "))
+        return tuple(dict.fromkeys([*plain, *sent]))

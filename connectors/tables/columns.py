@@ -130,11 +130,7 @@ def changes_for(
     for name in names_of(rows):
         folded = dialect.fold(name)
         if seen.setdefault(folded, name) != name:
-            raise FatalError(
-                f"the fields {seen[folded]!r} and {name!r} are the same column in {dialect.database}: rename "
-                "one of them before the sink",
-                kind="schema",
-            )
+            raise _same_column(seen[folded], name, dialect)
         column = columns.get(folded)
         if column is None:
             _check_name(name, dialect)
@@ -154,6 +150,14 @@ def changes_for(
     return changes
 
 
+def _same_column(one: str, other: str, dialect: Dialect) -> FatalError:
+    return FatalError(
+        f"the fields {one!r} and {other!r} are the same column in {dialect.database}: rename one of them "
+        "before the sink",
+        kind="schema",
+    )
+
+
 def _check_name(name: str, dialect: Dialect) -> None:
     size = len(name.encode("utf-8", "replace"))
     if not name or "\0" in name or 0 < dialect.max_name < size:
@@ -171,6 +175,9 @@ def fill(
     """The values for each column that the rows have something for, and the rows that do not fit.
 
     Fields without a column are left out when they are null, and an error otherwise.
+
+    Raises:
+        FatalError: two fields are one column.
     """
     values: dict[str, list[Any]] = {}
     failures: dict[int, RecordError] = {}
@@ -185,6 +192,9 @@ def fill(
                         kind="UnknownField",
                     )
             continue
+        if column.name in values:
+            other = next(one for one in names_of(rows) if dialect.fold(one) == dialect.fold(name))
+            raise _same_column(other, name, dialect)
         types = set(map(type, given)) - {type(None)}
         beyond = column.type is ValueType.INTEGER and types == {int} and _exceeds(given, column)
         if types <= _DIRECT[column.type] and not beyond:

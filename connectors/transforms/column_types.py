@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -14,6 +14,9 @@ __all__ = ["ColumnTypes", "check_types", "structure_of"]
 
 _TYPE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\(\d+(, ?\d+)?\))?(\[\])?")
 _UNKNOWN: Final = "NULL"
+MAX_COLUMNS: Final = 1_000
+"""That are found in records. Every later query pays for each."""
+
 _NUMBERS: Final = frozenset({"BIGINT", "DOUBLE"})
 _NUMBERS_OF_PYTHON: Final = frozenset({int, float})
 _OF_VALUES: Final[Mapping[type, str]] = {
@@ -45,7 +48,7 @@ class ColumnTypes:
 
         Raises:
             TypeError: a value cannot be written as JSON.
-            RecordError: a field has truth values and numbers.
+            RecordError: a field has truth values and numbers, or a name that cannot be a column.
         """
         if self._open:
             self._learn(records)
@@ -57,6 +60,7 @@ class ColumnTypes:
 
     def _learn(self, records: Sequence[Mapping[str, Any]]) -> None:
         known = self.known
+        self._check_names(dict.fromkeys(name for record in records for name in record if name not in known))
         for name in {**known, **{name: "" for record in records for name in record}}:
             kind = known.get(name, _UNKNOWN)
             if kind == _UNKNOWN:
@@ -75,6 +79,31 @@ class ColumnTypes:
                 )
             if kind == "BIGINT" and float in kinds:
                 known[name] = "DOUBLE"
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        """Refuse records with names of which DuckDB makes no columns, before they are in every query."""
+        folded = {_folded(name): name for name in self.known}
+        for name in names:
+            if not name:
+                raise _misnamed("the record has a field without a name")
+            try:
+                other = folded.setdefault(_folded(name), name)
+            except UnicodeEncodeError:
+                raise _misnamed("the record has a field whose name is not valid Unicode") from None
+            if other != name:
+                raise _misnamed(f"the fields `{other[:80]}` and `{name[:80]}` are the same column")
+        if len(folded) > MAX_COLUMNS:
+            raise _misnamed(f"there are more than {MAX_COLUMNS:,} fields, many of them data")
+
+
+def _folded(name: str) -> bytes:
+    """Names that are equal so are the same column: DuckDB does not tell ASCII letters apart by their case."""
+    return name.encode().lower()
+
+
+def _misnamed(message: str) -> RecordError:
+    message = f"{message}: rename it before, or name the fields that the query needs in `columns`"
+    return RecordError(message, kind="SqlError", unplanned=True)
 
 
 def structure_of(types: Mapping[str, str]) -> str:

@@ -299,11 +299,12 @@ class Runner:
         if not self.finished:
             return
         await self.ledger.commit()  # before the sinks are told that the run is complete
-        await self._components.tell_completed()
         if self.identity.chunk is None:
+            # before a sink puts what came in the place of all that is there
             error = unmet(self.plan, self.ledger.live(), self._matched)
             if error is not None:
                 raise error
+        await self._components.tell_completed()
 
     async def _ask_sinks(self) -> list[Check]:
         components = self._components

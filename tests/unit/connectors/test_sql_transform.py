@@ -179,3 +179,30 @@ async def test_a_number_among_truth_values_is_refused() -> None:
 
     assert derived.records == [{"a": True}, {"a": None}]
     assert [(index, error.kind) for index, error in derived.failures] == [(1, "SqlError")]
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"": 1}, "without a name"),
+        ({"ID": 1}, "`id` and `ID` are the same column"),
+        ({"\ud800": 1}, "not valid Unicode"),
+        ({f"f{number}": 1 for number in range(2_000)}, "more than 1,000 fields"),
+    ],
+)
+async def test_a_name_that_is_no_column_fails_alone(odd: dict[str, Any], message: str) -> None:
+    async with Sql(SqlParams(query="SELECT * FROM batch")) as node:
+        first = node.apply(batch({"id": 1}, odd, {"id": 2}))
+        second = node.apply(batch({"id": 3}))
+
+    assert first.records == [{"id": 1}, {"id": 2}]
+    (failure,) = first.failures
+    assert failure[0] == 1
+    assert message in str(failure[1])
+    assert "`columns`" in str(failure[1])
+    assert second.records == [{"id": 3}]
+
+
+async def test_an_odd_name_is_no_matter_with_declared_columns() -> None:
+    found = await queried("SELECT * FROM batch", {"id": 1, "": 2, "ID": 3}, columns={"id": "BIGINT"})
+    assert found.records == [{"id": 1}]

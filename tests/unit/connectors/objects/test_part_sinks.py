@@ -297,3 +297,10 @@ async def test_a_bad_record_leaves_the_others_of_its_file(tmp_path: Path) -> Non
             await made.write(bad)
     assert {index: error.kind for index, error in caught.value.failures.items()} == {1: "NotJson"}  # type: ignore[union-attr]
     assert ids(tmp_path) == [0, 2]
+
+
+def test_a_fraction_is_not_cut_off_for_a_column_of_integers() -> None:
+    table, failures = parquet([{"n": 1.5}, {"n": 2.0}, {"n": float("nan")}, {"n": 3}], types={"n": "integer"})
+
+    assert failures == {0: "NotParquet", 2: "NotParquet"}
+    assert table.to_pylist() == [{"n": 2}, {"n": 3}]

@@ -282,3 +282,9 @@ async def test_a_part_that_was_committed_is_not_added_again(
 
     assert list(caught.value.failures) == [3]
     assert rows(file, "SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,)]
+
+
+async def test_two_fields_of_one_column_never_overwrite_each_other(file: Path) -> None:
+    await write(file, [{"id": 1, "a": 1}])
+    with pytest.raises(FatalError, match="the fields 'A' and 'a' are the same column in DuckDB"):
+        await write(file, [{"id": 2, "A": 5}, {"id": 3, "a": 6}], evolve=False, run="r2")
