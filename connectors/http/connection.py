@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Self
+from typing import Final, Self
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from connectors.addresses import address_without_credentials, http_address
 
 __all__ = ["HttpConnection"]
+
+_SENT_AS_IS: Final = "/?:@!$'()*,"
+"""What the client leaves as it is in a query, where others encode it."""
 
 
 class HttpConnection(BaseModel):
@@ -72,7 +75,8 @@ class HttpConnection(BaseModel):
         """What no message may hold, also in the forms in which requests carry it: an API may repeat them."""
         given = [self.token, self.password, *self.headers.values(), *self.query_secrets.values()]
         plain = [one.get_secret_value() for one in given if one is not None and one.get_secret_value()]
-        sent = [form for one in plain for form in (quote(one, safe=""), quote_plus(one))]
+        encoded = (lambda one: quote(one, safe=""), quote_plus, lambda one: quote_plus(one, safe=_SENT_AS_IS))
+        sent = [encode(one) for one in plain for encode in encoded]
         if self.user is not None:
             sent.append(self.all_headers["Authorization"].removeprefix("Basic "))
         return tuple(dict.fromkeys([*plain, *sent]))

@@ -7,6 +7,7 @@ component's own model closes it.
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -185,6 +186,14 @@ class ParameterSection(Section):
     """What it does."""
 
 
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # what is in brackets is no address, or the port no port
+        return False
+
+
 class NotifySection(Section):
     """Where to post how a run ended."""
 
@@ -196,8 +205,8 @@ class NotifySection(Section):
     @field_validator("url")
     @classmethod
     def _is_address(cls, url: str) -> str:
-        if url and not url.startswith(("http://", "https://")):
-            raise ValueError("expected an address that begins with http:// or https://")
+        if url and not _is_http(url):
+            raise ValueError("expected an address such as https://HOST/PATH, with http:// or https://")
         return url
 
     def settings(self) -> Notify | None:

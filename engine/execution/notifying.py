@@ -14,7 +14,7 @@ from engine.execution.report import RunReport
 __all__ = ["message_of", "tell"]
 
 _ATTEMPTS = 3
-_TIMEOUT = 10.0
+_TIMEOUT = 10.0  # seconds for each attempt
 _FIRST_BACKOFF = 0.5
 _OK = 300
 
@@ -63,8 +63,11 @@ async def _post(url: str, message: dict[str, JsonValue]) -> str:
 
     loopback = (urlsplit(url).hostname or "") in ("localhost", "127.0.0.1", "::1")
     try:
-        async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=not loopback) as client:
-            answer = await client.post(url, json=message)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        with anyio.fail_after(_TIMEOUT):
+            async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=not loopback) as client:
+                # the body is of no interest, and may be without end
+                async with client.stream("POST", url, json=message) as answer:
+                    status = answer.status_code
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         return type(error).__name__
-    return "" if answer.status_code < _OK else f"status {answer.status_code}"
+    return "" if status < _OK else f"status {status}"

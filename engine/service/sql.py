@@ -195,11 +195,20 @@ def _fetch(result: DuckDBPyConnection, limit: int) -> tuple[list[list[Any]], boo
             if len(rows) == limit:
                 return rows, True
             values = [_plain(value) for value in row]
-            size += sum(len(value) if isinstance(value, str) else 16 for value in values)
+            size += _size(values) - 16
             if size > _MAX_RESULT:
                 raise QueryError(f"The result is larger than {_MAX_RESULT >> 20} MiB: ask for less", 413)
             rows.append(values)
     return rows, False
+
+
+def _size(value: Any) -> int:
+    """About how many bytes a plain value takes in an answer, with what is in it."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return 16 + sum(map(_size, value))
+    return sum(len(name) + _size(one) for name, one in value.items()) if isinstance(value, dict) else 16
 
 
 def _plain(value: Any) -> Any:

@@ -103,6 +103,7 @@ async def browsing(
     assert [one for one in said if "status of 409" not in one] == []
 
 
+@pytest.mark.series
 async def test_a_run_is_started_and_its_dead_letter_mended(chromium: str, service: str) -> None:
     from playwright.async_api import expect
 
@@ -149,6 +150,7 @@ async def test_the_page_is_used_by_keyboard_alone(chromium: str, service: str) -
         await expect(page.get_by_role("cell", name="42")).to_be_visible()
 
 
+@pytest.mark.series
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_no_view_breaks_a_rule_of_accessibility(chromium: str, service: str, scheme: str) -> None:
     try:
@@ -162,6 +164,7 @@ async def test_no_view_breaks_a_rule_of_accessibility(chromium: str, service: st
             assert [one["id"] for one in found.response["violations"]] == [], view
 
 
+@pytest.mark.series
 async def test_no_view_is_wider_than_a_phone(chromium: str, service: str) -> None:
     async with browsing(chromium, service, width=360) as page:
         for view in (*VIEWS, "/ui/pipelines/readings", "/ui/tables/Reading", "/ui/login"):

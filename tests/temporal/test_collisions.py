@@ -19,6 +19,9 @@ from engine.testing import MemorySource, linear_plan
 from tests.servers.temporal import DevServer
 from tests.temporal.workshop import PATIENCE, Held, Workshop, made_anew, numbered, workshop
 
+# the default run meets durable runs elsewhere; these are for CI and `just series`
+pytestmark = pytest.mark.series
+
 AT_ONCE = pytest.mark.parametrize("at_once", [8, pytest.param(100, marks=pytest.mark.series)])
 
 

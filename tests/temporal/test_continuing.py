@@ -18,6 +18,9 @@ from tests.servers.temporal import DevServer, running
 from tests.temporal.histories import Family, family, kind
 from tests.temporal.workshop import PATIENCE, Held, made_anew, numbered, until, workshop
 
+# the default run meets durable runs elsewhere; these are for CI and `just series`
+pytestmark = pytest.mark.series
+
 SUGGESTED = 40
 WINDOW = 4
 CHUNKS = 80

@@ -16,6 +16,9 @@ from engine.testing import MemorySource
 from tests.servers.temporal import DevServer
 from tests.temporal.workshop import PATIENCE, Held, made_anew, numbered, workshop
 
+# the default run meets durable runs elsewhere; these are for CI and `just series`
+pytestmark = pytest.mark.series
+
 
 class Refusing(Held):
     """Says that it will never take one record; holds the others."""

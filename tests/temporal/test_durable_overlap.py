@@ -28,6 +28,9 @@ from tests.temporal.workshop import (
     workshop,
 )
 
+# the default run meets durable runs elsewhere; these are for CI and `just series`
+pytestmark = pytest.mark.series
+
 
 @asynccontextmanager
 async def one_under_way(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import pytest
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import RateLimit
 from temporalio.api.workflowservice.v1 import UpdateTaskQueueConfigRequest
@@ -14,6 +15,9 @@ from tests.servers.temporal import DevServer
 from tests.temporal.eager import Fan, nothing
 from tests.temporal.histories import family, kind
 from tests.temporal.workshop import PATIENCE, numbered, workshop
+
+# the default run meets durable runs elsewhere; these are for CI and `just series`
+pytestmark = pytest.mark.series
 
 PER_SECOND = 5
 BEGUN = 18

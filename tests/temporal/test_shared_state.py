@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from engine.execution.engine import Engine
 from engine.state import RunStatus, open_store
 from engine.testing import MemorySink, MemorySource
 from tests.servers.postgres import Postgres
 from tests.servers.temporal import DevServer
 from tests.temporal.workshop import made_anew, numbered, workshop
+
+# the default run meets durable runs elsewhere; these are for CI and `just series`
+pytestmark = pytest.mark.series
 
 
 class Collecting(MemorySink):

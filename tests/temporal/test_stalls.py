@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import anyio
+import pytest
 
 from engine.contract.batch import Batch
 from engine.contract.component import Receipt
@@ -15,6 +16,9 @@ from engine.testing import MemorySink, MemorySource
 from tests.servers.temporal import DevServer
 from tests.temporal.histories import family, kind
 from tests.temporal.workshop import PATIENCE, made_anew, numbered, workshop
+
+# the default run meets durable runs elsewhere; these are for CI and `just series`
+pytestmark = pytest.mark.series
 
 
 class HangsOnce(MemorySink):
@@ -75,16 +79,15 @@ async def test_what_blocks_a_workers_event_loop_is_named(server: DevServer) -> N
 
     def observe(stage: RunEvent) -> None:
         stages.append(stage)
-        if stage.action == "event_loop":
-            noticed.set()
+        if stage.action == "event_loop" and "(blocks)" in stage.message:
+            noticed.set()  # on a busy machine, something else may hold the loop before
 
     plan = made_anew(MemorySource(numbered(1)), lambda: Blocks(noticed))
     engine = Engine(observer=observe)
     async with workshop(server, plan, engine=engine) as shop, shop.worker(blocked_after=0.2):
         result = await shop.run()
 
-    told = [stage for stage in stages if stage.action == "event_loop"]
+    told = [stage for stage in stages if stage.action == "event_loop" and "(blocks)" in stage.message]
     assert result.status == "completed"
     assert told[0].level == "warning"
-    assert "(blocks)" in told[0].message
     assert "test_stalls.py" in told[0].message

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+import pytest
 from pydantic import SecretStr
 
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
@@ -21,6 +22,9 @@ from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.servers.temporal import DevServer
 from tests.temporal.histories import family
 from tests.temporal.workshop import workshop
+
+# the default run meets durable runs elsewhere; these are for CI and `just series`
+pytestmark = pytest.mark.series
 
 DOCUMENTS = 48
 CHUNKS = 6

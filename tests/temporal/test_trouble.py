@@ -24,6 +24,9 @@ from tests.servers.temporal import DevServer
 from tests.temporal.stubs import Stubs, done
 from tests.temporal.workshop import PATIENCE, Handle, numbered, until, workshop
 
+# the default run meets durable runs elsewhere; these are for CI and `just series`
+pytestmark = pytest.mark.series
+
 ANSWER = "http://warehouse.test:4200 answered 503"
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 import anyio
+import pytest
 from temporalio import activity
 
 from engine.contract.component import Context
@@ -20,6 +21,9 @@ from tests.servers.temporal import DevServer
 from tests.temporal.histories import family
 from tests.temporal.stubs import Stubs, done
 from tests.temporal.workshop import PATIENCE, numbered, workshop
+
+# the default run meets durable runs elsewhere; these are for CI and `just series`
+pytestmark = pytest.mark.series
 
 LONG = 10 * PATIENCE  # seconds in which nothing here ends by itself
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["page_routes", "problem", "wants_html"]
 
+_MAX_FIELDS = 2_000
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 View = Callable[[Request], Awaitable[Response]]
@@ -91,7 +92,10 @@ async def _act(request: Request, action: Action, roles: Roles, role: str) -> Res
             body = await read_body(request, context.body_limits, share)
     except BodyError as error:
         return problem(request, str(error), error.status)
-    pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=2_000)
+    try:
+        pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        return problem(request, f"This form has more than {_MAX_FIELDS:,} fields.", 400)
     form = dict(pairs)
     form["ids"] = "\n".join(value for name, value in pairs if name == "id")
     if not context.access.is_own(request, form.get("csrf", "")):

@@ -16,6 +16,7 @@ URL = "https://api.example"
         ({"user": "ann", "password": "pa ss/1"}, "Authorization: Basic YW5uOnBhIHNzLzE="),
         ({"query_secrets": {"appid": "pa ss/1"}}, "GET /v1?appid=pa%20ss%2F1"),
         ({"query_secrets": {"appid": "pa ss/1"}}, "GET /v1?appid=pa+ss%2F1"),
+        ({"query_secrets": {"appid": "pa ss/1"}}, "GET /v1?appid=pa+ss/1"),
         ({"headers": {"X-Api-Key": "pa ss/1"}}, "X-Api-Key: pa ss/1"),
     ],
 )

@@ -47,6 +47,7 @@ class Hook:
         self.messages: list[dict[str, Any]] = []
         self.refusals = 0
         self.asked = 0
+        self.breaks_off = False
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -56,7 +57,9 @@ class Hook:
                 is_refused = hook.asked <= hook.refusals
                 if not is_refused:
                     hook.messages.append(json.loads(body))
-                self.send_response(503 if is_refused else 204)
+                self.send_response(503 if is_refused else 200 if hook.breaks_off else 204)
+                if hook.breaks_off:
+                    self.send_header("Content-Length", "10")  # that never come
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -111,6 +114,17 @@ async def test_a_busy_listener_is_told_again(
     assert len(hook.messages) == 1
 
 
+async def test_an_answer_is_taken_without_its_body(
+    tmp_path: Path, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifying, "_FIRST_BACKOFF", 0)
+    hook.breaks_off = True
+    said: list[str] = []
+    await run(tmp_path, hook.url, 0, said)
+    assert len(hook.messages) == 1
+    assert not [text for text in said if "could not be told" in text]
+
+
 async def test_nobody_listening_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notifying, "_FIRST_BACKOFF", 0)
     said: list[str] = []
@@ -120,7 +134,9 @@ async def test_nobody_listening_fails_no_run(tmp_path: Path, monkeypatch: pytest
     assert "secret" not in told
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "localhost:80", "javascript:x"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "localhost:80", "javascript:x", "'http://[x'", "http://", "http://x:99999"]
+)
 def test_an_odd_address_is_found_before_the_run(tmp_path: Path, url: str) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(FILE.replace("URL", url).replace("MIN", "0"))

@@ -218,6 +218,11 @@ async def test_a_form_of_another_origin_changes_nothing(page: httpx.AsyncClient)
     ).status_code == 200
 
 
+async def test_a_form_of_too_many_fields_is_refused(page: httpx.AsyncClient) -> None:
+    answer = await page.post("/ui/query", content="a=1&" * 2_001)
+    assert (answer.status_code, "2,000 fields" in answer.text) == (400, True)
+
+
 async def test_an_action_is_no_get(page: httpx.AsyncClient) -> None:
     for where in ("/ui/letters/discard", "/ui/runs/x/end", "/ui/pipelines/x/start", "/ui/logout"):
         assert (await page.get(where)).status_code in (404, 405)

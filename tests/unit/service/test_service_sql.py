@@ -144,6 +144,13 @@ def test_a_query_that_runs_too_long_is_ended(warehouse: Warehouse) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is measured on Linux only")
+@pytest.mark.parametrize("value", ["range(2000)", "{'a': range(2000)}", "[[repeat('x', 20000)]]"])
+def test_a_result_that_is_too_large_is_refused(warehouse: Warehouse, value: str) -> None:
+    with pytest.raises(QueryError, match="larger than 8 MiB") as caught:
+        run_query(warehouse, f"SELECT {value} FROM range(500)")
+    assert caught.value.status == 413
+
+
 def test_a_query_that_takes_too_much_memory_is_ended(warehouse: Warehouse) -> None:
     grow = "WITH RECURSIVE t AS (SELECT 'x' AS a UNION ALL SELECT a || a FROM t) SELECT length(a) FROM t"
     with pytest.raises(QueryError) as caught:
