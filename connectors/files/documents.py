@@ -136,11 +136,14 @@ class _Folder:
     async def open(
         self, found: ListedObject, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[ObjectBody, None]:
-        file = await anyio.to_thread.run_sync(_opened, found, start)
+        # kept outside of the call: when this task is cancelled while the thread works, the result is lost
+        opened: list[IO[bytes]] = []
         try:
-            yield _FileBody(file, found, None if stop is None else stop - start)
+            await anyio.to_thread.run_sync(lambda: opened.append(_opened(found, start)))
+            yield _FileBody(opened[0], found, None if stop is None else stop - start)
         finally:
-            file.close()
+            for file in opened:
+                file.close()
 
     async def probe(self, key: str) -> None:
         def first_byte() -> None:

@@ -46,6 +46,9 @@ def translated(path: Path) -> Iterator[None]:
         raise _from_sqlite(error, path) from error
     except OSError as error:
         raise _from_system(error, path) from error
+    except UnicodeDecodeError as error:
+        # SQLite names a damaged table or index by bytes that are no text, or has such bytes in a column
+        raise StateCorruptError(f"cannot read {path}: it holds text that is no UTF-8. {_RESTORE}") from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise StateError(f"{path}: cannot store a value: {error}") from error
 
