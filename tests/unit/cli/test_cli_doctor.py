@@ -26,6 +26,17 @@ pipelines:
 """
 
 
+DATABASE = """\
+version: 1
+connections: {db: {url: "URL"}}
+pipelines:
+  copy:
+    nodes:
+      read: {source: jsonl, with: {path: in.jsonl}}
+      load: {sink: postgres, with: {connection: db, table: t}}
+"""
+
+
 class Service(BaseHTTPRequestHandler):
     """Says it is healthy to whoever has the token."""
 
@@ -82,6 +93,19 @@ def test_doctor_reaches_a_service_with_its_token(service: str, capsys: pytest.Ca
     assert found["copy.read"]["found"] == "can be listed, begins with in.jsonl"
     assert found["clock"]["level"] == "ok"
     assert not Path(".odw").exists()
+
+
+def test_doctor_sees_a_password_in_an_address(capsys: pytest.CaptureFixture[str]) -> None:
+    for url, given in [
+        ("postgresql://me:s3cr3t@127.0.0.1:9/db", "password in `url` given"),
+        ("postgresql://me@127.0.0.1:9/db?password=s3cr3t", "password in `url` given"),
+        ("postgresql://me@127.0.0.1:9/db", "no credentials given"),
+    ]:
+        Path("pipelines.yaml").write_text(DATABASE.replace("URL", url))
+        assert main(["doctor", "--timeout", "0.5"]) == 1
+        shown = capsys.readouterr().out
+        assert f"({given})" in shown
+        assert "s3cr3t" not in shown
 
 
 def test_doctor_names_what_is_wrong_and_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
