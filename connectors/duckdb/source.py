@@ -44,7 +44,7 @@ class DuckdbSourceParams(TableSourceParams, DuckdbParams):
 class DuckdbSource(Source[DuckdbSourceParams]):
     """Reads the rows of a table or a query of a DuckDB file.
 
-    With a `key`, rows come in its order and are named by it, and a resumed run goes on behind the last one.
+    With a `key`, rows come in its order and are named by it, and a resumed run continues after the last.
     Columns become fields as JSON has them: times are ISO 8601 text, JSON columns are objects and lists.
     """
 
@@ -65,7 +65,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
         yield Split("all")
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Read the rows behind `position`, `[rows before, the last key]`.
+        """Read the rows after `position`, `[rows before, the last key]`.
 
         Raises:
             FatalError: the file or the query cannot be read, or the key is missing or not unique.

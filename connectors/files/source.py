@@ -257,7 +257,8 @@ def _limit(part: FilePart) -> int | None:
 @asynccontextmanager
 async def _chunks(part: FilePart, start: Place, *, growing: bool) -> AsyncGenerator[ReadChunk, None]:
     if part.path == STDIN:
-        yield stdin_chunks()
+        with stdin_chunks() as read:
+            yield read
     else:
         async with open_chunks(part, start.offset, growing=growing) as read:
             yield read

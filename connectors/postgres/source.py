@@ -40,7 +40,7 @@ class PostgresSourceParams(TableSourceParams):
 
     incremental: str | None = Field(
         default=None,
-        description="Column that grows with every change, e.g. `updated_at`: read only the rows behind those "
+        description="Column that grows with every change, e.g. `updated_at`: read only the rows after those "
         "that earlier runs of the pipeline have delivered",
     )
     split_rows: int = operational(
@@ -61,7 +61,7 @@ def _keeps_bookmarks(params: PostgresSourceParams) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The rows of a split: those behind `after`, up to and with `until`; as text, one for each column."""
+    """The rows of a split: those after `after`, up to and including `until`; as text, one for each column."""
 
     after: list[str] | None = None
     until: list[str] | None = None
@@ -79,7 +79,7 @@ class PostgresSource(Source[PostgresSourceParams]):
     """Reads the rows of a table or a query of PostgreSQL.
 
     With a `key`, rows come in its order and are named by it, in splits of `split_rows`, and a resumed run
-    goes on behind the last one. With `incremental`, a run reads what has changed since the last one. Rows
+    continues after the last. With `incremental`, a run reads what has changed since the last one. Rows
     are fetched through a cursor of the server, so memory does not grow with the table. Columns become fields
     as JSON has them: times are ISO 8601 text.
     """
@@ -111,7 +111,7 @@ class PostgresSource(Source[PostgresSourceParams]):
             yield Split(f"{number:06d}", asdict(part), first_ordinal=number * params.split_rows)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Read the rows of a split behind `position`, `[rows before, the last row's order]`.
+        """Read the rows of a split after `position`, `[rows before, the last row's order]`.
 
         Raises:
             TransientError: the server cannot be reached; everything before was yielded.

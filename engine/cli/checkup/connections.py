@@ -18,7 +18,7 @@ from engine.contract.checking import ChecksConnection
 from engine.contract.component import Context, Kind, Source
 from engine.errors import EngineError
 from engine.plan.model import Plan, PlanNode
-from engine.redaction import without_credentials
+from engine.redaction import has_credentials, without_credentials
 
 __all__ = ["Checkup", "check_connections"]
 
@@ -122,6 +122,8 @@ def _credentials(connection: BaseModel | None) -> str:
     takes, given = False, list[str]()
     for name, info in type(connection).model_fields.items() if connection is not None else ():
         value = getattr(connection, name)
+        if isinstance(value, str) and _has_password(value):
+            given.append(f"password in `{name}`")
         if not _SECRET.search(name) and "SecretStr" not in str(info.annotation):
             continue
         takes = True
@@ -129,6 +131,13 @@ def _credentials(connection: BaseModel | None) -> str:
             value = value.get_secret_value()
         if value:
             given.append(name)
-    if not takes:
+    if not takes and not given:
         return ""
     return f" ({', '.join(given)} given)" if given else " (no credentials given)"
+
+
+def _has_password(text: str) -> bool:
+    """Whether that is an address with a password before its host, or a key in its query."""
+    _, sign, rest = text.partition("://")
+    location, _, query = rest.partition("?")
+    return bool(sign) and (":" in location.rpartition("@")[0] or has_credentials(f"?{query}"))

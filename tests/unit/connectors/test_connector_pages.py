@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -53,33 +52,6 @@ def test_the_example_of_stdin_reads_what_is_piped(tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(sys, "stdin", piped)
         assert main(["run", "--quiet"]) == 0
     assert (tmp_path / "kept.jsonl").read_text() == '{"id":1}\n{"id":2}\n'
-
-
-def test_standard_input_is_read_by_one_node(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = examples("generate")[1].replace(
-        "      keep:", "      again: {source: jsonl, with: {path: '-'}}\n      keep:"
-    )
-    (tmp_path / "pipelines.yaml").write_text(text.replace("keep: {", "keep: {input: [read, again], "))
-
-    assert main(["validate"]) == 1
-    assert "`read` reads the standard input already" in capsys.readouterr().err
-
-
-def test_standard_input_is_read_by_one_pipeline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    one = examples("generate")[1]
-    other = one.partition("pipelines:\n")[2].replace("load:", "other:").replace("kept", "other")
-    (tmp_path / "pipelines.yaml").write_text(one + other)
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as piped, os.fdopen(writing, "wb"):
-        monkeypatch.setattr(sys, "stdin", piped)
-        assert main(["run", "--quiet"]) == 1
-    assert "another node reads the standard input" in capfd.readouterr().err
 
 
 def test_the_examples_of_duckdb_load_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
