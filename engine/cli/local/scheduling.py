@@ -1,7 +1,7 @@
 """Run the pipelines of a file on their schedules, and resume runs that a kill has interrupted.
 
-The state store is the only memory. The run of a tick is named after it, and a store accepts a name once: so no
-tick has two runs, however often the service is killed, and however many services share the store.
+The state store is the only memory. The run of a tick is named after it, and a store accepts a name once: so
+no tick has two runs, however often the service is killed, and however many services share the store.
 """
 
 from __future__ import annotations
