@@ -98,9 +98,7 @@ def select_run(connection: Connection, run_id: str) -> RunRecord:
     return _run(row)
 
 
-def select_runs(
-    connection: Connection, group_id: str, pipeline: str, limit: int | None
-) -> list[RunRecord]:
+def select_runs(connection: Connection, group_id: str, pipeline: str, limit: int | None) -> list[RunRecord]:
     """Runs, oldest first; "" means any. With `limit` only that many of the latest."""
     rows = connection.execute(
         "SELECT * FROM runs WHERE (?1 = '' OR group_id = ?1) AND (?2 = '' OR pipeline = ?2)"
