@@ -39,7 +39,7 @@ class NodeEvents:
             for node in nodes():
                 if (node.records_in or node.records_out) and node.name not in self._begun:
                     self._begun.add(node.name)
-                    self._say(node.name, "started", f"{node.kind} {node.component} has begun", "info", {})
+                    self._say(node.name, "started", f"{node.kind} {node.component} started", "info", {})
             await anyio.sleep(LOOK_EVERY)
 
     def end(self, nodes: Collection[NodeSnapshot]) -> None:
