@@ -37,7 +37,7 @@ class Reading:
 def match_slots(content: str, nonces: Mapping[str, str]) -> Reading | None:
     """The values for each slot of the prompt, matched by nonce; None when there is no JSON in the reply.
 
-    A slot's answer is the object that echoes its nonce, wherever it stands: swapped answers are put right. A
+    A slot's answer is the object that echoes its nonce, wherever it is: swapped answers are corrected. A
     slot whose nonce is not in the reply, or in it twice, is left out.
     """
     answers: dict[str, Values] = {}
@@ -60,7 +60,7 @@ def match_slots(content: str, nonces: Mapping[str, str]) -> Reading | None:
 def read_lone(content: str, slot: str, fields: Collection[str]) -> Reading | None:
     """The values for the one document of a prompt; None when there is no JSON object in the reply.
 
-    They stand there bare, or inside a wrapper. An object that has none of the fields is no answer.
+    They are bare, or inside a wrapper. An object that has none of the fields is no answer.
     """
     best: Reading | None = None
     for value, mended in _candidates(content):
@@ -84,7 +84,7 @@ def _record(value: object, fields: Collection[str], depth: int) -> Values | None
 
 
 def _objects(value: object, nonces: Collection[str], depth: int = _MAX_DEPTH) -> Iterator[Values]:
-    """The objects that echo one of the nonces, wherever they stand."""
+    """The objects that echo one of the nonces, wherever they are."""
     if isinstance(value, Mapping):
         nonce = value.get("nonce")
         if isinstance(nonce, str) and nonce in nonces:
