@@ -82,11 +82,14 @@ def evaluate(rows: Mapping[str, Row], truth: Mapping[str, Row], key: str) -> Eva
     """
     names = list(dict.fromkeys(name for one in truth.values() for name in one if name != key))
     scores = {name: FieldScore() for name in names}
-    matched = {}
-    for name in truth:
-        found = name if name in rows else next((one for one in rows if one.endswith(f"/{name}")), None)
-        if found is not None:
-            matched[name] = found
+    by_ending: dict[str, str] = {}
+    for row_key in rows:
+        steps = row_key.split("/")
+        for start in range(1, len(steps)):
+            by_ending.setdefault("/".join(steps[start:]), row_key)
+    matched = {
+        name: found for name in truth if (found := name if name in rows else by_ending.get(name)) is not None
+    }
     for true_key, row_key in matched.items():
         for name in names:
             _compare(scores[name], rows[row_key].get(name), truth[true_key].get(name), true_key)
