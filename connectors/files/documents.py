@@ -134,12 +134,21 @@ class _Folder:
     async def open(
         self, found: ListedObject, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[ObjectBody, None]:
-        # kept outside of the call: when this task is cancelled while the thread works, the result is lost
+        # asyncio's own `cancel`, which aiostream uses, passes through anyio's shield: the thread may still be
+        # opening the file when this task has ended, and closes it then
         opened: list[IO[bytes]] = []
+        done = False
+
+        def open_file() -> None:
+            opened.append(_opened(found, start))
+            if done:
+                opened[0].close()
+
         try:
-            await anyio.to_thread.run_sync(lambda: opened.append(_opened(found, start)))
+            await anyio.to_thread.run_sync(open_file)
             yield _FileBody(opened[0], found, None if stop is None else stop - start)
         finally:
+            done = True
             for file in opened:
                 file.close()
 

@@ -28,7 +28,8 @@ KILLED = -signal.SIGKILL
 BUCKET = "kills"
 ROWS = 4000
 
-BLOWS = ("batch_read:7", "batch_written:2", "ledger_committed:1", "batch_read:13", "batch_written:3")
+# the ledger is committed by time, so how far a run has come by then depends on the machine: it is last
+BLOWS = ("batch_read:7", "batch_written:2", "batch_read:13", "batch_written:3", "ledger_committed:1")
 
 FILE = """\
 version: 1
@@ -97,8 +98,6 @@ def run_to_the_end(folder: Path, file: str) -> None:
             timeout=PATIENCE,
             check=False,
         )
-        if blow and number > 1 and done.returncode == ExitCode.COMPLETED:
-            return  # files rotate by time, so a slow machine may be done before it comes to this place
         assert done.returncode == (KILLED if blow else ExitCode.COMPLETED), done.stderr[-2000:]
 
 

@@ -41,4 +41,4 @@ def test_stopped_by_the_second_signal_while_nothing_can_be_delivered(lab: Lab) -
 
     assert outcome.problems == []
     # on a loaded machine the first signal may come before the process listens
-    assert outcome.codes in ([STOPPED, 0], [-signal.SIGTERM, 0], [DRAINED, 0])
+    assert outcome.codes in ([STOPPED, 0], [-signal.SIGTERM, 0])

@@ -33,8 +33,9 @@ STOPS_WITHIN = 2.0  # seconds from a second signal to the end of the process, wi
 # seconds from the start of a process to its first run, with nothing else to do: from cold, and warm
 QUIET_START = {False: 0.4, True: 0.1}
 STARTED = '"action": "run_started"'
+READING = '"message": "source '
 FOLLOWED = "draining: "
-"""What an engine says when its first run begins, and when it follows a signal."""
+"""What an engine logs when its first run begins, a source has read records, and it follows a signal."""
 
 
 class Course:
@@ -164,6 +165,8 @@ class Course:
             return None
         if blow.frozen:
             self._service.freeze()
+            if not self._says(child, READING):  # what it has read cannot be delivered from here on
+                return None
         child.send(blow.signal)
         if blow.again is not None and self._says(child, FOLLOWED) and child.wait(blow.again) is None:
             child.send(blow.signal)
