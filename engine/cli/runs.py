@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import DEFAULT_FILE, add_state_argument
-from engine.cli.options import RunsOptions
+from engine.cli.arguments import add_state_argument
+from engine.cli.options import DEFAULT_FILE, RunsOptions
 
 SUMMARY = "list, show and forget runs"
 OPTIONS = RunsOptions

@@ -89,9 +89,9 @@ def execute(options: ServeOptions) -> int:
 def _serve_file(options: ServeOptions, settings: ServiceSettings) -> int:
     from dataclasses import replace
 
-    from engine.cli.arguments import DEFAULT_FILE
     from engine.cli.event_loop import on_event_loop
     from engine.cli.local.serving import serve_file
+    from engine.cli.options import DEFAULT_FILE
 
     options = replace(options, file=options.file or DEFAULT_FILE)
 

@@ -7,8 +7,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import DEFAULT_STATE_DIR
-from engine.cli.options import StateOptions
+from engine.cli.options import DEFAULT_STATE_DIR, StateOptions
 
 if TYPE_CHECKING:
     from engine.state.protocol import StateStore

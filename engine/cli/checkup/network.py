@@ -1,4 +1,4 @@
-"""The other side of an address: does something answer there, and what time does it have."""
+"""The other side of an address: whether it answers, and what its clock says."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def address_of(connection: BaseModel | None) -> str:
 
 
 def ask(address: str, timeout: float) -> Answer:
-    """Ask an address whether somebody is there; blocks for at most some multiples of `timeout` seconds.
+    """Return whether a service answers at an address; blocks for at most some multiples of `timeout` seconds.
 
     No credentials are sent, so any answer will do.
     """
@@ -97,7 +97,7 @@ def _skew(date: str, now: datetime) -> float | None:
 def clock(skews: Sequence[float]) -> Iterable[Finding]:
     """Yield a finding about this machine's clock, from what servers say the time is."""
     if not skews:
-        yield Finding(Level.NOTE, "clock", "no server said what time it is")
+        yield Finding(Level.NOTE, "clock", "not compared: no server has told the time")
         return
     worst = sorted(skews, key=abs)[len(skews) // 2]  # one server may be wrong itself
     found = f"{abs(worst):.0f} s {'ahead of' if worst > 0 else 'behind'} the servers"

@@ -1,4 +1,4 @@
-"""What `--limit`, `--sample` and `--dry-run` change of a run, and what is said about it."""
+"""What `--limit`, `--sample` and `--dry-run` change of a run, and the notes they print."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from engine.contract.component import Kind
 from engine.errors import ConfigError
 from engine.execution.report import RunReport
 from engine.plan.model import Plan
+from engine.state.address import is_address
 from engine.trial import Counted, DryRunStore, Reading, paying_nodes, with_counting_sinks, with_reading
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class DryRun:
 def dry_store(options: StateOptions, *, create: bool = False) -> StateStore:
     """Return a store in memory that knows the bookmarks of the one that the options name, if there is one."""
     where = state_of(options)
-    there = "://" in where or Path(where).is_dir()
+    there = is_address(where) or Path(where).is_dir()
     store: Any = DryRunStore(store_of(options, create=create) if there or create else None)
     return store  # type: ignore[no-any-return]
 

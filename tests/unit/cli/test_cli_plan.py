@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from engine.cli import main
@@ -132,8 +133,6 @@ class Endless(MemorySource):
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         yield Split("first")
-        import anyio
-
         await anyio.sleep_forever()
 
 
@@ -159,6 +158,30 @@ async def test_what_cannot_be_told_is_said_and_hides_no_secret() -> None:
     assert "no such table" in found.nodes[2].problem
     assert "hidden" not in found.nodes[2].problem
     assert found.died == {"n1": 5}
+
+
+async def test_a_bug_in_an_estimate_is_told_at_its_node() -> None:
+    class Buggy(Priced):
+        async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
+            raise ValueError("no price")
+
+    plan = linear_plan(MemorySource(pages(5)), Buggy(lambda batch: batch), MemorySink())
+    async with Engine() as engine:
+        found = await forecast(plan, engine)
+
+    assert [node.problem for node in found.nodes] == ["", "ValueError: no price", ""]
+
+
+async def test_a_target_that_does_not_answer_is_not_waited_for() -> None:
+    class Silent(MemorySink):
+        async def describe_target(self) -> str:
+            await anyio.sleep_forever()
+            return ""
+
+    async with Engine() as engine:
+        found = await forecast(linear_plan(MemorySource(pages(5)), Silent()), engine, sample=0, seconds=0.01)
+
+    assert found.nodes[1].problem.startswith("no answer within 0.01 s")
 
 
 async def test_a_listing_without_end_is_cut_off() -> None:
@@ -219,4 +242,4 @@ def test_tap_names_the_nodes_that_there_are(
 
 def test_tap_says_that_a_node_pays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tap", "paid.extract"]) == 0
-    assert capsys.readouterr().err == "paid: extract was not asked: it pays for its answers\n"
+    assert capsys.readouterr().err == "paid: not asked, because answers cost money: extract\n"
