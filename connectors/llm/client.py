@@ -209,7 +209,7 @@ class ChatClient:
                 if isinstance(found, Reply):
                     return found
                 if found is None:
-                    # somebody else's page: once it may be a proxy's, from the first call on a wrong address
+                    # not an API's answer: a single one may be a proxy's page, the first ones a wrong address
                     strange += 1
                     if self._answers or strange >= _STRANGE_TRIES:
                         raise self._no_completion()

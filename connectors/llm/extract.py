@@ -48,12 +48,12 @@ class LlmExtract(Transform[LlmParams]):
     record, a dead letter with its reason, or another try.
 
     An empty document is dropped. A document lacking a required field, corrupt, too long or refused becomes a
-    dead letter; the others of its call go on. Nothing is cut. Word and PDF files are opened in a process of
-    their own, within 10 s of processor time and 1 GiB of memory; one that takes more is a dead letter
-    (`DocumentTooSlow`, `DocumentTooLarge`).
+    dead letter; the others of its call continue. No document is truncated. Word and PDF files are opened in
+    a process of their own, within 10 s of processor time and 1 GiB of memory; one that takes more is a dead
+    letter (`DocumentTooSlow`, `DocumentTooLarge`).
 
-    An answer is in the journal before it goes on. The same content with the same instructions, model,
-    temperature and schema is not paid for again, be it by a resume, a replay, another run or another file.
+    An answer is in the journal before it is passed on. The same content with the same instructions, model,
+    temperature and schema is not paid for again: not by a resume, a replay, another run or another file.
     """
 
     def __init__(self, params: LlmParams, connection: BaseModel | None = None) -> None:

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from connectors.addresses import address_without_credentials, http_address
-from connectors.llm.declared import DeclaredField, declared_model
+from connectors.llm.declared_fields import DeclaredField, declared_model
 from connectors.llm.examples import Example, check_example, instructions_of
 from connectors.llm.merging import Merge
 from connectors.llm.schema import TRANSFORM_TIMESTAMP, TargetSchema, schema_of, target_schema
@@ -131,12 +131,12 @@ class LlmParams(Params):
     )
     many: bool = Field(
         default=False,
-        description="A document may hold any number of records; each goes on under a key and id of its own",
+        description="A document may hold any number of records, each with a key and id of its own",
     )
     on_bad_item: Literal["dead_letter", "keep_valid", "null"] = Field(
         default="dead_letter",
-        description="What an item of a list that does not fit makes of its record: a dead letter, a record "
-        "without the item, or one with null in its place",
+        description="What happens to a record with an invalid list item: it becomes a dead letter, loses "
+        "the item, or gets null in its place",
     )
     split_tokens: int | None = Field(
         default=None,
@@ -159,7 +159,7 @@ class LlmParams(Params):
     )
     require_grounding: list[str] = Field(
         default=[],
-        description="Fields whose values have to stand in the document; a record with one that does not "
+        description="Fields whose values must occur in the document; a record with one that does not "
         "becomes a dead letter",
     )
     spans_field: str = Field(
