@@ -87,8 +87,10 @@ def stdin_chunks() -> Iterator[ReadChunk]:
         FatalError: another node of this process reads it; each would get some of the lines.
     """
     if not _STDIN.acquire(blocking=False):
-        raise FatalError("another node of this process reads the standard input, and each would get some of the lines: "
-            "let one node read it, and others take its output")
+        raise FatalError(
+            "another node reads the standard input, and each would get some of the lines: "
+            "let one node read it, and others take its output"
+        )
     try:
         descriptor = sys.stdin.fileno()
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
