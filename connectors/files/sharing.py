@@ -21,7 +21,7 @@ def reads_file(path: str) -> Claim:
 
 def writes_file(path: str, mode: str) -> Claim:
     """The claim of a sink that writes to one file."""
-    remedy = "choose another file, or let one node write all records: `input: [a, b]`"
+    remedy = "choose another file for one of them"
     return Claim(place_of(path), f"writes {path}", _CLASHES.get(mode, ""), remedy)
 
 

@@ -17,7 +17,7 @@ import orjson
 from pydantic import BaseModel, Field, field_validator
 
 from connectors.files.sharing import writes_file
-from connectors.files.written import WrittenLog, log_path
+from connectors.files.written import WrittenLog, log_path, mark_replaced
 from connectors.json_lines import dump_records, write_out
 from connectors.objects.compression import is_packed
 from engine.contract.batch import Batch
@@ -115,6 +115,10 @@ class JsonlSink(Sink[JsonlSinkParams]):
         if self._regular:
             path = log_path(self._path, ctx)
             self._log = WrittenLog(path, self._descriptor).open() if path is not None else None
+            if self._log is not None and self._log.replaced:
+                raise FatalError(
+                    f"another run has replaced {params.path} since this one was interrupted: start a new run"
+                )
             begun = self._log.exists if self._log is not None else ctx.attempt > 1
             self._replaces = params.mode == "replace" and not begun
             if params.mode == "error" and not begun and os.fstat(self._descriptor).st_size:
@@ -194,6 +198,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
         left = memoryview(data)
         try:
             if self._replaces:
+                mark_replaced(self._path)
                 os.ftruncate(self._descriptor, 0)
                 self._replaces, self._began_at, before = False, 0, 0
             if self._log is not None and data:

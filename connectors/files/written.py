@@ -8,6 +8,7 @@ however many there are. The notes of a run that is complete are removed.
 
 from __future__ import annotations
 
+import glob
 import os
 from contextlib import suppress
 from hashlib import sha256
@@ -21,9 +22,11 @@ from connectors.objects.key_set import KeySet
 from engine.contract.component import Context
 from engine.contract.keys import Keys
 
-__all__ = ["WrittenLog", "log_path"]
+__all__ = ["WrittenLog", "log_path", "mark_replaced"]
 
 STANDALONE = Context().run_id
+REPLACED = b"replaced\n"
+"""Instead of notes: another run has replaced the file they were about."""
 
 
 def log_path(path: str, ctx: Context) -> Path | None:
@@ -33,6 +36,13 @@ def log_path(path: str, ctx: Context) -> Path | None:
     name = sha256(f"{ctx.run_id}\n{ctx.node}\n{ctx.chunk}".encode()).hexdigest()[:16]
     file = Path(path)
     return file.with_name(f".{file.name}.{name}.written")
+
+
+def mark_replaced(path: str) -> None:
+    """Tell interrupted runs that another one replaces their lines. Raises OSError."""
+    file = Path(path)
+    for notes in file.parent.glob(f".{glob.escape(file.name)}.{'[0-9a-f]' * 16}.written"):
+        notes.write_bytes(REPLACED)
 
 
 class WrittenLog:
@@ -45,6 +55,7 @@ class WrittenLog:
     Attributes:
         before: keys of the lines that an earlier attempt has added.
         exists: an earlier attempt has begun to write.
+        replaced: another run has replaced the file since.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -53,6 +64,7 @@ class WrittenLog:
         self._descriptor = -1
         self.before = KeySet()
         self.exists = False
+        self.replaced = False
 
     def open(self) -> Self:
         """Read the notes of an earlier attempt, and remove what it has only half written.
@@ -65,6 +77,9 @@ class WrittenLog:
         except FileNotFoundError:
             return self
         self.exists = True
+        self.replaced = data.startswith(REPLACED)
+        if self.replaced:
+            return self
         end = data.rfind(b"\n") + 1
         notes = _parse(data[:end])
         kept = self._arrived(notes)

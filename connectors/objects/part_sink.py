@@ -76,7 +76,7 @@ class PartParams(Params):
 def parts_claim(place: str, shown: str, params: PartParams) -> Claim:
     """The claim of a sink that writes files to a folder or below a prefix."""
     alone = "`mode: replace` deletes the files of the other" if params.mode == "replace" else ""
-    return Claim(place, f"writes {shown}", alone, "choose another place, or let one node write all records")
+    return Claim(place, f"writes {shown}", alone, "choose another place for one of them")
 
 
 P = TypeVar("P", bound=PartParams)
