@@ -88,7 +88,9 @@ def _keeps_bookmarks(params: JsonlSourceParams) -> bool:
     return params.mode == "changed"
 
 
-@component(Kind.SOURCE, "jsonl", params=JsonlSourceParams, locality=_reach, bookmarks=_keeps_bookmarks, claim=_claim)
+@component(
+    Kind.SOURCE, "jsonl", params=JsonlSourceParams, locality=_reach, bookmarks=_keeps_bookmarks, claim=_claim
+)
 class JsonlSource(Source[JsonlSourceParams]):
     """JSON lines: files with one JSON object on each line.
 

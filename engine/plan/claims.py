@@ -34,7 +34,7 @@ def check_together(plans: Iterable[Plan]) -> None:
 
 
 def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, str]]:
-    """The index of a node, what it shares with one before it though one of them needs it alone, the remedy."""
+    """The index of a node that clashes with one before it, what is wrong, and the remedy."""
     before: dict[str, list[tuple[str, Claim]]] = {}
     for index, (name, node) in enumerate(nodes):
         claim = node.spec.claim_of(node.params)

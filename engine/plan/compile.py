@@ -91,8 +91,9 @@ def _compile(
     forwarding = [(forward, forward_config)] if forward is not None and forward_config is not None else []
     everywhere = [*whole.values(), *forwarding]
     check_claims(everywhere, problems)
-    for node, config in everywhere if check is not None else ():
-        check(config, node, problems)
+    if check is not None:
+        for node, config in everywhere:
+            check(config, node, problems)
     if not valid or len(whole) < len(bound) or (forward_config and forward is None):
         return None
     order = ordered({name: list(node.inputs) for name, (node, _) in whole.items()})

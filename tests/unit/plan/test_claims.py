@@ -51,16 +51,21 @@ def problems(settings: dict[str, Any] | None = None, **nodes: Node) -> list[str]
 def test_standard_input_is_read_by_one_node(first: Node, second: Node) -> None:
     keep = {"sink": "stdout", "input": ["read", "more"]}
 
-    assert problems(read=first, more=second, keep=keep) == [
+    (problem,) = problems(read=first, more=second, keep=keep)
+    assert problem == (
         "pipelines.p.nodes.more.source: `read` reads the standard input already, and so does `more`: each "
         "line would go to only one of them"
-    ]
+    )
 
 
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        (lines("a", mode="replace"), lines("a"), "`one` writes a already, and so does `two`: `mode: replace`"),
+        (
+            lines("a", mode="replace"),
+            lines("a"),
+            "`one` writes a already, and so does `two`: `mode: replace`",
+        ),
         (lines("a"), lines("./b/../a", mode="error"), "`one` writes a already, and `two` writes ./b/../a"),
         (files("a"), files("a/", mode="replace"), "`one` writes a already, and `two` writes a/"),
         (bucket("s3://b/a"), bucket("s3://b/a/", mode="replace"), "`one` writes s3://b/a already"),
