@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import IO, Final, TypeVar
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import IO, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -17,13 +16,10 @@ from connectors.files.contents import content_errors, open_content
 from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import FilePart
 from connectors.objects.lines import ReadChunk
-from engine.errors import FatalError
 
 __all__ = ["CHUNK_BYTES", "ReadChunk", "open_chunks", "stdin_chunks"]
 
 CHUNK_BYTES = 256 * 1024
-
-_STDIN: Final = threading.Lock()
 
 T = TypeVar("T")
 
@@ -79,31 +75,18 @@ async def _in_thread(path: str, work: Callable[[], T]) -> T:
         raise FileUnreadableError(f"{path} is damaged: {error}", record_kind="FileDamaged") from error
 
 
-@contextmanager
-def stdin_chunks() -> Iterator[ReadChunk]:
-    """Read the standard input as it arrives; a waiting read can be cancelled.
+def stdin_chunks() -> ReadChunk:
+    """Read the standard input as it arrives; a waiting read can be cancelled."""
+    descriptor = sys.stdin.fileno()
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
 
-    Raises:
-        FatalError: another node of this process reads it; each would get some of the lines.
-    """
-    if not _STDIN.acquire(blocking=False):
-        raise FatalError(
-            "another node reads the standard input, and each would get some of the lines: "
-            "let one node read it, and others take its output"
-        )
-    try:
-        descriptor = sys.stdin.fileno()
-        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    async def read() -> bytes:
+        if not regular:
+            try:
+                await anyio.wait_readable(descriptor)
+                return os.read(descriptor, CHUNK_BYTES)
+            except PermissionError:
+                pass  # a device that cannot be waited for, such as /dev/null, never blocks either
+        return await anyio.to_thread.run_sync(os.read, descriptor, CHUNK_BYTES)
 
-        async def read() -> bytes:
-            if not regular:
-                try:
-                    await anyio.wait_readable(descriptor)
-                    return os.read(descriptor, CHUNK_BYTES)
-                except PermissionError:
-                    pass  # a device that cannot be waited for, such as /dev/null, never blocks either
-            return await anyio.to_thread.run_sync(os.read, descriptor, CHUNK_BYTES)
-
-        yield read
-    finally:
-        _STDIN.release()
+    return read

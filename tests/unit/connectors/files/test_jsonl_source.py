@@ -228,18 +228,6 @@ class TestStandardInput:
                     await anext(reading)
         assert scope.cancelled_caught
 
-    async def test_one_node_at_a_time_reads_it(self, pipe: Any) -> None:
-        first, second = source("-"), source("-")
-        (split,) = await splits_of(first)
-        async with aclosing(first.read(split, None, first.ctx)) as reading:
-            pipe.write(b'{"n": 1}\n')
-            await anext(reading)
-            with pytest.raises(FatalError, match="another node reads the standard input"):
-                await batches_of(second)
-        pipe.write(b'{"n": 2}\n')
-        pipe.close()
-        assert records(await batches_of(second)) == [{"n": 2}]
-
     @pytest.mark.parametrize("path", ["x.jsonl", "/dev/null"])
     async def test_files_and_devices_can_stand_behind_it(
         self, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
