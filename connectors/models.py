@@ -14,7 +14,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.curated import curate
-from engine.service.models import IngestModel, Origin, OriginOf, Row
+from connectors.forwarding import origin_of
+from engine.service.models import IngestModel, OriginOf
 
 __all__ = [
     "INGEST_MODELS",
@@ -169,17 +170,11 @@ def _curated(
     return IngestModel(model.__name__, model, row.__name__, row=row, transform=transform, origin=origin)
 
 
-def _forwarded(record: Row) -> Origin | None:
-    from connectors.ingest.forwarding import origin_of  # its package takes a while to import
-
-    return origin_of(record)
-
-
 INGEST_MODELS: tuple[IngestModel, ...] = (
     _curated(BlobSource, Blob, "file_name"),
     _curated(LogSource, Log, "message"),
     _curated(EventSource, Event, "distinct_id"),
-    _curated(UnstructuredDataSource, UnstructuredData, "source_file_path", _forwarded),
+    _curated(UnstructuredDataSource, UnstructuredData, "source_file_path", origin_of),
     IngestModel("Blob", Blob, "Blob"),
     IngestModel("Log", Log, "Log"),
     IngestModel("Event", Event, "Event"),

@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel
 
+from connectors.forwarding import forward_row
 from connectors.ingest.counting import count_deliveries
 from connectors.ingest.delivery import Delivery, Fates, origin_header
 from connectors.ingest.epoch import Epoch, epoch_scope
-from connectors.ingest.forwarding import forward_row
 from connectors.ingest.local_validation import LocalValidator, local_validator
 from connectors.ingest.params import Confirm, IngestConnection, IngestParams, LocalValidation
 from connectors.ingest.payload import Body, Payload, encode

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import orjson
 
-from engine.service.models import IngestModel, Origin
+from engine.service.models import UNKNOWN_ORIGIN, IngestModel, Origin
 from engine.service.splitting import kept_text, parse
 from engine.service.submission import RejectedRecord
 
@@ -28,7 +28,7 @@ def letter_of(
     error_message: str,
     source: Literal["api", "transform", "table"],
     failed_at: datetime,
-    origin: Origin = Origin(),
+    origin: Origin = UNKNOWN_ORIGIN,
 ) -> RejectedRecord:
     """Create the dead letter of a record, given as the JSON that was sent.
 

@@ -17,7 +17,7 @@ from engine.fault_injection import reached
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import Endpoint, ServiceContext
 from engine.service.dead_letter_format import letter_of
-from engine.service.models import Origin, Row
+from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
 from engine.service.splitting import InvalidBodyError, TooManyRecordsError, split_body
 from engine.service.submission import (
     AuditEntry,
@@ -105,7 +105,7 @@ async def store_again(
 
     Raises QueueFullError, WarehouseDownError, WriteFailedError, TooManyRecordsError.
     """
-    terms = _Terms("replay", None, None, Origin())
+    terms = _Terms("replay", None, None, UNKNOWN_ORIGIN)
     with context.accepted():
         work = _Ingestion(context, endpoint, b"[" + record + b"]", terms, audit)
         response = await work.answer(is_detailed=True)
@@ -149,7 +149,7 @@ def _terms(request: Request) -> _Terms:
 
 def _origin(header: str | None) -> Origin:
     if header is None:
-        return Origin()
+        return UNKNOWN_ORIGIN
     parts = [unquote(part) for part in header.split("/")]
     if len(parts) != 3 or not all(parts) or len(header) > _MAX_ORIGIN:
         raise BodyError(

@@ -12,7 +12,16 @@ from pydantic import BaseModel
 
 from engine.errors import RegistryError
 
-__all__ = ["ENTRY_POINT_GROUP", "IngestModel", "Origin", "OriginOf", "Row", "RowTransform", "load_ingest_models"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "UNKNOWN_ORIGIN",
+    "IngestModel",
+    "Origin",
+    "OriginOf",
+    "Row",
+    "RowTransform",
+    "load_ingest_models",
+]
 
 ENTRY_POINT_GROUP = "odw_engine.ingest_models"
 
@@ -31,6 +40,8 @@ class Origin(NamedTuple):
     node: str | None = None
     key: str | None = None
 
+
+UNKNOWN_ORIGIN = Origin()
 
 OriginOf: TypeAlias = Callable[[Row], Origin | None]
 """Reads the origin from a record as it was sent, whatever it looks like; None when it names none."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from engine.service.models import Origin, Row
+from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
 from engine.service.tables import Table
 
 __all__ = [
@@ -61,7 +61,7 @@ class RejectedRecord:
     error_message: str
     failed_at: datetime
     source: Literal["api", "transform", "table"]
-    origin: Origin = Origin()
+    origin: Origin = UNKNOWN_ORIGIN
 
     def summary(self) -> dict[str, Any]:
         """This dead letter in an answer with per-record results."""

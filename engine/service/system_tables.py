@@ -13,7 +13,7 @@ import orjson
 
 from engine.errors import StateVersionError
 from engine.service.migration import create_or_migrate
-from engine.service.models import Origin
+from engine.service.models import UNKNOWN_ORIGIN
 from engine.service.submission import AuditEntry, Delivery, Receipt, RejectedRecord, RequestKey, Submission
 from engine.service.tables import Table
 
@@ -259,7 +259,7 @@ def add_audit(connection: DuckDBPyConnection, entries: Sequence[AuditEntry]) -> 
     connection.executemany("INSERT INTO _odw_audit VALUES (?, ?, ?, ?, ?)", [(now, *one) for one in entries])
 
 
-_UNKNOWN = (None, "open", None, None, *Origin())
+_UNKNOWN = (None, "open", None, None, *UNKNOWN_ORIGIN)
 
 
 class DeadLetterStore:

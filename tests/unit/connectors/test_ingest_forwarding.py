@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from connectors.forwarding import origin_of
 from connectors.ingest import forward_row
-from connectors.ingest.forwarding import origin_of
 from connectors.models import UnstructuredDataSource
 from engine.contract.dead_letter import DeadLetter
 from engine.service.models import Origin

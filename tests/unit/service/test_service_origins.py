@@ -53,9 +53,7 @@ def forwarded(number: int, body: object) -> str:
     return json.dumps({"id": f"dlq_{number}", "extracted_data": text})
 
 
-def test_letters_of_an_older_warehouse_get_their_origins(
-    path: Path, models: tuple[IngestModel, ...]
-) -> None:
+def test_letters_of_an_older_warehouse_get_their_origins(path: Path, models: tuple[IngestModel, ...]) -> None:
     import duckdb
 
     error = {"pipeline": "p", "node": "n", "key": "it's", "run": "?"}
