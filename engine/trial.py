@@ -18,7 +18,7 @@ from engine.contract.batch import Batch, Failure, join
 from engine.contract.component import Component, Context, Kind, NoParams, Receipt, Sink, Source
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StateMissingError
 from engine.plan.model import Plan, PlanNode
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import StateStore
@@ -375,14 +375,17 @@ class DryRunStore:
 
     FROM_REAL = frozenset({"get_bookmarks", "get_journal", "put_journal"})
 
-    def __init__(self, real: StateStore | None) -> None:
+    def __init__(self, real: StateStore) -> None:
         self._memory = MemoryStateStore()
-        self._real = real
+        self._real: StateStore | None = real
 
     async def __aenter__(self) -> Self:
         await self._memory.__aenter__()
         if self._real is not None:
-            await self._real.__aenter__()
+            try:
+                await self._real.__aenter__()
+            except StateMissingError:  # nothing has run yet: there are no bookmarks
+                self._real = None
         return self
 
     async def __aexit__(

@@ -16,7 +16,7 @@ import anyio.to_thread
 import orjson
 from pydantic import BaseModel, Field, field_validator
 
-from connectors.files.written import WrittenLog, log_path
+from connectors.files.written import WrittenLog, log_path, mark_replaced
 from connectors.json_lines import dump_records, write_out
 from connectors.objects.compression import is_packed
 from engine.contract.batch import Batch
@@ -108,8 +108,14 @@ class JsonlSink(Sink[JsonlSinkParams]):
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if self._regular:
             path = log_path(self._path, ctx)
-            self._log = WrittenLog(path, self._descriptor).open() if path is not None else None
-            begun = self._log.exists if self._log is not None else ctx.attempt > 1
+            if path is not None:
+                self._log = WrittenLog(path, self._descriptor, keyed=ctx.distinct_keys).open()
+                if self._log.replaced:
+                    raise FatalError(
+                        f"another run has replaced {params.path} since this one was interrupted: start a "
+                        "new run"
+                    )
+            begun = self._log is not None and self._log.exists
             self._replaces = params.mode == "replace" and not begun
             if params.mode == "error" and not begun and os.fstat(self._descriptor).st_size:
                 raise FatalError(
@@ -164,7 +170,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
 
     async def run_completed(self) -> None:
         """Remove the notes about what was written. A run without any record leaves an empty file."""
-        if self._replaces:
+        # a run that was killed after this is resumed without notes, and its lines are in the file
+        if self._replaces and self.ctx.attempt == 1:
             self._append(b"", KeyList([]))
         if self._log is not None:
             self._log.remove()
@@ -188,6 +195,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
         left = memoryview(data)
         try:
             if self._replaces:
+                mark_replaced(self._path)
                 os.ftruncate(self._descriptor, 0)
                 self._replaces, self._began_at, before = False, 0, 0
             if self._log is not None and data:

@@ -115,7 +115,7 @@ class PartSink(Sink[P]):
         except BaseException:
             await self._stack.aclose()
             raise
-        if self.params.mode == "error" and others and not files.begun and self.ctx.attempt == 1:
+        if self.params.mode == "error" and others and not files.begun:
             await self._stack.aclose()
             shown = ", ".join(sorted(others)[:SHOWN_FILES])
             raise FatalError(
@@ -184,7 +184,11 @@ class PartSink(Sink[P]):
 
     async def run_completed(self) -> None:
         """Remove the notes about what was written, and with `mode: replace` the files of earlier runs."""
-        await self._open().close_run(replace=self.params.mode == "replace")
+        files = self._open()
+        # a run that was killed after this is resumed without notes: other files may be of later runs
+        await files.close_run(
+            replace=self.params.mode == "replace" and (files.begun or self.ctx.attempt == 1)
+        )
 
     async def count_records(self, delivered: Delivered) -> Sequence[Check]:
         """Count the records in the files of this run that are there as they were written."""

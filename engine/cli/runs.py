@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only runs that ended longer ago than this, e.g. 12h or 30d",
     )
     pruning.add_argument(
-        "--failed", action="store_true", help="failed and interrupted runs too, which nobody will resume"
+        "--failed", action="store_true", help="failed and interrupted runs too; they can no longer be resumed"
     )
     add_state_argument(pruning)
 

@@ -106,7 +106,7 @@ def _key(name: str) -> str | None:
     """A key's hash from the environment, under our name or the one the original service used.
 
     Raises:
-        ConfigError: it can be no hash, so that nobody would ever be let in.
+        ConfigError: it is not a valid hash, so no token would match.
     """
     from engine.errors import ConfigError
     from engine.service.auth import is_hash

@@ -39,6 +39,7 @@ class NodeForecast:
         problem: why something could not be found out.
         exact: `records` is what the listing says, not an estimate.
         pays: its answers cost money.
+        budget_usd: what its answers may cost, None without a limit.
     """
 
     name: str
@@ -53,6 +54,13 @@ class NodeForecast:
     problem: str = ""
     exact: bool = False
     pays: bool = False
+    budget_usd: float | None = None
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether the run would stop at its budget."""
+        cost = self.estimate.cost_usd if self.estimate is not None else None
+        return cost is not None and self.budget_usd is not None and cost > self.budget_usd
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the forecast for machines."""
@@ -76,7 +84,7 @@ class NodeForecast:
                 "notes": list(estimate.notes),
             }
         document |= {key: text for key, text in (("target", self.target), ("problem", self.problem)) if text}
-        return {**document, "pays": self.pays}
+        return {**document, "pays": self.pays, "over_budget": self.over_budget}
 
 
 @dataclass(slots=True)
@@ -96,6 +104,15 @@ class Forecast:
         prices = [cost for cost in known if cost is not None]
         return sum(prices) if prices else None
 
+    @property
+    def unpriced(self) -> list[str]:
+        """The nodes that pay for their answers, at a price that is not known."""
+        return [
+            one.name
+            for one in self.nodes
+            if one.pays and (one.estimate is None or one.estimate.cost_usd is None)
+        ]
+
     def to_json(self) -> dict[str, JsonValue]:
         """Return the forecast for machines."""
         return {
@@ -103,6 +120,7 @@ class Forecast:
             "died_in_sample": dict(self.died),
             "sample_error": self.sample_error,
             "cost_usd": self.cost_usd,
+            "unpriced": list(self.unpriced),
             "nodes": {one.name: one.to_json() for one in self.nodes},
         }
 
@@ -129,7 +147,9 @@ async def forecast(plan: Plan, engine: Engine, *, sample: int = 20, seconds: flo
 
 
 def _blank(node: PlanNode) -> NodeForecast:
-    return NodeForecast(node.name, node.kind, node.spec.name, tuple(node.input_names), pays=node.pays)
+    budget = getattr(node.params, "budget_usd", None)
+    inputs = tuple(node.input_names)
+    return NodeForecast(node.name, node.kind, node.spec.name, inputs, pays=node.pays, budget_usd=budget)
 
 
 async def _look(node: PlanNode, found: NodeForecast, engine: Engine, plan: Plan, seconds: float) -> None:

@@ -21,7 +21,7 @@ _TAP = "~"
 
 @dataclass(slots=True)
 class Sampled:
-    """What came of a sample: records by node, how many were read, and how many died by node.
+    """The outcome of a sample: records by node, how many were read, and how many died by node.
 
     `given`: what came to the nodes that read branches of others.
     """
@@ -48,7 +48,7 @@ class _Tap(Sink[NoParams]):
 
 
 class _NotAsked(Transform[NoParams]):
-    """Stands for a node that pays: nothing comes out of it."""
+    """Takes the place of a node that pays, and emits nothing."""
 
     def apply(self, batch: Batch) -> Batch:
         return batch.outcomes([Drop("not asked: it pays for its answers")] * len(batch))

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from inspect import isawaitable
 
+from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
 
 from engine.sandbox.loopback import serve_loopback
@@ -55,11 +56,7 @@ class ScriptedServer:
         self._answers = deque(answers or [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        body = await HttpRequest(scope, receive).body()
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         request = Request(scope["method"], scope["path"], scope["query_string"].decode(), headers, body)
         self.requests.append(request)

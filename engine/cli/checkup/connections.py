@@ -13,7 +13,7 @@ import anyio.to_thread
 from pydantic import BaseModel, ValidationError
 
 from engine.cli.checkup.findings import Finding, Level
-from engine.cli.checkup.network import address_of, ask
+from engine.cli.checkup.network import address_of, ask, secrets_in_address
 from engine.config.validation import holds_secret
 from engine.contract.checking import ChecksConnection
 from engine.contract.component import Context, Kind, Source
@@ -21,9 +21,9 @@ from engine.errors import EngineError
 from engine.plan.model import Plan, PlanNode
 from engine.redaction import without_credentials
 
-__all__ = ["Checkup", "check_connections"]
+__all__ = ["Checkup", "check_connections", "credentials_of"]
 
-_SECRET = re.compile(r"(^|_)(key|token|secret|password|credentials?)$")
+_SECRET = re.compile(r"(^|_)(key|token|secret|password|credentials?|user|profile)$")
 AT_ONCE = 4
 
 
@@ -118,12 +118,23 @@ async def _listed(source: Source[Any]) -> str:
     return "can be listed, and is empty"
 
 
+def credentials_of(connection: BaseModel) -> list[str]:
+    """Return what a connection has of credentials: the names of fields, and parts of its address."""
+    model = type(connection)
+    return [name for name in _secret_fields(model) if getattr(connection, name)] + secrets_in_address(
+        connection
+    )
+
+
+def _secret_fields(model: type[BaseModel]) -> list[str]:
+    return [name for name in model.model_fields if _SECRET.search(name) or holds_secret(model, name)]
+
+
 def _credentials(connection: BaseModel | None) -> str:
     """Which credentials there are, never their values; "" for connections that take none."""
     if connection is None:
         return ""
-    model = type(connection)
-    names = [name for name in model.model_fields if _SECRET.search(name) or holds_secret(model, name)]
-    if given := [name for name in names if getattr(connection, name)]:
+    if given := credentials_of(connection):
         return f" ({', '.join(given)} given)"
-    return " (no credentials given)" if names else ""
+    # the connector may still find some on this machine: AWS's profile, ~/.pgpass
+    return " (no credentials in the file)" if _secret_fields(type(connection)) else ""

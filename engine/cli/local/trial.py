@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.cli.display.numbers import count, counted
 from engine.cli.options import RunOptions, StateOptions
-from engine.cli.state import state_of, store_of
+from engine.cli.state import store_of
 from engine.contract.component import Kind
 from engine.errors import ConfigError
 from engine.execution.report import RunReport
 from engine.plan.model import Plan
-from engine.state.address import is_address
 from engine.trial import Counted, DryRunStore, Reading, paying_nodes, with_counting_sinks, with_reading
 
 if TYPE_CHECKING:
@@ -123,9 +121,7 @@ class DryRun:
 
 def dry_store(options: StateOptions, *, create: bool = False) -> StateStore:
     """Return a store in memory that knows the bookmarks of the one that the options name, if there is one."""
-    where = state_of(options)
-    there = is_address(where) or Path(where).is_dir()
-    store: Any = DryRunStore(store_of(options, create=create) if there or create else None)
+    store: Any = DryRunStore(store_of(options, create=create))
     return store  # type: ignore[no-any-return]
 
 

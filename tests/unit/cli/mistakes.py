@@ -93,10 +93,10 @@ MISTAKES: dict[str, tuple[Mistake, ...]] = {
     "Nodes": (
         Mistake("A source is misspelt", ("source: jsonl", "source: jsnol")),
         Mistake("The kind is misspelt", ("source: jsonl", "sauce: jsonl")),
-        Mistake("A sink stands where a source belongs", ("source: jsonl", "source: duckdb_append")),
+        Mistake("A sink takes the place of a source", ("source: jsonl", "source: duckdb_append")),
         Mistake("A parameter is misspelt", ("path: in.jsonl", "pth: in.jsonl")),
         Mistake("A parameter has the wrong type", ("{path: in.jsonl}", "{path: in.jsonl, page_records: many}")),
-        Mistake("A parameter stands beside `with`", ("with: {path: in.jsonl}", "path: in.jsonl")),
+        Mistake("A parameter is beside `with`", ("with: {path: in.jsonl}", "path: in.jsonl")),
         Mistake("`input` names no node", ("save: {sink: jsonl,", "save: {sink: jsonl, input: lrage,")),
         Mistake("Nothing takes a transform's records", ("save: {sink: jsonl,", "save: {sink: jsonl, input: read,")),
         Mistake("Nodes form a circle", ('large: {filter: "n >= 1"}', 'large: {filter: "n >= 1", input: save}')),
