@@ -16,10 +16,12 @@ import anyio.to_thread
 import orjson
 from pydantic import BaseModel, Field, field_validator
 
+from connectors.files.sharing import writes_file
 from connectors.files.written import WrittenLog, log_path, mark_replaced
 from connectors.json_lines import dump_records, write_out
 from connectors.objects.compression import is_packed
 from engine.contract.batch import Batch
+from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, Params, Sink, component, operational
 from engine.contract.keys import KeyList, Keys
 from engine.contract.verification import Check, Delivered
@@ -54,7 +56,11 @@ def _reach(params: JsonlSinkParams) -> Locality:
     return Locality.PROCESS if params.path == STDOUT else Locality.MACHINE
 
 
-@component(Kind.SINK, "jsonl", params=JsonlSinkParams, locality=_reach)
+def _claim(params: JsonlSinkParams) -> Claim | None:
+    return None if params.path == STDOUT else writes_file(params.path, params.mode)
+
+
+@component(Kind.SINK, "jsonl", params=JsonlSinkParams, locality=_reach, claim=_claim)
 class JsonlSink(Sink[JsonlSinkParams]):
     """Append records to a file as JSON lines.
 
@@ -184,7 +190,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
         if not _is_at(self._descriptor, self._path):
             return [Check("lines", delivered.here, 0, "the file was removed or replaced meanwhile")]
         if size > self._began_at + self._added:
-            note = f"another process wrote to {self.params.path} meanwhile"
+            note = f"another node or process wrote to {self.params.path} meanwhile"
             return [Check("lines", delivered.here, note=note)]
         found = await anyio.to_thread.run_sync(_count_lines, self._descriptor, self._began_at, size)
         note = "" if delivered.here == delivered.records else _OF_THIS_ATTEMPT

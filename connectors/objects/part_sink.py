@@ -15,11 +15,12 @@ from connectors.objects.csv_types import ColumnType
 from connectors.objects.encoding import Compression, Failures, FileFormat, compress, encode_csv, encode_jsonl
 from connectors.objects.part_files import PartFiles, PartStore, run_token
 from engine.contract.batch import Batch
+from engine.contract.claims import Claim
 from engine.contract.component import BatchLimits, Params, Sink, operational
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError
 
-__all__ = ["PartParams", "PartSink"]
+__all__ = ["PartParams", "PartSink", "parts_claim"]
 
 SHOWN_FILES = 3
 
@@ -70,6 +71,12 @@ class PartParams(Params):
         """How the names of the files end."""
         packed = {"gzip": ".gz", "zstd": ".zst"}.get(self.compression or "", "")
         return f".{self.format}" + (packed if self.format != "parquet" else "")
+
+
+def parts_claim(place: str, shown: str, params: PartParams) -> Claim:
+    """The claim of a sink that writes files to a folder or below a prefix."""
+    alone = "`mode: replace` deletes the files of the other" if params.mode == "replace" else ""
+    return Claim(place, f"writes {shown}", alone, "choose another place for one of them")
 
 
 P = TypeVar("P", bound=PartParams)
