@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_state_argument
-from engine.cli.display.refresh import add_interval_argument
+from engine.cli.arguments import add_interval_argument, add_state_argument
 from engine.cli.options import DEFAULT_FILE, RunsOptions
 
 SUMMARY = "list, show and forget runs"

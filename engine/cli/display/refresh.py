@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -11,17 +10,10 @@ import anyio
 
 from engine.errors import ConfigError
 
-__all__ = ["add_interval_argument", "refresh"]
+__all__ = ["refresh"]
 
 _CLEAR: Final = "\x1b[H\x1b[J"
 _SHORTEST: Final = 0.1
-
-
-def add_interval_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare `--interval`."""
-    parser.add_argument(
-        "--interval", type=float, default=2.0, metavar="SECONDS", help="time between two updates (default: 2)"
-    )
 
 
 async def refresh(

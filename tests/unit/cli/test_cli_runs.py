@@ -296,7 +296,9 @@ def watched(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     assert intervals == [2.0, 2.0]
 
 
-def test_a_watched_list_is_updated(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_watched_list_is_updated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     watched(monkeypatch, "--status", "running")
     first, second = re.findall(r"(?s)run .*?\n(?=run|\Z)", capsys.readouterr().out)
     assert first == second
