@@ -169,7 +169,7 @@ class Context:
             single records: what can tell the record returns `unplanned_error` in its place.
         retry: for a source that retries the parts of a split one by one (objects of a listing); None
             without a pipeline, where nothing is retried.
-        listed: the last split that an unfinished listing has stored, when `lists_behind` has said that
+        listed: the last split that an unfinished listing has stored, when `can_list_after` has said that
             `splits` can continue there; None: list from the beginning.
         shared: what the components of this engine share, such as the limits of an endpoint.
     """
@@ -331,7 +331,7 @@ class Source(Component[P]):
         """List the parts of the input in a stable order; they are stored, and a resume uses them."""
         yield Split("all")
 
-    def lists_behind(self, last: Split) -> bool:
+    def can_list_after(self, last: Split) -> bool:
         """True when `splits` can continue after this one, because its input comes in a stable order.
 
         Without it, a listing that takes longer than a stopping worker's grace would never end.

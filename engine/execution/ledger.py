@@ -99,7 +99,7 @@ class Ledger:
         if not listed:
             return 0
         (last,), _ = await self._store.splits(self._run_id, node, start=listed - 1, limit=1)
-        if not source.lists_behind(last.split):
+        if not source.can_list_after(last.split):
             return 0
         ctx.listed = last.split
         return listed
