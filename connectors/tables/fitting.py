@@ -17,11 +17,8 @@ def unfit(rows: Sequence[Any], key: Sequence[str], dialect: Dialect) -> dict[int
     Such a row is not a mapping, lacks a value in a field of the `key`, has a value in a field that cannot be
     a column, or values in two fields that are the same column.
     """
-    failures = {
-        index: RecordError("the record is not a mapping of fields", kind="NotAnObject")
-        for index, row in enumerate(rows)
-        if not isinstance(row, Mapping)
-    }
+    odd = RecordError("the record is not a mapping of fields", kind="NotAnObject")
+    failures = {index: odd for index, row in enumerate(rows) if not isinstance(row, Mapping)}
     there = [(index, row) for index, row in enumerate(rows) if index not in failures]
     failures |= _misnamed(there, dialect)
     for name in key:

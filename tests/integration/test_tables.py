@@ -34,6 +34,36 @@ async def test_a_table_is_made_and_gets_columns_as_they_come(target: Target) -> 
     ]
 
 
+async def test_a_record_with_an_odd_field_name_is_stored_or_fails_alone(target: Target) -> None:
+    names: list[Any] = [chr(number) for number in range(128)]
+    names += ["", "\ud800", "x" * 63, "x" * 10_000, "Ä", "ä", "a.b", "ctid", "rowid", "%s", "{}", "$1", 1, None]
+    records = [{"id": index, name: f"v{index}"} for index, name in enumerate(names)]
+
+    failures = await target.write([*records, {"id": 999, "A": 1, "a": None}, "no record"])
+
+    assert failures.pop(len(names) + 1) == "NotAnObject"
+    assert set(failures.values()) == {"FieldName"}
+    stored = {row.pop("id"): row for row in await target.read(table=TABLE)}
+    assert set(stored) == {999, *range(len(names))} - failures.keys()
+    for index, name in enumerate(names):
+        if index not in failures:
+            found = {one.lower() if one.isascii() else one: value for one, value in stored[index].items() if value}
+            assert found == {name.lower() if name.isascii() else name: f"v{index}"}
+    odd = {"", "\0", "\ud800", 1, None}
+    if isinstance(target, PostgresTarget):
+        odd |= {"x" * 10_000, "ctid"}
+    assert {names[index] for index in failures} == odd
+
+
+async def test_a_merge_whose_first_records_are_odd_goes_on(target: Target) -> None:
+    page = [{"a": 1}, {"id": 1, "": 2}, "no record"]
+
+    failures = await target.write(page, mode="merge", key="id")
+    assert failures == {0: "MissingKey", 1: "FieldName", 2: "NotAnObject"}
+    assert await target.write([{"id": 2, "b": 1}], mode="merge", key="id") == {}
+    assert target.rows() == [(2, 1)]
+
+
 async def test_a_table_that_does_not_evolve_refuses_new_fields(target: Target) -> None:
     await target.write([{"id": 1}])
     failures = await target.write([{"id": 2}, {"id": 3, "new": 1}, {"id": 4.5}], evolve=False, run="r2")
