@@ -140,4 +140,3 @@ async def test_a_range_that_never_arrives_is_given_up(tmp_path: Path) -> None:
 def test_what_is_read_in_ranges(etag: str, size: int, applies: bool) -> None:
     parallel = ParallelRanges(None, None, max_bytes=5000)  # type: ignore[arg-type]
     assert parallel.apply_to(ListedObject("k", etag, size)) is applies
-
