@@ -23,7 +23,7 @@ from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 __all__ = ["REPLAY_GROUP", "Obstacle", "ReplayGroup", "ReplaySource", "group_dead_letters", "replay_plan"]
 
 REPLAY_GROUP = "replay-"
-"""How the group of a run that replays dead letters begins; such a run is not resumed but begun anew."""
+"""How the group of a run that replays dead letters begins; such a run is not resumed but started again."""
 
 SOURCE_NAME = "dead_letters"
 PAGE = 256
@@ -124,7 +124,7 @@ def _groups(plan: Plan, node: str, letters: list[DeadLetter], patches: Sequence[
     """A run for all dead letters, and further ones where a key has died with other records, oldest first.
 
     A key may have died in several runs. Of one record that changed meanwhile the latest is the one to send.
-    But some keys name a place (a line of a file that was written anew): then the records are different
+    But some keys name a place (a line of a file that was rewritten): then the records are different
     ones, and none may be left out.
     """
     rounds: list[dict[str, list[DeadLetter]]] = []
