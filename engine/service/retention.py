@@ -111,7 +111,9 @@ def _remove_rows(connection: DuckDBPyConnection, table: Table, keep: Keep) -> in
     requests: list[tuple[int, int]] = []
     if keep.seconds is not None:
         oldest = utc_now() - timedelta(seconds=keep.seconds)
-        mark = _number(connection, "SELECT coalesce(max(sequence), 0) FROM _odw_times WHERE noted_at <= ?", oldest)
+        mark = _number(
+            connection, "SELECT coalesce(max(sequence), 0) FROM _odw_times WHERE noted_at <= ?", oldest
+        )
         requests = _oldest_requests(connection, name, mark)
     if not requests and keep.rows is not None:
         excess = _number(connection, f"SELECT count(*) FROM {name}") - keep.rows  # noqa: S608 -- quoted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from engine.service import retention
 from engine.service.accounts import account_of
 from engine.service.app import create_app
 from engine.service.commit import GroupCommit
-from engine.service.declared import DeclarationError, Declared
 from engine.service.dead_letter_format import letter_of
+from engine.service.declared import DeclarationError, Declared
 from engine.service.models import IngestModel, Row
 from engine.service.retention import DEAD_LETTERS, Trimmer
 from engine.service.settings import Keep, Retention, ServiceSettings
@@ -56,7 +57,9 @@ class Ledger:
             epoch=Epoch("run/load", 1),
         )
         self.commit.commit([self.commit.encode(work)])
-        self.connection.execute("DELETE FROM _odw_times WHERE noted_at > now() AT TIME ZONE 'UTC' - to_hours(1)")
+        self.connection.execute(
+            "DELETE FROM _odw_times WHERE noted_at > now() AT TIME ZONE 'UTC' - to_hours(1)"
+        )
         self.connection.execute(
             "INSERT INTO _odw_times VALUES (?, now() AT TIME ZONE 'UTC' - to_seconds(?))",
             [self.sequence + 1, age * DAY],
@@ -74,7 +77,7 @@ class Ledger:
             error_type="E",
             error_message="no",
             source="api",
-            failed_at=retention.utc_now(),
+            failed_at=datetime.now(UTC),
         )
 
     def close(self, identifier: str, age: float) -> None:
@@ -101,9 +104,8 @@ class Ledger:
         return str(self.value("SELECT coalesce(string_agg(id, '' ORDER BY id), '') FROM Note"))
 
     def letters(self) -> str:
-        return str(
-            self.value("SELECT coalesce(string_agg(record_id, '' ORDER BY record_id), '') FROM _odw_dead_letters")
-        )
+        sql = "SELECT coalesce(string_agg(record_id, '' ORDER BY record_id), '') FROM _odw_dead_letters"
+        return str(self.value(sql))
 
 
 @pytest.fixture
@@ -215,7 +217,7 @@ async def test_a_service_removes_while_it_runs_and_says_so(
     settings = ServiceSettings(retention=Retention({"Note": Keep(rows=2)}))
     warehouse = Warehouse.open(path, models, settings)
     with anyio.fail_after(60):
-        while "retention removed 2 rows of Note" not in caplog.text:
+        while "retention removed 2 rows of Note" not in caplog.text:  # noqa: ASYNC110 -- a thread logs it
             await anyio.sleep(0.01)
     assert 'odw_rows_removed_total{table="Note"} 2' in (await client(warehouse).get("/metrics")).text
     warehouse.close()
@@ -230,7 +232,7 @@ def test_a_declared_retention_uses_the_tables_own_names() -> None:
     )
     assert Declared({"models": models}, "").retention().is_set is False
     assert Trimmer(declared.retention(), {}).removed == {}
-    with pytest.raises(DeclarationError, match="no model fills a table `Lag`: expected .*, Log, ") as caught:
+    with pytest.raises(DeclarationError, match=r"no model fills a table `Lag`: expected .*, Log, ") as caught:
         Declared({"retention": {"tables": {"Lag": {}}}}, "").retention()
     assert caught.value.path == ("retention", "tables", "Lag")
     assert DEAD_LETTERS not in declared.retention().tables
