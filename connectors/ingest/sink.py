@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel
 
-from connectors.ingest.counting import count_deliveries
+from connectors.ingest.counting import count_deliveries, newest_delivery
 from connectors.ingest.delivery import Delivery, Fates
 from connectors.ingest.epoch import Epoch, epoch_scope
 from connectors.ingest.forwarding import forward_row
@@ -82,6 +82,7 @@ class IngestSink(Sink[IngestParams]):
             compress=params.compress,
             max_body=params.bytes,
             any_success=params.any_success,
+            unless_newer=await newest_delivery(client, params.model) if self.ctx.keep_newer else None,
         )
         if params.validation is not LocalValidation.NEVER:
             self._validator = local_validator(params.model)

@@ -174,7 +174,9 @@ def printed(mistake: Mistake) -> tuple[int, str]:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             code = main(list(mistake.command))
         text = (
-            out.getvalue().replace(os.path.realpath(folder), "/home/me/orders").replace(folder, "/home/me/orders")
+            out.getvalue()
+            .replace(os.path.realpath(folder), "/home/me/orders")
+            .replace(folder, "/home/me/orders")
         )
         text = re.sub(r"for \d+ s;", "for 5 s;", text)
         return code, re.sub(r"orders-\d{8}T\d{6}-[0-9a-f]{12}", "orders-20260131T120000-4f2a1b6c7d8e", text)

@@ -302,6 +302,7 @@ async def test_texts_that_were_kept_as_json_lose_their_quotes(path: Path) -> Non
         Warehouse.open(path, wide).close()
         with duckdb.connect(str(path)) as connection:
             for statement in (
+                "ALTER TABLE _odw_batches DROP COLUMN epoch",
                 "ALTER TABLE _odw_batches DROP COLUMN body_hash",
                 "ALTER TABLE _odw_dead_letters DROP COLUMN reason",
                 "UPDATE _odw_meta SET version = 2",
