@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
-__all__ = ["dump_records", "has_long_number", "parse_line", "write_out"]
+__all__ = ["dump_records", "has_long_number", "parse_line", "plain", "write_out"]
 
 _LINE = orjson.OPT_APPEND_NEWLINE
 
@@ -36,7 +36,7 @@ def dump_records(records: Sequence[Record], *, pretty: bool = False) -> tuple[by
     failures: dict[int, RecordError] = {}
     for index, record in enumerate(records):
         try:
-            lines.append(dumps(record, _plain, option))
+            lines.append(dumps(record, plain, option))
         except TypeError as error:  # orjson's JSONEncodeError is one
             line = _dump_long_numbers(record, pretty=pretty) if "64-bit" in str(error) else None
             if line is None:
@@ -51,7 +51,7 @@ def _dump_long_numbers(record: Record, *, pretty: bool) -> bytes | None:
     try:
         text = json.dumps(
             _with_names(record),
-            default=lambda value: orjson.loads(orjson.dumps(value, _plain)),
+            default=lambda value: orjson.loads(orjson.dumps(value, plain)),
             ensure_ascii=False,
             allow_nan=False,
             separators=None if pretty else (",", ":"),
@@ -129,7 +129,7 @@ def write_out(out: BinaryIO, data: bytes) -> None:
         raise FatalError(f"cannot write to the standard output: {error.strerror}") from error
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """What orjson does not know by itself."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")

@@ -30,7 +30,7 @@ from pydantic import BaseModel
 
 from engine.config.model import RetryOptions
 from engine.contract.batch import Batch
-from engine.contract.clock import Clock, SystemClock
+from engine.contract.clock import Clock, FrozenClock
 from engine.contract.component import Component, Kind, NoParams, Receipt, Sink
 from engine.contract.types import JsonValue, Record
 from engine.dead_letters.queue import as_json
@@ -84,7 +84,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ChaosReport:
-    """What came of it.
+    """The outcome of all runs.
 
     Attributes:
         records: how many were read in the undisturbed run.
@@ -132,16 +132,6 @@ class _Scratch(Sink[NoParams]):
             else:
                 self._rows.setdefault(key, []).append(_digest(record))
         return Receipt()
-
-
-class _Stopped(SystemClock):
-    """It is the same time in all runs, or records that say when they were made would differ."""
-
-    def __init__(self) -> None:
-        self._now = datetime.now(UTC)
-
-    def now(self) -> datetime:
-        return self._now
 
 
 class _Cut:
@@ -208,12 +198,7 @@ class _Arm:
         options = replace(node.options, retry=RetryOptions(attempts=8, base=0.0, cap=0.0))
         if node.kind is Kind.SINK and node.name not in self._arrived:
             rows = self.world.rows.setdefault(node.name, {})
-            # a scratch sink needs neither the connection nor the parameters of the one that it stands for
-            spec = replace(node.spec, connection=None, sandbox="")
-            made: Callable[..., Component[Any]] = lambda params, connection: _Scratch(rows)  # noqa: E731
-            return replace(
-                node, spec=replace(spec, factory=self._wrapping(made)), connection=None, options=options
-            )
+            node = node.replaced_by(_Scratch(rows))
         return replace(
             node, spec=replace(node.spec, factory=self._wrapping(node.spec.factory)), options=options
         )
@@ -341,7 +326,9 @@ async def chaos(
     Raises:
         ConfigError: something pays and `paid` is false, or the undisturbed run does not complete.
     """
-    how, arrived, clock = how or Disturbances(), arrived or {}, _Stopped()
+    how, arrived = how or Disturbances(), arrived or {}
+    # the same time in all runs, or records that say when they were made would differ
+    clock = FrozenClock(datetime.now(UTC))
     _check(plan, arrived, paid=paid)
     with TemporaryDirectory(prefix="odw-chaos-") as folder:
         async with AsyncExitStack() as stack:

@@ -13,7 +13,7 @@ stays as it is; its `spec` is what pipelines use, also from YAML as `transform: 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from functools import partial
 from types import CoroutineType, GeneratorType
 from typing import Any, Protocol, TypeVar, cast, get_type_hints, overload
@@ -27,6 +27,7 @@ from engine.contract.component import (
     BatchLimits,
     Component,
     ComponentSpec,
+    Context,
     Kind,
     Params,
     Receipt,
@@ -34,6 +35,7 @@ from engine.contract.component import (
     Source,
     Transform,
 )
+from engine.contract.each import map_each, select_or_fail
 from engine.contract.types import Record
 from engine.contract.unplanned import unplanned_error
 from engine.errors import AT_RECORD, FatalError, RecordError, TransientError
@@ -202,24 +204,7 @@ class FunctionTransform(Transform[BaseModel]):
         self._function = function
 
     def apply(self, batch: Batch) -> Batch:
-        made: list[Outcome] = []
-        remaining: Iterator[Record] = iter(batch.records)
-        failed = False
-        while True:
-            try:
-                # on an exception `extend` has kept what came before, and the iterator stands behind the
-                # record that failed: no `try` and no index for each record
-                made.extend(map(self._function, remaining))
-                break
-            except (RecordError, TransientError) as error:
-                made.append(error)
-                failed = True
-            except Exception as error:
-                if not self.ctx.survives_errors:
-                    _name_record(error, batch, len(made))
-                    raise
-                made.append(unplanned_error(error))
-                failed = True
+        made, failed = map_each(self._function, batch.records, partial(_failure, self.ctx, batch))
         kinds = list(map(type, made))
         if not failed and kinds[0] not in _SPECIAL and kinds.count(kinds[0]) == len(kinds):
             return batch.replace(made)
@@ -238,13 +223,19 @@ def _named(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [RETURNED_NONE if one is None else one for one in outcomes]
 
 
-def _name_record(error: Exception, batch: Batch, index: int) -> None:
-    """Note which record a function failed on; the message of the node that failed has it.
+def _failure(ctx: Context, batch: Batch, error: Exception, index: int) -> RecordError | TransientError:
+    """The failure of the record that a function raised for; raise what is not the failure of one record.
 
-    By its place and not by its key, which may be made of what the record says: logs and histories have this.
-    Of a source of several files the place is the least that it can be.
+    A note on that names the record, for the message of the node: by its place and not by its key, which may
+    be made of what the record says, because logs and histories have this. Of a source of several files the
+    place is the least that it can be.
     """
+    if isinstance(error, RecordError | TransientError):
+        return error
+    if ctx.survives_errors:
+        return unplanned_error(error)
     error.add_note(f"{AT_RECORD}{batch.keys.place(index)}")
+    raise error
 
 
 def _misuse(function: Callable[..., Any], kind: str, what: str) -> FatalError:
@@ -278,27 +269,8 @@ class FunctionFilter(Transform[BaseModel]):
         return True
 
     def apply(self, batch: Batch) -> Batch:
-        kept: list[object] = []
-        try:
-            kept.extend(map(self._function, batch.records))
-        except (RecordError, TransientError):
-            return batch.outcomes([self._outcome(record) for record in batch.records])
-        except Exception as error:
-            if not self.ctx.survives_errors:
-                _name_record(error, batch, len(kept))
-                raise
-            return batch.outcomes([self._outcome(record) for record in batch.records])
-        return batch.select(kept, self._reason)
-
-    def _outcome(self, record: Record) -> Outcome:
-        try:
-            return record if self._function(record) else Drop(self._reason)
-        except (RecordError, TransientError) as error:
-            return error
-        except Exception as error:
-            if not self.ctx.survives_errors:
-                raise
-            return unplanned_error(error)
+        kept, failed = map_each(self._function, batch.records, partial(_failure, self.ctx, batch))
+        return select_or_fail(batch, kept, self._reason) if failed else batch.select(kept, self._reason)
 
 
 class BatchTransform(Transform[BaseModel]):
@@ -345,13 +317,8 @@ class AsyncTransform(Transform[BaseModel]):
             for index, record in todo:
                 try:
                     made[index] = await self._function(record)
-                except (RecordError, TransientError) as error:
-                    made[index] = error
-                except Exception as error:
-                    if not self.ctx.survives_errors:
-                        _name_record(error, batch, index)
-                        raise
-                    made[index] = unplanned_error(error)
+                except Exception as error:  # noqa: BLE001 - the boundary to users' code
+                    made[index] = _failure(self.ctx, batch, error, index)
 
         async with anyio.create_task_group() as group:
             for _ in range(min(self._concurrency, len(batch))):

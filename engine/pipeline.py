@@ -63,7 +63,7 @@ def node(
     Args:
         input: the node or nodes it takes its records from; the one before it by default.
         options: what the engine does at the node, as in YAML (`retry`, `concurrency`, `ordered`, …).
-        params: what stands under `with:` in YAML.
+        params: what `with:` has in YAML.
     """
     inputs = (input,) if isinstance(input, str) else tuple(input)
     return Node(component, params, inputs, dict(options or {}))
@@ -97,7 +97,7 @@ class Pipeline:
         """Return the validated plan.
 
         Args:
-            taps: nodes whose output the caller takes, so that nothing need stand behind them.
+            taps: nodes whose output the caller takes, so that they need no sink after them.
 
         Raises:
             ConfigError: with everything that is wrong.
@@ -186,7 +186,7 @@ async def run(
     """Run a file, a pipeline or plans until they end; several pipelines run concurrently.
 
     As on the command line: pipelines that others lead to by `on_complete` or `on_cancel` start when those
-    have ended so, and a failed run is gone on with as often as its `retries` say. A plan alone leads to
+    have ended so, and a failed run is resumed as often as its `retries` say. A plan alone leads to
     nothing.
 
     Args:
@@ -196,7 +196,7 @@ async def run(
         state_dir: where to keep state; None keeps it in memory, so the runs cannot be resumed.
         engine: an open engine to use instead of one made for this call.
         verify: at the end, compare the reports with the ledger and with what the sinks have; `verified` and
-            `checks` of a report say what came of it.
+            `checks` of a report have the outcome.
 
     Returns:
         One report for each pipeline that was run, by name; a run that ends early has its error there.

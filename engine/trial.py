@@ -18,7 +18,7 @@ from engine.contract.batch import Batch, Failure, join
 from engine.contract.component import Component, Context, Kind, NoParams, Receipt, Sink, Source
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StateMissingError
 from engine.plan.model import Plan, PlanNode
 from engine.state.memory import MemoryStateStore
 from engine.state.protocol import StateStore
@@ -167,7 +167,8 @@ class _Limited:
                     if not self._left:
                         return
 
-        _install(source, "read", limited_read) if type(source).read is not Source.read else None
+        if type(source).read is not Source.read:
+            _install(source, "read", limited_read)
         _install(source, "extract", limited_extract)
 
     def _spend(self, count: int) -> None:
@@ -197,7 +198,7 @@ class _Sampled:
     """Draws records from some splits of a source.
 
     The same seed draws the same splits. From each come the same number of records, drawn from the first
-    `READ_BEYOND` times as many; a split that has fewer leaves the rest to those behind it.
+    `READ_BEYOND` times as many; a split that has fewer leaves the rest to the splits after it.
     """
 
     def __init__(self, source: Source[Any], size: int, seed: int) -> None:
@@ -348,13 +349,7 @@ def with_counting_sinks(plan: Plan, *, show: int = 0) -> tuple[Plan, Sequence[Co
     def counting(node: PlanNode) -> PlanNode:
         counts = Counted(node.name, node.spec.name)
         counted.append(counts)
-        spec = replace(
-            node.spec,
-            connection=None,
-            sandbox="",
-            factory=lambda params, connection: _CountingSink(counts, show),
-        )
-        return replace(node, spec=spec, connection=None)
+        return node.replaced_by(_CountingSink(counts, show))
 
     forward = plan.dead_letters.forward
     changed = replace(
@@ -367,12 +362,8 @@ def with_counting_sinks(plan: Plan, *, show: int = 0) -> tuple[Plan, Sequence[Co
 
 
 def paying_nodes(plan: Plan) -> list[str]:
-    """Return the nodes whose answers cost money; an embedded model costs nothing."""
-    return [
-        node.name
-        for node in plan.nodes
-        if "budget_usd" in type(node.params).model_fields and not node.needs_sandbox
-    ]
+    """Return the names of the nodes whose answers cost money."""
+    return [node.name for node in plan.nodes if node.pays]
 
 
 class DryRunStore:
@@ -384,14 +375,17 @@ class DryRunStore:
 
     FROM_REAL = frozenset({"get_bookmarks", "get_journal", "put_journal"})
 
-    def __init__(self, real: StateStore | None) -> None:
+    def __init__(self, real: StateStore) -> None:
         self._memory = MemoryStateStore()
-        self._real = real
+        self._real: StateStore | None = real
 
     async def __aenter__(self) -> Self:
         await self._memory.__aenter__()
         if self._real is not None:
-            await self._real.__aenter__()
+            try:
+                await self._real.__aenter__()
+            except StateMissingError:  # nothing has run yet: there are no bookmarks
+                self._real = None
         return self
 
     async def __aexit__(

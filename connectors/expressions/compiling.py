@@ -11,6 +11,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from types import FunctionType
 from typing import Any, Final
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
@@ -55,8 +56,8 @@ _INSTEAD: Final = {
 }
 
 
-def compile_text(text: str) -> tuple[Callable[[Any], Any], frozenset[str]]:
-    """Return the function of a mapping that an expression is, and the names of the fields that it reads.
+def compile_text(text: str) -> FunctionType:
+    """Return the function of a mapping that an expression is.
 
     Raises:
         InvalidExpressionError: says what is wrong, where, and what to write.
@@ -70,8 +71,8 @@ def compile_text(text: str) -> tuple[Callable[[Any], Any], frozenset[str]]:
     ast.fix_missing_locations(whole)
     code = compile(whole, CODE_NAME, "eval")
     # the names that the code has are ours alone: fields are constants in it, and there are no builtins
-    function = eval(code, compiler.globals)  # noqa: S307 - only nodes of the allow-list were compiled
-    return function, frozenset(compiler.fields)
+    function: FunctionType = eval(code, compiler.globals)  # noqa: S307 - only nodes of the allow-list
+    return function
 
 
 def compile_assignments(texts: Sequence[tuple[str, str]]) -> Callable[[dict[str, Any]], None]:
@@ -144,10 +145,9 @@ def _check_size(tree: ast.Expression) -> None:
 class _Compiler:
     def __init__(self, text: str, shared: dict[str, Any] | None = None) -> None:
         self.text = text
-        self.fields: set[str] = set()
         self.globals: dict[str, Any] = {"__builtins__": {}} if shared is None else shared
         self._locals: list[str] = []
-        self._inside = 0
+        self._temporaries = 0
 
     def visit(self, node: ast.expr) -> ast.expr:
         method = getattr(self, f"_visit_{type(node).__name__}", None)
@@ -185,7 +185,6 @@ class _Compiler:
         return self._field(node.id, node)
 
     def _field(self, name: str, node: ast.expr) -> ast.expr:
-        self.fields.add(name)
         get = ast.copy_location(ast.Attribute(ast.Name("r", ast.Load()), "get", ast.Load()), node)
         return ast.Call(get, [ast.Constant(name)], [])
 
@@ -236,8 +235,8 @@ class _Compiler:
         right = self._members(given) if isinstance(op, ast.In | ast.NotIn) else self.visit(given)
         if len(rest) == 1:
             return self._compare(node, op, left, right)
-        name = f"t{len(rest)}_{self._inside}"
-        self._inside += 1
+        name = f"t{self._temporaries}"
+        self._temporaries += 1
         held = ast.Name(name, ast.Load())
         following = ast.copy_location(self._chain(node, held, rest[1:]), node)
         first = ast.copy_location(self._compare(node, op, left, held), node)
@@ -246,7 +245,7 @@ class _Compiler:
         return ast.Call(ast.Lambda(arguments, both), [right], [])
 
     def _members(self, node: ast.expr) -> ast.expr:
-        """What stands behind `in`: a list of constants is made once, when the expression is compiled."""
+        """The container after `in`; a list of constants is made once, when the expression is compiled."""
         if isinstance(node, ast.Set):
             node = ast.copy_location(ast.Tuple(node.elts, ast.Load()), node)
         if isinstance(node, ast.List | ast.Tuple) and all(isinstance(one, ast.Constant) for one in node.elts):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
+from traceback import walk_tb
+from types import FunctionType, TracebackType
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, WithJsonSchema
 
 from connectors.expressions.compiling import CODE_NAME, LINES, compile_assignments, compile_text
 from connectors.expressions.failures import EvaluationError, InvalidExpressionError
+from engine.contract.each import map_each
 from engine.errors import RecordError
 
 __all__ = [
@@ -37,19 +39,17 @@ class Expression:
 
     Attributes:
         text: as written.
-        function: takes a mapping and returns the value; raises whatever goes wrong, see `failure`.
-        fields: the names of the fields that it reads by name.
+        function: takes a mapping and returns the value; `failure` makes the error of what it raises.
 
     Raises:
         InvalidExpressionError: the text is not one.
     """
 
-    __slots__ = ("fields", "function", "text")
+    __slots__ = ("function", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.function: Callable[[Any], Any]
-        self.function, self.fields = compile_text(text)
+        self.function: FunctionType = compile_text(text)
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
@@ -60,9 +60,10 @@ class Expression:
         Raises:
             ExpressionError: it cannot be computed.
         """
+        mapping = as_mapping(record)
         try:
-            return self.function(as_mapping(record))
-        except Exception as error:  # noqa: BLE001 - a value's own operators run here; none of it may pass
+            return self.function(mapping)
+        except Exception as error:  # noqa: BLE001 - the boundary to the operators of values
             raise self.failure(error) from None
 
     def evaluate_all(self, records: Sequence[Mapping[str, Any]]) -> tuple[list[Any], bool]:
@@ -71,18 +72,7 @@ class Expression:
         Returns:
             The values, and whether there is an error among them.
         """
-        made: list[Any] = []
-        remaining: Iterator[Mapping[str, Any]] = iter(records)
-        failed = False
-        while True:
-            try:
-                # on an exception `extend` has kept what came before, and the iterator stands behind it
-                made.extend(map(self.function, remaining))
-            except Exception as error:  # noqa: BLE001 - as above
-                made.append(self.failure(error))
-                failed = True
-            else:
-                return made, failed
+        return map_each(self.function, records, lambda error, _: self.failure(error))
 
     def failure(self, error: Exception, prefix: str = "") -> ExpressionError:
         """Return the error to show for what `function` has raised; `prefix` comes first in its message."""
@@ -126,11 +116,9 @@ class Assignments:
     def failure(self, error: Exception) -> ExpressionError:
         """Return the error to show for what `function` has raised, which names the field."""
         place = 0
-        trace = error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == CODE_NAME:
-                place = (trace.tb_lineno or 1) // LINES
-            trace = trace.tb_next
+        for frame, line in walk_tb(error.__traceback__):
+            if frame.f_code.co_filename == CODE_NAME:
+                place = line // LINES
         name = list(self.expressions)[place]
         return self.expressions[name].failure(error, f"field `{name}`: ")
 
@@ -161,7 +149,8 @@ def as_mapping(record: Any) -> Mapping[str, Any]:
         return record
     if isinstance(record, BaseModel):
         return record.model_dump(mode="json")  # dates are ISO 8601 text, as in records that are mappings
-    raise ExpressionError(f"the record is a {type(record).__name__}, not a mapping or a Pydantic model")
+    name = type(record).__name__
+    raise ExpressionError(f"the record is of type {name}: expected a mapping or a Pydantic model")
 
 
 def as_mappings(records: Sequence[Any]) -> Sequence[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from typing import IO, cast
 
 from connectors.objects.compression import open_unpacked, unpacking_errors
 
-__all__ = ["content_errors", "is_wide", "open_content"]
+__all__ = ["content_errors", "is_wide", "open_content", "open_descriptor"]
 
 _PIECE = 256 * 1024
 _MARKS = (
@@ -19,6 +19,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+def open_descriptor(path: str, flags: int = os.O_RDONLY) -> int:
+    """Open a file without waiting: opening a pipe without a writer would block."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
 
 
 def open_content(path: str, limit: int | None = None, *, growing: bool = False) -> IO[bytes]:
@@ -32,9 +37,8 @@ def open_content(path: str, limit: int | None = None, *, growing: bool = False) 
     Raises:
         OSError: it cannot be opened, or is a pipe, socket or device, which is never waited for.
     """
-    # a pipe that nobody writes to would keep `open` for ever
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    file = open(descriptor, "rb")  # noqa: SIM115 - whoever asked for the content closes it
+    descriptor = open_descriptor(path)
+    file = open(descriptor, "rb")  # noqa: SIM115 - the caller closes it
     try:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
@@ -57,7 +61,7 @@ def is_wide(path: str) -> bool:
     Raises:
         OSError: it cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    descriptor = open_descriptor(path)
     try:
         return (
             stat.S_ISREG(os.fstat(descriptor).st_mode)

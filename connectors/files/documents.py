@@ -14,6 +14,7 @@ from typing import IO
 import anyio.to_thread
 from pydantic import Field, field_validator
 
+from connectors.files.contents import open_descriptor
 from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import find_files
 from connectors.files.walking import displayed
@@ -110,27 +111,24 @@ class _Folder:
         }
 
     def _read(self, found: ListedObject) -> bytes:
+        self._check_size(found.key, found.size)
+        with _opened(found, 0) as file:
+            before = os.fstat(file.fileno())
+            self._check_size(found.key, before.st_size)
+            try:
+                pieces = list(iter(lambda: file.read(1 << 20), b""))
+            except OSError as error:
+                raise unreadable(found.key, error) from error
+            _check_version(found._replace(etag=_version(before)), os.fstat(file.fileno()))
+        return b"".join(pieces)
+
+    def _check_size(self, key: str, size: int) -> None:
         limit = self._params.max_object_bytes
-        if found.size > limit:
+        if size > limit:
             raise RecordError(
-                f"{found.key} has {found.size:,} bytes, more than the {limit:,} of `max_object_bytes`",
+                f"{key} has {size:,} bytes, more than the {limit:,} of `max_object_bytes`",
                 kind="ObjectTooLarge",
             )
-        path = _os_path(found.key)
-        if os.path.isdir(path):
-            raise _unreadable_folder(found.key, path)
-        try:
-            with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-                before = os.fstat(file.fileno())
-                if not stat.S_ISREG(before.st_mode):
-                    raise FileUnreadableError(f"cannot read {found.key}: it is a pipe, socket or device")
-                pieces = list(iter(lambda: file.read(1 << 20), b"")) if before.st_size <= limit else []
-                after = os.fstat(file.fileno())
-        except OSError as error:
-            raise unreadable(found.key, error) from error
-        _check_version(found, before)
-        _check_version(found._replace(etag=_version(before)), after)
-        return b"".join(pieces)
 
     @asynccontextmanager
     async def open(
@@ -157,7 +155,7 @@ class _Folder:
     async def probe(self, key: str) -> None:
         def first_byte() -> None:
             try:
-                with open(_os_path(key), "rb", buffering=0, opener=_without_waiting) as file:
+                with open(_os_path(key), "rb", buffering=0, opener=open_descriptor) as file:
                     file.read(1)
             except OSError as error:
                 raise unreadable(key, error) from error
@@ -200,7 +198,7 @@ def _opened(found: ListedObject, start: int) -> IO[bytes]:
     if os.path.isdir(path):
         raise _unreadable_folder(found.key, path)
     try:
-        file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115 - the body closes it
+        file = open(path, "rb", buffering=0, opener=open_descriptor)  # noqa: SIM115 - the body closes it
         try:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode):
@@ -251,11 +249,6 @@ def _unreadable_folder(shown: str, path: str) -> FileUnreadableError:
     except OSError as error:
         reason = error.strerror or str(error)
     return FileUnreadableError(f"cannot read {shown}: {reason}", record_kind="FolderUnreadable")
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    # a pipe that nobody writes to would keep `open` for ever
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 @component(

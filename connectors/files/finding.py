@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from connectors.files.contents import open_descriptor
 from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.walking import MAX_ALTERNATIVES, displayed, is_pattern, walk
 from connectors.objects.compression import is_packed
@@ -125,15 +126,11 @@ def any_readable(path: str, besides: FilePart) -> bool:
         return False
     for part in others[:TRIED]:
         try:
-            with open(part.os_path, "rb", opener=_without_waiting):
+            with open(part.os_path, "rb", opener=open_descriptor):
                 return True
         except OSError:
             continue
     return False
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_limit(part: FilePart) -> int | None:

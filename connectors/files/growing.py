@@ -15,7 +15,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from connectors.files.contents import content_errors, is_wide, open_content
+from connectors.files.contents import content_errors, is_wide, open_content, open_descriptor
 from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import FilePart
 from connectors.objects.lines import LinePage, Place
@@ -224,7 +224,7 @@ def _content_of(file: FilePart, start: int, count: int) -> bytes:
 
 def _bytes_of(file: FilePart, start: int, count: int) -> bytes:
     try:
-        descriptor = os.open(file.os_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor = open_descriptor(file.os_path)
         try:
             return os.pread(descriptor, count, max(start, 0))
         finally:

@@ -3,11 +3,13 @@
 Lines do not say which record they are of. Before each write its keys are noted in `.NAME.RUN.written`, with
 the place, the length and the checksum of what is about to be added: a note whose lines are not there was of
 a write that a kill has cut short, and what did arrive of it is removed. Consecutive keys take up one entry,
-however many there are. The notes of a run that is complete are removed.
+however many there are. Where a key may come twice in a run, the notes are empty, and say only that the run
+has begun to write. The notes of a run that is complete are removed.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 from contextlib import suppress
 from hashlib import sha256
@@ -21,18 +23,27 @@ from connectors.objects.key_set import KeySet
 from engine.contract.component import Context
 from engine.contract.keys import Keys
 
-__all__ = ["WrittenLog", "log_path"]
+__all__ = ["WrittenLog", "log_path", "mark_replaced"]
 
 STANDALONE = Context().run_id
+REPLACED = b"replaced\n"
+"""Instead of notes: another run has replaced the file they were about."""
 
 
 def log_path(path: str, ctx: Context) -> Path | None:
-    """Return where the notes of this run are; None when keys do not tell its records apart."""
-    if ctx.run_id == STANDALONE or not ctx.distinct_keys:
+    """Return where the notes of this run are; None for what is no run, and never resumed."""
+    if ctx.run_id == STANDALONE:
         return None
     name = sha256(f"{ctx.run_id}\n{ctx.node}\n{ctx.chunk}".encode()).hexdigest()[:16]
     file = Path(path)
     return file.with_name(f".{file.name}.{name}.written")
+
+
+def mark_replaced(path: str) -> None:
+    """Tell interrupted runs that another one replaces their lines. Raises OSError."""
+    file = Path(path)
+    for notes in file.parent.glob(f".{glob.escape(file.name)}.{'[0-9a-f]' * 16}.written"):
+        notes.write_bytes(REPLACED)
 
 
 class WrittenLog:
@@ -41,18 +52,22 @@ class WrittenLog:
     Args:
         path: where they are; made with the first note.
         descriptor: the file that lines are added to.
+        keyed: keys tell the records of the run apart, and are noted.
 
     Attributes:
         before: keys of the lines that an earlier attempt has added.
         exists: an earlier attempt has begun to write.
+        replaced: another run has replaced the file since.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, *, keyed: bool) -> None:
         self._path = path
         self._target = descriptor
+        self._keyed = keyed
         self._descriptor = -1
         self.before = KeySet()
         self.exists = False
+        self.replaced = False
 
     def open(self) -> Self:
         """Read the notes of an earlier attempt, and remove what it has only half written.
@@ -65,6 +80,9 @@ class WrittenLog:
         except FileNotFoundError:
             return self
         self.exists = True
+        self.replaced = data.startswith(REPLACED)
+        if self.replaced:
+            return self
         end = data.rfind(b"\n") + 1
         notes = _parse(data[:end])
         kept = self._arrived(notes)
@@ -95,6 +113,8 @@ class WrittenLog:
         """Note what is about to be added at `place`; returns how to take it back. Raises OSError."""
         if self._descriptor < 0:
             self._open()
+        if not self._keyed:
+            return 0
         undo = os.lseek(self._descriptor, 0, os.SEEK_END)
         ranges = keys.ranges()
         note = [place, len(data), crc32(data), keys.to_list() if ranges is None else [], ranges or []]

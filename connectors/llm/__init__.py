@@ -1,4 +1,4 @@
-"""Language models: structured extraction from documents (`llm_extract`), and the service behind it."""
+"""Language models: structured extraction from documents (`llm_extract`), and its service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in a chat completion, in all the shapes in which endpoints send one."""
+"""Read chat completions, in all the shapes in which endpoints send them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FILTERED: Final = frozenset(
 )
 _BROKEN_OFF: Final = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "network_error"})
 _ERROR_FIELDS: Final = ("message", "detail", "errors", "error_msg", "base_resp", "msg")
-_MOST_TOKENS: Final = 10**9  # of a call; what is more, or no number, is a mistake
+_MAX_TOKENS: Final = 10**9  # of a call; what is more, or no number, is a mistake
 _THOUGHTS: Final = ("reasoning_content", "reasoning")
 
 
@@ -168,7 +168,7 @@ def _figure(usage: object, *names: str) -> int | None:
         value = usage.get(name) if isinstance(usage, Mapping) else None
         if isinstance(value, str) and value.isdecimal():
             return int(value)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MAX_TOKENS:
             return int(value)
     return None
 

@@ -21,7 +21,7 @@ class Document:
         name: file name or address; the model sees it.
         parts: text and images in reading order, see `connectors.objects.documents.parts`.
         instructions: what the model should know besides, for this document.
-        record: the key of the record it stands for, if it stands for one.
+        record: the key of its record, if it has one.
     """
 
     name: str

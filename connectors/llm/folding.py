@@ -20,7 +20,7 @@ _QUOTES: Final = dict.fromkeys("\u2018\u2019", "'") | dict.fromkeys("\u201c\u201
 _DASHES: Final = dict.fromkeys("\u2010\u2011\u2013\u2014\u2212", "-")
 _PLAIN: Final = _QUOTES | _DASHES
 _MONTHS: Final = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_MONTH: Final = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_MONTH: Final = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
 _DATE: Final = re.compile(
     r"(?<!\d)(?:(?P<y1>\d{4})[-/.年 ](?P<m1>\d{1,2})[-/.月 ](?P<d1>\d{1,2})日?"
     r"|(?P<a>\d{1,2})[-/. ](?P<b>\d{1,2})[-/. ](?P<y2>\d{4})"

@@ -36,7 +36,7 @@ _RELAXING: Final = 0.9998  # of what a refusal has made us leave, with each call
 _LEARNING: Final = 0.05  # of the latest surprise in the usual one
 _KINDS: Final = ("requests", "tokens")
 COOLDOWN: Final = 1.0
-"""Seconds for an endpoint that throttles and does not say for how long; doubled while it goes on."""
+"""Seconds for an endpoint that throttles and does not say for how long; doubled while it keeps throttling."""
 
 _MAX_COOLDOWN: Final = 60.0
 _BREAKER: Final = 5  # failures in a row after which one call at a time tries

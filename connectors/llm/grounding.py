@@ -1,6 +1,6 @@
 """The span of a document that supports an extracted value, in code points.
 
-A value is looked for as it stands, then folded (case, width, accents, white space), then as the number or
+A value is searched as written, then folded (case, width, accents, white space), then as the number or
 date that it is, then by most of its words. Each search takes time in proportion to the document. Nothing
 here knows a language, but for the English names of months.
 """
@@ -18,11 +18,11 @@ from connectors.llm.folding import Folded, Word, as_date, as_number, dates_in, f
 __all__ = ["Grounder", "Span", "spans_of", "ungrounded_in"]
 
 Span = tuple[int, int]
-"""Start and end in code points; the end is behind the last one."""
+"""Start and end in code points; the end is exclusive."""
 
 _COVERAGE: Final = 0.75  # of a value's words that a fuzzy span has to hold
 _FEWEST_WORDS: Final = 3  # of a value that is looked for by its words
-_MAX_VALUE: Final = 2_000  # characters of a value; longer ones are looked for as they stand alone
+_MAX_VALUE: Final = 2_000  # characters of a value; longer ones are only searched as written
 
 
 def spans_of(text: str, values: Mapping[str, object]) -> dict[str, Span]:

@@ -1,4 +1,4 @@
-"""What becomes of a record when single items of its lists do not fit its model."""
+"""Remove the list items of a record that do not fit its model."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ def _innermost_list(
         elif isinstance(values, Mapping) and step in values:
             values = values[step]
         elif not isinstance(step, str):
-            break  # names of union members stand in between
+            break  # names of union members come in between
     return found

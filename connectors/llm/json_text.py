@@ -9,12 +9,14 @@ from typing import Any, Final
 
 __all__ = ["NumberLiteral", "parse", "repaired", "written"]
 
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# A string that is not closed matches to the end, where no other begins: trying each quote would be quadratic
+_STRING: Final = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*+(?P<closed>"?))', re.DOTALL)
 _SLIP: Final = re.compile(
-    rf"(?P<string>{_STRING.pattern})|(?P<comma>,(?=\s*[}}\]]))|(?P<comment>//[^\n]*|/\*.*?\*/)"
+    r"(?P<comma>,(?=\s*[}\]]))|(?P<comment>//[^\n]*|/\*.*?\*/)"
     r"|(?P<word>\b(?:None|True|False|undefined)\b)",
     re.DOTALL,
 )
+_STRING_OR_SLIP: Final = re.compile(f"{_STRING.pattern}|{_SLIP.pattern}", re.DOTALL)
 _WORDS: Final = {"None": "null", "True": "true", "False": "false", "undefined": "null"}
 
 
@@ -58,12 +60,12 @@ def written(value: object) -> str:
 def repaired(text: str) -> Any | None:
     """The value of a JSON text with mistakes: commas too many, single quotes, Python's words, comments.
 
-    What was cut off is not completed, since nobody knows what is missing; None then, when it is no JSON, and
-    when a repair would lose a letter or digit of what was written.
+    None when it is cut off, since what is missing is unknown, when it is not JSON, and when a repair would
+    lose a letter or digit of what was written.
     """
     if not text.lstrip().startswith(("{", "[")) or not _is_closed(text):
         return None
-    tidy = _SLIP.sub(_tidied, text)
+    tidy = _STRING_OR_SLIP.sub(_tidied, text)
     try:
         return parse(tidy, strict=False)
     except ValueError:
@@ -83,9 +85,9 @@ def repaired(text: str) -> Any | None:
 
 
 def _tidied(match: re.Match[str]) -> str:
-    if match["string"]:
-        return match["string"]
-    return _WORDS[match["word"]] if match["word"] else ""
+    if match.lastgroup != "string":
+        return _WORDS.get(match[0], "")
+    return match[0] if match["closed"] else '"' + _SLIP.sub(_tidied, match[0][1:])
 
 
 def _letters(text: str) -> str:
@@ -97,5 +99,5 @@ def _is_closed(text: str) -> bool:
     text = text.strip()
     if not text.endswith("}" if text.startswith("{") else "]"):
         return False
-    bare = _STRING.sub('""', text)
+    bare = _STRING.sub(lambda match: "" if match["closed"] else match[0], text)
     return all(bare.count(opening) == bare.count(closing) for opening, closing in ("{}", "[]"))

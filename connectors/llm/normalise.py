@@ -43,7 +43,7 @@ def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, o
 
 
 def spellings(schema: TargetSchema) -> frozenset[str]:
-    """All names under which the fields of a record may stand in a reply."""
+    """All names that a reply may use for the fields of a record."""
     return frozenset(one for name in schema.fields for one in _candidates(name, schema))
 
 

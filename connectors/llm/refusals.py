@@ -79,7 +79,7 @@ _CODES: Final = ("code", "error_code", "errorCode", "status_code", "status")
 
 
 def _raw(inner: Mapping[str, Any]) -> Iterator[object]:
-    """What gateways pass on of the provider behind them."""
+    """What gateways pass on from their provider."""
     metadata = inner.get("metadata")
     if isinstance(metadata, Mapping) and isinstance(metadata.get("raw"), str):
         yield metadata["raw"]
@@ -172,7 +172,7 @@ _BUSY: Final = re.compile(
     r"overloaded",
     re.IGNORECASE,
 )
-# 420: throttled, as some gateways have it; 424: a part behind it is loading; 498: no capacity of that tier
+# 420: throttled, as some gateways have it; 424: a dependency is loading; 498: no capacity of that tier
 _BUSY_STATUS: Final = frozenset({408, 409, 420, 423, 424, 425, 429, 498})
 _LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens")
 

@@ -19,11 +19,9 @@ __all__ = ["Reading", "Values", "match_slots", "read_lone"]
 
 Values: TypeAlias = Mapping[str, object]
 
-_THOUGHT: Final = re.compile(
-    r"<(think|thinking|thought|reasoning|reflection)>.*?</\1>", re.DOTALL | re.IGNORECASE
-)
-_END_OF_THOUGHT: Final = re.compile(r"</(?:think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)
-_FENCE: Final = re.compile(r"```[a-zA-Z0-9_-]*\s*\n?(.*?)```", re.DOTALL)
+_THOUGHT_TAG: Final = re.compile(r"<(/?)(think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)
+_FENCE: Final = "```"
+_LANGUAGE: Final = re.compile(r"[a-zA-Z0-9_-]*")
 _MAX_DEPTH: Final = 4  # of wrappers around the answers
 _MAX_STARTS: Final = 200  # places of a reply at which JSON is looked for
 
@@ -39,7 +37,7 @@ class Reading:
 def match_slots(content: str, nonces: Mapping[str, str]) -> Reading | None:
     """The values for each slot of the prompt, matched by nonce; None when there is no JSON in the reply.
 
-    A slot's answer is the object that echoes its nonce, wherever it stands: swapped answers are put right. A
+    A slot's answer is the object that echoes its nonce, wherever it is: swapped answers are corrected. A
     slot whose nonce is not in the reply, or in it twice, is left out.
     """
     answers: dict[str, Values] = {}
@@ -62,7 +60,7 @@ def match_slots(content: str, nonces: Mapping[str, str]) -> Reading | None:
 def read_lone(content: str, slot: str, fields: Collection[str]) -> Reading | None:
     """The values for the one document of a prompt; None when there is no JSON object in the reply.
 
-    They stand there bare, or inside a wrapper. An object that has none of the fields is no answer.
+    They are bare, or inside a wrapper. An object that has none of the fields is no answer.
     """
     best: Reading | None = None
     for value, mended in _candidates(content):
@@ -86,7 +84,7 @@ def _record(value: object, fields: Collection[str], depth: int) -> Values | None
 
 
 def _objects(value: object, nonces: Collection[str], depth: int = _MAX_DEPTH) -> Iterator[Values]:
-    """The objects that echo one of the nonces, wherever they stand."""
+    """The objects that echo one of the nonces, wherever they are."""
     if isinstance(value, Mapping):
         nonce = value.get("nonce")
         if isinstance(nonce, str) and nonce in nonces:
@@ -115,14 +113,33 @@ def _candidates(content: str) -> Iterator[tuple[object, bool]]:
 
 def _texts(content: str) -> Iterator[str]:
     """The parts of a reply that may be its JSON."""
-    text = _THOUGHT.sub("", content)
-    text = _END_OF_THOUGHT.split(text)[-1].strip("\ufeff \t\r\n")
+    text = _without_thoughts(content).strip("\ufeff \t\r\n")
     if not text:
         return
     yield text
-    fenced = [match[1].strip() for match in _FENCE.finditer(text)]
-    yield from reversed(fenced)  # a draft comes before what is meant
+    fenced = text.split(_FENCE)[1:-1:2]
+    # a draft comes before what is meant
+    yield from (_LANGUAGE.sub("", one, count=1).strip() for one in reversed(fenced))
     yield from _balanced(text)
+
+
+def _without_thoughts(text: str) -> str:
+    """The text without closed thoughts, and without what comes before the end of one that never began."""
+    tags = list(_THOUGHT_TAG.finditer(text))
+    last_end = {tag[2].lower(): tag.start() for tag in tags if tag[1]}
+    kept: list[str] = []
+    thought, at = "", 0
+    for tag in tags:
+        name = tag[2].lower()
+        if thought:
+            if tag[1] and name == thought:
+                thought, at = "", tag.end()
+        elif tag[1]:
+            kept, at = [], tag.end()
+        elif tag.start() < last_end.get(name, 0):
+            kept.append(text[at : tag.start()])
+            thought = name
+    return "".join([*kept, text[at:]])
 
 
 def _balanced(text: str) -> Iterator[str]:

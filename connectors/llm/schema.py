@@ -68,7 +68,7 @@ class TargetSchema:
         """Return a strict schema with one required object per slot, each with `nonce` and the fields.
 
         It stays within what strict decoding allows everywhere: all keys required, nullable types instead of
-        optional keys, no additional properties, no bounds. The record stands once, however many slots.
+        optional keys, no additional properties, no bounds. The record is defined once, for all slots.
         https://platform.openai.com/docs/guides/structured-outputs
         """
         defs: dict[str, JsonObject] = {}
@@ -141,7 +141,7 @@ def _imported(name: str) -> type[BaseModel]:
         model: object = import_module(module or "connectors.models")
         for part in attribute.split("."):
             model = getattr(model, part)
-    # a module is somebody else's code, and whatever keeps it from being imported is a problem of the file
+    # a module is foreign code: whatever keeps it from being imported is a problem of the file
     except (Exception, SystemExit) as error:
         raise FatalError(f"cannot import `schema` {name!r}: {_reason(error)}", kind="schema") from error
     if not (isinstance(model, type) and issubclass(model, BaseModel)):

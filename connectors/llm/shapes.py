@@ -32,7 +32,7 @@ JsonObject: TypeAlias = dict[str, Any]
 Definitions: TypeAlias = dict[str, JsonObject]
 
 FEW_VALUES: Final = 20
-"""Values of a choice that are repeated where they are used; more stand once, in `$defs`."""
+"""Maximum values of a choice that are repeated inline; longer choices are defined once, in `$defs`."""
 
 
 class Shape:

@@ -142,7 +142,7 @@ class Field:
     fixed: bool = False
 
     def asked(self, defs: Definitions) -> JsonObject:
-        """Its strict JSON schema; null stands for what a document does not state."""
+        """Its strict JSON schema; null means that the document does not state it."""
         schema = self.shape.asked(defs) if self.fixed else _or_null(self.shape, defs)
         return _described(schema, self.described)
 
@@ -283,7 +283,7 @@ def _or_null(shape: Shape, defs: Definitions) -> JsonObject:
 def _described(schema: JsonObject, words: str) -> JsonObject:
     if not words:
         return schema
-    # beside a reference nothing else may stand
+    # strict schemas allow no other keyword beside a reference
     return {**({"anyOf": [schema]} if "$ref" in schema else schema), "description": words}
 
 

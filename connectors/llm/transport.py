@@ -40,7 +40,7 @@ async def open_sdk(connection: LlmConnection, longest: float) -> AsyncIterator[o
     Raises:
         FatalError: a proxy of the environment cannot be used.
     """
-    # openai takes one to two seconds to import, so it is imported here, and in a thread: the loop goes on
+    # openai takes one to two seconds to import, so it is imported here, in a thread
     await anyio.to_thread.run_sync(import_module, "openai")
     import openai
 
@@ -80,7 +80,7 @@ def _http(connection: LlmConnection, longest: float, key: str) -> httpx.AsyncCli
             timeout=httpx.Timeout(longest, connect=min(longest, CONNECT_TIMEOUT)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30.0),
             trust_env=not _is_loopback(connection.base_url),
-            follow_redirects=False,  # a key is for the address that somebody wrote down
+            follow_redirects=False,  # a key is for the configured address only
             event_hooks={"request": [only_ours]},
         )
     except (ImportError, ValueError) as error:

@@ -81,7 +81,7 @@ def _of_body(body: object) -> float | None:
 
 
 def _hints(body: object, depth: int) -> Iterator[Any]:
-    """The values that stand under names of waits, down to some depth."""
+    """The values under names of waits, down to some depth."""
     if depth and isinstance(body, Mapping):
         for name, value in body.items():
             if str(name).replace("_", "").casefold() in (

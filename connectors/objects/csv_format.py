@@ -7,35 +7,28 @@ line and every block its place. A row that goes on beyond its block (a quoted li
 from __future__ import annotations
 
 import csv
-import re
 import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from connectors.objects.block_text import BlockDecoder
-from connectors.objects.content import ContentOptions, open_content
 from connectors.objects.csv_header import Columns, CsvDialect, read_columns
 from connectors.objects.csv_types import ColumnType
-from connectors.objects.line_formats import RECORD_BYTES, invalid_text, too_long
-from connectors.objects.lines import Place, line_pages
+from connectors.objects.line_formats import INVALID, RECORD_BYTES, LineFormat, invalid_text, too_long
+from connectors.objects.lines import Place
 from connectors.objects.pages import SHOWN_BYTES, ObjectReader, RecordPage, RecordPlace, stub
 from engine.errors import RecordError
 
 __all__ = ["CsvRows"]
 
-_INVALID = re.compile("[\udc80-\udcff]")
 _Failures = list[tuple[int, RecordError]]
 
 
 @dataclass(frozen=True)
-class CsvRows:
+class CsvRows(LineFormat):
     """Each row is a record with the fields that the header names."""
 
-    options: ContentOptions
-    max_record_bytes: int
-    page_records: int
     dialect: CsvDialect = field(default_factory=CsvDialect)
     names: Sequence[str] = ()
     types: Mapping[str, ColumnType] | None = None
@@ -44,25 +37,14 @@ class CsvRows:
         """The records of an object from a place on."""
         # the parser's own bound is one for all of the process, and ours is kept here
         csv.field_size_limit(sys.maxsize)
-        async with open_content(reader.open, reader.name, self.options, start=start.at) as content:
-            if b"\0" in content.head:
-                raise RecordError(f"{reader.path} is not text", kind="NotText")
-            decoder = BlockDecoder(
-                content.charset, content.declared, start.encoding, strict=self.options.strict_text
-            )
+        async with self.open(reader, start) as (content, pages):
+            decoder = self.decoder(content, start)
             columns = read_columns(content.head, decoder, self.dialect, self.names, self.types, reader.path)
             parser = _Parser(reader.path, columns, decoder, self.max_record_bytes, start)
-            pages = line_pages(
-                content.read,
-                Place(start.at, start.before),
-                max_line=self.max_record_bytes,
-                page_lines=self.page_records,
-            )
-            async with aclosing(pages):
-                async for page in pages:
-                    found = parser.parse(page.lines, page.end)
-                    if found is not None:
-                        yield found
+            async for page in pages:
+                found = parser.parse(page.lines, page.end)
+                if found is not None:
+                    yield found
             found = parser.finish()
             if found is not None:
                 yield found
@@ -184,17 +166,17 @@ class _Parser:
         self, text: str, records: list[Any], numbers: Sequence[int], failures: _Failures
     ) -> None:
         """Refuse records with half surrogates, which stand for bytes that are invalid."""
-        if not _INVALID.search(text):
+        if not INVALID.search(text):
             return
         failed = {index for index, _ in failures}
         for index, record in enumerate(records):
             shown = ",".join(str(value) for value in record.values())
-            if not _INVALID.search(shown):
+            if not INVALID.search(shown):
                 continue
             error = invalid_text(f"{self._path}:{numbers[index]}")
             if index not in failed:
                 failures.append((index, error))
-            content = _INVALID.sub("\ufffd", str(record["content"]) if index in failed else shown)
+            content = INVALID.sub("\ufffd", str(record["content"]) if index in failed else shown)
             records[index] = stub(self._path, numbers[index], content, error)
 
 

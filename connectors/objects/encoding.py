@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import orjson
 from pydantic import BaseModel
 
-from connectors.json_lines import dump_records
+from connectors.json_lines import dump_records, plain
 from connectors.objects.compression import zstd
 from engine.contract.types import Record
 from engine.errors import RecordError
@@ -37,14 +37,14 @@ def encode_csv(
     Args:
         columns: in this order, others are left out; empty: all fields, in the order they appear.
     """
-    plain = [as_mapping(record) for record in records]
-    names = list(columns) or list(dict.fromkeys(name for record in plain for name in record))
+    mappings = [as_mapping(record) for record in records]
+    names = list(columns) or list(dict.fromkeys(name for record in mappings for name in record))
     out = io.StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     if header:
         writer.writerow(names)
     failures: Failures = {}
-    for index, record in enumerate(plain):
+    for index, record in enumerate(mappings):
         try:
             row = [_cell(record.get(name)) for name in names]
             "".join(row).encode()
@@ -69,17 +69,9 @@ def _cell(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
-    text = orjson.dumps(value, _plain).decode()
+    text = orjson.dumps(value, plain).decode()
     # a date or a decimal stands as it is, not in quotes of its own
     return orjson.loads(text) if text.startswith('"') else text
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    raise TypeError(f"{type(value).__name__} has no text")
 
 
 def compress(data: bytes, compression: Compression) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,35 +12,39 @@ import orjson
 
 from connectors.json_lines import has_long_number, parse_line
 from connectors.objects.block_text import BlockDecoder
-from connectors.objects.content import ContentOptions, open_content
+from connectors.objects.content import Content, ContentOptions, open_content
 from connectors.objects.lines import LinePage, Place, line_pages
 from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
 from engine.errors import RecordError
 
-__all__ = ["JsonLines", "TextLines", "invalid_text"]
+__all__ = ["INVALID", "RECORD_BYTES", "JsonLines", "LineFormat", "TextLines", "invalid_text", "too_long"]
 
 RECORD_BYTES = 300
 """About what a record takes in memory beside its text."""
 
-_INVALID = re.compile("[\udc80-\udcff]")
+INVALID = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True)
-class TextLines:
-    """Each line as a record: `file_path`, `line` (counted from 1) and `content`, without its line end."""
+class LineFormat:
+    """What the formats have in common whose records are lines."""
 
     options: ContentOptions
     max_record_bytes: int
     page_records: int
 
-    async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
-        """The records of an object from a place on."""
+    @asynccontextmanager
+    async def open(
+        self, reader: ObjectReader, start: RecordPlace
+    ) -> AsyncGenerator[tuple[Content, AsyncGenerator[LinePage, None]], None]:
+        """Open an object; gives its content, and its lines from a place on.
+
+        Raises:
+            RecordError: also `NotText`.
+        """
         async with open_content(reader.open, reader.name, self.options, start=start.at) as content:
-            if not start.at and b"\0" in content.head:
+            if b"\0" in content.head:
                 raise RecordError(f"{reader.path} is not text", kind="NotText")
-            decoder = BlockDecoder(
-                content.charset, content.declared, start.encoding, strict=self.options.strict_text
-            )
             pages = line_pages(
                 content.read,
                 Place(start.at, start.before),
@@ -48,8 +52,23 @@ class TextLines:
                 page_lines=self.page_records,
             )
             async with aclosing(pages):
-                async for page in pages:
-                    yield self._page(reader.path, page, decoder)
+                yield content, pages
+
+    def decoder(self, content: Content, start: RecordPlace) -> BlockDecoder:
+        """What decodes these lines."""
+        strict = self.options.strict_text
+        return BlockDecoder(content.charset, content.declared, start.encoding, strict=strict)
+
+
+class TextLines(LineFormat):
+    """Each line as a record: `file_path`, `line` (counted from 1) and `content`, without its line end."""
+
+    async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
+        """The records of an object from a place on."""
+        async with self.open(reader, start) as (content, pages):
+            decoder = self.decoder(content, start)
+            async for page in pages:
+                yield self._page(reader.path, page, decoder)
 
     def _page(self, path: str, page: LinePage, decoder: BlockDecoder) -> RecordPage:
         block = b"\n".join([b"" if line is None else line for line in page.lines])
@@ -72,7 +91,7 @@ class TextLines:
     def _wrong(
         self, path: str, raw: Sequence[bytes | None], lines: Sequence[str], text: str, numbers: range
     ) -> list[tuple[int, RecordError]]:
-        strict = self.options.strict_text and _INVALID.search(text) is not None
+        strict = self.options.strict_text and INVALID.search(text) is not None
         if not strict and None not in raw:
             return []
         wrong: list[tuple[int, RecordError]] = []
@@ -80,34 +99,20 @@ class TextLines:
             where = f"{path}:{numbers[index]}"
             if line is None:
                 wrong.append((index, too_long(where, self.max_record_bytes)))
-            elif strict and _INVALID.search(decoded):
+            elif strict and INVALID.search(decoded):
                 wrong.append((index, invalid_text(where)))
         return wrong
 
 
-@dataclass(frozen=True)
-class JsonLines:
+class JsonLines(LineFormat):
     """Each line is a JSON object, and a record. Empty lines are skipped."""
-
-    options: ContentOptions
-    max_record_bytes: int
-    page_records: int
 
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
         """The records of an object from a place on."""
-        async with open_content(reader.open, reader.name, self.options, start=start.at) as content:
-            if not start.at and b"\0" in content.head:
-                raise RecordError(f"{reader.path} is not text", kind="NotText")
+        async with self.open(reader, start) as (content, pages):
             decoder = BlockDecoder(content.charset, None) if content.charset not in (None, "utf-8") else None
-            pages = line_pages(
-                content.read,
-                Place(start.at, start.before),
-                max_line=self.max_record_bytes,
-                page_lines=self.page_records,
-            )
-            async with aclosing(pages):
-                async for page in pages:
-                    yield self._page(reader.path, _in_utf8(page, decoder))
+            async for page in pages:
+                yield self._page(reader.path, _in_utf8(page, decoder))
 
     def _page(self, path: str, page: LinePage) -> RecordPage:
         first = page.start.line + 1

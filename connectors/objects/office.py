@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from connectors.objects.word import MAX_UNPACKED, joined_lines
+from connectors.objects.word import check_unpacked_size, joined_lines
 from engine.errors import RecordError
 
 __all__ = ["PPTX", "XLS", "XLSX", "read_pptx", "read_spreadsheet"]
@@ -94,10 +94,6 @@ def _check_size(data: bytes, name: str) -> None:
     if not data.startswith(b"PK"):
         return
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
+        check_unpacked_size(data, name)
     except zipfile.BadZipFile as error:
         raise RecordError(f"{name}: not a whole file: {error}", kind="CorruptDocument") from error
-    if unpacked > MAX_UNPACKED:
-        message = f"{name}: it unpacks to {unpacked:,} bytes, more than {MAX_UNPACKED:,}"
-        raise RecordError(message, kind="DocumentTooLarge")

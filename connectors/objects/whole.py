@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from functools import partial
 
 import anyio.to_thread
@@ -13,7 +12,7 @@ from connectors.objects.compression import PackedError, UnpackedTooLargeError
 from connectors.objects.decoding import THREAD_ABOVE, Decoded, decode_in_turn
 from connectors.objects.media_types import by_suffix, charset_of, is_text, media_type_of, without_charset
 from connectors.objects.params import ObjectParams
-from connectors.objects.unpacking import StreamUnpacker, packed_kind
+from connectors.objects.unpacking import MAX_OUTPUT, StreamUnpacker, packed_kind
 from engine.errors import RecordError
 
 __all__ = ["decode_whole"]
@@ -67,12 +66,13 @@ def _unpacked(data: bytes, key: str, path: str, params: ObjectParams) -> bytes:
         if kind is None:
             return data
         unpacker = StreamUnpacker(kind, max_bytes=limit, max_ratio=params.max_unpacked_ratio)
-        found = io.BytesIO()
-        unpacker.feed(data)
-        while piece := unpacker.take():
-            found.write(piece)
+        pieces: list[bytes] = []
+        # zlib copies what it has not unpacked yet with each step: feed it little at a time
+        for start in range(0, len(data), MAX_OUTPUT):
+            unpacker.feed(data[start : start + MAX_OUTPUT])
+            pieces += iter(unpacker.take, b"")
         unpacker.finish()
-        return found.getvalue()
+        return b"".join(pieces)
     except PackedError as error:
         raise RecordError(f"{path}: {error}", kind="ObjectDamaged") from error
     except UnpackedTooLargeError as error:

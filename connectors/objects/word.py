@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from docx.document import Document
     from docx.table import Table
 
-__all__ = ["MAX_UNPACKED", "joined_lines", "read_docx"]
+__all__ = ["MAX_UNPACKED", "check_unpacked_size", "joined_lines", "read_docx"]
 
 MAX_UNPACKED = 64 * 1024 * 1024
 """Bytes of all members of the archive together; more is an archive bomb or a film."""
@@ -32,18 +32,21 @@ def read_docx(data: bytes, name: str, max_text: int) -> str:
     from docx.opc.exceptions import OpcError
 
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > MAX_UNPACKED:
-            raise RecordError(
-                f"{name}: it unpacks to {unpacked:,} bytes, more than {MAX_UNPACKED:,}",
-                kind="DocumentTooLarge",
-            )
+        check_unpacked_size(data, name)
         document = docx.Document(io.BytesIO(data))
         return joined_lines(_lines(document), max_text)
     # python-docx lets the errors of its layers through: archive, package, XML (a SyntaxError), missing parts
     except (zipfile.BadZipFile, OpcError, SyntaxError, KeyError, ValueError, EOFError, zlib.error) as error:
         raise RecordError(f"{name}: cannot read the Word file: {error}", kind="CorruptDocument") from error
+
+
+def check_unpacked_size(data: bytes, name: str) -> None:
+    """Refuse an archive bomb. Raises RecordError of kind `DocumentTooLarge`, or `zipfile.BadZipFile`."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > MAX_UNPACKED:
+        message = f"{name}: it unpacks to {unpacked:,} bytes, more than {MAX_UNPACKED:,}"
+        raise RecordError(message, kind="DocumentTooLarge")
 
 
 def joined_lines(lines: Iterator[str], max_text: int) -> str:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
 from typing import Any
 
 import anyio
 from pydantic import Field, field_validator
 
 from connectors.objects.part_files import NOTE
-from connectors.objects.part_sink import PartParams, PartSink
+from connectors.objects.part_sink import PartParams, PartSink, parts_claim
 from connectors.objects.pattern import ObjectPattern, split_bucket
 from connectors.s3.client import S3Client, S3Connection, open_client
 from connectors.s3.errors import s3_errors
 from connectors.s3.listing import list_pages
+from engine.contract.claims import Claim
 from engine.contract.component import Kind, component, operational
-from engine.errors import FatalError, RecordError
+from engine.errors import ComponentError, FatalError, RecordError
 
 __all__ = ["S3Sink", "S3SinkParams"]
 
@@ -24,6 +25,7 @@ PART_BYTES = 8 * 1024 * 1024
 """Files of more bytes are uploaded in parts of so many."""
 
 CONCURRENCY = 4
+ABORT_SECONDS = 10
 
 _RIGHTS = "s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject"
 
@@ -56,7 +58,7 @@ class S3SinkParams(PartParams):
         return bucket, f"{prefix}/" if prefix else ""
 
 
-class _Prefix:
+class ObjectsBelow:
     """The objects of a bucket below a prefix. An object is there when its upload is complete."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str, content_type: str) -> None:
@@ -110,9 +112,10 @@ class _Prefix:
                 parts = await self._upload(upload, data)
                 await self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
             except BaseException:
-                # parts that nobody completes are paid for until somebody looks for them
-                with anyio.CancelScope(shield=True), anyio.move_on_after(10):
-                    await self._client.abort_multipart_upload(**upload)
+                # abandoned parts are billed until they are removed
+                with anyio.move_on_after(ABORT_SECONDS, shield=True), suppress(ComponentError):
+                    with self._errors(f"abandoning {key!r}"):
+                        await self._client.abort_multipart_upload(**upload)
                 raise
 
     async def _upload(self, upload: Mapping[str, Any], data: bytes) -> list[dict[str, Any]]:
@@ -146,7 +149,13 @@ class _Prefix:
             raise FatalError(str(error)) from error
 
 
-@component(Kind.SINK, "s3", params=S3SinkParams, connection=S3Connection, sandbox="s3", extra="s3")
+def _claim(params: S3SinkParams) -> Claim:
+    return parts_claim("/".join(params.bucket_and_prefix), params.path, params)
+
+
+@component(
+    Kind.SINK, "s3", params=S3SinkParams, connection=S3Connection, sandbox="s3", extra="s3", claim=_claim
+)
 class S3Sink(PartSink[S3SinkParams]):
     """Write records to objects in a bucket: JSON lines, CSV or Parquet.
 
@@ -169,7 +178,7 @@ class S3Sink(PartSink[S3SinkParams]):
         """Where the objects go, for messages."""
         return self.params.path
 
-    async def open_store(self, stack: AsyncExitStack) -> _Prefix:
+    async def open_store(self, stack: AsyncExitStack) -> ObjectsBelow:
         """The bucket; `stack` closes its client."""
         connection = self.connection if isinstance(self.connection, S3Connection) else S3Connection()
         if self.params.path.startswith("minio://") and not connection.endpoint:
@@ -178,4 +187,4 @@ class S3Sink(PartSink[S3SinkParams]):
             open_client(connection, connections=2 * CONCURRENCY, read_timeout=self.params.read_timeout)
         )
         bucket, prefix = self.params.bucket_and_prefix
-        return _Prefix(client, bucket, prefix, _CONTENT_TYPES[self.params.format])
+        return ObjectsBelow(client, bucket, prefix, _CONTENT_TYPES[self.params.format])

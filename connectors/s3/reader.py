@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from connectors.objects.compression import PackedError, UnpackedTooLargeError, unpack_body
 from connectors.objects.decoding import Decoded
@@ -21,10 +21,10 @@ from engine.errors import RecordError, TransientError
 if TYPE_CHECKING:
     from connectors.models import S3FileContent
 
-__all__ = ["DEFAULT_MAX_OBJECT_BYTES", "FileRecord", "OtherVersionError", "S3FileReader", "check_version"]
+__all__ = ["DEFAULT_MAX_OBJECT_BYTES", "FileRecord", "S3FileReader", "VersionedGets", "check_version"]
 
 Decode = Callable[[bytes, str, str, str | None], Awaitable[Decoded]]
-
+T = TypeVar("T")
 
 _PIECE = 1024 * 1024
 _PART = re.compile(r"bytes \d+-\d+/(\d+)")
@@ -44,6 +44,34 @@ class _Body(NamedTuple):
 
 class OtherVersionError(RecordError):
     """The answer's own ETag is not the listed one."""
+
+
+class VersionedGets:
+    """GETs with If-Match, until the server turns out to refuse the condition whatever the ETag is."""
+
+    def __init__(self) -> None:
+        self._if_match = True
+
+    async def send(self, etag: str, get: Callable[[dict[str, str]], Awaitable[T]]) -> T:
+        """Call `get` with the conditions of a request for this ETag; "": without any.
+
+        `get` has to compare the ETag of the answer (`check_version`).
+        """
+        if not etag or not self._if_match:
+            return await get({})
+        try:
+            return await get({"IfMatch": f'"{etag}"'})
+        except OtherVersionError:
+            raise
+        except RecordError as error:
+            if error.kind != "ObjectChanged":
+                raise
+        except TransientError as error:
+            if "NotImplemented" not in str(error):
+                raise
+        answer = await get({})
+        self._if_match = False
+        return answer
 
 
 class S3FileReader:
@@ -72,7 +100,7 @@ class S3FileReader:
         self._decode = decode or partial(
             decode_whole, params=ObjectParams(charset=charset, strict_text=strict_text)
         )
-        self._if_match = True  # until the server turns out to refuse it without a reason
+        self._gets = VersionedGets()
 
     async def read_file(self, uri: str, *, etag: str = "", size: int | None = None) -> S3FileContent:
         """Read one object by its exact address; wildcard characters are literal.
@@ -105,7 +133,8 @@ class S3FileReader:
         """Read one object as a plain record."""
         if size is not None and size >= 0:
             self._check_size(uri, size)
-        body = await self._get(uri, bucket, key, etag, size if size is not None else -1)
+        get = partial(self._get, uri, bucket, key, etag, size if size is not None else -1)
+        body = await self._gets.send(etag, get)
         decoded = await self._decode(body.data, key, uri, body.content_type)
         return {
             "file_path": f"s3://{bucket}/{key}",
@@ -122,26 +151,8 @@ class S3FileReader:
             "replaced_characters": decoded.replaced,
         }
 
-    async def _get(self, uri: str, bucket: str, key: str, etag: str, size: int) -> _Body:
-        if etag and self._if_match:
-            try:
-                return await self._get_once(uri, bucket, key, etag, size, IfMatch=f'"{etag}"')
-            except OtherVersionError:
-                raise
-            except RecordError as error:
-                if error.kind != "ObjectChanged":
-                    raise
-            except TransientError as error:
-                if "NotImplemented" not in str(error):
-                    raise
-            # The server may refuse If-Match whatever the ETag is: the answer's own ETag tells.
-            body = await self._get_once(uri, bucket, key, etag, size)
-            self._if_match = False
-            return body
-        return await self._get_once(uri, bucket, key, etag, size)
-
-    async def _get_once(
-        self, uri: str, bucket: str, key: str, etag: str, size: int, **conditions: str
+    async def _get(
+        self, uri: str, bucket: str, key: str, etag: str, size: int, conditions: dict[str, str]
     ) -> _Body:
         with s3_errors(bucket, f"reading {key!r}", of_object=True):
             answer: Mapping[str, Any] = await self._client.get_object(Bucket=bucket, Key=key, **conditions)

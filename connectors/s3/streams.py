@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from connectors.objects.content import ObjectBody
 from connectors.objects.listed import ListedObject
 from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
-from connectors.s3.reader import OtherVersionError, check_version
+from connectors.s3.reader import VersionedGets, check_version
 from engine.errors import RecordError, TransientError
 
 __all__ = ["S3ObjectStreams"]
@@ -26,7 +27,7 @@ class S3ObjectStreams:
     def __init__(self, client: S3Client, bucket: str) -> None:
         self._client = client
         self._bucket = bucket
-        self._if_match = True  # until the server turns out to refuse it without a reason
+        self._gets = VersionedGets()
 
     @asynccontextmanager
     async def open(
@@ -40,35 +41,19 @@ class S3ObjectStreams:
         if start and 0 <= found.size <= start:
             yield _Nothing(found.size)
             return
-        answer = await self._get(uri, found, start, stop)
+        arguments = {"Bucket": self._bucket, "Key": found.key}
+        if start or (stop is not None and found.size):
+            arguments["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        answer = await self._gets.send(found.etag, partial(self._get, uri, found, arguments))
         # leaving the block closes the connection of a body that was not read to its end
         async with answer["Body"] as body:
             yield _Body(body, answer, self._bucket, found, start, stop)
 
-    async def _get(self, uri: str, found: ListedObject, start: int, stop: int | None) -> Mapping[str, Any]:
-        arguments: dict[str, str] = {"Bucket": self._bucket, "Key": found.key}
-        if start or (stop is not None and found.size):
-            arguments["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        if found.etag and self._if_match:
-            try:
-                return await self._get_once(uri, found, {**arguments, "IfMatch": f'"{found.etag}"'})
-            except OtherVersionError:
-                raise
-            except RecordError as error:
-                if error.kind != "ObjectChanged":
-                    raise
-            except TransientError as error:
-                if "NotImplemented" not in str(error):
-                    raise
-            # The server may refuse If-Match whatever the ETag is: the answer's own ETag tells.
-            answer = await self._get_once(uri, found, arguments)
-            self._if_match = False
-            return answer
-        return await self._get_once(uri, found, arguments)
-
-    async def _get_once(self, uri: str, found: ListedObject, arguments: dict[str, str]) -> Mapping[str, Any]:
+    async def _get(
+        self, uri: str, found: ListedObject, arguments: dict[str, str], conditions: dict[str, str]
+    ) -> Mapping[str, Any]:
         with s3_errors(self._bucket, f"reading {found.key!r}", of_object=True):
-            answer = await self._client.get_object(**arguments)
+            answer = await self._client.get_object(**arguments, **conditions)
         try:
             check_version(uri, found.etag, answer)
         except RecordError:

@@ -19,6 +19,7 @@ from engine.errors import FatalError, RecordError
 __all__ = ["Validate", "ValidateParams"]
 
 SHOWN: Final = 3
+NOT_JSON: Final = "invalid record: it cannot be written as JSON"
 MAX_SCHEMA: Final = 4 << 20
 
 
@@ -103,7 +104,7 @@ class Validate(Transform[ValidateParams]):
 
     def _made(self) -> Callable[[Any], Any]:
         if self.params.model is not None:
-            return _by_model(_model(self.params.model))
+            return _by_model(_model(self.params.model), coerce=self.params.coerce)
         schema = self.params.schema_
         try:
             loaded = _read(schema) if isinstance(schema, str) else schema
@@ -152,7 +153,7 @@ def _by_schema(validator: Any) -> Callable[[Any], Any]:
                 return None
             return _invalid((one.instance_path, _rule(one)) for one in validator.iter_errors(record))
         except (ValueError, TypeError):  # a value that JSON does not have
-            return RecordError("invalid record: it cannot be written as JSON", kind="InvalidRecord")
+            return RecordError(NOT_JSON, kind="InvalidRecord")
 
     return check
 
@@ -181,13 +182,16 @@ def _model(name: str) -> type[BaseModel]:
     return target
 
 
-def _by_model(model: type[BaseModel]) -> Callable[[Any], Any]:
+def _by_model(model: type[BaseModel], *, coerce: bool) -> Callable[[Any], Any]:
     def check(record: Any) -> Any:
         try:
-            return model.model_validate(record).model_dump(mode="json", by_alias=True)
+            made = model.model_validate(record)
+            return made.model_dump(mode="json", by_alias=True) if coerce else None
         except ValidationError as error:
             found = error.errors(include_url=False, include_context=False, include_input=False)
             return _invalid((one["loc"], one["type"]) for one in found)
+        except ValueError:  # of `model_dump`
+            return RecordError(NOT_JSON, kind="InvalidRecord")
 
     return check
 

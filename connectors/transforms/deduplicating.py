@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
-from connectors.expressions import Expression, ExpressionText, as_mappings
-from connectors.expressions.expression import ExpressionError
+from connectors.expressions import Expression, ExpressionError, ExpressionText, as_mappings
+from connectors.expressions.failures import EvaluationError
 from connectors.expressions.functions import FUNCTIONS
 from connectors.transforms.seen import SeenKeys, digest
 from engine.contract.batch import Batch, Drop
@@ -92,9 +92,13 @@ class Deduplicate(Transform[DeduplicateParams]):
             if self.params.missing == "dead_letter":
                 return RecordError("the key of the record is missing", kind="MissingKey")
             return record if self.params.missing == "keep" else NO_KEY
+        try:
+            key = digest(FUNCTIONS["to_json"](values))
+        except EvaluationError as error:
+            return RecordError(f"the key of the record: {error}", kind="DeduplicateError", unplanned=True)
         # by the record that was first, and not by having been seen: a batch may be worked on twice
         own = digest(place)
-        return record if self._first(digest(FUNCTIONS["to_json"](values)), own) == own else DUPLICATE
+        return record if self._first(key, own) == own else DUPLICATE
 
     def _first(self, key: int, record: int) -> int:
         owner = self._seen.owner(key) or self._before.owner(key)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from connectors.expressions import Expression, ExpressionText, as_mappings
-from engine.contract.batch import Batch, Drop
+from engine.contract.batch import Batch
 from engine.contract.component import Kind, Params, Transform, component
-from engine.errors import RecordError
+from engine.contract.each import select_or_fail
 
 __all__ = ["Filter", "FilterParams"]
 
@@ -45,10 +45,4 @@ class Filter(Transform[FilterParams]):
         """Drop what does not match."""
         kept, failed = self._expression.evaluate_all(as_mappings(batch.records))
         reason = self.params.reason
-        if not failed:
-            return batch.select(kept, reason)
-        drop = Drop(reason)
-        return batch.outcomes([
-            keep if isinstance(keep, RecordError) else record if keep else drop
-            for record, keep in zip(batch.records, kept, strict=True)
-        ])  # fmt: skip
+        return select_or_fail(batch, kept, reason) if failed else batch.select(kept, reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
@@ -11,6 +11,7 @@ from connectors.expressions import as_mappings
 from connectors.transforms.actions import Change, MapActions, changes_of
 from engine.contract.batch import Batch
 from engine.contract.component import Kind, Transform, component
+from engine.contract.each import map_each
 from engine.contract.types import Record
 from engine.errors import RecordError
 
@@ -61,17 +62,14 @@ class Map(Transform[MapParams]):
 
     def apply(self, batch: Batch) -> Batch:
         """Reshape copies of the records."""
-        made: list[Record | RecordError] = []
-        remaining: Iterator[Any] = iter(as_mappings(batch.records))
-        failed = False
-        while True:
-            try:
-                made.extend(map(self._change, remaining))
-            except RecordError as error:
-                made.append(error)
-                failed = True
-            else:
-                return batch.outcomes(made) if failed else batch.replace(made)
+        made, failed = map_each(self._change, as_mappings(batch.records), _failure)
+        return batch.outcomes(made) if failed else batch.replace(made)
+
+
+def _failure(error: Exception, _: int) -> RecordError:
+    if isinstance(error, RecordError):
+        return error
+    raise error  # a fault of an action
 
 
 def _in_order(changes: Sequence[Change]) -> Callable[[Any], Record]:

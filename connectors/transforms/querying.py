@@ -63,8 +63,8 @@ class Sql(Transform[SqlParams]):
     """Changes records by a query over each batch, in DuckDB.
 
     The batch is the relation `batch`, with a hidden column `_row` that says which record a row belongs to,
-    so that keys and acks hold: it is carried through on its own where `batch` stands in the FROM clause;
-    behind a subquery select it yourself. Records without a row are dropped. What makes one row of several
+    so that keys and acks hold: it is carried through on its own if `batch` is in the FROM clause; a query
+    over a subquery must select it itself. Records without a row are dropped. What makes one row of several
     records is refused, because a query sees one batch only. The query reaches no files and no network.
     """
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from traceback import walk_tb
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from connectors.expressions import Expression, ExpressionText, as_mappings
-from connectors.expressions.expression import ExpressionError
+from connectors.expressions import Expression, ExpressionError, ExpressionText, as_mappings
 from engine.contract.batch import Batch, Drop
 from engine.contract.branches import Branches
 from engine.contract.component import Kind, Params, Transform, component
+from engine.contract.each import map_each
 from engine.errors import RecordError
 
 __all__ = ["Route", "RouteParams"]
@@ -69,8 +70,8 @@ def _branches(params: RouteParams) -> Branches:
 class Route(Transform[RouteParams]):
     """Sends each record to named branches by expressions.
 
-    Nodes behind it name the branch that they read: `input: by_country.domestic`. Every branch has to be read
-    by some node or be listed in `drop`; the check of the file says which is not. Records keep their keys. The
+    A node names the branch that it reads: `input: by_country.domestic`. Every branch has to be read by some
+    node or be listed in `drop`; `validate` reports one that is not. Records keep their keys. The
     branches of `match: first` can be merged again; those of `match: all`, which may share records, need a
     `key_suffix` for that.
     """
@@ -79,9 +80,9 @@ class Route(Transform[RouteParams]):
         super().__init__(params, connection)
         self._names = params.all_names()
         self._expressions = [Expression(text) for text in params.branches.values()]
-        functions = [expression.function for expression in self._expressions]
-        self._place = _first(functions) if params.match == "first" else _all(functions)
-        self._rest = len(functions) if params.else_ is not None else -1
+        place = _first if params.match == "first" else _all
+        rest = () if params.else_ is None else (len(self._expressions),)
+        self._place = place([expression.function for expression in self._expressions], rest)
         self._dropped = {
             self._names.index(name): Drop(f"{name}: dropped by the route") for name in params.drop
         }
@@ -93,18 +94,16 @@ class Route(Transform[RouteParams]):
 
     def apply(self, batch: Batch) -> Batch:
         """Mark the branches of each record, and drop those without any."""
-        places, failed = self._places(as_mappings(batch.records))
+        places, failed = map_each(self._place, as_mappings(batch.records), self._failure)
         whole = [self._open(place) for place in places]
-        outcomes: list[Any] = batch.records
         if failed or not all(whole):
-            outcomes = [
+            derived = batch.outcomes([
                 place if isinstance(place, RecordError) else record if open_ else self._drop(place)
                 for record, place, open_ in zip(batch.records, places, whole, strict=True)
-            ]
-            derived = batch.outcomes(outcomes)
+            ])  # fmt: skip
             whole = [open_ for open_ in whole if open_]
         else:
-            derived = batch.replace(list(outcomes))
+            derived = batch.replace(batch.records)
         derived.branches = {
             name: [index in open_ for open_ in whole]
             for index, name in enumerate(self._names)
@@ -112,56 +111,40 @@ class Route(Transform[RouteParams]):
         }
         return derived
 
-    def _places(self, records: Sequence[Any]) -> tuple[list[Any], bool]:
-        """The indices of the branches of each record, or the error of its condition."""
-        made: list[Any] = []
-        remaining: Iterator[Any] = iter(records)
-        failed = False
-        while True:
-            try:
-                made.extend(map(self._place, remaining))
-            except Exception:  # noqa: BLE001 - a value's own operators run here; `_failure` names the place
-                made.append(self._failure(records[len(made)]))
-                failed = True
-            else:
-                return made, failed
-
     def _open(self, place: Any) -> tuple[int, ...]:
         """The branches that a record goes to, without those that are dropped."""
         if isinstance(place, RecordError):
             return ()
-        if not place and self._rest >= 0:
-            place = (self._rest,)
         return tuple(index for index in place if index not in self._dropped) if self._dropped else place
 
     def _drop(self, place: tuple[int, ...]) -> Drop:
-        if not place and self._rest >= 0:
-            place = (self._rest,)
         return self._dropped[place[0]] if place else NO_ROUTE
 
-    def _failure(self, record: Any) -> ExpressionError:
-        for name, expression in zip(self._names, self._expressions, strict=False):
-            try:
-                expression.function(record)
-            except Exception as error:  # noqa: BLE001 - as above
-                return expression.failure(error, f"branch `{name}`: ")
-        raise AssertionError("a condition failed, and none does")
+    def _failure(self, error: Exception, _: int) -> ExpressionError:
+        # by identity: equal code may have other constants
+        ran = {id(frame.f_code) for frame, _ in walk_tb(error.__traceback__)}
+        index = next((n for n, one in enumerate(self._expressions) if id(one.function.__code__) in ran), 0)
+        return self._expressions[index].failure(error, f"branch `{self._names[index]}`: ")
 
 
-def _first(functions: Sequence[Callable[[Any], Any]]) -> Callable[[Any], tuple[int, ...]]:
+def _first(
+    functions: Sequence[Callable[[Any], Any]], rest: tuple[int, ...]
+) -> Callable[[Any], tuple[int, ...]]:
     single = [(function, (index,)) for index, function in enumerate(functions)]
 
     def place(record: Any) -> tuple[int, ...]:
         for function, found in single:
             if function(record):
                 return found
-        return ()
+        return rest
 
     return place
 
 
-def _all(functions: Sequence[Callable[[Any], Any]]) -> Callable[[Any], tuple[int, ...]]:
+def _all(
+    functions: Sequence[Callable[[Any], Any]], rest: tuple[int, ...]
+) -> Callable[[Any], tuple[int, ...]]:
     def place(record: Any) -> tuple[int, ...]:
-        return tuple([index for index, function in enumerate(functions) if function(record)])
+        return tuple([index for index, function in enumerate(functions) if function(record)]) or rest
 
     return place

@@ -30,7 +30,7 @@ class SeenKeys:
         return self._used
 
     def owner(self, key: int) -> int:
-        """The record that brought the key first; 0 if nobody did."""
+        """The record that brought the key first; 0 if none did."""
         keys, mask = self._keys, self._size - 1
         place = key & mask
         while (found := keys[place]) != 0:

@@ -6,18 +6,16 @@ import argparse
 import os
 import sys
 
+from engine.cli.options import DEFAULT_FILE, DEFAULT_STATE_DIR
+
 __all__ = [
-    "DEFAULT_FILE",
-    "DEFAULT_STATE_DIR",
     "add_change_arguments",
+    "add_file_argument",
     "add_file_arguments",
     "add_output_arguments",
     "add_state_argument",
     "this_command",
 ]
-
-DEFAULT_FILE = "pipelines.yaml"
-DEFAULT_STATE_DIR = ".odw"
 
 
 def this_command() -> str:
@@ -33,15 +31,16 @@ def this_command() -> str:
     return f"{python if inside and not os.environ.get('VIRTUAL_ENV') else 'python'} -m engine"
 
 
+def add_file_argument(parser: argparse.ArgumentParser, what: str = "pipeline file") -> None:
+    """Declare the file, which may be left out."""
+    parser.add_argument(
+        "file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help=f"{what} (default: {DEFAULT_FILE})"
+    )
+
+
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the file, its pipelines and overrides."""
-    parser.add_argument(
-        "file",
-        nargs="?",
-        default=DEFAULT_FILE,
-        metavar="FILE",
-        help="pipeline file (default: pipelines.yaml)",
-    )
+    add_file_argument(parser)
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="run only this pipeline; repeatable"
     )

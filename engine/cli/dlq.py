@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.arguments import (
-    DEFAULT_FILE,
     add_change_arguments,
     add_output_arguments,
     add_state_argument,
 )
-from engine.cli.options import DlqOptions
+from engine.cli.options import DEFAULT_FILE, DlqOptions
 
 SUMMARY = "list, show, replay and discard dead letters"
 OPTIONS = DlqOptions

@@ -1,6 +1,6 @@
 """Check this machine and everything that a file needs: what is wrong, and what to do about it.
 
-Looks at Python, the installed extras, the state directory and the disk, the file, every connection (reached
+Checks Python, the installed extras, the state directory and the disk, the file, every connection (reached
 for real, with its credentials, which are never shown), every source (the beginning of its listing), and this
 machine's clock. Nothing is delivered, stored or paid for.
 

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from engine.cli.evaluating import Evaluation, FieldScore, by_key, evaluate
+from engine.cli.display.table import aligned
+from engine.cli.evaluating import FATES, Evaluation, FieldScore, by_key, evaluate
 from engine.cli.options import EvalOptions
 
 SUMMARY = "compare extracted records with a file of what is true"
@@ -96,14 +97,12 @@ def _records(path: str, text: str) -> Iterator[object]:
 
 
 def _lines(found: Evaluation, before: Evaluation | None) -> Iterator[str]:
-    width = max(map(len, ["field", "all", *found.fields]))
-    columns = ["exact", "normalised", "wrong", "missing", "invented", "absent", "right"]
-    yield "  ".join([f"{'field':<{width}}", *columns, *(["before"] if before else [])])
-    scores = {**found.fields, "all": _total(found)}
-    for name, one in scores.items():
-        figures = (one.exact, one.normalised, one.wrong, one.missing, one.invented, one.absent)
-        cells = [f"{figure:>{len(column)}}" for figure, column in zip(figures, columns, strict=False)]
-        yield "  ".join([f"{name:<{width}}", *cells, f"{one.share:>5.0%}", *_before(name, before)])
+    rows = [["field", *FATES, "right", *(["before"] if before else [])]]
+    for name, one in {**found.fields, "all": _total(found)}.items():
+        rows.append([name, *(str(getattr(one, fate)) for fate in FATES), f"{one.share:.0%}"])
+        if before is not None:
+            rows[-1].append(f"{_score(before, name).share:.0%}")
+    yield from aligned(rows, right=range(1, len(rows[0])))
     yield f"{found.records} records compared"
     yield from _named("without a record", found.lost)
     yield from _named("without a truth", found.unknown)
@@ -111,11 +110,8 @@ def _lines(found: Evaluation, before: Evaluation | None) -> Iterator[str]:
         yield from _named(f"not right in {name}", one.examples)
 
 
-def _before(name: str, before: Evaluation | None) -> list[str]:
-    if before is None:
-        return []
-    score = _total(before) if name == "all" else before.fields.get(name, FieldScore())
-    return [f"{score.share:>6.0%}"]
+def _score(evaluation: Evaluation, name: str) -> FieldScore:
+    return _total(evaluation) if name == "all" else evaluation.fields.get(name, FieldScore())
 
 
 def _named(what: str, keys: Sequence[str]) -> Iterator[str]:
@@ -125,9 +121,7 @@ def _named(what: str, keys: Sequence[str]) -> Iterator[str]:
 
 
 def _total(found: Evaluation) -> FieldScore:
-    names = ("exact", "normalised", "wrong", "missing", "invented", "absent")
-    sums = {name: sum(getattr(one, name) for one in found.fields.values()) for name in names}
-    return FieldScore(**sums)
+    return FieldScore(**{fate: sum(getattr(one, fate) for one in found.fields.values()) for fate in FATES})
 
 
 def _share(found: Evaluation) -> float:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
-__all__ = ["Evaluation", "FieldScore", "by_key", "evaluate"]
+__all__ = ["FATES", "Evaluation", "FieldScore", "by_key", "evaluate"]
 
 Row = Mapping[str, object]
+
+FATES = ("exact", "normalised", "wrong", "missing", "invented", "absent")
+"""What may be found of a value: the counts of a `FieldScore`."""
 
 _MAX_EXAMPLES = 5  # documents that are named for each field
 
@@ -63,19 +66,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, object]:
         """Return it for machines."""
-        fields = {
-            name: {
-                "exact": one.exact,
-                "normalised": one.normalised,
-                "wrong": one.wrong,
-                "missing": one.missing,
-                "invented": one.invented,
-                "absent": one.absent,
-                "share": round(one.share, 4),
-                "examples": one.examples,
-            }
-            for name, one in self.fields.items()
-        }
+        fields = {name: {**asdict(one), "share": round(one.share, 4)} for name, one in self.fields.items()}
         return {"records": self.records, "lost": self.lost, "unknown": self.unknown, "fields": fields}
 
 
@@ -91,11 +82,14 @@ def evaluate(rows: Mapping[str, Row], truth: Mapping[str, Row], key: str) -> Eva
     """
     names = list(dict.fromkeys(name for one in truth.values() for name in one if name != key))
     scores = {name: FieldScore() for name in names}
-    matched = {}
-    for name in truth:
-        found = name if name in rows else next((one for one in rows if one.endswith(f"/{name}")), None)
-        if found is not None:
-            matched[name] = found
+    by_ending: dict[str, str] = {}
+    for row_key in rows:
+        steps = row_key.split("/")
+        for start in range(1, len(steps)):
+            by_ending.setdefault("/".join(steps[start:]), row_key)
+    matched = {
+        name: found for name in truth if (found := name if name in rows else by_ending.get(name)) is not None
+    }
     for true_key, row_key in matched.items():
         for name in names:
             _compare(scores[name], rows[row_key].get(name), truth[true_key].get(name), true_key)

@@ -14,7 +14,7 @@ __all__ = ["COLLECT_AFTER", "on_event_loop"]
 COLLECT_AFTER = 2_000
 """Objects made and not yet freed before the garbage collector looks at them.
 
-Much higher costs memory for nothing: what libraries leave behind in cycles, after failures above all, is held
+Much higher costs memory for nothing: what libraries leave in cycles, after failures above all, is held
 until then.
 """
 
@@ -28,6 +28,6 @@ def on_event_loop(main: Callable[[], object]) -> int:
     gc.set_threshold(COLLECT_AFTER)
     try:
         return anyio.run(main, backend_options={"use_uvloop": find_spec("uvloop") is not None})  # type: ignore[arg-type]
-    finally:  # a caller in the same process, a test for instance, goes on with its own
+    finally:  # a caller in the same process, such as a test, keeps its own
         gc.set_threshold(*thresholds)
         gc.unfreeze()

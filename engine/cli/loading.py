@@ -6,8 +6,7 @@ import os
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from engine.cli.arguments import DEFAULT_FILE
-from engine.cli.options import PlanOptions, WorkerPlanOptions
+from engine.cli.options import DEFAULT_FILE, PlanOptions, WorkerPlanOptions
 from engine.cli.state import state_of
 from engine.config import FileConfig, Overrides, load_file, select
 from engine.config.problems import listed

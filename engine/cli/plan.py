@@ -1,7 +1,7 @@
 """Say what a run would do: what there is to read, what comes out of each node, where it goes, what it costs.
 
 Sources are listed, and some records of each are read and sent through the transforms, so that fields and
-counts are known. Nothing is delivered, stored or paid for. Figures behind the sources are scaled from the
+counts are known. Nothing is delivered, stored or paid for. Figures after the sources are scaled from the
 sample.
 """
 

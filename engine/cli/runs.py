@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import DEFAULT_FILE, add_state_argument
-from engine.cli.options import RunsOptions
+from engine.cli.arguments import add_state_argument
+from engine.cli.options import DEFAULT_FILE, RunsOptions
 
 SUMMARY = "list, show and forget runs"
 OPTIONS = RunsOptions
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only runs that ended longer ago than this, e.g. 12h or 30d",
     )
     pruning.add_argument(
-        "--failed", action="store_true", help="failed and interrupted runs too, which nobody will resume"
+        "--failed", action="store_true", help="failed and interrupted runs too; they can no longer be resumed"
     )
     add_state_argument(pruning)
 

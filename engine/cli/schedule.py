@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import DEFAULT_FILE, add_state_argument
+from engine.cli.arguments import add_state_argument
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
-from engine.cli.options import ScheduleOptions
+from engine.cli.options import DEFAULT_FILE, ScheduleOptions
 
 SUMMARY = "schedule pipelines on Temporal"
 OPTIONS = ScheduleOptions

@@ -89,9 +89,9 @@ def execute(options: ServeOptions) -> int:
 def _serve_file(options: ServeOptions, settings: ServiceSettings) -> int:
     from dataclasses import replace
 
-    from engine.cli.arguments import DEFAULT_FILE
     from engine.cli.event_loop import on_event_loop
     from engine.cli.local.serving import serve_file
+    from engine.cli.options import DEFAULT_FILE
 
     options = replace(options, file=options.file or DEFAULT_FILE)
 
@@ -106,7 +106,7 @@ def _key(name: str) -> str | None:
     """A key's hash from the environment, under our name or the one the original service used.
 
     Raises:
-        ConfigError: it can be no hash, so that nobody would ever be let in.
+        ConfigError: it is not a valid hash, so no token would match.
     """
     from engine.errors import ConfigError
     from engine.service.auth import is_hash

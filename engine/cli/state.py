@@ -7,8 +7,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import DEFAULT_STATE_DIR
-from engine.cli.options import StateOptions
+from engine.cli.options import DEFAULT_STATE_DIR, StateOptions
 
 if TYPE_CHECKING:
     from engine.state.protocol import StateStore
@@ -48,8 +47,8 @@ def state_of(options: StateOptions) -> str:
     """Return `--state`, else ODW_STATE, else `--state-dir`: an address or a directory.
 
     Raises:
-        ConfigError: it is neither, or an address stands where a directory belongs. It is not quoted, since it
-            may hold a password.
+        ConfigError: it is neither, or an address is given where a directory belongs. It is not quoted, since
+            it may hold a password.
     """
     from engine.errors import ConfigError
     from engine.state.address import is_address

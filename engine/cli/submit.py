@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import DEFAULT_FILE, add_state_argument
+from engine.cli.arguments import add_file_argument, add_state_argument
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
 from engine.cli.options import SubmitOptions
 
@@ -21,13 +21,7 @@ OPTIONS = SubmitOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument(
-        "file",
-        nargs="?",
-        default=DEFAULT_FILE,
-        metavar="FILE",
-        help="pipeline file (default: pipelines.yaml)",
-    )
+    add_file_argument(parser)
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="run only this pipeline; repeatable"
     )

@@ -1,10 +1,10 @@
 """Print the records that come out of a node, as JSON lines, without delivering anything.
 
 The first records of each source go through the transforms; sinks are left out, and so are nodes that pay for
-their answers, with everything behind them.
+their answers, with everything after them.
 
 Examples:
-  tap orders.clean             # 10 records behind the node `clean` of the pipeline `orders`
+  tap orders.clean             # 10 records after the node `clean` of the pipeline `orders`
   tap clean etl.yaml --limit 1
 """
 
@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from engine.cli.arguments import add_change_arguments, add_state_argument
-from engine.cli.options import DEFAULT_FILE, TapOptions
+from engine.cli.arguments import add_change_arguments, add_file_argument, add_state_argument
+from engine.cli.options import TapOptions
 
 SUMMARY = "print the records that come out of a node"
 OPTIONS = TapOptions
@@ -23,13 +23,7 @@ OPTIONS = TapOptions
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument("node", metavar="NODE", help="PIPELINE.NODE, or NODE where only one pipeline has it")
-    parser.add_argument(
-        "file",
-        nargs="?",
-        default=DEFAULT_FILE,
-        metavar="FILE",
-        help="pipeline file (default: pipelines.yaml)",
-    )
+    add_file_argument(parser)
     parser.add_argument(
         "--limit", type=int, default=10, metavar="N", help="records of each source to read (default: 10)"
     )
@@ -76,8 +70,8 @@ async def _run(options: TapOptions) -> int:
         sys.stdout.write(json.dumps(as_json(record)[0], ensure_ascii=False) + "\n")
     died = ", ".join(f"{number} died at `{node}`" for node, number in sampled.died.items())
     notes = [died, sampled.error]
-    if not sampled.output[name] and paying_nodes(plan):
-        notes.append(f"{', '.join(paying_nodes(plan))} was not asked: it pays for its answers")
+    if not sampled.output[name] and (paying := paying_nodes(plan)):
+        notes.append(f"not asked, because answers cost money: {', '.join(paying)}")
     for note in filter(None, notes):
         sys.stderr.write(f"{plan.pipeline}: {note}\n")
     return ExitCode.FAILED if sampled.error else ExitCode.COMPLETED

@@ -1,6 +1,6 @@
 """Run the cases beside a pipeline file: records in, records, dead letters and counts out.
 
-Cases stand in NAME_test.yaml. Sources are given their records, sinks only collect, and transforms that would
+Cases are in NAME_test.yaml. Sources are given their records, sinks only collect, and transforms that would
 reach a connection give the answers written down for them; everything else is the pipeline as it runs.
 
 Exit codes: 0 all passed, 1 some failed, 2 a file is not valid.
@@ -12,7 +12,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.options import DEFAULT_FILE, TestOptions
+from engine.cli.arguments import add_file_argument
+from engine.cli.options import TestOptions
 
 if TYPE_CHECKING:
     from engine.testing.cases import CaseResult
@@ -23,13 +24,7 @@ OPTIONS = TestOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument(
-        "file",
-        nargs="?",
-        default=DEFAULT_FILE,
-        metavar="FILE",
-        help="pipeline file, file of cases, or folder (default: pipelines.yaml)",
-    )
+    add_file_argument(parser, "pipeline file, file of cases, or folder")
     parser.add_argument(
         "--only", action="append", default=[], metavar="CASE", help="only this case; repeatable"
     )
@@ -69,7 +64,7 @@ async def _run(options: TestOptions) -> int:
     if options.update:
         for path in files:
             if updated := update_file(path, results):
-                sys.stdout.write(f"{path}: {updated} updated; look at the changes before you keep them\n")
+                sys.stdout.write(f"{path}: {updated} updated; review the changes before you keep them\n")
         return 0
     failed = sum(not result.passed for result in results)
     sys.stdout.write(

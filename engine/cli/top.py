@@ -17,10 +17,10 @@ OPTIONS = TopOptions
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument(
-        "--interval", type=float, default=2.0, metavar="SECONDS", help="time between two looks (default: 2)"
+        "--interval", type=float, default=2.0, metavar="SECONDS", help="time between two updates (default: 2)"
     )
-    parser.add_argument("--once", action="store_true", help="look once and end")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per look")
+    parser.add_argument("--once", action="store_true", help="print the runs once and exit")
+    parser.add_argument("--json", action="store_true", help="print one JSON array per update")
     add_state_argument(parser)
 
 

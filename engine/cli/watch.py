@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import DEFAULT_FILE, add_state_argument
+from engine.cli.arguments import add_state_argument
 from engine.cli.durable.server import add_server_arguments, require_temporal
-from engine.cli.options import WatchOptions
+from engine.cli.options import DEFAULT_FILE, WatchOptions
 
 SUMMARY = "watch a durable run"
 OPTIONS = WatchOptions

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import DEFAULT_FILE, add_state_argument
+from engine.cli.arguments import add_file_argument, add_state_argument
 from engine.cli.durable.server import add_server_arguments, at_least_one, more_than_none, require_temporal
 from engine.cli.options import WorkerOptions
 
@@ -20,13 +20,7 @@ ROLES = ("workflows", "planning", "work")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument(
-        "file",
-        nargs="?",
-        default=DEFAULT_FILE,
-        metavar="FILE",
-        help="pipeline file (default: pipelines.yaml)",
-    )
+    add_file_argument(parser)
     add_state_argument(parser)
     add_server_arguments(parser)
     parser.add_argument(

@@ -128,7 +128,7 @@ def _report(
         owner = _model_at(model, loc[:-1])
         names = field_names(owner) if owner else []
         of_a_node = "with" in names and not get_close_matches(name, names, n=1, cutoff=_SURELY)
-        hint = "parameters of the component stand under `with:`" if of_a_node else ""
+        hint = "parameters of the component go under `with:`" if of_a_node else ""
         problems.add(parent.key_place(name), unknown(what, name, names), hint)
         return
     if kind == "missing":

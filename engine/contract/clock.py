@@ -7,7 +7,7 @@ from typing import Protocol
 
 import anyio
 
-__all__ = ["Clock", "SystemClock", "timestamp"]
+__all__ = ["Clock", "FrozenClock", "SystemClock", "timestamp"]
 
 
 class Clock(Protocol):
@@ -37,6 +37,16 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
+
+
+class FrozenClock(SystemClock):
+    """A clock whose wall-clock time stays the same; sleeping takes its time."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+
+    def now(self) -> datetime:
+        return self._now
 
 
 def timestamp(moment: datetime) -> str:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmarks, NoBookmarks
 from engine.contract.branches import Branches
+from engine.contract.claims import Claim
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.contract.shared import Shared
@@ -228,6 +229,8 @@ class ComponentSpec:
             runs of such a pipeline at the same time would deliver the same records.
         branches: the named outputs of a transform that sets `Batch.branches`, by its parameters.
         whole_run: it compares records of the whole run, so that no part of one can be worked on by itself.
+        claim: what it uses outside, by its parameters. Two nodes of which one needs the same thing alone are
+            refused.
     """
 
     name: str
@@ -243,6 +246,11 @@ class ComponentSpec:
     bookmarks: bool | Callable[[Any], bool] = False
     branches: Callable[[Any], Branches] | None = None
     whole_run: bool = False
+    claim: Callable[[Any], Claim | None] | None = None
+
+    def claim_of(self, params: BaseModel) -> Claim | None:
+        """Return what the component uses outside with these parameters; None when it does not say."""
+        return self.claim(params) if self.claim is not None else None
 
     def branches_of(self, params: BaseModel) -> Branches | None:
         """Return the named outputs with these parameters; None when it has only one."""
@@ -434,6 +442,7 @@ def component(
     bookmarks: bool | Callable[[Any], bool] = False,
     branches: Callable[[Any], Branches] | None = None,
     whole_run: bool = False,
+    claim: Callable[[Any], Claim | None] | None = None,
 ) -> Callable[[C], C]:
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
 
@@ -453,6 +462,7 @@ def component(
             bookmarks=bookmarks,
             branches=branches,
             whole_run=whole_run,
+            claim=claim,
         )
         return cls
 

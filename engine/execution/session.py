@@ -21,6 +21,7 @@ from engine.execution.notifying import tell
 from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.flow.stats import RunSnapshot
+from engine.plan.claims import check_together
 from engine.plan.identity import FOLLOWERS
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
@@ -137,11 +138,13 @@ class Session:
         """Run everything; the results are in `reports`. After an early drain nothing starts.
 
         Raises:
+            ConfigError: two of what starts at once cannot run at the same time.
             ServiceError: an embedded service cannot be started.
             EngineError: see `raising`.
         """
         for name in self._first:
             self.entries[name] = Entry(self._plans[name], self._resumes.get(name))
+        check_together([self._plans[name] for name in self._first])
         services = {service for name in self._first for service in self._plans[name].sandbox_services}
         with self._starting:
             # all at once, so that one child process serves all the runs

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
@@ -15,7 +15,7 @@ from engine.config.model import (
     Settings,
 )
 from engine.config.problems import Problems
-from engine.contract.component import ComponentSpec, Kind
+from engine.contract.component import Component, ComponentSpec, Kind
 from engine.contract.types import JsonValue
 from engine.plan.binding import ConnectionRef
 from engine.service.declared import Declared
@@ -57,6 +57,16 @@ class PlanNode:
     def needs_sandbox(self) -> str:
         """The embedded service this node needs (`s3`, `llm`, `ingest`), or ""."""
         return self.spec.sandbox if self.connection is not None and self.connection.sandbox else ""
+
+    @property
+    def pays(self) -> bool:
+        """Whether its answers cost money; an embedded model costs nothing."""
+        return "budget_usd" in type(self.params).model_fields and not self.needs_sandbox
+
+    def replaced_by(self, component: Component[Any]) -> PlanNode:
+        """Return the node with this component in its place, which needs no connection."""
+        spec = replace(self.spec, connection=None, sandbox="", factory=lambda params, connection: component)
+        return replace(self, spec=spec, connection=None)
 
     def connection_model(self, sandbox: Mapping[str, JsonValue] | None = None) -> BaseModel | None:
         """The validated connection of the component, or None.

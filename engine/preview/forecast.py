@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from engine.contract.component import Component, Context, Kind, Sink, Source
 from engine.contract.planning import DescribesTarget, Estimate, EstimatesCost
 from engine.contract.types import JsonValue, Record
 from engine.dead_letters.queue import as_json
-from engine.errors import EngineError
+from engine.errors import EngineError, TransientError
 from engine.execution.engine import Engine
 from engine.execution.ledger import SourceBookmarks
 from engine.plan.model import Plan, PlanNode
@@ -38,6 +39,7 @@ class NodeForecast:
         problem: why something could not be found out.
         exact: `records` is what the listing says, not an estimate.
         pays: its answers cost money.
+        budget_usd: what its answers may cost, None without a limit.
     """
 
     name: str
@@ -52,6 +54,13 @@ class NodeForecast:
     problem: str = ""
     exact: bool = False
     pays: bool = False
+    budget_usd: float | None = None
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether the run would stop at its budget."""
+        cost = self.estimate.cost_usd if self.estimate is not None else None
+        return cost is not None and self.budget_usd is not None and cost > self.budget_usd
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the forecast for machines."""
@@ -75,7 +84,7 @@ class NodeForecast:
                 "notes": list(estimate.notes),
             }
         document |= {key: text for key, text in (("target", self.target), ("problem", self.problem)) if text}
-        return {**document, "pays": self.pays}
+        return {**document, "pays": self.pays, "over_budget": self.over_budget}
 
 
 @dataclass(slots=True)
@@ -95,6 +104,15 @@ class Forecast:
         prices = [cost for cost in known if cost is not None]
         return sum(prices) if prices else None
 
+    @property
+    def unpriced(self) -> list[str]:
+        """The nodes that pay for their answers, at a price that is not known."""
+        return [
+            one.name
+            for one in self.nodes
+            if one.pays and (one.estimate is None or one.estimate.cost_usd is None)
+        ]
+
     def to_json(self) -> dict[str, JsonValue]:
         """Return the forecast for machines."""
         return {
@@ -102,6 +120,7 @@ class Forecast:
             "died_in_sample": dict(self.died),
             "sample_error": self.sample_error,
             "cost_usd": self.cost_usd,
+            "unpriced": list(self.unpriced),
             "nodes": {one.name: one.to_json() for one in self.nodes},
         }
 
@@ -110,7 +129,7 @@ async def forecast(plan: Plan, engine: Engine, *, sample: int = 20, seconds: flo
     """Find out what a run of the plan would do.
 
     Args:
-        engine: its store is where the sample is held; bookmarks of earlier runs are asked for there.
+        engine: its store holds the sample, and has the bookmarks of earlier runs.
         sample: records of each source that are read; 0 reads none, and no schema is known.
         seconds: for each listing and each question to a target.
 
@@ -123,29 +142,37 @@ async def forecast(plan: Plan, engine: Engine, *, sample: int = 20, seconds: flo
         await _look(node, nodes[node.name], engine, plan, seconds)
     sampled = await sample_through(plan, engine, sample) if sample else Sampled()
     for node in plan.nodes:
-        await _expect(node, nodes, sampled, engine, sample)
+        await _expect(node, nodes, sampled, engine, plan, sample)
     return Forecast(plan.pipeline, list(nodes.values()), sampled.read, sampled.died, sampled.error)
 
 
 def _blank(node: PlanNode) -> NodeForecast:
-    pays = "budget_usd" in type(node.params).model_fields and not node.needs_sandbox
-    return NodeForecast(node.name, node.kind, node.spec.name, tuple(node.input_names), pays=pays)
+    budget = getattr(node.params, "budget_usd", None)
+    inputs = tuple(node.input_names)
+    return NodeForecast(node.name, node.kind, node.spec.name, inputs, pays=node.pays, budget_usd=budget)
 
 
 async def _look(node: PlanNode, found: NodeForecast, engine: Engine, plan: Plan, seconds: float) -> None:
     """List a source, or ask a sink about its target."""
     if node.kind is Kind.TRANSFORM:
         return
-    try:
+    with _noting(found):
         component = _built(node, engine, plan)
         if isinstance(component, Source):
             async with component:
                 found.listing = await list_source(component, seconds)
         elif isinstance(component, Sink):
             found.target = await _target(node, component, seconds)
+
+
+@contextmanager
+def _noting(found: NodeForecast) -> Iterator[None]:
+    """Note why a connector cannot answer; the forecast of the other nodes continues."""
+    try:
+        yield
     except EngineError as error:
         found.problem = without_credentials(str(error))
-    except Exception as error:  # noqa: BLE001 - somebody else's code: one that fails must not hide the others
+    except Exception as error:  # noqa: BLE001 - boundary to a connector's code, which may raise anything
         found.problem = without_credentials(f"{type(error).__name__}: {error}")
 
 
@@ -158,8 +185,9 @@ def _built(node: PlanNode, engine: Engine, plan: Plan) -> Component[Any]:
 
 async def _target(node: PlanNode, sink: Sink[Any], seconds: float) -> str:
     if isinstance(sink, DescribesTarget):
-        with anyio.fail_after(seconds):
+        with anyio.move_on_after(seconds):
             return await sink.describe_target()
+        raise TransientError(f"no answer within {seconds:g} s: check the network, or raise --timeout")
     named = [
         f"{name} {value}"
         for name in ("path", "table", "model", "dataset", "bucket", "url")
@@ -193,7 +221,12 @@ def _to_read(listing: Listing | None, output: Sequence[Record], sample: int) -> 
 
 
 async def _expect(
-    node: PlanNode, nodes: Mapping[str, NodeForecast], sampled: Sampled, engine: Engine, sample: int
+    node: PlanNode,
+    nodes: Mapping[str, NodeForecast],
+    sampled: Sampled,
+    engine: Engine,
+    plan: Plan,
+    sample: int,
 ) -> None:
     """Scale what the sample did, and estimate what a node takes."""
     found = nodes[node.name]
@@ -214,10 +247,7 @@ async def _expect(
         found.records = round(coming * len(output) / len(given))
     if node.kind is not Kind.TRANSFORM or not given or coming is None:
         return
-    try:
-        component = node.spec.factory(node.params, engine.connect(node))
-        component.ctx = Context(node=node.name)
+    with _noting(found):
+        component = _built(node, engine, plan)
         if isinstance(component, EstimatesCost):
             found.estimate = await component.estimate(given, coming)
-    except EngineError as error:
-        found.problem = without_credentials(str(error))

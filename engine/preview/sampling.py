@@ -12,7 +12,7 @@ from engine.contract.types import Record
 from engine.execution.engine import Engine
 from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 from engine.state.protocol import DeadLetterFilter
-from engine.trial import Reading, paying_nodes, with_counting_sinks, with_reading
+from engine.trial import Reading, with_counting_sinks, with_reading
 
 __all__ = ["Sampled", "sample_through"]
 
@@ -21,7 +21,7 @@ _TAP = "~"
 
 @dataclass(slots=True)
 class Sampled:
-    """What came of a sample: records by node, how many were read, and how many died by node.
+    """The outcome of a sample: records by node, how many were read, and how many died by node.
 
     `given`: what came to the nodes that read branches of others.
     """
@@ -48,7 +48,7 @@ class _Tap(Sink[NoParams]):
 
 
 class _NotAsked(Transform[NoParams]):
-    """Stands for a node that pays: nothing comes out of it."""
+    """Takes the place of a node that pays, and emits nothing."""
 
     def apply(self, batch: Batch) -> Batch:
         return batch.outcomes([Drop("not asked: it pays for its answers")] * len(batch))
@@ -59,19 +59,21 @@ async def sample_through(plan: Plan, engine: Engine, size: int) -> Sampled:
 
     Never raises for a run that fails: `error` says why, and the nodes before the failure have their output.
     """
-    pays = set(paying_nodes(plan))
     counting, _ = with_counting_sinks(with_reading(plan, Reading(limit=size)))
     kept: dict[str, list[Record]] = {node.name: [] for node in plan.nodes if plan.downstream(node.name)}
     given: dict[str, list[Record]] = {node.name: [] for node in plan.nodes if node.input_branches}
     taps = [_tap(f"{name}{_TAP}", (name,), records) for name, records in kept.items()]
     taps += [
-        replace(_tap(f"{_TAP}{name}", plan.node(name).inputs, records), input_branches=node.input_branches)
-        for name, records in given.items()
-        for node in (plan.node(name),)
+        replace(_tap(f"{_TAP}{node.name}", node.inputs, given[node.name]), input_branches=node.input_branches)
+        for node in plan.nodes
+        if node.name in given
     ]
     tapped = replace(
         counting,
-        nodes=(*(_unpaid(node) if node.name in pays else node for node in counting.nodes), *taps),
+        nodes=(
+            *(node.replaced_by(_NotAsked(NoParams())) if node.pays else node for node in counting.nodes),
+            *taps,
+        ),
         dead_letters=DeadLetterSettings(),
         settings=replace(
             counting.settings, on_complete=(), on_cancel=(), retries=0, require_match=False, outage_limit=0
@@ -86,10 +88,3 @@ async def sample_through(plan: Plan, engine: Engine, size: int) -> Sampled:
 def _tap(name: str, inputs: tuple[str, ...], kept: list[Record]) -> PlanNode:
     spec = ComponentSpec("tap", Kind.SINK, lambda params, connection: _Tap(kept))
     return PlanNode(name, spec, NoParams(), None, inputs)
-
-
-def _unpaid(node: PlanNode) -> PlanNode:
-    spec = replace(
-        node.spec, connection=None, sandbox="", factory=lambda params, connection: _NotAsked(NoParams())
-    )
-    return replace(node, spec=spec, connection=None)

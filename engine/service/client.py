@@ -67,6 +67,10 @@ class ServiceDeadLetter(BaseModel):
     source: str
     status: str
     reason: str | None = None
+    pipeline: str | None = None
+    run: str | None = None
+    node: str | None = None
+    key: str | None = None
 
 
 class _Page(BaseModel):
@@ -107,14 +111,26 @@ class ServiceClient:
         _parsed(_Page, answer, self.url)
 
     async def letters(
-        self, *, model: str = "", status: str = "", ids: Sequence[str] = ()
+        self,
+        *,
+        status: str = "",
+        pipeline: str = "",
+        run: str = "",
+        node: str = "",
+        ids: Sequence[str] = (),
+        keys: Sequence[str] = (),
     ) -> AsyncGenerator[ServiceDeadLetter, None]:
-        """All dead letters, oldest first, fetched in pages."""
+        """Yield dead letters, oldest first, fetched in pages; "" and empty mean any.
+
+        A service of an older version ignores what it does not know, and so yields more.
+        """
+        asked = {"status": status, "pipeline": pipeline, "run": run, "node": node}
+        chosen = {name: value for name, value in asked.items() if value}
         offset = 0
         while True:
-            query = {"limit": str(PAGE), "offset": str(offset), "model": model, "status": status}
-            wanted = {name: value for name, value in query.items() if value}
-            answer = await self._request("GET", "/dead-letters", params={**wanted, "id": list(ids)})
+            place = {"limit": str(PAGE), "offset": str(offset)}
+            query = {**place, **chosen, "id": list(ids), "key": list(keys)}
+            answer = await self._request("GET", "/dead-letters", params=query)
             page = _parsed(_Page, answer, self.url)
             for letter in page.items:
                 yield letter

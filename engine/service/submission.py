@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from engine.service.models import Row
+from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
 from engine.service.tables import Table
 
 __all__ = [
@@ -48,7 +48,7 @@ class RejectedRecord:
     """A dead letter of the service. `index` is the record's place in its request, counted from 0.
 
     `record_id` is the record's own id where it has one; `original_record` the record as sent, as JSON text;
-    `table` the table that a good record of this model goes to.
+    `table` the table that a good record of this model goes to; `origin` where the record came from.
     """
 
     dead_letter_id: str
@@ -61,6 +61,7 @@ class RejectedRecord:
     error_message: str
     failed_at: datetime
     source: Literal["api", "transform", "table"]
+    origin: Origin = UNKNOWN_ORIGIN
 
     def summary(self) -> dict[str, Any]:
         """This dead letter in an answer with per-record results."""

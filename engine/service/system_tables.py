@@ -13,6 +13,7 @@ import orjson
 
 from engine.errors import StateVersionError
 from engine.service.migration import create_or_migrate
+from engine.service.models import UNKNOWN_ORIGIN
 from engine.service.submission import AuditEntry, Delivery, Receipt, RejectedRecord, RequestKey, Submission
 from engine.service.tables import Table
 
@@ -30,7 +31,7 @@ __all__ = [
     "utc_now",
 ]
 
-VERSION = 4
+VERSION = 5
 
 _DDL = (
     "CREATE TABLE IF NOT EXISTS _odw_meta (version INTEGER, accounts_since TIMESTAMP)",
@@ -45,7 +46,8 @@ _DDL = (
     """CREATE TABLE IF NOT EXISTS _odw_dead_letters
     (dead_letter_id VARCHAR, model VARCHAR, table_name VARCHAR, record_id VARCHAR, original_record VARCHAR,
     error_type VARCHAR, error_message VARCHAR, failed_at TIMESTAMP, source VARCHAR, status VARCHAR,
-    commit_sequence BIGINT, batch_index BIGINT, reason VARCHAR)""",
+    commit_sequence BIGINT, batch_index BIGINT, reason VARCHAR,
+    pipeline VARCHAR, run VARCHAR, node VARCHAR, key VARCHAR, closed_at TIMESTAMP)""",
     """CREATE TABLE IF NOT EXISTS _odw_audit
     (happened_at TIMESTAMP, actor VARCHAR, action VARCHAR, subject VARCHAR, detail VARCHAR)""",
 )
@@ -61,7 +63,23 @@ _FROM_VERSION = {
         "ALTER TABLE _odw_batches ADD COLUMN body_hash VARCHAR",
         "ALTER TABLE _odw_dead_letters ADD COLUMN reason VARCHAR",
     ),
-    3: ("ALTER TABLE _odw_batches ADD COLUMN epoch BIGINT",),
+    3: (
+        *(
+            f"ALTER TABLE _odw_dead_letters ADD COLUMN {name} VARCHAR"
+            for name in ("pipeline", "run", "node", "key")
+        ),
+        "ALTER TABLE _odw_dead_letters ADD COLUMN closed_at TIMESTAMP",
+        "UPDATE _odw_dead_letters SET closed_at = now() AT TIME ZONE 'UTC' WHERE status <> 'open'",
+        # the format in which pipelines forwarded their dead letters before there were columns for it
+        """UPDATE _odw_dead_letters SET pipeline = error ->> '$.pipeline', node = error ->> '$.node',
+        key = error ->> '$.key'
+        FROM (SELECT id, CASE WHEN json_valid(body) THEN json_extract(body, '$.error') END AS error
+            FROM (SELECT dead_letter_id AS id, CASE WHEN json_valid(original_record)
+                THEN original_record ->> '$.extracted_data' END AS body
+                FROM _odw_dead_letters WHERE starts_with(record_id, 'dlq_')))
+        WHERE dead_letter_id = id AND json_type(error) = 'OBJECT'""",
+    ),
+    4: ("ALTER TABLE _odw_batches ADD COLUMN epoch BIGINT",),
 }
 
 DIRTY_OF = "SELECT bool_or(dirty) FROM _odw_tables WHERE table_name = ?"
@@ -285,6 +303,9 @@ def add_audit(connection: DuckDBPyConnection, entries: Sequence[AuditEntry]) -> 
     connection.executemany("INSERT INTO _odw_audit VALUES (?, ?, ?, ?, ?)", [(now, *one) for one in entries])
 
 
+_UNKNOWN = (None, "open", None, None, *UNKNOWN_ORIGIN)
+
+
 class DeadLetterStore:
     """The dead letters, upserted by their id. Used inside the writer's transaction."""
 
@@ -302,41 +323,43 @@ class DeadLetterStore:
     def recover(self, table: str, ids: Sequence[object]) -> None:
         """Mark the open dead letters of these records: rows with their ids are committed with this."""
         self._connection.execute(
-            "UPDATE _odw_dead_letters SET status = 'recovered' WHERE status = 'open' AND table_name = ? "
-            "AND record_id IN (SELECT unnest(?::VARCHAR[]))",
-            [table, ids],
+            "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? WHERE status = 'open' "
+            "AND table_name = ? AND record_id IN (SELECT unnest(?::VARCHAR[]))",
+            [utc_now(), table, ids],
         )
 
     def discard(self, ids: Sequence[str], reason: str) -> None:
         """Put dead letters aside, by their own ids; those that are recovered stay so."""
         self._connection.execute(
-            "UPDATE _odw_dead_letters SET status = 'discarded', reason = ? WHERE status <> 'recovered' "
-            "AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
-            [reason, ids],
+            "UPDATE _odw_dead_letters SET status = 'discarded', reason = ?, closed_at = ? "
+            "WHERE status <> 'recovered' AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+            [reason, utc_now(), ids],
         )
 
     def put(self, letters: Sequence[tuple[RejectedRecord, int, bool]]) -> None:
         """Store (dead letter, commit sequence, recovered) triples; of one id the last wins.
 
         A dead letter that was recovered or discarded stays so when the very same record comes again: a
-        redelivery of what somebody has already dealt with is no news.
+        redelivery of what somebody has already dealt with is no news. Its origin stays known, too, when
+        somebody sends it again who names none.
         """
         latest = {letter.dead_letter_id: (letter, number, done) for letter, number, done in letters}
-        closed = self._connection.execute(
-            "SELECT dead_letter_id, original_record, status, reason FROM _odw_dead_letters "
-            "WHERE status <> 'open' AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+        stored = self._connection.execute(
+            "SELECT dead_letter_id, original_record, status, reason, closed_at, pipeline, run, node, key "
+            "FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
             [list(latest)],
         ).fetchall()
-        mended = {identifier: (original, status, reason) for identifier, original, status, reason in closed}
+        known = {identifier: rest for identifier, *rest in stored}
+        now = utc_now()
         self._connection.execute(
             "DELETE FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
             [list(latest)],
         )
         rows = []
         for identifier, (letter, number, done) in latest.items():
-            original, status, reason = mended.get(identifier, (None, "open", None))
-            if original != letter.original_record:
-                status, reason = ("recovered" if done else "open"), None
+            original, status, reason, closed_at, *origin = known.get(identifier, _UNKNOWN)
+            if status == "open" or original != letter.original_record:
+                status, reason, closed_at = ("recovered", None, now) if done else ("open", None, None)
             rows.append(
                 (
                     identifier,
@@ -352,6 +375,8 @@ class DeadLetterStore:
                     number,
                     letter.index,
                     reason,
+                    *(letter.origin if any(letter.origin) else origin),
+                    closed_at,
                 )
             )
         with self._connection.appender("_odw_dead_letters") as appender:

@@ -1,7 +1,8 @@
-"""JSON Web Tokens for administration: RS256 alone, with issuer, audience and end."""
+"""JSON Web Tokens for administration: RS256 only, with issuer, audience and expiry."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import anyio
@@ -47,18 +48,21 @@ class TokenCheck:
         self._settings = settings
         self._checking = anyio.CapacityLimiter(1)
 
-    async def allows(self, header: str | None) -> bool:
-        """Return whether this `Authorization` header holds a good token."""
+    async def expiry(self, header: str | None) -> float | None:
+        """Return when the token of this `Authorization` header expires, in seconds since 1970.
+
+        The difference that clocks may have is included. None: the header holds no good token.
+        """
         scheme, _, token = (header or "").partition(" ")
         if scheme.lower() != "bearer" or len(token) > _MAX_TOKEN or token.count(".") != 2:
-            return False
-        return await anyio.to_thread.run_sync(self._is_good, token.strip(), limiter=self._checking)
+            return None
+        return await anyio.to_thread.run_sync(self._expiry, token.strip(), limiter=self._checking)
 
-    def _is_good(self, token: str) -> bool:
+    def _expiry(self, token: str) -> float | None:
         import jwt
 
         try:
-            jwt.decode(
+            claims = jwt.decode(
                 token,
                 self._key,
                 algorithms=["RS256"],  # never what the token asks for
@@ -68,28 +72,31 @@ class TokenCheck:
                 options={"require": _REQUIRED},
             )
         except (jwt.PyJWTError, ValueError):
-            return False
-        return True
+            return None
+        return float(claims["exp"]) + _LEEWAY
 
 
 class AdminCheck:
-    """The admin key, or a token; either opens the routes of administration, neither opens them to nobody."""
+    """The admin key or a token opens the routes of administration; without either they stay closed."""
 
     def __init__(self, key_hash: str | None, tokens: TokenSettings | None) -> None:
-        self._checks: list[KeyCheck | TokenCheck] = []
-        if key_hash:
-            self._checks.append(KeyCheck(key_hash))
-        if tokens is not None:
-            self._checks.append(TokenCheck(tokens))
+        self._key = KeyCheck(key_hash) if key_hash else None
+        self._tokens = TokenCheck(tokens) if tokens is not None else None
 
     @property
     def is_set(self) -> bool:
-        """Whether anybody can get in."""
-        return bool(self._checks)
+        """Whether there is a way in."""
+        return self._key is not None or self._tokens is not None
 
     async def allows(self, header: str | None) -> bool:
         """Return whether a request with this `Authorization` header is allowed."""
-        for check in self._checks:
-            if await check.allows(header):
-                return True
-        return False
+        return await self.expiry(header) is not None
+
+    async def expiry(self, header: str | None) -> float | None:
+        """Return when this `Authorization` header stops being allowed, in seconds since 1970.
+
+        The admin key never expires (infinity). None: the header is not allowed.
+        """
+        if self._key is not None and await self._key.allows(header):
+            return math.inf
+        return await self._tokens.expiry(header) if self._tokens is not None else None

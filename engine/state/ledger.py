@@ -98,14 +98,14 @@ def select_run(connection: Connection, run_id: str) -> RunRecord:
     return _run(row)
 
 
-def select_runs(connection: Connection, group_id: str, pipeline: str) -> list[RunRecord]:
-    """Runs, oldest first; "" means any."""
+def select_runs(connection: Connection, group_id: str, pipeline: str, limit: int | None) -> list[RunRecord]:
+    """Runs, oldest first; "" means any. With `limit` only that many of the latest."""
     rows = connection.execute(
         "SELECT * FROM runs WHERE (?1 = '' OR group_id = ?1) AND (?2 = '' OR pipeline = ?2)"
-        " ORDER BY started_at, seq",
-        (group_id, pipeline),
+        " ORDER BY started_at DESC, seq DESC LIMIT ?3",
+        (group_id, pipeline, NO_LIMIT if limit is None else limit),
     )
-    return [_run(row) for row in rows]
+    return [_run(row) for row in rows][::-1]
 
 
 def update_run(

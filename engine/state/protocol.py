@@ -234,8 +234,10 @@ class StateStore(Protocol):
         """Raises `RunNotFoundError`, naming the nearest ids."""
         ...
 
-    async def list_runs(self, *, group_id: str = "", pipeline: str = "") -> list[RunRecord]:
-        """Oldest first."""
+    async def list_runs(
+        self, *, group_id: str = "", pipeline: str = "", limit: int | None = None
+    ) -> list[RunRecord]:
+        """Return runs, oldest first; with `limit` only that many of the latest."""
         ...
 
     async def update_run(

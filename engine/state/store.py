@@ -53,8 +53,10 @@ class SqlStateStore:
     async def get_run(self, run_id: str) -> RunRecord:
         return await self._database.read(ledger.select_run, run_id)
 
-    async def list_runs(self, *, group_id: str = "", pipeline: str = "") -> list[RunRecord]:
-        return await self._database.read(ledger.select_runs, group_id, pipeline)
+    async def list_runs(
+        self, *, group_id: str = "", pipeline: str = "", limit: int | None = None
+    ) -> list[RunRecord]:
+        return await self._database.read(ledger.select_runs, group_id, pipeline, limit)
 
     async def update_run(
         self,

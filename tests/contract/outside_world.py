@@ -18,6 +18,7 @@ import boto3
 import httpx
 from anyio.from_thread import BlockingPortal
 from moto.server import ThreadedMotoServer
+from starlette.requests import Request as HttpRequest
 
 from connectors.models import INGEST_MODELS
 from engine.sandbox.llm.app import LlmStandIn
@@ -127,11 +128,7 @@ class Api:
         self.posted: list[str] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        body = await HttpRequest(scope, receive).body()
         status, answer = 200, b"{}"
         if scope["method"] == "GET":
             asked = dict(parse_qsl(scope["query_string"].decode()))

@@ -210,6 +210,9 @@ class TestRuns:
             assert await store.list_runs(group_id="group-1") == [early, RUN, late]
             assert await store.list_runs(pipeline="logs") == [early]
             assert await store.list_runs(pipeline="logs", group_id="group-2") == []
+            assert await store.list_runs(limit=2) == [grouped, late]
+            assert await store.list_runs(group_id="group-1", limit=2) == [RUN, late]
+            assert await store.list_runs(limit=0) == []
 
     async def test_an_unknown_run_is_answered_with_the_nearest_ids(self, world: World) -> None:
         async with world.store() as store:

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from pydantic import SecretStr
+from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
 
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
@@ -50,11 +51,7 @@ class StormyEndpoint:
     asked: Counter[str] = field(default_factory=Counter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        body = await HttpRequest(scope, receive).body()
         self.calls += 1
         chat = ChatRequest.model_validate_json(body)
         fault = self._fault(chat)

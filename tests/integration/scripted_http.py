@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from inspect import isawaitable
+from typing import Self
 
+from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
 
 from engine.sandbox.loopback import serve_loopback
@@ -55,11 +57,7 @@ class ScriptedServer:
         self._answers = deque(answers or [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        body = await HttpRequest(scope, receive).body()
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         request = Request(scope["method"], scope["path"], scope["query_string"].decode(), headers, body)
         self.requests.append(request)
@@ -71,7 +69,7 @@ class ScriptedServer:
         await send({"type": "http.response.body", "body": answer.body})
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[ScriptedServer]:
+    async def running(self) -> AsyncIterator[Self]:
         async with serve_loopback(self) as url:
             self.url = url
             yield self

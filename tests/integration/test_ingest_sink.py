@@ -292,7 +292,9 @@ async def test_forwarded_dead_letters_count_as_delivered(
             answer = await client.get(f"{service.url}/dead-letters?model=UnstructuredDataSource")
     stored = answer.json()
     assert stored["total"] == 1
-    assert stored["items"][0]["record_id"] == forward_row(letter)["id"]
+    (item,) = stored["items"]
+    assert item["record_id"] == forward_row(letter)["id"]
+    assert [item[name] for name in ("pipeline", "run", "node", "key")] == ["p", "run-1", "extract", "a.pdf@1"]
 
 
 # --- against scripted servers

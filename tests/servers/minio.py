@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ import boto3
 import httpx
 from botocore.config import Config
 
-from tests.servers.needed import KEPT, TOOLS, missing
+from tests.servers.needed import KEPT, find_program
 from tests.servers.ports import lasting_port
 
 __all__ = ["MINIO_VARIABLE", "find_minio", "keys", "refill", "running_minio"]
@@ -26,15 +25,7 @@ USER, PASSWORD = "key", "hush-hush"
 
 def find_minio() -> Path:
     """The `minio` program: what the variable says, else on PATH, else in the cache. May skip the test."""
-    said = os.environ.get(MINIO_VARIABLE)
-    if said:
-        if not os.access(said, os.X_OK):
-            missing(f"{MINIO_VARIABLE} names no program: {said}")
-        return Path(said)
-    found = shutil.which("minio") or shutil.which("minio", path=TOOLS)
-    if found is None:
-        missing(f"no `minio` on PATH or in {TOOLS}: run .ci/run, which builds it, or set {MINIO_VARIABLE}")
-    return Path(found)
+    return find_program("minio", MINIO_VARIABLE)
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-__all__ = ["KEPT", "REQUIRED", "TOOLS", "missing"]
+__all__ = ["KEPT", "REQUIRED", "TOOLS", "find_program", "missing"]
 
 REQUIRED = "ODW_REQUIRE_SERVERS"
 
@@ -18,6 +19,19 @@ TOOLS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odw-
 
 KEPT: set[str] = set()
 """Processes that the whole session keeps: no test leaves them behind."""
+
+
+def find_program(name: str, variable: str) -> Path:
+    """A program: the one that the variable names, else on PATH, else in the cache. May skip the test."""
+    named = os.environ.get(variable)
+    if named:
+        if not os.access(named, os.X_OK):
+            missing(f"{variable} names no program: {named}")
+        return Path(named)
+    found = shutil.which(name) or shutil.which(name, path=TOOLS)
+    if found is None:
+        missing(f"no `{name}` on PATH or in {TOOLS}: run .ci/run, which builds it, or set {variable}")
+    return Path(found)
 
 
 def missing(why: str) -> NoReturn:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +12,7 @@ from pathlib import Path
 from temporalio.client import Client
 
 from engine.temporal.messages import SEARCH_ATTRIBUTES
-from tests.servers.needed import TOOLS, missing
+from tests.servers.needed import find_program
 from tests.servers.ports import lasting_port
 
 __all__ = ["CLI_VARIABLE", "DevServer", "find_cli", "running"]
@@ -30,15 +28,7 @@ LASTING = {
 
 def find_cli() -> Path:
     """The `temporal` program: what the variable says, else on PATH, else in the cache. May skip the test."""
-    said = os.environ.get(CLI_VARIABLE)
-    if said:
-        if not os.access(said, os.X_OK):
-            missing(f"{CLI_VARIABLE} names no program: {said}")
-        return Path(said)
-    found = shutil.which("temporal") or shutil.which("temporal", path=TOOLS)
-    if found is None:
-        missing(f"no `temporal` on PATH or in {TOOLS}: run .ci/run, which builds it, or set {CLI_VARIABLE}")
-    return Path(found)
+    return find_program("temporal", CLI_VARIABLE)
 
 
 class DevServer:

@@ -1,1 +1,1 @@
-"""What `doctor` looks at, one module for each kind of finding."""
+"""The checks of `doctor`, one module for each kind of finding."""

@@ -1,4 +1,4 @@
-"""The connections of a file: which credentials there are, and whether the other side takes them."""
+"""The connections of a file: which credentials are given, and whether the other side accepts them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from engine.cli.checkup.findings import Finding, Level
-from engine.cli.checkup.network import address_of, ask
+from engine.cli.checkup.network import address_of, ask, secrets_in_address
+from engine.config.validation import holds_secret
 from engine.contract.checking import ChecksConnection
 from engine.contract.component import Context, Kind, Source
 from engine.errors import EngineError
 from engine.plan.model import Plan, PlanNode
 from engine.redaction import without_credentials
 
-__all__ = ["Checkup", "check_connections"]
+__all__ = ["Checkup", "check_connections", "credentials_of"]
 
-_SECRET = re.compile(r"(^|_)(key|token|secret|password|credentials?)$")
+_SECRET = re.compile(r"(^|_)(key|token|secret|password|credentials?|user|profile)$")
 AT_ONCE = 4
 
 
@@ -83,8 +84,8 @@ async def _findings(place: str, node: PlanNode, seconds: float, skews: list[floa
         found = answer.found
     else:
         found = ""
-    level, said, remedy = await _tried(node, connection, seconds)
-    shown = "; ".join(part for part in (said, "" if said and level is not Level.OK else found) if part)
+    level, result, remedy = await _tried(node, connection, seconds)
+    shown = "; ".join(part for part in (result, "" if result and level is not Level.OK else found) if part)
     yield Finding(level, place, (shown or "nothing to reach") + suffix, remedy)
 
 
@@ -101,12 +102,12 @@ async def _tried(node: PlanNode, connection: BaseModel | None, seconds: float) -
             async with component:
                 return Level.OK, await _listed(component), ""
     except TimeoutError:
-        return Level.WARNING, f"did not answer within {seconds:g} s", "check the network, or give --timeout"
+        return Level.WARNING, f"no answer within {seconds:g} s", "check the network, or raise --timeout"
     except EngineError as error:
         return Level.PROBLEM, without_credentials(str(error)), ""
-    except Exception as error:  # noqa: BLE001 - somebody else's code: one that fails must not hide the others
-        said = without_credentials(f"{type(error).__name__}: {error}")
-        return Level.PROBLEM, said, "ODW_TRACEBACK=1 with `run --limit 1` shows where it happened"
+    except Exception as error:  # noqa: BLE001 - boundary to a connector's code, which may raise anything
+        text = without_credentials(f"{type(error).__name__}: {error}")
+        return Level.PROBLEM, text, "ODW_TRACEBACK=1 with `run --limit 1` shows where it happened"
 
 
 async def _listed(source: Source[Any]) -> str:
@@ -114,21 +115,26 @@ async def _listed(source: Source[Any]) -> str:
         async for split in splits:
             named = split.key != "all" and not split.key.isdecimal()
             return f"can be listed, begins with {split.key}" if named else "can be listed"
-    return "can be listed, and holds nothing"
+    return "can be listed, and is empty"
+
+
+def credentials_of(connection: BaseModel) -> list[str]:
+    """Return what a connection has of credentials: the names of fields, and parts of its address."""
+    model = type(connection)
+    return [name for name in _secret_fields(model) if getattr(connection, name)] + secrets_in_address(
+        connection
+    )
+
+
+def _secret_fields(model: type[BaseModel]) -> list[str]:
+    return [name for name in model.model_fields if _SECRET.search(name) or holds_secret(model, name)]
 
 
 def _credentials(connection: BaseModel | None) -> str:
     """Which credentials there are, never their values; "" for connections that take none."""
-    takes, given = False, list[str]()
-    for name, info in type(connection).model_fields.items() if connection is not None else ():
-        value = getattr(connection, name)
-        if not _SECRET.search(name) and "SecretStr" not in str(info.annotation):
-            continue
-        takes = True
-        if isinstance(value, SecretStr):
-            value = value.get_secret_value()
-        if value:
-            given.append(name)
-    if not takes:
+    if connection is None:
         return ""
-    return f" ({', '.join(given)} given)" if given else " (no credentials given)"
+    if given := credentials_of(connection):
+        return f" ({', '.join(given)} given)"
+    # the connector may still find some on this machine: AWS's profile, ~/.pgpass
+    return " (no credentials in the file)" if _secret_fields(type(connection)) else ""

@@ -26,9 +26,9 @@ class Finding:
     """One finding.
 
     Args:
-        about: what was looked at (`python`, `connection model`).
-        found: what was found, without secrets.
-        remedy: what to do about it, "" where nothing is to be done.
+        about: what was checked (`python`, `connection model`).
+        found: the result, without secrets.
+        remedy: what to do about it, "" for nothing.
         code: the exit code of a problem.
     """
 

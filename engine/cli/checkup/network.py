@@ -1,4 +1,4 @@
-"""The other side of an address: does something answer there, and what time does it have."""
+"""The other side of an address: whether it answers, and what its clock says."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
 from engine.cli.checkup.findings import Finding, Level
-from engine.redaction import without_credentials
+from engine.redaction import has_credentials, without_credentials
 
-__all__ = ["ADDRESS_FIELDS", "Answer", "address_of", "ask", "clock"]
+__all__ = ["ADDRESS_FIELDS", "Answer", "address_of", "ask", "clock", "secrets_in_address"]
 
 ADDRESS_FIELDS = ("url", "base_url", "endpoint", "dsn", "address")
 ALLOWED_SKEW = 60.0  # seconds; S3 refuses signatures that are 15 minutes off
@@ -36,18 +36,41 @@ class Answer:
 
 
 def address_of(connection: BaseModel | None) -> str:
-    """Return the address in a connection, "" when it has none that can be understood."""
-    for name in ADDRESS_FIELDS:
-        value = getattr(connection, name, None)
-        if isinstance(value, SecretStr):
-            value = value.get_secret_value()
-        if isinstance(value, str) and urlsplit(value).scheme in PORTS and urlsplit(value).hostname:
+    """Return the address in a connection, "" when it has none of a single host that can be understood."""
+    for _, value in _texts(connection):
+        parts = urlsplit(value)
+        if parts.scheme in PORTS and parts.hostname and "," not in parts.netloc:
             return value
     return ""
 
 
+def secrets_in_address(connection: BaseModel) -> list[str]:
+    """Return which credentials the addresses in a connection have, as in "password in `url`"."""
+    found = []
+    for name, value in _texts(connection):
+        parts = urlsplit(value)
+        login, _, _ = parts.netloc.rpartition("@")
+        if ":" in login or "password" in dict(parse_qsl(parts.query)):
+            found.append(f"password in `{name}`")
+        elif login:
+            found.append(f"user in `{name}`")
+        elif has_credentials(value):
+            found.append(f"key in `{name}`")
+    return found
+
+
+def _texts(connection: BaseModel | None) -> Iterator[tuple[str, str]]:
+    """The fields that may be addresses, with their texts."""
+    for name in ADDRESS_FIELDS:
+        value = getattr(connection, name, None)
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if isinstance(value, str):
+            yield name, value
+
+
 def ask(address: str, timeout: float) -> Answer:
-    """Ask an address whether somebody is there; blocks for at most some multiples of `timeout` seconds.
+    """Return whether a service answers at an address; blocks for at most some multiples of `timeout` seconds.
 
     No credentials are sent, so any answer will do.
     """
@@ -97,7 +120,7 @@ def _skew(date: str, now: datetime) -> float | None:
 def clock(skews: Sequence[float]) -> Iterable[Finding]:
     """Yield a finding about this machine's clock, from what servers say the time is."""
     if not skews:
-        yield Finding(Level.NOTE, "clock", "no server said what time it is")
+        yield Finding(Level.NOTE, "clock", "not compared: no server has told the time")
         return
     worst = sorted(skews, key=abs)[len(skews) // 2]  # one server may be wrong itself
     found = f"{abs(worst):.0f} s {'ahead of' if worst > 0 else 'behind'} the servers"

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
-from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.display.terminal import printable
 from engine.cli.loading import load_plans
-from engine.cli.options import DlqOptions, PlanOptions
+from engine.cli.options import DEFAULT_FILE, DlqOptions, PlanOptions
 from engine.dead_letters.search import DeadLetterMatch, DeadLetterQuery, search_dead_letters
 from engine.errors import ConfigError, EngineError, ServiceError
 from engine.plan.model import Plan, PlanNode

@@ -37,7 +37,9 @@ def as_text(forecast: Forecast, changes: Sequence[str] | None = None) -> str:
 def _head(forecast: Forecast) -> str:
     parts = [counted(len(forecast.nodes), "node"), f"{counted(forecast.sampled, 'record')} sampled"]
     if forecast.cost_usd is not None:
-        parts.append(f"about ${forecast.cost_usd:,.2f}")
+        parts.append(f"about {_price(forecast.cost_usd)}")
+    if forecast.unpriced:
+        parts.append(f"cost of {', '.join(forecast.unpriced)} unknown")
     return ", ".join(parts)
 
 
@@ -50,6 +52,8 @@ def _node(node: NodeForecast, width: int, *, straight: bool, same: bool) -> Iter
         yield f"{indent}→ {node.target}"
     if node.estimate is not None:
         yield from (f"{indent}{note}" for note in node.estimate.notes)
+    if node.over_budget:
+        yield f"{indent}the run would stop at `budget_usd: {node.budget_usd:g}`"
     if node.fields and node.kind is not Kind.SINK and not same:
         shown = [f"{name}: {kind}" for name, kind in list(node.fields.items())[:FIELDS]]
         more = len(node.fields) - FIELDS
@@ -71,6 +75,10 @@ def _told(node: NodeForecast) -> Iterable[str]:
     if estimate is not None:
         yield f"about {counted(estimate.calls, 'call')}"
         yield f"{count(estimate.tokens_in)} tokens in and {count(estimate.tokens_out)} out"
-        yield f"${estimate.cost_usd:,.4f}" if estimate.cost_usd is not None else "at an unknown price"
+        yield _price(estimate.cost_usd) if estimate.cost_usd is not None else "at an unknown price"
     elif node.pays:
         yield "pays for its answers"
+
+
+def _price(usd: float) -> str:
+    return f"${usd:,.2f}" if usd == 0 or usd >= 1 else f"${usd:.4f}"

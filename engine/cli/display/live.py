@@ -55,7 +55,7 @@ def table(session: ShownRuns, rates: dict[str, Rate], width: int) -> Table:
 
     wide, narrow = width >= WIDE, width < NARROW
     columns = [column for column in _FIGURES if (wide or column[2]) and not (narrow and column[0] == "read")]
-    # the terminal writes ^C behind the last row: there must be room, or it would break the line
+    # the terminal writes ^C after the last row: there must be room, or it would break the line
     rest = width - len("^C^C^C") - sum(column[1] + GAP for column in columns)
     state = max(MIN_STATE, rest // 2)
     drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
@@ -89,7 +89,7 @@ def _figures(entry: Shown, speed: Rate) -> dict[str, str]:
 
 def _in_flight(snapshot: RunSnapshot) -> str:
     if not snapshot.bytes_budget:
-        return ""  # the run is somewhere else: nobody here knows
+        return ""  # unknown for a run of another process
     return f"{size(snapshot.bytes_in_flight)} / {size(snapshot.bytes_budget)}"
 
 

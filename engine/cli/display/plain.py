@@ -74,7 +74,7 @@ def plain_line(snapshot: RunSnapshot, speed: float) -> str:
         parts.append(f"dropped {count(tally.dropped)}")
     if tally.dead:
         parts.append(f"dead {count(tally.dead)}")
-    if snapshot.bytes_budget:  # else the run is somewhere else, and nobody here knows
+    if snapshot.bytes_budget:  # unknown for a run of another process
         parts.append(f"{size(snapshot.bytes_in_flight)} in flight")
     if snapshot.state:
         parts.append(snapshot.state)

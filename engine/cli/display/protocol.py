@@ -12,7 +12,7 @@ __all__ = ["Shown", "ShownRuns"]
 
 
 class Shown(Protocol):
-    """One run, or a pipeline that has none yet. `trouble`: why it has none, or why it began anew."""
+    """One run, or a pipeline that has none yet. `trouble`: why it has none, or why it was started again."""
 
     @property
     def name(self) -> str: ...

@@ -38,7 +38,7 @@ async def submit(options: SubmitOptions) -> int:
 
     Raises:
         ConfigError: the file or an argument is wrong.
-        StateError: the run to go on with cannot be gone on with.
+        StateError: the run cannot be resumed.
         ServiceError: the server cannot be reached, or the run is under way there.
     """
     requests = [] if options.resume else _fresh(options)

@@ -61,7 +61,7 @@ async def follow(client: Client, handles: Mapping[str, Handle], options: Durable
 async def _to_its_end(watched: Watched, options: DurableOptions, output: Output) -> ExitCode:
     async with AsyncExitStack() as stack:
         store = await _store(options, stack)
-        await watched.look(store)  # so that what is shown first is how the run stands
+        await watched.look(store)  # so that the first frame shows the run's state
         async with output.progress(WatchedRuns({watched.run_id: watched})):
             await watched.until_ended(store)
         report = await watched.conclude(store)

@@ -43,7 +43,7 @@ OUTCOME_WITHIN = 60.0
 """Seconds within which a server that has said that a run has ended has to say how."""
 ATTENDANCE_EVERY = 2.0
 LOOKS_WITHOUT = 2
-"""In a row without anybody at work: between two chunks there is nobody for a moment."""
+"""In a row without a worker: between two chunks there is none for a moment."""
 LOOKS_UNTIL_LOST = 6
 """In a row that do not find the workflow: a server that has just come up does not know its namespace yet."""
 
@@ -182,7 +182,7 @@ class Watched:
             ServiceError: the server has lost the run.
         """
         while not await self.look(store):
-            if not self._silent:  # without a worker that can, nobody answers, and the last answer counts
+            if not self._silent:  # without a worker there is no answer, and the last one counts
                 with suppress(RPCError, WorkflowQueryFailedError), anyio.move_on_after(ANSWERS_WITHIN):
                     self._progress = await self.handle.query(PipelineRun.progress)
             await anyio.sleep(LOOK_EVERY)
@@ -280,7 +280,7 @@ class Watched:
         return self.report
 
     def _goes_on_without(self, record: RunRecord, status: RunStatus) -> bool:
-        """True when the ledger knows a later end than the workflow's: a local process has gone on with it."""
+        """True when the ledger knows a later end than the workflow's: a local process has continued it."""
         if record.status is RunStatus.RUNNING or _alike(record.status) == _alike(status):
             return False
         if record.status is RunStatus.COMPLETED:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from engine.cli.display.numbers import count, counted
+from engine.cli.display.table import aligned
 from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.local.resume import refuse_living
@@ -92,10 +93,4 @@ def _print_each(bookmarks: Sequence[BookmarkRecord]) -> None:
 def _print(titles: Sequence[str], rows: Sequence[Sequence[str]], numeric: int = -1) -> None:
     if not rows:
         return
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    for row in (titles, *rows):
-        cells = (
-            text.rjust(width) if place == numeric else text.ljust(width)
-            for place, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        sys.stdout.write(printable("  ".join(cells).rstrip() + "\n"))
+    sys.stdout.write(printable("\n".join(aligned([titles, *rows], right={numeric})) + "\n"))

@@ -76,7 +76,7 @@ async def prune_runs(options: RunsOptions) -> int:
 
 
 async def _forget(store: StateStore, run: RunRecord) -> None:
-    async with acquire(store, SystemClock(), run.run_id) as lease:  # nobody begins to resume it meanwhile
+    async with acquire(store, SystemClock(), run.run_id) as lease:  # no other process can resume it meanwhile
         await store.delete_run(run.run_id, epoch=lease.epoch)
 
 

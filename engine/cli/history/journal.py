@@ -9,6 +9,7 @@ from datetime import datetime
 
 from engine.cli.display.ages import age, older_than
 from engine.cli.display.numbers import count, counted
+from engine.cli.display.table import aligned
 from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import JournalOptions
@@ -98,15 +99,7 @@ def _table(entries: Sequence[JournalEntry], now: datetime) -> list[str]:
         )
         for entry in entries
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    numeric = {0, 4, 5, 6}
-    return [
-        "  ".join(
-            text.rjust(width) if place in numeric else text.ljust(width)
-            for place, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    return aligned(rows, right={0, 4, 5, 6})
 
 
 def _total(found: Sequence[JournalEntry], shown: int) -> str:

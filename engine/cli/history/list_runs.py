@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.cli.arguments import DEFAULT_FILE
 from engine.cli.display.numbers import count
+from engine.cli.display.table import aligned
 from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
-from engine.cli.options import PlanOptions, RunsOptions
+from engine.cli.options import DEFAULT_FILE, PlanOptions, RunsOptions
 from engine.cli.state import run_id_of, store_of
 from engine.contract.acks import Tally
 from engine.contract.clock import SystemClock
@@ -28,8 +28,7 @@ from engine.state import DeadLetterFilter, Lease, RunRecord, RunStatus, StateSto
 __all__ = ["Entry", "entry_of", "list_runs", "show_run"]
 
 KILLED = "killed"
-"""What a run is that stands as running, and that no process works on."""
-
+"""Status of a run that is stored as running, and that no process works on."""
 
 LEFT = frozenset({"run", "pipeline", "where", "started", "status", "error"})
 DISPENSABLE = ("where", "attempt", "pipeline", "dropped", "started")
@@ -47,7 +46,7 @@ class Entry:
     @property
     def status(self) -> str:
         """The stored status, or `killed`."""
-        # between two chunks nobody holds a lease of a durable run
+        # a durable run has no lease between two chunks
         if self.record.status is RunStatus.RUNNING and self.lease is None and not self.record.durable:
             return KILLED
         return str(self.record.status)
@@ -171,7 +170,9 @@ def _table(entries: Sequence[Entry], width: int) -> list[str]:
     for name in DISPENSABLE:
         if width and _width(columns) > width:
             del columns[name]
-    return [line[:width].rstrip() if width else line.rstrip() for line in _lines(columns)]
+    right = [place for place, name in enumerate(columns) if name not in LEFT]
+    lines = aligned([list(columns), *zip(*columns.values(), strict=True)], right=right)
+    return [line[:width].rstrip() if width else line for line in lines]
 
 
 def _width(columns: Mapping[str, Sequence[str]]) -> int:
@@ -180,17 +181,6 @@ def _width(columns: Mapping[str, Sequence[str]]) -> int:
     if "error" in widths:
         widths["error"] = min(widths["error"], LEAST_OF_ERROR)
     return sum(widths.values()) + 2 * (len(widths) - 1)
-
-
-def _lines(columns: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    widths = {name: max(len(name), *map(len, texts)) for name, texts in columns.items()}
-    texts = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    for row in [{name: name for name in columns}, *texts]:
-        cells = [
-            text.ljust(widths[name]) if name in LEFT else text.rjust(widths[name])
-            for name, text in row.items()
-        ]
-        yield "  ".join(cells)
 
 
 def _page(entry: Entry, splits: tuple[int, int], letters: int, comparison: _Comparison) -> Iterator[str]:

@@ -1,16 +1,17 @@
-"""`top`: the runs in progress, looked at again and again."""
+"""`top`: the runs in progress, refreshed at an interval."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import anyio
 
 from engine.cli.display.numbers import Rate, count, duration, rate
+from engine.cli.display.table import aligned
 from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.history.list_runs import Entry, entry_of
@@ -29,7 +30,7 @@ SHORTEST = 0.1
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A run at one look; `per_second`: settled records, 0 at the first look."""
+    """A run at one moment; `per_second`: settled records, 0 the first time."""
 
     entry: Entry
     seconds: float
@@ -99,14 +100,5 @@ def _table(rows: Sequence[_Row]) -> str:
     if not rows:
         return "no runs in progress\n"
     head = ("run", "status", "time", "read", "written", "dead", "records/s")
-    lines = [head, *(row.cells() for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left: Mapping[int, bool] = {0: True, 1: True}
-    return "".join(
-        "  ".join(
-            text.ljust(width) if left.get(place) else text.rjust(width)
-            for place, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        + "\n"
-        for line in lines
-    )
+    lines = aligned([head, *(row.cells() for row in rows)], right=range(2, len(head)))
+    return "\n".join(lines) + "\n"

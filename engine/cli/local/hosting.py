@@ -27,7 +27,7 @@ from engine.state.protocol import RunRecord, RunStatus
 __all__ = ["SERVED", "PipelineHost"]
 
 SERVED = "serve-"
-"""Begins the group of runs that a service has started, and goes on with after a kill."""
+"""Begins the group of runs that a service has started, and resumes it after a kill."""
 
 START_TIMEOUT = 60.0
 _POLL = 0.01

@@ -58,9 +58,9 @@ def not_begun(file: FileConfig, runs: Sequence[RunRecord], only: Collection[str]
 def params_from_before(
     file: FileConfig, runs: Sequence[RunRecord], resumes: Mapping[str, RunRecord]
 ) -> dict[str, dict[str, JsonValue]]:
-    """The parameters to go on with, by pipeline: of the runs themselves, and of what may follow them.
+    """The parameters to resume with, by pipeline: of the runs themselves, and of what may follow them.
 
-    What follows is begun anew, so parameters that it no longer has are left out.
+    What follows starts from the beginning, so parameters that it no longer has are left out.
     """
     params: dict[str, dict[str, JsonValue]] = {}
     for run in runs:
@@ -117,7 +117,7 @@ def announce(
     Also which settings are others than before, and what is begun now (`late`).
     """
     for name, record in resumes.items():
-        # nobody works on it: see `refuse_living`
+        # no process works on it: see `refuse_living`
         before = "killed" if record.status is RunStatus.RUNNING else str(record.status)
         attempts = f"{before} in attempt {record.attempt}, now attempt {record.attempt + 1}"
         say(f"{name}: resuming run {record.run_id} ({attempts})")

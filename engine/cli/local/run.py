@@ -50,7 +50,7 @@ def invoke(options: RunOptions) -> int:
         EngineError: nothing could be run at all.
     """
     if options.resume is not None and options.resume.endswith((".yaml", ".yml")):
-        # `--resume pipelines.yaml`: the file stands where a run could
+        # `--resume pipelines.yaml`: a file in the place of a run
         options = replace(options, file=options.resume, resume="")
     memory_of(options.memory)
     _drain_limit(options.drain_limit)

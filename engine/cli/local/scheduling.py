@@ -1,12 +1,13 @@
-"""Run the pipelines of a file by the clock, and go on with runs that a kill has cut off.
+"""Run the pipelines of a file on their schedules, and resume runs that a kill has interrupted.
 
-The state store is all the memory there is. The run of a tick is named after it, and a store takes a name
-once: so no tick has two runs, however often the service is killed, and however many share the store.
+The state store is the only memory. The run of a tick is named after it, and a store accepts a name once: so
+no tick has two runs, however often the service is killed, and however many services share the store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
@@ -29,17 +30,23 @@ from engine.state.protocol import RunRecord, RunStatus
 if TYPE_CHECKING:
     from engine.config.model import Settings
 
-__all__ = ["Scheduler"]
+__all__ = ["RETRY_AFTER", "Scheduler"]
 
 MAX_SLEEP = 20.0
-"""Seconds between two looks at the clock, which somebody may set."""
+"""Longest pause between two looks at the clock, in seconds: somebody may set it."""
+RETRY_AFTER = 5.0
+"""Pause in seconds before a tick that could not be started is tried again."""
 MAX_AT_ONCE = 10
-"""Missed ticks that are caught up with where runs may overlap."""
+"""How many missed ticks are started late where runs may overlap."""
 
 
 @dataclass(slots=True)
 class _Scheduled:
-    """A pipeline by the clock. `since`: ticks up to here have been dealt with."""
+    """A scheduled pipeline.
+
+    Ticks up to `since` are started or left out. `note` says why the next one could not be started; it is then
+    tried again until it starts or a newer one takes its place.
+    """
 
     pipeline: str
     settings: Settings
@@ -58,7 +65,7 @@ class _Scheduled:
 
 
 class Scheduler:
-    """Starts the runs of ticks. `say` is told what is caught up with, resumed, or cannot be started."""
+    """Starts the runs of ticks. `say` receives a line for each run that is resumed or cannot be started."""
 
     def __init__(self, host: PipelineHost, engine: Engine, say: Callable[[str], None]) -> None:
         self._host, self._engine, self._say = host, engine, say
@@ -95,14 +102,22 @@ class Scheduler:
         await self.look_back()
         while not self._is_stopping.is_set():
             await self.start_due()
-            now = self._engine.clock.now()
-            upcoming = [tick for entry in self._entries if (tick := entry.next_at()) is not None]
-            seconds = min([MAX_SLEEP, *((tick - now).total_seconds() for tick in upcoming)])
-            with anyio.move_on_after(max(seconds, 0.05)):
+            with anyio.move_on_after(self._pause()):
                 await self._is_stopping.wait()
 
+    def _pause(self) -> float:
+        """Seconds until something may be due."""
+        now = self._engine.clock.now()
+        pauses = [MAX_SLEEP]
+        for entry in self._entries:
+            if entry.note:
+                pauses.append(RETRY_AFTER)
+            elif (tick := entry.next_at()) is not None:
+                pauses.append((tick - now).total_seconds())
+        return max(min(pauses), 0.05)
+
     async def resume_killed(self) -> None:
-        """Go on with the runs that an earlier service has left running. Raises StateError."""
+        """Resume the runs that an earlier service has left running. Raises StateError."""
         store, clock = self._engine.store, self._engine.clock
         for record in await store.list_runs():
             is_ours = record.group_id.startswith(SERVED) and record.status is RunStatus.RUNNING
@@ -113,13 +128,13 @@ class Scheduler:
                     self._host.compiled_with, record.pipeline, dict(record.params)
                 )
             except EngineError as error:
-                self._say(f"{record.run_id} cannot go on: {without_credentials(str(error))}")
+                self._say(f"{record.run_id} cannot be resumed: {without_credentials(str(error))}")
                 continue
             self._say(f"{record.pipeline}: resuming run {record.run_id}, which was killed")
             self._host.begin(record.pipeline, self._session(plans, record.pipeline, resume=record))
 
     async def start_due(self) -> None:
-        """Start the runs whose ticks have come since the last look."""
+        """Start the runs that have become due since the last look."""
         now = self._engine.clock.now()
         for entry in self._entries:
             await self._start_due(entry, now)
@@ -132,7 +147,7 @@ class Scheduler:
             records = await self._engine.store.list_runs(pipeline=entry.pipeline)
             ticked = [(tick, one) for one in records if (tick := tick_of(entry.pipeline, one.run_id))]
             if not ticked:
-                continue  # what was never run has missed nothing
+                continue  # a pipeline that never ran has missed nothing
             tick, record = max(ticked, key=lambda one: one[0])
             entry.last_at, entry.last_run = tick, record.run_id
             window = entry.since - timedelta(seconds=entry.settings.catch_up)
@@ -146,7 +161,7 @@ class Scheduler:
         return datetime.fromisoformat(record.ended_at)
 
     async def _start_due(self, entry: _Scheduled, now: datetime) -> None:
-        """Start what is due: the latest tick, or where runs may overlap, every one."""
+        """Start what is due: the latest tick, or the latest `MAX_AT_ONCE` where runs may overlap."""
         due_all = takewhile(
             lambda tick: tick <= now,
             ticks_after(entry.settings.schedule, entry.settings.time_zone, entry.since),
@@ -154,33 +169,35 @@ class Scheduler:
         due = list(islice(due_all, 100_000))
         if not due:
             return
-        entry.since = due[-1]
-        for tick in due[-MAX_AT_ONCE:] if entry.policy == "allow" else due[-1:]:
-            await self._start(entry, tick)
+        chosen = due[-MAX_AT_ONCE:] if entry.policy == "allow" else due[-1:]
+        if left_out := due[: -len(chosen)]:
+            entry.since = left_out[-1]
+        for tick in chosen:
+            try:
+                await self._start(entry, tick)
+            except EngineError as error:
+                self._fail(entry, error)
+                return
+            entry.since, entry.note = tick, ""
 
     async def _start(self, entry: _Scheduled, tick: datetime) -> None:
+        """Start the run of a tick unless this service or another has done so. Raises EngineError."""
         run_id = name_of(entry.pipeline, tick)
-        try:
+        with suppress(RunNotFoundError):
             await self._engine.store.get_run(run_id)
-            return  # by an earlier life of this service, or by another one
-        except RunNotFoundError:
-            pass
-        except EngineError as error:
-            self._fail(entry, error)
             return
-        try:
-            plans = await anyio.to_thread.run_sync(self._host.compiled_with, entry.pipeline, {})
-        except EngineError as error:
-            self._fail(entry, error)
-            return
+        plans = await anyio.to_thread.run_sync(self._host.compiled_with, entry.pipeline, {})
         plan = plans[entry.pipeline]
         plans[entry.pipeline] = replace(plan, settings=replace(plan.settings, if_running=entry.policy))
-        entry.last_at, entry.last_run, entry.note = tick, run_id, ""
+        entry.last_at, entry.last_run = tick, run_id
         self._host.begin(entry.pipeline, self._session(plans, entry.pipeline, run_id=run_id))
 
     def _fail(self, entry: _Scheduled, error: EngineError) -> None:
-        entry.note = without_credentials(str(error))
-        self._say(f"{entry.pipeline} could not be started by its schedule: {entry.note}")
+        """Tell once why a schedule is held up."""
+        reason = without_credentials(str(error))
+        if reason != entry.note:
+            self._say(f"{entry.pipeline} could not be started by its schedule and is tried again: {reason}")
+        entry.note = reason
 
     def _session(
         self, plans: Mapping[str, Plan], pipeline: str, *, run_id: str = "", resume: RunRecord | None = None

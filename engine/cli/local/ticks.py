@@ -28,7 +28,7 @@ def ticks_after(schedule: str, time_zone: str, after: datetime) -> Iterator[date
     """The moments of a valid schedule after another one, in UTC; empty when there is none in fifty years.
 
     An interval counts from 1970, so that it has the same moments in every process. A time that the clock
-    leaves out in spring is taken when it goes on, one that it repeats in autumn the first time.
+    leaves out in spring is taken right after the gap, one that it repeats in autumn the first time.
     """
     seconds = interval_of(schedule)
     if seconds is not None:

@@ -1,15 +1,14 @@
-"""What `--limit`, `--sample` and `--dry-run` change of a run, and what is said about it."""
+"""What `--limit`, `--sample` and `--dry-run` change of a run, and the notes they print."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.cli.display.numbers import count, counted
 from engine.cli.options import RunOptions, StateOptions
-from engine.cli.state import state_of, store_of
+from engine.cli.state import store_of
 from engine.contract.component import Kind
 from engine.errors import ConfigError
 from engine.execution.report import RunReport
@@ -122,9 +121,7 @@ class DryRun:
 
 def dry_store(options: StateOptions, *, create: bool = False) -> StateStore:
     """Return a store in memory that knows the bookmarks of the one that the options name, if there is one."""
-    where = state_of(options)
-    there = "://" in where or Path(where).is_dir()
-    store: Any = DryRunStore(store_of(options, create=create) if there or create else None)
+    store: Any = DryRunStore(store_of(options, create=create))
     return store  # type: ignore[no-any-return]
 
 

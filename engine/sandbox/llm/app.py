@@ -67,7 +67,7 @@ class _RefusedError(Exception):
 
 
 class LlmStandIn:
-    """A model that follows rules, behind OpenAI's protocol.
+    """A model that follows rules and speaks OpenAI's protocol.
 
     Args:
         transcripts: the text on known images, by the SHA-256 of the image's bytes (hexadecimal).

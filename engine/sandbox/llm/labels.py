@@ -37,9 +37,9 @@ _MAIL_FIELD = re.compile(r"^(From|To|Sent|Date|Subject|Cc|Reply-To)\s*:", re.MUL
 
 
 def strip_mail_header(text: str) -> str:
-    """The body of an e-mail (RFC 5322: all behind the first blank line); any other text as it is.
+    """The body of an e-mail (RFC 5322: all after the first blank line); any other text as it is.
 
-    Its `Date:` is when it was sent and its `From:` is nobody's doctor, so they must not be taken for values.
+    Its `Date:` is when it was sent and its `From:` is its sender, so neither is a value of the record.
     """
     header, _blank, body = text.lstrip().partition("\n\n")
     # "Date:" alone also begins a memo; a mail has a sender and something more.

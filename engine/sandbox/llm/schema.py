@@ -23,7 +23,7 @@ def is_object(value: object) -> TypeGuard[JsonObject]:
 
 
 def resolve(schema: object, root: JsonObject) -> JsonObject:
-    """The schema behind a local `$ref` ("#/$defs/Name"), and the first branch of `anyOf` that is not null."""
+    """What a `$ref` ("#/$defs/Name") refers to, and the first branch of `anyOf` that is not null."""
     for _ in range(16):  # references may follow one another; a circle must end
         if not is_object(schema):
             return {}

@@ -1,7 +1,7 @@
 """Who may see and do what on the page: sessions in a cookie, and tokens against forged requests.
 
-Without keys everybody who reaches the service may do everything, as with its other routes: the guard lets in
-names and origins of this machine only. A form must still carry the token that only our own pages know.
+Without keys whoever reaches the service may do everything, as with its other routes: the guard admits only
+names and origins of this machine. A form must still carry the token that only our own pages know.
 """
 
 from __future__ import annotations
@@ -36,22 +36,16 @@ class Roles:
 
 
 @dataclass(slots=True)
-class _Session:
-    roles: set[str]
-    ends: float
-
-
-@dataclass(slots=True)
 class Access:
-    """Sessions of one service; they end with it."""
+    """Sessions of one service; they end with it. A session maps each role to the moment when it ends."""
 
     context: ServiceContext
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
-    _sessions: dict[str, _Session] = field(default_factory=dict)
+    _sessions: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def has_keys(self) -> bool:
-        """Whether anybody has to log in for anything."""
+        """Whether anything needs a login."""
         settings = self.context.settings
         has_admin = self.context.admin_key.is_set
         return bool(settings.ingest_api_key or settings.consumption_api_key or has_admin)
@@ -59,8 +53,7 @@ class Access:
     def roles(self, request: Request) -> Roles:
         """What the visitor may do. A key that is not set guards nothing; the admin's opens everything."""
         settings = self.context.settings
-        session = self._session(request)
-        held = session.roles if session is not None else set()
+        held = self._held(request)
         is_admin = "admin" in held
         read = not settings.consumption_api_key or is_admin or "read" in held
         write = not settings.ingest_api_key or is_admin or "write" in held
@@ -68,27 +61,27 @@ class Access:
         return Roles(read, read and write, read and admin)
 
     async def log_in(self, request: Request, token: str) -> str | None:
-        """A session with what this token opens, beside what the visitor had; None when it opens nothing."""
-        context = self.context
+        """Begin a session with the visitor's roles and those that this token opens; None when it opens none.
+
+        A role ends after `LIFETIME`, and that of a JSON Web Token no later than the token.
+        """
+        context, settings = self.context, self.context.settings
         header = f"Bearer {token.strip()}"
-        keys = (
-            ("read", context.consumption_key),
-            ("write", context.ingest_key),
-            ("admin", context.admin_key),
-        )
-        is_set = {
-            "read": context.settings.consumption_api_key,
-            "write": context.settings.ingest_api_key,
-            "admin": context.admin_key.is_set,
-        }
-        gained = {name for name, key in keys if is_set[name] and await key.allows(header)}
-        if not gained:
+        seconds: dict[str, float] = {}
+        if settings.consumption_api_key and await context.consumption_key.allows(header):
+            seconds["read"] = LIFETIME
+        if settings.ingest_api_key and await context.ingest_key.allows(header):
+            seconds["write"] = LIFETIME
+        if (expiry := await context.admin_key.expiry(header)) is not None:
+            seconds["admin"] = min(LIFETIME, expiry - time.time())
+        if not seconds:
             return None
-        known = self._session(request)
+        now = time.monotonic()
+        held = self._held(request)
+        self.log_out(request)
         self._forget_old()
         name = secrets.token_urlsafe(32)
-        roles = gained | (known.roles if known is not None else set())
-        self._sessions[name] = _Session(roles, time.monotonic() + LIFETIME)
+        self._sessions[name] = held | {role: now + left for role, left in seconds.items()}
         return name
 
     def log_out(self, request: Request) -> None:
@@ -108,17 +101,15 @@ class Access:
             return False
         return hmac.compare_digest(self.token(request).encode(), token.encode("utf-8", "replace"))
 
-    def _session(self, request: Request) -> _Session | None:
-        name = request.cookies.get(COOKIE, "")
-        session = self._sessions.get(name)
-        if session is not None and session.ends < time.monotonic():
-            del self._sessions[name]
-            return None
-        return session
+    def _held(self, request: Request) -> dict[str, float]:
+        """The roles of the visitor's session that have not ended."""
+        now = time.monotonic()
+        session = self._sessions.get(request.cookies.get(COOKIE, ""), {})
+        return {role: ends for role, ends in session.items() if ends > now}
 
     def _forget_old(self) -> None:
         now = time.monotonic()
-        for name in [name for name, session in self._sessions.items() if session.ends < now]:
+        for name in [name for name, session in self._sessions.items() if max(session.values()) <= now]:
             del self._sessions[name]
         while len(self._sessions) >= _MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]

@@ -29,7 +29,7 @@ __all__ = [
 
 _COLUMNS = (
     "dead_letter_id, model, record_id, original_record, error_type, error_message, failed_at, source, "
-    "status, reason, commit_sequence, batch_index"
+    "status, reason, commit_sequence, batch_index, pipeline, run, node, key"
 )
 _ORDER = "(commit_sequence, batch_index, dead_letter_id)"
 
@@ -50,6 +50,10 @@ class ServiceLetter:
     reason: str | None
     sequence: int
     index: int
+    pipeline: str | None
+    run: str | None
+    node: str | None
+    key: str | None
 
     @property
     def place(self) -> str:

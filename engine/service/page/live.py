@@ -21,7 +21,7 @@ __all__ = ["stream"]
 
 MAX_VIEWERS = 32
 _TICK = 1.0
-_TICKS = 600  # browsers come again by themselves
+_TICKS = 600  # browsers reconnect by themselves
 
 
 async def stream(request: Request) -> Response:
@@ -42,12 +42,12 @@ async def _events(request: Request, context: ServiceContext, run_id: str) -> Asy
     try:
         yield b"retry: 2000\n\n"
         for _ in range(_TICKS):
-            if context.is_stopping:
+            if context.is_stopping or not context.access.roles(request).read:
                 return
             parts, is_over = await _parts(request, context, run_id)
             changed = {name: text for name, text in parts.items() if shown.get(name) != text}
             shown |= changed
-            # a comment keeps the connection, and finds out whether anybody still listens
+            # a comment keeps the connection open, and fails once the browser has gone
             yield b"data: " + orjson.dumps(changed) + b"\n\n" if changed else b": \n\n"
             if is_over:
                 yield b"event: end\ndata: {}\n\n"

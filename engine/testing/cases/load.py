@@ -28,7 +28,7 @@ class Case:
 
     Args:
         path: its file.
-        place: where it stands there.
+        place: where it is in the file.
         pipelines: the pipeline file.
     """
 
@@ -58,7 +58,7 @@ def case_files(given: Path) -> list[Path]:
     elif given.name.endswith(SUFFIXES):
         found = [given]
     else:
-        beside = sorted(path for path in given.absolute().parent.iterdir() if path.name.endswith(SUFFIXES))
+        beside = sorted(path for path in given.absolute().parent.glob("*") if path.name.endswith(SUFFIXES))
         found = [given.parent / path.name for path in beside if _tests(path).resolve() == given.resolve()]
     if not found:
         example = (

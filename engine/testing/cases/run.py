@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 from engine.config import Overrides, load_file, select
 from engine.config.problems import unknown
 from engine.contract.batch import Batch, Drop
-from engine.contract.clock import SystemClock
+from engine.contract.clock import FrozenClock
 from engine.contract.component import Component, Kind, NoParams, Transform
 from engine.dead_letters.queue import as_json
 from engine.errors import ConfigError, FatalError, RecordError
@@ -23,10 +22,10 @@ from engine.registry import Registry
 from engine.state.protocol import DeadLetterFilter
 from engine.testing.cases.compare import differences, record_differences, shown
 from engine.testing.cases.load import Case, records_of
-from engine.testing.cases.model import ExpectSection, FileRef, LetterSection
+from engine.testing.cases.model import LetterSection
 from engine.testing.fakes import MemorySink, MemorySource
 
-__all__ = ["CaseResult", "run_case"]
+__all__ = ["CaseResult", "run_case", "without_fields"]
 
 SEED = "test"
 SHOWN = 20
@@ -35,7 +34,7 @@ PAGE = 500
 
 @dataclass(slots=True)
 class CaseResult:
-    """What came of a case.
+    """The outcome of a case.
 
     Attributes:
         output: records by sink, JSON-safe.
@@ -91,14 +90,6 @@ def _outcome(answer: Any) -> Any:
     return answer
 
 
-class _Stopped(SystemClock):
-    def __init__(self, now: datetime) -> None:
-        self._now = now
-
-    def now(self) -> datetime:
-        return self._now
-
-
 async def run_case(case: Case) -> CaseResult:
     """Run a case and compare.
 
@@ -108,7 +99,7 @@ async def run_case(case: Case) -> CaseResult:
     sinks: dict[str, MemorySink] = {}
     plan = _plan(case, sinks)
     result = CaseResult(case)
-    async with Engine(clock=_Stopped(case.section.now)) as engine:
+    async with Engine(clock=FrozenClock(case.section.now)) as engine:
         async with engine.start(plan, seed=SEED) as run:
             report = await run.wait()
         letters = await engine.store.dead_letters(DeadLetterFilter(run_id=report.run_id))
@@ -183,8 +174,7 @@ def _in_memory(case: Case, node: PlanNode, sinks: dict[str, MemorySink]) -> Plan
         message = f"source `{node.name}` would reach `{node.connection.name or node.spec.name}`"
         hint = f"give its records under `input: {{{node.name}: […]}}`"
         raise ConfigError([case.place.problem(message, hint)])
-    spec = replace(node.spec, connection=None, sandbox="", factory=lambda params, connection: made)
-    return replace(node, spec=spec, connection=None)
+    return node.replaced_by(made)
 
 
 def _compared(case: Case, result: CaseResult) -> Iterator[str]:
@@ -200,8 +190,8 @@ def _compared(case: Case, result: CaseResult) -> Iterator[str]:
         records, found = [as_json(one)[0] for one in records_of(wanted, case)], result.output[name]
         yield from record_differences(
             name,
-            [_without(one, expect.ignore) for one in records],
-            [_without(one, expect.ignore) for one in found],
+            [without_fields(one, expect.ignore) for one in records],
+            [without_fields(one, expect.ignore) for one in found],
             subset=expect.match == "subset",
             unordered=expect.unordered,
         )
@@ -212,7 +202,8 @@ def _compared(case: Case, result: CaseResult) -> Iterator[str]:
         yield from differences(f"counts.{count}", number, found_counts[count])
 
 
-def _without(record: Any, names: list[str]) -> Any:
+def without_fields(record: Any, names: list[str]) -> Any:
+    """Return the record without the fields that are not compared."""
     return (
         {key: value for key, value in record.items() if key not in names}
         if isinstance(record, dict)
@@ -239,13 +230,3 @@ def _fits(letter: LetterSection, found: dict[str, Any]) -> bool:
         and (letter.message or "") in found["message"]
         and ("record" not in letter.model_fields_set or as_json(letter.record)[0] == found["record"])
     )
-
-
-def is_file(records: object) -> bool:
-    """Whether expected records stand in a file of their own."""
-    return isinstance(records, FileRef)
-
-
-def sinks_of(expect: ExpectSection | None, result: CaseResult) -> list[str]:
-    """Return the sinks whose records are written down: those named before, else all."""
-    return list(expect.output) if expect is not None and expect.output else list(result.output)

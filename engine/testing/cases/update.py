@@ -11,7 +11,7 @@ import yaml
 
 from engine.errors import ConfigError, Problem
 from engine.testing.cases.model import FileRef
-from engine.testing.cases.run import CaseResult, sinks_of
+from engine.testing.cases.run import CaseResult, without_fields
 
 __all__ = ["update_file"]
 
@@ -84,7 +84,7 @@ def _replace(lines: list[str], case: yaml.MappingNode, expect: dict[str, Any]) -
 
 
 def _end(lines: list[str], node: yaml.Node) -> int:
-    """The line behind a value: a block ends where the next thing begins, so blanks and comments go back."""
+    """The line after a value, without the blank lines and comments that precede the next one."""
     block = isinstance(node, yaml.CollectionNode) and not node.flow_style
     end = min(node.end_mark.line + (not block), len(lines))
     while end > node.start_mark.line + 1 and (
@@ -103,8 +103,9 @@ def _expectation(result: CaseResult) -> dict[str, Any]:
         kept.pop("error", None)
     ignored = before.ignore if before is not None else []
     output: dict[str, Any] = {}
-    for name in sinks_of(before, result):
-        records = [_plain(one, ignored) for one in result.output[name]]
+    # the sinks that were written down before, else all
+    for name in (before and before.output) or result.output:
+        records = [without_fields(one, ignored) for one in result.output[name]]
         named = before.output.get(name) if before is not None else None
         if isinstance(named, FileRef):
             target = result.case.path.parent / named.file
@@ -118,11 +119,3 @@ def _expectation(result: CaseResult) -> dict[str, Any]:
     if before is None or before.counts:
         expect["counts"] = _Flow(result.counts)
     return expect
-
-
-def _plain(record: Any, ignored: list[str]) -> Any:
-    return (
-        {key: value for key, value in record.items() if key not in ignored}
-        if isinstance(record, dict)
-        else record
-    )

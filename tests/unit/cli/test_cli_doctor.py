@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
+from connectors.http.connection import HttpConnection
+from connectors.postgres.database import PostgresConnection
+from connectors.s3.client import S3Connection
 from engine.cli import main
+from engine.cli.checkup.connections import credentials_of
 from engine.cli.checkup.findings import Level
-from engine.cli.checkup.network import ask, clock
+from engine.cli.checkup.network import address_of, ask, clock
 
 FILE = """\
 version: 1
@@ -94,6 +98,60 @@ def test_doctor_names_what_is_wrong_and_the_remedy(capsys: pytest.CaptureFixture
     assert connection["level"] == "problem"
     assert "no service is listening at http://127.0.0.1:9" in connection["found"]
     assert connection["remedy"] == "start it, or correct the address"
+
+
+@pytest.mark.parametrize(
+    ("connection", "given"),
+    [
+        ("url: 'postgresql://me:s3cr3t@127.0.0.1:9/db'", "(password in `url` given)"),
+        ("url: 'postgresql://127.0.0.1:9/db?user=me&password=s3cr3t'", "(password in `url` given)"),
+        ("url: 'postgresql://me@127.0.0.1:9/db'", "(user in `url` given)"),
+        ("url: 'postgresql://127.0.0.1:9/db?sslmode=disable'", "(no credentials in the file)"),
+        ("{url: 'postgresql://me@127.0.0.1:9/db', password: s3cr3t}", "(password, user in `url` given)"),
+    ],
+)
+def test_doctor_names_credentials_of_a_database(
+    connection: str, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _said_of_connection("postgres, with: {table: t", connection, capsys).endswith(given)
+
+
+@pytest.mark.parametrize(
+    ("connection", "given"),
+    [
+        ("url: 'http://me:s3cr3t@127.0.0.1:9'", "(password in `url` given)"),
+        ("url: 'http://127.0.0.1:9/?api_key=s3cr3t'", "(key in `url` given)"),
+        ("url: 'http://127.0.0.1:9'", "(no credentials in the file)"),
+    ],
+)
+def test_doctor_names_credentials_of_a_service(
+    connection: str, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _said_of_connection("ingest, with: {model: BlobSource", connection, capsys).endswith(given)
+
+
+def test_doctor_names_the_user_of_basic_authentication() -> None:
+    connection = HttpConnection(url="http://127.0.0.1:9", user="me")
+
+    assert credentials_of(connection) == ["user"]
+
+
+def test_doctor_names_the_profile_of_a_bucket() -> None:
+    assert credentials_of(S3Connection(profile="work")) == ["profile"]
+
+
+def test_doctor_leaves_several_hosts_to_the_connector() -> None:
+    assert address_of(PostgresConnection(url="postgresql://a:5432,b:5433/db")) == ""
+
+
+def _said_of_connection(sink: str, connection: str, capsys: pytest.CaptureFixture[str]) -> str:
+    connection = connection if connection.startswith("{") else f"{{{connection}}}"
+    Path("pipelines.yaml").write_text(
+        f"connections: {{there: {connection}}}\n"
+        "pipelines: {copy: {nodes: {read: {source: jsonl, with: {path: in.jsonl}},\n"
+        f"  load: {{sink: {sink}, connection: there}}}}}}}}}}\n"
+    )
+    return str(findings(capsys)[1]["connection there"]["found"])
 
 
 def test_doctor_counts_an_invalid_file_as_its_problem(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from engine.cli import main
@@ -65,6 +67,15 @@ def test_plan_counts_and_names_fields_and_leaves_nothing(
     assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "pipelines.yaml"]
 
 
+def test_plan_needs_no_state(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / ".odw").mkdir()
+
+    assert planned(capsys, "--only", "copy")["copy"]["sampled_records"] == 10
+    assert main(["tap", "copy.large", "--limit", "1"]) == 0
+    assert main(["run", "--only", "copy", "--dry-run"]) == 0
+    assert list((folder / ".odw").iterdir()) == []
+
+
 def test_plan_scales_a_sample_by_bytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     node = planned(capsys, "--only", "copy", "--sample", "4")["copy"]["nodes"]["read"]
 
@@ -78,6 +89,70 @@ def test_plan_asks_no_node_that_pays(folder: Path, capsys: pytest.CaptureFixture
     assert nodes["extract"]["pays"]
     assert nodes["extract"]["fields"] == {}
     assert nodes["write"]["records"] == 10
+
+
+PRICED = """\
+connections: {model: {base_url: "http://127.0.0.1:9", api_key: none, model: m}}
+pipelines:
+  memos:
+    nodes:
+      read: {source: jsonl, with: {path: memos.jsonl}}
+      first: {transform: llm_extract, with: {connection: model, schema: Medical, batch_size: 10,
+        budget_usd: BUDGET, usd_per_million_input: 1, usd_per_million_output: 10}}
+      second: {transform: llm_extract, with: {connection: model, schema: Medical}}
+      write: {sink: jsonl, with: {path: out.jsonl}}
+"""
+
+
+def memos(budget: str) -> None:
+    Path("pipelines.yaml").write_text(PRICED.replace("BUDGET", budget))
+    rows = [
+        {"id": str(n), "source_file_path": f"{n}.txt", "extracted_data": "Jane Doe, 41, root canal " * 20}
+        for n in range(40)
+    ]
+    Path("memos.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_plan_estimates_what_a_model_takes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memos(budget="5")
+    found = planned(capsys)["memos"]
+    estimate = found["nodes"]["first"]["estimate"]
+
+    assert estimate["calls"] == 4
+    assert 40 * 500 / 4 < estimate["tokens_in"] < 40 * 500
+    expected = estimate["tokens_in"] / 1e6 + estimate["tokens_out"] / 1e5
+    assert estimate["cost_usd"] == found["cost_usd"] == pytest.approx(expected)
+    assert not found["nodes"]["first"]["over_budget"]
+    assert found["unpriced"] == ["second"]
+
+
+def test_plan_prints_calls_tokens_and_price(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memos(budget="0.01")
+    assert main(["plan"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+
+    assert re.fullmatch(
+        r"memos: 4 nodes, 20 records sampled, about \$0\.0\d{3}, cost of second unknown", head
+    )
+    at = next(place for place, line in enumerate(lines) if line.startswith("  first "))
+    assert re.search(r", about 4 calls, [\d,]+ tokens in and [\d,]+ out, \$0\.0\d{3}$", lines[at])
+    assert "          the run would stop at `budget_usd: 0.01`" in lines
+    assert next(line for line in lines if line.startswith("  second ")).endswith("pays for its answers")
+
+
+@pytest.mark.series  # documents from an embedded S3; the fast siblings are above
+def test_plan_of_the_example_estimates_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_MODEL", "gpt-4o-mini")
+    example = str(Path(__file__).parents[3] / "pipelines.yaml")
+    found = planned(capsys, example, "--only", "unstructured_data", "--state-dir", str(tmp_path))
+    estimate = found["unstructured_data"]["nodes"]["extract"]["estimate"]
+
+    assert estimate["calls"] > 1
+    assert estimate["tokens_in"] > estimate["tokens_out"] > 100
+    assert 0 < estimate["cost_usd"] < 1
 
 
 def test_plan_shows_what_changed_since_the_last_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,8 +207,6 @@ class Endless(MemorySource):
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         yield Split("first")
-        import anyio
-
         await anyio.sleep_forever()
 
 
@@ -159,6 +232,30 @@ async def test_what_cannot_be_told_is_said_and_hides_no_secret() -> None:
     assert "no such table" in found.nodes[2].problem
     assert "hidden" not in found.nodes[2].problem
     assert found.died == {"n1": 5}
+
+
+async def test_a_bug_in_an_estimate_is_told_at_its_node() -> None:
+    class Buggy(Priced):
+        async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
+            raise ValueError("no price")
+
+    plan = linear_plan(MemorySource(pages(5)), Buggy(lambda batch: batch), MemorySink())
+    async with Engine() as engine:
+        found = await forecast(plan, engine)
+
+    assert [node.problem for node in found.nodes] == ["", "ValueError: no price", ""]
+
+
+async def test_a_target_that_does_not_answer_is_not_waited_for() -> None:
+    class Silent(MemorySink):
+        async def describe_target(self) -> str:
+            await anyio.sleep_forever()
+            return ""
+
+    async with Engine() as engine:
+        found = await forecast(linear_plan(MemorySource(pages(5)), Silent()), engine, sample=0, seconds=0.01)
+
+    assert found.nodes[1].problem.startswith("no answer within 0.01 s")
 
 
 async def test_a_listing_without_end_is_cut_off() -> None:
@@ -219,4 +316,4 @@ def test_tap_names_the_nodes_that_there_are(
 
 def test_tap_says_that_a_node_pays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tap", "paid.extract"]) == 0
-    assert capsys.readouterr().err == "paid: extract was not asked: it pays for its answers\n"
+    assert capsys.readouterr().err == "paid: not asked, because answers cost money: extract\n"

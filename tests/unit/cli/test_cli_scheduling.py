@@ -13,7 +13,7 @@ import pytest
 
 from engine.cli.local.hosting import SERVED
 from engine.cli.local.operating import PipelineOperations, RunLog
-from engine.cli.local.scheduling import Scheduler
+from engine.cli.local.scheduling import RETRY_AFTER, Scheduler
 from engine.contract.clock import SystemClock
 from engine.execution.engine import Engine
 from engine.state.protocol import RunRecord, RunStatus
@@ -156,3 +156,35 @@ async def test_views_say_when_the_next_run_is_due() -> None:
 
 def replace_minutes(moment: datetime) -> datetime:
     return moment.replace(minute=0, second=0)
+
+
+async def test_a_tick_that_cannot_start_is_tried_again(folder: Path) -> None:
+    clock, lines = Clock(NOON), list[str]()
+    async with serving(clock) as (scheduler, _):
+        scheduler._say = lines.append
+        clock.moment += timedelta(hours=1)
+        (folder / "p.yaml").write_text("pipelines: [")
+        for _ in range(3):
+            await scheduler.start_due()
+        assert len(lines) == 1
+        assert scheduler.views()[0].note
+        assert scheduler._pause() == RETRY_AFTER
+        write_file()
+        await scheduler.start_due()
+        assert not scheduler.views()[0].note
+    async with Engine(state_dir=".odw", clock=clock) as engine:
+        assert await runs_of(engine) == names(13)
+
+
+async def test_overlapping_ticks_resume_at_the_one_that_failed(folder: Path) -> None:
+    write_file("allow")
+    clock = Clock(NOON)
+    async with serving(clock) as (scheduler, _):
+        (folder / "p.yaml").write_text("pipelines: [")
+        clock.moment += timedelta(hours=1)
+        await scheduler.start_due()
+        clock.moment += timedelta(hours=1)
+        write_file("allow")
+        await scheduler.start_due()
+    async with Engine(state_dir=".odw", clock=clock) as engine:
+        assert await runs_of(engine) == names(13, 14)

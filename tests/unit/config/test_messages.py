@@ -117,7 +117,7 @@ CASES = {
             ),
             (
                 "f.yaml:6:23: pipelines.p.nodes.b.retries: unknown key `retries`, did you mean `retry`? "
-                "(parameters of the component stand under `with:`)"
+                "(parameters of the component go under `with:`)"
             ),
             "f.yaml:6:43: pipelines.p.nodes.b.batch.recrods: unknown key `recrods`, did you mean `records`?",
             f"f.yaml:7:1: foo: unknown key `foo`, known: {', '.join(f'`{key}`' for key in TOP_KEYS)}",

@@ -80,6 +80,16 @@ def test_records_without_a_key_have_their_own_fate(missing: str, kept: int, dead
     assert (len(derived), len(derived.failures)) == (kept, dead)
 
 
+@pytest.mark.parametrize(
+    "odd", [2**70, "\ud800", b"x", {1: 2}], ids=["large", "surrogate", "bytes", "number"]
+)
+def test_a_key_that_json_does_not_have_fails_only_its_record(odd: Any) -> None:
+    derived = node().apply(batch([1, odd, 2]))
+
+    assert values(derived) == [1, 2]
+    assert [index for index, _ in derived.failures] == [1]
+
+
 def test_too_many_keys_fail_the_run() -> None:
     one = node(max_keys=3)
 

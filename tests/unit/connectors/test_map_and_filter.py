@@ -48,7 +48,7 @@ def test_a_filter_sends_only_the_failing_record_to_the_dead_letters() -> None:
 
 
 def test_a_record_that_is_no_mapping_is_its_own_error() -> None:
-    with pytest.raises(RecordError, match="the record is a int"):
+    with pytest.raises(RecordError, match="the record is of type int: expected a mapping"):
         Filter(FilterParams(where="n > 0")).apply(batch({"n": 1}, 5))
 
 

@@ -35,6 +35,10 @@ class Order(BaseModel):
     lines: list[Line] = []
 
 
+class Noted(Order):
+    note: Any = None
+
+
 HERE = f"{__name__}:Order"
 
 
@@ -101,6 +105,16 @@ async def test_a_model_checks_and_converts() -> None:
     assert (await checked(record, model=HERE, coerce=True)).records == [{"id": "a", "lines": [{"n": 5}]}]
     ((_, error),) = (await checked({"id": 5, "lines": [{"n": 0}]}, model=HERE)).failures
     assert str(error) == "invalid record: `id`: string_type; `lines.0.n`: greater_than"
+
+
+async def test_what_a_model_takes_and_json_does_not_fails_only_when_converted() -> None:
+    odd = {"id": "a", "note": b"\xff"}
+    model = f"{__name__}:Noted"
+
+    assert (await checked(odd, model=model)).records == [odd]
+    made = await checked(odd, {"id": "b"}, model=model, coerce=True)
+    assert made.records == [{"id": "b", "lines": [], "note": None}]
+    assert str(made.failures[0][1]) == "invalid record: it cannot be written as JSON"
 
 
 @pytest.mark.parametrize(

@@ -220,3 +220,14 @@ def test_a_router_names_the_branch_whose_condition_failed() -> None:
     assert index == 1
     assert isinstance(error, RecordError)
     assert "branch `b`: expression `1 / n > 0` failed" in str(error)
+
+
+def test_branches_whose_code_is_equal_are_told_apart() -> None:
+    from connectors.transforms.routing import Route, RouteParams
+
+    # patterns are not in the code, which is the same for both
+    conditions = {name: f"matches(t, '{name}') and t + 1" for name in "ab"}
+    route = Route(RouteParams.model_validate({"branches": conditions}))
+    derived = route.apply(Batch([{"t": "b"}], KeyRange("k/", 0, 1)))
+
+    assert "branch `b`: expression `matches(t, 'b')" in str(derived.failures[0][1])

@@ -115,6 +115,42 @@ async def test_what_fails_on_purpose_stays_a_dead_letter() -> None:
     assert (len(taken), report.tally.dead, report.tally.dropped) == (2, 1, 2)
 
 
+@engine.transform
+def first_above(record: dict[str, Any]) -> dict[str, Any]:
+    """Takes the first of some numbers, where there may be none."""
+    return {"n": next(n for n in (1, 2, 3) if n > record["n"])}
+
+
+@engine.filter
+def has_one_above(record: dict[str, Any]) -> bool:
+    """The same, as a filter."""
+    return bool(next(n for n in (1, 2, 3) if n > record["n"]))
+
+
+@pytest.mark.parametrize("function", [first_above, has_one_above], ids=lambda one: one.__name__)
+async def test_stop_iteration_is_an_error_like_others(function: Any) -> None:
+    report, _ = await run(with_option(function, "stop"))
+
+    assert report.status is RunStatus.FAILED
+    assert "TypeError at" in report.error  # of "SECRET", which comes before 4
+
+    report, taken = await run(with_option(function, "drop"))
+
+    assert report.tally.balanced
+    assert len(taken) == 3
+    assert report.tally.drops == {"work: error StopIteration": 1, "work: error TypeError": 1}
+
+
+async def test_stop_iteration_stops_a_run_at_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.VALUES", [1, 4])
+
+    report, _ = await run(with_option(first_above, "stop"))
+
+    assert report.status is RunStatus.FAILED
+    assert "StopIteration at" in report.error
+    assert "test_on_error.py" in report.error
+
+
 @pytest.mark.parametrize(
     ("on_error", "status", "counts"),
     [

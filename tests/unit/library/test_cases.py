@@ -164,6 +164,11 @@ def test_a_file_without_cases_says_where_to_write_them(capsys: pytest.CaptureFix
     assert "write some into pipelines_test.yaml" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_missing_has_no_cases(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", "nowhere/etl.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("nowhere/etl.yaml: no cases to run")
+
+
 def test_records_may_stand_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("given.jsonl").write_text('{"n": 1}\n{"n": 7}\n')
     write(

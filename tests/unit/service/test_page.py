@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import unquote
 
+import anyio
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 from engine.service.app import create_app
 from engine.service.auth import hash_of
 from engine.service.models import IngestModel
+from engine.service.page.access import COOKIE
+from engine.service.page.live import stream
 from engine.service.settings import ServiceSettings
 from engine.service.warehouse import Warehouse
+from tests.unit.service.test_service_tokens import SETTINGS, claims, signed
 
 HTML = {"Accept": "text/html"}
 EVIL = "<script>alert('x')</script>"
@@ -275,6 +283,46 @@ async def test_each_key_opens_its_own(path: Path, models: tuple[IngestModel, ...
         assert (await send(client, where, reason="x")).status_code == 403
         await log_in(client, "write.1")
         assert (await send(client, where, reason="x")).status_code == 303
+
+
+async def test_a_session_ends_with_the_token_that_began_it(
+    path: Path, models: tuple[IngestModel, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ServiceSettings(consumption_api_key=hash_of("read.1"), admin_tokens=SETTINGS)
+    real = time.monotonic
+    now, later = (
+        SimpleNamespace(monotonic=real, time=time.time),
+        SimpleNamespace(monotonic=lambda: real() + 700, time=time.time),
+    )
+    for token, status in ((signed(claims()), 303), ("read.1", 200)):
+        async with opened(path, models, settings) as client:
+            monkeypatch.setattr("engine.service.page.access.time", now)
+            await log_in(client, token)
+            assert (await client.get("/ui/tables")).status_code == 200
+            monkeypatch.setattr("engine.service.page.access.time", later)
+            assert (await client.get("/ui/tables")).status_code == status
+
+
+async def test_live_updates_end_with_the_session(path: Path, models: tuple[IngestModel, ...]) -> None:
+    warehouse = await asyncio.to_thread(Warehouse.open, path, models, KEYS)
+    try:
+        app = create_app(warehouse, models, KEYS)
+        request = Request({"type": "http", "app": app, "headers": [], "query_string": b""})
+        with anyio.fail_after(10):
+            parts = [part async for part in cast(StreamingResponse, await stream(request)).body_iterator]
+        assert parts == [b"retry: 2000\n\n"]
+    finally:
+        await asyncio.to_thread(warehouse.close)
+
+
+async def test_a_second_login_replaces_the_session(path: Path, models: tuple[IngestModel, ...]) -> None:
+    async with opened(path, models, KEYS) as client:
+        await log_in(client, "read.1")
+        before = client.cookies[COOKIE]
+        await log_in(client, "write.1")
+        assert (await client.get("/ui/tables")).status_code == 200
+        client.cookies = httpx.Cookies({COOKIE: before})
+        assert (await client.get("/ui/tables")).status_code == 303
 
 
 async def test_links_have_the_prefix_of_the_service(path: Path, models: tuple[IngestModel, ...]) -> None:

@@ -22,6 +22,7 @@ from engine.service.submission import Delivery, Epoch, RejectedRecord, Submissio
 from engine.service.tables import tables_of
 from engine.service.warehouse import Warehouse
 from engine.service.writer import Writer
+from tests.unit.service.old_formats import FORMAT_1
 
 Note = Callable[..., Row]
 Models = tuple[IngestModel, ...]
@@ -219,18 +220,6 @@ def test_a_request_without_rows_keeps_its_number_over_a_restart(
     assert client.counts("run/load") == (0, 0, 0, 0, 0)
     assert client.counts("other/load") == (2, 2, 0, 0, 0)
     client.warehouse.close()
-
-
-FORMAT_1 = (
-    "ALTER TABLE _odw_batches DROP COLUMN epoch",
-    "ALTER TABLE _odw_batches DROP COLUMN body_hash",
-    "ALTER TABLE _odw_dead_letters DROP COLUMN reason",
-    "DROP TABLE _odw_replaced",
-    "ALTER TABLE _odw_batches DROP COLUMN scope",
-    "ALTER TABLE _odw_batches DROP COLUMN sequence",
-    "ALTER TABLE _odw_meta DROP COLUMN accounts_since",
-    "UPDATE _odw_meta SET version = 1",
-)
 
 
 def test_a_warehouse_of_the_first_format_says_since_when_it_counts(

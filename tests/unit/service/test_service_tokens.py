@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +51,7 @@ def unsigned(given: dict[str, Any], algorithm: str = "none") -> str:
 
 
 async def allows(token: str, scheme: str = "Bearer") -> bool:
-    return await TokenCheck(SETTINGS).allows(f"{scheme} {token}")
+    return await TokenCheck(SETTINGS).expiry(f"{scheme} {token}") is not None
 
 
 @pytest.mark.parametrize("given", [{}, {"aud": ["x", "odw"]}, {"sub": None}])
@@ -94,8 +95,8 @@ async def test_the_public_key_is_no_shared_secret() -> None:
 @pytest.mark.parametrize("token", ["", ".", "..", "a.b.c", "é.é.é", "x" * 10_000, "..." * 3_000])
 async def test_odd_tokens_open_nothing(token: str) -> None:
     assert not await allows(token)
-    assert not await TokenCheck(SETTINGS).allows(token)
-    assert not await TokenCheck(SETTINGS).allows(None)
+    assert await TokenCheck(SETTINGS).expiry(token) is None
+    assert await TokenCheck(SETTINGS).expiry(None) is None
 
 
 @pytest.mark.parametrize("key", ["", "no key", pem(ec.generate_private_key(ec.SECP256R1()))])
@@ -112,3 +113,11 @@ async def test_the_admin_key_and_tokens_open_side_by_side() -> None:
     none = AdminCheck(None, None)
     assert not none.is_set
     assert not await none.allows("Bearer aa.bb")
+
+
+async def test_a_token_expires_and_the_admin_key_does_not() -> None:
+    both = AdminCheck(hash_of("aa.bb"), SETTINGS)
+    given = claims()
+    assert await both.expiry(f"Bearer {signed(given)}") == given["exp"] + 30
+    assert await both.expiry("Bearer aa.bb") == math.inf
+    assert await both.expiry("Bearer cc.dd") is None

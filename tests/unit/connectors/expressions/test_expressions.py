@@ -208,8 +208,9 @@ def test_one_bad_record_leaves_the_others_their_values() -> None:
     assert made[2:] == [None, 0.5]
 
 
-def test_the_fields_that_it_reads_are_known() -> None:
-    assert Expression("a + b['x'] + record['c d'] + sum(x['e'] for x in f)").fields == {"a", "b", "c d", "f"}
+def test_what_is_no_record_is_named_by_its_type() -> None:
+    with pytest.raises(ExpressionError, match="the record is of type int: expected a mapping or a Pydantic"):
+        value("amount > 100", 5)
 
 
 def test_decimals_are_numbers() -> None:

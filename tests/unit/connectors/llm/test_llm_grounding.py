@@ -97,3 +97,8 @@ def test_a_value_between_spaces_is_always_found(before: str, value: str, after: 
 def test_any_text_and_value_are_searched_without_an_error(text: str, value: str) -> None:
     span = Grounder(text).find(value)
     assert span is None or 0 <= span[0] < span[1] <= len(text)
+
+
+def test_months_that_run_on_take_linear_time() -> None:
+    """A quadratic search would take minutes at this length."""
+    assert Grounder("jan" * 100_000 + " 1 September 2026").find("2026-09-01") is not None

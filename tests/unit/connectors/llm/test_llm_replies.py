@@ -45,8 +45,42 @@ def test_a_slot_without_its_nonce_is_left_out() -> None:
     assert matched(reply(r1=slot("aa", "1"), r2=slot("xx", "2"), r3=slot(None, "3"))) == {"r1": "1"}
 
 
-def test_a_nonce_that_is_there_twice_belongs_to_nobody() -> None:
+def test_a_nonce_that_is_there_twice_matches_no_slot() -> None:
     assert matched(reply(r1=slot("aa", "1"), r2=slot("aa", "2"), r3=slot("cc", "3"))) == {"r3": "3"}
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["```" + "a" * 200_000, "```" + "\n" * 200_000, "</thinking>" + "<think>" * 200_000],
+    ids=["word", "lines", "thoughts"],
+)
+def test_marks_without_an_end_take_linear_time(hostile: str) -> None:
+    """Quadratic searches would take minutes at these lengths."""
+    assert matched(f"{hostile} .\n{WHOLE}") == {"r1": "1", "r2": "2", "r3": "3"}
+
+
+def test_a_text_without_an_end_takes_linear_time_to_repair() -> None:
+    assert repaired('{"' + '\\"' * 20_000 + "}") == ['"' * 20_000 + "}"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<think>DRAFT</think>ANSWER",
+        "<THINK>DRAFT<think>DRAFT</Think>ANSWER",
+        "ANSWER<think>DRAFT</think>",
+        "DRAFT</thought>ANSWER",
+        "<think>DRAFT</thought>ANSWER",
+        "<think>DRAFT<thought>DRAFT</thought>DRAFT</think>ANSWER",
+    ],
+)
+def test_drafts_in_thoughts_are_no_answers(content: str) -> None:
+    texts = {"DRAFT": '{"doctor": "A"}', "ANSWER": '{"doctor": "B"}'}
+    for word, text in texts.items():
+        content = content.replace(word, text)
+    found = read_lone(content, "r1", ["doctor"])
+    assert found is not None
+    assert found.answers == {"r1": {"doctor": "B"}}
 
 
 @pytest.mark.parametrize("fence", ["```json\n{}\n```", "```\n{}\n```", " \n```JSON\n{}\n```\n ", "{}"])

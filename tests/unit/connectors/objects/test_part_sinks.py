@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
@@ -23,11 +24,11 @@ from pydantic import BaseModel, ValidationError
 from connectors.files.parts import FilesSink, FilesSinkParams
 from connectors.objects.encoding import encode_csv
 from connectors.objects.parquet_encoding import encode_parquet
-from connectors.s3.parts import S3SinkParams
+from connectors.s3.parts import PART_BYTES, ObjectsBelow, S3SinkParams
 from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyRange
-from engine.errors import BatchError, FatalError
+from engine.errors import BatchError, FatalError, TransientError
 from engine.execution.engine import Engine
 from engine.testing import MemorySource, linear_plan
 
@@ -146,9 +147,10 @@ async def test_files_that_are_there_are_an_error_when_asked_for(tmp_path: Path) 
         await made.write(batch(0, 5))
     async with sink(tmp_path, attempt=2, mode="error"):
         pass  # they are the run's own
-    with pytest.raises(FatalError, match=r"has 1 files .* `mode: error` rejects"):
-        async with sink(tmp_path, "run-2", mode="error"):
-            pass
+    for attempt in (1, 2):  # resuming what was refused does not help
+        with pytest.raises(FatalError, match=r"has 1 files .* `mode: error` rejects"):
+            async with sink(tmp_path, "run-2", mode="error", attempt=attempt):
+                pass
 
 
 async def test_half_a_file_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,3 +319,33 @@ async def test_a_run_whose_files_were_replaced_does_not_go_on(tmp_path: Path) ->
         async with sink(tmp_path, "run-1", mode="replace", attempt=2):
             pass
     assert ids(tmp_path) == list(range(30))
+
+
+async def test_a_complete_run_replaces_no_later_one(tmp_path: Path) -> None:
+    """Killed after the sink was told that the run is complete, and before the run was."""
+    for run, attempt, batches in (("run-1", 1, [batch(0, 3)]), ("run-2", 1, [batch(0, 9)]), ("run-1", 2, [])):
+        async with sink(tmp_path, run, mode="replace", attempt=attempt) as made:
+            for one in batches:
+                await made.write(one)
+            await made.run_completed()
+
+    assert ids(tmp_path) == list(range(9))
+
+
+class _FailingUploads:
+    """A client whose uploads in parts fail, and cannot be abandoned either."""
+
+    async def create_multipart_upload(self, **_: Any) -> dict[str, str]:
+        return {"UploadId": "1"}
+
+    async def upload_part(self, **_: Any) -> None:
+        raise ClientError({"Error": {"Code": "SlowDown", "Message": "later"}}, "UploadPart")
+
+    async def abort_multipart_upload(self, **_: Any) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "AbortMultipartUpload")
+
+
+async def test_an_upload_fails_with_its_own_error() -> None:
+    below = ObjectsBelow(_FailingUploads(), "b", "x/", "text/csv")  # type: ignore[arg-type]
+    with pytest.raises(TransientError, match="SlowDown"):
+        await below.put("run", "part", bytes(PART_BYTES + 1))
