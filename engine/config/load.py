@@ -44,7 +44,7 @@ def load_file(
         overrides: parameters and settings from the command line or the caller.
 
     Raises:
-        ConfigError: at once when there is nothing to go on with: no such file, not UTF-8, larger than
+        ConfigError: at once when nothing can be checked: no such file, not UTF-8, larger than
             1 MiB, a syntax error, an empty file, not a mapping.
     """
     path = Path(path)

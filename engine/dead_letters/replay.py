@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 REPLAY_GROUP = "replay-"
-"""How the group of a run that replays dead letters begins; such a run is not resumed but begun anew."""
+"""How the group of a run that replays dead letters begins; such a run is not resumed but started again."""
 
 LetterId: TypeAlias = tuple[str, str, str]
 """Run, node and key."""
@@ -185,7 +185,7 @@ def _rounds(letters: list[DeadLetter]) -> list[dict[str, list[DeadLetter]]]:
     """A run for all dead letters, and further ones where a key has died with other records, oldest first.
 
     A key may have died in several runs. Of one record that changed meanwhile the latest is the one to send.
-    But some keys name a place (a line of a file that was written anew): then the records are different
+    But some keys name a place (a line of a file that was rewritten): then the records are different
     ones, and none may be left out.
     """
     rounds: list[dict[str, list[DeadLetter]]] = []

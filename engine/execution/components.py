@@ -153,7 +153,7 @@ class Components:
         return self.sources()[name].fresh_keys and self._keeps_ids(name)
 
     def _keeps_ids(self, source: str) -> bool:
-        """Whether no transform behind a source gives its records other ids."""
+        """Whether no transform after a source gives its records other ids."""
         behind = {source}
         for node in self._plan.nodes:  # in topological order
             if behind.intersection(node.inputs):
