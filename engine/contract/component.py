@@ -161,6 +161,8 @@ class Context:
         chunk: the part of the run that this process works on by itself; "" is all of it.
         allowance: reserve bytes here before reading them (sources with `reserves = True`).
         distinct_keys: no key comes twice in the run, as far as the sources before this component know.
+        keep_newer: what others deliver after this component was opened is not to be replaced by what it
+            writes: its records are those of old dead letters.
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
@@ -184,6 +186,7 @@ class Context:
     epoch: int = 1
     chunk: str = ""
     distinct_keys: bool = True
+    keep_newer: bool = False
     clock: Clock = field(default_factory=SystemClock)
     memory_budget: MemoryBudget = field(default_factory=_Unlimited)
     draining: Callable[[], bool] = lambda: False

@@ -106,6 +106,7 @@ class Components:
             epoch=identity.epoch,
             chunk=identity.chunk_name,
             distinct_keys=self.distinct_keys,
+            keep_newer=self._plan.keep_newer,
             clock=resources.clock,
             memory_budget=WatchedAllowance(resources.budget, stats),
             draining=self._draining,

@@ -39,8 +39,9 @@ class ReplacedRows:
         `scopes` are those of the requests of this transaction, by sequence; others are looked up.
         """
         pairs = list(pairs)
-        owners = {**self._find({gone for gone, _ in pairs} - scopes.keys()), **scopes}
-        counts = Counter((owners[gone], scopes.get(come or 0)) for gone, come in pairs if gone in owners)
+        sequences = {one for pair in pairs for one in pair if one is not None}
+        owners = {**self._find(sequences - scopes.keys()), **scopes}
+        counts = Counter((owners[gone], owners.get(come or 0)) for gone, come in pairs if gone in owners)
         for (scope, by_scope), count in counts.items():
             self._connection.execute(
                 "INSERT INTO _odw_replaced VALUES (?, ?, ?, ?, ?)", [table, scope, by_scope, count, utc_now()]
