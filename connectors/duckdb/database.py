@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["DIALECT", "Database", "DuckdbParams", "columns_of"]
 
 T = TypeVar("T")
+
+_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
+
+
+def _fold(name: str) -> str:
+    """DuckDB does not tell ASCII letters apart by their case, and others it does."""
+    return name.translate(_LOWER)
+
 
 DIALECT: Final = Dialect(
     database="DuckDB",
@@ -59,7 +68,7 @@ DIALECT: Final = Dialect(
         "DATE": (ValueType.DATE, 0),
         "BLOB": (ValueType.BYTES, 0),
     },
-    fold=str.lower,
+    fold=_fold,
 )
 
 _POLL_SECONDS: Final = 0.2

@@ -62,6 +62,7 @@ DIALECT: Final = Dialect(
         "BYTEA": (ValueType.BYTES, 0),
     },
     max_name=63,
+    reserved=frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}),
 )
 
 # a server that vanished is noticed within 20 s; the URL may say otherwise

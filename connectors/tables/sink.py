@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from connectors.tables.columns import Changes, Column, Dialect, Row, changes_for, fill, rows_of
 from connectors.tables.deliveries import LedgerRow, Reader
+from connectors.tables.fitting import unfit
 from connectors.tables.isolation import deliver_all
 from connectors.tables.params import Mode, TableSinkParams, merge_rounds, staging_name
 from engine.contract.batch import Batch
@@ -74,14 +75,17 @@ class TableSink(Sink[P]):
         if not indices:
             return
         rows = rows_of(batch.records)
+        refused = unfit(rows, self.params.key, self.dialect)
+        if refused:
+            refused = {index: refused[index] for index in indices if index in refused}
+            indices = [index for index in indices if index not in refused]
         if len(indices) < len(rows):
             batch, rows = batch.take(indices), [rows[index] for index in indices]
         await self._evolve(rows)
-        values, misfits = fill(rows, self._columns, self.dialect)
-        failures = {**misfits, **self._without_key(rows)}
+        values, failures = fill(rows, self._columns, self.dialect)
         if not values:
             empty = RecordError("no field of the record has a value", kind="EmptyRecord")
-            failures = dict.fromkeys(range(len(rows)), empty)
+            failures = dict.fromkeys(range(len(rows)), empty) | failures
         good = [index for index in range(len(rows)) if index not in failures]
 
         async def merge(part: Sequence[int]) -> None:
@@ -91,8 +95,9 @@ class TableSink(Sink[P]):
             await self._append(values, part, batch if len(part) == len(batch) else batch.take(part))
 
         failures |= await deliver_all(good, merge if merges else add)
-        if failures:
-            raise BatchError({indices[index]: error for index, error in failures.items()})
+        refused |= {indices[index]: error for index, error in failures.items()}
+        if refused:
+            raise BatchError(refused)
 
     async def _evolve(self, rows: Sequence[Row]) -> None:
         """Make the table, or give it what it lacks for these rows."""
@@ -107,14 +112,6 @@ class TableSink(Sink[P]):
             layout = set(map(self.dialect.fold, rows[one[0]]))
             rounds.append((one, [name for name in values if self.dialect.fold(name) in layout]))
         return rounds
-
-    def _without_key(self, rows: Sequence[Row]) -> dict[int, RecordError]:
-        return {
-            index: RecordError(f"no value in the key field {name!r}", kind="MissingKey")
-            for name in self.params.key
-            for index, row in enumerate(rows)
-            if row.get(name) is None
-        }
 
     async def _known(self, split: str) -> list[LedgerRow]:
         """The entries of a split in the run."""

@@ -13,6 +13,8 @@ from engine.contract.component import Context
 from engine.errors import FatalError
 from tests.table_targets import TABLE, DuckdbTarget, PostgresTarget, Target, batch_of
 
+LONG = "x" * 10_000
+
 
 @pytest.fixture(params=["duckdb", "postgres"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
@@ -32,6 +34,40 @@ async def test_a_table_is_made_and_gets_columns_as_they_come(target: Target) -> 
         {"id": 1, "n": 1.0, "new": None, "t": None},
         {"id": 2, "n": 1.5, "new": {"a": 1}, "t": "a\tb\\\n"},
     ]
+
+
+async def test_a_record_with_an_odd_field_name_is_stored_or_fails_alone(target: Target) -> None:
+    names: list[Any] = [chr(number) for number in range(128)]
+    names += ["", "\ud800", "x" * 63, LONG, "Ä", "ä", "a.b", "ctid", "rowid", "%s", "{}", "$1", 1, None]
+    records = [{"id": index, name: f"v{index}"} for index, name in enumerate(names)]
+
+    failures = await target.write([*records, {"id": 999, "A": 1, "a": None}, "no record"])
+
+    assert failures.pop(len(names) + 1) == "NotAnObject"
+    assert set(failures.values()) == {"FieldName"}
+    odd = {"", "\0", "\ud800", 1, None}
+    if isinstance(target, PostgresTarget):
+        odd |= {LONG, "ctid"}
+    assert {names[index] for index in failures} == odd
+    stored = {row.pop("id"): row for row in await target.read(table=TABLE)}
+    assert set(stored) == {999, *range(len(names))} - failures.keys()
+    for index in stored.keys() - {999}:
+        found = {folded(name): value for name, value in stored[index].items() if value is not None}
+        assert found == {folded(names[index]): f"v{index}"}
+
+
+def folded(name: str) -> str:
+    """DuckDB has one column for both cases of an ASCII letter."""
+    return name.lower() if name.isascii() else name
+
+
+async def test_a_merge_whose_first_records_are_odd_goes_on(target: Target) -> None:
+    page = [{"a": 1}, {"id": 1, "": 2}, "no record"]
+
+    failures = await target.write(page, mode="merge", key="id")
+    assert failures == {0: "MissingKey", 1: "FieldName", 2: "NotAnObject"}
+    assert await target.write([{"id": 2, "b": 1}], mode="merge", key="id") == {}
+    assert target.rows() == [(2, 1)]
 
 
 async def test_a_table_that_does_not_evolve_refuses_new_fields(target: Target) -> None:
