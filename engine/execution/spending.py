@@ -136,9 +136,7 @@ class StoredAllowances:
         self._store, self._clock = store, clock
 
     async def draw(self, draws: Sequence[Draw]) -> list[float]:
-        with anyio.CancelScope(shield=True):
-            granted = await self._store.draw(draws, self._clock.now().timestamp())
-        return granted
+        return await self._store.draw(draws, self._clock.now().timestamp())
 
 
 class _Purse:
