@@ -209,6 +209,16 @@ CREATE INDEX dead_letters_of_a_chunk ON dead_letters (run_id, chunk);
 CREATE INDEX dead_letters_of_a_pipeline ON dead_letters (pipeline, status);
 """
 
+# What was taken of limits that processes share: quotas of endpoints, and budgets in USD. Moments are seconds
+# since 1970.
+_ALLOWANCES: Final = """
+CREATE TABLE allowances (
+    name TEXT NOT NULL PRIMARY KEY,
+    taken REAL NOT NULL,
+    drawn_at REAL NOT NULL
+) WITHOUT ROWID;
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -220,12 +230,24 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _DIVISION,
     _FIELD_TERMS,
     _CLOSED_LETTERS,
+    _ALLOWANCES,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 TABLES: Final = frozenset(
-    {"acks", "bookmarks", "dead_letters", "journal", "leases", "progress", "runs", "sources", "splits"}
+    {
+        "acks",
+        "allowances",
+        "bookmarks",
+        "dead_letters",
+        "journal",
+        "leases",
+        "progress",
+        "runs",
+        "sources",
+        "splits",
+    }
 )
 
 
