@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from engine.contract.acks import Tally
+from engine.contract.allowances import Draw
 from engine.contract.bookmarks import Bookmark
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
@@ -213,7 +214,7 @@ class JournalFilter:
 
 
 class StateStore(Protocol):
-    """Runs, splits, watermarks with tallies, bookmarks, dead letters, and the journal of paid answers.
+    """Runs, splits, watermarks with tallies, bookmarks, dead letters, paid answers, and shared limits.
 
     All methods raise `StateError` subclasses and nothing else: `StateFullError`, `StateReadOnlyError`,
     `StateCorruptError`. `epoch` is the lease's; a store refuses a stale one with `LeaseLostError` (0
@@ -460,4 +461,12 @@ class StateStore(Protocol):
 
     async def purge_journal(self, where: JournalFilter) -> int:
         """Delete matching entries and return their number."""
+        ...
+
+    async def draw(self, draws: Sequence[Draw], now: float) -> list[float]:
+        """Take from shared limits, in one transaction; return how much of each was granted.
+
+        Args:
+            now: seconds since 1970, by the wall clock.
+        """
         ...

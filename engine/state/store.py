@@ -7,11 +7,12 @@ from types import TracebackType
 from typing import Self
 
 from engine.contract.acks import Tally
+from engine.contract.allowances import Draw
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
-from engine.state import bookmarks, dead_letters, journal, leases, ledger
+from engine.state import allowances, bookmarks, dead_letters, journal, leases, ledger
 from engine.state.connection import Database
 from engine.state.protocol import (
     BookmarkFilter,
@@ -198,3 +199,6 @@ class SqlStateStore:
 
     async def purge_journal(self, where: JournalFilter) -> int:
         return await self._database.write(journal.delete, where)
+
+    async def draw(self, draws: Sequence[Draw], now: float) -> list[float]:
+        return await self._database.write(allowances.draw, draws, now)
