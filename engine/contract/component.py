@@ -157,21 +157,23 @@ class Context:
         seed: text that fixes everything random in this run; stable over resumes.
         started_at: when the run was first started, UTC; stable over resumes.
         attempt: which attempt of the run this is, counted from 1; each resume is one more.
-        epoch: grows with each attempt at the run and at any chunk of it, so it tells what came later.
+        epoch: grows with each attempt at the run and at any chunk of it: the larger one is the later.
         chunk: the part of the run that this process works on by itself; "" is all of it.
         allowance: reserve bytes here before reading them (sources with `reserves = True`).
         distinct_keys: no key comes twice in the run, as far as the sources before this component know.
+        keep_newer: what others deliver after this component was opened is not to be replaced by what it
+            writes: its records are those of old dead letters.
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
         bookmarks: what this source has left for its later runs (`Batch.bookmarks`); ask in `splits`, for
             what `read` does must follow from the split alone.
-        survives_errors: the node's `on_error` makes exceptions that are nobody's on purpose the failures of
+        survives_errors: the node's `on_error` makes unplanned exceptions the failures of
             single records: what can tell the record returns `unplanned_error` in its place.
         retry: for a source that retries the parts of a split one by one (objects of a listing); None
             without a pipeline, where nothing is retried.
-        listed: the last split that an unfinished listing has stored, when `lists_behind` has said that
-            `splits` can go on there; None: list from the beginning.
+        listed: the last split that an unfinished listing has stored, when `can_list_after` has said that
+            `splits` can continue there; None: list from the beginning.
         shared: what the components of this engine share, such as the limits of an endpoint.
     """
 
@@ -184,6 +186,7 @@ class Context:
     epoch: int = 1
     chunk: str = ""
     distinct_keys: bool = True
+    keep_newer: bool = False
     clock: Clock = field(default_factory=SystemClock)
     memory_budget: MemoryBudget = field(default_factory=_Unlimited)
     draining: Callable[[], bool] = lambda: False
@@ -313,7 +316,7 @@ class Source(Component[P]):
         repeatable: reading again gives the same records with the same keys, so a run can be resumed.
         parallel_splits: how many splits may be read at once.
         distinct_keys: no key comes twice in a run. False keeps batches apart that share a key, in order, at
-            every stage behind it, so that two updates of one key never overtake each other.
+            every later stage, so that two updates of one key never overtake each other.
     """
 
     reserves: bool = False
@@ -339,10 +342,10 @@ class Source(Component[P]):
         """List the parts of the input in a stable order; they are stored, and a resume uses them."""
         yield Split("all")
 
-    def lists_behind(self, last: Split) -> bool:
-        """True when `splits` can go on behind this one, because its input comes in a stable order.
+    def can_list_after(self, last: Split) -> bool:
+        """True when `splits` can continue after this one, because its input comes in a stable order.
 
-        A listing that takes longer than the grace of a worker that stops would begin again for ever without.
+        Without it, a listing that takes longer than a stopping worker's grace would never end.
         """
         return False
 
@@ -384,7 +387,7 @@ class Transform(Component[P]):
     def keeps_ids(self) -> bool:
         """Whether each output record has the `id` of its input record, at most once.
 
-        Otherwise nobody knows whether the ids are new, even if the source's are: every batch is a replay.
+        Otherwise the ids may not be new, even if the source's are: every batch is a replay.
         """
         return False
 

@@ -67,9 +67,9 @@ class Session:
     """Runs pipelines side by side in one engine.
 
     Args:
-        plans: everything that may be run, by pipeline. What is not among them follows nobody.
+        plans: everything that may be run, by pipeline. Others never follow a run.
         first: what is started at once; the others when a pipeline that names them ends.
-        resumes: runs to go on with instead of new ones, by pipeline.
+        resumes: runs to continue instead of starting new ones, by pipeline.
         begun: pipelines that have a run in this group already: `on_complete` starts none of them again.
         group_id: ties the runs together; by default that of `resumes`, or a new one.
         raising: a run that cannot begin, or whose end cannot be stored, is raised by `execute`, and the
@@ -166,7 +166,7 @@ class Session:
             return
         if (notify := entry.plan.settings.notify) is not None:
             await tell(notify, entry.report, self._engine.observer)
-        # what `on_cancel` names clears up behind a drained run, so it is begun although a drain is on
+        # what `on_cancel` names cleans up after a drained run, so it starts although a drain is on
         following: list[str] = []
         if entry.report.ok:
             settings = entry.plan.settings
@@ -259,7 +259,7 @@ class Session:
 
 
 def _worth_another(report: RunReport) -> bool:
-    """Whether going on with the run may end otherwise although nobody has mended anything."""
+    """Whether resuming the run may end differently without anyone having changed anything."""
     if report.status not in (RunStatus.FAILED, RunStatus.OUTAGE) or not report.run_id:
         return False
     failure = report_failure(report)
