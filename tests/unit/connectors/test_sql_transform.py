@@ -65,7 +65,7 @@ async def test_nested_values_go_through_as_they_are() -> None:
 
 
 async def test_fields_may_come_in_any_order_and_be_missing() -> None:
-    records = [{"a": 1, "b": "x"}, {"b": "y", "a": 2}, {"a": 3}]
+    records: list[dict[str, Any]] = [{"a": 1, "b": "x"}, {"b": "y", "a": 2}, {"a": 3}]
     query = "SELECT a, b FROM batch"
 
     async with Sql(SqlParams(query=query)) as node:
