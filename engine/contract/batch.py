@@ -154,10 +154,7 @@ class Batch:
         A `RecordError` is final, a `TransientError` asks for another try of that record. Within one
         `apply` failures can be named only once, before anything else is dropped.
         """
-        derived = _from_outcomes(self, outcomes)
-        if any(isinstance(one, list) and any(isinstance(item, DeadItem) for item in one) for one in outcomes):
-            return _without_dead_items(derived)
-        return derived
+        return _from_outcomes(self, outcomes)
 
     def slice(self, start: int, stop: int) -> Batch:
         """Return records `start` to `stop` (exclusive) as a batch."""
@@ -300,6 +297,8 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
         derived.dropped = (*batch.dropped, *_owned(batch.origins, dropped, reasons))
     else:
         derived.dropped = batch.dropped
+    if fanned and any(isinstance(record, DeadItem) for record in records):
+        return _without_dead_items(derived)
     return derived
 
 
