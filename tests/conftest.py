@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from tests.servers.postgres import Postgres
 
 os.environ.pop("ODW_STATE", None)  # the state of whoever runs the tests is not theirs
+# where the environment forbids compiled modules, as images often do, each process that a test starts compiles
+# the engine again, and so does every workflow in Temporal's sandbox
+WITHOUT_BYTECODE, sys.dont_write_bytecode = sys.dont_write_bytecode, False
 register_profiles()
 watch_generators()
 warm_start.install()
@@ -62,6 +66,11 @@ def postgres() -> Iterator[Postgres]:
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """The backend that a test marked `anyio` runs on."""
     return str(request.param)
+
+
+def pytest_collection_finish() -> None:
+    """Keep nothing of what tests write: they change a module twice a second, and its date does not tell."""
+    sys.dont_write_bytecode = WITHOUT_BYTECODE
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from statistics import median
@@ -13,38 +14,50 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for folder in ("engine", "connectors") for path in (ROOT / folder).rglob("*.py"))
-TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in MODULES}
-LINES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8").count("\n") for path in MODULES}
 
-FUNCTIONS = {
-    f"{name}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
-    for name, tree in TREES.items()
-    for node in ast.walk(tree)
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-}
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """What every module holds; it takes seconds, so that only the process that needs it parses them."""
+    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in MODULES}
+
+
+@cache
+def lines() -> dict[str, int]:
+    return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8").count("\n") for path in MODULES}
+
+
+@cache
+def functions() -> dict[str, int]:
+    return {
+        f"{name}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for name, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
 
 
 def test_modules_are_small() -> None:
-    assert {name: count for name, count in LINES.items() if count > 500} == {}
-    assert median(count for count in LINES.values() if count > 5) < 200
+    assert {name: count for name, count in lines().items() if count > 500} == {}
+    assert median(count for count in lines().values() if count > 5) < 200
 
 
 def test_functions_are_short() -> None:
-    assert {name: count for name, count in FUNCTIONS.items() if count > 60} == {}
-    ordered = sorted(FUNCTIONS.values())
+    assert {name: count for name, count in functions().items() if count > 60} == {}
+    ordered = sorted(functions().values())
     assert ordered[len(ordered) * 95 // 100] < 50
 
 
 def test_no_module_is_named_after_nothing() -> None:
     vague = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "core"}
 
-    assert [name for name in TREES if Path(name).stem in vague] == []
+    assert [name for name in trees() if Path(name).stem in vague] == []
 
 
 def test_only_the_command_line_prints() -> None:
     printing = {
         name
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
@@ -57,7 +70,7 @@ def test_modules_keep_no_state() -> None:
     mutable = (ast.Dict, ast.List, ast.Set)
     found = [
         f"{name}:{target.id}"
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.value, mutable)
         for target in node.targets
@@ -92,7 +105,7 @@ def _place(module: str) -> str:
 def test_connectors_import_only_contracts() -> None:
     found = {
         f"{name}: {module}"
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         if name.startswith("connectors/")
         for module in _imported(tree)
         if module.split(".")[0] == "engine" and not module.startswith(ALLOWED_IN_CONNECTORS)
@@ -103,7 +116,7 @@ def test_connectors_import_only_contracts() -> None:
 
 def test_places_of_the_engine_form_levels_without_circles() -> None:
     below: dict[str, set[str]] = {}
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         module = name.removesuffix(".py").replace("/", ".")
         if module.startswith("engine.") and module != "engine.__init__":
             places = {_place(one) for one in _imported(tree) if one.startswith("engine.")}

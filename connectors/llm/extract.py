@@ -83,9 +83,15 @@ class LlmExtract(Transform[LlmParams]):
         return self
 
     async def check_connection(self) -> str:
-        """List the endpoint's models, which costs nothing; see `ChecksConnection`."""
-        assert isinstance(self.connection, LlmConnection)
-        return await check_endpoint(self.connection, self.params.model or self.connection.model)
+        """List the endpoints' models, which costs nothing; see `ChecksConnection`."""
+        connection = self.connection
+        assert isinstance(connection, LlmConnection)
+        others = [*self.params.fallbacks, *self.params.cascade]
+        asked = [
+            (connection, self.params.model or connection.model),
+            *((connection.of_alternative(one), one.model) for one in others),
+        ]
+        return "; ".join([await check_endpoint(*one) for one in asked])
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,7 +119,29 @@ class LlmExtract(Transform[LlmParams]):
         if self._service is None:
             raise RuntimeError("llm_extract is used outside of `async with`")
         outcomes, documents, places = await self._prepare(batch)
+        for stage in range(self._service.stages):
+            if not documents:
+                break
+            if stage:
+                self.ctx.count("escalated", len(documents))
+            await self._ask(batch, documents, places, outcomes, stage)
+            dead = [index for index, place in enumerate(places) if isinstance(outcomes[place], RecordError)]
+            documents, places = [documents[index] for index in dead], [places[index] for index in dead]
+        waiting = [outcome for outcome in outcomes if isinstance(outcome, TransientError)]
+        if len(waiting) == len(outcomes) and waiting:
+            raise max(waiting, key=lambda error: error.retry_after or 0.0)
+        return batch.outcomes(outcomes)
 
+    async def _ask(
+        self,
+        batch: Batch,
+        documents: Sequence[Document],
+        places: Sequence[int],
+        outcomes: list[Outcome],
+        stage: int,
+    ) -> None:
+        """Set the outcomes of documents, which are the records of the batch at these places."""
+        assert self._service is not None
         parts, owners = self._parts(documents)
 
         def book(indices: Sequence[int], usage: Usage) -> None:
@@ -126,7 +154,9 @@ class LlmExtract(Transform[LlmParams]):
             if lost != Usage():  # an earlier attempt paid, and ended before it could commit that
                 batch.take([places[owners[index]]]).spend(lost.tokens_in, lost.tokens_out, lost.cost_usd)
 
-        answers = await self._service.extract_structured_data_batch(parts, on_usage=book, on_hit=hit)
+        answers = await self._service.extract_structured_data_batch(
+            parts, on_usage=book, on_hit=hit, stage=stage
+        )
         fates = [
             self._whole([answer for answer, owner in zip(answers, owners, strict=True) if owner == index])
             for index in range(len(documents))
@@ -134,10 +164,6 @@ class LlmExtract(Transform[LlmParams]):
         for place, fate, document in zip(places, fates, documents, strict=True):
             staged = batch.records[place]
             outcomes[place] = self._record(staged, fate, document) if isinstance(fate, dict) else fate
-        waiting = [outcome for outcome in outcomes if isinstance(outcome, TransientError)]
-        if len(waiting) == len(outcomes) and waiting:
-            raise max(waiting, key=lambda error: error.retry_after or 0.0)
-        return batch.outcomes(outcomes)
 
     async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
         """The calls, tokens and price of `total` documents like these. Nothing is asked."""

@@ -257,6 +257,8 @@ class RunsOptions(StateOptions):
     status: str = ""
     limit: int = 50
     json: bool = False
+    watch: bool = False
+    interval: float = 2.0
     run: str = ""
     file: str | None = None
     yes: bool = False

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 SANDBOX = "sandbox"
-"""The literal that stands for the embedded service, as a connection or as one of its fields."""
+"""The literal that means the embedded service, as a connection or as one of its fields."""
 
 MEBIBYTE = 1 << 20
 

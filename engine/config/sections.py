@@ -21,9 +21,9 @@ from pydantic import (
 
 from engine.config.cron import check_schedule, check_time_zone
 from engine.config.model import NodeOptions, Notify, OnError, OnStall, RetryOptions, Settings
-from engine.config.units import Duration, Limit, Size, Timeout
 from engine.contract.component import BatchLimits
 from engine.service.declared import WarehouseSection
+from engine.units import Duration, Limit, Size, Timeout
 
 __all__ = [
     "DeadLetterSection",

@@ -55,7 +55,7 @@ class Batch:
         failures: records that failed while this batch was derived, as (index in the input batch, error): a
             `RecordError` is final, a `TransientError` asks for another try of that record alone. On a
             source batch the indices are its own, and only `RecordError` is allowed.
-        dropped: how many records were let go while this batch was derived, as (the ack they answer to,
+        dropped: how many records were dropped while this batch was derived, as (the ack they answer to,
             reason, count), in any order; the ack is None where there are no origins.
         branches: on what a router derives, a mask of the records for each of its branches; None elsewhere.
         bookmarks: on source batches, what holds for later runs once this batch and everything before it in
@@ -174,7 +174,7 @@ class Batch:
         derived.records = records
         derived.keys = keys
         derived.origins = origins
-        # a transform may derive in several steps; what it let go in the first ones is not forgotten
+        # a transform may derive in several steps; what it dropped in the first ones still counts
         derived.failures = self.failures
         derived.dropped = self.dropped
         derived.position = derived.reservation = None

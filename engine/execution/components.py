@@ -106,6 +106,7 @@ class Components:
             epoch=identity.epoch,
             chunk=identity.chunk_name,
             distinct_keys=self.distinct_keys,
+            keep_newer=self._plan.keep_newer,
             clock=resources.clock,
             memory_budget=WatchedAllowance(resources.budget, stats),
             draining=self._draining,
@@ -152,7 +153,7 @@ class Components:
         return self.sources()[name].fresh_keys and self._keeps_ids(name)
 
     def _keeps_ids(self, source: str) -> bool:
-        """Whether no transform behind a source gives its records other ids."""
+        """Whether no transform after a source gives its records other ids."""
         behind = {source}
         for node in self._plan.nodes:  # in topological order
             if behind.intersection(node.inputs):

@@ -161,7 +161,7 @@ class Engine:
         by an exception or a cancellation. The run has ended then, and can be resumed.
 
         Args:
-            resume: go on with this run instead of beginning a new one.
+            resume: continue this run instead of starting a new one.
             chunk: do only this part of the run that `resume` names, under a lease of its own; whoever divided
                 the run says how it stands as a whole. The report then is of the chunk alone.
             group_id: ties the runs of one invocation together.

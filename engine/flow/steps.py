@@ -35,7 +35,7 @@ class Step:
     change to what a try does belongs in both.
 
     Args:
-        onward: takes what this node has done; None when nothing is behind it.
+        onward: takes what this node has done; None when nothing follows it.
     """
 
     derives = False

@@ -2,8 +2,9 @@
 
 `shards` decides which chunks run, how many at once, and what is retried.
 
-This module, `shards`, `division`, `outcomes` and `messages` are all that Temporal's sandbox loads; none of
-them imports anything that does I/O.
+This module, `shards`, `division`, `details` and `outcomes` are all that Temporal's sandbox loads; none of
+them imports anything that does I/O. `messages`, which holds data alone, is passed through, so
+that a workflow that starts does not make its dataclasses once more.
 """
 
 from __future__ import annotations
@@ -27,30 +28,32 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
 
+with workflow.unsafe.imports_passed_through():
+    from engine.temporal.messages import (
+        MAX_NAMED,
+        MAX_SHARDS,
+        MAX_WINDOW,
+        PHASE,
+        PIPELINE,
+        PLAN,
+        RUN,
+        Compiled,
+        CompileRequest,
+        Control,
+        FinalizeRequest,
+        Listed,
+        ListRequest,
+        PipelineProgress,
+        PipelineRequest,
+        PipelineResult,
+        ShardRequest,
+        ShardResult,
+        Splits,
+        Trouble,
+    )
+
 from engine.temporal.details import of_run
 from engine.temporal.division import cut, divide, failures_of, names_of_failed
-from engine.temporal.messages import (
-    MAX_NAMED,
-    MAX_SHARDS,
-    MAX_WINDOW,
-    PHASE,
-    PIPELINE,
-    PLAN,
-    RUN,
-    Compiled,
-    CompileRequest,
-    Control,
-    FinalizeRequest,
-    Listed,
-    ListRequest,
-    PipelineProgress,
-    PipelineRequest,
-    PipelineResult,
-    ShardRequest,
-    ShardResult,
-    Splits,
-    Trouble,
-)
 from engine.temporal.outcomes import has_failed, in_spite_of_cancellation, innermost, is_cancelled, is_over
 from engine.temporal.shards import ShardRun
 
@@ -300,7 +303,7 @@ class PipelineRun:
         return work.result()
 
     async def _stop(self, work: asyncio.Task[list[ShardResult]]) -> None:
-        """Have the shards deliver what they have read, and end. What came of them is in the ledger."""
+        """Have the shards deliver what they have read, and end. The ledger holds their outcome."""
         self._stopping = True
         await in_spite_of_cancellation(lambda: is_over(work))
 

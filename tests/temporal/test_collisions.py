@@ -19,10 +19,10 @@ from engine.testing import MemorySource, linear_plan
 from tests.servers.temporal import DevServer
 from tests.temporal.workshop import PATIENCE, Held, Workshop, made_anew, numbered, workshop
 
-# the default run meets durable runs elsewhere; these are for CI and `just series`
+# the default run meets durable runs elsewhere; CI and `just series` run this
 pytestmark = pytest.mark.series
 
-AT_ONCE = pytest.mark.parametrize("at_once", [8, pytest.param(30, marks=pytest.mark.series)])
+AT_ONCE = 30
 
 
 def two_pipelines(rows: list[Any]) -> Any:
@@ -44,7 +44,7 @@ def two_pipelines(rows: list[Any]) -> Any:
 
 
 async def ended(store: StateStore, pipeline: str, count: int) -> list[RunRecord]:
-    with anyio.fail_after(3 * PATIENCE):  # many at once
+    with anyio.fail_after(PATIENCE):
         while True:
             runs = await store.list_runs(pipeline=pipeline)
             if len(runs) == count and all(run.status is not RunStatus.RUNNING for run in runs):
@@ -52,27 +52,25 @@ async def ended(store: StateStore, pipeline: str, count: int) -> list[RunRecord]
             await anyio.sleep(0.1)
 
 
-@AT_ONCE
-async def test_followers_of_one_second_have_runs_of_their_own(server: DevServer, at_once: int) -> None:
+async def test_followers_of_one_second_have_runs_of_their_own(server: DevServer) -> None:
     rows: list[Any] = []
     async with workshop(server, two_pipelines(rows)) as shop, shop.worker():
-        await asyncio.gather(*(shop.run("first", shards=1) for _ in range(at_once)))
-        runs = await ended(shop.engine.store, "second", at_once)
+        await asyncio.gather(*(shop.run("first", shards=1) for _ in range(AT_ONCE)))
+        runs = await ended(shop.engine.store, "second", AT_ONCE)
 
     assert {run.status for run in runs} == {RunStatus.COMPLETED}
-    assert len({run.group_id for run in runs}) == at_once
-    assert len(rows) == at_once * 7
+    assert len({run.group_id for run in runs}) == AT_ONCE
+    assert len(rows) == AT_ONCE * 7
 
 
-@AT_ONCE
-async def test_workflows_without_a_run_id_never_share_one(server: DevServer, at_once: int) -> None:
+async def test_workflows_without_a_run_id_never_share_one(server: DevServer) -> None:
     rows: list[Any] = []
     async with workshop(server, two_pipelines(rows)) as shop, shop.worker():
-        results = await asyncio.gather(*(_tick(shop, number) for number in range(at_once)))
+        results = await asyncio.gather(*(_tick(shop, number) for number in range(AT_ONCE)))
 
-    assert len({result.run_id for result in results}) == at_once
-    assert [result.counts.written for result in results] == [7] * at_once
-    assert len(rows) == at_once * 7
+    assert len({result.run_id for result in results}) == AT_ONCE
+    assert [result.counts.written for result in results] == [7] * AT_ONCE
+    assert len(rows) == AT_ONCE * 7
 
 
 async def _tick(shop: Workshop, number: int) -> Any:
@@ -83,5 +81,5 @@ async def _tick(shop: Workshop, number: int) -> Any:
         id=f"etl/second/scheduled-{shop.queues.work}-{number}",
         task_queue=shop.queues.workflows,
     )
-    with anyio.fail_after(3 * PATIENCE):  # many at once
+    with anyio.fail_after(PATIENCE):
         return await handle.result()
