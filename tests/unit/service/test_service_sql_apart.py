@@ -14,11 +14,9 @@ import pytest
 from engine.service import query_process
 from engine.service.models import IngestModel
 from engine.service.query_process import answer_query
-from engine.service.sql import QueryError, QueryLimits, QueryResult
+from engine.service.sql import TOO_MUCH, QueryError, QueryLimits, QueryResult
 from engine.service.sql_functions import _PACKING, _PLAIN, is_watchable
 from engine.service.warehouse import Warehouse
-
-MIB = 1024 * 1024
 
 
 def tree_of(sql: str) -> object:
@@ -34,7 +32,7 @@ def tree_of(sql: str) -> object:
         "SELECT level, count(*) AS n FROM Log WHERE message LIKE '%x%' GROUP BY level ORDER BY n DESC",
         "SELECT first_name || ' ' || last_name FROM People",
         "SELECT date_trunc('hour', t), sum(a) OVER (PARTITION BY b), t AT TIME ZONE 'UTC' FROM x",
-        "SELECT CASE WHEN a > 1 THEN 'b' END, coalesce(a, b), a[1], s.a.b, j ->> '$.x', a::DECIMAL(5, 2) FROM x",
+        "SELECT CASE WHEN a > 1 THEN 'b' END, coalesce(a, b), a[1], s.a.b, j ->> '$.x', a::DECIMAL(5) FROM x",
         "SELECT * FROM range(10), unnest([1, 2])",
         "WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t WHERE a < 9) SELECT max(a) FROM t",
         "DESCRIBE Log",
@@ -60,8 +58,7 @@ def test_common_queries_are_answered_here(sql: str) -> None:
         "SELECT * FROM json_tree('{}')",
         "SELECT * FROM repeat('x', 5)",
         "SELECT NULL::INT[100000] FROM x",
-        "WITH a AS (SELECT x || x AS x FROM t), b AS (SELECT x || x AS x FROM a), c AS (SELECT x || x AS x FROM b)"
-        " SELECT x || x || x FROM c",
+        "WITH a AS (SELECT x || x AS x FROM t), b AS (SELECT x || x AS x FROM a) SELECT x || x || x || x FROM b",
         "SUMMARIZE SELECT repeat('x', 1000000000)",
         "DESCRIBE SELECT repeat('x', 1000000000)",
         "no SQL",
@@ -120,14 +117,14 @@ def test_copies_that_a_killed_service_left_are_removed(path: Path, models: tuple
     "sql",
     [
         "SELECT length(repeat('x', 1000000000))",
-        "SELECT max(length(repeat('x', 4000000))) FROM range(10000)",
+        "SELECT max(length(repeat(chr(a::INT % 9 + 65), 4000000))) FROM range(9000) AS t(a)",
         "SUMMARIZE SELECT repeat('x', 1000000000)",
     ],
 )
 async def test_a_huge_value_costs_the_service_no_memory(client: httpx.AsyncClient, sql: str) -> None:
     before = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     answer = await client.post("/sql", json={"sql": sql})
-    assert (answer.status_code, answer.json()) == (413, {"error": query_process.TOO_MUCH})
+    assert (answer.status_code, answer.json()) == (413, {"error": TOO_MUCH})
     after = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     assert after[0] - before[0] < 64 * 1024  # in KiB
     assert after[1] < max(before[1], 1024 * 1024)
@@ -148,7 +145,7 @@ async def test_a_query_apart_is_answered_like_any_other(
     for wrong in (
         "SELECT repeat(",
         "SELECT replace(1, 2)",
-        "SELECT repeat(x, 2) FROM read_text('/etc/passwd')",
+        "SELECT repeat(x, 2) FROM read_text('/')",
     ):
         answer = await client.post("/sql", json={"sql": wrong})
         assert answer.status_code == 400
