@@ -87,6 +87,7 @@ class Delivery:
         compress: bool,
         max_body: int,
         any_success: bool = False,
+        unless_newer: int | None = None,
     ) -> None:
         self.gives_results: bool | None = None
         self.max_body = max_body
@@ -99,6 +100,7 @@ class Delivery:
         self._origin = origin
         self._compress = compress
         self._any_success = any_success
+        self._guard = {} if unless_newer is None else {"X-ODW-Unless-Newer": str(unless_newer)}
 
     async def send(self, batch: Batch, bodies: Sequence[Body], fates: Fates, *, keep_sizes: bool) -> None:
         """Send the bodies one after another. A transient failure of one leaves the rest of them unsent.
@@ -139,6 +141,7 @@ class Delivery:
             "X-ODW-Results": "per-record",
             "X-ODW-Delivery": "replay" if replay else "fresh",
             "X-ODW-Epoch": self._epoch.header,
+            **self._guard,
         }
         if self._origin:
             headers["X-ODW-Origin"] = self._origin

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel
 
 from connectors.forwarding import forward_row
-from connectors.ingest.counting import count_deliveries
+from connectors.ingest.counting import count_deliveries, newest_delivery
 from connectors.ingest.delivery import Delivery, Fates, origin_header
 from connectors.ingest.epoch import Epoch, epoch_scope
 from connectors.ingest.local_validation import LocalValidator, local_validator
@@ -83,6 +83,7 @@ class IngestSink(Sink[IngestParams]):
             compress=params.compress,
             max_body=params.bytes,
             any_success=params.any_success,
+            unless_newer=await newest_delivery(client, params.model) if self.ctx.keep_newer else None,
         )
         if params.validation is not LocalValidation.NEVER:
             self._validator = local_validator(params.model)

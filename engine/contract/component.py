@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.contract.allowances import Allowances, NoSpending, Spending
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmarks, NoBookmarks
 from engine.contract.branches import Branches
@@ -161,6 +162,8 @@ class Context:
         chunk: the part of the run that this process works on by itself; "" is all of it.
         allowance: reserve bytes here before reading them (sources with `reserves = True`).
         distinct_keys: no key comes twice in the run, as far as the sources before this component know.
+        keep_newer: what others deliver after this component was opened is not to be replaced by what it
+            writes: its records are those of old dead letters.
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
@@ -173,6 +176,8 @@ class Context:
         listed: the last split that an unfinished listing has stored, when `can_list_after` has said that
             `splits` can continue there; None: list from the beginning.
         shared: what the components of this engine share, such as the limits of an endpoint.
+        allowances: limits that all processes with the same state share; None without a pipeline.
+        spending: the budgets of the pipeline; whoever pays for a call asks here first.
     """
 
     pipeline: str = ""
@@ -184,6 +189,7 @@ class Context:
     epoch: int = 1
     chunk: str = ""
     distinct_keys: bool = True
+    keep_newer: bool = False
     clock: Clock = field(default_factory=SystemClock)
     memory_budget: MemoryBudget = field(default_factory=_Unlimited)
     draining: Callable[[], bool] = lambda: False
@@ -194,6 +200,8 @@ class Context:
     retry: Retry | None = None
     listed: Split | None = None
     shared: Shared = field(default_factory=Shared)
+    allowances: Allowances | None = None
+    spending: Spending = field(default_factory=NoSpending)
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to a custom counter of this node."""

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import JsonValue
 from engine.errors import RunNotFoundError
-from engine.service.client import ServiceClient, ServiceDeadLetter
+from engine.service.client import IDS_A_REQUEST, ServiceClient, ServiceDeadLetter
 from engine.state.protocol import DeadLetterFilter, StateStore
 
 __all__ = ["DeadLetterMatch", "DeadLetterQuery", "search_dead_letters"]
 
-IDS_A_REQUEST = 50
 SERVICE_STATUSES = frozenset({"", "open", "recovered", "discarded"})
 
 Identity = tuple[str, ...]

@@ -99,13 +99,19 @@ async def _taken(request: Request, context: ServiceContext, endpoint: Endpoint) 
 
 
 async def store_again(
-    context: ServiceContext, endpoint: Endpoint, record: bytes, audit: Sequence[AuditEntry]
+    context: ServiceContext,
+    endpoint: Endpoint,
+    record: bytes,
+    audit: Sequence[AuditEntry],
+    unless_newer: int | None = None,
 ) -> list[str]:
     """Store one record, given as JSON, in place of an earlier row; return why it was refused, if it was.
 
+    A row of a later commit sequence than `unless_newer` stays.
+
     Raises QueueFullError, WarehouseDownError, WriteFailedError, TooManyRecordsError.
     """
-    terms = _Terms("replay", None, None, UNKNOWN_ORIGIN)
+    terms = _Terms("replay", None, None, UNKNOWN_ORIGIN, unless_newer)
     with context.accepted():
         work = _Ingestion(context, endpoint, b"[" + record + b"]", terms, audit)
         response = await work.answer(is_detailed=True)
@@ -130,6 +136,7 @@ class _Terms(NamedTuple):
     key: str | None
     epoch: Epoch | None
     origin: Origin
+    unless_newer: int | None = None
 
 
 def _terms(request: Request) -> _Terms:
@@ -144,6 +151,7 @@ def _terms(request: Request) -> _Terms:
         key,
         _epoch(request.headers.get("x-odw-epoch")),
         _origin(request.headers.get("x-odw-origin")),
+        _unless_newer(request),
     )
 
 
@@ -160,12 +168,25 @@ def _origin(header: str | None) -> Origin:
     return Origin(*parts)
 
 
+def _unless_newer(request: Request) -> int | None:
+    header = request.headers.get("x-odw-unless-newer")
+    if header is None:
+        return None
+    if not _is_number(header):
+        raise BodyError(400, "X-ODW-Unless-Newer must be the `newest` of GET /deliveries")
+    return int(header)
+
+
+def _is_number(text: str) -> bool:
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_EPOCH))
+    return digits and int(text) <= _MAX_EPOCH
+
+
 def _epoch(header: str | None) -> Epoch | None:
     if header is None:
         return None
     scope, _, number = header.partition(" ")
-    digits = number.isascii() and number.isdigit() and len(number) <= len(str(_MAX_EPOCH))
-    if not 0 < len(scope) <= _MAX_SCOPE or not digits or int(number) > _MAX_EPOCH:
+    if not 0 < len(scope) <= _MAX_SCOPE or not _is_number(number):
         raise BodyError(
             400, f"X-ODW-Epoch must be a scope of 1 to {_MAX_SCOPE} characters, a space and a whole number"
         )
@@ -334,6 +355,7 @@ class _Ingestion:
                 key=self._terms.key,
                 body_hash=self._body_hash(),
                 epoch=self._terms.epoch,
+                unless_newer=self._terms.unless_newer,
                 refuse=origins.refuse if origins is not None else None,
                 audit=self._audit,
             )

@@ -124,7 +124,9 @@ async def replay_letter(context: ServiceContext, letter: ServiceLetter, record: 
         return [f"The model {letter.model} is not served any more"]
     detail = "as it was" if _same(record, letter.record) else "edited"
     audit = [AuditEntry(actor, "replayed", letter.id, detail)]
-    return await store_again(context, endpoint, record.encode(), audit)
+    # of an open letter every newer row is one that was delivered since the page was drawn
+    unless_newer = letter.sequence if letter.status == "open" else None
+    return await store_again(context, endpoint, record.encode(), audit, unless_newer)
 
 
 def _same(one: str, other: str) -> bool:

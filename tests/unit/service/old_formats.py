@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["FORMAT_1", "FORMAT_2", "FORMAT_3"]
+__all__ = ["FORMAT_1", "FORMAT_2", "FORMAT_3", "FORMAT_4"]
+
+FORMAT_4 = ("ALTER TABLE _odw_batches DROP COLUMN epoch", "UPDATE _odw_meta SET version = 4")
 
 FORMAT_3 = (
+    *FORMAT_4,
     *(
         f"ALTER TABLE _odw_dead_letters DROP COLUMN {name}"
         for name in ("pipeline", "run", "node", "key", "closed_at")

@@ -111,6 +111,16 @@ def test_a_redelivery_is_there_once(client_of_note: Client, notes: Notes) -> Non
     assert client_of_note.counts("run/load") == (6, 4, 2, 0, 0)
 
 
+def test_late_rows_that_came_again_count_as_replaced(client_of_note: Client, notes: Notes) -> None:
+    late = client_of_note.submission(notes("ab"), "run/load")
+    again = client_of_note.submission(notes("ab"), "run/load", "replay")
+    again.epoch = Epoch("run/load", 2)
+    for one in (again, late):
+        client_of_note.warehouse.submit(one).result()
+
+    assert client_of_note.counts("run/load") == (4, 2, 2, 0, 0)
+
+
 def test_the_same_request_again_is_not_counted_again(client_of_note: Client, notes: Notes) -> None:
     for _ in range(2):
         client_of_note.put(notes("abc"), "run/load", key="same")
@@ -264,16 +274,27 @@ class TestRoute:
         )
 
     @pytest.mark.parametrize(
-        "where", [{}, {"model": "NoteSource"}, {"scope": "run/load"}, {"model": "None", "scope": "run/load"}]
+        "where", [{}, {"model": "None"}, {"scope": "run/load"}, {"model": "None", "scope": "run/load"}]
     )
     async def test_what_is_not_asked_for_properly_is_400(
         self, client: httpx.AsyncClient, where: dict[str, str]
     ) -> None:
         answer = await client.get("/deliveries", params=where)
-        assert (answer.status_code, answer.text) == (
-            400,
-            "model must be a served model, and scope the scope of an X-ODW-Epoch",
-        )
+        assert (answer.status_code, answer.text) == (400, "model must be a served model")
+
+    async def test_the_newest_delivery_keeps_older_ones_from_its_place(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        async def post(text: str, **headers: str) -> None:
+            await client.post("/ingest/NoteSource", json={"id": "a", "text": text}, headers=headers)
+
+        before = (await client.get("/deliveries", params={"model": "NoteSource"})).json()
+        assert before == {"newest": 0}
+        await post("newer")
+        await post("older", **{"X-ODW-Delivery": "replay", "X-ODW-Unless-Newer": str(before["newest"])})
+        assert (await client.get("/deliveries", params={"model": "NoteSource"})).json() == {"newest": 1}
+        rows = (await client.get("/consumption/getNote")).json()["items"]
+        assert [row["text"] for row in rows] == ["newer"]
 
     async def test_other_methods_are_refused(self, client: httpx.AsyncClient) -> None:
         assert (await client.post("/deliveries")).status_code == 405
