@@ -1,7 +1,7 @@
 """Tell quickly that content begins with no signature that `puremagic` knows.
 
-It compares content with each of its 1,400 signatures in turn, which takes longer than to fetch a small object.
-Here those of equal place and length are one look-up, which is a tenth of that.
+It compares content with each of its 1,400 signatures in turn, which takes longer than to fetch a small
+object. Here those of equal place and length are one look-up, a tenth of them.
 """
 
 from __future__ import annotations
