@@ -151,6 +151,7 @@ class RunOptions(PlanOptions, PlaceOptions, OutputOptions):
     drain_limit: str | None = None
     samples: str | None = None
     chaos: str | None = None
+    kills: int | None = None
     yes: bool = False
     limit: int | None = None
     sample: int | None = None
@@ -329,6 +330,7 @@ class JournalOptions(StateOptions):
     model: str = ""
     older_than: str = ""
     all: bool = False
+    trace: bool = False
     limit: int = 50
     json: bool = False
 

@@ -236,9 +236,20 @@ class StateStore(Protocol):
         ...
 
     async def list_runs(
-        self, *, group_id: str = "", pipeline: str = "", limit: int | None = None
+        self,
+        *,
+        group_id: str = "",
+        pipeline: str = "",
+        statuses: Collection[RunStatus] = (),
+        before: str = "",
+        limit: int | None = None,
     ) -> list[RunRecord]:
-        """Return runs, oldest first; with `limit` only that many of the latest."""
+        """Return runs, oldest first; "" and empty mean any.
+
+        Args:
+            before: the id of a run: only earlier ones. One that is not known means nothing.
+            limit: only that many of the latest.
+        """
         ...
 
     async def update_run(
@@ -441,7 +452,7 @@ class StateStore(Protocol):
         ...
 
     async def list_journal(self, where: JournalFilter) -> list[JournalEntry]:
-        """Return entries, oldest first, without their answers (`answer` is "")."""
+        """Return entries, oldest first, without their texts (`answer`, `prompt` and `reply` are "")."""
         ...
 
     async def journal_cost(self, run_id: str, node: str) -> float:

@@ -219,6 +219,18 @@ CREATE TABLE allowances (
 ) WITHOUT ROWID;
 """
 
+# Pages of the latest runs, and the causes of open dead letters, are asked for again and again.
+_FOR_PAGES: Final = """
+CREATE INDEX runs_in_order ON runs (started_at, seq);
+CREATE INDEX runs_of_a_pipeline ON runs (pipeline, started_at, seq);
+CREATE INDEX dead_letters_by_cause ON dead_letters (status, pipeline, error_type);
+"""
+
+_TRACES: Final = """
+ALTER TABLE journal ADD COLUMN prompt TEXT NOT NULL DEFAULT '';
+ALTER TABLE journal ADD COLUMN reply TEXT NOT NULL DEFAULT '';
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -231,6 +243,8 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _FIELD_TERMS,
     _CLOSED_LETTERS,
     _ALLOWANCES,
+    _TRACES,
+    _FOR_PAGES,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

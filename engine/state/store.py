@@ -55,9 +55,16 @@ class SqlStateStore:
         return await self._database.read(ledger.select_run, run_id)
 
     async def list_runs(
-        self, *, group_id: str = "", pipeline: str = "", limit: int | None = None
+        self,
+        *,
+        group_id: str = "",
+        pipeline: str = "",
+        statuses: Collection[RunStatus] = (),
+        before: str = "",
+        limit: int | None = None,
     ) -> list[RunRecord]:
-        return await self._database.read(ledger.select_runs, group_id, pipeline, limit)
+        names = [status.value for status in statuses]
+        return await self._database.read(ledger.select_runs, group_id, pipeline, names, before, limit)
 
     async def update_run(
         self,
