@@ -16,8 +16,8 @@ from importlib import import_module
 from traceback import extract_tb
 
 from engine.contract.component import ComponentSpec, Kind
-from engine.entry_points import entry_points
 from engine.errors import RegistryError
+from engine.extras import entry_points
 
 __all__ = ["ENTRY_POINT_GROUP", "Registry", "find_modules_beside"]
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import BaseModel
 
-from engine.entry_points import entry_points
 from engine.errors import RegistryError
+from engine.extras import entry_points
 
 __all__ = [
     "ENTRY_POINT_GROUP",
