@@ -18,7 +18,7 @@ from tests.contract.traces import io_done, nothing_left
 
 BASES = {Kind.SOURCE: Source, Kind.TRANSFORM: Transform, Kind.SINK: Sink}
 SERVICES = {"", "s3", "llm", "ingest"}
-SECRET_NAME = re.compile(r"secret|token$|password|api_key|access_key|credential")
+SECRET_NAME = re.compile(r"secret|token$|password|(api|access|sse_c)_key|credential")
 
 NAMES = Registry.installed().names()
 SPECS = [Registry.installed().get(kind, name) for kind, name in NAMES]
