@@ -76,8 +76,9 @@ def s3_errors(
     except ClientError as error:
         raise _from_answer(error.response, where, needs, of_object=of_object) from error
     except ResponseParserError as error:
-        # the page of a proxy instead of an answer
-        raise TransientError(f"{where}: the answer is not S3's: {error}") from error
+        # the page of a proxy instead of an answer; botocore quotes all of it behind these words
+        reason = str(error).partition(", invalid XML received")[0]
+        raise TransientError(f"{where}: the answer is not S3's: {reason}") from error
     except (BotoCoreError, aiohttp.ClientError, OSError) as error:
         raise _from_failure(error, where, of_object=of_object) from error
 

@@ -179,7 +179,9 @@ async def test_a_run_whose_file_was_replaced_is_refused(tmp_path: Path, mode: An
     async with of_run("run-2", "replace") as later:
         await later.write(batch({"n": 1}, {"n": 2}))
         await later.run_completed()
-    with pytest.raises(FatalError, match=r"another run has replaced .*x\.jsonl since this one was interrupted"):
+    with pytest.raises(
+        FatalError, match=r"another run has replaced .*x\.jsonl since this one was interrupted"
+    ):
         async with of_run("run-1", mode, attempt=2):
             pass
     assert path.read_bytes() == b'{"n":1}\n{"n":2}\n'

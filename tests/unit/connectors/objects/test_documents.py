@@ -173,3 +173,77 @@ def test_only_files_that_a_library_opens_need_opening() -> None:
     assert not needs_opening("plain text")
     assert not needs_opening(data_url("IMAGE_DATA", "image/png", b"x"))
     assert not needs_opening(data_url("BINARY_DATA", "application/zip", b"x"))
+
+
+W = (
+    'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
+    'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math" '
+    'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+)
+RUN = "<w:r><w:t>Ann</w:t></w:r>"
+PARAGRAPH = f"<w:p>{RUN}</w:p>"
+
+
+def word_file(body: str) -> bytes:
+    """A Word file with this in its body."""
+    from docx import Document
+    from docx.oxml import parse_xml
+
+    made = Document()
+    for element in parse_xml(f"<w:body {W}>{body}</w:body>"):
+        made.element.body.insert(len(made.element.body) - 1, element)
+    buffer = io.BytesIO()
+    made.save(buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (f"<w:sdt><w:sdtContent>{PARAGRAPH}</w:sdtContent></w:sdt>", "Ann"),
+        (f"<w:p><w:sdt><w:sdtContent>{RUN}</w:sdtContent></w:sdt></w:p>", "Ann"),
+        (f"<w:p><w:ins>{RUN}</w:ins><w:del><w:r><w:delText>Bob</w:delText></w:r></w:del></w:p>", "Ann"),
+        (f"<w:p><w:moveFrom>{RUN}</w:moveFrom><w:moveTo>{RUN}</w:moveTo></w:p>", "Ann"),
+        (f"<w:p><w:fldSimple>{RUN}</w:fldSimple><w:smartTag>{RUN}</w:smartTag></w:p>", "AnnAnn"),
+        (f"<w:p><w:hyperlink>{RUN}</w:hyperlink><w:r><w:tab/><w:t>x</w:t><w:br/></w:r>{RUN}</w:p>", "Ann\tx\nAnn"),
+        ("<w:p><m:oMath><m:r><m:t>x=1</m:t></m:r></m:oMath></w:p>", "x=1"),
+        (f"<w:p><w:r><w:ruby><w:rt>{RUN}</w:rt><w:rubyBase>{RUN}</w:rubyBase></w:ruby></w:r></w:p>", "Ann"),
+        (
+            "<w:p><w:r><mc:AlternateContent><mc:Choice Requires='wps'><w:drawing><w:txbxContent>"
+            f"{PARAGRAPH}{PARAGRAPH}</w:txbxContent></w:drawing></mc:Choice><mc:Fallback><w:pict>"
+            f"<w:txbxContent>{PARAGRAPH}</w:txbxContent></w:pict></mc:Fallback></mc:AlternateContent>"
+            "<w:t>Box:</w:t></w:r></w:p>",
+            "Box:\nAnn\nAnn",
+        ),
+        (
+            f"<w:tbl><w:tr><w:tc>{PARAGRAPH}</w:tc><w:tc><w:tbl><w:tr><w:tc>{PARAGRAPH}</w:tc><w:tc>{PARAGRAPH}"
+            "</w:tc></w:tr></w:tbl><w:p/></w:tc></w:tr></w:tbl>",
+            "Ann | Ann | Ann",
+        ),
+        (
+            f"<w:tbl><w:sdt><w:sdtContent><w:tr><w:sdt><w:sdtContent><w:tc>{PARAGRAPH}</w:tc></w:sdtContent>"
+            f"</w:sdt><w:tc>{PARAGRAPH}</w:tc></w:tr></w:sdtContent></w:sdt><w:tr><w:trPr><w:del/></w:trPr>"
+            f"<w:tc>{PARAGRAPH}</w:tc></w:tr></w:tbl>",
+            "Ann | Ann",
+        ),
+    ],
+    ids=[
+        "form", "field of a form", "insertion", "move", "fields", "link and breaks", "formula", "pronunciation",
+        "text box", "table in a table", "form in a table",
+    ],
+)  # fmt: skip
+def test_a_word_file_gives_all_that_its_reader_sees(body: str, text: str) -> None:
+    assert word.read_docx(word_file(body), "x", 1000) == text
+
+
+def test_the_letterhead_of_a_first_page_is_read() -> None:
+    from docx import Document
+
+    made = Document()
+    made.sections[0].different_first_page_header_footer = True
+    made.sections[0].first_page_header.paragraphs[0].text = "Dr. Ann"
+    made.sections[0].header.paragraphs[0].text = "page 2"
+    made.add_paragraph("Dear Bob")
+    buffer = io.BytesIO()
+    made.save(buffer)
+    assert word.read_docx(buffer.getvalue(), "x", 1000) == "Dr. Ann\npage 2\nDear Bob"
