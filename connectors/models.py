@@ -14,7 +14,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.curated import curate
-from engine.service.models import IngestModel
+from connectors.forwarding import origin_of
+from engine.service.models import IngestModel, OriginOf
 
 __all__ = [
     "INGEST_MODELS",
@@ -161,17 +162,19 @@ class S3FileContent(DomainModel):
     )
 
 
-def _curated(model: type[BaseModel], row: type[BaseModel], marked_field: str) -> IngestModel:
+def _curated(
+    model: type[BaseModel], row: type[BaseModel], marked_field: str, origin: OriginOf | None = None
+) -> IngestModel:
     """A source model whose records become rows of the curated model's table."""
     transform = partial(curate, field=marked_field)
-    return IngestModel(model.__name__, model, row.__name__, row=row, transform=transform)
+    return IngestModel(model.__name__, model, row.__name__, row=row, transform=transform, origin=origin)
 
 
 INGEST_MODELS: tuple[IngestModel, ...] = (
     _curated(BlobSource, Blob, "file_name"),
     _curated(LogSource, Log, "message"),
     _curated(EventSource, Event, "distinct_id"),
-    _curated(UnstructuredDataSource, UnstructuredData, "source_file_path"),
+    _curated(UnstructuredDataSource, UnstructuredData, "source_file_path", origin_of),
     IngestModel("Blob", Blob, "Blob"),
     IngestModel("Log", Log, "Log"),
     IngestModel("Event", Event, "Event"),

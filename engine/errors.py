@@ -73,7 +73,7 @@ __all__ = [
 ]
 
 AT_RECORD: Final = "at "
-"""How the note begins by which an error that is nobody's on purpose says which record it came from."""
+"""The start of the note by which an unplanned error says which record it came from."""
 
 
 class EngineError(Exception):
@@ -268,7 +268,7 @@ class RecordError(ComponentError):
 
     `kind` is the error type that the dead letter shows (default: the class name of the cause, else
     "RecordError"). `stage` says where it died when that is not the node itself: "service" is the other side
-    of a sink, which then has a dead letter of its own. `unplanned`: nobody meant the record to fail (an
+    of a sink, which then has a dead letter of its own. `unplanned`: no code raised it on purpose (an
     expression cannot be computed, a function has a bug), so that a node's `on_error` decides.
     """
 

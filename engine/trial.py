@@ -234,7 +234,7 @@ class _Sampled:
 
         _install(source, "splits", sampled_splits)
         _install(source, "read", sampled_read)
-        _install(source, "lists_behind", lambda last: False)
+        _install(source, "can_list_after", lambda last: False)
 
     def _random(self, place: str) -> Random:
         ctx = self._source.ctx

@@ -8,21 +8,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
+from pydantic import Field
 
 from connectors.tables.columns import Column, Dialect, ValueType
 from connectors.tables.isolation import RowsRefusedError
+from engine.contract.component import Params, operational
 from engine.errors import FatalError, TransientError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DIALECT", "Database", "quote", "quote_table"]
+__all__ = ["DIALECT", "Database", "DuckdbParams", "columns_of"]
 
 T = TypeVar("T")
+
+_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
+
+
+def _fold(name: str) -> str:
+    """DuckDB does not tell ASCII letters apart by their case, and others it does."""
+    return name.translate(_LOWER)
+
 
 DIALECT: Final = Dialect(
     database="DuckDB",
@@ -57,7 +68,7 @@ DIALECT: Final = Dialect(
         "DATE": (ValueType.DATE, 0),
         "BLOB": (ValueType.BYTES, 0),
     },
-    fold=str.lower,
+    fold=_fold,
 )
 
 _POLL_SECONDS: Final = 0.2
@@ -66,30 +77,33 @@ _VALUE: Final = re.compile(r"with value \S+")
 _HOLDER: Final = re.compile(r"held in (\S+) \(PID (\d+)\)")
 
 
-def quote(name: str) -> str:
-    """The name as an identifier."""
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'
+class DuckdbParams(Params):
+    """Parameters of the source and the sink."""
 
-
-def quote_table(table: str) -> str:
-    """`schema.table` as identifiers."""
-    return ".".join(map(quote, table.split(".")))
+    path: str = Field(min_length=1, description="The DuckDB file; a sink makes it if it does not exist")
+    lock_timeout: float = operational(
+        10.0, ge=0, description="How long to wait for another process that has the file open, in seconds"
+    )
+    memory_limit: str = operational(
+        "1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="Memory that DuckDB may use for the file"
+    )
 
 
 class Database:
     """One connection to a file. Each call runs in a worker thread, one at a time, and ends before it is left.
 
     Args:
-        path: of the file; made if it does not exist, unless it is only read.
-        lock_timeout: how long to wait for another process that has the file open, in seconds.
-        memory_limit: of DuckDB, as `1GB`.
+        params: which file, and its limits.
+        read_only: open it to read; it has to exist.
+        lock_timeout: instead of that of `params`.
     """
 
-    def __init__(self, path: str, *, lock_timeout: float, memory_limit: str, read_only: bool = False) -> None:
-        self.path = str(Path(path).expanduser())
-        self._lock_timeout = lock_timeout
-        self._memory_limit = memory_limit
+    def __init__(
+        self, params: DuckdbParams, *, read_only: bool = False, lock_timeout: float | None = None
+    ) -> None:
+        self.path = str(Path(params.path).expanduser())
+        self._lock_timeout = params.lock_timeout if lock_timeout is None else lock_timeout
+        self._memory_limit = params.memory_limit
         self._read_only = read_only
         self._connection: DuckDBPyConnection | None = None
         self._turn = anyio.Lock()
@@ -129,14 +143,8 @@ class Database:
             return await anyio.to_thread.run_sync(partial(self._work, work, self._connection))
 
     async def columns(self, table: str) -> dict[str, Column]:
-        """The columns of a table by folded name; empty when there is no such table."""
-        schema, _, name = table.rpartition(".")
-        found = await self.fetch(
-            "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-            "AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?) ORDER BY column_index",
-            [schema or "main", name],
-        )
-        return {DIALECT.fold(name): DIALECT.column(name, sql) for name, sql in found}
+        """See `columns_of`."""
+        return await self.run(lambda connection: columns_of(connection, table))
 
     async def fetch(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a small query."""
@@ -206,6 +214,17 @@ class Database:
         if "No space" in text or "not enough" in text.lower():
             return FatalError(f"no space left for {self.path}: free some, then resume the run")
         return FatalError(f"{self.path} cannot be used: {text.partition(chr(10))[0]}")
+
+
+def columns_of(connection: DuckDBPyConnection, table: str) -> dict[str, Column]:
+    """The columns of a table by folded name; empty when there is no such table."""
+    schema, _, name = table.rpartition(".")
+    found = connection.execute(
+        "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
+        "AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?) ORDER BY column_index",
+        [schema or "main", name],
+    ).fetchall()
+    return {DIALECT.fold(name): DIALECT.column(name, sql) for name, sql in found}
 
 
 class _LockedError(FatalError):

@@ -3,30 +3,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
-from uuid import uuid4
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from connectors.duckdb.database import DIALECT, Database, quote, quote_table
-from connectors.tables.columns import Changes, Column, changes_for, fill, rows_of
-from connectors.tables.deliveries import KEEP_DAYS, LedgerRow, Reader, entries_of
-from connectors.tables.isolation import deliver_all
-from connectors.tables.params import (
-    Mode,
-    TableSinkParams,
-    check_staging,
-    is_staging_of,
-    merge_rounds,
-    staging_name,
-)
+from connectors.duckdb.database import DIALECT, Database, DuckdbParams, columns_of
+from connectors.tables.columns import Changes
+from connectors.tables.deliveries import KEEP_DAYS, Entry, LedgerRow, entries_of
+from connectors.tables.names import quote, quote_table
+from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of, table_claim
+from connectors.tables.sink import Rounds, TableSink, Values, chosen
 from engine.contract.batch import Batch
-from engine.contract.component import BatchLimits, Context, Kind, Locality, Sink, component, operational
-from engine.contract.verification import Check, Delivered
-from engine.errors import BatchError, RecordError, TransientError
+from engine.contract.claims import Claim
+from engine.contract.component import Kind, Locality, component
+from engine.errors import TransientError
 from engine.fault_injection import reached
 
 if TYPE_CHECKING:
@@ -36,23 +30,21 @@ __all__ = ["DuckdbSink", "DuckdbSinkParams"]
 
 LEDGER: Final = "_odw_batches"
 _REPLACED: Final = "\0replaced"
-_BATCH_BYTES: Final = 16 * 1024 * 1024
+_SCOPE: Final = "run = ? AND node = ? AND target = ?"
 
 
-class DuckdbSinkParams(TableSinkParams):
+class DuckdbSinkParams(TableSinkParams, DuckdbParams):
     """Parameters of the `duckdb` sink."""
 
-    path: str = Field(min_length=1, description="The DuckDB file, made if it does not exist")
-    lock_timeout: float = operational(
-        10.0, ge=0, description="How long to wait for another process that has the file open, in seconds"
-    )
-    memory_limit: str = operational(
-        "1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="Memory that DuckDB may use for the file"
-    )
+
+def _claim(params: DuckdbSinkParams) -> Claim:
+    return table_claim(params, f"{os.path.abspath(os.path.expanduser(params.path))}\n{params.table.lower()}")
 
 
-@component(Kind.SINK, "duckdb", params=DuckdbSinkParams, extra="tables", locality=Locality.MACHINE)
-class DuckdbSink(Sink[DuckdbSinkParams]):
+@component(
+    Kind.SINK, "duckdb", params=DuckdbSinkParams, extra="tables", locality=Locality.MACHINE, claim=_claim
+)
+class DuckdbSink(TableSink[DuckdbSinkParams]):
     """Writes records to a table of a DuckDB file, without a server.
 
     The table is made from the first records, and gets a column for each field that is new. Every batch is one
@@ -60,27 +52,15 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
     again. A record that the table refuses becomes a dead letter, alone.
     """
 
+    dialect = DIALECT
+
     def __init__(self, params: DuckdbSinkParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
-        self._database = Database(
-            params.path, lock_timeout=params.lock_timeout, memory_limit=params.memory_limit
-        )
-        self._columns: dict[str, Column] = {}
-        self._table = params.table
+        self._database = Database(params)
         self._run = ""
-        self._reader: Reader | None = None
-
-    @property
-    def limits(self) -> BatchLimits:
-        """`records`, and 16 MiB."""
-        return BatchLimits(records=self.params.records, nbytes=_BATCH_BYTES)
 
     async def __aenter__(self) -> Self:
-        # outside a pipeline nothing comes again, and all runs have the same id
-        standalone = self.ctx.run_id == Context().run_id
-        self._run = uuid4().hex if standalone else self.ctx.run_id
-        if self.params.mode is Mode.REPLACE:
-            self._table = staging_name(self.params.table, self.ctx)
+        self._run = self._begin()
         try:
             await self._database.open()
             await self._database.run(self._prepare)
@@ -88,7 +68,6 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
         except BaseException:
             await self._database.close()
             raise
-        self._reader = Reader(self._known, distinct=self.ctx.distinct_keys)
         return self
 
     async def describe_target(self) -> str:
@@ -97,7 +76,7 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
         named = f"{params.path}, table {params.table}, mode {params.mode}"
         if not await anyio.Path(self._database.path).exists():
             return f"{named}: not there yet"
-        database = Database(params.path, lock_timeout=0, memory_limit=params.memory_limit, read_only=True)
+        database = Database(params, read_only=True, lock_timeout=0)
         await database.open()
         try:
             columns = await database.columns(params.table)
@@ -121,45 +100,11 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
             TransientError: a transaction of another node got in between.
             FatalError: the table or the file cannot be written.
         """
-        assert self._reader is not None, "enter the sink first"
-        merges = self.params.mode is Mode.MERGE
-        indices = list(range(len(batch))) if merges else await self._reader.missing(batch)
-        if not indices:
-            return
-        rows = rows_of(batch.records)
-        if len(indices) < len(rows):
-            batch, rows = batch.take(indices), [rows[index] for index in indices]
-        failures = self._without_key(rows)
-        if changes := self._changes(rows):
-            await self._database.run(lambda connection: self._alter(connection, changes))
-            self._columns = await self._database.columns(self._table)
-        values, misfits = fill(rows, self._columns, DIALECT)
-        failures = {**misfits, **failures}
-        if not values:
-            empty = RecordError("no field of the record has a value", kind="EmptyRecord")
-            failures = dict.fromkeys(range(len(rows)), empty)
-        good = [index for index in range(len(rows)) if index not in failures]
-        names = list(values)
-        table = list(zip(*values.values(), strict=True))
-
-        async def merge(part: Sequence[int]) -> None:
-            rounds = merge_rounds(part, rows, self.params.key)
-            layouts = [set(map(DIALECT.fold, rows[one[0]])) for one in rounds]
-            fields = [[name for name in names if DIALECT.fold(name) in layout] for layout in layouts]
-            await self._database.run(lambda connection: self._merge(connection, names, fields, table, rounds))
-
-        async def add(part: Sequence[int]) -> None:
-            chosen = batch if len(part) == len(batch) else batch.take(part)
-            added = table if len(part) == len(table) else [table[index] for index in part]
-            await self._database.run(lambda connection: self._append(connection, names, added, chosen))
-
         try:
-            failures |= await deliver_all(good, merge if merges else add)
+            await self._deliver(batch)
         except TransientError:
             self._reader.doubt(batch)  # a part may have been committed before
             raise
-        if failures:
-            raise BatchError({indices[index]: error for index, error in failures.items()})
 
     async def run_completed(self) -> None:
         """Put the new rows in the place of the old ones, and forget the entries of the run."""
@@ -167,19 +112,12 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
             return
         await self._database.run(self._complete)
 
-    async def count_records(self, delivered: Delivered) -> list[Check]:
-        """Compare the entries of the run with the engine's ledger."""
-        what = f"rows added to {self.params.table}"
-        if self.params.mode is Mode.MERGE:
-            return [Check(what, delivered.records, note="merged rows do not tell which run they are of")]
-        if self.ctx.chunk:
-            return [Check(what, delivered.records, note="other parts of the run add rows too")]
-        found = await self._database.fetch(
-            f"SELECT coalesce(sum(records), 0)::BIGINT FROM {LEDGER} "
-            "WHERE run = ? AND node = ? AND target = ?",
-            self._scope,
-        )
-        return [Check(what, delivered.records, int(found[0][0]))]
+    async def _count(self) -> int:
+        return await self._database.run(self._counted)
+
+    def _counted(self, connection: DuckDBPyConnection) -> int:
+        query = f"SELECT coalesce(sum(records), 0)::BIGINT FROM {LEDGER} WHERE {_SCOPE}"
+        return int(connection.execute(query, self._scope).fetchall()[0][0])
 
     @property
     def _scope(self) -> list[str]:
@@ -187,23 +125,19 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
 
     async def _known(self, split: str) -> list[LedgerRow]:
         found = await self._database.fetch(
-            f"SELECT ranges, hashes FROM {LEDGER} WHERE run = ? AND node = ? AND target = ? AND split = ?",
-            [*self._scope, split],
+            f"SELECT ranges, hashes FROM {LEDGER} WHERE {_SCOPE} AND split = ?", [*self._scope, split]
         )
         return [(ranges, hashes) for ranges, hashes in found]
 
-    def _changes(self, rows: Sequence[Any]) -> Changes | None:
-        if not self.params.evolve and self._columns:
-            return None
-        return changes_for(rows, self._columns, self.params.columns, DIALECT)
+    async def _alter(self, changes: Changes) -> None:
+        await self._database.run(lambda connection: self._change(connection, changes))
+        self._columns = await self._database.columns(self._table)
 
-    def _without_key(self, rows: Sequence[Any]) -> dict[int, RecordError]:
-        return {
-            index: RecordError(f"no value in the key field {name!r}", kind="MissingKey")
-            for name in self.params.key
-            for index, row in enumerate(rows)
-            if row.get(name) is None
-        }
+    async def _append(self, values: Values, part: Sequence[int], batch: Batch) -> None:
+        await self._database.run(lambda connection: self._insert(connection, values, part, batch))
+
+    async def _merge(self, values: Values, rounds: Rounds) -> None:
+        await self._database.run(lambda connection: self._update(connection, values, rounds))
 
     def _prepare(self, connection: DuckDBPyConnection) -> None:
         connection.execute(
@@ -215,7 +149,7 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
             f"DELETE FROM {LEDGER} WHERE committed_at < current_timestamp - INTERVAL {KEEP_DAYS} DAY"
         )
 
-    def _alter(self, connection: DuckDBPyConnection, changes: Changes) -> None:
+    def _change(self, connection: DuckDBPyConnection, changes: Changes) -> None:
         table = quote_table(self._table)
         connection.begin()
         if not self._columns:
@@ -231,48 +165,37 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
             connection.execute(f"ALTER TABLE {table} ALTER {quote(column.name)} TYPE {column.sql}")
         connection.commit()
 
-    def _append(
-        self,
-        connection: DuckDBPyConnection,
-        names: Sequence[str],
-        rows: Sequence[tuple[Any, ...]],
-        batch: Batch,
+    def _insert(
+        self, connection: DuckDBPyConnection, values: Values, part: Sequence[int], batch: Batch
     ) -> None:
         connection.begin()
-        with connection.appender(quote_table(self._table), columns=list(names)) as appender:
-            appender.append_rows(rows)
-        for entry in entries_of(batch, distinct=self.ctx.distinct_keys):
+        _copy(connection, quote_table(self._table), values, list(values), part)
+        self._note(connection, entries_of(batch, distinct=self.ctx.distinct_keys))
+        _commit(connection)
+
+    def _note(self, connection: DuckDBPyConnection, entries: Sequence[Entry]) -> None:
+        for entry in entries:
             connection.execute(
                 f"INSERT INTO {LEDGER} (run, node, target, split, records, ranges, hashes) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?::BIGINT[])",
                 [*self._scope, entry.split, entry.records, entry.ranges, entry.hashes],
             )
-        _commit(connection)
 
-    def _merge(
-        self,
-        connection: DuckDBPyConnection,
-        names: Sequence[str],
-        fields: Sequence[Sequence[str]],
-        rows: Sequence[tuple[Any, ...]],
-        rounds: Sequence[Sequence[int]],
-    ) -> None:
+    def _update(self, connection: DuckDBPyConnection, values: Values, rounds: Rounds) -> None:
         table, key = quote_table(self._table), list(map(DIALECT.fold, self.params.key))
         connection.begin()
-        for chosen, part in zip(fields, rounds, strict=True):
-            places = [names.index(name) for name in chosen]
-            listed = ", ".join(map(quote, chosen))
+        for part, names in rounds:
+            listed = ", ".join(map(quote, names))
             connection.execute(
                 f"CREATE OR REPLACE TEMP TABLE _odw_merged AS SELECT {listed} FROM {table} LIMIT 0"
             )
-            with connection.appender("_odw_merged", columns=list(chosen)) as appender:
-                appender.append_rows([tuple(rows[index][place] for place in places) for index in part])
+            _copy(connection, "_odw_merged", values, names, part)
             same = " AND ".join(f"t.{quote(name)} = s.{quote(name)}" for name in key)
             updates = ", ".join(
-                f"{quote(name)} = s.{quote(name)}" for name in chosen if DIALECT.fold(name) not in key
+                f"{quote(name)} = s.{quote(name)}" for name in names if DIALECT.fold(name) not in key
             )
             matched = f"WHEN MATCHED THEN UPDATE SET {updates} " if updates else ""
-            given = ", ".join(f"s.{quote(name)}" for name in chosen)
+            given = ", ".join(f"s.{quote(name)}" for name in names)
             connection.execute(
                 f"MERGE INTO {table} t USING _odw_merged s ON ({same}) {matched}"
                 f"WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({given})"
@@ -281,65 +204,57 @@ class DuckdbSink(Sink[DuckdbSinkParams]):
         _commit(connection)
 
     def _complete(self, connection: DuckDBPyConnection) -> None:
-        scope = "run = ? AND node = ? AND target = ?"
+        replaces = self.params.mode is Mode.REPLACE
         connection.begin()
-        if self.params.mode is Mode.REPLACE:
-            done = connection.execute(
-                f"SELECT 1 FROM {LEDGER} WHERE {scope} AND split = ?",
-                [*self._scope, _REPLACED],
-            )
-            if done.fetchall():
+        if replaces:
+            done = f"SELECT 1 FROM {LEDGER} WHERE {_SCOPE} AND split = ?"
+            if connection.execute(done, [*self._scope, _REPLACED]).fetchall():
                 connection.commit()
                 return
             self._replace(connection)
         if not self.ctx.chunk:  # the other parts of the run may still be under way
-            connection.execute(f"DELETE FROM {LEDGER} WHERE {scope}", self._scope)
-        if self.params.mode is Mode.REPLACE:
-            connection.execute(
-                f"INSERT INTO {LEDGER} (run, node, target, split, records, ranges, hashes) "
-                "VALUES (?, ?, ?, ?, 0, '[]', [])",
-                [*self._scope, _REPLACED],
-            )
+            connection.execute(f"DELETE FROM {LEDGER} WHERE {_SCOPE}", self._scope)
+        if replaces:
+            self._note(connection, [Entry(_REPLACED, "[]", [], 0)])
         connection.commit()
 
     def _replace(self, connection: DuckDBPyConnection) -> None:
         """Exchange the rows within the transaction; the table itself stays, with its views and comments."""
         table, staging = quote_table(self.params.table), quote_table(self._table)
-        schema = self.params.table.rpartition(".")[0] or "main"
-        query = (
-            "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-            "AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?) ORDER BY column_index"
-        )
-        old, new = (
-            connection.execute(query, [schema, name.rpartition(".")[2]]).fetchall()
-            for name in (self.params.table, self._table)
-        )
+        old, new = (columns_of(connection, name) for name in (self.params.table, self._table))
         staged = connection.execute(f"SELECT count(*) FROM {staging}").fetchall()[0][0] if new else 0
-        added = connection.execute(
-            f"SELECT coalesce(sum(records), 0)::BIGINT FROM {LEDGER} "
-            "WHERE run = ? AND node = ? AND target = ?",
-            self._scope,
-        ).fetchall()[0][0]
-        check_staging(self.params.table, staged, added)
-        known = {name.lower() for name, _ in old}
+        check_staging(self.params.table, staged, self._counted(connection))
         if new and not old:
             connection.execute(f"CREATE TABLE {table} AS FROM {staging} LIMIT 0")
-        for name, sql in new if old else ():
-            if name.lower() not in known:
-                connection.execute(f"ALTER TABLE {table} ADD COLUMN {quote(name)} {sql}")
+        for name, column in new.items() if old else ():
+            if name not in old:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {quote(column.name)} {column.sql}")
         if old:
             connection.execute(f"DELETE FROM {table}")
         if new:
-            listed = ", ".join(quote(name) for name, _ in new)
+            listed = ", ".join(quote(column.name) for column in new.values())
             connection.execute(f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {staging}")
+        schema, _, target = self.params.table.rpartition(".")
+        schema = schema or "main"
         tables = connection.execute(
             "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
             "AND lower(schema_name) = lower(?)",
             [schema],
         ).fetchall()
         for (name,) in tables:
-            if is_staging_of(name, self.params.table.rpartition(".")[2]):
+            if is_staging_of(name, target):
                 connection.execute(f"DROP TABLE {quote(schema)}.{quote(name)}")
+
+
+def _copy(
+    connection: DuckDBPyConnection,
+    table: str,
+    values: Values,
+    names: Sequence[str],
+    part: Sequence[int],
+) -> None:
+    with connection.appender(table, columns=list(names)) as appender:
+        appender.append_rows(list(zip(*(chosen(values[name], part) for name in names), strict=True)))
 
 
 def _commit(connection: DuckDBPyConnection) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from itertools import pairwise
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel
 
-from connectors.duckdb.database import Database, quote, quote_table
+from connectors.duckdb.database import Database, DuckdbParams
 from connectors.tables.isolation import RowsRefusedError
+from connectors.tables.names import quote
+from connectors.tables.params import TableSourceParams, missing_column, unusable_key
 from connectors.tables.values import json_value
 from engine.contract.batch import Batch
-from engine.contract.component import Context, Kind, Locality, Params, Source, component, operational
+from engine.contract.component import Context, Kind, Locality, Source, component
 from engine.contract.keys import KeyList, KeyRange, Keys
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
@@ -33,44 +36,15 @@ _PLAIN: Final = frozenset(
 _ZONED: Final = "TIMESTAMP WITH TIME ZONE"
 
 
-class DuckdbSourceParams(Params):
+class DuckdbSourceParams(TableSourceParams, DuckdbParams):
     """Parameters of the `duckdb` source."""
-
-    path: str = Field(min_length=1, description="The DuckDB file; it is opened to read")
-    table: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$",
-        description="Table or view to read",
-    )
-    query: str | None = Field(default=None, min_length=1, description="Query to read instead of a table")
-    key: str | None = Field(
-        default=None,
-        description="Column that identifies a row: rows come in its order, and a run can be resumed",
-    )
-    page_records: int = operational(2000, ge=1, le=100_000, description="Maximum records per batch")
-    lock_timeout: float = operational(
-        10.0, ge=0, description="How long to wait for another process that has the file open, in seconds"
-    )
-    memory_limit: str = operational(
-        "1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="Memory that DuckDB may use for the file"
-    )
-
-    @model_validator(mode="after")
-    def _reads_one_thing(self) -> Self:
-        if (self.table is None) is (self.query is None):
-            raise ValueError("give either a `table` or a `query`")
-        return self
-
-    def notes(self) -> list[str]:
-        """What `validate` says of it."""
-        return [] if self.key else ["without a `key`, a run of this source cannot be resumed"]
 
 
 @component(Kind.SOURCE, "duckdb", params=DuckdbSourceParams, extra="tables", locality=Locality.MACHINE)
 class DuckdbSource(Source[DuckdbSourceParams]):
     """Reads the rows of a table or a query of a DuckDB file.
 
-    With a `key`, rows come in its order and are named by it, and a resumed run goes on behind the last one.
+    With a `key`, rows come in its order and are named by it, and a resumed run continues after the last.
     Columns become fields as JSON has them: times are ISO 8601 text, JSON columns are objects and lists.
     """
 
@@ -91,7 +65,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
         yield Split("all")
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Read the rows behind `position`, `[rows before, the last key]`.
+        """Read the rows after `position`, `[rows before, the last key]`.
 
         Raises:
             FatalError: the file or the query cannot be read, or the key is missing or not unique.
@@ -138,12 +112,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
     async def _opened(self) -> Database:
         # not on entering: a sink of the same file in this pipeline has to open it first, to write
         if self._database is None:
-            database = Database(
-                self.params.path,
-                lock_timeout=self.params.lock_timeout,
-                memory_limit=self.params.memory_limit,
-                read_only=True,
-            )
+            database = Database(self.params, read_only=True)
             await database.open()
             self._database = database
         return self._database
@@ -152,14 +121,12 @@ class DuckdbSource(Source[DuckdbSourceParams]):
         self, connection: DuckDBPyConnection, after: Any
     ) -> tuple[DuckDBPyConnection, list[str], list[Callable[[Any], Any] | None]]:
         params = self.params
-        rows = quote_table(params.table) if params.table else f"({(params.query or '').strip().rstrip(';')})"
-        described = connection.execute(f"DESCRIBE SELECT * FROM {rows} AS q").fetchall()
+        described = connection.execute(f"DESCRIBE SELECT * FROM {params.relation}").fetchall()
         types = {name: sql for name, sql, *_ in described}
         if params.key is not None and params.key not in types:
-            known = ", ".join(list(types)[:20])
-            raise FatalError(f"the rows have no column {params.key!r} for `key`; they have {known}")
+            raise missing_column(params.key, list(types))
         listed = ", ".join(_selected(name, sql) for name, sql in types.items())
-        query = f"SELECT {listed} FROM {rows} AS q"
+        query = f"SELECT {listed} FROM {params.relation}"
         values: Sequence[Any] = ()
         if params.key is not None:
             key = f"q.{quote(params.key)}"
@@ -171,15 +138,10 @@ class DuckdbSource(Source[DuckdbSourceParams]):
         return cursor.execute(query, values), list(types), [_reader(sql) for sql in types.values()]
 
     def _check(self, keys: Sequence[Any], last: Any) -> None:
-        name = self.params.key
         if keys[-1] is None:  # nulls come last
-            raise FatalError(
-                f"the key {name!r} has no value in some rows: choose another column", kind="schema"
-            )
-        if any(one == other for one, other in zip([last, *keys], keys, strict=False)):
-            raise FatalError(
-                f"the key {name!r} names more than one row: choose another column", kind="schema"
-            )
+            raise unusable_key(self.params.key, "has no value in some rows")
+        if any(one == other for one, other in pairwise([last, *keys])):
+            raise unusable_key(self.params.key, "names more than one row")
 
 
 def _selected(name: str, sql: str) -> str:

@@ -11,8 +11,10 @@ from typing import TypeVar
 import anyio.to_thread
 from pydantic import Field, field_validator
 
+from connectors.files.sharing import place_of
 from connectors.objects.part_files import NOTE
-from connectors.objects.part_sink import PartParams, PartSink
+from connectors.objects.part_sink import PartParams, PartSink, parts_claim
+from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, component
 from engine.errors import FatalError
 
@@ -112,7 +114,11 @@ def _replace(path: Path, temporary: Path, data: bytes) -> None:
         os.close(folder)
 
 
-@component(Kind.SINK, "files", params=FilesSinkParams, locality=Locality.MACHINE)
+def _claim(params: FilesSinkParams) -> Claim:
+    return parts_claim(place_of(params.path), params.path, params)
+
+
+@component(Kind.SINK, "files", params=FilesSinkParams, locality=Locality.MACHINE, claim=_claim)
 class FilesSink(PartSink[FilesSinkParams]):
     """Write records to files in a folder: JSON lines, CSV or Parquet.
 

@@ -16,10 +16,12 @@ import anyio.to_thread
 import orjson
 from pydantic import BaseModel, Field, field_validator
 
+from connectors.files.sharing import writes_file
 from connectors.files.written import WrittenLog, log_path, mark_replaced
 from connectors.json_lines import dump_records, write_out
 from connectors.objects.compression import is_packed
 from engine.contract.batch import Batch
+from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, Params, Sink, component, operational
 from engine.contract.keys import KeyList, Keys
 from engine.contract.verification import Check, Delivered
@@ -54,7 +56,11 @@ def _reach(params: JsonlSinkParams) -> Locality:
     return Locality.PROCESS if params.path == STDOUT else Locality.MACHINE
 
 
-@component(Kind.SINK, "jsonl", params=JsonlSinkParams, locality=_reach)
+def _claim(params: JsonlSinkParams) -> Claim | None:
+    return None if params.path == STDOUT else writes_file(params.path, params.mode)
+
+
+@component(Kind.SINK, "jsonl", params=JsonlSinkParams, locality=_reach, claim=_claim)
 class JsonlSink(Sink[JsonlSinkParams]):
     """Append records to a file as JSON lines.
 
@@ -108,12 +114,14 @@ class JsonlSink(Sink[JsonlSinkParams]):
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if self._regular:
             path = log_path(self._path, ctx)
-            self._log = WrittenLog(path, self._descriptor).open() if path is not None else None
-            if self._log is not None and self._log.replaced:
-                raise FatalError(
-                    f"another run has replaced {params.path} since this one was interrupted: start a new run"
-                )
-            begun = self._log.exists if self._log is not None else ctx.attempt > 1
+            if path is not None:
+                self._log = WrittenLog(path, self._descriptor, keyed=ctx.distinct_keys).open()
+                if self._log.replaced:
+                    raise FatalError(
+                        f"another run has replaced {params.path} since this one was interrupted: start a "
+                        "new run"
+                    )
+            begun = self._log is not None and self._log.exists
             self._replaces = params.mode == "replace" and not begun
             if params.mode == "error" and not begun and os.fstat(self._descriptor).st_size:
                 raise FatalError(
@@ -168,7 +176,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
 
     async def run_completed(self) -> None:
         """Remove the notes about what was written. A run without any record leaves an empty file."""
-        if self._replaces:
+        # a run that was killed after this is resumed without notes, and its lines are in the file
+        if self._replaces and self.ctx.attempt == 1:
             self._append(b"", KeyList([]))
         if self._log is not None:
             self._log.remove()
@@ -181,7 +190,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
         if not _is_at(self._descriptor, self._path):
             return [Check("lines", delivered.here, 0, "the file was removed or replaced meanwhile")]
         if size > self._began_at + self._added:
-            note = f"another process wrote to {self.params.path} meanwhile"
+            note = f"another node or process wrote to {self.params.path} meanwhile"
             return [Check("lines", delivered.here, note=note)]
         found = await anyio.to_thread.run_sync(_count_lines, self._descriptor, self._began_at, size)
         note = "" if delivered.here == delivered.records else _OF_THIS_ATTEMPT

@@ -17,9 +17,12 @@ from connectors.files.errors import FileUnreadableError, unreadable
 from connectors.files.finding import FilePart, any_readable, find_files, read_limit
 from connectors.files.growing import BY_CONTENT, BY_PATH, FileMarks, bookmarked, find_moved, find_unread
 from connectors.files.line_keys import LineKeys
+from connectors.files.sharing import reads_file
+from connectors.files.walking import is_pattern
 from connectors.json_lines import has_long_number, parse_line
 from connectors.objects.lines import LinePage, Place, ReadChunk, line_pages
 from engine.contract.batch import Batch
+from engine.contract.claims import Claim
 from engine.contract.component import Context, Kind, Locality, Params, Source, component, operational
 from engine.contract.keys import KeyList, Keys
 from engine.contract.split import Split
@@ -67,11 +70,29 @@ def _reach(params: JsonlSourceParams) -> Locality:
     return Locality.PROCESS if params.path == STDIN else Locality.MACHINE
 
 
+def reads_stdin(_: object) -> Claim:
+    """The claim of what reads the standard input."""
+    return Claim(
+        STDIN,
+        "reads the standard input",
+        "each line would go to only one of them",
+        "read it with one node, and name that as the `input` of several",
+    )
+
+
+def _claim(params: JsonlSourceParams) -> Claim | None:
+    if params.path == STDIN:
+        return reads_stdin(params)
+    return None if is_pattern(params.path) else reads_file(params.path)
+
+
 def _keeps_bookmarks(params: JsonlSourceParams) -> bool:
     return params.mode == "changed"
 
 
-@component(Kind.SOURCE, "jsonl", params=JsonlSourceParams, locality=_reach, bookmarks=_keeps_bookmarks)
+@component(
+    Kind.SOURCE, "jsonl", params=JsonlSourceParams, locality=_reach, bookmarks=_keeps_bookmarks, claim=_claim
+)
 class JsonlSource(Source[JsonlSourceParams]):
     """JSON lines: files with one JSON object on each line.
 

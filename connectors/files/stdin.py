@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from connectors.files.source import STDIN, JsonlSource, JsonlSourceParams
+from connectors.files.source import STDIN, JsonlSource, JsonlSourceParams, reads_stdin
 from engine.contract.component import Kind, Locality, Params, component, operational
 
 __all__ = ["StdinSource", "StdinSourceParams"]
@@ -24,7 +24,7 @@ class StdinSourceParams(Params):
         return ["the standard input cannot be read twice: a run of it cannot be resumed"]
 
 
-@component(Kind.SOURCE, "stdin", params=StdinSourceParams, locality=Locality.PROCESS)
+@component(Kind.SOURCE, "stdin", params=StdinSourceParams, locality=Locality.PROCESS, claim=reads_stdin)
 class StdinSource(JsonlSource):
     """JSON lines from the standard input, handed on as they arrive.
 

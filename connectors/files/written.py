@@ -3,7 +3,8 @@
 Lines do not say which record they are of. Before each write its keys are noted in `.NAME.RUN.written`, with
 the place, the length and the checksum of what is about to be added: a note whose lines are not there was of
 a write that a kill has cut short, and what did arrive of it is removed. Consecutive keys take up one entry,
-however many there are. The notes of a run that is complete are removed.
+however many there are. Where a key may come twice in a run, the notes are empty, and say only that the run
+has begun to write. The notes of a run that is complete are removed.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ REPLACED = b"replaced\n"
 
 
 def log_path(path: str, ctx: Context) -> Path | None:
-    """Return where the notes of this run are; None when keys do not tell its records apart."""
-    if ctx.run_id == STANDALONE or not ctx.distinct_keys:
+    """Return where the notes of this run are; None for what is no run, and never resumed."""
+    if ctx.run_id == STANDALONE:
         return None
     name = sha256(f"{ctx.run_id}\n{ctx.node}\n{ctx.chunk}".encode()).hexdigest()[:16]
     file = Path(path)
@@ -51,6 +52,7 @@ class WrittenLog:
     Args:
         path: where they are; made with the first note.
         descriptor: the file that lines are added to.
+        keyed: keys tell the records of the run apart, and are noted.
 
     Attributes:
         before: keys of the lines that an earlier attempt has added.
@@ -58,9 +60,10 @@ class WrittenLog:
         replaced: another run has replaced the file since.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, *, keyed: bool) -> None:
         self._path = path
         self._target = descriptor
+        self._keyed = keyed
         self._descriptor = -1
         self.before = KeySet()
         self.exists = False
@@ -110,6 +113,8 @@ class WrittenLog:
         """Note what is about to be added at `place`; returns how to take it back. Raises OSError."""
         if self._descriptor < 0:
             self._open()
+        if not self._keyed:
+            return 0
         undo = os.lseek(self._descriptor, 0, os.SEEK_END)
         ranges = keys.ranges()
         note = [place, len(data), crc32(data), keys.to_list() if ranges is None else [], ranges or []]

@@ -33,7 +33,7 @@ class _Paging(BaseModel):
         return None
 
     def next(self, place: Place, answer: Answer, document: Any, count: int, url: str) -> Place:
-        """The page behind this one, which has `count` records and is at `url`."""
+        """The page after this one, which has `count` records and is at `url`."""
         return None
 
 

@@ -30,7 +30,7 @@ _MARK: Final = "greatest"
 
 
 class Incremental(BaseModel):
-    """Read only what is new: the API is asked for what is behind the greatest value of a field."""
+    """Read only what is new: asks the API for what comes after the greatest value of a field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -99,7 +99,7 @@ class HttpSource(Source[HttpSourceParams]):
     """Reads records from an HTTP API that answers JSON, page by page.
 
     The next page is found by the Link header, a cursor, an offset or a number. `Retry-After` is honoured, the
-    rate may be limited, and answers are bounded. With a `key`, a resumed run goes on at the page where it
+    rate may be limited, and answers are bounded. With a `key`, a resumed run continues at the page where it
     ended. With `incremental`, a run asks for what has changed since the last one.
     """
 

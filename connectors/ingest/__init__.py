@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from connectors.ingest.forwarding import forward_row
+from connectors.forwarding import forward_row
 from connectors.ingest.params import Confirm, IngestConnection, IngestParams, LocalValidation
 from connectors.ingest.sink import IngestSink
 

@@ -10,7 +10,7 @@ from connectors.warehouse.client import Answer, WarehouseClient
 from engine.contract.verification import Check, Delivered
 from engine.errors import FatalError
 
-__all__ = ["count_deliveries"]
+__all__ = ["count_deliveries", "newest_delivery"]
 
 _PATH = "/deliveries"
 _MAX_ANSWER = 64 * 1024
@@ -28,6 +28,23 @@ class Account(BaseModel):
     letters: int = Field(ge=0)
     since: datetime | None
     remembered_days: int
+
+
+class _Newest(BaseModel):
+    newest: int = Field(ge=0)
+
+
+async def newest_delivery(client: WarehouseClient, model: str) -> int | None:
+    """The number of the latest delivery that the service has of a model; None if it does not tell.
+
+    Raises:
+        TransientError: the service cannot be asked at present.
+    """
+    try:
+        answer = await client.get(_PATH, [("model", model.partition("/")[0])], max_answer=_MAX_ANSWER)
+        return _Newest.model_validate_json(answer.body).newest if answer.status < 300 else None
+    except (FatalError, ValidationError):
+        return None
 
 
 async def count_deliveries(
@@ -89,7 +106,7 @@ def _compared(account: Account, delivered: Delivered) -> list[Check]:
     found = account.present + account.overtaken + (account.letters if delivered.letters else 0)
     notes = []
     if account.overtaken:
-        notes.append(f"{account.overtaken:,} of them were since replaced by other deliveries")
+        notes.append(f"{account.overtaken:,} of them were since replaced by other deliveries, or removed")
     if account.replaced:
         notes.append(f"{account.replaced:,} were sent again, or replaced by later ones of the same id")
     checks = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import anyio
 
@@ -15,9 +16,10 @@ from connectors.warehouse.client import NoSuchRouteError, UncertainError, Wareho
 from engine.contract.batch import Batch
 from engine.errors import FatalError, RecordError, TransientError
 
-__all__ = ["Delivery", "Fates", "ReplayMarks"]
+__all__ = ["Delivery", "Fates", "ReplayMarks", "origin_header"]
 
 _MAX_MARKS = 100_000
+_MAX_ORIGIN = 1_000
 _ANSWER_BASE = 1024 * 1024
 _ANSWER_PER_RECORD = 16 * 1024
 
@@ -67,7 +69,7 @@ class ReplayMarks:
 
 
 class Delivery:
-    """Sends requests of one model.
+    """Sends requests of one model. `origin` is the value of `X-ODW-Origin`, "" for none.
 
     Attributes:
         gives_results: whether the service tells each record's fate; None until its first answer.
@@ -81,9 +83,11 @@ class Delivery:
         model: str,
         scope: str,
         epoch: Epoch,
+        origin: str,
         compress: bool,
         max_body: int,
         any_success: bool = False,
+        unless_newer: int | None = None,
     ) -> None:
         self.gives_results: bool | None = None
         self.max_body = max_body
@@ -93,8 +97,10 @@ class Delivery:
         self._model = model
         self._scope = scope
         self._epoch = epoch
+        self._origin = origin
         self._compress = compress
         self._any_success = any_success
+        self._guard = {} if unless_newer is None else {"X-ODW-Unless-Newer": str(unless_newer)}
 
     async def send(self, batch: Batch, bodies: Sequence[Body], fates: Fates, *, keep_sizes: bool) -> None:
         """Send the bodies one after another. A transient failure of one leaves the rest of them unsent.
@@ -135,7 +141,10 @@ class Delivery:
             "X-ODW-Results": "per-record",
             "X-ODW-Delivery": "replay" if replay else "fresh",
             "X-ODW-Epoch": self._epoch.header,
+            **self._guard,
         }
+        if self._origin:
+            headers["X-ODW-Origin"] = self._origin
         content = body.content
         if self._compress:
             headers["Content-Encoding"] = "gzip"
@@ -163,6 +172,12 @@ class Delivery:
         # second of A, B, A would be taken for a retry, and B would stay the last word.
         ends = (_place(batch, body.indices[0]), _place(batch, body.indices[-1]))
         return idempotency_key(body.content, self._scope, self._model, *ends)
+
+
+def origin_header(pipeline: str, run_id: str, node: str) -> str:
+    """Return the value of `X-ODW-Origin`; "" without a pipeline, or when it would be too long."""
+    header = "/".join(quote(part, safe="") for part in (pipeline, run_id, node))
+    return header if pipeline and run_id and node and len(header) <= _MAX_ORIGIN else ""
 
 
 def _place(batch: Batch, index: int) -> str:

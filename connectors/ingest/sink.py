@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel
 
-from connectors.ingest.counting import count_deliveries
-from connectors.ingest.delivery import Delivery, Fates
+from connectors.forwarding import forward_row
+from connectors.ingest.counting import count_deliveries, newest_delivery
+from connectors.ingest.delivery import Delivery, Fates, origin_header
 from connectors.ingest.epoch import Epoch, epoch_scope
-from connectors.ingest.forwarding import forward_row
 from connectors.ingest.local_validation import LocalValidator, local_validator
 from connectors.ingest.params import Confirm, IngestConnection, IngestParams, LocalValidation
 from connectors.ingest.payload import Body, Payload, encode
@@ -79,9 +79,11 @@ class IngestSink(Sink[IngestParams]):
             model=params.model,
             scope=f"{scope}\0{self.ctx.node}",  # two nodes may send the same records to one model
             epoch=Epoch(self._epoch_scope, self.ctx.epoch),
+            origin=origin_header(self.ctx.pipeline, self.ctx.run_id, self.ctx.node),
             compress=params.compress,
             max_body=params.bytes,
             any_success=params.any_success,
+            unless_newer=await newest_delivery(client, params.model) if self.ctx.keep_newer else None,
         )
         if params.validation is not LocalValidation.NEVER:
             self._validator = local_validator(params.model)

@@ -61,12 +61,25 @@ class Asker(Caller):
                 await claim.others()
         return [fates[index] for index in range(len(documents))]
 
+    async def known(self, documents: Sequence[Document]) -> dict[int, tuple[Fate, Usage]]:
+        """The outcomes that the journal has, by place, each with what `OnHit` hears. Raises StateError."""
+        keys = [await self.questions.key(one) for one in documents]
+        async with self.journal.claim(set(keys)) as claim:
+            found = dict(claim.answers)
+        return {
+            index: (self._known(found[key]), self._lost(found[key], documents[index]))
+            for index, key in enumerate(keys)
+            if key in found
+        }
+
     def _known(self, entry: JournalEntry) -> Fate:
         values = values_of(entry)
         return values if isinstance(values, RecordError) else self.fate_of(values)
 
     def _lost(self, entry: JournalEntry, document: Document) -> Usage:
         """What was paid for this record before and is booked nowhere."""
+        if self.attempts.is_booked(entry.key):
+            return Usage()
         if document.record and document.record == entry.record and self.journal.is_ours(entry):
             return Usage(entry.tokens_in, entry.tokens_out, entry.cost_usd)
         return Usage()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import anyio
 
@@ -20,6 +20,7 @@ from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.schema import TargetSchema
 from connectors.llm.settings import BYTES_PER_TOKEN
+from engine.contract.allowances import NoSpending, Spending
 from engine.contract.journal import AnswerJournal
 from engine.errors import RecordError, TransientError
 
@@ -31,8 +32,12 @@ Fate: TypeAlias = dict[str, object] | RecordError | TransientError
 OnUsage: TypeAlias = Callable[[Sequence[int], Usage], None]
 """Called after each call with the places of its documents and what it cost."""
 
-OnCount: TypeAlias = Callable[[str], None]
-"""Called with the name of what happened and has to be said (`repaired_replies`)."""
+
+class OnCount(Protocol):
+    """Called with the name of what happened and has to be said (`repaired_replies`), and how much of it."""
+
+    def __call__(self, name: str, amount: float = 1, /) -> None: ...
+
 
 _OUTPUT_TOKENS_PER_FIELD = 16  # for the estimate that a budget reserves; values are short
 
@@ -41,7 +46,8 @@ _OUTPUT_TOKENS_PER_FIELD = 16  # for the estimate that a budget reserves; values
 class Caller:
     """What all calls of a node share. `gate` keeps to the quota, `limiter` bounds the calls in flight.
 
-    `max_tokens` is the limit of an answer; None derives it from the fields and the documents.
+    `max_tokens` is the limit of an answer; None derives it from the fields and the documents. `by_model`:
+    what calls cost is counted under the model's name too, since others are asked beside it.
     """
 
     chat: ChatClient
@@ -56,8 +62,10 @@ class Caller:
     limits: PackLimits
     max_tokens: int | None
     max_document_tokens: int
-    on_count: OnCount = lambda name: None
+    by_model: bool = False
+    on_count: OnCount = lambda name, amount=1: None
     attempts: Attempts = field(default_factory=Attempts)
+    spending: Spending = field(default_factory=NoSpending)
 
     def fate_of(self, values: Mapping[str, object]) -> Fate:
         """Interpret the values of a slot."""
@@ -98,12 +106,23 @@ class Caller:
             check()
             self.budget.reserve(estimate)
             try:
-                reply = await self._complete(prompt, max_tokens)
-                usage = self.usage_of(reply, documents)
+                async with self.spending.paying(estimate) as payment:
+                    reply = await self._complete(prompt, max_tokens)
+                    usage = self.usage_of(reply, documents)
+                    payment.usd = usage.cost_usd
                 passing.used = usage.tokens_in + usage.tokens_out
+                self._count(usage)
             finally:
                 self.budget.settle(estimate, usage.cost_usd)
         return reply, usage
+
+    def _count(self, usage: Usage) -> None:
+        if self.by_model:
+            model = self.questions.model
+            self.on_count(f"calls[{model}]")
+            self.on_count(f"tokens_in[{model}]", usage.tokens_in)
+            self.on_count(f"tokens_out[{model}]", usage.tokens_out)
+            self.on_count(f"cost_usd[{model}]", usage.cost_usd)
 
     async def _complete(self, prompt: Prompt, max_tokens: int) -> Reply:
         sent = self.gate.clock.monotonic()

@@ -24,7 +24,7 @@ from engine.errors import ComponentError, FatalError, TransientError
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["ChatClient", "ContentRefusedError", "PackTooLargeError", "Reply", "open_chat"]
+__all__ = ["ChatClient", "ContentRefusedError", "EndpointError", "PackTooLargeError", "Reply", "open_chat"]
 
 _MAX_ADAPTATIONS: Final = 12  # of one request to what the endpoint takes
 _SUSPICIOUS: Final = 12  # refusals in a row after which it may be the endpoint and not the documents
@@ -37,6 +37,10 @@ _SHINGLE: Final = 20
 
 class PackTooLargeError(ComponentError):
     """The prompt is longer than the model can read."""
+
+
+class EndpointError(FatalError):
+    """The endpoint takes no call from us: not with this key, account, model or address."""
 
 
 class ContentRefusedError(ComponentError):
@@ -114,7 +118,7 @@ class ChatClient:
             PackTooLargeError: the prompt is too long for the model.
             ContentRefusedError: the endpoint refused this prompt.
             TransientError: rate limits, time-outs, 5xx, broken connections.
-            FatalError: a wrong key or model, an exhausted quota, an endpoint that refuses everything.
+            EndpointError: a wrong key or model, an exhausted quota, an endpoint that refuses everything.
         """
         own: Dialect | None = None  # of this call alone
         for _ in range(_MAX_ADAPTATIONS):
@@ -155,7 +159,7 @@ class ChatClient:
     async def _negotiated(self, refusal: Refusal, cause: Cause, seen: int) -> bool:
         """Whether the endpoint takes requests now that it has refused before.
 
-        False: it is this prompt that it refuses. Raises FatalError: it refuses everything.
+        False: it is this prompt that it refuses. Raises EndpointError: it refuses everything.
         """
         self._refused_in_a_row += 1
         async with self._negotiating:
@@ -188,14 +192,14 @@ class ChatClient:
         self._sdk.base_url = self._url
         return True
 
-    def _refuses_everything(self, refusal: Refusal, cause: Cause) -> FatalError:
+    def _refuses_everything(self, refusal: Refusal, cause: Cause) -> EndpointError:
         said = self._said(refusal, self._contact.probe)
         if cause is Cause.KEY:
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
-            return FatalError(message, kind="auth")
+            return EndpointError(message, kind="auth")
         if refusal.status in (404, 405):
-            return FatalError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
-        return FatalError(f"{said}: it rejects every request to {self.model!r}, even without documents")
+            return EndpointError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
+        return EndpointError(f"{said}: it rejects every request to {self.model!r}, even without documents")
 
     async def _send(self, prompt: Prompt, dialect: Dialect, max_tokens: int) -> Reply | Refusal:
         """One request; a refusal is returned when something else may pass."""
@@ -234,13 +238,15 @@ class ChatClient:
     def _no_completion(self) -> ComponentError:
         if self._answers:
             return TransientError(f"{self._url} returned something other than a chat completion")
-        return FatalError(f"{self._url} did not return a chat completion; check `base_url`")
+        return EndpointError(f"{self._url} did not return a chat completion; check `base_url`")
 
     def _final(self, refusal: Refusal, headers: Any, prompt: Prompt) -> ComponentError | None:
         """The error of what no other wording of the request can change."""
         status, said = refusal.status, self._said(refusal, prompt)
         if 300 <= status < 400:
-            return FatalError(f"{said}: it redirects to {headers.get('location', 'nowhere')}; set `base_url`")
+            return EndpointError(
+                f"{said}: it redirects to {headers.get('location', 'nowhere')}; set `base_url`"
+            )
         cause = cause_of(refusal)
         if cause is Cause.BUSY:
             wait = wait_seconds(headers, refusal.body, refusal.message, self._clock.now())
@@ -251,16 +257,16 @@ class ChatClient:
             return TransientError(said, retry_after=wait, throttled=status in (429, 529))
         if cause is Cause.KEY and status in (400, 401):
             message = f"{said}: the API key is missing, wrong or not allowed to use {self.model!r}"
-            return FatalError(message, kind="auth")
+            return EndpointError(message, kind="auth")
         if cause is Cause.MONEY:
             message = f"{said}: the account's quota is exhausted; top it up and resume the run"
-            return FatalError(message, kind="budget")
+            return EndpointError(message, kind="budget")
         if cause is Cause.MODEL:
-            return FatalError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
+            return EndpointError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
         return None
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
-        """Status, headers and body of an answer. Raises TransientError, or FatalError on first contact."""
+        """Status, headers and body of an answer. Raises TransientError, or EndpointError on first contact."""
         import openai
 
         patience = self._contact.patience if not self._reached else None
@@ -290,7 +296,7 @@ class ChatClient:
         return response.status_code, response.headers, response.content
 
     def _unanswered(self, error: Exception) -> ComponentError:
-        """FatalError: there has been no connection at all."""
+        """EndpointError: there has been no connection at all."""
         import httpx
         import openai
 
@@ -299,7 +305,7 @@ class ChatClient:
             message = f"{self._url} did not answer within {self._longest:g} s, the node's `timeout`"
             return TransientError(message)
         message = f"cannot reach the model endpoint: {why_unreachable(error, self._url)}"
-        return FatalError(message) if connecting else TransientError(message)
+        return EndpointError(message) if connecting else TransientError(message)
 
     def _said(self, refusal: Refusal, prompt: Prompt) -> str:
         """An endpoint's answer in its own words, without the key and without what a document says."""

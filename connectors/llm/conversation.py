@@ -131,6 +131,7 @@ class Conversation:
         reached("model_paid")
         for index, share in zip(indices, usage.shared(len(indices)), strict=True):
             self._history(index).paid = self._history(index).paid.plus(share)
+            self._caller.attempts.book(self._keys[index])
         self._on_usage(indices, usage)
         return reply
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from connectors.llm.pricing import Usage
 from engine.errors import RecordError
@@ -11,6 +12,9 @@ __all__ = ["MAX_ALONE", "Attempts", "History"]
 
 MAX_ALONE = 2
 """A lone document gets one more try after an unreadable answer."""
+
+
+_MAX_BOOKED: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class Attempts:
 
     def __init__(self) -> None:
         self._histories: dict[str, History] = {}
+        self._booked: dict[str, None] = {}
 
     def of(self, key: str) -> History:
         """The history of a question, empty at first."""
@@ -51,6 +56,16 @@ class Attempts:
     def forget(self, key: str) -> None:
         """The question has its fate, or nothing was paid for it yet."""
         self._histories.pop(key, None)
+
+    def book(self, key: str) -> None:
+        """What a call about the question has cost is booked on its record."""
+        self._booked[key] = None
+        if len(self._booked) > _MAX_BOOKED:
+            del self._booked[next(iter(self._booked))]
+
+    def is_booked(self, key: str) -> bool:
+        """Whether its cost was booked lately: a record that comes back is not charged twice."""
+        return key in self._booked
 
     def __len__(self) -> int:
         return len(self._histories)

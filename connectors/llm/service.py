@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from hashlib import sha256
 from types import TracebackType
 from typing import Self
@@ -13,16 +14,19 @@ import anyio.to_thread
 
 from connectors.llm.asking import Asker, Fate, OnHit, OnUsage
 from connectors.llm.calling import OnCount
+from connectors.llm.chain import ModelChain
 from connectors.llm.client import Contact, Reply, open_chat
 from connectors.llm.documents import Document
 from connectors.llm.examples import told
 from connectors.llm.gate import Gate
+from connectors.llm.history import Attempts
 from connectors.llm.packing import PackLimits
 from connectors.llm.pricing import Budget, Price, Usage, price_of
 from connectors.llm.prompt import PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.schema import TargetSchema
 from connectors.llm.settings import LlmConnection, LlmParams
+from engine.contract.allowances import Allowances, NoSpending, Spending
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.contract.shared import Shared
@@ -39,6 +43,8 @@ def get_llm_service(
     on_count: OnCount | None = None,
     patient: bool = False,
     shared: Shared | None = None,
+    spending: Spending | None = None,
+    allowances: Allowances | None = None,
 ) -> LLMService:
     """Create a service for `async with` (default: `Medical` from OpenAI's endpoint).
 
@@ -46,6 +52,8 @@ def get_llm_service(
         journal: where answers that were paid for are kept and looked up; by default nowhere.
         on_count: told by name of what happened and has to be said (`calls_without_usage`).
         shared: where services of one engine find the gate of an endpoint that others ask too.
+        spending: budgets that other nodes pay from too.
+        allowances: where the quotas of endpoints are shared with other processes.
         patient: an endpoint at which nothing listens is an outage from the first call on.
 
     Raises:
@@ -58,6 +66,8 @@ def get_llm_service(
     service.on_count = on_count or service.on_count
     service.patient = patient
     service.shared = shared or service.shared
+    service.spending = spending or service.spending
+    service.allowances = allowances
     return service
 
 
@@ -67,7 +77,7 @@ class LLMService:
     Attributes:
         schema: what is extracted.
         budget: what was spent, and may be.
-        on_count, patient, shared: see `get_llm_service`.
+        on_count, patient, shared, spending, allowances: see `get_llm_service`.
     """
 
     def __init__(
@@ -75,44 +85,69 @@ class LLMService:
     ) -> None:
         self.schema: TargetSchema = params.asked_schema()
         self.budget = Budget(params.budget_usd)
-        self.on_count: OnCount = lambda name: None
+        self.on_count: OnCount = lambda name, amount=1: None
         self.patient = False
         self.shared = Shared()
-        self._model = params.model or connection.model
-        self._price = Price(0.0, 0.0)
+        self.spending: Spending = NoSpending()
+        self.allowances: Allowances | None = None
         self._params = params
         self._connection = connection
         self._clock = clock
         self._journal = journal
         self._stack = AsyncExitStack()
-        self._asker: Asker | None = None
+        self._attempts = Attempts()
+        self._chains: list[ModelChain] = []
 
     async def __aenter__(self) -> Self:
-        params = self._params
-        self._price = await anyio.to_thread.run_sync(price_of, self._model, params)
+        params, connection = self._params, self._connection
         self.budget.spent = await self._journal.spent()
-        writer = PromptWriter(self.schema, instructions_for(params))
-        contact = Contact(None if self.patient else params.connect_patience, writer.write([_HARMLESS]))
-        connection = self._connection.model_copy(update={"model": self._model})
-        chat = await self._stack.enter_async_context(open_chat(connection, params, self._clock, contact))
-        chat.on_probe = self._book_probe
+        own = connection.model_copy(update={"model": params.model or connection.model})
+        others = [
+            [(params.of_alternative(one), connection.of_alternative(one)) for one in part]
+            for part in (params.fallbacks, params.cascade)
+        ]
+        stages = [[(params, own), *others[0]], *([one] for one in others[1])]
+        self._writer = PromptWriter(self.schema, instructions_for(params))
+        self._limiter = anyio.CapacityLimiter(params.concurrency)
+        async with AsyncExitStack() as stack:
+            for stage in stages:
+                askers = [await self._asker(stack, *one) for one in stage]
+                self._chains.append(ModelChain(askers, self._clock.monotonic, self.on_count))
+            self._stack = stack.pop_all()
+        return self
+
+    @property
+    def stages(self) -> int:
+        """Stages of the cascade, the node's own model included."""
+        return 1 + len(self._params.cascade)
+
+    async def _asker(self, stack: AsyncExitStack, params: LlmParams, connection: LlmConnection) -> Asker:
+        """Open a client for one model. `params` and `connection` are as that model is asked."""
+        price = await anyio.to_thread.run_sync(price_of, connection.model, params, self.spending.limited)
+        contact = Contact(None if self.patient else params.connect_patience, self._writer.write([_HARMLESS]))
+        chat = await stack.enter_async_context(open_chat(connection, params, self._clock, contact))
+        chat.on_probe = partial(self._book_probe, price)
         chat.gate = self._gate(connection)
-        self._asker = Asker(
+        return Asker(
             chat=chat,
-            writer=writer,
-            questions=Questions(writer, self.schema, self._model, params.temperature, params.extras),
+            writer=self._writer,
+            questions=Questions(
+                self._writer, self.schema, connection.model, params.temperature, params.extras
+            ),
             journal=self._journal,
             schema=self.schema,
-            price=self._price,
+            price=price,
             budget=self.budget,
             gate=chat.gate,
-            limiter=anyio.CapacityLimiter(params.concurrency),
+            limiter=self._limiter,
             limits=PackLimits(params.batch_size, params.pack_tokens, params.pack_images),
             max_tokens=params.max_tokens,
             max_document_tokens=params.max_document_tokens,
+            attempts=self._attempts,
+            spending=self.spending,
+            by_model=bool(params.fallbacks or params.cascade),
             on_count=self.on_count,
         )
-        return self
 
     def _gate(self, connection: LlmConnection) -> Gate:
         """One for all that ask this model of this endpoint with this key."""
@@ -120,18 +155,26 @@ class LLMService:
         key = sha256(connection.api_key.get_secret_value().encode()).hexdigest()
         return self.shared.get(
             (Gate, connection.address, connection.model, key, requests, tokens),
-            lambda: Gate(self._clock, requests_per_minute=requests, tokens_per_minute=tokens),
+            lambda: Gate(
+                self._clock,
+                requests_per_minute=requests,
+                tokens_per_minute=tokens,
+                allowances=self.allowances,
+                name=sha256("\n".join((connection.address, connection.model, key)).encode()).hexdigest()[:16],
+            ),
         )
 
-    def _book_probe(self, reply: Reply) -> None:
+    def _book_probe(self, price: Price, reply: Reply) -> None:
         """A call that only finds out what the endpoint takes is paid for like any other."""
-        self.budget.settle(0.0, self._price.of(reply.tokens_in, reply.tokens_out))
+        usd = price.of(reply.tokens_in, reply.tokens_out)
+        self.budget.settle(0.0, usd)
+        self.spending.book(usd)
         self.on_count("probes")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._asker = None
+        self._chains = []
         await self._stack.aclose()
 
     async def extract_structured_data_batch(
@@ -140,21 +183,23 @@ class LLMService:
         *,
         on_usage: OnUsage | None = None,
         on_hit: OnHit | None = None,
+        stage: int = 0,
     ) -> list[Fate]:
         """Return the fields of each document, in order, or its error.
 
         `on_usage` hears of every call: the places of its documents, and what it cost; `on_hit` of every
         document that needed none: its answer is in the journal, or another document of the batch is the same
         (see `connectors.llm.asking`). A field that a document does not state is missing from its result, and
-        is an error when the schema requires it.
+        is an error when the schema requires it. `stage`: whose models are asked, 0 for the node's own and its
+        fallbacks, then those of `cascade`.
 
         Raises:
             FatalError: wrong key or model, exhausted quota or budget.
             StateError: the journal cannot be used.
         """
-        if self._asker is None:
+        if not self._chains:
             raise RuntimeError("the LLM service is used outside of `async with`")
-        return await self._asker.ask(documents, on_usage or _ignore, on_hit or _ignore_hit)
+        return await self._chains[stage].ask(documents, on_usage or _ignore, on_hit or _ignore_hit)
 
     async def extract_structured_data(
         self, document: Document, *, on_usage: OnUsage | None = None

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from connectors.addresses import address_without_credentials, http_address
+from connectors.llm.alternatives import Alternative, AlternativeModel
 from connectors.llm.declared_fields import DeclaredField, declared_model
 from connectors.llm.examples import Example, check_example, instructions_of
 from connectors.llm.merging import Merge
@@ -26,7 +27,14 @@ from connectors.llm.schema import TRANSFORM_TIMESTAMP, TargetSchema, schema_of, 
 from engine.contract.component import Params, operational
 from engine.errors import FatalError
 
-__all__ = ["BYTES_PER_TOKEN", "DEFAULT_MODEL", "TOKENS_PER_IMAGE", "LlmConnection", "LlmParams"]
+__all__ = [
+    "BYTES_PER_TOKEN",
+    "DEFAULT_MODEL",
+    "TOKENS_PER_IMAGE",
+    "LlmConnection",
+    "LlmEndpoint",
+    "LlmParams",
+]
 
 DEFAULT_MODEL: Final = "gpt-4o-mini"
 
@@ -40,7 +48,7 @@ TOKENS_PER_IMAGE: Final = 1_000
 """What an image is taken to cost; a page of 1024 x 1024 pixels costs 765 to 1,105 at OpenAI."""
 
 
-class LlmConnection(BaseModel):
+class LlmEndpoint(BaseModel):
     """An OpenAI-compatible chat-completions endpoint."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -107,6 +115,31 @@ class LlmConnection(BaseModel):
         return address_without_credentials(url)
 
 
+class LlmConnection(LlmEndpoint):
+    """An OpenAI-compatible chat-completions endpoint, and others that its nodes may use besides."""
+
+    endpoints: dict[str, LlmEndpoint] = Field(
+        default={}, description="Other endpoints by name, for models of `fallbacks` and `cascade`"
+    )
+
+    def of_alternative(self, other: Alternative) -> LlmConnection:
+        """The connection of another model.
+
+        Raises:
+            FatalError: it names an endpoint that is not there.
+        """
+        if not other.endpoint:
+            return self.model_copy(update={"model": other.model})
+        endpoint = self.endpoints.get(other.endpoint)
+        if endpoint is None:
+            known = ", ".join(self.endpoints) or "none"
+            raise FatalError(
+                f"the model {other.model!r} names the endpoint {other.endpoint!r}, which is not one of the "
+                f"connection's `endpoints` ({known})"
+            )
+        return LlmConnection.model_construct(**{**endpoint.__dict__, "model": other.model, "endpoints": {}})
+
+
 class LlmParams(Params):
     """Parameters of `llm_extract`."""
 
@@ -169,6 +202,18 @@ class LlmParams(Params):
     )
     instructions: str = Field(default="", max_length=20_000, description="Extra instructions for the model")
     model: str | None = Field(default=None, description="Overrides the connection's model")
+    fallbacks: list[AlternativeModel] = operational(
+        [],
+        max_length=5,
+        description="Models to ask, in this order, while the ones before are unavailable: their names, or "
+        "mappings with `model` and more",
+    )
+    cascade: list[AlternativeModel] = operational(
+        [],
+        max_length=5,
+        description="Models to ask, in this order, about each document for which the one before gives no "
+        "valid and grounded record: their names, or mappings with `model` and more",
+    )
     temperature: float | None = Field(
         default=0.1, ge=0, le=2, description="Sampling temperature; null means the model's default"
     )
@@ -292,6 +337,10 @@ class LlmParams(Params):
             if self.spans_field in schema.model.model_fields:
                 raise ValueError(f"`spans_field`: the schema has a field `{self.spans_field}` of its own")
         return self
+
+    def of_alternative(self, other: Alternative) -> LlmParams:
+        """The parameters with which another model is asked."""
+        return self.model_copy(update=other.changes())
 
     def target_schema(self) -> TargetSchema:
         """What is extracted. Raises FatalError when the model cannot be imported or asked for."""

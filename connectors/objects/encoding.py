@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -37,14 +36,14 @@ def encode_csv(
     Args:
         columns: in this order, others are left out; empty: all fields, in the order they appear.
     """
-    mappings = [as_mapping(record) for record in records]
-    names = list(columns) or list(dict.fromkeys(name for record in mappings for name in record))
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    mappings, names, failures = fields_of(records, columns, "NotCsv")
+    lines = _Lines()
+    writer = csv.writer(lines, delimiter=delimiter, lineterminator=lines.END)
     if header:
         writer.writerow(names)
-    failures: Failures = {}
     for index, record in enumerate(mappings):
+        if index in failures:
+            continue
         try:
             row = [_cell(record.get(name)) for name in names]
             "".join(row).encode()
@@ -52,12 +51,49 @@ def encode_csv(
             failures[index] = RecordError(f"it cannot be written as CSV: {error}", kind="NotCsv")
             continue
         writer.writerow(row)
-    return out.getvalue().encode(), failures
+    return "".join(lines).encode(), failures
 
 
-def as_mapping(record: Record) -> Mapping[str, Any]:
-    """A record as a mapping of its fields."""
-    return record.model_dump(mode="json") if isinstance(record, BaseModel) else record
+class _Lines(list[str]):
+    """Lines that `csv` writes, with line feeds. It quotes what has a character of its own line end."""
+
+    END: Final = "\r\n"
+
+    def write(self, line: str) -> None:
+        self.append(f"{line.removesuffix(self.END)}\n")
+
+
+def fields_of(
+    records: Sequence[Record], columns: Sequence[str], kind: str
+) -> tuple[list[Mapping[str, Any]], list[str], Failures]:
+    """The fields of each record, the columns (by default all fields), and the records that cannot be rows.
+
+    Those are no mappings, or have names that cannot be columns; `kind` is the type of their dead letters.
+    """
+    mappings: list[Mapping[str, Any]] = []
+    failures: Failures = {}
+    for index, record in enumerate(records):
+        fields = record.model_dump(mode="json") if isinstance(record, BaseModel) else record
+        why = "it is not a mapping" if not isinstance(fields, Mapping) else "" if columns else _odd(fields)
+        if why:
+            failures[index] = RecordError(f"it cannot be a row of the file: {why}", kind=kind)
+        mappings.append({} if why else fields)
+    names = list(columns) or list(dict.fromkeys(name for fields in mappings for name in fields))
+    if not names:
+        empty = RecordError("it cannot be a row of the file: it has no fields", kind=kind)
+        failures = dict.fromkeys(range(len(mappings)), empty) | failures
+    return mappings, names, failures
+
+
+def _odd(fields: Mapping[Any, Any]) -> str:
+    """Why not all of these names can be columns."""
+    try:
+        "".join(fields).encode()
+    except TypeError:
+        return "a field has a name that is not text"
+    except UnicodeEncodeError:
+        return "a field has a name that is not valid Unicode"
+    return ""
 
 
 def _cell(value: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from connectors.objects.csv_types import ColumnType
-from connectors.objects.encoding import Compression, Failures, as_mapping
+from connectors.objects.encoding import Compression, Failures, fields_of
 from connectors.objects.parquet_format import pyarrow
 from engine.contract.types import Record
 from engine.errors import RecordError
@@ -30,11 +30,9 @@ def encode_parquet(
         FatalError: pyarrow is not installed.
     """
     pa, parquet = pyarrow(), pyarrow("pyarrow.parquet")
-    plain = [as_mapping(record) for record in records]
-    names = list(columns) or list(dict.fromkeys(name for record in plain for name in record))
-    failures: Failures = {}
+    plain, names, failures = fields_of(records, columns, "NotParquet")
     arrays: list[Any] = []
-    for name in names:
+    for name in () if failures else names:
         array, bad = _column(pa, [record.get(name) for record in plain], _type(pa, types.get(name)))
         arrays.append(array)
         for index in bad:

@@ -98,7 +98,7 @@ class PartFiles:
 
     Attributes:
         before: keys that an earlier attempt of the run has written.
-        begun: an earlier attempt has written something.
+        begun: this attempt or an earlier one has written something.
     """
 
     def __init__(self, store: PartStore, token: str, suffix: str) -> None:
@@ -155,6 +155,7 @@ class PartFiles:
         await self._store.put_note(self._token, name, note.dump())
         await self._store.put(self._token, name, data)
         self._notes[name] = note
+        self.begun = True
 
     async def count(self) -> int:
         """How many records the files of the run have that are there as they were noted."""

@@ -15,11 +15,12 @@ from connectors.objects.csv_types import ColumnType
 from connectors.objects.encoding import Compression, Failures, FileFormat, compress, encode_csv, encode_jsonl
 from connectors.objects.part_files import PartFiles, PartStore, run_token
 from engine.contract.batch import Batch
+from engine.contract.claims import Claim
 from engine.contract.component import BatchLimits, Params, Sink, operational
 from engine.contract.verification import Check, Delivered
 from engine.errors import BatchError, FatalError
 
-__all__ = ["PartParams", "PartSink"]
+__all__ = ["PartParams", "PartSink", "parts_claim"]
 
 SHOWN_FILES = 3
 
@@ -72,6 +73,12 @@ class PartParams(Params):
         return f".{self.format}" + (packed if self.format != "parquet" else "")
 
 
+def parts_claim(place: str, shown: str, params: PartParams) -> Claim:
+    """The claim of a sink that writes files to a folder or below a prefix."""
+    alone = "`mode: replace` deletes the files of the other" if params.mode == "replace" else ""
+    return Claim(place, f"writes {shown}", alone, "choose another place for one of them")
+
+
 P = TypeVar("P", bound=PartParams)
 
 
@@ -115,7 +122,7 @@ class PartSink(Sink[P]):
         except BaseException:
             await self._stack.aclose()
             raise
-        if self.params.mode == "error" and others and not files.begun and self.ctx.attempt == 1:
+        if self.params.mode == "error" and others and not files.begun:
             await self._stack.aclose()
             shown = ", ".join(sorted(others)[:SHOWN_FILES])
             raise FatalError(
@@ -184,7 +191,11 @@ class PartSink(Sink[P]):
 
     async def run_completed(self) -> None:
         """Remove the notes about what was written, and with `mode: replace` the files of earlier runs."""
-        await self._open().close_run(replace=self.params.mode == "replace")
+        files = self._open()
+        # a run that was killed after this is resumed without notes: other files may be of later runs
+        await files.close_run(
+            replace=self.params.mode == "replace" and (files.begun or self.ctx.attempt == 1)
+        )
 
     async def count_records(self, delivered: Delivered) -> Sequence[Check]:
         """Count the records in the files of this run that are there as they were written."""

@@ -106,7 +106,7 @@ class ObjectSource(Source[P]):
         if chunk:
             yield self._split(number, ordinal, chunk)
 
-    def lists_behind(self, last: Split) -> bool:
+    def can_list_after(self, last: Split) -> bool:
         """True unless the keys of that split are out of order: then nobody knows what comes behind it."""
         keys = _keys_of(last)
         return bool(keys) and keys == sorted(keys)

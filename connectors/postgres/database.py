@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from connectors.tables.columns import Column, Dialect, ValueType
 from connectors.tables.isolation import RowsRefusedError
+from connectors.tables.names import quote_table
 from engine.errors import FatalError, TransientError
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ __all__ = [
     "DIALECT",
     "PostgresConnection",
     "connected",
-    "quote",
-    "quote_table",
     "table_columns",
     "translated",
 ]
@@ -63,6 +62,7 @@ DIALECT: Final = Dialect(
         "BYTEA": (ValueType.BYTES, 0),
     },
     max_name=63,
+    reserved=frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}),
 )
 
 # a server that vanished is noticed within 20 s; the URL may say otherwise
@@ -242,17 +242,6 @@ def _refused(error: psycopg.Error, code: str, text: str) -> RowsRefusedError:
     kind = "ConstraintViolated" if code.startswith("23") else "ValueRefused"
     where = f" (column {column})" if column and column not in text else ""
     return RowsRefusedError(f"PostgreSQL refused the row: {text}{where}", kind=kind)
-
-
-def quote(name: str) -> str:
-    """The name as an identifier."""
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'
-
-
-def quote_table(table: str) -> str:
-    """`schema.table` as identifiers."""
-    return ".".join(map(quote, table.split(".")))
 
 
 async def table_columns(connection: Connection, table: str) -> dict[str, Column]:

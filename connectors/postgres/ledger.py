@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
-from connectors.postgres.database import quote_table
 from connectors.tables.deliveries import KEEP_DAYS, Entry, LedgerRow
+from connectors.tables.names import quote_table
 
 if TYPE_CHECKING:
     import psycopg

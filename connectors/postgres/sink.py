@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
-from uuid import uuid4
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 from pydantic import BaseModel
@@ -19,27 +18,18 @@ from connectors.postgres.database import (
     PostgresConnection,
     close,
     connect,
-    quote,
-    quote_table,
     table_columns,
     translated,
 )
 from connectors.postgres.ledger import Ledger, StaleError
-from connectors.tables.columns import Changes, Column, changes_for, fill, rows_of
-from connectors.tables.deliveries import Reader, entries_of
-from connectors.tables.isolation import deliver_all
-from connectors.tables.params import (
-    Mode,
-    TableSinkParams,
-    check_staging,
-    is_staging_of,
-    merge_rounds,
-    staging_name,
-)
+from connectors.tables.columns import Changes, Row
+from connectors.tables.deliveries import LedgerRow, entries_of
+from connectors.tables.names import quote, quote_table
+from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of, table_claim
+from connectors.tables.sink import Rounds, TableSink, Values, chosen
 from engine.contract.batch import Batch
-from engine.contract.component import BatchLimits, Context, Kind, Locality, Sink, component
-from engine.contract.verification import Check, Delivered
-from engine.errors import BatchError, FatalError, RecordError, TransientError
+from engine.contract.component import Kind, Locality, component
+from engine.errors import FatalError, TransientError
 from engine.fault_injection import reached
 
 if TYPE_CHECKING:
@@ -47,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresSink", "PostgresSinkParams"]
 
-_BATCH_BYTES: Final = 16 * 1024 * 1024
 _STAGE: Final = "_odw_stage"
 _LOOKS: Final = 5
 
@@ -68,8 +57,9 @@ def _reach(params: PostgresSinkParams) -> Locality:
     connection=PostgresConnection,
     extra="postgres",
     locality=_reach,
+    claim=table_claim,
 )
-class PostgresSink(Sink[PostgresSinkParams]):
+class PostgresSink(TableSink[PostgresSinkParams]):
     """Writes records to a table of PostgreSQL, by COPY.
 
     The table is made from the first records, and gets a column for each field that is new. Every batch is one
@@ -78,28 +68,17 @@ class PostgresSink(Sink[PostgresSinkParams]):
     refuses becomes a dead letter, alone.
     """
 
+    dialect = DIALECT
+
     def __init__(self, params: PostgresSinkParams, connection: BaseModel | None = None) -> None:
         super().__init__(params, connection)
-        self._columns: dict[str, Column] = {}
-        self._table = params.table
         self._turn = anyio.Lock()
         self._open: Connection | None = None
         self._staged: tuple[str, ...] = ()
         self._ledger = Ledger("", "", "")
-        self._reader: Reader | None = None
-
-    @property
-    def limits(self) -> BatchLimits:
-        """`records`, and 16 MiB."""
-        return BatchLimits(records=self.params.records, nbytes=_BATCH_BYTES)
 
     async def __aenter__(self) -> Self:
-        # outside a pipeline nothing comes again, and all runs have the same id
-        run = uuid4().hex if self.ctx.run_id == Context().run_id else self.ctx.run_id
-        self._ledger = Ledger(run, f"{self.ctx.pipeline}.{self.ctx.node}", self.params.table)
-        if self.params.mode is Mode.REPLACE:
-            self._table = staging_name(self.params.table, self.ctx)
-        self._reader = Reader(self._known, distinct=self.ctx.distinct_keys)
+        self._ledger = Ledger(self._begin(), f"{self.ctx.pipeline}.{self.ctx.node}", self.params.table)
         with suppress(TransientError):  # the first write waits for the server
             async with self._connection():
                 pass
@@ -130,11 +109,10 @@ class PostgresSink(Sink[PostgresSinkParams]):
             TransientError: the server cannot be reached, or another transaction had precedence.
             FatalError: the table cannot be written.
         """
-        assert self._reader is not None, "enter the sink first"
         for _ in range(_LOOKS):
             try:
                 async with self._turn:
-                    await self._write(batch, self._reader)
+                    await self._deliver(batch)
                 return
             except StaleError:
                 self._reader.doubt(batch)
@@ -142,42 +120,6 @@ class PostgresSink(Sink[PostgresSinkParams]):
                 self._reader.doubt(batch)  # the transaction may have been committed nevertheless
                 raise
         raise TransientError(f"another process is writing the same part of run {self.ctx.run_id}")
-
-    async def _write(self, batch: Batch, reader: Reader) -> None:
-        merges = self.params.mode is Mode.MERGE
-        indices = list(range(len(batch))) if merges else await reader.missing(batch)
-        if not indices:
-            return
-        rows = rows_of(batch.records)
-        if len(indices) < len(rows):
-            batch, rows = batch.take(indices), [rows[index] for index in indices]
-        failures = self._without_key(rows)
-        async with self._connection() as connection:
-            if (self.params.evolve or not self._columns) and (
-                changes := changes_for(rows, self._columns, self.params.columns, DIALECT)
-            ):
-                await self._alter(connection, changes)
-        values, misfits = fill(rows, self._columns, DIALECT)
-        failures = {**misfits, **failures}
-        if not values:
-            empty = RecordError("no field of the record has a value", kind="EmptyRecord")
-            failures = dict.fromkeys(range(len(rows)), empty)
-        good = [index for index in range(len(rows)) if index not in failures]
-
-        async def merge(part: Sequence[int]) -> None:
-            rounds = merge_rounds(part, rows, self.params.key)
-            fields = [[name for name in values if name in rows[one[0]]] for one in rounds]
-            async with self._connection() as connection:
-                await self._merge(connection, values, list(zip(rounds, fields, strict=True)))
-
-        async def add(part: Sequence[int]) -> None:
-            chosen = batch if len(part) == len(batch) else batch.take(part)
-            async with self._connection() as connection:
-                await self._append(connection, values, part, chosen)
-
-        failures |= await deliver_all(good, merge if merges else add)
-        if failures:
-            raise BatchError({indices[index]: error for index, error in failures.items()})
 
     async def run_completed(self) -> None:
         """Put the new rows in the place of the old ones, and forget the entries of the run.
@@ -211,112 +153,100 @@ class PostgresSink(Sink[PostgresSinkParams]):
         if replaces:
             await self._ledger.note_replaced(connection)
 
-    async def count_records(self, delivered: Delivered) -> list[Check]:
-        """Compare the entries of the run with the engine's ledger."""
-        what = f"rows added to {self.params.table}"
-        if self.params.mode is Mode.MERGE:
-            return [Check(what, delivered.records, note="merged rows do not tell which run they are of")]
-        if self.ctx.chunk:
-            return [Check(what, delivered.records, note="other parts of the run add rows too")]
+    async def _count(self) -> int:
         async with self._connection() as connection:
-            return [Check(what, delivered.records, await self._ledger.count(connection))]
+            return await self._ledger.count(connection)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        """The connection of this sink; one that failed is closed, and opened anew next time."""
+        """The connection of this sink; one that failed is closed, and the next use opens another."""
         if not isinstance(self.connection, PostgresConnection):
             raise FatalError("the postgres sink needs a connection with the `url` of the database")
         key = ", ".join(self.params.key)
         with translated(self.connection.place, table=self.params.table, key=key):
-            if self._open is None:
-                self._open = await connect(self.connection)
-                self._staged = ()
-                await self._prepare(self._open)
+            opened = self._open or await connect(self.connection)
             try:
-                yield self._open
+                if self._open is None:
+                    await self._prepare(opened)
+                    self._open = opened
+                yield opened
             except BaseException:
-                opened, self._open = self._open, None
-                if opened is not None:
-                    await close(opened)
+                self._open = None
+                await close(opened)
                 raise
 
     async def _prepare(self, connection: Connection) -> None:
+        self._staged = ()
         if self.params.mode is not Mode.MERGE:
             await self._ledger.prepare(connection)
         self._columns = await table_columns(connection, self._table)
 
-    async def _known(self, split: str) -> list[tuple[str, Sequence[int]]]:
+    async def _known(self, split: str) -> list[LedgerRow]:
         async with self._connection() as connection:
             return await self._ledger.known(connection, split)
 
-    def _without_key(self, rows: Sequence[Any]) -> dict[int, RecordError]:
-        return {
-            index: RecordError(f"no value in the key field {name!r}", kind="MissingKey")
-            for name in self.params.key
-            for index, row in enumerate(rows)
-            if row.get(name) is None
-        }
+    async def _evolve(self, rows: Sequence[Row]) -> None:
+        async with self._connection():  # only then the columns are known
+            await super()._evolve(rows)
 
-    async def _alter(self, connection: Connection, changes: Changes) -> None:
+    async def _alter(self, changes: Changes) -> None:
         table = quote_table(self._table)
-        async with connection.transaction():
-            await self._ledger.lock(connection, [("schema", self._table)])
-            if not self._columns:
-                made = [f"{quote(column.name)} {column.sql}" for column in changes.added]
-                if self.params.mode is Mode.MERGE:
-                    made.append(f"PRIMARY KEY ({', '.join(map(quote, self.params.key))})")
-                await connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(made)})".encode())
-            # also those of a table that another process has just made
-            steps = [f"ADD COLUMN IF NOT EXISTS {quote(one.name)} {one.sql}" for one in changes.added]
-            steps += [f"ALTER COLUMN {quote(one.name)} TYPE {one.sql}" for one in changes.widened]
-            await connection.execute(f"ALTER TABLE {table} {', '.join(steps)}".encode())
-        self._columns = await table_columns(connection, self._table)
+        async with self._connection() as connection:
+            async with connection.transaction():
+                await self._ledger.lock(connection, [("schema", self._table)])
+                if not self._columns:
+                    made = [f"{quote(column.name)} {column.sql}" for column in changes.added]
+                    if self.params.mode is Mode.MERGE:
+                        made.append(f"PRIMARY KEY ({', '.join(map(quote, self.params.key))})")
+                    await connection.execute(
+                        f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(made)})".encode()
+                    )
+                # also those of a table that another process has just made
+                steps = [f"ADD COLUMN IF NOT EXISTS {quote(one.name)} {one.sql}" for one in changes.added]
+                steps += [f"ALTER COLUMN {quote(one.name)} TYPE {one.sql}" for one in changes.widened]
+                await connection.execute(f"ALTER TABLE {table} {', '.join(steps)}".encode())
+            self._columns = await table_columns(connection, self._table)
 
-    async def _append(
-        self, connection: Connection, values: dict[str, list[Any]], part: Sequence[int], batch: Batch
-    ) -> None:
+    async def _append(self, values: Values, part: Sequence[int], batch: Batch) -> None:
         entries = entries_of(batch, distinct=self.ctx.distinct_keys)
-        data = copy_data([_chosen(column, part) for column in values.values()])
-        async with connection.transaction():
-            await self._ledger.check(connection, [entry.split for entry in entries])
-            await _copy(connection, quote_table(self._table), list(values), data)
-            await self._ledger.add(connection, entries)
-            reached("rows_committing")
-        reached("rows_committed")
-        self._ledger.committed(entries)
+        async with self._connection() as connection:
+            data = copy_data([chosen(column, part) for column in values.values()])
+            async with connection.transaction():
+                await self._ledger.check(connection, [entry.split for entry in entries])
+                await _copy(connection, quote_table(self._table), list(values), data)
+                await self._ledger.add(connection, entries)
+                reached("rows_committing")
+            reached("rows_committed")
+            self._ledger.committed(entries)
 
-    async def _merge(
-        self,
-        connection: Connection,
-        values: dict[str, list[Any]],
-        rounds: Sequence[tuple[Sequence[int], Sequence[str]]],
-    ) -> None:
+    async def _merge(self, values: Values, rounds: Rounds) -> None:
         table, key = quote_table(self._table), self.params.key
-        if self._staged != tuple(self._columns):
-            await connection.execute(f"DROP TABLE IF EXISTS pg_temp.{_STAGE}".encode())
-            await connection.execute(
-                f"CREATE TEMP TABLE {_STAGE} ON COMMIT DELETE ROWS AS TABLE {table} WITH NO DATA".encode()
-            )
-            self._staged = tuple(self._columns)
-        async with connection.transaction():
-            for number, (part, names) in enumerate(rounds):
-                if number:
-                    await connection.execute(f"TRUNCATE pg_temp.{_STAGE}".encode())
-                data = copy_data([_chosen(values[name], part) for name in names])
-                await _copy(connection, f"pg_temp.{_STAGE}", names, data)
-                listed = ", ".join(map(quote, names))
-                updates = ", ".join(
-                    f"{quote(one)} = excluded.{quote(one)}" for one in names if one not in key
-                )
-                action = f"UPDATE SET {updates}" if updates else "NOTHING"
-                # in the order of the key: two processes that merge the same rows do not wait for each other
+        async with self._connection() as connection:
+            if self._staged != tuple(self._columns):
+                await connection.execute(f"DROP TABLE IF EXISTS pg_temp.{_STAGE}".encode())
                 await connection.execute(
-                    f"INSERT INTO {table} ({listed}) SELECT {listed} FROM pg_temp.{_STAGE} "
-                    f"ORDER BY {', '.join(map(quote, key))} "
-                    f"ON CONFLICT ({', '.join(map(quote, key))}) DO {action}".encode()
+                    f"CREATE TEMP TABLE {_STAGE} ON COMMIT DELETE ROWS AS TABLE {table} WITH NO DATA".encode()
                 )
-            reached("rows_committing")
-        reached("rows_committed")
+                self._staged = tuple(self._columns)
+            async with connection.transaction():
+                for number, (part, names) in enumerate(rounds):
+                    if number:
+                        await connection.execute(f"TRUNCATE pg_temp.{_STAGE}".encode())
+                    data = copy_data([chosen(values[name], part) for name in names])
+                    await _copy(connection, f"pg_temp.{_STAGE}", names, data)
+                    listed = ", ".join(map(quote, names))
+                    updates = ", ".join(
+                        f"{quote(one)} = excluded.{quote(one)}" for one in names if one not in key
+                    )
+                    action = f"UPDATE SET {updates}" if updates else "NOTHING"
+                    # ordered by key: two processes that merge the same rows do not deadlock
+                    await connection.execute(
+                        f"INSERT INTO {table} ({listed}) SELECT {listed} FROM pg_temp.{_STAGE} "
+                        f"ORDER BY {', '.join(map(quote, key))} "
+                        f"ON CONFLICT ({', '.join(map(quote, key))}) DO {action}".encode()
+                    )
+                reached("rows_committing")
+            reached("rows_committed")
 
     async def _check_staging(self, connection: Connection) -> None:
         staged = 0
@@ -360,7 +290,3 @@ async def _copy(connection: Connection, table: str, names: Sequence[str], data: 
     statement = f"COPY {table} ({', '.join(map(quote, names))}) FROM STDIN"
     async with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         await copy.write(data)
-
-
-def _chosen(column: list[Any], part: Sequence[int]) -> Sequence[Any]:
-    return column if len(part) == len(column) else [column[index] for index in part]

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from connectors.postgres.database import PostgresConnection, connected, quote, quote_table
+from connectors.postgres.database import PostgresConnection, connected
 from connectors.tables.isolation import RowsRefusedError
+from connectors.tables.names import quote
+from connectors.tables.params import TableSourceParams, missing_column, unusable_key
 from connectors.tables.values import json_value
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
-from engine.contract.component import Context, Kind, Params, Source, component, operational
+from engine.contract.component import Context, Kind, Source, component, operational
 from engine.contract.keys import KeyList, KeyRange, Keys
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
@@ -33,41 +35,24 @@ _PLAIN: Final = frozenset({16, 20, 21, 23, 25, 114, 700, 701, 1042, 1043, 3802})
 _MARK: Final = "delivered"
 
 
-class PostgresSourceParams(Params):
+class PostgresSourceParams(TableSourceParams):
     """Parameters of the `postgres` source."""
 
-    table: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$",
-        description="Table or view to read",
-    )
-    query: str | None = Field(default=None, min_length=1, description="Query to read instead of a table")
-    key: str | None = Field(
-        default=None,
-        description="Column that identifies a row: rows come in its order, and a run can be resumed",
-    )
     incremental: str | None = Field(
         default=None,
-        description="Column that grows with every change, e.g. `updated_at`: read only the rows behind those "
+        description="Column that grows with every change, e.g. `updated_at`: read only the rows after those "
         "that earlier runs of the pipeline have delivered",
     )
     split_rows: int = operational(
         100_000, ge=1, description="Rows per split, the part of a run that one worker reads"
     )
     parallel: int = operational(2, ge=1, le=16, description="Splits that are read at the same time")
-    page_records: int = operational(2000, ge=1, le=100_000, description="Maximum records per batch")
 
     @model_validator(mode="after")
-    def _reads_one_thing(self) -> Self:
-        if (self.table is None) is (self.query is None):
-            raise ValueError("give either a `table` or a `query`")
+    def _tells_rows_apart(self) -> Self:
         if self.incremental is not None and self.key is None:
             raise ValueError("`incremental` needs a `key`, which tells rows with the same value apart")
         return self
-
-    def notes(self) -> list[str]:
-        """What `validate` says of it."""
-        return [] if self.key else ["without a `key`, a run of this source cannot be resumed"]
 
 
 def _keeps_bookmarks(params: PostgresSourceParams) -> bool:
@@ -76,7 +61,7 @@ def _keeps_bookmarks(params: PostgresSourceParams) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The rows of a split: those behind `after`, up to and with `until`; as text, one for each column."""
+    """The rows of a split: those after `after`, up to and including `until`; as text, one for each column."""
 
     after: list[str] | None = None
     until: list[str] | None = None
@@ -94,7 +79,7 @@ class PostgresSource(Source[PostgresSourceParams]):
     """Reads the rows of a table or a query of PostgreSQL.
 
     With a `key`, rows come in its order and are named by it, in splits of `split_rows`, and a resumed run
-    goes on behind the last one. With `incremental`, a run reads what has changed since the last one. Rows
+    continues after the last. With `incremental`, a run reads what has changed since the last one. Rows
     are fetched through a cursor of the server, so memory does not grow with the table. Columns become fields
     as JSON has them: times are ISO 8601 text.
     """
@@ -126,7 +111,7 @@ class PostgresSource(Source[PostgresSourceParams]):
             yield Split(f"{number:06d}", asdict(part), first_ordinal=number * params.split_rows)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Read the rows of a split behind `position`, `[rows before, the last row's order]`.
+        """Read the rows of a split after `position`, `[rows before, the last row's order]`.
 
         Raises:
             TransientError: the server cannot be reached; everything before was yielded.
@@ -173,14 +158,8 @@ class PostgresSource(Source[PostgresSourceParams]):
     @property
     def _place(self) -> str:
         """What bookmarks are about: another query or another database has others."""
-        what = f"{self._rows}\n{self.params.key}\n{self.params.incremental}"
+        what = f"{self.params.relation}\n{self.params.key}\n{self.params.incremental}"
         return f"{self._connected().place}/{sha256(what.encode()).hexdigest()[:12]}"
-
-    @property
-    def _rows(self) -> str:
-        if self.params.table is not None:
-            return f"{quote_table(self.params.table)} AS q"
-        return f"({(self.params.query or '').strip().rstrip(';')}) AS q"
 
     @property
     def _order(self) -> list[str]:
@@ -200,13 +179,15 @@ class PostgresSource(Source[PostgresSourceParams]):
         assert self.params.key is not None
         await self._types(connection)
         key = f"q.{quote(self.params.key)}"
-        cursor = await connection.execute(f"SELECT 1 FROM {self._rows} WHERE {key} IS NULL LIMIT 1".encode())
+        cursor = await connection.execute(
+            f"SELECT 1 FROM {self.params.relation} WHERE {key} IS NULL LIMIT 1".encode()
+        )
         if await cursor.fetchall():
-            raise self._unusable("has no value in some rows")
+            raise unusable_key(self.params.key, "has no value in some rows")
         async with connection.transaction(), connection.cursor(name="odw_splits") as bounds:
             await bounds.execute(
                 f"SELECT k::text FROM (SELECT {key} AS k, row_number() OVER (ORDER BY {key}) AS n, "
-                f"count(*) OVER () AS total FROM {self._rows.replace('%', '%%')}) AS numbered "
+                f"count(*) OVER () AS total FROM {self.params.relation.replace('%', '%%')}) AS numbered "
                 f"WHERE n %% %s = 0 AND n < total ORDER BY n".encode(),
                 [self.params.split_rows],
             )
@@ -214,12 +195,11 @@ class PostgresSource(Source[PostgresSourceParams]):
 
     async def _types(self, connection: Connection) -> dict[str, str]:
         """The columns and their types, as SQL."""
-        cursor = await connection.execute(f"SELECT * FROM {self._rows} LIMIT 0".encode())
+        cursor = await connection.execute(f"SELECT * FROM {self.params.relation} LIMIT 0".encode())
         columns = cursor.description or []
         for name in self._order:
-            if name not in [column.name for column in columns]:
-                known = ", ".join(column.name for column in columns[:20])
-                raise FatalError(f"the rows have no column {name!r}; they have {known}", kind="schema")
+            if name not in (known := [column.name for column in columns]):
+                raise missing_column(name, known)
         types = await connection.execute(
             "SELECT format_type(oid, NULL) FROM unnest(%s::oid[]) WITH ORDINALITY AS t(oid, n) ORDER BY n",
             [[column.type_code for column in columns]],
@@ -256,7 +236,7 @@ class PostgresSource(Source[PostgresSourceParams]):
         order = [f"q.{quote(name)}" for name in self._order]
         texts = "".join(f"{column}::text, " for column in order)
         # a percent sign of the user's query is not a placeholder
-        query = f"SELECT {texts}q.* FROM {self._rows.replace('%', '%%')}"
+        query = f"SELECT {texts}q.* FROM {self.params.relation.replace('%', '%%')}"
         values: list[Any] = []
         conditions: list[str] = []
         given = ", ".join(f"CAST(%s AS {types[name]})" for name in self._order)
@@ -275,12 +255,9 @@ class PostgresSource(Source[PostgresSourceParams]):
     def _check(self, orders: Sequence[Sequence[str]], last: Sequence[str] | None) -> None:
         keys = [order[-1] for order in orders]
         if None in keys:
-            raise self._unusable("has no value in some rows")
+            raise unusable_key(self.params.key, "has no value in some rows")
         if any(one == other for one, other in pairwise([last, *orders])):
-            raise self._unusable("names more than one row")
-
-    def _unusable(self, why: str) -> FatalError:
-        return FatalError(f"the key {self.params.key!r} {why}: choose another column", kind="schema")
+            raise unusable_key(self.params.key, "names more than one row")
 
 
 def _reader(type_code: int) -> Callable[[Any], Any] | None:

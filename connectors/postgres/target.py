@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from connectors.postgres.database import PostgresConnection, connected, quote_table, table_columns
+from connectors.postgres.database import PostgresConnection, connected, table_columns
+from connectors.tables.names import quote_table
 
 __all__ = ["check", "describe"]
 

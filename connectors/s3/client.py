@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from hashlib import md5
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Final, Literal, Protocol, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -17,6 +19,11 @@ from engine.errors import FatalError
 __all__ = ["S3Client", "S3Connection", "open_client"]
 
 _THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
+
+_ENCRYPTED: Final = frozenset(
+    {"create_multipart_upload", "get_object", "head_object", "put_object", "upload_part"}
+)
+"""Requests that a key of one's own goes with."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for a connection to open."""
@@ -60,6 +67,11 @@ class S3Connection(BaseModel):
     expected_owner: str | None = Field(
         default=None, pattern=r"^(\d{12})?$", description="AWS account that has to own the bucket: 12 digits"
     )
+    sse_c_key: SecretStr | None = Field(
+        default=None,
+        description="Key of one's own that objects are read and written with (SSE-C): 32 bytes in base64, "
+        "as `openssl rand -base64 32` prints",
+    )
     requests: Literal["lean", "sdk"] = Field(
         default="lean",
         description="How objects are read: `lean` signs and sends the GETs itself wherever that applies, "
@@ -73,6 +85,14 @@ class S3Connection(BaseModel):
     @classmethod
     def _is_address(cls, url: str | None) -> str | None:
         return http_address(address_without_credentials(url)) if url else url
+
+    @field_validator("sse_c_key")
+    @classmethod
+    def _is_key(cls, key: SecretStr | None) -> SecretStr | None:
+        plain = _plain(key)
+        if plain is not None and len(_decoded(plain)) != 32:
+            raise ValueError("it has to be 32 bytes in base64, as `openssl rand -base64 32` prints")
+        return key
 
     @property
     def custom(self) -> bool:
@@ -96,6 +116,20 @@ class S3Connection(BaseModel):
         return {**paying, "ExpectedBucketOwner": self.expected_owner} if self.expected_owner else paying
 
     @property
+    def encryption(self) -> dict[str, str]:
+        """What goes with the requests that read or write content."""
+        key = _plain(self.sse_c_key)
+        if key is None:
+            return {}
+        digest = md5(_decoded(key), usedforsecurity=False).digest()
+        return {
+            "SSECustomerAlgorithm": "AES256",
+            "SSECustomerKey": key,
+            # botocore takes a key with its digest for encoded, and sends it as it is
+            "SSECustomerKeyMD5": base64.b64encode(digest).decode(),
+        }
+
+    @property
     def server(self) -> str:
         """Stable name of the server: `aws`, or host and port.
 
@@ -117,14 +151,16 @@ class S3Client(Protocol):
 
 
 class _WithArguments:
-    """A client that sends the same arguments with every request."""
+    """A client that sends the same arguments with every request, and others with those of content."""
 
-    def __init__(self, client: S3Client, arguments: Mapping[str, str]) -> None:
+    def __init__(self, client: S3Client, connection: S3Connection) -> None:
         self._client = client
-        self._arguments = arguments
+        self._arguments = connection.arguments
+        self._encryption = {**connection.arguments, **connection.encryption}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return partial(getattr(self._client, name), **self._arguments)
+        arguments = self._encryption if name in _ENCRYPTED else self._arguments
+        return partial(getattr(self._client, name), **arguments)
 
 
 @asynccontextmanager
@@ -182,7 +218,9 @@ async def open_client(
                     ca_bundle=connection.ca_bundle or session.get_config_variable("ca_bundle"),
                 )
             )
-        yield cast(S3Client, _WithArguments(client, connection.arguments) if connection.arguments else client)
+        if connection.arguments or connection.encryption:
+            client = _WithArguments(client, connection)
+        yield cast(S3Client, client)
 
 
 def _config(connection: S3Connection, connections: int, read_timeout: float) -> Any:
@@ -222,6 +260,12 @@ def _check(connection: S3Connection) -> None:
         raise FatalError(message, kind="auth")
     if connection.ca_bundle and not Path(connection.ca_bundle).is_file():
         raise FatalError(f"the S3 connection's `ca_bundle` {connection.ca_bundle!r} is not a file")
+    host = urlsplit(connection.endpoint_url or "")
+    if connection.encryption and host.scheme == "http" and host.hostname not in _THIS_MACHINE:
+        raise FatalError(
+            f"the S3 endpoint {connection.endpoint} is not encrypted, and `sse_c_key` would be readable on "
+            "the way: use https"
+        )
     if connection.custom and not (all(keys) or connection.anonymous or connection.profile):
         raise FatalError(
             f"the S3 endpoint {connection.endpoint} has no keys: set `access_key` and `secret_key` of its "
@@ -234,3 +278,10 @@ def _check(connection: S3Connection) -> None:
 def _plain(secret: SecretStr | None) -> str | None:
     # an empty value is what an unset `${NAME:-}` leaves behind
     return (secret.get_secret_value() or None) if secret is not None else None
+
+
+def _decoded(key: str) -> bytes:
+    try:
+        return base64.b64decode(key, validate=True)
+    except ValueError:
+        return b""

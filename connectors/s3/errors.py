@@ -104,17 +104,24 @@ def _from_answer(answer: Mapping[str, Any], where: str, needs: str, *, of_object
     kind: FatalKind = "auth" if code in _CREDENTIALS or status in (401, 403) else "config"
     text = f"{where}: {code or status}: {_remedy(code, message, status, headers, needs)}"
     if of_object and code not in _OF_EVERYTHING:
-        forbidden = kind == "auth" or code.startswith("KMS.")
+        forbidden = kind == "auth" or code.startswith("KMS.") or _is_encrypted(code, message)
         return ObjectRefusedError(
             text, kind=kind, record_kind="ObjectForbidden" if forbidden else "ObjectUnreadable"
         )
     return FatalError(text, kind=kind)
 
 
+def _is_encrypted(code: str, message: str) -> bool:
+    """Whether an object is encrypted with a key that was not sent."""
+    return code == "InvalidRequest" and "server side encryption" in message.lower()
+
+
 def _remedy(code: str, message: str, status: int, headers: Mapping[str, str], needs: str) -> str:
     region = headers.get("x-amz-bucket-region")
     if region and (300 <= status < 400 or "another region" in _REMEDIES.get(code, "")):
         return f"the bucket is in another region: set `region: {region}` in the connection"
+    if _is_encrypted(code, message):
+        return f"{message} Set `sse_c_key` in the connection to the key it was written with"
     remedy = _REMEDIES.get(code)
     return message if remedy is None else remedy.format(needs=needs)
 

@@ -34,6 +34,9 @@ _HEADERS: Final = {
     "Range": "range",
     "RequestPayer": "x-amz-request-payer",
     "ExpectedBucketOwner": "x-amz-expected-bucket-owner",
+    "SSECustomerAlgorithm": "x-amz-server-side-encryption-customer-algorithm",
+    "SSECustomerKey": "x-amz-server-side-encryption-customer-key",
+    "SSECustomerKeyMD5": "x-amz-server-side-encryption-customer-key-md5",
 }
 _ARGUMENTS: Final = frozenset({"Bucket", "Key", *_HEADERS})
 _PLACE: Final = "odw"

@@ -10,11 +10,12 @@ import anyio
 from pydantic import Field, field_validator
 
 from connectors.objects.part_files import NOTE
-from connectors.objects.part_sink import PartParams, PartSink
+from connectors.objects.part_sink import PartParams, PartSink, parts_claim
 from connectors.objects.pattern import ObjectPattern, split_bucket
 from connectors.s3.client import S3Client, S3Connection, open_client
 from connectors.s3.errors import s3_errors
 from connectors.s3.listing import list_pages
+from engine.contract.claims import Claim
 from engine.contract.component import Kind, component, operational
 from engine.errors import ComponentError, FatalError, RecordError
 
@@ -148,7 +149,13 @@ class ObjectsBelow:
             raise FatalError(str(error)) from error
 
 
-@component(Kind.SINK, "s3", params=S3SinkParams, connection=S3Connection, sandbox="s3", extra="s3")
+def _claim(params: S3SinkParams) -> Claim:
+    return parts_claim("/".join(params.bucket_and_prefix), params.path, params)
+
+
+@component(
+    Kind.SINK, "s3", params=S3SinkParams, connection=S3Connection, sandbox="s3", extra="s3", claim=_claim
+)
 class S3Sink(PartSink[S3SinkParams]):
     """Write records to objects in a bucket: JSON lines, CSV or Parquet.
 

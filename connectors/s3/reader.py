@@ -20,6 +20,7 @@ from engine.errors import RecordError, TransientError
 
 if TYPE_CHECKING:
     from connectors.models import S3FileContent
+    from connectors.s3.ranges import Arrived
 
 __all__ = ["DEFAULT_MAX_OBJECT_BYTES", "FileRecord", "S3FileReader", "VersionedGets", "check_version"]
 
@@ -128,13 +129,22 @@ class S3FileReader:
         return S3FileContent.model_validate(record)
 
     async def read_record(
-        self, uri: str, bucket: str, key: str, *, etag: str = "", size: int | None = None
+        self,
+        uri: str,
+        bucket: str,
+        key: str,
+        *,
+        etag: str = "",
+        size: int | None = None,
+        arrived: Arrived | None = None,
     ) -> FileRecord:
-        """Read one object as a plain record."""
-        if size is not None and size >= 0:
-            self._check_size(uri, size)
-        get = partial(self._get, uri, bucket, key, etag, size if size is not None else -1)
-        body = await self._gets.send(etag, get)
+        """Read one object as a plain record; of what has `arrived` already, make one."""
+        listed = size if size is not None else -1
+        self._check_size(uri, listed)
+        if arrived is not None:
+            body = self._whole(uri, arrived.data, arrived.answer, listed)
+        else:
+            body = await self._gets.send(etag, partial(self._get, uri, bucket, key, etag, listed))
         decoded = await self._decode(body.data, key, uri, body.content_type)
         return {
             "file_path": f"s3://{bucket}/{key}",

@@ -15,6 +15,7 @@ from connectors.objects.pattern import ObjectPattern
 from connectors.objects.source import ObjectSource
 from connectors.objects.whole import decode_whole
 from connectors.s3.client import S3Connection, open_client
+from connectors.s3.ranges import ParallelRanges
 from connectors.s3.reader import S3FileReader
 from connectors.s3.resolver import S3WildcardResolver
 from connectors.s3.streams import S3ObjectStreams
@@ -79,9 +80,11 @@ class S3Bucket:
         resolver: S3WildcardResolver,
         reader: S3FileReader,
         streams: S3ObjectStreams,
+        ranges: ParallelRanges | None = None,
     ) -> None:
         self._pattern = pattern
         self._streams = streams
+        self._ranges = ranges
         self._resolver = resolver
         self._reader = reader
         self.scope = f"{server}/{pattern.bucket}"
@@ -92,8 +95,11 @@ class S3Bucket:
 
     async def read(self, found: ListedObject) -> FileRecord:
         uri = self._pattern.uri_of(found.key)
+        arrived = None
+        if self._ranges is not None and self._ranges.apply_to(found):
+            arrived = await self._ranges.read(uri, found)
         return await self._reader.read_record(
-            uri, self._pattern.bucket, found.key, etag=found.etag, size=found.size
+            uri, self._pattern.bucket, found.key, etag=found.etag, size=found.size, arrived=arrived
         )
 
     def open(
@@ -166,4 +172,6 @@ class S3Connector(ObjectSource[S3Params]):
             decode=partial(decode_whole, params=params),
         )
         streams = S3ObjectStreams(client, self._pattern.bucket)
-        return S3Bucket(self._pattern, connection.server, S3WildcardResolver(client), reader, streams)
+        ranges = ParallelRanges(streams, self.ctx.retry, max_bytes=params.max_object_bytes)
+        resolver = S3WildcardResolver(client)
+        return S3Bucket(self._pattern, connection.server, resolver, reader, streams, ranges)

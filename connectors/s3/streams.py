@@ -8,14 +8,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from connectors.objects.content import ObjectBody
 from connectors.objects.listed import ListedObject
 from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
 from connectors.s3.reader import VersionedGets, check_version
 from engine.errors import RecordError, TransientError
 
-__all__ = ["S3ObjectStreams"]
+__all__ = ["S3Body", "S3ObjectStreams"]
 
 PIECE = 256 * 1024
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -32,7 +31,7 @@ class S3ObjectStreams:
     @asynccontextmanager
     async def open(
         self, uri: str, found: ListedObject, start: int, stop: int | None
-    ) -> AsyncGenerator[ObjectBody, None]:
+    ) -> AsyncGenerator[S3Body | _Nothing, None]:
         """An object's bytes from `start` up to `stop` (exclusive; None: to its end).
 
         Raises:
@@ -47,7 +46,7 @@ class S3ObjectStreams:
         answer = await self._gets.send(found.etag, partial(self._get, uri, found, arguments))
         # leaving the block closes the connection of a body that was not read to its end
         async with answer["Body"] as body:
-            yield _Body(body, answer, self._bucket, found, start, stop)
+            yield S3Body(body, answer, self._bucket, found, start, stop)
 
     async def _get(
         self, uri: str, found: ListedObject, arguments: dict[str, str], conditions: dict[str, str]
@@ -73,8 +72,14 @@ class _Nothing:
         return b""
 
 
-class _Body:
-    """A body as it arrives. Its end is an error where it is not as long as was announced, or listed."""
+class S3Body:
+    """A body as it arrives. Its end is an error where it is not as long as was announced, or listed.
+
+    Attributes:
+        answer: what came with it.
+        is_part: it is the range that was asked for, and not the whole object.
+        where: names it in messages.
+    """
 
     def __init__(
         self,
@@ -87,11 +92,13 @@ class _Body:
     ) -> None:
         self.content_type: str | None = answer.get("ContentType")
         self.content_encoding: str | None = answer.get("ContentEncoding")
+        self.answer = answer
         self._body = body
         self._bucket, self._what = bucket, f"reading {found.key!r}"
-        self._where = where = f"bucket {bucket!r}, {self._what}"
+        self.where = where = f"bucket {bucket!r}, {self._what}"
         length = answer.get("ContentLength")
         part = _RANGE.fullmatch(answer.get("ContentRange") or "")
+        self.is_part = part is not None
         if part:
             if int(part[1]) != start:
                 raise TransientError(f"{where}: bytes from {part[1]} on arrived instead of {start}")
@@ -111,7 +118,7 @@ class _Body:
     def _check_total(self, total: int, listed: int) -> None:
         # what a proxy packs on its way has another length; unpacking tells whether it is whole
         if total >= 0 and listed >= 0 and total != listed and not self.content_encoding:
-            raise TransientError(f"{self._where}: the object has {total:,} bytes, and {listed:,} were listed")
+            raise TransientError(f"{self.where}: the object has {total:,} bytes, and {listed:,} were listed")
 
     async def read(self) -> bytes:
         while True:
@@ -133,5 +140,5 @@ class _Body:
             data: bytes = await self._body.read(PIECE)
         self._arrived += len(data)
         if not data and self._expected is not None and self._arrived != self._expected:
-            raise TransientError(f"{self._where}: {self._arrived:,} bytes arrived of {self._expected:,}")
+            raise TransientError(f"{self.where}: {self._arrived:,} bytes arrived of {self._expected:,}")
         return data

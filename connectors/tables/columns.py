@@ -18,7 +18,7 @@ import orjson
 from pydantic import BaseModel
 
 from engine.contract.types import Record
-from engine.errors import FatalError, RecordError
+from engine.errors import RecordError
 
 __all__ = [
     "MAX_COLUMNS",
@@ -27,9 +27,12 @@ __all__ = [
     "Dialect",
     "Row",
     "ValueType",
+    "by_column",
     "changes_for",
     "fill",
+    "names_of",
     "rows_of",
+    "shown",
 ]
 
 MAX_COLUMNS: Final = 500
@@ -74,6 +77,7 @@ class Dialect:
         known: the type and the bits of an existing column, by its SQL in upper case; OTHER without.
         fold: names that are equal when folded are one column.
         max_name: the longest name of a column, in bytes; 0: no limit.
+        reserved: names of columns that every table has of its own accord.
     """
 
     database: str
@@ -81,12 +85,27 @@ class Dialect:
     known: Mapping[str, tuple[ValueType, int]]
     fold: Callable[[str], str] = str
     max_name: int = 0
+    reserved: frozenset[str] = frozenset()
 
     def column(self, name: str, sql: str) -> Column:
         """An existing or declared column."""
         plain = sql.upper().partition("(")[0].strip()
         kind, bits = self.known.get(plain, (ValueType.OTHER, 64))
         return Column(name, kind, sql, bits)
+
+    def refusal(self, name: str) -> str:
+        """Why no column can have this name; "" if one can."""
+        if not name:
+            return "it is empty"
+        if "\0" in name:
+            return "it has a null character"
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError:
+            return "it is not valid Unicode"
+        if 0 < self.max_name < size:
+            return f"it is longer than {self.max_name} bytes"
+        return "every table has such a column already" if name in self.reserved else ""
 
 
 @dataclass
@@ -115,58 +134,56 @@ def names_of(rows: Iterable[Row]) -> list[str]:
     return list(names)
 
 
+def by_column(names: Iterable[str], dialect: Dialect) -> dict[str, list[str]]:
+    """The names that are one column, by what they have in common."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(dialect.fold(name), []).append(name)
+    return groups
+
+
+def shown(name: str) -> str:
+    """A name for messages."""
+    return repr(name[:80])
+
+
 def changes_for(
     rows: Sequence[Row], columns: Mapping[str, Column], declared: Mapping[str, str], dialect: Dialect
 ) -> Changes:
-    """What a table with these columns (by folded name) needs to hold the rows.
+    """What a table with these columns (by folded name) needs to hold the rows, which fit a table.
 
-    A field that has only nulls needs no column yet.
-
-    Raises:
-        FatalError: two fields would be one column, or there are too many.
+    A field that has only nulls needs no column yet. Where there would be too many columns, some rows get
+    none for what they have, and `fill` refuses them.
     """
     changes = Changes()
-    seen: dict[str, str] = {}
-    for name in names_of(rows):
-        folded = dialect.fold(name)
-        if seen.setdefault(folded, name) != name:
-            raise _same_column(seen[folded], name, dialect)
+    types = {dialect.fold(name): sql for name, sql in declared.items()}
+    for folded, names in by_column(names_of(rows), dialect).items():
+        if dialect.refusal(names[0]):
+            continue  # null in all rows
         column = columns.get(folded)
+        values = [value for name in names for row in rows if (value := row.get(name)) is not None]
         if column is None:
-            _check_name(name, dialect)
-            sql = declared.get(name)
+            sql = types.get(folded)
             if sql is not None:
-                changes.added.append(dialect.column(name, sql))
-            elif (kind := _infer(row.get(name) for row in rows)) is not None:
-                changes.added.append(Column(name, kind, dialect.types[kind]))
-        elif column.type is ValueType.INTEGER and float in _types(rows, name) and _has_fraction(rows, name):
+                changes.added.append(dialect.column(names[0], sql))
+            elif (kind := _infer(values)) is not None:
+                changes.added.append(Column(names[0], kind, dialect.types[kind]))
+        elif column.type is ValueType.INTEGER and _has_fraction(values):
             changes.widened.append(Column(column.name, ValueType.FLOAT, dialect.types[ValueType.FLOAT]))
     if len(columns) + len(changes.added) > MAX_COLUMNS:
-        raise FatalError(
-            f"the records have more than {MAX_COLUMNS} fields, e.g. {changes.added[-1].name!r}: put objects "
-            "whose field names are data into one field, or drop them before the sink",
-            kind="schema",
-        )
+        changes.added = _within_limit(rows, changes.added, MAX_COLUMNS - len(columns), dialect)
     return changes
 
 
-def _same_column(one: str, other: str, dialect: Dialect) -> FatalError:
-    return FatalError(
-        f"the fields {one!r} and {other!r} are the same column in {dialect.database}: rename one of them "
-        "before the sink",
-        kind="schema",
-    )
-
-
-def _check_name(name: str, dialect: Dialect) -> None:
-    size = len(name.encode("utf-8", "replace"))
-    if not name or "\0" in name or 0 < dialect.max_name < size:
-        limit = f", at most {dialect.max_name} bytes long" if dialect.max_name else ""
-        raise FatalError(
-            f"the field {name[:80]!r} cannot be a column of {dialect.database}: names are not empty{limit}; "
-            "rename it before the sink",
-            kind="schema",
-        )
+def _within_limit(rows: Sequence[Row], added: Sequence[Column], room: int, dialect: Dialect) -> list[Column]:
+    """The columns of the first rows that have room for all of theirs."""
+    wanted = {dialect.fold(column.name) for column in added}
+    kept: set[str] = set()
+    for row in rows:
+        needed = {dialect.fold(name) for name, value in row.items() if value is not None} & wanted
+        if len(kept | needed) <= room:
+            kept |= needed
+    return [column for column in added if dialect.fold(column.name) in kept]
 
 
 def fill(
@@ -175,26 +192,19 @@ def fill(
     """The values for each column that the rows have something for, and the rows that do not fit.
 
     Fields without a column are left out when they are null, and an error otherwise.
-
-    Raises:
-        FatalError: two fields are one column.
     """
     values: dict[str, list[Any]] = {}
     failures: dict[int, RecordError] = {}
-    for name in names_of(rows):
-        column = columns.get(dialect.fold(name))
-        given = [row.get(name) for row in rows]
+    for folded, names in by_column(names_of(rows), dialect).items():
+        column = columns.get(folded)
+        given = [row.get(names[0]) for row in rows]
+        for name in names[1:]:
+            given = [one if one is not None else row.get(name) for one, row in zip(given, rows, strict=True)]
         if column is None:
             for index, value in enumerate(given):
                 if value is not None:
-                    failures[index] = RecordError(
-                        f"the table has no column {name!r}: add it, or set `evolve: true`",
-                        kind="UnknownField",
-                    )
+                    failures[index] = _without_column(names[0], rows[index], columns, dialect)
             continue
-        if column.name in values:
-            other = next(one for one in names_of(rows) if dialect.fold(one) == dialect.fold(name))
-            raise _same_column(other, name, dialect)
         types = set(map(type, given)) - {type(None)}
         beyond = column.type is ValueType.INTEGER and types == {int} and _exceeds(given, column)
         if types <= _DIRECT[column.type] and not beyond:
@@ -208,6 +218,19 @@ def fill(
                 fitted.append(None)
                 failures.setdefault(index, _misfit(column, error))
     return values, failures
+
+
+def _without_column(name: str, row: Row, columns: Mapping[str, Column], dialect: Dialect) -> RecordError:
+    given = {dialect.fold(one) for one, value in row.items() if value is not None}
+    if len(given | columns.keys()) > MAX_COLUMNS:
+        return RecordError(
+            f"with the record's fields, e.g. {shown(name)}, the table would have more than {MAX_COLUMNS} "
+            "columns: put objects whose field names are data into one field, or drop them before the sink",
+            kind="TooManyFields",
+        )
+    return RecordError(
+        f"the table has no column {shown(name)}: add it, or set `evolve: true`", kind="UnknownField"
+    )
 
 
 def _misfit(column: Column, error: Exception) -> RecordError:
@@ -245,10 +268,6 @@ _GROUPS: Final[Mapping[type, ValueType]] = {
 }
 
 
-def _types(rows: Sequence[Row], name: str) -> set[type]:
-    return {type(row.get(name)) for row in rows} - {type(None)}
-
-
 def _infer(values: Iterable[Any]) -> ValueType | None:
     """The type of a column that most of these values fit into; None when all are null.
 
@@ -270,8 +289,7 @@ def _infer(values: Iterable[Any]) -> ValueType | None:
     return ValueType.FLOAT if float in types else ValueType.INTEGER
 
 
-def _has_fraction(rows: Sequence[Row], name: str) -> bool:
-    values = (row.get(name) for row in rows)
+def _has_fraction(values: Iterable[Any]) -> bool:
     return any(isinstance(value, float) and not value.is_integer() for value in values)
 
 

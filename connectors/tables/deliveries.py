@@ -128,7 +128,7 @@ def entries_of(batch: Batch, *, distinct: bool) -> list[Entry]:
 
 
 def parts_of(batch: Batch) -> list[tuple[str, int, int]]:
-    """The splits that the records are from: key, first index, index behind the last."""
+    """The splits that the records are from: key, first index, index after the last."""
     parts: list[tuple[str, int, int]] = []
     start = 0
     if not batch.origins:

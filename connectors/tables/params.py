@@ -1,4 +1,4 @@
-"""What the sinks of tables have in common: parameters, and the order in which equal keys are merged."""
+"""Parameters of tables, and the order in which rows with equal keys are merged."""
 
 from __future__ import annotations
 
@@ -10,10 +10,23 @@ from typing import Any, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from connectors.tables.names import TABLE_PATTERN, quote_table
+from engine.contract.claims import Claim
 from engine.contract.component import Context, Params, operational
 from engine.errors import FatalError
 
-__all__ = ["Mode", "TableSinkParams", "check_staging", "is_staging_of", "merge_rounds", "staging_name"]
+__all__ = [
+    "Mode",
+    "TableSinkParams",
+    "TableSourceParams",
+    "check_staging",
+    "is_staging_of",
+    "merge_rounds",
+    "missing_column",
+    "staging_name",
+    "table_claim",
+    "unusable_key",
+]
 
 _SQL_TYPE: Final = re.compile(
     r"[A-Za-z][A-Za-z0-9_ ]*(\(\d+(, ?\d+)?\))?( with(out)? time zone)?(\[\])?", re.I
@@ -33,7 +46,7 @@ class TableSinkParams(Params):
     """Parameters of the sinks of tables."""
 
     table: str = Field(
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$",
+        pattern=TABLE_PATTERN,
         description="Table to write, made if it does not exist: `orders` or `sales.orders`",
     )
     mode: Mode = Field(
@@ -80,6 +93,53 @@ class TableSinkParams(Params):
         if self.mode is Mode.REPLACE:
             return [f"replaces all rows of the table {self.table} when the run is complete"]
         return []
+
+
+def table_claim(params: TableSinkParams, place: str = "") -> Claim:
+    """The claim of a sink of a table; `place` names the table where its own name does not."""
+    alone = "`mode: replace` deletes the rows of the other" if params.mode is Mode.REPLACE else ""
+    remedy = "choose another table, or let one node write all records"
+    return Claim(place or params.table, f"writes the table {params.table}", alone, remedy)
+
+
+class TableSourceParams(Params):
+    """Parameters of the sources of tables."""
+
+    table: str | None = Field(default=None, pattern=TABLE_PATTERN, description="Table or view to read")
+    query: str | None = Field(default=None, min_length=1, description="Query to read instead of a table")
+    key: str | None = Field(
+        default=None,
+        description="Column that identifies a row: rows come in its order, and a run can be resumed",
+    )
+    page_records: int = operational(2000, ge=1, le=100_000, description="Maximum records per batch")
+
+    @model_validator(mode="after")
+    def _reads_one_thing(self) -> Self:
+        if (self.table is None) is (self.query is None):
+            raise ValueError("give either a `table` or a `query`")
+        return self
+
+    def notes(self) -> list[str]:
+        """What `validate` says of it."""
+        return [] if self.key else ["without a `key`, a run of this source cannot be resumed"]
+
+    @property
+    def relation(self) -> str:
+        """What to select from, as `q`."""
+        if self.table is not None:
+            return f"{quote_table(self.table)} AS q"
+        return f"({(self.query or '').strip().rstrip(';')}) AS q"
+
+
+def missing_column(name: str, columns: Sequence[str]) -> FatalError:
+    """What a source says of a column that the rows do not have."""
+    known = ", ".join(columns[:20])
+    return FatalError(f"the rows have no column {name!r}; they have {known}", kind="schema")
+
+
+def unusable_key(key: str | None, why: str) -> FatalError:
+    """What a source says of a `key` that does not identify each row."""
+    return FatalError(f"the key {key!r} {why}: choose another column", kind="schema")
 
 
 def staging_name(table: str, ctx: Context) -> str:

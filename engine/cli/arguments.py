@@ -12,6 +12,7 @@ __all__ = [
     "add_change_arguments",
     "add_file_argument",
     "add_file_arguments",
+    "add_interval_argument",
     "add_output_arguments",
     "add_state_argument",
     "this_command",
@@ -63,6 +64,13 @@ def add_change_arguments(parser: argparse.ArgumentParser) -> None:
         dest="assignments",
         metavar="PATH=VALUE",
         help="override a value of the file, e.g. pipelines.blobs.dead_letters.max=10; repeatable",
+    )
+
+
+def add_interval_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `--interval`."""
+    parser.add_argument(
+        "--interval", type=float, default=2.0, metavar="SECONDS", help="time between two updates (default: 2)"
     )
 
 

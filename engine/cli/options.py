@@ -151,6 +151,7 @@ class RunOptions(PlanOptions, PlaceOptions, OutputOptions):
     drain_limit: str | None = None
     samples: str | None = None
     chaos: str | None = None
+    kills: int | None = None
     yes: bool = False
     limit: int | None = None
     sample: int | None = None
@@ -256,6 +257,8 @@ class RunsOptions(StateOptions):
     status: str = ""
     limit: int = 50
     json: bool = False
+    watch: bool = False
+    interval: float = 2.0
     run: str = ""
     file: str | None = None
     yes: bool = False

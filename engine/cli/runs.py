@@ -1,6 +1,7 @@
 """List, show and forget runs.
 
   python -m engine runs list --pipeline blobs
+  python -m engine runs list --watch
   python -m engine runs show blobs-20260131T120000-4f2a1b
   python -m engine runs prune --older-than 30d
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_state_argument
+from engine.cli.arguments import add_interval_argument, add_state_argument
 from engine.cli.options import DEFAULT_FILE, RunsOptions
 
 SUMMARY = "list, show and forget runs"
@@ -32,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("completed", "failed", "outage", "interrupted", "running", "killed", "skipped"),
         help="only runs of this status",
     )
-    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
+    form = listing.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object per line")
+    form.add_argument("--watch", action="store_true", help="update the list until Ctrl-C")
+    add_interval_argument(listing)
     add_state_argument(listing)
 
     showing = actions.add_parser("show", help="show one run in detail")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_state_argument
+from engine.cli.arguments import add_interval_argument, add_state_argument
 from engine.cli.options import TopOptions
 
 SUMMARY = "show the runs in progress"
@@ -16,9 +16,7 @@ OPTIONS = TopOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument(
-        "--interval", type=float, default=2.0, metavar="SECONDS", help="time between two updates (default: 2)"
-    )
+    add_interval_argument(parser)
     parser.add_argument("--once", action="store_true", help="print the runs once and exit")
     parser.add_argument("--json", action="store_true", help="print one JSON array per update")
     add_state_argument(parser)

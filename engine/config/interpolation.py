@@ -9,7 +9,7 @@
 `$${`                 a literal `${`
 ====================  ==========================================================================
 
-The forms with `:-` and `:?` mean what they mean in a POSIX shell. What is put in is never looked at again,
+The forms with `:-` and `:?` mean what they mean in a POSIX shell. What is inserted is never expanded again,
 so nothing in the environment can smuggle in another `${…}`; and it is put in after the YAML was parsed,
 so it can never change the structure of the file.
 """

@@ -44,7 +44,7 @@ def load_file(
         overrides: parameters and settings from the command line or the caller.
 
     Raises:
-        ConfigError: at once when there is nothing to go on with: no such file, not UTF-8, larger than
+        ConfigError: at once when nothing can be checked: no such file, not UTF-8, larger than
             1 MiB, a syntax error, an empty file, not a mapping.
     """
     path = Path(path)
@@ -133,6 +133,7 @@ def _read_warehouse(section: Value | None, file: str, problems: Problems) -> Dec
             WarehouseSection.model_validate(section.plain()).model_dump(exclude_unset=True), _folder(file)
         )
         declared.models()
+        declared.retention()
     except ValidationError:
         return None  # reported with the rest of the file
     except DeclarationError as error:
@@ -141,7 +142,7 @@ def _read_warehouse(section: Value | None, file: str, problems: Problems) -> Dec
             found = found.get(step) or found
         problems.add(found.place, str(error))
         return None
-    return declared if declared.document.get("models") else None
+    return declared if declared.document else None
 
 
 def _folder(file: str) -> str:

@@ -124,7 +124,7 @@ def resolve(
 ) -> dict[str, Value]:
     """Return the value of each parameter: the given one, else its default.
 
-    null stands for the default where the parameter does not allow null. A value that is missing or does not
+    null means the default where the parameter does not allow null. A value that is missing or does not
     fit is reported, and marked `failed`.
     """
     values: dict[str, Value] = {}

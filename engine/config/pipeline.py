@@ -183,7 +183,7 @@ def _read_node(
         problems.add(place, message)
         return None
     if kinds[0] is Kind.SOURCE and section is not None and section.on_error not in (None, "stop"):
-        message = "a source that fails stops the run: it cannot go on behind the record that failed"
+        message = "a source that fails stops the run: it cannot continue after the record that failed"
         problems.add(value.key_place("on_error"), message, "handle the error in the source")
     component = value.get(kinds[0])
     if component is None or not isinstance(component.data, str):

@@ -27,7 +27,7 @@ SHORTHANDS: Final[Mapping[str, str]] = {
     "sql": "query",
     "enrich": "file",
 }
-"""The transforms with a short form, and the parameter that a value other than a mapping stands for."""
+"""The transforms with a short form, and the parameter that a value other than a mapping sets."""
 
 
 def expanded(node: Value, place: Place, problems: Problems) -> Value:

@@ -240,7 +240,7 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
 
 
 def _last_character(text: str, line: int, column: int) -> tuple[int, int]:
-    """The same place, or the end of the text when it is behind it: an editor has no such line."""
+    """The same place, or the end of the text if it lies beyond: an editor has no such line."""
     lines = text.rstrip().split("\n")
     return (line, column) if line < len(lines) else (len(lines) - 1, len(lines[-1]))
 
@@ -263,7 +263,7 @@ def _code(character: object) -> int:
 
 
 def _tab_near(text: str, line: int, column: int) -> tuple[int, int] | None:
-    """The first tab in the indentation of the marked line or of the one behind it, counted from 1.
+    """The first tab in the indentation of the marked line or of the next one, counted from 1.
 
     libyaml marks where it began to look, which can be the line before the tab.
     """

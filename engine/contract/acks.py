@@ -48,7 +48,7 @@ class Tally:
     drops: dict[str, int] = field(default_factory=dict)
     """Dropped records by `node: reason`."""
     delivered: dict[str, int] = field(default_factory=dict)
-    """Records that each sink has taken, by node; those of sinks with something behind them too. Under "" is
+    """Records that each sink has taken, by node, including sinks that other nodes follow. Under "" is
     what was counted before the ledger knew by whom."""
     deaths: dict[str, int] = field(default_factory=dict)
     """Dead records by node; "" as above."""

@@ -28,7 +28,7 @@ _ASYNC_ITERABLES: Final = (AsyncGenerator, AsyncIterator, AsyncIterable)
 
 
 def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself, behind `partial` and the `__call__` of an object."""
+    """The function itself, without `partial` and the `__call__` of an object."""
     while isinstance(function, partial):
         function = function.func
     if not inspect.isroutine(function) and not isinstance(function, type) and callable(function):

@@ -17,9 +17,11 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.contract.allowances import Allowances, NoSpending, Spending
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmarks, NoBookmarks
 from engine.contract.branches import Branches
+from engine.contract.claims import Claim
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.contract.shared import Shared
@@ -156,22 +158,26 @@ class Context:
         seed: text that fixes everything random in this run; stable over resumes.
         started_at: when the run was first started, UTC; stable over resumes.
         attempt: which attempt of the run this is, counted from 1; each resume is one more.
-        epoch: grows with each attempt at the run and at any chunk of it, so it tells what came later.
+        epoch: grows with each attempt at the run and at any chunk of it: the larger one is the later.
         chunk: the part of the run that this process works on by itself; "" is all of it.
         allowance: reserve bytes here before reading them (sources with `reserves = True`).
         distinct_keys: no key comes twice in the run, as far as the sources before this component know.
+        keep_newer: what others deliver after this component was opened is not to be replaced by what it
+            writes: its records are those of old dead letters.
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
         bookmarks: what this source has left for its later runs (`Batch.bookmarks`); ask in `splits`, for
             what `read` does must follow from the split alone.
-        survives_errors: the node's `on_error` makes exceptions that are nobody's on purpose the failures of
+        survives_errors: the node's `on_error` makes unplanned exceptions the failures of
             single records: what can tell the record returns `unplanned_error` in its place.
         retry: for a source that retries the parts of a split one by one (objects of a listing); None
             without a pipeline, where nothing is retried.
-        listed: the last split that an unfinished listing has stored, when `lists_behind` has said that
-            `splits` can go on there; None: list from the beginning.
+        listed: the last split that an unfinished listing has stored, when `can_list_after` has said that
+            `splits` can continue there; None: list from the beginning.
         shared: what the components of this engine share, such as the limits of an endpoint.
+        allowances: limits that all processes with the same state share; None without a pipeline.
+        spending: the budgets of the pipeline; whoever pays for a call asks here first.
     """
 
     pipeline: str = ""
@@ -183,6 +189,7 @@ class Context:
     epoch: int = 1
     chunk: str = ""
     distinct_keys: bool = True
+    keep_newer: bool = False
     clock: Clock = field(default_factory=SystemClock)
     memory_budget: MemoryBudget = field(default_factory=_Unlimited)
     draining: Callable[[], bool] = lambda: False
@@ -193,6 +200,8 @@ class Context:
     retry: Retry | None = None
     listed: Split | None = None
     shared: Shared = field(default_factory=Shared)
+    allowances: Allowances | None = None
+    spending: Spending = field(default_factory=NoSpending)
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to a custom counter of this node."""
@@ -225,6 +234,8 @@ class ComponentSpec:
             runs of such a pipeline at the same time would deliver the same records.
         branches: the named outputs of a transform that sets `Batch.branches`, by its parameters.
         whole_run: it compares records of the whole run, so that no part of one can be worked on by itself.
+        claim: what it uses outside, by its parameters. Two nodes of which one needs the same thing alone are
+            refused.
     """
 
     name: str
@@ -240,6 +251,11 @@ class ComponentSpec:
     bookmarks: bool | Callable[[Any], bool] = False
     branches: Callable[[Any], Branches] | None = None
     whole_run: bool = False
+    claim: Callable[[Any], Claim | None] | None = None
+
+    def claim_of(self, params: BaseModel) -> Claim | None:
+        """Return what the component uses outside with these parameters; None when it does not say."""
+        return self.claim(params) if self.claim is not None else None
 
     def branches_of(self, params: BaseModel) -> Branches | None:
         """Return the named outputs with these parameters; None when it has only one."""
@@ -305,7 +321,7 @@ class Source(Component[P]):
         repeatable: reading again gives the same records with the same keys, so a run can be resumed.
         parallel_splits: how many splits may be read at once.
         distinct_keys: no key comes twice in a run. False keeps batches apart that share a key, in order, at
-            every stage behind it, so that two updates of one key never overtake each other.
+            every later stage, so that two updates of one key never overtake each other.
     """
 
     reserves: bool = False
@@ -331,10 +347,10 @@ class Source(Component[P]):
         """List the parts of the input in a stable order; they are stored, and a resume uses them."""
         yield Split("all")
 
-    def lists_behind(self, last: Split) -> bool:
-        """True when `splits` can go on behind this one, because its input comes in a stable order.
+    def can_list_after(self, last: Split) -> bool:
+        """True when `splits` can continue after this one, because its input comes in a stable order.
 
-        A listing that takes longer than the grace of a worker that stops would begin again for ever without.
+        Without it, a listing that takes longer than a stopping worker's grace would never end.
         """
         return False
 
@@ -376,7 +392,7 @@ class Transform(Component[P]):
     def keeps_ids(self) -> bool:
         """Whether each output record has the `id` of its input record, at most once.
 
-        Otherwise nobody knows whether the ids are new, even if the source's are: every batch is a replay.
+        Otherwise the ids may not be new, even if the source's are: every batch is a replay.
         """
         return False
 
@@ -431,6 +447,7 @@ def component(
     bookmarks: bool | Callable[[Any], bool] = False,
     branches: Callable[[Any], Branches] | None = None,
     whole_run: bool = False,
+    claim: Callable[[Any], Claim | None] | None = None,
 ) -> Callable[[C], C]:
     """Class decorator: attach a `ComponentSpec` whose texts are the class's docstring."""
 
@@ -450,6 +467,7 @@ def component(
             bookmarks=bookmarks,
             branches=branches,
             whole_run=whole_run,
+            claim=claim,
         )
         return cls
 

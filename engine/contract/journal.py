@@ -54,7 +54,7 @@ class AnswerClaim(Protocol):
 
     Attributes:
         answers: what is known already, by key.
-        ours: the keys to pay for now; nobody else in this engine does so until the claim ends.
+        ours: the keys to pay for now; no other caller in this engine pays for them until the claim ends.
     """
 
     @property
@@ -124,4 +124,4 @@ class _Unanswered:
         """Nothing is kept."""
 
     async def others(self) -> None:
-        """There is nobody else."""
+        """Return at once: there are no others."""

@@ -1,6 +1,6 @@
 """Lazy keys of the records of a batch.
 
-A key is text that names one record for ever. Making the text for every record would cost more than moving
+A key is text that always names the same record. Making the text for every record would cost more than moving
 the record, so a batch holds one of these small descriptions instead; the text is made by `to_list()`,
 which only sinks and dead letters call. Every class here is immutable.
 """
@@ -34,7 +34,7 @@ class Keys:
         raise NotImplementedError
 
     def ranges(self) -> list[tuple[str, int, int]] | None:
-        """The keys as (prefix, first number, number behind the last), in order; None if they are not that."""
+        """The keys as (prefix, first number, number after the last), in order; None if they are not that."""
         return None
 
     def place(self, index: int) -> str:

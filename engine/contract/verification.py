@@ -22,7 +22,7 @@ class Verdict(StrEnum):
     AGREES = "agrees"
     DIFFERS = "differs"
     UNKNOWN = "unknown"
-    """Nobody can say how many there are."""
+    """The target cannot say how many there are."""
     NOT_COUNTED = "not counted"
     """They could have been counted, but counting failed."""
 

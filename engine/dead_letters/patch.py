@@ -20,8 +20,8 @@ class Patch:
     Args:
         field: a field's name, with dots for a field inside a mapping (`address.city`).
         value: what the field is set to, as text; used when there is no `pattern`.
-        pattern: what is looked for in the field's text, a Python regular expression.
-        replacement: what takes the place of every match; `\\1` stands for a group.
+        pattern: a Python regular expression, searched for in the field's text.
+        replacement: replaces every match; `\\1` inserts a group.
     """
 
     field: str

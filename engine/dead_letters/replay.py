@@ -2,13 +2,15 @@
 
 The dead letters become the records of a source, under the keys they had. That source stands in the place of
 everything above the node; the node itself and all that follows it are the pipeline's as it is now. What
-arrives replaces what an earlier delivery of the same key may have left.
+arrives replaces what an earlier delivery of the same key may have left, but nothing newer: letters that were
+closed before the sinks were open are left out, and what is delivered afterwards stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from engine.contract.batch import Batch
 from engine.contract.component import ComponentSpec, Context, Kind, NoParams, Source
@@ -20,10 +22,26 @@ from engine.dead_letters.patch import Patch, apply_patches
 from engine.plan.identity import identity_hash
 from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 
-__all__ = ["REPLAY_GROUP", "Obstacle", "ReplayGroup", "ReplaySource", "group_dead_letters", "replay_plan"]
+__all__ = [
+    "REPLAY_GROUP",
+    "LetterId",
+    "Obstacle",
+    "ReplayGroup",
+    "ReplaySource",
+    "StillOpen",
+    "group_dead_letters",
+    "letter_id",
+    "replay_plan",
+]
 
 REPLAY_GROUP = "replay-"
-"""How the group of a run that replays dead letters begins; such a run is not resumed but begun anew."""
+"""How the group of a run that replays dead letters begins; such a run is not resumed but started again."""
+
+LetterId: TypeAlias = tuple[str, str, str]
+"""Run, node and key."""
+
+StillOpen: TypeAlias = Callable[[], Awaitable[Collection[LetterId]]]
+"""Asked once the sinks are open: which dead letters are open now."""
 
 SOURCE_NAME = "dead_letters"
 PAGE = 256
@@ -34,8 +52,9 @@ class ReplayGroup:
     """Dead letters of one node, replayed in one run.
 
     Attributes:
-        dead letters: all that are settled when the run completes; of several with one key the last is sent.
+        letters: of several with one key the last is sent.
         plan: the run.
+        source: the run's source.
         changed: how many records the patches changed.
     """
 
@@ -43,7 +62,13 @@ class ReplayGroup:
     node: str
     letters: tuple[DeadLetter, ...]
     plan: Plan
+    source: ReplaySource
     changed: int = 0
+
+    @property
+    def replayed(self) -> list[DeadLetter]:
+        """The dead letters that are settled when the run completes."""
+        return [letter for letter in self.letters if letter.key not in self.source.closed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +80,65 @@ class Obstacle:
 
 
 class ReplaySource(Source[NoParams]):
-    """Yields the records of dead letters under their keys; every batch counts as a replay."""
+    """Yields the records of dead letters under their keys; every batch counts as a replay.
+
+    Args:
+        letters: those whose records these are, one for each key.
+        still_open: leaves out those that are not open any more; None: sends all.
+
+    Attributes:
+        closed: the keys that were left out.
+    """
 
     repeatable = True
 
-    def __init__(self, records: Sequence[JsonValue], keys: Sequence[str]) -> None:
+    def __init__(
+        self,
+        records: Sequence[JsonValue],
+        letters: Sequence[DeadLetter],
+        still_open: StillOpen | None = None,
+    ) -> None:
         super().__init__(NoParams())
+        self.closed: set[str] = set()
         self._records = list(records)
-        self._keys = list(keys)
+        self._keys = [letter.key for letter in letters]
+        self._letters = list(letters)
+        self._still_open = still_open
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+        if self._still_open is not None:
+            self._leave_out(await self._still_open())
         for start in range(int(position or 0), len(self._records), PAGE):
             stop = start + PAGE
             keys = KeyList(self._keys[start:stop])
             yield Batch(self._records[start:stop], keys, position=min(stop, len(self._records)))
 
+    def _leave_out(self, open_now: Collection[LetterId]) -> None:
+        kept = [place for place, letter in enumerate(self._letters) if letter_id(letter) in open_now]
+        self.closed = set(self._keys) - {self._keys[place] for place in kept}
+        self._records = [self._records[place] for place in kept]
+        self._keys = [self._keys[place] for place in kept]
+        self._letters = [self._letters[place] for place in kept]
+
+
+def letter_id(letter: DeadLetter) -> LetterId:
+    """What tells a dead letter from every other one."""
+    return letter.run_id, letter.node, letter.key
+
 
 def group_dead_letters(
-    letters: Sequence[DeadLetter], plans: dict[str, Plan], patches: Sequence[Patch] = ()
+    letters: Sequence[DeadLetter],
+    plans: dict[str, Plan],
+    patches: Sequence[Patch] = (),
+    still_open: StillOpen | None = None,
 ) -> tuple[list[ReplayGroup], list[Obstacle]]:
     """Group dead letters into runs and those that cannot be replayed.
 
     Args:
-        dead letters: oldest first.
+        letters: oldest first.
         plans: the pipelines as they are now.
         patches: changes to the records.
+        still_open: None replays them whatever was delivered since.
     """
     by_node: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
@@ -96,7 +155,9 @@ def group_dead_letters(
         if lost:
             obstacles.append(Obstacle(tuple(lost), _TOO_LARGE))
         if whole:
-            groups += _groups(plans[pipeline], node, whole, patches)
+            groups += [
+                _group(plans[pipeline], node, by_key, patches, still_open) for by_key in _rounds(whole)
+            ]
     return groups, obstacles
 
 
@@ -120,11 +181,11 @@ def _obstacle(plan: Plan | None, pipeline: str, name: str) -> str:
     return ""
 
 
-def _groups(plan: Plan, node: str, letters: list[DeadLetter], patches: Sequence[Patch]) -> list[ReplayGroup]:
+def _rounds(letters: list[DeadLetter]) -> list[dict[str, list[DeadLetter]]]:
     """A run for all dead letters, and further ones where a key has died with other records, oldest first.
 
     A key may have died in several runs. Of one record that changed meanwhile the latest is the one to send.
-    But some keys name a place (a line of a file that was written anew): then the records are different
+    But some keys name a place (a line of a file that was rewritten): then the records are different
     ones, and none may be left out.
     """
     rounds: list[dict[str, list[DeadLetter]]] = []
@@ -136,7 +197,7 @@ def _groups(plan: Plan, node: str, letters: list[DeadLetter], patches: Sequence[
         if place == len(rounds):
             rounds.append({})
         rounds[place].setdefault(letter.key, []).append(letter)
-    return [_group(plan, node, by_key, patches) for by_key in rounds]
+    return rounds
 
 
 def _same_record(one: JsonValue, other: JsonValue) -> bool:
@@ -147,13 +208,18 @@ def _same_record(one: JsonValue, other: JsonValue) -> bool:
 
 
 def _group(
-    plan: Plan, node: str, by_key: Mapping[str, Sequence[DeadLetter]], patches: Sequence[Patch]
+    plan: Plan,
+    node: str,
+    by_key: Mapping[str, Sequence[DeadLetter]],
+    patches: Sequence[Patch],
+    still_open: StillOpen | None,
 ) -> ReplayGroup:
     records = [apply_patches(same[-1].record, patches) for same in by_key.values()]
     changed = sum(record != same[-1].record for record, same in zip(records, by_key.values(), strict=True))
-    source = ReplaySource(records, list(by_key))
+    source = ReplaySource(records, [same[-1] for same in by_key.values()], still_open)
     letters = tuple(letter for same in by_key.values() for letter in same)
-    return ReplayGroup(plan.pipeline, node, letters, replay_plan(plan, node, source), changed)
+    replay = replace(replay_plan(plan, node, source), keep_newer=still_open is not None)
+    return ReplayGroup(plan.pipeline, node, letters, replay, source, changed)
 
 
 def replay_plan(plan: Plan, node: str, source: ReplaySource) -> Plan:

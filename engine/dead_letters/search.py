@@ -2,25 +2,23 @@
 
 A record that the service refused has a dead letter in both: the engine's says which run, node and key it was,
 the service's says what the service made of it. They are matched by the model and the record's id; copies
-that a pipeline forwards are matched by the pipeline, node and key inside them.
+that a pipeline forwards are matched by their pipeline, node and key.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import JsonValue
 from engine.errors import RunNotFoundError
-from engine.service.client import ServiceClient, ServiceDeadLetter
+from engine.service.client import IDS_A_REQUEST, ServiceClient, ServiceDeadLetter
 from engine.state.protocol import DeadLetterFilter, StateStore
 
 __all__ = ["DeadLetterMatch", "DeadLetterQuery", "search_dead_letters"]
 
-IDS_A_REQUEST = 50
 SERVICE_STATUSES = frozenset({"", "open", "recovered", "discarded"})
 
 Identity = tuple[str, ...]
@@ -31,8 +29,9 @@ Identity = tuple[str, ...]
 class DeadLetterQuery:
     """Filter of dead letters; "" and empty mean any.
 
-    Dead letters that only a service has belong to no run, pipeline or node: asked for one of those, they are
-    left out. `names`: the id or its beginning, the key, or the record's id in the service.
+    A dead letter that only a service has belongs to a run, pipeline and node if its sender named them: asked
+    for one of those, others are left out. `names`: the id or its beginning, the key, or the record's id in
+    the service.
     """
 
     run_id: str = ""
@@ -88,14 +87,16 @@ class DeadLetterMatch:
         """The record's key, or its id in the service."""
         if self.letter is not None:
             return self.letter.key
-        return (self.copy.record_id or "") if self.copy else ""
+        return (self.copy.key or self.copy.record_id or "") if self.copy else ""
 
     @property
     def place(self) -> str:
-        """`pipeline/node`, or the service's model."""
+        """`pipeline/node`, or the service's model when it knows no pipeline."""
         if self.letter is not None:
             return f"{self.letter.pipeline}/{self.letter.node}"
-        return self.copy.model if self.copy else ""
+        if self.copy is None:
+            return ""
+        return f"{self.copy.pipeline}/{self.copy.node}" if self.copy.pipeline else self.copy.model
 
     @property
     def error(self) -> str:
@@ -133,13 +134,12 @@ async def search_dead_letters(
         models = _Models(store)
         found += await _engine_letters(store, models, copies, services, query)
         known = await _known(store, models) if copies else known
-    if not (query.run_id or query.pipeline or query.node):
-        alone = {
-            copy.dead_letter_id: DeadLetterMatch(None, copy, service)
-            for identity, (copy, service) in copies.items()
-            if identity not in known
-        }
-        found += [one for one in alone.values() if query.key in ("", one.key)]
+    alone = {
+        copy.dead_letter_id: DeadLetterMatch(None, copy, service)
+        for identity, (copy, service) in copies.items()
+        if identity not in known and _belongs(copy, query)
+    }
+    found += [one for one in alone.values() if query.key in ("", one.key)]
     if query.names:
         found = [one for one in found if any(map(one.is_called, query.names))]
     return sorted(found, key=lambda one: one.failed_at)
@@ -159,7 +159,7 @@ async def _engine_letters(
         where = DeadLetterFilter(query.run_id, query.pipeline, query.node, query.key, status)
         letters += await store.dead_letters(where)
     identities = [await _identities(letter, models) for letter in letters]
-    copies = {**await _closed_copies(services, letters, identities, copies), **copies}
+    copies = {**await _other_copies(services, letters, identities, copies, query), **copies}
     found: list[DeadLetterMatch] = []
     for letter, own in zip(letters, identities, strict=True):
         owned = [copies[one] for one in own if one in copies]
@@ -170,25 +170,51 @@ async def _engine_letters(
     return found
 
 
-async def _closed_copies(
+async def _other_copies(
     services: Sequence[ServiceClient],
     letters: Sequence[DeadLetter],
     identities: Sequence[Sequence[Identity]],
     copies: Mapping[Identity, tuple[ServiceDeadLetter, ServiceClient]],
+    query: DeadLetterQuery,
 ) -> dict[Identity, tuple[ServiceDeadLetter, ServiceClient]]:
-    """The services' copies, whatever became of them, of letters that are open here without an open copy."""
-    record_ids = [
-        own[0][1]
-        for letter, own in zip(letters, identities, strict=True)
-        if letter.status == "open" and len(own) > 1 and own[0] not in copies
-    ]
-    closed: dict[Identity, tuple[ServiceDeadLetter, ServiceClient]] = {}
+    """The copies of these letters that the query does not find in the services.
+
+    They are closed there while the letter is open here, or do not say which run they are of.
+    """
+    record_ids: list[str] = []
+    keys: list[str] = []
+    for letter, own in zip(letters, identities, strict=True):
+        if copies.keys().isdisjoint(own):
+            if len(own) > 1 and (letter.status == "open" or _is_narrow(query)):
+                record_ids.append(own[0][1])
+            if _is_narrow(query):
+                keys.append(letter.key)
+    others: dict[Identity, tuple[ServiceDeadLetter, ServiceClient]] = {}
     for service in services:
-        for start in range(0, len(record_ids), IDS_A_REQUEST):
-            async for copy in service.letters(ids=record_ids[start : start + IDS_A_REQUEST]):
-                if copy.status != "open":
-                    closed[_origin(copy)] = (copy, service)
-    return closed
+        async for copy in _by_name(service, record_ids, keys):
+            if copy.status != "open" or query.status in ("", "open"):
+                others[_origin(copy)] = (copy, service)
+    return others
+
+
+async def _by_name(
+    service: ServiceClient, record_ids: Sequence[str], keys: Sequence[str]
+) -> AsyncGenerator[ServiceDeadLetter, None]:
+    for start in range(0, len(record_ids), IDS_A_REQUEST):
+        async for copy in service.letters(ids=record_ids[start : start + IDS_A_REQUEST]):
+            yield copy
+    for start in range(0, len(keys), IDS_A_REQUEST):
+        async for copy in service.letters(keys=keys[start : start + IDS_A_REQUEST]):
+            yield copy
+
+
+def _is_narrow(query: DeadLetterQuery) -> bool:
+    return bool(query.run_id or query.pipeline or query.node)
+
+
+def _belongs(copy: ServiceDeadLetter, query: DeadLetterQuery) -> bool:
+    asked = ((query.run_id, copy.run), (query.pipeline, copy.pipeline), (query.node, copy.node))
+    return all(wanted in ("", name) for wanted, name in asked)
 
 
 async def _copies(
@@ -198,7 +224,9 @@ async def _copies(
     if query.status not in SERVICE_STATUSES:
         return copies
     for service in services:
-        async for letter in service.letters(status=query.status):
+        async for letter in service.letters(
+            status=query.status, run=query.run_id, pipeline=query.pipeline, node=query.node
+        ):
             copies[_origin(letter)] = (letter, service)
     return copies
 
@@ -224,13 +252,8 @@ async def _identities(letter: DeadLetter, models: _Models) -> list[Identity]:
 
 def _origin(letter: ServiceDeadLetter) -> Identity:
     """What a service's dead letter is about: a record of a pipeline if it says so, else its own."""
-    text = letter.original_record.get("extracted_data")
-    if letter.record_id and letter.record_id.startswith("dlq_") and isinstance(text, str):
-        try:
-            error = json.loads(text)["error"]
-            return (str(error["pipeline"]), str(error["node"]), str(error["key"]))
-        except (ValueError, KeyError, TypeError):
-            pass
+    if letter.pipeline and letter.node and letter.key:
+        return (letter.pipeline, letter.node, letter.key)
     return (letter.model.lower(), letter.record_id or letter.dead_letter_id)
 
 

@@ -11,6 +11,7 @@ from engine.contract.component import Component, Context, Sink, Source, Transfor
 from engine.contract.types import Record
 from engine.execution.ledger import SourceBookmarks
 from engine.execution.resources import RunIdentity, RunnerResources
+from engine.execution.spending import PipelineSpending, StoredAllowances
 from engine.flow.budget import WatchedAllowance
 from engine.flow.opening import closing_by_name
 from engine.flow.outage import Outage
@@ -46,6 +47,15 @@ class Components:
         self._resources = resources
         self._draining = draining
         self._opening: NodeStats | None = None
+        settings = plan.settings
+        self._spending = PipelineSpending(
+            resources.store,
+            resources.clock,
+            plan.pipeline,
+            identity.run_id,
+            settings.budget_usd,
+            settings.budget_usd_per_day,
+        )
         self.runtimes: dict[str, Runtime] = {}
         self.forward: Runtime | None = None
         self.forward_stats: NodeStats | None = None
@@ -57,6 +67,7 @@ class Components:
             OutageError: what a node needs was away for longer than `outage_limit`.
             RunError: a node cannot be opened.
         """
+        stack.push_async_callback(self._spending.close)
         dead_keys: Mapping[str, Collection[str]] = {}
         if self._identity.resumed:
             store, identity = self._resources.store, self._identity
@@ -106,6 +117,7 @@ class Components:
             epoch=identity.epoch,
             chunk=identity.chunk_name,
             distinct_keys=self.distinct_keys,
+            keep_newer=self._plan.keep_newer,
             clock=resources.clock,
             memory_budget=WatchedAllowance(resources.budget, stats),
             draining=self._draining,
@@ -115,6 +127,8 @@ class Components:
             survives_errors=policy.survives_errors,
             retry=ComponentRetry(policy, stats, resources.clock),
             shared=resources.shared,
+            allowances=StoredAllowances(resources.store, resources.clock),
+            spending=self._spending,
         )
 
     def policy(self, node: PlanNode) -> RetryPolicy:
@@ -152,7 +166,7 @@ class Components:
         return self.sources()[name].fresh_keys and self._keeps_ids(name)
 
     def _keeps_ids(self, source: str) -> bool:
-        """Whether no transform behind a source gives its records other ids."""
+        """Whether no transform after a source gives its records other ids."""
         behind = {source}
         for node in self._plan.nodes:  # in topological order
             if behind.intersection(node.inputs):

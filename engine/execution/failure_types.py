@@ -143,7 +143,7 @@ def typed_failure(error: BaseException, plan: Plan | None = None) -> TypedFailur
             return TypedFailure(kind, _bounded(str(error)))
     if isinstance(error, errors.EngineError):
         return TypedFailure(FailureType.INTERNAL, _bounded(str(error)))
-    # the text of an error that nobody raised on purpose may quote a record
+    # the text of an unplanned error may quote a record
     return TypedFailure(FailureType.INTERNAL, type(error).__name__)
 
 

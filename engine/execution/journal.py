@@ -41,7 +41,7 @@ class Journal:
         return len(self._in_flight)
 
     def take(self, keys: Collection[str]) -> tuple[set[str], dict[str, anyio.Event]]:
-        """Those of `keys` that nobody had taken and that are the caller's now, and the others' events."""
+        """Claim those of `keys` that are free, and return them with the events of the others."""
         ours: set[str] = set()
         theirs: dict[str, anyio.Event] = {}
         for key in keys:

@@ -124,7 +124,7 @@ def holder_is_gone(holder: str) -> bool:
 
 @lru_cache(maxsize=1)
 def numbering() -> str:
-    """Stands for what numbers the processes here: two hosts, or containers, may well have one name."""
+    """Identify what numbers the processes here: two hosts, or containers, may share a name."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
         space = os.stat("/proc/self/ns/pid").st_ino

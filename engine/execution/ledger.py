@@ -69,8 +69,8 @@ class Ledger:
     ) -> int:
         """Store the splits of a source as they are listed, holding at most one page.
 
-        What an unfinished listing has stored is forgotten, unless the source can go on behind it; a complete
-        one is not made again.
+        What an unfinished listing has stored is forgotten, unless the source can continue after it. A
+        complete one is not repeated.
 
         Returns:
             How many splits the source has.
@@ -93,13 +93,13 @@ class Ledger:
         return (await self._store.count_splits(self._run_id, node))[1]
 
     async def _go_on(self, node: str, source: Source[Any], ctx: Context) -> int:
-        """How many splits of an unfinished listing stay, because the source goes on behind them."""
+        """How many splits of an unfinished listing stay, because the source continues after them."""
         _, listed = await self._store.count_splits(self._run_id, node)
         ctx.listed = None
         if not listed:
             return 0
         (last,), _ = await self._store.splits(self._run_id, node, start=listed - 1, limit=1)
-        if not source.lists_behind(last.split):
+        if not source.can_list_after(last.split):
             return 0
         ctx.listed = last.split
         return listed

@@ -56,7 +56,7 @@ class Listing:
 
         def note(listed: int) -> None:
             nonlocal furthest
-            if listed > furthest:  # what was listed before says nothing: each try begins anew
+            if listed > furthest:  # each try lists from the beginning, so earlier splits are no progress
                 furthest = listed
                 outage.over()
             on_page(listed)

@@ -34,7 +34,7 @@ class NodeEvents:
         self._begun: set[str] = set()
 
     async def watch(self, nodes: Callable[[], Collection[NodeStats]]) -> None:
-        """Look for ever; a node's own work tells nobody, so that it costs nothing."""
+        """Poll until cancelled; the nodes report nothing themselves, so that their work costs nothing."""
         while self._tell is not null_observer:
             for node in nodes():
                 if (node.records_in or node.records_out) and node.name not in self._begun:

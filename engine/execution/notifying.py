@@ -41,7 +41,7 @@ def message_of(report: RunReport) -> dict[str, JsonValue]:
 async def tell(notify: Notify, report: RunReport, observer: Observer) -> None:
     """Post the message if the run ended so, a few times if need be; never raises.
 
-    The observer learns when nobody took it.
+    The observer learns when it could not be delivered.
     """
     if str(report.status) not in notify.when:
         return

@@ -2,7 +2,7 @@
 
 Two runs that go by the same bookmarks would both deliver what neither has delivered yet. A run takes its own
 lease first and then looks for others that are being worked on, so of two that begin together at least one
-sees the other; of those that see each other, the older one goes on.
+sees the other; of those that see each other, the older one continues.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Entry:
 
     Args:
         begin: enters a new run into the store.
-        resume: the run to go on with instead.
-        chunk: the part of it that is worked on; overlapping is not looked at then.
+        resume: the run to resume instead.
+        chunk: the part of it that is worked on; overlaps are not checked then.
         given_up: true when waiting for others is no use any more.
-        under_way: who works on a run that nobody holds a lease of, "" when that is nobody.
+        under_way: who works on a run that has no lease, "" for no one.
     """
 
     store: StateStore

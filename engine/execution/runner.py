@@ -39,7 +39,7 @@ from engine.plan.model import Plan
 
 __all__ = ["Runner"]
 
-STOP_LIMIT = 120.0  # seconds; nobody waits for the process then, and what is in flight may have been paid for
+STOP_LIMIT = 120.0  # seconds; no supervisor waits then, and what is in flight may have been paid for
 
 
 class Runner:
@@ -300,7 +300,7 @@ class Runner:
             return
         await self.ledger.commit()  # before the sinks are told that the run is complete
         if self.identity.chunk is None:
-            # before a sink puts what came in the place of all that is there
+            # before a sink replaces what is there by what came in
             error = unmet(self.plan, self.ledger.live(), self._matched)
             if error is not None:
                 raise error

@@ -21,6 +21,7 @@ from engine.execution.notifying import tell
 from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.flow.stats import RunSnapshot
+from engine.plan.claims import check_together
 from engine.plan.identity import FOLLOWERS
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
@@ -66,9 +67,9 @@ class Session:
     """Runs pipelines side by side in one engine.
 
     Args:
-        plans: everything that may be run, by pipeline. What is not among them follows nobody.
+        plans: everything that may be run, by pipeline. Others never follow a run.
         first: what is started at once; the others when a pipeline that names them ends.
-        resumes: runs to go on with instead of new ones, by pipeline.
+        resumes: runs to continue instead of starting new ones, by pipeline.
         begun: pipelines that have a run in this group already: `on_complete` starts none of them again.
         group_id: ties the runs together; by default that of `resumes`, or a new one.
         raising: a run that cannot begin, or whose end cannot be stored, is raised by `execute`, and the
@@ -137,11 +138,13 @@ class Session:
         """Run everything; the results are in `reports`. After an early drain nothing starts.
 
         Raises:
+            ConfigError: two of what starts at once cannot run at the same time.
             ServiceError: an embedded service cannot be started.
             EngineError: see `raising`.
         """
         for name in self._first:
             self.entries[name] = Entry(self._plans[name], self._resumes.get(name))
+        check_together([self._plans[name] for name in self._first])
         services = {service for name in self._first for service in self._plans[name].sandbox_services}
         with self._starting:
             # all at once, so that one child process serves all the runs
@@ -163,7 +166,7 @@ class Session:
             return
         if (notify := entry.plan.settings.notify) is not None:
             await tell(notify, entry.report, self._engine.observer)
-        # what `on_cancel` names clears up behind a drained run, so it is begun although a drain is on
+        # what `on_cancel` names cleans up after a drained run, so it starts although a drain is on
         following: list[str] = []
         if entry.report.ok:
             settings = entry.plan.settings
@@ -256,7 +259,7 @@ class Session:
 
 
 def _worth_another(report: RunReport) -> bool:
-    """Whether going on with the run may end otherwise although nobody has mended anything."""
+    """Whether resuming the run may end differently without anyone having changed anything."""
     if report.status not in (RunStatus.FAILED, RunStatus.OUTAGE) or not report.run_id:
         return False
     failure = report_failure(report)

@@ -92,7 +92,7 @@ class ByteBudget:
     """The memory budget of one pipeline, granted first come, first served.
 
     Args:
-        capacity: bytes. A larger single reservation counts as all of it, so it is never refused for ever.
+        capacity: bytes. A larger single reservation counts as all of it, so that it can always be granted.
         floor: bytes that need no room in the process's budget.
     """
 
@@ -145,7 +145,7 @@ class ByteBudget:
         if self._waiters:
             return None
         if 0 <= nbytes <= self.floor - self.in_use:
-            amount = nbytes  # below the floor there is nobody to ask
+            amount = nbytes  # below the floor no permission is needed
         else:
             amount = min(max(nbytes, 0), self.capacity)
             if not self._fits(amount):

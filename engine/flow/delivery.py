@@ -1,7 +1,7 @@
 """Process one batch at one node, and handle everything that can go wrong.
 
 *Transient* failures are tried again with growing, jittered waits. *Permanent* ones of a record go to the
-dead letters while the rest of the batch goes on. A side that has too much to do is neither: it is waited
+dead letters while the rest of the batch continues. A side that has too much to do is neither: it is waited
 for, and that uses up no try. A `Redelivery` handles what the first try leaves over.
 """
 

@@ -26,7 +26,7 @@ def classify_error(node: str, error: Exception, batch: Batch, *, survives: bool 
     """Return a transient or per-record failure to handle; raise anything else.
 
     Args:
-        survives: what nobody raised on purpose is the failure of a record too.
+        survives: an unplanned exception is also the failure of a single record.
 
     Raises:
         NodeFailedError: a `FatalError`, or an error that no component should let out.

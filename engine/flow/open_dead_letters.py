@@ -44,7 +44,7 @@ class OpenDeadLetters:
 def is_same_record(key: str, dead: JsonValue, delivered: Mapping[str, object]) -> bool:
     """Whether the record of a letter and one that was delivered under its key are the same.
 
-    Some keys name a place, such as a line of a file that may have been written anew. So the records have to
+    Some keys name a place, such as a line of a file that may have been rewritten. So the records have to
     agree about an id, or about a value that is the key itself, or in everything.
     """
     if not isinstance(dead, dict):

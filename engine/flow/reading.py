@@ -116,7 +116,7 @@ class SourceTask:
                 return
 
     async def _read_split(self, record: SplitRecord, tracker: SplitTracker) -> None:
-        """Read one split; after a transient failure, go on behind the last batch that was read."""
+        """Read one split; after a transient failure, continue after the last batch that was read."""
         split_reader = SplitReader(tracker.position)
         self._split_readers.add(split_reader)
         try:

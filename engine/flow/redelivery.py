@@ -60,7 +60,7 @@ class Redelivery:
         self._stats = stats
         self._clock = clock
         self._seen = health.successes  # at the node, before the last try of the whole batch
-        # until when a batch whose other side has too much to do is tried again and again: not for ever,
+        # until when a batch whose other side has too much to do is retried: bounded,
         # because a request that is too large for any moment is refused like this
         self._patience = clock.monotonic() + policy.outage_limit
         self.attempt = 1
@@ -131,8 +131,8 @@ class Redelivery:
             todo, error = rest
             self._check_outage(error)
             turn += 1
-            nobody = turn >= self._policy.attempts and self._health.successes == seen
-            waiting = Waiting.OUTAGE if nobody else Waiting.RETRY
+            none_succeed = turn >= self._policy.attempts and self._health.successes == seen
+            waiting = Waiting.OUTAGE if none_succeed else Waiting.RETRY
             await self._wait(1 if error.retry_after else turn, error, waiting)
             rest = await self._tries(todo, attempt)
         return rest
@@ -185,7 +185,7 @@ class Redelivery:
         return None
 
     async def _ask_again(self, suspects: Sequence[Remainder], attempt: int) -> None:
-        """Nothing is behind these to tell bad records from the start of an outage: they get all tries."""
+        """Give these every try: no later record tells whether they are bad or an outage begins."""
         tries = 1
         while suspects and tries < self._policy.attempts:
             before = self._health.successes

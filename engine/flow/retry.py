@@ -23,7 +23,7 @@ class RetryPolicy:
         outage_limit: seconds without any success at the node after which the run stops.
         dead_letter_on_stall: when the tries are used up and nothing succeeds, the records die at once
             instead of waiting the outage out, so that this node never holds up its siblings.
-        on_error: what becomes of a record for which the node fails unplanned; None leaves it to the node.
+        on_error: what an unplanned exception does to its record; None leaves it to the node.
         longest_hint: seconds; a longer Retry-After is taken as this.
     """
 
@@ -51,7 +51,7 @@ class RetryPolicy:
 
     @property
     def survives_errors(self) -> bool:
-        """Whether an exception that nobody raised on purpose is the fault of its record alone."""
+        """Whether an unplanned exception is the fault of its record alone."""
         return self.on_error in (OnError.DEAD_LETTER, OnError.DROP)
 
     def delay(self, attempt: int, retry_after: float | None) -> float:

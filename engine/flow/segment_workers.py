@@ -1,4 +1,4 @@
-"""The workers of a segment behind an edge."""
+"""The workers of a segment that is fed by an edge."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _worker(
             await first(batch)
             await sequencer.wait(ticket)
         except OutOfTurnError:
-            return  # it stays unsettled: a resume reads it behind the one that failed
+            return  # it stays unsettled: a resume reads it after the one that failed
         except EngineError:
             sequencer.fail(ticket)
             raise

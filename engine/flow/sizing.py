@@ -13,7 +13,7 @@ __all__ = ["RunningEstimate", "estimate_batch", "estimate_record"]
 
 SUMMED = 8  # up to this many records are summed instead of sampled: one large document must not hide
 SAMPLES = 4
-CHILDREN = 64  # items looked at inside a container
+CHILDREN = 64  # items sampled inside a container
 
 
 _FLAT = frozenset({str, bytes, int, float, bool, type(None)})

@@ -144,8 +144,8 @@ class RunSnapshot:
     """One run at one moment.
 
     `tally` is live: it counts what the ledger will only know after its next commit. `forward` is the sink
-    that gets copies of the dead letters. `state` says in full what a run does that is looked at from outside,
-    whose nodes nobody here knows; "" otherwise.
+    that gets copies of the dead letters. `state` describes a run that other
+    processes execute, whose nodes are unknown here; "" otherwise.
     """
 
     run_id: str

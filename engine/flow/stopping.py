@@ -2,7 +2,7 @@
 
 A budget that is used up, too many dead letters, a refused key: none of them is a reason to throw away a
 model's answer that is on its way, or to write a batch without noting that it is written. Only a bug ends
-everything at once, since nobody knows what it has touched.
+everything at once, since what it has touched is unknown.
 """
 
 from __future__ import annotations
@@ -89,4 +89,4 @@ class Drain:
         """Wait until a drain that was asked for has used up its time, or is not worth waiting for."""
         await self._event.wait()
         while anyio.current_time() < self._until and worth_waiting():  # noqa: ASYNC110
-            await anyio.sleep(DRAIN_POLL)  # an outage is a state of many workers, seldom looked at: no event
+            await anyio.sleep(DRAIN_POLL)  # many workers share this state, and few ask for it: no event

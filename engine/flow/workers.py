@@ -26,7 +26,7 @@ class BatchReader:
     """Reads an edge and yields batches within the node's limits.
 
     What is held to fill a batch leaves after `limits.linger` seconds, at the end of the stream, and at
-    once whenever a source waits for bytes: nobody may sit on half a batch whose other half cannot be read.
+    once whenever a source waits for bytes: half a batch must not hold memory that its other half needs.
     """
 
     def __init__(self, edge: Edge, limits: BatchLimits, budget: ByteBudget, stats: NodeStats) -> None:
@@ -44,7 +44,7 @@ class BatchReader:
 
     def batches(self) -> AsyncGenerator[Batch, None]:
         """Yield the batches in order."""
-        # no name in here may keep a batch alive behind a `yield`: when it is done, its bytes are given back
+        # no name in here may keep a batch alive after a `yield`: when it is done, its bytes are released
         return self._cut_to_size(Batcher(self._limits)) if self._limits.rebatches else self._as_they_come()
 
     async def _as_they_come(self) -> AsyncGenerator[Batch, None]:
@@ -85,7 +85,7 @@ class BatchReader:
             yield batcher.flush()
 
     async def _receive(self, deadline: float, *, holding: bool) -> Batch | None:
-        """The next batch, or None when it is time to let go of what is held."""
+        """The next batch, or None when it is time to emit what is held."""
         try:
             with self._stats.waits(Waiting.INPUT):
                 if not holding:
@@ -100,7 +100,7 @@ class BatchReader:
 
 
 class OutOfTurnError(Exception):
-    """An earlier batch has failed for good: what came after it may not be handed on before it."""
+    """An earlier batch has failed for good: later ones may not overtake it."""
 
 
 class Sequencer:

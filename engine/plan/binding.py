@@ -148,7 +148,7 @@ def _fitting(
         problems.add(node.component_place, message, hint)
         return None
     if not candidates:
-        # Entries that are only the word `sandbox` are all alike: each stands for whatever service is needed.
+        # Entries that are only the word `sandbox` are all alike: each means whatever service is needed.
         candidates = [c for c in connections.values() if c.sandbox and not c.fields.data][:1]
     if candidates:
         return _checked(spec, model, candidates[0], problems)

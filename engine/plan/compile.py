@@ -18,6 +18,7 @@ from engine.config.problems import Problems, unknown
 from engine.contract.component import Kind
 from engine.errors import ConfigError
 from engine.plan.binding import bind
+from engine.plan.claims import check_claims
 from engine.plan.identity import identity_doc, identity_hash, operational_doc
 from engine.plan.model import DeadLetterSettings, NodeCheck, Plan, PlanNode
 from engine.plan.topology import check_topology, ordered
@@ -87,9 +88,11 @@ def _compile(
     forward_config = pipeline.dead_letters.forward
     forward = _node(forward_config, file, registry, problems) if forward_config else None
     whole = {name: (node, config) for name, (node, config) in bound.items() if node is not None}
+    forwarding = [(forward, forward_config)] if forward is not None and forward_config is not None else []
+    everywhere = [*whole.values(), *forwarding]
+    check_claims(everywhere, problems)
     if check is not None:
-        forwarding = [(forward, forward_config)] if forward is not None and forward_config is not None else []
-        for node, config in (*whole.values(), *forwarding):
+        for node, config in everywhere:
             check(config, node, problems)
     if not valid or len(whole) < len(bound) or (forward_config and forward is None):
         return None

@@ -125,6 +125,7 @@ class Plan:
         dead_letters: their budget and forwarding.
         params: the run parameters in effect, JSON-safe, without those from the environment.
         warehouse: the models that its file declares for the embedded warehouse, None without any.
+        keep_newer: rows that others deliver while it runs stay; see `Context`.
     """
 
     pipeline: str
@@ -136,6 +137,7 @@ class Plan:
     dead_letters: DeadLetterSettings = field(default_factory=DeadLetterSettings)
     params: Mapping[str, JsonValue] = field(default_factory=lambda: MappingProxyType({}))
     warehouse: Declared | None = None
+    keep_newer: bool = False
 
     @property
     def sources(self) -> tuple[PlanNode, ...]:

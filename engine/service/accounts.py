@@ -39,8 +39,9 @@ class ReplacedRows:
         `scopes` are those of the requests of this transaction, by sequence; others are looked up.
         """
         pairs = list(pairs)
-        owners = {**self._find({gone for gone, _ in pairs} - scopes.keys()), **scopes}
-        counts = Counter((owners[gone], scopes.get(come or 0)) for gone, come in pairs if gone in owners)
+        sequences = {one for pair in pairs for one in pair if one is not None}
+        owners = {**self._find(sequences - scopes.keys()), **scopes}
+        counts = Counter((owners[gone], owners.get(come or 0)) for gone, come in pairs if gone in owners)
         for (scope, by_scope), count in counts.items():
             self._connection.execute(
                 "INSERT INTO _odw_replaced VALUES (?, ?, ?, ?, ?)", [table, scope, by_scope, count, utc_now()]
@@ -79,10 +80,10 @@ class Account:
         acknowledged: records that were answered as written, redeliveries included.
         present: rows that are there and that the scope was the last to write.
         replaced: rows of the scope that it has replaced itself.
-        overtaken: rows of the scope that somebody else has replaced.
+        overtaken: rows of the scope that somebody else has replaced, or the retention removed.
         doubled: rows of the scope whose id is there more than once.
         dead: dead letters that were made of its records, each counted once.
-        dead letters: how many of those are there, whatever became of them.
+        letters: how many of those there are, whatever became of them, or the retention removed.
         since: deliveries before then were not told apart by scope; None when all were.
     """
 
@@ -125,7 +126,9 @@ def account_of(reader: Reader, model: str, table: Table | None, scope: str) -> A
         dead=len(dead),
         letters=_number(
             reader,
-            "SELECT count(*) FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+            "SELECT count(*) FROM (SELECT dead_letter_id FROM _odw_dead_letters UNION "
+            "SELECT dead_letter_id FROM _odw_removed_letters) WHERE dead_letter_id IN "
+            "(SELECT unnest(?::VARCHAR[]))",
             [list(dead)],
         ),
         since=_since(reader),

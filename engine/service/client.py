@@ -21,11 +21,12 @@ from engine.service.addresses import is_loopback
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["DeadRow", "ServiceClient", "ServiceDeadLetter", "open_service"]
+__all__ = ["IDS_A_REQUEST", "DeadRow", "ServiceClient", "ServiceDeadLetter", "open_service"]
 
 PAGE = 500
 TIMEOUT = 30.0
 REQUEST_BYTES = 512 * 1024
+IDS_A_REQUEST = 50
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -66,6 +67,10 @@ class ServiceDeadLetter(BaseModel):
     source: str
     status: str
     reason: str | None = None
+    pipeline: str | None = None
+    run: str | None = None
+    node: str | None = None
+    key: str | None = None
 
 
 class _Page(BaseModel):
@@ -79,6 +84,10 @@ class DeadRow(BaseModel):
     index: int = Field(ge=0)
     error_type: str
     error_message: str
+
+
+class _Newest(BaseModel):
+    newest: int = Field(ge=0)
 
 
 class _Results(BaseModel):
@@ -102,14 +111,26 @@ class ServiceClient:
         _parsed(_Page, answer, self.url)
 
     async def letters(
-        self, *, model: str = "", status: str = "", ids: Sequence[str] = ()
+        self,
+        *,
+        status: str = "",
+        pipeline: str = "",
+        run: str = "",
+        node: str = "",
+        ids: Sequence[str] = (),
+        keys: Sequence[str] = (),
     ) -> AsyncGenerator[ServiceDeadLetter, None]:
-        """All dead letters, oldest first, fetched in pages."""
+        """Yield dead letters, oldest first, fetched in pages; "" and empty mean any.
+
+        A service of an older version ignores what it does not know, and so yields more.
+        """
+        asked = {"status": status, "pipeline": pipeline, "run": run, "node": node}
+        chosen = {name: value for name, value in asked.items() if value}
         offset = 0
         while True:
-            query = {"limit": str(PAGE), "offset": str(offset), "model": model, "status": status}
-            wanted = {name: value for name, value in query.items() if value}
-            answer = await self._request("GET", "/dead-letters", params={**wanted, "id": list(ids)})
+            place = {"limit": str(PAGE), "offset": str(offset)}
+            query = {**place, **chosen, "id": list(ids), "key": list(keys)}
+            answer = await self._request("GET", "/dead-letters", params=query)
             page = _parsed(_Page, answer, self.url)
             for letter in page.items:
                 yield letter
@@ -117,8 +138,33 @@ class ServiceClient:
             if not page.items or offset >= page.total:
                 return
 
-    async def send(self, model: str, records: Sequence[JsonValue]) -> list[DeadRow]:
-        """Post records as replays; return those that died, by position."""
+    async def newest(self, model: str) -> int | None:
+        """The number of the latest delivery of a model; None if the service does not tell."""
+        try:
+            return _parsed(
+                _Newest, await self._request("GET", "/deliveries", params={"model": model}), self.url
+            ).newest
+        except ServiceError:  # one of another make; what else is wrong, sending finds too
+            return None
+
+    async def still_open(self, ids: Sequence[str]) -> set[str]:
+        """Those of these dead letters that are still open, by their ids."""
+        found: set[str] = set()
+        for start in range(0, len(ids), IDS_A_REQUEST):
+            some = ids[start : start + IDS_A_REQUEST]
+            found |= {letter.dead_letter_id async for letter in self.letters(status="open", ids=some)}
+        return found
+
+    async def send(
+        self, model: str, records: Sequence[JsonValue], *, unless_newer: int | None = None
+    ) -> list[DeadRow]:
+        """Post records as replays; return those that died, by position.
+
+        Args:
+            unless_newer: a `newest`; rows that were delivered after it stay.
+        """
+        scope = f"dlq-{uuid.uuid4().hex}"
+        guard = {} if unless_newer is None else {"X-ODW-Unless-Newer": str(unless_newer)}
         dead: list[DeadRow] = []
         start = 0
         for rows in _requests(records):
@@ -130,6 +176,9 @@ class ServiceClient:
                     "Content-Type": "application/json",
                     "X-ODW-Results": "per-record",
                     "X-ODW-Delivery": "replay",
+                    "X-ODW-Epoch": f"{scope} 1",
+                    "Idempotency-Key": f"{scope}-{start}",
+                    **guard,
                 },
             )
             dead += (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.fault_injection import reached
 from engine.service.accounts import ReplacedRows
+from engine.service.retention import Marks, Trimmer
 from engine.service.submission import (
     Delivery,
     KeyReusedError,
@@ -52,10 +53,18 @@ class _TableRows:
     replaced: list[tuple[int, int | None]] = field(default_factory=list)
     """Sequences of rows that are gone, each with that of the row in its place."""
 
-    def add(self, encoded: Encoded, delivery: Delivery) -> None:
-        self.rows += encoded.rows
+    def add(self, encoded: Encoded, delivery: Delivery, newer: Mapping[int, int]) -> None:
+        """Add a submission's rows but those, by their places, whose ids have newer ones.
+
+        Those count as written before the newer ones, and replaced by them.
+        """
+        rows = encoded.rows
+        if newer:
+            rows = [row for place, row in enumerate(rows) if place not in newer]
+            self.replaced += [(encoded.sequence, sequence) for sequence in newer.values()]
+        self.rows += rows
         if delivery == "replay" and self.table.key:
-            self.replayed += [row[0] for row in encoded.rows]
+            self.replayed += [row[0] for row in rows]
         self.foreign |= delivery == "foreign"
 
     def finish(self) -> None:
@@ -64,7 +73,7 @@ class _TableRows:
         self.latest = {row[0]: row for row in self.rows}
         if len(self.latest) < len(self.rows):
             newest = [self.latest[row[0]] for row in self.rows]
-            self.replaced = [
+            self.replaced += [
                 (row[-1], new[-1]) for row, new in zip(self.rows, newest, strict=True) if row is not new
             ]
             self.rows = list(self.latest.values())
@@ -80,6 +89,7 @@ class GroupCommit:
         self._epochs = EpochStore(connection)
         self._replaced = ReplacedRows(connection)
         self._letters = DeadLetterStore(connection)
+        self._marks = Marks(connection)
         self._open_letters = self._letters.open_tables()
         marks = connection.execute("SELECT table_name FROM _odw_tables WHERE dirty").fetchall()
         self._dirty = {name for (name,) in marks} & self._tables.keys()
@@ -144,6 +154,8 @@ class GroupCommit:
         fresh = [item for item in group if item.submission.request_key not in known]
         changes = self._changes(fresh)
         scopes = {item.sequence: scope for item in fresh if (scope := item.submission.scope) is not None}
+        if fresh:
+            self._marks.add(fresh[0].sequence)
         for change in changes.values():
             self._write(change)
             if change.replaced:
@@ -177,14 +189,46 @@ class GroupCommit:
 
     def _changes(self, group: Sequence[Encoded]) -> dict[str, _TableRows]:
         changes: dict[str, _TableRows] = {}
-        deliveries = self._epochs.deliveries([item.submission for item in group])
-        for item, delivery in zip(group, deliveries, strict=True):
+        terms = self._epochs.terms([(item.submission, item.sequence) for item in group])
+        scopes = {item.sequence: item.submission.scope for item in group}
+        for item, (delivery, overtaken_at) in zip(group, terms, strict=True):
             table = item.submission.table
             if table is not None and item.rows:
-                changes.setdefault(table.name, _TableRows(table)).add(item, delivery)
+                change = changes.setdefault(table.name, _TableRows(table))
+                newer = self._newer(change, item, overtaken_at) if table.key else {}
+                if item.submission.unless_newer is not None and table.key:
+                    newer |= self._newer_of_others(change, item, item.submission.unless_newer, scopes)
+                change.add(item, delivery, newer)
         for change in changes.values():
             change.finish()
         return changes
+
+    def _newer_of_others(
+        self, change: _TableRows, item: Encoded, sequence: int, scopes: Mapping[int, str | None]
+    ) -> dict[int, int]:
+        """As `_newer`, without rows of the item's own scope: of those the last wins."""
+        newer, scope = self._newer(change, item, sequence), item.submission.scope
+        if not newer or scope is None:
+            return newer
+        own = self._ledger.of_scope(newer.values(), scope) | {
+            number for number, other in scopes.items() if other == scope
+        }
+        return {place: number for place, number in newer.items() if number not in own}
+
+    def _newer(self, change: _TableRows, item: Encoded, sequence: int | None) -> dict[int, int]:
+        """The places of an item's rows whose ids have rows of a later sequence, and the latest of each."""
+        if sequence is None:
+            return {}
+        table, ids = change.table, [row[0] for row in item.rows]
+        name, key = quote(table.name), quote(table.names[0])
+        found = self._connection.execute(
+            f"SELECT place, max({SEQUENCE}) FROM {name} JOIN (SELECT unnest(range(?)) AS place, "  # noqa: S608
+            f"unnest(?::{table.columns[0].sql_type}[]) AS wanted) ON {key} = wanted "
+            f"WHERE {SEQUENCE} > ? GROUP BY ALL",
+            [len(ids), ids, sequence],
+        ).fetchall()
+        here = {row[0]: row[-1] for row in change.rows if row[-1] > sequence}
+        return {**dict(found), **{place: here[id_] for place, id_ in enumerate(ids) if id_ in here}}
 
     def _write(self, change: _TableRows) -> None:
         table = change.table
@@ -259,6 +303,13 @@ class GroupCommit:
         self._connection.commit()
         self._dirty.clear()
         self._open_letters = self._letters.open_tables()
+
+    def trim(self, trimmer: Trimmer, ledger_days: int) -> None:
+        """Remove a portion of what is not kept. Raises duckdb.Error; then call `rollback`."""
+        if trimmer.begins and self._dirty:
+            self.compact(ledger_days)  # duplicates would count as rows
+        self._marks.add(self._sequence + 1)
+        trimmer.step(self._connection)
 
     def _remove_overtaken(self, table: Table) -> None:
         name, key = quote(table.name), quote(table.names[0])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import uuid
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
-from engine.service.models import IngestModel
+from engine.service.models import UNKNOWN_ORIGIN, IngestModel, Origin
 from engine.service.splitting import kept_text, parse
 from engine.service.submission import RejectedRecord
 
@@ -28,13 +28,16 @@ def letter_of(
     error_message: str,
     source: Literal["api", "transform", "table"],
     failed_at: datetime,
+    origin: Origin = UNKNOWN_ORIGIN,
 ) -> RejectedRecord:
     """Create the dead letter of a record, given as the JSON that was sent.
 
     Its id is a UUID (version 5) of the model and the record's id, or its content where it has none. What is
     not an object is kept as `{"value": ...}`, what not every reader of JSON takes as its text in `value`.
+    `origin` is what the request said; a record that names its own knows better.
     """
-    record_id, content = _identity_of(original)
+    record = _record_of(original)
+    record_id, content = _record_id(record), _content_of(original)
     identity = f"id:{record_id}" if record_id is not None else f"sha256:{hashlib.sha256(content).hexdigest()}"
     return RejectedRecord(
         dead_letter_id=str(uuid.uuid5(_NAMESPACE, f"{model.name}\n{identity}")),
@@ -47,24 +50,33 @@ def letter_of(
         error_message=_encodable(error_message[:_MAX_MESSAGE]),
         failed_at=failed_at,
         source=source,
+        origin=(model.origin(record) if model.origin is not None and record is not None else None) or origin,
     )
 
 
-def _identity_of(original: bytes) -> tuple[str | None, bytes]:
-    """The record's id if it has one, and what stands for a record without: its JSON without blanks."""
-    try:
-        record = orjson.loads(original)
-        content = orjson.dumps(record if isinstance(record, dict) else {"value": record})
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-        content = original
+def _record_of(original: bytes) -> dict[str, Any] | None:
+    """The record, None if it is not an object or cannot be parsed."""
     try:
         record = parse(original)
     except (ValueError, RecursionError):
-        record = None
-    identifier = record.get("id") if isinstance(record, dict) else None
-    # Numbers as ids are kept as text, so that such a dead letter can be found again.
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _record_id(record: dict[str, Any] | None) -> str | None:
+    """The record's id if it has one; numbers as text, so that such a dead letter can be found again."""
+    identifier = record.get("id") if record is not None else None
     is_id = isinstance(identifier, str | int) and identifier != ""
-    return (_encodable(str(identifier)) if is_id else None), content
+    return _encodable(str(identifier)) if is_id else None
+
+
+def _content_of(original: bytes) -> bytes:
+    """What stands for a record without an id: its JSON without blanks."""
+    try:
+        record = orjson.loads(original)
+        return orjson.dumps(record if isinstance(record, dict) else {"value": record})
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return original
 
 
 def _encodable(text: str) -> str:

@@ -34,6 +34,9 @@ class _Discard(BaseModel):
     reason: str = Field(min_length=1, max_length=2_000, pattern=r"\S")
 
 
+ORIGIN = ("pipeline", "run", "node")
+"""Filters that a dead letter's column has to equal."""
+
 _COLUMNS = (
     "dead_letter_id",
     "model",
@@ -45,11 +48,15 @@ _COLUMNS = (
     "source",
     "status",
     "reason",
+    *ORIGIN,
+    "key",
 )
 
 
 async def list_dead_letters(request: Request) -> Response:
-    """Answer one page, newest last, filtered by `model`, `id` (repeatable) and `status`.
+    """Answer one page, newest last, filtered.
+
+    By `model`, `status`, `pipeline`, `run`, `node`, and by `id` and `key`, which may be repeated.
 
     They hold records, so they are behind the consumption key.
     """
@@ -74,6 +81,11 @@ async def list_dead_letters(request: Request) -> Response:
             ids,
             ids,
         )
+    for name in ORIGIN:
+        if value := parameters.get(name):
+            query.where(f"{name} = ?", value)
+    if keys := parameters.getlist("key"):
+        query.where("key IN (SELECT unnest(?::VARCHAR[]))", keys)
     return await answer_page(context, query, page, _item)
 
 

@@ -14,6 +14,7 @@ from engine.service.context import Endpoint, ServiceContext
 from engine.service.storage import Reader
 from engine.service.submission import WarehouseDownError
 from engine.service.system_tables import DIRTY_OF
+from engine.service.tables import SEQUENCE, quote
 
 __all__ = ["count_deliveries"]
 
@@ -22,15 +23,21 @@ _RETRY_SOON = {"Retry-After": "1"}
 
 
 async def count_deliveries(request: Request) -> Response:
-    """Answer the counts of one `model` and `scope`; requires the ingest key."""
+    """Answer the counts of one `model` and `scope`; requires the ingest key.
+
+    Without a scope only `newest` is answered: the latest commit sequence in the model's table.
+    """
     context = cast(ServiceContext, request.app.state.context)
     if not await context.ingest_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
     endpoint = context.endpoints.get(request.query_params.get("model", "").lower())
     scope = request.query_params.get("scope", "")
-    if endpoint is None or not scope:
-        return PlainTextResponse("model must be a served model, and scope the scope of an X-ODW-Epoch", 400)
+    if endpoint is None:
+        return PlainTextResponse("model must be a served model", 400)
     try:
+        if not scope:
+            newest = await context.in_thread(lambda: _newest(context, endpoint))
+            return Response(orjson.dumps({"newest": newest}), media_type="application/json")
         account = await context.in_thread(lambda: _account(context, endpoint, scope))
     except WarehouseDownError as error:
         return PlainTextResponse(f"Error: {error}", 503, _RETRY_SOON)
@@ -49,6 +56,15 @@ def _account(context: ServiceContext, endpoint: Endpoint, scope: str) -> Account
                 return account_of(reader, endpoint.model.name, endpoint.table, scope)
         context.warehouse.compact()
     return None
+
+
+def _newest(context: ServiceContext, endpoint: Endpoint) -> int:
+    if endpoint.table is None:
+        return 0
+    with context.warehouse.reading() as reader:
+        sql = f"SELECT coalesce(max({SEQUENCE}), 0) FROM {quote(endpoint.table.name)}"  # noqa: S608 -- quoted
+        found = reader.execute(sql).fetchone()
+    return int(found[0]) if found else 0
 
 
 def _is_dirty(reader: Reader, endpoint: Endpoint) -> bool:

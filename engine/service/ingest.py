@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, cast
+from urllib.parse import unquote
 
 import orjson
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from engine.fault_injection import reached
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import Endpoint, ServiceContext
 from engine.service.dead_letter_format import letter_of
-from engine.service.models import Row
+from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
 from engine.service.splitting import InvalidBodyError, TooManyRecordsError, split_body
 from engine.service.submission import (
     AuditEntry,
@@ -39,6 +40,7 @@ _log = logging.getLogger(__name__)
 _NOT_FOUND = "Please run `moose ls` to view your routes"  # the contract's own text
 _MAX_KEY = 200
 _MAX_SCOPE = 200
+_MAX_ORIGIN = 1_000
 _MAX_EPOCH = 2**63 - 1
 _MAX_INLINE = 512 * 1024  # a body of this size is validated in some 2 ms
 _MAX_INLINE_BAD = 16 * 1024  # taking one apart costs twenty times as much
@@ -97,13 +99,19 @@ async def _taken(request: Request, context: ServiceContext, endpoint: Endpoint) 
 
 
 async def store_again(
-    context: ServiceContext, endpoint: Endpoint, record: bytes, audit: Sequence[AuditEntry]
+    context: ServiceContext,
+    endpoint: Endpoint,
+    record: bytes,
+    audit: Sequence[AuditEntry],
+    unless_newer: int | None = None,
 ) -> list[str]:
     """Store one record, given as JSON, in place of an earlier row; return why it was refused, if it was.
 
+    A row of a later commit sequence than `unless_newer` stays.
+
     Raises QueueFullError, WarehouseDownError, WriteFailedError, TooManyRecordsError.
     """
-    terms = _Terms("replay", None, None)
+    terms = _Terms("replay", None, None, UNKNOWN_ORIGIN, unless_newer)
     with context.accepted():
         work = _Ingestion(context, endpoint, b"[" + record + b"]", terms, audit)
         response = await work.answer(is_detailed=True)
@@ -127,6 +135,8 @@ class _Terms(NamedTuple):
     delivery: Delivery
     key: str | None
     epoch: Epoch | None
+    origin: Origin
+    unless_newer: int | None = None
 
 
 def _terms(request: Request) -> _Terms:
@@ -136,15 +146,47 @@ def _terms(request: Request) -> _Terms:
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= _MAX_KEY:
         raise BodyError(400, f"Idempotency-Key must have 1 to {_MAX_KEY} characters")
-    return _Terms(cast(Delivery, delivery), key, _epoch(request.headers.get("x-odw-epoch")))
+    return _Terms(
+        cast(Delivery, delivery),
+        key,
+        _epoch(request.headers.get("x-odw-epoch")),
+        _origin(request.headers.get("x-odw-origin")),
+        _unless_newer(request),
+    )
+
+
+def _origin(header: str | None) -> Origin:
+    if header is None:
+        return UNKNOWN_ORIGIN
+    parts = [unquote(part) for part in header.split("/")]
+    if len(parts) != 3 or not all(parts) or len(header) > _MAX_ORIGIN:
+        raise BodyError(
+            400,
+            "X-ODW-Origin must be a pipeline, a run and a node, percent-encoded and separated by slashes, "
+            f"{_MAX_ORIGIN:,} characters at most",
+        )
+    return Origin(*parts)
+
+
+def _unless_newer(request: Request) -> int | None:
+    header = request.headers.get("x-odw-unless-newer")
+    if header is None:
+        return None
+    if not _is_number(header):
+        raise BodyError(400, "X-ODW-Unless-Newer must be the `newest` of GET /deliveries")
+    return int(header)
+
+
+def _is_number(text: str) -> bool:
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_EPOCH))
+    return digits and int(text) <= _MAX_EPOCH
 
 
 def _epoch(header: str | None) -> Epoch | None:
     if header is None:
         return None
     scope, _, number = header.partition(" ")
-    digits = number.isascii() and number.isdigit() and len(number) <= len(str(_MAX_EPOCH))
-    if not 0 < len(scope) <= _MAX_SCOPE or not digits or int(number) > _MAX_EPOCH:
+    if not 0 < len(scope) <= _MAX_SCOPE or not _is_number(number):
         raise BodyError(
             400, f"X-ODW-Epoch must be a scope of 1 to {_MAX_SCOPE} characters, a space and a whole number"
         )
@@ -238,6 +280,7 @@ class _Ingestion:
             error_message=message,
             source="api",
             failed_at=self._now,
+            origin=self._terms.origin,
         )
 
     def _transform(
@@ -276,6 +319,7 @@ class _Ingestion:
             error_message=str(error),
             source="transform",
             failed_at=self._now,
+            origin=self._terms.origin,
         )
 
     def table_letter(self, index: int, original: bytes, message: str) -> RejectedRecord:
@@ -288,6 +332,7 @@ class _Ingestion:
             error_message=message,
             source="table",
             failed_at=self._now,
+            origin=self._terms.origin,
         )
 
     def originals(self, validated: ValidatedBody) -> list[bytes]:
@@ -310,6 +355,7 @@ class _Ingestion:
                 key=self._terms.key,
                 body_hash=self._body_hash(),
                 epoch=self._terms.epoch,
+                unless_newer=self._terms.unless_newer,
                 refuse=origins.refuse if origins is not None else None,
                 audit=self._audit,
             )

@@ -6,13 +6,22 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import BaseModel
 
 from engine.errors import RegistryError
 
-__all__ = ["ENTRY_POINT_GROUP", "IngestModel", "Row", "RowTransform", "load_ingest_models"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "UNKNOWN_ORIGIN",
+    "IngestModel",
+    "Origin",
+    "OriginOf",
+    "Row",
+    "RowTransform",
+    "load_ingest_models",
+]
 
 ENTRY_POINT_GROUP = "odw_engine.ingest_models"
 
@@ -21,6 +30,21 @@ Row: TypeAlias = dict[str, Any]
 
 RowTransform: TypeAlias = Callable[[list[Row]], Sequence[Row | Exception]]
 """Validated records in, as many rows or exceptions out, in the same order; it may change the dicts."""
+
+
+class Origin(NamedTuple):
+    """Which record of which pipeline a request's record is; None is what nobody knows."""
+
+    pipeline: str | None = None
+    run: str | None = None
+    node: str | None = None
+    key: str | None = None
+
+
+UNKNOWN_ORIGIN = Origin()
+
+OriginOf: TypeAlias = Callable[[Row], Origin | None]
+"""Reads the origin from a record as it was sent, whatever it looks like; None when it names none."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
@@ -32,6 +56,7 @@ class IngestModel:
     `model` is what a record must look like on the wire. With `transform`, validated records become rows of
     the type `row` (default: `model`), or exceptions, which become dead letters with the source "transform".
     Rows go to `table`; None validates and transforms only. Models that share a table must agree on its row.
+    `origin` is asked for each record that becomes a dead letter and names its origin itself.
     Raises RegistryError for a name that cannot be a path segment or an SQL identifier.
     """
 
@@ -40,6 +65,7 @@ class IngestModel:
     table: str | None
     row: type[BaseModel] | None = None
     transform: RowTransform | None = None
+    origin: OriginOf | None = None
 
     def __post_init__(self) -> None:
         for what, text in (("model", self.name), ("table", self.table)):

@@ -108,6 +108,7 @@ _HEADERS = (
         {"type": "string", "enum": ["fresh", "replay"]},
         "append or replace",
     ),
+    ("X-ODW-Origin", {"type": "string", "maxLength": 1_000}, "pipeline/run/node, percent-encoded"),
     ("Idempotency-Key", {"type": "string", "minLength": 1, "maxLength": 200}, "store the request once"),
 )
 
@@ -268,6 +269,7 @@ def _fixed() -> Document:
                     _query("offset", _COUNT),
                     _query("model", {"type": "string"}),
                     _query("status", status),
+                    *(_query(name, {"type": "string"}) for name in ("pipeline", "run", "node", "key")),
                 ],
                 "responses": {
                     "200": {"description": "a page", "content": page},

@@ -109,12 +109,18 @@ def _admin(summary: str) -> Document:
 
 
 def _deliveries() -> Document:
-    texts = {"model": "a served model", "scope": "the scope of an X-ODW-Epoch"}
+    texts = {"model": "a served model", "scope": "of an X-ODW-Epoch; without it only `newest` is answered"}
     parameters = [
-        {"name": name, "in": "query", "required": True, "description": text, "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "query",
+            "required": name == "model",
+            "description": text,
+            "schema": {"type": "string"},
+        }
         for name, text in texts.items()
     ]
-    refusals = {"400": "no such model, or no scope", "503": "the table cannot be counted at present"}
+    refusals = {"400": "no such model", "503": "the table cannot be counted at present"}
     return {
         "summary": "Count what was delivered",
         "parameters": parameters,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from engine.service.models import Row
+from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
 from engine.service.tables import Table
 
 __all__ = [
@@ -35,8 +35,8 @@ RequestKey: TypeAlias = tuple[str, str]
 class Epoch(NamedTuple):
     """When a client sent a request, as it counts itself: of one scope, the higher number is the later.
 
-    A `fresh` request that arrives after one with a higher number was overtaken on its way: its rows may have
-    been delivered again meanwhile, so they are not fresh any more.
+    A request that arrives after one with a higher number was overtaken on its way: its rows may have been
+    delivered again meanwhile. They are not fresh any more, and what was delivered since stays.
     """
 
     scope: str
@@ -48,7 +48,7 @@ class RejectedRecord:
     """A dead letter of the service. `index` is the record's place in its request, counted from 0.
 
     `record_id` is the record's own id where it has one; `original_record` the record as sent, as JSON text;
-    `table` the table that a good record of this model goes to.
+    `table` the table that a good record of this model goes to; `origin` where the record came from.
     """
 
     dead_letter_id: str
@@ -61,6 +61,7 @@ class RejectedRecord:
     error_message: str
     failed_at: datetime
     source: Literal["api", "transform", "table"]
+    origin: Origin = UNKNOWN_ORIGIN
 
     def summary(self) -> dict[str, Any]:
         """This dead letter in an answer with per-record results."""
@@ -88,7 +89,8 @@ class Submission:
     """One request's work for the writer: committed as a whole or not at all. The rows are handed over.
 
     `refuse` makes the dead letter of a row, by its place, that turns out not to fit its table; without it one
-    such row fails the submission. `discard` are ids of dead letters to put aside, and why.
+    such row fails the submission. `discard` are ids of dead letters to put aside, and why. `unless_newer`:
+    rows of a later commit sequence than this stay, unless they are of the same scope.
     `audit` is committed with the rest.
     """
 
@@ -100,6 +102,7 @@ class Submission:
     key: str | None = None
     body_hash: str | None = None
     epoch: Epoch | None = None
+    unless_newer: int | None = None
     refuse: Callable[[int, str], RejectedRecord] | None = None
     discard: tuple[Sequence[str], str] | None = None
     audit: Sequence[AuditEntry] = ()

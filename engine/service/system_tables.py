@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 from engine.errors import StateVersionError
 from engine.service.migration import create_or_migrate
+from engine.service.models import UNKNOWN_ORIGIN
 from engine.service.submission import AuditEntry, Delivery, Receipt, RejectedRecord, RequestKey, Submission
 from engine.service.tables import Table
 
@@ -24,19 +25,20 @@ __all__ = [
     "BatchLedger",
     "DeadLetterStore",
     "EpochStore",
+    "Terms",
     "add_audit",
     "create_tables",
     "utc_now",
 ]
 
-VERSION = 3
+VERSION = 5
 
 _DDL = (
     "CREATE TABLE IF NOT EXISTS _odw_meta (version INTEGER, accounts_since TIMESTAMP)",
     "CREATE TABLE IF NOT EXISTS _odw_tables (table_name VARCHAR, dirty BOOLEAN)",
     """CREATE TABLE IF NOT EXISTS _odw_batches
     (key VARCHAR, model VARCHAR, written BIGINT, dead VARCHAR, committed_at TIMESTAMP, sequence BIGINT,
-    scope VARCHAR, body_hash VARCHAR)""",
+    scope VARCHAR, body_hash VARCHAR, epoch BIGINT)""",
     """CREATE TABLE IF NOT EXISTS _odw_epochs
     (table_name VARCHAR, scope VARCHAR, epoch BIGINT, raised_at TIMESTAMP)""",
     """CREATE TABLE IF NOT EXISTS _odw_replaced
@@ -44,7 +46,10 @@ _DDL = (
     """CREATE TABLE IF NOT EXISTS _odw_dead_letters
     (dead_letter_id VARCHAR, model VARCHAR, table_name VARCHAR, record_id VARCHAR, original_record VARCHAR,
     error_type VARCHAR, error_message VARCHAR, failed_at TIMESTAMP, source VARCHAR, status VARCHAR,
-    commit_sequence BIGINT, batch_index BIGINT, reason VARCHAR)""",
+    commit_sequence BIGINT, batch_index BIGINT, reason VARCHAR,
+    pipeline VARCHAR, run VARCHAR, node VARCHAR, key VARCHAR, closed_at TIMESTAMP)""",
+    "CREATE TABLE IF NOT EXISTS _odw_removed_letters (dead_letter_id VARCHAR, removed_at TIMESTAMP)",
+    "CREATE TABLE IF NOT EXISTS _odw_times (sequence BIGINT, noted_at TIMESTAMP)",
     """CREATE TABLE IF NOT EXISTS _odw_audit
     (happened_at TIMESTAMP, actor VARCHAR, action VARCHAR, subject VARCHAR, detail VARCHAR)""",
 )
@@ -60,6 +65,26 @@ _FROM_VERSION = {
         "ALTER TABLE _odw_batches ADD COLUMN body_hash VARCHAR",
         "ALTER TABLE _odw_dead_letters ADD COLUMN reason VARCHAR",
     ),
+    3: (
+        *(
+            f"ALTER TABLE _odw_dead_letters ADD COLUMN {name} VARCHAR"
+            for name in ("pipeline", "run", "node", "key")
+        ),
+        "ALTER TABLE _odw_dead_letters ADD COLUMN closed_at TIMESTAMP",
+        "UPDATE _odw_dead_letters SET closed_at = now() AT TIME ZONE 'UTC' WHERE status <> 'open'",
+        # the format in which pipelines forwarded their dead letters before there were columns for it
+        """UPDATE _odw_dead_letters SET pipeline = error ->> '$.pipeline', node = error ->> '$.node',
+        key = error ->> '$.key'
+        FROM (SELECT id, CASE WHEN json_valid(body) THEN json_extract(body, '$.error') END AS error
+            FROM (SELECT dead_letter_id AS id, CASE WHEN json_valid(original_record)
+                THEN original_record ->> '$.extracted_data' END AS body
+                FROM _odw_dead_letters WHERE starts_with(record_id, 'dlq_')))
+        WHERE dead_letter_id = id AND json_type(error) = 'OBJECT'""",
+        # by the requests that are still known, to within an hour
+        """INSERT INTO _odw_times SELECT max(sequence) + 1, max(committed_at) FROM _odw_batches
+        WHERE sequence IS NOT NULL GROUP BY date_trunc('hour', committed_at)""",
+    ),
+    4: ("ALTER TABLE _odw_batches ADD COLUMN epoch BIGINT",),
 }
 
 DIRTY_OF = "SELECT bool_or(dirty) FROM _odw_tables WHERE table_name = ?"
@@ -124,14 +149,24 @@ class BatchLedger:
             for model, key, written, dead, body_hash in found
         }
 
+    def of_scope(self, sequences: Iterable[int], scope: str) -> set[int]:
+        """Those of these commit sequences whose requests were of this scope."""
+        found = self._connection.execute(
+            "SELECT sequence FROM _odw_batches WHERE scope = ? AND sequence IN (SELECT unnest(?::BIGINT[]))",
+            [scope, list(sequences)],
+        ).fetchall()
+        return {sequence for (sequence,) in found}
+
     def add(self, entries: Sequence[tuple[Submission, Receipt, int]]) -> None:
         """Remember (submission, receipt, sequence) triples; each has a key."""
         now = utc_now()
-        marks = ", ".join("(?, ?, ?, ?, ?, ?, ?, ?)" for _ in entries)
+        marks = ", ".join("(?, ?, ?, ?, ?, ?, ?, ?, ?)" for _ in entries)
         values: list[object] = []
         for one, receipt, sequence in entries:
             dead = orjson.dumps(receipt.dead).decode()
-            values += (one.key, one.model, receipt.written, dead, now, sequence, one.scope, one.body_hash)
+            epoch = one.epoch.number if one.epoch is not None else None
+            values += (one.key, one.model, receipt.written, dead, now, sequence)
+            values += (one.scope, one.body_hash, epoch)
         self._connection.execute(f"INSERT INTO _odw_batches VALUES {marks}", values)  # noqa: S608 -- marks only
 
     def forget(self, days: int) -> None:
@@ -139,6 +174,7 @@ class BatchLedger:
         oldest = utc_now() - timedelta(days=days)
         self._connection.execute("DELETE FROM _odw_batches WHERE committed_at < ?", [oldest])
         self._connection.execute("DELETE FROM _odw_replaced WHERE replaced_at < ?", [oldest])
+        self._connection.execute("DELETE FROM _odw_removed_letters WHERE removed_at < ?", [oldest])
 
 
 def utc_now() -> datetime:
@@ -148,6 +184,16 @@ def utc_now() -> datetime:
 
 Place = tuple[str, str]
 """Table and scope."""
+
+
+class Terms(NamedTuple):
+    """How a submission is committed.
+
+    `overtaken_at`: rows of a later sequence than this stay; None for a submission that is not late.
+    """
+
+    delivery: Delivery
+    overtaken_at: int | None = None
 
 
 class EpochStore:
@@ -161,20 +207,20 @@ class EpochStore:
         self._connection = connection
         self._has_parts: bool | None = None  # not known yet
 
-    def deliveries(self, submissions: Sequence[Submission]) -> list[Delivery]:
-        """How each one is to be committed, in this order: `fresh` ones that were overtaken are replays.
+    def terms(self, submissions: Sequence[tuple[Submission, int]]) -> list[Terms]:
+        """How each submission, given with its commit sequence, is to be committed, in this order.
 
         Epochs that these submissions raise are known once the transaction is committed.
         """
-        scopes = {one.epoch.scope for one in submissions if one.epoch is not None}
+        scopes = {one.epoch.scope for one, _ in submissions if one.epoch is not None}
         if not scopes:
-            return [one.delivery for one in submissions]
+            return [Terms(one.delivery) for one, _ in submissions]
         known = self._find(scopes | {_whole(scope) for scope in scopes})
         parts = self._find_parts(scopes)
         highest = dict(known)
-        deliveries: list[Delivery] = []
-        for one in submissions:
-            delivery = one.delivery
+        terms: list[Terms] = []
+        for place, (one, _) in enumerate(submissions):
+            delivery, overtaken_at = one.delivery, None
             if one.epoch is not None and one.table is not None:
                 table, (scope, number) = one.table.name, one.epoch
                 latest = max(
@@ -182,16 +228,38 @@ class EpochStore:
                     highest.get((table, _whole(scope)), number),
                     parts.get((table, scope), number),
                 )
-                if delivery == "fresh" and number < latest:
-                    delivery = "replay"
+                if number < latest:
+                    delivery = "replay" if delivery == "fresh" else delivery
+                    overtaken_at = self._overtaken_at(one, submissions[:place])
                 highest[table, scope] = max(highest.get((table, scope), number), number)
                 if _whole(scope) != scope:
                     whole = table, _whole(scope)
                     parts[whole] = max(parts.get(whole, number), number)
                     self._has_parts = True
-            deliveries.append(delivery)
+            terms.append(Terms(delivery, overtaken_at))
         self._put({place: number for place, number in highest.items() if known.get(place) != number})
-        return deliveries
+        return terms
+
+    def _overtaken_at(self, late: Submission, before: Sequence[tuple[Submission, int]]) -> int | None:
+        """The commit sequence after which a late submission's rows may have been delivered again.
+
+        None when that is not known: requests without an idempotency key are not remembered.
+        """
+        assert late.epoch is not None
+        scope, number = late.epoch
+        whole = _whole(scope)
+        found = self._connection.execute(
+            "SELECT min(sequence) FROM _odw_batches WHERE model = ? AND epoch > ? AND (scope IN (?, ?) "
+            "OR (? AND starts_with(scope, ?)))",
+            [late.model, number, scope, whole, scope == whole, f"{whole}#"],
+        ).fetchall()
+        later = [sequence for (sequence,) in found if sequence is not None]
+        for one, sequence in before:
+            if one.epoch is not None and one.model == late.model and one.epoch.number > number:
+                other = one.epoch.scope
+                if other in (scope, whole) or (scope == whole and _whole(other) == whole):
+                    later.append(sequence)
+        return min(later) - 1 if later else None
 
     def _find(self, scopes: set[str]) -> dict[Place, int]:
         found = self._connection.execute(
@@ -241,6 +309,9 @@ def add_audit(connection: DuckDBPyConnection, entries: Sequence[AuditEntry]) -> 
     connection.executemany("INSERT INTO _odw_audit VALUES (?, ?, ?, ?, ?)", [(now, *one) for one in entries])
 
 
+_UNKNOWN = (None, "open", None, None, *UNKNOWN_ORIGIN)
+
+
 class DeadLetterStore:
     """The dead letters, upserted by their id. Used inside the writer's transaction."""
 
@@ -258,41 +329,43 @@ class DeadLetterStore:
     def recover(self, table: str, ids: Sequence[object]) -> None:
         """Mark the open dead letters of these records: rows with their ids are committed with this."""
         self._connection.execute(
-            "UPDATE _odw_dead_letters SET status = 'recovered' WHERE status = 'open' AND table_name = ? "
-            "AND record_id IN (SELECT unnest(?::VARCHAR[]))",
-            [table, ids],
+            "UPDATE _odw_dead_letters SET status = 'recovered', closed_at = ? WHERE status = 'open' "
+            "AND table_name = ? AND record_id IN (SELECT unnest(?::VARCHAR[]))",
+            [utc_now(), table, ids],
         )
 
     def discard(self, ids: Sequence[str], reason: str) -> None:
         """Put dead letters aside, by their own ids; those that are recovered stay so."""
         self._connection.execute(
-            "UPDATE _odw_dead_letters SET status = 'discarded', reason = ? WHERE status <> 'recovered' "
-            "AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
-            [reason, ids],
+            "UPDATE _odw_dead_letters SET status = 'discarded', reason = ?, closed_at = ? "
+            "WHERE status <> 'recovered' AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+            [reason, utc_now(), ids],
         )
 
     def put(self, letters: Sequence[tuple[RejectedRecord, int, bool]]) -> None:
         """Store (dead letter, commit sequence, recovered) triples; of one id the last wins.
 
         A dead letter that was recovered or discarded stays so when the very same record comes again: a
-        redelivery of what somebody has already dealt with is no news.
+        redelivery of what somebody has already dealt with is no news. Its origin stays known, too, when
+        somebody sends it again who names none.
         """
         latest = {letter.dead_letter_id: (letter, number, done) for letter, number, done in letters}
-        closed = self._connection.execute(
-            "SELECT dead_letter_id, original_record, status, reason FROM _odw_dead_letters "
-            "WHERE status <> 'open' AND dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+        stored = self._connection.execute(
+            "SELECT dead_letter_id, original_record, status, reason, closed_at, pipeline, run, node, key "
+            "FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
             [list(latest)],
         ).fetchall()
-        mended = {identifier: (original, status, reason) for identifier, original, status, reason in closed}
+        known = {identifier: rest for identifier, *rest in stored}
+        now = utc_now()
         self._connection.execute(
             "DELETE FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
             [list(latest)],
         )
         rows = []
         for identifier, (letter, number, done) in latest.items():
-            original, status, reason = mended.get(identifier, (None, "open", None))
-            if original != letter.original_record:
-                status, reason = ("recovered" if done else "open"), None
+            original, status, reason, closed_at, *origin = known.get(identifier, _UNKNOWN)
+            if status == "open" or original != letter.original_record:
+                status, reason, closed_at = ("recovered", None, now) if done else ("open", None, None)
             rows.append(
                 (
                     identifier,
@@ -308,6 +381,8 @@ class DeadLetterStore:
                     number,
                     letter.index,
                     reason,
+                    *(letter.origin if any(letter.origin) else origin),
+                    closed_at,
                 )
             )
         with self._connection.appender("_odw_dead_letters") as appender:

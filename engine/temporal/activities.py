@@ -128,7 +128,7 @@ class Activities:
     async def list_chunks(self, request: ListRequest) -> Listed:
         """List the splits of a source into the store and divide them.
 
-        A complete listing and a division stay as they are; an unfinished listing is begun anew. One that a
+        A complete listing and a division stay as they are; an unfinished listing starts again. One that a
         worker which stops does not finish in its grace is handed back, which uses up no attempt.
         """
         try:
@@ -193,7 +193,7 @@ class Activities:
                 # it failed before it was in the store, or because that run is another workflow's
                 return PipelineResult(request.run_id, str(status), error)
             if record.status is RunStatus.COMPLETED:
-                # it was gone on with elsewhere, and that went well: what this workflow saw of it is no news
+                # it was continued elsewhere and has completed: what this workflow saw of it is outdated
                 tally = await store.tally(request.run_id)
                 return PipelineResult(request.run_id, str(record.status), "", _counts(tally))
             done, total = await store.count_splits(request.run_id)
@@ -258,7 +258,7 @@ class Activities:
 
     def _entry(self, plan: Plan, request: CompileRequest, record: RunRecord | None) -> Entry:
         if request.scheduled and not plan.settings.if_running:
-            # two runs at once are nobody's wish where a clock starts them
+            # two runs at once are unwanted where a clock starts them
             plan = replace(plan, settings=replace(plan.settings, if_running="refuse"))
 
         async def begin() -> RunRecord:

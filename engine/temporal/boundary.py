@@ -21,14 +21,14 @@ __all__ = ["application_error", "failing_by_type"]
 def failing_by_type() -> Iterator[None]:
     """Translate errors in the block to typed failures.
 
-    They are raised without the error behind them: an exception's cause, too, is written into the history.
+    They are raised without their cause, which would be written into the history as well.
     """
     try:
         yield
     except FailureError:
         raise
     except LeaseHeldError as error:
-        # a lease that nobody renews is over within `LEASE_TTL`
+        # a lease that is not renewed ends within `LEASE_TTL`
         raise application_error(typed_failure(error), LEASE_TTL / 3) from None
     except EngineError as error:
         raise application_error(typed_failure(error)) from None

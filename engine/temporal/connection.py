@@ -73,7 +73,7 @@ async def connect(options: ServerOptions, *, runtime: Runtime | None = None) -> 
             runtime=runtime or _quiet(),
         )
     except RuntimeError as error:
-        # that nobody listens there says it all; a name nobody knows or a refused certificate has to be said
+        # a refused connection needs no more words; an unknown host or a refused certificate does
         why = "" if "ConnectionRefused" in str(error) else f": {error}"
         raise ServiceError(
             f"no Temporal server answers at {address}{why}. Start one on this machine with `temporal "

@@ -18,7 +18,7 @@ from engine.temporal.messages import (
 __all__ = ["MAX_CHUNKS", "cut", "divide", "failures_of", "names_of_failed"]
 
 MAX_CHUNKS = 2000
-"""Chunks that a source is divided into when nobody says how large one is to be."""
+"""Chunks that a source is divided into when no chunk size is given."""
 
 
 def cut(node: str, splits: int, chunk_splits: int) -> Splits:

@@ -1,6 +1,6 @@
 """The heartbeat of an activity: it beats during progress, and stops stalled work.
 
-A heartbeat that went on by itself would keep wedged work alive for ever. So each beat looks at what has been
+A heartbeat on a timer would keep stuck work alive. So each beat checks what has been
 done since the last one; a run that waits for an outage to end counts as alive, since `outage_limit` bounds
 that wait.
 """

@@ -243,7 +243,7 @@ class ChunkResult:
     """The result of one attempt at a chunk.
 
     `counts` covers all attempts at it so far. `done` is false when the worker was told to stop (`stopped`),
-    or time was nearly up: the rest of the chunk is still to be done, and the ledger knows where to go on.
+    or time was nearly up: the rest of the chunk is still to be done, and the ledger knows where to continue.
     `outages`: seconds for which those have lasted that are not over, by node, all parts together; the next
     part is told. `outage`: the longest of those that this part itself has waited for.
     """

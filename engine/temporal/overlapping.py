@@ -1,4 +1,4 @@
-"""Whether a run that nobody holds a lease of is under way all the same, because its workflow is."""
+"""Whether a run without a lease is under way all the same, because its workflow is."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ async def listed(client: Client) -> Sequence[Listed]:
 
 
 async def _described(client: Client, name: str) -> ScheduleDescription | None:
-    """None for one that was deleted a moment ago: the server goes on listing it for a while."""
+    """None for one that was deleted a moment ago: the server still lists it for a while."""
     try:
         return await client.get_schedule_handle(name).describe()
     except RPCError as error:

@@ -153,7 +153,7 @@ class ShardRun:
         return state.next_chunk < state.end_chunk or bool(state.to_retry) or waiting
 
     def _yields(self) -> bool:
-        """True when the history is long enough: nothing new is begun, and a new one goes on."""
+        """True when the history is long enough: nothing new is started, and a new execution continues."""
         return workflow.info().is_continue_as_new_suggested()
 
     async def _see_through(self, chunk: int) -> None:
@@ -202,7 +202,7 @@ class ShardRun:
                 state.counts.add(result.counts)
                 state.done_chunks += 1
                 return
-            # the flag is looked at because a cancellation that meets a result is forgotten by the SDK
+            # the flag is checked because the SDK forgets a cancellation that meets a result
             if state.control.draining or self._stopping:
                 self._put_back(chunk)
                 return
@@ -224,7 +224,7 @@ class ShardRun:
         except ActivityError as error:
             if not _has_unreadable_heartbeat(error):
                 raise
-            # a new activity has no heartbeat behind it, and the ledger knows where to go on
+            # a new activity has no earlier heartbeat, and the ledger knows where to continue
             return await self._attempts(chunk, outages)
 
     async def _attempts(self, chunk: int, outages: dict[str, float]) -> ChunkResult:

@@ -1,6 +1,6 @@
 """Report current trouble of some work to the worker's log and the run's workflow.
 
-A node that waits is a state of the run that nobody else sees for up to `outage_limit`. The log hears of it
+A node may wait for up to `outage_limit`, and nothing else shows that. The log reports it
 after some seconds and then once a minute; the workflow, in whose history every word stays, once in five
 minutes for each worker, whatever number of its chunks wait for the same thing.
 """
@@ -134,7 +134,7 @@ class TroubleWatch:
         if self._logged is None:
             return
         lasted = time.time() - trouble.since
-        self._say(snapshot, "recovered", f"{trouble.node} goes on", "info", lasted)
+        self._say(snapshot, "recovered", f"{trouble.node} has recovered", "info", lasted)
         if self._reports.was_told(activity_workflow(), trouble.node):
             await self._report(Trouble(trouble.node))
 

@@ -26,7 +26,7 @@ class Watchdog:
     """Watches the running event loop from its own thread, during a `with` block on that loop.
 
     Args:
-        limit: seconds for which the loop may answer nobody.
+        limit: seconds for which the loop may be blocked.
         tell: called in the thread with a text for people and the seconds so far: once when the limit is
             passed, and once when the loop answers again.
     """
@@ -60,7 +60,7 @@ class Watchdog:
                 self._tell("the event loop runs again", monotonic() - asked)
 
     def _waited_for(self, answered: threading.Event, *, until: float = float("inf")) -> bool:
-        """True when the loop has answered, or nobody wants to know any more."""
+        """True when the loop has answered, or the watchdog has been stopped."""
         while not answered.wait(SLICE):
             if self._over.is_set():
                 return True

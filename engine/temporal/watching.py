@@ -137,7 +137,7 @@ async def seen_through(run: Run, patience: Patience, outage: OutageTimer, troubl
             await work
             raise
         finally:
-            outage.look(run.snapshot())  # what came through while it was told to stop counts too
+            outage.look(run.snapshot())  # what was delivered while it was stopping counts too
             meter.update(run.snapshot())
     run.abandon()
     raise stalled.result()

@@ -134,7 +134,7 @@ async def serve(client: Client, activities: Activities, options: WorkerOptions, 
         stack.enter_context(Watchdog(options.blocked_after, tell))
         for worker in made:
             await stack.enter_async_context(worker)
-        # one after another each would have `grace`, and the last would go on taking work meanwhile
+        # in sequence each would have all of `grace`, and the last would take new work meanwhile
         with_activities = [worker for worker in made if worker.task_queue != options.queues.workflows]
         stack.push_async_callback(_shut_down, with_activities)
         await stop.wait()

@@ -16,7 +16,7 @@ from engine.temporal.trouble import said
 __all__ = ["Attendance", "attendance"]
 
 MANY_ATTEMPTS = 4
-"""Of a workflow task: it is tried for ever, and what fails so often is no restart of a worker."""
+"""Of a workflow task: it is retried without end, and a worker's restart does not fail this often."""
 
 MAX_SHARDS = 16
 """Shards that are asked about; when none of these has a worker, the others hardly have."""

@@ -303,7 +303,7 @@ class PipelineRun:
         return work.result()
 
     async def _stop(self, work: asyncio.Task[list[ShardResult]]) -> None:
-        """Have the shards deliver what they have read, and end. What came of them is in the ledger."""
+        """Have the shards deliver what they have read, and end. The ledger holds their outcome."""
         self._stopping = True
         await in_spite_of_cancellation(lambda: is_over(work))
 

@@ -230,7 +230,7 @@ class SourceContract(_Contract):
                 async for split in splits:
                     batches = [one async for one in source.read(split, None, source.ctx)]
                     for number, batch in enumerate(batches):
-                        assert batch.position is not None, "a batch needs the position behind it"
+                        assert batch.position is not None, "a batch needs the position after it"
                         position = json.loads(json.dumps(batch.position))
                         rest = [one async for one in source.read(split, position, source.ctx)]
                         assert _pairs(rest) == _pairs(batches[number + 1 :])
@@ -325,7 +325,7 @@ class SinkContract(_Contract):
                 await sink.write(_batch(given))
 
         _run(write)
-        assert given == list(case.given), "write copies: a node behind the sink gets the same records"
+        assert given == list(case.given), "write copies: a node after the sink gets the same records"
 
     def test_an_empty_batch_brings_nothing(self, case: SinkCase) -> None:
         async def write() -> None:

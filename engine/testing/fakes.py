@@ -199,7 +199,7 @@ class ScriptedClock:
         await event.wait()
 
     def next_wake(self) -> float | None:
-        """When the next sleeper wakes; None while nobody sleeps."""
+        """When the next sleeper wakes; None while there is none."""
         return self._sleepers[0][0] if self._sleepers else None
 
     def advance(self, seconds: float) -> None:

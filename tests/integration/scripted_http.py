@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from inspect import isawaitable
+from typing import Self
 
 from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
@@ -68,7 +69,7 @@ class ScriptedServer:
         await send({"type": "http.response.body", "body": answer.body})
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[ScriptedServer]:
+    async def running(self) -> AsyncIterator[Self]:
         async with serve_loopback(self) as url:
             self.url = url
             yield self

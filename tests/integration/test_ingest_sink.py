@@ -7,7 +7,7 @@ import gc
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -26,6 +26,7 @@ from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.keys import KeyList
+from engine.contract.verification import Delivered
 from engine.errors import BatchError, FatalError, RecordError, TransientError
 from engine.plan.model import Plan
 from engine.service.server import running_service
@@ -35,13 +36,20 @@ from tests.integration.scripted_http import Answer, Request, ScriptedServer, unu
 
 @asynccontextmanager
 async def open_sink(
-    url: str, run_id: str = "run-1", token: str | None = None, attempt: int = 1, **params: Any
+    url: str,
+    run_id: str = "run-1",
+    token: str | None = None,
+    attempt: int = 1,
+    *,
+    keep_newer: bool = False,
+    **params: Any,
 ) -> AsyncIterator[IngestSink]:
     sink = IngestSink(
         IngestParams(**({"model": "BlobSource"} | params)),
         IngestConnection(url=url, token=SecretStr(token) if token else None),
     )
-    sink.ctx = Context(run_id=run_id, node="load", epoch=attempt, clock=ScriptedClock(jump=True))
+    clock = ScriptedClock(jump=True)
+    sink.ctx = Context(run_id=run_id, node="load", epoch=attempt, keep_newer=keep_newer, clock=clock)
     async with sink:
         yield sink
 
@@ -284,7 +292,9 @@ async def test_forwarded_dead_letters_count_as_delivered(
             answer = await client.get(f"{service.url}/dead-letters?model=UnstructuredDataSource")
     stored = answer.json()
     assert stored["total"] == 1
-    assert stored["items"][0]["record_id"] == forward_row(letter)["id"]
+    (item,) = stored["items"]
+    assert item["record_id"] == forward_row(letter)["id"]
+    assert [item[name] for name in ("pipeline", "run", "node", "key")] == ["p", "run-1", "extract", "a.pdf@1"]
 
 
 # --- against scripted servers
@@ -448,6 +458,29 @@ async def test_an_update_that_brings_an_earlier_value_back_is_the_last_word(tmp_
             await sink.write(update)
         (row,) = await rows_of(service.url, "getBlobs")
     assert row["file_size"] == 1
+
+
+async def test_a_replay_of_dead_letters_keeps_what_came_meanwhile(tmp_path: Path) -> None:
+    async with running_service(tmp_path, models=INGEST_MODELS) as service, AsyncExitStack() as stack:
+        zombie = await stack.enter_async_context(open_sink(service.url, "replay-1", keep_newer=True))
+        async with open_sink(service.url, run_id="run-2") as other:
+            await other.write(batch_of(blob(0, file_size=2), replay=True))
+        await zombie.write(batch_of(blob(0, file_size=1), blob(1, file_size=1), replay=True))
+        await zombie.write(batch_of(blob(9), blob(8), blob(1, file_size=3), replay=True))
+        sizes = {row["id"]: row["file_size"] for row in await rows_of(service.url, "getBlobs")}
+        checks = await zombie.count_records(Delivered(5, 0, unique=False))
+    assert sizes == {"b0": 2, "b1": 3, "b9": 300, "b8": 300}
+    assert all(check.passed for check in checks)
+
+
+async def test_a_service_of_another_make_takes_replays_as_they_are() -> None:
+    def answer(request: Request) -> Answer:
+        return written(request) if request.method == "POST" else Answer(404)
+
+    async with ScriptedServer(answer).running() as server:
+        async with open_sink(server.url, keep_newer=True) as sink:
+            await sink.write(batch_of(blob(0), replay=True))
+    assert "x-odw-unless-newer" not in server.requests[-1].headers
 
 
 async def test_the_first_lines_of_two_files_have_two_keys() -> None:

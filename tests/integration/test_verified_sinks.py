@@ -297,7 +297,7 @@ async def test_a_resumed_run_counts_the_lines_of_its_last_attempt(tmp_path: Path
             add_a_line,
             Verdict.UNKNOWN,
             None,
-            "another process wrote to {path} meanwhile",
+            "another node or process wrote to {path} meanwhile",
         ),
     ],
     ids=["cut off", "removed", "written to"],

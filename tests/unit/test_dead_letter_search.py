@@ -38,12 +38,7 @@ def service_letter(record_id: str, **changes: object) -> dict[str, object]:
 
 
 FORWARDED = service_letter(
-    "dlq_1",
-    model="UnstructuredDataSource",
-    original_record={
-        "id": "dlq_1",
-        "extracted_data": json.dumps({"error": {"pipeline": "docs", "node": "extract", "key": "doc"}}),
-    },
+    "dlq_1", model="UnstructuredDataSource", pipeline="docs", node="extract", key="doc"
 )
 
 
@@ -62,7 +57,11 @@ def client(*letters: dict[str, object], page: int = 500) -> ServiceClient:
 
     def answer(request: httpx.Request) -> httpx.Response:
         query = request.url.params
-        chosen = [one for one in letters if query.get("status", one["status"]) == one["status"]]
+        filters = {name: query[name] for name in ("status", "pipeline", "run", "node") if name in query}
+        chosen = [one for one in letters if all(one.get(name) == value for name, value in filters.items())]
+        for name, column in (("id", "record_id"), ("key", "key")):
+            if wanted := query.get_list(name):
+                chosen = [one for one in chosen if one.get(column) in wanted]
         offset, limit = int(query.get("offset", 0)), min(page, int(query.get("limit", page)))
         return httpx.Response(200, json={"items": chosen[offset : offset + limit], "total": len(chosen)})
 
@@ -92,6 +91,26 @@ async def test_filters_of_runs_and_nodes_leave_out_what_belongs_to_none(store: M
         assert {one.store for one in await search_dead_letters(store, [service], query)} == {"engine"}
     by_key = await search_dead_letters(store, [service], DeadLetterQuery(key="foreign"))
     assert [one.store for one in by_key] == ["service"]
+
+
+async def test_what_only_a_service_has_is_found_by_its_sender(store: MemoryStateStore) -> None:
+    sent = {"pipeline": "blobs", "run": "run-0", "node": "load"}
+    service = client(service_letter("gone", **sent), service_letter("foreign"))
+    for query in (
+        DeadLetterQuery(run_id="run-0"),
+        DeadLetterQuery(pipeline="blobs", run_id="run-0"),
+        DeadLetterQuery(node="load", key="gone"),
+    ):
+        found = await search_dead_letters(store, [service], query)
+        assert [(one.store, one.place, one.key) for one in found] == [("service", "blobs/load", "gone")]
+    assert await search_dead_letters(store, [service], DeadLetterQuery(run_id="run-2")) == []
+
+
+@pytest.mark.parametrize("status", ["", "open"])
+async def test_a_run_s_letters_find_copies_of_older_versions(store: MemoryStateStore, status: str) -> None:
+    service = client(service_letter("r1"), FORWARDED, service_letter("foreign"))
+    found = await search_dead_letters(store, [service], DeadLetterQuery(run_id="run-1", status=status))
+    assert [(one.store, one.key) for one in found] == [("engine+service", "k1"), ("engine+service", "doc")]
 
 
 async def test_copy_of_a_replayed_letter_is_not_listed_again(

@@ -10,7 +10,7 @@ from engine.config.model import Settings
 from engine.contract.component import Kind
 from engine.contract.dead_letter import DeadLetter
 from engine.dead_letters.patch import parse_patch
-from engine.dead_letters.replay import Obstacle, group_dead_letters
+from engine.dead_letters.replay import LetterId, Obstacle, group_dead_letters, letter_id
 from engine.execution.engine import Engine
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.protocol import DeadLetterFilter, RunStatus
@@ -56,6 +56,29 @@ async def test_a_replay_runs_the_failing_node_and_everything_below_it() -> None:
     assert report.ok
     assert sorted(left.keys) == sorted(right.keys) == ["k1", "k2"]
     assert left.replays == [True]
+
+
+async def test_letters_closed_before_the_sinks_are_open_are_not_sent() -> None:
+    sink = MemorySink()
+    plan = plan_of({"read": (MemorySource([[]]), []), "load": (sink, ["read"])})
+    late, current = letter("load", "late"), letter("load", "current")
+
+    async def still_open() -> set[LetterId]:
+        return {letter_id(current)}
+
+    (group,), _ = group_dead_letters([late, current], {"test": plan}, still_open=still_open)
+    assert group.plan.keep_newer
+    async with Engine() as engine:
+        report = await engine.run(group.plan)
+    assert report.ok
+    assert sink.keys == ["current"]
+    assert group.replayed == [current]
+
+
+def test_a_forced_replay_replaces_newer_rows() -> None:
+    (group,), _ = group_dead_letters([letter("stage", "k1")], {"test": diamond()[0]})
+    assert not group.plan.keep_newer
+    assert group.replayed == list(group.letters)
 
 
 def test_replay_plan_has_no_budget_retries_or_followers() -> None:

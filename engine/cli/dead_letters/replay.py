@@ -20,8 +20,16 @@ from engine.cli.options import DEFAULT_FILE, DlqOptions, PlaceOptions
 from engine.cli.state import store_of
 from engine.contract.types import JsonValue
 from engine.dead_letters.patch import Patch, apply_patches, parse_patch
-from engine.dead_letters.replay import REPLAY_GROUP, Obstacle, ReplayGroup, group_dead_letters
-from engine.dead_letters.search import DeadLetterMatch
+from engine.dead_letters.replay import (
+    REPLAY_GROUP,
+    LetterId,
+    Obstacle,
+    ReplayGroup,
+    StillOpen,
+    group_dead_letters,
+    letter_id,
+)
+from engine.dead_letters.search import DeadLetterMatch, search_dead_letters
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.execution.report import RunReport
@@ -33,6 +41,8 @@ __all__ = ["replay"]
 
 SIGNALLED = 128
 SHOWN = 10
+
+_NOT_SENT = "{} not sent: the records were delivered meanwhile"
 
 
 async def replay(options: DlqOptions) -> int:
@@ -52,7 +62,8 @@ async def replay(options: DlqOptions) -> int:
             return ExitCode.COMPLETED
         found = found[: options.limit] if options.limit > 0 else found
         letters = [one.letter for one in found if one.letter is not None]
-        groups, obstacles = group_dead_letters(letters, plans, patches)
+        guard = None if options.force else _guard(store, found, options)
+        groups, obstacles = group_dead_letters(letters, plans, patches, guard)
         alone = _by_model(one for one in found if one.letter is None)
         for obstacle in obstacles:
             sys.stderr.write(printable(_obstacle_text(obstacle)))
@@ -66,7 +77,7 @@ async def replay(options: DlqOptions) -> int:
         code = await _replay_groups(engine, groups, options, output)
         if code >= SIGNALLED:
             return code
-        codes += [ExitCode(code), await _send_to_services(alone, patches, output)]
+        codes += [ExitCode(code), await _send_to_services(alone, patches, output, force=options.force)]
     return most_serious(codes)
 
 
@@ -98,6 +109,17 @@ async def _chosen(
     return []
 
 
+def _guard(store: StateStore, found: Sequence[DeadLetterMatch], options: DlqOptions) -> StillOpen:
+    """What tells, when the sinks are open, which letters nobody has delivered meanwhile."""
+    services = list({one.service.url: one.service for one in found if one.service is not None}.values())
+
+    async def still_open() -> set[LetterId]:
+        again = await search_dead_letters(store, services, query_of(options, "open"))
+        return {letter_id(one.letter) for one in again if one.letter is not None}
+
+    return still_open
+
+
 async def _replay_groups(
     engine: Engine, groups: Sequence[ReplayGroup], options: DlqOptions, output: Output
 ) -> int:
@@ -112,7 +134,9 @@ async def _replay_groups(
         for report in session.reports.values():
             reports.append(report)
             if report.ok:
-                await engine.store.mark_dead_letters(group.letters, "replayed")
+                await engine.store.mark_dead_letters(group.replayed, "replayed")
+                if closed := len(group.letters) - len(group.replayed):
+                    output.say(_NOT_SENT.format(counted(closed, "letter")))
         codes.append(exit_code(session, watch.number))
         if session.draining:
             break
@@ -131,7 +155,11 @@ async def _replay_groups(
 
 
 async def _send_to_services(
-    alone: Mapping[tuple[str, str], Sequence[DeadLetterMatch]], patches: Sequence[Patch], output: Output
+    alone: Mapping[tuple[str, str], Sequence[DeadLetterMatch]],
+    patches: Sequence[Patch],
+    output: Output,
+    *,
+    force: bool,
 ) -> ExitCode:
     """Dead letters that only a service has: their records are posted to it again.
 
@@ -141,7 +169,14 @@ async def _send_to_services(
     for (_, model), found in alone.items():
         service = found[0].service
         assert service is not None, "a dead letter of a service has its location"
-        dead = await service.send(model, [apply_patches(one.record, patches) for one in found])
+        newest = None if force else await service.newest(model)
+        if newest is not None:  # what was delivered before that has closed its letter
+            ids = await service.still_open([one.copy.dead_letter_id for one in found if one.copy is not None])
+            if closed := len(found) - len(ids):
+                output.say(_NOT_SENT.format(counted(closed, "letter")))
+            found = [one for one in found if one.copy is not None and one.copy.dead_letter_id in ids]
+        records = [apply_patches(one.record, patches) for one in found]
+        dead = await service.send(model, records, unless_newer=newest)
         good = len(found) - len(dead)
         output.conclude(
             f"{model}: {counted(good, 'row')} written, {counted(len(dead), 'record')} dead again\n"

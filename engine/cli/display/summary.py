@@ -125,6 +125,7 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         for name, number in sorted(node.aggregate.items()):
             if name.startswith("skipped: "):
                 yield f"`{node.name}` skipped {count(int(number))}: {name.removeprefix('skipped: ')}"
+        yield from _by_model(node)
         replaced = int(node.aggregate.get("replaced_characters", 0))
         if replaced:
             what = counted(replaced, "invalid character")
@@ -159,6 +160,24 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         yield from _verification(run.checks)
     elif run.stored and not tally.balanced:
         yield from _unbalanced(run)
+
+
+def _by_model(node: NodeSnapshot) -> Iterable[str]:
+    """What each of several models has taken, and which of them were passed over."""
+    numbers = node.aggregate
+    for name, calls in _by_name(node, "calls"):
+        tokens_in, tokens_out = (int(numbers[f"{one}[{name}]"]) for one in ("tokens_in", "tokens_out"))
+        tokens = f"{count(tokens_in)} tokens in, {count(tokens_out)} out"
+        cost = _money(numbers[f"cost_usd[{name}]"])
+        yield f"`{node.name}` asked {name}: {counted(calls, 'call')}, {tokens}, {cost}"
+    for name, times in _by_name(node, "unavailable"):
+        yield f"`{node.name}` could not ask {name} ({counted(times, 'time')})"
+
+
+def _by_name(node: NodeSnapshot, number: str) -> Iterable[tuple[str, int]]:
+    """The names and values of the numbers `number[NAME]`."""
+    found = {name: value for name, value in sorted(node.aggregate.items()) if name.startswith(f"{number}[")}
+    return [(name[len(number) + 1 : -1], int(value)) for name, value in found.items()]
 
 
 def _read_less(node: NodeSnapshot) -> Iterable[str]:

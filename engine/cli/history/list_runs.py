@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.cli.display.numbers import count
+from engine.cli.display.refresh import refresh
 from engine.cli.display.table import aligned
 from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
@@ -33,6 +34,7 @@ KILLED = "killed"
 LEFT = frozenset({"run", "pipeline", "where", "started", "status", "error"})
 DISPENSABLE = ("where", "attempt", "pipeline", "dropped", "started")
 LEAST_OF_ERROR = 24  # columns of a terminal
+SCREEN_MARGIN = 3  # the head, how many are shown, and the line of the cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +64,23 @@ class _Comparison:
 
 
 async def list_runs(options: RunsOptions) -> int:
-    """Print one line per run."""
+    """Print one line per run, once or until interrupted.
+
+    Raises:
+        ConfigError: the interval is too short.
+    """
     async with store_of(options) as store:
-        found = await store.list_runs(pipeline=options.pipeline)
-        if options.status:
-            # whether a run is running or was killed is seen from its lease
-            stored = str(RunStatus.RUNNING) if options.status == KILLED else options.status
-            found = [run for run in found if run.status == stored]
-            if stored == RunStatus.RUNNING:
-                found = [run for run in found if (await entry_of(store, run)).status == options.status]
-        shown = [
-            await entry_of(store, run) for run in (found[-options.limit :] if options.limit > 0 else found)
-        ]
+        if options.watch:
+            await refresh(lambda: _screen(store, options), options.interval)
+        shown, found = await _find(store, options, options.limit)
     if options.json:
         for entry in shown:
             sys.stdout.write(json.dumps(_as_json(entry), ensure_ascii=False) + "\n")
     elif shown:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-        sys.stdout.write(printable("\n".join(_table(shown, width)) + "\n"))
-    if len(shown) < len(found):
-        sys.stderr.write(f"showing {count(len(shown))} of {count(len(found))}; use --limit 0 to show all\n")
+        sys.stdout.write(_text(shown, width))
+    if len(shown) < found:
+        sys.stderr.write(f"showing {count(len(shown))} of {count(found)}; use --limit 0 to show all\n")
     elif not found:
         sys.stderr.write("no runs\n")
     return ExitCode.COMPLETED
@@ -121,6 +120,37 @@ async def entry_of(store: StateStore, record: RunRecord) -> Entry:
     """Return a run with its counts and whoever works on it."""
     lease = await living(store, SystemClock(), record.run_id)
     return Entry(record, await store.tally(record.run_id), lease)
+
+
+async def _find(store: StateStore, options: RunsOptions, limit: int) -> tuple[list[Entry], int]:
+    """The newest `limit` of the runs, or all with 0; and how many there are."""
+    found = await store.list_runs(pipeline=options.pipeline)
+    if options.status:
+        # whether a run is running or was killed is seen from its lease
+        stored = str(RunStatus.RUNNING) if options.status == KILLED else options.status
+        found = [run for run in found if run.status == stored]
+        if stored == RunStatus.RUNNING:
+            found = [run for run in found if (await entry_of(store, run)).status == options.status]
+    shown = found[-limit:] if limit > 0 else found
+    return [await entry_of(store, run) for run in shown], len(found)
+
+
+async def _screen(store: StateStore, options: RunsOptions) -> str:
+    """The newest runs that fit the terminal."""
+    width, limit = 0, options.limit
+    if sys.stdout.isatty():
+        width, lines = shutil.get_terminal_size()
+        fitting = max(1, lines - SCREEN_MARGIN)
+        limit = min(limit, fitting) if limit > 0 else fitting
+    shown, found = await _find(store, options, limit)
+    if not shown:
+        return "no runs\n"
+    more = f"showing {count(len(shown))} of {count(found)}\n" if len(shown) < found else ""
+    return _text(shown, width) + more
+
+
+def _text(shown: Sequence[Entry], width: int) -> str:
+    return printable("\n".join(_table(shown, width)) + "\n")
 
 
 def _compare(record: RunRecord, options: RunsOptions) -> _Comparison:

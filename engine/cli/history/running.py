@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import anyio
-
 from engine.cli.display.numbers import Rate, count, duration, rate
+from engine.cli.display.refresh import refresh
 from engine.cli.display.table import aligned
 from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
@@ -19,13 +17,9 @@ from engine.cli.options import TopOptions
 from engine.cli.state import store_of
 from engine.contract.clock import SystemClock
 from engine.contract.types import JsonValue
-from engine.errors import ConfigError
 from engine.state import RunStatus, StateStore
 
 __all__ = ["show_running"]
-
-CLEAR = "\x1b[H\x1b[J"
-SHORTEST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +61,17 @@ async def show_running(options: TopOptions) -> int:
         ConfigError: the interval is too short.
         StateError: the store cannot be used.
     """
-    if options.interval < SHORTEST:
-        raise ConfigError(f"--interval: expected at least {SHORTEST} seconds, got {options.interval:g}")
     rates: dict[str, Rate] = {}
     async with store_of(options) as store:
-        while True:
+
+        async def text() -> str:
             rows = await _look(store, rates)
             if options.json:
-                text = json.dumps([row.to_json() for row in rows]) + "\n"
-            else:
-                text = printable(_table(rows))
-            clear = CLEAR if sys.stdout.isatty() and not (options.json or options.once) else ""
-            sys.stdout.write(clear + text)
-            sys.stdout.flush()
-            if options.once:
-                return ExitCode.COMPLETED
-            await anyio.sleep(options.interval)
+                return json.dumps([row.to_json() for row in rows]) + "\n"
+            return printable(_table(rows))
+
+        await refresh(text, options.interval, once=options.once, clear=not options.json)
+    return ExitCode.COMPLETED
 
 
 async def _look(store: StateStore, rates: dict[str, Rate]) -> list[_Row]:

@@ -16,7 +16,7 @@ from engine.cli.local.hosting import PipelineHost
 from engine.cli.local.picturing import nodes_of_plan, nodes_of_run, pipeline_views, run_view
 from engine.cli.local.scheduling import Scheduler
 from engine.contract.dead_letter import DeadLetter
-from engine.dead_letters.replay import REPLAY_GROUP, group_dead_letters
+from engine.dead_letters.replay import REPLAY_GROUP, LetterId, group_dead_letters
 from engine.errors import ConfigError, EngineError, RunNotFoundError
 from engine.execution.events import RunEvent
 from engine.execution.session import Entry, Session, new_group
@@ -125,12 +125,12 @@ class PipelineOperations(PipelineHost):
     ) -> list[RunView]:
         """See `Operations`."""
         store = self._store()
+        statuses = [one for one in RunStatus if state == str(one)]
+        if state and not statuses:
+            return []
         with _told():
-            records = [*reversed(await store.list_runs(pipeline=pipeline))]
-            places = [place for place, record in enumerate(records) if record.run_id == before]
-            records = records[places[0] + 1 :] if places else records
-            chosen = [record for record in records if state in ("", str(record.status))][:limit]
-            return [await self._run_view(store, record) for record in chosen]
+            records = await store.list_runs(pipeline=pipeline, statuses=statuses, before=before, limit=limit)
+            return [await self._run_view(store, record) for record in reversed(records)]
 
     async def detail(self, run_id: str) -> RunDetail | None:
         """See `Operations`."""
@@ -225,7 +225,14 @@ class PipelineOperations(PipelineHost):
             raise OperationsError("This record was delivered since: replace the newer row only on purpose.")
         changed = letter if record is None else _with_record(letter, record)
         plans = await anyio.to_thread.run_sync(self._compiled_all)
-        groups, obstacles = group_dead_letters([changed], plans)
+
+        async def still_open() -> set[LetterId]:
+            same = DeadLetterFilter(letter.run_id, node=letter.node, key=letter.key, status="open")
+            found = await self._store().dead_letters(same)
+            return {(one.run_id, one.node, one.key) for one in found}
+
+        guard = None if force or letter.status != "open" else still_open
+        groups, obstacles = group_dead_letters([changed], plans, still_open=guard)
         if obstacles:
             raise OperationsError(f"It cannot be replayed: {obstacles[0].reason}.")
         group = groups[0]
@@ -240,6 +247,8 @@ class PipelineOperations(PipelineHost):
                     raise OperationsError(
                         f"The replay failed: {report.error if report else 'it did not start'}"
                     )
+                if not group.replayed:
+                    raise OperationsError("This record was delivered meanwhile: nothing was sent.")
                 if report.tally.dead:
                     raise OperationsError(await self._why_again(report.run_id))
                 await self._store().mark_dead_letters([letter], "replayed")

@@ -70,7 +70,8 @@ def invoke(options: RunOptions) -> int:
         seed = seed_of(options.chaos)
         if options.resume is not None:
             raise ConfigError("--chaos starts runs of its own: leave --resume out")
-        return on_event_loop(lambda: try_pipelines(options, plans, seed))
+        names = [name for name in plans if not options.only or name in options.only]
+        return on_event_loop(lambda: try_pipelines(options, names, seed))
     plans = trial.with_less_reading(options, plans)
     dry = trial.DryRun(options, plans) if options.dry_run else None
     return on_event_loop(lambda: _run(options, dry.plans if dry is not None else plans, dry))
@@ -197,7 +198,7 @@ def memory_of(text: str | None) -> int:
     """
     if text is None:
         return DEFAULT_MEMORY
-    from engine.config.units import parse_size
+    from engine.units import parse_size
 
     try:
         return parse_size(text)
@@ -208,7 +209,7 @@ def memory_of(text: str | None) -> int:
 def _drain_limit(text: str | None) -> float:
     if text is None:
         return DRAIN_LIMIT
-    from engine.config.units import parse_duration
+    from engine.units import parse_duration
 
     try:
         return parse_duration(text)

@@ -55,7 +55,7 @@ def image_from_data_url(url: str) -> ImagePart:
 
 
 def parse_documents(parts: Iterable[str | ImagePart]) -> list[PromptDocument]:
-    """The documents of a user message in their order; text outside any document is not looked at.
+    """The documents of a user message in their order; text outside any document is ignored.
 
     A `<document …>` inside a document is that document's text: only a closing tag ends it. A document that is
     never closed ends with the message.

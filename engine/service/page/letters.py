@@ -29,7 +29,7 @@ __all__ = [
 
 _COLUMNS = (
     "dead_letter_id, model, record_id, original_record, error_type, error_message, failed_at, source, "
-    "status, reason, commit_sequence, batch_index"
+    "status, reason, commit_sequence, batch_index, pipeline, run, node, key"
 )
 _ORDER = "(commit_sequence, batch_index, dead_letter_id)"
 
@@ -50,6 +50,10 @@ class ServiceLetter:
     reason: str | None
     sequence: int
     index: int
+    pipeline: str | None
+    run: str | None
+    node: str | None
+    key: str | None
 
     @property
     def place(self) -> str:
@@ -120,7 +124,9 @@ async def replay_letter(context: ServiceContext, letter: ServiceLetter, record: 
         return [f"The model {letter.model} is not served any more"]
     detail = "as it was" if _same(record, letter.record) else "edited"
     audit = [AuditEntry(actor, "replayed", letter.id, detail)]
-    return await store_again(context, endpoint, record.encode(), audit)
+    # of an open letter every newer row is one that was delivered since the page was drawn
+    unless_newer = letter.sequence if letter.status == "open" else None
+    return await store_again(context, endpoint, record.encode(), audit, unless_newer)
 
 
 def _same(one: str, other: str) -> bool:

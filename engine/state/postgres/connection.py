@@ -61,6 +61,7 @@ _BEGIN_WRITING: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _SIGN: Final = f"""
 INSERT INTO {RECEIPTS} (connection, number, signed_at) VALUES ('%s', %d, now())
 ON CONFLICT (connection) DO UPDATE SET number = excluded.number, signed_at = excluded.signed_at
+RETURNING tableoid::bigint AS home
 """  # noqa: S608 - only a constant is formatted in
 
 # Waits for a transaction that the server still has open because it has not noticed that nobody listens.
@@ -122,7 +123,14 @@ def _check(info: psycopg.ConnectionInfo, place: str) -> None:
 
 
 class PostgresConnection:
-    """Meets `Connection`, between `begin` and `commit` or `rollback`."""
+    """Meets `Connection`, between `begin` and `commit` or `rollback`.
+
+    Attributes:
+        home: which of all tables ever called `RECEIPTS` belongs to the schema that may be written to; see
+            `find_home`. None while that is not known.
+    """
+
+    home: int | None = None
 
     def __init__(self, raw: psycopg.Connection[DictRow], place: str) -> None:
         self._raw = raw
@@ -155,11 +163,33 @@ class PostgresConnection:
         self._raw.execute(_BEGIN_WRITING.encode(), prepare=False)
 
     def begin_writing(self) -> Receipt:
-        """Each statement sees what was committed before it. The receipt is good when the transaction is."""
+        """Each statement sees what was committed before it. The receipt is good when the transaction is.
+
+        Raises:
+            StateError: the schema is not the one that was opened: what is written now would be lost to it.
+        """
         self._number += 1
         sign = _SIGN % (self._name, self._number)
-        self._raw.execute(f"{_BEGIN_WRITING};{sign}".encode(), prepare=False)
+        try:
+            cursor = self._raw.execute(f"{_BEGIN_WRITING};{sign}".encode(), prepare=False)
+        except psycopg.errors.UndefinedTable as error:
+            raise self._gone() from error
+        cursor.nextset()
+        row = cursor.fetchone()
+        if self.home is not None and (row is None or row["home"] != self.home):
+            raise self._gone()
         return self._name, self._number
+
+    def find_home(self) -> int:
+        """What `home` is to be, inside a transaction."""
+        row = self.execute("SELECT ?::text::regclass::oid::bigint AS home", (RECEIPTS,)).fetchone()
+        return int(row["home"])
+
+    def _gone(self) -> StateError:
+        return StateError(
+            f"the schema {SCHEMA} of {self.place} was removed or replaced while in use, so nothing more can "
+            "be stored: restore it, or start over"
+        )
 
     def commit(self) -> None:
         self._raw.execute(b"COMMIT", prepare=False)

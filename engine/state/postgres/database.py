@@ -51,17 +51,21 @@ class PostgresDatabase:
         self._changed = Condition()
         self._limiter: CapacityLimiter | None = None
         self._given_up = False
+        self._home: int | None = None
 
     async def open(self) -> None:
         """Connect and bring the tables up to date. May be called again after `close`."""
         self._closed = self._given_up = False
         self._limiter = CapacityLimiter(CONNECTIONS)
         try:
-            begin = PostgresConnection.begin_setup
-            await self._run(lambda connection: prepare(connection, create=self._create), begin, patience=0.0)
+            self._home = await self._run(self._prepare, PostgresConnection.begin_setup, patience=0.0)
         except BaseException:
             await self.close()
             raise
+
+    def _prepare(self, connection: PostgresConnection) -> int:
+        prepare(connection, create=self._create)
+        return connection.find_home()
 
     async def close(self) -> None:
         """Close all connections; waits for calls that still run. Not interrupted by cancellation."""
@@ -114,6 +118,7 @@ class PostgresDatabase:
     def _attempt(self, call: _Call[T]) -> T:
         with translated(self.place):
             connection = self._take()
+            connection.home = self._home
             try:
                 return call.attempt(connection)
             finally:

@@ -31,7 +31,8 @@ _DISCONNECTED: Final = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "5330
 _CONTENDED: Final = ("40001", "40P01")
 _FULL: Final = ("53100", "53200")
 _READ_ONLY: Final = ("25006", "42501")
-_CORRUPT: Final = ("XX001", "XX002", "42P01", "42703")
+_CORRUPT: Final = ("XX001", "XX002", "42703")
+_GONE: Final = ("42P01",)
 _LOCKED: Final = ("55P03",)
 _VALUE: Final = ("22",)
 
@@ -65,6 +66,11 @@ def _from_postgres(error: psycopg.Error, place: str) -> Exception:
         return StateReadOnlyError(
             f"cannot write to {place}: {text}. Use the primary server, and a user who owns the schema "
             "odw_engine or may create it (GRANT CREATE ON DATABASE)"
+        )
+    if code.startswith(_GONE):
+        return StateCorruptError(
+            f"cannot use {place}: {text}. It was removed or replaced while in use: restore the schema "
+            "odw_engine from a backup, or start over"
         )
     if code.startswith(_CORRUPT):
         return StateCorruptError(f"cannot read {place}: {text}. Restore the database from a backup")

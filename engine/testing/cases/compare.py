@@ -1,4 +1,4 @@
-"""Differences between what was expected and what came out, by their places."""
+"""Differences between the expected and the actual output, by place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--update`: write what came out into the file of cases; comments and everything else stay as they are."""
+"""`--update`: write the actual output into the file of cases; comments and everything else stay."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import anyio.from_thread
 import pytest
 
 from engine.contract.acks import Tally
+from engine.contract.component import NoParams, Source
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.contract.split import Split
@@ -25,7 +26,17 @@ from engine.errors import (
     StateReadOnlyError,
     StateVersionError,
 )
-from engine.state import DeadLetterFilter, Lease, Progress, RunRecord, leases, schema
+from engine.execution.engine import Engine
+from engine.state import (
+    DeadLetterFilter,
+    JournalFilter,
+    Lease,
+    Progress,
+    RunRecord,
+    RunStatus,
+    leases,
+    schema,
+)
 from engine.state.connection import Connection
 from engine.state.dead_letters import put
 from engine.state.ledger import progress_row, write_progress
@@ -34,6 +45,7 @@ from engine.state.postgres.connection import connect
 from engine.state.postgres.database import PostgresDatabase
 from engine.state.postgres.errors import DisconnectedError
 from engine.state.sqlite import SqliteStateStore
+from engine.testing import MemorySink, linear_plan
 from tests.servers.lossy import lossy
 from tests.servers.postgres import PASSWORD, PASSWORD_IN_ADDRESS, Postgres, running
 
@@ -55,6 +67,7 @@ LETTER = DeadLetter("r1", "blobs", "load", "k", "write", "ValueError", "no", {"i
 ENTRY = JournalEntry("k", "{}", run_id="r1", created_at=NOW)
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'odw-engine'"
 WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted"
+GONE = "schema odw_engine of .* was removed or replaced while in use"
 PATIENT = 60.0  # only a broken store ever waits that long
 
 
@@ -464,6 +477,74 @@ async def test_outcome_query_waits_for_the_transaction_to_end(server: Postgres, 
             else:
                 lost.tidy()
         assert answers == [committed]
+
+
+class Endless(Source[NoParams]):
+    """Numbers without an end."""
+
+    repeatable = True
+
+    async def extract(self) -> AsyncGenerator[list[int], None]:  # type: ignore[override]
+        while True:
+            await anyio.lowlevel.checkpoint()
+            yield [1]
+
+
+class TestGone:
+    """What is stored in a schema that took the place of ours belongs to other runs."""
+
+    async def test_a_schema_that_was_dropped_is_noticed(self, server: Postgres) -> None:
+        async with at(server) as store:
+            await store.create_run(RUN)
+            server.drop()
+            with pytest.raises(StateError, match=f"{GONE}.*restore it, or start over"):
+                await store.update_run("r1", status=RunStatus.COMPLETED)
+
+    async def test_a_schema_that_took_its_place_gets_nothing(self, server: Postgres) -> None:
+        async with at(server) as store, at(server) as idle:
+            await store.create_run(RUN)
+            server.drop()
+            async with at(server) as new:
+                for one in (store, idle):
+                    with pytest.raises(StateError, match=GONE):
+                        await one.put_journal([ENTRY])
+                await new.create_run(RUN)  # a stranger's run of the same name
+                with pytest.raises(StateError, match=GONE):
+                    await store.update_run("r1", status=RunStatus.COMPLETED)
+                assert (await new.get_run("r1")).status is RunStatus.RUNNING
+                assert await new.list_journal(JournalFilter()) == []
+
+    async def test_a_table_that_was_dropped_is_named(self, server: Postgres) -> None:
+        async with at(server) as store:
+            await store.create_run(RUN)
+            server.sql("DROP TABLE odw_engine.splits CASCADE")
+            with pytest.raises(StateError, match=r'"splits" does not exist'):
+                await store.add_splits("r1", "read", [Split("s")], complete=True)
+
+    async def test_a_store_may_be_opened_again_after_its_schema_was_dropped(self, server: Postgres) -> None:
+        store = at(server)
+        async with store:
+            await store.create_run(RUN)
+        server.drop()
+        async with store:
+            await store.create_run(RUN)
+
+    async def test_a_run_whose_schema_was_dropped_stops_and_says_so(self, server: Postgres) -> None:
+        sink = MemorySink()
+        async with Engine(store=at(server)) as engine:
+            async with engine.start(linear_plan(Endless(NoParams()), sink)) as run:
+
+                async def drop() -> None:
+                    while len(sink.records) < 10:
+                        await anyio.lowlevel.checkpoint()
+                    await anyio.to_thread.run_sync(server.drop)
+
+                with anyio.fail_after(PATIENT):
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(drop)
+                        report = await run.wait()
+        assert report.status is RunStatus.FAILED
+        assert "was removed or replaced while in use" in report.error
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,7 @@ OF_THE_ATTEMPT = frozenset(
         "first_failed_at",
         "last_failed_at",
         "processed_at",
+        "run",
         "run_id",
         "transform_timestamp",
     }

@@ -87,8 +87,15 @@ def _simulated(result: Expected, workload: Workload, run: LedgerRun) -> None:
         letter: Row = {"pipeline": run.pipeline, "node": "load", "key": f"{seed}/{ordinal}"}
         letter |= {"stage": "service", "record": marked, "reference": "", "reason": "", **error}
         result.engine_letters[letter_key(letter)] = letter
-        copy = {"model": kind.model, "record_id": identity, "original_record": marked, "source": "transform"}
-        result.service_letters[f"{kind.model} {identity}"] = {**copy, **error, "reason": None}
+        copy: Row = {
+            "model": kind.model,
+            "record_id": identity,
+            "original_record": marked,
+            "source": "transform",
+        }
+        copy |= {"pipeline": run.pipeline, "node": "load", "key": None, "reason": None}
+        copy |= {"source": "transform"}
+        result.service_letters[f"{kind.model} {identity}"] = {**copy, **error}
     dead = sum(marks)
     result.tallies[run.pipeline] = {"read": count, "written": count - dead, "dead": dead, "dropped": 0}
 

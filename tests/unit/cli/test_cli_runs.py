@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import socket
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
 
 from engine.cli import main
+from engine.cli.display import refresh
 from engine.cli.exit_codes import ExitCode
 from engine.config import load_file
 from engine.contract.acks import Tally
@@ -275,6 +280,53 @@ def test_pruning_takes_failed_runs_when_asked() -> None:
     assert main(["runs", "prune", "--older-than", "30d", "--failed"]) == 0
     assert {"copy-failed", "copy-old"}.isdisjoint(left())
     assert {"copy-letters", "copy-new", "copy-alive"} <= set(left())
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """List runs until Ctrl-C after the second update."""
+    intervals: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        intervals.append(seconds)
+        if len(intervals) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(refresh, "anyio", SimpleNamespace(sleep=sleep))
+    assert main(["runs", "list", "--watch", *arguments]) == 130
+    assert intervals == [2.0, 2.0]
+
+
+def test_a_watched_list_is_updated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched(monkeypatch, "--status", "running")
+    first, second = re.findall(r"(?s)run .*?\n(?=run|\Z)", capsys.readouterr().out)
+    assert first == second
+    assert [line.split()[0] for line in first.splitlines()] == ["run", "copy-alive"]
+
+    watched(monkeypatch, "--status", "skipped")
+    assert capsys.readouterr().out == "no runs\n" * 2
+
+
+def test_a_watched_list_stays_on_the_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((60, 5)))
+    watched(monkeypatch)
+    _, *screens = capsys.readouterr().out.split("\x1b[H\x1b[J")
+    for screen in screens:
+        head, *lines, more = screen.splitlines()
+        assert [line.split()[0] for line in lines] == ["copy-killed", "copy-alive"]
+        assert max(map(len, [head, *lines])) <= 60
+        assert more == "showing 2 of 6"
+    assert len(screens) == 2
+
+
+def test_watching_takes_an_interval_and_no_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "list", "--watch", "--interval", "0"]) == ExitCode.USAGE
+    assert "--interval: expected at least 0.1 seconds" in capsys.readouterr().err
+    assert main(["runs", "list", "--watch", "--json"]) == ExitCode.USAGE
 
 
 def test_top_shows_runs_in_progress_and_killed_ones(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,11 @@ from uuid import UUID
 
 import pytest
 
+from connectors.forwarding import origin_of
 from connectors.ingest import forward_row
 from connectors.models import UnstructuredDataSource
 from engine.contract.dead_letter import DeadLetter
+from engine.service.models import Origin
 
 LETTER = DeadLetter(
     run_id="run-1",
@@ -58,3 +60,18 @@ def test_a_record_kept_by_reference_is_named_by_it() -> None:
     row = forward_row(replace(LETTER, record=None, reference="s3://bucket/big.bin"))
     assert row["source_file_path"] == "[DLQ]s3://bucket/big.bin"
     assert json.loads(row["extracted_data"])["reference"] == "s3://bucket/big.bin"
+
+
+def test_a_forwarded_row_says_which_record_it_is_about() -> None:
+    origin = Origin("unstructured_data", "run-1", "extract", "bucket/memos/a.pdf@etag")
+    assert origin_of(forward_row(LETTER)) == origin
+    older = json.loads(forward_row(LETTER)["extracted_data"])
+    del older["error"]["run_id"]
+    row = {**forward_row(LETTER), "extracted_data": json.dumps(older)}
+    assert origin_of(row) == origin._replace(run=None)
+
+
+@pytest.mark.parametrize("body", [None, 5, "", "[1]", "{}", '{"error":{}}', '{"error":"no"}', "[" * 100_000])
+def test_other_records_say_nothing_of_an_origin(body: object) -> None:
+    assert origin_of({"id": "dlq_1", "extracted_data": body}) is None
+    assert origin_of({"id": "1", "extracted_data": forward_row(LETTER)["extracted_data"]}) is None

@@ -22,6 +22,7 @@ from engine.service.submission import Delivery, Epoch, RejectedRecord, Submissio
 from engine.service.tables import tables_of
 from engine.service.warehouse import Warehouse
 from engine.service.writer import Writer
+from tests.unit.service.old_formats import FORMAT_1
 
 Note = Callable[..., Row]
 Models = tuple[IngestModel, ...]
@@ -108,6 +109,16 @@ def test_a_redelivery_is_there_once(client_of_note: Client, notes: Notes) -> Non
     client_of_note.put(notes("bcd"), "run/load", "replay")
 
     assert client_of_note.counts("run/load") == (6, 4, 2, 0, 0)
+
+
+def test_late_rows_that_came_again_count_as_replaced(client_of_note: Client, notes: Notes) -> None:
+    late = client_of_note.submission(notes("ab"), "run/load")
+    again = client_of_note.submission(notes("ab"), "run/load", "replay")
+    again.epoch = Epoch("run/load", 2)
+    for one in (again, late):
+        client_of_note.warehouse.submit(one).result()
+
+    assert client_of_note.counts("run/load") == (4, 2, 2, 0, 0)
 
 
 def test_the_same_request_again_is_not_counted_again(client_of_note: Client, notes: Notes) -> None:
@@ -211,17 +222,6 @@ def test_a_request_without_rows_keeps_its_number_over_a_restart(
     client.warehouse.close()
 
 
-FORMAT_1 = (
-    "ALTER TABLE _odw_batches DROP COLUMN body_hash",
-    "ALTER TABLE _odw_dead_letters DROP COLUMN reason",
-    "DROP TABLE _odw_replaced",
-    "ALTER TABLE _odw_batches DROP COLUMN scope",
-    "ALTER TABLE _odw_batches DROP COLUMN sequence",
-    "ALTER TABLE _odw_meta DROP COLUMN accounts_since",
-    "UPDATE _odw_meta SET version = 1",
-)
-
-
 def test_a_warehouse_of_the_first_format_says_since_when_it_counts(
     path: Path, models: Models, notes: Notes
 ) -> None:
@@ -274,16 +274,27 @@ class TestRoute:
         )
 
     @pytest.mark.parametrize(
-        "where", [{}, {"model": "NoteSource"}, {"scope": "run/load"}, {"model": "None", "scope": "run/load"}]
+        "where", [{}, {"model": "None"}, {"scope": "run/load"}, {"model": "None", "scope": "run/load"}]
     )
     async def test_what_is_not_asked_for_properly_is_400(
         self, client: httpx.AsyncClient, where: dict[str, str]
     ) -> None:
         answer = await client.get("/deliveries", params=where)
-        assert (answer.status_code, answer.text) == (
-            400,
-            "model must be a served model, and scope the scope of an X-ODW-Epoch",
-        )
+        assert (answer.status_code, answer.text) == (400, "model must be a served model")
+
+    async def test_the_newest_delivery_keeps_older_ones_from_its_place(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        async def post(text: str, **headers: str) -> None:
+            await client.post("/ingest/NoteSource", json={"id": "a", "text": text}, headers=headers)
+
+        before = (await client.get("/deliveries", params={"model": "NoteSource"})).json()
+        assert before == {"newest": 0}
+        await post("newer")
+        await post("older", **{"X-ODW-Delivery": "replay", "X-ODW-Unless-Newer": str(before["newest"])})
+        assert (await client.get("/deliveries", params={"model": "NoteSource"})).json() == {"newest": 1}
+        rows = (await client.get("/consumption/getNote")).json()["items"]
+        assert [row["text"] for row in rows] == ["newer"]
 
     async def test_other_methods_are_refused(self, client: httpx.AsyncClient) -> None:
         assert (await client.post("/deliveries")).status_code == 405

@@ -200,6 +200,8 @@ async def test_of_two_bodies_under_one_key_at_once_one_is_refused(client: httpx.
         {"X-ODW-Epoch": f"run/load {2**63}"},
         {"X-ODW-Epoch": "run/load " + "1" * 5000},
         {"X-ODW-Epoch": "x" * 201 + " 1"},
+        {"X-ODW-Unless-Newer": "yesterday"},
+        {"X-ODW-Unless-Newer": str(2**63)},
     ],
 )
 async def test_wrong_headers_are_400(client: httpx.AsyncClient, headers: dict[str, str]) -> None:

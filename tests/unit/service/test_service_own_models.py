@@ -20,6 +20,7 @@ from engine.service.app import create_app
 from engine.service.models import IngestModel
 from engine.service.warehouse import Warehouse
 from tests.series import few
+from tests.unit.service.old_formats import FORMAT_2
 
 Rows = list[dict[str, Any]]
 
@@ -302,9 +303,7 @@ async def test_texts_that_were_kept_as_json_lose_their_quotes(path: Path) -> Non
         Warehouse.open(path, wide).close()
         with duckdb.connect(str(path)) as connection:
             for statement in (
-                "ALTER TABLE _odw_batches DROP COLUMN body_hash",
-                "ALTER TABLE _odw_dead_letters DROP COLUMN reason",
-                "UPDATE _odw_meta SET version = 2",
+                *FORMAT_2,
                 "ALTER TABLE Old ALTER extra TYPE VARCHAR",
                 """INSERT INTO Old VALUES ('o', '"6f9619ff"', '{"x":1}', 1)""",
             ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -327,6 +328,36 @@ def test_late_fresh_rows_are_not_duplicated(desk: Desk, note: Note) -> None:
     assert not desk.is_dirty()
 
 
+@pytest.mark.parametrize("delivery", ["fresh", "replay"])
+@pytest.mark.parametrize("scope", ["run/load", "run/load#7"])
+def test_a_late_request_replaces_nothing_newer(
+    desk: Desk, note: Note, delivery: Delivery, scope: str
+) -> None:
+    desk.put([note("a", "old"), note("b", "old")], "fresh", "1", Epoch(scope, 1))
+    desk.put([note("a", "resumed")], "replay", "2", Epoch("run/load", 2))
+    desk.put([note("a", "of another run")], "replay", "3", Epoch("next/load", 1))
+    late = desk.put([note("a", "late"), note("b", "late"), note("c", "late")], delivery, "4", Epoch(scope, 1))
+    assert late == Receipt(3)
+    assert desk.texts() == {"a": "of another run", "b": "late", "c": "late"}
+    assert desk.stored() == 3
+
+
+def test_rows_that_came_after_a_look_are_kept_when_asked_to(idle: tuple[Desk, Writer], note: Note) -> None:
+    desk, writer = idle
+    guarded = replace(desk.submission([note("a", "old"), note("b", "old")], "replay"), unless_newer=0)
+    futures = [
+        desk.warehouse.submit(one)
+        for one in (desk.submission([note("a", "new")], "foreign"), guarded, replace(guarded))
+    ]
+    writer.start()
+    assert [future.result().written for future in futures] == [1, 2, 2]
+    assert desk.texts() == {"a": "new", "b": "old"}
+    newest = replace(guarded, unless_newer=10)
+    desk.warehouse.submit(newest).result()
+    assert desk.texts() == {"a": "old", "b": "old"}
+    desk.warehouse.close()
+
+
 @pytest.mark.parametrize("epoch", [Epoch("run/load", 2), Epoch("run/load", 3), None])
 def test_fresh_rows_of_no_earlier_epoch_are_appended(desk: Desk, note: Note, epoch: Epoch | None) -> None:
     desk.put([note("a")], "replay", None, Epoch("run/load", 2))
@@ -427,7 +458,7 @@ def test_epoch_counts_from_the_request_that_raises_it(idle: tuple[Desk, Writer],
     ]
     writer.start()
     assert [future.result().written for future in futures] == [1, 1, 1, 1]
-    assert desk.texts() == {"a": "stored", "b": "late", "c": "new"}
+    assert desk.texts() == {"a": "stored", "b": "replayed", "c": "new"}
     assert desk.stored() == 3
     desk.warehouse.close()
 

@@ -69,7 +69,7 @@ class Endless(MemorySource):
         self.environment, self.at_once = environment, at_once
         self.began: list[str | None] = []
 
-    def lists_behind(self, last: Split) -> bool:
+    def can_list_after(self, last: Split) -> bool:
         return True
 
     async def splits(self, ctx: Any) -> Any:

@@ -124,7 +124,7 @@ async def test_keys_that_may_repeat_are_not_compared(tmp_path: Path) -> None:
     await write(sink(path, distinct_keys=False, attempt=2), Batch([{"n": 3}], ["k"]))
 
     assert lines(path) == [1, 2, 3]
-    assert notes(tmp_path) == []
+    assert [(tmp_path / name).read_bytes() for name in notes(tmp_path)] == [b""]  # it has begun, no more
 
 
 async def test_a_complete_run_leaves_only_the_file(tmp_path: Path) -> None:
@@ -177,6 +177,31 @@ async def test_a_complete_run_without_records_replaces_the_file(tmp_path: Path) 
 
     assert report.ok
     assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+async def test_replace_is_not_skipped_by_a_resumed_run(tmp_path: Path, distinct: bool) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"n":99}\n')
+    await write(sink(path, "replace", distinct_keys=distinct))  # interrupted before its first batch
+    await write(sink(path, "replace", attempt=2, distinct_keys=distinct), numbers(0, 2))
+    await write(sink(path, "replace", attempt=3, distinct_keys=distinct), numbers(2, 3))
+
+    assert lines(path) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+async def test_a_complete_run_is_not_emptied_by_its_repetition(tmp_path: Path, distinct: bool) -> None:
+    """Killed after the sink was told that the run is complete, and before the run was."""
+    path = tmp_path / "x.jsonl"
+    for attempt, batches in ((1, [numbers(0, 3)]), (2, [])):
+        async with sink(path, "replace", attempt=attempt, distinct_keys=distinct) as out:
+            for batch in batches:
+                await out.write(batch)
+            await out.run_completed()
+
+    assert lines(path) == [0, 1, 2]
+    assert notes(tmp_path) == []
 
 
 async def test_error_refuses_a_file_that_has_something(tmp_path: Path) -> None:

@@ -244,7 +244,9 @@ async def test_an_answer_without_usage_is_booked_as_estimated() -> None:
     def silent(prompt: Prompt, texts: list[str]) -> Reply:
         return replace(answered(prompt, texts), tokens_in=0, tokens_out=0, usage_known=False)
 
-    one = replace(asker(MemoryModel(silent), documents=1), on_count=counted.append)
+    one = replace(
+        asker(MemoryModel(silent), documents=1), on_count=lambda name, amount=1: counted.append(name)
+    )
     await one.ask(some(2), lambda places, usage: used.append(usage), no_hits)
     assert counted == ["calls_without_usage"] * 2
     assert all(usage.tokens_in > 100 and usage.tokens_out > 10 and usage.cost_usd > 0 for usage in used)

@@ -147,9 +147,10 @@ async def test_files_that_are_there_are_an_error_when_asked_for(tmp_path: Path) 
         await made.write(batch(0, 5))
     async with sink(tmp_path, attempt=2, mode="error"):
         pass  # they are the run's own
-    with pytest.raises(FatalError, match=r"has 1 files .* `mode: error` rejects"):
-        async with sink(tmp_path, "run-2", mode="error"):
-            pass
+    for attempt in (1, 2):  # resuming what was refused does not help
+        with pytest.raises(FatalError, match=r"has 1 files .* `mode: error` rejects"):
+            async with sink(tmp_path, "run-2", mode="error", attempt=attempt):
+                pass
 
 
 async def test_half_a_file_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,6 +319,17 @@ async def test_a_run_whose_files_were_replaced_does_not_go_on(tmp_path: Path) ->
         async with sink(tmp_path, "run-1", mode="replace", attempt=2):
             pass
     assert ids(tmp_path) == list(range(30))
+
+
+async def test_a_complete_run_replaces_no_later_one(tmp_path: Path) -> None:
+    """Killed after the sink was told that the run is complete, and before the run was."""
+    for run, attempt, batches in (("run-1", 1, [batch(0, 3)]), ("run-2", 1, [batch(0, 9)]), ("run-1", 2, [])):
+        async with sink(tmp_path, run, mode="replace", attempt=attempt) as made:
+            for one in batches:
+                await made.write(one)
+            await made.run_completed()
+
+    assert ids(tmp_path) == list(range(9))
 
 
 class _FailingUploads:

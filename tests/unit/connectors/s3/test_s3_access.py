@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import ssl
 from collections.abc import AsyncGenerator
@@ -94,6 +95,51 @@ def test_an_owner_is_an_account_number() -> None:
     with pytest.raises(ValidationError):
         S3Connection(expected_owner="me")
     assert S3Connection(expected_owner="").arguments == {}
+
+
+SECRET = base64.b64encode(bytes(range(32))).decode()
+
+
+@pytest.mark.parametrize("requests", ["lean", "sdk"])
+async def test_an_own_key_goes_with_what_reads_content(requests: Any) -> None:
+    async with serving(OddS3(numbered(1))) as lake:
+        connection = S3Connection(
+            endpoint=lake.url, sse_c_key=SecretStr(SECRET), requests=requests, expected_owner="1" * 12, **KEYS
+        )
+        async with open_client(connection) as client:
+            answer = await client.get_object(Bucket="data", Key="000.txt")
+            async with answer["Body"] as body:
+                assert await body.read() == b"object 0"
+            await client.head_object(Bucket="data", Key="000.txt")
+            await client.list_objects_v2(Bucket="data")
+    prefix = "x-amz-server-side-encryption-customer-"
+    for asked in lake.asked[:2]:
+        assert asked.headers[f"{prefix}algorithm"] == "AES256"
+        assert asked.headers[f"{prefix}key"] == SECRET
+        assert asked.headers[f"{prefix}key-md5"] == "tP/LI3N87DFaSk0aoqYgzg=="
+        assert asked.headers["x-amz-expected-bucket-owner"] == "1" * 12
+    assert not [name for name in lake.asked[2].headers if name.startswith(prefix)]
+
+
+@pytest.mark.parametrize("key", ["short", SECRET[:-4], f"{SECRET}=", "ä" * 44])
+def test_a_key_that_is_none_is_not_shown(key: str) -> None:
+    with pytest.raises(ValidationError, match="32 bytes in base64") as caught:
+        S3Connection(sse_c_key=SecretStr(key))
+    assert key not in str(caught.value)
+
+
+def test_an_own_key_is_in_no_text() -> None:
+    connection = S3Connection(sse_c_key=SecretStr(SECRET))
+    for shown in (repr(connection), str(connection), connection.model_dump_json()):
+        assert SECRET not in shown
+    assert S3Connection(sse_c_key=SecretStr("")).encryption == {}
+
+
+async def test_an_own_key_is_not_sent_in_the_clear() -> None:
+    connection = S3Connection(endpoint="http://lake.example", sse_c_key=SecretStr(SECRET), **KEYS)
+    with pytest.raises(FatalError, match=r"http://lake\.example is not encrypted, .* use https") as caught:
+        await listed(connection)
+    assert SECRET not in str(caught.value)
 
 
 @asynccontextmanager

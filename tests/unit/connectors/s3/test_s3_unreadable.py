@@ -43,7 +43,7 @@ class Refusing(OddS3):
             (Reply(403, b"<html>firewall</html>"), "ObjectForbidden"),
             (Reply(401), "ObjectForbidden"),
             (refusal(400, "KMS.DisabledException"), "ObjectForbidden"),
-            (refusal(400, "InvalidRequest", "stored using Server Side Encryption"), "ObjectUnreadable"),
+            (refusal(400, "InvalidRequest", "stored using Server Side Encryption"), "ObjectForbidden"),
             (refusal(405, "MethodNotAllowed"), "ObjectUnreadable"),
             (refusal(409, "Conflict"), "ObjectUnreadable"),
             (refusal(416, "InvalidRange"), "ObjectUnreadable"),

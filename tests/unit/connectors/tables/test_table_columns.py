@@ -13,7 +13,6 @@ from connectors.duckdb.database import DIALECT
 from connectors.tables.columns import Column, changes_for, fill, rows_of
 from connectors.tables.params import merge_rounds
 from connectors.tables.values import json_value
-from engine.errors import FatalError
 
 
 def column(name: str, sql: str) -> Column:
@@ -61,14 +60,16 @@ def test_integers_become_floats_and_nothing_else_changes() -> None:
     assert [(one.name, one.sql) for one in changes.widened] == [("a", "DOUBLE")]
 
 
-def test_two_fields_that_are_one_column_are_named() -> None:
-    with pytest.raises(FatalError, match="'Id' and 'id' are the same column in DuckDB: rename"):
-        changes_for([{"Id": 1}, {"id": 2}], {}, {}, DIALECT)
+def test_a_record_whose_field_names_are_data_gets_no_columns() -> None:
+    odd = {f"user-{number}": 1 for number in range(500)}
+    rows = [{"a": 1}, odd, {"b": 1}]
+    known = {one.name: one for one in changes_for(rows, {}, {}, DIALECT).added}
 
+    _, failures = fill(rows, known, DIALECT)
 
-def test_field_names_that_are_data_stop_the_run() -> None:
-    with pytest.raises(FatalError, match="more than 500 fields"):
-        changes_for([{f"user-{number}": 1} for number in range(501)], {}, {}, DIALECT)
+    assert list(known) == ["a", "b"]
+    assert [(index, error.kind) for index, error in failures.items()] == [(1, "TooManyFields")]
+    assert "more than 500 columns: put objects whose field names are data into one field" in str(failures[1])
 
 
 @pytest.mark.parametrize(

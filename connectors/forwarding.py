@@ -10,8 +10,9 @@ from uuid import UUID, uuid5
 
 from engine.contract.clock import timestamp
 from engine.contract.dead_letter import DeadLetter
+from engine.service.models import Origin
 
-__all__ = ["forward_row"]
+__all__ = ["forward_row", "origin_of"]
 
 _NAMESPACE: Final = UUID("6f1d2c52-6d0f-5d0e-9d2b-0c9a8f6b3a11")
 
@@ -26,6 +27,7 @@ def forward_row(letter: DeadLetter) -> dict[str, str]:
     error = {
         "type": letter.error_type,
         "message": letter.error_message,
+        "run_id": letter.run_id,
         "pipeline": letter.pipeline,
         "node": letter.node,
         "stage": letter.stage,
@@ -44,6 +46,21 @@ def forward_row(letter: DeadLetter) -> dict[str, str]:
         "processed_at": letter.last_failed_at or letter.first_failed_at or timestamp(datetime.now(UTC)),
         "processing_instructions": f"Failed: {letter.error_type}: {letter.error_message}",
     }
+
+
+def origin_of(record: Mapping[str, object]) -> Origin | None:
+    """Return which record a row of `forward_row` is about; None for any other record."""
+    body = record.get("extracted_data")
+    if not str(record.get("id")).startswith("dlq_") or not isinstance(body, str):
+        return None
+    try:
+        error = json.loads(body)["error"]
+        run = error.get("run_id")  # rows of older versions have none
+        return Origin(
+            str(error["pipeline"]), None if run is None else str(run), str(error["node"]), str(error["key"])
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _origin(letter: DeadLetter) -> str:

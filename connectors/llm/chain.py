@@ -1,0 +1,122 @@
+"""Models in order of preference: a later one answers while those before it are unavailable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from connectors.llm.asking import Asker, Fate, OnHit, OnUsage
+from connectors.llm.calling import OnCount
+from connectors.llm.client import EndpointError
+from connectors.llm.documents import Document
+from connectors.llm.pricing import Usage
+from engine.errors import TransientError
+
+__all__ = ["ModelChain"]
+
+FIRST_PAUSE: Final = 30.0
+"""Seconds for which a model that was unavailable is passed over; doubled each time in a row."""
+
+_MAX_PAUSE: Final = 600.0
+
+
+@dataclass(slots=True)
+class _Member:
+    asker: Asker
+    failures: int = 0
+    away_until: float = 0.0
+
+    def failed(self, now: float) -> None:
+        self.away_until = now + min(FIRST_PAUSE * 2.0 ** min(self.failures, 10), _MAX_PAUSE)
+        self.failures += 1
+
+
+class ModelChain:
+    """Asks the first model that is available.
+
+    A model is unavailable when its endpoint cannot be reached, breaks off, answers 5xx, does not know the
+    model, or refuses the key or the account. One that asks for a wait (429, `Retry-After`) is waited for.
+    What any of the models has answered before is in the journal and is not asked again.
+
+    Args:
+        askers: at least one, in order of preference.
+        clock: seconds that only grow.
+        on_count: hears `unavailable[MODEL]` for each batch that a model could not take.
+    """
+
+    def __init__(self, askers: Sequence[Asker], clock: Callable[[], float], on_count: OnCount) -> None:
+        self._members = [_Member(asker) for asker in askers]
+        self._clock = clock
+        self._on_count = on_count
+
+    async def ask(self, documents: Sequence[Document], on_usage: OnUsage, on_hit: OnHit) -> list[Fate]:
+        """Return the outcome of each document, in order.
+
+        Raises:
+            FatalError: no model is available, for a reason that does not pass; the budget does not suffice.
+            StateError: the journal cannot be used.
+        """
+        if len(self._members) == 1:
+            return await self._members[0].asker.ask(documents, on_usage, on_hit)
+        fates: dict[int, Fate] = {}
+        error: EndpointError | None = None
+        for member in self._members:
+            await _look_up(member.asker, documents, fates, on_hit)
+        for member in self._available():
+            places = [place for place in range(len(documents)) if _is_open(fates.get(place))]
+            if not places:
+                break
+            try:
+                found = await _ask_some(member.asker, documents, places, on_usage, on_hit)
+            except EndpointError as failure:
+                error = error or failure
+                self._failed(member)
+                # what was in flight then has been paid for
+                await _look_up(member.asker, documents, fates, on_hit)
+                continue
+            fates |= found
+            if any(_is_open(fate) for fate in found.values()):
+                self._failed(member)
+            else:
+                member.failures = 0
+        if error is not None and len(fates) < len(documents):
+            raise error
+        return [fates[place] for place in range(len(documents))]
+
+    def _available(self) -> list[_Member]:
+        now = self._clock()
+        return [one for one in self._members if one.away_until <= now] or self._members
+
+    def _failed(self, member: _Member) -> None:
+        member.failed(self._clock())
+        self._on_count(f"unavailable[{member.asker.questions.model}]")
+
+
+def _is_open(fate: Fate | None) -> bool:
+    """True when another model may answer now."""
+    return fate is None or (isinstance(fate, TransientError) and not fate.throttled)
+
+
+async def _look_up(
+    asker: Asker, documents: Sequence[Document], fates: dict[int, Fate], on_hit: OnHit
+) -> None:
+    """Add the fates that the journal has from this model."""
+    places = [place for place in range(len(documents)) if _is_open(fates.get(place))]
+    known = await asker.known([documents[place] for place in places])
+    for index, (fate, lost) in known.items():
+        fates[places[index]] = fate
+        on_hit(places[index], lost)
+
+
+async def _ask_some(
+    asker: Asker, documents: Sequence[Document], places: Sequence[int], on_usage: OnUsage, on_hit: OnHit
+) -> dict[int, Fate]:
+    def book(indices: Sequence[int], usage: Usage) -> None:
+        on_usage([places[index] for index in indices], usage)
+
+    def hit(index: int, lost: Usage) -> None:
+        on_hit(places[index], lost)
+
+    found = await asker.ask([documents[place] for place in places], book, hit)
+    return dict(zip(places, found, strict=True))

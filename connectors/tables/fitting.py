@@ -1,0 +1,52 @@
+"""Find the records that no table can hold, by their fields' names, so that they fail alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from connectors.tables.columns import Dialect, Row, by_column, names_of, shown
+from engine.errors import RecordError
+
+__all__ = ["unfit"]
+
+
+def unfit(rows: Sequence[Any], key: Sequence[str], dialect: Dialect) -> dict[int, RecordError]:
+    """The rows that can be no rows of a table, by index.
+
+    Such a row is not a mapping, lacks a value in a field of the `key`, has a value in a field that cannot be
+    a column, or values in two fields that are the same column.
+    """
+    odd = RecordError("the record is not a mapping of fields", kind="NotAnObject")
+    failures = {index: odd for index, row in enumerate(rows) if not isinstance(row, Mapping)}
+    there = [(index, row) for index, row in enumerate(rows) if index not in failures]
+    failures |= _misnamed(there, dialect)
+    for name in key:
+        error = RecordError(f"no value in the key field {name!r}", kind="MissingKey")
+        failures |= dict.fromkeys([index for index, row in there if row.get(name) is None], error)
+    return failures
+
+
+def _misnamed(rows: Sequence[tuple[int, Row]], dialect: Dialect) -> dict[int, RecordError]:
+    failures: dict[int, RecordError] = {}
+    names = names_of(row for _, row in rows)
+    texts = [name for name in names if isinstance(name, str)]
+    if len(texts) < len(names):
+        error = _error("a field has a name that is not text")
+        failures |= {index: error for index, row in rows if not all(isinstance(name, str) for name in row)}
+    for same in by_column(texts, dialect).values():
+        if why := dialect.refusal(same[0]):
+            error = _error(f"the field {shown(same[0])} cannot be a column of {dialect.database}: {why}")
+            # one that is null needs no column
+            failures |= {index: error for index, row in rows if row.get(same[0]) is not None}
+        elif len(same) > 1:
+            for index, row in rows:
+                given = [shown(name) for name in same if row.get(name) is not None]
+                if len(given) > 1:
+                    both = " and ".join(given[:2])
+                    failures[index] = _error(f"the fields {both} are the same column in {dialect.database}")
+    return failures
+
+
+def _error(message: str) -> RecordError:
+    return RecordError(f"{message}: rename it before the sink", kind="FieldName")

@@ -1,0 +1,139 @@
+"""What the sinks of tables do alike with a batch; each database adds and merges rows in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel
+
+from connectors.tables.columns import Changes, Column, Dialect, Row, changes_for, fill, rows_of
+from connectors.tables.deliveries import LedgerRow, Reader
+from connectors.tables.fitting import unfit
+from connectors.tables.isolation import deliver_all
+from connectors.tables.params import Mode, TableSinkParams, merge_rounds, staging_name
+from engine.contract.batch import Batch
+from engine.contract.component import BatchLimits, Context, Sink
+from engine.contract.verification import Check, Delivered
+from engine.errors import BatchError, RecordError
+
+__all__ = ["Rounds", "TableSink", "Values", "chosen"]
+
+P = TypeVar("P", bound=TableSinkParams)
+
+Values: TypeAlias = Mapping[str, Sequence[Any]]
+"""The values of rows by column."""
+
+Rounds: TypeAlias = Sequence[tuple[Sequence[int], Sequence[str]]]
+"""Rows to merge together, and the columns that they have; in this order."""
+
+_BATCH_BYTES: Final = 16 * 1024 * 1024
+
+
+class TableSink(Sink[P]):
+    """Base of the sinks of tables: finds out what is to be written, and which rows are refused.
+
+    Class attributes:
+        dialect: how the database names types and compares names.
+    """
+
+    dialect: ClassVar[Dialect]
+
+    def __init__(self, params: P, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self._columns: dict[str, Column] = {}
+        self._table = params.table
+        self._reader = Reader(self._known, distinct=True)
+
+    @property
+    def limits(self) -> BatchLimits:
+        """`records`, and 16 MiB."""
+        return BatchLimits(records=self.params.records, nbytes=_BATCH_BYTES)
+
+    async def count_records(self, delivered: Delivered) -> list[Check]:
+        """Compare the entries of the run with the engine's ledger."""
+        what = f"rows added to {self.params.table}"
+        if self.params.mode is Mode.MERGE:
+            return [Check(what, delivered.records, note="merged rows do not tell which run they are of")]
+        if self.ctx.chunk:
+            return [Check(what, delivered.records, note="other parts of the run add rows too")]
+        return [Check(what, delivered.records, await self._count())]
+
+    def _begin(self) -> str:
+        """Get ready for the run; returns its id in the ledger."""
+        if self.params.mode is Mode.REPLACE:
+            self._table = staging_name(self.params.table, self.ctx)
+        self._reader = Reader(self._known, distinct=self.ctx.distinct_keys)
+        # outside a pipeline nothing comes again, and all runs have the same id
+        return uuid4().hex if self.ctx.run_id == Context().run_id else self.ctx.run_id
+
+    async def _deliver(self, batch: Batch) -> None:
+        """Add or merge what is not there yet."""
+        merges = self.params.mode is Mode.MERGE
+        indices = list(range(len(batch))) if merges else await self._reader.missing(batch)
+        if not indices:
+            return
+        rows = rows_of(batch.records)
+        refused = unfit(rows, self.params.key, self.dialect)
+        if refused:
+            refused = {index: refused[index] for index in indices if index in refused}
+            indices = [index for index in indices if index not in refused]
+        if len(indices) < len(rows):
+            batch, rows = batch.take(indices), [rows[index] for index in indices]
+        await self._evolve(rows)
+        values, failures = fill(rows, self._columns, self.dialect)
+        if not values:
+            empty = RecordError("no field of the record has a value", kind="EmptyRecord")
+            failures = dict.fromkeys(range(len(rows)), empty) | failures
+        good = [index for index in range(len(rows)) if index not in failures]
+
+        async def merge(part: Sequence[int]) -> None:
+            await self._merge(values, self._rounds(part, rows, values))
+
+        async def add(part: Sequence[int]) -> None:
+            await self._append(values, part, batch if len(part) == len(batch) else batch.take(part))
+
+        failures |= await deliver_all(good, merge if merges else add)
+        refused |= {indices[index]: error for index, error in failures.items()}
+        if refused:
+            raise BatchError(refused)
+
+    async def _evolve(self, rows: Sequence[Row]) -> None:
+        """Make the table, or give it what it lacks for these rows."""
+        if self.params.evolve or not self._columns:
+            changes = changes_for(rows, self._columns, self.params.columns, self.dialect)
+            if changes:
+                await self._alter(changes)
+
+    def _rounds(self, part: Sequence[int], rows: Sequence[Row], values: Values) -> Rounds:
+        rounds: list[tuple[Sequence[int], Sequence[str]]] = []
+        for one in merge_rounds(part, rows, self.params.key):
+            layout = set(map(self.dialect.fold, rows[one[0]]))
+            rounds.append((one, [name for name in values if self.dialect.fold(name) in layout]))
+        return rounds
+
+    async def _known(self, split: str) -> list[LedgerRow]:
+        """The entries of a split in the run."""
+        raise NotImplementedError
+
+    async def _count(self) -> int:
+        """The number of records of the run that the table has, as its entries say."""
+        raise NotImplementedError
+
+    async def _alter(self, changes: Changes) -> None:
+        """Make the table or change its columns, and read them."""
+        raise NotImplementedError
+
+    async def _append(self, values: Values, part: Sequence[int], batch: Batch) -> None:
+        """Add these rows, with an entry for `batch`, in one transaction. Raises RowsRefusedError."""
+        raise NotImplementedError
+
+    async def _merge(self, values: Values, rounds: Rounds) -> None:
+        """Merge rows in one transaction. Raises RowsRefusedError."""
+        raise NotImplementedError
+
+
+def chosen(column: Sequence[Any], part: Sequence[int]) -> Sequence[Any]:
+    """The values of these rows."""
+    return column if len(part) == len(column) else [column[index] for index in part]

@@ -1,0 +1,156 @@
+"""What the sinks and sources of tables do in the same way, whatever the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.contract.component import Context
+from engine.errors import FatalError
+from tests.table_targets import TABLE, DuckdbTarget, PostgresTarget, Target, batch_of
+
+LONG = "x" * 10_000
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    if request.param == "duckdb":
+        yield DuckdbTarget(tmp_path / "w.duckdb")
+    else:
+        yield PostgresTarget(request.getfixturevalue("postgres"))
+
+
+async def test_a_table_is_made_and_gets_columns_as_they_come(target: Target) -> None:
+    failures = await target.write(
+        [{"id": 1, "n": 1}], [{"id": 2, "n": 1.5, "new": {"a": 1}, "t": "a\tb\\\n"}]
+    )
+
+    assert failures == {}
+    assert await target.read(table=TABLE) == [
+        {"id": 1, "n": 1.0, "new": None, "t": None},
+        {"id": 2, "n": 1.5, "new": {"a": 1}, "t": "a\tb\\\n"},
+    ]
+
+
+async def test_a_record_with_an_odd_field_name_is_stored_or_fails_alone(target: Target) -> None:
+    names: list[Any] = [chr(number) for number in range(128)]
+    names += ["", "\ud800", "x" * 63, LONG, "Ä", "ä", "a.b", "ctid", "rowid", "%s", "{}", "$1", 1, None]
+    records = [{"id": index, name: f"v{index}"} for index, name in enumerate(names)]
+
+    failures = await target.write([*records, {"id": 999, "A": 1, "a": None}, "no record"])
+
+    assert failures.pop(len(names) + 1) == "NotAnObject"
+    assert set(failures.values()) == {"FieldName"}
+    odd = {"", "\0", "\ud800", 1, None}
+    if isinstance(target, PostgresTarget):
+        odd |= {LONG, "ctid"}
+    assert {names[index] for index in failures} == odd
+    stored = {row.pop("id"): row for row in await target.read(table=TABLE)}
+    assert set(stored) == {999, *range(len(names))} - failures.keys()
+    for index in stored.keys() - {999}:
+        found = {folded(name): value for name, value in stored[index].items() if value is not None}
+        assert found == {folded(names[index]): f"v{index}"}
+
+
+def folded(name: str) -> str:
+    """DuckDB has one column for both cases of an ASCII letter."""
+    return name.lower() if name.isascii() else name
+
+
+async def test_a_merge_whose_first_records_are_odd_goes_on(target: Target) -> None:
+    page = [{"a": 1}, {"id": 1, "": 2}, "no record"]
+
+    failures = await target.write(page, mode="merge", key="id")
+    assert failures == {0: "MissingKey", 1: "FieldName", 2: "NotAnObject"}
+    assert await target.write([{"id": 2, "b": 1}], mode="merge", key="id") == {}
+    assert target.rows() == [(2, 1)]
+
+
+async def test_a_table_that_does_not_evolve_refuses_new_fields(target: Target) -> None:
+    await target.write([{"id": 1}])
+    failures = await target.write([{"id": 2}, {"id": 3, "new": 1}, {"id": 4.5}], evolve=False, run="r2")
+
+    assert failures == {1: "UnknownField", 2: "WrongType"}
+    assert target.rows() == [(1,), (2,)]
+
+
+async def test_a_merge_updates_the_fields_that_a_record_has(target: Target) -> None:
+    await target.write([{"id": 1, "a": 1, "b": 1}, {"id": 2, "a": 2, "b": 2}], mode="merge", key="id")
+    page = [{"id": 1, "a": 9}, {"id": 3, "a": 3}, {"id": 1, "b": 8}, {"id": 1, "a": 7}, {"a": 5}]
+    failures = await target.write(page, mode="merge", key="id", run="r2")
+
+    assert failures == {4: "MissingKey"}
+    assert target.rows("id, a, b") == [(1, 7, 8), (2, 2, 2), (3, 3, None)]
+
+
+async def test_a_replacing_run_shows_its_rows_when_it_is_complete(target: Target) -> None:
+    await target.write([{"id": 1}, {"id": 2}])
+    target.sql(f"CREATE VIEW tables.v AS SELECT id FROM {TABLE}")
+    async with target.sink("r2", mode="replace") as opened:
+        await opened.write(batch_of([{"id": 7, "new": "x"}]))
+    assert target.rows() == [(1,), (2,)]
+    async with target.sink("r2", mode="replace") as resumed:
+        await resumed.write(batch_of([{"id": 7, "new": "x"}, {"id": 8, "new": "y"}], replay=True))
+        await resumed.run_completed()
+        await resumed.run_completed()
+    async with target.sink("r2", mode="replace") as told_again:
+        await told_again.run_completed()
+    assert target.rows() == [(7, "x"), (8, "y")]
+    assert target.sql("SELECT * FROM tables.v ORDER BY 1") == [(7,), (8,)]
+    tables = target.sql("SELECT table_name FROM information_schema.tables WHERE table_schema = 'tables'")
+    assert {name for (name,) in tables} - {"_odw_batches"} == {"t", "v"}
+
+
+async def test_a_replacing_run_without_records_empties_the_table(target: Target) -> None:
+    await target.write([{"id": 1}])
+    await target.write(mode="replace", run="r2")
+
+    assert target.rows() == []
+
+
+async def test_what_is_left_of_a_run_never_replaces_a_whole_one(target: Target) -> None:
+    async with target.sink("r1", mode="replace") as interrupted:
+        await interrupted.write(batch_of([{"id": 1}, {"id": 2}]))
+    await target.write([{"id": 1}, {"id": 2}, {"id": 3}], mode="replace", run="r2")
+
+    async with target.sink("r1", mode="replace") as resumed:
+        await resumed.write(batch_of([{"id": 3}], 2))
+        with pytest.raises(FatalError, match="1 of the 3 rows of this run are still there"):
+            await resumed.run_completed()
+    assert target.rows() == [(1,), (2,), (3,)]
+
+
+async def test_entries_of_a_completed_run_are_forgotten(target: Target) -> None:
+    await target.write([{"id": 1}])
+
+    assert target.sql(f"SELECT * FROM {target.ledger}") == []
+
+
+async def test_a_record_with_nothing_in_it_fails(target: Target) -> None:
+    assert await target.write([{}, {"id": None}]) == {0: "EmptyRecord", 1: "EmptyRecord"}
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"table": TABLE, "key": "no"}, "no column 'no'; they have id, n"),
+        ({"table": TABLE, "key": "n"}, "names more than one row"),
+        ({"query": f"SELECT nullif(id, 5) AS id FROM {TABLE}", "key": "id"}, "has no value in some rows"),
+        ({"table": "tables.missing"}, "does not exist"),
+        ({"query": "SELEC 1"}, "syntax error"),
+    ],
+)
+async def test_what_cannot_be_read_says_why(target: Target, params: dict[str, Any], message: str) -> None:
+    target.sql(f"CREATE TABLE {TABLE} AS SELECT n AS id, 1 AS n FROM generate_series(1, 9) AS s(n)")
+    source = target.source(**params)
+    with pytest.raises(FatalError, match=message):
+        async with source:
+            async with aclosing(source.splits(Context())) as listing:  # type: ignore[type-var]
+                splits = [split async for split in listing]
+            async with aclosing(source.read(splits[0], None, Context())) as batches:
+                async for _ in batches:
+                    pass

@@ -1,0 +1,164 @@
+"""Fallback models: who is asked while others are unavailable, and that nothing is paid for twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from connectors.llm.chain import FIRST_PAUSE, ModelChain
+from connectors.llm.client import EndpointError, Reply
+from connectors.llm.prompt import Prompt
+from connectors.llm.questions import Questions
+from engine.errors import FatalError, TransientError
+from engine.execution.journal import Journal, NodeJournal
+from engine.state import JournalFilter
+from engine.state.memory import MemoryStateStore
+from engine.testing import ScriptedClock
+from tests.unit.connectors.llm.test_llm_asking import (
+    SCHEMA,
+    Answerer,
+    MemoryModel,
+    answered,
+    asker,
+    ignore,
+    no_hits,
+    some,
+)
+
+
+class Models:
+    """Models of one chain by name, each with its answerer, and what was counted."""
+
+    def __init__(self, journal: NodeJournal | None = None, **answerers: Answerer) -> None:
+        self.models = {name: MemoryModel(one) for name, one in answerers.items()}
+        self.counts: Counter[str] = Counter()
+        self.clock = ScriptedClock()
+        askers = []
+        for name, model in self.models.items():
+            one = asker(model, journal=journal)
+            questions = Questions(one.writer, SCHEMA, name, 0.1)
+            askers.append(replace(one, questions=questions, by_model=True, on_count=self.count))
+        self.chain = ModelChain(askers, self.clock.monotonic, self.count)
+
+    def count(self, name: str, amount: float = 1, /) -> None:
+        self.counts[name] += amount  # type: ignore[assignment]
+
+    @property
+    def asked(self) -> dict[str, int]:
+        return {name: len(model.packs) for name, model in self.models.items()}
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[MemoryStateStore]:
+    async with MemoryStateStore() as store:
+        yield store
+
+
+def of_run(store: MemoryStateStore, run_id: str) -> NodeJournal:
+    return Journal(store, ScriptedClock()).of_node("memos", "extract", run_id)
+
+
+def away(prompt: Prompt, texts: list[str]) -> Reply:
+    raise TransientError("the endpoint answered 503")
+
+
+def refused(prompt: Prompt, texts: list[str]) -> Reply:
+    raise EndpointError("no such model")
+
+
+def throttled(prompt: Prompt, texts: list[str]) -> Reply:
+    raise TransientError("slow down", throttled=True)
+
+
+@pytest.mark.parametrize("first", [away, refused])
+async def test_the_next_model_answers_while_one_is_unavailable(first: Answerer) -> None:
+    models = Models(first=first, second=answered)
+    fates = await models.chain.ask(some(3), ignore, no_hits)
+    assert [fate["doctor"] for fate in fates if isinstance(fate, dict)] == ["doc0", "doc1", "doc2"]
+    assert models.counts["unavailable[first]"] == 1
+    assert models.counts["calls[second]"] == 1
+    assert models.counts["tokens_in[second]"] == 10
+
+
+async def test_an_unavailable_model_is_asked_again_after_a_pause() -> None:
+    models = Models(first=away, second=answered)
+    for number in range(3):
+        await models.chain.ask(some(number + 1)[-1:], ignore, no_hits)
+    assert models.asked == {"first": 1, "second": 3}
+    models.clock.advance(FIRST_PAUSE)
+    await models.chain.ask(some(9)[-1:], ignore, no_hits)
+    assert models.asked == {"first": 2, "second": 4}
+    models.clock.advance(FIRST_PAUSE)  # twice as long by now
+    await models.chain.ask(some(8)[-1:], ignore, no_hits)
+    assert models.asked == {"first": 2, "second": 5}
+
+
+async def test_a_model_that_asks_for_a_wait_is_waited_for() -> None:
+    models = Models(first=throttled, second=answered)
+    (fate,) = await models.chain.ask(some(1), ignore, no_hits)
+    assert isinstance(fate, TransientError)
+    assert fate.throttled
+    assert models.asked == {"first": 1, "second": 0}
+
+
+async def test_when_all_are_away_the_engine_may_try_again() -> None:
+    models = Models(first=refused, second=away)
+    for _ in range(2):
+        (fate,) = await models.chain.ask(some(1), ignore, no_hits)
+        assert isinstance(fate, TransientError)
+    assert models.asked == {"first": 2, "second": 2}  # nobody is left to pass over
+
+
+async def test_when_all_refuse_the_first_reason_ends_the_run() -> None:
+    with pytest.raises(EndpointError, match="no such model"):
+        await Models(first=refused, second=refused).chain.ask(some(1), ignore, no_hits)
+
+
+async def test_a_spent_budget_is_no_reason_to_ask_another() -> None:
+    def spent(prompt: Prompt, texts: list[str]) -> Reply:
+        raise FatalError("the budget does not cover the next call", kind="budget")
+
+    models = Models(first=spent, second=answered)
+    with pytest.raises(FatalError, match="budget"):
+        await models.chain.ask(some(1), ignore, no_hits)
+    assert models.asked["second"] == 0
+
+
+async def test_what_any_model_has_answered_is_not_paid_again(store: MemoryStateStore) -> None:
+    before = Models(of_run(store, "run-1"), first=away, second=answered)
+    fates = await before.chain.ask(some(2), ignore, no_hits)
+
+    after, hits = Models(of_run(store, "run-2"), first=answered, second=answered), []
+    again = await after.chain.ask(some(3), ignore, lambda *hit: hits.append(hit[0]))
+
+    assert again[:2] == fates
+    assert after.models["first"].packs == [["doc2"]]
+    assert hits == [0, 1]
+    paid = await store.list_journal(JournalFilter())
+    assert [one.model for one in paid] == ["second", "second", "first"]
+
+
+async def test_answers_paid_before_a_refusal_are_kept(store: MemoryStateStore) -> None:
+    """The key is withdrawn between two calls of a batch: the first answer is not paid for again."""
+
+    def withdrawn(prompt: Prompt, texts: list[str]) -> Reply:
+        if texts == ["doc0"]:
+            return answered(prompt, texts)
+        raise EndpointError("the API key is not allowed")
+
+    models = Models(of_run(store, "run-1"), first=withdrawn, second=answered)
+    for member in models.chain._members:
+        member.asker = replace(member.asker, limits=replace(member.asker.limits, documents=1))
+    booked: list[int] = []
+    documents = [replace(one, record=f"key/{number}") for number, one in enumerate(some(3))]
+    fates = await models.chain.ask(
+        documents,
+        lambda indices, usage: booked.extend(indices),
+        lambda index, lost: booked.append(index) if lost.tokens_in else None,
+    )
+    assert [fate["doctor"] for fate in fates if isinstance(fate, dict)] == ["doc0", "doc1", "doc2"]
+    assert ["doc0"] not in models.models["second"].packs
+    assert sorted(booked) == [0, 1, 2]

@@ -1,0 +1,142 @@
+"""Nodes that get into each other's way are refused, with the names of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine.config import load_mapping
+from engine.errors import ConfigError
+from engine.plan.compile import compile_file
+from engine.plan.model import Plan
+from engine.registry import Registry
+
+Node = dict[str, Any]
+
+STDIN: Node = {"source": "stdin"}
+DASH: Node = {"source": "jsonl", "with": {"path": "-"}}
+
+
+def lines(path: str, **params: Any) -> Node:
+    return {"sink": "jsonl", "input": "read", "with": {"path": path, **params}}
+
+
+def files(path: str, **params: Any) -> Node:
+    return {"sink": "files", "input": "read", "with": {"path": path, **params}}
+
+
+def bucket(path: str, lake: str = "lake", **params: Any) -> Node:
+    return {"sink": "s3", "input": "read", "with": {"connection": lake, "path": path, **params}}
+
+
+def table(path: str, name: str = "t", **params: Any) -> Node:
+    return {"sink": "duckdb", "input": "read", "with": {"path": path, "table": name, **params}}
+
+
+def postgres(connection: str, **params: Any) -> Node:
+    return {"sink": "postgres", "input": "read", "with": {"connection": connection, "table": "t", **params}}
+
+
+def compiled(**pipelines: Any) -> dict[str, Plan]:
+    connections: dict[str, Any] = {name: {"endpoint": f"http://{name}:9000"} for name in ("lake", "other")}
+    connections |= {name: {"url": f"postgresql://{name}/db"} for name in ("db", "db2")}
+    file = load_mapping({"version": 1, "connections": connections, "pipelines": pipelines}, environ={})
+    return compile_file(file, Registry.installed())
+
+
+def problems(settings: dict[str, Any] | None = None, **nodes: Node) -> list[str]:
+    nodes = {"read": {"source": "jsonl", "with": {"path": "in.jsonl"}}, **nodes}
+    try:
+        compiled(p={**(settings or {}), "nodes": nodes})
+    except ConfigError as error:
+        return [f"{one.path}: {one.message}" for one in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(("first", "second"), [(STDIN, STDIN), (STDIN, DASH), (DASH, DASH)])
+def test_standard_input_is_read_by_one_node(first: Node, second: Node) -> None:
+    keep = {"sink": "stdout", "input": ["read", "more"]}
+
+    (problem,) = problems(read=first, more=second, keep=keep)
+    assert problem == (
+        "pipelines.p.nodes.more.source: `read` reads the standard input already, and so does `more`: each "
+        "line would go to only one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (
+            lines("a", mode="replace"),
+            lines("a"),
+            "`one` writes a already, and so does `two`: `mode: replace`",
+        ),
+        (lines("a"), lines("./b/../a", mode="error"), "`one` writes a already, and `two` writes ./b/../a"),
+        (files("a"), files("a/", mode="replace"), "`one` writes a already, and `two` writes a/"),
+        (bucket("s3://b/a"), bucket("s3://b/a/", mode="replace"), "`one` writes s3://b/a already"),
+        (lines("in.jsonl", mode="replace"), lines("b"), "`read` reads in.jsonl already, and `one` writes"),
+        (table("a", mode="replace"), table("./a"), "`one` writes the table t already, and so does `two`"),
+        (postgres("db"), postgres("db", mode="replace"), "`one` writes the table t already"),
+    ],
+    ids=["replace", "error", "folder", "bucket", "input", "duckdb", "postgres"],
+)
+def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: Node, message: str) -> None:
+    (problem,) = problems(one=first, two=second)
+
+    assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lines("a"), lines("a")),
+        (lines("a", mode="replace"), lines("b", mode="replace")),
+        (lines("-"), lines("-")),
+        (files("a"), files("a", mode="error")),
+        (files("a", mode="replace"), files("b", mode="replace")),
+        (bucket("s3://b/a", mode="replace"), bucket("s3://b/a", "other", mode="replace")),
+        (lines("in.jsonl"), lines("b")),
+        (table("a"), table("a")),
+        (table("a", mode="replace"), table("a", "u", mode="replace")),
+        (postgres("db", mode="replace"), postgres("db2", mode="replace")),
+    ],
+    ids=[
+        "append",
+        "two files",
+        "output",
+        "new folder",
+        "two folders",
+        "two servers",
+        "input",
+        "rows",
+        "two tables",
+        "two databases",
+    ],
+)
+def test_what_works_side_by_side_is_allowed(first: Node, second: Node) -> None:
+    assert problems(one=first, two=second) == []
+
+
+def test_dead_letters_that_are_forwarded_count_too() -> None:
+    forward = {"forward": {"sink": "jsonl", "with": {"path": "a"}}}
+
+    (problem,) = problems({"dead_letters": forward}, one=lines("a", mode="replace"))
+
+    assert "`one` writes a already, and so does `dead_letters.forward`" in problem
+
+
+async def test_pipelines_that_start_together_are_refused(tmp_path: Path) -> None:
+    nodes = {"read": STDIN, "keep": lines(str(tmp_path / "out.jsonl"))}
+
+    with pytest.raises(ConfigError) as caught:
+        await engine.run(compiled(p={"nodes": nodes}, q={"nodes": nodes}))
+
+    assert str(caught.value) == (
+        "`p.read` reads the standard input already, and so does `q.read`: each line would go to only one of "
+        "them (run one pipeline after the other)"
+    )
+    assert not (tmp_path / "out.jsonl").exists()
