@@ -1,7 +1,7 @@
 """Sinks on disks that vanish, are full or take nothing: a clear error and a failed run, never a success.
 
-Nothing here needs privileges, or the lack of them: `/proc` takes no files from anybody, `/dev/full` has no room
-for anybody, and a file that was removed can still be written by whoever has it open.
+Nothing here needs privileges, or the lack of them: `/proc` takes no files from anybody, `/dev/full` has no
+room for anybody, and a file that was removed can still be written by whoever has it open.
 """
 
 from __future__ import annotations
