@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -14,9 +15,10 @@ from connectors.duckdb.database import DIALECT, Database, DuckdbParams, columns_
 from connectors.tables.columns import Changes
 from connectors.tables.deliveries import KEEP_DAYS, Entry, LedgerRow, entries_of
 from connectors.tables.names import quote, quote_table
-from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of
+from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of, table_claim
 from connectors.tables.sink import Rounds, TableSink, Values, chosen
 from engine.contract.batch import Batch
+from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, component
 from engine.errors import TransientError
 from engine.fault_injection import reached
@@ -35,7 +37,13 @@ class DuckdbSinkParams(TableSinkParams, DuckdbParams):
     """Parameters of the `duckdb` sink."""
 
 
-@component(Kind.SINK, "duckdb", params=DuckdbSinkParams, extra="tables", locality=Locality.MACHINE)
+def _claim(params: DuckdbSinkParams) -> Claim:
+    return table_claim(params, f"{os.path.abspath(os.path.expanduser(params.path))}\n{params.table.lower()}")
+
+
+@component(
+    Kind.SINK, "duckdb", params=DuckdbSinkParams, extra="tables", locality=Locality.MACHINE, claim=_claim
+)
 class DuckdbSink(TableSink[DuckdbSinkParams]):
     """Writes records to a table of a DuckDB file, without a server.
 

@@ -106,7 +106,7 @@ def _compared(account: Account, delivered: Delivered) -> list[Check]:
     found = account.present + account.overtaken + (account.letters if delivered.letters else 0)
     notes = []
     if account.overtaken:
-        notes.append(f"{account.overtaken:,} of them were since replaced by other deliveries")
+        notes.append(f"{account.overtaken:,} of them were since replaced by other deliveries, or removed")
     if account.replaced:
         notes.append(f"{account.replaced:,} were sent again, or replaced by later ones of the same id")
     checks = [

@@ -20,6 +20,7 @@ from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.schema import TargetSchema
 from connectors.llm.settings import BYTES_PER_TOKEN
+from engine.contract.allowances import NoSpending, Spending
 from engine.contract.journal import AnswerJournal
 from engine.errors import RecordError, TransientError
 
@@ -64,6 +65,7 @@ class Caller:
     by_model: bool = False
     on_count: OnCount = lambda name, amount=1: None
     attempts: Attempts = field(default_factory=Attempts)
+    spending: Spending = field(default_factory=NoSpending)
 
     def fate_of(self, values: Mapping[str, object]) -> Fate:
         """Interpret the values of a slot."""
@@ -104,8 +106,10 @@ class Caller:
             check()
             self.budget.reserve(estimate)
             try:
-                reply = await self._complete(prompt, max_tokens)
-                usage = self.usage_of(reply, documents)
+                async with self.spending.paying(estimate) as payment:
+                    reply = await self._complete(prompt, max_tokens)
+                    usage = self.usage_of(reply, documents)
+                    payment.usd = usage.cost_usd
                 passing.used = usage.tokens_in + usage.tokens_out
                 self._count(usage)
             finally:

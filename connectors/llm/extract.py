@@ -74,6 +74,8 @@ class LlmExtract(Transform[LlmParams]):
             journal=ctx.journal,
             on_count=ctx.count,
             shared=ctx.shared,
+            spending=ctx.spending,
+            allowances=ctx.allowances,
             # what was reached before may be away for a while
             patient=ctx.attempt > 1 or bool(ctx.chunk),
         )

@@ -4,7 +4,8 @@ Limits are declared, or learned from what the endpoint says with each answer (`x
 its like). Each is a bucket that fills continuously. A call takes out one request and its estimated tokens
 before it is sent, and puts back what it did not use. What the endpoint says of its own bucket wins over our
 reckoning, so that other processes that use the same quota are seen too. When it says that it has too much to
-do, all calls wait together. Beyond the quota, a window bounds the calls that are out, see
+do, all calls wait together. A declared limit is shared with other processes through the state store: a gate
+takes several calls' worth at a time. Beyond the quota, a window bounds the calls that are out, see
 `connectors.llm.window`; when nothing gets through any more, one call after the other tries, ever more rarely.
 """
 
@@ -19,6 +20,7 @@ import anyio
 
 from connectors.llm.waiting import until_seconds
 from connectors.llm.window import Window
+from engine.contract.allowances import Allowances, Draw
 from engine.contract.clock import Clock
 
 __all__ = ["Bucket", "Gate", "Mark", "Pass"]
@@ -28,6 +30,12 @@ BURST: Final = 10.0
 
 MAX_PAUSE: Final = 120.0  # seconds, whatever an endpoint asks for: the engine looks after longer outages
 _MAX_SLEEP: Final = 5.0  # seconds between two looks at a bucket, which may be filled by what is heard
+LEASE: Final = 2.0
+"""Seconds' worth of a shared limit that a gate takes at a time, or four calls' worth if that is more."""
+
+_LEASED_CALLS: Final = 4
+_MAX_LEASE: Final = 0.25  # of what may go out at once
+_POLL: Final = 1.0  # seconds between two looks at a shared limit that is used up
 _SHORTEST_SLEEP: Final = 0.001  # seconds that are not worth waiting for
 _TELLING: Final = 0.05  # share of a limit that has to be used before the time of its reset says how it fills
 _CAUTION: Final = 4.0  # times the usual surprise that is left in a bucket
@@ -46,13 +54,15 @@ class Bucket:
     """One limit. `rate` is what it gains a second; without one it lets everything through.
 
     `level` may be below 0: what was used was more than was estimated. `reserve` is left in it for
-    others that share it, as far as they have shown themselves.
+    others that share it, as far as they have shown themselves. `shared`: it does not fill by itself, but by
+    what is taken from a limit that other processes share.
     """
 
-    def __init__(self, per_minute: float | None) -> None:
+    def __init__(self, per_minute: float | None, *, shared: bool = False) -> None:
         self.rate = per_minute / 60 if per_minute else None
         self.capacity = self.rate * BURST if self.rate else 0.0
-        self.level = self.capacity
+        self.shared = shared and per_minute is not None
+        self.level = 0.0 if self.shared else self.capacity
         self.in_flight = 0.0
         self.taken = 0.0
         self.reserve = 0.0
@@ -60,10 +70,13 @@ class Bucket:
         self._usual = 0.0
         self._declared = per_minute is not None
         self._at: float | None = None
+        self._leased_at = self._next_lease = 0.0
 
     def refill(self, now: float) -> None:
         """Add what it has gained since the last look."""
-        if self.rate is not None and self._at is not None:
+        if self.shared and self.level > 0 and now - self._leased_at > BURST:
+            self.level = 0.0  # by now others have it
+        elif not self.shared and self.rate is not None and self._at is not None:
             self.level = min(self.capacity, self.level + (now - self._at) * self.rate)
         self._at = now
 
@@ -71,7 +84,30 @@ class Bucket:
         """Seconds until it holds `amount` above its reserve, or is full if that is less."""
         if self.rate is None:
             return 0.0
-        return max(0.0, min(amount + max(self.reserve, self.caution), self.capacity) - self.level) / self.rate
+        lacks = self._needed(amount) - self.level
+        return 0.0 if lacks <= 0 else max(lacks / self.rate, self._next_lease - self._now)
+
+    @property
+    def _now(self) -> float:
+        return self._at or 0.0
+
+    def lease(self, name: str, amount: float) -> Draw | None:
+        """What to take from the shared limit for a call that needs `amount`; None when nothing is needed."""
+        lacks = self._needed(amount) - self.level
+        if not self.shared or self.rate is None or lacks <= 0 or self._now < self._next_lease:
+            return None
+        several = min(max(self.rate * LEASE, _LEASED_CALLS * amount), self.capacity * _MAX_LEASE)
+        return Draw(name, max(lacks, several), self.capacity, self.rate)
+
+    def leased(self, wanted: float, granted: float, now: float) -> None:
+        """So much was granted of what was wanted."""
+        self.level += granted
+        self._leased_at = now
+        if granted < wanted:
+            self._next_lease = now + _POLL
+
+    def _needed(self, amount: float) -> float:
+        return min(amount + max(self.reserve, self.caution), self.capacity)
 
     def take(self, amount: float) -> None:
         """Take out what a call is estimated to need."""
@@ -141,6 +177,10 @@ class Mark:
 class Gate:
     """Waits for room before a call. One for each endpoint, model and key; calls pass in order.
 
+    Args:
+        allowances: where declared limits are shared with other processes; None keeps them to itself.
+        name: of the limits there.
+
     Attributes:
         clock: by which it waits.
     """
@@ -151,9 +191,14 @@ class Gate:
         *,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        allowances: Allowances | None = None,
+        name: str = "",
     ) -> None:
         self.clock = clock
-        self._requests, self._tokens = Bucket(requests_per_minute), Bucket(tokens_per_minute)
+        self._allowances, self._name = allowances, name
+        shared = allowances is not None
+        self._requests = Bucket(requests_per_minute, shared=shared)
+        self._tokens = Bucket(tokens_per_minute, shared=shared)
         self._buckets = {"requests": self._requests, "tokens": self._tokens}
         self._line = anyio.Lock()
         self._closed_until = 0.0
@@ -193,10 +238,29 @@ class Gate:
             now = self.clock.monotonic()
             for bucket in self._buckets.values():
                 bucket.refill(now)
+            if self._closed_until <= now:
+                await self._lease(tokens)
             wait = max(self._closed_until - now, self._requests.wait(1), self._tokens.wait(tokens))
             if wait < _SHORTEST_SLEEP:
                 return
             await self.clock.sleep(min(wait, _MAX_SLEEP))
+
+    async def _lease(self, tokens: float) -> None:
+        """Take from the shared limits what the next calls need."""
+        if self._allowances is None:
+            return
+        needs = {"requests": 1.0, "tokens": tokens}
+        draws = {
+            kind: one
+            for kind, bucket in self._buckets.items()
+            if (one := bucket.lease(f"quota/{self._name}/{kind}", needs[kind])) is not None
+        }
+        if not draws:
+            return
+        granted = await self._allowances.draw(list(draws.values()))
+        now = self.clock.monotonic()
+        for (kind, wanted), amount in zip(draws.items(), granted, strict=True):
+            self._buckets[kind].leased(wanted.amount, amount, now)
 
     def pause(self, seconds: float) -> None:
         """The endpoint has too much to do: let nothing through for so long."""

@@ -53,20 +53,20 @@ class Price:
         return (tokens_in * self.per_million_input + tokens_out * self.per_million_output) / 1_000_000
 
 
-def price_of(model: str, params: LlmParams) -> Price:
+def price_of(model: str, params: LlmParams, limited: bool = False) -> Price:
     """The price of a model: from the parameters, else from the list of `genai-prices` (takes a second once).
 
     A dated name that the list does not have counts as its family. An unknown model costs 0 when no budget is
-    set.
+    set. `limited`: the pipeline has a budget.
 
     Raises:
         FatalError: a budget is set and the price of the model is not known, so it could never be kept.
     """
     known = known_price(model, params)
-    if known is None and params.budget_usd is not None:
+    if known is None and (params.budget_usd is not None or limited):
         raise FatalError(
-            f"cannot enforce `budget_usd`: the price of the model {model!r} is unknown; set it beside the "
-            "budget, in USD per million tokens: `usd_per_million_input: 0.15` and "
+            f"cannot enforce a budget: the price of the model {model!r} is unknown; set it beside the "
+            "model, in USD per million tokens: `usd_per_million_input: 0.15` and "
             "`usd_per_million_output: 0.60`, or 0 for a model that costs nothing"
         )
     return known or Price(params.usd_per_million_input or 0.0, params.usd_per_million_output or 0.0)

@@ -26,6 +26,7 @@ from connectors.llm.prompt import PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.schema import TargetSchema
 from connectors.llm.settings import LlmConnection, LlmParams
+from engine.contract.allowances import Allowances, NoSpending, Spending
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.contract.shared import Shared
@@ -42,6 +43,8 @@ def get_llm_service(
     on_count: OnCount | None = None,
     patient: bool = False,
     shared: Shared | None = None,
+    spending: Spending | None = None,
+    allowances: Allowances | None = None,
 ) -> LLMService:
     """Create a service for `async with` (default: `Medical` from OpenAI's endpoint).
 
@@ -49,6 +52,8 @@ def get_llm_service(
         journal: where answers that were paid for are kept and looked up; by default nowhere.
         on_count: told by name of what happened and has to be said (`calls_without_usage`).
         shared: where services of one engine find the gate of an endpoint that others ask too.
+        spending: budgets that other nodes pay from too.
+        allowances: where the quotas of endpoints are shared with other processes.
         patient: an endpoint at which nothing listens is an outage from the first call on.
 
     Raises:
@@ -61,6 +66,8 @@ def get_llm_service(
     service.on_count = on_count or service.on_count
     service.patient = patient
     service.shared = shared or service.shared
+    service.spending = spending or service.spending
+    service.allowances = allowances
     return service
 
 
@@ -70,7 +77,7 @@ class LLMService:
     Attributes:
         schema: what is extracted.
         budget: what was spent, and may be.
-        on_count, patient, shared: see `get_llm_service`.
+        on_count, patient, shared, spending, allowances: see `get_llm_service`.
     """
 
     def __init__(
@@ -81,6 +88,8 @@ class LLMService:
         self.on_count: OnCount = lambda name, amount=1: None
         self.patient = False
         self.shared = Shared()
+        self.spending: Spending = NoSpending()
+        self.allowances: Allowances | None = None
         self._params = params
         self._connection = connection
         self._clock = clock
@@ -114,7 +123,7 @@ class LLMService:
 
     async def _asker(self, stack: AsyncExitStack, params: LlmParams, connection: LlmConnection) -> Asker:
         """Open a client for one model. `params` and `connection` are as that model is asked."""
-        price = await anyio.to_thread.run_sync(price_of, connection.model, params)
+        price = await anyio.to_thread.run_sync(price_of, connection.model, params, self.spending.limited)
         contact = Contact(None if self.patient else params.connect_patience, self._writer.write([_HARMLESS]))
         chat = await stack.enter_async_context(open_chat(connection, params, self._clock, contact))
         chat.on_probe = partial(self._book_probe, price)
@@ -135,6 +144,7 @@ class LLMService:
             max_tokens=params.max_tokens,
             max_document_tokens=params.max_document_tokens,
             attempts=self._attempts,
+            spending=self.spending,
             by_model=bool(params.fallbacks or params.cascade),
             on_count=self.on_count,
         )
@@ -145,12 +155,20 @@ class LLMService:
         key = sha256(connection.api_key.get_secret_value().encode()).hexdigest()
         return self.shared.get(
             (Gate, connection.address, connection.model, key, requests, tokens),
-            lambda: Gate(self._clock, requests_per_minute=requests, tokens_per_minute=tokens),
+            lambda: Gate(
+                self._clock,
+                requests_per_minute=requests,
+                tokens_per_minute=tokens,
+                allowances=self.allowances,
+                name=sha256("\n".join((connection.address, connection.model, key)).encode()).hexdigest()[:16],
+            ),
         )
 
     def _book_probe(self, price: Price, reply: Reply) -> None:
         """A call that only finds out what the endpoint takes is paid for like any other."""
-        self.budget.settle(0.0, price.of(reply.tokens_in, reply.tokens_out))
+        usd = price.of(reply.tokens_in, reply.tokens_out)
+        self.budget.settle(0.0, usd)
+        self.spending.book(usd)
         self.on_count("probes")
 
     async def __aexit__(

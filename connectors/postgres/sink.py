@@ -25,7 +25,7 @@ from connectors.postgres.ledger import Ledger, StaleError
 from connectors.tables.columns import Changes, Row
 from connectors.tables.deliveries import LedgerRow, entries_of
 from connectors.tables.names import quote, quote_table
-from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of
+from connectors.tables.params import Mode, TableSinkParams, check_staging, is_staging_of, table_claim
 from connectors.tables.sink import Rounds, TableSink, Values, chosen
 from engine.contract.batch import Batch
 from engine.contract.component import Kind, Locality, component
@@ -57,6 +57,7 @@ def _reach(params: PostgresSinkParams) -> Locality:
     connection=PostgresConnection,
     extra="postgres",
     locality=_reach,
+    claim=table_claim,
 )
 class PostgresSink(TableSink[PostgresSinkParams]):
     """Writes records to a table of PostgreSQL, by COPY.

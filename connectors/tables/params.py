@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 from pydantic import Field, field_validator, model_validator
 
 from connectors.tables.names import TABLE_PATTERN, quote_table
+from engine.contract.claims import Claim
 from engine.contract.component import Context, Params, operational
 from engine.errors import FatalError
 
@@ -23,6 +24,7 @@ __all__ = [
     "merge_rounds",
     "missing_column",
     "staging_name",
+    "table_claim",
     "unusable_key",
 ]
 
@@ -91,6 +93,13 @@ class TableSinkParams(Params):
         if self.mode is Mode.REPLACE:
             return [f"replaces all rows of the table {self.table} when the run is complete"]
         return []
+
+
+def table_claim(params: TableSinkParams, place: str = "") -> Claim:
+    """The claim of a sink of a table; `place` names the table where its own name does not."""
+    alone = "`mode: replace` deletes the rows of the other" if params.mode is Mode.REPLACE else ""
+    remedy = "choose another table, or let one node write all records"
+    return Claim(place or params.table, f"writes the table {params.table}", alone, remedy)
 
 
 class TableSourceParams(Params):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import itemgetter, methodcaller
 from typing import Any, Final
 
 import orjson
 
 from engine.errors import RecordError
 
-__all__ = ["ColumnTypes", "check_types", "structure_of"]
+__all__ = ["ColumnTypes", "check_types", "relation_of"]
 
 _TYPE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\(\d+(, ?\d+)?\))?(\[\])?")
 _UNKNOWN: Final = "NULL"
@@ -18,6 +19,9 @@ MAX_COLUMNS: Final = 1_000
 """That are found in records. Every later query pays for each."""
 
 _NUMBERS: Final = frozenset({"BIGINT", "DOUBLE"})
+_LEARNING: Final = _NUMBERS | {_UNKNOWN, "BOOLEAN"}
+"""Types of which the values of each batch are looked at."""
+
 _NUMBERS_OF_PYTHON: Final = frozenset({int, float})
 _OF_VALUES: Final[Mapping[type, str]] = {
     bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", str: "VARCHAR",
@@ -44,32 +48,37 @@ class ColumnTypes:
         self._open = declared is None
 
     def rows(self, records: Sequence[Mapping[str, Any]], row: str) -> list[str]:
-        """Return each record as JSON with every column, and its place in the column `row`.
+        """Return each record as JSON with every column, but for a field of the name `row`.
 
         Raises:
             TypeError: a value cannot be written as JSON.
             RecordError: a field has truth values and numbers, or a name that cannot be a column.
         """
+        layouts = set(map(tuple, records))
         if self._open:
-            self._learn(records)
-        names = [name for name in self.known if name != row]  # a field of that name would be taken for it
-        return [
-            orjson.dumps({row: place, **{name: record.get(name) for name in names}}).decode()
-            for place, record in enumerate(records)
-        ]
+            self._learn(records, layouts)
+        names = [name for name in self.known if name != row]  # it would be taken for the hidden column
+        if all(len(layout) == len(names) and set(layout) == set(names) for layout in layouts):
+            return [orjson.dumps(record).decode() for record in records]
+        return [orjson.dumps({name: record.get(name) for name in names}).decode() for record in records]
 
-    def _learn(self, records: Sequence[Mapping[str, Any]]) -> None:
+    def _learn(self, records: Sequence[Mapping[str, Any]], layouts: Collection[tuple[str, ...]]) -> None:
         known = self.known
-        self._check_names(dict.fromkeys(name for record in records for name in record if name not in known))
-        for name in {**known, **{name: "" for record in records for name in record}}:
+        names = dict.fromkeys(name for layout in layouts for name in layout)
+        self._check_names(name for name in names if name not in known)
+        for name in {**known, **names}:
             kind = known.get(name, _UNKNOWN)
+            if kind not in _LEARNING:
+                continue
             if kind == _UNKNOWN:
                 values = (record.get(name) for record in records)
                 first = next((value for value in values if value is not None), None)
                 kind = known[name] = _UNKNOWN if first is None else _OF_VALUES.get(type(first), "VARCHAR")
             if kind not in _NUMBERS and kind != "BOOLEAN":
                 continue
-            kinds = {type(record.get(name)) for record in records}
+            everywhere = all(name in layout for layout in layouts)
+            get = itemgetter(name) if everywhere else methodcaller("get", name)
+            kinds = set(map(type, map(get, records)))
             if kinds & (_NUMBERS_OF_PYTHON if kind == "BOOLEAN" else {bool}):
                 # DuckDB would make `true` of every number but 0
                 raise RecordError(
@@ -106,12 +115,15 @@ def _misnamed(message: str) -> RecordError:
     return RecordError(message, kind="SqlError", unplanned=True)
 
 
-def structure_of(types: Mapping[str, str]) -> str:
-    """Return the statement that makes the relation `batch` of a list of JSON texts, one for each row."""
+def relation_of(types: Mapping[str, str], row: str) -> str:
+    """Return a SELECT that makes rows of a list of JSON texts, with their places in the column `row`.
+
+    Its parameters are the list and its length.
+    """
     # a column of nothing but nulls has no type yet
-    fields = {name: "JSON" if kind == _UNKNOWN else kind for name, kind in types.items()}
+    fields = {name: "JSON" if kind == _UNKNOWN else kind for name, kind in types.items() if name != row}
     literal = orjson.dumps(fields).decode().replace("'", "''")
     return (
-        "CREATE OR REPLACE TEMP TABLE batch AS SELECT s.* "  # noqa: S608 - a literal made here
-        f"FROM (SELECT from_json_strict(j, '{literal}') AS s FROM (SELECT unnest(?::VARCHAR[]) AS j))"
+        f"SELECT s.*, {row} FROM (SELECT from_json_strict(j, '{literal}') AS s, {row} "  # noqa: S608 - a literal made here
+        f"FROM (SELECT unnest($texts::VARCHAR[]) AS j, unnest(range($count)) AS {row}))"
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
+from itertools import repeat
 from typing import Any, Final, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from connectors.expressions import as_mappings
 from connectors.json_lines import parse_line
-from connectors.transforms.column_types import ColumnTypes, check_types, structure_of
+from connectors.transforms.column_types import ColumnTypes, check_types, relation_of
 from connectors.transforms.sql_text import ROW, carrying_row
 from engine.contract.batch import Batch, Drop
 from engine.contract.component import BatchLimits, Kind, Params, Transform, component
@@ -20,6 +22,8 @@ __all__ = ["Sql", "SqlParams"]
 
 DROPPED: Final = Drop("not in the result")
 MEMORY: Final = "512MB"
+MAX_BYTES: Final = 16 * 1024 * 1024
+_ALL_RECORDS: Final = frozenset({dict})
 
 
 class SqlParams(Params):
@@ -42,7 +46,9 @@ class SqlParams(Params):
         default=False,
         description="Allow what depends on where batches end: windows, LIMIT, and aggregates in subqueries",
     )
-    batch_size: int = Field(default=2_000, ge=1, le=100_000, description="Records of a batch, at most")
+    batch_size: int = Field(
+        default=5_000, ge=1, le=100_000, description="Records of a batch, at most; 16 MiB of them"
+    )
 
     @field_validator("columns")
     @classmethod
@@ -92,28 +98,31 @@ class Sql(Transform[SqlParams]):
     @property
     def limits(self) -> BatchLimits:
         """Larger batches than usual: each costs a query."""
-        return BatchLimits(records=self.params.batch_size)
+        return BatchLimits(self.params.batch_size, MAX_BYTES)
 
     def apply(self, batch: Batch) -> Batch:
         """Query the batch."""
         if not batch.records:
             return batch
-        return batch.outcomes(self._outcomes(as_mappings(batch.records)))
+        outcomes = self._outcomes(as_mappings(batch.records))
+        return (
+            batch.replace(outcomes)
+            if _ALL_RECORDS.issuperset(map(type, outcomes))
+            else batch.outcomes(outcomes)
+        )
 
     def _outcomes(self, records: Sequence[Mapping[str, Any]]) -> list[Any]:
         try:
-            rows = self._rows(records)
+            places, rows = self._rows(records)
         except RecordError as error:
             if len(records) == 1:
                 return [error]
             half = len(records) // 2  # down to the record that does not fit
             return [*self._outcomes(records[:half]), *self._outcomes(records[half:])]
+        if not self.params.many and places == list(range(len(records))):
+            return rows
         found: list[list[Any]] = [[] for _ in records]
-        for row in rows:
-            place = row.pop(ROW, None)
-            if not isinstance(place, int) or not 0 <= place < len(found):
-                message = f"the query has to select `{ROW}`, which says to which record a row belongs"
-                raise FatalError(f"{message}: write SELECT {ROW}, …")
+        for place, row in zip(places, rows, strict=True):
             found[place].append(row)
         if self.params.many:
             return [items or DROPPED for items in found]
@@ -121,19 +130,38 @@ class Sql(Transform[SqlParams]):
             raise FatalError("the query gives several rows for one record: set `many: true` if that is meant")
         return [items[0] if items else DROPPED for items in found]
 
-    def _rows(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The rows of the result. Raises RecordError if a value does not fit, FatalError otherwise."""
-        import duckdb
+    def _rows(self, records: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[dict[str, Any]]]:
+        """The place of the record of each row of the result, and the rows.
 
+        Raises:
+            RecordError: a value does not fit.
+            FatalError: the query cannot run.
+        """
         try:
-            values = self._types.rows(records, ROW)
+            texts = self._types.rows(records, ROW)
         except TypeError:
             message = "a field cannot be written as JSON"
             raise RecordError(message, kind="SqlError", unplanned=True) from None
-        types = {**self._types.known, ROW: "BIGINT"}
+        batch = relation_of(self._types.known, ROW)
+        # a list for each column: rows are made of them here in half the time of parsing each
+        query = f"WITH batch AS ({batch}) SELECT to_json(list(COLUMNS(*))) FROM ({self._query}) q"  # noqa: S608 - the user's own query
+        lists = self._fetched(query, {"texts": texts, "count": len(texts)})
+        names = [column[0] for column in self._database.description]
+        columns = dict(zip(names, _decoded(lists), strict=True))
+        places = columns.pop(ROW, [None])
+        if places != list(range(len(records))) and not all(
+            isinstance(place, int) and 0 <= place < len(records) for place in places
+        ):
+            message = f"the query has to select `{ROW}`, which says to which record a row belongs"
+            raise FatalError(f"{message}: write SELECT {ROW}, …")
+        rows = zip(*columns.values(), strict=True) if columns else repeat((), len(places))
+        return places, _row_maker(tuple(columns))(rows)
+
+    def _fetched(self, query: str, values: dict[str, Any]) -> Sequence[str | None]:
+        import duckdb
+
         try:
-            self._database.execute(structure_of(types), [values])
-            rows = self._database.execute(f"SELECT to_json(q) FROM ({self._query}) q").fetchall()  # noqa: S608 - the user's own query
+            found: Sequence[str | None] = self._database.execute(query, values).fetchone()
         except (
             duckdb.CatalogException,
             duckdb.BinderException,
@@ -149,17 +177,33 @@ class Sql(Transform[SqlParams]):
             raise RecordError(
                 f"the query fails for this record: {kind}", kind="SqlError", unplanned=True
             ) from None
-        return _decoded(",".join([row for (row,) in rows]))
+        return found
 
 
-def _decoded(rows: str) -> list[dict[str, Any]]:
-    """The rows of JSON text, with integers of any size. Raises RecordError for what is not JSON."""
+def _decoded(columns: Sequence[str | None]) -> list[list[Any]]:
+    """The lists of JSON texts, with integers of any size; a list of nothing is null.
+
+    Raises:
+        RecordError: one is not JSON.
+    """
+    text = ",".join(column or "[]" for column in columns)
     try:
-        found: list[dict[str, Any]] = parse_line(f'{{"rows":[{rows}]}}'.encode(), "result")["rows"]
+        found: list[list[Any]] = parse_line(f'{{"columns":[{text}]}}'.encode(), "result")["columns"]
     except RecordError:
         message = "the result has a number that JSON cannot say: infinity or NaN"
         raise RecordError(message, kind="SqlError", unplanned=True) from None
     return found
+
+
+@lru_cache(maxsize=64)
+def _row_maker(names: tuple[str, ...]) -> Callable[[Iterable[tuple[Any, ...]]], list[dict[str, Any]]]:
+    """A function that makes mappings of rows, in half the time of `dict(zip(…))`."""
+    values = "".join(f"v{number}, " for number in range(len(names)))
+    fields = ", ".join(f"{name!r}: v{number}" for number, name in enumerate(names))
+    code = f"lambda rows: [{{{fields}}} for ({values}) in rows]"
+    made: Callable[[Iterable[tuple[Any, ...]]], list[dict[str, Any]]]
+    made = eval(code, {"__builtins__": {}})  # noqa: S307 - names are literals in it
+    return made
 
 
 def _first_line(error: Exception) -> str:

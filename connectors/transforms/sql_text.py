@@ -36,10 +36,14 @@ def carrying_row(query: str, *, per_batch: bool) -> str:
         aggregates = _aggregates(connection)
         _check(node, aggregates, per_batch=per_batch)
         relation = _relation(node.get("from_table", {}))
-        if relation is None or any(_is_star(one, relation) for one in node["select_list"]):
-            return query
-        column = {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "column_names": [relation, ROW]}
-        node["select_list"].append(column)
+        if relation is not None and not any(_is_star(one, relation) for one in node["select_list"]):
+            column = {
+                "class": "COLUMN_REF",
+                "type": "COLUMN_REF",
+                "alias": "",
+                "column_names": [relation, ROW],
+            }
+            node["select_list"].append(column)
         return str(_one(connection, "SELECT json_deserialize_sql(?::JSON)", json.dumps(tree)))
 
 

@@ -71,6 +71,11 @@ TEMPLATES: Mapping[str, Template] = {
         _folder("s3-to-llm"),
         ("doctor", "run --limit 5", "run"),
     ),
+    "http-to-postgres": Template(
+        "a REST API into a table of PostgreSQL, only what is new; needs a network and a database",
+        _folder("http-to-postgres"),
+        ("test", "doctor", "run --limit 100", "run"),
+    ),
 }
 CONNECTOR = Template("a package with a connector", _folder("connector"), ())
 

@@ -6,7 +6,7 @@ import re
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from engine.config.units import parse_duration
+from engine.units import parse_duration
 
 __all__ = ["check_schedule", "check_time_zone", "interval_of"]
 

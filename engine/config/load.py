@@ -133,6 +133,7 @@ def _read_warehouse(section: Value | None, file: str, problems: Problems) -> Dec
             WarehouseSection.model_validate(section.plain()).model_dump(exclude_unset=True), _folder(file)
         )
         declared.models()
+        declared.retention()
     except ValidationError:
         return None  # reported with the rest of the file
     except DeclarationError as error:
@@ -141,7 +142,7 @@ def _read_warehouse(section: Value | None, file: str, problems: Problems) -> Dec
             found = found.get(step) or found
         problems.add(found.place, str(error))
         return None
-    return declared if declared.document.get("models") else None
+    return declared if declared.document else None
 
 
 def _folder(file: str) -> str:

@@ -129,6 +129,8 @@ class Settings:
         require_match: a source that finds nothing to read makes a run fail at its end.
         if_running: what a run does while another one of the pipeline is under way: refuse, wait, skip or
             allow; "" means to refuse where a source leaves bookmarks, else to allow it.
+        budget_usd: what a run may pay for answers, over all nodes and attempts; None means no limit.
+        budget_usd_per_day: what all runs of the pipeline may pay in a day, UTC; None means no limit.
     """
 
     memory_bytes: int = 64 * MEBIBYTE
@@ -145,6 +147,8 @@ class Settings:
     notify: Notify | None = None
     time_zone: str = "UTC"
     catch_up: float = 300.0
+    budget_usd: float | None = None
+    budget_usd_per_day: float | None = None
 
     @property
     def followers(self) -> tuple[str, ...]:

@@ -21,9 +21,9 @@ from pydantic import (
 
 from engine.config.cron import check_schedule, check_time_zone
 from engine.config.model import NodeOptions, Notify, OnError, OnStall, RetryOptions, Settings
-from engine.config.units import Duration, Limit, Size, Timeout
 from engine.contract.component import BatchLimits
 from engine.service.declared import WarehouseSection
+from engine.units import Duration, Limit, Size, Timeout
 
 __all__ = [
     "DeadLetterSection",
@@ -249,6 +249,10 @@ class PipelineSection(Section):
     """Fail a run that reads fewer records than this."""
     require_match: bool = False
     """Fail a run with a source that finds nothing to read."""
+    budget_usd: float | None = Field(default=None, gt=0)
+    """Stop a run (it can be resumed) before its nodes together pay more than this."""
+    budget_usd_per_day: float | None = Field(default=None, gt=0)
+    """Stop a run before all runs of the pipeline together pay more than this in a day (UTC)."""
     if_running: Literal["refuse", "wait", "skip", "allow"] | None = None
     """While another run of the pipeline is in progress: refuse to start, wait for its end, skip this run, or
     allow both. Default: refuse if a source leaves bookmarks (`mode: changed`), otherwise allow."""
@@ -272,6 +276,8 @@ class PipelineSection(Section):
             min_records=self.min_records,
             require_match=self.require_match,
             if_running=self.if_running or "",
+            budget_usd=self.budget_usd,
+            budget_usd_per_day=self.budget_usd_per_day,
         )
 
 

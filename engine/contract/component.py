@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.contract.allowances import Allowances, NoSpending, Spending
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmarks, NoBookmarks
 from engine.contract.branches import Branches
@@ -175,6 +176,8 @@ class Context:
         listed: the last split that an unfinished listing has stored, when `can_list_after` has said that
             `splits` can continue there; None: list from the beginning.
         shared: what the components of this engine share, such as the limits of an endpoint.
+        allowances: limits that all processes with the same state share; None without a pipeline.
+        spending: the budgets of the pipeline; whoever pays for a call asks here first.
     """
 
     pipeline: str = ""
@@ -197,6 +200,8 @@ class Context:
     retry: Retry | None = None
     listed: Split | None = None
     shared: Shared = field(default_factory=Shared)
+    allowances: Allowances | None = None
+    spending: Spending = field(default_factory=NoSpending)
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to a custom counter of this node."""

@@ -11,6 +11,7 @@ from engine.contract.component import Component, Context, Sink, Source, Transfor
 from engine.contract.types import Record
 from engine.execution.ledger import SourceBookmarks
 from engine.execution.resources import RunIdentity, RunnerResources
+from engine.execution.spending import PipelineSpending, StoredAllowances
 from engine.flow.budget import WatchedAllowance
 from engine.flow.opening import closing_by_name
 from engine.flow.outage import Outage
@@ -46,6 +47,15 @@ class Components:
         self._resources = resources
         self._draining = draining
         self._opening: NodeStats | None = None
+        settings = plan.settings
+        self._spending = PipelineSpending(
+            resources.store,
+            resources.clock,
+            plan.pipeline,
+            identity.run_id,
+            settings.budget_usd,
+            settings.budget_usd_per_day,
+        )
         self.runtimes: dict[str, Runtime] = {}
         self.forward: Runtime | None = None
         self.forward_stats: NodeStats | None = None
@@ -57,6 +67,7 @@ class Components:
             OutageError: what a node needs was away for longer than `outage_limit`.
             RunError: a node cannot be opened.
         """
+        stack.push_async_callback(self._spending.close)
         dead_keys: Mapping[str, Collection[str]] = {}
         if self._identity.resumed:
             store, identity = self._resources.store, self._identity
@@ -116,6 +127,8 @@ class Components:
             survives_errors=policy.survives_errors,
             retry=ComponentRetry(policy, stats, resources.clock),
             shared=resources.shared,
+            allowances=StoredAllowances(resources.store, resources.clock),
+            spending=self._spending,
         )
 
     def policy(self, node: PlanNode) -> RetryPolicy:

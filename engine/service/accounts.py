@@ -80,10 +80,10 @@ class Account:
         acknowledged: records that were answered as written, redeliveries included.
         present: rows that are there and that the scope was the last to write.
         replaced: rows of the scope that it has replaced itself.
-        overtaken: rows of the scope that somebody else has replaced.
+        overtaken: rows of the scope that somebody else has replaced, or the retention removed.
         doubled: rows of the scope whose id is there more than once.
         dead: dead letters that were made of its records, each counted once.
-        dead letters: how many of those are there, whatever became of them.
+        letters: how many of those there are, whatever became of them, or the retention removed.
         since: deliveries before then were not told apart by scope; None when all were.
     """
 
@@ -126,7 +126,9 @@ def account_of(reader: Reader, model: str, table: Table | None, scope: str) -> A
         dead=len(dead),
         letters=_number(
             reader,
-            "SELECT count(*) FROM _odw_dead_letters WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))",
+            "SELECT count(*) FROM (SELECT dead_letter_id FROM _odw_dead_letters UNION "
+            "SELECT dead_letter_id FROM _odw_removed_letters) WHERE dead_letter_id IN "
+            "(SELECT unnest(?::VARCHAR[]))",
             [list(dead)],
         ),
         since=_since(reader),

@@ -21,6 +21,7 @@ from engine.service.metrics import show_metrics
 from engine.service.models import IngestModel
 from engine.service.openapi import openapi_of
 from engine.service.operations import Operations, OperationsError
+from engine.service.page.live import SharedOverview
 from engine.service.page.overview import show_overview
 from engine.service.page.routes import page_routes, problem, wants_html
 from engine.service.query import query_warehouse, take_snapshot
@@ -73,6 +74,7 @@ def create_app(
         exception_handlers={404: _not_found, OperationsError: _not_ready},
     )
     app.router.redirect_slashes = False  # a redirect would name whatever host the client has sent
+    app.state.overview = SharedOverview()
     app.state.context = ServiceContext(warehouse, models, settings, host, operations)
     return app
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.fault_injection import reached
 from engine.service.accounts import ReplacedRows
+from engine.service.retention import Marks, Trimmer
 from engine.service.submission import (
     Delivery,
     KeyReusedError,
@@ -88,6 +89,7 @@ class GroupCommit:
         self._epochs = EpochStore(connection)
         self._replaced = ReplacedRows(connection)
         self._letters = DeadLetterStore(connection)
+        self._marks = Marks(connection)
         self._open_letters = self._letters.open_tables()
         marks = connection.execute("SELECT table_name FROM _odw_tables WHERE dirty").fetchall()
         self._dirty = {name for (name,) in marks} & self._tables.keys()
@@ -152,6 +154,8 @@ class GroupCommit:
         fresh = [item for item in group if item.submission.request_key not in known]
         changes = self._changes(fresh)
         scopes = {item.sequence: scope for item in fresh if (scope := item.submission.scope) is not None}
+        if fresh:
+            self._marks.add(fresh[0].sequence)
         for change in changes.values():
             self._write(change)
             if change.replaced:
@@ -299,6 +303,13 @@ class GroupCommit:
         self._connection.commit()
         self._dirty.clear()
         self._open_letters = self._letters.open_tables()
+
+    def trim(self, trimmer: Trimmer, ledger_days: int) -> None:
+        """Remove a portion of what is not kept. Raises duckdb.Error; then call `rollback`."""
+        if trimmer.begins and self._dirty:
+            self.compact(ledger_days)  # duplicates would count as rows
+        self._marks.add(self._sequence + 1)
+        trimmer.step(self._connection)
 
     def _remove_overtaken(self, table: Table) -> None:
         name, key = quote(table.name), quote(table.names[0])

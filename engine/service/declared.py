@@ -21,7 +21,9 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from engine.errors import RegistryError
-from engine.service.models import IngestModel
+from engine.service.models import IngestModel, load_ingest_models
+from engine.service.settings import Keep, Retention
+from engine.units import Duration
 
 __all__ = ["DECLARED", "DeclarationError", "Declared", "ModelSection", "WarehouseSection", "declared_models"]
 
@@ -82,11 +84,31 @@ class ModelSection(_Section):
     """The model of a row as `module:Class`, when the transform changes the fields."""
 
 
+class KeepSection(_Section):
+    """What is kept. Without `age` and `rows`, everything."""
+
+    age: Duration | None = None
+    """Remove what is older, such as `30d`."""
+    rows: Annotated[int, Field(ge=1)] | None = None
+    """Keep the newest ones, this many."""
+
+
+class RetentionSection(_Section):
+    """What `serve` removes when it is old. Default: nothing."""
+
+    tables: dict[str, KeepSection] = {}
+    """Rows by table, by when they were stored."""
+    dead_letters: KeepSection = KeepSection()
+    """Dead letters that are recovered or discarded, by when they became so; open ones are kept."""
+
+
 class WarehouseSection(_Section):
     """The warehouse behind the ingest service."""
 
     models: dict[str, str | ModelSection] = {}
     """Models of your own by name, each a mapping or `module:Class`."""
+    retention: RetentionSection = RetentionSection()
+    """What is removed when it is old."""
 
 
 DECLARED = "ODW_DECLARED_MODELS"
@@ -122,6 +144,22 @@ class Declared:
         if self.folder not in sys.path:
             sys.path.insert(0, self.folder)
         return declared_models(WarehouseSection.model_validate(self.document))
+
+    def retention(self) -> Retention:
+        """What is kept, by the tables' own names. Raises DeclarationError for a table that no model fills."""
+        section = WarehouseSection.model_validate(self.document).retention
+        tables: dict[str, Keep] = {}
+        if section.tables:
+            models = (*self.models(), *load_ingest_models())
+            known = {one.table.lower(): one.table for one in models if one.table is not None}
+            for name, keep in section.tables.items():
+                if (table := known.get(name.lower())) is None:
+                    where = ("retention", "tables", name)
+                    text = f"no model fills a table `{name}`: expected {', '.join(sorted(known.values()))}"
+                    raise DeclarationError(text, *where)
+                tables[table] = Keep(keep.age, keep.rows)
+        letters = section.dead_letters
+        return Retention(tables, Keep(letters.age, letters.rows))
 
 
 def declared_models(section: WarehouseSection) -> tuple[IngestModel, ...]:

@@ -126,6 +126,11 @@ async def show_metrics(request: Request) -> Response:
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
     lines = [
         *context.metrics.lines(),
+        *_counter(
+            "odw_rows_removed_total",
+            "Rows and closed dead letters that the retention has removed, by table.",
+            [({"table": name}, count) for name, count in context.warehouse.removed.items() if count],
+        ),
         *_gauge("odw_ingest_ready", "1 while records are taken.", float(context.takes_records)),
         *_gauge("odw_queued_requests", "Requests that wait for the writer.", context.warehouse.queued),
         *_gauge("odw_inflight_bytes", "Bytes of bodies that are being read.", context.inflight.used),

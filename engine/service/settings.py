@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.service.tokens import TokenSettings
 
-__all__ = ["ServiceSettings"]
+__all__ = ["Keep", "Retention", "ServiceSettings"]
 
 MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What is kept: nothing older than `seconds`, and the newest `rows`. None: no bound."""
+
+    seconds: float | None = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept of tables, by name, and of dead letters that are recovered or discarded."""
+
+    tables: Mapping[str, Keep] = field(default_factory=dict)
+    dead_letters: Keep = Keep()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is ever removed."""
+        return bool(self.tables) or self.dead_letters != Keep()
+
+
+_EVERYTHING = Retention()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +57,7 @@ class ServiceSettings:
     `min_rate` bytes a second. A client that reads nothing of its answer for `write_timeout` is cut off.
     A query of `/sql` may take `query_timeout`, and the process may grow by `query_memory` meanwhile.
     With more than `max_connections` the one that has idled longest is closed. `max_streams` answers of many
-    rows are sent at a time.
+    rows are sent at a time. `retention` says what is removed when it is old; by default nothing.
     """
 
     max_body_size: int = 10 * MIB
@@ -53,6 +78,7 @@ class ServiceSettings:
     max_streams: int = 4
     query_timeout: float = 10.0
     query_memory: int = 256 * MIB
+    retention: Retention = _EVERYTHING
     path_prefix: str = ""
     insecure: bool = False
     allowed_hosts: tuple[str, ...] = ()

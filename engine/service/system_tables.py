@@ -48,6 +48,8 @@ _DDL = (
     error_type VARCHAR, error_message VARCHAR, failed_at TIMESTAMP, source VARCHAR, status VARCHAR,
     commit_sequence BIGINT, batch_index BIGINT, reason VARCHAR,
     pipeline VARCHAR, run VARCHAR, node VARCHAR, key VARCHAR, closed_at TIMESTAMP)""",
+    "CREATE TABLE IF NOT EXISTS _odw_removed_letters (dead_letter_id VARCHAR, removed_at TIMESTAMP)",
+    "CREATE TABLE IF NOT EXISTS _odw_times (sequence BIGINT, noted_at TIMESTAMP)",
     """CREATE TABLE IF NOT EXISTS _odw_audit
     (happened_at TIMESTAMP, actor VARCHAR, action VARCHAR, subject VARCHAR, detail VARCHAR)""",
 )
@@ -78,6 +80,9 @@ _FROM_VERSION = {
                 THEN original_record ->> '$.extracted_data' END AS body
                 FROM _odw_dead_letters WHERE starts_with(record_id, 'dlq_')))
         WHERE dead_letter_id = id AND json_type(error) = 'OBJECT'""",
+        # by the requests that are still known, to within an hour
+        """INSERT INTO _odw_times SELECT max(sequence) + 1, max(committed_at) FROM _odw_batches
+        WHERE sequence IS NOT NULL GROUP BY date_trunc('hour', committed_at)""",
     ),
     4: ("ALTER TABLE _odw_batches ADD COLUMN epoch BIGINT",),
 }
@@ -169,6 +174,7 @@ class BatchLedger:
         oldest = utc_now() - timedelta(days=days)
         self._connection.execute("DELETE FROM _odw_batches WHERE committed_at < ?", [oldest])
         self._connection.execute("DELETE FROM _odw_replaced WHERE replaced_at < ?", [oldest])
+        self._connection.execute("DELETE FROM _odw_removed_letters WHERE removed_at < ?", [oldest])
 
 
 def utc_now() -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -65,6 +66,11 @@ class Warehouse:
     def is_full(self) -> bool:
         """Whether a write would be refused at present."""
         return self._writer.is_full
+
+    @property
+    def removed(self) -> Counter[str]:
+        """How many rows and dead letters the retention has removed, by table."""
+        return self._writer.removed
 
     @property
     def queued(self) -> int:

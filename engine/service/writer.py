@@ -5,8 +5,10 @@ What arrives during one commit becomes the next group; there is no timer, so a l
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import EngineError, StateError
 from engine.service.commit import Encoded, GroupCommit
+from engine.service.retention import Trimmer
 from engine.service.settings import ServiceSettings
 from engine.service.submission import (
     KeyReusedError,
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = ["Writer"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -72,6 +77,10 @@ class Writer:
         self._changed = threading.Condition()
         self._stopping = False
         self._problem: str | None = None
+        self._compact_at = 0.0
+        self._trimmer: Trimmer | None = None
+        if settings.retention.is_set:
+            self._trimmer = Trimmer(settings.retention, {table.name: table for table in self._tables})
         self._thread = threading.Thread(target=self._run, name="warehouse-writer", daemon=True)
 
     def start(self) -> None:
@@ -84,6 +93,11 @@ class Writer:
     def problem(self) -> str | None:
         """Why the last commit failed for want of storage; None while all is well."""
         return self._problem
+
+    @property
+    def removed(self) -> Counter[str]:
+        """How many rows the retention has removed, by table."""
+        return Counter() if self._trimmer is None else self._trimmer.removed
 
     @property
     def queued(self) -> int:
@@ -147,20 +161,19 @@ class Writer:
             try:
                 if group and group[0].submission is not None:
                     self._write(group)
-                else:
+                    self._compact_at = time.monotonic() + self._settings.compact_after
+                elif group or self._is_compaction_due:
                     self._compact(group)
+                    self._compact_at = time.monotonic() + self._settings.compact_after
+                self._trim_if_due()
             except Exception as error:  # noqa: BLE001 -- the thread's boundary: nobody else would answer
                 for item in group:
                     self._fail(item, WriteFailedError(f"the writer failed: {type(error).__name__}"))
 
     def _next_group(self) -> list[_Item] | None:
-        """The next items to handle together; an empty list when idle for long, None at the end."""
-        commit = self._commit
+        """The next items to handle together; an empty list when something else is due, None at the end."""
         with self._changed:
-            # a problem is looked at again by itself: nobody may write until it is known to be over
-            is_due = commit is None or commit.dirty or self._problem is not None
-            timeout = self._settings.compact_after if is_due else None
-            if not self._changed.wait_for(lambda: self._queue or self._stopping, timeout):
+            if not self._changed.wait_for(lambda: self._queue or self._stopping, self._patience()):
                 return []
             group: list[_Item] = []
             rows = 0
@@ -170,6 +183,22 @@ class Writer:
                 group.append(item)
             self._queued_rows -= rows
             return group or None
+
+    @property
+    def _wants_compaction(self) -> bool:
+        # a problem is looked at again by itself: nobody may write until it is known to be over
+        return self._commit is None or bool(self._commit.dirty) or self._problem is not None
+
+    @property
+    def _is_compaction_due(self) -> bool:
+        return self._wants_compaction and time.monotonic() >= self._compact_at
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for submissions until something else is due; None: as long as it takes."""
+        due = [self._compact_at] if self._wants_compaction else []
+        if self._trimmer is not None:
+            due.append(self._trimmer.due)
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _fits(self, group: Sequence[_Item], rows: int) -> bool:
         if not group:
@@ -251,6 +280,21 @@ class Writer:
                 self._fail(item, WarehouseDownError(self._problem or "the compaction failed"))
             else:
                 item.future.set_result(Receipt(0))
+
+    def _trim_if_due(self) -> None:
+        import duckdb
+
+        trimmer = self._trimmer
+        if trimmer is None or self._stopping or time.monotonic() < trimmer.due:
+            return
+        trimmer.postpone()
+        commit = self._connected()
+        if commit is not None:
+            try:
+                commit.trim(trimmer, self._settings.ledger_days)
+            except duckdb.Error as error:
+                _log.warning("retention failed and is tried again: %s", type(error).__name__)
+                self._recover(error)
 
     def _recover(self, error: Exception) -> None:
         """After a failed transaction: leave it, or the connection if that is impossible."""

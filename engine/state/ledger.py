@@ -98,12 +98,32 @@ def select_run(connection: Connection, run_id: str) -> RunRecord:
     return _run(row)
 
 
-def select_runs(connection: Connection, group_id: str, pipeline: str, limit: int | None) -> list[RunRecord]:
-    """Runs, oldest first; "" means any. With `limit` only that many of the latest."""
+def select_runs(
+    connection: Connection,
+    group_id: str,
+    pipeline: str,
+    statuses: Sequence[str],
+    before: str,
+    limit: int | None,
+) -> list[RunRecord]:
+    """Runs, oldest first; "" and empty mean any. With `limit` only that many of the latest."""
+    conditions: list[str] = []
+    values: list[str | int] = []
+    for column, value in (("group_id", group_id), ("pipeline", pipeline)):
+        if value:  # conditions that do not apply would keep the database from its indexes
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    if statuses:
+        conditions.append(f"status IN ({', '.join('?' * len(statuses))})")
+        values += statuses
+    place = connection.execute("SELECT started_at, seq FROM runs WHERE run_id = ?", (before,)).fetchone()
+    if place is not None:
+        conditions.append("(started_at, seq) < (?, ?)")
+        values += (place["started_at"], place["seq"])
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     rows = connection.execute(
-        "SELECT * FROM runs WHERE (?1 = '' OR group_id = ?1) AND (?2 = '' OR pipeline = ?2)"
-        " ORDER BY started_at DESC, seq DESC LIMIT ?3",
-        (group_id, pipeline, NO_LIMIT if limit is None else limit),
+        f"SELECT * FROM runs {where} ORDER BY started_at DESC, seq DESC LIMIT ?",  # noqa: S608 - constants
+        (*values, NO_LIMIT if limit is None else limit),
     )
     return [_run(row) for row in rows][::-1]
 

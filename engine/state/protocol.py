@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from engine.contract.acks import Tally
+from engine.contract.allowances import Draw
 from engine.contract.bookmarks import Bookmark
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
@@ -213,7 +214,7 @@ class JournalFilter:
 
 
 class StateStore(Protocol):
-    """Runs, splits, watermarks with tallies, bookmarks, dead letters, and the journal of paid answers.
+    """Runs, splits, watermarks with tallies, bookmarks, dead letters, paid answers, and shared limits.
 
     All methods raise `StateError` subclasses and nothing else: `StateFullError`, `StateReadOnlyError`,
     `StateCorruptError`. `epoch` is the lease's; a store refuses a stale one with `LeaseLostError` (0
@@ -235,9 +236,20 @@ class StateStore(Protocol):
         ...
 
     async def list_runs(
-        self, *, group_id: str = "", pipeline: str = "", limit: int | None = None
+        self,
+        *,
+        group_id: str = "",
+        pipeline: str = "",
+        statuses: Collection[RunStatus] = (),
+        before: str = "",
+        limit: int | None = None,
     ) -> list[RunRecord]:
-        """Return runs, oldest first; with `limit` only that many of the latest."""
+        """Return runs, oldest first; "" and empty mean any.
+
+        Args:
+            before: the id of a run: only earlier ones. One that is not known means nothing.
+            limit: only that many of the latest.
+        """
         ...
 
     async def update_run(
@@ -449,4 +461,12 @@ class StateStore(Protocol):
 
     async def purge_journal(self, where: JournalFilter) -> int:
         """Delete matching entries and return their number."""
+        ...
+
+    async def draw(self, draws: Sequence[Draw], now: float) -> list[float]:
+        """Take from shared limits, in one transaction; return how much of each was granted.
+
+        Args:
+            now: seconds since 1970, by the wall clock.
+        """
         ...

@@ -209,6 +209,23 @@ CREATE INDEX dead_letters_of_a_chunk ON dead_letters (run_id, chunk);
 CREATE INDEX dead_letters_of_a_pipeline ON dead_letters (pipeline, status);
 """
 
+# What was taken of limits that processes share: quotas of endpoints, and budgets in USD. Moments are seconds
+# since 1970.
+_ALLOWANCES: Final = """
+CREATE TABLE allowances (
+    name TEXT NOT NULL PRIMARY KEY,
+    taken REAL NOT NULL,
+    drawn_at REAL NOT NULL
+) WITHOUT ROWID;
+"""
+
+# Pages of the latest runs, and the causes of open dead letters, are asked for again and again.
+_FOR_PAGES: Final = """
+CREATE INDEX runs_in_order ON runs (started_at, seq);
+CREATE INDEX runs_of_a_pipeline ON runs (pipeline, started_at, seq);
+CREATE INDEX dead_letters_by_cause ON dead_letters (status, pipeline, error_type);
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -220,12 +237,25 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _DIVISION,
     _FIELD_TERMS,
     _CLOSED_LETTERS,
+    _ALLOWANCES,
+    _FOR_PAGES,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 TABLES: Final = frozenset(
-    {"acks", "bookmarks", "dead_letters", "journal", "leases", "progress", "runs", "sources", "splits"}
+    {
+        "acks",
+        "allowances",
+        "bookmarks",
+        "dead_letters",
+        "journal",
+        "leases",
+        "progress",
+        "runs",
+        "sources",
+        "splits",
+    }
 )
 
 

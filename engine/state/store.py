@@ -7,11 +7,12 @@ from types import TracebackType
 from typing import Self
 
 from engine.contract.acks import Tally
+from engine.contract.allowances import Draw
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.contract.split import Split
 from engine.contract.types import JsonValue
-from engine.state import bookmarks, dead_letters, journal, leases, ledger
+from engine.state import allowances, bookmarks, dead_letters, journal, leases, ledger
 from engine.state.connection import Database
 from engine.state.protocol import (
     BookmarkFilter,
@@ -54,9 +55,16 @@ class SqlStateStore:
         return await self._database.read(ledger.select_run, run_id)
 
     async def list_runs(
-        self, *, group_id: str = "", pipeline: str = "", limit: int | None = None
+        self,
+        *,
+        group_id: str = "",
+        pipeline: str = "",
+        statuses: Collection[RunStatus] = (),
+        before: str = "",
+        limit: int | None = None,
     ) -> list[RunRecord]:
-        return await self._database.read(ledger.select_runs, group_id, pipeline, limit)
+        names = [status.value for status in statuses]
+        return await self._database.read(ledger.select_runs, group_id, pipeline, names, before, limit)
 
     async def update_run(
         self,
@@ -191,3 +199,6 @@ class SqlStateStore:
 
     async def purge_journal(self, where: JournalFilter) -> int:
         return await self._database.write(journal.delete, where)
+
+    async def draw(self, draws: Sequence[Draw], now: float) -> list[float]:
+        return await self._database.write(allowances.draw, draws, now)

@@ -213,6 +213,14 @@ class TestRuns:
             assert await store.list_runs(limit=2) == [grouped, late]
             assert await store.list_runs(group_id="group-1", limit=2) == [RUN, late]
             assert await store.list_runs(limit=0) == []
+            assert await store.list_runs(before=grouped.run_id) == [early, RUN]
+            assert await store.list_runs(before=late.run_id, limit=1) == [grouped]
+            assert await store.list_runs(before=late.run_id, group_id="group-1") == [early, RUN]
+            assert await store.list_runs(before="unknown", limit=1) == [late]
+            await store.update_run(RUN.run_id, status=RunStatus.FAILED)
+            failed = await store.list_runs(statuses=[RunStatus.FAILED, RunStatus.OUTAGE])
+            assert [one.run_id for one in failed] == [RUN.run_id]
+            assert await store.list_runs(statuses=[RunStatus.RUNNING], pipeline="logs") == [early]
 
     async def test_an_unknown_run_is_answered_with_the_nearest_ids(self, world: World) -> None:
         async with world.store() as store:

@@ -12,9 +12,11 @@ from pydantic import SecretStr, ValidationError
 
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
 from connectors.llm.settings import LlmEndpoint
+from engine.contract.allowances import NoSpending, Spending
 from engine.contract.component import Context
 from engine.errors import FatalError, RecordError, TransientError
 from engine.execution.journal import Journal, NodeJournal
+from engine.execution.spending import PipelineSpending
 from engine.state.memory import MemoryStateStore
 from engine.testing import ScriptedClock
 from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
@@ -55,14 +57,19 @@ async def journal() -> AsyncIterator[NodeJournal]:
 
 @asynccontextmanager
 async def opened(
-    server: Models, journal: NodeJournal, *, endpoints: dict[str, LlmEndpoint] | None = None, **params: Any
+    server: Models,
+    journal: NodeJournal,
+    *,
+    endpoints: dict[str, LlmEndpoint] | None = None,
+    spending: Spending | None = None,
+    **params: Any,
 ) -> AsyncIterator[LlmExtract]:
     connection = LlmConnection(
         base_url=f"{server.url}/v1", api_key=SecretStr("k"), model="cheap", endpoints=endpoints or {}
     )
     options = {"fields": FIELDS, "batch_size": 1, "usd_per_million_input": 1, "usd_per_million_output": 1}
     extract = LlmExtract(LlmParams.model_validate(options | params), connection)
-    extract.ctx = Context(clock=ScriptedClock(jump=True), journal=journal)
+    extract.ctx = Context(clock=ScriptedClock(jump=True), journal=journal, spending=spending or NoSpending())
     async with extract:
         yield extract
 
@@ -139,6 +146,37 @@ async def test_a_budget_counts_the_calls_of_all_stages(journal: NodeJournal) -> 
         async with opened(server, journal, cascade=[dear], budget_usd=1_000) as extract:
             await extract.apply(batch_of(staged(1, TEXT)))
         assert server.asked == ["cheap", "dear"]
+
+
+async def test_a_pipelines_budget_stops_before_the_call_that_exceeds_it() -> None:
+    """What was in flight is kept, and the resume does not pay for it again."""
+    async with MemoryStateStore() as store, Models(cheap=RIGHT).running() as server:
+        clock = ScriptedClock(jump=True)
+        journal = Journal(store, clock).of_node("p", "extract", "run-1")
+        documents = [staged(number, f"{TEXT}, page {number}") for number in range(1, 9)]
+        tight = PipelineSpending(store, clock, "p", "run-1", 0.0012, None)
+        async with opened(server, journal, spending=tight) as extract:
+            with pytest.raises(FatalError, match=r"`budget_usd` of 0\.0012 USD"):
+                await extract.apply(batch_of(*documents))
+        await tight.close()
+        asked = len(server.asked)
+        assert 0 < asked < 8
+        raised = PipelineSpending(store, clock, "p", "run-1", 1.0, None)
+        async with opened(server, journal, spending=raised) as extract:
+            derived = await extract.apply(batch_of(*documents))
+        assert len(server.asked) == 8
+        assert len(derived.records) == 8
+        assert extract.ctx.aggregate["journal_hits"] == asked
+
+
+async def test_a_budget_needs_a_known_price() -> None:
+    async with MemoryStateStore() as store, Models(cheap=RIGHT).running() as server:
+        clock = ScriptedClock(jump=True)
+        daily = PipelineSpending(store, clock, "p", "run-1", None, 5.0)
+        journal = Journal(store, clock).of_node("p", "extract", "run-1")
+        with pytest.raises(FatalError, match="the price of the model 'cheap' is unknown"):
+            async with opened(server, journal, spending=daily, usd_per_million_input=None):
+                pass
 
 
 @pytest.mark.parametrize("status", [404, 500])

@@ -33,7 +33,7 @@ FAST = {
 }
 DURABLE: dict[str, str] = {}
 
-FILLED = ("runs", "dead_letters", "journal", "bookmarks")  # what refers to a run goes with it
+FILLED = ("runs", "dead_letters", "journal", "bookmarks", "allowances")  # what refers to a run goes with it
 
 DEBIAN = Path("/usr/lib/postgresql")
 START_SECONDS = 60.0

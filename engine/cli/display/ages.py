@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from engine.cli.display.numbers import count
-from engine.config.units import parse_duration
 from engine.contract.clock import timestamp
 from engine.errors import ConfigError
+from engine.units import parse_duration
 
 __all__ = ["age", "older_than"]
 

@@ -13,9 +13,9 @@ from engine.cli.durable.submit import relevant
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans_for_workers, resolve_aliases
 from engine.cli.options import ScheduleOptions
-from engine.config.units import parse_duration
 from engine.errors import ConfigError
 from engine.temporal.schedules import create, delete, listed, pause, unpause
+from engine.units import parse_duration
 
 __all__ = ["ACTIONS"]
 

@@ -123,8 +123,11 @@ class PipelineHost:
         """See `RunHost`."""
         if self._engine is None or limit <= 0:
             return []
-        runs = [self._hosted(record) for record in reversed(await self._engine.store.list_runs())]
-        return [run for run in runs if not states or run.state in states][:limit]
+        statuses = [status for status, state in _STATES.items() if state in states]
+        if states and not statuses:
+            return []
+        records = await self._engine.store.list_runs(statuses=statuses, limit=limit)
+        return [self._hosted(record) for record in reversed(records)]
 
     async def terminate(self, name: str) -> HostedRun | None:
         """See `RunHost`; only runs of this process can be ended."""

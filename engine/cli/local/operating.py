@@ -125,12 +125,12 @@ class PipelineOperations(PipelineHost):
     ) -> list[RunView]:
         """See `Operations`."""
         store = self._store()
+        statuses = [one for one in RunStatus if state == str(one)]
+        if state and not statuses:
+            return []
         with _told():
-            records = [*reversed(await store.list_runs(pipeline=pipeline))]
-            places = [place for place, record in enumerate(records) if record.run_id == before]
-            records = records[places[0] + 1 :] if places else records
-            chosen = [record for record in records if state in ("", str(record.status))][:limit]
-            return [await self._run_view(store, record) for record in chosen]
+            records = await store.list_runs(pipeline=pipeline, statuses=statuses, before=before, limit=limit)
+            return [await self._run_view(store, record) for record in reversed(records)]
 
     async def detail(self, run_id: str) -> RunDetail | None:
         """See `Operations`."""

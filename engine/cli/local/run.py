@@ -197,7 +197,7 @@ def memory_of(text: str | None) -> int:
     """
     if text is None:
         return DEFAULT_MEMORY
-    from engine.config.units import parse_size
+    from engine.units import parse_size
 
     try:
         return parse_size(text)
@@ -208,7 +208,7 @@ def memory_of(text: str | None) -> int:
 def _drain_limit(text: str | None) -> float:
     if text is None:
         return DRAIN_LIMIT
-    from engine.config.units import parse_duration
+    from engine.units import parse_duration
 
     try:
         return parse_duration(text)

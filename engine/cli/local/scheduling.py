@@ -119,9 +119,11 @@ class Scheduler:
     async def resume_killed(self) -> None:
         """Resume the runs that an earlier service has left running. Raises StateError."""
         store, clock = self._engine.store, self._engine.clock
-        for record in await store.list_runs():
-            is_ours = record.group_id.startswith(SERVED) and record.status is RunStatus.RUNNING
-            if not is_ours or await living(store, clock, record.run_id) is not None:
+        for record in await store.list_runs(statuses=[RunStatus.RUNNING]):
+            if (
+                not record.group_id.startswith(SERVED)
+                or await living(store, clock, record.run_id) is not None
+            ):
                 continue
             try:
                 plans = await anyio.to_thread.run_sync(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,8 +22,9 @@ from engine.cli.state import store_of
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.execution.session import Session
+from engine.service import retention
 from engine.service.metrics import Metrics
-from engine.service.models import load_ingest_models
+from engine.service.models import IngestModel, load_ingest_models
 from engine.service.server import RunningService, running_service, serving_app
 from engine.service.settings import ServiceSettings
 from engine.service.topics import create_topic_app
@@ -47,7 +50,11 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
             _say(f"files: {url}/unstructured-data/…")
         log = RunLog()
         host = PipelineOperations(options.file, log, on_end=_report)
-        declared = host.warehouse.models() if host.warehouse is not None else ()
+        declared: tuple[IngestModel, ...] = ()
+        if host.warehouse is not None:
+            declared = host.warehouse.models()
+            settings = replace(settings, retention=host.warehouse.retention())
+            stack.enter_context(_logged(retention.__name__))
         service = await stack.enter_async_context(
             running_service(
                 Path(options.state_dir),
@@ -66,6 +73,18 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
             _say(f"dead letters: {url}/topic/BlobSourceDeadLetterQueue/messages")
         engine = await stack.enter_async_context(_engine(options, log))
         await _until_stopped(engine, host, service, warm=options.demo)
+
+
+@contextmanager
+def _logged(name: str) -> Iterator[None]:
+    """Print what this logger has to say."""
+    logger, handler = logging.getLogger(name), logging.StreamHandler(sys.stdout)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _engine(options: ServeOptions, log: RunLog) -> Engine:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import orjson
@@ -17,11 +19,28 @@ from engine.service.page.runs import run_values
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["stream"]
+__all__ = ["SharedOverview", "stream"]
 
 MAX_VIEWERS = 32
 _TICK = 1.0
 _TICKS = 600  # browsers reconnect by themselves
+
+
+class SharedOverview:
+    """The overview's values for all viewers, looked up once a tick however many there are."""
+
+    def __init__(self) -> None:
+        self._lock = anyio.Lock()
+        self._looked_at = -math.inf
+        self._values: dict[str, Any] = {}
+
+    async def values(self, context: ServiceContext) -> dict[str, Any]:
+        """See `overview_values`; at most a tick old."""
+        async with self._lock:
+            if time.monotonic() - self._looked_at >= _TICK:
+                self._values = await overview_values(context)
+                self._looked_at = time.monotonic()
+            return self._values
 
 
 async def stream(request: Request) -> Response:
@@ -59,7 +78,8 @@ async def _events(request: Request, context: ServiceContext, run_id: str) -> Asy
 
 async def _parts(request: Request, context: ServiceContext, run_id: str) -> tuple[dict[str, str], bool]:
     if not run_id:
-        values = await overview_values(context)
+        overview = cast(SharedOverview, request.app.state.overview)
+        values = await overview.values(context)
         names = ("figures", "rates", "recent", "causes")
         return {name: fragment(request, f"parts/{name}.html", **values) for name in names}, False
     values_of_run = await run_values(context, run_id)

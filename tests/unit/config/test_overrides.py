@@ -150,7 +150,8 @@ def test_assignments_reach_every_place(registry: Registry) -> None:
             "--set: pipelines.p.on_stall: unknown key `on_stall`, known: `params`, `nodes`, `dead_letters`, "
             "`schedule`, `time_zone`, `catch_up`, `timeout`, `retries`, `on_complete`, `on_cancel`, "
             "`on_failure`, `notify`, `memory`, "
-            "`outage_limit`, `min_records`, `require_match`, `if_running`, `description`"
+            "`outage_limit`, `min_records`, `require_match`, `budget_usd`, `budget_usd_per_day`, "
+            "`if_running`, `description`"
         )
     ]
     pipeline = config.pipelines["p"]

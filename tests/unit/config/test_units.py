@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.config.cron import check_schedule
-from engine.config.units import parse_duration, parse_limit, parse_size
+from engine.units import parse_duration, parse_limit, parse_size
 
 
 @pytest.mark.parametrize(

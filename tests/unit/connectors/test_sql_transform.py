@@ -38,6 +38,14 @@ RECORDS = [{"id": 1, "a": "x", "n": 1.5}, {"id": 2, "a": None, "n": 2}, {"id": 3
         ("SELECT {'x': id, 'y': [a]} AS s FROM batch WHERE id = 1", {"k/0": [{"x": 1, "y": ["x"]}]}),
         ("SELECT DATE '2026-03-01' + id::INTEGER AS d FROM batch WHERE id = 1", {"k/0": ["2026-03-02"]}),
         ("SELECT batch.* FROM batch WHERE a = 'x'", {"k/0": [1, "x", 1.5]}),
+        ("SELECT a.id FROM batch a JOIN batch b ON a.id = b.id + 1", {"k/1": [2], "k/2": [3]}),
+        (
+            "WITH batch AS (SELECT * FROM batch WHERE id > 1) SELECT id, _row FROM batch",
+            {"k/1": [2], "k/2": [3]},
+        ),
+        ("SELECT id, id FROM batch WHERE id = 2; -- once", {"k/1": [2, 2]}),
+        ("SELECT * FROM batch WHERE id = 1 -- the first", {"k/0": [1, "x", 1.5]}),
+        ("SELECT * FROM batch WHERE id = 4", {}),
     ],
 )
 async def test_rows_keep_the_keys_of_their_records(query: str, expected: dict[str, list[Any]]) -> None:
@@ -54,6 +62,25 @@ async def test_nested_values_go_through_as_they_are() -> None:
     record = {"id": 1, "lines": [{"sku": "a", "n": 1}], "more": {"x": None}, 'odd "name': True}
 
     assert (await queried("SELECT * FROM batch", record)).records == [record]
+
+
+async def test_fields_may_come_in_any_order_and_be_missing() -> None:
+    records: list[dict[str, Any]] = [{"a": 1, "b": "x"}, {"b": "y", "a": 2}, {"a": 3}]
+    query = "SELECT a, b FROM batch"
+
+    async with Sql(SqlParams(query=query)) as node:
+        for part in (records[:1], records[1:2], records):
+            assert node.apply(batch(*part)).records == [{"b": None, **record} for record in part]
+
+
+async def test_rows_of_a_record_keep_their_order() -> None:
+    query = "SELECT id, unnest(range(id)) AS n FROM batch ORDER BY n DESC"
+    derived = await queried(query, *RECORDS, many=True)
+
+    assert [(record["id"], record["n"]) for record in derived.records] == [
+        (1, 0), (2, 1), (2, 0), (3, 2), (3, 1), (3, 0),
+    ]  # fmt: skip
+    assert derived.keys.to_list() == ["k/0/0", "k/1/0", "k/1/1", "k/2/0", "k/2/1", "k/2/2"]
 
 
 async def test_several_rows_for_a_record_have_to_be_declared() -> None:

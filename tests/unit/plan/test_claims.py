@@ -32,8 +32,17 @@ def bucket(path: str, lake: str = "lake", **params: Any) -> Node:
     return {"sink": "s3", "input": "read", "with": {"connection": lake, "path": path, **params}}
 
 
+def table(path: str, name: str = "t", **params: Any) -> Node:
+    return {"sink": "duckdb", "input": "read", "with": {"path": path, "table": name, **params}}
+
+
+def postgres(connection: str, **params: Any) -> Node:
+    return {"sink": "postgres", "input": "read", "with": {"connection": connection, "table": "t", **params}}
+
+
 def compiled(**pipelines: Any) -> dict[str, Plan]:
-    connections = {name: {"endpoint": f"http://{name}:9000"} for name in ("lake", "other")}
+    connections: dict[str, Any] = {name: {"endpoint": f"http://{name}:9000"} for name in ("lake", "other")}
+    connections |= {name: {"url": f"postgresql://{name}/db"} for name in ("db", "db2")}
     file = load_mapping({"version": 1, "connections": connections, "pipelines": pipelines}, environ={})
     return compile_file(file, Registry.installed())
 
@@ -70,8 +79,10 @@ def test_standard_input_is_read_by_one_node(first: Node, second: Node) -> None:
         (files("a"), files("a/", mode="replace"), "`one` writes a already, and `two` writes a/"),
         (bucket("s3://b/a"), bucket("s3://b/a/", mode="replace"), "`one` writes s3://b/a already"),
         (lines("in.jsonl", mode="replace"), lines("b"), "`read` reads in.jsonl already, and `one` writes"),
+        (table("a", mode="replace"), table("./a"), "`one` writes the table t already, and so does `two`"),
+        (postgres("db"), postgres("db", mode="replace"), "`one` writes the table t already"),
     ],
-    ids=["replace", "error", "folder", "bucket", "input"],
+    ids=["replace", "error", "folder", "bucket", "input", "duckdb", "postgres"],
 )
 def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: Node, message: str) -> None:
     (problem,) = problems(one=first, two=second)
@@ -89,8 +100,22 @@ def test_what_one_node_would_delete_of_another_is_refused(first: Node, second: N
         (files("a", mode="replace"), files("b", mode="replace")),
         (bucket("s3://b/a", mode="replace"), bucket("s3://b/a", "other", mode="replace")),
         (lines("in.jsonl"), lines("b")),
+        (table("a"), table("a")),
+        (table("a", mode="replace"), table("a", "u", mode="replace")),
+        (postgres("db", mode="replace"), postgres("db2", mode="replace")),
     ],
-    ids=["append", "two files", "output", "new folder", "two folders", "two servers", "input"],
+    ids=[
+        "append",
+        "two files",
+        "output",
+        "new folder",
+        "two folders",
+        "two servers",
+        "input",
+        "rows",
+        "two tables",
+        "two databases",
+    ],
 )
 def test_what_works_side_by_side_is_allowed(first: Node, second: Node) -> None:
     assert problems(one=first, two=second) == []

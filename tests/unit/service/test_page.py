@@ -13,6 +13,7 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 from starlette.requests import Request
@@ -20,9 +21,11 @@ from starlette.responses import StreamingResponse
 
 from engine.service.app import create_app
 from engine.service.auth import hash_of
+from engine.service.context import ServiceContext
 from engine.service.models import IngestModel
+from engine.service.page import live
 from engine.service.page.access import COOKIE
-from engine.service.page.live import stream
+from engine.service.page.live import SharedOverview, stream
 from engine.service.settings import ServiceSettings
 from engine.service.warehouse import Warehouse
 from tests.unit.service.test_service_tokens import SETTINGS, claims, signed
@@ -340,3 +343,21 @@ def test_the_script_is_small() -> None:
     static = Path(engine.service.page.__file__).parent / "static"
     assert (static / "page.js").stat().st_size < 10_000
     assert not re.search(r"https?://|eval\(|new Function", unquote((static / "page.js").read_text()))
+
+
+async def test_all_viewers_share_one_look_at_the_overview(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    async def look(context: ServiceContext) -> dict[str, Any]:
+        looks.append(context)
+        await anyio.lowlevel.checkpoint()
+        return {"number": len(looks)}
+
+    monkeypatch.setattr(live, "overview_values", look)
+    overview, context = SharedOverview(), cast(ServiceContext, None)
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(overview.values, context)
+    assert await overview.values(context) == {"number": 1}
+    monkeypatch.setattr(live, "_TICK", 0.0)
+    assert await overview.values(context) == {"number": 2}

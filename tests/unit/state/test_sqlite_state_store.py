@@ -29,7 +29,7 @@ from engine.errors import (
     StateVersionError,
 )
 from engine.execution.engine import Engine
-from engine.state import DeadLetterFilter, JournalFilter, Progress, RunRecord, RunStatus, schema
+from engine.state import DeadLetterFilter, JournalFilter, Progress, RunRecord, RunStatus, ledger, schema
 from engine.state.sqlite import SqliteStateStore
 from engine.testing import MemorySink, linear_plan
 
@@ -559,3 +559,33 @@ class TestLargeRuns:
         assert not [one for one in plans if "TEMP B-TREE" in one or "SCAN" in one], plans
         assert "COVERING INDEX splits_in_order" in plans[0]
         assert "dead_letters_of_a_chunk" in plans[3]
+
+
+class TestPagesOfRuns:
+    async def test_only_the_runs_of_the_page_are_read(
+        self, store: SqliteStateStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(40):
+            await store.create_run(replace(RUN, run_id=f"page-{number:02}", pipeline="paged"))
+        decode, decoded = ledger._run, itertools.count()
+        monkeypatch.setattr(ledger, "_run", lambda row: next(decoded) >= 0 and decode(row))
+        found = await store.list_runs(pipeline="paged", before="page-30", limit=3)
+        assert [one.run_id for one in found] == ["page-27", "page-28", "page-29"]
+        assert next(decoded) == 3
+
+    @pytest.mark.parametrize("asked", ["", "WHERE pipeline = 'p'", "WHERE (started_at, seq) < ('t', 1)"])
+    async def test_an_index_gives_runs_in_order(self, store: SqliteStateStore, asked: str) -> None:
+        sql = f"EXPLAIN QUERY PLAN SELECT * FROM runs {asked} ORDER BY started_at DESC, seq DESC LIMIT 8"
+        with closing(sqlite3.connect(store.path)) as connection:
+            steps = " ".join(str(row[3]) for row in connection.execute(sql))
+        assert "USING INDEX runs_" in steps
+        assert "TEMP B-TREE" not in steps
+
+    async def test_causes_of_dead_letters_are_counted_in_an_index(self, store: SqliteStateStore) -> None:
+        sql = (
+            "EXPLAIN QUERY PLAN SELECT pipeline, error_type, count(*) FROM dead_letters WHERE status = 'open'"
+            " GROUP BY pipeline, error_type"
+        )
+        with closing(sqlite3.connect(store.path)) as connection:
+            steps = " ".join(str(row[3]) for row in connection.execute(sql))
+        assert "USING COVERING INDEX dead_letters_by_cause" in steps

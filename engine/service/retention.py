@@ -1,0 +1,169 @@
+"""Remove old rows and closed dead letters, a portion at a time.
+
+Rows carry the number of the commit that brought them, and no time. `_odw_times` says when some numbers were
+given out, so the age of a row is known to within `MARK_EVERY`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import timedelta
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from engine.service.accounts import ReplacedRows
+from engine.service.settings import Keep, Retention
+from engine.service.system_tables import utc_now
+from engine.service.tables import SEQUENCE, Table, quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["DEAD_LETTERS", "Marks", "Trimmer"]
+
+_log = logging.getLogger(__name__)
+
+PORTION = 20_000
+"""Rows that one step removes at most, unless one request brought more."""
+LOOK_EVERY = 60.0
+"""Seconds from the end of one pass to the next."""
+PAUSE = 0.1
+"""Seconds between two steps of a pass, in which the writer commits what is waiting."""
+MARK_EVERY = 600.0
+DEAD_LETTERS = "dead letters"
+_NEVER = 2**63 - 1
+
+
+class Marks:
+    """Notes at which time which commit number was due. Used inside the writer's transaction."""
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._next = 0.0
+        found = connection.execute("SELECT coalesce(max(sequence), 0) FROM _odw_times").fetchone()
+        self._latest = int(found[0]) if found else 0
+
+    def add(self, sequence: int) -> None:
+        """Note that this number and higher ones are given out from now on, unless it was noted recently."""
+        if time.monotonic() < self._next or sequence <= self._latest:
+            return
+        self._connection.execute("INSERT INTO _odw_times VALUES (?, ?)", [sequence, utc_now()])
+        self._next, self._latest = time.monotonic() + MARK_EVERY, sequence
+
+
+class Trimmer:
+    """Removes what a retention does not keep. Used by the writer's thread alone.
+
+    Attributes:
+        removed: rows and dead letters removed so far, by table.
+        due: when the next step is due, on the monotonic clock.
+    """
+
+    def __init__(self, retention: Retention, tables: Mapping[str, Table]) -> None:
+        self.removed: Counter[str] = Counter()
+        self.due = 0.0
+        self._retention = retention
+        self._tables = tables
+        self._pass: Counter[str] = Counter()
+
+    @property
+    def begins(self) -> bool:
+        """Whether the next step is the first of a pass."""
+        return not self._pass
+
+    def postpone(self) -> None:
+        """Let the next step be due when the next pass would be."""
+        self.due = time.monotonic() + LOOK_EVERY
+
+    def step(self, connection: DuckDBPyConnection) -> None:
+        """Remove one portion in a transaction of its own. Raises duckdb.Error; then roll back."""
+        connection.begin()
+        name, count = self._remove(connection)
+        connection.commit()
+        self.removed[name] += count
+        self._pass[name] += count
+        if count:
+            self.due = time.monotonic() + PAUSE
+        else:
+            self.postpone()
+            for place, total in (+self._pass).items():
+                _log.info("retention removed %s %s", f"{total:,}", _what(place))
+            self._pass.clear()
+
+    def _remove(self, connection: DuckDBPyConnection) -> tuple[str, int]:
+        """The first place where there was something to remove, and how much of it was removed."""
+        for name, keep in self._retention.tables.items():
+            if count := _remove_rows(connection, self._tables[name], keep):
+                return name, count
+        return DEAD_LETTERS, _remove_letters(connection, self._retention.dead_letters)
+
+
+def _what(place: str) -> str:
+    return "closed dead letters" if place == DEAD_LETTERS else f"rows of {place}"
+
+
+def _remove_rows(connection: DuckDBPyConnection, table: Table, keep: Keep) -> int:
+    """Remove the rows of some requests, oldest first; returns how many rows."""
+    name = quote(table.name)
+    requests: list[tuple[int, int]] = []
+    if keep.seconds is not None:
+        oldest = utc_now() - timedelta(seconds=keep.seconds)
+        mark = _number(
+            connection, "SELECT coalesce(max(sequence), 0) FROM _odw_times WHERE noted_at <= ?", oldest
+        )
+        requests = _oldest_requests(connection, name, mark)
+    if not requests and keep.rows is not None:
+        excess = _number(connection, f"SELECT count(*) FROM {name}") - keep.rows  # noqa: S608 -- quoted
+        requests = _oldest_requests(connection, name, _NEVER) if excess > 0 else []
+        while requests and sum(count for _, count in requests) > excess:
+            requests.pop()
+    if not requests:
+        return 0
+    gone = [(sequence, None) for sequence, count in requests for _ in range(count)]
+    ReplacedRows(connection).add(table.name, gone, {})
+    connection.execute(f"DELETE FROM {name} WHERE {SEQUENCE} <= ?", [requests[-1][0]])  # noqa: S608 -- quoted
+    return len(gone)
+
+
+def _oldest_requests(connection: DuckDBPyConnection, name: str, below: int) -> list[tuple[int, int]]:
+    """(sequence, number of rows) of the oldest requests below a sequence that make a portion together."""
+    first = _number(connection, f"SELECT coalesce(min({SEQUENCE}), 0) FROM {name}")  # noqa: S608 -- quoted
+    requests = connection.execute(
+        f"SELECT {SEQUENCE}, count(*) FROM {name} WHERE {SEQUENCE} < ? "  # noqa: S608 -- quoted
+        f"GROUP BY {SEQUENCE} ORDER BY {SEQUENCE}",
+        [min(below, first + PORTION)],
+    ).fetchall()
+    ends = accumulate(count for _, count in requests)
+    return requests[: max(1, sum(end <= PORTION for end in ends))]
+
+
+def _remove_letters(connection: DuckDBPyConnection, keep: Keep) -> int:
+    closed = "_odw_dead_letters WHERE status <> 'open'"
+    most = 0
+    if keep.rows is not None:
+        most = max(0, _number(connection, f"SELECT count(*) FROM {closed}") - keep.rows)  # noqa: S608 -- constant
+    if keep.seconds is not None:
+        oldest = utc_now() - timedelta(seconds=keep.seconds)
+        most = max(most, _number(connection, f"SELECT count(*) FROM {closed} AND closed_at < ?", oldest))  # noqa: S608
+    if not most:
+        return 0
+    found = connection.execute(
+        f"SELECT dead_letter_id FROM {closed} ORDER BY closed_at, dead_letter_id LIMIT ?",  # noqa: S608 -- constant
+        [min(most, PORTION)],
+    ).fetchall()
+    ids = [identifier for (identifier,) in found]
+    of_ids = "WHERE dead_letter_id IN (SELECT unnest(?::VARCHAR[]))"
+    connection.execute(
+        f"INSERT INTO _odw_removed_letters SELECT dead_letter_id, ? FROM _odw_dead_letters {of_ids}",  # noqa: S608
+        [utc_now(), ids],
+    )
+    connection.execute(f"DELETE FROM _odw_dead_letters {of_ids}", [ids])  # noqa: S608 -- constant
+    return len(ids)
+
+
+def _number(connection: DuckDBPyConnection, sql: str, *values: object) -> int:
+    found = connection.execute(sql, values).fetchone()
+    return int(found[0]) if found else 0
