@@ -16,7 +16,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 
-__all__ = ["FAULT_POINTS", "SERVICE_FAULT_POINTS", "VARIABLE", "armed", "reached"]
+__all__ = ["FAULT_POINTS", "SERVICE_FAULT_POINTS", "VARIABLE", "armed", "observe", "reached"]
 
 VARIABLE = "ODW_FAULT_POINT"
 
@@ -85,5 +85,15 @@ def _strike(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-reached: Reached = armed(os.environ.get(VARIABLE, ""), _strike)
-"""Say that the process has come to one of the places."""
+_point: Reached = armed(os.environ.get(VARIABLE, ""), _strike)
+
+
+def reached(name: str) -> None:
+    """Say that the process has come to one of the places."""
+    _point(name)
+
+
+def observe(point: Reached) -> None:
+    """Call `point` at each place from now on, instead of obeying the variable."""
+    global _point
+    _point = point

@@ -151,6 +151,7 @@ class RunOptions(PlanOptions, PlaceOptions, OutputOptions):
     drain_limit: str | None = None
     samples: str | None = None
     chaos: str | None = None
+    kills: int | None = None
     yes: bool = False
     limit: int | None = None
     sample: int | None = None

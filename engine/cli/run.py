@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="try each pipeline under kills and failures, on scratch sinks, and report differences",
     )
+    parser.add_argument(
+        "--kills", type=int, metavar="N", help="with --chaos, kill each disturbed run N times (default: 3)"
+    )
     _add_trial_arguments(parser)
     parser.add_argument("--report", metavar="FILE", help="write a JSON report to FILE")
     parser.add_argument("--json", action="store_true", help="print the JSON report in place of the summary")

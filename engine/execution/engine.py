@@ -6,7 +6,7 @@ Nothing here is a module global: two engines in one process, and two runs of one
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -240,9 +240,14 @@ class Engine:
             assert self._group is not None, "use `async with Engine(...)`"
             self._sandbox |= await self._group.start(self._host_sandbox, missing, warehouse)
 
-    def share_sandbox(self, other: Engine) -> None:
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where the embedded services are that were started so far."""
+        return dict(self._sandbox)
+
+    def share_sandbox(self, endpoints: Mapping[str, dict[str, str]]) -> None:
         """Use the embedded services of another engine, which has to outlive this one."""
-        self._sandbox |= other._sandbox
+        self._sandbox |= endpoints
 
     async def _host_sandbox(
         self, services: list[str], warehouse: Declared | None, *, task_status: TaskStatus[Endpoints]

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import IO
 
 _TAIL_BYTES = 8 * 1024
@@ -121,6 +122,15 @@ class ChildProcess:
         for chunk in _chunks(self._stderr):
             self._tail += chunk
             del self._tail[:-_TAIL_BYTES]
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment; with it a child finds the same `engine`, installed or not."""
+    root = str(Path(__file__).resolve().parents[2])
+    if "site-packages" in root:
+        return dict(os.environ)
+    paths = [root, os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def _opened(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,7 +12,7 @@ import anyio.to_thread
 from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import ServiceError
-from engine.sandbox.child import GRACE_SECONDS, ChildProcess
+from engine.sandbox.child import GRACE_SECONDS, ChildProcess, environment
 from engine.sandbox.server import Addresses, check_services
 from engine.sandbox.sharing import LeaseRefusedError, take_lease
 from engine.service.declared import DECLARED, Declared
@@ -124,13 +123,8 @@ def _command(services: list[str], state_dir: Path, samples: Path | None) -> list
 
 
 def _environment(warehouse: Declared | None) -> dict[str, str]:
-    """This process's environment, where a child finds the same `engine` even if it is not installed."""
-    environment = {**os.environ, DECLARED: warehouse.to_json()} if warehouse is not None else dict(os.environ)
-    root = str(Path(__file__).resolve().parents[2])
-    if "site-packages" in root:
-        return environment
-    paths = [root, os.environ.get("PYTHONPATH", "")]
-    return {**environment, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    declared = {DECLARED: warehouse.to_json()} if warehouse is not None else {}
+    return {**environment(), **declared}
 
 
 async def _addresses(child: ChildProcess, deadline: float) -> Addresses:

@@ -2,11 +2,12 @@
 
 The fakes are ordinary components, so a test runs the same path as production does. `engine.testing.cases`
 runs the cases of `odw test`; `engine.testing.contract` is the suite that every connector passes. Pytest finds
-both by itself.
+both by itself. `chaos` tries a plan under kills and failures.
 """
 
 from __future__ import annotations
 
+from engine.chaos import ChaosReport, Disturbances, chaos
 from engine.testing.fakes import (
     FaultySink,
     MemorySink,
@@ -17,4 +18,15 @@ from engine.testing.fakes import (
     stand_in,
 )
 
-__all__ = ["FaultySink", "MemorySink", "MemorySource", "ScriptedClock", "linear_plan", "plan_of", "stand_in"]
+__all__ = [
+    "ChaosReport",
+    "Disturbances",
+    "FaultySink",
+    "MemorySink",
+    "MemorySource",
+    "ScriptedClock",
+    "chaos",
+    "linear_plan",
+    "plan_of",
+    "stand_in",
+]

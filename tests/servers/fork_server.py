@@ -1,5 +1,7 @@
 """A process that has imported the engine once, and becomes `python -m engine …` in every child that it forks.
 
+It becomes `python -m engine.chaos …` as well.
+
 A start from cold spends half a second to two seconds of CPU on imports, and the tests start a thousand
 processes. What a child does is the same: it has its own process id, working directory, environment and
 standard streams, runs `engine/__main__.py` as `__main__`, and ends by itself or by a signal.
@@ -21,7 +23,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,21 +39,8 @@ class _Child:
     reply: int  # the descriptor of the connection to whoever waits for it
 
 
-class _FaultPoint:
-    """Stands for `reached`, which modules import by name before a child's environment is known."""
-
-    def __init__(self, reached: Callable[[str], None]) -> None:
-        self.reached = reached
-
-    def __call__(self, place: str) -> None:
-        self.reached(place)
-
-
-def _preload() -> _FaultPoint:
+def _preload() -> None:
     """Import all of the engine and the connectors, with everything that they use."""
-    faults = importlib.import_module("engine.fault_injection")
-    point = _FaultPoint(faults.reached)
-    vars(faults)["reached"] = point
     for package in ("engine", "connectors"):
         path = importlib.import_module(package).__path__
         for module in pkgutil.walk_packages(path, f"{package}."):
@@ -64,7 +52,6 @@ def _preload() -> _FaultPoint:
     # what was imported lives as long as the children do: their collections need not look at it
     gc.collect()
     gc.freeze()
-    return point
 
 
 def _serve(listener: socket.socket) -> Request | None:
@@ -143,7 +130,7 @@ def _take(streams: list[int]) -> None:
     sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
-def _become(request: Request, point: _FaultPoint) -> None:
+def _become(request: Request) -> None:
     """Run `python -m engine` as the request has it, and end like it."""
     if request["new_session"]:
         os.setsid()
@@ -153,19 +140,19 @@ def _become(request: Request, point: _FaultPoint) -> None:
     time.tzset()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     faults = importlib.import_module("engine.fault_injection")
-    point.reached = faults.armed(os.environ.get(faults.VARIABLE, ""), vars(faults)["_strike"])
+    faults.observe(faults.armed(os.environ.get(faults.VARIABLE, ""), vars(faults)["_strike"]))
     named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [os.getcwd(), *named, *sys.path[1:]]
-    sys.argv = ["engine", *request["arguments"]]
-    runpy.run_module("engine", run_name="__main__", alter_sys=True)
+    sys.argv = [request["module"], *request["arguments"]]
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    place = _preload()
+    _preload()
     listener = socket.socket(fileno=int(sys.argv[1]))
     address = listener.getsockname()
     asked = _serve(listener)
     if asked is not None:
         warm_start.install(address)  # what the engine starts itself, the sandbox, is warm too
-        _become(asked, place)
+        _become(asked)

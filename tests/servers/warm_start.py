@@ -28,7 +28,7 @@ from tests.servers.needed import KEPT
 __all__ = ["LENGTH", "PID", "STATUS", "STREAMS", "Request", "cold", "ended", "install", "is_warm", "running"]
 
 ROOT = Path(__file__).parents[2]
-ENGINE = [sys.executable, "-m", "engine"]
+ENGINE = [[sys.executable, "-m", module] for module in ("engine", "engine.chaos")]
 SUPPORTED = sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 LENGTH = 4
@@ -45,7 +45,8 @@ _Popen = subprocess.Popen
 class Request(TypedDict):
     """One process to start."""
 
-    arguments: list[str]  # behind `python -m engine`
+    module: str
+    arguments: list[str]
     directory: str
     environment: dict[str, str]
     new_session: bool
@@ -103,7 +104,8 @@ class WarmPopen(subprocess.Popen[Any]):
 
     def _ask(self, given: _Start) -> None:
         request: Request = {
-            "arguments": [os.fspath(argument) for argument in given.args[len(ENGINE) :]],
+            "module": given.args[2],
+            "arguments": [os.fspath(argument) for argument in given.args[3:]],
             "directory": os.path.abspath(given.cwd or "."),
             "environment": dict(os.environ if given.env is None else given.env),
             "new_session": bool(given.start_new_session),
@@ -199,7 +201,7 @@ def _can_fork(given: _Start) -> bool:
     return (
         not _server.is_cold
         and isinstance(given.args, list | tuple)
-        and list(given.args[: len(ENGINE)]) == ENGINE
+        and list(given.args[:3]) in ENGINE
         and not any(unusual)
         and given.close_fds
         and given.restore_signals

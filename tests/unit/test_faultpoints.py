@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.fault_injection import FAULT_POINTS, SERVICE_FAULT_POINTS, armed, reached
+from engine import fault_injection
+from engine.fault_injection import FAULT_POINTS, SERVICE_FAULT_POINTS, armed, observe, reached
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +22,18 @@ def test_without_the_variable_nothing_is_counted() -> None:
         off("batch_read")
 
     assert struck == []
-    assert off is reached, "the tests themselves run with the variable unset"
+    assert off is vars(fault_injection)["_point"], "the tests themselves run with the variable unset"
+
+
+def test_another_observer_can_be_told_of_each_place() -> None:
+    names: list[str] = []
+    observe(names.append)
+    try:
+        reached("batch_read")
+    finally:
+        observe(armed("", lambda _: None))
+
+    assert names == ["batch_read"]
 
 
 def test_the_signal_comes_at_the_named_place_and_count_only() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
-from engine.chaos import ChaosReport, chaos
+from engine.chaos import ChaosReport, Disturbances, chaos
 from engine.cli.display.numbers import counted
+from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
+from engine.cli.loading import load_plans
+from engine.cli.local.trial import with_less_reading
 from engine.cli.options import RunOptions
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.plan.model import Plan
 
-__all__ = ["seed_of", "try_pipelines"]
+__all__ = ["plan_of", "seed_of", "try_pipelines"]
 
 
 def seed_of(text: str) -> int:
@@ -24,27 +28,37 @@ def seed_of(text: str) -> int:
     return int(text)
 
 
-async def try_pipelines(options: RunOptions, plans: Mapping[str, Plan], seed: int) -> int:
-    """Try one after the other; 7 when a disturbed run differs from the undisturbed one.
+def plan_of(options: RunOptions, name: str) -> Plan:
+    """Return the plan of a pipeline: what child processes call. Raises ConfigError."""
+    return with_less_reading(options, load_plans(options, only=[name]))[name]
+
+
+async def try_pipelines(options: RunOptions, names: Iterable[str], seed: int) -> int:
+    """Try one pipeline after the other; 7 when a disturbed run differs from the undisturbed one.
 
     Raises:
         ConfigError: a pipeline pays for answers and that is not allowed, or does not complete undisturbed.
     """
     ok = True
     samples = Path(options.samples) if options.samples else None
+    how = Disturbances() if options.kills is None else Disturbances(kills=options.kills)
     async with Engine(samples=samples) as owner:
-        for name in [one for one in plans if not options.only or one in options.only]:
-            report = await chaos(plans[name], seed=seed, paid=options.yes, owner=owner)
-            sys.stdout.write(_text(report))
+        for name in names:
+            report = await chaos(
+                partial(plan_of, options, name), seed=seed, how=how, paid=options.yes, owner=owner
+            )
+            sys.stdout.write(printable(_text(report, options.kills)))
+            sys.stdout.flush()
             ok = ok and report.ok
     return ExitCode.COMPLETED if ok else ExitCode.NOT_VERIFIED
 
 
-def _text(report: ChaosReport) -> str:
+def _text(report: ChaosReport, given: int | None) -> str:
     runs, kills = counted(len(report.seeds), "disturbed run"), counted(report.kills, "kill")
     head = f"{report.pipeline}: {counted(report.records, 'record')}, {runs}, {kills}"
     if report.ok:
         return f"{head}: nothing lost, doubled or changed\n"
     lines = "".join(f"  {finding}\n" for finding in report.findings)
-    again = f"--only {report.pipeline} --chaos {report.seeds[-1]}"
+    kills_given = "" if given is None else f" --kills {given}"
+    again = f"--only {report.pipeline} --chaos {report.seeds[-1]}{kills_given}"
     return f"{head}: NOT THE SAME AS UNDISTURBED\n{lines}  again: {again}\n"

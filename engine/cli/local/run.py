@@ -70,7 +70,8 @@ def invoke(options: RunOptions) -> int:
         seed = seed_of(options.chaos)
         if options.resume is not None:
             raise ConfigError("--chaos starts runs of its own: leave --resume out")
-        return on_event_loop(lambda: try_pipelines(options, plans, seed))
+        names = [name for name in plans if not options.only or name in options.only]
+        return on_event_loop(lambda: try_pipelines(options, names, seed))
     plans = trial.with_less_reading(options, plans)
     dry = trial.DryRun(options, plans) if options.dry_run else None
     return on_event_loop(lambda: _run(options, dry.plans if dry is not None else plans, dry))

@@ -40,6 +40,8 @@ def check(options: RunOptions) -> None:
         raise ConfigError(
             "--resume continues a run as it was begun: leave out --limit, --sample and --dry-run"
         )
+    if options.kills is not None and (options.chaos is None or options.kills < 0):
+        raise ConfigError("--kills is how often --chaos kills each run: add --chaos, and give 0 or more")
     if options.show and not options.dry_run:
         raise ConfigError("--show prints what a dry run would deliver: add --dry-run")
     if not 0 <= options.show <= MAX_SHOWN:
@@ -57,7 +59,7 @@ def with_less_reading(options: RunOptions, plans: Mapping[str, Plan]) -> dict[st
         ConfigError: a sink would put what is read in the place of all that is there.
     """
     less = reading(options)
-    if less.partial and not options.dry_run:
+    if less.partial and not options.dry_run and options.chaos is None:
         _check_replacing(plans, "--limit" if less.limit is not None else "--sample")
     return {name: with_reading(plan, less) for name, plan in plans.items()}
 

@@ -2,136 +2,127 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import AsyncGenerator
-from dataclasses import replace
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import orjson
 import pytest
 
-import engine
-from connectors.files import JsonlSink, JsonlSinkParams
+import engine.chaos.trial
 from engine.chaos import ChaosReport, Disturbances, chaos
-from engine.contract.batch import Batch
-from engine.contract.component import NoParams, Receipt, Sink, Source, Transform
-from engine.errors import ConfigError, RecordError
+from engine.errors import ConfigError
 from engine.plan.model import Plan
-from engine.testing import MemorySource, linear_plan
-from tests.unit.kernel.runs import Wait, pages
+from tests.unit.kernel import chaos_plans
 
-HOW = Disturbances(kills=3)
-
-
-def source() -> MemorySource:
-    return MemorySource({name: pages(60, size=5, first=60 * at) for at, name in enumerate("abc")})
+HOW = Disturbances(kills=1)
 
 
-def rows(batch: Batch) -> Batch:
-    return batch.replace([{"n": number} for number in batch.records])
-
-
-async def tried(plan: Plan, **options: Any) -> ChaosReport:
-    return await chaos(plan, runs=3, how=HOW, **options)
+async def tried(load: Callable[[], Plan], runs: int = 1, **options: Any) -> ChaosReport:
+    return await chaos(load, runs=runs, **{"how": HOW, **options})
 
 
 async def test_a_sound_pipeline_passes_through_kills_and_failures() -> None:
-    def some(batch: Batch) -> Batch:
-        return batch.outcomes([RecordError("no") if number % 50 == 7 else number for number in batch.records])  # type: ignore[operator]
-
-    report = await tried(linear_plan(source(), Wait(some), Wait(rows), _Kept()))
+    report = await tried(chaos_plans.sound)
 
     assert report.findings == []
-    assert (report.records, len(report.seeds)) == (180, 3)
-    assert report.kills > 0
+    assert (report.records, list(report.seeds), report.kills) == (60, [0], 1)
+
+
+@pytest.mark.series
+async def test_a_sound_pipeline_passes_through_many_kills() -> None:
+    report = await tried(chaos_plans.sound, runs=10, how=Disturbances(kills=5))
+
+    assert report.findings == []
+    assert (len(report.seeds), report.kills >= 20) == (10, True)
 
 
 async def test_a_transform_that_is_not_deterministic_is_found() -> None:
-    def drawn(batch: Batch) -> Batch:
-        return batch.replace([{"n": number, "x": random.random()} for number in batch.records])
-
-    report = await tried(linear_plan(source(), Wait(drawn), _Kept()))
+    report = await tried(chaos_plans.random_values, runs=2)
 
     assert "with other values" in str(report.findings[0])
+    assert list(report.seeds) == [0], "the smallest seed that fails is the last"
 
 
 async def test_a_source_with_unstable_keys_is_found() -> None:
-    class Unstable(Source[NoParams]):
-        repeatable = True
-
-        async def extract(self) -> AsyncGenerator[Any, None]:
-            for number in range(100):
-                yield {"n": number}
-
-        def key(self, record: Any, ordinal: int) -> str:
-            return uuid4().hex
-
-    report = await tried(linear_plan(Unstable(NoParams()), _Kept()))
+    report = await tried(chaos_plans.unstable_keys)
 
     assert "under keys of no undisturbed record" in " ".join(map(str, report.findings))
 
 
 async def test_a_sink_that_appends_is_found(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-
-    class Appending(Sink[NoParams]):
-        async def write(self, batch: Batch) -> Receipt:
-            with path.open("ab") as out:
-                out.writelines(orjson.dumps(record) + b"\n" for record in batch.records)
-            return Receipt()
-
-    plan = linear_plan(source(), Wait(rows), Appending(NoParams()))
-    report = await tried(
-        plan, arrived={"n2": lambda: _lines(path)}, clean=lambda: path.unlink(missing_ok=True)
-    )
+    report = await tried(partial(chaos_plans.appending, str(path)), runs=5)
 
     assert [(one.node, one.what) for one in report.findings] == [("n2", "too many, or with other values")]
+    assert not path.exists(), "it has written to a scratch file"
 
 
-async def test_the_sink_jsonl_passes(tmp_path: Path) -> None:
+async def test_a_sink_with_a_place_of_its_own_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    plan = linear_plan(source(), Wait(rows), Wait(lambda batch: batch), _Fresh(path))
-    report = await tried(plan, arrived={"n3": lambda: _lines(path)}, clean=lambda: _empty(tmp_path))
+    with pytest.raises(ConfigError, match="`n2` does not write to the `path` of its parameters"):
+        await tried(partial(chaos_plans.ignoring_its_path, str(path)))
+
+    assert not path.exists()
+
+
+@pytest.mark.series
+async def test_the_sink_jsonl_passes(tmp_path: Path) -> None:
+    report = await tried(partial(chaos_plans.to_jsonl, str(tmp_path / "out.jsonl")), runs=3)
+
+    assert (report.findings, report.kills > 1) == ([], True)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.series
+async def test_a_sink_that_can_tell_is_tried_itself(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    report = await tried(
+        partial(chaos_plans.to_jsonl, str(path)),
+        arrived={"n2": lambda: [orjson.loads(line) for line in path.read_bytes().splitlines()]},
+        clean=lambda: path.unlink(missing_ok=True),
+    )
 
     assert report.findings == []
+    assert len(path.read_bytes().splitlines()) == 60
+
+
+@pytest.mark.series
+async def test_a_run_that_does_not_end_as_undisturbed_is_found(tmp_path: Path) -> None:
+    mark = tmp_path / "begun"
+    load = partial(chaos_plans.failing_when_resumed, str(tmp_path))
+    report = await tried(load, runs=5, clean=lambda: mark.unlink(missing_ok=True))
+
+    assert str(report.findings[0]).endswith("somebody was here before")
+    assert "run: failed instead of completed" in str(report.findings[0])
+
+
+@pytest.mark.series
+async def test_a_run_that_hangs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.chaos.trial, "_PATIENCE_AT_LEAST", 0.0)
+    monkeypatch.setattr(engine.chaos.trial, "_PATIENCE", 3)
+    mark = tmp_path / "begun"
+    load = partial(chaos_plans.hanging_when_resumed, str(tmp_path))
+    report = await tried(load, runs=5, clean=lambda: mark.unlink(missing_ok=True))
+
+    assert "no end within" in str(report.findings[0])
 
 
 async def test_what_pays_has_to_be_allowed_and_bounded() -> None:
-    class Params(engine.Params):
-        budget_usd: float | None = None
-
-    class Paying(Transform[Params]):
-        def apply(self, batch: Batch) -> Batch:
-            return batch
-
-    plan = linear_plan(source(), Paying(Params()), _Kept())
-    first, node, last = plan.nodes
-    paying = replace(plan, nodes=(first, replace(node, params=Params()), last))
     with pytest.raises(ConfigError, match="pays for answers: say --yes"):
-        await chaos(paying)
+        await chaos(chaos_plans.paying)
     with pytest.raises(ConfigError, match="has no `budget_usd`"):
-        await chaos(paying, paid=True)
+        await chaos(chaos_plans.paying, paid=True)
 
 
-class _Kept(Sink[NoParams]):
-    def __init__(self) -> None:
-        super().__init__(NoParams())
-
-    async def write(self, batch: Batch) -> Receipt:
-        raise AssertionError("a scratch sink stands for it")
+async def test_a_plan_that_no_process_can_import_is_refused() -> None:
+    with pytest.raises(ConfigError, match="give a function at the top of a module"):
+        await chaos(lambda: chaos_plans.sound())
 
 
-class _Fresh(JsonlSink):
-    def __init__(self, path: Path) -> None:
-        super().__init__(JsonlSinkParams(path=str(path)))
-
-
-def _lines(path: Path) -> list[Any]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
+async def test_a_pipeline_that_fails_undisturbed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "begun").write_text("0")
+    with pytest.raises(ConfigError, match=r"has to complete first: .*somebody was here before"):
+        await chaos(partial(chaos_plans.failing_when_resumed, str(tmp_path)))
