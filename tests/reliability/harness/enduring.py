@@ -30,6 +30,7 @@ __all__ = ["DOCUMENTS", "Sample", "main"]
 
 DOCUMENTS = "unstructured_data"
 RECORDS = 10**9
+ANY_NUMBER_DIES = (f"pipelines.{DOCUMENTS}.dead_letters.max=100%",)  # the samples hold broken documents
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 OWN = Path("/proc/self")
 
@@ -87,7 +88,8 @@ class Enduring:
         while not self._stopped:
             number = self.rounds.total() + 1
             given = {DOCUMENTS: {"processing_instructions": f"This is round {number}."}}
-            plans = load_plans(PlanOptions(file=self._file), only=[DOCUMENTS], params=given)
+            options = PlanOptions(file=self._file, assignments=ANY_NUMBER_DIES)
+            plans = load_plans(options, only=[DOCUMENTS], params=given)
             session = Session(self._engine, plans, [DOCUMENTS])
             await session.execute()
             for report in session.reports.values():
