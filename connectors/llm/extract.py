@@ -23,7 +23,7 @@ from connectors.llm.service import Fate, LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.llm.splitting import divided
 from connectors.objects.isolation import DocumentReader
-from engine.contract.batch import Batch, Drop, Outcome
+from engine.contract.batch import Batch, DeadItem, Drop, Outcome
 from engine.contract.clock import timestamp
 from engine.contract.component import BatchLimits, Kind, Transform, component
 from engine.contract.planning import Estimate
@@ -34,6 +34,9 @@ __all__ = ["LlmExtract"]
 
 _MAX_WRITTEN = 1_000  # characters of what was extracted, in a dead letter
 _MAX_REASONS = 5  # of one record, in its dead letter
+
+ITEM = "extracted_item"
+"""Field of a dead letter that has one of the records of its document."""
 
 
 @component(
@@ -127,7 +130,7 @@ class LlmExtract(Transform[LlmParams]):
             if stage:
                 self.ctx.count("escalated", len(documents))
             await self._ask(batch, documents, places, outcomes, stage)
-            dead = [index for index, place in enumerate(places) if isinstance(outcomes[place], RecordError)]
+            dead = [index for index, place in enumerate(places) if _has_failed(outcomes[place])]
             documents, places = [documents[index] for index in dead], [places[index] for index in dead]
         waiting = [outcome for outcome in outcomes if isinstance(outcome, TransientError)]
         if len(waiting) == len(outcomes) and waiting:
@@ -196,6 +199,9 @@ class LlmExtract(Transform[LlmParams]):
             try:
                 assert self._reader is not None
                 document = await self._document(record, key, self._reader)
+                if self.params.many and ITEM in record:
+                    outcomes[place] = self._item(record, document)
+                    continue
             except (RecordError, StoppingError) as error:
                 outcomes[place] = error
                 continue
@@ -216,7 +222,7 @@ class LlmExtract(Transform[LlmParams]):
             fields = f"`{params.id_field}` and `{params.uri_field}`"
             raise RecordError(f"the record has no text fields {fields}", kind="NotStaged")
         content = record.get(params.text_field)
-        if params.text_field not in record or not isinstance(content, str | None):
+        if (params.text_field not in record and ITEM not in record) or not isinstance(content, str | None):
             raise RecordError(f"the record has no text in `{params.text_field}`", kind="NotStaged")
         instructions = record.get("processing_instructions")
         name = path.rsplit("/", 1)[-1] or path
@@ -267,10 +273,25 @@ class LlmExtract(Transform[LlmParams]):
             if not isinstance(found, RecordError):
                 made.append(found)
             elif self.params.on_bad_item == "dead_letter":
-                return RecordError(f"record {number + 1} of the document: {found}", kind=found.kind)
+                made.append(DeadItem(self._letter(staged, item, number), found))
             else:
                 self.ctx.count("bad_items")
         return made or Drop("no records in the document")
+
+    def _item(self, record: Mapping[str, object], document: Document) -> Outcome:
+        """A record of many whose dead letter is replayed, perhaps patched: nothing is asked."""
+        item = record[ITEM]
+        if not isinstance(item, Mapping):
+            return RecordError(f"`{ITEM}` is not an object", kind="InvalidFields")
+        return self._one(record, item, document, "")
+
+    def _letter(self, staged: Mapping[str, object], item: object, number: int) -> dict[str, object]:
+        """What the dead letter of one item has: the item, and what of its document a replay needs."""
+        params = self.params
+        kept = dict(staged)
+        if not (params.require_grounding or params.spans_field):
+            kept.pop(params.text_field, None)
+        return {**kept, params.id_field: f"{staged[params.id_field]}/{number}", ITEM: item}
 
     def _one(
         self, staged: Mapping[str, object], fields: Mapping[str, object], document: Document, suffix: str
@@ -321,6 +342,13 @@ class LlmExtract(Transform[LlmParams]):
         self.ctx.count("tokens_in", usage.tokens_in)
         self.ctx.count("tokens_out", usage.tokens_out)
         self.ctx.count("cost_usd", usage.cost_usd)
+
+
+def _has_failed(outcome: Outcome) -> bool:
+    """True when another model may do better."""
+    if isinstance(outcome, list):
+        return any(isinstance(one, DeadItem) for one in outcome)
+    return isinstance(outcome, RecordError)
 
 
 def _reasons(error: ValidationError) -> str:

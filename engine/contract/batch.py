@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from engine.contract.bookmarks import Bookmark
     from engine.errors import RecordError, TransientError
 
-__all__ = ["Batch", "Drop", "Outcome", "join"]
+__all__ = ["Batch", "DeadItem", "Drop", "Outcome", "join"]
 
 
 class Drop:
@@ -35,9 +36,24 @@ Failure: TypeAlias = "RecordError | TransientError"
 
 FILTERED: Final = Drop("filtered")
 
+
+@dataclass(frozen=True, slots=True)
+class DeadItem:
+    """An item of a list that becomes a dead letter of its own, under the key that it would have as a record.
+
+    Args:
+        record: what the letter has; a replay hands it to the same transform.
+        error: why it is dead.
+    """
+
+    record: Record
+    error: RecordError
+
+
 Outcome: TypeAlias = Any
 """What became of one record: the new record, None or `Drop` (let it go), a list (fan out), a `RecordError`
-(it becomes a dead letter) or a `TransientError` (only this record is tried again)."""
+(it becomes a dead letter) or a `TransientError` (only this record is tried again). A list may have a
+`DeadItem` in the place of a record."""
 
 
 class Batch:
@@ -57,14 +73,16 @@ class Batch:
             source batch the indices are its own, and only `RecordError` is allowed.
         dropped: how many records were dropped while this batch was derived, as (the ack they answer to,
             reason, count), in any order; the ack is None where there are no origins.
+        dead_items: on what a transform derived, the items of its lists that are dead, with their errors as
+            `failures`; None when there are none.
         branches: on what a router derives, a mask of the records for each of its branches; None elsewhere.
         bookmarks: on source batches, what holds for later runs once this batch and everything before it in
             its split is settled; committed together with that.
     """
 
     __slots__ = (
-        "bookmarks", "branches", "dropped", "failures", "keys", "nbytes", "origins", "position", "records",
-        "reservation",
+        "bookmarks", "branches", "dead_items", "dropped", "failures", "keys", "nbytes", "origins", "position",
+        "records", "reservation",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +102,7 @@ class Batch:
         self.reservation = reservation
         self.failures: Sequence[tuple[int, Failure]] = ()
         self.dropped: Sequence[tuple[Ack | None, str, int]] = ()
+        self.dead_items: Batch | None = None
         self.bookmarks: Sequence[Bookmark] = ()
         self.branches: Mapping[str, Sequence[object]] | None = None
 
@@ -177,6 +196,7 @@ class Batch:
         # a transform may derive in several steps; what it dropped in the first ones still counts
         derived.failures = self.failures
         derived.dropped = self.dropped
+        derived.dead_items = self.dead_items
         derived.position = derived.reservation = None
         derived.bookmarks = ()
         derived.branches = None
@@ -277,6 +297,20 @@ def _from_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> Batch:
         derived.dropped = (*batch.dropped, *_owned(batch.origins, dropped, reasons))
     else:
         derived.dropped = batch.dropped
+    if fanned and any(isinstance(record, DeadItem) for record in records):
+        return _without_dead_items(derived)
+    return derived
+
+
+def _without_dead_items(whole: Batch) -> Batch:
+    """The batch without its dead items, which keep their keys and their share of the origins."""
+    dead = [place for place, record in enumerate(whole.records) if isinstance(record, DeadItem)]
+    gone = set(dead)
+    derived = whole.take([place for place in range(len(whole.records)) if place not in gone])
+    derived.failures, derived.dropped = whole.failures, whole.dropped
+    derived.dead_items = items = whole.take(dead)
+    items.failures = [(place, item.error) for place, item in enumerate(items.records)]
+    items.records = [item.record for item in items.records]
     return derived
 
 

@@ -41,10 +41,12 @@ def settle_dropped(origins: Sequence[Origin], reason: str) -> None:
 def settle_derived(given: Batch, derived: Batch, failed: Sequence[int], labels: DropLabels) -> int:
     """Settle dropped records, count forked ones, and return the number dropped.
 
-    `failed` are the ascending indices in `given` of records that are settled elsewhere.
+    `failed` are the ascending indices in `given` of records that are settled elsewhere, as dead items are.
     """
     if derived.origins is given.origins and not failed:
         return 0
+    if derived.dead_items is not None:
+        return _settle(given, derived, failed, labels)
     dropped = derived.dropped
     if len(given.origins) == 1 and len(dropped) == 1 and not failed:
         # nearly every filter: one source batch, one reason, nothing forked
@@ -59,7 +61,8 @@ def _settle(given: Batch, derived: Batch, failed: Sequence[int], labels: DropLab
     left = _by_ack(given.origins)
     drops = [(ack, reason, count) for ack, reason, count in derived.dropped if ack in left]
     dropped = ((ack, count) for ack, _, count in drops)
-    for ack, count in chain(derived.origins, dropped, _origins_at(given.origins, failed)):
+    dead = derived.dead_items.origins if derived.dead_items is not None else ()
+    for ack, count in chain(derived.origins, dead, dropped, _origins_at(given.origins, failed)):
         if ack in left:
             left[ack] -= count
     for ack, count in left.items():

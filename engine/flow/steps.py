@@ -150,7 +150,7 @@ class TransformStep(Step):
             now = perf_counter()
             stats.busy += now - started
             started = now
-            if derived.failures:
+            if derived.failures or derived.dead_items is not None:
                 await step.delivery.accept(batch, Outcome(derived, derived.failures))
                 return
             step.health.successes += 1
@@ -179,14 +179,17 @@ class TransformStep(Step):
         await self._hand_on(batch, outcome.derived, [index for index, _ in outcome.failures])
 
     async def _hand_on(self, given: Batch, derived: Batch, failed: Sequence[int]) -> None:
-        stats = self.stats
+        stats, dead = self.stats, derived.dead_items
         if derived.origins is not given.origins or failed:
             stats.dropped += settle_derived(given, derived, failed, self._labels)
             # they are settled: the next node must not find them on the batch it is given
-            derived.failures, derived.dropped = (), ()
+            derived.failures, derived.dropped, derived.dead_items = (), (), None
         stats.records_out += len(derived.records)
         if self.onward is not None and derived.records:
             await self.onward(derived)
+        if dead is not None:
+            errors = [(place, error) for place, error in dead.failures if isinstance(error, RecordError)]
+            await self._dead_letter(dead, errors, 1)
 
 
 class SinkStep(Step):

@@ -717,16 +717,53 @@ async def test_records_of_one_document_have_their_own_keys_and_ids() -> None:
     ]
 
 
-@pytest.mark.parametrize(("rule", "names_left"), [("dead_letter", []), ("keep_valid", ["Ann"])])
-async def test_a_bad_record_of_many_takes_the_others_along_or_not(rule: str, names_left: list[str]) -> None:
-    found = [{"name": "Ann"}, {"name": "Bob", "count": "many"}]
+FOUND = [{"name": "Bob", "count": "many"}, {"name": "Ann"}]
+
+
+async def test_a_bad_record_of_many_may_be_left_out() -> None:
     async with (
-        scripted_values({"records": found}).running() as server,
-        open_extract(server.url, fields=ITEM_FIELDS, many=True, on_bad_item=rule) as extract,
+        scripted_values({"records": FOUND}).running() as server,
+        open_extract(server.url, fields=ITEM_FIELDS, many=True, on_bad_item="keep_valid") as extract,
     ):
         derived = await extract.apply(batch_of(staged(1)))
-    assert [one["name"] for one in derived.records] == names_left
-    assert [error.kind for _, error in derived.failures] == ([] if names_left else ["InvalidFields"])
+    assert [one["name"] for one in derived.records] == ["Ann"]
+    assert derived.dead_items is None
+
+
+async def test_a_bad_record_of_many_is_a_dead_letter_that_costs_nothing_to_replay() -> None:
+    async with (
+        scripted_values({"records": FOUND}).running() as server,
+        open_extract(server.url, fields=ITEM_FIELDS, many=True, require_grounding=["name"]) as extract,
+    ):
+        derived = await extract.apply(batch_of(staged(1, "Bob and Ann")))
+        dead = derived.dead_items
+        assert dead is not None
+        (letter,) = dead.records
+        patched = {**letter, "extracted_item": {"name": "Bob", "count": 3}}
+        invented = {**letter, "extracted_item": {"name": "Eve"}}
+        again = await extract.apply(batch_of(letter, patched, invented))
+    assert [(one["id"], one["name"]) for one in derived.records] == [("unstr_1/1", "Ann")]
+    assert derived.keys.to_list() == ["key/unstr_1/1"]
+    assert dead.keys.to_list() == ["key/unstr_1/0"]
+    assert letter["id"] == "unstr_1/0"
+    assert letter["extracted_item"] == FOUND[0]
+    assert len(server.requests) == 1
+    assert [(one["id"], one["name"], one["count"]) for one in again.records] == [("unstr_1/0", "Bob", 3)]
+    kinds = [(place, error.kind) for place, error in again.failures if isinstance(error, RecordError)]
+    assert kinds == [(0, "InvalidFields"), (2, "NotGrounded")]
+
+
+async def test_the_letter_of_an_item_has_no_text_that_its_replay_does_not_need() -> None:
+    async with (
+        scripted_values({"records": FOUND}).running() as server,
+        open_extract(server.url, fields=ITEM_FIELDS, many=True) as extract,
+    ):
+        dead = (await extract.apply(batch_of(staged(1)))).dead_items
+        assert dead is not None
+        patched = {**dead.records[0], "extracted_item": {"name": "Bob"}}
+        again = await extract.apply(batch_of(patched))
+    assert "extracted_data" not in dead.records[0]
+    assert [one["name"] for one in again.records] == ["Bob"]
 
 
 async def test_answers_about_parts_of_a_document_are_merged() -> None:
