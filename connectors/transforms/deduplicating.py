@@ -76,8 +76,8 @@ class Deduplicate(Transform[DeduplicateParams]):
     alike in one run of some forty million. A resumed run begins with an empty memory.
 
     `within: all_runs` remembers in the state directory, as hashes of 128 bits, which keys were delivered. A
-    key is stored together with the position of its record, so a run that was killed delivers what it had not
-    delivered yet; a record that became a dead letter is not remembered. `bookmarks reset` forgets.
+    key is stored together with the position of its record, and never before the record is delivered; that of
+    a record that became a dead letter is not stored. `bookmarks reset` forgets.
 
     Runs on several workers are refused, because no worker sees all records.
     """
