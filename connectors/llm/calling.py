@@ -20,6 +20,7 @@ from connectors.llm.prompt import Prompt, PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.schema import TargetSchema
 from connectors.llm.settings import BYTES_PER_TOKEN
+from connectors.llm.tracing import Tracer
 from engine.contract.allowances import NoSpending, Spending
 from engine.contract.journal import AnswerJournal
 from engine.errors import RecordError, TransientError
@@ -66,6 +67,7 @@ class Caller:
     on_count: OnCount = lambda name, amount=1: None
     attempts: Attempts = field(default_factory=Attempts)
     spending: Spending = field(default_factory=NoSpending)
+    tracer: Tracer | None = None
 
     def fate_of(self, values: Mapping[str, object]) -> Fate:
         """Interpret the values of a slot."""

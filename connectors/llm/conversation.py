@@ -51,6 +51,7 @@ class Conversation:
         self._on_usage = on_usage
         self._claim = claim
         self._fates: dict[int, Fate] = {}
+        self._traces: dict[int, tuple[str, str]] = {}
         self._fatal: FatalError | StateError | None = None
 
     async def run(self) -> dict[int, Fate]:
@@ -129,6 +130,8 @@ class Conversation:
     async def _paid_call(self, prompt: Prompt, indices: Sequence[int], max_tokens: int) -> Reply:
         reply, usage = await self._caller.call(prompt, self._of(indices), max_tokens, self._check)
         reached("model_paid")
+        if self._caller.tracer is not None:
+            self._traces |= dict.fromkeys(indices, self._caller.tracer.trace(prompt, reply))
         for index, share in zip(indices, usage.shared(len(indices)), strict=True):
             self._history(index).paid = self._history(index).paid.plus(share)
             self._caller.attempts.book(self._keys[index])
@@ -180,8 +183,11 @@ class Conversation:
     def _entry(self, index: int, entry: JournalEntry) -> JournalEntry:
         """The entry with who answered, and what was paid for which record."""
         paid = self._history(index).paid
+        prompt, reply = self._traces.get(index, ("", ""))
         return replace(
             entry,
+            prompt=prompt,
+            reply=reply,
             model=self._caller.questions.model,
             record=self._documents[index].record,
             tokens_in=paid.tokens_in,

@@ -26,6 +26,7 @@ from connectors.llm.prompt import PromptWriter
 from connectors.llm.questions import Questions
 from connectors.llm.schema import TargetSchema
 from connectors.llm.settings import LlmConnection, LlmParams
+from connectors.llm.tracing import Tracer
 from engine.contract.allowances import Allowances, NoSpending, Spending
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
@@ -145,6 +146,7 @@ class LLMService:
             max_document_tokens=params.max_document_tokens,
             attempts=self._attempts,
             spending=self.spending,
+            tracer=Tracer(params.redact) if params.trace else None,
             by_model=bool(params.fallbacks or params.cascade),
             on_count=self.on_count,
         )

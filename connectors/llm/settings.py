@@ -243,6 +243,13 @@ class LlmParams(Params):
     pack_images: int = operational(
         4, ge=1, description="Maximum images per call; a document with more goes alone"
     )
+    trace: bool = operational(
+        False,
+        description="Keep the prompt and the raw reply of each call in the journal (`journal show --trace`)",
+    )
+    redact: list[str] = operational(
+        [], description="Regular expressions; what they match is replaced by `***` in traces"
+    )
     max_document_tokens: int = operational(
         100_000,
         ge=100,
@@ -292,6 +299,16 @@ class LlmParams(Params):
             except FatalError as error:
                 raise ValueError(str(error)) from error
         return fields
+
+    @field_validator("redact")
+    @classmethod
+    def _are_expressions(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+        return patterns
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

@@ -102,9 +102,16 @@ class ObjectFetcher:
         """What `read` makes of an object, tried as often as may be, or why that cannot be had."""
         tries = 0
         while True:
-            async with self._slots:
-                tries += 1
+            tries += 1
+            try:
+                # entering the limiter costs a turn of the event loop, also where a slot is free
+                self._slots.acquire_nowait()
+            except anyio.WouldBlock:
+                await self._slots.acquire()
+            try:
                 failure = await self._try(found, read)
+            finally:
+                self._slots.release()
             seen = self._successes  # only what is read after the last try tells that the server is there
             if isinstance(failure, ObjectRefusedError):
                 return Suspect(failure, seen, tries, exhausted=True)

@@ -6,6 +6,8 @@ would give two results on two machines.
 
 from __future__ import annotations
 
+from connectors.objects.signatures import SURE_BYTES, has_signature
+
 __all__ = [
     "DOCX",
     "OCTET_STREAM",
@@ -84,7 +86,7 @@ _ZIP_SUFFIXES = frozenset({"docx", "pptx", "xlsx", "zip"})
 _OLE_SUFFIXES = frozenset({"doc", "msg", "ppt", "xls"})
 
 _HEAD = 8192
-_SURE = 0.3  # puremagic gives 0.2 to a signature of two bytes, which chance also writes
+_SURE = SURE_BYTES / 10  # what puremagic gives to a signature of so many bytes
 
 
 def media_type_of(data: bytes, name: str, declared: str | None = None) -> str:
@@ -111,8 +113,11 @@ def by_content(data: bytes, name: str = "") -> str | None:
     # 20 ms of import that text files never need
     import puremagic
 
+    head = data[:_HEAD]
+    if not has_signature(head):
+        return None
     try:
-        matches = puremagic.magic_string(data[:_HEAD])
+        matches = puremagic.magic_string(head)
     except (puremagic.PureError, ValueError):
         return None
     for match in matches:

@@ -6,7 +6,7 @@ Importing this imports the SDK.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +32,14 @@ _ROOT = re.compile(
     rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!doctype[^>]*>\s*)*<(?:[\w.-]+:)?([\w.-]+)",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+_HTTP_DATE = re.compile(
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d\d) "
+    r"(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) (\d{4}) (\d\d):(\d\d):(\d\d) GMT",
+    re.ASCII,
+)
+_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
 class SessionWithoutRedirects(AIOHTTPSession):  # type: ignore[misc]
@@ -99,11 +107,29 @@ def tolerate_odd_dates(session: Any) -> None:
 
 def parse_date(text: Any) -> datetime | None:
     """The date that a text stands for, None if for none."""
+    usual = _usual_date(text) if isinstance(text, str) else None
+    if usual is not None:
+        return usual
     try:
         found: datetime = parse_timestamp(text)
     except (ValueError, TypeError, OverflowError):
         return None
     return found
+
+
+def _usual_date(text: str) -> datetime | None:
+    """A date as S3 writes it; None: another, for botocore's parser, which takes fifty times as long."""
+    try:
+        if text.endswith("Z") and text[4:5] == "-":
+            return datetime.fromisoformat(text)
+        match = _HTTP_DATE.fullmatch(text)
+        if match is None:
+            return None
+        day, name, year, hour, minute, second = match.groups()
+        month = _MONTHS.index(name) // 3 + 1
+        return datetime(int(year), month, int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def check_listings(client: Any) -> None:

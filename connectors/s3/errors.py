@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 from connectors.objects.listed import ObjectRefusedError
 from connectors.retry_after import retry_after_seconds
-from engine.errors import ComponentError, FatalError, FatalKind, RecordError, TransientError
+from engine.errors import ComponentError, EngineError, FatalError, FatalKind, RecordError, TransientError
 
 __all__ = ["ObjectRefusedError", "RedirectError", "s3_errors"]
 
@@ -48,10 +48,39 @@ class RedirectError(Exception):
     """The server points to another address; following it would send the credentials there."""
 
 
-@contextmanager
-def s3_errors(
-    bucket: str, what: str, *, of_object: bool = False, needs: str = READING
-) -> Generator[None, None, None]:
+class S3Errors:
+    """Translates the errors of a block; see `s3_errors`."""
+
+    __slots__ = ("_bucket", "_needs", "_of_object", "_what")
+
+    def __init__(self, bucket: str, what: str, needs: str, *, of_object: bool) -> None:
+        self._bucket, self._what, self._needs, self._of_object = bucket, what, needs, of_object
+
+    def __enter__(self) -> None:
+        """Nothing; several blocks are entered for each object."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, EngineError):
+            self._translate(error)
+
+    def _translate(self, error: Exception) -> None:
+        import aiohttp
+        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+        from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
+
+        where = f"bucket {self._bucket!r}, {self._what}"
+        if isinstance(error, ClientError):
+            raise _from_answer(error.response, where, self._needs, of_object=self._of_object) from error
+        if isinstance(error, ResponseParserError):
+            # the page of a proxy instead of an answer
+            raise TransientError(f"{where}: the answer is not S3's: {error}") from error
+        if isinstance(error, BotoCoreError | aiohttp.ClientError | OSError):
+            raise _from_failure(error, where, of_object=self._of_object) from error
+
+
+def s3_errors(bucket: str, what: str, *, of_object: bool = False, needs: str = READING) -> S3Errors:
     """Translate the client's errors in the block.
 
     Args:
@@ -66,20 +95,7 @@ def s3_errors(
         ObjectRefusedError: with `of_object`, what may be about this object or about all of them.
         FatalError: everything else; the message says what to do about it.
     """
-    import aiohttp
-    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
-    from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
-
-    where = f"bucket {bucket!r}, {what}"
-    try:
-        yield
-    except ClientError as error:
-        raise _from_answer(error.response, where, needs, of_object=of_object) from error
-    except ResponseParserError as error:
-        # the page of a proxy instead of an answer
-        raise TransientError(f"{where}: the answer is not S3's: {error}") from error
-    except (BotoCoreError, aiohttp.ClientError, OSError) as error:
-        raise _from_failure(error, where, of_object=of_object) from error
+    return S3Errors(bucket, what, needs, of_object=of_object)
 
 
 def _from_answer(answer: Mapping[str, Any], where: str, needs: str, *, of_object: bool) -> ComponentError:

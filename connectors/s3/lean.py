@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -60,6 +60,14 @@ async def lean_client(
         yield _LeanClient(client, session)
 
 
+class _Address(NamedTuple):
+    """What the addresses of a bucket's objects begin with; the host as in its header, the path encoded."""
+
+    url: str
+    host: str
+    path: str
+
+
 class _OtherRegionError(Exception):
     """The bucket is in another region than that of the client."""
 
@@ -68,7 +76,7 @@ class _LeanClient:
     def __init__(self, client: Any, session: aiohttp.ClientSession) -> None:
         self._client = client
         self._session = session
-        self._addresses: dict[str, str | None] = {}
+        self._addresses: dict[str, _Address | None] = {}
         self._signer: Signer | None = None
         self._signed_for: tuple[str, str, str | None] | None = None
 
@@ -81,10 +89,10 @@ class _LeanClient:
         if address is None:
             answer: Mapping[str, Any] = await self._client.get_object(**arguments)
             return answer
-        path = address + encode_key(arguments["Key"])
+        key = encode_key(arguments["Key"])
         headers = {name: arguments[argument] for argument, name in _HEADERS.items() if argument in arguments}
-        url = URL(path, encoded=True)
-        headers = await self._headers(url, path, headers)
+        headers = await self._headers(address, key, headers)
+        url = URL(address.url + key, encoded=True)
         response = await self._session.get(url, headers=headers, allow_redirects=False)
         try:
             if response.status >= 300:
@@ -99,14 +107,14 @@ class _LeanClient:
             response.close()
             raise
 
-    async def _headers(self, url: URL, path: str, headers: dict[str, str]) -> dict[str, str]:
+    async def _headers(self, address: _Address, key: str, headers: dict[str, str]) -> dict[str, str]:
         signer = await self._current_signer()
         if signer is not None:
-            host = url.host_port_subcomponent or ""
-            encoded = "/" + path.split("://", 1)[1].partition("/")[2]
-            headers = signer.headers(host, encoded, {}, headers, datetime.now(UTC))
+            headers = signer.headers(address.host, address.path + key, {}, headers, datetime.now(UTC))
         # what the bucket has, and not what the server would make of it on the way
-        return {**headers, "accept-encoding": "identity", "user-agent": "odw-engine"}
+        headers["accept-encoding"] = "identity"
+        headers["user-agent"] = "odw-engine"
+        return headers
 
     async def _current_signer(self) -> Signer | None:
         """By the credentials of now, which may have been renewed; None: the requests are anonymous."""
@@ -119,13 +127,13 @@ class _LeanClient:
             self._signed_for = now
         return self._signer
 
-    async def _address(self, bucket: str) -> str | None:
-        """What the addresses of a bucket's objects begin with; None: it goes the other way."""
+    async def _address(self, bucket: str) -> _Address | None:
+        """Where a bucket's objects are; None: it goes the other way."""
         if bucket not in self._addresses:
             self._addresses[bucket] = await self._find_address(bucket)
         return self._addresses[bucket]
 
-    async def _find_address(self, bucket: str) -> str | None:
+    async def _find_address(self, bucket: str) -> _Address | None:
         # access points, and directory buckets, whose sessions have keys of their own
         if ":" in bucket or bucket.endswith("--x-s3"):
             return None
@@ -143,8 +151,11 @@ class _LeanClient:
         address, _, _ = url.partition("?")
         if not address.endswith(f"/{_PLACE}") or get_environ_proxies(address):
             return None
-        parts = urlsplit(address)
-        return None if parts.username or parts.password else address.removesuffix(_PLACE)
+        url = address.removesuffix(_PLACE)
+        parts = urlsplit(url)
+        if parts.username or parts.password:
+            return None
+        return _Address(url, URL(url, encoded=True).host_port_subcomponent or "", parts.path)
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> None:
         if response.status < 400:

@@ -109,6 +109,7 @@ class S3Body:
         self._skip = 0 if part else start
         self._left = None if part or stop is None else stop - start
         self._expected = int(length) if length is not None else None
+        self._framed = length is not None  # HTTP lets no more arrive
         self._arrived = 0
         self._check_total(total, found.size)
         self.size = total if total >= 0 else found.size
@@ -136,6 +137,8 @@ class S3Body:
                 return data
 
     async def _next(self) -> bytes:
+        if self._framed and self._arrived == self._expected:
+            return b""
         with s3_errors(self._bucket, self._what, of_object=True):
             data: bytes = await self._body.read(PIECE)
         self._arrived += len(data)

@@ -2,9 +2,11 @@
 
   python -m engine journal list --pipeline unstructured_data
   python -m engine journal show memos/memo_7.txt
+  python -m engine journal show memos/memo_7.txt --trace
   python -m engine journal purge --older-than 30d
 
-The list never shows questions or answers; `show` prints answers, which hold what the documents hold. After a
+The list never shows questions or answers; `show` prints answers, which hold what the documents hold, and with
+--trace the prompts and raw replies that a node with `trace: true` has kept. After a
 purge, the same question costs money again.
 """
 
@@ -31,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     showing = actions.add_parser("show", help="print answers as the model wrote them, as JSON lines")
     showing.add_argument("name", metavar="RECORD", help="a record's key, or a prefix of an answer's key")
+    showing.add_argument(
+        "--trace", action="store_true", help="print the prompt and the raw reply of each call, as text"
+    )
     _filters(showing)
 
     purging = actions.add_parser("purge", help="delete answers")

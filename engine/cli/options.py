@@ -330,6 +330,7 @@ class JournalOptions(StateOptions):
     model: str = ""
     older_than: str = ""
     all: bool = False
+    trace: bool = False
     limit: int = 50
     json: bool = False
 

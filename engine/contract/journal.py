@@ -29,6 +29,7 @@ class JournalEntry:
         tokens_in, tokens_out, cost_usd: this answer's share of what the calls cost.
         this_run_only: the entry holds for the run that paid, not for others: another may be luckier.
         record: the key of the record that it was paid for; others with the same content only use it.
+        prompt, reply: of the call, redacted, where the component traces its calls; else "".
         run_id, pipeline, node: where it was paid for.
         created_at: UTC, ISO 8601.
     """
@@ -42,6 +43,8 @@ class JournalEntry:
     cost_usd: float = 0.0
     this_run_only: bool = False
     record: str = ""
+    prompt: str = ""
+    reply: str = ""
 
     run_id: str = ""
     pipeline: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Final
 
@@ -17,8 +18,11 @@ _KEYS_AT_ONCE: Final = 500  # SQLite before 3.32 takes 999 parameters
 
 _COLUMNS: Final = (
     "key", "answer", "outcome", "model", "tokens_in", "tokens_out", "cost_usd", "this_run_only", "record",
+    "prompt", "reply",
     "run_id", "pipeline", "node", "created_at",
 )  # fmt: skip
+
+_TEXTS: Final = ("answer", "prompt", "reply")  # what may be large, and holds what documents hold
 
 _fields: Final = attrgetter(*_COLUMNS)
 
@@ -45,18 +49,18 @@ def select_keys(connection: Connection, keys: Sequence[str]) -> dict[str, Journa
         part = keys[start : start + _KEYS_AT_ONCE]
         marks = ", ".join("?" * len(part))
         for row in connection.execute(f"SELECT * FROM journal WHERE key IN ({marks})", part):  # noqa: S608 - marks
-            found[row["key"]] = _entry(row, row["answer"])
+            found[row["key"]] = replace(_entry(row), **{name: row[name] for name in _TEXTS})
     return {key: found[key] for key in keys if key in found}
 
 
 def select(connection: Connection, where: JournalFilter) -> list[JournalEntry]:
-    """Those that match, oldest first, without their answers."""
-    columns = ", ".join(name for name in _COLUMNS if name != "answer")
+    """Those that match, oldest first, without their texts."""
+    columns = ", ".join(name for name in _COLUMNS if name not in _TEXTS)
     rows = connection.execute(
         f"SELECT {columns} FROM journal {_WHERE} ORDER BY created_at, seq",  # noqa: S608 - constants
         _criteria(where),
     )
-    return [_entry(row, "") for row in rows]
+    return [_entry(row) for row in rows]
 
 
 def cost(connection: Connection, run_id: str, node: str) -> float:
@@ -86,6 +90,7 @@ def _number(value: float | bool) -> Value:
     return int(value) if isinstance(value, bool) else value
 
 
-def _entry(row: Row, answer: str) -> JournalEntry:
-    fields = {name: row[name] for name in _COLUMNS if name not in ("answer", "this_run_only")}
-    return JournalEntry(**fields, answer=answer, this_run_only=bool(row["this_run_only"]))
+def _entry(row: Row) -> JournalEntry:
+    """The entry without its texts."""
+    fields = {name: row[name] for name in _COLUMNS if name not in (*_TEXTS, "this_run_only")}
+    return JournalEntry(**fields, answer="", this_run_only=bool(row["this_run_only"]))

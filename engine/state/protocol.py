@@ -452,7 +452,7 @@ class StateStore(Protocol):
         ...
 
     async def list_journal(self, where: JournalFilter) -> list[JournalEntry]:
-        """Return entries, oldest first, without their answers (`answer` is "")."""
+        """Return entries, oldest first, without their texts (`answer`, `prompt` and `reply` are "")."""
         ...
 
     async def journal_cost(self, run_id: str, node: str) -> float:

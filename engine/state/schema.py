@@ -226,6 +226,11 @@ CREATE INDEX runs_of_a_pipeline ON runs (pipeline, started_at, seq);
 CREATE INDEX dead_letters_by_cause ON dead_letters (status, pipeline, error_type);
 """
 
+_TRACES: Final = """
+ALTER TABLE journal ADD COLUMN prompt TEXT NOT NULL DEFAULT '';
+ALTER TABLE journal ADD COLUMN reply TEXT NOT NULL DEFAULT '';
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -238,6 +243,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _FIELD_TERMS,
     _CLOSED_LETTERS,
     _ALLOWANCES,
+    _TRACES,
     _FOR_PAGES,
 )
 

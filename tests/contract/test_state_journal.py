@@ -23,6 +23,8 @@ ENTRY = JournalEntry(
     tokens_out=30,
     cost_usd=0.25,
     record="seed/7",
+    prompt="[user]\nZoë",
+    reply='{"r1": {}}',
     run_id="run-1",
     pipeline="memos",
     node="extract",
@@ -37,7 +39,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
 
 
 def listed(entry: JournalEntry) -> JournalEntry:
-    return replace(entry, answer="")
+    return replace(entry, answer="", prompt="", reply="")
 
 
 async def test_an_entry_is_given_back_as_it_was_stored_after_a_restart(world: World) -> None:

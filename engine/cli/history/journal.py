@@ -55,9 +55,26 @@ async def show_entries(options: JournalOptions) -> int:
         raise ConfigError(
             f"journal show: no answer for the record {options.name!r}, and no key with this prefix"
         )
+    if options.trace:
+        return _show_traces([found[key] for key in wanted], options.name)
     for key in wanted:
         shown = {**_as_json(found[key]), "answer": found[key].answer}
         sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
+    return ExitCode.COMPLETED
+
+
+def _show_traces(entries: Sequence[JournalEntry], name: str) -> int:
+    """Print prompts and replies. Raises ConfigError when none was kept."""
+    traced = [one for one in entries if one.prompt]
+    if not traced:
+        raise ConfigError(
+            f"journal show: no trace of {name!r} was kept; set `trace: true` at the node, and purge its "
+            "answer to have it asked again"
+        )
+    for one in traced:
+        place = f"{one.pipeline}/{one.node}, {one.run_id}, {one.created_at}"
+        head = f"# {one.record or one.key[:12]}: {one.model}, {place}"
+        sys.stdout.write(printable(f"{head}\n\n{one.prompt}\n\n[reply]\n{one.reply}\n\n"))
     return ExitCode.COMPLETED
 
 
@@ -113,4 +130,5 @@ def _total(found: Sequence[JournalEntry], shown: int) -> str:
 
 
 def _as_json(entry: JournalEntry) -> dict[str, object]:
-    return {name: getattr(entry, name) for name in JournalEntry.__dataclass_fields__ if name != "answer"}
+    texts = ("answer", "prompt", "reply")
+    return {name: getattr(entry, name) for name in JournalEntry.__dataclass_fields__ if name not in texts}

@@ -148,3 +148,23 @@ def test_show_prints_what_the_model_wrote_for_a_record(
 def test_show_says_when_there_is_no_such_answer(state: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["journal", "show", "nobody", "--state-dir", state]) == 2
     assert "no answer for the record 'nobody'" in capsys.readouterr().err
+
+
+def test_a_trace_is_printed_as_text_and_only_when_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fill() -> None:
+        async with open_store(tmp_path) as store:
+            traced = entry("a" * 64, record="memo.txt", prompt="[system]\nExtract\x1b.", reply="{raw")
+            await store.put_journal([traced, entry("b" * 64, record="other.txt")])
+
+    anyio.run(fill)
+    place = ["--state-dir", str(tmp_path)]
+    assert main(["journal", "show", "memo.txt", "--trace", *place]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("# memo.txt: gpt-4o-mini, memos/extract, memos-1, ")
+    assert "[system]\nExtract\\x1b.\n\n[reply]\n{raw\n" in shown
+    assert main(["journal", "show", "memo.txt", *place]) == 0
+    assert "{raw" not in capsys.readouterr().out
+    assert main(["journal", "show", "other.txt", "--trace", *place]) == 2
+    assert "set `trace: true` at the node" in capsys.readouterr().err

@@ -1,0 +1,46 @@
+"""What a trace keeps of a call: its prompt and the model's reply, redacted as declared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from connectors.llm.completion import Reply
+from connectors.llm.prompt import Prompt
+from connectors.llm.surrogates import whole_text
+from engine.redaction import HIDDEN
+
+__all__ = ["MAX_TRACED", "Tracer"]
+
+MAX_TRACED: Final = 64_000
+"""Characters kept of a prompt, and of a reply."""
+
+
+class Tracer:
+    """Writes traces.
+
+    Args:
+        redacted: regular expressions; what they match is replaced by `***`.
+    """
+
+    def __init__(self, redacted: Sequence[str]) -> None:
+        self._patterns = [re.compile(one) for one in redacted]
+
+    def trace(self, prompt: Prompt, reply: Reply) -> tuple[str, str]:
+        """The prompt and the reply of a call as texts; images are named by their sizes."""
+        parts = [{"type": "text", "text": prompt.user}] if isinstance(prompt.user, str) else prompt.user
+        user = "\n".join(
+            part["text"] if part["type"] == "text" else f"[image of {len(str(part)):,} characters]"
+            for part in parts
+        )
+        answer = reply.content or reply.refusal
+        if reply.finish_reason not in ("", "stop"):
+            answer += f"\n[{reply.finish_reason}]"
+        return self._kept(f"[system]\n{prompt.system}\n\n[user]\n{user}"), self._kept(answer)
+
+    def _kept(self, text: str) -> str:
+        text = whole_text(text)
+        for pattern in self._patterns:  # before it is cut: what is left of a match would not match
+            text = pattern.sub(HIDDEN, text)
+        return text if len(text) <= MAX_TRACED else f"{text[: MAX_TRACED - 1]}…"

@@ -1,0 +1,78 @@
+"""Traces: the prompt and the raw reply of each record, redacted before they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from pydantic import ValidationError
+
+from connectors.llm.client import Reply
+from connectors.llm.documents import Document
+from connectors.llm.prompt import Prompt
+from connectors.llm.settings import LlmParams
+from connectors.llm.tracing import MAX_TRACED, Tracer
+from engine.contract.journal import JournalEntry
+from engine.execution.journal import Journal
+from engine.state import JournalFilter
+from engine.state.memory import MemoryStateStore
+from engine.testing import ScriptedClock
+from tests.unit.connectors.llm.test_llm_asking import MemoryModel, answered, asker, ignore, no_hits
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[MemoryStateStore]:
+    async with MemoryStateStore() as store:
+        yield store
+
+
+async def journaled(store: MemoryStateStore, model: MemoryModel, tracer: Tracer | None) -> list[JournalEntry]:
+    """The entries about two documents of one call."""
+    journal = Journal(store, ScriptedClock(jump=True)).of_node("memos", "extract", "run-1")
+    documents = [
+        replace(Document.of_text(f"{name}.txt", f"{name} 555-0101"), record=name) for name in ("Ann", "Bob")
+    ]
+    await replace(asker(model, journal=journal), tracer=tracer).ask(documents, ignore, no_hits)
+    listed = await store.list_journal(JournalFilter())
+    found = await store.get_journal([one.key for one in listed])
+    return sorted(found.values(), key=lambda one: one.record)
+
+
+async def test_each_record_has_the_prompt_and_reply_of_its_call(store: MemoryStateStore) -> None:
+    first, second = await journaled(store, MemoryModel(), Tracer([r"\d{3}-\d{4}"]))
+    assert first.record == "Ann"
+    assert first.prompt.startswith("[system]\n")
+    assert "Ann ***" in first.prompt
+    assert "555-0101" not in first.prompt + first.reply
+    assert '"nonce"' in first.reply
+    assert (first.prompt, first.reply) == (second.prompt, second.reply)
+
+
+async def test_an_unreadable_reply_is_in_the_trace_of_its_verdict(store: MemoryStateStore) -> None:
+    def prose(prompt: Prompt, texts: list[str]) -> Reply:
+        return Reply("I would rather not say", "stop", "", 10, 5)
+
+    first, second = await journaled(store, MemoryModel(prose), Tracer([]))
+    assert (first.outcome, second.outcome) == ("MalformedReply", "MalformedReply")
+    assert first.reply == second.reply == "I would rather not say"
+    assert "Bob" not in first.prompt  # the last call was about this record alone
+
+
+async def test_without_a_tracer_nothing_is_kept(store: MemoryStateStore) -> None:
+    for one in await journaled(store, MemoryModel(answered), None):
+        assert (one.prompt, one.reply) == ("", "")
+
+
+def test_traces_are_bounded_and_name_images_and_cut_replies() -> None:
+    url = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 5_000}}
+    prompt = Prompt("s", [{"type": "text", "text": "page"}, url], "n", {}, {"r1": ""})
+    text, reply = Tracer([]).trace(prompt, Reply("x" * (MAX_TRACED + 1), "length", "", 1, 1))
+    assert text.startswith("[system]\ns\n\n[user]\npage\n[image of 5,")
+    assert len(reply) == MAX_TRACED
+    assert Tracer([]).trace(prompt, Reply("", "length", "no", 1, 1))[1] == "no\n[length]"
+
+
+def test_a_wrong_expression_is_named() -> None:
+    with pytest.raises(ValidationError, match=r"'\(' is not a regular expression"):
+        LlmParams(redact=["("])
