@@ -44,7 +44,7 @@ class DeduplicateParams(Params):
         ge=2,
         le=100_000_000,
         description="How many keys are held in memory, in at most 48 bytes each (of `all_runs`: those that "
-        "are not delivered yet, in some 300)",
+        "are not delivered yet, in some 450)",
     )
     when_full: Literal["fail", "forget"] = Field(
         default="fail",
