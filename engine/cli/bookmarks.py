@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_state_argument
+from engine.cli.arguments import add_limit_argument, add_state_argument
 from engine.cli.options import BookmarksOptions
 
 SUMMARY = "list and reset bookmarks of earlier runs"
@@ -25,13 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
     _filters(listing)
     listing.add_argument("--keys", action="store_true", help="list each bookmark, one per line")
-    listing.add_argument(
-        "--limit",
-        type=int,
-        default=50,
-        metavar="N",
-        help="with --keys: show the first N; 0 shows all (default: 50)",
-    )
+    add_limit_argument(listing, "with --keys: show the first N")
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     resetting = actions.add_parser(
