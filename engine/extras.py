@@ -28,6 +28,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "postgres": ("psycopg",),
     "validate": ("jsonschema_rs",),
     "parquet": ("pyarrow",),
+    "tracing": ("opentelemetry",),
 }  # fmt: skip
 """The modules that each extra brings and that the engine or its connectors import."""
 
