@@ -33,11 +33,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "postgres": ("psycopg",),
     "validate": ("jsonschema_rs",),
     "parquet": ("pyarrow",),
-<<<<<<< HEAD
     "tracing": ("opentelemetry",),
-=======
     "sql": ("adbc_driver_manager", "pyarrow"),
->>>>>>> next
 }  # fmt: skip
 """The modules that each extra brings and that the engine or its connectors import."""
 
