@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from engine.contract.batch import Batch
-from engine.contract.component import Kind, NoParams, Transform, component
+from engine.contract.component import Kind, NoParams, Receipt, Transform, component
 from engine.errors import ConfigError, FatalError
 from engine.execution.engine import Engine
 from engine.testing import MemorySink, MemorySource, linear_plan
@@ -110,9 +110,10 @@ class EndlessSink(MemorySink):
 
     begun: anyio.Event
 
-    async def write(self, batch: Batch) -> None:
+    async def write(self, batch: Batch) -> Receipt:
         self.begun.set()
         await anyio.sleep_forever()
+        raise AssertionError("it is cancelled")
 
 
 async def test_a_run_that_is_cancelled_ends_its_spans() -> None:
