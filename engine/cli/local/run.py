@@ -38,7 +38,7 @@ from engine.plan.compile import compile_file
 from engine.plan.model import Plan
 from engine.registry import Registry
 from engine.state.protocol import RunStatus, StateStore
-from engine.tracing import tracing_to
+from engine.telemetry.tracing import tracing_to
 from engine.trial import reading_of, with_reading
 
 __all__ = ["exit_code", "invoke", "memory_of", "watched"]

@@ -29,7 +29,7 @@ from engine.service.models import IngestModel, load_ingest_models
 from engine.service.server import RunningService, running_service, serving_app
 from engine.service.settings import ServiceSettings
 from engine.service.topics import create_topic_app
-from engine.tracing import tracing_to
+from engine.telemetry.tracing import tracing_to
 
 __all__ = ["serve_file"]
 

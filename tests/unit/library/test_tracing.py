@@ -13,8 +13,8 @@ from engine.contract.batch import Batch
 from engine.contract.component import Kind, NoParams, Receipt, Transform, component
 from engine.errors import ConfigError, FatalError
 from engine.execution.engine import Engine
+from engine.telemetry.tracing import OpenTelemetryTracer, tracing_to
 from engine.testing import MemorySink, MemorySource, linear_plan
-from engine.tracing import OpenTelemetryTracer, tracing_to
 
 trace = pytest.importorskip("opentelemetry.sdk.trace")
 export = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
