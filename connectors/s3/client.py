@@ -277,7 +277,7 @@ def _check(connection: S3Connection) -> None:
 
 
 def _certificates(connection: S3Connection) -> str | bool | None:
-    """The file of certificates, None for the usual ones; False if no TLS is spoken: reading them takes 20 ms."""
+    """The file of certificates, None for the usual ones; False without TLS: reading them takes 20 ms."""
     url = connection.endpoint_url
     if url is not None and url.startswith("http://") and not getproxies():
         return False
