@@ -20,7 +20,7 @@ from engine.sandbox.server import SERVICES
 ROOT = Path(__file__).parents[3]
 OPTIONAL = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
 OF_NO_MODULE = {"odw-engine", "backports.zstd"}  # the latter is Python's own from 3.14 on
-FOR_DEVELOPERS = {"all", "test", "dev", "docs", "samples"}
+FOR_DEVELOPERS = {"all", "test", "dev", "docs", "samples", "benchmarks"}
 ONE = """\
 version: 1
 pipelines:
