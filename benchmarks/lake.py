@@ -255,8 +255,12 @@ async def with_s5cmd(lake: Lake) -> Work:
         began = _children_seconds()
         await asyncio.to_thread(subprocess.run, command, env={**os.environ, **keys}, check=True)
         seconds = _children_seconds() - began
-        total = sum(file.stat().st_size for file in Path(folder).iterdir())
+        total = _bytes_in(folder)
     return _work(lake, total, seconds)
+
+
+def _bytes_in(folder: str) -> int:
+    return sum(file.stat().st_size for file in Path(folder).iterdir())
 
 
 def _children_seconds() -> float:

@@ -84,6 +84,6 @@ def test_constraints_pin_every_dependency_without_addresses() -> None:
     pins = [line for line in lines if not line.startswith("#")]
 
     assert all(re.fullmatch(r"[\w.-]+==[\w.+]+", pin) for pin in pins)
-    assert declared("test", "dev", "docs", "samples", "benchmarks", *FEATURES) <= {
+    assert declared(*FOR_DEVELOPERS, *FEATURES) <= {
         normal(pin) for pin in pins
     }
