@@ -6,6 +6,7 @@ number, Python's own module reads or writes it, digit by digit.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Final
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 from engine.contract.types import Record
 from engine.errors import FatalError, RecordError
 
-__all__ = ["dump_records", "has_long_number", "parse_line", "plain", "write_out"]
+__all__ = ["dump_records", "has_long_number", "is_utf8", "parse_line", "plain", "write_out"]
 
 _LINE = orjson.OPT_APPEND_NEWLINE
 
@@ -91,14 +92,27 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
         RecordError: kind `BrokenLine`: it is no JSON, or no object. The message begins with `where` (file and
             line) and the column, and quotes nothing of the line.
     """
+    # where files were put together, each may have brought its byte order mark
+    line = line.removeprefix(codecs.BOM_UTF8)
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
+        if not is_utf8(line):
+            raise RecordError(f"{where}: the line is not valid UTF-8", kind="BrokenLine") from None
         raise RecordError(f"{where}:{error.colno}: {error.msg}", kind="BrokenLine") from None
     if type(record) is not dict:
         kind = "a list" if isinstance(record, list) else "one value"
         raise RecordError(f"{where}: expected a JSON object, got {kind}", kind="BrokenLine")
     return _parse_long_numbers(line, where) if has_long_number(line) else record
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether these bytes are valid UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _parse_long_numbers(line: bytes, where: str) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.metadata import entry_points
 from traceback import extract_tb
 
 from engine.contract.component import ComponentSpec, Kind
 from engine.errors import RegistryError
+from engine.extras import entry_points
 
 __all__ = ["ENTRY_POINT_GROUP", "Registry", "find_modules_beside"]
 
@@ -36,7 +36,7 @@ class Registry:
     def installed(cls) -> Registry:
         """Return the registry of everything installed, without importing it."""
         loaders: dict[tuple[Kind, str], Loader] = {}
-        for entry in entry_points(group=ENTRY_POINT_GROUP):
+        for entry in entry_points(ENTRY_POINT_GROUP):
             kind, _, name = entry.name.partition(".")
             if kind in set(Kind) and name:
                 loaders[Kind(kind), name] = entry.load

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import IO, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -36,7 +37,7 @@ async def open_chunks(
         FileUnreadableError: it cannot be opened or read, or is damaged.
     """
 
-    def begin() -> IO[bytes]:
+    def begin() -> io.BufferedReader[Any]:
         file = open_content(part.os_path, part.size, growing=growing)
         try:
             if file.seekable():
@@ -50,14 +51,15 @@ async def open_chunks(
 
     file = await _in_thread(part.path, begin)
     try:
-        yield lambda: _in_thread(part.path, lambda: file.read(CHUNK_BYTES))
+        # not `read`, which loses what it has when damage follows
+        yield lambda: _in_thread(part.path, lambda: file.read1(CHUNK_BYTES))
     finally:
         file.close()
 
 
-def _skip(file: IO[bytes], count: int) -> None:
+def _skip(file: io.BufferedReader[Any], count: int) -> None:
     while count > 0:
-        data = file.read(min(count, CHUNK_BYTES))
+        data = file.read1(min(count, CHUNK_BYTES))
         if not data:
             return
         count -= len(data)

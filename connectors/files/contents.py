@@ -6,9 +6,10 @@ import codecs
 import io
 import os
 import stat
-from typing import IO, cast
+from typing import Any, cast
 
-from connectors.objects.compression import open_unpacked, unpacking_errors
+from connectors.objects.compression import PackedError, unpacking_errors
+from connectors.objects.unpacking import open_unpacked
 
 __all__ = ["content_errors", "is_wide", "open_content", "open_descriptor"]
 
@@ -26,7 +27,7 @@ def open_descriptor(path: str, flags: int = os.O_RDONLY) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
 
 
-def open_content(path: str, limit: int | None = None, *, growing: bool = False) -> IO[bytes]:
+def open_content(path: str, limit: int | None = None, *, growing: bool = False) -> io.BufferedReader[Any]:
     """Open a regular file; what is read is its content, from its beginning.
 
     Args:
@@ -36,6 +37,7 @@ def open_content(path: str, limit: int | None = None, *, growing: bool = False) 
 
     Raises:
         OSError: it cannot be opened, or is a pipe, socket or device, which is never waited for.
+        One of `content_errors`: it is damaged, here or while it is read.
     """
     descriptor = open_descriptor(path)
     file = open(descriptor, "rb")  # noqa: SIM115 - the caller closes it
@@ -45,11 +47,14 @@ def open_content(path: str, limit: int | None = None, *, growing: bool = False) 
             raise OSError(0, "it is a pipe, socket or device")
         if not info.st_size:
             return file  # an empty file is no damaged one, whatever its name says
+        unpacked = open_unpacked(file, path)
+        limit = limit if unpacked is file else None
+        file = unpacked
         encoding = _wide_encoding(file.peek(4)[:4])
         if encoding is not None:
             recoded = _Recoded(file, encoding, limit, growing=growing)
-            return cast(IO[bytes], io.BufferedReader(recoded, _PIECE))
-        return open_unpacked(file, path)
+            return io.BufferedReader(cast(io.RawIOBase, recoded), _PIECE)
+        return file
     except BaseException:
         file.close()
         raise
@@ -73,7 +78,7 @@ def is_wide(path: str) -> bool:
 
 def content_errors() -> tuple[type[Exception], ...]:
     """What reading content raises where it is damaged; OSError among it, which has a number otherwise."""
-    return (UnicodeDecodeError, *unpacking_errors())
+    return (UnicodeDecodeError, PackedError, *unpacking_errors())
 
 
 def _wide_encoding(head: bytes) -> str | None:
@@ -83,7 +88,9 @@ def _wide_encoding(head: bytes) -> str | None:
 class _Recoded(io.RawIOBase):
     """A UTF-16 or UTF-32 file as UTF-8. Reading raises `UnicodeDecodeError` where it is neither."""
 
-    def __init__(self, file: IO[bytes], encoding: str, limit: int | None, *, growing: bool) -> None:
+    def __init__(
+        self, file: io.BufferedReader[Any], encoding: str, limit: int | None, *, growing: bool
+    ) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._left = limit
@@ -97,7 +104,7 @@ class _Recoded(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._ready and not self._ended:
             size = _PIECE if self._left is None else min(_PIECE, self._left)
-            data = self._file.read(size)
+            data = self._file.read1(size)
             if self._left is not None:
                 self._left -= len(data)
             self._ended = not data

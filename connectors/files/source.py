@@ -58,7 +58,9 @@ class JsonlSourceParams(Params):
     page_records: int = operational(512, ge=1, le=10_000, description="Maximum records per batch")
 
     @model_validator(mode="after")
-    def _needs_files(self) -> Self:
+    def _is_of_this_machine(self) -> Self:
+        if "://" in self.path:
+            raise ValueError(f"{self.path!r} is an address; the source `jsonl` reads paths of this machine")
         if self.path == STDIN and self.mode == "changed":
             raise ValueError("`mode: changed` needs files: the standard input cannot be resumed")
         return self

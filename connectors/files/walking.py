@@ -191,12 +191,14 @@ class _Search:
             waiting += [entry.path for entry in reversed(inside) if not entry.is_symlink()]
             links += [entry.path for entry in inside if entry.is_symlink()]
 
-    @staticmethod
-    def _identity_of(folder: str) -> _Identity | None:
+    def _identity_of(self, folder: str) -> _Identity | None:
         try:
             return _identity(os.stat(folder))
-        except OSError:
+        except FileNotFoundError:
             return None  # removed meanwhile
+        except OSError as error:  # the folder above may be listed and not searched, or the path is too long
+            self._refused[folder] = error.strerror or str(error)
+            return None
 
     @staticmethod
     def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["NumberLiteral", "parse", "repaired", "written"]
+__all__ = ["MAX_DEPTH", "NumberLiteral", "parse", "repaired", "written"]
 
 # A string that is not closed matches to the end, where no other begins: trying each quote would be quadratic
 _STRING: Final = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*+(?P<closed>"?))', re.DOTALL)
@@ -18,6 +18,10 @@ _SLIP: Final = re.compile(
 )
 _STRING_OR_SLIP: Final = re.compile(f"{_STRING.pattern}|{_SLIP.pattern}", re.DOTALL)
 _WORDS: Final = {"None": "null", "True": "true", "False": "false", "undefined": "null"}
+
+
+MAX_DEPTH: Final = 200
+"""Objects and lists inside of one another: what reads and writes values further on has bounds of its own."""
 
 
 class NumberLiteral(float):
@@ -41,9 +45,21 @@ def parse(text: str, *, strict: bool = True) -> Any:
         ValueError: it is not JSON.
     """
     try:
-        return json.loads(text, parse_float=NumberLiteral, parse_constant=lambda _: None, strict=strict)
+        value = json.loads(text, parse_float=NumberLiteral, parse_constant=lambda _: None, strict=strict)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    return value
+
+
+def _depth(value: object) -> int:
+    """How many objects and lists are inside of one another."""
+    depth, layer = 0, [value]
+    while layer := [one for one in layer if isinstance(one, Mapping | list) and one]:
+        depth += 1
+        layer = [inner for one in layer for inner in (one.values() if isinstance(one, Mapping) else one)]
+    return depth
 
 
 def written(value: object) -> str:
@@ -73,10 +89,10 @@ def repaired(text: str) -> Any | None:
     # few replies need it
     from json_repair import repair_json
 
-    mended = repair_json(tidy, skip_json_loads=True, ensure_ascii=False)
     try:
+        mended = repair_json(tidy, skip_json_loads=True, ensure_ascii=False)
         value = parse(mended) if isinstance(mended, str) and mended else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     whole = isinstance(value, dict | list) and _letters(json.dumps(value, ensure_ascii=False)) == _letters(
         tidy

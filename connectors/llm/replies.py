@@ -102,7 +102,9 @@ def _candidates(content: str) -> Iterator[tuple[object, bool]]:
     for text in _texts(content):
         texts.append(text)
         try:
-            yield parse(text), False
+            value = parse(text)
+            # some gateways send JSON as a text of JSON
+            yield parse(value) if isinstance(value, str) else value, False
         except ValueError:
             continue
     for text in texts:

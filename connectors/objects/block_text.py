@@ -66,7 +66,8 @@ class BlockDecoder:
         return DecodedBlock(text, 0 if self._strict else text.count("\ufffd") - before)
 
     def _decide(self, block: bytes) -> None:
-        text = read_text(block, None, self._declared, textual=True)
+        # zeros would make it look like UTF-16, whose lines are not told by their bytes
+        text = read_text(block.replace(b"\0", b""), None, self._declared, textual=True)
         if text is None or not has_plain_lines(text.encoding):
             self.encoding = "utf-8"
             return

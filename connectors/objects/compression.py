@@ -22,7 +22,6 @@ __all__ = [
     "UnpackedTooLargeError",
     "is_packed",
     "kind_of",
-    "open_unpacked",
     "unpack_body",
     "unpacking_errors",
     "zstd",
@@ -49,47 +48,6 @@ def is_packed(name: str) -> bool:
 def kind_of(name: str) -> str | None:
     """How a file of this name is packed; None: it is not."""
     return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), None)
-
-
-def open_unpacked(file: IO[bytes], name: str) -> IO[bytes]:
-    """Open the content of a file, decompressed according to its name.
-
-    Reading raises one of `unpacking_errors` where it is damaged. Closing it closes `file`.
-    """
-    kind = kind_of(name)
-    if kind is None:
-        return file
-    unpacked = _unpacked(file, kind)
-    return cast(IO[bytes], _Owning(unpacked, file))
-
-
-class _Owning(io.BufferedReader):
-    """A reader that closes the file below it as well."""
-
-    def __init__(self, unpacked: IO[bytes], below: IO[bytes]) -> None:
-        super().__init__(cast(io.RawIOBase, unpacked), _PIECE)
-        self._below = below
-
-    def close(self) -> None:
-        super().close()
-        self._below.close()
-
-
-def _unpacked(file: IO[bytes], kind: str) -> IO[bytes]:
-    # each is needed by few runs
-    if kind == "gzip":
-        import gzip
-
-        return cast(IO[bytes], gzip.GzipFile(fileobj=file, mode="rb"))
-    if kind == "bzip2":
-        import bz2
-
-        return bz2.BZ2File(file)
-    if kind == "xz":
-        import lzma
-
-        return lzma.LZMAFile(file)
-    return cast(IO[bytes], zstd().ZstdFile(file))
 
 
 def unpacking_errors() -> tuple[type[Exception], ...]:
@@ -144,6 +102,23 @@ def unpack_body(data: bytes, content_encoding: str | None, limit: int) -> bytes 
             break
         data, unpacked = found, True
     return data if unpacked else None
+
+
+def _unpacked(file: IO[bytes], kind: str) -> IO[bytes]:
+    # each is needed by few runs
+    if kind == "gzip":
+        import gzip
+
+        return cast(IO[bytes], gzip.GzipFile(fileobj=file, mode="rb"))
+    if kind == "bzip2":
+        import bz2
+
+        return bz2.BZ2File(file)
+    if kind == "xz":
+        import lzma
+
+        return lzma.LZMAFile(file)
+    return cast(IO[bytes], zstd().ZstdFile(file))
 
 
 def _from_file(kind: str) -> Callable[[bytes, int], bytes | None]:

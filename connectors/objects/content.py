@@ -19,16 +19,13 @@ from connectors.objects.block_text import has_plain_lines
 from connectors.objects.charsets import known_charset, read_text
 from connectors.objects.compression import PackedError, UnpackedTooLargeError
 from connectors.objects.media_types import charset_of
-from connectors.objects.unpacking import StreamUnpacker, packed_kind
+from connectors.objects.unpacking import MAX_LAYERS, StreamUnpacker, packed_kind
 from engine.errors import RecordError
 
 __all__ = ["HEAD_BYTES", "Content", "ContentOptions", "ObjectBody", "OpenBody", "open_content"]
 
 HEAD_BYTES = 64 * 1024
 """How much of the beginning tells how an object is packed, its encoding, and the columns of a CSV file."""
-
-MAX_LAYERS = 2
-"""A `.gz` file that was uploaded with `Content-Encoding: gzip` may be packed twice."""
 
 ReadBytes = Callable[[], Awaitable[bytes]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -12,10 +13,12 @@ from connectors.objects.csv_types import CONVERTERS, INFERRED, ColumnType, infer
 from connectors.objects.pages import stub
 from engine.errors import RecordError
 
-__all__ = ["Columns", "CsvDialect", "read_columns"]
+__all__ = ["Columns", "CsvDialect", "column_names", "read_columns"]
 
 _CANDIDATES: Final = ",;\t|"
 _SAMPLE_ROWS: Final = 1000
+_SEPARATOR_LINE: Final = re.compile(r'(")?sep=([^\r\n"])(?(1)")\r?\n')
+"""Names the delimiter, as Excel reads and writes it in front of the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +154,18 @@ def read_columns(
     decoder = BlockDecoder(decoder.encoding or None, None)
     text = decoder.decode(whole.removeprefix(b"\xef\xbb\xbf")).text
     lines = [f"{line}\n" for line in text.split("\n")]
+    separator = _SEPARATOR_LINE.fullmatch(lines[0])
+    lines = lines[1:] if separator else lines
     if dialect.delimiter is None:
-        dialect = replace(dialect, delimiter=_likeliest(lines, dialect, path))
-    rows, header_lines = _first_rows(lines, dialect)
+        delimiter = separator[2] if separator else _likeliest(lines, dialect, path)
+        dialect = replace(dialect, delimiter=delimiter)
+    rows, first_row_lines = _first_rows(lines, dialect)
     first = next(iter(rows), [])
     if lines and dialect.header and not first and text.strip():
         raise RecordError(f"{path}: its first line is not a row of a CSV file", kind="WrongHeader")
-    named = list(names) or (_unique(first) if dialect.header else [f"column{at}" for at in range(len(first))])
+    named = list(names) or (
+        column_names(first) if dialect.header else [f"column{at}" for at in range(len(first))]
+    )
     missing = sorted(set(types or ()) - set(named))
     if missing and named:
         raise RecordError(f"{path}: its header has no column {missing[0]!r}", kind="WrongHeader")
@@ -168,7 +176,8 @@ def read_columns(
             found.append((types.get(name, "text"), True))
         else:
             found.append((infer_type([row[at] for row in sample if row[at] not in dialect.nulls]), False))
-    return Columns(dialect, named, found, header_lines if dialect.header else 0)
+    header_lines = int(separator is not None) + (first_row_lines if dialect.header else 0)
+    return Columns(dialect, named, found, header_lines)
 
 
 def _first_rows(lines: Sequence[str], dialect: CsvDialect) -> tuple[list[list[str]], int]:
@@ -206,14 +215,19 @@ def _likeliest(lines: Sequence[str], dialect: CsvDialect, path: str) -> str:
     return best
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    """Names of columns: `columnN` for one without, `name_1` where a name comes again."""
-    found: list[str] = []
+def column_names(names: Sequence[str]) -> list[str]:
+    """Names of columns: `columnN` for one without, `name_1` where a name comes again.
+
+    A name that the header has belongs to the first column that is called so.
+    """
+    given = {stripped for name in names if (stripped := name.strip())}
+    found: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for at, name in enumerate(names):
-        name = name.strip() or f"column{at}"
-        number, wanted = 0, name
-        while name in found:
-            number += 1
-            name = f"{wanted}_{number}"
-        found.append(name)
-    return found
+        stripped = name.strip()
+        wanted = unique = stripped or f"column{at}"
+        while unique in found or (unique in given and unique != stripped):
+            numbers[wanted] = numbers.get(wanted, 0) + 1
+            unique = f"{wanted}_{numbers[wanted]}"
+        found[unique] = at
+    return list(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
@@ -51,14 +52,26 @@ def _plain_integers(texts: Sequence[str]) -> list[Any]:
 
 def _numbers(texts: Sequence[str]) -> list[Any]:
     _all_like(_NUMBERS, texts)
-    return list(map(float, texts))
+    found = list(map(float, texts))
+    if math.inf in found or -math.inf in found:
+        raise ValueError
+    return found
 
 
 def _plain_numbers(texts: Sequence[str]) -> list[Any]:
     _all_like(_PLAIN_NUMBERS, texts)
     if max(map(len, texts)) > _EXACT_LENGTH:
         raise ValueError
-    return list(map(float, texts))
+    found = list(map(float, texts))
+    # few columns have one of these, and only they need a closer look
+    if (0.0 in found or math.inf in found or -math.inf in found) and not all(map(_is_exact, found, texts)):
+        raise ValueError
+    return found
+
+
+def _is_exact(number: float, text: str) -> bool:
+    """False for what is too large or too small for a float."""
+    return math.isfinite(number) and (number != 0 or not re.search("[1-9]", re.split("[eE]", text)[0]))
 
 
 def _decimals(texts: Sequence[str]) -> list[Any]:
@@ -135,7 +148,10 @@ def infer_type(values: Sequence[str]) -> ColumnType:
         return "text"
     if all(_PLAIN_INTEGER.fullmatch(value) for value in values):
         return "integer"
-    if all(_PLAIN_NUMBER.fullmatch(value) and len(value) <= _EXACT_LENGTH for value in values):
+    if all(
+        _PLAIN_NUMBER.fullmatch(value) and len(value) <= _EXACT_LENGTH and _is_exact(float(value), value)
+        for value in values
+    ):
         return "number"
     if all(value.lower() in _PLAIN_BOOLEAN for value in values):
         return "boolean"

@@ -89,8 +89,8 @@ def marker_of(media_type: str) -> str:
 
 
 def _as_text(data: bytes, name: str, declared: str | None, charset: str | None) -> Text | None:
-    # a PDF may be pure ASCII and is no text all the same
-    if data.startswith(b"%PDF-"):
+    # a PDF may be pure ASCII and is no text all the same; readers take one that begins a little later
+    if data.startswith(b"%PDF-") or (by_suffix(name) == "application/pdf" and b"%PDF-" in data[:1024]):
         return None
     kind = by_suffix(name) or (without_charset(declared) if declared else None)
     stated = charset_of(declared)

@@ -10,10 +10,11 @@ from typing import Any
 
 import orjson
 
-from connectors.json_lines import has_long_number, parse_line
+from connectors.json_lines import has_long_number, is_utf8, parse_line
 from connectors.objects.block_text import BlockDecoder
 from connectors.objects.content import Content, ContentOptions, open_content
 from connectors.objects.lines import LinePage, Place, line_pages
+from connectors.objects.media_types import by_content
 from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
 from engine.errors import RecordError
 
@@ -23,6 +24,11 @@ RECORD_BYTES = 300
 """About what a record takes in memory beside its text."""
 
 INVALID = re.compile("[\udc80-\udcff]")
+
+_ZEROS = re.compile(rb"\0+")
+_CONTROLS = re.compile(rb"[\x01-\x07\x0e-\x1a\x1c-\x1f]")
+_TEXT_BYTES_PER_RUN = 4
+"""Bytes of text for each run of zeros at least: UTF-16 that was not recognized has one of each."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class LineFormat:
             RecordError: also `NotText`.
         """
         async with open_content(reader.open, reader.name, self.options, start=start.at) as content:
-            if b"\0" in content.head:
+            if not _is_text(content.head):
                 raise RecordError(f"{reader.path} is not text", kind="NotText")
             pages = line_pages(
                 content.read,
@@ -110,24 +116,30 @@ class JsonLines(LineFormat):
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
         """The records of an object from a place on."""
         async with self.open(reader, start) as (content, pages):
-            decoder = BlockDecoder(content.charset, None) if content.charset not in (None, "utf-8") else None
+            decoder = self.decoder(content, start)
             async for page in pages:
-                yield self._page(reader.path, _in_utf8(page, decoder))
+                yield self._page(reader.path, page, decoder)
 
-    def _page(self, path: str, page: LinePage) -> RecordPage:
+    def _page(self, path: str, page: LinePage, decoder: BlockDecoder) -> RecordPage:
         first = page.start.line + 1
         numbers: Sequence[int] = range(first, first + len(page.lines))
         failures: list[tuple[int, RecordError]] = []
         nbytes = sum(len(line) for line in page.lines if line is not None)
+        replaced, decoded = 0, decoder.encoding not in ("", "utf-8")
+        if decoded:
+            page, replaced = _in_utf8(page, decoder)
         try:
             records: list[Any] = list(map(orjson.loads, page.lines))  # type: ignore[arg-type]
             simple = set(map(type, records)) <= {dict} and not has_long_number(b"\n".join(page.lines))  # type: ignore[arg-type]
         except orjson.JSONDecodeError:  # also for None, which stands for a line that is too long
             simple = False
         if not simple:
+            if not decoded:  # orjson takes valid UTF-8 only, so most pages need no look at their bytes
+                page, replaced = _in_utf8(page, decoder)
             records, numbers, failures = self._one_by_one(path, page)
-        end = RecordPlace(page.end.offset, page.end.line)
-        return RecordPage(records, numbers, end, failures, nbytes=3 * nbytes + RECORD_BYTES * len(records))
+        end = RecordPlace(page.end.offset, page.end.line, decoder.encoding)
+        nbytes = 3 * nbytes + RECORD_BYTES * len(records)
+        return RecordPage(records, numbers, end, failures, replaced, decoder.guessed, nbytes)
 
     def _one_by_one(
         self, path: str, page: LinePage
@@ -143,6 +155,8 @@ class JsonLines(LineFormat):
             try:
                 if line is None:
                     raise too_long(where, self.max_record_bytes)
+                if self.options.strict_text and not is_utf8(line):
+                    raise invalid_text(where)
                 records.append(parse_line(line, where))
             except RecordError as error:
                 failures.append((len(records), error))
@@ -150,13 +164,28 @@ class JsonLines(LineFormat):
         return records, numbers, failures
 
 
-def _in_utf8(page: LinePage, decoder: BlockDecoder | None) -> LinePage:
-    if decoder is None:
-        return page
-    lines = [
-        None if line is None else decoder.decode(line).text.encode("utf-8", "replace") for line in page.lines
-    ]
-    return page._replace(lines=lines)
+def _is_text(head: bytes) -> bool:
+    """Whether lines begin like this. A file may have zeros in texts, or where a crash has left a gap."""
+    runs = len(_ZEROS.findall(head))
+    if not runs:
+        return True
+    text = head.replace(b"\0", b"")
+    return (
+        len(text) >= _TEXT_BYTES_PER_RUN * runs
+        and not _CONTROLS.search(text)
+        and by_content(head, "") is None
+    )
+
+
+def _in_utf8(page: LinePage, decoder: BlockDecoder) -> tuple[LinePage, int]:
+    """The lines in UTF-8, and how many characters of them stand for invalid bytes."""
+    block = b"\n".join([b"" if line is None else line for line in page.lines])
+    if block.isascii() or (decoder.encoding in ("", "utf-8") and is_utf8(block)):
+        return page, 0
+    text, replaced = decoder.decode(block)
+    decoded = text.encode("utf-8", "surrogateescape").split(b"\n")
+    lines = [None if was is None else line for was, line in zip(page.lines, decoded, strict=True)]
+    return page._replace(lines=lines), replaced
 
 
 def too_long(where: str, limit: int) -> RecordError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from email import message_from_bytes, policy
-from email.message import EmailMessage
+from email.message import Message
 from html.parser import HTMLParser
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 from engine.errors import RecordError
 
@@ -43,7 +45,7 @@ def plain_text(text: str, name: str, kind: str) -> str:
     if kind == "html":
         return _page_text(text)
     if kind == "mail":
-        return _mail_text(text)
+        return _mail_text(text, name)
     from striprtf.striprtf import rtf_to_text
 
     try:
@@ -90,22 +92,67 @@ def _page_text(text: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _mail_text(text: str) -> str:
-    """The main headers and the text of each part; of two forms of the same text the plain one."""
+def _mail_text(text: str, name: str) -> str:
+    """The main headers and the text of each part, also of forwarded mails; of several forms the plain one."""
     # the text is decoded already, whatever a part of it declares
-    message = message_from_bytes(text.encode("utf-8", "surrogatepass"), policy=policy.default)
-    assert isinstance(message, EmailMessage)
-    lines = [f"{name}: {message[name]}" for name in _HEADERS if message[name]]
-    body = message.get_body(("plain", "html"))
-    parts = [body] if isinstance(body, EmailMessage) else []
-    parts += [part for part in message.iter_attachments() if part.get_content_maintype() == "text"]
-    for part in parts[:_MAX_PARTS]:
-        content = _decoded(part)
-        lines += ["", _page_text(content) if part.get_content_subtype() == "html" else content.strip()]
-    return "\n".join(lines)
+    try:
+        message = message_from_bytes(text.encode("utf-8", "surrogatepass"), policy=policy.default)
+    except RecursionError:
+        raise RecordError(f"{name}: its mails are nested too deeply", kind="CorruptDocument") from None
+    lines: list[str] = []
+    for part in islice(_shown_parts(message), _MAX_PARTS):
+        if isinstance(part, str):
+            lines.append(part)
+        else:
+            lines += ["", _content(part)]
+    return "\n".join(lines).strip("\n")
 
 
-def _decoded(part: EmailMessage) -> str:
+def _shown_parts(message: Message) -> Iterator[str | Message]:
+    """What is shown of a mail, in order: its headers, and its parts with text."""
+    yield from _headers(message)
+    waiting = [message]
+    while waiting:
+        part = waiting.pop()
+        inside = part.get_payload() if part.is_multipart() else []
+        assert isinstance(inside, list)
+        if part.get_content_type() == "multipart/alternative":
+            waiting += [one for one in [_preferred(inside)] if one is not None]
+        elif part.get_content_maintype() == "message" and inside:
+            yield ""
+            yield from _headers(inside[0])  # type: ignore[arg-type]
+            waiting += reversed(inside)  # type: ignore[arg-type]
+        elif inside:
+            waiting += reversed(inside)  # type: ignore[arg-type]
+        elif part.get_content_maintype() in ("text", "multipart"):  # the latter without what divides it
+            yield part
+
+
+def _preferred(forms: Sequence[Any]) -> Message | None:
+    """The plain form of a text, unless it is empty; else the last one, which says the most."""
+    for form in forms:
+        if form.get_content_type() == "text/plain" and _content(form):
+            return form  # type: ignore[no-any-return]
+    return forms[-1] if forms else None
+
+
+def _headers(message: Message) -> Iterator[str]:
+    for name in _HEADERS:
+        try:
+            value = message[name]
+        except (ValueError, IndexError, AttributeError, TypeError, LookupError):
+            # the library's parsers of addresses and dates fail on some that are wrong
+            value = next((text for key, text in message.raw_items() if key.casefold() == name.casefold()), "")
+        if value:
+            yield f"{name}: {value}"
+
+
+def _content(part: Message) -> str:
+    content = _decoded(part)
+    return _page_text(content) if part.get_content_subtype() == "html" else content.strip()
+
+
+def _decoded(part: Message) -> str:
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
     packed = str(part.get("content-transfer-encoding", "")).lower() in ("base64", "quoted-printable")

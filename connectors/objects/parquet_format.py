@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 
-from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace
-from connectors.objects.parquet_values import converter_of
+from connectors.objects.csv_header import column_names
+from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
+from connectors.objects.parquet_values import UNREADABLE, converter_of
 from engine.errors import FatalError, RecordError
 
 __all__ = ["ParquetRows", "pyarrow"]
@@ -52,7 +53,7 @@ class ParquetRows:
         loop = asyncio.get_running_loop()
         size = reader.size if reader.size >= 0 else await _size_of(reader)
         file = _RangedFile(reader, size, lambda work: asyncio.run_coroutine_threadsafe(work, loop).result())
-        rows = await _in_thread(reader, _Rows, file, self.page_records, start)
+        rows = await _in_thread(reader, _Rows, reader.path, file, self.page_records, start)
         try:
             while (page := await _in_thread(reader, rows.next)) is not None:
                 yield page
@@ -64,7 +65,9 @@ async def _in_thread(reader: ObjectReader, work: Callable[..., T], *arguments: A
     arrow = pyarrow()
     try:
         return await anyio.to_thread.run_sync(work, *arguments)
-    except (arrow.ArrowException, EOFError, UnicodeDecodeError) as error:
+    except (arrow.ArrowException, EOFError, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk; those of pyarrow have no number
         # its own words may quote values
         raise RecordError(
             f"{reader.path}: it is not a Parquet file, or damaged ({type(error).__name__})",
@@ -84,13 +87,15 @@ async def _size_of(reader: ObjectReader) -> int:
 class _Rows:
     """The rows of a file from a place on; used in worker threads, one call at a time."""
 
-    def __init__(self, file: io.RawIOBase, page_records: int, start: RecordPlace) -> None:
+    def __init__(self, path: str, file: io.RawIOBase, page_records: int, start: RecordPlace) -> None:
         parquet = pyarrow("pyarrow.parquet")
         # neither threads nor whole column chunks: memory stays that of some pages of values
         self._file = parquet.ParquetFile(file, buffer_size=AHEAD_BYTES, pre_buffer=False)
+        self._path = path
         self._page = page_records
         self._converters = [converter_of(field.type) for field in self._file.schema_arrow]
-        self._names = self._file.schema_arrow.names
+        names = self._file.schema_arrow.names
+        self._names = column_names(names) if len(set(names)) < len(names) else names
         self._group, self._before = start.at, start.before
         counts = [self._file.metadata.row_group(at).num_rows for at in range(self._file.num_row_groups)]
         self._skip = start.before - sum(counts[: start.at])
@@ -111,25 +116,43 @@ class _Rows:
                 self._skip -= batch.num_rows
                 continue
             batch, self._skip = batch.slice(self._skip), 0
-            first = self._before + 1
+            numbers = range(self._before + 1, self._before + batch.num_rows + 1)
             self._before += batch.num_rows
+            records, failures = self._records(batch, numbers)
             return RecordPage(
-                self._records(batch),
-                range(first, self._before + 1),
+                records,
+                numbers,
                 RecordPlace(self._group, self._before),
+                failures,
                 nbytes=2 * batch.nbytes + RECORD_BYTES * batch.num_rows,
             )
         return None
 
-    def _records(self, batch: Any) -> list[dict[str, Any]]:
+    def _records(
+        self, batch: Any, numbers: range
+    ) -> tuple[list[dict[str, Any]], list[tuple[int, RecordError]]]:
         columns = [
             convert(column) if convert is not None else column.to_pylist()
             for column, convert in zip(batch.columns, self._converters, strict=True)
         ]
         names = self._names
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [
+        records = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [
             {} for _ in range(batch.num_rows)
         ]
+        failures: dict[int, RecordError] = {}
+        for name, column in zip(names, columns, strict=True):
+            if not any(value is UNREADABLE for value in column):
+                continue
+            for index in [at for at, value in enumerate(column) if value is UNREADABLE]:
+                number = numbers[index]
+                error = RecordError(
+                    f"{self._path}: row {number}: the field {name!r} has a value that JSON has no form for, "
+                    "such as a time outside of the calendar",
+                    kind="WrongType",
+                )
+                failures[index] = error
+                records[index] = stub(self._path, number, None, error)
+        return records, sorted(failures.items())
 
     def close(self) -> None:
         """Let go of the file."""

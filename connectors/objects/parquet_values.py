@@ -8,29 +8,32 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["converter_of"]
+__all__ = ["UNREADABLE", "converter_of"]
 
 Convert = Callable[[Any], list[Any]]
+
+UNREADABLE = object()
+"""Stands for a value that cannot be told: a time outside of the calendar, a nested text that is no UTF-8."""
+
+_NO_TEXT = "<value out of range"
+"""How Arrow writes a time outside of the calendar."""
 
 
 def converter_of(kind: Any) -> Convert | None:
     """What makes plain values of a column of this type; None: they are plain already.
 
     Dates and times become ISO 8601 with all their digits, decimals and durations text, bytes base64, maps
-    with text keys objects.
+    with text keys objects. Bytes that are not valid UTF-8 become U+FFFD.
     """
     from pyarrow import types  # type: ignore[import-untyped]
 
     if types.is_timestamp(kind) and kind.unit == "ns":
         return _nanoseconds
-    plain = (
-        types.is_integer, types.is_boolean, types.is_string, types.is_large_string, types.is_floating,
-        types.is_null,
-    )  # fmt: skip
+    plain = (types.is_integer, types.is_boolean, types.is_floating, types.is_null)
     if any(check(kind) for check in plain):
         return None
-    if types.is_string_view(kind):
-        return None
+    if any(check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view)):
+        return _texts
     if types.is_dictionary(kind):
         inner = converter_of(kind.value_type)
         return None if inner is None else lambda column: inner(column.dictionary_decode())
@@ -38,15 +41,38 @@ def converter_of(kind: Any) -> Convert | None:
     return lambda column: [empty if value == [] else _plain(value) for value in _values(column)]
 
 
-def _values(column: Any) -> list[Any]:
+def _texts(column: Any) -> list[Any]:
     import pyarrow as pa
 
     try:
         found: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:  # the format asks for UTF-8, and not every writer checks that
+        found = column.cast(pa.large_binary()).to_pylist()
+        found = [None if value is None else value.decode("utf-8", "replace") for value in found]
+    return found
+
+
+def _values(column: Any) -> list[Any]:
+    try:
+        found: list[Any] = column.to_pylist()
     except (ValueError, OverflowError, ImportError):
         # nanoseconds inside lists, or years beyond Python's
-        found = column.cast(pa.string()).to_pylist()
+        found = [_value(scalar) for scalar in column]
     return found
+
+
+def _value(scalar: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, ImportError):
+        pass
+    try:
+        text = scalar.cast(pa.string()).as_py()
+    except (pa.ArrowException, UnicodeDecodeError):
+        return UNREADABLE
+    return UNREADABLE if _NO_TEXT in text else text
 
 
 def _nanoseconds(column: Any) -> list[Any]:
@@ -70,7 +96,7 @@ def _nanoseconds(column: Any) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | int | float):
+    if value is None or value is UNREADABLE or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, datetime | date | time):
         return value.isoformat()
@@ -81,7 +107,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list) and value and all(_is_named(one) for one in value):  # a map
-        return {name: _plain(one) for name, one in value}
+        named = {name: _plain(one) for name, one in value}
+        # a name that comes twice would lose one of its values
+        return named if len(named) == len(value) else [[name, _plain(one)] for name, one in value]
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return str(value)

@@ -7,16 +7,22 @@ one behind the other are one content.
 
 from __future__ import annotations
 
+import io
+import math
+import sys
 import zlib
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from connectors.objects.compression import PackedError, UnpackedTooLargeError, kind_of, unpacking_errors, zstd
 
-__all__ = ["MAX_OUTPUT", "StreamUnpacker", "packed_kind"]
+__all__ = ["MAX_LAYERS", "MAX_OUTPUT", "StreamUnpacker", "open_unpacked", "packed_kind"]
 
 MAX_OUTPUT = 256 * 1024
 """Bytes that one step unpacks at most."""
+
+MAX_LAYERS = 2
+"""A `.gz` file that was uploaded with `Content-Encoding: gzip` may be packed twice."""
 
 RATIO_FROM = 64 * 1024 * 1024
 """Unpacked bytes up to which any ratio is taken: small files of one repeated byte are not worth a word."""
@@ -154,6 +160,57 @@ class StreamUnpacker:
             raise UnpackedTooLargeError(
                 f"it unpacks to more than {self._max_ratio:g} times its size, as only made-up files do"
             )
+
+
+def open_unpacked(file: io.BufferedReader[Any], name: str) -> io.BufferedReader[Any]:
+    """Open the content of a file, unpacked if its name says that it is packed and its first bytes agree.
+
+    Closing it closes `file`. `read1` gives all content that comes before damage.
+
+    Raises:
+        PackedError: here or while it is read: it is damaged.
+    """
+    if kind_of(name) is None:
+        return file
+    for layer in range(MAX_LAYERS):
+        kind = packed_kind(file.peek(MAX_OUTPUT), "" if layer else name, None)
+        if kind is None:
+            break
+        file = io.BufferedReader(cast(io.RawIOBase, _Unpacked(file, kind)), MAX_OUTPUT)
+    return file
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a packed file."""
+
+    def __init__(self, file: io.BufferedReader[Any], kind: str) -> None:
+        self._file = file
+        self._unpacker = StreamUnpacker(kind, max_bytes=sys.maxsize, max_ratio=math.inf)
+        self._ready = b""
+        self._ended = self._finished = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._ready and not self._finished:
+            self._ready = self._unpacker.take()
+            if not self._ready and self._ended:
+                self._unpacker.finish()
+                self._finished = True
+            elif not self._ready:
+                data = self._file.read1(MAX_OUTPUT)
+                self._ended = not data
+                self._unpacker.feed(data)
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 class _Deflate:

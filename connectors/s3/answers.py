@@ -73,9 +73,8 @@ def redirect_error(response: aiohttp.ClientResponse) -> RedirectError:
     remedy = (
         f"set `region: {region}` in the connection" if region else "set the `endpoint` (or `region`) it names"
     )
-    return RedirectError(
-        f"{response.status}: the server redirects to {place}, which is not followed: {remedy}"
-    )
+    to = f" to {place}" if place else ""
+    return RedirectError(f"{response.status}: the server redirects{to}, which is not followed: {remedy}")
 
 
 async def _read_odd_headers(

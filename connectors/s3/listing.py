@@ -13,7 +13,7 @@ from typing import Any
 
 from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
-from engine.errors import FatalError
+from engine.errors import FatalError, RecordError, TransientError
 
 __all__ = ["Entry", "list_pages"]
 
@@ -88,6 +88,21 @@ class _Listing:
         return fresh
 
     async def _ask(self) -> Mapping[str, Any]:
+        try:
+            return await self._page()
+        except ValueError as error:  # of botocore: a size that is no number
+            raise TransientError(
+                f"bucket {self._bucket!r}, {self._where}: the answer is not S3's: {error}"
+            ) from error
+        except RecordError as error:
+            if error.kind != "ObjectVanished":
+                raise
+            raise FatalError(
+                f"bucket {self._bucket!r}, {self._where}: there is nothing at this address (404): check the "
+                "pattern and the connection's endpoint"
+            ) from error
+
+    async def _page(self) -> Mapping[str, Any]:
         from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
         arguments = {"Bucket": self._bucket, "Prefix": self._prefix}

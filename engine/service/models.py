@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import BaseModel
 
 from engine.errors import RegistryError
+from engine.extras import entry_points
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -88,7 +88,7 @@ def load_ingest_models() -> tuple[IngestModel, ...]:
     holds something else, or when two models share a name (which ignores case, as paths do).
     """
     found: list[IngestModel] = []
-    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda item: item.name):
+    for point in sorted(entry_points(ENTRY_POINT_GROUP), key=lambda item: item.name):
         try:
             value = point.load()
         except (ImportError, AttributeError) as error:

@@ -12,7 +12,8 @@ from starlette.responses import PlainTextResponse, Response
 from engine.errors import StateError
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import ServiceContext
-from engine.service.sql import MAX_ROWS, MAX_SQL, QueryError, QueryResult, run_query
+from engine.service.query_process import answer_query
+from engine.service.sql import MAX_ROWS, MAX_SQL, QueryError, QueryResult
 from engine.service.triggers import answer
 
 __all__ = ["ask", "query_warehouse", "take_snapshot"]
@@ -48,7 +49,9 @@ async def query_warehouse(request: Request) -> Response:
 async def ask(context: ServiceContext, sql: str, limit: int) -> QueryResult:
     """Run a query beside the event loop, as few at a time as there may be. Raises QueryError."""
     try:
-        return await context.querying(lambda: run_query(context.warehouse, sql, limit, context.query_limits))
+        return await context.querying(
+            lambda: answer_query(context.warehouse, sql, limit, context.query_limits)
+        )
     except StateError as error:
         raise QueryError("The warehouse cannot be read at present", 503) from error
 

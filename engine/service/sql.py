@@ -1,4 +1,4 @@
-"""`POST /sql`: one SELECT over the warehouse, bounded in time, memory and rows.
+"""One SELECT over the warehouse, bounded in time, memory and rows.
 
 Three things keep a query from doing more than read: it must parse as one SELECT whose table functions are
 known to be harmless, it runs in a read-only transaction, and the database itself was opened without access
@@ -20,16 +20,31 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
+from engine.service.sql_functions import nodes_of
 from engine.service.storage import Reader
 from engine.service.tables import SEQUENCE, quote
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["MAX_ROWS", "MAX_SQL", "QueryError", "QueryLimits", "QueryResult", "Queryable", "run_query"]
+__all__ = [
+    "MAX_ROWS",
+    "MAX_SQL",
+    "TOO_MUCH",
+    "QueryError",
+    "QueryLimits",
+    "QueryResult",
+    "Queryable",
+    "bounded",
+    "current_views",
+    "explained",
+    "only_select",
+    "run_query",
+]
 
 MAX_ROWS: Final = 10_000
 MAX_SQL: Final = 64 * 1024
+TOO_MUCH: Final = "The query needs more memory than it may use: ask for less at a time"
 _MAX_RESULT = 8 * 1024 * 1024
 _PAGE = 200
 _CHECK_EVERY = 0.02
@@ -85,38 +100,48 @@ class QueryResult:
 
 
 def run_query(
-    warehouse: Queryable, sql: str, limit: int = 1_000, limits: QueryLimits | None = None
+    warehouse: Queryable,
+    sql: str,
+    limit: int = 1_000,
+    limits: QueryLimits | None = None,
+    *,
+    is_current: bool = False,
 ) -> QueryResult:
     """Run one SELECT and return at most `limit` rows. Blocks, so use it in a worker thread.
 
-    Tables show their current rows, without the duplicates that a dirty table still holds.
+    Tables show their current rows, without the duplicates that a dirty table still holds; with `is_current`
+    there are none.
 
     Raises:
         QueryError: it is not one SELECT, it is wrong, or it exceeds its limits.
     """
-    import duckdb
-
     began = time.monotonic()
-    with warehouse.query_cursor() as cursor:
-        try:
-            with _bounded(cursor, limits or QueryLimits()):
-                statement = _only_select(cursor, sql)
-                cursor.execute("BEGIN TRANSACTION READ ONLY")
-                source = _over_current_rows(Reader(cursor), statement)
-                columns, result = _execute(cursor, *source, min(limit, MAX_ROWS) + 1)
-                rows, truncated = _fetch(result, min(limit, MAX_ROWS))
-        except duckdb.OutOfMemoryException as error:
-            raise QueryError(
-                "The query needs more memory than it may use: ask for less at a time", 413
-            ) from error
-        except duckdb.PermissionException as error:
-            raise QueryError("Queries can read the warehouse's tables only, no files or addresses") from error
-        except duckdb.Error as error:
-            raise QueryError(_plainly(error)) from error
+    with warehouse.query_cursor() as cursor, explained(), bounded(cursor, limits or QueryLimits()):
+        statement, _ = only_select(cursor, sql)
+        cursor.execute("BEGIN TRANSACTION READ ONLY")
+        head = "" if is_current else current_views(Reader(cursor))
+        columns, result = _execute(cursor, head, f"(\n{statement}\n)", min(limit, MAX_ROWS) + 1)
+        rows, truncated = _fetch(result, min(limit, MAX_ROWS))
     return QueryResult(columns, rows, truncated, time.monotonic() - began)
 
 
-def _only_select(cursor: DuckDBPyConnection, sql: str) -> str:
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise DuckDB's errors as QueryError."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise QueryError(TOO_MUCH, 413) from error
+    except duckdb.PermissionException as error:
+        raise QueryError("Queries can read the warehouse's tables only, no files or addresses") from error
+    except duckdb.Error as error:
+        raise QueryError(_plainly(error)) from error
+
+
+def only_select(cursor: DuckDBPyConnection, sql: str) -> tuple[str, Any]:
+    """The one SELECT as text, and its serialized form. Raises QueryError."""
     import duckdb
 
     if len(sql.encode("utf-8", "replace")) > MAX_SQL or "\0" in sql:
@@ -139,23 +164,17 @@ def _only_select(cursor: DuckDBPyConnection, sql: str) -> str:
                 raise QueryError(f"The table function {name} cannot be used here")
     elif not text.lower().startswith(("describe", "desc", "show", "summarize")):
         raise QueryError("Only SELECT, DESCRIBE, SHOW and SUMMARIZE can be run here")
-    return text
+    return text, tree
 
 
 def _table_functions(tree: Any) -> Iterator[str]:
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            if node.get("type") == "TABLE_FUNCTION":
-                yield str(node.get("function", {}).get("function_name", ""))
-            waiting += node.values()
-        elif isinstance(node, list):
-            waiting += node
+    for node in nodes_of(tree):
+        if node.get("type") == "TABLE_FUNCTION":
+            yield str(node.get("function", {}).get("function_name", ""))
 
 
-def _over_current_rows(reader: Reader, sql: str) -> tuple[str, str]:
-    """The query as a source of rows, and what stands before it: dirty tables' current rows."""
+def current_views(reader: Reader) -> str:
+    """What has to stand before a query so that it sees the current rows of dirty tables; "" without any."""
     # only tables whose rows replace one another by their first column, `id`, are ever dirty
     dirty = reader.execute("SELECT DISTINCT table_name FROM _odw_tables WHERE dirty").fetchall()
     views = [
@@ -163,7 +182,7 @@ def _over_current_rows(reader: Reader, sql: str) -> tuple[str, str]:
         f"(PARTITION BY id ORDER BY {SEQUENCE} DESC) = 1)"
         for (name,) in dirty
     ]
-    return (f"WITH {', '.join(views)} " if views else ""), f"(\n{sql}\n)"
+    return f"WITH {', '.join(views)} " if views else ""
 
 
 def _execute(
@@ -231,7 +250,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _bounded(cursor: DuckDBPyConnection, limits: QueryLimits) -> Iterator[None]:
+def bounded(cursor: DuckDBPyConnection, limits: QueryLimits) -> Iterator[None]:
     """Interrupt what runs on the cursor when it exceeds its limits. Raises QueryError then."""
     import duckdb
 
@@ -244,7 +263,7 @@ def _bounded(cursor: DuckDBPyConnection, limits: QueryLimits) -> Iterator[None]:
             if time.monotonic() - began > limits.seconds:
                 reasons.append(QueryError(f"The query ran longer than {limits.seconds:g} seconds", 408))
             elif _resident() - at_first > limits.memory:
-                reasons.append(QueryError("The query needs more memory than it may use", 413))
+                reasons.append(QueryError(TOO_MUCH, 413))
             if reasons:
                 cursor.interrupt()
 

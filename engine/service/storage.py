@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from engine.errors import (
     EngineError,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = ["Reader", "Storage", "state_error"]
+
+_WORK = "query-"
 
 
 class Reader:
@@ -76,6 +80,8 @@ class Storage:
             connection = duckdb.connect(str(self._path), config=self._config)
             self._path.chmod(0o600)  # rows may be about patients
             create_tables(connection, self._tables)
+            for left in self.snapshots.glob(f"{_WORK}*"):  # by a service that was killed
+                shutil.rmtree(left, ignore_errors=True)
             self._close_off(connection)
             self._file = os.stat(self._path)
         except (OSError, duckdb.Error) as error:
@@ -119,6 +125,19 @@ class Storage:
             raise state_error(error, path) from error
         finally:
             cursor.close()
+
+    @contextmanager
+    def working_folder(self) -> Iterator[Path]:
+        """An empty folder that the open database may write to, removed afterwards. Raises StateError."""
+        folder = self.snapshots / f"{_WORK}{uuid4().hex}"
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise state_error(error, folder) from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def cursor(self) -> DuckDBPyConnection:
         """A connection of its own to the same database."""

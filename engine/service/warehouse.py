@@ -105,6 +105,10 @@ class Warehouse:
         """A cursor for a query that a user has written; see `sql.run_query`."""
         return self._storage.query_cursor()
 
+    def working_folder(self) -> AbstractContextManager[Path]:
+        """A folder for what a query needs in files; see `Storage.working_folder`."""
+        return self._storage.working_folder()
+
     def snapshot(self) -> Path:
         """Copy everything into a file that other processes can open, and return it. Blocks.
 

@@ -49,6 +49,7 @@ BEGIN = f"s3://{BUCKET}/"
 KINDS = {"403": "ObjectForbidden"}
 OF_BODIES = ("truncation", "reset", "stall", "wrong length", "changed midway")
 STALL_SECONDS = 30.0
+PROBE = "bytes=0-0"
 READ_TIMEOUT = 1.0
 
 
@@ -71,7 +72,8 @@ class Storm:
     url: str = ""
     gets: Counter[str] = field(default_factory=Counter)
     struck: Counter[str] = field(default_factory=Counter)
-    changed: set[str] = field(default_factory=set)
+    changed: dict[str, asyncio.Event] = field(default_factory=dict)
+    """Set as soon as the object is another one."""
 
     def __post_init__(self) -> None:
         self._random = Random(self.seed)
@@ -123,10 +125,14 @@ class Storm:
             fault = self.never.get(key) or self._draw()
             if key in self.changed or (fault in OF_BODIES and not self.sizes[key]):
                 fault = ""  # what has no bytes cannot lack any
+            if fault.startswith("changed") and headers.get("Range") == PROBE:
+                fault = ""  # it may have been delivered already
             if fault and key not in self.never:
                 self.struck[fault] += 1
             if fault.startswith("changed"):
-                self.changed.add(key)
+                self.changed[key] = asyncio.Event()
+            elif key in self.changed:  # a reader that had enough of waiting asks again meanwhile
+                await self.changed[key].wait()
             if fault == "changed before":
                 await self._change(key)
         if fault in ("503", "429", "500", "403"):
@@ -148,6 +154,7 @@ class Storm:
         await asyncio.to_thread(
             self._client.put_object, Bucket=BUCKET, Key=key, Body=b'{"wrong": "this was never listed"}\n' * 50
         )
+        self.changed[key].set()
 
     @staticmethod
     async def _refuse(writer: asyncio.StreamWriter, status: int) -> None:

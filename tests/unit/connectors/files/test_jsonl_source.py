@@ -161,12 +161,20 @@ async def test_a_file_that_shrank_or_vanished_stops_the_run(tmp_path: Path) -> N
         await batches_of(made, split)
 
 
-async def test_damaged_gzip_data_stops_the_run(tmp_path: Path) -> None:
+async def test_lines_before_damage_are_read_and_the_rest_is_a_dead_letter(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl.gz", [{"n": n} for n in range(1000)])
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(FatalError, match="is damaged"):
-        await batches_of(source(path))
-    path.write_bytes(b"no gzip at all")
+    *whole, lost = await batches_of(source(path))
+    found = records(whole)
+    assert found == [{"n": n} for n in range(len(found))]
+    assert len(found) > 800
+    assert failures([lost]) == [("FileDamaged", f"{path} is damaged: its gzip data ends early")]
+    assert keys([lost]) == [str(path)]
+
+
+async def test_a_single_file_of_which_nothing_can_be_read_stops_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(b"\0no gzip at all")
     with pytest.raises(FatalError, match="is damaged"):
         await batches_of(source(path))
 

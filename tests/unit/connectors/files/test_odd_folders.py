@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import orjson
 import pytest
 from backports import zstd
+from pydantic import ValidationError
 
 from connectors.files import JsonlSource, JsonlSourceParams
 from engine.cli.display.summary import summary
@@ -181,6 +183,35 @@ async def test_names_in_a_folder_that_may_not_be_searched_die_alone(monkeypatch:
     assert sorted(ran.dead) == ["data/closed/b.jsonl", "data/closed/c.jsonl"]
 
 
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.ENAMETOOLONG])
+async def test_a_folder_that_is_listed_and_cannot_be_reached_is_named(
+    reason: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one is in a folder that may be listed and not searched, or below a very long path."""
+    write("data/a.jsonl", 1)
+    write("data/closed/b.jsonl", 2)
+    looked = os.stat
+
+    def guarded(path: Any, **options: Any) -> os.stat_result:
+        if str(path) == "data/closed":
+            raise OSError(reason, os.strerror(reason))
+        return looked(path, **options)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    ran = await run("data/**/*.jsonl")
+    assert (ran.report.ok, ran.numbers, list(ran.dead)) == (True, [1], ["data/closed"])
+
+
+@pytest.mark.parametrize(
+    "path", ["file:///tmp/a.jsonl", "s3://bucket/a.jsonl", "https://example.com/a.jsonl"]
+)
+def test_an_address_is_refused_before_the_run(path: str) -> None:
+    with pytest.raises(
+        ValidationError, match="is an address; the source `jsonl` reads paths of this machine"
+    ):
+        JsonlSourceParams(path=path)
+
+
 async def test_a_run_stops_when_nothing_may_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abc":
         write(f"data/{name}.jsonl", 1)
@@ -238,10 +269,14 @@ async def test_packed_files_are_unpacked_and_damaged_ones_die_alone(suffix: str,
     half = len(content) // 2
     Path(f"data/a.jsonl.{suffix}").write_bytes(pack(content[:half]) + pack(content[half:]))
     Path(f"data/b.jsonl.{suffix}").write_bytes(pack(content)[:-20])
-    Path(f"data/c.jsonl.{suffix}").write_bytes(b"not packed at all")
+    Path(f"data/c.jsonl.{suffix}").write_bytes(b"\0not packed at all")
+    Path(f"data/e.jsonl.{suffix}").write_bytes(b'{"n": -1}\n')
+    Path(f"data/f.jsonl.{suffix}").write_bytes(pack('{"n": -2}\n'.encode("utf-16")))
     ran = await run()
     assert ran.report.ok, ran.report.error
     assert ran.numbers[:3000] == list(range(3000))
+    assert ran.numbers[3000:-2] == list(range(len(ran.numbers) - 3002))
+    assert ran.numbers[-2:] == [-1, -2]
     assert ran.dead == {f"data/{name}.jsonl.{suffix}": "FileDamaged" for name in "bc"}
     Path(f"data/d.jsonl.{suffix}").write_bytes(b"")
     again = await run(mode="changed", folder="other")

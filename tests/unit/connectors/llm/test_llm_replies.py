@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.llm.json_text import parse, repaired, written
+from connectors.llm.json_text import MAX_DEPTH, parse, repaired, written
 from connectors.llm.normalise import normalise, spellings
 from connectors.llm.pricing import Price, price_of
 from connectors.llm.replies import match_slots, read_lone
@@ -61,6 +61,26 @@ def test_marks_without_an_end_take_linear_time(hostile: str) -> None:
 
 def test_a_text_without_an_end_takes_linear_time_to_repair() -> None:
     assert repaired('{"' + '\\"' * 20_000 + "}") == ['"' * 20_000 + "}"]
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH, 300, 700, 3000, 100_000])
+@pytest.mark.parametrize("end", ["", ",}"], ids=["right", "with a mistake"])
+def test_a_reply_that_is_nested_too_deeply_is_none(depth: int, end: str) -> None:
+    """What reads and writes the values further on would end the run."""
+    content = '{"doctor": ' + '{"a": ' * depth + "1" + "}" * depth + (end or "}")
+    assert read_lone(content, "r1", ["doctor"]) is None
+
+
+def test_a_reply_may_be_nested_as_deep_as_records_are() -> None:
+    content = '{"doctor": ' + "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1) + "}"
+    found = read_lone(content, "r1", ["doctor"])
+    assert found is not None
+    assert json.loads(written(found.answers["r1"])) == json.loads(content)
+
+
+def test_json_inside_of_a_json_text_is_read() -> None:
+    assert matched(json.dumps(WHOLE)) == {"r1": "1", "r2": "2", "r3": "3"}
+    assert matched(f"```json\n{json.dumps(WHOLE)}\n```") == {"r1": "1", "r2": "2", "r3": "3"}
 
 
 @pytest.mark.parametrize(

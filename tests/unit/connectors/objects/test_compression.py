@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -19,10 +20,9 @@ from connectors.objects.compression import (
     PackedError,
     UnpackedTooLargeError,
     is_packed,
-    open_unpacked,
     unpack_body,
-    unpacking_errors,
 )
+from connectors.objects.unpacking import open_unpacked
 
 TEXT = b"the same text again and again\n" * 1000
 LIMIT = 10**6
@@ -51,7 +51,7 @@ BODIES: dict[str, Pack] = {
 
 @pytest.mark.parametrize(("suffix", "pack"), FILES.items())
 def test_several_members_are_one_content(suffix: str, pack: Pack) -> None:
-    packed = io.BytesIO(pack(TEXT) + pack(b"more"))
+    packed = io.BufferedReader(io.BytesIO(pack(TEXT) + pack(b"more")))
     with open_unpacked(packed, f"a.jsonl{suffix}") as file:
         assert file.read() == TEXT + b"more"
     assert packed.closed
@@ -64,18 +64,41 @@ def test_damaged_files_are_never_read_to_a_good_end(suffix: str, pack: Pack, dam
     spoiled = {
         "cut off": packed[:-5],
         "changed": packed[: len(packed) // 2] + bytes(8) + packed[len(packed) // 2 + 8 :],
-        "another kind": b"no packed data",
+        "another kind": b"\0no packed data",
     }[damage]
     with (
-        open_unpacked(io.BytesIO(spoiled), f"a{suffix}") as file,
-        pytest.raises(unpacking_errors()),
+        pytest.raises(PackedError),
+        open_unpacked(io.BufferedReader(io.BytesIO(spoiled)), f"a{suffix}") as file,
     ):
         file.read()
 
 
+@pytest.mark.parametrize(("suffix", "pack"), FILES.items())
+@pytest.mark.parametrize("after", [b"", bytes(512), b"\0garbage", b"cut off"])
+def test_everything_before_the_damage_is_read(suffix: str, pack: Pack, after: bytes) -> None:
+    packed = pack(TEXT)
+    data = packed[:-1] if after == b"cut off" else packed + after
+    found = b""
+    with contextlib.ExitStack() as stack:
+        if after.strip(b"\0"):
+            stack.enter_context(pytest.raises(PackedError))
+        file = stack.enter_context(open_unpacked(io.BufferedReader(io.BytesIO(data)), f"a{suffix}"))
+        while piece := file.read1(1000):
+            found += piece
+    assert found == TEXT
+
+
+@pytest.mark.parametrize(("suffix", "pack"), FILES.items())
+def test_a_name_that_is_wrong_about_its_packing_does_not_matter(suffix: str, pack: Pack) -> None:
+    for name in (f"a{suffix}", "a.jsonl.gz", "a.jsonl.xz"):
+        for data in (TEXT, pack(TEXT), pack(pack(TEXT))):
+            with open_unpacked(io.BufferedReader(io.BytesIO(data)), name) as file:
+                assert file.read() == TEXT
+
+
 def test_other_names_are_read_as_they_are() -> None:
     assert not is_packed("gz.jsonl")
-    with open_unpacked(io.BytesIO(TEXT), "a.jsonl") as file:
+    with open_unpacked(io.BufferedReader(io.BytesIO(TEXT)), "a.jsonl") as file:
         assert file.read() == TEXT
 
 

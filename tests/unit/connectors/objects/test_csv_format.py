@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from connectors.objects.csv_header import column_names
 from connectors.objects.csv_types import CONVERTERS, infer_type
 from connectors.objects.params import ObjectParams
 from engine.errors import RecordError
@@ -36,8 +37,11 @@ async def test_rows_are_records_with_inferred_types() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [["007", "12"], ["+49", "1"], ["1", "x"], ["9" * 30], ["yes", "no"], [], ["1.10000000000000000001"]],
-)
+    [
+        ["007", "12"], ["+49", "1"], ["1", "x"], ["9" * 30], ["yes", "no"], [], ["1.10000000000000000001"],
+        ["1.5", "1e400"], ["1.5", "-2e308"], ["1.5", "1e-400"],
+    ],
+)  # fmt: skip
 def test_a_type_that_would_change_a_text_is_not_inferred(values: list[str]) -> None:
     assert infer_type(values) == "text"
 
@@ -110,6 +114,13 @@ async def test_a_row_over_the_bound_is_a_dead_letter() -> None:
         ("a,b\n007,2\n", {"types": {"a": "integer"}}, {"a": 7, "b": 2}),
         ("a,b\n1.10,2\n", {"types": {"a": "decimal", "b": "number"}}, {"a": "1.10", "b": 2.0}),
         ("a,a,\n1,2,3\n", {}, {"a": 1, "a_1": 2, "column2": 3}),
+        ("a,a,a_1\n1,2,3\n", {}, {"a": 1, "a_2": 2, "a_1": 3}),
+        (",column0\n1,2\n", {}, {"column0_1": 1, "column0": 2}),
+        ("sep=;\na;b\n1;x,y\n", {}, {"a": 1, "b": "x,y"}),
+        ('"sep=|"\r\na|b\r\n1|2\r\n', {}, {"a": 1, "b": 2}),
+        ("sep=\t\n1\t2\n", {"header": False}, {"column0": 1, "column1": 2}),
+        ("sep=;\na,b\n1,2\n", {"delimiter": ","}, {"a": 1, "b": 2}),
+        ("sep=,x\n1,2\n", {}, {"sep=": 1, "x": 2}),
         ("\ufeffa,b\n1,2\n", {}, {"a": 1, "b": 2}),
         ('"a\nb",c\n1,2\n', {}, {"a\nb": 1, "c": 2}),
         ("\n\na,b\n1,2\n", {}, {"a": 1, "b": 2}),
@@ -133,6 +144,22 @@ async def test_a_header_alone_and_an_empty_file_have_no_records() -> None:
     assert await rows("a,b\n") == []
     assert await rows("a,b") == []
     assert await rows("") == []
+
+
+@given(names=st.lists(st.sampled_from(["", "a", "a_1", "a_2", "b", "column0", "column1"]), max_size=12))
+def test_columns_keep_their_names_and_none_is_lost(names: list[str]) -> None:
+    found = column_names(names)
+    assert len(set(found)) == len(names) == len(found)
+    for name in filter(None, names):
+        assert found[names.index(name)] == name
+
+
+def test_a_header_of_very_many_columns_takes_no_square_of_time() -> None:
+    assert len(set(column_names(["a"] * 100_000 + [""] * 100_000))) == 200_000
+
+
+async def test_a_row_is_counted_behind_the_line_that_names_the_delimiter() -> None:
+    assert await rows("sep=;\na;b\n1;2\n3\n") == [(3, {"a": 1, "b": 2}), (4, "WrongWidth")]
 
 
 async def test_a_declared_column_has_to_be_there() -> None:
@@ -176,7 +203,8 @@ async def test_what_a_writer_writes_is_read_and_gone_on_with(
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [("integer", "1.5"), ("integer", ""), ("number", "1,5"), ("number", "nan"), ("boolean", "maybe"),
+    [("integer", "1.5"), ("integer", ""), ("number", "1,5"), ("number", "nan"), ("number", "1e999"),
+     ("boolean", "maybe"),
      ("date", "2026-02-30"), ("date", "1/2/26"), ("timestamp", "2026-01-01 25:00"), ("decimal", "1e")],
 )  # fmt: skip
 def test_what_is_no_value_of_a_type_is_refused(kind: str, text: str) -> None:

@@ -173,3 +173,85 @@ def test_only_files_that_a_library_opens_need_opening() -> None:
     assert not needs_opening("plain text")
     assert not needs_opening(data_url("IMAGE_DATA", "image/png", b"x"))
     assert not needs_opening(data_url("BINARY_DATA", "application/zip", b"x"))
+
+
+W = (
+    'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
+    'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math" '
+    'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+)
+RUN = "<w:r><w:t>Ann</w:t></w:r>"
+PARAGRAPH = f"<w:p>{RUN}</w:p>"
+
+
+def word_file(body: str) -> bytes:
+    """A Word file with this in its body."""
+    from docx import Document
+    from docx.oxml import parse_xml
+
+    made = Document()
+    for element in parse_xml(f"<w:body {W}>{body}</w:body>"):
+        made.element.body.insert(len(made.element.body) - 1, element)
+    buffer = io.BytesIO()
+    made.save(buffer)
+    return buffer.getvalue()
+
+
+BOX = f"<w:txbxContent>{PARAGRAPH}{PARAGRAPH}</w:txbxContent>"
+OLD_BOX = f"<w:txbxContent>{PARAGRAPH}</w:txbxContent>"
+CELL = f"<w:tc>{PARAGRAPH}</w:tc>"
+BODIES = {
+    "form": (f"<w:sdt><w:sdtContent>{PARAGRAPH}</w:sdtContent></w:sdt>", "Ann"),
+    "field of a form": (f"<w:p><w:sdt><w:sdtContent>{RUN}</w:sdtContent></w:sdt></w:p>", "Ann"),
+    "insertion": (
+        f"<w:p><w:ins>{RUN}</w:ins><w:del><w:r><w:delText>Bob</w:delText></w:r></w:del></w:p>",
+        "Ann",
+    ),
+    "move": (f"<w:p><w:moveFrom>{RUN}</w:moveFrom><w:moveTo>{RUN}</w:moveTo></w:p>", "Ann"),
+    "fields": (f"<w:p><w:fldSimple>{RUN}</w:fldSimple><w:smartTag>{RUN}</w:smartTag></w:p>", "AnnAnn"),
+    "link and breaks": (
+        f"<w:p><w:hyperlink>{RUN}</w:hyperlink><w:r><w:tab/><w:t>x</w:t><w:br/></w:r>{RUN}</w:p>",
+        "Ann\tx\nAnn",
+    ),
+    "formula": ("<w:p><m:oMath><m:r><m:t>x=1</m:t></m:r></m:oMath></w:p>", "x=1"),
+    "pronunciation": (
+        f"<w:p><w:r><w:ruby><w:rt>{RUN}</w:rt><w:rubyBase>{RUN}</w:rubyBase></w:ruby></w:r></w:p>",
+        "Ann",
+    ),
+    "text box": (
+        (
+            f"<w:p><w:r><mc:AlternateContent><mc:Choice Requires='wps'>{BOX}</mc:Choice><mc:Fallback>"
+            f"<w:pict>{OLD_BOX}</w:pict></mc:Fallback></mc:AlternateContent><w:t>Box:</w:t></w:r></w:p>"
+        ),
+        "Box:\nAnn\nAnn",
+    ),
+    "table in a table": (
+        f"<w:tbl><w:tr>{CELL}<w:tc><w:tbl><w:tr>{CELL}{CELL}</w:tr></w:tbl><w:p/></w:tc></w:tr></w:tbl>",
+        "Ann | Ann | Ann",
+    ),
+    "form in a table": (
+        (
+            f"<w:tbl><w:sdt><w:sdtContent><w:tr><w:sdt><w:sdtContent>{CELL}</w:sdtContent></w:sdt>{CELL}</w:tr>"
+            f"</w:sdtContent></w:sdt><w:tr><w:trPr><w:del/></w:trPr>{CELL}</w:tr></w:tbl>"
+        ),
+        "Ann | Ann",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "text"), BODIES.values(), ids=BODIES)
+def test_a_word_file_gives_all_that_its_reader_sees(body: str, text: str) -> None:
+    assert word.read_docx(word_file(body), "x", 1000) == text
+
+
+def test_the_letterhead_of_a_first_page_is_read() -> None:
+    from docx import Document
+
+    made = Document()
+    made.sections[0].different_first_page_header_footer = True
+    made.sections[0].first_page_header.paragraphs[0].text = "Dr. Ann"
+    made.sections[0].header.paragraphs[0].text = "page 2"
+    made.add_paragraph("Dear Bob")
+    buffer = io.BytesIO()
+    made.save(buffer)
+    assert word.read_docx(buffer.getvalue(), "x", 1000) == "Dr. Ann\npage 2\nDear Bob"

@@ -97,6 +97,76 @@ async def test_a_binary_object_is_refused_as_a_whole(kind: str) -> None:
     assert caught.value.kind == "NotText"
 
 
+@pytest.mark.parametrize("kind", ["lines", "jsonl", "csv"])
+@pytest.mark.parametrize(
+    "data", [b"\0" * 5000, "a\nb\n".encode("utf-16-le") + b"\0", b"ID3\x04\0\0" + b"abc" * 50]
+)
+async def test_what_is_mostly_zeros_or_has_control_characters_is_no_text(kind: str, data: bytes) -> None:
+    with pytest.raises(RecordError, match="is not text"):
+        await pages_of(reader_of(data), format=kind)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+async def test_zeros_cost_no_line_but_their_own(encoding: str) -> None:
+    """A crash leaves runs of zeros in files that others append to, and exports have them in texts."""
+    lines = [
+        b'{"a": 1}',
+        '{"a": "Grüße aus Köln"}'.encode(encoding),
+        b"\0" * 4096,
+        b'{"a": "x\0y"}',
+        b'{"a": 3}',
+    ]
+    data = b"\n".join([*lines, b"\0" * 4096])
+    pages = await pages_of(reader_of(data), format="jsonl")
+    assert numbered(pages) == [
+        (1, {"a": 1}), (2, {"a": "Grüße aus Köln"}), (3, "BrokenLine"), (4, "BrokenLine"), (5, {"a": 3}),
+        (6, "BrokenLine"),
+    ]  # fmt: skip
+    rows = await pages_of(reader_of(b"a,b\n1,x\0y\n2,z\n" + b"\0" * 99), format="csv")
+    assert numbered(rows) == [(2, {"a": 1, "b": "x\0y"}), (3, {"a": 2, "b": "z"}), (4, "WrongWidth")]
+    assert contents(await pages_of(reader_of(b"one\0\ntwo three four\n"), format="lines")) == [
+        "one\0", "two three four",
+    ]  # fmt: skip
+
+
+BAD = "gut\nGrüße schöne Füße üü\n".encode() + b"sch\xfflecht\nlast"
+
+
+async def test_invalid_bytes_in_json_lines_are_replaced_and_counted_or_refused() -> None:
+    data = b"\n".join(b'{"a": "%b"}' % line for line in BAD.split(b"\n"))
+    pages = await pages_of(reader_of(data), format="jsonl")
+    assert [record["a"] for record in good(pages)] == [
+        "gut",
+        "Grüße schöne Füße üü",
+        "sch\ufffdlecht",
+        "last",
+    ]
+    assert sum(page.replaced for page in pages) == 1
+    strict = await pages_of(reader_of(data), format="jsonl", strict_text=True)
+    assert dead(strict) == {3: "InvalidText"}
+    assert len(good(strict)) == 3
+    json.dumps([page.records for page in strict]).encode()
+
+
+async def test_json_lines_in_an_old_code_page_are_read_and_said_to_be_guessed() -> None:
+    lines = [{"a": 1}, *({"a": text} for text in ["Müller, Grüße", "Köln", "über", "9" * 30])]
+    data = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode("cp1252")
+    reader = reader_of(data)
+    pages = await pages_of(reader, format="jsonl", page_records=2)
+    assert good(pages) == lines
+    assert pages[-1].guessed
+    assert numbered(await pages_of(reader, pages[0].end, format="jsonl", page_records=2)) == numbered(
+        pages[1:]
+    )
+
+
+async def test_a_byte_order_mark_between_two_files_put_together_costs_no_record() -> None:
+    pages = await pages_of(
+        reader_of(b'\xef\xbb\xbf{"a": 1}\n\xef\xbb\xbf{"a": 2}\n\xef\xbb\xbfno\n'), format="jsonl"
+    )
+    assert numbered(pages) == [(1, {"a": 1}), (2, {"a": 2}), (3, "BrokenLine")]
+
+
 async def test_bad_lines_are_dead_letters_with_their_numbers() -> None:
     pages = await pages_of(reader_of(b'{"a": 1}\nnope\n\n[1]\n{"a": 99999999999999999999}\n'), format="jsonl")
     assert numbered(pages) == [

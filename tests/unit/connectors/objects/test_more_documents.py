@@ -102,6 +102,56 @@ def test_the_text_of_a_file_is_what_a_reader_sees(name: str, data: bytes, text: 
     assert text_of(data, name) == text
 
 
+MIXED = "From: a@b.c\nContent-Type: multipart/{kind}; boundary=x\n\n--x\n{parts}\n--x--\n"
+
+
+@pytest.mark.parametrize(
+    ("mail", "text"),
+    [
+        (
+            MIXED.format(
+                kind="mixed", parts="Content-Type: message/rfc822\n\nFrom: d@e.f\nSubject: in\n\nAnn"
+            ),
+            "From: a@b.c\n\nFrom: d@e.f\nSubject: in\n\nAnn",
+        ),
+        (
+            MIXED.format(
+                kind="mixed",
+                parts="Content-Type: text/plain\n\nAnn\n--x\nContent-Type: text/html\n\n<p>Bob</p>\n--x\n"
+                "Content-Type: text/csv\nContent-Disposition: attachment\n\n1,2",
+            ),
+            "From: a@b.c\n\nAnn\n\nBob\n\n1,2",
+        ),
+        (
+            MIXED.format(
+                kind="alternative",
+                parts="Content-Type: text/plain\n\n \n--x\nContent-Type: text/html\n\n<p>Ann</p>",
+            ),
+            "From: a@b.c\n\nAnn",
+        ),
+        ("From: a@b.c\nContent-Type: multipart/mixed\n\nAnn\n", "From: a@b.c\n\nAnn"),
+        (
+            "From: <\nTo: @\nDate: yesterday\nSubject: =?x?q?y?=\n\nAnn",
+            "From: <\nTo: <>\nDate: yesterday\nSubject: y\n\nAnn",
+        ),
+    ],
+    ids=["forwarded", "several parts", "empty plain form", "no boundary", "odd headers"],
+)
+def test_a_mail_gives_all_that_its_reader_sees(mail: str, text: str) -> None:
+    assert text_of(mail.encode(), "a.eml") == text
+
+
+def test_mails_inside_of_very_many_mails_are_refused() -> None:
+    mail = "From: a@b.c\n" + "Content-Type: message/rfc822\n\nFrom: d@e.f\n" * 3000
+    with pytest.raises(RecordError, match="nested too deeply"):
+        text_of(mail.encode(), "a.eml")
+
+
+def test_a_pdf_with_something_before_it_is_one() -> None:
+    assert decode(b"\r\njunk\n" * 20 + b"%PDF-1.7\n", "a.pdf").content_type == "application/pdf"
+    assert decode(b"What %PDF-1.7 means", "a.txt").content == "What %PDF-1.7 means"
+
+
 def test_an_eight_bit_mail_keeps_its_letters() -> None:
     mail = "From: a@b.c\nContent-Type: text/plain; charset=iso-8859-1\nContent-Transfer-Encoding: 8bit\n\nGrüße\n"
     assert text_of(mail.encode("latin-1"), "a.eml").endswith("Grüße")

@@ -103,6 +103,48 @@ async def test_damage_inside_comes_behind_the_rows_before_it() -> None:
         await pages_of(reader_of(bytes(data)), format="parquet")
 
 
+async def test_a_broken_footer_is_damage_and_ends_no_run() -> None:
+    data = parquet(NUMBERS)
+    length = int.from_bytes(data[-8:-4], "little")
+    kinds = set[str]()
+    for at in range(len(data) - 8 - length, len(data) - 8, 9):
+        try:
+            await pages_of(reader_of(data[:at] + b"\xff\xff\xff" + data[at + 3 :]), format="parquet")
+        except RecordError as error:
+            kinds.add(error.kind)
+    assert kinds == {"ObjectDamaged"}
+
+
+async def test_columns_of_one_name_are_both_kept() -> None:
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array([3])], names=["a", "a", "a_1"])
+    assert good(await pages_of(reader_of(parquet(table)), format="parquet")) == [{"a": 1, "a_2": 2, "a_1": 3}]
+
+
+async def test_a_value_outside_the_calendar_costs_its_row_alone() -> None:
+    moments = pa.array([0, 2**62, 1, None], pa.timestamp("us"))
+    nested = pa.array([[0], [0], [-(2**62)], []], pa.list_(pa.timestamp("us")))
+    pages = await pages_of(reader_of(parquet(pa.table({"at": moments, "all": nested}))), format="parquet")
+    assert numbered(pages) == [
+        (1, {"at": "1970-01-01T00:00:00", "all": ["1970-01-01T00:00:00"]}),
+        (2, "WrongType"),
+        (3, "WrongType"),
+        (4, {"at": None, "all": []}),
+    ]  # fmt: skip
+    assert "row 2: the field 'at'" in str(pages[0].failures[0][1])
+
+
+async def test_text_that_is_no_utf8_costs_its_bytes_alone() -> None:
+    texts = pa.array([b"gut", b"sch\xfflecht", None]).view(pa.string())
+    pages = await pages_of(reader_of(parquet(pa.table({"t": texts}))), format="parquet")
+    assert [record["t"] for record in good(pages)] == ["gut", "sch\ufffdlecht", None]
+
+
+async def test_a_map_that_names_a_key_twice_keeps_both_values() -> None:
+    maps = pa.array([[("k", 1), ("k", 2)], [("k", 1)]], pa.map_(pa.string(), pa.int64()))
+    pages = await pages_of(reader_of(parquet(pa.table({"m": maps}))), format="parquet")
+    assert [record["m"] for record in good(pages)] == [[["k", 1], ["k", 2]], {"k": 1}]
+
+
 async def test_an_empty_table_has_no_records() -> None:
     assert await pages_of(reader_of(parquet(NUMBERS.slice(0, 0))), format="parquet") == []
 

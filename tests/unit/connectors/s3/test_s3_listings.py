@@ -281,3 +281,36 @@ async def test_a_listing_of_several_beginnings_goes_on_in_its_place() -> None:
     assert whole == ["one", "two", "a/1", "a/2", "b/1", "b/2", "c/1"]
     for place, key in enumerate(whole, 1):
         assert await behind(lake, key, pattern) == whole[place:], key
+
+
+class Answers(OddS3):
+    """Answers every listing with this."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(numbered(3))
+        self._listing = reply
+
+    def listing(self, asked: Asked) -> Reply:
+        return self._listing
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "<ListBucketResult><Contents><Key>a</Key><Size>many</Size></Contents></ListBucketResult>",
+            "not S3's",
+        ),
+        ("<ListBucketResult><Contents><Key>SECRET-NAME</Key>", "not S3's: Unable to parse response"),
+    ],
+)
+async def test_a_listing_that_cannot_be_read_is_asked_for_again(body: str, message: str) -> None:
+    with pytest.raises(TransientError, match=message) as caught:
+        await names(Answers(Reply(200, body.encode(), {"Content-Type": "application/xml"})))
+    assert "SECRET-NAME" not in str(caught.value)
+
+
+async def test_a_page_that_is_not_found_is_no_deleted_object() -> None:
+    page = Reply(404, b"<html>nope</html>", {"Content-Type": "text/html"})
+    with pytest.raises(FatalError, match="check the pattern and the connection's endpoint"):
+        await names(Answers(page))

@@ -1,0 +1,182 @@
+"""A query in a process of its own, which the kernel keeps within its memory.
+
+The process has a copy of the tables that the query names, in a file or none at all: it cannot open the
+warehouse itself, which this process holds open for writing. Question and answer are JSON, on its standard
+input and output.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from engine.service.sql import (
+    TOO_MUCH,
+    QueryError,
+    QueryLimits,
+    QueryResult,
+    bounded,
+    current_views,
+    explained,
+    only_select,
+    run_query,
+)
+from engine.service.sql_functions import is_watchable
+from engine.service.storage import Reader
+from engine.service.tables import quote
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from engine.service.warehouse import Warehouse
+
+__all__ = ["answer_query", "main"]
+
+_TO_START = 10.0  # seconds that the process may take beyond those of the query
+_KEPT = ("LANG", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TZ")
+
+
+def answer_query(warehouse: Warehouse, sql: str, limit: int, limits: QueryLimits) -> QueryResult:
+    """Run one SELECT, apart when a single step of it may take much memory. Blocks. Raises QueryError."""
+    began = time.monotonic()
+    with warehouse.query_cursor() as cursor, explained():
+        text, tree = only_select(cursor, sql)
+    if is_watchable(tree):
+        return run_query(warehouse, sql, limit, limits)
+    with warehouse.working_folder() as folder:
+        file = _copied(warehouse, text, folder, limits)
+        left = max(limits.seconds - (time.monotonic() - began), 0.1)
+        found = _run_apart(file, text, limit, replace(limits, seconds=left))
+    return replace(found, seconds=time.monotonic() - began)
+
+
+def _copied(warehouse: Warehouse, text: str, folder: Path, limits: QueryLimits) -> Path | None:
+    """A file with the current rows of the tables that the query may mean; None when it means none."""
+    file = folder / "warehouse.duckdb"  # of the same name, since a query may use it
+    with warehouse.query_cursor() as cursor, explained(), bounded(cursor, limits):
+        found = cursor.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
+            "AND contains(lower(?::VARCHAR), lower(table_name))",
+            [text],
+        ).fetchall()
+        if not found:
+            return None
+        head = current_views(Reader(cursor))
+        copy = quote(folder.name)
+        cursor.execute(f"ATTACH '{str(file).replace(chr(39), chr(39) * 2)}' AS {copy}")
+        try:
+            for (name,) in found:
+                cursor.execute(
+                    f"CREATE TABLE {copy}.main.{quote(name)} AS {head}SELECT * FROM {quote(name)}"  # noqa: S608 -- quoted
+                )
+        finally:
+            cursor.execute(f"DETACH {copy}")
+    return file
+
+
+def _run_apart(file: Path | None, sql: str, limit: int, limits: QueryLimits) -> QueryResult:
+    """Run a query on the tables of a file in another process. Blocks. Raises QueryError."""
+    question = {
+        "file": str(file) if file is not None else "",
+        "sql": sql,
+        "limit": limit,
+        "seconds": limits.seconds,
+        "memory": limits.memory,
+    }
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    environment["MALLOC_ARENA_MAX"] = "1"  # each more would reserve 64 MiB of the addresses it may use
+    try:
+        done = subprocess.run(  # noqa: S603 -- our own interpreter and arguments
+            [sys.executable, "-m", __name__],
+            input=orjson.dumps(question),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            timeout=limits.seconds + _TO_START,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise QueryError(f"The query ran longer than {limits.seconds:g} seconds", 408) from None
+    answer: dict[str, Any] = {}
+    with suppress(orjson.JSONDecodeError):
+        answer = orjson.loads(done.stdout)
+    if "rows" in answer:
+        columns = [(str(name), str(kind)) for name, kind in answer["columns"]]
+        return QueryResult(columns, answer["rows"], answer["truncated"], answer["seconds"])
+    # a process that ends without a word could not even allocate what it takes to say so
+    raise QueryError(str(answer.get("error", TOO_MUCH)), int(answer.get("status", 413)))
+
+
+class _Copy:
+    """The tables of the file, opened for reading."""
+
+    def __init__(self, file: str, memory: int) -> None:
+        import duckdb
+
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "threads": 2,
+            "memory_limit": f"{memory}B",
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "temp_directory": "",
+        }
+        self._connection = duckdb.connect(file or ":memory:", read_only=bool(file), config=config)
+        for setting in ("enable_external_access = false", "lock_configuration = true"):
+            self._connection.execute(f"SET {setting}")
+
+    def query_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
+        return self._connection.cursor()
+
+
+def main() -> None:
+    """Answer the question on standard input."""
+    question = orjson.loads(sys.stdin.buffer.read())
+    limits = QueryLimits(question["seconds"], question["memory"])
+    try:
+        copy = _Copy(question["file"], limits.memory)
+        _limit(limits)
+        found = run_query(copy, question["sql"], question["limit"], limits, is_current=True)
+        answer: dict[str, Any] = {
+            "columns": found.columns,
+            "rows": found.rows,
+            "truncated": found.truncated,
+            "seconds": found.seconds,
+        }
+    except QueryError as error:
+        answer = {"error": str(error), "status": error.status}
+    except MemoryError:
+        answer = {}
+    sys.stdout.buffer.write(orjson.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)  # DuckDB's threads may be at work still
+
+
+def _limit(limits: QueryLimits) -> None:
+    """Let the kernel refuse what goes far beyond the limits, even when the parent has been killed."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    with open("/proc/self/statm", "rb") as file:
+        reserved = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    for kind, most in (
+        (resource.RLIMIT_AS, reserved + 2 * limits.memory),
+        (resource.RLIMIT_CPU, int(2 * limits.seconds) + 5),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, allowed = resource.getrlimit(kind)
+        if allowed == resource.RLIM_INFINITY or most < allowed:
+            resource.setrlimit(kind, (most, allowed))
+
+
+if __name__ == "__main__":
+    main()

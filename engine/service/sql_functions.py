@@ -1,0 +1,92 @@
+"""Which queries can be interrupted in time: those none of whose steps makes much out of little.
+
+DuckDB works on some 2,000 rows at a time and can be interrupted between two such steps. Its own limits do not
+cover the texts and lists that a function makes. So a query that uses nothing but the functions below grows at
+a rate that can be watched; any other may take gigabytes in a single step, as `repeat('x', 1000000000)` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+__all__ = ["is_watchable", "nodes_of"]
+
+_HARMLESS: Final = """
++ - * / // % ** ^ & | << >> ~ @ ~~ !~~ ~~* !~~* ~~~ <-> ->> = != < > <= >= abs ceil ceiling floor round
+trunc sign sqrt cbrt exp ln log log2 log10 pow power mod divide multiply add subtract fdiv greatest
+least random pi isnan isinf isfinite even factorial gcd lcm sin cos tan radians degrees hash md5 sha1
+sha256 xor count count_star count_if countif sum avg mean min max first last any_value arbitrary arg_min
+arg_max argmin argmax min_by max_by median mode quantile quantile_cont quantile_disc
+approx_count_distinct approx_quantile stddev stddev_pop stddev_samp variance var_pop var_samp skewness
+kurtosis entropy corr covar_pop covar_samp regr_slope regr_intercept regr_r2 bool_and bool_or bit_and
+bit_or bit_xor product sumkahan fsum kahan_sum favg row_number rank dense_rank percent_rank cume_dist
+ntile lag lead first_value last_value nth_value length len strlen char_length character_length
+array_length octet_length bit_length lower lcase upper ucase trim ltrim rtrim left right left_grapheme
+right_grapheme substr substring substring_grapheme strpos instr position contains starts_with ends_with
+prefix suffix reverse ascii ord unicode chr like_escape ilike_escape not_like_escape not_ilike_escape
+regexp_matches regexp_full_match regexp_extract levenshtein editdist3 damerau_levenshtein jaccard
+jaro_similarity jaro_winkler_similarity split_part nullif if typeof date_part datepart date_trunc
+datetrunc date_diff datediff date_sub datesub date_add age year month day dayofmonth dayofweek dayofyear
+weekday isodow week weekofyear yearweek quarter hour minute second millisecond microsecond decade
+century millennium epoch epoch_ms epoch_us epoch_ns era dayname monthname last_day make_date make_time
+make_timestamp make_timestamptz to_timestamp strftime strptime try_strptime now today current_date
+get_current_timestamp timezone timezone_hour timezone_minute time_bucket to_years to_months to_weeks
+to_days to_hours to_minutes to_seconds to_milliseconds to_microseconds json_extract json_extract_string
+json_extract_path json_extract_path_text json_type json_valid json_array_length json_exists
+json_contains json_value array_extract list_extract list_element struct_extract map_extract element_at
+list_contains array_contains list_has list_position list_indexof cardinality list_min list_max list_sum
+list_avg list_count unnest
+"""
+
+_PLAIN: Final = frozenset(_HARMLESS.split())
+"""Those whose values are about as large as their arguments, or small."""
+
+_PACKING: Final = frozenset(("||", "concat", "concat_ws", "list_value", "struct_pack", "row"))
+"""What is as long as its arguments together. Nested, each may double what it gets."""
+
+_MAX_PACKING: Final = 4
+
+_TABLES: Final = frozenset(
+    (
+        *("duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types", "duckdb_views"),
+        *("generate_series", "pragma_table_info", "range", "unnest"),
+    )
+)
+"""Functions in FROM whose rows are small."""
+
+
+def nodes_of(tree: Any) -> Iterator[dict[str, Any]]:
+    """All mappings of a query's serialized form."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def is_watchable(tree: Any) -> bool:
+    """Whether no single step of the query (as `json_serialize_sql` gives it) can make huge values."""
+    packing = 0
+    of_tables = {
+        id(node["function"])
+        for node in nodes_of(tree)
+        if node.get("type") == "TABLE_FUNCTION" and isinstance(node.get("function"), dict)
+    }
+    for node in nodes_of(tree):
+        if str(node.get("type_name", "")).lower() == "array":
+            return False  # of a fixed length, which is taken for each row
+        if "function_name" not in node:
+            continue
+        name = str(node["function_name"]).lower()
+        if id(node) in of_tables:
+            if name not in _TABLES:
+                return False
+        elif name in _PACKING:
+            packing += 1
+        elif name not in _PLAIN:
+            return False
+    return not tree.get("error") and packing <= _MAX_PACKING
