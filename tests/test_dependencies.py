@@ -14,10 +14,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 OURS = {"engine", "connectors", "benchmarks", "tests", "samples"}
 # needed at run time by what we import, though we import nothing of theirs ourselves
 INDIRECT = {"flask", "flask-cors"}
+FOR_DEVELOPERS = ("test", "dev", "docs", "samples", "benchmarks")
 # what an installation may have or not
-FEATURES = tuple(
-    set(PROJECT["optional-dependencies"]) - {"all", "test", "dev", "docs", "samples", "benchmarks"}
-)
+FEATURES = tuple(set(PROJECT["optional-dependencies"]) - {"all", *FOR_DEVELOPERS})
 
 
 def normal(name: str) -> str:
@@ -84,6 +83,4 @@ def test_constraints_pin_every_dependency_without_addresses() -> None:
     pins = [line for line in lines if not line.startswith("#")]
 
     assert all(re.fullmatch(r"[\w.-]+==[\w.+]+", pin) for pin in pins)
-    assert declared(*FOR_DEVELOPERS, *FEATURES) <= {
-        normal(pin) for pin in pins
-    }
+    assert declared(*FOR_DEVELOPERS, *FEATURES) <= {normal(pin) for pin in pins}
