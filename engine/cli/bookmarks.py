@@ -1,10 +1,10 @@
-"""List and reset bookmarks: what sources with `mode: changed` remember of earlier runs.
+"""List and reset bookmarks: what sources with `mode: changed` and `deduplicate` remember of earlier runs.
 
   python -m engine bookmarks list
   python -m engine bookmarks list --pipeline memos --keys
   python -m engine bookmarks reset memos --key memos/2025/letter.txt
 
-The next run re-reads what was reset.
+The next run re-reads, or delivers again, what was reset.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--node", default="", metavar="NAME", help="only this source")
+    parser.add_argument("--node", default="", metavar="NAME", help="only this node")
     parser.add_argument("--key", default="", metavar="KEY", help="only this object or file")
     add_state_argument(parser)
 
