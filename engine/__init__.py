@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.contract.acks import Tally
-    from engine.contract.batch import Batch, Drop
+    from engine.contract.batch import Batch, DeadItem, Drop
     from engine.contract.bookmarks import Bookmark
     from engine.contract.component import (
         BatchLimits,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "engine.contract.acks": ("Tally",),
     "engine.contract.verification": ("Check", "Delivered"),
-    "engine.contract.batch": ("Batch", "Drop"),
+    "engine.contract.batch": ("Batch", "DeadItem", "Drop"),
     "engine.contract.dead_letter": ("DeadLetter",),
     "engine.contract.split": ("Split",),
     "engine.contract.bookmarks": ("Bookmark",),
@@ -107,6 +107,7 @@ __all__ = [
     "Check",
     "ConfigError",
     "Context",
+    "DeadItem",
     "DeadLetter",
     "Delivered",
     "Drop",

@@ -142,6 +142,7 @@ def test_places_of_the_engine_form_levels_without_circles() -> None:
         ("connectors.duckdb", "duckdb"),
         ("connectors.http", "httpx aiohttp"),
         ("connectors.postgres", "psycopg"),
+        ("connectors.sql", "adbc_driver_manager pyarrow"),
         ("connectors.generate", "faker"),
     ],
 )

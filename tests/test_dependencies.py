@@ -15,7 +15,9 @@ OURS = {"engine", "connectors", "benchmarks", "tests", "samples"}
 # needed at run time by what we import, though we import nothing of theirs ourselves
 INDIRECT = {"flask", "flask-cors"}
 # what an installation may have or not
-FEATURES = tuple(set(PROJECT["optional-dependencies"]) - {"all", "test", "dev", "docs", "samples"})
+FEATURES = tuple(
+    set(PROJECT["optional-dependencies"]) - {"all", "test", "dev", "docs", "samples", "benchmarks"}
+)
 
 
 def normal(name: str) -> str:
@@ -71,6 +73,10 @@ def test_every_development_dependency_is_documented() -> None:
 
 def test_every_dependency_of_the_samples_is_documented() -> None:
     assert documented("Needed to regenerate the samples") == declared("samples") - declared()
+
+
+def test_every_dependency_of_the_benchmarks_is_documented() -> None:
+    assert documented("Needed to measure beside others") == declared("benchmarks") - declared()
 
 
 def test_constraints_pin_every_dependency_without_addresses() -> None:

@@ -1,15 +1,18 @@
-"""What the engine costs between a source and a table: blobs into the `duckdb` sink, beside a bare append."""
+"""What the engine costs between a source and a table of DuckDB, beside a bare append and beside dlt."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks.model import Arm, Benchmark, Goal, Scale, Work
 
@@ -34,11 +37,13 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
                     partial(piped, size),
                     goals=[Goal("rate", ">=", 120_000), Goal("ratio", "<=", 1.5)],
                 ),
+                Arm("dlt, default", partial(by_dlt, size, None), unavailable=needs_dlt),
+                Arm("dlt, Parquet", partial(by_dlt, size, "parquet"), unavailable=needs_dlt),
             ],
             reference=reference,
             unit="rows",
             pairs=7,
-            libraries=("duckdb",),
+            libraries=("duckdb", "dlt"),
         ),
     ]
 
@@ -48,17 +53,12 @@ def appended(size: int) -> Work:
     import duckdb
     import orjson
 
-    from connectors.simulated import BlobConnector, SimulatedParams
-
-    source = BlobConnector(SimulatedParams(seed=SEED))
-    started = datetime(2025, 1, 1, tzinfo=UTC)
     with TemporaryDirectory() as folder:
         path = Path(folder, "bare.duckdb")
         begun = time.perf_counter()
         connection = duckdb.connect(str(path))
         names: list[str] = []
-        for start in range(0, size, PAGE):
-            records = source.generate(SEED, start, min(start + PAGE, size), started)
+        for records in _pages(size):
             if not names:
                 names = list(records[0])
                 kinds = {"file_size": "BIGINT", "permissions": "JSON"}
@@ -94,9 +94,46 @@ async def piped(size: int) -> Work:
         return _work(path, size, time.perf_counter() - begun)
 
 
-def _work(path: Path, size: int, seconds: float) -> Work:
+def needs_dlt() -> str | None:
+    """Why dlt cannot be measured here, or None."""
+    return None if find_spec("dlt") else "dlt is not installed: pip install -e '.[benchmarks]'"
+
+
+def by_dlt(size: int, file_format: str | None) -> Work:
+    """The same records as a resource of dlt; `file_format`: of its intermediate files (None: its default)."""
+    os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+    os.environ["RUNTIME__LOG_LEVEL"] = "ERROR"
+    import dlt  # type: ignore[import-not-found,unused-ignore]
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "dlt.duckdb")
+        begun = time.perf_counter()
+        pipeline = dlt.pipeline(
+            "blobs",
+            destination=dlt.destinations.duckdb(str(path)),
+            dataset_name="bench",
+            pipelines_dir=folder,
+        )
+        columns = {"permissions": {"data_type": "json"}}
+        blobs = dlt.resource(_pages(size), name="blobs", columns=columns)
+        pipeline.run(blobs, loader_file_format=file_format).raise_on_failed_jobs()
+        return _work(path, size, time.perf_counter() - begun, "bench.blobs")
+
+
+def _pages(size: int) -> Iterator[list[dict[str, Any]]]:
+    from connectors.simulated import BlobConnector, SimulatedParams
+
+    source = BlobConnector(SimulatedParams(seed=SEED))
+    started = datetime(2025, 1, 1, tzinfo=UTC)
+    for start in range(0, size, PAGE):
+        yield source.generate(SEED, start, min(start + PAGE, size), started)
+
+
+def _work(path: Path, size: int, seconds: float, table: str = "blobs") -> Work:
     import duckdb
 
     with duckdb.connect(str(path)) as connection:
-        found = connection.execute("SELECT count(*), sum(file_size), min(id), max(id) FROM blobs").fetchall()
+        found = connection.execute(
+            f"SELECT count(*), sum(file_size), min(id), max(id) FROM {table}"
+        ).fetchall()
     return Work(size, "/".join(map(str, chain(*found))), {"rate": size / seconds})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -102,10 +103,12 @@ class Database:
         self, params: DuckdbParams, *, read_only: bool = False, lock_timeout: float | None = None
     ) -> None:
         self.path = str(Path(params.path).expanduser())
+        self._place = Path(self.path).absolute()  # wherever the process may go
         self._lock_timeout = params.lock_timeout if lock_timeout is None else lock_timeout
         self._memory_limit = params.memory_limit
         self._read_only = read_only
         self._connection: DuckDBPyConnection | None = None
+        self._file: os.stat_result | None = None
         self._turn = anyio.Lock()
 
     async def open(self) -> None:
@@ -136,7 +139,7 @@ class Database:
 
         Raises:
             RowsRefusedError: for what is in the rows.
-            TransientError, FatalError: for other reasons.
+            TransientError, FatalError: for other reasons; also when the file is not the one that was opened.
         """
         assert self._connection is not None, "open the database first"
         async with self._turn:
@@ -155,11 +158,25 @@ class Database:
 
         with self._translated():
             try:
-                return work(connection)
+                result = work(connection)
+                self._check_place()
+                return result
             except BaseException:
                 with suppress(duckdb.Error):  # no transaction was open
                     connection.rollback()
                 raise
+
+    def _check_place(self) -> None:
+        """A file that was removed can still be written, and what is written is lost."""
+        try:
+            if self._file is None or os.path.samestat(self._file, os.stat(self._place)):
+                return
+        except OSError:
+            pass
+        raise FatalError(
+            f"{self.path} was removed or replaced while it was in use: put it back and resume the run, which "
+            "does not write again what was in it, or start a new run"
+        )
 
     def _connect(self) -> DuckDBPyConnection:
         import duckdb
@@ -183,6 +200,7 @@ class Database:
                 raise FatalError(f"{self.path} is not a DuckDB file: name another `path`")
             connection.execute("SET memory_limit = ?", [self._memory_limit])
             connection.execute("SET TimeZone = 'UTC'")
+            self._file = None if self._read_only else os.stat(self._place)
             return connection
 
     @contextmanager

@@ -110,7 +110,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
                 f"`mode: {params.mode}` works only in one process: parts of a run on Temporal would "
                 "replace or reject each other's lines; use `mode: append`"
             )
-        self._descriptor = _open(self._path)
+        self._descriptor, self._path = _open(self._path), os.path.abspath(self._path)
         self._regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if self._regular:
             path = log_path(self._path, ctx)
@@ -157,7 +157,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
 
         Raises:
             BatchError: records that JSON cannot say; the others were added.
-            FatalError: the file cannot be written, for instance because the disk is full.
+            FatalError: the file cannot be written, for instance because the disk is full, or is not the one
+                that was opened.
         """
         places: Sequence[int] | None = None
         if self._log is not None and self._log.before:
@@ -175,7 +176,12 @@ class JsonlSink(Sink[JsonlSinkParams]):
             raise BatchError({places[at] if places else at: failures[at] for at in failures})
 
     async def run_completed(self) -> None:
-        """Remove the notes about what was written. A run without any record leaves an empty file."""
+        """Remove the notes about what was written. A run without any record leaves an empty file.
+
+        Raises:
+            FatalError: the file is not the one that was opened.
+        """
+        self._check_place()
         # a run that was killed after this is resumed without notes, and its lines are in the file
         if self._replaces and self.ctx.attempt == 1:
             self._append(b"", KeyList([]))
@@ -217,6 +223,15 @@ class JsonlSink(Sink[JsonlSinkParams]):
                     self._log.take_back(undo)
             raise FatalError(f"cannot write {self.params.path}: {error.strerror}") from error
         self._added += len(data)
+        self._check_place()
+
+    def _check_place(self) -> None:
+        """A file that was removed can still be written, and what is written is lost."""
+        if self._regular and not _is_at(self._descriptor, self._path):
+            raise FatalError(
+                f"{self.params.path} was removed or replaced while the run wrote to it: put it back and "
+                "resume the run, which does not write again what was in it, or start a new run"
+            )
 
 
 def _is_at(descriptor: int, path: str) -> bool:

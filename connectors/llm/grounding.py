@@ -7,13 +7,22 @@ here knows a language, but for the English names of months.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
+from itertools import compress
 from typing import Final
 
-from connectors.llm.folding import Folded, Word, as_date, as_number, dates_in, folded, numbers_in, words_in
+from connectors.llm.folding import (
+    Folded,
+    as_date,
+    as_number,
+    dates_in,
+    folded,
+    numbers_in,
+    span_of_words,
+    words_in,
+)
 
 __all__ = ["Grounder", "Span", "spans_of", "ungrounded_in"]
 
@@ -76,10 +85,10 @@ class Grounder:
 
     @cached_property
     def _folded(self) -> Folded:
-        return folded(self._text)
+        return Folded(self._text)
 
     @cached_property
-    def _words(self) -> list[Word]:
+    def _words(self) -> list[str]:
         return words_in(self._folded.text)
 
     @cached_property
@@ -91,10 +100,10 @@ class Grounder:
         return dates_in(self._text)
 
     def _folded_span(self, wanted: str) -> Span | None:
-        needle = folded(wanted).text
+        needle = folded(wanted)
         if not needle:
             return None
-        start = bisect_right(self._folded.places, self._next.get(wanted, 0) - 1)
+        start = self._folded.offset(self._next.get(wanted, 0))
         found = _occurrence(self._folded.text, needle, start) or _occurrence(self._folded.text, needle, 0)
         return self._folded.span(*found) if found else None
 
@@ -107,28 +116,30 @@ class Grounder:
 
     def _by_words(self, wanted: str) -> Span | None:
         """The window of as many words that has the most of the value's, if it has three of four."""
-        value = [word.text for word in words_in(folded(wanted).text)]
+        value = words_in(folded(wanted))
         words, size = self._words, len(value)
         if not _FEWEST_WORDS <= size <= len(words):
             return None
         left = Counter(value)
-        best = hits = 0
-        at = -1
-        for end, word in enumerate(words):
-            if end >= size:
-                gone = words[end - size].text
-                if gone in left:
-                    left[gone] += 1
-                    hits -= left[gone] > 0
-            if word.text in left:
-                hits += left[word.text] > 0
-                left[word.text] -= 1
-            if end >= size - 1 and hits > best:
-                best, at = hits, end - size + 1
+        stated = list(compress(enumerate(words), map(left.__contains__, words)))
+        if len(stated) < _COVERAGE * size:
+            return None
+        best = hits = behind = 0
+        window = (0, 0)
+        for ahead, (place, word) in enumerate(stated):
+            start = max(place + 1, size) - size
+            while stated[behind][0] < start:
+                gone = stated[behind][1]
+                left[gone] += 1
+                hits -= left[gone] > 0
+                behind += 1
+            hits += left[word] > 0
+            left[word] -= 1
+            if hits > best:
+                best, window = hits, (stated[behind][0], stated[ahead][0])
         if best < _COVERAGE * size:
             return None
-        window = [one for one in words[at : at + size] if one.text in left]
-        return self._folded.span(window[0].start, window[-1].end)
+        return self._folded.span(*span_of_words(self._folded.text, *window))
 
 
 def _occurrence(text: str, wanted: str, start: int) -> Span | None:

@@ -3,26 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
-from dataclasses import asdict, dataclass
-from hashlib import sha256
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, Self
-
-from pydantic import BaseModel, Field, model_validator
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from connectors.postgres.database import PostgresConnection, connected
 from connectors.tables.isolation import RowsRefusedError
 from connectors.tables.names import quote
-from connectors.tables.params import TableSourceParams, missing_column, unusable_key
+from connectors.tables.params import missing_column, unusable_key
+from connectors.tables.source import OrderedSource, OrderedSourceParams, Page, Part, keeps_bookmarks
 from connectors.tables.values import json_value
-from engine.contract.batch import Batch
-from engine.contract.bookmarks import Bookmark
-from engine.contract.component import Context, Kind, Source, component, operational
-from engine.contract.keys import KeyList, KeyRange, Keys
-from engine.contract.split import Split
-from engine.contract.types import JsonValue
+from engine.contract.component import Kind, component
 from engine.errors import FatalError
 
 if TYPE_CHECKING:
@@ -32,39 +22,10 @@ __all__ = ["PostgresSource", "PostgresSourceParams"]
 
 # what JSON has already: bool, int8, int2, int4, text, json, float4, float8, char, varchar, jsonb
 _PLAIN: Final = frozenset({16, 20, 21, 23, 25, 114, 700, 701, 1042, 1043, 3802})
-_MARK: Final = "delivered"
 
 
-class PostgresSourceParams(TableSourceParams):
+class PostgresSourceParams(OrderedSourceParams):
     """Parameters of the `postgres` source."""
-
-    incremental: str | None = Field(
-        default=None,
-        description="Column that grows with every change, e.g. `updated_at`: read only the rows after those "
-        "that earlier runs of the pipeline have delivered",
-    )
-    split_rows: int = operational(
-        100_000, ge=1, description="Rows per split, the part of a run that one worker reads"
-    )
-    parallel: int = operational(2, ge=1, le=16, description="Splits that are read at the same time")
-
-    @model_validator(mode="after")
-    def _tells_rows_apart(self) -> Self:
-        if self.incremental is not None and self.key is None:
-            raise ValueError("`incremental` needs a `key`, which tells rows with the same value apart")
-        return self
-
-
-def _keeps_bookmarks(params: PostgresSourceParams) -> bool:
-    return params.incremental is not None
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The rows of a split: those after `after`, up to and including `until`; as text, one for each column."""
-
-    after: list[str] | None = None
-    until: list[str] | None = None
 
 
 @component(
@@ -73,9 +34,9 @@ class _Part:
     params=PostgresSourceParams,
     connection=PostgresConnection,
     extra="postgres",
-    bookmarks=_keeps_bookmarks,
+    bookmarks=keeps_bookmarks,
 )
-class PostgresSource(Source[PostgresSourceParams]):
+class PostgresSource(OrderedSource[PostgresSourceParams]):
     """Reads the rows of a table or a query of PostgreSQL.
 
     With a `key`, rows come in its order and are named by it, in splits of `split_rows`, and a resumed run
@@ -84,98 +45,20 @@ class PostgresSource(Source[PostgresSourceParams]):
     as JSON has them: times are ISO 8601 text.
     """
 
-    def __init__(self, params: PostgresSourceParams, connection: BaseModel | None = None) -> None:
-        super().__init__(params, connection)
-        self.repeatable = params.key is not None
-        self.parallel_splits = 1 if params.incremental else params.parallel
-
-    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """Ranges of keys with `split_rows` rows each; one split without a key, or with `incremental`.
-
-        Raises:
-            TransientError: the server cannot be reached.
-            FatalError: the query cannot be read, or the key is missing or null in some rows.
-        """
-        params, place = self.params, self._place
-        if params.key is None:
-            yield Split("all", asdict(_Part()))
-            return
-        if params.incremental is not None:
-            known = await ctx.bookmarks.get(place, [_MARK])
-            yield Split("changed", asdict(_Part(after=known.get(_MARK))))
-            return
-        async with connected(self._connected()) as connection:
-            bounds = await self._bounds(connection)
-        for number, (after, until) in enumerate(pairwise([None, *bounds])):
-            part = _Part(None if after is None else [after], None if until is None else [until])
-            yield Split(f"{number:06d}", asdict(part), first_ordinal=number * params.split_rows)
-
-    async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
-        """Read the rows of a split after `position`, `[rows before, the last row's order]`.
-
-        Raises:
-            TransientError: the server cannot be reached; everything before was yielded.
-            FatalError: the query cannot be read, or the key is missing or not unique.
-        """
-        part = _Part(**split.manifest)
-        before, after = position or (0, part.after)
-        async with aclosing(self._pages(_Part(after, part.until))) as pages:
-            async for records, orders in pages:
-                keys: Keys
-                first = split.first_ordinal + before
-                if orders:
-                    self._check(orders, after if position else None)
-                    keys = KeyList(self._keys(orders), first, counted=True)
-                    position = after = orders[-1]
-                else:
-                    keys = KeyRange(f"{self._name}/", first, first + len(records))
-                before += len(records)
-                batch = Batch(records, keys, position=[before, after])
-                if self.params.incremental is not None:
-                    batch.bookmarks = [Bookmark(self._place, _MARK, after)]
-                yield batch
-                if ctx.draining():
-                    return
-
-    async def extract(self) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """Read all rows, in lists, without a pipeline."""
-        async with aclosing(self.splits(self.ctx)) as splits:  # type: ignore[type-var]
-            async for split in splits:
-                async with aclosing(self._pages(_Part(**split.manifest))) as pages:
-                    async for records, _ in pages:
-                        yield records
-
     @property
-    def _name(self) -> str:
-        return self.ctx.node or self.params.table or "query"  # two nodes may read the same table
-
-    def _keys(self, orders: Sequence[Sequence[str]]) -> list[str]:
-        """The keys of rows. A row that changes while a run is interrupted comes again, as another record."""
-        if self.params.incremental is None:
-            return [f"{self._name}/{key}" for (key,) in orders]
-        return [f"{self._name}/{key}@{changed}" for changed, key in orders]
-
-    @property
-    def _place(self) -> str:
-        """What bookmarks are about: another query or another database has others."""
-        what = f"{self.params.relation}\n{self.params.key}\n{self.params.incremental}"
-        return f"{self._connected().place}/{sha256(what.encode()).hexdigest()[:12]}"
-
-    @property
-    def _order(self) -> list[str]:
-        """The columns that rows are ordered by."""
-        return [name for name in (self.params.incremental, self.params.key) if name is not None]
+    def _database(self) -> str:
+        return self._connected().place
 
     def _connected(self) -> PostgresConnection:
         if not isinstance(self.connection, PostgresConnection):
             raise FatalError("the postgres source needs a connection with the `url` of the database")
         return self.connection
 
-    async def _bounds(self, connection: Connection) -> list[str | None]:
-        """The last key of each split but the last, and None for that: it has no end.
+    async def _bounds(self) -> list[str]:
+        async with connected(self._connected()) as connection:
+            return await self._keys_between(connection)
 
-        Without an end, rows are read that are added meanwhile; each row is read once in any case.
-        """
+    async def _keys_between(self, connection: Connection) -> list[str]:
         assert self.params.key is not None
         await self._types(connection)
         key = f"q.{quote(self.params.key)}"
@@ -191,7 +74,7 @@ class PostgresSource(Source[PostgresSourceParams]):
                 f"WHERE n %% %s = 0 AND n < total ORDER BY n".encode(),
                 [self.params.split_rows],
             )
-            return [*[bound async for (bound,) in bounds], None]
+            return [bound async for (bound,) in bounds]
 
     async def _types(self, connection: Connection) -> dict[str, str]:
         """The columns and their types, as SQL."""
@@ -206,8 +89,7 @@ class PostgresSource(Source[PostgresSourceParams]):
         )
         return {column.name: sql for column, (sql,) in zip(columns, await types.fetchall(), strict=True)}
 
-    async def _pages(self, part: _Part) -> AsyncGenerator[tuple[list[dict[str, Any]], list[list[str]]], None]:
-        """Records, and for each the texts of the columns that it is ordered by."""
+    async def _pages(self, part: Part) -> AsyncGenerator[Page, None]:
         order = self._order
         try:
             async with connected(self._connected()) as connection:
@@ -226,13 +108,14 @@ class PostgresSource(Source[PostgresSourceParams]):
                                 readers, list(zip(*rows, strict=True))[len(order) :], strict=True
                             )
                         ]
-                        yield [dict(zip(names, row, strict=True)) for row in zip(*read, strict=True)], orders
+                        records = [dict(zip(names, row, strict=True)) for row in zip(*read, strict=True)]
+                        yield Page(records, orders)
         except RowsRefusedError as error:
             raise FatalError(
                 f"the rows cannot be read: {error}; cast the column to text in `query`", kind="schema"
             ) from None
 
-    def _query(self, types: dict[str, str], part: _Part) -> tuple[str, Sequence[Any] | None]:
+    def _query(self, types: dict[str, str], part: Part) -> tuple[str, Sequence[Any] | None]:
         order = [f"q.{quote(name)}" for name in self._order]
         texts = "".join(f"{column}::text, " for column in order)
         # a percent sign of the user's query is not a placeholder
@@ -251,13 +134,6 @@ class PostgresSource(Source[PostgresSourceParams]):
         if order:
             query += f" ORDER BY {', '.join(order)}"
         return (query, values) if values else (query.replace("%%", "%"), None)
-
-    def _check(self, orders: Sequence[Sequence[str]], last: Sequence[str] | None) -> None:
-        keys = [order[-1] for order in orders]
-        if None in keys:
-            raise unusable_key(self.params.key, "has no value in some rows")
-        if any(one == other for one, other in pairwise([last, *orders])):
-            raise unusable_key(self.params.key, "names more than one row")
 
 
 def _reader(type_code: int) -> Callable[[Any], Any] | None:

@@ -126,8 +126,12 @@ class TableSourceParams(Params):
     @property
     def relation(self) -> str:
         """What to select from, as `q`."""
+        return self.quoted_relation()
+
+    def quoted_relation(self, mark: str = '"') -> str:
+        """The same for a database that quotes names by `mark`."""
         if self.table is not None:
-            return f"{quote_table(self.table)} AS q"
+            return f"{quote_table(self.table, mark)} AS q"
         return f"({(self.query or '').strip().rstrip(';')}) AS q"
 
 

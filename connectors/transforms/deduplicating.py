@@ -1,16 +1,18 @@
-"""`deduplicate`: keep the first record of each key in a run."""
+"""`deduplicate`: keep the first record of each key, in a run or in all runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Awaitable, Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from connectors.expressions import Expression, ExpressionError, ExpressionText, as_mappings
 from connectors.expressions.failures import EvaluationError
 from connectors.expressions.functions import FUNCTIONS
+from connectors.transforms.remembered import Candidate, RememberedKeys
 from connectors.transforms.seen import SeenKeys, digest
+from engine.contract.acks import Ack
 from engine.contract.batch import Batch, Drop
 from engine.contract.component import Kind, Params, Transform, component
 from engine.errors import FatalError, RecordError
@@ -27,8 +29,10 @@ class DeduplicateParams(Params):
     key: ExpressionText | Annotated[list[ExpressionText], Field(min_length=1, max_length=50)] = Field(
         description="What two duplicates have in common: an expression, or a list of them"
     )
-    within: Literal["run"] = Field(
-        default="run", description="Where duplicates are looked for: among the records of a run"
+    within: Literal["run", "all_runs"] = Field(
+        default="run",
+        description="Where duplicates are looked for: among the records of a run, or also among what earlier "
+        "runs of the pipeline have delivered, as the state directory remembers",
     )
     missing: Literal["keep", "drop", "dead_letter"] = Field(
         default="keep",
@@ -39,25 +43,43 @@ class DeduplicateParams(Params):
         default=1_000_000,
         ge=2,
         le=100_000_000,
-        description="How many keys are remembered, in at most 48 bytes each",
+        description="How many keys are held in memory, in at most 48 bytes each (of `all_runs`: those that "
+        "are not delivered yet, in some 450)",
     )
     when_full: Literal["fail", "forget"] = Field(
         default="fail",
         description="Beyond `max_keys`: fail the run, or forget the oldest keys, half of them at a time",
     )
 
+    @model_validator(mode="after")
+    def _forgets_in_a_run(self) -> Self:
+        if self.within == "all_runs" and self.when_full == "forget":
+            raise ValueError("`when_full: forget` is for `within: run`: delivered keys are kept on the disk")
+        return self
+
     def notes(self) -> list[str]:
         """What a resume does not know."""
+        if self.within == "all_runs":
+            return []
         return ["a resumed run does not remember the keys of the attempt before it"]
 
 
-@component(Kind.TRANSFORM, "deduplicate", params=DeduplicateParams, whole_run=True)
-class Deduplicate(Transform[DeduplicateParams]):
-    """Keeps the first record of each key in a run; the others are dropped as `duplicate`.
+def _remembers(params: DeduplicateParams) -> bool:
+    return params.within == "all_runs"
 
-    Keys are remembered in memory as hashes of 64 bits: among a million keys, two that differ look alike in
-    one run of some forty million. A resumed run begins with an empty memory, and runs on several workers are
-    refused, because no worker sees all records. For duplicates among runs, let the sink write by key.
+
+@component(Kind.TRANSFORM, "deduplicate", params=DeduplicateParams, whole_run=True, bookmarks=_remembers)
+class Deduplicate(Transform[DeduplicateParams]):
+    """Keeps the first record of each key, in a run or in all runs; the others are dropped as `duplicate`.
+
+    `within: run` remembers keys in memory as hashes of 64 bits: among a million keys, two that differ look
+    alike in one run of some forty million. A resumed run begins with an empty memory.
+
+    `within: all_runs` remembers in the state directory, as hashes of 128 bits, which keys were delivered. A
+    key is stored together with the position of its record, and never before the record is delivered; that of
+    a record that became a dead letter is not stored. `bookmarks reset` forgets.
+
+    Runs on several workers are refused, because no worker sees all records.
     """
 
     def __init__(self, params: DeduplicateParams, connection: BaseModel | None = None) -> None:
@@ -66,44 +88,75 @@ class Deduplicate(Transform[DeduplicateParams]):
         self._expressions = [Expression(text) for text in texts]
         self._seen = SeenKeys()
         self._before = SeenKeys()
+        self._remembered: RememberedKeys | None = None
+
+    async def __aenter__(self) -> Self:
+        if _remembers(self.params):
+            self._remembered = RememberedKeys(self.ctx, self.params.max_keys)
+        return self
 
     @property
     def keeps_ids(self) -> bool:
         """Whether ids stay unchanged: always."""
         return True
 
-    def apply(self, batch: Batch) -> Batch:
+    @property
+    def waits(self) -> bool:
+        """Whether `apply` is asynchronous: where it asks the state store."""
+        return _remembers(self.params)
+
+    def apply(self, batch: Batch) -> Batch | Awaitable[Batch]:
         """Drop what has a key that another record had."""
+        if _remembers(self.params):
+            return self._apply_remembering(batch)
         if not batch.records:
             return batch
-        records = as_mappings(batch.records)
         outcomes = [
-            self._outcome(record, plain, place)
-            for record, plain, place in zip(batch.records, records, _places(batch), strict=True)
+            outcome if key is None or self._is_first(digest(key), digest(place)) else DUPLICATE
+            for (outcome, key), place in zip(self._keyed(batch), _places(batch), strict=True)
         ]
         return batch.outcomes(outcomes)
 
-    def _outcome(self, record: Any, plain: Mapping[str, Any], place: str) -> Any:
+    async def _apply_remembering(self, batch: Batch) -> Batch:
+        assert self._remembered is not None, "use `async with`"
+        keyed = self._keyed(batch)
+        acks: list[Ack | None] = [ack for ack, count in batch.origins for _ in range(count)]
+        acks = acks or [None] * len(batch)
+        found = [
+            (key, Candidate(digest(place), record_key, ack))
+            for (_, key), place, record_key, ack in zip(
+                keyed, _places(batch), batch.keys.to_list(), acks, strict=True
+            )
+            if key is not None
+        ]
+        first = iter(await self._remembered.first_of(found))
+        outcomes = [outcome if key is None or next(first) else DUPLICATE for outcome, key in keyed]
+        return batch.outcomes(outcomes) if outcomes else batch
+
+    def _keyed(self, batch: Batch) -> list[tuple[Any, str | None]]:
+        """What becomes of each record if it is the first, and its key; None if it is not compared."""
+        return list(map(self._key_of, batch.records, as_mappings(batch.records)))
+
+    def _key_of(self, record: Any, fields: Mapping[str, Any]) -> tuple[Any, str | None]:
         try:
-            values = [expression.evaluate(plain) for expression in self._expressions]
+            values = [expression.evaluate(fields) for expression in self._expressions]
         except ExpressionError as error:
-            return error
+            return error, None
         if all(value is None for value in values):
             if self.params.missing == "dead_letter":
-                return RecordError("the key of the record is missing", kind="MissingKey")
-            return record if self.params.missing == "keep" else NO_KEY
+                return RecordError("the key of the record is missing", kind="MissingKey"), None
+            return (record if self.params.missing == "keep" else NO_KEY), None
         try:
-            key = digest(FUNCTIONS["to_json"](values))
+            return record, FUNCTIONS["to_json"](values)
         except EvaluationError as error:
-            return RecordError(f"the key of the record: {error}", kind="DeduplicateError", unplanned=True)
-        # by the record that was first, and not by having been seen: a batch may be worked on twice
-        own = digest(place)
-        return record if self._first(key, own) == own else DUPLICATE
+            message = f"the key of the record: {error}"
+            return RecordError(message, kind="DeduplicateError", unplanned=True), None
 
-    def _first(self, key: int, record: int) -> int:
+    def _is_first(self, key: int, record: int) -> bool:
+        """By the record that had the key first, not by the key alone: a batch may be worked on twice."""
         owner = self._seen.owner(key) or self._before.owner(key)
         if owner:
-            return owner
+            return owner == record
         if self.params.when_full == "fail":
             if len(self._seen) >= self.params.max_keys:
                 message = f"more than {self.params.max_keys:,} distinct keys: raise `max_keys`"
@@ -112,7 +165,7 @@ class Deduplicate(Transform[DeduplicateParams]):
             self.ctx.count("forgotten_keys", len(self._before))
             self._before, self._seen = self._seen, SeenKeys()
         self._seen.add(key, record)
-        return record
+        return True
 
 
 def _places(batch: Batch) -> list[str]:

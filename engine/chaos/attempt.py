@@ -35,6 +35,7 @@ PLACES = "places"
 
 _INNER = "undisturbed"
 _LONGEST_DELAY = 0.005  # seconds
+_OUTAGE_LIMIT = 60.0  # seconds: a trial is not worth a long wait for a service
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,14 @@ class _Disturbed:
             plan,
             nodes=tuple(map(self._node, plan.nodes)),
             dead_letters=DeadLetterSettings(),
-            settings=replace(plan.settings, retries=0, on_complete=(), on_cancel=(), if_running="allow"),
+            settings=replace(
+                plan.settings,
+                retries=0,
+                on_complete=(),
+                on_cancel=(),
+                if_running="allow",
+                outage_limit=min(plan.settings.outage_limit, _OUTAGE_LIMIT),
+            ),
         )
 
     def _node(self, node: PlanNode) -> PlanNode:

@@ -13,6 +13,7 @@ __all__ = [
     "add_file_argument",
     "add_file_arguments",
     "add_interval_argument",
+    "add_limit_argument",
     "add_output_arguments",
     "add_state_argument",
     "this_command",
@@ -39,17 +40,17 @@ def add_file_argument(parser: argparse.ArgumentParser, what: str = "pipeline fil
     )
 
 
-def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+def add_file_arguments(parser: argparse.ArgumentParser, *, assignments: bool = True) -> None:
     """Declare the file, its pipelines and overrides."""
     add_file_argument(parser)
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="run only this pipeline; repeatable"
     )
-    add_change_arguments(parser)
+    add_change_arguments(parser, assignments=assignments)
 
 
-def add_change_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare overrides of the file."""
+def add_change_arguments(parser: argparse.ArgumentParser, *, assignments: bool = True) -> None:
+    """Declare overrides of the file; `assignments`: of any value, besides run parameters."""
     parser.add_argument(
         "--param",
         action="append",
@@ -57,20 +58,28 @@ def add_change_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIPELINE.NAME=VALUE",
         help="set a run parameter; repeatable",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="assignments",
-        metavar="PATH=VALUE",
-        help="override a value of the file, e.g. pipelines.blobs.dead_letters.max=10; repeatable",
-    )
+    if assignments:
+        parser.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            dest="assignments",
+            metavar="PATH=VALUE",
+            help="override a value of the file, e.g. pipelines.blobs.dead_letters.max=10; repeatable",
+        )
 
 
 def add_interval_argument(parser: argparse.ArgumentParser) -> None:
     """Declare `--interval`."""
     parser.add_argument(
         "--interval", type=float, default=2.0, metavar="SECONDS", help="time between two updates (default: 2)"
+    )
+
+
+def add_limit_argument(parser: argparse.ArgumentParser, what: str = "show the newest N") -> None:
+    """Declare `--limit` of a listing."""
+    parser.add_argument(
+        "--limit", type=int, default=50, metavar="N", help=f"{what}; 0 shows all (default: 50)"
     )
 
 

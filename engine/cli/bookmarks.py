@@ -1,17 +1,17 @@
-"""List and reset bookmarks: what sources with `mode: changed` remember of earlier runs.
+"""List and reset bookmarks: what sources with `mode: changed` and `deduplicate` remember of earlier runs.
 
   python -m engine bookmarks list
   python -m engine bookmarks list --pipeline memos --keys
   python -m engine bookmarks reset memos --key memos/2025/letter.txt
 
-The next run re-reads what was reset.
+The next run re-reads, or delivers again, what was reset.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_state_argument
+from engine.cli.arguments import add_limit_argument, add_state_argument
 from engine.cli.options import BookmarksOptions
 
 SUMMARY = "list and reset bookmarks of earlier runs"
@@ -25,13 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
     _filters(listing)
     listing.add_argument("--keys", action="store_true", help="list each bookmark, one per line")
-    listing.add_argument(
-        "--limit",
-        type=int,
-        default=50,
-        metavar="N",
-        help="with --keys: show the first N; 0 shows all (default: 50)",
-    )
+    add_limit_argument(listing, "with --keys: show the first N")
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     resetting = actions.add_parser(
@@ -42,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _filters(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--node", default="", metavar="NAME", help="only this source")
+    parser.add_argument("--node", default="", metavar="NAME", help="only this node")
     parser.add_argument("--key", default="", metavar="KEY", help="only this object or file")
     add_state_argument(parser)
 

@@ -56,6 +56,7 @@ def execute(options: ConnectorsOptions) -> int:
 
 
 def _list(registry: Registry, *, as_json: bool) -> None:
+    from engine.cli.display.table import aligned
     from engine.errors import RegistryError
 
     rows: list[tuple[str, str, str]] = []
@@ -70,9 +71,7 @@ def _list(registry: Registry, *, as_json: bool) -> None:
         found = [dict(zip(("kind", "name", "summary"), row, strict=True)) for row in rows]
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
-    width = max((len(name) for _, name, _ in rows), default=0)
-    for row in rows:
-        sys.stdout.write(f"{row[0]:<9}  {row[1]:<{width}}  {row[2]}\n")
+    sys.stdout.write("".join(f"{line}\n" for line in aligned(rows)))
 
 
 def _find(registry: Registry, wanted: str) -> list[ComponentSpec]:

@@ -15,6 +15,7 @@ import argparse
 
 from engine.cli.arguments import (
     add_change_arguments,
+    add_limit_argument,
     add_output_arguments,
     add_state_argument,
 )
@@ -29,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|replay|discard")
     listing = actions.add_parser("list", help="list dead letters, one per line, oldest first")
     _filters(listing, statuses=True)
-    listing.add_argument(
-        "--limit", type=int, default=50, metavar="N", help="show at most N; 0 shows all (default: 50)"
-    )
+    add_limit_argument(listing, "show at most N")
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     showing = actions.add_parser("show", help="show dead letters in detail, with their original records")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_state_argument
+from engine.cli.arguments import add_limit_argument, add_state_argument
 from engine.cli.options import JournalOptions
 
 SUMMARY = "list, show and purge paid model answers"
@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|purge")
     listing = actions.add_parser("list", help="list answers, one per line, newest last, with their cost")
     _filters(listing)
-    listing.add_argument(
-        "--limit", type=int, default=50, metavar="N", help="show the newest N; 0 shows all (default: 50)"
-    )
+    add_limit_argument(listing)
     listing.add_argument("--json", action="store_true", help="print one JSON object per line")
 
     showing = actions.add_parser("show", help="print answers as the model wrote them, as JSON lines")

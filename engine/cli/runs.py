@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_interval_argument, add_state_argument
+from engine.cli.arguments import add_interval_argument, add_limit_argument, add_state_argument
 from engine.cli.options import DEFAULT_FILE, RunsOptions
 
 SUMMARY = "list, show and forget runs"
@@ -24,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|forget|prune")
     listing = actions.add_parser("list", help="list runs, one per line, newest last")
     listing.add_argument("--pipeline", default="", metavar="NAME", help="only this pipeline")
-    listing.add_argument(
-        "--limit", type=int, default=50, metavar="N", help="show the newest N; 0 shows all (default: 50)"
-    )
+    add_limit_argument(listing)
     listing.add_argument(
         "--status",
         default="",

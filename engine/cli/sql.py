@@ -171,16 +171,13 @@ _WIDEST = 60
 
 
 def _table(names: list[str], rows: list[list[Any]]) -> list[str]:
+    from engine.cli.display.table import aligned
     from engine.cli.display.terminal import printable
 
     texts = [[_text(value) for value in row] for row in rows]
     cells = [[printable(text).replace("\n", "⏎")[:_WIDEST] for text in row] for row in [names, *texts]]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(names))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    rule = ["-" * max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = aligned([cells[0], rule, *cells[1:]])
     return [*lines, f"({len(rows)} row{'s' if len(rows) != 1 else ''})"]
 
 

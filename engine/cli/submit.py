@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_file_argument, add_state_argument
+from engine.cli.arguments import add_file_arguments, add_state_argument
 from engine.cli.durable.server import add_request_arguments, add_server_arguments, require_temporal
 from engine.cli.options import SubmitOptions
 
@@ -21,17 +21,7 @@ OPTIONS = SubmitOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    add_file_argument(parser)
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="run only this pipeline; repeatable"
-    )
-    parser.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        metavar="PIPELINE.NAME=VALUE",
-        help="set a run parameter; repeatable",
-    )
+    add_file_arguments(parser, assignments=False)
     parser.add_argument("--resume", metavar="RUN", help="resume this run, started locally or durably")
     parser.add_argument("--wait", action="store_true", help="watch the runs until they end")
     add_request_arguments(parser)

@@ -128,7 +128,7 @@ class Settings:
         min_records: fewer records that come in make a run fail at its end.
         require_match: a source that finds nothing to read makes a run fail at its end.
         if_running: what a run does while another one of the pipeline is under way: refuse, wait, skip or
-            allow; "" means to refuse where a source leaves bookmarks, else to allow it.
+            allow; "" means to refuse where a node leaves bookmarks, else to allow it.
         budget_usd: what a run may pay for answers, over all nodes and attempts; None means no limit.
         budget_usd_per_day: what all runs of the pipeline may pay in a day, UTC; None means no limit.
     """

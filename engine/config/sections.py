@@ -255,7 +255,7 @@ class PipelineSection(Section):
     """Stop a run before all runs of the pipeline together pay more than this in a day (UTC)."""
     if_running: Literal["refuse", "wait", "skip", "allow"] | None = None
     """While another run of the pipeline is in progress: refuse to start, wait for its end, skip this run, or
-    allow both. Default: refuse if a source leaves bookmarks (`mode: changed`), otherwise allow."""
+    allow both. Default: refuse if a node remembers earlier runs (`mode: changed`), otherwise allow."""
     description: str = ""
     """What the pipeline does."""
 

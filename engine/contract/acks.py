@@ -93,6 +93,8 @@ class Ack:
     __slots__ = (
         "_delivered",
         "_dropped",
+        "_lost",
+        "_marks",
         "_read",
         "_reason",
         "_rest",
@@ -124,6 +126,8 @@ class Ack:
         self._read = count
         self._written = self._delivered = self._dropped = 0
         self._sink = self._reason = ""
+        self._marks: list[tuple[str, Bookmark]] | None = None
+        self._lost: list[str] | None = None
         self._rest: Tally | None = None
 
     @property
@@ -198,8 +202,25 @@ class Ack:
         if self.pending <= 0:
             self._settled()
 
-    def dead(self, count: int, node: str) -> None:
-        """Settle `count` records as dead at this node."""
+    def remember(self, key: str, bookmark: Bookmark) -> None:
+        """Commit a bookmark with this batch, unless the record of this key, or one made of it, dies."""
+        if self._marks is None:
+            self._marks = []
+        self._marks.append((key, bookmark))
+
+    def lost(self, key: str) -> bool:
+        """Whether the record of this key, or one made of it, has died since something was remembered."""
+        return self._lost is not None and any(_made_of(one, key) for one in self._lost)
+
+    def take_bookmarks(self) -> Iterator[Bookmark]:
+        """Yield the bookmarks of what did not die, once."""
+        marks, self._marks = self._marks, None
+        return (bookmark for key, bookmark in marks or () if not self.lost(key))
+
+    def dead(self, count: int, node: str, keys: Sequence[str] = ()) -> None:
+        """Settle `count` records, which have these keys, as dead at this node."""
+        if self._marks is not None:
+            self._lost = [*(self._lost or ()), *keys]
         rest = self._more()
         rest.dead += count
         rest.deaths[node] = rest.deaths.get(node, 0) + count
@@ -233,6 +254,12 @@ class Ack:
             self.reservation.release()
             self.reservation = None
         self.tracker.settled()
+
+
+def _made_of(key: str, origin: str) -> bool:
+    """Whether this is the key of the record `origin`, or of one made of it, whose key is longer."""
+    more = key[len(origin) :]
+    return key.startswith(origin) and not (more[:1].isdigit() and origin[-1:].isdigit())
 
 
 Origin = tuple[Ack, int]
@@ -332,18 +359,26 @@ class SplitTracker:
         """
         if self.done:
             return []
-        complete: Iterator[AckedRange] = (
-            (ack.start, ack.end, ack.tally)
-            for ack in self._acks
-            if not ack.pending and ack.end is not None and ack.end != ack.start
-        )
-        own = list(islice(complete, MAX_OUT_OF_ORDER))
+        own = [(ack.start, ack.end, ack.tally) for ack in self._beyond()]
         if not self._acked_out_of_order:
             return own
         # a resume may have cut otherwise than the attempt before it
         starts = [start for start, _, _ in own]
         earlier = (one for one in self._acked_out_of_order if one[0] not in starts)
         return list(islice(chain(own, earlier), MAX_OUT_OF_ORDER))
+
+    def _beyond(self) -> Iterator[Ack]:
+        complete = (
+            ack for ack in self._acks if not ack.pending and ack.end is not None and ack.end != ack.start
+        )
+        return islice(complete, MAX_OUT_OF_ORDER)
+
+    def take_bookmarks(self) -> list[Bookmark]:
+        """Return what is to be committed with the position and with `acked_out_of_order`, once."""
+        found, self.committable_bookmarks = self.committable_bookmarks, []
+        for ack in self._beyond():
+            found += ack.take_bookmarks()
+        return found
 
     def finish_reading(self) -> None:
         """Mark the split as read to its end."""
@@ -377,6 +412,7 @@ class SplitTracker:
             ack.add_to(self.covered)
             if ack.bookmarks:
                 self.committable_bookmarks += ack.bookmarks
+            self.committable_bookmarks += ack.take_bookmarks()
         if not self.dirty:
             self._notify()
 

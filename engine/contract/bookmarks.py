@@ -1,7 +1,8 @@
-"""Bookmarks: what a source keeps from one run to the next.
+"""Bookmarks: what a node keeps from one run to the next.
 
-A source reaches them as `ctx.bookmarks`, and sets new ones by handing them on with the batch that they stand
-for (`Batch.bookmarks`). They belong to one source of one pipeline.
+A node reaches them as `ctx.bookmarks`. A source sets new ones by handing them on with the batch that they
+stand for (`Batch.bookmarks`), a transform with the ack of the record that they stand for (`Ack.remember`).
+They belong to one node of one pipeline.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ class Bookmark(NamedTuple):
         scope: where the thing is, as far as its key does not say so (a server and a bucket); may be "".
         key: names the thing within its scope (an object, a file).
         value: JSON-safe; what was delivered of it (an ETag, an offset). Replaces an earlier one.
+        node: the node that it belongs to; "" is the source of the batch.
     """
 
     scope: str
     key: str
     value: JsonValue
+    node: str = ""
 
 
 class Bookmarks(Protocol):
-    """The bookmarks that earlier runs of a source have left."""
+    """The bookmarks that earlier runs of a node have left."""
 
     async def get(self, scope: str, keys: Collection[str]) -> dict[str, JsonValue]:
         """Return the existing values of these keys, by key.
@@ -41,7 +44,7 @@ class Bookmarks(Protocol):
 
 
 class NoBookmarks:
-    """Bookmarks of a source without a pipeline: nothing is stored."""
+    """Bookmarks of a node without a pipeline: nothing is stored."""
 
     async def get(self, scope: str, keys: Collection[str]) -> dict[str, JsonValue]:
         return {}

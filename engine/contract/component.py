@@ -167,8 +167,8 @@ class Context:
         draining: true once the run should stop reading; a source ends at its next batch boundary.
         aggregate: numbers a component wants in its node's stats, by name (`calls`, `bytes`).
         journal: answers that were paid for; ask here before paying, and keep here before handing on.
-        bookmarks: what this source has left for its later runs (`Batch.bookmarks`); ask in `splits`, for
-            what `read` does must follow from the split alone.
+        bookmarks: what this node has left for its later runs (`Batch.bookmarks`, `Ack.remember`); a source
+            asks in `splits`, for what `read` does must follow from the split alone.
         survives_errors: the node's `on_error` makes unplanned exceptions the failures of
             single records: what can tell the record returns `unplanned_error` in its place.
         retry: for a source that retries the parts of a split one by one (objects of a listing); None
@@ -230,8 +230,8 @@ class ComponentSpec:
         extra: the extra of this distribution that has its SDK, "" when none is needed.
         reach: from where it can do its work, which may depend on its parameters. A run on several machines
             needs components that reach anywhere.
-        bookmarks: whether a source leaves bookmarks for later runs, which may depend on its parameters. Two
-            runs of such a pipeline at the same time would deliver the same records.
+        bookmarks: whether it leaves bookmarks for later runs, which may depend on its parameters. Two runs of
+            such a pipeline at the same time would deliver the same records.
         branches: the named outputs of a transform that sets `Batch.branches`, by its parameters.
         whole_run: it compares records of the whole run, so that no part of one can be worked on by itself.
         claim: what it uses outside, by its parameters. Two nodes of which one needs the same thing alone are
@@ -262,7 +262,7 @@ class ComponentSpec:
         return self.branches(params) if self.branches is not None else None
 
     def keeps_bookmarks(self, params: BaseModel) -> bool:
-        """Whether the source leaves bookmarks with these parameters."""
+        """Whether the component leaves bookmarks with these parameters."""
         return self.bookmarks if isinstance(self.bookmarks, bool) else self.bookmarks(params)
 
     def locality_of(self, params: BaseModel) -> Locality:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
 import orjson
@@ -195,8 +196,9 @@ class DeadLetterRoute:
             keys = KeyList([f"{letter.node}/{letter.key}" for letter in letters])
             await self._forward.deliver(Batch(list(letters), keys))
             reached("dead_letter_forwarded")
+        keys_left = iter(dead.keys.to_list())
         for ack, count in dead.origins:
-            ack.dead(count, node)
+            ack.dead(count, node, list(islice(keys_left, count)))
         self.count += len(dead)
 
     def _letter(

@@ -229,12 +229,12 @@ def _progress(node: str, tracker: SplitTracker) -> Progress:
     covered = Tally()
     covered.add(tracker.covered)
     acked = [Acked(start, end, tally) for start, end, tally in tracker.acked_out_of_order()]
-    committable_bookmarks, tracker.committable_bookmarks = tracker.committable_bookmarks, []
-    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked, committable_bookmarks)
+    earned = tracker.take_bookmarks()
+    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked, earned)
 
 
 class SourceBookmarks:
-    """The store's bookmarks of one source of one pipeline."""
+    """The store's bookmarks of one node of one pipeline."""
 
     def __init__(self, store: StateStore, pipeline: str, node: str) -> None:
         self._store = store

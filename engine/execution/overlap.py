@@ -33,7 +33,7 @@ def policy_of(plan: Plan) -> str:
     """What a run does when another one of its pipeline is under way: refuse, wait, skip or allow."""
     if plan.settings.if_running:
         return plan.settings.if_running
-    remembers = any(node.spec.keeps_bookmarks(node.params) for node in plan.sources)
+    remembers = any(node.spec.keeps_bookmarks(node.params) for node in plan.nodes)
     return "refuse" if remembers else "allow"
 
 

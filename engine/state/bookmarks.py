@@ -44,7 +44,7 @@ WHERE (?1 = '' OR pipeline = ?1) AND (?2 = '' OR node = ?2) AND (?3 = '' OR scop
 def bookmark_row(node: str, bookmark: Bookmark) -> BookmarkRow:
     """A bookmark of a node as SQL values."""
     value = encoded(bookmark.value, f"bookmark {bookmark.key!r} of node {node!r}")
-    return node, storable(bookmark.scope), storable(bookmark.key), value
+    return bookmark.node or node, storable(bookmark.scope), storable(bookmark.key), value
 
 
 def put(connection: Connection, run_id: str, rows: Sequence[BookmarkRow]) -> None:

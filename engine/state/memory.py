@@ -18,13 +18,16 @@ from engine.state.errors import translated
 from engine.state.schema import prepare
 from engine.state.store import SqlStateStore
 
-__all__ = ["MAX_JOURNAL", "MemoryDatabase", "MemoryStateStore"]
+__all__ = ["MAX_JOURNAL", "MAX_TRACES", "MemoryDatabase", "MemoryStateStore"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_JOURNAL: Final = 10_000
 """Answers kept at most; the oldest are dropped first."""
+
+MAX_TRACES: Final = 200
+"""Prompts and replies kept at most: they are much larger than answers."""
 
 _PLACE: Final = Path("memory")  # as error messages call it
 
@@ -86,7 +89,7 @@ class MemoryDatabase:
 class MemoryStateStore(SqlStateStore):
     """A `StateStore` whose data lives as long as the object, over several `async with`.
 
-    Only the newest `MAX_JOURNAL` answers of the journal are kept.
+    Only the newest `MAX_JOURNAL` answers of the journal are kept, and the newest `MAX_TRACES` traces.
     """
 
     def __init__(self) -> None:
@@ -105,3 +108,9 @@ def _put_bounded(connection: Connection, entries: Sequence[JournalEntry]) -> Non
         "DELETE FROM journal WHERE seq <= (SELECT seq FROM journal ORDER BY seq DESC LIMIT 1 OFFSET ?)",
         (MAX_JOURNAL,),
     )
+    if any(entry.prompt for entry in entries):
+        connection.execute(
+            "UPDATE journal SET prompt = '', reply = '' WHERE prompt <> '' AND seq <="
+            " (SELECT seq FROM journal ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+            (MAX_TRACES,),
+        )

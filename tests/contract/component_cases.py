@@ -10,7 +10,9 @@ import gzip
 import io
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Generic, TypeVar, cast
@@ -352,6 +354,22 @@ def _rows_in_postgres(world: World) -> Fields:
     return {"table": "contract.letters", "key": "id", "page_records": 7, "split_rows": 16}
 
 
+def _rows_in_sqlite(world: World) -> Fields:
+    """A table with 40 rows."""
+    path = world.folder / "rows.sqlite"
+    if not path.exists():
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE letters (id integer PRIMARY KEY, name text, at text, x real)")
+            rows = [(n, f"n{n}", "2026-01-01T12:00:00Z", 1.25) for n in range(40)]
+            connection.executemany("INSERT INTO letters VALUES (?, ?, ?, ?)", rows)
+            connection.commit()
+    return {"table": "letters", "key": "id", "page_records": 7, "split_rows": 16}
+
+
+def _sqlite(world: World) -> Fields:
+    return {"driver": "sqlite", "url": f"{world.folder}/rows.sqlite"}
+
+
 def _in_postgres(world: World) -> list[str]:
     with psycopg.connect(world.postgres) as connection:
         try:
@@ -528,6 +546,15 @@ CASES: tuple[Case[Any], ...] = (
         needs="postgres",
         records=40,
         batches=6,
+    ),
+    SourceCase(name="sql", params=_rows_in_sqlite, connection=_sqlite, records=40, batches=8),
+    SourceCase(
+        name="sql",
+        label="incremental",
+        params=lambda world: _rows_in_sqlite(world) | {"incremental": "at"},
+        connection=_sqlite,
+        records=40,
+        batches=8,
     ),
     SourceCase(
         name="http",

@@ -18,7 +18,7 @@ from tests.contract.traces import io_done, nothing_left
 
 BASES = {Kind.SOURCE: Source, Kind.TRANSFORM: Transform, Kind.SINK: Sink}
 SERVICES = {"", "s3", "llm", "ingest"}
-SECRET_NAME = re.compile(r"secret|token$|password|api_key|access_key|credential")
+SECRET_NAME = re.compile(r"secret|token$|password|(api|access|sse_c)_key|credential")
 
 NAMES = Registry.installed().names()
 SPECS = [Registry.installed().get(kind, name) for kind, name in NAMES]
@@ -81,12 +81,12 @@ SECRET = SecretStr("hush-hush")
 def test_secrets_are_never_shown(case: Case[Any], nowhere: World) -> None:
     params, connection = case.configured(nowhere)
     for one in filter(None, (params, connection)):
-        secrets = [
-            name for name, info in type(one).model_fields.items() if "SecretStr" in str(info.annotation)
-        ]
+        types = {name: str(info.annotation) for name, info in type(one).model_fields.items()}
         filled: BaseModel = one.model_copy(
             update={
-                name: {"x": SECRET} if name in ("headers", "query_secrets") else SECRET for name in secrets
+                name: {"x": SECRET} if "dict" in kind else SECRET
+                for name, kind in types.items()
+                if "SecretStr" in kind
             }
         )
         component = case.spec.factory(params, filled)

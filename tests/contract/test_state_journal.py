@@ -10,7 +10,7 @@ import pytest
 from engine.contract.journal import JournalEntry
 from engine.errors import StateError
 from engine.state import JournalFilter
-from engine.state.memory import MAX_JOURNAL, MemoryStateStore
+from engine.state.memory import MAX_JOURNAL, MAX_TRACES, MemoryStateStore
 from tests.contract.test_state_store import WORLDS, World
 
 pytestmark = pytest.mark.anyio
@@ -127,6 +127,16 @@ async def test_broken_text_is_stored_with_its_escape(world: World) -> None:
 async def test_a_closed_store_is_an_error(world: World) -> None:
     with pytest.raises(StateError, match="not open"):
         await world.store().get_journal(["a1"])
+
+
+async def test_in_memory_the_oldest_traces_leave_before_their_answers() -> None:
+    async with MemoryStateStore() as store:
+        await store.put_journal([replace(ENTRY, key=str(number)) for number in range(MAX_TRACES + 1)])
+        found = await store.get_journal(["0", "1"])
+        assert [(one.answer, one.prompt, one.reply) for one in found.values()] == [
+            (ENTRY.answer, "", ""),
+            (ENTRY.answer, ENTRY.prompt, ENTRY.reply),
+        ]
 
 
 async def test_in_memory_the_oldest_answers_leave_first() -> None:

@@ -43,6 +43,16 @@ pipelines:
       keep: {{sink: jsonl, with: {{path: out.jsonl}}}}
 """
 
+ONCE = """\
+version: 1
+pipelines:
+  once:
+    nodes:
+      read: {source: jsonl, with: {path: in.jsonl, page_records: 10}}
+      first: {deduplicate: {key: n % 1000, within: all_runs}}
+      keep: {sink: jsonl, with: {path: out.jsonl}}
+"""
+
 
 class Folder:
     """Where the command is run, with what it has left there."""
@@ -129,5 +139,24 @@ async def test_of_objects_a_new_run_reads_those_the_ledger_does_not_have(
     assert folder.run() == ExitCode.COMPLETED
     second = [record["file_path"] for record in folder.output()]
     assert sorted(second) == [path for path in every if path not in remembered]
+    assert folder.run() == ExitCode.COMPLETED
+    assert folder.output() == []
+
+
+@pytest.mark.series
+@pytest.mark.parametrize("point", ["batch_written:7", "ledger_committing:1", "ledger_committed:1"])
+async def test_duplicates_are_those_of_what_the_ledger_has(tmp_path: Path, point: str) -> None:
+    folder = Folder(tmp_path, ONCE)
+    with (tmp_path / "in.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(f'{{"n":{number}}}\n' for number in range(LINES))
+    assert folder.run(at=point) == KILLED
+    first = [record["n"] for record in folder.output()]
+    bookmarks, [(killed, committed)] = await folder.state()
+    assert len(bookmarks) == min(committed, 1000) <= len(first)
+
+    assert folder.run() == ExitCode.COMPLETED
+    assert [record["n"] for record in folder.output()] == list(range(len(bookmarks), 1000))
+    assert folder.run("--resume", killed.run_id) == ExitCode.COMPLETED
+    assert folder.output() == []
     assert folder.run() == ExitCode.COMPLETED
     assert folder.output() == []

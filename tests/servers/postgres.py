@@ -19,7 +19,7 @@ import psycopg
 from tests.servers.needed import KEPT, missing
 from tests.servers.ports import lasting_port
 
-__all__ = ["DURABLE", "FAST", "PASSWORD", "Postgres", "running"]
+__all__ = ["DURABLE", "FAST", "PASSWORD", "Postgres", "find_programs", "running"]
 
 PASSWORD = "s3cret-@/?w0rd"
 PASSWORD_IN_ADDRESS = "s3cret-%40%2F%3Fw0rd"
@@ -51,7 +51,7 @@ class Postgres:
     """
 
     def __init__(self, settings: Mapping[str, str] = FAST, *, kept: bool = False) -> None:
-        self._programs = _find_programs()
+        self._programs = _needed_programs()
         self._settings = dict(settings)
         self._kept = kept
         self._folder = Path(tempfile.mkdtemp(prefix="odw-postgres-"))
@@ -207,7 +207,7 @@ def running(settings: Mapping[str, str] = FAST, *, kept: bool = False) -> Iterat
         server.remove()
 
 
-def _find_programs() -> Path:
+def find_programs() -> Path | None:
     """Where `postgres` and `initdb` are: beside the one on PATH, else where Debian puts them."""
     on_path = shutil.which("postgres")
     folders = [Path(on_path).resolve().parent] if on_path else []
@@ -215,7 +215,13 @@ def _find_programs() -> Path:
     for folder in folders:
         if (folder / "postgres").exists() and (folder / "initdb").exists():
             return folder
-    return missing("no PostgreSQL server on PATH or in /usr/lib/postgresql: apt-get install postgresql")
+    return None
+
+
+def _needed_programs() -> Path:
+    return find_programs() or missing(
+        "no PostgreSQL server on PATH or in /usr/lib/postgresql: apt-get install postgresql"
+    )
 
 
 def _unprivileged() -> tuple[int, int]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from engine.cli.dead_letters.find import collect, plans_of, query_of
 from engine.cli.display.numbers import count
+from engine.cli.display.table import aligned
 from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.options import DlqOptions
@@ -107,10 +108,7 @@ def _table(found: list[DeadLetterMatch], width: int) -> list[str]:
     widths[-1] = min(widths[-1], max(MIN_KEY_LENGTH, min(MAX_KEY_LENGTH, room)))
     for row in rows:
         row[-2] = _short(row[-2], widths[-1])
-    lines = (
-        (" " * GAP).join([*(text.ljust(size) for text, size in zip(row, widths, strict=False)), row[-1]])
-        for row in rows
-    )
+    lines = aligned(rows)
     return [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
 
 

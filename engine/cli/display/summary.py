@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from engine.cli.arguments import this_command
 from engine.cli.display.numbers import count, counted, duration, rate, read_here
+from engine.cli.display.table import aligned
 from engine.cli.options import DEFAULT_FILE, PlaceOptions
 from engine.cli.state import state_options
 from engine.contract.component import Kind
@@ -72,13 +73,7 @@ def _table(runs: Sequence[RunReport]) -> list[str]:
     rows = [[column.title for column in columns], *([column.text(run) for column in columns] for run in runs)]
     if len(runs) > 1:
         rows.append([column.total(runs) for column in columns])
-    widths = [max(len(row[place]) for row in rows) for place in range(len(columns))]
-    return ["  ".join(_cells(row, columns, widths)).rstrip() for row in rows]
-
-
-def _cells(row: list[str], columns: list[_Column], widths: list[int]) -> Iterable[str]:
-    for text, column, width in zip(row, columns, widths, strict=True):
-        yield text.ljust(width) if column.left else text.rjust(width)
+    return aligned(rows, right=[place for place, column in enumerate(columns) if not column.left])
 
 
 def _stacked(run: RunReport) -> list[str]:

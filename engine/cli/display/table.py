@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 __all__ = ["aligned"]
 
 
-def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
     """Return a line for each row, of which all have as many cells.
 
     Args:

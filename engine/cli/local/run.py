@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 
@@ -39,6 +40,9 @@ from engine.plan.model import Plan
 from engine.registry import Registry
 from engine.state.protocol import RunStatus, StateStore
 from engine.trial import reading_of, with_reading
+from engine.units import parse_duration, parse_size
+
+N = TypeVar("N", int, float)
 
 __all__ = ["exit_code", "invoke", "memory_of", "watched"]
 
@@ -196,22 +200,15 @@ def memory_of(text: str | None) -> int:
     Raises:
         ConfigError: it is not a size.
     """
-    if text is None:
-        return DEFAULT_MEMORY
-    from engine.units import parse_size
-
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise ConfigError(f"--memory: {error}, got {text!r}") from None
+    return DEFAULT_MEMORY if text is None else _parsed("--memory", text, parse_size)
 
 
 def _drain_limit(text: str | None) -> float:
-    if text is None:
-        return DRAIN_LIMIT
-    from engine.units import parse_duration
+    return DRAIN_LIMIT if text is None else _parsed("--drain-limit", text, parse_duration)
 
+
+def _parsed(option: str, text: str, parse: Callable[[str], N]) -> N:
     try:
-        return parse_duration(text)
+        return parse(text)
     except ValueError as error:
-        raise ConfigError(f"--drain-limit: {error}, got {text!r}") from None
+        raise ConfigError(f"{option}: {error}, got {text!r}") from None

@@ -77,6 +77,22 @@ def test_list_fans_out_with_keys_below_the_record() -> None:
     assert derived.keys.to_list() == ["k/0/0", "k/2/0", "k/2/1"]
 
 
+def test_an_item_of_a_list_may_die_alone() -> None:
+    bad = engine.RecordError("odd")
+
+    @engine.transform
+    def count(record: int) -> list[object]:
+        return [engine.DeadItem(one, bad) if one % 2 else one for one in range(record)]
+
+    derived = built(count).apply(batch_of(3))
+
+    assert isinstance(derived, Batch)
+    assert derived.keys.to_list() == ["k/0/0", "k/0/2"]
+    assert derived.dead_items is not None
+    assert derived.dead_items.keys.to_list() == ["k/0/1"]
+    assert derived.dead_items.failures == [(0, bad)]
+
+
 @pytest.mark.parametrize("error", [engine.RecordError("bad"), engine.TransientError("later")])
 def test_raising_fails_only_that_record(error: Exception) -> None:
     @engine.transform

@@ -58,7 +58,10 @@ def test_common_queries_are_answered_here(sql: str) -> None:
         "SELECT * FROM json_tree('{}')",
         "SELECT * FROM repeat('x', 5)",
         "SELECT NULL::INT[100000] FROM x",
-        "WITH a AS (SELECT x || x AS x FROM t), b AS (SELECT x || x AS x FROM a) SELECT x || x || x || x FROM b",
+        (
+            "WITH a AS (SELECT x || x AS x FROM t), b AS (SELECT x || x AS x FROM a) "
+            "SELECT x || x || x || x FROM b"
+        ),
         "SUMMARIZE SELECT repeat('x', 1000000000)",
         "DESCRIBE SELECT repeat('x', 1000000000)",
         "no SQL",

@@ -1,0 +1,8 @@
+"""Tables and queries of any database that has an ADBC driver: the source `sql`."""
+
+from __future__ import annotations
+
+from connectors.sql.database import SqlConnection
+from connectors.sql.source import SqlSource, SqlSourceParams
+
+__all__ = ["SqlConnection", "SqlSource", "SqlSourceParams"]

@@ -1,0 +1,248 @@
+"""Connections to databases through ADBC, in worker threads, and what their errors mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import anyio
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from engine.errors import FatalError, TransientError
+from engine.redaction import hide, without_credentials
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from adbc_driver_manager.dbapi import Connection, Cursor
+
+__all__ = ["Database", "SqlConnection", "opened"]
+
+T = TypeVar("T")
+
+_SQLITE: Final = "sqlite"
+_BACKTICKS: Final = frozenset({"bigquery", "mysql"})
+_NUMBERED: Final = frozenset({"postgresql"})
+_AUTH: Final = re.compile(r"authenticat|password|access denied|not authorized", re.I)
+_LASTING: Final = re.compile(r"mismatch|unable to open|does not exist|not a database", re.I)
+_MAX_MESSAGE: Final = 500
+
+
+class SqlConnection(BaseModel):
+    """Connection to a database through an ADBC driver."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    driver: str = Field(
+        min_length=1,
+        description="`sqlite`, `snowflake`, `bigquery`, … for the package `adbc-driver-NAME`; or a driver "
+        "installed on the machine, or the path of its library",
+    )
+    url: str = Field(
+        default="",
+        repr=False,
+        description="Where the database is, as its driver wants it; for `sqlite` the file",
+    )
+    options: dict[str, str] = Field(
+        default={}, description="Options of the driver, e.g. `adbc.snowflake.sql.account`"
+    )
+    secret_options: dict[str, SecretStr] = Field(
+        default={}, description="More of them, e.g. `password`; never shown"
+    )
+    quote: Literal['"', "`"] | None = Field(
+        default=None, description="What names are quoted by (default: the driver's)"
+    )
+    placeholder: Literal["?", "$1"] | None = Field(
+        default=None, description="How the database writes a parameter (default: the driver's)"
+    )
+
+    @property
+    def mark(self) -> str:
+        """What names are quoted by."""
+        return self.quote or ("`" if self.driver in _BACKTICKS else '"')
+
+    @property
+    def numbered(self) -> bool:
+        """Whether parameters have numbers."""
+        return (self.placeholder or ("$1" if self.driver in _NUMBERED else "?")) == "$1"
+
+    @property
+    def place(self) -> str:
+        """Driver and address without credentials: what messages say."""
+        return f"{self.driver} {without_credentials(self.url).partition('?')[0]}".rstrip()
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file of SQLite."""
+        return self.driver == _SQLITE
+
+
+class Database:
+    """One connection. Each call runs in a worker thread and ends before it is left."""
+
+    def __init__(self, params: SqlConnection, connection: Connection) -> None:
+        self._params = params
+        self._connection = connection
+
+    async def columns(self, relation: str) -> list[str]:
+        """The names of the columns, which are distinct.
+
+        Raises:
+            FatalError: two of them have the same name.
+        """
+        names: list[str] = []
+        query = f"SELECT * FROM {relation} WHERE 1 = 0"  # noqa: S608 - names are quoted, a query is the user's own
+        async for batch in self.batches(query):
+            names = batch.schema.names
+        for name in names:
+            if names.count(name) > 1:
+                raise FatalError(f"two columns are called {name!r}: rename one in `query`", kind="schema")
+        return names
+
+    async def batches(
+        self, query: str, values: pa.RecordBatch | None = None, *, rows: int = 0
+    ) -> AsyncGenerator[pa.RecordBatch, None]:
+        """The rows of a query, as the driver batches them; first a batch without rows.
+
+        Args:
+            rows: the types of SQLite's columns are those of this many rows (default: the driver's).
+
+        Raises:
+            TransientError: the database cannot be reached; everything before was yielded.
+            FatalError: the query cannot be read.
+        """
+        import pyarrow as pa
+
+        options = {"adbc.sqlite.query.batch_rows": str(rows)} if rows and self._params.is_sqlite else {}
+        cursor = self._connection.cursor(adbc_stmt_kwargs=options)
+        try:
+            reader = await self._run(cursor, partial(_execute, cursor, query, values))
+            yield pa.RecordBatch.from_pylist([], schema=reader.schema)
+            while (batch := await self._run(cursor, partial(next, reader, None))) is not None:
+                yield batch
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(cursor.close)
+
+    async def _run(self, cursor: Cursor, work: Callable[[], T]) -> T:
+        """Work in a thread; the driver is asked to stop when the task is cancelled."""
+        finished = False
+
+        async def interrupt() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                if not finished:
+                    with suppress(Exception):  # a driver that cannot do it finishes instead
+                        cursor.adbc_cancel()
+
+        def outcome() -> T | Exception:
+            try:
+                with translated(self._params):
+                    return work()
+            except Exception as error:  # noqa: BLE001 - raised again outside of the group, which would wrap it
+                return error
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(interrupt)
+            result = await anyio.to_thread.run_sync(outcome)
+            finished = True
+            group.cancel_scope.cancel()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+@asynccontextmanager
+async def opened(params: SqlConnection) -> AsyncIterator[Database]:
+    """A connection for as long as the context lasts.
+
+    Raises:
+        TransientError: the database cannot be reached.
+        FatalError: there is no such driver or file, or the credentials are wrong.
+    """
+    connection = await anyio.to_thread.run_sync(_connect, params)
+    try:
+        yield Database(params, connection)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(connection.close)
+
+
+def _connect(params: SqlConnection) -> Connection:
+    from adbc_driver_manager import dbapi
+
+    options = params.options | {
+        name: value.get_secret_value() for name, value in params.secret_options.items()
+    }
+    if params.url:
+        options["uri"] = _existing(params.url) if params.is_sqlite else params.url
+    with translated(params):
+        return dbapi.connect(driver=_library(params.driver), db_kwargs=options, autocommit=True)
+
+
+def _library(driver: str) -> str:
+    """The library of the package `adbc-driver-NAME`; the driver manager looks for others itself."""
+    package = f"adbc_driver_{driver}"
+    if not re.fullmatch(r"\w+", driver) or find_spec(package) is None:
+        return driver
+    return str(import_module(package)._driver_path())
+
+
+def _existing(url: str) -> str:
+    """The address of a file of SQLite, which would make a file that does not exist."""
+    path = Path(unquote(urlsplit(url).path) if url.startswith("file:") else url).expanduser()
+    if not path.is_file():
+        raise FatalError(f"there is no file {path}")
+    return url if url.startswith("file:") else f"{path.absolute().as_uri()}?mode=rw"
+
+
+def _execute(cursor: Cursor, query: str, values: pa.RecordBatch | None) -> pa.RecordBatchReader:
+    cursor.execute(query, values)
+    return cursor.fetch_record_batch()
+
+
+@contextmanager
+def translated(params: SqlConnection) -> Iterator[None]:
+    """Turn what a driver raises in the block into the engine's errors.
+
+    Raises:
+        TransientError: the connection broke, or took too long.
+        FatalError: for any other reason.
+    """
+    import pyarrow as pa
+    from adbc_driver_manager import dbapi
+
+    try:
+        yield
+    except (dbapi.Error, pa.ArrowException, OSError) as error:
+        raise _from_adbc(error, params) from None
+
+
+def _from_adbc(error: Exception, params: SqlConnection) -> Exception:
+    from adbc_driver_manager import AdbcStatusCode as Status
+
+    status: Any = getattr(error, "status_code", None)
+    secrets = [params.url, *(one.get_secret_value() for one in params.secret_options.values())]
+    text = without_credentials(hide(" ".join(str(error).split()), tuple(secrets)))[:_MAX_MESSAGE]
+    if status == Status.NOT_FOUND and "Could not load" in text:
+        return FatalError(
+            f"there is no ADBC driver {params.driver!r}: pip install adbc-driver-{params.driver}, or give "
+            "the path of its library"
+        )
+    if status in (Status.UNAUTHENTICATED, Status.UNAUTHORIZED) or _AUTH.search(text):
+        return FatalError(f"{params.place}: {text}; check `url` and the options", kind="auth")
+    if "mismatch" in text:
+        remedy = "; a column has values of several types: cast it in `query`, or raise `split_rows`"
+        return FatalError(f"{params.place}: {text}{remedy}", kind="schema")
+    passing = status in (None, Status.IO, Status.TIMEOUT, Status.CANCELLED)
+    if passing and not _LASTING.search(text):
+        return TransientError(f"{params.place}: {text}")
+    return FatalError(f"{params.place}: {text}", kind="schema")

@@ -1,0 +1,139 @@
+"""The source `sql`."""
+# ruff: noqa: S608 -- names are quoted, values are bound; a query is the user's own
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from connectors.sql.database import SqlConnection, opened
+from connectors.sql.values import bound, json_values, order_texts, order_values
+from connectors.tables.names import quote
+from connectors.tables.params import missing_column, unusable_key
+from connectors.tables.source import OrderedSource, OrderedSourceParams, Page, Part, keeps_bookmarks
+from engine.contract.component import Kind, component
+from engine.errors import FatalError
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+__all__ = ["SqlSource", "SqlSourceParams"]
+
+
+class SqlSourceParams(OrderedSourceParams):
+    """Parameters of the `sql` source."""
+
+
+@component(
+    Kind.SOURCE,
+    "sql",
+    params=SqlSourceParams,
+    connection=SqlConnection,
+    extra="sql",
+    bookmarks=keeps_bookmarks,
+)
+class SqlSource(OrderedSource[SqlSourceParams]):
+    """Reads the rows of a table or a query of a database that has an ADBC driver.
+
+    With a `key`, rows come in its order and are named by it, in splits of `split_rows`, and a resumed run
+    continues after the last. With `incremental`, a run reads what has changed since the last one. Columns
+    become fields as JSON has them: times are ISO 8601 text.
+    """
+
+    @property
+    def _database(self) -> str:
+        return self._connected().place
+
+    def _connected(self) -> SqlConnection:
+        if not isinstance(self.connection, SqlConnection):
+            raise FatalError("the sql source needs a connection with the `driver` of the database")
+        return self.connection
+
+    async def _bounds(self) -> list[Any]:
+        # counted here: not every database has window functions, or the same remainder
+        params, bounds, seen = self.params, list[Any](), 0
+        key = self._column(params.key or "")
+        query = f"SELECT {key} FROM {self._relation} ORDER BY {key}"
+        async with opened(self._connected()) as database:
+            self._check_columns(await database.columns(self._relation))
+            async with aclosing(database.batches(query)) as batches:
+                async for batch in batches:
+                    column = batch.column(0)
+                    if column.null_count:
+                        raise unusable_key(params.key, "has no value in some rows")
+                    first = params.split_rows - 1 - seen % params.split_rows
+                    last_ones = column.take(_places(first, len(column), params.split_rows))
+                    bounds += order_values(last_ones, params.key or "")
+                    seen += len(column)
+        return bounds[:-1] if bounds and seen % params.split_rows == 0 else bounds
+
+    async def _pages(self, part: Part) -> AsyncGenerator[Page, None]:
+        query, values = self._query(part)
+        async with opened(self._connected()) as database:
+            self._check_columns(await database.columns(self._relation))
+            async with aclosing(database.batches(query, values, rows=self.params.split_rows)) as batches:
+                async for batch in batches:
+                    for start in range(0, batch.num_rows, self.params.page_records):
+                        yield self._page(batch.slice(start, self.params.page_records))
+
+    def _page(self, rows: pa.RecordBatch) -> Page:
+        columns = [json_values(column) for column in rows.columns]
+        records = [dict(zip(rows.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+        if not self._order:
+            return Page(records)
+        order = [(name, rows.column(name)) for name in self._order]
+        orders = list(map(list, zip(*(order_values(column, name) for name, column in order), strict=True)))
+        return Page(records, orders, list(zip(*(order_texts(column) for _, column in order), strict=True)))
+
+    def _check_columns(self, columns: list[str]) -> None:
+        for name in self._order:
+            if name not in columns:
+                raise missing_column(name, columns)
+
+    @property
+    def _relation(self) -> str:
+        return self.params.quoted_relation(self._connected().mark)
+
+    def _column(self, name: str) -> str:
+        return f"q.{quote(name, self._connected().mark)}"
+
+    def _query(self, part: Part) -> tuple[str, pa.RecordBatch | None]:
+        order = [self._column(name) for name in self._order]
+        values: list[Any] = []
+
+        def given(value: Any) -> str:
+            values.append(value)
+            return f"${len(values)}" if self._connected().numbered else "?"
+
+        conditions: list[str] = []
+        if part.after is not None:  # not every database compares rows
+            later = []
+            for place in range(len(order)):
+                same = [f"{order[one]} = {given(part.after[one])}" for one in range(place)]
+                later.append(" AND ".join([*same, f"{order[place]} > {given(part.after[place])}"]))
+            conditions.append(" OR ".join(f"({one})" for one in later))
+        if part.until is not None:
+            conditions.append(f"{order[0]} <= {given(part.until[0])}")
+        if self.params.incremental is not None:
+            conditions.append(f"{order[0]} IS NOT NULL")
+        query = f"SELECT q.* FROM {self._relation}"
+        if conditions:
+            query += " WHERE " + " AND ".join(f"({one})" for one in conditions)
+        if order:
+            query += f" ORDER BY {', '.join(order)}"
+        return query, _parameters(values)
+
+
+def _parameters(values: list[Any]) -> pa.RecordBatch | None:
+    import pyarrow as pa
+
+    if not values:
+        return None
+    return pa.record_batch([bound(value) for value in values], names=[f"p{n}" for n in range(len(values))])
+
+
+def _places(first: int, end: int, step: int) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(range(first, end, step), pa.int64())

@@ -1,0 +1,179 @@
+"""What the sources of databases do alike: splits by range, resuming after a row, reading only what is new."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any, Final, Self, TypeAlias, TypeVar
+
+from pydantic import BaseModel, Field, model_validator
+
+from connectors.tables.params import TableSourceParams, unusable_key
+from engine.contract.batch import Batch
+from engine.contract.bookmarks import Bookmark
+from engine.contract.component import Context, Source, operational
+from engine.contract.keys import KeyList, KeyRange, Keys
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
+
+__all__ = ["OrderedSource", "OrderedSourceParams", "Page", "Part", "keeps_bookmarks"]
+
+_MARK: Final = "delivered"
+
+Order: TypeAlias = list[Any]
+"""The values that a row is ordered by, one for each column, as JSON."""
+
+
+class OrderedSourceParams(TableSourceParams):
+    """Parameters of the sources of databases."""
+
+    incremental: str | None = Field(
+        default=None,
+        description="Column that grows with every change, e.g. `updated_at`: read only the rows after those "
+        "that earlier runs of the pipeline have delivered",
+    )
+    split_rows: int = operational(
+        100_000, ge=1, description="Rows per split, the part of a run that one worker reads"
+    )
+    parallel: int = operational(2, ge=1, le=16, description="Splits that are read at the same time")
+
+    @model_validator(mode="after")
+    def _tells_rows_apart(self) -> Self:
+        if self.incremental is not None and self.key is None:
+            raise ValueError("`incremental` needs a `key`, which tells rows with the same value apart")
+        return self
+
+
+P = TypeVar("P", bound=OrderedSourceParams)
+
+
+def keeps_bookmarks(params: OrderedSourceParams) -> bool:
+    """Whether runs remember what they have delivered."""
+    return params.incremental is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of a split: those after `after`, up to and including `until`."""
+
+    after: Order | None = None
+    until: Order | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records with their orders; `names`: these as text, where they are something else."""
+
+    records: list[dict[str, Any]]
+    orders: list[Order] = field(default_factory=list)
+    names: Sequence[Sequence[str]] = ()
+
+
+class OrderedSource(Source[P]):
+    """Base of the sources of databases: reads rows in the order of the `key`, or of `incremental` and it."""
+
+    def __init__(self, params: P, connection: BaseModel | None = None) -> None:
+        super().__init__(params, connection)
+        self.repeatable = params.key is not None
+        self.parallel_splits = 1 if params.incremental else params.parallel
+
+    async def splits(self, ctx: Context) -> AsyncIterator[Split]:
+        """Ranges of keys with `split_rows` rows each; one split without a key, or with `incremental`.
+
+        Raises:
+            TransientError: the server cannot be reached.
+            FatalError: the query cannot be read, or the key is missing or null in some rows.
+        """
+        params, place = self.params, self._place
+        if params.key is None:
+            yield Split("all", asdict(Part()))
+            return
+        if params.incremental is not None:
+            known = await ctx.bookmarks.get(place, [_MARK])
+            yield Split("changed", asdict(Part(after=known.get(_MARK))))
+            return
+        for number, (after, until) in enumerate(pairwise([None, *await self._bounds(), None])):
+            part = Part(None if after is None else [after], None if until is None else [until])
+            yield Split(f"{number:06d}", asdict(part), first_ordinal=number * params.split_rows)
+
+    async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
+        """Read the rows of a split after `position`, `[rows before, the last row's order]`.
+
+        Raises:
+            TransientError: the server cannot be reached; everything before was yielded.
+            FatalError: the query cannot be read, or the key is missing or not unique.
+        """
+        part = Part(**split.manifest)
+        before, after = position or (0, part.after)
+        async with aclosing(self._pages(Part(after, part.until))) as pages:
+            async for page in pages:
+                keys: Keys
+                first = split.first_ordinal + before
+                if page.orders:
+                    self._check(page.orders, after if position else None)
+                    keys = KeyList(self._keys(page.names or page.orders), first, counted=True)
+                    position = after = page.orders[-1]
+                else:
+                    keys = KeyRange(f"{self._name}/", first, first + len(page.records))
+                before += len(page.records)
+                batch = Batch(page.records, keys, position=[before, after])
+                if self.params.incremental is not None:
+                    batch.bookmarks = [Bookmark(self._place, _MARK, after)]
+                yield batch
+                if ctx.draining():
+                    return
+
+    async def extract(self) -> AsyncGenerator[list[dict[str, Any]], None]:
+        """Read all rows, in lists, without a pipeline."""
+        async with aclosing(self.splits(self.ctx)) as splits:  # type: ignore[type-var]
+            async for split in splits:
+                async with aclosing(self._pages(Part(**split.manifest))) as pages:
+                    async for page in pages:
+                        yield page.records
+
+    @property
+    @abstractmethod
+    def _database(self) -> str:
+        """The address of the database, without credentials."""
+
+    @abstractmethod
+    async def _bounds(self) -> list[Any]:
+        """The last key of each split but the last.
+
+        That has no end: rows are read that are added meanwhile; each row is read once in any case.
+        """
+
+    @abstractmethod
+    def _pages(self, part: Part) -> AsyncGenerator[Page, None]:
+        """The rows of a part, in their order."""
+
+    @property
+    def _order(self) -> list[str]:
+        """The columns that rows are ordered by."""
+        return [name for name in (self.params.incremental, self.params.key) if name is not None]
+
+    @property
+    def _name(self) -> str:
+        return self.ctx.node or self.params.table or "query"  # two nodes may read the same table
+
+    def _keys(self, names: Sequence[Sequence[str]]) -> list[str]:
+        """The keys of rows. A row that changes while a run is interrupted comes again, as another record."""
+        if self.params.incremental is None:
+            return [f"{self._name}/{key}" for (key,) in names]
+        return [f"{self._name}/{key}@{changed}" for changed, key in names]
+
+    @property
+    def _place(self) -> str:
+        """What bookmarks are about: another query or another database has others."""
+        what = f"{self.params.relation}\n{self.params.key}\n{self.params.incremental}"
+        return f"{self._database}/{sha256(what.encode()).hexdigest()[:12]}"
+
+    def _check(self, orders: Sequence[Order], last: Order | None) -> None:
+        if any(order[-1] is None for order in orders):
+            raise unusable_key(self.params.key, "has no value in some rows")
+        if any(one == other for one, other in pairwise([last, *orders])):
+            raise unusable_key(self.params.key, "names more than one row")
