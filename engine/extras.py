@@ -33,6 +33,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "postgres": ("psycopg",),
     "validate": ("jsonschema_rs",),
     "parquet": ("pyarrow",),
+    "tracing": ("opentelemetry",),
     "sql": ("adbc_driver_manager", "pyarrow"),
 }  # fmt: skip
 """The modules that each extra brings and that the engine or its connectors import."""

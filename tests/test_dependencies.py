@@ -14,6 +14,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 OURS = {"engine", "connectors", "benchmarks", "tests", "samples"}
 # needed at run time by what we import, though we import nothing of theirs ourselves
 INDIRECT = {"flask", "flask-cors"}
+# one package for the modules of several distributions, of which we name these
+SHARED = {"opentelemetry": {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"}}
 # what an installation may have or not
 FEATURES = tuple(
     set(PROJECT["optional-dependencies"]) - {"all", "test", "dev", "docs", "samples", "benchmarks"}
@@ -41,7 +43,8 @@ def imported(*folders: str) -> set[str]:
                     modules.add(node.module.partition(".")[0])
     known = packages_distributions()
     outside = modules - OURS - set(sys.stdlib_module_names)
-    return {normal(known[module][0]) for module in outside if module in known}
+    shared = {one for module in outside for one in SHARED.get(module, ())}
+    return shared | {normal(known[module][0]) for module in outside - set(SHARED) if module in known}
 
 
 def documented(heading: str) -> set[str]:

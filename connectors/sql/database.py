@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +33,8 @@ _BACKTICKS: Final = frozenset({"bigquery", "mysql"})
 _NUMBERED: Final = frozenset({"postgresql"})
 _AUTH: Final = re.compile(r"authenticat|password|access denied|not authorized", re.I)
 _LASTING: Final = re.compile(r"mismatch|unable to open|does not exist|not a database", re.I)
+_OPTIONS: Final = re.compile(r"[?&;#]")
+_PASSWORD: Final = re.compile(r"(?:password|passwd|pwd|token|secret|key)\s*=\s*([^;&\s]+)", re.I)
 _MAX_MESSAGE: Final = 500
 
 
@@ -74,9 +77,41 @@ class SqlConnection(BaseModel):
         return (self.placeholder or ("$1" if self.driver in _NUMBERED else "?")) == "$1"
 
     @property
+    def address(self) -> str:
+        """What can be shown of the address: no user, password or option; "" if that cannot be told."""
+        if self.is_sqlite:
+            return self.url.partition("?")[0]
+        shown = _OPTIONS.split(self.url.rpartition("@")[2], maxsplit=1)[0]
+        return "" if "=" in shown else shown
+
+    @property
     def place(self) -> str:
-        """Driver and address without credentials: what messages say."""
-        return f"{self.driver} {without_credentials(self.url).partition('?')[0]}".rstrip()
+        """Driver and address: what messages say."""
+        return f"{self.driver} {self.address}".rstrip()
+
+    @property
+    def identity(self) -> str:
+        """What tells databases apart; with another password it is the same one."""
+        url = self.url
+        for password in (*_PASSWORD.findall(url), *([] if "?" in self._login else [self._password])):
+            url = url.replace(password, "") if password else url
+        told = [url, *sorted(self.options.items())]
+        return f"{self.driver}/{sha256(repr(told).encode()).hexdigest()[:12]}"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no message may show."""
+        given = [self.url, self._password, *_PASSWORD.findall(self.url)]
+        given += [one.get_secret_value() for one in self.secret_options.values()]
+        return tuple(filter(None, {*given, *map(unquote, given)}))
+
+    @property
+    def _login(self) -> str:
+        return self.url.rpartition("@")[0].rpartition("//")[2]
+
+    @property
+    def _password(self) -> str:
+        return self._login.partition(":")[2]
 
     @property
     def is_sqlite(self) -> bool:
@@ -230,8 +265,7 @@ def _from_adbc(error: Exception, params: SqlConnection) -> Exception:
     from adbc_driver_manager import AdbcStatusCode as Status
 
     status: Any = getattr(error, "status_code", None)
-    secrets = [params.url, *(one.get_secret_value() for one in params.secret_options.values())]
-    text = without_credentials(hide(" ".join(str(error).split()), tuple(secrets)))[:_MAX_MESSAGE]
+    text = without_credentials(hide(" ".join(str(error).split()), params.secrets))[:_MAX_MESSAGE]
     if status == Status.NOT_FOUND and "Could not load" in text:
         return FatalError(
             f"there is no ADBC driver {params.driver!r}: pip install adbc-driver-{params.driver}, or give "

@@ -43,7 +43,7 @@ class SqlSource(OrderedSource[SqlSourceParams]):
 
     @property
     def _database(self) -> str:
-        return self._connected().place
+        return self._connected().identity
 
     def _connected(self) -> SqlConnection:
         if not isinstance(self.connection, SqlConnection):

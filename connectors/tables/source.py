@@ -138,7 +138,7 @@ class OrderedSource(Source[P]):
     @property
     @abstractmethod
     def _database(self) -> str:
-        """The address of the database, without credentials."""
+        """What tells this database from others, without credentials."""
 
     @abstractmethod
     async def _bounds(self) -> list[Any]:

@@ -159,6 +159,7 @@ class RunOptions(PlanOptions, PlaceOptions, OutputOptions):
     dry_run: bool = False
     show: int = 0
     json: bool = False
+    traces: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,6 +351,7 @@ class ServeOptions:
     samples: str = ""
     topics_port: int | None = None
     files_port: int | None = None
+    traces: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

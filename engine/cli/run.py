@@ -58,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="time allowed to deliver what was read before a signal, e.g. 2m (default: 30s)",
     )
+    parser.add_argument(
+        "--traces", default="", metavar="URL", help="send OpenTelemetry traces to URL, over HTTP (OTLP)"
+    )
     parser.add_argument("--samples", metavar="DIR", help="sample documents for the embedded S3")
 
 

@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="also answer to this host name without keys; repeatable (default: names of this machine)",
     )
+    parser.add_argument(
+        "--traces", default="", metavar="URL", help="send traces of the runs to URL, over HTTP (OTLP)"
+    )
     parser.add_argument("--path-prefix", default="", metavar="PATH", help="strip this prefix from paths")
     parser.add_argument(
         "--state-dir", default=".odw", metavar="DIR", help="directory of the warehouse (default: .odw)"

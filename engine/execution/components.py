@@ -83,7 +83,7 @@ class Components:
         node = self._plan.dead_letters.forward
         if node is None:
             return None
-        self.forward_stats = stats = _stats_of(node)
+        self.forward_stats = stats = self._stats_of(node)
         self.forward = await self.enter(stack, node, stats)
         self._opening = None
         sink = self.forward.component
@@ -92,7 +92,7 @@ class Components:
 
     async def enter(self, stack: AsyncExitStack, node: PlanNode, stats: NodeStats | None = None) -> Runtime:
         """Build and enter one node, waiting out an outage of what it needs."""
-        stats = stats or _stats_of(node)
+        stats = stats or self._stats_of(node)
         policy = self.policy(node)
         context = self._context(node, stats, policy)
 
@@ -181,6 +181,7 @@ class Components:
             if isinstance(component, Sink):
                 await component.run_completed()
 
-
-def _stats_of(node: PlanNode) -> NodeStats:
-    return NodeStats(node.name, node.kind, node.spec.name)
+    def _stats_of(self, node: PlanNode) -> NodeStats:
+        trace = self._resources.trace
+        traced = trace.node(node.name, node.spec.name) if trace is not None else None
+        return NodeStats(node.name, node.kind, node.spec.name, trace=traced)

@@ -32,6 +32,7 @@ from engine.execution.report import RunReport
 from engine.execution.resources import DRAIN_LIMIT, RunnerResources
 from engine.execution.run import Run
 from engine.flow.budget import ByteBudget, ProcessBudget
+from engine.flow.tracing import Tracer
 from engine.plan.model import Plan, PlanNode
 from engine.service.declared import Declared
 from engine.state.protocol import RunRecord, RunStatus, StateStore
@@ -68,10 +69,12 @@ class Engine:
         samples: Path | None = None,
         drain_limit: float = DRAIN_LIMIT,
         observer: Observer = null_observer,
+        tracer: Tracer | None = None,
     ) -> None:
         self.state_dir = Path(state_dir) if state_dir is not None else None
         self.clock: Clock = clock or SystemClock()
         self.observer = observer
+        self._tracer = tracer
         self._given_store = store
         self._store: StateStore | None = None
         self._journal: Journal | None = None
@@ -203,10 +206,13 @@ class Engine:
         """A run that has its memory, and whose lease is kept, for as long as the block runs."""
         assert self._group is not None, "use `async with Engine(...)`"
         budget, keeping = self._process.pipeline(plan.settings.memory_bytes), anyio.CancelScope()
+        resources = self.resources(budget)
+        if self._tracer is not None:
+            resources.trace = self._tracer.run(plan.pipeline, record.run_id, record.attempt)
         run = Run(
             plan,
             record,
-            self.resources(budget),
+            resources,
             self.observer,
             resumed=resumed,
             epoch=lease.epoch,

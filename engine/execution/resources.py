@@ -14,6 +14,7 @@ from engine.contract.shared import Shared
 from engine.execution.journal import Journal
 from engine.execution.node_events import NodeEvent
 from engine.flow.budget import ByteBudget
+from engine.flow.tracing import RunTrace
 from engine.plan.model import PlanNode
 from engine.state.protocol import StateStore
 
@@ -36,6 +37,7 @@ class RunnerResources:
     drain_limit: float = DRAIN_LIMIT
     shared: Shared = field(default_factory=Shared)
     tell: NodeEvent | None = None
+    trace: RunTrace | None = None
 
 
 @dataclass(slots=True)

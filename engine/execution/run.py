@@ -24,7 +24,7 @@ from engine.execution.resources import RunIdentity, RunnerResources
 from engine.execution.runner import Runner
 from engine.execution.verification import not_asked
 from engine.execution.verification import verify as compare
-from engine.flow.stats import RunSnapshot
+from engine.flow.stats import NodeSnapshot, RunSnapshot
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.state.protocol import DeadLetterFilter, RunRecord, RunStatus
@@ -140,6 +140,18 @@ class Run:
 
     async def _run(self) -> RunReport:
         self._tell("started", "resumed" if self._resumed else "started", "info")
+        trace, ended = self._resources.trace, "cancelled"
+        if trace is not None:
+            trace.begin()
+        try:
+            report = await self._attempt()
+            ended = str(report.status)
+        finally:
+            if trace is not None:
+                trace.end(ended, {node.name: _numbers(node) for node in self._runner.snapshot().nodes})
+        return report
+
+    async def _attempt(self) -> RunReport:
         failure: EngineError | None = None
         try:
             await self._runner.execute()
@@ -224,3 +236,8 @@ class Run:
         if self._chunk is not None:
             name, message = f"chunk_{action}", f"{self._chunk.name} {message}"
         self._observer(RunEvent(name, message, level, self.plan.pipeline, self.run_id, numbers))
+
+
+def _numbers(node: NodeSnapshot) -> dict[str, float]:
+    names = ("records_in", "records_out", "batches", "dead", "dropped", "retries", "busy_seconds")
+    return {name: getattr(node, name) for name in names}

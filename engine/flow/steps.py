@@ -18,6 +18,7 @@ from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.settle import DropLabels, settle_derived, settle_dropped, settle_written
 from engine.flow.stats import NodeStats
+from engine.flow.tracing import traced
 
 __all__ = ["Next", "PutDeadLetters", "Step", "build_step"]
 
@@ -131,7 +132,7 @@ class TransformStep(Step):
     def __init__(self, transform: Transform[Any], *args: Any) -> None:
         super().__init__(*args)
         self.following: TransformStep | None = None
-        self._transform = transform
+        self._apply = traced(transform.apply, self.stats.trace)
         self._waits = transform.waits
 
     async def process(self, batch: Batch) -> None:
@@ -141,7 +142,7 @@ class TransformStep(Step):
             stats.records_in += len(batch.records)
             stats.batches += 1
             try:
-                made = step._transform.apply(batch)
+                made = step._apply(batch)
                 derived = _checked(batch, await made if step._waits and not isinstance(made, Batch) else made)
             except Exception as error:  # noqa: BLE001 - a component's own code ends here; `classify_error` decides
                 stats.busy += perf_counter() - started
@@ -170,7 +171,7 @@ class TransformStep(Step):
             await step.onward(batch)
 
     async def _work(self, batch: Batch) -> Outcome:
-        made = self._transform.apply(batch)
+        made = self._apply(batch)
         derived = _checked(batch, await made if self._waits and not isinstance(made, Batch) else made)
         return Outcome(derived, derived.failures)
 
@@ -197,7 +198,7 @@ class SinkStep(Step):
 
     def __init__(self, sink: Sink[Any], *args: Any) -> None:
         super().__init__(*args)
-        self._sink = sink
+        self._write = traced(sink.write, self.stats.trace)
         self.open_dead_letters: OpenDeadLetters | None = None
 
     async def process(self, batch: Batch) -> None:
@@ -206,7 +207,7 @@ class SinkStep(Step):
         stats.batches += 1
         started = perf_counter()
         try:
-            receipt = await self._sink.write(batch)
+            receipt = await self._write(batch)
         except Exception as error:  # noqa: BLE001 - a component's own code ends here; `classify_error` decides
             stats.busy += perf_counter() - started
             await self.delivery.reject(batch, self._classified(error, batch))
@@ -219,7 +220,7 @@ class SinkStep(Step):
             await self.onward(batch)
 
     async def _work(self, batch: Batch) -> Outcome:
-        receipt = await self._sink.write(batch)
+        receipt = await self._write(batch)
         return Outcome(batch, confirmed=receipt is None or receipt.confirmed)
 
     async def _emit(self, batch: Batch, outcome: Outcome) -> None:

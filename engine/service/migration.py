@@ -16,32 +16,40 @@ from engine.service.tables import SEQUENCE, Table, quote
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["create_or_migrate"]
+__all__ = ["create_or_migrate", "stored_columns"]
 
 _log = logging.getLogger(__name__)
 
-_OF_TABLE = "lower(table_name) = lower(?) AND database_name = current_database()"
+Columns = dict[str, tuple[str, str]]
+"""Name and type of each column, by its name in lower case."""
 
 
-def create_or_migrate(connection: DuckDBPyConnection, table: Table, version: int) -> None:
+def stored_columns(connection: DuckDBPyConnection) -> dict[str, Columns]:
+    """Return the columns of all tables, by the table's name in lower case."""
+    found: dict[str, Columns] = {}
+    for table, name, sql_type in connection.execute(
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+        "WHERE database_name = current_database() ORDER BY table_name, column_index"
+    ).fetchall():
+        found.setdefault(table.lower(), {})[name.lower()] = (name, sql_type)
+    return found
+
+
+def create_or_migrate(connection: DuckDBPyConnection, table: Table, actual: Columns, version: int) -> None:
     """Create the table, or migrate it to the columns of the model.
 
     Args:
+        actual: the columns that it has; none if it is not there.
         version: the format that the file had before it was opened.
 
     Raises:
         StateError: stored rows do not fit the model; says which columns, and what to do.
     """
-    found = connection.execute(
-        f"SELECT column_name, data_type FROM duckdb_columns() WHERE {_OF_TABLE} ORDER BY column_index",  # noqa: S608
-        [table.name],
-    ).fetchall()
-    if not found:
+    if not actual:
         expected = [(column.name, column.sql_type) for column in table.columns] + [(SEQUENCE, "BIGINT")]
         columns = ", ".join(f"{quote(name)} {sql_type}" for name, sql_type in expected)
         connection.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
         return
-    actual = {str(name).lower(): (str(name), str(sql_type)) for name, sql_type in found}
     _Migration(connection, table, version).run(actual)
 
 
@@ -54,7 +62,7 @@ class _Migration:
         self._name = quote(table.name)
         self._is_old = version < 3
 
-    def run(self, actual: dict[str, tuple[str, str]]) -> None:
+    def run(self, actual: Columns) -> None:
         """Add and change columns; `actual` are (name, type) by lower-case name. Raises StateError."""
         problems: list[str] = []
         for column in self._table.columns:

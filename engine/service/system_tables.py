@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from engine.errors import StateVersionError
-from engine.service.migration import create_or_migrate
+from engine.service.migration import create_or_migrate, stored_columns
 from engine.service.models import UNKNOWN_ORIGIN
 from engine.service.submission import AuditEntry, Delivery, Receipt, RejectedRecord, RequestKey, Submission
 from engine.service.tables import Table
@@ -96,8 +96,9 @@ def create_tables(connection: DuckDBPyConnection, tables: Iterable[Table]) -> No
     for statement in _DDL:
         connection.execute(statement)
     version = _bring_up_to_date(connection)
+    stored = stored_columns(connection)
     for table in tables:
-        create_or_migrate(connection, table, version)
+        create_or_migrate(connection, table, stored.get(table.name.lower(), {}), version)
         # SQL ignores case in names, and so may a model be spelled otherwise than before
         connection.execute(
             "UPDATE _odw_tables SET table_name = ? WHERE lower(table_name) = lower(?)",

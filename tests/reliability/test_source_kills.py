@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -25,6 +27,7 @@ FAULTS = ("batch_read:4", "batch_written:3", "ledger_committing:1")
 READ = {
     "duckdb": "source: duckdb, with: {path: in.duckdb, table: t, key: id, page_records: 50}",
     "postgres": "source: postgres, with: {connection: db, table: t, key: id, page_records: 50}",
+    "sql": "source: sql, with: {connection: file, table: t, key: id, page_records: 50, split_rows: 400}",
     "http": "source: http, with: {connection: api, path: rows, key: id, paging: {type: offset, size: 50}}",
 }
 KEEP = {
@@ -35,6 +38,7 @@ PIPELINE = """\
 version: 1
 connections:
   db: {url: "${DATABASE_URL:-postgresql://localhost/none}"}
+  file: {driver: sqlite, url: in.sqlite}
   api: {url: "${API_URL}"}
 pipelines:
   copy:
@@ -94,6 +98,7 @@ def run(folder: Path, read: str, keep: str, fault: str, *arguments: str) -> int:
         pytest.param("duckdb", "http", marks=pytest.mark.series),
         pytest.param("duckdb", "duckdb", marks=pytest.mark.series),
         pytest.param("postgres", "duckdb", marks=pytest.mark.series),
+        pytest.param("sql", "duckdb", marks=pytest.mark.series),
     ],
 )
 def test_killed_copies_are_complete_and_hold_each_record_once(
@@ -110,6 +115,11 @@ def test_killed_copies_are_complete_and_hold_each_record_once(
         with duckdb.connect(str(tmp_path / "in.duckdb")) as connection:
             rows_of = f"SELECT range AS id, range * 2 AS n FROM range({RECORDS})"
             connection.execute(f"CREATE TABLE t AS {rows_of}")
+    if read == "sql":
+        with closing(sqlite3.connect(tmp_path / "in.sqlite")) as file:
+            file.execute("CREATE TABLE t (id integer, n integer)")
+            file.executemany("INSERT INTO t VALUES (?, ?)", [(n, n * 2) for n in range(RECORDS)])
+            file.commit()
     if read == "postgres":
         server: Postgres = request.getfixturevalue("postgres")
         server.start()

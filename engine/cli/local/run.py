@@ -39,6 +39,7 @@ from engine.plan.compile import compile_file
 from engine.plan.model import Plan
 from engine.registry import Registry
 from engine.state.protocol import RunStatus, StateStore
+from engine.telemetry.tracing import tracing_to
 from engine.trial import reading_of, with_reading
 from engine.units import parse_duration, parse_size
 
@@ -96,14 +97,18 @@ async def _run(options: RunOptions, plans: Mapping[str, Plan], dry: trial.DryRun
     output = Output(options, plans)
     if options.json and output.records_on_stdout:
         raise ConfigError("--json: a sink writes its records to standard output: use --report FILE")
-    async with Engine(
-        state_dir=options.state_dir if dry is None else None,
-        store=store_of(options, create=options.resume is None) if dry is None else dry.store(),
-        memory=memory_of(options.memory),
-        samples=Path(options.samples) if options.samples else None,
-        drain_limit=_drain_limit(options.drain_limit),
-        observer=output.observer,
-    ) as engine:
+    async with (
+        tracing_to(options.traces) as tracer,
+        Engine(
+            state_dir=options.state_dir if dry is None else None,
+            store=store_of(options, create=options.resume is None) if dry is None else dry.store(),
+            memory=memory_of(options.memory),
+            samples=Path(options.samples) if options.samples else None,
+            drain_limit=_drain_limit(options.drain_limit),
+            observer=output.observer,
+            tracer=tracer,
+        ) as engine,
+    ):
         if options.resume is None:
             session = Session(engine, plans, starting(plans, options.only), verify=options.verify)
         else:

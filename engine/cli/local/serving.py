@@ -22,12 +22,14 @@ from engine.cli.state import store_of
 from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.execution.session import Session
+from engine.flow.tracing import Tracer
 from engine.service import retention
 from engine.service.metrics import Metrics
 from engine.service.models import IngestModel, load_ingest_models
 from engine.service.server import RunningService, running_service, serving_app
 from engine.service.settings import ServiceSettings
 from engine.service.topics import create_topic_app
+from engine.telemetry.tracing import tracing_to
 
 __all__ = ["serve_file"]
 
@@ -71,7 +73,8 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
             app = create_topic_app(service.context)
             url = await stack.enter_async_context(serving_app(app, options.host, topics, settings))
             _say(f"dead letters: {url}/topic/BlobSourceDeadLetterQueue/messages")
-        engine = await stack.enter_async_context(_engine(options, log))
+        tracer = await stack.enter_async_context(tracing_to(options.traces))
+        engine = await stack.enter_async_context(_engine(options, log, tracer))
         await _until_stopped(engine, host, service, warm=options.demo)
 
 
@@ -87,9 +90,11 @@ def _logged(name: str) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _engine(options: ServeOptions, log: RunLog) -> Engine:
+def _engine(options: ServeOptions, log: RunLog, tracer: Tracer | None) -> Engine:
     state = StateOptions(state_dir=options.state_dir)
-    return Engine(state_dir=options.state_dir, store=store_of(state, create=True), observer=log)
+    return Engine(
+        state_dir=options.state_dir, store=store_of(state, create=True), observer=log, tracer=tracer
+    )
 
 
 async def _until_stopped(

@@ -26,7 +26,10 @@ def test_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_importing_the_library_loads_nothing_heavy() -> None:
-    heavy = "('pydantic', 'yaml', 'anyio', 'httpx', 'structlog', 'rich', 'duckdb', 'openai', 'aiobotocore')"
+    heavy = (
+        *("pydantic", "yaml", "anyio", "httpx", "structlog", "rich", "duckdb", "openai", "aiobotocore"),
+        "opentelemetry",
+    )
     code = f"import sys, engine, connectors; print([name for name in {heavy} if name in sys.modules])"
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

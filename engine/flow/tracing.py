@@ -1,0 +1,73 @@
+"""What a tracer is told: when a run begins and ends, and a node's work on a batch. Never of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
+from typing import Any, Protocol
+
+from engine.contract.batch import Batch
+
+__all__ = ["NodeTrace", "RunTrace", "Tracer", "traced"]
+
+
+class NodeTrace(Protocol):
+    """A node of a run."""
+
+    def begin(self, records: int) -> Callable[[BaseException | None], None]:
+        """Note that work on a batch begins; call what is returned at its end, with the error if it failed."""
+        ...
+
+
+class RunTrace(Protocol):
+    """One attempt at a run."""
+
+    def begin(self) -> None:
+        """Note that the attempt begins."""
+        ...
+
+    def node(self, name: str, component: str) -> NodeTrace:
+        """Return the trace of a node; it lasts as long as the attempt."""
+        ...
+
+    def end(self, status: str, numbers: Mapping[str, Mapping[str, float]]) -> None:
+        """Note that the attempt has ended, with the nodes' numbers by the node's name."""
+        ...
+
+
+class Tracer(Protocol):
+    """Makes the traces of runs."""
+
+    def run(self, pipeline: str, run_id: str, attempt: int) -> RunTrace:
+        """Return the trace of an attempt that is about to begin."""
+        ...
+
+
+def traced(work: Callable[[Batch], Any], trace: NodeTrace | None) -> Callable[[Batch], Any]:
+    """Return a function that does this work and tells the trace; without a trace the work itself."""
+    if trace is None:
+        return work
+
+    def run(batch: Batch) -> Any:
+        end = trace.begin(len(batch.records))
+        try:
+            made = work(batch)
+        except BaseException as error:
+            end(error)
+            raise
+        if isawaitable(made):
+            return _finished(made, end)
+        end(None)
+        return made
+
+    return run
+
+
+async def _finished(made: Awaitable[Any], end: Callable[[BaseException | None], None]) -> Any:
+    try:
+        result = await made
+    except BaseException as error:
+        end(error)
+        raise
+    end(None)
+    return result
