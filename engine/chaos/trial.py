@@ -169,6 +169,7 @@ async def chaos(
     clean: Callable[[], None] = lambda: None,
     paid: bool = False,
     owner: Engine | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> ChaosReport:
     """Try a plan under kills and failures, and stop at the first seed with a difference.
 
@@ -182,6 +183,7 @@ async def chaos(
         clean: empties these sinks; called before each run.
         paid: nodes that pay for their answers may be used: they pay once, in the undisturbed run.
         owner: an engine whose embedded services are used.
+        tell: called with a line when a run has ended.
 
     Raises:
         ConfigError: `load` cannot be imported by another process, something pays and `paid` is false or it
@@ -205,11 +207,16 @@ async def chaos(
             how=how or Disturbances(),
             seed="",
         )
-        return await _tried(plan, attempt, range(seed, seed + runs), arrived, clean)
+        return await _tried(plan, attempt, range(seed, seed + runs), arrived, clean, tell)
 
 
 async def _tried(
-    plan: Plan, attempt: Attempt, seeds: Sequence[int], arrived: Arrived, clean: Callable[[], None]
+    plan: Plan,
+    attempt: Attempt,
+    seeds: Sequence[int],
+    arrived: Arrived,
+    clean: Callable[[], None],
+    tell: Callable[[str], None],
 ) -> ChaosReport:
     """Make the undisturbed run, and disturbed ones until one differs."""
     clean()
@@ -219,6 +226,7 @@ async def _tried(
     if calm.status is not RunStatus.COMPLETED:
         raise ConfigError(f"{plan.pipeline}: the undisturbed run has to complete first: {calm.error}")
     frozen = await _Frozen.of(attempt.folder, plan)
+    tell(f"undisturbed: {frozen.records:,} records")
     places = orjson.loads((attempt.folder / PLACES).read_bytes())
     made, kills, findings = list[int](), 0, list[Finding]()
     for seed in seeds:
@@ -228,6 +236,7 @@ async def _tried(
         arm = _Arm(stormy, plan, arrived, patience)
         findings = differences(seed, calm, await arm.run(_kills(places, attempt.how.kills, seed), frozen))
         kills += arm.kills
+        tell(f"seed {seed}: {arm.kills} kills, {'another result' if findings else 'the same result'}")
         if findings:
             break
         await anyio.to_thread.run_sync(shutil.rmtree, stormy.folder)

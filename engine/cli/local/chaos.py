@@ -7,14 +7,17 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+import anyio
+
 from engine.chaos import ChaosReport, Disturbances, chaos
 from engine.cli.display.numbers import counted
 from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
+from engine.cli.local.signals import stop_signals
 from engine.cli.local.trial import with_less_reading
 from engine.cli.options import RunOptions
-from engine.errors import ConfigError
+from engine.errors import ConfigError, EngineError
 from engine.execution.engine import Engine
 from engine.plan.model import Plan
 
@@ -36,21 +39,52 @@ def plan_of(options: RunOptions, name: str) -> Plan:
 async def try_pipelines(options: RunOptions, names: Iterable[str], seed: int) -> int:
     """Try one pipeline after the other; 7 when a disturbed run differs from the undisturbed one.
 
+    A signal ends it, its child process included, and removes the scratch files.
+
     Raises:
         ConfigError: a pipeline pays for answers and that is not allowed, or does not complete undisturbed.
     """
+    codes: list[int] = []
+    errors: list[EngineError] = []
+
+    async with anyio.create_task_group() as group:
+
+        async def stop() -> None:
+            codes.append(128 + await stop_signals())
+            group.cancel_scope.cancel()
+
+        group.start_soon(stop)
+        try:
+            codes.append(await _tried(options, names, seed))
+        except EngineError as error:  # the group would wrap it
+            errors.append(error)
+        group.cancel_scope.cancel()
+    if errors:
+        raise errors[0]
+    return codes[0]
+
+
+async def _tried(options: RunOptions, names: Iterable[str], seed: int) -> int:
     ok = True
     samples = Path(options.samples) if options.samples else None
     how = Disturbances() if options.kills is None else Disturbances(kills=options.kills)
     async with Engine(samples=samples) as owner:
         for name in names:
-            report = await chaos(
-                partial(plan_of, options, name), seed=seed, how=how, paid=options.yes, owner=owner
-            )
+            tell = partial(_tell, name) if sys.stderr.isatty() and not options.quiet else _say_nothing
+            load = partial(plan_of, options, name)
+            report = await chaos(load, seed=seed, how=how, paid=options.yes, owner=owner, tell=tell)
             sys.stdout.write(printable(_text(report, options.kills)))
             sys.stdout.flush()
             ok = ok and report.ok
     return ExitCode.COMPLETED if ok else ExitCode.NOT_VERIFIED
+
+
+def _tell(pipeline: str, line: str) -> None:
+    sys.stderr.write(f"{pipeline}: {line}\n")
+
+
+def _say_nothing(line: str) -> None:
+    """Standard error is no terminal."""
 
 
 def _text(report: ChaosReport, given: int | None) -> str:

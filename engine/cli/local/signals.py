@@ -14,13 +14,14 @@ from engine.execution.session import Session
 __all__ = ["SignalWatch", "stop_signals"]
 
 
-async def stop_signals() -> None:
-    """Wait for SIGINT or SIGTERM."""
+async def stop_signals() -> int:
+    """Return the number of SIGINT or SIGTERM as soon as one comes."""
     if sys.platform == "win32":
         await anyio.sleep_forever()  # its event loops cannot listen; Ctrl-C cancels there
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-        async for _ in received:
-            return
+        async for number in received:
+            return number
+    raise AssertionError("signals never end")
 
 
 class SignalWatch:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from engine.chaos import ChaosReport, Disturbances, Finding
@@ -126,6 +129,29 @@ def test_the_verdict_is_printed(
                 "  again: --only orders --chaos 8 --kills 2",
             ],
         )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_trial(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[bool] = []
+    before = signal.getsignal(number)
+
+    async def chaos(load: Callable[[], Plan], **options: Any) -> ChaosReport:
+        while signal.getsignal(number) is before:  # it would end the tests
+            await anyio.lowlevel.checkpoint()
+        try:
+            os.kill(os.getpid(), number)
+            await anyio.sleep_forever()
+        finally:
+            ended.append(True)
+        raise AssertionError
+
+    monkeypatch.setattr("engine.cli.local.chaos.chaos", chaos)
+
+    assert tried(capsys) == (128 + number, "")
+    assert ended == [True]
 
 
 @pytest.mark.series  # many processes; tests/unit/kernel/test_chaos.py has a fast one of each kind
