@@ -196,8 +196,13 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
             )
             matched = f"WHEN MATCHED THEN UPDATE SET {updates} " if updates else ""
             given = ", ".join(f"s.{quote(name)}" for name in names)
+            # the last of keys that only the column's type makes equal, such as 1 and 1.0, as for all others
+            last = (
+                f"SELECT {listed} FROM _odw_merged QUALIFY row_number() OVER "
+                f"(PARTITION BY {', '.join(map(quote, key))} ORDER BY rowid DESC) = 1"
+            )
             connection.execute(
-                f"MERGE INTO {table} t USING _odw_merged s ON ({same}) {matched}"
+                f"MERGE INTO {table} t USING ({last}) s ON ({same}) {matched}"
                 f"WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({given})"
             )
         connection.execute("DROP TABLE IF EXISTS _odw_merged")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     import httpx
 
 __all__ = ["Answer", "HttpClient", "TooLargeError", "open_client", "same_origin"]
+
+_QUOTED: Final = r'"(?:[^"\\]|\\.)*+"'
+_LINK: Final = re.compile(rf'<([^<>]*)>((?:{_QUOTED}|[^",<])*+)')
+_PARAMETER: Final = re.compile(rf';\s*([^\s=;,"]+)\s*(?:=\s*({_QUOTED}|[^\s;,"]*))?')
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
@@ -48,11 +53,13 @@ class Answer:
         )
 
     def link(self, relation: str) -> str | None:
-        """The address of a relation in the Link header (RFC 8288)."""
-        import httpx
-
-        links = httpx.Response(200, headers={"link": self.headers.get("link", "")}).links
-        return links.get(relation, {}).get("url")
+        """The address of a relation in the Link header (RFC 8288), which may name several at once."""
+        for address, parameters in _LINK.findall(self.headers.get("link", "")):
+            stated = [value for name, value in _PARAMETER.findall(parameters) if name.casefold() == "rel"]
+            # of several, the first counts
+            if stated and relation in stated[0].strip('"').casefold().split():
+                return str(address).strip()
+        return None
 
 
 @asynccontextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from hashlib import sha256
@@ -15,7 +18,7 @@ from connectors.http.client import Answer, HttpClient, TooLargeError, open_clien
 from connectors.http.connection import HttpConnection
 from connectors.http.paging import NoPaging, Paging, Place
 from connectors.http.paths import MISSING, at_path, check_path
-from connectors.json_lines import has_long_number, parse_line
+from connectors.json_lines import has_long_number, is_utf8, parse_line
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
 from engine.contract.component import Context, Kind, Params, Source, component, operational
@@ -227,23 +230,29 @@ class HttpSource(Source[HttpSourceParams]):
         if answer.status >= 300:
             raise self._client.failure(answer, "GET", url)
         self.ctx.count("bytes", len(answer.body))
-        document = self._document(answer)
+        document = self._document(answer, first=not number)
         records = self._records(document)
         following = paging.next(place, answer, document, len(records), url)
         return records, self._without_secrets(following), answer.body
 
-    def _document(self, answer: Answer) -> Any:
-        if answer.status == 204 or not answer.body.strip():
+    def _document(self, answer: Answer, *, first: bool) -> Any:
+        if answer.status == 204 or not (answer.body.strip() or first):
             return []
+        if not answer.body.strip():
+            raise FatalError(
+                f"{self._said} answered {answer.status} with nothing, which does not say that there are no "
+                "records: check `url` and `path`"
+            )
         if answer.is_page:
             raise FatalError(
                 f"{self._said} answered with a web page instead of JSON, which may be a login: check `url`, "
                 "`path` and the credentials of the connection"
             )
         try:
-            if has_long_number(answer.body):
-                return parse_line(b'{"document":' + answer.body + b"}", self._said)["document"]
-            return orjson.loads(answer.body)
+            body = _in_utf8(answer)
+            if has_long_number(body):
+                return parse_line(b'{"document":' + body + b"}", self._said)["document"]
+            return orjson.loads(body)
         except (orjson.JSONDecodeError, RecordError):
             kind = answer.headers.get("content-type", "no content type")
             raise FatalError(f"{self._said} did not answer with JSON ({kind}): check `path`") from None
@@ -325,3 +334,17 @@ class HttpSource(Source[HttpSourceParams]):
 
 def _said_as(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _in_utf8(answer: Answer) -> bytes:
+    """The body in UTF-8. Older servers send JSON with a byte order mark, or in other charsets."""
+    body = answer.body.removeprefix(codecs.BOM_UTF8)
+    if is_utf8(body) and b"\0" not in body:
+        return body
+    stated = re.search(r"charset=\"?([\w.:-]+)", answer.headers.get("content-type", ""), re.IGNORECASE)
+    for charset in (stated[1] if stated else "", json.detect_encoding(body)):
+        try:
+            return body.decode(charset).removeprefix("\ufeff").encode()
+        except (UnicodeError, LookupError):
+            continue
+    return body

@@ -239,11 +239,13 @@ class PostgresSink(TableSink[PostgresSinkParams]):
                         f"{quote(one)} = excluded.{quote(one)}" for one in names if one not in key
                     )
                     action = f"UPDATE SET {updates}" if updates else "NOTHING"
-                    # ordered by key: two processes that merge the same rows do not deadlock
+                    keys = ", ".join(map(quote, key))
+                    # ordered by key: two processes that merge the same rows do not deadlock. The last of
+                    # keys that only the column's type makes equal, such as 1 and 1.0, as for all others
                     await connection.execute(
-                        f"INSERT INTO {table} ({listed}) SELECT {listed} FROM pg_temp.{_STAGE} "
-                        f"ORDER BY {', '.join(map(quote, key))} "
-                        f"ON CONFLICT ({', '.join(map(quote, key))}) DO {action}".encode()
+                        f"INSERT INTO {table} ({listed}) SELECT DISTINCT ON ({keys}) {listed} "
+                        f"FROM pg_temp.{_STAGE} ORDER BY {keys}, ctid DESC "
+                        f"ON CONFLICT ({keys}) DO {action}".encode()
                     )
                 reached("rows_committing")
             reached("rows_committed")

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import MutableMapping
+from functools import cache
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from engine.execution.events import RunEvent, null_observer, speaker
@@ -33,8 +36,7 @@ def configure_logging(form: LogFormat, *, level: str = "info", stream: TextIO | 
         level: debug, info, warning or error; what is below it is not written.
         stream: instead of standard error.
     """
-    import structlog
-
+    structlog = _structlog()
     structlog.configure(
         processors=_processors(form),
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -89,10 +91,17 @@ def _write(action: str, message: str, level: str, **fields: Any) -> None:
     _logger().log(_LEVELS[level], message, action=action, **event)
 
 
-def _logger() -> FilteringBoundLogger:
-    # structlog takes a tenth of a second to import, and most uses of the engine log nothing
-    import structlog
+@cache
+def _structlog() -> ModuleType:
+    """The module; it takes a tenth of a second to import, and most uses of the engine log nothing.
 
+    Imported once: where Temporal runs a workflow, what is imported is imported anew, into its sandbox.
+    """
+    return import_module("structlog")
+
+
+def _logger() -> FilteringBoundLogger:
+    structlog = _structlog()
     if structlog.is_configured():
         configured: FilteringBoundLogger = structlog.get_logger()
         return configured
@@ -105,8 +114,7 @@ def _logger() -> FilteringBoundLogger:
 
 
 def _processors(form: LogFormat) -> list[Processor]:
-    import structlog
-
+    structlog = _structlog()
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

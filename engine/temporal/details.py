@@ -22,15 +22,20 @@ def of_run(
     chunks: int,
     troubles: Mapping[str, tuple[Trouble, datetime]],
     waits_for: str = "",
+    ended: tuple[str, str] = ("", ""),
 ) -> str:
-    """Describe a run: its phase, its finished shards and its current trouble.
+    """Describe a run: its phase, its finished shards and its current trouble, or how it has ended.
 
     Args:
         shards: how many are done, and how many there are.
         troubles: by node, and when that was told.
         waits_for: another run of the pipeline that has to end first.
+        ended: its last status and why, "" while it goes on or when there is no reason to name.
     """
-    lines = [f"**{pipeline}**, run `{run_id}`: {_state(phase, control)}"]
+    status, why = ended
+    lines = [f"**{pipeline}**, run `{run_id}`: {status or _state(phase, control)}"]
+    if why:
+        lines.append(f"**{status}**: {quoted(why)}")
     if waits_for:
         lines.append(quoted(waits_for))
     if chunks:
@@ -39,7 +44,7 @@ def of_run(
             f"{done} of {counted(total, 'shard')} done, {counted(chunks, 'chunk')} in all: the workflow of"
             " each shard shows its progress"
         )
-    for trouble, told in troubles.values():
+    for trouble, told in troubles.values() if not status else ():
         lines.append(
             f"**{trouble.waiting}**: `{trouble.node}` waits since"
             f" {datetime.fromtimestamp(trouble.since, UTC):%H:%M:%S} UTC (told at {told:%H:%M:%S});"
@@ -48,15 +53,21 @@ def of_run(
     return "\n\n".join(lines)
 
 
-def of_shard(state: ShardRequest, open_chunks: int, seconds: float) -> str:
-    """Describe a shard: its chunks, its counts and rate in this part, and its failures."""
+def of_shard(state: ShardRequest, open_chunks: int, seconds: float, failure: str = "") -> str:
+    """Describe a shard: its chunks, its counts and rate in this part, and its failures.
+
+    Args:
+        failure: what ends it, "" while nothing does.
+    """
     left = state.end_chunk - state.next_chunk + len(state.to_retry)
     whose = f"**{state.pipeline}**, run `{state.run_id}`, source `{state.splits.node}`"
     lines = [
-        f"{whose}: {_state('running', state.control)}",
+        f"{whose}: {'failed' if failure else _state('running', state.control)}",
         f"{counted(state.done_chunks, 'chunk')} done, {open_chunks} in progress, {left} left",
         _counts(state.counts, seconds),
     ]
+    if failure:
+        lines.insert(1, f"**failed**: {quoted(failure)}")
     if state.parked:
         lines.append("put aside for a second try: " + failures(state.parked, state.reasons))
     return "\n\n".join(lines)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,11 @@ __all__ = ["forwarded", "told_to"]
 
 _SDK = "temporalio"
 _LONGEST = 500
+_AWAY_EVERY = 60.0
+_RETRIES = "temporalio_client::retry"
+_CAUSE = re.compile(r'message: \\*"([^"\\]+)')
+# several activities of a shard may fail in one moment: each failure is an event of its own already
+_UNHEARD = "Future exception was never retrieved"
 
 
 def forwarded() -> LoggingConfig:
@@ -30,7 +37,10 @@ def forwarded() -> LoggingConfig:
 
 @contextmanager
 def told_to(observer: Observer) -> Iterator[None]:
-    """Forward SDK logs from warning level to an observer during the block."""
+    """Forward SDK logs from warning level to an observer during the block.
+
+    Of a server that does not answer the SDK tells for every call and try; that makes one event a minute.
+    """
     logger, handler = logging.getLogger(_SDK), _Telling(observer)
     logger.addHandler(handler)
     passed_on, logger.propagate = logger.propagate, False
@@ -45,13 +55,29 @@ class _Telling(logging.Handler):
     def __init__(self, observer: Observer) -> None:
         super().__init__(logging.WARNING)
         self._observer = observer
+        self._away_told: float | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Tell of it; from whatever thread."""
         try:
-            self._observer(_stage(record))
+            if _RETRIES in (text := record.getMessage()):
+                self._tell_away(text)
+            elif not text.startswith(_UNHEARD):
+                self._observer(_stage(record))
         except Exception:  # noqa: BLE001 - as every handler: logging must not end what logs
             self.handleError(record)
+
+    def _tell_away(self, text: str) -> None:
+        now = time.monotonic()
+        if self._away_told is not None and now - self._away_told < _AWAY_EVERY:
+            return
+        self._away_told = now
+        cause = _CAUSE.search(text)
+        message = (
+            f"no answer from the Temporal server{f' ({cause[1]})' if cause else ''}: the worker tries again "
+            "until it is back, and what is committed is kept"
+        )
+        self._observer(RunEvent("server_away", message, "warning", "", "", {}))
 
 
 def _stage(record: logging.LogRecord) -> RunEvent:

@@ -66,6 +66,7 @@ class ShardRun:
         except asyncio.CancelledError:
             await self._give_up()
             raise
+        self._show()  # what ends it
         if self._failure is not None:
             await self._give_up()
             raise self._failure
@@ -261,7 +262,8 @@ class ShardRun:
     def _show(self) -> None:
         """On Temporal's page."""
         seconds = workflow.now().timestamp() - self._began
-        workflow.set_current_details(of_shard(self._state, len(self._open), seconds))
+        failure = self._failure.message if self._failure is not None else " ".join(self._outage)
+        workflow.set_current_details(of_shard(self._state, len(self._open), seconds, failure))
 
     async def _give_up(self) -> None:
         """Tell what is under way to stop, and wait until it has delivered what it had read."""

@@ -95,6 +95,7 @@ class PipelineRun:
         self._parts: list[ShardRequest] = []
         self._stopping = False
         self._waits_for = ""
+        self._ended = ("", "")
         self._troubles: dict[str, tuple[Trouble, datetime]] = {}
 
     @workflow.run
@@ -386,6 +387,7 @@ class PipelineRun:
         raise ApplicationError(message, type=kind or "InternalError", non_retryable=True)
 
     async def _finalize(self, status: str, error: str) -> PipelineResult:
+        self._ended = status, error
         self._enter("finalizing")
         result: PipelineResult = await workflow.execute_activity(
             "finalize_run",
@@ -440,6 +442,7 @@ class PipelineRun:
                 self._chunks,
                 self._troubles,
                 self._waits_for,
+                self._ended,
             )
         )
 

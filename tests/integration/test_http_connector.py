@@ -16,6 +16,7 @@ from anyio.from_thread import start_blocking_portal
 from pydantic import SecretStr, ValidationError
 
 from connectors.http import HttpConnection, HttpSink, HttpSinkParams, HttpSource, HttpSourceParams
+from connectors.http.client import Answer as HttpAnswer
 from connectors.http.client import same_origin
 from connectors.http.paths import at_path, fill, fill_path
 from engine.cli import main
@@ -94,8 +95,59 @@ async def test_every_kind_of_paging_reads_all_records(script: Any, params: dict[
 
 
 @pytest.mark.parametrize(
+    "link",
+    [
+        "</2>; rel=next",
+        '</2>;rel="next prefetch"',
+        '</9>; rel="first last", </2>; REL = "Prev Next"',
+        '</9>; title="a, </8>; rel=next"; rel=prev, </2>; title="x; rel=\\"prev\\""; rel="next"; hreflang=de',
+        '</2>; rel="next", </9>; rel="next"',
+        '<2>; rel="next"',
+    ],
+)
+async def test_a_link_is_read_however_it_is_written(link: str) -> None:
+    def script(request: Request) -> Answer:
+        last = Answer.of(ROWS[1:], link="</9>; rel=last")
+        return last if request.path == "/2" else Answer.of(ROWS[:1], link=link)
+
+    async with ScriptedServer(script).running() as server:
+        assert await read(server.url, path="rows", paging={"type": "link"}) == ROWS
+
+
+@pytest.mark.parametrize(
+    "link", ["", "<", "</2>", "</2>; title=next", '</2>; rel="', "</2>; rel", "; rel=next", "<" * 9000]
+)
+async def test_what_is_no_link_to_a_next_page_is_the_end(link: str) -> None:
+    assert HttpAnswer(200, {"link": link}, b"").link("next") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b'\xef\xbb\xbf[{"t": "\xc3\xbc"}]', "application/json"),
+        ('[{"t": "ü"}]'.encode("latin-1"), "application/json; charset=ISO-8859-1"),
+        ('[{"t": "ü"}]'.encode(), "application/json; charset=ISO-8859-1"),
+        ('[{"t": "ü"}]'.encode("utf-16"), "application/json"),
+        ('[{"t": "ü"}]'.encode("utf-16-le"), "application/json; charset=utf-16le"),
+    ],
+)
+async def test_json_is_read_in_whatever_charset_it_comes(body: bytes, kind: str) -> None:
+    async with ScriptedServer(answers=[Answer(200, body, {"content-type": kind})]).running() as server:
+        assert await read(server.url, path="rows") == [{"t": "ü"}]
+
+
+async def test_an_empty_answer_ends_the_pages_and_is_no_first_one() -> None:
+    pages = [Answer.of(ROWS), Answer(200, b"")]
+    async with ScriptedServer(answers=pages).running() as server:
+        assert await read(server.url, path="rows", paging={"type": "page"}) == ROWS
+    async with ScriptedServer(answers=[Answer(204)]).running() as server:
+        assert await read(server.url, path="rows") == []
+
+
+@pytest.mark.parametrize(
     ("answer", "message"),
     [
+        (Answer(200, b" "), "answered 200 with nothing"),
         (
             Answer(200, b"<html>log in", {"content-type": "text/html"}),
             "web page instead of JSON, which may be a login",

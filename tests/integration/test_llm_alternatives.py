@@ -79,7 +79,7 @@ async def opened(
     [
         ({"vendor": "ACME"}, {}),  # MissingFields
         ({"total": 13, "vendor": "ACME"}, {"require_grounding": ["total"]}),  # NotGrounded
-        ({"total": "a dozen", "vendor": "ACME"}, {}),  # InvalidFields
+        pytest.param({"total": "a dozen", "vendor": "ACME"}, {}, marks=pytest.mark.series),  # InvalidFields
     ],
     ids=["missing", "ungrounded", "invalid"],
 )
@@ -179,7 +179,7 @@ async def test_a_budget_needs_a_known_price() -> None:
                 pass
 
 
-@pytest.mark.parametrize("status", [404, 500])
+@pytest.mark.parametrize("status", [500, pytest.param(404, marks=pytest.mark.series)])
 async def test_a_fallback_at_another_endpoint_answers(status: int, journal: NodeJournal) -> None:
     async with Models(cheap=status).running() as server, Models(other=RIGHT).running() as second:
         endpoint = LlmEndpoint(base_url=f"{second.url}/v1", api_key=SecretStr("second"))

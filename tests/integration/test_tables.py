@@ -87,6 +87,24 @@ async def test_a_merge_updates_the_fields_that_a_record_has(target: Target) -> N
     assert target.rows("id, a, b") == [(1, 7, 8), (2, 2, 2), (3, 3, None)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("double precision", [1, 1.0]),
+        ("date", ["2026-02-28", "2026-02-28T10:00:00Z"]),
+        ("timestamptz", ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00"]),
+    ],
+)
+async def test_keys_that_are_equal_in_their_column_are_one_row(
+    target: Target, kind: str, keys: list[Any]
+) -> None:
+    options: dict[str, Any] = {"mode": "merge", "key": "id", "columns": {"id": kind}}
+    page = [{"id": key, "n": number} for number, key in enumerate([*keys, *keys])]
+    for run in ("r1", "r2"):
+        assert await target.write(page, run=run, **options) == {}
+        assert target.rows("n") == [(3,)]
+
+
 async def test_a_replacing_run_shows_its_rows_when_it_is_complete(target: Target) -> None:
     await target.write([{"id": 1}, {"id": 2}])
     target.sql(f"CREATE VIEW tables.v AS SELECT id FROM {TABLE}")

@@ -319,7 +319,7 @@ version: 1
 pipelines:
   copy:
     nodes:
-      read: {source: jsonl, with: {path: in.jsonl}}
+      read: {source: jsonl, with: {path: in.jsonl, page_records: 5}}
       cut: {transform: "cutting:cut"}
       out: {sink: SINK}
 """
@@ -331,7 +331,7 @@ from engine import transform
 @transform
 def cut(record):
     if record["n"] == 9:
-        Path("out.jsonl").unlink(missing_ok=True)
+        Path("out.jsonl").write_bytes(b"")
     return record
 """
 
@@ -342,7 +342,7 @@ def cut(record):
         (
             "jsonl, with: {path: out.jsonl}",
             ExitCode.NOT_VERIFIED,
-            "lines: expected 10, found 0 (the file was removed or replaced meanwhile)",
+            "lines: expected 10, found 5",
         ),
         (
             "stdout",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import FatalError
 from engine.execution.spending import PipelineSpending
 from engine.state.memory import MemoryStateStore
 from engine.testing import ScriptedClock
+from tests.examples import examples
 
 DAY = 86_400.0
 
@@ -101,6 +102,7 @@ async def test_without_a_budget_nothing_is_asked_of_the_store(store: MemoryState
     await one.close()
 
 
+@settings(deadline=None, max_examples=examples(40))
 @given(
     calls=st.lists(st.tuples(st.integers(0, 2), st.floats(0.001, 0.5), st.floats(0, 1.5)), max_size=30),
 )

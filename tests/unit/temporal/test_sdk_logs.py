@@ -44,3 +44,26 @@ def test_nothing_is_told_any_more_when_the_worker_has_ended() -> None:
     assert stages == []
     assert logging.getLogger("temporalio").propagate
     assert logging.getLogger("temporalio").handlers == []
+
+
+AWAY = (
+    "[sdk_core::temporalio_client::retry] gRPC call poll_activity_task_queue retried 7 times {'error': "
+    "'Status { code: Unavailable, message: \\\"tcp connect error\\\", source: Some(...) }'}"
+)
+
+
+def test_a_server_that_does_not_answer_is_told_of_once() -> None:
+    stages: list[RunEvent] = []
+    with told_to(stages.append):
+        for _ in range(5):
+            logging.getLogger("temporalio.core").warning(AWAY)
+    (stage,) = stages
+    assert (stage.action, stage.level) == ("server_away", "warning")
+    assert stage.message.startswith("no answer from the Temporal server (tcp connect error): the worker ")
+
+
+def test_a_failure_that_nobody_waited_for_is_told_by_its_activity_alone() -> None:
+    stages: list[RunEvent] = []
+    with told_to(stages.append):
+        logging.getLogger("temporalio.workflow").error("Future exception was never retrieved\nfuture: x")
+    assert stages == []
