@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from benchmarks.model import Work
 
 POOL = 10_000
-"""Distinct records; a larger run goes through them again. Building each anew would measure the building."""
+"""Distinct records; a larger run goes through them again. Building each one would measure the building."""
 
 PAGE = 256
 

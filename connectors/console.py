@@ -47,7 +47,7 @@ class StdoutSink(Sink[StdoutParams]):
 
         Raises:
             BatchError: records that JSON cannot say.
-            FatalError: nobody reads the output any more.
+            FatalError: the reader of the output has gone.
         """
         assert self._out is not None, "enter the sink first"
         data, failures = dump_records(batch.records, pretty=self.params.format == "pretty")

@@ -91,7 +91,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
     """Reads rows from the warehouse: `GET /consumption/get<Model>`, by their ids or by a query.
 
     A record is the row as the API shows it, its key `get<Model>/<id>`. With `without: Medical` the rows come
-    that have no row of that model yet under their id, so the second of two pipelines goes on with exactly
+    that have no row of that model yet under their id, so the second of two pipelines continues with exactly
     what the first has staged, whatever became of either before.
 
     The ids are listed and stored before a row is read, and a resumed run goes by them. The listing goes by

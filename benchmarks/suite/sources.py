@@ -51,7 +51,7 @@ def naive(name: str, count: int) -> Callable[[], Work]:
 
 
 async def source(name: str, count: int) -> Work:
-    """Reads the source as a pipeline does, page by page, its pools of readable values built anew."""
+    """Reads the source as a pipeline does, page by page, building its pools of readable values."""
     from connectors.factory import ConnectorFactory
     from engine.contract.component import Context
 

@@ -255,7 +255,7 @@ def _unreadable_folder(shown: str, path: str) -> FileUnreadableError:
     Kind.SOURCE, "files", params=FilesParams, extra="s3", locality=Locality.MACHINE, bookmarks=keeps_bookmarks
 )
 class FilesSource(ObjectSource[FilesParams]):
-    """Files of this machine that a wildcard pattern stands for, each as one record, as `s3` reads a bucket.
+    """Files of this machine that a wildcard pattern matches, each as one record, as `s3` reads a bucket.
 
     A record has the fields of `S3FileContent`: `file_path` (the path as the pattern writes it), `source_uri`
     (`file://…`), `content`, `content_type`, `file_size` in bytes, `is_binary`, and what is known of the file
@@ -266,7 +266,7 @@ class FilesSource(ObjectSource[FilesParams]):
     vanished since, and a file or folder that cannot be read while others can, becomes a dead letter. Links to
     folders are followed, each folder once; pipes, sockets and devices are skipped and counted.
 
-    With `mode: changed`, files are left out that an earlier run has delivered and nobody has written since.
+    With `mode: changed`, a file is skipped if an earlier run has delivered it and it has not changed since.
     """
 
     @property

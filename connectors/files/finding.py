@@ -89,7 +89,7 @@ def find_files(path: str) -> Found:
     """The files in the order of their names, each as a whole, and folders that cannot be read.
 
     Raises:
-        FatalError: no such file, or the path stands for too many alternatives.
+        FatalError: no such file, or the path has too many alternatives.
         FileUnreadableError: the one file that is named cannot be read.
     """
     path = os.path.expanduser(path)
@@ -110,7 +110,7 @@ def _named(path: str) -> FilePart:
     except (OSError, ValueError) as error:
         raise unreadable(shown, error if isinstance(error, OSError) else OSError(str(error))) from error
     if stat.S_ISDIR(info.st_mode):
-        raise FatalError(f"{shown!r} is a folder: `{shown.rstrip('/')}/**` stands for the files in it")
+        raise FatalError(f"{shown!r} is a folder: `{shown.rstrip('/')}/**` matches the files in it")
     if not stat.S_ISREG(info.st_mode):
         raise FatalError(
             f'{shown!r} is a pipe, socket or device: read it as the standard input, with `path: "-"`'
@@ -119,7 +119,7 @@ def _named(path: str) -> FilePart:
 
 
 def any_readable(path: str, besides: FilePart) -> bool:
-    """True when another file that a path stands for can be opened."""
+    """True when another file that a path matches can be opened."""
     try:
         others = [part for part in find_files(path).parts if part.path != besides.path and not part.problem]
     except FatalError:

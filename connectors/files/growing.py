@@ -91,7 +91,7 @@ def _unread(file: FilePart, mark: Mark | None) -> FilePart | Stranger | None:
 def find_moved(stranger: Stranger, marks: Mapping[str, Mark]) -> FilePart | None:
     """What is to be read of a file that is not known by its path; None: all of it was delivered.
 
-    `marks` are bookmarks by content. One counts if the file has the content that it stands for, and the path
+    `marks` are bookmarks by content. One counts if the file has the content that it describes, and the path
     that it came from has not: a copy beside its original is another file.
     """
     file = stranger.part

@@ -96,16 +96,16 @@ def _keeps_bookmarks(params: JsonlSourceParams) -> bool:
 class JsonlSource(Source[JsonlSourceParams]):
     """JSON lines: files with one JSON object on each line.
 
-    A pattern stands for files in the order of their names; `.gz`, `.bz2`, `.xz` and `.zst` files are
+    A pattern lists files in the order of their names; `.gz`, `.bz2`, `.xz` and `.zst` files are
     unpacked, and UTF-16 and UTF-32 with a byte order mark is read. Empty lines are skipped. A line that
-    cannot be read becomes a dead letter with its file and line number, and reading goes on behind it; so does
-    a file or folder that cannot be read, as long as others can be. A file that grows while it is read is read
+    cannot be read becomes a dead letter with its file and line number, and reading continues after it; so
+    does a file or folder that cannot be read, as long as others can be. A file that grows while it is read is read
     to where it ended when the run began.
 
     Every file is a split, so a run can be resumed inside a file. The standard input cannot be read twice,
     and a run of it cannot be resumed.
 
-    With `mode: changed`, a run goes on behind the last line that an earlier one has delivered, and leaves a
+    With `mode: changed`, a run continues after the last line that an earlier one has delivered, and leaves a
     last line without a line end to a later one. A file that was renamed or packed since is known by its
     content. One that was cut off or rewritten is read from its beginning, under new keys (`path#2:line`).
     """
@@ -121,7 +121,7 @@ class JsonlSource(Source[JsonlSourceParams]):
         """Return one split per file. A pattern may match none; a name without wildcards must exist.
 
         Raises:
-            FatalError: no such file, or the pattern stands for too many alternatives.
+            FatalError: no such file, or the pattern has too many alternatives.
         """
         if self.params.path == STDIN:
             yield Split(STDIN, {"path": STDIN})
@@ -132,7 +132,7 @@ class JsonlSource(Source[JsonlSourceParams]):
                 ctx.count(f"skipped: {what}", number)
         parts = await _unread(found.parts, ctx) if self.params.mode == "changed" else found.parts
         for number, part in enumerate(parts):
-            # nobody has counted the lines of the files before, but each should have one at least
+            # the lines of the files before were not counted, but each should have one at least
             yield Split(part.path, asdict(part), first_ordinal=number)
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:
@@ -214,7 +214,7 @@ class JsonlSource(Source[JsonlSourceParams]):
             records = list(map(orjson.loads, page.lines))  # type: ignore[arg-type]
             if has_long_number(b"\n".join(page.lines)):  # type: ignore[arg-type]
                 records = []
-        except orjson.JSONDecodeError:  # also for None, which stands for a line that is too long
+        except orjson.JSONDecodeError:  # also for None, a line that is too long
             records = []
         if len(records) != len(page.lines) or set(map(type, records)) - {dict}:
             records, keys, failures = self._one_by_one(part, page, before)
@@ -287,7 +287,7 @@ async def _chunks(part: FilePart, start: Place, *, growing: bool) -> AsyncGenera
 
 
 def _lost(part: FilePart, place: Place, before: int, failure: FileUnreadableError) -> Batch:
-    """What stands for a file, or the rest of one, that cannot be read."""
+    """The record of a file, or the rest of one, that cannot be read."""
     stub = {"file_path": part.path, "lines_read": place.line, "error": str(failure)}
     lost = Batch([stub], KeyList([part.name], before + place.line), position=list(place))
     lost.failures = [(0, failure.as_record())]

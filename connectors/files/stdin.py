@@ -29,7 +29,7 @@ class StdinSource(JsonlSource):
     """JSON lines from the standard input, handed on as they arrive.
 
     The same as `jsonl` with `path: "-"`. A line that cannot be read becomes a dead letter with its number
-    (`-:17`), and reading goes on behind it. What has been read is gone: a run of it cannot be resumed.
+    (`-:17`), and reading continues after it. What has been read is gone: a run of it cannot be resumed.
     """
 
     def __init__(self, params: StdinSourceParams, connection: BaseModel | None = None) -> None:

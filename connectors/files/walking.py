@@ -1,4 +1,4 @@
-"""The files that a pattern stands for, in folders as they are.
+"""The files that a pattern matches, in folders as they are.
 
 Links to folders are followed, each folder once, and never back up. What cannot be looked into is reported,
 not passed over: a folder that may not be read is not an empty one.
@@ -57,10 +57,10 @@ def is_pattern(path: str) -> bool:
 
 
 def walk(pattern: str) -> Walk:
-    """Find the files that a pattern stands for.
+    """Find the files that a pattern matches.
 
     Raises:
-        FatalError: the pattern stands for too many alternatives.
+        FatalError: the pattern has too many alternatives.
     """
     # 20 ms of import that a plain name does not need
     import bracex
@@ -87,7 +87,7 @@ class _Search:
         self._refused: dict[str, str] = {}
 
     def below(self, folder: str, segments: Sequence[str]) -> None:
-        """Everything below a folder that the rest of a pattern stands for."""
+        """Everything below a folder that the rest of a pattern matches."""
         first, rest = segments[0], segments[1:]
         if first == "**":
             for inside in self._folders(folder):

@@ -78,7 +78,7 @@ async def open_client(
 
 
 def _build(connection: HttpConnection, concurrency: int) -> httpx.AsyncClient:
-    # imported here, and in a thread: it takes 0.2 s, in which other pipelines of the process go on
+    # imported here, and in a thread: it takes 0.2 s, in which other pipelines of the process continue
     import httpx
     from httpx_aiohttp import AiohttpTransport
 

@@ -235,7 +235,7 @@ def _dates(text: str) -> Iterator[re.Match[str]]:
         end = min(len(text), year.end() + _AFTER_YEAR)
         match = _DATE.search(text, start, end)
         if match and match.end() == end and text[end : end + 1].isdigit():
-            match = None  # the date goes on beyond what was looked at
+            match = None  # the date continues beyond what was searched
         if match:
             yield match
         at = match.end() if match else year.end()

@@ -149,7 +149,7 @@ def _nearly(data: bytes, encoding: str) -> Text | None:
 
 
 def _wide_without_mark(data: bytes) -> Text | None:
-    """UTF-16 that nobody declares: in Latin scripts every other byte is 0."""
+    """UTF-16 that is not declared: in Latin scripts every other byte is 0."""
     for encoding, zeros, others in (
         ("utf-16-le", data[1::2], data[::2]),
         ("utf-16-be", data[::2], data[1::2]),

@@ -1,8 +1,8 @@
 """The content of an object as a stream: unpacked, and in an encoding whose lines end with a line feed byte.
 
 Places in it are bytes of the unpacked content; of text in UTF-16, UTF-32 and the like, of its UTF-8. An
-object that is neither packed nor of that kind is opened at the place where reading goes on; any other is read
-again from its beginning up to there.
+object that is neither packed nor of that kind is opened at the place where reading continues; any other is
+read again from its beginning up to there.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ CONVERTERS: Final[dict[ColumnType, Convert | None]] = {
 """What makes values of the texts of a column; each raises ValueError where one of them is none."""
 
 INFERRED: Final = CONVERTERS | {"integer": _plain_integers, "number": _plain_numbers}
-"""The same for types that were inferred: nobody has said that `007` is a number, or may be rounded."""
+"""The same for types that were inferred: no one declared that `007` is a number, or may be rounded."""
 
 assert set(CONVERTERS) == set(get_args(ColumnType))
 

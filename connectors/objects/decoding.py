@@ -1,7 +1,7 @@
 """Decode the bytes of an object as text, or encode them as a data URL.
 
 What the caller says decides, then a byte order mark, then the charset that the store declares, then strict
-UTF-8, then UTF-8 in which few bytes are wrong (U+FFFD stands for them, and they are counted), then what an
+UTF-8, then UTF-8 in which few bytes are wrong (U+FFFD replaces them, and they are counted), then what an
 XML or HTML text says of itself, then a guess; what is left is binary. A declaration that the bytes disprove
 is passed over. There is no fallback to Latin-1: it cannot fail, so it would make "text" of anything.
 

@@ -163,7 +163,7 @@ class ObjectFetcher:
     def _succeeded(self, found: ListedObject) -> None:
         self._successes += 1
         self._failures_in_a_row = 0
-        if found.size:  # of an empty object nobody can ask for the first byte
+        if found.size:  # an empty object has no first byte to ask for
             self._readable = found
         if self._slots.total_tokens < self._concurrency:
             self._since_change += 1

@@ -131,7 +131,7 @@ class JsonLines(LineFormat):
         try:
             records: list[Any] = list(map(orjson.loads, page.lines))  # type: ignore[arg-type]
             simple = set(map(type, records)) <= {dict} and not has_long_number(b"\n".join(page.lines))  # type: ignore[arg-type]
-        except orjson.JSONDecodeError:  # also for None, which stands for a line that is too long
+        except orjson.JSONDecodeError:  # also for None, a line that is too long
             simple = False
         if not simple:
             if not decoded:  # orjson takes valid UTF-8 only, so most pages need no look at their bytes

@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 
 class LinePage(NamedTuple):
-    """Lines without line ends, and the position after them. None stands for a line that is too long."""
+    """Lines without line ends, and the position after them. None is a line that is too long."""
 
     start: Place
     lines: list[bytes | None]

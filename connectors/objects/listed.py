@@ -73,7 +73,7 @@ class ObjectStore(Protocol):
     def prefix(self) -> str: ...
 
     def pages(self, *, after: str = "") -> AsyncGenerator[Sequence[ListedObject], None]:
-        """What the pattern stands for, page by page.
+        """What the pattern matches, page by page.
 
         Args:
             after: the last key that an earlier listing has had; this one continues after it.

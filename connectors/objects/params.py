@@ -41,7 +41,7 @@ class ObjectParams(Params):
         default=None, ge=0, description="Only what has so many bytes, or fewer; the rest is left out"
     )
     limit: int | None = Field(default=None, ge=1, description="Objects at most, the first in the listing")
-    require_match: bool = Field(default=False, description="Stop the run if the pattern stands for nothing")
+    require_match: bool = Field(default=False, description="Stop the run if the pattern matches nothing")
     mode: Literal["all", "changed"] = Field(
         default="all",
         description="`changed`: leave out objects whose content an earlier run of the pipeline has delivered",
@@ -95,7 +95,7 @@ class ObjectParams(Params):
     strict_text: bool = Field(
         default=False,
         description="Text with bytes that are invalid in its encoding becomes a dead letter; otherwise "
-        "U+FFFD stands for them",
+        "U+FFFD replaces them",
     )
     on_unreadable: Literal["dead_letter", "skip", "stop"] = operational(
         "dead_letter", description="What becomes of an object that cannot be read while others can"
@@ -146,7 +146,7 @@ class ObjectParams(Params):
 
     @property
     def selection(self) -> Selection:
-        """What is read of what the pattern stands for."""
+        """What is read of what the pattern matches."""
         return Selection(
             self.excluded, self.modified_after, self.modified_before, self.min_bytes, self.max_bytes
         )

@@ -84,7 +84,7 @@ def _column(pa: Any, values: list[Any], kind: Any) -> tuple[Any, list[int]]:
 
 
 def _as_declared(pa: Any, value: Any, kind: Any) -> Any:
-    """Text as what it stands for: JSON has no dates and no decimals."""
+    """Text as the value it holds: JSON has no dates and no decimals."""
     if isinstance(value, float) and kind == pa.int64() and not value.is_integer():
         return str(value)  # which is refused: pyarrow would cut the fraction off
     if not isinstance(value, str) or kind == pa.string():

@@ -13,7 +13,7 @@ __all__ = ["UNREADABLE", "converter_of"]
 Convert = Callable[[Any], list[Any]]
 
 UNREADABLE = object()
-"""Stands for a value that cannot be told: a time outside of the calendar, a nested text that is no UTF-8."""
+"""Marks a value that cannot be represented: a time outside the calendar, a nested text that is no UTF-8."""
 
 _NO_TEXT = "<value out of range"
 """How Arrow writes a time outside of the calendar."""

@@ -168,7 +168,7 @@ class PartFiles:
             others = [name for name in await self._store.sizes() if name.startswith("part-")]
             others = [name for name in others if not name.startswith(self._prefix)]
             for token in {name.split("-")[1] for name in others}:
-                if await self._store.notes(token):  # it was interrupted, and must not go on without them
+                if await self._store.notes(token):  # it was interrupted, and must not continue without them
                     await self._store.put_note(token, REPLACED, b"{}")
             for name in others:
                 await self._store.delete(name)

@@ -115,7 +115,7 @@ class ObjectPattern:
 
     @classmethod
     def parse_all(cls, uris: Sequence[str]) -> ObjectPattern:
-        """Take several patterns of one bucket apart, as one that stands for whatever any of them stands for.
+        """Take several patterns of one bucket apart, as one that matches whatever any of them matches.
 
         Raises:
             PatternError: one of them cannot mean anything, there is none, or they are of several buckets.
@@ -162,7 +162,7 @@ class ObjectPattern:
         if _ODD_SEGMENT.search(key):
             segments = key.split("/")
             return any(_segments_match(parts, segments) for parts in self._segments)
-        # a pattern with such a segment stands for no other keys
+        # a pattern with such a segment matches no other keys
         return self._matcher is not None and self._matcher.match(key)
 
     def uri_of(self, key: str) -> str:
@@ -213,7 +213,7 @@ def literal_prefix(pattern: str) -> tuple[str, bool]:
     for character in characters:
         if character in "*?[":
             return "".join(literal), False
-        # a backslash at the very end stands for itself
+        # a backslash at the very end is literal
         literal.append(next(characters, character) if character == "\\" else character)
     return "".join(literal), True
 
@@ -235,7 +235,7 @@ def _check_segments(alternative: str, uri: str) -> None:
         raise PatternError(f"{uri!r} names a folder; append `**` for everything in it")
     for segment in alternative.split("/"):
         if segment != "**" and "**" in _ESCAPED.sub("", segment):
-            raise PatternError(f"in {uri!r}, `**` stands for whole folders: write it between slashes")
+            raise PatternError(f"in {uri!r}, `**` matches whole folders: write it between slashes")
 
 
 @lru_cache(maxsize=1024)

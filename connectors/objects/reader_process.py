@@ -54,7 +54,7 @@ def main() -> None:
             return
         header = json.loads(requests.read(int.from_bytes(length)))
         answer = _answer(requests, header)
-        # after an error that the reader of the format did not foresee nobody knows what is left behind
+        # an error that the format's reader did not foresee leaves the process in an unknown state
         answer["last"] = bool(answer.get("spent")) or _resident() > RECYCLE_BYTES
         answers.write(pack(answer))
         answers.flush()

@@ -1,4 +1,4 @@
-"""Which of the objects that a pattern stands for are read: by name, date and size."""
+"""Which of the objects that a pattern matches are read: by name, date and size."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class ObjectSource(Source[P]):
         return self._opened
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """The listing in parts of `split_objects`. A pattern that stands for nothing has no split."""
+        """The listing in parts of `split_objects`. A pattern that matches nothing has no split."""
         chunk: list[ListedObject] = []
         after, number, ordinal = _behind(ctx.listed)
         yielded_at, nbytes = anyio.current_time(), 0
@@ -137,7 +137,7 @@ class ObjectSource(Source[P]):
                 if left == 0:
                     break
         if self.params.require_match and not listed:
-            raise FatalError(f"{self.named} stands for nothing, and `require_match` is set")
+            raise FatalError(f"{self.named} matches nothing, and `require_match` is set")
         for name, number in (
             ("unchanged", unchanged),
             ("skipped: excluded by name, date or size", unwanted),

@@ -210,7 +210,7 @@ class RecordStream:
     async def _lost(
         self, found: ListedObject, error: ComponentError, at: StreamPosition, ordinal: int, tries: int
     ) -> Batch:
-        """What stands for an object, or the rest of one, that cannot be read. Raises if all are like it."""
+        """The record of an object, or the rest of one, that cannot be read. Raises if all are like it."""
         if not isinstance(error, RecordError):
             if not isinstance(error, TransientError | ObjectRefusedError):
                 raise error

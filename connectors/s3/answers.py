@@ -105,7 +105,7 @@ def tolerate_odd_dates(session: Any) -> None:
 
 
 def parse_date(text: Any) -> datetime | None:
-    """The date that a text stands for, None if for none."""
+    """The date of a text, None if it is none."""
     usual = _usual_date(text) if isinstance(text, str) else None
     if usual is not None:
         return usual

@@ -124,7 +124,7 @@ class S3Bucket:
     bookmarks=keeps_bookmarks,
 )
 class S3Connector(ObjectSource[S3Params]):
-    """Files in an S3 bucket that a wildcard pattern stands for, each as one record, or line by line.
+    """Files in an S3 bucket that a wildcard pattern matches, each as one record, or line by line.
 
     A record has the fields of `S3FileContent`: `file_path` (the address), `content`, `content_type`,
     `file_size` in bytes, `is_binary`, and what is known of the object and its text. Text in any usual

@@ -96,7 +96,7 @@ async def open_client(
 
 def _build_client(connection: WarehouseConnection, concurrency: int) -> httpx.AsyncClient:
     # Imported here, and in a thread: httpx and aiohttp take 0.2 s, and certificates 0.05 s, in which other
-    # pipelines of the process go on.
+    # pipelines of the process continue.
     import httpx
     from httpx_aiohttp import AiohttpTransport
 

@@ -121,6 +121,6 @@ def _read(node: PlanNode, folder: Path) -> list[bytes]:
 
 
 def digest(record: Record) -> str:
-    """Return what stands for the value of a record."""
+    """Return a digest of the value of a record."""
     value: JsonValue = as_json(record)[0]
     return sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]

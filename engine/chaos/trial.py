@@ -67,7 +67,7 @@ class _Frozen:
         async with SqliteStateStore(folder) as store:
             for node, splits in self.splits.items():
                 shuffled = random.sample([one.split for one in splits], len(splits))
-                await store.add_splits(RUN_ID, node, shuffled, complete=True, anew=True)
+                await store.add_splits(RUN_ID, node, shuffled, complete=True, restart=True)
             if self.journal:
                 await store.put_journal(self.journal)
 

@@ -106,7 +106,7 @@ def _find(value: Value, loc: Sequence[int | str]) -> Value:
 
 
 def _meant(details: Sequence[ErrorDetails], model: type[BaseModel]) -> set[tuple[int | str, ...]]:
-    """The places of fields that misspelt keys stand for."""
+    """The places of fields that misspelt keys were meant for."""
     found: set[tuple[int | str, ...]] = set()
     for detail in details:
         if detail["type"] == "extra_forbidden":

@@ -60,7 +60,9 @@ class Ledger:
         # or what has come or gone since would be in two splits, or in none
         listed: list[Split] = [split async for split in source.splits(ctx)]
         reached("splits_listed")
-        await self._store.add_splits(self._run_id, node, listed, complete=True, anew=True, epoch=self._epoch)
+        await self._store.add_splits(
+            self._run_id, node, listed, complete=True, restart=True, epoch=self._epoch
+        )
         reached("splits_stored")
         return [SplitRecord(node, split) for split in listed]
 
@@ -83,12 +85,12 @@ class Ledger:
             async for split in source.splits(ctx):
                 page.append(split)
                 if len(page) == PAGE_SPLITS or anyio.current_time() - stored_at >= PAGE_SECONDS:
-                    await self._add_page(node, page, complete=False, anew=not listed)
+                    await self._add_page(node, page, complete=False, restart=not listed)
                     listed += len(page)
                     on_page(listed)
                     page, stored_at = [], anyio.current_time()
             reached("splits_listed")
-            await self._add_page(node, page, complete=True, anew=not listed)
+            await self._add_page(node, page, complete=True, restart=not listed)
             reached("splits_stored")
         return (await self._store.count_splits(self._run_id, node))[1]
 
@@ -104,9 +106,9 @@ class Ledger:
         ctx.listed = last.split
         return listed
 
-    async def _add_page(self, node: str, page: Sequence[Split], *, complete: bool, anew: bool) -> None:
+    async def _add_page(self, node: str, page: Sequence[Split], *, complete: bool, restart: bool) -> None:
         await self._store.add_splits(
-            self._run_id, node, page, complete=complete, anew=anew, epoch=self._epoch
+            self._run_id, node, page, complete=complete, restart=restart, epoch=self._epoch
         )
 
     def track(self, node: str, record: SplitRecord, *, replay: bool) -> SplitTracker:

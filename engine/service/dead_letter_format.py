@@ -71,7 +71,7 @@ def _record_id(record: dict[str, Any] | None) -> str | None:
 
 
 def _content_of(original: bytes) -> bytes:
-    """What stands for a record without an id: its JSON without blanks."""
+    """The substitute for the id of a record without one: its JSON without blanks."""
     try:
         record = orjson.loads(original)
         return orjson.dumps(record if isinstance(record, dict) else {"value": record})

@@ -53,7 +53,7 @@ class Connection(Protocol):
         ...
 
     def hold_run(self, run_id: str, *, alone: bool) -> None:
-        """Wait until nobody else's transaction holds the run, and hold it to the end of this one.
+        """Wait until no other transaction holds the run, and hold it to the end of this one.
 
         Args:
             alone: False lets others in who do not ask to be alone either.

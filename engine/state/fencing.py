@@ -1,4 +1,4 @@
-"""What a write about a run requires: that the run is there, and that nobody has taken it over.
+"""What a write about a run requires: that the run is there, and that it was not taken over.
 
 Every function here runs inside the transaction of the write, and holds the run to its end: a lease is taken
 either before a write, which then is refused, or after it.

@@ -160,12 +160,12 @@ def insert_splits(
     node: str,
     splits: Sequence[Split],
     complete: bool,
-    anew: bool,
+    restart: bool,
     epoch: int,
 ) -> None:
     """Store manifests; known splits stay as they are, and a complete list stays complete."""
     require_epoch(connection, run_id, epoch)
-    if anew:
+    if restart:
         connection.execute(_DELETE_INCOMPLETE, (run_id, node, run_id, node))
     connection.executemany(
         "INSERT INTO splits (run_id, node, split_key, manifest, first_ordinal) VALUES (?, ?, ?, ?, ?)"

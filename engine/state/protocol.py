@@ -146,7 +146,7 @@ class Lease:
         expires_at: UTC, ISO 8601 with milliseconds.
         chunk: names a part of the run's splits that is worked on by itself; "" is the run as a whole.
         acquisitions: how often the chunk and the run as a whole were acquired, this time included: 1
-            means that nobody can have read any of it before.
+            means that it cannot have been read before.
     """
 
     run_id: str
@@ -318,14 +318,14 @@ class StateStore(Protocol):
         splits: Sequence[Split],
         *,
         complete: bool,
-        anew: bool = False,
+        restart: bool = False,
         epoch: int = 0,
     ) -> None:
         """Store manifests before their splits are read; adding a split again changes nothing.
 
         Args:
             complete: the source has no more of them.
-            anew: a listing begins; what one that was never completed has left is forgotten, since what it
+            restart: a listing starts; what one that was never completed has left is forgotten, since what it
                 found may be divided otherwise now.
         """
         ...

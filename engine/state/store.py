@@ -112,10 +112,10 @@ class SqlStateStore:
         splits: Sequence[Split],
         *,
         complete: bool,
-        anew: bool = False,
+        restart: bool = False,
         epoch: int = 0,
     ) -> None:
-        await self._database.write(ledger.insert_splits, run_id, node, splits, complete, anew, epoch)
+        await self._database.write(ledger.insert_splits, run_id, node, splits, complete, restart, epoch)
 
     async def splits(
         self, run_id: str, node: str, *, start: int = 0, limit: int | None = None

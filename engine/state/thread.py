@@ -1,6 +1,6 @@
 """A thread that executes calls for an event loop, in groups of all that are waiting.
 
-Whoever comes first is served at once. Those who come meanwhile are served next, together: nobody waits for
+The first caller is served at once. Those who call meanwhile are served next, together: none waits for
 company, and the busier it is the more there is that they share.
 """
 
@@ -74,7 +74,7 @@ class CallThread:
         loop: Any = current_token().native_token
         post = "call_soon_threadsafe" if hasattr(loop, "call_soon_threadsafe") else "run_sync_soon"
         self._post: Callable[..., object] = getattr(loop, post)
-        # the interpreter waits for no store that nobody has closed
+        # the interpreter waits for no store that was left open
         self._thread = Thread(target=self._run, name="state store", daemon=True)
 
     async def start(self) -> None:
@@ -126,7 +126,7 @@ class CallThread:
             call.error = error
 
     def _tell(self, done: Sequence[Call[Any]]) -> None:
-        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+        with suppress(RuntimeError):  # the loop is closed, so no one waits
             self._post(_wake, done)
 
 

@@ -95,7 +95,7 @@ def _write(action: str, message: str, level: str, **fields: Any) -> None:
 def _structlog() -> ModuleType:
     """The module; it takes a tenth of a second to import, and most uses of the engine log nothing.
 
-    Imported once: where Temporal runs a workflow, what is imported is imported anew, into its sandbox.
+    Imported once: where Temporal runs a workflow, every import is repeated in its sandbox.
     """
     return import_module("structlog")
 

@@ -220,7 +220,7 @@ class SourceContract(_Contract):
         again = sorted(zip(second.keys, map(_text, second.records), strict=True))
         assert sorted(zip(first.keys, map(_text, first.records), strict=True)) == again
 
-    def test_reading_goes_on_behind_every_position(self, case: SourceCase) -> None:
+    def test_reading_continues_after_every_position(self, case: SourceCase) -> None:
         _skip_unless_repeatable(case)
         if type(_source(case)).read is Source.read:
             pytest.skip("the engine counts the positions of a source with `extract` alone")

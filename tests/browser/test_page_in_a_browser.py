@@ -104,7 +104,7 @@ async def browsing(
 
 
 @pytest.mark.series
-async def test_a_run_is_started_and_its_dead_letter_mended(chromium: str, service: str) -> None:
+async def test_a_run_is_started_and_its_dead_letter_corrected(chromium: str, service: str) -> None:
     from playwright.async_api import expect
 
     async with browsing(chromium, service) as page:

@@ -128,7 +128,7 @@ async def test_stored_manifest_gives_another_instance_the_same_records(
             assert [batch.position for batch in again] == [batch.position for batch in batches]
 
 
-async def test_reading_goes_on_behind_every_position(case: SourceCase, world: World) -> None:
+async def test_reading_continues_after_every_position(case: SourceCase, world: World) -> None:
     skip_if_once(case)
     ctx = context()
     async with case.build(world, ctx) as source:
@@ -189,7 +189,9 @@ async def test_a_budget_that_fits_one_read_at_a_time_is_enough(case: SourceCase,
     assert count == case.records
 
 
-async def test_draining_ends_at_a_batch_from_which_a_resume_goes_on(case: SourceCase, world: World) -> None:
+async def test_draining_ends_at_a_batch_after_which_a_resume_continues(
+    case: SourceCase, world: World
+) -> None:
     skip_if_once(case)
     drained = False
     draining, calm = context(draining=lambda: drained), context()

@@ -111,7 +111,7 @@ async def test_pipelines_nodes_and_scopes_are_kept_apart(world: World) -> None:
         assert await store.get_bookmarks("third", "extract", LAKE, [MARK.key]) == {}
 
 
-async def test_an_older_run_that_goes_on_late_does_not_set_the_clock_back(world: World) -> None:
+async def test_a_late_older_run_does_not_set_the_clock_back(world: World) -> None:
     later = another("r-later", started_at="2020-01-01T00:00:00.000Z")  # clocks may be wrong
     async with world.store() as store:
         await prepare(store, "a")

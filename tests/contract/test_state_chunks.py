@@ -190,13 +190,15 @@ class TestSettledBeyondThePosition:
 
 
 class TestListings:
-    async def test_a_listing_begun_anew_forgets_what_an_incomplete_one_has_left(self, world: World) -> None:
+    async def test_a_new_listing_forgets_what_an_incomplete_one_has_left(self, world: World) -> None:
         async with world.store() as store:
             await store.create_run(RUN)
             await store.add_splits(
                 RUN.run_id, "extract", [Split("a", {"old": 1}), Split("b")], complete=False
             )
-            await store.add_splits(RUN.run_id, "extract", [Split("a", {"new": 1})], complete=False, anew=True)
+            await store.add_splits(
+                RUN.run_id, "extract", [Split("a", {"new": 1})], complete=False, restart=True
+            )
             await store.add_splits(RUN.run_id, "extract", [Split("c")], complete=True)
             splits, complete = await store.splits(RUN.run_id, "extract")
         assert [(one.split.key, dict(one.split.manifest)) for one in splits] == [("a", {"new": 1}), ("c", {})]
@@ -206,7 +208,7 @@ class TestListings:
         async with world.store() as store:
             await prepare(store, "a", "b")
             await store.add_splits(RUN.run_id, "other", [Split("x")], complete=False)
-            await store.add_splits(RUN.run_id, "extract", [Split("c")], complete=True, anew=True)
+            await store.add_splits(RUN.run_id, "extract", [Split("c")], complete=True, restart=True)
             splits, _ = await store.splits(RUN.run_id, "extract")
             others, _ = await store.splits(RUN.run_id, "other")
         assert [one.split.key for one in splits] == ["a", "b", "c"]

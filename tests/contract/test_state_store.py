@@ -447,7 +447,7 @@ class TestCommit:
                 await store.commit(RUN.run_id, [progress("a", 4), progress("b", 4)])
             assert await store.tally(RUN.run_id) == Tally()
 
-    async def test_a_split_that_is_named_twice_stands_as_it_was_said_last(self, world: World) -> None:
+    async def test_of_a_split_that_is_named_twice_the_last_one_counts(self, world: World) -> None:
         beyond = [Acked({"at": 6}, {"at": 8}, Tally(read=2, written=2))]
         async with world.store() as store:
             await prepare(store, "a")

@@ -309,7 +309,7 @@ def test_unwritable_state_directory_is_reported_before_reading(
     assert not (tmp_path / "out.jsonl").exists()
 
 
-async def test_a_disk_that_fills_up_stops_the_run_and_a_resume_goes_on(tmp_path: Path) -> None:
+async def test_a_disk_that_fills_up_stops_the_run_resumably(tmp_path: Path) -> None:
     state_pipeline(tmp_path, broken=40)
     (plan,) = engine.load(tmp_path / "p.yaml").values()
     async with engine.Engine(state_dir=tmp_path / "state") as owner:

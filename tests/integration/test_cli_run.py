@@ -168,7 +168,7 @@ def test_too_many_dead_letters_exit_with_4_and_a_hint(tmp_path: Path, engine: En
     assert "3 are allowed" in done.stdout
 
 
-def test_a_service_where_nobody_listens_is_an_outage_that_names_it(tmp_path: Path, engine: Engine) -> None:
+def test_a_refused_connection_is_an_outage_that_names_the_service(tmp_path: Path, engine: Engine) -> None:
     write(tmp_path, LOADING)
     done = engine("run", "--set", "pipelines.blobs.outage_limit=10ms", INGEST_URL="http://127.0.0.1:9")
     assert done.returncode in (ExitCode.OUTAGE, ExitCode.ENVIRONMENT)
@@ -215,9 +215,7 @@ def wait_for_line(process: subprocess.Popen[bytes], part: bytes) -> None:
     raise AssertionError(f"the process ended without saying {part!r}")
 
 
-def test_the_first_signal_delivers_what_was_read_and_a_resume_goes_on(
-    child: Child, tmp_path: Path, engine: Engine
-) -> None:
+def test_the_first_signal_delivers_what_was_read(child: Child, tmp_path: Path, engine: Engine) -> None:
     received = child.lines(10)
     child.process.send_signal(signal.SIGINT)
     received += child.rest()

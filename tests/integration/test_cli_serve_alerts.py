@@ -22,7 +22,7 @@ pipelines:
 """
 
 
-def test_a_failed_run_moves_what_the_alert_looks_at(tmp_path: Path) -> None:
+def test_a_failed_run_moves_what_the_alert_watches(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(FILE)
     (tmp_path / "in.jsonl").write_text('{"id": 1}\n')
     command = [sys.executable, "-m", "engine", "serve", "pipelines.yaml", "--port", "0"]

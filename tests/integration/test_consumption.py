@@ -124,7 +124,7 @@ async def test_a_listing_of_several_pages_has_every_row_once(
         sizes: list[int] = []
         async with aclosing(opened.splits(opened.ctx)) as splits:
             async for split in splits:
-                # a row that was listed already is staged anew, and one comes to the front
+                # a row that was listed already is staged again, and one comes to the front
                 await post(url, "UnstructuredData", [row(0), row(1)])
                 seen += split.manifest["ids"]
                 sizes.append(len(split.manifest["ids"]))
@@ -197,7 +197,7 @@ async def test_wrong_tokens_and_addresses_stop_the_run(status: int, kind: str) -
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-async def test_what_may_pass_is_transient_and_goes_on_where_it_stopped(status: int) -> None:
+async def test_what_may_pass_is_transient_and_continues_where_it_stopped(status: int) -> None:
     down = [False]
 
     def script(request: Request) -> Answer:
@@ -218,7 +218,7 @@ async def test_what_may_pass_is_transient_and_goes_on_where_it_stopped(status: i
     assert first.position == len(first) > 0
 
 
-async def test_nobody_there_is_transient() -> None:
+async def test_a_refused_connection_is_transient() -> None:
     async with source(unused_url()) as opened:
         with pytest.raises(TransientError, match="no ingest service is listening"):
             await splits_of(opened)

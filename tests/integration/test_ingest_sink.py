@@ -317,7 +317,7 @@ async def test_answered_body_is_freed_without_garbage_collection() -> None:
             gc.enable()
 
 
-async def test_an_address_where_nobody_listens_is_transient_and_named() -> None:
+async def test_an_address_without_a_listener_is_transient_and_named() -> None:
     url = unused_url()
     async with open_sink(url) as sink:
         with pytest.raises(TransientError, match=f"no ingest service is listening at {url}"):
@@ -460,7 +460,7 @@ async def test_an_update_that_brings_an_earlier_value_back_is_the_last_word(tmp_
     assert row["file_size"] == 1
 
 
-async def test_a_replay_of_dead_letters_keeps_what_came_meanwhile(tmp_path: Path) -> None:
+async def test_a_replay_of_dead_letters_keeps_newer_rows(tmp_path: Path) -> None:
     async with running_service(tmp_path, models=INGEST_MODELS) as service, AsyncExitStack() as stack:
         zombie = await stack.enter_async_context(open_sink(service.url, "replay-1", keep_newer=True))
         async with open_sink(service.url, run_id="run-2") as other:

@@ -115,7 +115,7 @@ async def run_engine(gate: Gate, env: dict[str, str], *arguments: str, kill: boo
 
 
 @pytest.mark.parametrize("kill", few([True, False], 1), ids=["killed", "the sink fails"])
-async def test_a_run_that_ends_behind_the_model_pays_for_nothing_again(tmp_path: Path, kill: bool) -> None:
+async def test_a_run_that_ends_after_the_model_pays_nothing_again(tmp_path: Path, kill: bool) -> None:
     model, state = Model(), str(tmp_path / "state")
     async with world(tmp_path, model) as (gate, env):
         first = await run_engine(

@@ -234,7 +234,7 @@ class TestReading:
         assert [n for batch in batches for n in batch.keys.ordinals()] == list(range(40))
         assert [batch.position for batch in batches] == [16, 25, 15]
 
-    async def test_a_read_goes_on_at_any_position(self, server: str, s3: Any) -> None:
+    async def test_a_read_continues_at_any_position(self, server: str, s3: Any) -> None:
         put(s3, {f"{number}.txt": str(number).encode() for number in range(9)})
         async with source(server, "*.txt") as connector:
             (split,) = [split async for split in connector.splits(connector.ctx)]

@@ -68,7 +68,7 @@ async def test_a_later_run_reads_what_is_new_or_changed_and_nothing_else(pipelin
     put(s3, {"a.txt": b"1", "b.txt": b"1", "c.txt": b"1"})
     assert await pipeline.arrived() == ["a.txt", "b.txt", "c.txt"]
 
-    put(s3, {"b.txt": b"2", "d.txt": b"1", "a.txt": b"1"})  # a.txt: written anew, with the same content
+    put(s3, {"b.txt": b"2", "d.txt": b"1", "a.txt": b"1"})  # a.txt: written again, with the same content
     report, arrived = await pipeline.run()
     assert arrived == ["b.txt", "d.txt"]
     assert report.nodes[0].aggregate["unchanged"] == 2
@@ -147,7 +147,7 @@ async def test_resumed_run_reads_its_manifest_despite_a_newer_run(pipeline: Pipe
     assert await pipeline.arrived() == []
 
 
-async def test_an_object_that_died_behind_the_source_was_dealt_with(pipeline: Pipeline, s3: Any) -> None:
+async def test_an_object_that_died_after_the_source_was_dealt_with(pipeline: Pipeline, s3: Any) -> None:
     put(s3, {"a.txt": b"1", "b.txt": b"poison"})
     report, _ = await pipeline.run(sink=FaultySink(poison=lambda record: record["content"] == "poison"))
 

@@ -61,7 +61,7 @@ def folded(name: str) -> str:
     return name.lower() if name.isascii() else name
 
 
-async def test_a_merge_whose_first_records_are_odd_goes_on(target: Target) -> None:
+async def test_a_merge_whose_first_records_are_odd_continues(target: Target) -> None:
     page = [{"a": 1}, {"id": 1, "": 2}, "no record"]
 
     failures = await target.write(page, mode="merge", key="id")

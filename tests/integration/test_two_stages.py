@@ -172,7 +172,7 @@ async def test_a_model_that_is_away_costs_no_second_staging(s3: str, tmp_path: P
         assert await here.ids("getMedical") == await here.ids("getUnstructuredData")
 
 
-async def test_a_killed_enrichment_goes_on_without_a_second_staging(s3: str, tmp_path: Path) -> None:
+async def test_a_killed_enrichment_resumes_without_a_second_staging(s3: str, tmp_path: Path) -> None:
     async with world(s3, tmp_path) as here:
         assert await here.run(FILE, "--param", PATTERN, kill_at="POST /ingest/Medical") == -9
         before, asked = here.staged(), here.model.count("POST /v1")

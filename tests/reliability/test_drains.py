@@ -12,7 +12,7 @@ from tests.reliability.harness.trial import Lab
 from tests.reliability.harness.workload import PIPELINES, Workload
 
 
-def test_drained_and_gone_on_with(lab: Lab) -> None:
+def test_drained_and_resumed(lab: Lab) -> None:
     """At a place and at a moment; what the ledger counts is all that was delivered."""
     blows = (Blow("batch_read:12:TERM"), Blow(after=0.2, signal=signal.SIGTERM))
 
@@ -23,7 +23,7 @@ def test_drained_and_gone_on_with(lab: Lab) -> None:
     assert outcome.codes[-1] == 0
 
 
-def test_stopped_by_the_second_signal_and_gone_on_with(lab: Lab) -> None:
+def test_stopped_by_the_second_signal_and_resumed(lab: Lab) -> None:
     blow = Blow("batch_read:2:TERM,packed:3:TERM")
 
     outcome = lab.trial(Plan("stop", Workload(PIPELINES[-1:]), (blow,)))

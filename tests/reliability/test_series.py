@@ -75,7 +75,7 @@ def test_series_ends_with_enough_in_total_and_at_each_place() -> None:
     assert series.done([struck("a", "a"), struck("b")])
 
 
-def test_a_file_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_file_is_resumed(tmp_path: Path) -> None:
     series = SERIES["kills"]
     first = ResultFile(series, 1, tmp_path)
     first.add(struck("batch_read"))

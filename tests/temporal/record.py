@@ -1,7 +1,7 @@
-"""`python -m tests.temporal.record`: makes the stored histories anew, on a dev server.
+"""`python -m tests.temporal.record`: records the stored histories again, on a dev server.
 
 They are replayed by `tests/unit/temporal/test_workflow_replay.py`, so that a change of the workflows that
-would break runs under way is found. Make them anew only with a change that is meant to end all runs begun
+would break runs under way is found. Record them again only with a change that is meant to end all runs begun
 before it.
 """
 

@@ -133,7 +133,7 @@ def test_a_run_is_submitted_watched_and_listed_beside_local_ones(desk: Desk) -> 
     assert "waiting   completed" in out
 
 
-def test_a_run_is_steered_cancelled_and_gone_on_with(desk: Desk) -> None:
+def test_a_run_is_steered_cancelled_and_resumed(desk: Desk) -> None:
     with desk.worker("--role", "workflows", "--role", "planning"):  # so that nothing of it is done
         run = desk.submit(*SMALL)
         desk.until_known(run)
@@ -167,7 +167,7 @@ TIDY = """
 """
 
 
-def test_a_run_that_was_begun_locally_is_finished_durably(desk: Desk) -> None:
+def test_a_run_that_was_started_locally_is_finished_durably(desk: Desk) -> None:
     slow = ["--param=waiting.seconds=0.2", "--param=waiting.splits=32"]
     process = subprocess.Popen(
         [sys.executable, "-m", "engine", "run", WAITING, *desk.state, "--quiet", *slow],
@@ -290,7 +290,7 @@ async def params_of(server: DevServer, pipeline: str, run: str) -> dict[str, dic
     return request.params
 
 
-def test_a_run_goes_on_with_the_parameters_of_what_follows_it(desk: Desk, server: DevServer) -> None:
+def test_a_resumed_run_keeps_the_parameters_of_its_followers(desk: Desk, server: DevServer) -> None:
     file = desk.folder / "followed.yaml"
     file.write_text(FOLLOWED)
     submit = ["submit", str(file), *desk.installation]
@@ -311,7 +311,7 @@ def test_a_run_goes_on_with_the_parameters_of_what_follows_it(desk: Desk, server
     assert (params["stage"]["records"], params["enrich"]) == (7, {"records": 8, "seconds": 0.0})
 
 
-def test_a_run_stays_with_the_version_of_the_workers_that_began_it(desk: Desk) -> None:
+def test_a_run_stays_with_the_version_of_its_first_workers(desk: Desk) -> None:
     new = desk.folder / "new.yaml"
     new.write_text((ROOT / WAITING).read_text("utf-8").replace("      wait:", "      rest:"), "utf-8")
     old = ["--build-id", "old"]

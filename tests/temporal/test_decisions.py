@@ -122,10 +122,10 @@ async def test_exceeded_outage_parks_the_chunk_for_one_retry(server: DevServer, 
     assert (result.status, result.failed_chunks) == ("interrupted", [f"n0/0+1: {kind}"])
     assert Counter(stubs.chunks) == {0: 2, 1: 2, 2: 1, 3: 1}
     assert sorted(stubs.chunks[-2:]) == [0, 1], "after all others"
-    assert told == [{}] * 3, "the limit is waited for anew"
+    assert told == [{}] * 3, "the limit starts again"
 
 
-async def test_a_listing_that_was_handed_back_is_begun_again_however_often(server: DevServer) -> None:
+async def test_a_listing_that_is_handed_back_starts_again_every_time(server: DevServer) -> None:
     stubs = Stubs(server.client, splits=3, stops=25)  # more than it has attempts
     async with stubs.working():
         result = await stubs.run(shards=1)
@@ -192,7 +192,7 @@ async def test_parts_without_progress_stall_unless_workers_stopped(
     assert result.failed_chunks == ([] if stopped else ["n0/0+1: Stalled"])
 
 
-async def test_a_heartbeat_that_cannot_be_read_makes_the_chunk_begin_anew(server: DevServer) -> None:
+async def test_an_unreadable_heartbeat_restarts_the_chunk(server: DevServer) -> None:
     """What the SDK reports when the codec of an earlier worker is gone."""
 
     async def unreadable(request: ChunkRequest) -> ChunkResult:

@@ -113,7 +113,7 @@ async def test_what_a_schedule_starts_is_refused_beside_another_run(server: DevS
     assert raised.value.cause.type == "RunOverlap"
 
 
-async def test_a_run_whose_workflow_is_gone_is_in_nobodys_way(server: DevServer) -> None:
+async def test_a_run_whose_workflow_is_gone_blocks_no_other(server: DevServer) -> None:
     async with one_under_way(server, "refuse") as (shop, first, gate):
         gate.set()
         await first.result()

@@ -61,7 +61,7 @@ def memo(number: int) -> dict[str, object]:
 
 
 def extracting(url: str, sink: MemorySink) -> Plan:
-    """Documents in, rows out; the transform is made anew for each chunk."""
+    """Documents in, rows out; the transform is made for each chunk."""
     size = DOCUMENTS // CHUNKS
     source = MemorySource({f"s{n}": [[memo(n * size + m) for m in range(size)]] for n in range(CHUNKS)})
     connection = LlmConnection(base_url=f"{url}/v1", api_key=SecretStr("sandbox"), model="sandbox-extractor")

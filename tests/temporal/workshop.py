@@ -46,7 +46,7 @@ def numbered(splits: int, size: int = 10, pages: int = 1) -> dict[str, list[list
 
 
 def made_anew(source: MemorySource, sink: Callable[[], Sink[Any]], **settings: Any) -> Plan:
-    """A plan whose sink is made anew for each chunk, so that it knows which chunk it is in."""
+    """A plan whose sink is made for each chunk, so that it knows which chunk it is in."""
     plan = linear_plan(source, MemorySink(), **settings)
     spec = ComponentSpec("sink", Kind.SINK, lambda params, connection: sink())
     return replace(plan, nodes=(plan.nodes[0], replace(plan.nodes[1], spec=spec)))

@@ -167,7 +167,7 @@ async def workflow_of(options: DurableOptions) -> tuple[Client, Handle]:
 
 
 def command(verb: str, run_id: str, options: DurableOptions) -> str:
-    """Return another command for the same run; FILE stands for an unknown file."""
+    """Return another command for the same run; FILE in place of an unknown file."""
     text = verb
     if verb == "submit":
         file = options.file if options.wait else "FILE"  # `watch` takes none

@@ -45,7 +45,7 @@ _PARAMETERS: Final[dict[str, str | int]] = {
     "tcp_user_timeout": 20_000,
 }
 
-# A client that vanished in the middle of a transaction must not keep its locks; nobody waits longer for them.
+# A client that vanished in mid-transaction must not keep its locks, and no one waits longer for them.
 _SETTINGS: Final = f"""
 SET search_path TO {SCHEMA}, pg_temp;
 SET idle_in_transaction_session_timeout TO '20s';
@@ -64,7 +64,7 @@ ON CONFLICT (connection) DO UPDATE SET number = excluded.number, signed_at = exc
 RETURNING tableoid::bigint AS home
 """  # noqa: S608 - only a constant is formatted in
 
-# Waits for a transaction that the server still has open because it has not noticed that nobody listens.
+# Waits for a transaction that the server still has open because it has not noticed that the client is gone.
 _LOOK_UP: Final = f"""
 INSERT INTO {RECEIPTS} (connection, number, signed_at) VALUES (?, 0, now())
 ON CONFLICT (connection) DO UPDATE SET signed_at = excluded.signed_at RETURNING number

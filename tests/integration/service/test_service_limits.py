@@ -163,7 +163,7 @@ async def test_headers_beyond_the_limit_in_one_piece_are_refused(serving: Open) 
         assert await flooding.status() == 431
 
 
-async def test_a_large_body_behind_small_headers_is_taken(serving: Open) -> None:
+async def test_a_large_body_after_small_headers_is_taken(serving: Open) -> None:
     service = await serving()
     body = b"[" + b" " * 300_000 + b"]"
     async with wire(service) as client:

@@ -216,7 +216,7 @@ async def test_stopping_service_finishes_only_accepted_work(tmp_path: Path) -> N
         assert (await client.get(f"{again.url}/consumption/getBlobs")).json()["total"] == 1
 
 
-async def test_a_request_that_never_ends_does_not_keep_the_service_for_ever(tmp_path: Path) -> None:
+async def test_a_request_that_never_ends_does_not_keep_the_service_up(tmp_path: Path) -> None:
     settings = ServiceSettings(stop_timeout=0)
     async with running_service(tmp_path, models=INGEST_MODELS, settings=settings) as running:
         reader, writer, _ = await half_a_request(running.url)

@@ -93,7 +93,7 @@ class Course:
             self._outcome.problems.append(f"not completed after {len(codes)} attempts, exit codes {codes}")
 
     def _next_arguments(self, number: int, state: EngineState) -> list[str] | None:
-        """What a user would do now: run, resume, or nothing. What was never begun is run anew."""
+        """What a user would do now: run, resume, or nothing. What was never started is run."""
         wanted = self._plan.workload.recut(number) if number else self._plan.workload
         runs = {run.pipeline: run for run in state.runs}
         if not runs:

@@ -84,7 +84,7 @@ class Enduring:
         return list(self._endless.reports.values())
 
     async def _read_documents(self) -> None:
-        """Each round asks the model anew; what it leaves in the store is removed, as `runs forget` does."""
+        """Each round asks the model again; what it leaves in the store is removed, as `runs forget` does."""
         while not self._stopped:
             number = self.rounds.total() + 1
             given = {DOCUMENTS: {"processing_instructions": f"This is round {number}."}}

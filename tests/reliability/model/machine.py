@@ -78,7 +78,7 @@ class DeliveryModel(RuleBasedStateMachine):
     @rule(which=INDEX, counts=COUNTS, known=KNOWN, bad=BAD, stumbles=st.integers(0, 2))
     @precondition(lambda self: self.moves.unread())
     def read(self, which: int, counts: list[int], known: list[bool], bad: set[int], stumbles: int) -> None:
-        """Read batches of a split, cut as an earlier process has cut them (`known`) or anew."""
+        """Read batches of a split, cut as an earlier process has cut them (`known`) or afresh."""
         book = one_of(self.moves.unread(), which)
         for count, again in zip(counts, cycle(known), strict=False):
             if book not in self.moves.unread():
@@ -117,7 +117,7 @@ class DeliveryModel(RuleBasedStateMachine):
     @in_flight
     @rule(which=INDEX, batcher=BATCHER)
     def pack(self, which: int, batcher: int) -> None:
-        """Batch anew, over all that is held."""
+        """Batch again, over all that is held."""
         self.moves.pack(self.moves.take(which), batcher)
 
     @rule(batcher=BATCHER)
@@ -251,7 +251,7 @@ class DeliveryModel(RuleBasedStateMachine):
 
 
 class DeliveryModelOnDisk(DeliveryModel):
-    """The same with the store that runs use by default; each process opens the file anew."""
+    """The same with the store that runs use by default; each process opens the file again."""
 
     seen: ClassVar[Counter[str]] = Counter()
 

@@ -41,7 +41,7 @@ def test_a_million_objects_stay_below_twenty_thousand_actions() -> None:
     assert forecast(Demand(objects=1e6, workers=4)).actions < 20_000
 
 
-def test_chunks_that_take_longer_than_their_time_are_begun_again() -> None:
+def test_chunks_that_take_longer_than_their_time_start_again() -> None:
     found = forecast(Demand(objects=1e9, workers=1, cpu_per_object=0.01))
 
     assert found.attempts == pytest.approx(1e9 * 0.01 * 4 / (24 * 60))

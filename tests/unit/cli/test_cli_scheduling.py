@@ -131,7 +131,7 @@ async def test_a_tick_is_skipped_while_a_run_is_under_way() -> None:
             await under_way.wait()
 
 
-async def test_a_run_that_was_killed_goes_on(folder: Path) -> None:
+async def test_a_run_that_was_killed_resumes(folder: Path) -> None:
     clock = Clock(NOON)
     async with serving(clock) as (scheduler, engine):
         plan = scheduler._host.plans["hourly"]

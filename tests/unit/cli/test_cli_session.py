@@ -61,7 +61,7 @@ async def test_one_pipeline_that_fails_does_not_end_the_others() -> None:
 
 
 @pytest.mark.parametrize(("failures", "completes"), [(0, True), (2, True), (3, False)])
-async def test_a_failed_run_is_gone_on_with_as_often_as_the_pipeline_says(
+async def test_a_failed_run_is_resumed_as_often_as_the_pipeline_says(
     failures: int, completes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.execution.session.FIRST_BACKOFF", 0.0)
@@ -198,7 +198,7 @@ async def test_drained_run_is_resumable_and_starts_on_cancel() -> None:
         assert sorted(record["n"] for record in sink.records) == list(range(len(MANY_PAGES)))
 
 
-async def test_a_drain_reaches_a_run_that_is_just_being_begun() -> None:
+async def test_a_drain_reaches_a_run_that_is_just_starting() -> None:
     class Slow(MemoryStateStore):
         session: Session
 

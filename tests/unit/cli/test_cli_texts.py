@@ -120,7 +120,7 @@ def test_records_that_were_made_have_a_column_of_their_own() -> None:
     assert "ADD UP" not in text
 
 
-def test_a_run_that_ended_early_says_why_and_how_to_go_on() -> None:
+def test_a_run_that_ended_early_says_why_and_how_to_resume() -> None:
     options = PlaceOptions(file="etl/my.yaml", state_dir="/var/odw")
     text = summary([report(status=RunStatus.OUTAGE, error="'load' could deliver nothing")], options)
     assert "blobs: 'load' could deliver nothing\n" in text

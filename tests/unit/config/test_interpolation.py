@@ -54,7 +54,7 @@ def test_structure_keys_and_other_scalars_never_change(tree: object) -> None:
 
 
 @given(NAMES, TEXTS, TEXTS, TEXTS)
-def test_what_is_put_in_is_never_looked_at_again(name: str, before: str, put_in: str, after: str) -> None:
+def test_what_is_inserted_is_never_expanded_again(name: str, before: str, put_in: str, after: str) -> None:
     text = f"{escape(before)} ${{{name}}} {escape(after)}"
     assert expand(text, {name: put_in}) == f"{before} {put_in} {after}"
 

@@ -49,7 +49,7 @@ def test_records_without_items_are_dropped_by_name_or_kept() -> None:
         ({"position": "n", "keep": []}, {"n": 0, "x": {"c": 3}}),
     ],
 )
-def test_an_item_stands_where_it_is_wanted(params: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_an_item_is_where_it_is_expected(params: dict[str, Any], expected: dict[str, Any]) -> None:
     assert exploded({"a": 1, "b": 2, "x": [{"c": 3}]}, **params).records == [expected]
 
 

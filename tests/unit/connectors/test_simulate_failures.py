@@ -133,7 +133,7 @@ def test_the_same_records_fail_however_they_are_batched(percentage: int, cuts: l
     assert found == marked(apply(transform(percentage), logs(0, 1000)))
 
 
-def test_the_same_records_fail_behind_a_filter() -> None:
+def test_the_same_records_fail_after_a_filter() -> None:
     batch = logs(0, 400)
     kept = batch.select([index % 3 == 0 for index in range(400)])
     everywhere = set(marked(apply(transform(30), batch)))

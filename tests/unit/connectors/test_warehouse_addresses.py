@@ -57,7 +57,7 @@ def client_of(connection: WarehouseConnection, http: httpx.AsyncClient) -> Wareh
         ("http://[::1]:4200", "http://[::1]:4200/ingest/Blob"),
     ],
 )
-async def test_paths_go_behind_the_base_and_queries_stay(url: str, target: str) -> None:
+async def test_paths_follow_the_base_and_queries_stay(url: str, target: str) -> None:
     asked = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -286,7 +286,7 @@ async def test_copies_of_dead_letters_that_cannot_be_delivered_are_named() -> No
     assert (report.ok, report.tally.dead) == (True, 1)
 
 
-async def test_a_worker_that_goes_on_does_not_hide_another_that_waits() -> None:
+async def test_a_worker_that_continues_hides_no_other_that_waits() -> None:
     stats = NodeStats("load", Kind.SINK, "ingest")
     with stats.waits(Waiting.RETRY, "answered 429"):
         with stats.waits(Waiting.INPUT), stats.waits(Waiting.OUTAGE, "nobody listens"):

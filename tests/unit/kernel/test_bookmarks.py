@@ -60,7 +60,7 @@ async def remembered(store: MemoryStateStore) -> JsonValue:
         return await bookmark(store)
 
 
-async def test_a_later_run_goes_on_behind_what_was_delivered() -> None:
+async def test_a_later_run_continues_after_what_was_delivered() -> None:
     store, numbers = MemoryStateStore(), list(range(12))
     first, second, third = MemorySink(), MemorySink(), MemorySink()
 

@@ -100,7 +100,7 @@ async def test_a_branch_may_have_several_readers_and_a_reader_several_branches()
     assert report.tally.forked == 10
 
 
-async def test_branches_are_merged_again_behind_their_own_nodes() -> None:
+async def test_branches_are_merged_again_after_their_own_nodes() -> None:
     route = {"branches": {"low": "n < 10"}, "else": "rest"}
 
     _, sinks = await run(

@@ -178,7 +178,7 @@ async def test_a_chunk_of_one_source_reads_nothing_of_another() -> None:
     assert report.ok
 
 
-async def test_a_run_that_was_begun_in_chunks_can_be_finished_as_a_whole() -> None:
+async def test_a_run_started_in_chunks_can_be_finished_as_a_whole() -> None:
     source, sink = MemorySource(SPLITS), MemorySink()
     plan = linear_plan(source, sink)
     async with Engine() as engine:

@@ -62,7 +62,7 @@ class Jumping(Source[NoParams]):
         yield list(range(10, 20))
 
 
-async def test_a_run_goes_on_and_ends_after_it_began(hours: int) -> None:
+async def test_a_run_ends_after_it_began(hours: int) -> None:
     clock, sink = JumpingClock(), MemorySink()
     async with Engine(store=MemoryStateStore(), clock=clock) as engine:
         report: RunReport = await engine.run(linear_plan(Jumping(clock, hours), sink))

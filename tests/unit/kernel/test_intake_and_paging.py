@@ -311,7 +311,7 @@ async def test_nothing_is_read_without_a_reservation() -> None:
     assert made <= 4
 
 
-async def test_a_sender_is_to_give_way_while_a_page_waits_behind_it() -> None:
+async def test_a_sender_is_to_give_way_while_a_page_waits_after_it() -> None:
     edge = Edge(8)
     edge.open_sender()
     pacer = Pacer([edge])

@@ -77,7 +77,7 @@ async def test_concurrent_runs_pay_once_for_the_same_question(
     assert journal.in_flight == 0
 
 
-async def test_two_that_hold_what_the_other_wants_do_not_wait_for_ever(journal: Journal) -> None:
+async def test_two_that_hold_what_the_other_needs_do_not_deadlock(journal: Journal) -> None:
     one, two = (Asking(journal.of_node("p", "n", run)) for run in ("run-1", "run-2"))
     async with anyio.create_task_group() as group:
         group.start_soon(one.ask, "a", "b")
@@ -90,7 +90,7 @@ async def test_two_that_hold_what_the_other_wants_do_not_wait_for_ever(journal: 
     assert sorted(one.paid + two.paid) == ["a", "b", "c"]
 
 
-async def test_when_the_first_fails_the_next_pays_and_nobody_else(journal: Journal) -> None:
+async def test_when_the_first_fails_only_the_next_one_pays(journal: Journal) -> None:
     first = journal.of_node("p", "n", "run-1")
     failure = anyio.Event()
     waiting = [Asking(journal.of_node("p", "n", "run-1")) for _ in range(4)]

@@ -104,7 +104,7 @@ async def test_a_stalled_sink_stalls_its_source_within_the_budget(kind: type[End
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", [Endless, EndlessBatches])
-async def test_a_packer_that_wants_more_than_the_budget_holds_goes_on(kind: type[Endless]) -> None:
+async def test_a_packer_that_needs_more_than_the_budget_continues(kind: type[Endless]) -> None:
     source = kind(40)
     sink = Forgetful(limits=BatchLimits(records=1000, linger=3600))
     plan = plan_of(

@@ -125,7 +125,9 @@ async def test_an_answer_is_taken_without_its_body(
     assert not [text for text in said if "could not be told" in text]
 
 
-async def test_nobody_listening_fails_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unanswered_notification_fails_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(notifying, "_FIRST_BACKOFF", 0)
     said: list[str] = []
     ends = await run(tmp_path, "http://127.0.0.1:9/secret-path", 0, said)

@@ -196,7 +196,7 @@ async def test_a_sink_that_fails_for_a_record_delivers_the_others() -> None:
     assert report.tally.dead == 2
 
 
-def test_a_source_cannot_go_on_behind_its_error() -> None:
+def test_a_source_cannot_continue_after_its_error() -> None:
     nodes = {"read": {"source": "blob", "on_error": "drop"}, "load": {"sink": "stdout"}}
     file = load_mapping({"version": 1, "pipelines": {"p": {"nodes": nodes}}}, environ={})
 

@@ -253,7 +253,7 @@ async def test_updates_of_one_key_never_overtake_each_other_among_workers() -> N
         assert updates == sorted(updates)
 
 
-async def test_what_has_nothing_behind_it_is_dropped_and_said_so() -> None:
+async def test_what_has_no_next_node_is_dropped_and_reported() -> None:
     report = await run(linear_plan(MemorySource(pages(10)), Apply(evens)))
     assert report.tally.drops == {"n1: odd": 5, "n1: no downstream node": 5}
 
@@ -337,7 +337,7 @@ async def test_permanently_failed_forward_stops_the_run() -> None:
     assert report.tally.dead == 0
 
 
-async def test_a_source_that_breaks_goes_on_behind_what_it_gave() -> None:
+async def test_a_source_that_breaks_continues_after_what_it_gave() -> None:
     broken: list[int] = []
 
     def fail(split: str, page: int) -> None:

@@ -86,7 +86,7 @@ async def test_it_stays_dead_even_where_its_node_would_let_it_pass_now() -> None
     assert (report.tally.written, report.tally.dead, report.dead_letters) == (19, 1, 1)
 
 
-async def test_its_copy_is_forwarded_again_as_nobody_knows_whether_it_was() -> None:
+async def test_a_copy_of_unknown_fate_is_forwarded_again() -> None:
     store, forward = MemoryStateStore(), MemorySink()
     first = await stopped_behind_the_letter(store, forward)
     async with Engine(store=store) as engine:

@@ -49,7 +49,7 @@ async def test_each_node_says_what_became_of_its_records() -> None:
     assert (ended["n2_finished"].numbers["records_in"], ended["n1_finished"].numbers["dead"]) == (20, 20)
 
 
-async def test_a_node_says_once_that_it_has_begun() -> None:
+async def test_a_node_says_once_that_it_has_started() -> None:
     told = await stages_of(Wait(lambda batch: batch))
     counted = Counter(one.action for one in told if one.action.endswith("_started"))
     assert counted["run_started"] == 1

@@ -313,7 +313,7 @@ async def test_draining_in_an_outage_gives_up_what_cannot_be_delivered() -> None
     assert (again.status, sink.records) == (RunStatus.COMPLETED, list(range(30)))
 
 
-async def test_a_drain_does_not_wait_for_ever_for_a_sink_that_hangs() -> None:
+async def test_a_drain_does_not_wait_endlessly_for_a_sink_that_hangs() -> None:
     async with Engine(drain_limit=0.05) as engine:
         report = await interrupted(
             linear_plan(MemorySource(pages(30)), MemorySink(stall=anyio.Event())),

@@ -291,7 +291,7 @@ def test_a_function_that_can_do_its_work_is_taken(kind: Any, text: str) -> None:
     _decorated(kind, text)
 
 
-async def test_a_coroutine_that_nobody_awaits_names_the_function() -> None:
+async def test_a_coroutine_that_is_not_awaited_names_the_function() -> None:
     async def later(record: int) -> int:
         return record
 

@@ -70,7 +70,7 @@ async def test_nothing_follows_a_pipeline_that_failed(file: Path) -> None:
     assert {name: report.ok for name, report in reports.items()} == {"first": False}
 
 
-async def test_a_failed_run_is_gone_on_with_as_often_as_its_retries_say(
+async def test_a_failed_run_is_resumed_as_often_as_its_retries_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("engine.execution.session.FIRST_BACKOFF", 0.0)

@@ -136,7 +136,7 @@ def test_read_once_source_is_refused_even_on_one_machine(tmp_path: Path) -> None
     assert "can be read only once" in problems(file, one_machine=True)[0]
 
 
-def test_the_sink_of_dead_letters_is_looked_at_as_well(tmp_path: Path) -> None:
+def test_the_sink_of_dead_letters_is_checked_as_well(tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
     path.write_text(
         "version: 1\npipelines:\n  p:\n    nodes: {a: {source: blob}, b: {sink: shelf}}\n"

@@ -18,7 +18,7 @@ def test_text_documents_keep_their_slot_nonce_and_text() -> None:
     ]
 
 
-def test_an_image_stands_between_an_opening_and_a_closing_part() -> None:
+def test_an_image_comes_between_an_opening_and_a_closing_part() -> None:
     parts: list[str | ImagePart] = [
         '<document slot="r1" nonce="aa" name="a.png">',
         ImagePart(b"\x89PNG"),
@@ -41,7 +41,7 @@ def test_a_closing_tag_in_a_text_comes_back_as_it_was(tag: str) -> None:
     assert document.text == tag
 
 
-def test_text_outside_documents_is_not_looked_at() -> None:
+def test_text_outside_documents_is_ignored() -> None:
     assert parse_documents(["Please extract.", ImagePart(b"stray")]) == []
 
 

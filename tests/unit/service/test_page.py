@@ -250,7 +250,7 @@ async def log_in(client: httpx.AsyncClient, token: str, goal: str = "") -> httpx
     )
 
 
-async def test_with_keys_every_view_wants_a_session(path: Path, models: tuple[IngestModel, ...]) -> None:
+async def test_with_keys_every_view_needs_a_session(path: Path, models: tuple[IngestModel, ...]) -> None:
     async with opened(path, models, KEYS) as client:
         for view in [*VIEWS, "/ui/live", "/ui/tables/Note"]:
             answer = await client.get(view)

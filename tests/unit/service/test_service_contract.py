@@ -183,7 +183,7 @@ async def test_without_pipelines_there_are_no_workflows(path: Path) -> None:
     await asyncio.to_thread(warehouse.close)
 
 
-async def test_the_admin_routes_want_their_own_key(client: httpx.AsyncClient, host: Host) -> None:
+async def test_the_admin_routes_need_their_own_key(client: httpx.AsyncClient, host: Host) -> None:
     assert (await client.get("/admin/workflows/history")).status_code == 401
     assert len((await client.get("/admin/workflows/history", headers=ADMIN)).json()) == 3
     url = "/admin/workflows/blob-workflow"

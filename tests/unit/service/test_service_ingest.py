@@ -220,7 +220,7 @@ async def test_a_fresh_request_of_an_overtaken_epoch_replaces_its_rows(
         assert reader.execute('SELECT count(*) FROM "Note"').fetchall() == [(1,)]
 
 
-async def test_a_mended_record_recovers_its_letter(client: httpx.AsyncClient) -> None:
+async def test_a_corrected_record_recovers_its_dead_letter(client: httpx.AsyncClient) -> None:
     await post(client, [{"id": "b", "text": "[DLQ]x"}, {"id": "c"}], **PER_RECORD)
     await post(client, [{"id": "b", "text": "mended"}], X_ODW_Delivery="replay", **PER_RECORD)
     assert [item["record_id"] for item in await letters(client, status="recovered")] == ["b"]

@@ -169,7 +169,7 @@ def test_any_text_is_answered_or_refused(warehouse: Warehouse, text: str, place:
             run_query(warehouse, sql, limits=QueryLimits(seconds=1))
 
 
-async def test_queries_want_the_key_for_reading(path: Path, models: tuple[IngestModel, ...]) -> None:
+async def test_queries_need_the_key_for_reading(path: Path, models: tuple[IngestModel, ...]) -> None:
     keys = ServiceSettings(consumption_api_key=hash_of("read.1"), ingest_api_key=hash_of("write.1"))
     async for client in opened(path, models, keys):
         for token, status in (("", 401), ("write.1", 401), ("read.1", 200)):

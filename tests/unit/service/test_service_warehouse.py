@@ -531,7 +531,7 @@ class TestTheFileIsGone:
         self.refused(desk, note("b"))
         assert path.read_bytes() == b"something else"
 
-    def test_it_goes_on_when_the_file_is_put_back(self, path: Path, desk: Desk, note: Note) -> None:
+    def test_it_continues_when_the_file_is_put_back(self, path: Path, desk: Desk, note: Note) -> None:
         desk.put([note("a")], "fresh")
         aside = path.rename(path.with_name("aside.duckdb"))
         self.refused(desk, note("b"))
@@ -553,7 +553,7 @@ class TestTheFileIsGone:
         monkeypatch.setattr(GroupCommit, "commit", commit)
         self.refused(desk, note("a"))
 
-    def test_a_database_that_broke_is_not_begun_anew(self, path: Path, desk: Desk, note: Note) -> None:
+    def test_a_database_that_broke_is_not_replaced(self, path: Path, desk: Desk, note: Note) -> None:
         desk.put([note("a")], "fresh")
         desk.warehouse._writer._commit = None  # as after an error that DuckDB does not recover from
         path.unlink()

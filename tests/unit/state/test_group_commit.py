@@ -108,7 +108,7 @@ async def test_writes_that_come_together_share_one_commit_in_their_order(notes: 
     )  # the other is of what kept it busy
 
 
-async def test_a_write_that_comes_alone_waits_for_nobody(notes: Notes) -> None:
+async def test_a_lone_write_is_never_delayed(notes: Notes) -> None:
     await notes.put(1)
     assert notes.on_disk() == [1]
     assert notes.count("SAVEPOINT") == 0

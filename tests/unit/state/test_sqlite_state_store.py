@@ -285,7 +285,7 @@ class TestDamage:
         assert "does not start over by itself" in str(caught.value)
         assert path.read_bytes() == before
 
-    async def test_damage_behind_the_first_page_shows_when_it_is_read(self, tmp_path: Path) -> None:
+    async def test_damage_after_the_first_page_shows_when_it_is_read(self, tmp_path: Path) -> None:
         async with SqliteStateStore(tmp_path) as store:
             await store.put_dead_letters([replace(LETTER, key=str(n), record="x" * 500) for n in range(200)])
         size = store.path.stat().st_size

@@ -83,7 +83,7 @@ class Endless(MemorySource):
             yield Split(name)
 
 
-async def test_a_listing_that_is_handed_back_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listing_that_is_handed_back_continues_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "PAGE_SPLITS", 1)
     async with Engine() as engine:
         began: list[str | None] = []
@@ -459,7 +459,7 @@ async def test_a_run_of_another_workflow_is_not_entered() -> None:
     assert (record.status, record.error) == (RunStatus.RUNNING, "")
 
 
-async def test_a_second_attempt_may_find_its_run_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_second_attempt_may_find_its_run_started(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
     async with Engine() as engine:
         activities = Activities(engine, lambda pipeline, params: plan)

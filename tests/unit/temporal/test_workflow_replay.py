@@ -2,7 +2,7 @@
 
 A test that fails here says that runs under way would break. Either the change can be made without that
 (`workflow.patched`), or runs have to end before it is deployed: then `python -m tests.temporal.record` makes
-the histories anew.
+the histories again.
 """
 
 from __future__ import annotations

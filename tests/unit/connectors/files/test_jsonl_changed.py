@@ -67,7 +67,7 @@ def append(name: str, data: bytes) -> None:
         file.write(data)
 
 
-async def test_a_later_run_goes_on_behind_the_last_delivered_line(pipeline: Pipeline) -> None:
+async def test_a_later_run_continues_after_the_last_delivered_line(pipeline: Pipeline) -> None:
     write("x.jsonl", lines(*range(1000)))
     assert await pipeline.run() == list(range(1000))
     assert await pipeline.run() == []
@@ -146,7 +146,7 @@ async def test_file_rewritten_after_its_first_kilobyte_is_replaced(pipeline: Pip
     assert pipeline.sink.keys[0] == "x.jsonl#2:1"
 
 
-async def test_an_emptied_file_is_begun_anew_when_it_has_lines_again(pipeline: Pipeline) -> None:
+async def test_an_emptied_file_is_read_again_when_it_has_lines(pipeline: Pipeline) -> None:
     write("x.jsonl", lines(1, 2))
     await pipeline.run()
     write("x.jsonl", b"")
@@ -266,6 +266,6 @@ async def test_lines_that_come_while_it_is_read_are_left_to_the_next_run(pipelin
     assert batch.bookmarks[0].value["offset"] == len(lines(1, 2))
 
 
-def test_the_standard_input_cannot_be_gone_on_with() -> None:
+def test_the_standard_input_cannot_be_resumed() -> None:
     with pytest.raises(ValidationError, match="`mode: changed` needs files"):
         JsonlSourceParams(path="-", mode="changed")

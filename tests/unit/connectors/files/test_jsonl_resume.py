@@ -87,7 +87,7 @@ async def test_a_note_without_its_lines_is_no_delivery(tmp_path: Path) -> None:
     assert lines(path) == list(range(6))
 
 
-async def test_a_file_that_was_removed_is_written_anew(tmp_path: Path) -> None:
+async def test_a_file_that_was_removed_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     await write(sink(path), numbers(0, 3), numbers(3, 6))
     path.unlink()

@@ -65,7 +65,7 @@ async def test_each_line_is_a_record_named_by_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
-async def test_a_read_goes_on_at_any_position(tmp_path: Path, name: str) -> None:
+async def test_a_read_continues_at_any_position(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, [{"n": n} for n in range(9)])
     made = source(path, page_records=2)
     batches = await batches_of(made)
@@ -115,7 +115,7 @@ async def test_an_empty_file_has_no_records(tmp_path: Path) -> None:
     assert await batches_of(source(write(tmp_path / "x.jsonl", []))) == []
 
 
-async def test_a_pattern_stands_for_files_in_the_order_of_their_names(tmp_path: Path) -> None:
+async def test_a_pattern_lists_files_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl", "deep/er/c.jsonl", "d.txt", "deep/.e.jsonl"):
         write(tmp_path / name, [{"name": name}])
     (tmp_path / "folder.jsonl").mkdir()
@@ -237,7 +237,7 @@ class TestStandardInput:
         assert scope.cancelled_caught
 
     @pytest.mark.parametrize("path", ["x.jsonl", "/dev/null"])
-    async def test_files_and_devices_can_stand_behind_it(
+    async def test_it_may_be_a_file_or_a_device(
         self, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write(tmp_path / "x.jsonl", [{"n": 1}])

@@ -53,7 +53,7 @@ async def test_any_chunking_gives_the_lines_of_the_file(data: bytes, size: int, 
 
 
 @given(content, st.integers(1, 40))
-async def test_reading_goes_on_at_the_end_of_any_page(data: bytes, size: int) -> None:
+async def test_reading_continues_at_the_end_of_any_page(data: bytes, size: int) -> None:
     pages = await pages_of(data, size, page_lines=2)
     for index, page in enumerate(pages):
         rest = await pages_of(data, size, start=page.end, page_lines=2)

@@ -318,7 +318,7 @@ async def test_the_home_directory_is_known(folder: Path, monkeypatch: pytest.Mon
 
 
 async def test_a_folder_that_is_named_says_how_to_read_what_is_in_it() -> None:
-    with pytest.raises(FatalError, match=r"'data' is a folder: `data/\*\*` stands for the files in it"):
+    with pytest.raises(FatalError, match=r"'data' is a folder: `data/\*\*` matches the files in it"):
         source = JsonlSource(JsonlSourceParams(path="data"))
         _ = [split async for split in source.splits(source.ctx)]
 

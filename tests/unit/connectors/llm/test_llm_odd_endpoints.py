@@ -141,7 +141,7 @@ EVENTS = [
 ]
 
 
-def test_a_stream_that_nobody_asked_for_is_put_together() -> None:
+def test_an_unrequested_stream_is_put_together() -> None:
     stream = ": ping\n\n" + "".join(f"data: {json.dumps(one)}\n\n" for one in EVENTS) + "data: [DONE]\n\n"
     found = read_completion(read_body(stream.encode()))
     assert found == Reply('{"a": 1}', "stop", "", 10, 3)

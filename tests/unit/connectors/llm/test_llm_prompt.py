@@ -51,7 +51,7 @@ def test_half_of_a_surrogate_pair_is_replaced() -> None:
     assert Document.of_text("a", "bad \ud83d").tokens == 2
 
 
-def test_an_image_stands_between_its_tags() -> None:
+def test_an_image_comes_between_its_tags() -> None:
     opening, image, closing = parts_of(Document("scan.png", [ImagePart(PIXEL)]))
     assert str(opening["text"]).startswith('<document slot="r1" name="')
     assert image == {"type": "image_url", "image_url": {"url": PIXEL}}

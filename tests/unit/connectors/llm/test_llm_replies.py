@@ -142,7 +142,7 @@ WHOLE = reply(r1=slot("aa", "1"), r2=slot("bb", "2"), r3=slot("cc", "3"))
         json.dumps({"result": {"data": json.loads(WHOLE)}}),
     ],
 )
-def test_an_answer_is_found_in_whatever_stands_around_it(content: str) -> None:
+def test_an_answer_is_found_in_whatever_surrounds_it(content: str) -> None:
     assert matched(content) == ALL
 
 

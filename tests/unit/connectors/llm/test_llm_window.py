@@ -35,7 +35,7 @@ def test_calls_that_are_throttled_together_count_once() -> None:
     assert window.size == 12
 
 
-def test_a_server_that_only_queues_is_not_asked_for_ever_more() -> None:
+def test_a_server_that_only_queues_is_not_asked_for_more() -> None:
     window = Window()
     for _ in range(500):  # one call at a time, as llama.cpp with one slot
         answered(window, float(window.size))

@@ -68,7 +68,7 @@ async def test_the_message_about_a_type_names_column_and_remedy() -> None:
     assert "oops" not in str(error)
 
 
-async def test_fields_may_go_on_over_lines_and_keep_the_line_they_begin_at() -> None:
+async def test_fields_may_span_lines_and_keep_the_line_they_begin_at() -> None:
     found = await rows('a,b\n1,"two\nlines"\n\n2,"and ""three""\r\n\r\nmore"\n3,x\n')
     assert [(number, row["a"], row["b"]) for number, row in found] == [
         (2, 1, "two\nlines"), (5, 2, 'and "three"\r\n\r\nmore'), (8, 3, "x"),
@@ -158,7 +158,7 @@ def test_a_header_of_very_many_columns_takes_no_square_of_time() -> None:
     assert len(set(column_names(["a"] * 100_000 + [""] * 100_000))) == 200_000
 
 
-async def test_a_row_is_counted_behind_the_line_that_names_the_delimiter() -> None:
+async def test_rows_count_from_after_the_line_that_names_the_delimiter() -> None:
     assert await rows("sep=;\na;b\n1;2\n3\n") == [(3, {"a": 1, "b": 2}), (4, "WrongWidth")]
 
 
@@ -182,7 +182,7 @@ FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_si
     page=st.integers(1, 9),
     packed=st.booleans(),
 )
-async def test_what_a_writer_writes_is_read_and_gone_on_with(
+async def test_what_a_writer_writes_is_read_and_resumed(
     table: list[list[str]], piece: int, page: int, packed: bool
 ) -> None:
     out = io.StringIO()

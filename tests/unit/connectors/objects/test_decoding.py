@@ -79,7 +79,7 @@ def test_a_nul_byte_means_binary() -> None:
     )
 
 
-def test_a_mark_without_valid_text_behind_it_is_binary() -> None:
+def test_a_mark_without_valid_text_after_it_is_binary() -> None:
     assert decode(b"\xff\xfe\x00", "x.dat").is_binary
     assert decode(b"\xff\xfe" + b"a\0\0\0b\0", "x.dat").is_binary
 

@@ -81,7 +81,7 @@ def test_paragraphs_and_tables_of_a_word_file_are_lines() -> None:
     assert "Patient | Scott Travis\n" in part.text
 
 
-def test_an_image_goes_on_as_its_data_url() -> None:
+def test_an_image_continues_as_its_data_url() -> None:
     path = SAMPLES / "scans" / "scan_47.png"
     (part,) = parts(content_of(path), path.name)
     assert isinstance(part, ImagePart)

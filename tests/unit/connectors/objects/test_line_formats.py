@@ -53,7 +53,7 @@ async def test_the_charset_of_the_user_comes_first() -> None:
     assert contents(pages) == ["Дома", "жили"]
 
 
-async def test_an_encoding_may_turn_out_far_behind_the_head() -> None:
+async def test_an_encoding_may_turn_out_far_after_the_head() -> None:
     data = b"plain\n" * 40_000 + "Müller, Grüße, Köln\n".encode("cp1252") + "Füße\n".encode("cp1252") * 3000
     reader = reader_of(data)
     pages = await pages_of(reader, format="lines")
@@ -178,7 +178,7 @@ async def test_bad_lines_are_dead_letters_with_their_numbers() -> None:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @given(piece=st.integers(1, 700), page=st.integers(1, 50))
-async def test_reading_goes_on_behind_any_page(packed: bool, encoding: str, piece: int, page: int) -> None:
+async def test_reading_continues_after_any_page(packed: bool, encoding: str, piece: int, page: int) -> None:
     data = JSONL.decode().encode(encoding)
     reader = reader_of(gzip.compress(data) if packed else data, piece=piece)
     pages = await pages_of(reader, format="jsonl", page_records=page)

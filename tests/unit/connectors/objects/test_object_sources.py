@@ -153,7 +153,7 @@ async def arrived(place: Place, pattern: Any = "**", **params: Any) -> list[str]
         (["a.*", "memos/deep/**", "a.txt"], ["a.txt", "memos/deep/.4.txt", "memos/deep/3.txt"]),
     ],
 )
-async def test_a_pattern_stands_for_the_same_files(place: Place, pattern: Any, expected: list[str]) -> None:
+async def test_a_pattern_matches_the_same_files(place: Place, pattern: Any, expected: list[str]) -> None:
     assert sorted(await arrived(place, pattern)) == expected
 
 
@@ -200,11 +200,11 @@ async def test_what_is_read_can_be_narrowed(
 async def test_a_pattern_that_must_match_stops_the_run(place: Place) -> None:
     found = await ran(place, place.source("nothing/**", require_match=True))
     assert not found.report.ok
-    assert "stands for nothing, and `require_match` is set" in (found.report.error or "")
+    assert "matches nothing, and `require_match` is set" in (found.report.error or "")
     assert await arrived(place, "a*", require_match=True) == ["a.txt"]
 
 
-async def test_what_was_delivered_is_not_read_again_and_limits_go_on_behind_it(place: Place) -> None:
+async def test_limits_count_from_after_what_was_delivered(place: Place) -> None:
     params = {"mode": "changed", "limit": 3}
     assert len(await arrived(place, **params)) == 3
     assert len(await arrived(place, **params)) == 3

@@ -34,7 +34,7 @@ async def test_rows_are_records_numbered_from_one() -> None:
 
 
 @pytest.mark.parametrize("page", [1, 7, 30, 1000])
-async def test_reading_goes_on_inside_a_row_group(page: int) -> None:
+async def test_reading_continues_inside_a_row_group(page: int) -> None:
     reader = reader_of(parquet(NUMBERS, row_group_size=30))
     pages = await pages_of(reader, format="parquet", page_records=page)
     for number in range(0, len(pages), max(1, len(pages) // 5)):
@@ -95,7 +95,7 @@ async def test_what_is_no_parquet_file_is_damaged(data: bytes) -> None:
     assert caught.value.kind == "ObjectDamaged"
 
 
-async def test_damage_inside_comes_behind_the_rows_before_it() -> None:
+async def test_damage_inside_comes_after_the_rows_before_it() -> None:
     data = bytearray(parquet(NUMBERS, row_group_size=50, compression="none", use_dictionary=False))
     place = data.index(b"name 60")
     data[place - 40 : place + 200] = b"\xff" * 240

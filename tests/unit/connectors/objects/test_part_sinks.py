@@ -308,7 +308,7 @@ def test_a_fraction_is_not_cut_off_for_a_column_of_integers() -> None:
     assert table.to_pylist() == [{"n": 2}, {"n": 3}]
 
 
-async def test_a_run_whose_files_were_replaced_does_not_go_on(tmp_path: Path) -> None:
+async def test_a_run_whose_files_were_replaced_does_not_resume(tmp_path: Path) -> None:
     async with sink(tmp_path, "run-1", mode="replace") as interrupted:
         await interrupted.write(batch(0, 10))
     async with sink(tmp_path, "run-2", mode="replace") as later:

@@ -63,7 +63,7 @@ def _all_objects_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "AHEAD_BYTES", 1000)
 
 
-async def test_a_body_that_breaks_off_is_gone_on_with(tmp_path: Path) -> None:
+async def test_a_body_that_breaks_off_is_resumed(tmp_path: Path) -> None:
     async with serving(BreaksOff({"a.jsonl": LINES})) as lake:
         ran = await run(source(lake, format="jsonl", page_records=100), tmp_path)
         assert ran.report.ok, ran.report.error

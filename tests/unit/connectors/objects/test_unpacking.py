@@ -51,7 +51,7 @@ def test_any_content_in_any_pieces_comes_out_whole(kind: str, data: bytes, piece
 
 @pytest.mark.parametrize("kind", WITH_MEMBERS)
 @given(members=st.lists(st.binary(max_size=200), min_size=1, max_size=4), piece=st.integers(1, 100))
-def test_members_one_behind_the_other_are_one_content(kind: str, members: list[bytes], piece: int) -> None:
+def test_consecutive_members_are_one_content(kind: str, members: list[bytes], piece: int) -> None:
     packed = b"".join(map(PACK[kind], members))
     assert unpacked(kind, packed, piece) == b"".join(members)
 
@@ -71,12 +71,12 @@ def test_content_with_a_flipped_byte_is_damaged(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", WITH_MEMBERS)
-def test_zeros_behind_the_content_are_padding(kind: str) -> None:
+def test_zeros_after_the_content_are_padding(kind: str) -> None:
     assert unpacked(kind, PACK[kind](TEXT) + b"\0" * 512, 100) == TEXT
 
 
 @pytest.mark.parametrize("kind", WITH_MEMBERS)
-def test_other_bytes_behind_the_content_are_damage(kind: str) -> None:
+def test_other_bytes_after_the_content_are_damage(kind: str) -> None:
     with pytest.raises(PackedError):
         unpacked(kind, PACK[kind](TEXT) + b"rubbish, and enough of it to tell")
 

@@ -70,7 +70,7 @@ async def test_a_profile_signs_requests_and_names_the_region(
         (None, "path", "path"),
     ],
 )
-async def test_the_bucket_stands_where_the_server_expects_it(
+async def test_the_bucket_is_where_the_server_expects_it(
     endpoint: str | None, style: Any, expected: str
 ) -> None:
     async with open_client(S3Connection(endpoint=endpoint, addressing_style=style, **KEYS)) as client:

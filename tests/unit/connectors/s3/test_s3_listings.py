@@ -264,17 +264,17 @@ class IgnoresWhereToStart(OddS3):
 
 
 @pytest.mark.parametrize("server", [OddS3, WithoutToken, FirstVersionOnly, Refuses, IgnoresWhereToStart])
-async def test_a_listing_goes_on_behind_a_key(server: type[OddS3]) -> None:
+async def test_a_listing_continues_after_a_key(server: type[OddS3]) -> None:
     assert await behind(server(numbered(25), page=4), "011.txt") == ALL[12:]
 
 
-async def test_a_listing_that_goes_on_asks_for_nothing_before() -> None:
+async def test_a_listing_that_continues_asks_for_nothing_before() -> None:
     lake = OddS3(numbered(40), page=10)
     assert await behind(lake, "029.txt") == list(numbered(40))[30:]
     assert lake.lists == 1
 
 
-async def test_a_listing_of_several_beginnings_goes_on_in_its_place() -> None:
+async def test_a_listing_of_several_beginnings_continues_in_its_place() -> None:
     lake = OddS3(dict.fromkeys(("a/1", "a/2", "b/1", "b/2", "c/1", "one", "two"), b"x"))
     pattern = "{one,two,a/*,b/*,c/*}"
     whole = await behind(lake, "", pattern)
