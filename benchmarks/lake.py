@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import json
 import os
+import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -14,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,18 @@ def minio_program() -> str | None:
 def needs_minio() -> str | None:
     """Why S3 cannot be measured here, or None."""
     return None if minio_program() else "there is no `minio` program; .ci/run builds one"
+
+
+def needs_obstore() -> str | None:
+    """Why obstore cannot be measured here, or None."""
+    if find_spec("obstore") is None:
+        return "obstore is not installed: pip install 'odw-engine[benchmarks]'"
+    return needs_minio()
+
+
+def needs_s5cmd() -> str | None:
+    """Why s5cmd cannot be measured here, or None."""
+    return needs_minio() if shutil.which("s5cmd") else "there is no `s5cmd` on PATH"
 
 
 def _started() -> str:
@@ -78,11 +94,11 @@ class Lake:
                 await asyncio.to_thread(lambda: urllib.request.urlopen(f"{url}/minio/health/ready").close())
                 break
             await asyncio.sleep(0.1)
-        self.keys = [f"in/{number:06}.bin" for number in range(self.objects)]
+        self.keys = [key_of(number) for number in range(self.objects)]
         async with sdk_client(url) as client:
             await client.create_bucket(Bucket=BUCKET)
             body = os.urandom(self.size)
-            await _in_turn(self.keys, lambda key: client.put_object(Bucket=BUCKET, Key=key, Body=body))
+            await in_turn(self.keys, lambda key: client.put_object(Bucket=BUCKET, Key=key, Body=body))
         self.url = url
 
 
@@ -101,7 +117,13 @@ def sdk_client(url: str) -> Any:
     )
 
 
-async def _in_turn(keys: list[str], work: Callable[[str], Awaitable[Any]]) -> None:
+def key_of(number: int) -> str:
+    """The key of an object."""
+    return f"in/{number:06}.bin"
+
+
+async def in_turn(keys: list[str], work: Callable[[str], Awaitable[Any]]) -> None:
+    """Do something with every key, so many at once."""
     left = iter(keys)
 
     async def worker() -> None:
@@ -121,7 +143,7 @@ async def measured(lake: Lake, work: Callable[[str], Awaitable[int]]) -> Work:
         total += found
 
     began = time.process_time()
-    await _in_turn(lake.keys, one)
+    await in_turn(lake.keys, one)
     return _work(lake, total, time.process_time() - began)
 
 
@@ -211,3 +233,37 @@ async def pipeline(lake: Lake) -> Work:
                         batch.reservation.release()
         seconds = time.process_time() - began
     return _work(lake, total, seconds)
+
+
+async def with_obstore(lake: Lake) -> Work:
+    """obstore, from Python."""
+    await lake.ready()
+    command = [sys.executable, "-m", "benchmarks.obstore_reads", lake.url, str(lake.objects)]
+    # what counts is printed before it may abort at its exit
+    done = await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, check=False)
+    found = json.loads(done.stdout)
+    return _work(lake, found["bytes"], found["cpu"])
+
+
+async def with_s5cmd(lake: Lake) -> Work:
+    """s5cmd copies into files of this machine: the whole process, its start and its listing included."""
+    await lake.ready()
+    with tempfile.TemporaryDirectory(prefix="odw-s5cmd-") as folder:
+        command = ["s5cmd", "--log", "error", "--endpoint-url", lake.url, "--numworkers", str(AT_ONCE)]
+        command += ["cp", f"s3://{BUCKET}/in/*", f"{folder}/"]
+        keys = {"AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": PASSWORD, "AWS_REGION": "us-east-1"}
+        began = _children_seconds()
+        await asyncio.to_thread(subprocess.run, command, env={**os.environ, **keys}, check=True)
+        seconds = _children_seconds() - began
+        total = _bytes_in(folder)
+    return _work(lake, total, seconds)
+
+
+def _bytes_in(folder: str) -> int:
+    return sum(file.stat().st_size for file in Path(folder).iterdir())
+
+
+def _children_seconds() -> float:
+    """Processor seconds of the child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from functools import partial
 
 from benchmarks import figures
-from benchmarks.lake import Lake, bare_lean, by_hand, needs_minio, pipeline, reader
+from benchmarks.lake import (
+    Lake,
+    bare_lean,
+    by_hand,
+    needs_minio,
+    needs_obstore,
+    needs_s5cmd,
+    pipeline,
+    reader,
+    with_obstore,
+    with_s5cmd,
+)
 from benchmarks.model import Arm, Benchmark, Goal, Scale
 
 BY_HAND = "aiobotocore by hand"
@@ -28,6 +39,8 @@ def _reading(name: str, lake: Lake, goals: Sequence[Goal]) -> Benchmark:
         "MinIO on loopback, 32 in flight",
         arms=[
             Arm(BY_HAND, partial(by_hand, lake), unavailable=needs_minio),
+            Arm("obstore", partial(with_obstore, lake), unavailable=needs_obstore),
+            Arm("s5cmd, to files", partial(with_s5cmd, lake), unavailable=needs_s5cmd),
             Arm("signed GET alone", partial(bare_lean, lake), unavailable=needs_minio),
             Arm("our reader, sdk", partial(reader, lake, "sdk"), unavailable=needs_minio),
             Arm("our reader, lean", partial(reader, lake, "lean"), goals=goals, unavailable=needs_minio),
@@ -37,5 +50,5 @@ def _reading(name: str, lake: Lake, goals: Sequence[Goal]) -> Benchmark:
         unit="objects",
         metric=figures.CPU,
         pairs=5,
-        libraries=("aiobotocore", "aiohttp"),
+        libraries=("aiobotocore", "aiohttp", "obstore"),
     )

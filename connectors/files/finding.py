@@ -30,8 +30,8 @@ class FilePart:
         path: its name as text.
         size: bytes of the whole file when it was found.
         reading: how often runs have begun it, this time included: more than 1 after it was rewritten.
-        since: the bookmark that it is gone on from; None: from its beginning.
-        fingerprint: tells it from another file of the same name; "" when nobody asks.
+        since: the bookmark to continue from; None: the beginning.
+        fingerprint: tells it from another file of the same name; "" when it is not needed.
         raw: the bytes of its name in hexadecimal digits, where they are not UTF-8.
         problem: why it, or the folder of this name, could not be looked into.
     """

@@ -37,7 +37,7 @@ class FilesSinkParams(PartParams):
 
 
 class _FolderOfParts:
-    """A folder. Files are written beside it and renamed, so that nobody sees half of one."""
+    """A folder. Files are written beside it and renamed: half a file is never seen."""
 
     def __init__(self, shown: str) -> None:
         self._shown = shown

@@ -1,6 +1,6 @@
 """Compressed content: gzip, bzip2, xz and Zstandard files and streams, and HTTP content encodings.
 
-Several members one behind the other are one content. What ends early or is damaged is an error, and nothing
+Several members in a row are one content. What ends early or is damaged is an error, and nothing
 is unpacked beyond a limit.
 """
 

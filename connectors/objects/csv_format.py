@@ -1,7 +1,7 @@
 """The format `csv`: one record for each row, by the standard library's parser.
 
 Blocks of whole lines go through `csv.reader`, which says how many lines it has taken, so every row has its
-line and every block its place. A row that goes on beyond its block (a quoted line end) waits for more.
+line and every block its place. A row that continues beyond its block (a quoted line end) waits for more.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _Parser:
         """The records of the next lines; None while they all wait."""
         self._waiting += lines
         self._end = end
-        # what had to wait is not looked at again for each little more
+        # what waits is not parsed again with each small addition
         if len(self._waiting) < 2 * self._looked_at:
             return None
         return self._page(ended=False)
@@ -126,8 +126,8 @@ class _Parser:
             feed.at = taken
             row, error = self._next(reader, feed, taken, ended=ended)
             if row is None and error is None:
-                break  # it goes on in the next page
-            # perhaps a quote was never meant to open: the lines behind the first are looked at anew
+                break  # it continues on the next page
+            # perhaps a quote was never meant to open: the lines after the first are parsed again
             taken = feed.at = taken + 1 if error is not None and error.kind == "BrokenRow" else feed.at
             number = self._before + feed.begun_at + 1
             if error is not None:

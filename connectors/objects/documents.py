@@ -56,7 +56,7 @@ DocumentPart = TextPart | ImagePart
 def parts(content: str, name: str) -> list[DocumentPart]:
     """Return the parts of a document in reading order; none if it is empty.
 
-    For what `needs_opening` it may take a second, or, for a hostile file, for ever and all memory.
+    For what `needs_opening` it may take a second, or, for a hostile file, unlimited time and memory.
 
     Args:
         content: text, or a marker and a data URL.

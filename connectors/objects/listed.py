@@ -76,7 +76,7 @@ class ObjectStore(Protocol):
         """What the pattern stands for, page by page.
 
         Args:
-            after: the last key that an earlier listing has had; this one goes on behind it.
+            after: the last key that an earlier listing has had; this one continues after it.
 
         Raises:
             FatalError, TransientError: it cannot be listed.

@@ -48,7 +48,7 @@ class ObjectReader:
 
 @dataclass(slots=True)
 class RecordPage:
-    """Consecutive records, and the place behind them.
+    """Consecutive records, and the place after them.
 
     `numbers` are the lines (rows) that they begin at, counted from 1, in ascending order. `failures` are
     those of them that could not be read, as (index, error). `replaced` characters stand for

@@ -155,7 +155,7 @@ class _Rows:
         return records, sorted(failures.items())
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._batches = None
         self._file.close()
 

@@ -44,7 +44,7 @@ def weight(found: ListedObject, max_object_bytes: int) -> int:
     """Bytes of memory at the peak: the raw content beside what it is decoded to."""
     if found.size > max_object_bytes:
         return RECORD_OVERHEAD  # it will not be read
-    size = found.size if found.size >= 0 else max_object_bytes  # nobody knows
+    size = found.size if found.size >= 0 else max_object_bytes  # not known
     # a str takes two bytes a character once one is beyond Latin-1; base64 takes four for three
     factor = 3.0 if is_text(by_suffix(found.key)) else 2.4
     return int(size * factor) + RECORD_OVERHEAD

@@ -1,4 +1,4 @@
-"""Bodies that are gone on with where they break off."""
+"""Bodies that continue where they break off."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _ResumingBody:
                 await self._failed(error)
                 continue
             self._body, self.size = body, body.size
-            # what stands for nothing behind the end knows neither
+            # an empty body past the end has neither
             self.content_type = body.content_type or self.content_type
             self.content_encoding = body.content_encoding or self.content_encoding
             return body

@@ -99,7 +99,7 @@ class ObjectSource(Source[P]):
                         number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
                         chunk, nbytes = [], 0
                 if chunk and anyio.current_time() - yielded_at >= MAX_SPLIT_SECONDS:
-                    # few objects of many match: a worker that goes on must not look for these again
+                    # few objects of many match: a worker that continues must not look for these again
                     yield self._split(number, ordinal, chunk)
                     number, ordinal, yielded_at = number + 1, ordinal + len(chunk), anyio.current_time()
                     chunk, nbytes = [], 0
@@ -107,14 +107,14 @@ class ObjectSource(Source[P]):
             yield self._split(number, ordinal, chunk)
 
     def can_list_after(self, last: Split) -> bool:
-        """True unless the keys of that split are out of order: then nobody knows what comes behind it."""
+        """True unless the keys of that split are out of order: then what comes after it is not known."""
         keys = _keys_of(last)
         return bool(keys) and keys == sorted(keys)
 
     async def _wanted(
         self, ctx: Context, after: str, before: int
     ) -> AsyncGenerator[Sequence[ListedObject], None]:
-        """The pages behind a key, without what is not to be read; `before` objects are known already."""
+        """The pages after a key, without what is not to be read; `before` objects are known already."""
         store, _ = self._open()
         selection, limit = self.params.selection, self.params.limit
         left = None if limit is None else limit - before
@@ -353,7 +353,7 @@ def _count(record: FileRecord, ctx: Context) -> None:
 
 
 def _behind(last: Split | None) -> tuple[str, int, int]:
-    """Where a listing goes on: the last key, and the number and first ordinal of the next split."""
+    """Where a listing continues: the last key, and the number and first ordinal of the next split."""
     if last is None:
         return "", 0, 0
     keys = _keys_of(last)

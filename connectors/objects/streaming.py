@@ -1,7 +1,7 @@
 """Read the objects of a split as streams of records.
 
 Small objects are fetched side by side and ahead, as whole bodies; larger ones flow by one after the other.
-Either way the records come in the order of the listing, each page with the place behind it:
+Either way the records come in the order of the listing, each page with the place after it:
 `[object, at, before, ordinal, encoding]`, where `ordinal` counts what came before the object.
 """
 
@@ -36,7 +36,7 @@ AHEAD_OBJECTS = 16
 
 @dataclass(frozen=True, slots=True)
 class StreamPosition:
-    """Where reading goes on in a split."""
+    """Where reading continues in a split."""
 
     index: int = 0
     place: RecordPlace = field(default_factory=RecordPlace)
@@ -164,7 +164,7 @@ class RecordStream:
         start: StreamPosition,
         first_ordinal: int,
     ) -> AsyncGenerator[Batch, None]:
-        """The batches of one object; the last one has the position behind it."""
+        """The batches of one object; the last one has the position after it."""
         failure: ComponentError | None = None
         at, last, ordinal = start, None, first_ordinal + start.ordinal
         if callable(fetched):

@@ -2,7 +2,7 @@
 
 How it is packed is seen from its first bytes; a name or header that says otherwise is passed over. Deflate
 and Brotli have no signature and are unpacked only where the Content-Encoding names them. Several members
-one behind the other are one content.
+in a row are one content.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ class _Body:
         return await self._response.content.read(size)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Return the connection to the pool, or close it."""
         if self._response.content.at_eof():
             self._response.release()
         else:

@@ -33,7 +33,7 @@ async def list_pages(
     """Every object below a prefix, once, in pages as they arrive; some may be empty.
 
     Args:
-        after: only the keys behind this one.
+        after: only the keys after this one.
 
     Raises:
         FatalError: the bucket cannot be listed, or the server does not continue the listing.

@@ -52,7 +52,7 @@ class S3WildcardResolver:
         """List the matching objects in pages, some of which may be empty.
 
         Args:
-            after: the last key that an earlier listing has had; this one goes on behind it.
+            after: the last key that an earlier listing has had; this one continues after it.
         """
         if isinstance(pattern, str):
             pattern = ObjectPattern.parse(pattern)
@@ -123,7 +123,7 @@ class S3WildcardResolver:
 
 
 def _left(pattern: ObjectPattern, after: str) -> tuple[Sequence[str], Sequence[str]]:
-    """The names to look up and the beginnings to list that come behind a key, in this order."""
+    """The names to look up and the beginnings to list that come after a key, in this order."""
     exact, prefixes = pattern.exact_keys, pattern.prefixes
     if not after:
         return exact, prefixes

@@ -33,7 +33,7 @@ RowTransform: TypeAlias = Callable[[list[Row]], Sequence[Row | Exception]]
 
 
 class Origin(NamedTuple):
-    """Which record of which pipeline a request's record is; None is what nobody knows."""
+    """Which record of which pipeline a request's record is; None is what is unknown."""
 
     pipeline: str | None = None
     run: str | None = None

@@ -38,8 +38,8 @@ class OperationsError(Exception):
 class NodeView:
     """A node of a pipeline, and of a run what it has done so far.
 
-    `share` is the busy share of its workers' time (0 to 1), None when nobody here knows. `waits_for` is "" or
-    what it waits for. `state` is idle, working, waiting, done or failed.
+    `share` is the busy share of its workers' time (0 to 1), None when it is unknown here. `waits_for` is ""
+    or what it waits for. `state` is idle, working, waiting, done or failed.
     """
 
     name: str

@@ -90,5 +90,5 @@ class ServiceSettings:
 
     @property
     def has_keys(self) -> bool:
-        """Whether nobody gets anywhere without a token."""
+        """Whether every request needs a token."""
         return bool(self.ingest_api_key and self.consumption_api_key)

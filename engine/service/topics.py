@@ -35,7 +35,7 @@ def create_topic_app(context: ServiceContext) -> Starlette:
 
 
 async def _messages(request: Request) -> Response:
-    """A page of one topic; a topic that nobody knows has no messages."""
+    """A page of one topic; an unknown topic has no messages."""
     context: ServiceContext = request.app.state.context
     if not await context.consumption_key.allows(request.headers.get("authorization")):
         return PlainTextResponse("Unauthorized: Invalid or missing token", 401)

@@ -36,7 +36,7 @@ _ORDER = "(commit_sequence, batch_index, dead_letter_id)"
 
 @dataclass(frozen=True, slots=True)
 class ServiceLetter:
-    """A dead letter of the service. `place` is where its page goes on."""
+    """A dead letter of the service. `place` is where the next page begins."""
 
     id: str
     model: str

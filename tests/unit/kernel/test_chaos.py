@@ -39,6 +39,7 @@ async def test_a_sound_pipeline_passes_through_many_kills() -> None:
     assert (len(report.seeds), report.kills >= 20) == (10, True)
 
 
+@pytest.mark.series
 async def test_a_transform_that_is_not_deterministic_is_found() -> None:
     report = await tried(chaos_plans.random_values, runs=2)
 
@@ -46,6 +47,7 @@ async def test_a_transform_that_is_not_deterministic_is_found() -> None:
     assert list(report.seeds) == [0], "the smallest seed that fails is the last"
 
 
+@pytest.mark.series
 async def test_a_source_with_unstable_keys_is_found() -> None:
     report = await tried(chaos_plans.unstable_keys)
 
