@@ -51,7 +51,7 @@ def add(left: Any, right: Any) -> Any:
 
 
 def _overflown(left: Any, right: Any, result: Any) -> Any:
-    """Refuse a result that is infinite though what it was made of is not: JSON would have null in its place."""
+    """Refuse a result that is infinite though its operands are not: JSON has null in its place."""
     if left in _INFINITE or right in _INFINITE:
         return result
     raise EvaluationError("the result is larger than a number can be")
