@@ -6,6 +6,7 @@ than anything, and it contains nothing. Text and numbers cannot grow beyond `MAX
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -24,6 +25,7 @@ MAX_ITEMS: Final = 10_000
 """Items that a comprehension goes through."""
 MAX_EXPONENT: Final = 1000
 
+_INFINITE: Final = (math.inf, -math.inf)
 _NUMBERS: Final = (int, float, Decimal)
 _PLAIN_NUMBERS: Final = frozenset({int, float})
 _SEQUENCES: Final = (str, list, tuple, bytes)
@@ -42,18 +44,27 @@ def add(left: Any, right: Any) -> Any:
     if kind is not float and kind is not int and isinstance(left, _SEQUENCES):
         limited(len(left) + (len(right) if isinstance(right, _SEQUENCES) else 0))
     try:
-        return left + right
+        result = left + right
     except TypeError:
         raise _unfit("add", left, right) from None
+    return result if result not in _INFINITE else _overflown(left, right, result)
+
+
+def _overflown(left: Any, right: Any, result: Any) -> Any:
+    """Refuse a result that is infinite though its operands are not: JSON has null in its place."""
+    if left in _INFINITE or right in _INFINITE:
+        return result
+    raise EvaluationError("the result is larger than a number can be")
 
 
 def subtract(left: Any, right: Any) -> Any:
     if left is None or right is None:
         return None
     try:
-        return left - right
+        result = left - right
     except TypeError:
         raise _unfit("subtract", left, right) from None
+    return result if result not in _INFINITE else _overflown(left, right, result)
 
 
 def multiply(left: Any, right: Any) -> Any:
@@ -67,16 +78,17 @@ def multiply(left: Any, right: Any) -> Any:
         raise _unfit("multiply", left, right) from None
     if type(result) is int and result.bit_length() > MAX_BITS:
         raise EvaluationError(f"the result would have more than {MAX_BITS} bits")
-    return result
+    return result if result not in _INFINITE else _overflown(left, right, result)
 
 
 def divide(left: Any, right: Any) -> Any:
     if left is None or right is None:
         return None
     try:
-        return left / right
+        result = left / right
     except TypeError:
         raise _unfit("divide", left, right) from None
+    return result if result not in _INFINITE else _overflown(left, right, result)
 
 
 def floor_divide(left: Any, right: Any) -> Any:

@@ -15,6 +15,10 @@ from engine.errors import RecordError
 __all__ = ["encode_parquet"]
 
 
+MAX_DEPTH = 40
+"""Lists and objects inside of one another: readers open no file with more than 100 levels, two for a list."""
+
+
 def encode_parquet(
     records: Sequence[Record],
     columns: Sequence[str],
@@ -38,7 +42,7 @@ def encode_parquet(
         for index in bad:
             message = f"the value of {name!r} does not fit into its column"
             if array is not None:
-                message += f", which has the type {array.type}"
+                message += f", which has the type {str(array.type)[:100]}"
             failures.setdefault(index, RecordError(message, kind="NotParquet"))
     if failures:
         good = [record for index, record in enumerate(plain) if index not in failures]
@@ -67,7 +71,8 @@ def _column(pa: Any, values: list[Any], kind: Any) -> tuple[Any, list[int]]:
     if kind is not None:
         values = [_as_declared(pa, value, kind) for value in values]
     try:
-        return pa.array(values, kind), []
+        array = pa.array(values, kind)
+        return array, _too_deep(pa, array, values)
     except errors:
         pass
     bad: list[int] = []
@@ -91,5 +96,20 @@ def _as_declared(pa: Any, value: Any, kind: Any) -> Any:
         return value
     try:
         return pa.scalar(value).cast(kind).as_py()
-    except (pa.ArrowException, ValueError):
+    except (pa.ArrowException, ValueError, OverflowError):
         return value
+
+
+def _too_deep(pa: Any, array: Any, values: list[Any]) -> list[int]:
+    """The values that are nested so deeply that the file could be written and not be opened."""
+    if not pa.types.is_nested(array.type) or _type_depth(pa, array.type) <= MAX_DEPTH:
+        return []
+    return [index for index, value in enumerate(values) if _type_depth(pa, pa.scalar(value).type) > MAX_DEPTH]
+
+
+def _type_depth(pa: Any, kind: Any) -> int:
+    depth, layer = 0, [kind]
+    while layer := [one for one in layer if pa.types.is_nested(one)]:
+        depth += 1
+        layer = [one.field(at).type for one in layer for at in range(one.num_fields)]
+    return depth

@@ -170,6 +170,10 @@ def test_what_is_no_expression_says_why_and_where(text: str, message: str) -> No
     ("text", "message"),
     [
         ("amount / 0", "expression `amount / 0` failed: cannot divide by zero"),
+        *(
+            (f"({text}) * 1", f"failed in `{text}`: the result is larger than a number can be")
+            for text in ("1e308 * 10", "1e308 + 1e308", "-1e308 - 1e308", "1e308 / 1e-10")
+        ),
         ("1 + country", "expression `1 + country` failed: cannot add a number and text"),
         ("amount > 1 and country < 5", "failed in `country < 5`: cannot compare text with a number"),
         ("int(country)", "failed: int: the text is not a number"),

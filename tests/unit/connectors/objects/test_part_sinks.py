@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from connectors.files.parts import FilesSink, FilesSinkParams
 from connectors.objects.encoding import encode_csv
-from connectors.objects.parquet_encoding import encode_parquet
+from connectors.objects.parquet_encoding import MAX_DEPTH, encode_parquet
 from connectors.s3.parts import PART_BYTES, ObjectsBelow, S3SinkParams
 from engine.contract.batch import Batch
 from engine.contract.component import Context
@@ -264,6 +264,23 @@ def test_declared_types_are_made_from_text() -> None:
     (row,) = table.to_pylist()
     assert (row["day"], row["money"], row["n"]) == (dt.date(2026, 1, 2), Decimal("1.10"), 7)
     assert row["at"] == dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+
+
+def test_a_moment_outside_the_calendar_does_not_fit_and_ends_no_run() -> None:
+    moments = ["2026-01-01T00:00:00Z", "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00"]
+    table, failures = parquet([{"at": moment} for moment in moments], types={"at": "timestamp"})
+    assert (table.num_rows, failures) == (1, {1: "NotParquet", 2: "NotParquet"})
+
+
+def test_what_is_nested_so_deeply_that_no_reader_opens_it_does_not_fit() -> None:
+    deep: dict[str, Any] = {"list": 1, "object": 1}
+    for _ in range(MAX_DEPTH):
+        deep = {"list": [deep["list"]], "object": {"a": deep["object"]}}
+    table, failures = parquet([deep])
+    assert (table.num_rows, failures) == (1, {})
+    for more in ({"list": [deep["list"]]}, {"object": {"a": deep["object"]}}):
+        table, failures = parquet([more, {"n": 1}])
+        assert (table["n"].to_pylist(), failures) == ([1], {0: "NotParquet"})
 
 
 def test_parquet_of_nothing_but_bad_records_is_nothing() -> None:
