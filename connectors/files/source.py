@@ -96,11 +96,11 @@ def _keeps_bookmarks(params: JsonlSourceParams) -> bool:
 class JsonlSource(Source[JsonlSourceParams]):
     """JSON lines: files with one JSON object on each line.
 
-    A pattern lists files in the order of their names; `.gz`, `.bz2`, `.xz` and `.zst` files are
-    unpacked, and UTF-16 and UTF-32 with a byte order mark is read. Empty lines are skipped. A line that
-    cannot be read becomes a dead letter with its file and line number, and reading continues after it; so
-    does a file or folder that cannot be read, as long as others can be. A file that grows while it is read is read
-    to where it ended when the run began.
+    A pattern lists files in the order of their names; `.gz`, `.bz2`, `.xz` and `.zst` files are unpacked,
+    and UTF-16 and UTF-32 with a byte order mark is read. Empty lines are skipped. A line that cannot be
+    read becomes a dead letter with its file and line number, and reading continues after it; so does a file
+    or folder that cannot be read, as long as others can be. A file that grows while it is read is read to
+    where it ended when the run began.
 
     Every file is a split, so a run can be resumed inside a file. The standard input cannot be read twice,
     and a run of it cannot be resumed.
