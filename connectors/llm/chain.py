@@ -63,8 +63,10 @@ class ModelChain:
         error: EndpointError | None = None
         for member in self._members:
             await _look_up(member.asker, documents, fates, on_hit)
-        for member in self._available():
+        for member, passed_over in self._in_turn():
             places = [place for place in range(len(documents)) if _is_open(fates.get(place))]
+            if passed_over:  # it is asked all the same, before the run ends for want of a model
+                places = [place for place in places if place not in fates]
             if not places:
                 break
             try:
@@ -84,9 +86,13 @@ class ModelChain:
             raise error
         return [fates[place] for place in range(len(documents))]
 
-    def _available(self) -> list[_Member]:
+    def _in_turn(self) -> list[tuple[_Member, bool]]:
+        """The members that are available, then the others, which are passed over where that is possible."""
         now = self._clock()
-        return [one for one in self._members if one.away_until <= now] or self._members
+        turns = [(one, one.away_until > now) for one in self._members]
+        if all(away for _, away in turns):
+            return [(one, False) for one in self._members]
+        return sorted(turns, key=lambda turn: turn[1])
 
     def _failed(self, member: _Member) -> None:
         member.failed(self._clock())

@@ -162,3 +162,17 @@ async def test_answers_paid_before_a_refusal_are_kept(store: MemoryStateStore) -
     assert [fate["doctor"] for fate in fates if isinstance(fate, dict)] == ["doc0", "doc1", "doc2"]
     assert ["doc0"] not in models.models["second"].packs
     assert sorted(booked) == [0, 1, 2]
+
+
+async def test_a_refusal_ends_no_run_while_another_is_passed_over() -> None:
+    """The first model is asked again while the second is passed over: its refusal is no end of the run."""
+
+    def slow(prompt: Prompt, texts: list[str]) -> Reply:
+        models.clock.advance(FIRST_PAUSE)
+        return away(prompt, texts)
+
+    models = Models(first=refused, second=slow)
+    await models.chain.ask(some(1), ignore, no_hits)
+    (fate,) = await models.chain.ask(some(1), ignore, no_hits)
+    assert isinstance(fate, TransientError)
+    assert models.asked == {"first": 2, "second": 2}
