@@ -207,6 +207,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
         left = memoryview(data)
         try:
             if self._replaces:
+                self._refuse_own_lines()
                 mark_replaced(self._path)
                 os.ftruncate(self._descriptor, 0)
                 self._replaces, self._began_at, before = False, 0, 0
@@ -224,6 +225,17 @@ class JsonlSink(Sink[JsonlSinkParams]):
             raise FatalError(f"cannot write {self.params.path}: {error.strerror}") from error
         self._added += len(data)
         self._check_place()
+
+    def _refuse_own_lines(self) -> None:
+        """Spare what an attempt may have added that left no notes: an earlier version made none without keys."""
+        ctx, file = self.ctx, os.fstat(self._descriptor)
+        if ctx.distinct_keys or ctx.attempt == 1 or ctx.started_at is None or not file.st_size:
+            return
+        if file.st_mtime >= ctx.started_at.timestamp():
+            raise FatalError(
+                f"{self.params.path} was written to since this run began, and the sink cannot tell whether it "
+                "was this one, so it does not replace it: start a new run"
+            )
 
     def _check_place(self) -> None:
         """A file that was removed can still be written, and what is written is lost."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -188,6 +189,21 @@ async def test_replace_is_not_skipped_by_a_resumed_run(tmp_path: Path, distinct:
     await write(sink(path, "replace", attempt=3, distinct_keys=distinct), numbers(2, 3))
 
     assert lines(path) == [0, 1, 2]
+
+
+async def test_replace_spares_lines_that_may_be_of_its_own_run(tmp_path: Path) -> None:
+    """Versions before left no notes where a key may come twice."""
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"n":0}\n')
+    os.utime(path, (1_000.0, 1_000.0))
+    where: dict[str, Any] = {"attempt": 2, "distinct_keys": False}
+    begun = datetime.fromtimestamp(999.0, UTC)
+    with pytest.raises(FatalError, match="cannot tell whether it was this one"):
+        await write(sink(path, "replace", started_at=begun, **where), numbers(1, 2))
+    assert lines(path) == [0]
+    os.utime(path, (998.0, 998.0))
+    await write(sink(path, "replace", started_at=begun, **where), numbers(1, 2))
+    assert lines(path) == [1]
 
 
 @pytest.mark.parametrize("distinct", [True, False])
