@@ -78,6 +78,11 @@ class Params(BaseModel):
         """What a user should know of the node besides, and `validate` says."""
         return []
 
+    @property
+    def leaves_sandbox(self) -> bool:
+        """Whether it asks others besides its connection, which cost money where that is the sandbox."""
+        return False
+
 
 class NoParams(Params):
     """Parameters of components without any."""
