@@ -84,6 +84,13 @@ class ModelChain:
             raise error
         return [fates[place] for place in range(len(documents))]
 
+    async def is_answering(self) -> bool:
+        """Return whether any of the models answers now."""
+        for member in self._members:
+            if await member.asker.chat.is_answering():
+                return True
+        return False
+
     def _available(self) -> list[_Member]:
         now = self._clock()
         return [one for one in self._members if one.away_until <= now] or self._members
