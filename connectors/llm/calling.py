@@ -48,7 +48,8 @@ class Caller:
     """What all calls of a node share. `gate` keeps to the quota, `limiter` bounds the calls in flight.
 
     `max_tokens` is the limit of an answer; None derives it from the fields and the documents. `by_model`:
-    what calls cost is counted under the model's name too, since others are asked beside it.
+    what calls cost is counted under the model's name too, since others are asked beside it. `given_up`:
+    another model is asked instead, so that no call need wait any longer.
     """
 
     chat: ChatClient
@@ -64,6 +65,7 @@ class Caller:
     max_tokens: int | None
     max_document_tokens: int
     by_model: bool = False
+    given_up: Callable[[], bool] = lambda: False
     on_count: OnCount = lambda name, amount=1: None
     attempts: Attempts = field(default_factory=Attempts)
     spending: Spending = field(default_factory=NoSpending)
@@ -100,11 +102,17 @@ class Caller:
     ) -> tuple[Reply, Usage]:
         """One call, and what it cost. Raises what `ChatClient.complete` raises.
 
-        `check` is called when it is its turn, and may raise.
+        `check` is called when it is its turn and while it waits, and may raise.
         """
+
+        def still_wanted() -> None:
+            check()
+            if self.given_up():
+                raise TransientError(f"the model {self.questions.model!r} is unavailable")
+
         estimate, usage = self.estimate(documents), Usage()
         tokens = self._tokens_in(documents) + self._tokens_out(documents)
-        async with self.gate.call(tokens) as passing, self.limiter:
+        async with self.gate.call(tokens, still_wanted) as passing, self.limiter:
             check()
             self.budget.reserve(estimate)
             try:

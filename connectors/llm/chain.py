@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from connectors.llm.asking import Asker, Fate, OnHit, OnUsage
@@ -23,11 +24,30 @@ _MAX_PAUSE: Final = 600.0
 
 @dataclass(slots=True)
 class _Member:
+    """`down`: its last call failed. `away_until`: it is passed over for so long."""
+
     asker: Asker
+    down: bool = False
     failures: int = 0
     away_until: float = 0.0
 
+    def begin(self, now: float) -> None:
+        """It is asked. After a pause by one batch alone: the others wait for what becomes of it."""
+        if self.failures and self.away_until <= now:
+            self.down = False
+            self._pass_over(now)
+
     def failed(self, now: float) -> None:
+        """It is unavailable, which all batches that have asked it may say."""
+        self.down = True
+        if self.away_until <= now:
+            self._pass_over(now)
+
+    def succeeded(self) -> None:
+        """It is available."""
+        self.down, self.failures, self.away_until = False, 0, 0.0
+
+    def _pass_over(self, now: float) -> None:
         self.away_until = now + min(FIRST_PAUSE * 2.0 ** min(self.failures, 10), _MAX_PAUSE)
         self.failures += 1
 
@@ -47,6 +67,9 @@ class ModelChain:
 
     def __init__(self, askers: Sequence[Asker], clock: Callable[[], float], on_count: OnCount) -> None:
         self._members = [_Member(asker) for asker in askers]
+        if len(self._members) > 1:
+            for member in self._members:
+                member.asker = replace(member.asker, given_up=partial(self._is_given_up, member))
         self._clock = clock
         self._on_count = on_count
 
@@ -63,10 +86,13 @@ class ModelChain:
         error: EndpointError | None = None
         for member in self._members:
             await _look_up(member.asker, documents, fates, on_hit)
-        for member in self._available():
+        for member, passed_over in self._in_turn():
             places = [place for place in range(len(documents)) if _is_open(fates.get(place))]
+            if passed_over:  # it is asked all the same, before the run ends for want of a model
+                places = [place for place in places if place not in fates]
             if not places:
                 break
+            member.begin(self._clock())
             try:
                 found = await _ask_some(member.asker, documents, places, on_usage, on_hit)
             except EndpointError as failure:
@@ -79,7 +105,7 @@ class ModelChain:
             if any(_is_open(fate) for fate in found.values()):
                 self._failed(member)
             else:
-                member.failures = 0
+                member.succeeded()
         if error is not None and len(fates) < len(documents):
             raise error
         return [fates[place] for place in range(len(documents))]
@@ -91,9 +117,17 @@ class ModelChain:
                 return True
         return False
 
-    def _available(self) -> list[_Member]:
+    def _in_turn(self) -> list[tuple[_Member, bool]]:
+        """The members that are available, then the others, which are passed over where that is possible."""
         now = self._clock()
-        return [one for one in self._members if one.away_until <= now] or self._members
+        turns = [(one, one.away_until > now) for one in self._members]
+        if all(away for _, away in turns):
+            return [(one, False) for one in self._members]
+        return sorted(turns, key=lambda turn: turn[1])
+
+    def _is_given_up(self, member: _Member) -> bool:
+        """Whether a call that still waits to ask a model had better be made to another."""
+        return member.down and not all(one.down for one in self._members)
 
     def _failed(self, member: _Member) -> None:
         member.failed(self._clock())

@@ -172,7 +172,9 @@ class LlmExtract(Transform[LlmParams]):
         ]
         for place, fate, document in zip(places, fates, documents, strict=True):
             staged = batch.records[place]
-            outcomes[place] = self._record(staged, fate, document) if isinstance(fate, dict) else fate
+            found = self._record(staged, fate, document) if isinstance(fate, dict) else fate
+            if not stage or _is_as_good(found, outcomes[place]):
+                outcomes[place] = found
 
     async def estimate(self, sample: Sequence[Record], total: int) -> Estimate:
         """The calls, tokens and price of `total` documents like these. Nothing is asked."""
@@ -353,6 +355,23 @@ def _has_failed(outcome: Outcome) -> bool:
     if isinstance(outcome, list):
         return any(isinstance(one, DeadItem) for one in outcome)
     return isinstance(outcome, RecordError)
+
+
+def _is_as_good(later: Outcome, before: Outcome) -> bool:
+    """Whether the outcome of a later stage of a cascade takes the place of one that has failed.
+
+    It does not where it would lose valid records of the document.
+    """
+    if isinstance(later, TransientError):
+        return True  # the document comes again
+    valid = _valid_records(later)
+    return valid >= _valid_records(before) or (valid > 0 and not _has_failed(later))
+
+
+def _valid_records(outcome: Outcome) -> int:
+    if isinstance(outcome, RecordError | Drop):
+        return 0
+    return sum(not isinstance(one, DeadItem) for one in outcome) if isinstance(outcome, list) else 1
 
 
 def _reasons(error: ValidationError) -> str:

@@ -11,7 +11,7 @@ takes several calls' worth at a time. Beyond the quota, a window bounds the call
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -214,10 +214,13 @@ class Gate:
         return self._window.size
 
     @asynccontextmanager
-    async def call(self, tokens: float) -> AsyncIterator[Pass]:
-        """Wait until a call of so many tokens may go out; give back what it does not use."""
+    async def call(self, tokens: float, check: Callable[[], None] = lambda: None) -> AsyncIterator[Pass]:
+        """Wait until a call of so many tokens may go out; give back what it does not use.
+
+        `check` is called when it is its turn and while it waits, and may raise.
+        """
         async with self._line:
-            await self._room(tokens)
+            await self._room(tokens, check)
             self._requests.take(1)
             self._tokens.take(tokens)
             self._flying += 1
@@ -230,11 +233,13 @@ class Gate:
             self._requests.settle(1, 1)
             self._tokens.settle(tokens, tokens if passing.used is None else passing.used)
 
-    async def _room(self, tokens: float) -> None:
+    async def _room(self, tokens: float, check: Callable[[], None]) -> None:
         while True:
+            check()
             while self._flying >= self._window.size:
                 self._landed = anyio.Event()
                 await self._landed.wait()
+                check()
             now = self.clock.monotonic()
             for bucket in self._buckets.values():
                 bucket.refill(now)

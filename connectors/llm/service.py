@@ -204,7 +204,7 @@ class LLMService:
         return await self._chains[stage].ask(documents, on_usage or _ignore, on_hit or _ignore_hit)
 
     async def is_answering(self) -> bool:
-        """Return whether any of the models answers about a short text now; the call is paid for and counted."""
+        """Return whether a model answers about a short text now; the call is paid for and counted."""
         for chain in self._chains:
             if await chain.is_answering():
                 return True

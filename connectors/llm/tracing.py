@@ -16,6 +16,9 @@ __all__ = ["MAX_TRACED", "Tracer"]
 MAX_TRACED: Final = 64_000
 """Characters kept of a prompt, and of a reply."""
 
+_ESCAPE: Final = re.compile(r"\\(?:\\|u([0-9a-fA-F]{4})|/)")
+_KEPT: Final = frozenset('"\\')
+
 
 class Tracer:
     """Writes traces.
@@ -40,7 +43,17 @@ class Tracer:
         return self._kept(f"[system]\n{prompt.system}\n\n[user]\n{user}"), self._kept(answer)
 
     def _kept(self, text: str) -> str:
+        if self._patterns:
+            text = _ESCAPE.sub(_unescaped, text)
         text = whole_text(text)
         for pattern in self._patterns:  # before it is cut: what is left of a match would not match
             text = pattern.sub(HIDDEN, text)
         return text if len(text) <= MAX_TRACED else f"{text[: MAX_TRACED - 1]}…"
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    """The character of a JSON escape, which a model may write as it likes; not one that JSON asks for."""
+    if match[0] == "\\/":
+        return "/"
+    character = chr(int(match[1], 16)) if match[1] else "\\"
+    return match[0] if character in _KEPT or character < " " else character

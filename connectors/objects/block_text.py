@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
+from connectors.json_lines import is_utf8
 from connectors.objects.charsets import read_text
 
 __all__ = ["BlockDecoder", "DecodedBlock", "has_plain_lines"]
@@ -30,8 +32,9 @@ class DecodedBlock(NamedTuple):
 class BlockDecoder:
     """Decodes blocks that are cut between two lines.
 
-    UTF-8 and ASCII need no decision. The first block that is neither decides for all behind it, as for a
-    whole document: by declaration, by few wrong bytes, by a guess.
+    UTF-8 and ASCII need no decision. The first block that is neither decides for all after it, as for a
+    whole document: by declaration, by few wrong bytes, by a guess. A later block of valid UTF-8 disproves a
+    guess: a wrong byte alone in its block looks like Latin-1.
 
     Args:
         charset: by the caller; None: found out.
@@ -49,12 +52,16 @@ class BlockDecoder:
         self.encoding = encoding or charset or ""
         self.guessed = False
         self._declared = declared
+        self._may_guess = not charset and not declared
         self._strict = strict
 
     def decode(self, block: bytes) -> DecodedBlock:
         """The text of whole lines."""
         if block.isascii():
             return DecodedBlock(block.decode("ascii"))
+        if self._may_guess and _has_single_bytes(self.encoding) and is_utf8(block):
+            self.encoding, self.guessed = "", False
+            return DecodedBlock(block.decode())
         if not self.encoding:
             self._decide(block)
         encoding = self.encoding
@@ -72,3 +79,12 @@ class BlockDecoder:
             self.encoding = "utf-8"
             return
         self.encoding, self.guessed = text.encoding, text.guessed
+
+
+@lru_cache(maxsize=64)
+def _has_single_bytes(encoding: str) -> bool:
+    """Whether each byte is a character; text in such an encoding is hardly ever valid UTF-8."""
+    if not encoding:
+        return False
+    one, every = b"\xc3\xa9", bytes(range(256))
+    return (len(one.decode(encoding, "replace")), len(every.decode(encoding, "replace"))) == (2, 256)

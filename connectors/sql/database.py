@@ -271,7 +271,9 @@ def _from_adbc(error: Exception, params: SqlConnection) -> Exception:
             f"there is no ADBC driver {params.driver!r}: pip install adbc-driver-{params.driver}, or give "
             "the path of its library"
         )
-    if status in (Status.UNAUTHENTICATED, Status.UNAUTHORIZED) or _AUTH.search(text):
+    # a wrong query is quoted, and may have a column `password`
+    said = status != Status.INVALID_ARGUMENT and _AUTH.search(text)
+    if status in (Status.UNAUTHENTICATED, Status.UNAUTHORIZED) or said:
         return FatalError(f"{params.place}: {text}; check `url` and the options", kind="auth")
     if "mismatch" in text:
         remedy = "; a column has values of several types: cast it in `query`, or raise `split_rows`"

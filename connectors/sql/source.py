@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from connectors.sql.database import SqlConnection, opened
+from connectors.sql.database import Database, SqlConnection, opened
+from connectors.sql.sqlite_kinds import check_kinds, kinds_of
 from connectors.sql.values import bound, json_values, order_texts, order_values
 from connectors.tables.names import quote
 from connectors.tables.params import missing_column, unusable_key
@@ -71,7 +72,10 @@ class SqlSource(OrderedSource[SqlSourceParams]):
     async def _pages(self, part: Part) -> AsyncGenerator[Page, None]:
         query, values = self._query(part)
         async with opened(self._connected()) as database:
-            self._check_columns(await database.columns(self._relation))
+            columns = await database.columns(self._relation)
+            self._check_columns(columns)
+            if self._connected().is_sqlite:
+                await self._check_types(database, part, columns)
             async with aclosing(database.batches(query, values, rows=self.params.split_rows)) as batches:
                 async for batch in batches:
                     for start in range(0, batch.num_rows, self.params.page_records):
@@ -91,6 +95,15 @@ class SqlSource(OrderedSource[SqlSourceParams]):
             if name not in columns:
                 raise missing_column(name, columns)
 
+    async def _check_types(self, database: Database, part: Part, columns: list[str]) -> None:
+        """Refuse what SQLite's driver would change to have one type for a column. Raises FatalError."""
+        kinds = ", ".join(kinds_of(self._column(name)) for name in columns)
+        query, values = self._query(part, kinds, ordered=False)
+        async with aclosing(database.batches(query, values)) as batches:
+            async for batch in batches:
+                for found in batch.to_pylist()[:1]:
+                    check_kinds(dict(zip(columns, found.values(), strict=True)))
+
     @property
     def _relation(self) -> str:
         return self.params.quoted_relation(self._connected().mark)
@@ -98,7 +111,9 @@ class SqlSource(OrderedSource[SqlSourceParams]):
     def _column(self, name: str) -> str:
         return f"q.{quote(name, self._connected().mark)}"
 
-    def _query(self, part: Part) -> tuple[str, pa.RecordBatch | None]:
+    def _query(
+        self, part: Part, wanted: str = "q.*", *, ordered: bool = True
+    ) -> tuple[str, pa.RecordBatch | None]:
         order = [self._column(name) for name in self._order]
         values: list[Any] = []
 
@@ -117,10 +132,10 @@ class SqlSource(OrderedSource[SqlSourceParams]):
             conditions.append(f"{order[0]} <= {given(part.until[0])}")
         if self.params.incremental is not None:
             conditions.append(f"{order[0]} IS NOT NULL")
-        query = f"SELECT q.* FROM {self._relation}"
+        query = f"SELECT {wanted} FROM {self._relation}"
         if conditions:
             query += " WHERE " + " AND ".join(f"({one})" for one in conditions)
-        if order:
+        if order and ordered:
             query += f" ORDER BY {', '.join(order)}"
         return query, _parameters(values)
 

@@ -225,3 +225,25 @@ def test_alternatives_are_names_or_mappings() -> None:
     assert params.of_alternative(params.cascade[1]).extras == {"reasoning_effort": "high"}
     with pytest.raises(ValidationError, match="Extra inputs"):
         LlmParams.model_validate({"cascade": [{"model": "b", "api_key": "x"}]})
+
+
+@pytest.mark.parametrize(
+    ("dear", "expected", "dead"),
+    [
+        ({"records": []}, [12, 13], 1),
+        ({"records": [{"vendor": "ACME"}]}, [12, 13], 1),
+        ({"records": [{"total": 14}]}, [14], 0),
+        ({"records": [{"total": 14}, {"total": 15}, {"vendor": "ACME"}]}, [14, 15], 1),
+    ],
+    ids=["none", "fewer", "valid", "as many"],
+)
+async def test_a_stage_that_does_worse_takes_no_records_away(
+    dear: dict[str, Any], expected: list[int], dead: int, journal: NodeJournal
+) -> None:
+    cheap = {"records": [{"total": 12}, {"total": 13}, {"vendor": "ACME"}]}
+    async with Models(cheap=cheap, dear=dear).running() as server:
+        async with opened(server, journal, cascade=[DEAR], many=True) as extract:
+            derived = await extract.apply(batch_of(staged(1, TEXT)))
+        assert "dear" in server.asked
+    assert [record["total"] for record in derived.records] == expected
+    assert len(derived.dead_items or []) == dead

@@ -105,8 +105,35 @@ async def test_columns_get_their_types_from_a_whole_split(file: Path) -> None:
     assert read[0] == {"id": 0, "name": None, "x": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        ([2.5, "n/a"], "real, text"),
+        ([1, "n/a", None], "integer, text"),
+        ([b"x", "n/a"], "blob, text"),
+        ([2.5, 2**53 + 1], "long integer, real"),
+    ],
+)
+@pytest.mark.parametrize("key", [None, "id"])
+async def test_values_that_sqlites_driver_would_change_stop_the_run(
+    file: Path, values: list[Any], kinds: str, key: str | None
+) -> None:
+    fill(file, "CREATE TABLE t (id integer, v)", list(enumerate(values)))
+    with pytest.raises(FatalError, match=rf"column 'v' .*\({kinds}\).*cast it in `query`"):
+        await batches(source(file, key=key))
+    assert records(await batches(source(file, key="id", split_rows=1)))[0]["v"] in (values[0], "eA==")
+
+
+async def test_numbers_of_one_column_are_read_as_they_are(file: Path) -> None:
+    values = [2**53, -1, None, 2**62, 7]
+    fill(file, "CREATE TABLE t (id integer, v, w)", [(n, v, v and n / 2) for n, v in enumerate(values)])
+    fill(file, "UPDATE t SET w = 3 WHERE id = 1")
+    read = records(await batches(source(file, key="id")))
+    assert [(one["v"], one["w"]) for one in read] == [(2**53, 0), (-1, 3), (None, None), (2**62, 1.5), (7, 2)]
+
+
 async def test_types_that_change_later_name_the_remedy(file: Path) -> None:
-    fill(file, "CREATE TABLE t (id integer, x)", [(n, n if n < 1500 else "text") for n in range(2000)])
+    fill(file, "CREATE TABLE t (id integer, x)", [(n, n if n < 1500 else 0.5) for n in range(2000)])
     with pytest.raises(FatalError, match=r"mismatch.*cast it in `query`, or raise `split_rows`"):
         await batches(source(file, split_rows=1000))
 
@@ -118,6 +145,7 @@ async def test_types_that_change_later_name_the_remedy(file: Path) -> None:
         ({"key": "nix"}, "the rows have no column 'nix'; they have id, v"),
         ({"key": "v"}, "the key 'v' has no value in some rows"),
         ({"query": "SELECT id, coalesce(v, 'a') AS v FROM t", "key": "v"}, "'v' names more than one row"),
+        ({"query": "SELECT password FROM t"}, "no such column: password"),
         ({"query": "SELECT x'00' AS b", "key": "b"}, "rows cannot be ordered by 'b', of type binary"),
     ],
 )

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import anyio
 import pytest
 
 from connectors.llm.chain import FIRST_PAUSE, ModelChain
 from connectors.llm.client import EndpointError, Reply
+from connectors.llm.documents import Document
 from connectors.llm.prompt import Prompt
 from connectors.llm.questions import Questions
 from engine.errors import FatalError, TransientError
@@ -96,6 +98,25 @@ async def test_an_unavailable_model_is_asked_again_after_a_pause() -> None:
     assert models.asked == {"first": 2, "second": 5}
 
 
+async def test_many_batches_move_on_together_when_a_model_fails() -> None:
+    """They do not try it one after the other, ever more slowly, and pass it over for one pause."""
+    models = Models(first=away, second=answered)
+
+    async def ask(documents: list[Document]) -> None:
+        await models.chain.ask(documents, ignore, no_hits)
+
+    waiting = models.chain._members[0].asker.gate.clock
+    for _ in range(2):
+        start = waiting.monotonic()
+        async with anyio.create_task_group() as group:
+            for one in some(32):
+                group.start_soon(ask, [one])
+        assert waiting.monotonic() - start <= 60
+        models.clock.advance(FIRST_PAUSE + 1)
+    assert models.counts["calls[second]"] == 64
+    assert models.asked["first"] <= 33  # one batch tries it again
+
+
 async def test_a_model_that_asks_for_a_wait_is_waited_for() -> None:
     models = Models(first=throttled, second=answered)
     (fate,) = await models.chain.ask(some(1), ignore, no_hits)
@@ -162,3 +183,17 @@ async def test_answers_paid_before_a_refusal_are_kept(store: MemoryStateStore) -
     assert [fate["doctor"] for fate in fates if isinstance(fate, dict)] == ["doc0", "doc1", "doc2"]
     assert ["doc0"] not in models.models["second"].packs
     assert sorted(booked) == [0, 1, 2]
+
+
+async def test_a_refusal_ends_no_run_while_another_is_passed_over() -> None:
+    """The first model is asked again while the second is passed over: its refusal is no end of the run."""
+
+    def slow(prompt: Prompt, texts: list[str]) -> Reply:
+        models.clock.advance(FIRST_PAUSE)
+        return away(prompt, texts)
+
+    models = Models(first=refused, second=slow)
+    await models.chain.ask(some(1), ignore, no_hits)
+    (fate,) = await models.chain.ask(some(1), ignore, no_hits)
+    assert isinstance(fate, TransientError)
+    assert models.asked == {"first": 2, "second": 2}

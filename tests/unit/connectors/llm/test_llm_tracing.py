@@ -64,6 +64,15 @@ async def test_without_a_tracer_nothing_is_kept(store: MemoryStateStore) -> None
         assert (one.prompt, one.reply) == ("", "")
 
 
+def test_what_a_reply_escapes_is_redacted_too() -> None:
+    written = r'{"name": "Anna M\u00fcller \ud83d\ude00", "born": "03\/04\/1970", "text": "a\u0022\n\\u0041"}'
+    tracer = Tracer(["Müller \U0001f600", r"\d\d/\d\d/\d{4}"])
+    _, reply = tracer.trace(Prompt("s", "u", "n", {}, {}), Reply(written, "stop", "", 1, 1))
+    assert reply == r'{"name": "Anna ***", "born": "***", "text": "a\u0022\n\\u0041"}'
+    _, raw = Tracer([]).trace(Prompt("s", "u", "n", {}, {}), Reply(written, "stop", "", 1, 1))
+    assert raw == written
+
+
 def test_traces_are_bounded_and_name_images_and_cut_replies() -> None:
     url = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 5_000}}
     prompt = Prompt("s", [{"type": "text", "text": "page"}, url], "n", {}, {"r1": ""})

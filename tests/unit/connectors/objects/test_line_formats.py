@@ -75,6 +75,21 @@ async def test_invalid_bytes_are_replaced_and_counted_or_refused() -> None:
     json.dumps([page.records for page in strict]).encode()
 
 
+@pytest.mark.parametrize(("kind", "field"), [("lines", "content"), ("jsonl", "a"), ("csv", "a")])
+async def test_a_wrong_byte_spoils_no_later_text(kind: str, field: str) -> None:
+    """Alone in its page it looks like Latin-1, which the pages after it are not."""
+    texts = ["Jos\udce9", *["plain"] * 3, "Müller", "日本", "Jürgen, Füße", "M\udcfcller"]
+    form = '{"a": "%s"}\n' if kind == "jsonl" else '"%s"\n'
+    data = "".join(form % text for text in texts).encode("utf-8", "surrogateescape")
+    reader = reader_of(b"a\n" + data if kind == "csv" else data)
+    pages = await pages_of(reader, format=kind, page_records=2)
+    found = [record[field].strip('"') for record in good(pages)]
+    assert [text for text in found if text != "a"] == ["José", *["plain"] * 3, *texts[4:7], "M\ufffdller"]
+    for page, later in zip(pages, range(1, len(pages)), strict=False):
+        again = await pages_of(reader, page.end, format=kind, page_records=2)
+        assert good(again) == good(pages[later:])
+
+
 async def test_lines_may_end_with_carriage_returns_alone() -> None:
     reader = reader_of(b"one\rtwo\r\rfour\r", piece=3)
     pages = await pages_of(reader, format="lines", page_records=1)
