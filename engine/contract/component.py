@@ -304,6 +304,15 @@ class Component(Generic[P]):
     ) -> None:
         return None
 
+    async def is_answering(self) -> bool:
+        """Return whether the other side does other work now.
+
+        Asked of transforms and sinks when a record has used up its tries and nothing else has got through
+        since. True makes it a dead letter. False, the default, means no, or that there is no way to ask:
+        then it may be an outage, which is waited out. Raises nothing.
+        """
+        return False
+
     @property
     def concurrency(self) -> int:
         """Number of batches processed concurrently (waiting transforms and sinks)."""

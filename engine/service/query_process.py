@@ -1,6 +1,6 @@
 """A query in a process of its own, which the kernel keeps within its memory.
 
-The process has a copy of the tables that the query names, in a file or none at all: it cannot open the
+The process has a file with the tables, and in it the rows of those that the query names: it cannot open the
 warehouse itself, which this process holds open for writing. Question and answer are JSON, on its standard
 input and output.
 """
@@ -58,34 +58,32 @@ def answer_query(warehouse: Warehouse, sql: str, limit: int, limits: QueryLimits
     return replace(found, seconds=time.monotonic() - began)
 
 
-def _copied(warehouse: Warehouse, text: str, folder: Path, limits: QueryLimits) -> Path | None:
-    """A file with the current rows of the tables that the query may mean; None when it means none."""
+def _copied(warehouse: Warehouse, text: str, folder: Path, limits: QueryLimits) -> Path:
+    """A file with all tables, since a query may list them, and the current rows of those that it may mean."""
     file = folder / "warehouse.duckdb"  # of the same name, since a query may use it
     with warehouse.query_cursor() as cursor, explained(), bounded(cursor, limits):
         found = cursor.execute(
-            "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
-            "AND contains(lower(?::VARCHAR), lower(table_name))",
+            "SELECT table_name, contains(text, lower(table_name)) OR contains(text, 'estimated_size') "
+            "FROM duckdb_tables(), (SELECT lower(?::VARCHAR) AS text) "
+            "WHERE database_name = current_database()",
             [text],
         ).fetchall()
-        if not found:
-            return None
         head = current_views(Reader(cursor))
         copy = quote(folder.name)
         cursor.execute(f"ATTACH '{str(file).replace(chr(39), chr(39) * 2)}' AS {copy}")
         try:
-            for (name,) in found:
-                cursor.execute(
-                    f"CREATE TABLE {copy}.main.{quote(name)} AS {head}SELECT * FROM {quote(name)}"  # noqa: S608 -- quoted
-                )
+            for name, is_meant in found:
+                rows = f"SELECT * FROM {quote(name)}{'' if is_meant else ' LIMIT 0'}"  # noqa: S608 -- quoted
+                cursor.execute(f"CREATE TABLE {copy}.main.{quote(name)} AS {head}{rows}")
         finally:
             cursor.execute(f"DETACH {copy}")
     return file
 
 
-def _run_apart(file: Path | None, sql: str, limit: int, limits: QueryLimits) -> QueryResult:
+def _run_apart(file: Path, sql: str, limit: int, limits: QueryLimits) -> QueryResult:
     """Run a query on the tables of a file in another process. Blocks. Raises QueryError."""
     question = {
-        "file": str(file) if file is not None else "",
+        "file": str(file),
         "sql": sql,
         "limit": limit,
         "seconds": limits.seconds,
@@ -129,7 +127,7 @@ class _Copy:
             "autoload_known_extensions": "false",
             "temp_directory": "",
         }
-        self._connection = duckdb.connect(file or ":memory:", read_only=bool(file), config=config)
+        self._connection = duckdb.connect(file, read_only=True, config=config)
         for setting in ("enable_external_access = false", "lock_configuration = true"):
             self._connection.execute(f"SET {setting}")
 

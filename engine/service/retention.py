@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine.service.accounts import ReplacedRows
 from engine.service.settings import Keep, Retention
+from engine.service.storage import Reader
 from engine.service.system_tables import utc_now
 from engine.service.tables import SEQUENCE, Table, quote
 
@@ -116,7 +117,9 @@ def _remove_rows(connection: DuckDBPyConnection, table: Table, keep: Keep) -> in
         )
         requests = _oldest_requests(connection, name, mark)
     if not requests and keep.rows is not None:
-        excess = _number(connection, f"SELECT count(*) FROM {name}") - keep.rows  # noqa: S608 -- quoted
+        # a table may have become dirty since the pass began, and its duplicates are no rows
+        current = Reader(connection).rows_of(table)
+        excess = _number(connection, f"SELECT count(*) FROM {current}") - keep.rows  # noqa: S608 -- quoted
         requests = _oldest_requests(connection, name, _NEVER) if excess > 0 else []
         while requests and sum(count for _, count in requests) > excess:
             requests.pop()

@@ -154,6 +154,23 @@ def test_duplicates_do_not_count_as_rows(ledger: Ledger) -> None:
     assert ledger.ids() == "abc"
 
 
+def test_duplicates_that_come_during_a_pass_do_not_count(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "PORTION", 1)
+    for one in "abcdefgh":
+        ledger.put(one)
+    trimmer = Trimmer(Retention({"Note": Keep(rows=6)}), ledger.tables)
+    ledger.commit.trim(trimmer, 30)
+    ledger.put("gh")
+    while not trimmer.begins:
+        ledger.commit.trim(trimmer, 30)
+    ledger.commit.compact(30)
+    assert ledger.ids() == "cdefgh"
+    account = account_of(Reader(ledger.connection), "Note", ledger.tables["Note"], "run/load")
+    assert (account.acknowledged, account.present, account.replaced, account.overtaken) == (10, 6, 2, 2)
+
+
 def test_a_step_removes_a_portion(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "PORTION", 4)
     for ids in ("ab", "cd", "efghij", "k", "l"):

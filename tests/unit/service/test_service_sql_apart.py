@@ -79,29 +79,41 @@ def test_functions_that_are_named_exist() -> None:
     assert not _PLAIN & _PACKING
 
 
-def test_a_copy_has_the_current_rows_of_the_tables_that_are_named(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("sql", "filled"),
+    [
+        ('SELECT repeat(text, 2) FROM NOTE, "_odw_meta"', {"Note", "_odw_meta"}),
+        ("SELECT repeat('x', 2)", set()),
+        ("SELECT repeat('x', estimated_size) FROM duckdb_tables()", {"Note", "_odw_meta", "_odw_tables"}),
+    ],
+    ids=["named", "none", "sizes"],
+)
+async def test_a_copy_has_all_tables_and_the_rows_of_those_named(
+    warehouse: Warehouse,
+    client: httpx.AsyncClient,
+    note: Callable[..., dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+    sql: str,
+    filled: set[str],
 ) -> None:
     import duckdb
 
-    seen: list[object] = []
+    files: list[Path] = []
+    rows: dict[str, int] = {}
 
-    def apart(file: Path | None, sql: str, limit: int, limits: QueryLimits) -> QueryResult:
-        seen.append(file)
-        if file is not None:
-            with duckdb.connect(str(file), read_only=True) as copy:
-                seen.extend(copy.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall())
+    def apart(file: Path, sql: str, limit: int, limits: QueryLimits) -> QueryResult:
+        files.append(file)
+        with duckdb.connect(str(file), read_only=True) as copy:
+            for (name,) in copy.execute("SELECT table_name FROM duckdb_tables()").fetchall():
+                rows[name] = len(copy.table(name).fetchall())
         return QueryResult([], [], False, 0.0)
 
+    await client.post("/ingest/Note", json=[note("a")])
     monkeypatch.setattr(query_process, "_run_apart", apart)
-    answer_query(warehouse, 'SELECT repeat(text, 2) FROM NOTE, "_odw_batches"', 5, QueryLimits())
-    file, *tables = seen
-    assert tables == [("Note",), ("_odw_batches",)]
-    assert isinstance(file, Path)
-    assert not file.parent.exists()
-    seen.clear()
-    answer_query(warehouse, "SELECT repeat('x', 2)", 5, QueryLimits())
-    assert seen == [None]
+    answer_query(warehouse, sql, 5, QueryLimits())
+    assert rows.keys() >= {"Note", "_odw_meta", "_odw_batches", "_odw_dead_letters"}
+    assert {name for name in ("Note", "_odw_meta", "_odw_tables") if rows[name]} == filled
+    assert not files[0].parent.exists()
 
 
 def test_copies_that_a_killed_service_left_are_removed(path: Path, models: tuple[IngestModel, ...]) -> None:
@@ -143,6 +155,8 @@ async def test_a_query_apart_is_answered_like_any_other(
     found = (await client.post("/sql", json={"sql": sql})).json()
     assert found["rows"] == [["anewer,btext", ["1.5"]]]
     assert found["columns"] == [{"name": "s", "type": "VARCHAR"}, {"name": "l", "type": "DECIMAL(2,1)[]"}]
+    listing = "SELECT string_agg(table_name, ',') FROM information_schema.tables WHERE table_name ILIKE 'n%'"
+    assert (await client.post("/sql", json={"sql": listing})).json()["rows"] == [["Note"]]
     more = (await client.post("/sql", json={"sql": "SELECT repeat('x', 2) FROM range(9)", "limit": 3})).json()
     assert (more["rows"], more["truncated"]) == ([["xx"]] * 3, True)
     for wrong in (
