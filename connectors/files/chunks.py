@@ -51,8 +51,10 @@ async def open_chunks(
 
     file = await _in_thread(part.path, begin)
     try:
-        # not `read`, which loses what it has when damage follows
-        yield lambda: _in_thread(part.path, lambda: file.read1(CHUNK_BYTES))
+        # of a packed file `read` would lose what it has when damage follows; of others `read1` gives what was
+        # looked at before, and a small piece makes a small page
+        read = file.read if file.seekable() else file.read1
+        yield lambda: _in_thread(part.path, lambda: read(CHUNK_BYTES))
     finally:
         file.close()
 

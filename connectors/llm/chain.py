@@ -110,6 +110,13 @@ class ModelChain:
             raise error
         return [fates[place] for place in range(len(documents))]
 
+    async def is_answering(self) -> bool:
+        """Return whether any of the models answers now."""
+        for member in self._members:
+            if await member.asker.chat.is_answering():
+                return True
+        return False
+
     def _in_turn(self) -> list[tuple[_Member, bool]]:
         """The members that are available, then the others, which are passed over where that is possible."""
         now = self._clock()

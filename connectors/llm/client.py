@@ -148,6 +148,13 @@ class ChatClient:
                 raise ContentRefusedError(self._said(answer, prompt), kind=kind)
         raise ContentRefusedError(f"{self._url} rejected every form of the request")
 
+    async def is_answering(self) -> bool:
+        """Return whether the endpoint answers about a prompt without anything to object to."""
+        try:
+            return await self._probe(self.dialect)
+        except ComponentError:
+            return False
+
     def given(self, max_tokens: int) -> int:
         """So many tokens for an answer, or as many as the endpoint gives, as far as it has said so."""
         return self.dialect.capped(max_tokens)

@@ -109,6 +109,10 @@ class LlmExtract(Transform[LlmParams]):
         """A batch for each call that may be out: what has its answer leaves, whatever the others wait for."""
         return self.params.concurrency
 
+    async def is_answering(self) -> bool:
+        """Return whether a model answers about a short text now."""
+        return self._service is not None and await self._service.is_answering()
+
     @property
     def limits(self) -> BatchLimits:
         """The documents of a call, at most."""

@@ -61,18 +61,18 @@ def forecast(params: LlmParams, model: str, documents: Sequence[Document], total
     details: dict[str, Any] = {"model": model, "prompt": prompts[0].system if prompts else ""}
     cost = price.of(tokens_in, tokens_out) if price else None
     further = map(params.of_alternative, params.cascade)
-    notes += [_asked_besides(one, calls, tokens_in, tokens_out) for one in further]
+    notes += [_asked_besides(one, tokens_in, tokens_out) for one in further]
     if params.fallbacks:
         names = ", ".join(one.model for one in params.fallbacks)
         notes.append(f"{model} answers; at other prices while it is unavailable: {names}")
     return Estimate(calls, tokens_in, tokens_out, cost, notes, details)
 
 
-def _asked_besides(params: LlmParams, calls: int, tokens_in: int, tokens_out: int) -> str:
+def _asked_besides(params: LlmParams, tokens_in: int, tokens_out: int) -> str:
     """What a further stage of a cascade may take: nothing is known of how often it is asked."""
     price = known_price(params.model or "", params)
     cost = f"${price.of(tokens_in, tokens_out):,.4f}" if price else "an unknown price"
-    return f"if every document needed {params.model}: {calls:,} calls and {cost} more"
+    return f"if every document needed {params.model}: {cost} more, for as many calls"
 
 
 def _parts(params: LlmParams, document: Document) -> Iterable[Document]:

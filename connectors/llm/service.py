@@ -203,6 +203,13 @@ class LLMService:
             raise RuntimeError("the LLM service is used outside of `async with`")
         return await self._chains[stage].ask(documents, on_usage or _ignore, on_hit or _ignore_hit)
 
+    async def is_answering(self) -> bool:
+        """Return whether a model answers about a short text now; the call is paid for and counted."""
+        for chain in self._chains:
+            if await chain.is_answering():
+                return True
+        return False
+
     async def extract_structured_data(
         self, document: Document, *, on_usage: OnUsage | None = None
     ) -> dict[str, object]:

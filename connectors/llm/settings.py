@@ -355,6 +355,11 @@ class LlmParams(Params):
                 raise ValueError(f"`spans_field`: the schema has a field `{self.spans_field}` of its own")
         return self
 
+    @property
+    def leaves_sandbox(self) -> bool:
+        """Whether models of other endpoints are asked."""
+        return any(one.endpoint for one in (*self.fallbacks, *self.cascade))
+
     def of_alternative(self, other: Alternative) -> LlmParams:
         """The parameters with which another model is asked."""
         return self.model_copy(update=other.changes())

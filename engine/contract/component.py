@@ -78,6 +78,11 @@ class Params(BaseModel):
         """What a user should know of the node besides, and `validate` says."""
         return []
 
+    @property
+    def leaves_sandbox(self) -> bool:
+        """Whether it asks others besides its connection, which cost money where that is the sandbox."""
+        return False
+
 
 class NoParams(Params):
     """Parameters of components without any."""
@@ -298,6 +303,15 @@ class Component(Generic[P]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+    async def is_answering(self) -> bool:
+        """Return whether the other side does other work now.
+
+        Asked of transforms and sinks when a record has used up its tries and nothing else has got through
+        since. True makes it a dead letter. False, the default, means no, or that there is no way to ask:
+        then it may be an outage, which is waited out. Raises nothing.
+        """
+        return False
 
     @property
     def concurrency(self) -> int:

@@ -130,6 +130,7 @@ class DeadLetterRoute:
             health=NodeHealth(),
             stats=stats,
             clock=self._clock,
+            is_answering=sink.is_answering,
         )
 
     async def put(

@@ -46,6 +46,7 @@ class Delivery:
         call: one try; raises `TransientError`, `RecordError` or `BatchError`, or returns an `Outcome`.
         emit: takes what succeeded: (the input records of this try, its outcome).
         dead_letter: takes records for the dead letters: (batch, [(index, error)], attempts).
+        is_answering: asks whether the other side does other work now (`Component.is_answering`).
         derives: `call` makes something of the records. Those that a `BatchError` does not name have been
             taken by a sink, but a transform has to be called for them again.
     """
@@ -60,6 +61,7 @@ class Delivery:
         health: NodeHealth,
         stats: NodeStats,
         clock: Clock,
+        is_answering: Callable[[], Awaitable[bool]],
         derives: bool = False,
     ) -> None:
         self._call = call
@@ -69,6 +71,7 @@ class Delivery:
         self._health = health
         self._stats = stats
         self._clock = clock
+        self._is_answering = is_answering
         self._derives = derives
 
     async def deliver(self, batch: Batch) -> None:
@@ -99,6 +102,7 @@ class Delivery:
             health=self._health,
             stats=self._stats,
             clock=self._clock,
+            is_answering=self._is_answering,
         )
 
     async def _try(self, batch: Batch, attempt: int) -> Remainder | None:

@@ -1,9 +1,10 @@
 """Redelivery of what the first try of a batch left over.
 
 When the tries are used up, the question is whether the fault is in the records or in the other side. A
-single record is sent ahead to find out. If it or anything else at this node gets through, the batch is halved
-down to the records that keep failing, and those become dead letters; if nothing does, it is an outage, which
-is waited out up to the policy's limit and never fills the dead letters.
+single record is sent ahead to find out, and where the component can, it asks the other side for other work.
+If that or anything else at this node gets through, the batch is halved down to the records that keep failing,
+and those become dead letters; if nothing does, it is an outage, which is waited out up to the policy's limit
+and never fills the dead letters.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Redelivery:
     Args:
         tries: one attempt at a batch or at part of one.
         dead_letter: takes records for the dead letters: (batch, [(index, error)], attempts).
+        is_answering: asks whether the other side does other work now (`Component.is_answering`).
 
     Attributes:
         attempt: number of the last attempt at the batch, from 1; those at parts of it have the next number.
@@ -52,6 +54,7 @@ class Redelivery:
         health: NodeHealth,
         stats: NodeStats,
         clock: Clock,
+        is_answering: Callable[[], Awaitable[bool]],
     ) -> None:
         self._tries = tries
         self._dead_letter = dead_letter
@@ -59,6 +62,7 @@ class Redelivery:
         self._health = health
         self._stats = stats
         self._clock = clock
+        self._is_answering = is_answering
         self._seen = health.successes  # at the node, before the last try of the whole batch
         # until when a batch whose other side has too much to do is retried: bounded,
         # because a request that is too large for any moment is refused like this
@@ -100,7 +104,7 @@ class Redelivery:
                 if rest is None:
                     return
                 todo, error = rest
-            if health.successes > self._seen:
+            if health.successes > self._seen or await self._answers():
                 # others got through since the last try, so the fault may be in these records
                 rest = await self._isolate(todo, error)
                 if rest is None:
@@ -137,6 +141,13 @@ class Redelivery:
             rest = await self._tries(todo, attempt)
         return rest
 
+    async def _answers(self) -> bool:
+        """Ask the other side for other work; that it does it is a success at this node."""
+        if not await self._is_answering():
+            return False
+        self._health.succeeded()
+        return True
+
     async def _probe(self, batch: Batch, error: TransientError, turn: int) -> Remainder | None:
         """Send single records ahead; once one gets through, the others follow."""
         if len(batch) == 1:
@@ -162,7 +173,12 @@ class Redelivery:
         queue = deque(_halves(batch))
         suspects: list[Remainder] = []  # failed alone, and nothing has succeeded since
         in_a_row, most = 0, GIVE_UP_ISOLATING + len(batch).bit_length()
-        while queue and in_a_row < most:
+        while queue:
+            if in_a_row == most:
+                if not await self._answers():
+                    break
+                await self._dead_letter_suspects(suspects, self.attempt + 1)
+                suspects, in_a_row = [], 0
             before = health.successes
             rest = await self._try(queue.popleft(), self.attempt + 1)
             in_a_row += 1
@@ -178,7 +194,7 @@ class Redelivery:
                 queue.extendleft(reversed(_halves(part)))
             if error.retry_after:
                 await self._wait(1, error, Waiting.RETRY)
-        if queue or health.successes == began:
+        if queue or (health.successes == began and not await self._answers()):
             # nothing at all got through: not these records but the other side
             return join([*(part for part, _ in suspects), *queue]), error
         await self._ask_again(suspects, self.attempt + 1)

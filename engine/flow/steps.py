@@ -9,7 +9,7 @@ from typing import Any
 from engine.config.model import OnError
 from engine.contract.batch import Batch
 from engine.contract.clock import Clock
-from engine.contract.component import Sink, Transform
+from engine.contract.component import Component, Sink, Transform
 from engine.errors import AT_RECORD, NodeFailedError, RecordError
 from engine.fault_injection import reached
 from engine.flow.delivery import Delivery, Failure, Outcome
@@ -43,6 +43,7 @@ class Step:
 
     def __init__(
         self,
+        component: Component[Any],
         stats: NodeStats,
         policy: RetryPolicy,
         clock: Clock,
@@ -65,6 +66,7 @@ class Step:
             health=self.health,
             stats=stats,
             clock=clock,
+            is_answering=component.is_answering,
             derives=self.derives,
         )
 
@@ -130,7 +132,7 @@ class TransformStep(Step):
     derives = True
 
     def __init__(self, transform: Transform[Any], *args: Any) -> None:
-        super().__init__(*args)
+        super().__init__(transform, *args)
         self.following: TransformStep | None = None
         self._apply = traced(transform.apply, self.stats.trace)
         self._waits = transform.waits
@@ -197,7 +199,7 @@ class SinkStep(Step):
     """A sink; acknowledged records are settled, or passed on to a downstream node."""
 
     def __init__(self, sink: Sink[Any], *args: Any) -> None:
-        super().__init__(*args)
+        super().__init__(sink, *args)
         self._write = traced(sink.write, self.stats.trace)
         self.open_dead_letters: OpenDeadLetters | None = None
 

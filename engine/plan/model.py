@@ -15,7 +15,7 @@ from engine.config.model import (
     Settings,
 )
 from engine.config.problems import Problems
-from engine.contract.component import Component, ComponentSpec, Kind
+from engine.contract.component import Component, ComponentSpec, Kind, Params
 from engine.contract.types import JsonValue
 from engine.plan.binding import ConnectionRef
 from engine.service.declared import Declared
@@ -61,7 +61,9 @@ class PlanNode:
     @property
     def pays(self) -> bool:
         """Whether its answers cost money; an embedded model costs nothing."""
-        return "budget_usd" in type(self.params).model_fields and not self.needs_sandbox
+        params = self.params
+        leaves = isinstance(params, Params) and params.leaves_sandbox
+        return "budget_usd" in type(params).model_fields and (leaves or not self.needs_sandbox)
 
     def replaced_by(self, component: Component[Any]) -> PlanNode:
         """Return the node with this component in its place, which needs no connection."""

@@ -117,7 +117,7 @@ class Storm:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, target, _ = head.split(" ")
-        headers = dict(line.split(": ", 1) for line in lines if line)
+        headers = {name.lower(): text for name, text in (line.split(": ", 1) for line in lines if line)}
         key = unquote(target.partition("?")[0]).removeprefix(f"/{BUCKET}").lstrip("/")
         fault = ""
         if method == "GET" and key:
@@ -125,7 +125,7 @@ class Storm:
             fault = self.never.get(key) or self._draw()
             if key in self.changed or (fault in OF_BODIES and not self.sizes[key]):
                 fault = ""  # what has no bytes cannot lack any
-            if fault.startswith("changed") and headers.get("Range") == PROBE:
+            if fault.startswith("changed") and headers.get("range") == PROBE:
                 fault = ""  # it may have been delivered already
             if fault and key not in self.never:
                 self.struck[fault] += 1

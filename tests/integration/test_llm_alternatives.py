@@ -12,11 +12,14 @@ from pydantic import SecretStr, ValidationError
 
 from connectors.llm import LlmConnection, LlmExtract, LlmParams
 from connectors.llm.settings import LlmEndpoint
+from engine.config import load_mapping
 from engine.contract.allowances import NoSpending, Spending
 from engine.contract.component import Context
 from engine.errors import FatalError, RecordError, TransientError
 from engine.execution.journal import Journal, NodeJournal
 from engine.execution.spending import PipelineSpending
+from engine.plan.compile import compile_file
+from engine.registry import Registry
 from engine.state.memory import MemoryStateStore
 from engine.testing import ScriptedClock
 from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
@@ -247,3 +250,26 @@ async def test_a_stage_that_does_worse_takes_no_records_away(
         assert "dear" in server.asked
     assert [record["total"] for record in derived.records] == expected
     assert len(derived.dead_items or []) == dead
+
+
+@pytest.mark.parametrize(
+    ("cascade", "pays"), [(["dear"], False), ([{"model": "d", "endpoint": "own"}], True)], ids=["none", "other"]
+)
+    ("cascade", "pays"), [(["dear"], False), ([{"model": "d", "endpoint": "own"}], True)]
+)
+def test_a_node_in_the_sandbox_pays_where_it_asks_another_endpoint(cascade: list[Any], pays: bool) -> None:
+    """`tap`, samples and `--chaos` do not ask nodes that pay."""
+    ask = {"connection": "model", "fields": FIELDS, "cascade": cascade}
+    mapping = {
+        "connections": {"model": {"base_url": "sandbox", "endpoints": {"own": {"base_url": "http://h/v1"}}}},
+        "pipelines": {
+            "p": {
+                "nodes": {
+                    "a": {"source": "blob"},
+                    "b": {"transform": "llm_extract", "with": ask},
+                    "c": {"sink": "stdout"},
+                }
+            }
+        },
+    }
+    assert compile_file(load_mapping(mapping), Registry.installed())["p"].node("b").pays is pays

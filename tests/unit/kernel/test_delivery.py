@@ -25,8 +25,12 @@ Reply = Callable[[Sequence[int]], Exception | None]
 class Node:
     """A sink that answers each call by `reply(records)`, and what came of it."""
 
-    def __init__(self, reply: Reply, *, derives: bool = False, **policy: object) -> None:
+    def __init__(
+        self, reply: Reply, *, derives: bool = False, answering: Sequence[bool] = (), **policy: object
+    ) -> None:
         self.reply = reply
+        self.answering = list(answering)
+        """What the other side says when it is asked for other work; False after that."""
         self.calls: list[list[int]] = []
         self.delivered: list[int] = []
         self.dead: dict[int, RecordError] = {}
@@ -43,8 +47,12 @@ class Node:
             health=self.health,
             stats=self.stats,
             clock=self.clock,
+            is_answering=self._is_answering,
             derives=derives,
         )
+
+    async def _is_answering(self) -> bool:
+        return bool(self.answering) and self.answering.pop(0)
 
     async def _call(self, batch: Batch) -> Outcome:
         self.calls.append(list(batch.records))
@@ -78,6 +86,42 @@ def scripted(*replies: Exception | None) -> Reply:
 def poisoned(*bad: int) -> Reply:
     """Every request that holds one of these fails as a whole, as if it were the other side's fault."""
     return lambda records: TransientError("500") if set(bad) & set(records) else None
+
+
+async def test_a_lone_record_dies_when_the_other_side_does_other_work() -> None:
+    node = Node(poisoned(0), answering=[True])
+
+    await node.deliver(1)
+
+    assert {record: error.kind for record, error in node.dead.items()} == {0: "RetriesExhausted"}
+    assert node.calls == [[0]] * 3
+
+
+@pytest.mark.parametrize("count", [2, 7, 64])
+async def test_of_records_that_all_fail_each_dies_when_the_other_side_works(count: int) -> None:
+    node = Node(poisoned(*range(count)), answering=[True] * count)
+
+    await node.deliver(count)
+
+    assert sorted(node.dead) == list(range(count))
+    assert node.delivered == []
+
+
+async def test_a_lone_record_is_waited_for_while_the_other_side_does_nothing() -> None:
+    node = Node(scripted(*[TransientError("500")] * 5), answering=[False] * 9)
+
+    await node.deliver(1)
+
+    assert (node.delivered, node.dead) == ([0], {})
+
+
+async def test_a_side_that_stops_answering_kills_no_more_records() -> None:
+    node = Node(poisoned(*range(64)), answering=[True])
+
+    with pytest.raises(OutageError):
+        await node.deliver(64)
+
+    assert node.dead == {}
 
 
 async def test_a_transient_failure_is_tried_again_until_it_passes() -> None:

@@ -64,6 +64,16 @@ async def test_each_line_is_a_record_named_by_its_place(tmp_path: Path) -> None:
     assert [batch.position for batch in batches] == [[16, 2], [32, 4], [40, 5]]
 
 
+async def test_pages_are_full_whatever_was_buffered_before(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", [{"n": n, "text": "x" * 400} for n in range(100)])
+    made = source(path, page_records=20)
+    (split,) = await splits_of(made)
+    batches = await batches_of(made, split)
+    rest = await batches_of(made, split, batches[0].position)
+    assert [len(batch) for batch in batches] == [20] * 5
+    assert [len(batch) for batch in rest] == [20] * 4
+
+
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
 async def test_a_read_continues_at_any_position(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, [{"n": n} for n in range(9)])
