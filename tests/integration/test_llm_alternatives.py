@@ -253,9 +253,9 @@ async def test_a_stage_that_does_worse_takes_no_records_away(
 
 
 @pytest.mark.parametrize(
-    ("cascade", "pays"), [(["dear"], False), ([{"model": "d", "endpoint": "own"}], True)], ids=["none", "other"]
-)
-    ("cascade", "pays"), [(["dear"], False), ([{"model": "d", "endpoint": "own"}], True)]
+    ("cascade", "pays"),
+    [(["dear"], False), ([{"model": "d", "endpoint": "own"}], True)],
+    ids=["none", "other"],
 )
 def test_a_node_in_the_sandbox_pays_where_it_asks_another_endpoint(cascade: list[Any], pays: bool) -> None:
     """`tap`, samples and `--chaos` do not ask nodes that pay."""
