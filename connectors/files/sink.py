@@ -57,7 +57,8 @@ def _reach(params: JsonlSinkParams) -> Locality:
 
 
 def _claim(params: JsonlSinkParams) -> Claim | None:
-    return None if params.path == STDOUT else writes_file(params.path, params.mode)
+    is_stream = params.path == STDOUT or params.path.startswith("/dev/")
+    return None if is_stream else writes_file(params.path, params.mode)
 
 
 @component(Kind.SINK, "jsonl", params=JsonlSinkParams, locality=_reach, claim=_claim)
