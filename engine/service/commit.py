@@ -93,8 +93,10 @@ class GroupCommit:
         self._open_letters = self._letters.open_tables()
         marks = connection.execute("SELECT table_name FROM _odw_tables WHERE dirty").fetchall()
         self._dirty = {name for (name,) in marks} & self._tables.keys()
-        # requests whose rows are gone, or that had none, keep their numbers: they are counted by them
-        known = [(name, SEQUENCE) for name in self._tables] + [("_odw_batches", "sequence")]
+        # requests whose rows are gone, or that had none, keep their numbers: they are counted by them, and
+        # rows with a number that was given out long ago would count as old
+        known = [(name, SEQUENCE) for name in self._tables]
+        known += [("_odw_batches", "sequence"), ("_odw_times", "sequence")]
         self._sequence = max(self._last_sequence(*one) for one in known)
 
     def _last_sequence(self, table: str, column: str) -> int:

@@ -97,7 +97,8 @@ class Writer:
     @property
     def removed(self) -> Counter[str]:
         """How many rows the retention has removed, by table."""
-        return Counter() if self._trimmer is None else self._trimmer.removed
+        # a copy: the writer's thread may add a table while another reads
+        return Counter() if self._trimmer is None else self._trimmer.removed.copy()
 
     @property
     def queued(self) -> int:

@@ -139,6 +139,20 @@ def test_last_rows_grow_old_although_nothing_follows_them(
     assert ledger.ids() == ""
 
 
+def test_rows_are_new_after_all_older_ones_are_gone_and_a_restart(path: Path, models: Models) -> None:
+    before = Ledger(path, models)
+    for ids in ("ab", "cd", "ef"):
+        before.put(ids, age=9)
+    assert before.trim({"Note": Keep(seconds=7 * DAY)}) == [6]
+    before.connection.execute("DELETE FROM _odw_batches")  # forgotten, or of requests without a key
+    before.connection.close()
+    before.storage.close()
+    ledger = Ledger(path, models)
+    ledger.put("g")
+    assert ledger.trim({"Note": Keep(seconds=7 * DAY)}) == []
+    assert ledger.ids() == "g"
+
+
 def test_newest_rows_are_kept_in_whole_requests(ledger: Ledger) -> None:
     for ids in ("ab", "cd", "ef"):
         ledger.put(ids)
