@@ -228,7 +228,7 @@ class JsonlSink(Sink[JsonlSinkParams]):
         self._check_place()
 
     def _refuse_own_lines(self) -> None:
-        """Spare what an attempt may have added that left no notes: an earlier version made none without keys."""
+        """Spare what an attempt of an earlier version, which noted nothing without keys, may have added."""
         ctx, file = self.ctx, os.fstat(self._descriptor)
         if ctx.distinct_keys or ctx.attempt == 1 or ctx.started_at is None or not file.st_size:
             return
