@@ -234,8 +234,8 @@ class JsonlSink(Sink[JsonlSinkParams]):
             return
         if file.st_mtime >= ctx.started_at.timestamp():
             raise FatalError(
-                f"{self.params.path} was written to since this run began, and the sink cannot tell whether it "
-                "was this one, so it does not replace it: start a new run"
+                f"{self.params.path} was written to since this run began, and the sink cannot tell whether "
+                "it was this one, so it does not replace it: start a new run"
             )
 
     def _check_place(self) -> None:

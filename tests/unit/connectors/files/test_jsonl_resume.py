@@ -192,7 +192,7 @@ async def test_replace_is_not_skipped_by_a_resumed_run(tmp_path: Path, distinct:
 
 
 async def test_replace_spares_lines_that_may_be_of_its_own_run(tmp_path: Path) -> None:
-    """Versions before left no notes where a key may come twice."""
+    """An earlier version left no notes where a key may come twice."""
     path = tmp_path / "x.jsonl"
     path.write_text('{"n":0}\n')
     os.utime(path, (1_000.0, 1_000.0))
