@@ -146,6 +146,19 @@ async def _acquire(store: StateStore, clock: Clock, run_id: str, chunk: str) -> 
             if error.holder in dead or not holder_is_gone(error.holder):
                 raise
             dead.add(error.holder)  # and see whether anybody else is in the way
+        except anyio.get_cancelled_exc_class():
+            await _release_left_behind(store, run_id, holder)
+            raise
+
+
+async def _release_left_behind(store: StateStore, run_id: str, holder: str) -> None:
+    """Release what a call may still acquire whose task was cancelled by asyncio itself, as Temporal does."""
+    with anyio.CancelScope(shield=True), suppress(StateError):
+        # writes are made in their order, so when this one is done, which changes nothing, that call is too
+        await store.release_lease(Lease(run_id, holder, epoch=0, expires_at="", chunk="", acquisitions=0))
+        for lease in await store.leases(run_id):
+            if lease.holder == holder:
+                await store.release_lease(lease)
 
 
 def _until(clock: Clock) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -239,3 +240,21 @@ async def test_every_attempt_has_an_epoch_of_its_own(store: StateStore) -> None:
         assert (first.ok, again.ok, again.attempt) == (True, True, 2)
         async with acquire(engine.store, engine.clock, first.run_id) as lease:
             assert lease.epoch == 3
+
+
+@pytest.mark.parametrize("delay", [0, 0.001, 0.005])
+async def test_a_cancelled_acquisition_leaves_no_lease(tmp_path: Path, delay: float) -> None:
+    async with open_store(tmp_path / "state") as store:
+        await store.create_run(record_of(RUN))
+
+        async def hold() -> None:
+            async with acquire(store, ScriptedClock(), RUN, "c"):
+                await anyio.sleep_forever()
+
+        for _ in range(20):
+            task = asyncio.ensure_future(hold())
+            await asyncio.sleep(delay)
+            task.cancel()  # not by a scope of anyio's, which would wait for the store
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await store.leases(RUN) == []
