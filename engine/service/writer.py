@@ -166,10 +166,11 @@ class Writer:
                 elif group or self._is_compaction_due:
                     self._compact(group)
                     self._compact_at = time.monotonic() + self._settings.compact_after
-                self._trim_if_due()
-            except Exception as error:  # noqa: BLE001 -- the thread's boundary: nobody else would answer
+            except Exception as error:  # noqa: BLE001 -- the thread's boundary: without answers clients would wait
+                _log.error("the writer failed: %s", type(error).__name__)
                 for item in group:
                     self._fail(item, WriteFailedError(f"the writer failed: {type(error).__name__}"))
+            self._trim_if_due()
 
     def _next_group(self) -> list[_Item] | None:
         """The next items to handle together; an empty list when something else is due, None at the end."""
@@ -187,7 +188,7 @@ class Writer:
 
     @property
     def _wants_compaction(self) -> bool:
-        # a problem is looked at again by itself: nobody may write until it is known to be over
+        # a compaction finds out whether a problem is over; writes are refused until then
         return self._commit is None or bool(self._commit.dirty) or self._problem is not None
 
     @property
@@ -283,8 +284,6 @@ class Writer:
                 item.future.set_result(Receipt(0))
 
     def _trim_if_due(self) -> None:
-        import duckdb
-
         trimmer = self._trimmer
         if trimmer is None or self._stopping or time.monotonic() < trimmer.due:
             return
@@ -293,7 +292,7 @@ class Writer:
         if commit is not None:
             try:
                 commit.trim(trimmer, self._settings.ledger_days)
-            except duckdb.Error as error:
+            except Exception as error:  # noqa: BLE001 -- the thread's boundary: writing must continue
                 _log.warning("retention failed and is tried again: %s", type(error).__name__)
                 self._recover(error)
 

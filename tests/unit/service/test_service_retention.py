@@ -254,6 +254,25 @@ async def test_a_service_removes_while_it_runs_and_says_so(
     warehouse.close()
 
 
+async def test_a_removal_that_fails_is_logged_and_writing_continues(
+    path: Path, models: Models, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(trimmer: Trimmer, connection: object) -> None:
+        raise ValueError("a bug, or a row that says too much")
+
+    monkeypatch.setattr(Trimmer, "step", broken)
+    settings = ServiceSettings(retention=Retention({"Note": Keep(rows=2)}))
+    warehouse = Warehouse.open(path, models, settings)
+    with anyio.fail_after(60):
+        while "retention failed and is tried again: ValueError" not in caplog.text:  # noqa: ASYNC110 -- a log
+            await anyio.sleep(0.01)
+    app = create_app(warehouse, models)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
+        answer = await http.post("/ingest/NoteSource", json=[{"id": "a", "text": "t"}])
+    assert answer.status_code == 200
+    warehouse.close()
+
+
 def test_a_declared_retention_uses_the_tables_own_names() -> None:
     kept = {"tables": {"log": {"age": "30d"}, "Reading": {"rows": 5}}, "dead_letters": {"age": "1h"}}
     models = {"Reading": {"fields": {"id": "str"}}}
