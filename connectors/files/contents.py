@@ -9,7 +9,7 @@ import stat
 from typing import Any, cast
 
 from connectors.objects.compression import PackedError, unpacking_errors
-from connectors.objects.unpacking import open_unpacked
+from connectors.objects.unpacking import DerivedFile, open_unpacked
 
 __all__ = ["content_errors", "is_wide", "open_content", "open_descriptor"]
 
@@ -85,36 +85,25 @@ def _wide_encoding(head: bytes) -> str | None:
     return next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
 
 
-class _Recoded(io.RawIOBase):
+class _Recoded(DerivedFile):
     """A UTF-16 or UTF-32 file as UTF-8. Reading raises `UnicodeDecodeError` where it is neither."""
 
     def __init__(
         self, file: io.BufferedReader[Any], encoding: str, limit: int | None, *, growing: bool
     ) -> None:
-        self._file = file
+        super().__init__(file)
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._left = limit
         self._growing = growing
-        self._ready = b""
         self._ended = False
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._ready and not self._ended:
+    def more(self) -> bytes:
+        while not self._ended:
             size = _PIECE if self._left is None else min(_PIECE, self._left)
             data = self._file.read1(size)
             if self._left is not None:
                 self._left -= len(data)
             self._ended = not data
-            self._ready = self._decoder.decode(data, self._ended and not self._growing).encode()
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+            if made := self._decoder.decode(data, self._ended and not self._growing).encode():
+                return made
+        return b""

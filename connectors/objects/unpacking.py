@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, cast
 
 from connectors.objects.compression import PackedError, UnpackedTooLargeError, kind_of, unpacking_errors, zstd
 
-__all__ = ["MAX_LAYERS", "MAX_OUTPUT", "StreamUnpacker", "open_unpacked", "packed_kind"]
+__all__ = ["MAX_LAYERS", "MAX_OUTPUT", "DerivedFile", "StreamUnpacker", "open_unpacked", "packed_kind"]
 
 MAX_OUTPUT = 256 * 1024
 """Bytes that one step unpacks at most."""
@@ -180,28 +180,23 @@ def open_unpacked(file: io.BufferedReader[Any], name: str) -> io.BufferedReader[
     return file
 
 
-class _Unpacked(io.RawIOBase):
-    """The content of a packed file."""
+class DerivedFile(io.RawIOBase):
+    """The content of a file in another form, made while it is read. Closing it closes the file."""
 
-    def __init__(self, file: io.BufferedReader[Any], kind: str) -> None:
+    def __init__(self, file: io.BufferedReader[Any]) -> None:
         self._file = file
-        self._unpacker = StreamUnpacker(kind, max_bytes=sys.maxsize, max_ratio=math.inf)
         self._ready = b""
-        self._ended = self._finished = False
+
+    def more(self) -> bytes:
+        """Return the next bytes of the content; none at its end."""
+        raise NotImplementedError
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._ready and not self._finished:
-            self._ready = self._unpacker.take()
-            if not self._ready and self._ended:
-                self._unpacker.finish()
-                self._finished = True
-            elif not self._ready:
-                data = self._file.read1(MAX_OUTPUT)
-                self._ended = not data
-                self._unpacker.feed(data)
+        if not self._ready:
+            self._ready = self.more()
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         self._ready = self._ready[count:]
@@ -211,6 +206,28 @@ class _Unpacked(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
+
+
+class _Unpacked(DerivedFile):
+    """The content of a packed file."""
+
+    def __init__(self, file: io.BufferedReader[Any], kind: str) -> None:
+        super().__init__(file)
+        self._unpacker = StreamUnpacker(kind, max_bytes=sys.maxsize, max_ratio=math.inf)
+        self._ended = self._finished = False
+
+    def more(self) -> bytes:
+        while not self._finished:
+            if made := self._unpacker.take():
+                return made
+            if self._ended:
+                self._unpacker.finish()
+                self._finished = True
+            else:
+                data = self._file.read1(MAX_OUTPUT)
+                self._ended = not data
+                self._unpacker.feed(data)
+        return b""
 
 
 class _Deflate:
