@@ -52,7 +52,7 @@ async def assert_nothing_goes_on(shop: Workshop, handle: Handle) -> None:
         assert not shard.raw_description.pending_activities
         number += 1
     with anyio.move_on_after(LEASE_TTL / 6):  # the activity that ended the run gives its lease back meanwhile
-        while await shop.engine.store.leases(handle.id.rpartition("/")[2]):  # noqa: ASYNC110 - nobody tells
+        while await shop.engine.store.leases(handle.id.rpartition("/")[2]):  # noqa: ASYNC110 - there is no event for it
             await anyio.sleep(0.05)
     assert await shop.engine.store.leases(handle.id.rpartition("/")[2]) == []
 
@@ -91,7 +91,7 @@ async def raced(server: DevServer, *, runs: int, seed: str) -> Counter[str]:
 async def _race(shop: Workshop, run_id: str, reached: Callable[[], Awaitable[bool]], jitter: float) -> str:
     handle = await shop.start(run_id=run_id, shards=1, window=2, heartbeat=PATIENCE)
     with anyio.fail_after(PATIENCE):
-        while not await reached():  # noqa: ASYNC110 - nobody tells
+        while not await reached():  # noqa: ASYNC110 - there is no event for it
             await anyio.sleep(0.01)
     await anyio.sleep(jitter)
     asked = await _cancelled(handle)

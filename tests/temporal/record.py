@@ -97,7 +97,7 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[Family]]] = {
 async def _under_way(stubs: Stubs) -> Handle:
     handle = await stubs.start(shards=1, window=2)
     await until(handle, lambda progress: progress.shards == 1)
-    while len(stubs.chunks) < 2:  # noqa: ASYNC110 - nobody tells
+    while len(stubs.chunks) < 2:  # noqa: ASYNC110 - there is no event for it
         await anyio.sleep(0.02)
     return handle
 

@@ -117,7 +117,7 @@ async def test_paused_shard_stays_paused_when_it_continues_as_new(
             assert (await shard.describe()).run_id == first, "what is under way keeps a part from ending"
             assert (await shard.query(ShardRun.progress)).open_chunks == 2
             gate.set()
-            while (await shard.describe()).run_id == first:  # noqa: ASYNC110 - nobody tells
+            while (await shard.describe()).run_id == first:  # noqa: ASYNC110 - there is no event for it
                 await anyio.sleep(0.02)
             progress = await shard.query(ShardRun.progress)
             assert progress.control == Control(paused=True, window=2)

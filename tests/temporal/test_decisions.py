@@ -357,7 +357,7 @@ async def test_drained_run_ends_as_interrupted_after_its_open_work(server: DevSe
     async with stubs.working():
         handle = await stubs.start(shards=1, window=2, heartbeat=60.0)
         with anyio.fail_after(PATIENCE):
-            while len(stubs.chunks) < 2:  # noqa: ASYNC110 - nobody tells
+            while len(stubs.chunks) < 2:  # noqa: ASYNC110 - there is no event for it
                 await anyio.sleep(0.02)
             await handle.execute_update(PipelineRun.drain)
             await handle.execute_update(PipelineRun.resume)  # there is no way back from a drain

@@ -158,5 +158,5 @@ async def test_a_schedule_of_another_installation_is_not_taken_over(clock: DevSe
 
 
 async def until_past(moment: datetime) -> None:
-    while datetime.now(UTC) <= moment:  # noqa: ASYNC110 - nobody tells
+    while datetime.now(UTC) <= moment:  # noqa: ASYNC110 - there is no event for it
         await anyio.sleep(0.05)

@@ -29,7 +29,7 @@ async def test_cancelling_delivers_what_was_read_and_ends_all_work(server: DevSe
     async with workshop(server, plan) as shop, shop.worker(slots=4):
         handle = await shop.start(run_id="r", shards=2, window=2)
         with anyio.fail_after(PATIENCE):
-            while len(chunks) < 4:  # noqa: ASYNC110 - nobody tells
+            while len(chunks) < 4:  # noqa: ASYNC110 - there is no event for it
                 await anyio.sleep(0.02)
             if what == "cancel":
                 await handle.cancel()
@@ -85,7 +85,7 @@ async def test_cancellation_during_part_of_a_chunk_is_heeded(server: DevServer) 
     async with stubs.working():
         handle = await stubs.start(heartbeat=PATIENCE)
         with anyio.fail_after(PATIENCE):
-            while not stubs.chunks:  # noqa: ASYNC110 - nobody tells
+            while not stubs.chunks:  # noqa: ASYNC110 - there is no event for it
                 await anyio.sleep(0.02)
         await handle.cancel()
         await told(stubs.client.get_workflow_handle(f"{handle.id}/s0"))

@@ -110,7 +110,7 @@ async def _chosen(
 
 
 def _guard(store: StateStore, found: Sequence[DeadLetterMatch], options: DlqOptions) -> StillOpen:
-    """What tells, when the sinks are open, which letters nobody has delivered meanwhile."""
+    """Return a function that asks which of these letters are still open."""
     services = list({one.service.url: one.service for one in found if one.service is not None}.values())
 
     async def still_open() -> set[LetterId]:

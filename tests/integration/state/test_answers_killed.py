@@ -8,24 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import engine
 from engine.state import JournalFilter, open_store
-from tests.servers.postgres import Postgres
 
 CHILD = Path(__file__).with_name("answering_child.py")
 ROOT = Path(engine.__file__).parent.parent
-
-
-@pytest.fixture(params=["postgres", "sqlite"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A place where no state has been kept yet, as `open_store` takes it."""
-    if request.param == "sqlite":
-        return str(tmp_path / "state")
-    server: Postgres = request.getfixturevalue("postgres")
-    server.drop()
-    return server.address()
 
 
 def kill_after(where: str, first: int, lines: int) -> set[str]:

@@ -10,21 +10,10 @@ from pathlib import Path
 import pytest
 
 import engine
-from tests.servers.postgres import Postgres
 
 CHILD = Path(__file__).with_name("calling_child.py")
 ROOT = Path(engine.__file__).parent.parent
 BURST, RATE = 200, 20  # of 1,200 requests a minute
-
-
-@pytest.fixture(params=["postgres", "sqlite"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A place where no state has been kept yet, as `open_store` takes it."""
-    if request.param == "sqlite":
-        return str(tmp_path / "state")
-    server: Postgres = request.getfixturevalue("postgres")
-    server.drop()
-    return server.address()
 
 
 @pytest.mark.series

@@ -15,20 +15,10 @@ import pytest
 import engine
 from engine.contract.acks import Tally
 from engine.state import DeadLetterFilter, open_store
-from tests.servers.postgres import DURABLE, Postgres, running
+from tests.servers.postgres import DURABLE, running
 
 CHILD = Path(__file__).with_name("committing_child.py")
 ROOT = Path(engine.__file__).parent.parent
-
-
-@pytest.fixture(params=["postgres", "sqlite"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A place where no state has been kept yet, as `open_store` takes it."""
-    if request.param == "sqlite":
-        return str(tmp_path / "state")
-    server: Postgres = request.getfixturevalue("postgres")
-    server.drop()
-    return server.address()
 
 
 @contextmanager

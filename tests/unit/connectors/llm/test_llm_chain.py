@@ -130,7 +130,7 @@ async def test_when_all_are_away_the_engine_may_try_again() -> None:
     for _ in range(2):
         (fate,) = await models.chain.ask(some(1), ignore, no_hits)
         assert isinstance(fate, TransientError)
-    assert models.asked == {"first": 2, "second": 2}  # nobody is left to pass over
+    assert models.asked == {"first": 2, "second": 2}  # no other model is left
 
 
 async def test_when_all_refuse_the_first_reason_ends_the_run() -> None:

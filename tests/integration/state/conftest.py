@@ -1,0 +1,21 @@
+"""Where the state of these tests is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.servers.postgres import Postgres
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place where no state has been kept yet, as `open_store` takes it."""
+    if request.param == "sqlite":
+        return str(tmp_path / "state")
+    server: Postgres = request.getfixturevalue("postgres")
+    server.drop()
+    return server.address()
