@@ -75,11 +75,15 @@ class MemoryDatabase:
 
     async def _make(self, begin: str, function: Callable[Concatenate[SqliteConnection, P], T],
                     *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip
-        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint_if_cancelled()
         if not self.is_open or self._connection is None:
             raise StateError("the store in memory is not open; use it inside `async with`")
-        with translated(_PLACE), in_transaction(self._connection, begin):
-            return function(self._connection, *args, **kwargs)
+        try:
+            with translated(_PLACE), in_transaction(self._connection, begin):
+                return function(self._connection, *args, **kwargs)
+        finally:
+            # afterwards: a task that asyncio itself cancels here has made its call, as with a store on disk
+            await anyio.lowlevel.cancel_shielded_checkpoint()
 
     def __del__(self) -> None:
         if self._connection is not None:

@@ -258,3 +258,20 @@ async def test_a_cancelled_acquisition_leaves_no_lease(tmp_path: Path, delay: fl
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert await store.leases(RUN) == []
+
+
+async def test_a_cancelled_release_in_memory_is_made() -> None:
+    async with MemoryStateStore() as store:
+        await store.create_run(record_of(RUN))
+        opened = anyio.Event()
+
+        async def hold() -> None:
+            async with acquire(store, ScriptedClock(), RUN, "c"):
+                opened.set()
+
+        task = asyncio.ensure_future(hold())
+        await opened.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await store.leases(RUN) == []
