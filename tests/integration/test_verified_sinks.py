@@ -27,9 +27,9 @@ from engine.state.protocol import RunStatus
 from engine.testing import MemorySource, linear_plan
 from tests.integration.scripted_http import Answer, Request, ScriptedServer
 
-RECORDS = 200
+RECORDS = 400
 SOURCES = {
-    "new": "{source: blob, with: {records: 200}}",
+    "new": "{source: blob, with: {records: 400}}",
     "same": "{source: jsonl, with: {path: FOLDER/blobs.jsonl, page_records: 20}}",
 }
 
@@ -54,7 +54,7 @@ def blob(number: int) -> dict[str, object]:
 
 
 def loading(folder: Path, url: str, source: str = "new", ids: int = RECORDS) -> Plan:
-    """200 records into `ingest`, every tenth of them one that the service refuses; `ids` different ids."""
+    """400 records into `ingest`, every tenth of them one that the service refuses; `ids` different ids."""
     rows = (json.dumps(blob(number % ids)) for number in range(RECORDS))
     (folder / "blobs.jsonl").write_text("\n".join(rows), "utf-8")
     file = folder / "p.yaml"
@@ -115,7 +115,7 @@ async def test_rows_and_dead_letters_match_the_service(
         again = await owner.run(plan, verify=True)
 
     assert (wrong(report), wrong(again)) == ([], [])
-    assert (records_at(report, "load").found, records_at(again, "load").found) == (180, 180)
+    assert (records_at(report, "load").found, records_at(again, "load").found) == (360, 360)
 
 
 @pytest.mark.parametrize("source", ["new", "same"])
@@ -128,7 +128,7 @@ async def test_a_resumed_run_has_every_row_once_whatever_was_sent_twice(
         report = await resumed(owner, plan, first)
 
     assert (report.attempt, report.verified, wrong(report)) == (2, True, [])
-    assert (records_at(report, "load").expected, records_at(report, "load").found) == (180, 180)
+    assert (records_at(report, "load").expected, records_at(report, "load").found) == (360, 360)
 
 
 OLDEST = 'SELECT arg_min(id, _seq) FROM "Blob"'
@@ -140,21 +140,21 @@ OLDEST = 'SELECT arg_min(id, _seq) FROM "Blob"'
         (
             f'DELETE FROM "Blob" WHERE id = ({OLDEST})',
             [
-                ("load", "records", 180, 179),
-                ("load", "rows in the warehouse, of those that it acknowledged", 180, 179),
+                ("load", "records", 360, 359),
+                ("load", "rows in the warehouse, of those that it acknowledged", 360, 359),
             ],
         ),
         (
             f'INSERT INTO "Blob" SELECT * FROM "Blob" WHERE id = ({OLDEST})',
             [
-                ("load", "records", 180, 181),
-                ("load", "rows in the warehouse, of those that it acknowledged", 180, 181),
+                ("load", "records", 360, 361),
+                ("load", "rows in the warehouse, of those that it acknowledged", 360, 361),
                 ("load", "rows with a duplicate id", 0, 2),
             ],
         ),
         (
             "DELETE FROM _odw_dead_letters WHERE record_id = (SELECT min(record_id) FROM _odw_dead_letters)",
-            [("load", "dead letters in the service, of those that it reported", 20, 19)],
+            [("load", "dead letters in the service, of those that it reported", 40, 39)],
         ),
     ],
     ids=["a row is lost", "a row is doubled", "a dead letter is lost"],
