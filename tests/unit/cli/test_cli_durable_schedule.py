@@ -41,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return made
 
 
-async def created(folder: Path, settings: str, **options: str) -> None:
+async def created(folder: Path, settings: str, options: dict[str, Any]) -> None:
     file = folder / "p.yaml"
     file.write_text(FILE.replace("SETTINGS", settings or "description: x"), "utf-8")
     given = ScheduleOptions(
@@ -73,7 +73,7 @@ async def test_a_schedule_keeps_what_its_file_says(
     overlap: str,
     catch_up: timedelta,
 ) -> None:
-    await created(tmp_path, settings, **options)
+    await created(tmp_path, settings, options)
     assert asked == [{"cron": "30 2 * * *", "time_zone": zone, "overlap": overlap, "catch_up": catch_up}]
     assert capsys.readouterr().out == f"nightly: scheduled: 30 2 * * * {zone}\n"
 
