@@ -97,6 +97,11 @@ class _Generator(GenerateJsonSchema):
     def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
         """Bytes, for one, have no form of their own in JSON."""
         members = [one.value if isinstance(one, Enum) else one for one in schema["expected"]]
+        for one in schema["expected"]:
+            if isinstance(one, Enum) and not isinstance(one, str | int | float):
+                # from JSON, Pydantic takes no member of such an enum
+                name = type(one).__name__
+                return {_IMPOSSIBLE: f"use `{name}`, or a `Literal` of values: a member is never read from JSON"}
         return self._checked(super().literal_schema(schema), members)
 
     def _checked(self, made: JsonSchemaValue, values: list[object]) -> JsonSchemaValue:
