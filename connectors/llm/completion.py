@@ -17,8 +17,8 @@ __all__ = ["Reply", "read_body", "read_completion"]
 _CUT: Final = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "incomplete"})
 _FILTERED: Final = frozenset(
     {
-        "content_filter", "content_filtered", "safety", "prohibited_content", "blocklist", "spii", "recitation",
-        "sensitive", "refusal", "guardrail_intervened", "image_safety", "language",
+        "content_filter", "content_filtered", "safety", "prohibited_content", "blocklist", "spii",
+        "recitation", "sensitive", "refusal", "guardrail_intervened", "image_safety", "language",
     }
 )  # fmt: skip
 _BROKEN_OFF: Final = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "network_error"})
@@ -189,9 +189,7 @@ def _usage(usage: object) -> tuple[int, int, bool]:
         usage, "completion_tokens", "output_tokens", "completionTokens", "candidatesTokenCount"
     )
     total = _figure(usage, "total_tokens")
-    if tokens_in and total is not None and total > tokens_in + (tokens_out or 0):
-        tokens_out = total - tokens_in
-    elif tokens_out is None and tokens_in and total is not None and total >= tokens_in:
+    if tokens_in and total is not None and total >= tokens_in + (tokens_out or 0):
         tokens_out = total - tokens_in
     elif not tokens_in and tokens_out is not None and total is not None and total > tokens_out:
         tokens_in = total - tokens_out

@@ -52,6 +52,7 @@ _BOUNDS: Final = {
 }
 _UNKNOWN: Final = ("not", "if", "then", "else", "contains", "dependentSchemas", "unevaluatedProperties")
 _IMPOSSIBLE: Final = "x-impossible"
+_NO_MEMBER: Final = "use `{}`, or a `Literal` of values: a member of it is never read from JSON"
 _ODD_VALUES: Final = "its values have to be texts, numbers, true or false, not {}"
 
 
@@ -100,8 +101,7 @@ class _Generator(GenerateJsonSchema):
         for one in schema["expected"]:
             if isinstance(one, Enum) and not isinstance(one, str | int | float):
                 # from JSON, Pydantic takes no member of such an enum
-                name = type(one).__name__
-                return {_IMPOSSIBLE: f"use `{name}`, or a `Literal` of values: a member is never read from JSON"}
+                return {_IMPOSSIBLE: _NO_MEMBER.format(type(one).__name__)}
         return self._checked(super().literal_schema(schema), members)
 
     def _checked(self, made: JsonSchemaValue, values: list[object]) -> JsonSchemaValue:

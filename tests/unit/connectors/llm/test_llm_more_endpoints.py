@@ -179,7 +179,9 @@ def test_names_spelled_otherwise_are_understood(spelled: str) -> None:
 
 
 def test_a_field_of_its_own_name_is_not_taken_by_a_spelling() -> None:
-    found = normalise({"patient_name": "Ann", "patientName": "Bob", "home": None, "name": "Cy"}, schema_of(Named))
+    found = normalise(
+        {"patient_name": "Ann", "patientName": "Bob", "home": None, "name": "Cy"}, schema_of(Named)
+    )
     assert (found["patient_name"], found["name"]) == ("Ann", "Cy")
 
 
