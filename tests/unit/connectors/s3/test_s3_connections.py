@@ -218,7 +218,7 @@ async def test_a_large_body_that_is_not_read_stops_the_server(monkeypatch: pytes
     async with serving(saying(head + body, SMALL)) as server, opened() as pool:
         response = await pool.send(server.origin, REQUEST)
         with anyio.fail_after(60):
-            while not response._connection._paused:  # noqa: ASYNC110 - no event tells
+            while not response._connection._paused:
                 await anyio.lowlevel.checkpoint()
         assert response._buffered < len(body)
         assert await response.read() == body
