@@ -29,7 +29,7 @@ _NONE = type(None)
 
 @cache
 def has_arrow() -> bool:
-    """Return whether pyarrow is installed. It is imported at its first use: that takes a tenth of a second."""
+    """Return whether pyarrow is installed; it is imported at its first use, in a tenth of a second."""
     return find_spec("pyarrow") is not None
 
 

@@ -245,7 +245,9 @@ class GroupCommit:
         if change.foreign and table.key and table.name not in self._dirty:
             self._connection.execute("UPDATE _odw_tables SET dirty = true WHERE table_name = ?", [table.name])
         if change.rows:
-            append(self._connection, quote(table.name), table.stored_types, list(zip(*change.rows, strict=True)))
+            append(
+                self._connection, quote(table.name), table.stored_types, list(zip(*change.rows, strict=True))
+            )
 
     def _delete(self, table: Table, ids: Sequence[Any]) -> list[tuple[Any, int]]:
         """Delete the rows that have these ids; returns the id and the sequence of each that there was.
