@@ -113,4 +113,4 @@ def test_no_document_can_pass_for_a_part_of_its_neighbours_trace() -> None:
         (True, False),
         (False, True),
     ]
-    assert replies[2].startswith("[none in a reply of ")
+    assert traces[2][1].startswith("[none in a reply of ")
