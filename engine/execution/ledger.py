@@ -76,7 +76,10 @@ class Ledger:
             stored_at = anyio.current_time()
             async for split in source.splits(ctx):
                 page.append(split)
-                if len(page) == (page_splits or PAGE_SPLITS) or anyio.current_time() - stored_at >= PAGE_SECONDS:
+                if (
+                    len(page) == (page_splits or PAGE_SPLITS)
+                    or anyio.current_time() - stored_at >= PAGE_SECONDS
+                ):
                     await self._add_page(node, page, complete=False, restart=not listed)
                     listed += len(page)
                     on_page(listed)

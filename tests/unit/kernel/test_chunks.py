@@ -100,7 +100,8 @@ async def test_failed_chunk_resumes_with_a_higher_epoch() -> None:
     assert (failed.status, failed.tally.written) == (RunStatus.FAILED, 10)
     assert report.tally.written == 40
     assert epochs == [(2, "n0/2+2"), (3, "n0/0+2")]
-    assert sink.replays == [False] * 4 + [True] + [False] * 2
+    assert sink.replays[:5] == [False] * 4 + [True], "only what the failed attempt may have delivered"
+    assert len(sink.replays) == 7
 
 
 async def test_only_holders_of_the_same_chunk_exclude_each_other() -> None:
