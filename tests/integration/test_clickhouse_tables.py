@@ -174,7 +174,7 @@ async def test_equal_rows_that_are_merged_again_are_no_repetition(target: ClickH
 
 async def test_connections_to_clickhouse_say_what_to_mend(target: ClickHouseTarget) -> None:
     url, right = target.server.url, SecretStr(PASSWORD)
-    wrong = [
+    wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"password": SecretStr("wrong")}, FatalError, "check `user` and `password`"),
         ({"database": "nothing"}, FatalError, "create the database first"),
         ({"url": "http://127.0.0.1:9"}, TransientError, "no service is listening at http://127.0.0.1:9"),
