@@ -287,7 +287,7 @@ class BatchJobs:
             said = [{"message": one.message, "code": one.code} for one in errors] or [{"message": "failed"}]
             status = 429 if said[0].get("code") == "token_limit_exceeded" else 400
             count = max(job.request_counts.total if job.request_counts else 0, self._params.batch_requests)
-            rest = (status, {}, json.dumps({"error": said[0]}).encode())
+            rest: Line = (status, {}, json.dumps({"error": said[0]}).encode())
             found = {str(number): rest for number in range(count)} | found
         return found
 

@@ -109,6 +109,10 @@ class LlmConnection(LlmEndpoint):
         default={}, description="Other endpoints by name, for models of `fallbacks` and `cascade`"
     )
 
+    def of_endpoint(self, endpoint: LlmEndpoint) -> LlmConnection:
+        """The connection of one of the `endpoints`, with its own model."""
+        return LlmConnection.model_construct(**{**endpoint.__dict__, "endpoints": {}})
+
     def of_alternative(self, other: Alternative) -> LlmConnection:
         """The connection of another model.
 
@@ -119,9 +123,5 @@ class LlmConnection(LlmEndpoint):
             return self.model_copy(update={"model": other.model})
         endpoint = self.endpoints.get(other.endpoint)
         if endpoint is None:
-            known = ", ".join(self.endpoints) or "none"
-            raise FatalError(
-                f"the model {other.model!r} names the endpoint {other.endpoint!r}, which is not one of the "
-                f"connection's `endpoints` ({known})"
-            )
-        return LlmConnection.model_construct(**{**endpoint.__dict__, "model": other.model, "endpoints": {}})
+            raise FatalError(other.misses(self.endpoints))
+        return self.of_endpoint(endpoint).model_copy(update={"model": other.model})

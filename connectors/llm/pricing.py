@@ -55,7 +55,6 @@ class Price:
         paid_in = (tokens_in - cached) * self.per_million_input + cached * cheap
         return (paid_in + tokens_out * self.per_million_output) / 1_000_000
 
-
     def halved(self) -> Price:
         """The price of the Batch API and of the tier `flex`."""
         cached = self.per_million_cached

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
-    SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -167,7 +165,7 @@ class LlmParams(Params):
     )
     batch_cancel: bool = operational(
         False,
-        description="Cancel the batch jobs that have not ended when a run ends (default: a resume takes them)",
+        description="Cancel batch jobs that have not ended when a run ends (default: a resume takes them)",
     )
     trace: bool = operational(
         False,
@@ -281,6 +279,18 @@ class LlmParams(Params):
             if self.spans_field in schema.model.model_fields:
                 raise ValueError(f"`spans_field`: the schema has a field `{self.spans_field}` of its own")
         return self
+
+    def misfits(self, connection: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
+        """Names of endpoints that the connection has not."""
+        given = connection.get("endpoints")
+        known = given if isinstance(given, dict) else {}
+        named = [("fallbacks", self.fallbacks), ("cascade", self.cascade)]
+        return [
+            (name, one.misses(known))
+            for name, models in named
+            for one in models
+            if one.endpoint and one.endpoint not in known
+        ]
 
     @property
     def leaves_sandbox(self) -> bool:

@@ -84,7 +84,8 @@ class BatchApi:
         job["looks"] -= 1
         ended = job["looks"] < 0
         found = SimpleNamespace(
-            id=job_id, status=self.status if ended else "in_progress", output_file_id=None, error_file_id=None,
+            id=job_id, status=self.status if ended else "in_progress",
+            output_file_id=None, error_file_id=None,
             errors=SimpleNamespace(data=self.errors), request_counts=SimpleNamespace(total=len(job["lines"])),
         )  # fmt: skip
         if ended and self.status != "failed":

@@ -95,7 +95,7 @@ async def test_answers_are_in_the_journal_afterwards(world: World) -> None:
 
 @pytest.mark.parametrize("moment", ["before_created", "after_created", "looking"])
 async def test_no_line_is_paid_twice_whenever_it_ends(world: World, moment: str) -> None:
-    class Killed(BaseException): ...  # noqa: N818 - no error of the program
+    class Killed(BaseException): ...
 
     def kill() -> None:
         raise Killed
@@ -104,9 +104,10 @@ async def test_no_line_is_paid_twice_whenever_it_ends(world: World, moment: str)
         world.api.batches.retrieve, kept = lambda _job: kill(), world.api.batches.retrieve
     else:
         setattr(world.api, moment, kill)
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 - in a group of the task or alone
+    with pytest.raises(BaseException) as caught:
         await world.ask()
-    assert caught.group_contains(Killed) if isinstance(caught.value, BaseExceptionGroup) else caught.type is Killed
+    group = isinstance(caught.value, BaseExceptionGroup)
+    assert caught.group_contains(Killed) if group else caught.type is Killed
     world.api.before_created = world.api.after_created = lambda: None
     if moment == "looking":
         world.api.batches.retrieve = kept
@@ -156,7 +157,9 @@ def response(status: int, body: object) -> dict[str, Any]:
 async def test_a_failed_line_has_the_fate_of_a_failed_call(
     world: World, odd: Mapping[str, Any] | None, fate: type[Exception]
 ) -> None:
-    world.api._answerer = lambda line: odd if "text 1\n" in str(line["body"]["messages"][-1]["content"]) else completed(line)
+    world.api._answerer = lambda line: (
+        odd if "text 1\n" in str(line["body"]["messages"][-1]["content"]) else completed(line)
+    )
     fates = await world.ask(3, batch_size=1)
     assert isinstance(fates[1], fate)
     assert [doctors(fates)[place] for place in (0, 2)] == ["text 0", "text 2"]
@@ -211,7 +214,6 @@ def test_flex_is_sent_costs_half_and_has_time() -> None:
     assert params.sent == {"service_tier": "flex", "seed": 3}
     assert params.extras == {"seed": 3}  # answers are the same in every tier
     assert price_of("gpt-4o-mini", params) == price_of("gpt-4o-mini", LlmParams()).halved()
-    assert price_of("m", LlmParams(service_tier="flex", usd_per_million_input=1, usd_per_million_output=2)).of(
-        1_000_000, 0
-    ) == 1.0
+    own = LlmParams(service_tier="flex", usd_per_million_input=1, usd_per_million_output=2)
+    assert price_of("m", own).of(1_000_000, 0) == 1.0
     assert (params.longest, LlmParams(service_tier="flex", timeout=5).longest) == (900.0, 5.0)
