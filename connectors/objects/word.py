@@ -40,8 +40,8 @@ def read_docx(data: bytes, name: str, max_text: int) -> str:
 
     In this order: headers, the text with its tables and text boxes, footers, footnotes, endnotes, comments.
     A header or footer that comes again is left out. A note has a mark where the text refers to it, and its
-    line begins with that mark: `[^1]`, for endnotes `[^e1]`, for comments `[^c1]` and their author. Notes that
-    the text does not refer to are left out.
+    line begins with that mark: `[^1]`, for endnotes `[^e1]`, for comments `[^c1]` and their author. Notes
+    that the text does not refer to are left out.
 
     Reading stops soon after `max_text` characters, so a longer answer means that there was more.
 

@@ -289,6 +289,7 @@ def test_headers_footers_and_notes_of_a_word_file_come_in_order() -> None:
     for _ in range(2):
         made.add_section()
     for section, header, footer in zip(made.sections, ("Clinic", "Clinic", "Annex"), "fgf", strict=True):
+        section.header.is_linked_to_previous = section.footer.is_linked_to_previous = False
         section.header.paragraphs[0].text, section.footer.paragraphs[0].text = header, footer
     text = f"<w:p>{RUN}{referring('footnote', 7)}{referring('comment', 0)}{RUN}{referring('footnote', 2)}"
     text += f"{referring('endnote', 2)}<w:del>{referring('footnote', 9)}</w:del></w:p>"
