@@ -156,5 +156,6 @@ def test_pipelines_that_write_one_file_are_told_apart_before_a_run(
     assert main(["validate", str(file)]) == 0
     assert capsys.readouterr().err == (
         "warning: `run` refuses to start these pipelines together: `a.keep` writes o already, and so does "
-        "`b.keep`: `mode: error` rejects a file that the other has written to (choose another file for one of them)\n"
+        "`b.keep`: `mode: error` rejects a file that the other has written to "
+        "(choose another file for one of them)\n"
     )
