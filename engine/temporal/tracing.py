@@ -12,16 +12,11 @@ from temporalio import workflow
 from temporalio.contrib.opentelemetry import TracingInterceptor, TracingWorkflowInboundInterceptor
 from temporalio.worker import WorkflowInterceptorClassInput
 
-from engine.telemetry.tracing import OpenTelemetryTracer
-
 __all__ = ["DurableTracing"]
 
 
 class DurableTracing(TracingInterceptor):
     """The SDK's interceptor, for runs that no tracing client has started: submitted, or due by a schedule."""
-
-    def __init__(self, tracer: OpenTelemetryTracer) -> None:
-        super().__init__(tracer.tracer, always_create_workflow_spans=True)
 
     def workflow_interceptor_class(
         self,

@@ -86,7 +86,7 @@ def interceptors_of(tracer: OpenTelemetryTracer | None) -> list[Interceptor]:
         return []
     from engine.temporal.tracing import DurableTracing
 
-    return [DurableTracing(tracer)]
+    return [DurableTracing(tracer.tracer, always_create_workflow_spans=True)]
 
 
 def engine_of(options: WorkerOptions, tracer: OpenTelemetryTracer | None = None) -> Engine:

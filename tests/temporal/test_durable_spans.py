@@ -34,10 +34,10 @@ async def test_a_durable_run_is_one_trace_down_to_its_nodes(server: DevServer) -
     found = spans.get_finished_spans()
     by_id = {span.context.span_id: span for span in found}
     (node,) = [span for span in found if span.name == "node n1"]
-    way = []
-    while node is not None:
-        way.append(node.name)
-        node = by_id.get(node.parent.span_id) if node.parent is not None else None
+    way, upwards = list[str](), node.context.span_id
+    while (span := by_id.get(upwards)) is not None:
+        way.append(span.name)
+        upwards = span.parent.span_id if span.parent is not None else 0
     assert way == [
         "node n1", "run test", "RunActivity:run_chunk", "StartActivity:run_chunk",
         "StartChildWorkflow:ShardRun",
