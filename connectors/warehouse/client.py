@@ -61,11 +61,15 @@ class AnswerTooLargeError(FatalError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response with status 2xx, 400, 413 or 422, for the caller to interpret, and its whole body."""
+    """A response with status 2xx, 400, 413 or 422, for the caller to interpret, and its whole body.
+
+    `columns` is what the service says of the columns that it reads in place of JSON; "" for nothing.
+    """
 
     status: int
     content_type: str
     body: bytes
+    columns: str = ""
 
     @property
     def is_json(self) -> bool:
@@ -130,7 +134,10 @@ class WarehouseClient:
         self._clock = clock
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, max_answer: int) -> Answer:
-        """POST a JSON body. The response's status is 2xx, or one about the records: 400, 413, 422."""
+        """POST a body, of JSON unless a header says otherwise.
+
+        The response's status is 2xx, or one about the records: 400, 413, 422.
+        """
         headers = {"Content-Type": "application/json", **headers}
         return await self._send("POST", f"{self._url}{path}", max_answer, content=body, headers=headers)
 
@@ -175,7 +182,8 @@ class WarehouseClient:
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
             raise self._broken(error, f"{method} {url}") from error
         self._check(response, method, url)
-        return Answer(response.status_code, response.headers.get("content-type", ""), body)
+        told = response.headers
+        return Answer(response.status_code, told.get("content-type", ""), body, told.get("x-odw-columns", ""))
 
     def _broken(self, error: Exception, request: str) -> TransientError | FatalError:
         """No connection, or one that broke. The transport calls both a connect time-out; the cause tells."""
