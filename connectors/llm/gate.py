@@ -4,9 +4,10 @@ Limits are declared, or learned from what the endpoint says with each answer (`x
 its like). Each is a bucket that fills continuously. A call takes out one request and its estimated tokens
 before it is sent, and puts back what it did not use. What the endpoint says of its own bucket wins over our
 reckoning, so that other processes that use the same quota are seen too. When it says that it has too much to
-do, all calls wait together. A limit that is declared, or learned and fills continuously, is shared with other
-processes through the state store: a gate takes several calls' worth at a time. Beyond the quota, a window bounds the calls that are out, see
-`connectors.llm.window`; when nothing gets through any more, one call after the other tries, ever more rarely.
+do, all calls wait together. A limit that is declared, or learned and fills by the second, is shared with
+other processes through the state store: a gate takes several calls' worth at a time. Beyond the quota, a
+window bounds the calls that are out, see `connectors.llm.window`; when nothing gets through any more, one
+call after the other tries, ever more rarely.
 """
 
 from __future__ import annotations
