@@ -28,6 +28,7 @@ __all__ = ["lean_client"]
 
 KEEPALIVE = 12.0
 MAX_ERROR_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 64 * 1024
 
 _HEADERS: Final = {
     "IfMatch": "if-match",
@@ -55,7 +56,11 @@ async def lean_client(
         limit=connections, keepalive_timeout=KEEPALIVE, ssl=context if context is not None else True
     )
     async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+        connector=connector,
+        timeout=timeout,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        max_field_size=MAX_HEADER_BYTES,
     ) as session:
         yield _LeanClient(client, session)
 
