@@ -86,6 +86,7 @@ ALLOWED_IN_CONNECTORS = (
     "engine.fault_injection",
     "engine.redaction",
     "engine.registry",
+    "engine.service.appending",  # the duckdb sink appends rows in the same way as the service
     "engine.service.models",
     "engine.service.validation",  # the ingest sink checks records by the service's own rules before it sends
 )

@@ -179,7 +179,7 @@ class ChatClient:
                     before: Dialect = self.dialect
                     self.dialect = dialect
                     return bool(before != dialect)
-            if refusal.status == 404 and self._with_version() and await self._probe(self._declared):
+            if refusal.status in (404, 405) and self._with_version() and await self._probe(self._declared):
                 return True
         raise self._refuses_everything(refusal, cause)
 

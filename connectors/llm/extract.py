@@ -22,12 +22,13 @@ from connectors.llm.schema import RECORDS, TRANSFORM_TIMESTAMP
 from connectors.llm.service import Fate, LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.llm.splitting import divided
+from connectors.llm.tracing import redact_texts
 from connectors.objects.isolation import DocumentReader
 from engine.contract.batch import Batch, DeadItem, Drop, Outcome
 from engine.contract.clock import timestamp
 from engine.contract.component import BatchLimits, Kind, Transform, component
 from engine.contract.planning import Estimate
-from engine.contract.types import Record
+from engine.contract.types import JsonValue, Record
 from engine.errors import FatalError, RecordError, StoppingError, TransientError
 
 __all__ = ["LlmExtract"]
@@ -112,6 +113,10 @@ class LlmExtract(Transform[LlmParams]):
     async def is_answering(self) -> bool:
         """Return whether a model answers about a short text now."""
         return self._service is not None and await self._service.is_answering()
+
+    def redact(self, record: JsonValue, *, done: bool) -> JsonValue:
+        """Hide what `redact` matches, in what the model reads and in what it wrote."""
+        return redact_texts(record, self.params.redact)
 
     @property
     def limits(self) -> BatchLimits:

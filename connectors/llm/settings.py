@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from typing import Final, Literal, Self
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from pydantic import (
     BaseModel,
@@ -66,11 +66,13 @@ class LlmEndpoint(BaseModel):
     requests_per_minute: float | None = Field(
         default=None,
         gt=0,
+        allow_inf_nan=False,
         description="Quota of requests (default: as reported by the endpoint, if at all)",
     )
     tokens_per_minute: float | None = Field(
         default=None,
         gt=0,
+        allow_inf_nan=False,
         description=(
             "Quota of tokens, prompts and answers together (default: as reported by the endpoint, if at all)"
         ),
@@ -80,7 +82,9 @@ class LlmEndpoint(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _is_http(cls, url: str) -> str:
-        return http_address(url.strip()).removesuffix("/chat/completions")
+        parts = urlsplit(http_address(url.strip()))
+        path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+        return urlunsplit(parts._replace(path=path, fragment=""))
 
     @model_validator(mode="after")
     def _header_values_fit(self) -> Self:
@@ -92,10 +96,22 @@ class LlmEndpoint(BaseModel):
 
     @property
     def address(self) -> str:
-        """What the path of the chat completions follows; at Azure that is the deployment."""
-        if self.api_version and "/deployments/" not in self.base_url and "/openai/v1" not in self.base_url:
-            return f"{self.base_url.removesuffix('/openai')}/openai/deployments/{quote(self.model, safe='')}"
-        return self.base_url
+        """What the path of the chat completions follows, without a query; at Azure that is the deployment."""
+        bare = self.base_url.partition("?")[0]
+        if self.version and "/deployments/" not in bare and not bare.endswith("/v1"):
+            return f"{bare.removesuffix('/openai')}/openai/deployments/{quote(self.model, safe='')}"
+        return bare
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query of every request: that of the base URL, and Azure's version."""
+        named = {"api-version": self.api_version} if self.api_version else {}
+        return {**dict(parse_qsl(urlsplit(self.base_url).query)), **named}
+
+    @property
+    def version(self) -> str:
+        """Azure's `api-version`, wherever it is given; "" elsewhere."""
+        return self.query.get("api-version", "")
 
     @field_validator("api_key")
     @classmethod
@@ -271,11 +287,13 @@ class LlmParams(Params):
     usd_per_million_input: float | None = operational(
         None,
         ge=0,
+        allow_inf_nan=False,
         description="Price of a million prompt tokens (default: known for some models, 0 for the sandbox)",
     )
     usd_per_million_output: float | None = operational(
         None,
         ge=0,
+        allow_inf_nan=False,
         description="Price of a million answer tokens (default: known for some models, 0 for the sandbox)",
     )
 
@@ -293,11 +311,10 @@ class LlmParams(Params):
     def _can_be_declared(
         cls, fields: dict[str, DeclaredField], info: ValidationInfo
     ) -> dict[str, DeclaredField]:
-        if fields:
-            try:
-                schema_of(declared_model(fields), known_fields(info.data["id_field"], info.data["uri_field"]))
-            except FatalError as error:
-                raise ValueError(str(error)) from error
+        try:
+            schema_of(declared_model(fields), known_fields(info.data["id_field"], info.data["uri_field"]))
+        except FatalError as error:
+            raise ValueError(str(error)) from error
         return fields
 
     @field_validator("redact")

@@ -9,9 +9,10 @@ from typing import Final
 from connectors.llm.completion import Reply
 from connectors.llm.prompt import Prompt
 from connectors.llm.surrogates import whole_text
+from engine.contract.types import JsonValue
 from engine.redaction import HIDDEN
 
-__all__ = ["MAX_TRACED", "Tracer"]
+__all__ = ["MAX_TRACED", "Tracer", "redact_texts"]
 
 MAX_TRACED: Final = 64_000
 """Characters kept of a prompt, and of a reply."""
@@ -49,6 +50,19 @@ class Tracer:
         for pattern in self._patterns:  # before it is cut: what is left of a match would not match
             text = pattern.sub(HIDDEN, text)
         return text if len(text) <= MAX_TRACED else f"{text[: MAX_TRACED - 1]}…"
+
+
+def redact_texts(value: JsonValue, patterns: Sequence[str]) -> JsonValue:
+    """A value with what these regular expressions match replaced in each of its texts, but for keys."""
+    if isinstance(value, str):
+        for pattern in patterns:
+            value = re.sub(pattern, HIDDEN, value)
+        return value
+    if isinstance(value, list):
+        return [redact_texts(one, patterns) for one in value]
+    if isinstance(value, dict):
+        return {name: redact_texts(one, patterns) for name, one in value.items()}
+    return value
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -6,6 +6,7 @@ Importing this imports the SDK.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -65,21 +66,21 @@ async def _refuse_redirect(
     session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
 ) -> None:
     response = params.response
-    error = redirect_error(response)
+    error = redirect_error(response.status, response.headers)
     response.close()
     raise error
 
 
-def redirect_error(response: aiohttp.ClientResponse) -> RedirectError:
-    """Where a server points to, and what to do about it."""
-    target = response.headers.get("Location") or response.headers.get("URI") or ""
-    region = response.headers.get("x-amz-bucket-region", "")
+def redirect_error(status: int, headers: Mapping[str, str]) -> RedirectError:
+    """Where a server points to, and what to do about it. The names of the headers are in lower case."""
+    target = headers.get("location") or headers.get("uri") or ""
+    region = headers.get("x-amz-bucket-region", "")
     place = target.partition("?")[0]
     remedy = (
         f"set `region: {region}` in the connection" if region else "set the `endpoint` (or `region`) it names"
     )
     to = f" to {place}" if place else ""
-    return RedirectError(f"{response.status}: the server redirects{to}, which is not followed: {remedy}")
+    return RedirectError(f"{status}: the server redirects{to}, which is not followed: {remedy}")
 
 
 async def _read_odd_headers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -175,7 +176,7 @@ def _from_failure(error: Exception, where: str, *, of_object: bool) -> Component
         return FatalError(f"{where}: {redirect[0]}")
     if _unknown_host(error):
         return FatalError(f"{where}: unknown host: check the connection's endpoint ({error})")
-    if isinstance(error, exceptions.SSLError | aiohttp.ClientSSLError) and (
+    if isinstance(error, exceptions.SSLError | aiohttp.ClientSSLError | ssl.SSLError) and (
         "CERTIFICATE_VERIFY_FAILED" in str(error)
     ):
         return FatalError(f"{where}: the server's certificate is not trusted ({error})")

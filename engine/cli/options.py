@@ -269,7 +269,10 @@ class RunsOptions(StateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TapOptions(PlanOptions, StateOptions):
-    """`tap`; `limit` records of each source are read."""
+    """`tap`; `limit` records of each source are read.
+
+    Of a run in progress, `node` names the run and `file` its node, and `limit` samples are printed.
+    """
 
     node: str = ""
     limit: int = 10

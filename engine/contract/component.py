@@ -313,6 +313,14 @@ class Component(Generic[P]):
         """
         return False
 
+    def redact(self, record: JsonValue, *, done: bool) -> JsonValue:
+        """Return a record, as JSON, without what this component's parameters say should stay hidden.
+
+        Asked of every component before a person is shown a record of any node. It must not change the given
+        record. `done`: that has been through this component already.
+        """
+        return record
+
     @property
     def concurrency(self) -> int:
         """Number of batches processed concurrently (waiting transforms and sinks)."""

@@ -5,6 +5,7 @@ Nothing here is a module global: two engines in one process, and two runs of one
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -245,6 +246,22 @@ class Engine:
                 return
             assert self._group is not None, "use `async with Engine(...)`"
             self._sandbox |= await self._group.start(self._host_sandbox, missing, warehouse)
+
+    async def offer_taps(self) -> None:
+        """Let other processes of this user watch samples of the records of runs, until the engine is closed.
+
+        They reach this one through a socket in the state directory (`tap_socket`). Without a directory, or
+        where there can be no such socket, nothing is offered.
+        """
+        from engine.execution.tapping import serve_taps, tap_socket
+
+        assert self._group is not None, "use `async with Engine(...)`"
+        if self.state_dir is not None:
+            path = tap_socket(self.state_dir, os.getpid())
+            await self._group.start(serve_taps, path, self._running, self._closing)
+
+    def _running(self, run_id: str) -> Run | None:
+        return next((run for run in self._runs if run.run_id == run_id), None)
 
     @property
     def endpoints(self) -> Endpoints:

@@ -15,7 +15,7 @@ from time import perf_counter
 import anyio
 
 from engine.contract.component import Kind, Source
-from engine.contract.types import Record
+from engine.contract.types import JsonValue, Record
 from engine.contract.verification import Check
 from engine.dead_letters.queue import DeadLetterRoute
 from engine.errors import EngineError, PipelineTimeoutError, StateError
@@ -35,6 +35,7 @@ from engine.flow.segment import Segment
 from engine.flow.segment_workers import run_workers
 from engine.flow.stats import RunSnapshot
 from engine.flow.stopping import Drain, Stop
+from engine.flow.tapping import NodeTaps
 from engine.plan.model import Plan
 
 __all__ = ["Runner"]
@@ -118,6 +119,17 @@ class Runner:
             draining=self._drain.asked,
             forward=forward.snapshot(elapsed) if forward is not None else None,
         )
+
+    def taps_of(self, name: str) -> NodeTaps:
+        """Return the taps of a node; raises KeyError for a node that the plan has not."""
+        return self._components.taps[name]
+
+    def redacted(self, name: str, record: JsonValue) -> JsonValue:
+        """Return a record that has left a node, without what any component of the run declares as hidden."""
+        passed = self.plan.ancestors(name) | {name}
+        for other, runtime in self._components.runtimes.items():
+            record = runtime.component.redact(record, done=other in passed)
+        return record
 
     def output(self) -> Mapping[str, Sequence[Record]]:
         """Return the records that sinks have kept for the caller, by node."""

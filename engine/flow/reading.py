@@ -26,6 +26,7 @@ from engine.flow.skip_dead import split_dead
 from engine.flow.stats import Waiting
 from engine.flow.steps import Next
 from engine.flow.stopping import Stop
+from engine.flow.tapping import Seen
 from engine.state.protocol import SplitRecord
 
 __all__ = ["SourceTask"]
@@ -68,13 +69,27 @@ class SourceTask:
         self._stop = stop or Stop()
         send = outlet.send if outlet is not None else None
         suffix = segment.head.node.options.key_suffix
-        self._onward: Next = chain(segment.nodes[1:], send, clock, dead_letters) or drop_unrouted(
+        self._unwatched: Next = chain(segment.nodes[1:], send, clock, dead_letters) or drop_unrouted(
             segment.head.stats
         )
+        self._onward = self._unwatched
+        segment.head.stats.taps.add_place(self)
         self._suffix = suffix
         self._draining = False
         self._split_readers: set[SplitReader] = set()
         self._unread = len(splits)
+
+    def watch(self, seen: Seen | None) -> None:
+        """See `Watchable`."""
+        if seen is None:
+            self._onward = self._unwatched
+            return
+
+        def run(batch: Batch) -> Awaitable[None]:
+            seen(batch.records)
+            return self._unwatched(batch)
+
+        self._onward = run
 
     @property
     def finished(self) -> bool:

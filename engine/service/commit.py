@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.fault_injection import reached
 from engine.service.accounts import ReplacedRows
+from engine.service.appending import append
 from engine.service.retention import Marks, Trimmer
 from engine.service.submission import (
     Delivery,
@@ -187,6 +188,7 @@ class GroupCommit:
 
     def rollback(self) -> None:
         """Roll back a failed transaction. Raises duckdb.Error if the connection is unusable."""
+        self._epochs.doubt()
         self._connection.rollback()
 
     def _changes(self, group: Sequence[Encoded]) -> dict[str, _TableRows]:
@@ -242,8 +244,10 @@ class GroupCommit:
             ]
         if change.foreign and table.key and table.name not in self._dirty:
             self._connection.execute("UPDATE _odw_tables SET dirty = true WHERE table_name = ?", [table.name])
-        with self._connection.appender(table.name, columns=table.stored_names) as appender:
-            appender.append_rows(change.rows)
+        if change.rows:
+            append(
+                self._connection, quote(table.name), table.stored_types, list(zip(*change.rows, strict=True))
+            )
 
     def _delete(self, table: Table, ids: Sequence[Any]) -> list[tuple[Any, int]]:
         """Delete the rows that have these ids; returns the id and the sequence of each that there was.

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-__all__ = ["ServiceAddress", "announce", "find_running", "service_file", "warehouse_file", "withdraw"]
+__all__ = [
+    "ServiceAddress",
+    "announce",
+    "find_running",
+    "is_own",
+    "service_file",
+    "warehouse_file",
+    "withdraw",
+]
 
 _TIMEOUT = 2.0
 
@@ -68,7 +76,7 @@ def _read(state_dir: Path) -> ServiceAddress | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         address = ServiceAddress(str(content["url"]), int(content["pid"]))
-        trusted = _is_own(path) and _is_own(path.parent) and _is_here(urlsplit(address.url).hostname or "")
+        trusted = is_own(path) and is_own(path.parent) and _is_here(urlsplit(address.url).hostname or "")
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return address if trusted else None
@@ -83,7 +91,7 @@ def _is_here(host: str) -> bool:
     return False
 
 
-def _is_own(path: Path) -> bool:
+def is_own(path: Path) -> bool:
     """Whether a file or folder is this user's, and nobody else may write it: a planted one takes records."""
     if not hasattr(os, "geteuid"):
         return True

@@ -205,12 +205,19 @@ class DeadLetterFilter:
 
 @dataclass(frozen=True, slots=True)
 class JournalFilter:
-    """Filter of journal entries; "" means any. `before`: only older ones (UTC, ISO 8601)."""
+    """Filter of journal entries; "" means any.
+
+    Args:
+        before: only older ones (UTC, ISO 8601).
+        record: only what was paid for the record of this key, or, given the name of an object without its
+            version (`bucket/key`), for any version of it.
+    """
 
     run_id: str = ""
     pipeline: str = ""
     model: str = ""
     before: str = ""
+    record: str = ""
 
 
 class StateStore(Protocol):

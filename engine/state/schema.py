@@ -231,6 +231,11 @@ ALTER TABLE journal ADD COLUMN prompt TEXT NOT NULL DEFAULT '';
 ALTER TABLE journal ADD COLUMN reply TEXT NOT NULL DEFAULT '';
 """
 
+# The calls of one record, among all. Cut, because an index of PostgreSQL takes 2,704 bytes a row.
+_CALLS_OF_A_RECORD: Final = """
+CREATE INDEX journal_of_a_record ON journal (substr(record, 1, 500));
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -245,6 +250,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _ALLOWANCES,
     _TRACES,
     _FOR_PAGES,
+    _CALLS_OF_A_RECORD,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

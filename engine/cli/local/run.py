@@ -116,6 +116,7 @@ async def _run(options: RunOptions, plans: Mapping[str, Plan], dry: trial.DryRun
             if found is None:
                 return ExitCode.COMPLETED
             session = found
+        await engine.offer_taps()
         started_at = engine.clock.now()
         watch = SignalWatch(session, output.say)
         await watched(session, watch, output)

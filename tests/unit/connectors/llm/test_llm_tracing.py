@@ -12,7 +12,7 @@ from connectors.llm.client import Reply
 from connectors.llm.documents import Document
 from connectors.llm.prompt import Prompt
 from connectors.llm.settings import LlmParams
-from connectors.llm.tracing import MAX_TRACED, Tracer
+from connectors.llm.tracing import MAX_TRACED, Tracer, redact_texts
 from engine.contract.journal import JournalEntry
 from engine.execution.journal import Journal
 from engine.state import JournalFilter
@@ -85,3 +85,9 @@ def test_traces_are_bounded_and_name_images_and_cut_replies() -> None:
 def test_a_wrong_expression_is_named() -> None:
     with pytest.raises(ValidationError, match=r"'\(' is not a regular expression"):
         LlmParams(redact=["("])
+
+
+def test_texts_of_a_record_are_redacted_wherever_they_stand() -> None:
+    record = {"id": 7, "id 123": ["is 123", {"note": "45 and 6"}]}
+    shown = redact_texts(record, [r"\d\d+"])
+    assert shown == {"id": 7, "id 123": ["is ***", {"note": "*** and 6"}]}
