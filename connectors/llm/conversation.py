@@ -131,7 +131,7 @@ class Conversation:
         reply, usage = await self._caller.call(prompt, self._of(indices), max_tokens, self._check)
         reached("model_paid")
         if self._caller.tracer is not None:
-            self._traces |= dict.fromkeys(indices, self._caller.tracer.trace(prompt, reply))
+            self._traces |= zip(indices, self._caller.tracer.trace(prompt, reply), strict=True)
         for index, share in zip(indices, usage.shared(len(indices)), strict=True):
             self._history(index).paid = self._history(index).paid.plus(share)
             self._caller.attempts.book(self._keys[index])

@@ -89,15 +89,26 @@ class LlmExtract(Transform[LlmParams]):
         return self
 
     async def check_connection(self) -> str:
-        """List the endpoints' models, which costs nothing; see `ChecksConnection`."""
+        """List the models of all endpoints, which costs nothing; see `ChecksConnection`."""
         connection = self.connection
         assert isinstance(connection, LlmConnection)
-        others = [*self.params.fallbacks, *self.params.cascade]
-        asked = [
-            (connection, self.params.model or connection.model),
-            *((connection.of_alternative(one), one.model) for one in others),
-        ]
-        return "; ".join([await check_endpoint(*one) for one in asked])
+        own = await check_endpoint(connection, self.params.model or connection.model)
+        return "; ".join(filter(None, [own, await self.check_others()]))
+
+    async def check_others(self) -> str:
+        """Do so for models and endpoints besides the connection's own; see `ChecksOthers`."""
+        connection = self.connection
+        assert isinstance(connection, LlmConnection)
+        named = [*self.params.fallbacks, *self.params.cascade]
+        asked = {(one.endpoint, one.model): connection.of_alternative(one) for one in named}
+        used = {endpoint for endpoint, _ in asked}
+        for name, endpoint in connection.endpoints.items():
+            if name not in used:
+                asked[name, endpoint.model] = connection.of_endpoint(endpoint)
+        found = []
+        for (name, model), other in asked.items():
+            found.append(await check_endpoint(other, model, f"endpoint {name!r}: " if name else ""))
+        return "; ".join(found)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Literal, Self
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
@@ -138,6 +139,10 @@ class LlmConnection(LlmEndpoint):
         default={}, description="Other endpoints by name, for models of `fallbacks` and `cascade`"
     )
 
+    def of_endpoint(self, endpoint: LlmEndpoint) -> LlmConnection:
+        """The connection of one of the `endpoints`, with its own model."""
+        return LlmConnection.model_construct(**{**endpoint.__dict__, "endpoints": {}})
+
     def of_alternative(self, other: Alternative) -> LlmConnection:
         """The connection of another model.
 
@@ -148,12 +153,8 @@ class LlmConnection(LlmEndpoint):
             return self.model_copy(update={"model": other.model})
         endpoint = self.endpoints.get(other.endpoint)
         if endpoint is None:
-            known = ", ".join(self.endpoints) or "none"
-            raise FatalError(
-                f"the model {other.model!r} names the endpoint {other.endpoint!r}, which is not one of the "
-                f"connection's `endpoints` ({known})"
-            )
-        return LlmConnection.model_construct(**{**endpoint.__dict__, "model": other.model, "endpoints": {}})
+            raise FatalError(other.misses(self.endpoints))
+        return self.of_endpoint(endpoint).model_copy(update={"model": other.model})
 
 
 class LlmParams(Params):
@@ -371,6 +372,18 @@ class LlmParams(Params):
             if self.spans_field in schema.model.model_fields:
                 raise ValueError(f"`spans_field`: the schema has a field `{self.spans_field}` of its own")
         return self
+
+    def misfits(self, connection: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
+        """Names of endpoints that the connection has not."""
+        given = connection.get("endpoints")
+        known = given if isinstance(given, dict) else {}
+        named = [("fallbacks", self.fallbacks), ("cascade", self.cascade)]
+        return [
+            (name, one.misses(known))
+            for name, models in named
+            for one in models
+            if one.endpoint and one.endpoint not in known
+        ]
 
     @property
     def leaves_sandbox(self) -> bool:

@@ -228,7 +228,7 @@ class SourceTask:
         try:
             with stats.waits(waiting, str(error)[:200]), anyio.CancelScope() as split_reader.scope:
                 split_reader.reading = True
-                await self._clock.sleep(policy.delay(split_reader.attempt, error.retry_after))
+                await self._clock.sleep(policy.delay(split_reader.attempt, error.retry_after, lasted))
         finally:
             split_reader.reading = False
 

@@ -227,8 +227,9 @@ class Redelivery:
 
     async def _wait(self, attempt: int, error: TransientError, waiting: Waiting) -> None:
         self._stats.retries += 1
+        lasted = self._health.lasted(self._clock.monotonic())
         with self._stats.waits(waiting, str(error)[:200]):
-            await self._clock.sleep(self._policy.delay(attempt, error.retry_after))
+            await self._clock.sleep(self._policy.delay(attempt, error.retry_after, lasted))
 
 
 def _halves(batch: Batch) -> tuple[Batch, Batch]:
