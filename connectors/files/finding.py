@@ -96,7 +96,8 @@ def find_files(path: str) -> Found:
     if os.path.isfile(path):
         return Found([_named(path)])
     if not is_pattern(path):
-        return Found([_named(path if os.path.exists(path) else without_escapes(path))])
+        plain = without_escapes(path)
+        return Found([_named(plain if os.path.exists(plain) and not os.path.exists(path) else path)])
     found = walk(path)
     parts = [FilePart.of(name, size) for name, size in found.files]
     parts += [FilePart.of(name, problem=reason) for name, reason in found.unreadable]
