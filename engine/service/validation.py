@@ -166,8 +166,8 @@ class BodyValidator:
             raise _RecordRefusedError("nested too deeply") from None
         except MemoryError:
             raise
-        except Exception as error:
-            # a mistake in a validator of the model's own; its text may quote the record
+        except Exception as error:  # noqa: BLE001 - a validator of the model's own may raise anything
+            # its text may quote the record
             raise _RecordRefusedError(f"{type(error).__name__} in the model's own code") from None
 
     def _convert(self, value: object) -> object:

@@ -154,8 +154,8 @@ class PackedByProxy(OddS3):
 @pytest.mark.parametrize(
     "lake",
     [
-        CapitalTrue, EmptyNumbers, Nameless, PackedByProxy, OddS3, WithoutToken, FirstVersionOnly, Refuses, Forgetful, SameToken, Inclusive, EmptyPages, Lying,
-        Unordered, Twice, WithMark,
+        CapitalTrue, EmptyNumbers, Nameless, PackedByProxy, OddS3, WithoutToken, FirstVersionOnly,
+        Refuses, Forgetful, SameToken, Inclusive, EmptyPages, Lying, Unordered, Twice, WithMark,
     ],
 )  # fmt: skip
 async def test_every_object_is_listed_once_however_pages_continue(lake: type[OddS3]) -> None:
