@@ -31,6 +31,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "temporal": ("temporalio",),
     "jwt": ("cryptography", "jwt"),
     "postgres": ("psycopg",),
+    "clickhouse": ("aiohttp", "httpx", "httpx_aiohttp"),
     "validate": ("jsonschema_rs",),
     "parquet": ("pyarrow",),
     "tracing": ("opentelemetry",),

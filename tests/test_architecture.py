@@ -140,6 +140,7 @@ def test_places_of_the_engine_form_levels_without_circles() -> None:
         ("connectors.consumption", "httpx aiohttp"),
         ("connectors.ingest", "httpx aiohttp duckdb starlette"),
         ("connectors.files", "httpx aiobotocore"),
+        ("connectors.clickhouse", "httpx aiohttp"),
         ("connectors.duckdb", "duckdb"),
         ("connectors.http", "httpx aiohttp"),
         ("connectors.postgres", "psycopg"),

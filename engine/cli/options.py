@@ -437,6 +437,6 @@ class ScheduleOptions(WorkerPlanOptions, RequestOptions):
 
     action: str = "list"
     pipeline: str = ""
-    overlap: str = "skip"
-    catch_up: str = "5m"
+    overlap: str = ""
+    catch_up: str = ""
     json: bool = False
