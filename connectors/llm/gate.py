@@ -180,6 +180,7 @@ class Gate:
     Args:
         allowances: where declared limits are shared with other processes; None keeps them to itself.
         name: of the limits there.
+        bounded: the calls that are out are limited.
 
     Attributes:
         clock: by which it waits.
@@ -193,8 +194,10 @@ class Gate:
         tokens_per_minute: float | None = None,
         allowances: Allowances | None = None,
         name: str = "",
+        bounded: bool = True,
     ) -> None:
         self.clock = clock
+        self._bounded = bounded
         self._allowances, self._name = allowances, name
         shared = allowances is not None
         self._requests = Bucket(requests_per_minute, shared=shared)
@@ -236,7 +239,7 @@ class Gate:
     async def _room(self, tokens: float, check: Callable[[], None]) -> None:
         while True:
             check()
-            while self._flying >= self._window.size:
+            while self._bounded and self._flying >= self._window.size:
                 self._landed = anyio.Event()
                 await self._landed.wait()
                 check()
