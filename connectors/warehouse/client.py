@@ -5,6 +5,7 @@ What can go wrong on the way is told apart here and nowhere else.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _TRANSIENT_STATUSES = frozenset({408, 409, 423, 424, 425, 429})
+_GZIP = zlib.MAX_WBITS | 16
 _WRONG_ENDPOINT = frozenset({404, 405, 410})
 _ABOUT_RECORDS = frozenset({400, 413, 422})
 
@@ -175,6 +177,8 @@ class WarehouseClient:
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
             raise self._broken(error, f"{method} {url}") from error
         self._check(response, method, url)
+        body = _unpacked(body, response.headers.get("content-encoding", ""), max_answer)
+        body = body.removeprefix(b"\xef\xbb\xbf")
         return Answer(response.status_code, response.headers.get("content-type", ""), body)
 
     def _broken(self, error: Exception, request: str) -> TransientError | FatalError:
@@ -228,3 +232,15 @@ async def _read(response: httpx.Response, limit: int, request: str) -> bytes:
             )
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
+    """What a proxy has packed although nothing packed was asked for; as it is where that is not so."""
+    if encoding.strip().lower() not in ("gzip", "x-gzip"):
+        return body
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        found = unpacker.decompress(body, limit)
+    except zlib.error:
+        return body
+    return found if unpacker.eof else body
