@@ -17,7 +17,7 @@ from engine.cli.local.scheduling import RETRY_AFTER, Scheduler
 from engine.contract.clock import SystemClock
 from engine.errors import ServiceError
 from engine.execution.engine import Engine
-from engine.state.protocol import RunRecord, RunStatus
+from engine.state.records import RunRecord, RunStatus
 
 FILE = """\
 version: 1
