@@ -63,8 +63,8 @@ class HttpSinkParams(Params):
     )
     health: str | None = operational(
         None,
-        description="Path that answers GET with 2xx as long as the API takes records, asked when a lone record "
-        "only gets 5xx: if it does, the record becomes a dead letter (default: that is an outage)",
+        description="Path that answers GET with 2xx as long as the API takes records, asked when a lone "
+        "record only gets 5xx: if it does, the record becomes a dead letter (default: that is an outage)",
     )
     idempotency_header: str | None = Field(
         default="Idempotency-Key",

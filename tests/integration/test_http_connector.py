@@ -399,8 +399,8 @@ async def test_a_lone_bad_record_dies_where_the_api_says_it_takes_records() -> N
 
     async with ScriptedServer(answer).running() as server:
         target = sink(server.url, health="/up")
-        nodes = {"read": (MemorySource({"a": [[{"id": 1}]]}), []), "post": (target, ["read"])}
-        plan = plan_of(nodes, options={"post": QUICK})
+        source = MemorySource({"a": [[{"id": 1}]]})
+        plan = plan_of({"read": (source, []), "post": (target, ["read"])}, options={"post": QUICK})
         async with Engine() as owner:
             report = await owner.run(plan)
     assert (report.ok, report.tally.dead) == (True, 1)
