@@ -91,7 +91,8 @@ class _Cutter:
 
     def last(self) -> list[_Line]:
         """The last line, if it has no line end."""
-        return [self._line(b"", 0)] if self._rest_length else []
+        line = self._line(b"", 0)
+        return [line] if line.data != b"" else []  # also where there is nothing but a byte order mark
 
     def page(self, lines: list[_Line], until: int | None) -> LinePage:
         """Take these lines as read, up to the first that begins at `until` or behind it."""

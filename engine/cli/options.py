@@ -404,6 +404,7 @@ class WorkerOptions(PlanOptions, StateOptions, ServerArguments):
     memory: str | None = None
     metrics: str = ""
     otlp: str = ""
+    traces: str = ""
     log_format: str = "json"
 
 
@@ -438,6 +439,6 @@ class ScheduleOptions(WorkerPlanOptions, RequestOptions):
 
     action: str = "list"
     pipeline: str = ""
-    overlap: str = "skip"
-    catch_up: str = "5m"
+    overlap: str = ""
+    catch_up: str = ""
     json: bool = False

@@ -224,7 +224,7 @@ class Runner:
         self._events.end(self.snapshot().nodes)
         with anyio.CancelScope(shield=True):
             try:
-                await self.ledger.commit()
+                await self.ledger.close()
                 await self._late.close()
             except StateError:
                 if not failed:
@@ -264,17 +264,15 @@ class Runner:
             name, source = runtime.node.name, runtime.component
             if not isinstance(source, Source):
                 continue
-            records = await self._listing.splits(source, runtime)
-            if records or runtime.stats.aggregate.get("unchanged"):
+            splits = await self._listing.splits(source, runtime)
+            if splits.total or runtime.stats.aggregate.get("unchanged"):
                 self._matched.add(name)
-            for record in records:
-                if record.done:
-                    self.ledger.skip(record)
-            replay = self.identity.resumed or not self._components.new_ids(name)
+            replay = not self._components.new_ids(name)
             task = SourceTask(
                 segment,
-                splits=[record for record in records if not record.done],
+                splits=splits,
                 track=partial(self.ledger.track, name, replay=replay),
+                announce=self.ledger.announce,
                 outlet=wiring.outlets.get(id(segment)),
                 clock=self._clock,
                 dead_letters=self._route,
@@ -307,6 +305,8 @@ class Runner:
         self.settled = not undone
         self.finished = not undone and all(source.finished for source in self._sources)
         if self._count:
+            for source in self._sources:
+                await source.splits.skip_done()
             self.counts = await self._ask_sinks()
         if not self.finished:
             return

@@ -178,8 +178,8 @@ class LetterView:
 class CallView:
     """A paid model call, with this record's share of tokens and price.
 
-    `answer` is what it said of this record. `prompt` and `reply` are of the whole call, and "" where the node
-    keeps no traces. Texts are redacted as the node declares, and cut where they are long.
+    `answer` is what it said of this record. `prompt` and `reply` are as its trace has them, "" where the node
+    keeps none. Texts are redacted as the node declares, and cut where they are long.
     """
 
     run_id: str

@@ -108,6 +108,7 @@ class SplitRecord:
     """A split of a run's source with its committed progress.
 
     Everything before `position` is settled, and `tally` covers exactly that; `acked` lies beyond it.
+    `read_limit`: how many records, from the beginning of the split, may have been read; None if unknown.
     """
 
     node: str
@@ -116,13 +117,15 @@ class SplitRecord:
     done: bool = False
     tally: Tally = field(default_factory=Tally)
     acked: Sequence[Acked] = ()
+    read_limit: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """The progress of a split, in absolute terms, so that writing it twice changes nothing.
 
-    `bookmarks`: those of the node that stand for what lies before `position`, as far as they are new.
+    `bookmarks`: the new ones of the node that belong to what lies before `position`. `read_limit`: as in
+    `SplitRecord`.
     """
 
     node: str
@@ -132,6 +135,7 @@ class Progress:
     tally: Tally
     acked: Sequence[Acked] = ()
     bookmarks: Sequence[Bookmark] = ()
+    read_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

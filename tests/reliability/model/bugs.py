@@ -22,8 +22,8 @@ def watermark_before_ack(patch: pytest.MonkeyPatch) -> str:
     """The ledger says how far a split was read, not how far it was acknowledged."""
     honest = ledger._progress
 
-    def progress(node: str, tracker: SplitTracker) -> Progress:
-        made = honest(node, tracker)
+    def progress(node: str, tracker: SplitTracker, *, closing: bool = False) -> Progress:
+        made = honest(node, tracker, closing=closing)
         return replace(made, position=tracker._acks[-1].end) if tracker._acks else made
 
     patch.setattr(ledger, "_progress", progress)
