@@ -274,7 +274,7 @@ class ObjectSource(Source[P]):
                 group.width = -(-concurrency // min(number, left))
             yield group
 
-    async def _read_group(self, group: Group, *_: Group) -> Group:
+    async def _read_group(self, group: Group, *_further: Group) -> Group:
         fetch = self._open()[1].fetch
         outcomes = group.outcomes
         outcomes += [FatalError("not read")] * len(group.objects)
