@@ -289,7 +289,7 @@ class ObjectSource(Source[P]):
             await read()
             return group
         async with anyio.create_task_group() as tasks:
-            for _ in range(width):
+            for _task in range(width):
                 tasks.start_soon(read)
         return group
 
