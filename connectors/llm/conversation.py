@@ -100,6 +100,8 @@ class Conversation:
     async def _ask_once(self, group: TaskGroup, indices: list[int]) -> None:
         try:
             prompt = self._caller.writer.write(self._of(indices))
+            asked = zip(prompt.nonces, indices, strict=True)
+            prompt = replace(prompt, questions={slot: self._keys[index] for slot, index in asked})
             reached("packed")
             reply = await self._call(prompt, indices)
         except TransientError as error:

@@ -80,6 +80,7 @@ class LlmExtract(Transform[LlmParams]):
             shared=ctx.shared,
             spending=ctx.spending,
             allowances=ctx.allowances,
+            draining=ctx.draining,
             # what was reached before may be away for a while
             patient=ctx.attempt > 1 or bool(ctx.chunk),
         )
@@ -119,7 +120,7 @@ class LlmExtract(Transform[LlmParams]):
     @property
     def concurrency(self) -> int:
         """A batch for each call that may be out: what has its answer leaves, whatever the others wait for."""
-        return self.params.concurrency
+        return self.params.calls
 
     async def is_answering(self) -> bool:
         """Return whether a model answers about a short text now."""

@@ -55,6 +55,13 @@ class Price:
         paid_in = (tokens_in - cached) * self.per_million_input + cached * cheap
         return (paid_in + tokens_out * self.per_million_output) / 1_000_000
 
+    def halved(self) -> Price:
+        """The price of the Batch API and of the tier `flex`."""
+        cached = self.per_million_cached
+        return Price(
+            self.per_million_input / 2, self.per_million_output / 2, None if cached is None else cached / 2
+        )
+
 
 def price_of(model: str, params: LlmParams, limited: bool = False) -> Price:
     """The price of a model: from the parameters, else from the list of `genai-prices` (takes a second once).
@@ -83,6 +90,8 @@ def known_price(model: str, params: LlmParams) -> Price | None:
     known = Price(0.0, 0.0) if model == _FREE else _listed(model)
     if known is None:
         return None
+    if params.is_half_price:
+        known = known.halved()
     return Price(
         known.per_million_input if given_in is None else given_in,
         known.per_million_output if given_out is None else given_out,

@@ -80,9 +80,9 @@ class _Cutter:
 
     def cut(self, chunk: bytes) -> _Lines:
         """The lines that end in this chunk."""
-        lines: list[bytes | None]
-        *lines, rest = chunk.split(b"\n")
-        lengths = [len(line) + 1 for line in lines]  # type: ignore[arg-type]
+        *whole, rest = chunk.split(b"\n")
+        lengths = [len(line) + 1 for line in whole]
+        lines: list[bytes | None] = [*whole]
         if lines:
             if max(lengths) > self._max + 1:
                 lines = [
@@ -95,10 +95,9 @@ class _Cutter:
 
     def last(self) -> _Lines:
         """The last line, if it has no line end."""
-        if not self._rest_length:
-            return [], []
         line, length = self._line(b"", 0)
-        return [line], [length]
+        # also where there is nothing but a byte order mark
+        return ([line], [length]) if line != b"" else ([], [])
 
     def page(self, lines: list[bytes | None], lengths: list[int], until: int | None) -> LinePage:
         """Take these lines as read, up to the first that begins at `until` or behind it."""
@@ -114,7 +113,7 @@ class _Cutter:
         return LinePage(start, lines, self.place)
 
     def _line(self, ending: bytes | None, length: int) -> tuple[bytes | None, int]:
-        """The line that began in earlier chunks and ends with `ending`; `length` of that with its line end."""
+        """The line that began earlier and ends with `ending`; `length` is that one's, with its line end."""
         line_end = int(length > 0)
         self._keep(ending, length - line_end)
         length = self._rest_length

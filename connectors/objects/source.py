@@ -274,7 +274,7 @@ class ObjectSource(Source[P]):
                 group.width = -(-concurrency // min(number, left))
             yield group
 
-    async def _read_group(self, group: Group, *_: Group) -> Group:
+    async def _read_group(self, group: Group, *_further: Group) -> Group:
         fetch = self._open()[1].fetch
         outcomes = group.outcomes
         outcomes += [FatalError("not read")] * len(group.objects)
@@ -289,7 +289,7 @@ class ObjectSource(Source[P]):
             await read()
             return group
         async with anyio.create_task_group() as tasks:
-            for _task in range(width):
+            for _number in range(width):
                 tasks.start_soon(read)
         return group
 

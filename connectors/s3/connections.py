@@ -73,9 +73,9 @@ class Response:
         self._broken: Exception | None = None
 
     def header(self, name: bytes) -> str | None:
-        """A header's text, None where there is none; bytes that are not UTF-8 are kept as surrogates."""
+        """A header's text, None where there is none; bytes that are not UTF-8 are replaced."""
         text = self.headers.get(name)
-        return text.decode("utf-8", "surrogateescape") if text is not None else None
+        return text.decode("utf-8", "replace") if text is not None else None
 
     async def read(self, size: int = -1) -> bytes:
         """Up to `size` of the next bytes, b"" at the end; -1: all of them.

@@ -403,6 +403,7 @@ class WorkerOptions(PlanOptions, StateOptions, ServerArguments):
     memory: str | None = None
     metrics: str = ""
     otlp: str = ""
+    traces: str = ""
     log_format: str = "json"
 
 

@@ -46,7 +46,7 @@ def execute(options: ValidateOptions) -> int:
     plans: dict[str, Plan] = {}
     warnings: list[Problem] = []
     try:
-        plans = _remote(options, warnings) if options.target == "temporal" else _local(options)
+        plans = _remote(options, warnings) if options.target == "temporal" else _local(options, warnings)
     except ConfigError as error:
         if not options.json:
             _warn(warnings)
@@ -68,10 +68,19 @@ def execute(options: ValidateOptions) -> int:
     return 0
 
 
-def _local(options: ValidateOptions) -> dict[str, Plan]:
+def _local(options: ValidateOptions, warnings: list[Problem]) -> dict[str, Plan]:
     from engine.cli.loading import load_plans
+    from engine.errors import Problem
+    from engine.plan.claims import clashes_together
 
-    return load_plans(options)
+    plans = load_plans(options)
+    if clashes_together(plans.values()):
+        from engine.execution.session import starting
+
+        together = clashes_together(plans[name] for name in starting(plans))
+        what = "`run` refuses to start these pipelines together"
+        warnings += [Problem(f"{what}: {one.message}", hint=one.hint) for one in together]
+    return plans
 
 
 def _remote(options: ValidateOptions, warnings: list[Problem]) -> dict[str, Plan]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -375,6 +376,19 @@ async def test_two_503_then_200_sends_the_same_key_three_times() -> None:
     assert waits == [7.0, None]
     assert len({request.headers["idempotency-key"] for request in server.requests}) == 1
     assert len({request.body for request in server.requests}) == 1
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["gzip", "byte order mark"])
+async def test_results_are_read_however_a_proxy_passes_them_on(packed: bool) -> None:
+    results = json.dumps({"written": 1, "dead": []}).encode()
+    answer = (
+        Answer(200, gzip.compress(results), {"content-encoding": "gzip"})
+        if packed
+        else Answer(200, b"\xef\xbb\xbf" + results)
+    )
+    async with ScriptedServer(lambda _: answer).running() as server, open_sink(server.url) as sink:
+        receipt = await sink.write(batch_of(blob(1)))
+    assert receipt.confirmed
 
 
 async def test_records_of_an_uncertain_request_become_replays() -> None:

@@ -67,6 +67,16 @@ async def test_the_project_serves_all_five_reading_routes(service: RunningServic
             assert (await client.get(f"/consumption/{name}")).json() == {"items": [], "total": 0}
 
 
+async def test_a_body_is_read_though_its_client_prefers_http_2(service: RunningService) -> None:
+    asks = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAAA"}
+    async with httpx.AsyncClient(base_url=service.url) as client:
+        for number in range(2):
+            answer = await client.post(
+                "/ingest/BlobSource", json=[blob(f"u{number}")], headers=PER_RECORD | asks
+            )
+            assert answer.json()["written"] == 1
+
+
 async def test_concurrent_requests_are_all_written_once(service: RunningService) -> None:
     async with httpx.AsyncClient(base_url=service.url) as client:
         answers = await asyncio.gather(
