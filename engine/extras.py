@@ -18,8 +18,8 @@ __all__ = ["EXTRAS", "SANDBOX_EXTRAS", "entry_points", "extra_with", "install_co
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "ingest": ("aiohttp", "httpx", "httpx_aiohttp"),
     "s3": (
-        "aiobotocore", "aiohttp", "aiostream", "botocore", "brotli",
-        "charset_normalizer", "docx", "puremagic", "pypdfium2", "yarl",
+        "aiobotocore", "aiohappyeyeballs", "aiohttp", "aiostream", "botocore", "brotli",
+        "charset_normalizer", "docx", "httptools", "puremagic", "pypdfium2", "yarl",
     ),
     "documents": ("PIL", "pptx", "python_calamine", "striprtf"),
     "llm": ("genai_prices", "httpx", "httpx_aiohttp", "json_repair", "openai"),
@@ -31,6 +31,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "temporal": ("temporalio",),
     "jwt": ("cryptography", "jwt"),
     "postgres": ("psycopg",),
+    "clickhouse": ("aiohttp", "httpx", "httpx_aiohttp"),
     "validate": ("jsonschema_rs",),
     "parquet": ("pyarrow",),
     "tracing": ("opentelemetry",),

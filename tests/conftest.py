@@ -15,6 +15,7 @@ from tests.leaks import no_child_process, no_open_generator, no_socket, watch_ge
 from tests.servers import service_models, warm_start
 
 if TYPE_CHECKING:
+    from tests.servers.clickhouse import ClickHouse
     from tests.servers.postgres import Postgres
 
 os.environ.pop("ODW_STATE", None)  # the state of whoever runs the tests is not theirs
@@ -59,6 +60,15 @@ def postgres() -> Iterator[Postgres]:
     from tests.servers.postgres import running
 
     with running(kept=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
+    """A ClickHouse server for all tests."""
+    from tests.servers.clickhouse import running
+
+    with running(tmp_path_factory.mktemp("clickhouse")) as server:
         yield server
 
 

@@ -1,4 +1,4 @@
-"""Tables of DuckDB and of PostgreSQL, written and read in the same way by tests."""
+"""Tables of DuckDB, of PostgreSQL and of ClickHouse, written and read in the same way by tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import orjson
+from pydantic import SecretStr
 
+from connectors.clickhouse import ClickHouseConnection, ClickHouseSink, ClickHouseSinkParams
 from connectors.duckdb import DuckdbSink, DuckdbSinkParams, DuckdbSource, DuckdbSourceParams
 from connectors.postgres import (
     PostgresConnection,
@@ -23,11 +26,14 @@ from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyRange
 from engine.errors import BatchError
+from tests.servers.clickhouse import PASSWORD, ClickHouse
 from tests.servers.postgres import Postgres
 
-__all__ = ["TABLE", "DuckdbTarget", "PostgresTarget", "Target", "batch_of"]
+__all__ = ["TABLE", "ClickHouseTarget", "DuckdbTarget", "PostgresTarget", "Target", "batch_of"]
 
 TABLE = "tables.t"
+
+_CATALOGUED = "database = 'tables' AND name = 't'"
 
 
 def batch_of(records: Sequence[Any], start: int = 0, *, replay: bool = False) -> Batch:
@@ -37,19 +43,23 @@ def batch_of(records: Sequence[Any], start: int = 0, *, replay: bool = False) ->
 
 
 class Target(ABC):
-    """A database with an empty schema `tables`; `ledger` is the table of entries for its tables."""
+    """A database with an empty schema `tables`; `ledger` is the table of entries for its tables.
+
+    `timestamp` is a type of times with a zone.
+    """
 
     ledger: str
+    timestamp = "timestamptz"
 
     @abstractmethod
     def sql(self, query: str) -> list[Any]:
         """Rows of a query."""
 
     @abstractmethod
-    def make_sink(self, **params: Any) -> DuckdbSink | PostgresSink: ...
+    def make_sink(self, **params: Any) -> DuckdbSink | PostgresSink | ClickHouseSink: ...
 
-    @abstractmethod
-    def source(self, **params: Any) -> DuckdbSource | PostgresSource: ...
+    def source(self, **params: Any) -> DuckdbSource | PostgresSource:
+        raise NotImplementedError
 
     def sink(self, run: str = "r1", table: str = TABLE, **params: Any) -> Any:
         made = self.make_sink(table=table, **params)
@@ -117,3 +127,42 @@ class PostgresTarget(Target):
     @property
     def _connection(self) -> PostgresConnection:
         return PostgresConnection(url=self.server.address())
+
+
+class ClickHouseTarget(Target):
+    ledger = "tables._odw_batches"
+    timestamp = "DateTime64(6)"
+
+    def __init__(self, server: ClickHouse) -> None:
+        self.server = server
+        server.start()
+        server.sql("DROP DATABASE IF EXISTS tables")
+        server.sql("CREATE DATABASE tables ENGINE = Atomic")
+
+    def sql(self, query: str) -> list[Any]:
+        return self.server.sql(query)
+
+    def make_sink(self, **params: Any) -> ClickHouseSink:
+        return ClickHouseSink(ClickHouseSinkParams(**params), self.connection)
+
+    def rows(self, columns: str = "*") -> list[Any]:
+        merged = self.sql(f"SELECT 1 FROM system.tables WHERE {_CATALOGUED} AND engine LIKE 'Replacing%'")
+        return self.sql(f"SELECT {columns} FROM {TABLE} {'FINAL' if merged else ''} ORDER BY 1")
+
+    async def read(self, **params: Any) -> list[dict[str, Any]]:
+        columns = self.sql(
+            f"SELECT name FROM system.columns WHERE {_CATALOGUED.replace('name', 'table')} "
+            "AND default_kind = '' ORDER BY position"
+        )
+        names = [name for (name,) in columns]
+        return [dict(zip(names, map(_decoded, row), strict=True)) for row in self.rows()]
+
+    @property
+    def connection(self) -> ClickHouseConnection:
+        return ClickHouseConnection(url=self.server.url, password=SecretStr(PASSWORD))
+
+
+def _decoded(value: Any) -> Any:
+    """JSON is text in ClickHouse."""
+    is_json = isinstance(value, str) and value.startswith("{") and value.endswith("}")
+    return orjson.loads(value) if is_json and value != "{}" else value

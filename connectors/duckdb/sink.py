@@ -22,6 +22,7 @@ from engine.contract.claims import Claim
 from engine.contract.component import Kind, Locality, component
 from engine.errors import TransientError
 from engine.fault_injection import reached
+from engine.service.appending import append
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -169,9 +170,20 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         self, connection: DuckDBPyConnection, values: Values, part: Sequence[int], batch: Batch
     ) -> None:
         connection.begin()
-        _copy(connection, quote_table(self._table), values, list(values), part)
+        self._copy(connection, quote_table(self._table), values, list(values), part)
         self._note(connection, entries_of(batch, distinct=self.ctx.distinct_keys))
         _commit(connection)
+
+    def _copy(
+        self,
+        connection: DuckDBPyConnection,
+        table: str,
+        values: Values,
+        names: Sequence[str],
+        part: Sequence[int],
+    ) -> None:
+        types = {name: self._columns[DIALECT.fold(name)].sql for name in names}
+        append(connection, table, types, [chosen(values[name], part) for name in names])
 
     def _note(self, connection: DuckDBPyConnection, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -189,7 +201,7 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
             connection.execute(
                 f"CREATE OR REPLACE TEMP TABLE _odw_merged AS SELECT {listed} FROM {table} LIMIT 0"
             )
-            _copy(connection, "_odw_merged", values, names, part)
+            self._copy(connection, "_odw_merged", values, names, part)
             same = " AND ".join(f"t.{quote(name)} = s.{quote(name)}" for name in key)
             updates = ", ".join(
                 f"{quote(name)} = s.{quote(name)}" for name in names if DIALECT.fold(name) not in key
@@ -249,17 +261,6 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         for (name,) in tables:
             if is_staging_of(name, target):
                 connection.execute(f"DROP TABLE {quote(schema)}.{quote(name)}")
-
-
-def _copy(
-    connection: DuckDBPyConnection,
-    table: str,
-    values: Values,
-    names: Sequence[str],
-    part: Sequence[int],
-) -> None:
-    with connection.appender(table, columns=list(names)) as appender:
-        appender.append_rows(list(zip(*(chosen(values[name], part) for name in names), strict=True)))
 
 
 def _commit(connection: DuckDBPyConnection) -> None:

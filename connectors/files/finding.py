@@ -11,7 +11,7 @@ from typing import Any
 
 from connectors.files.contents import open_descriptor
 from connectors.files.errors import FileUnreadableError, unreadable
-from connectors.files.walking import MAX_ALTERNATIVES, displayed, is_pattern, walk
+from connectors.files.walking import MAX_ALTERNATIVES, displayed, is_pattern, walk, without_escapes
 from connectors.objects.compression import is_packed
 from connectors.objects.lines import Place
 from engine.errors import FatalError
@@ -93,8 +93,11 @@ def find_files(path: str) -> Found:
         FileUnreadableError: the one file that is named cannot be read.
     """
     path = os.path.expanduser(path)
-    if not is_pattern(path) or os.path.isfile(path):
+    if os.path.isfile(path):
         return Found([_named(path)])
+    if not is_pattern(path):
+        plain = without_escapes(path)
+        return Found([_named(plain if os.path.exists(plain) and not os.path.exists(path) else path)])
     found = walk(path)
     parts = [FilePart.of(name, size) for name, size in found.files]
     parts += [FilePart.of(name, problem=reason) for name, reason in found.unreadable]

@@ -21,13 +21,13 @@ from engine.errors import FatalError
 if TYPE_CHECKING:
     from wcmatch.fnmatch import WcMatcher
 
-__all__ = ["MAX_ALTERNATIVES", "Walk", "displayed", "is_pattern", "walk"]
+__all__ = ["MAX_ALTERNATIVES", "Walk", "displayed", "is_pattern", "walk", "without_escapes"]
 
 MAX_ALTERNATIVES = 1000
 """How many names the braces of a path may stand for."""
 
 _MAGIC = frozenset("*?[")
-_ESCAPED = re.compile(r"\\(.)")
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _Identity = tuple[int, int]
 
 
@@ -73,9 +73,16 @@ def walk(pattern: str) -> Walk:
     for alternative in dict.fromkeys(alternatives):
         root = "/" if alternative.startswith("/") else ""
         segments = [segment for segment in alternative.split("/") if segment]
+        if any(segment != "**" and "**" in without_escapes(segment) for segment in segments):
+            raise FatalError(f"in {pattern!r}, `**` matches whole folders: write it between slashes")
         if segments and not alternative.endswith("/"):
             search.below(root, segments)
     return search.result()
+
+
+def without_escapes(name: str) -> str:
+    """What a pattern without wildcards names."""
+    return _ESCAPED.sub(r"\1", name)
 
 
 class _Search:
@@ -93,7 +100,7 @@ class _Search:
             for inside in self._folders(folder):
                 self.below(inside, rest or ["*"])
         elif not _MAGIC.intersection(first):
-            path = os.path.join(folder, _ESCAPED.sub(r"\1", first))
+            path = os.path.join(folder, without_escapes(first))
             if rest:
                 self.below(path, rest)
             elif self._is_there(path):

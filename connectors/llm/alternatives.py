@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
@@ -26,6 +27,13 @@ class Alternative(BaseModel):
     usd_per_million_output: float | None = Field(
         default=None, ge=0, description="Price of a million answer tokens (default: known for most models)"
     )
+
+    def misses(self, endpoints: Collection[str]) -> str:
+        """Say that the connection has no endpoint of the name given here."""
+        return (
+            f"the model {self.model!r} names the endpoint {self.endpoint!r}, which is not one of the "
+            f"connection's `endpoints` ({', '.join(endpoints) or 'none'})"
+        )
 
     def changes(self) -> dict[str, object]:
         """What of the node's parameters is different for this model."""

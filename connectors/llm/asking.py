@@ -8,16 +8,21 @@ Answers are in the journal before anything is made of them, and so are final fai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import TypeAlias
 
+from connectors.llm.batch_jobs import Ordered
 from connectors.llm.calling import Caller, Fate, OnUsage, too_long
+from connectors.llm.completion import Reply, read_body, read_completion
 from connectors.llm.conversation import Conversation
 from connectors.llm.documents import Document
+from connectors.llm.normalise import spellings
 from connectors.llm.pricing import Usage
-from connectors.llm.questions import values_of
-from engine.contract.journal import JournalEntry
+from connectors.llm.questions import answer_entry, values_of
+from connectors.llm.replies import match_slots, read_lone
+from engine.contract.journal import AnswerClaim, JournalEntry
 from engine.errors import RecordError, TransientError
 
 __all__ = ["Asker", "Fate", "OnHit", "OnUsage"]
@@ -50,7 +55,9 @@ class Asker(Caller):
                     for index in asked[key]:
                         on_hit(index, self._lost(entry, documents[index]))
                 ours = {asked[key][0]: key for key in asked if key in claim.ours}
-                paid = await Conversation(self, documents, ours, on_usage, claim).run()
+                paid = await self._ordered(documents, ours, on_usage, claim)
+                rest = {index: key for index, key in ours.items() if index not in paid}
+                paid |= await Conversation(self, documents, rest, on_usage, claim).run()
             for index, fate in paid.items():
                 same = asked[ours[index]]
                 fates |= dict.fromkeys(same, fate)
@@ -60,6 +67,61 @@ class Asker(Caller):
             if asked:
                 await claim.others()
         return [fates[index] for index in range(len(documents))]
+
+    async def _ordered(
+        self, documents: Sequence[Document], keys: Mapping[int, str], on_usage: OnUsage, claim: AnswerClaim
+    ) -> dict[int, Fate]:
+        """The fates that come of batch jobs of earlier attempts; the answers are kept."""
+        if self.chat.jobs is None or not keys:
+            return {}
+        try:
+            ordered = await self.chat.jobs.ordered(keys.values())
+        except TransientError as error:
+            return dict.fromkeys(keys, error)
+        fates: dict[int, Fate] = {}
+        for index, key in keys.items():
+            if key not in ordered:
+                continue
+            values, reply = self._values(ordered[key])
+            if reply is None:
+                continue  # it was not answered, so nothing was paid for it
+            usage = self.usage_of(reply, [documents[index]]).shared(ordered[key].slots)[0]
+            self.budget.settle(0.0, usage.cost_usd)
+            self.spending.book(usage.cost_usd)
+            on_usage([index], usage)
+            if values is not None:
+                await claim.keep([self._entry_of(key, values, usage, documents[index])])
+                fates[index] = self.fate_of(values)
+        return fates
+
+    def _values(self, ordered: Ordered) -> tuple[Mapping[str, object] | None, Reply | None]:
+        """The values for a slot of a line, and its reply; None for what there is not."""
+        status, _, content = ordered.line
+        try:
+            reply = read_completion(read_body(content)) if status < HTTPStatus.MULTIPLE_CHOICES else None
+        except ValueError:
+            return None, None
+        if not isinstance(reply, Reply):
+            return None, None
+        slot, nonce = ordered.slot, ordered.nonce
+        reading = (
+            match_slots(reply.content, {slot: nonce})
+            if nonce
+            else read_lone(reply.content, slot, spellings(self.schema))
+        )
+        return (reading.answers.get(slot) if reading else None), reply
+
+    def _entry_of(
+        self, key: str, values: Mapping[str, object], usage: Usage, document: Document
+    ) -> JournalEntry:
+        return replace(
+            answer_entry(key, values),
+            model=self.questions.model,
+            record=document.record,
+            tokens_in=usage.tokens_in,
+            tokens_out=usage.tokens_out,
+            cost_usd=usage.cost_usd,
+        )
 
     async def known(self, documents: Sequence[Document]) -> dict[int, tuple[Fate, Usage]]:
         """The outcomes that the journal has, by place, each with what `OnHit` hears. Raises StateError."""

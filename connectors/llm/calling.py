@@ -90,12 +90,14 @@ class Caller:
 
     def usage_of(self, reply: Reply, documents: Sequence[Document]) -> Usage:
         """What a call has cost: as the endpoint reports it, else estimated, which is counted."""
-        tokens_in, tokens_out = reply.tokens_in, reply.tokens_out
+        tokens_in, tokens_out, cached = reply.tokens_in, reply.tokens_out, reply.tokens_cached
         if not reply.usage_known:
             self.on_count("calls_without_usage")
             tokens_in = self._tokens_in(documents)
             tokens_out = -(-len(reply.content.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
-        return Usage(tokens_in, tokens_out, self.price.of(tokens_in, tokens_out))
+        if cached:
+            self.on_count("tokens_cached", cached)
+        return Usage(tokens_in, tokens_out, self.price.of(tokens_in, tokens_out, cached))
 
     async def call(
         self, prompt: Prompt, documents: Sequence[Document], max_tokens: int, check: Callable[[], None]

@@ -11,8 +11,11 @@ __all__ = ["check_endpoint"]
 _LIMIT = 20.0  # seconds
 
 
-async def check_endpoint(connection: LlmConnection, model: str) -> str:
+async def check_endpoint(connection: LlmConnection, model: str, place: str = "") -> str:
     """Return what the endpoint says about its models.
+
+    Args:
+        place: begins every text, also that of an error.
 
     Raises:
         FatalError: it cannot be reached, refuses the key, or does not have the model.
@@ -23,11 +26,11 @@ async def check_endpoint(connection: LlmConnection, model: str) -> str:
         try:
             names = [one.id async for one in sdk.models.list()]
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise FatalError(f"the endpoint refuses the key (status {error.status_code})") from None
+            raise FatalError(f"{place}the endpoint refuses the key (status {error.status_code})") from None
         except openai.APIStatusError as error:
-            return f"the endpoint answers, but does not list its models (status {error.status_code})"
+            return f"{place}the endpoint answers, but does not list its models (status {error.status_code})"
         except openai.APIError as error:
-            raise FatalError(f"the endpoint cannot be used: {type(error).__name__}") from None
+            raise FatalError(f"{place}the endpoint cannot be used: {type(error).__name__}") from None
     if names and model not in names:
-        raise FatalError(f"the endpoint has {len(names)} models, and {model!r} is not among them")
-    return f"takes the key, {len(names)} models, {model} among them" if names else "takes the key"
+        raise FatalError(f"{place}the endpoint has {len(names)} models, and {model!r} is not among them")
+    return f"{place}takes the key" + (f", {len(names)} models, {model} among them" if names else "")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import anyio
 
+from connectors.llm.batch_jobs import BatchJobs
 from connectors.llm.completion import Reply, read_body, read_completion
 from connectors.llm.dialect import MIN_ANSWER, Dialect, Level
 from connectors.llm.gate import Gate
@@ -19,6 +20,7 @@ from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.llm.transport import open_sdk, why_unreachable
 from connectors.llm.waiting import wait_seconds
 from engine.contract.clock import Clock
+from engine.contract.journal import AnswerJournal, NoJournal
 from engine.errors import ComponentError, FatalError, TransientError
 
 if TYPE_CHECKING:
@@ -60,10 +62,14 @@ class Contact:
             engine waits out an outage.
         probe: a prompt without anything to object to, which tells a refused document from an endpoint that
             refuses everything.
+        journal: where it is kept what batch jobs have been asked.
+        draining: true once the run should end.
     """
 
     patience: float | None
     probe: Prompt
+    journal: AnswerJournal = field(default_factory=NoJournal)
+    draining: Callable[[], bool] = lambda: False
 
 
 @asynccontextmanager
@@ -71,8 +77,23 @@ async def open_chat(
     connection: LlmConnection, params: LlmParams, clock: Clock, contact: Contact
 ) -> AsyncIterator[ChatClient]:
     """Open a client for the duration of the block."""
-    async with open_sdk(connection, params.timeout) as sdk:
-        yield ChatClient(sdk, connection, params, clock, contact)
+    async with open_sdk(connection, params.longest) as sdk:
+        chat = ChatClient(sdk, connection, params, clock, contact)
+        if params.mode == "batch":
+            chat.jobs = BatchJobs(
+                sdk,
+                params,
+                clock,
+                url=connection.address,
+                patient=contact.patience is None,
+                journal=contact.journal,
+                draining=contact.draining,
+            )
+        try:
+            yield chat
+        finally:
+            if chat.jobs is not None:
+                await chat.jobs.close()
 
 
 class ChatClient:
@@ -83,6 +104,7 @@ class ChatClient:
         on_probe: told of a call that was made to find that out.
         thinks: a part of the model's answers is thoughts.
         gate: told of the limits that answers tell, and of waits that are asked for.
+        jobs: by which documents are asked about; None asks at once.
     """
 
     def __init__(
@@ -96,14 +118,15 @@ class ChatClient:
         self.model = params.model or connection.model
         level = Level.JSON_SCHEMA if params.answer_form == "auto" else Level(params.answer_form)
         self.dialect = self._declared = Dialect(level, params.temperature)
-        self._extras = params.extras
+        self._extras = params.sent
         self.on_probe: Callable[[Reply], None] = lambda reply: None
         self.thinks = False
         self.gate = Gate(clock)
+        self.jobs: BatchJobs | None = None
         self._sdk = sdk
         self._url = connection.address
         self._key = connection.api_key.get_secret_value()
-        self._longest = params.timeout
+        self._longest = params.longest
         self._clock = clock
         self._contact = contact
         self._negotiating = anyio.Lock()
@@ -179,7 +202,7 @@ class ChatClient:
                     before: Dialect = self.dialect
                     self.dialect = dialect
                     return bool(before != dialect)
-            if refusal.status == 404 and self._with_version() and await self._probe(self._declared):
+            if refusal.status in (404, 405) and self._with_version() and await self._probe(self._declared):
                 return True
         raise self._refuses_everything(refusal, cause)
 
@@ -213,7 +236,12 @@ class ChatClient:
         strange = 0
         while True:
             mark = self.gate.mark()
-            status, headers, content = await self._post(dialect.body(prompt, max_tokens))
+            body = dialect.body(prompt, max_tokens)
+            if self.jobs is not None and prompt.questions:
+                line = {"model": self.model, **body, **self._extras}
+                status, headers, content = await self.jobs.ask(line, prompt)
+            else:
+                status, headers, content = await self._post(body)
             self.gate.hear(headers, mark)
             if 200 <= status < 300:
                 found = self._completion(content)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from json import detect_encoding
 from typing import Any, Final
 
 from connectors.llm.json_text import parse, written
@@ -14,12 +16,17 @@ __all__ = ["Reply", "read_body", "read_completion"]
 
 _CUT: Final = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "incomplete"})
 _FILTERED: Final = frozenset(
-    {"content_filter", "safety", "prohibited_content", "blocklist", "spii", "recitation", "sensitive"}
-)
+    {
+        "content_filter", "content_filtered", "safety", "prohibited_content", "blocklist", "spii",
+        "recitation", "sensitive", "refusal", "guardrail_intervened", "image_safety", "language",
+    }
+)  # fmt: skip
 _BROKEN_OFF: Final = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "network_error"})
-_ERROR_FIELDS: Final = ("message", "detail", "errors", "error_msg", "base_resp", "msg")
+_ERROR_FIELDS: Final = ("message", "detail", "errors", "error_msg", "base_resp", "msg", "fault", "Message")
+_WRAPPERS: Final = ("data", "result", "output", "response")
 _MAX_TOKENS: Final = 10**9  # of a call; what is more, or no number, is a mistake
-_THOUGHTS: Final = ("reasoning_content", "reasoning")
+_THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
+_OBJECTS: Final = ("json", "input", "arguments", "parsed")  # of a part that has its answer as an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,7 @@ class Reply:
     Args:
         finish_reason: why it ended, in OpenAI's words: `length` when it was cut off.
         refusal: set when the model declined.
+        tokens_cached: those of `tokens_in` that the endpoint had read before.
         usage_known: the endpoint said how many tokens it took; otherwise the figures are 0.
         thinks: a part of the tokens went into thoughts.
     """
@@ -40,6 +48,7 @@ class Reply:
     tokens_out: int
     usage_known: bool = True
     thinks: bool = False
+    tokens_cached: int = 0
 
 
 def read_body(content: bytes) -> object:
@@ -48,12 +57,15 @@ def read_body(content: bytes) -> object:
     Raises:
         ValueError: it is neither.
     """
-    text = content.decode("utf-8-sig")
+    encoding = detect_encoding(content)
+    text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     return joined(text) if is_stream(text) else parse(text)
 
 
 def read_completion(body: object) -> Reply | Refusal | None:
     """The first choice of a completion; an error that came with status 200; None when it is neither."""
+    if isinstance(body, list) and len(body) == 1:
+        (body,) = body
     if not isinstance(body, Mapping):
         return None
     if "choices" not in body:
@@ -68,27 +80,32 @@ def read_completion(body: object) -> Reply | Refusal | None:
         if any(isinstance(body.get(name), str | list | Mapping) for name in _ERROR_FIELDS):
             return _refusal(body)
         return Refusal(502, "it answered without a choice") if "choices" in body else None
-    message = choice.get("message")
-    message = message if isinstance(message, Mapping) else {}
+    message = choice.get("message") or choice.get("delta")
+    message = message if isinstance(message, Mapping) else {"content": message}
     finish = _finish(choice)
     if finish in _BROKEN_OFF:
         return Refusal(502, f"the answer broke off ({finish})")
     tokens_in, tokens_out, known = _usage(body.get("usage"))
     content = _content(message, choice)
-    thoughts = next((one for name in _THOUGHTS if (one := _text(message.get(name)))), "")
+    thoughts = next((one for name in _THOUGHTS if (one := _text(message.get(name), thoughts=True))), "")
     return Reply(
         content=content or ("" if finish == "length" else thoughts),
         finish_reason=finish,
-        refusal=_text(message.get("refusal")),
+        refusal=_text(message.get("refusal")) or _refused(message.get("content")),
         tokens_in=tokens_in,
         tokens_out=tokens_out,
         usage_known=known,
+        tokens_cached=min(_cached(body.get("usage")), tokens_in),
         thinks=bool(thoughts) or "<think" in content or _thinks(body.get("usage")),
     )
 
 
 def _as_completion(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A message in the shape of Anthropic's own API or Ollama's, as a completion; others as they are."""
+    """A message in the shape of another API, or in a wrapper, as a completion; others as they are."""
+    for name in _WRAPPERS:
+        inner = body.get(name)
+        if isinstance(inner, Mapping) and "choices" in inner:
+            return {"usage": body.get("usage"), **inner}
     message = body.get("message")
     if body.get("type") == "message" and isinstance(body.get("content"), str | list):
         choice = {"message": {"content": body["content"]}, "finish_reason": body.get("stop_reason")}
@@ -97,13 +114,17 @@ def _as_completion(body: Mapping[str, Any]) -> Mapping[str, Any]:
         usage = {"prompt_tokens": body.get("prompt_eval_count"), "completion_tokens": body.get("eval_count")}
         choice = {"message": message, "finish_reason": body.get("done_reason")}
         return {"choices": [choice], "usage": usage}
+    if isinstance(message, Mapping) and isinstance(message.get("content"), str | list):
+        return {**body, "choices": [{"message": message, "finish_reason": body.get("finish_reason")}]}
     return body
 
 
 def _refusal(error: object) -> Refusal:
     code = error.get("code") if isinstance(error, Mapping) else None
     status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 0
-    return Refusal.of_body(status if 400 <= status <= 599 else 502, {"error": error})
+    refusal = Refusal.of_body(status if 400 <= status <= 599 else 502, {"error": error})
+    # LM Studio's answer to a path that it does not have
+    return replace(refusal, status=404) if "nexpected endpoint" in refusal.message else refusal
 
 
 def _finish(choice: Mapping[str, Any]) -> str:
@@ -119,41 +140,56 @@ def _content(message: Mapping[str, Any], choice: Mapping[str, Any]) -> str:
     for call in _calls(message):
         if arguments := _text(call.get("arguments")):
             return arguments
-    return _text(choice.get("text"))
+    return _text(message.get("parsed")) or _text(choice.get("text"))
 
 
 def _calls(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     calls = message.get("tool_calls")
-    functions = (
-        [one.get("function") for one in calls if isinstance(one, Mapping)] if isinstance(calls, list) else []
-    )
+    calls = calls if isinstance(calls, list) else [calls]
+    functions = [one.get("function") or one for one in calls if isinstance(one, Mapping)]
     yield from (one for one in (*functions, message.get("function_call")) if isinstance(one, Mapping))
 
 
-def _text(content: object) -> str:
-    """A content as text: itself, its text parts without thoughts, or an object as JSON."""
+def _text(content: object, *, thoughts: bool = False) -> str:
+    """A content as text: itself, its text parts, without thoughts if not asked for, or an object as JSON."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "".join(map(_part, content))
+        return "".join(_part(part, thoughts) for part in content)
     return written(content) if isinstance(content, Mapping) else ""
 
 
-def _part(part: object) -> str:
+def _part(part: object, thoughts: bool) -> str:
     if isinstance(part, str):
         return part
-    if not isinstance(part, Mapping) or "think" in str(part.get("type")) or "reason" in str(part.get("type")):
+    if not isinstance(part, Mapping):
+        return ""
+    kind = str(part.get("type"))
+    if not thoughts and ("think" in kind or "reason" in kind):
         return ""
     text = part.get("text")
-    return _text(text.get("value") if isinstance(text, Mapping) else text)
+    text = text.get("value") if isinstance(text, Mapping) else text
+    objects = (part.get(name) for name in _OBJECTS)
+    return _text(text) or next((written(one) for one in objects if isinstance(one, Mapping) and one), "")
+
+
+def _refused(content: object) -> str:
+    """The parts of a content that decline."""
+    parts = content if isinstance(content, list) else []
+    return "".join(_text(part.get("refusal")) for part in parts if isinstance(part, Mapping))
 
 
 def _usage(usage: object) -> tuple[int, int, bool]:
-    """Tokens of prompt and answer, and whether both are known; one of them may follow from the total."""
-    tokens_in = _figure(usage, "prompt_tokens", "input_tokens")
-    tokens_out = _figure(usage, "completion_tokens", "output_tokens")
+    """Tokens of prompt and answer, and whether both are known; one of them may follow from the total.
+
+    A total that is more than both counts thoughts that the answer's figure leaves out.
+    """
+    tokens_in = _figure(usage, "prompt_tokens", "input_tokens", "promptTokens", "promptTokenCount")
+    tokens_out = _figure(
+        usage, "completion_tokens", "output_tokens", "completionTokens", "candidatesTokenCount"
+    )
     total = _figure(usage, "total_tokens")
-    if tokens_out is None and tokens_in and total is not None and total >= tokens_in:
+    if tokens_in and total is not None and total >= tokens_in + (tokens_out or 0):
         tokens_out = total - tokens_in
     elif not tokens_in and tokens_out is not None and total is not None and total > tokens_out:
         tokens_in = total - tokens_out
@@ -166,11 +202,16 @@ def _figure(usage: object, *names: str) -> int | None:
     """The first count of tokens under one of these names; digits in quotes are one too."""
     for name in names:
         value = usage.get(name) if isinstance(usage, Mapping) else None
-        if isinstance(value, str) and value.isdecimal():
-            return int(value)
+        if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.0+)?", value):
+            return int(float(value))
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MAX_TOKENS:
             return int(value)
     return None
+
+
+def _cached(usage: object) -> int:
+    details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None
+    return _figure(details, "cached_tokens") or _figure(usage, "prompt_cache_hit_tokens") or 0
 
 
 def _thinks(usage: object) -> bool:

@@ -100,6 +100,8 @@ class Conversation:
     async def _ask_once(self, group: TaskGroup, indices: list[int]) -> None:
         try:
             prompt = self._caller.writer.write(self._of(indices))
+            asked = zip(prompt.nonces, indices, strict=True)
+            prompt = replace(prompt, questions={slot: self._keys[index] for slot, index in asked})
             reached("packed")
             reply = await self._call(prompt, indices)
         except TransientError as error:
@@ -131,7 +133,7 @@ class Conversation:
         reply, usage = await self._caller.call(prompt, self._of(indices), max_tokens, self._check)
         reached("model_paid")
         if self._caller.tracer is not None:
-            self._traces |= dict.fromkeys(indices, self._caller.tracer.trace(prompt, reply))
+            self._traces |= zip(indices, self._caller.tracer.trace(prompt, reply), strict=True)
         for index, share in zip(indices, usage.shared(len(indices)), strict=True):
             self._history(index).paid = self._history(index).paid.plus(share)
             self._caller.attempts.book(self._keys[index])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Final, Literal
+from warnings import catch_warnings, simplefilter
 
 from pydantic import BaseModel, ConfigDict, JsonValue, create_model
 from pydantic import Field as ModelField
@@ -61,6 +62,8 @@ def declared_model(fields: Mapping[str, DeclaredField]) -> type[BaseModel]:
     for name, field in fields.items():
         if not name.isidentifier() or name.startswith("_"):
             raise ValueError(f"`{name}` cannot be the name of a field: use letters, digits and `_`")
+        if name.startswith("model_") and hasattr(BaseModel, name):
+            raise ValueError(f"`{name}` cannot be the name of a field: Pydantic uses it itself")
         try:
             annotation = field.annotation()
         except ValueError as error:
@@ -71,4 +74,6 @@ def declared_model(fields: Mapping[str, DeclaredField]) -> type[BaseModel]:
             examples=None if field.example is None else [field.example],
         )
         made[name] = (annotation if field.required else annotation | None, info)
-    return create_model("Record", **made)
+    with catch_warnings():
+        simplefilter("ignore", UserWarning)  # that a field hides an old method: `json`, `copy`
+        return create_model("Record", **made)

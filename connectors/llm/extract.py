@@ -22,12 +22,13 @@ from connectors.llm.schema import RECORDS, TRANSFORM_TIMESTAMP
 from connectors.llm.service import Fate, LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.llm.splitting import divided
+from connectors.llm.tracing import redact_texts
 from connectors.objects.isolation import DocumentReader
 from engine.contract.batch import Batch, DeadItem, Drop, Outcome
 from engine.contract.clock import timestamp
 from engine.contract.component import BatchLimits, Kind, Transform, component
 from engine.contract.planning import Estimate
-from engine.contract.types import Record
+from engine.contract.types import JsonValue, Record
 from engine.errors import FatalError, RecordError, StoppingError, TransientError
 
 __all__ = ["LlmExtract"]
@@ -79,6 +80,7 @@ class LlmExtract(Transform[LlmParams]):
             shared=ctx.shared,
             spending=ctx.spending,
             allowances=ctx.allowances,
+            draining=ctx.draining,
             # what was reached before may be away for a while
             patient=ctx.attempt > 1 or bool(ctx.chunk),
         )
@@ -88,15 +90,26 @@ class LlmExtract(Transform[LlmParams]):
         return self
 
     async def check_connection(self) -> str:
-        """List the endpoints' models, which costs nothing; see `ChecksConnection`."""
+        """List the models of all endpoints, which costs nothing; see `ChecksConnection`."""
         connection = self.connection
         assert isinstance(connection, LlmConnection)
-        others = [*self.params.fallbacks, *self.params.cascade]
-        asked = [
-            (connection, self.params.model or connection.model),
-            *((connection.of_alternative(one), one.model) for one in others),
-        ]
-        return "; ".join([await check_endpoint(*one) for one in asked])
+        own = await check_endpoint(connection, self.params.model or connection.model)
+        return "; ".join(filter(None, [own, await self.check_others()]))
+
+    async def check_others(self) -> str:
+        """Do so for models and endpoints besides the connection's own; see `ChecksOthers`."""
+        connection = self.connection
+        assert isinstance(connection, LlmConnection)
+        named = [*self.params.fallbacks, *self.params.cascade]
+        asked = {(one.endpoint, one.model): connection.of_alternative(one) for one in named}
+        used = {endpoint for endpoint, _ in asked}
+        for name, endpoint in connection.endpoints.items():
+            if name not in used:
+                asked[name, endpoint.model] = connection.of_endpoint(endpoint)
+        found = []
+        for (name, model), other in asked.items():
+            found.append(await check_endpoint(other, model, f"endpoint {name!r}: " if name else ""))
+        return "; ".join(found)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -107,11 +120,15 @@ class LlmExtract(Transform[LlmParams]):
     @property
     def concurrency(self) -> int:
         """A batch for each call that may be out: what has its answer leaves, whatever the others wait for."""
-        return self.params.concurrency
+        return self.params.calls
 
     async def is_answering(self) -> bool:
         """Return whether a model answers about a short text now."""
         return self._service is not None and await self._service.is_answering()
+
+    def redact(self, record: JsonValue, *, done: bool) -> JsonValue:
+        """Hide what `redact` matches, in what the model reads and in what it wrote."""
+        return redact_texts(record, self.params.redact)
 
     @property
     def limits(self) -> BatchLimits:

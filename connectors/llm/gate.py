@@ -4,9 +4,10 @@ Limits are declared, or learned from what the endpoint says with each answer (`x
 its like). Each is a bucket that fills continuously. A call takes out one request and its estimated tokens
 before it is sent, and puts back what it did not use. What the endpoint says of its own bucket wins over our
 reckoning, so that other processes that use the same quota are seen too. When it says that it has too much to
-do, all calls wait together. A declared limit is shared with other processes through the state store: a gate
-takes several calls' worth at a time. Beyond the quota, a window bounds the calls that are out, see
-`connectors.llm.window`; when nothing gets through any more, one call after the other tries, ever more rarely.
+do, all calls wait together. A limit that is declared, or learned and fills by the second, is shared with
+other processes through the state store: a gate takes several calls' worth at a time. Beyond the quota, a
+window bounds the calls that are out, see `connectors.llm.window`; when nothing gets through any more, one
+call after the other tries, ever more rarely.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ _MAX_LEASE: Final = 0.25  # of what may go out at once
 _POLL: Final = 1.0  # seconds between two looks at a shared limit that is used up
 _SHORTEST_SLEEP: Final = 0.001  # seconds that are not worth waiting for
 _TELLING: Final = 0.05  # share of a limit that has to be used before the time of its reset says how it fills
+_CONTINUOUS: Final = 0.5  # of the rate at which a limit of a minute fills
 _CAUTION: Final = 4.0  # times the usual surprise that is left in a bucket
 _MAX_RESERVE: Final = 0.25  # of a bucket
 _RELAXING: Final = 0.9998  # of what a refusal has made us leave, with each call
@@ -136,10 +138,12 @@ class Bucket:
         *,
         age: float = 0.0,
         taken_since: float | None = None,
+        share: bool = False,
     ) -> None:
         """What the endpoint says of its own bucket. A declared limit stays, unless the other one is lower.
 
         Args:
+            share: a limit that fills in a minute can be shared with other processes.
             age: seconds since the call was sent, when the endpoint looked at its bucket.
             taken_since: what has been taken out since then; None when that is not known, and all that is out
                 may be missing in the endpoint's reckoning.
@@ -150,12 +154,22 @@ class Bucket:
             rate = min(rate, used / reset)  # a limit of a day fills more slowly
         if not self._declared or (self.rate is not None and rate < self.rate):
             self.rate, self.capacity = rate, limit
+        if share and not self._declared:
+            # one of a day, or one that begins anew each minute, is not filled by the second
+            self._share(rate >= limit / 60 * _CONTINUOUS)
         since = self.in_flight if taken_since is None else taken_since - age * (self.rate or 0.0)
         level = min(remaining - since, self.capacity)
         # what others take out of it comes as a surprise, so some is left for the next one
         surprise = max(0.0, self.level - level) if self.rate is not None and taken_since is not None else 0.0
         self.reserve += (min(surprise * _CAUTION, self.capacity * _MAX_RESERVE) - self.reserve) * _LEARNING
-        self.level = level if not self._declared else min(self.level, level)
+        self.level = level if not (self._declared or self.shared) else min(self.level, level)
+
+    def _share(self, shared: bool) -> None:
+        if shared and self.rate is not None:
+            self.capacity = self.rate * BURST
+            if not self.shared:
+                self.level = min(self.level, 0.0)  # what there is, is in the store now
+        self.shared = shared
 
 
 @dataclass(slots=True)
@@ -178,8 +192,9 @@ class Gate:
     """Waits for room before a call. One for each endpoint, model and key; calls pass in order.
 
     Args:
-        allowances: where declared limits are shared with other processes; None keeps them to itself.
+        allowances: where limits are shared with other processes; None keeps them to itself.
         name: of the limits there.
+        bounded: the calls that are out are limited.
 
     Attributes:
         clock: by which it waits.
@@ -193,8 +208,10 @@ class Gate:
         tokens_per_minute: float | None = None,
         allowances: Allowances | None = None,
         name: str = "",
+        bounded: bool = True,
     ) -> None:
         self.clock = clock
+        self._bounded = bounded
         self._allowances, self._name = allowances, name
         shared = allowances is not None
         self._requests = Bucket(requests_per_minute, shared=shared)
@@ -236,7 +253,7 @@ class Gate:
     async def _room(self, tokens: float, check: Callable[[], None]) -> None:
         while True:
             check()
-            while self._flying >= self._window.size:
+            while self._bounded and self._flying >= self._window.size:
                 self._landed = anyio.Event()
                 await self._landed.wait()
                 check()
@@ -316,7 +333,8 @@ class Gate:
                     bucket.refill(now)
                     since = None if mark is None else bucket.taken - mark.taken[kind]
                     age = 0.0 if mark is None else now - mark.at
-                    bucket.learn(limit, remaining, reset, age=age, taken_since=since)
+                    share = self._allowances is not None
+                    bucket.learn(limit, remaining, reset, age=age, taken_since=since, share=share)
 
 
 _SAID: Final = ("limit", "remaining", "reset")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from connectors.llm.names import by_name
 from connectors.llm.placeholders import says_nothing
 from connectors.llm.schema import TargetSchema
+from connectors.llm.shapes import Choice
 from connectors.llm.structures import Field
 
 __all__ = ["normalise", "spellings"]
@@ -25,11 +27,13 @@ _OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 def normalise(values: Mapping[str, object], schema: TargetSchema) -> dict[str, object]:
     """Return the fields of `schema` that a reply states.
 
-    A field answers to other names when it has no value of its own. Placeholders ("N/A", "unknown") count as
-    no value, unless the field itself lists them. Numbers become text where the field is text (an age of 34 is
-    "34"); nothing is cut. A field that may be null and has no default is null when it is not stated.
+    A field answers to other names, and to other spellings, when it has no value of its own. Placeholders
+    ("N/A", "unknown") count as no value, unless the field itself lists them. Numbers become text where the
+    field is text (an age of 34 is "34"); nothing is cut. A field that may be null and has no default is null
+    when it is not stated.
     """
     found: dict[str, object] = {}
+    values = by_name(values, spellings(schema))
     for name, field in schema.fields.items():
         for candidate in _candidates(name, schema):
             value = _value(values.get(candidate), field)
@@ -56,8 +60,8 @@ def _candidates(name: str, schema: TargetSchema) -> Iterator[str]:
 
 
 def _value(value: object, field: Field) -> object:
-    if isinstance(value, str):
+    if isinstance(value, str) and says_nothing(value) and not field.shape.lists(value):
+        return None
+    if isinstance(value, str) and not (isinstance(field.shape, Choice) and field.shape.fits(value)):
         value = value.strip()
-        if says_nothing(value) and not field.shape.lists(value):
-            return None
     return field.read(value)

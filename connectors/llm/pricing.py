@@ -43,14 +43,24 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Price in USD per million tokens."""
+    """Price in USD per million tokens; `per_million_cached` is that of cached input, None for no discount."""
 
     per_million_input: float
     per_million_output: float
+    per_million_cached: float | None = None
 
-    def of(self, tokens_in: int, tokens_out: int) -> float:
-        """Return the price of these tokens in USD."""
-        return (tokens_in * self.per_million_input + tokens_out * self.per_million_output) / 1_000_000
+    def of(self, tokens_in: int, tokens_out: int, cached: int = 0) -> float:
+        """Return the price in USD of these tokens, `cached` of the input among them."""
+        cheap = self.per_million_input if self.per_million_cached is None else self.per_million_cached
+        paid_in = (tokens_in - cached) * self.per_million_input + cached * cheap
+        return (paid_in + tokens_out * self.per_million_output) / 1_000_000
+
+    def halved(self) -> Price:
+        """The price of the Batch API and of the tier `flex`."""
+        cached = self.per_million_cached
+        return Price(
+            self.per_million_input / 2, self.per_million_output / 2, None if cached is None else cached / 2
+        )
 
 
 def price_of(model: str, params: LlmParams, limited: bool = False) -> Price:
@@ -80,9 +90,12 @@ def known_price(model: str, params: LlmParams) -> Price | None:
     known = Price(0.0, 0.0) if model == _FREE else _listed(model)
     if known is None:
         return None
+    if params.is_half_price:
+        known = known.halved()
     return Price(
         known.per_million_input if given_in is None else given_in,
         known.per_million_output if given_out is None else given_out,
+        known.per_million_cached if given_in is None else None,
     )
 
 
@@ -98,7 +111,11 @@ def _listed(model: str) -> Price | None:
         try:
             amounts = [
                 float(calc_price(tokens, model_ref=name).total_price)
-                for tokens in (Tokens(input_tokens=_SAMPLE), Tokens(output_tokens=_SAMPLE))
+                for tokens in (
+                    Tokens(input_tokens=_SAMPLE),
+                    Tokens(output_tokens=_SAMPLE),
+                    Tokens(input_tokens=_SAMPLE, cache_read_tokens=_SAMPLE),
+                )
             ]
         except LookupError:
             continue

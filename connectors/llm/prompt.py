@@ -15,7 +15,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import files
@@ -39,7 +39,8 @@ _CLOSING = re.compile(r"<(\s*)/(\s*document)", re.IGNORECASE)
 class Prompt:
     """One call: its messages, its answer's schema, and the nonce of each slot in document order.
 
-    A lone document has the nonce "". `user` is text, or parts where there are images.
+    A lone document has the nonce "". `user` is text, or parts where there are images. `questions` are the
+    journal's keys by slot, once they are known.
     """
 
     system: str
@@ -47,6 +48,7 @@ class Prompt:
     name: str
     schema: JsonObject
     nonces: Mapping[str, str]
+    questions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def lone(self) -> bool:

@@ -74,7 +74,10 @@ class Refusal:
         return cls(status, " ".join(said)[:_MAX_MESSAGE].strip(), str(code), str(kind), param, body)
 
 
-_MESSAGES: Final = ("message", "msg", "detail", "error", "error_msg", "errorMessage", "status_msg", "title")
+_MESSAGES: Final = (
+    "message", "msg", "detail", "error", "error_msg", "errorMessage", "status_msg", "title", "Message",
+    "faultstring",
+)  # fmt: skip
 _CODES: Final = ("code", "error_code", "errorCode", "status_code", "status")
 
 
@@ -104,9 +107,12 @@ _TOO_LONG: Final = re.compile(
             r"reduce the length of the (?:messages|prompt|input)",
             r"request (?:entity )?too large",
             r"(?:request|payload|body) (?:size )?(?:exceeds|is larger than|is too large)",
-            r"image .{0,40}exceeds .{0,40}(?:maximum|limit)",
+            r"image .{0,40}exceed(?:s|ing) .{0,40}(?:maximum|limit)",
             r"longer than the (?:maximum )?model",
             r"max_new_tokens`? must be <=",
+            r"range of input length|exceeds? max length|exceeded model token limit",
+            r"tokens? too long|token length \d+ exceeds",
+            r"at most \d+ images?\b|too many images",
         )
     ),
     re.IGNORECASE,
@@ -123,11 +129,15 @@ _QUOTA_TOO_SMALL: Final = re.compile(
 )
 _LIMIT_AND_REQUESTED: Final = re.compile(r"limit:? (\d+).{0,40}requested:? (\d+)", re.IGNORECASE)
 _MONEY_CODES: Final = frozenset(
-    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"}
-)
+    {
+        "insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance",
+        "exceeded_current_quota_error", "budget_exceeded", "Arrearage",
+    }
+)  # fmt: skip
 _MONEY: Final = re.compile(
     r"insufficient (?:balance|credits?|funds|quota)|(?:credit )?balance is too low|out of credits|"
-    r"billing hard limit|more credits|in arrears",
+    r"billing hard limit|more credits|in arrears|used all available credits|run out of (?:\w+ )?credits|"
+    r"spending limit|over budget|budget has been exceeded|key limit exceeded|in good standing",
     re.IGNORECASE,
 )
 _ANSWER_TOKENS: Final = re.compile(
@@ -138,12 +148,14 @@ _UNSUPPORTED: Final = re.compile(
     r"not (?:be )?(?:supported|permitted|allowed|available|recogni[sz]ed)|"
     r"(?:does not|doesn't|do not) support|"
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra (?:inputs|fields?)|unavailable|invalid|instead|"
-    r"deprecated|only|must be|should be|input should|expected|no endpoints found",
+    r"deprecated|only|must be|should be|input should|expected|no endpoints found|cannot find|"
+    r"not enabled|too (?:complex|many states)",
     re.IGNORECASE,
 )
 _FORMAT: Final = re.compile(
     r"response_?format|json_?schema|json schema|structured[ _-]?outputs?|guided|grammar|json_object|"
-    r"json mode|additionalProperties|tool[ _]?choice|\btools?\b|function call|output_config",
+    r"json mode|additionalProperties|tool[ _]?choice|\btools?\b|function call|output_config|"
+    r"response_?schema|specified schema",
     re.IGNORECASE,
 )
 _SYSTEM_ROLE: Final = re.compile(
@@ -157,7 +169,8 @@ _FILTER: Final = re.compile(
     re.IGNORECASE,
 )
 _MODEL: Final = re.compile(
-    r"model .{0,120}(?:not (?:be )?found|does not exist|not exist|unknown|is not a valid model)|"
+    r"models?[ /].{0,120}(?:not (?:be )?found|does not exist|not exist|unknown|is not a valid model|"
+    r"has been (?:deprecated|decommissioned|retired|shut down))|no endpoints found for \S+$|"
     r"(?:unknown|no such|invalid) model|not a valid model|deployment .{0,80}does not exist|"
     r"DeploymentNotFound",
     re.IGNORECASE,
@@ -169,11 +182,12 @@ _KEY: Final = re.compile(
 )
 _BUSY: Final = re.compile(
     r"rate[ _]?limit(?:ed)?[ _](?:is |has been |was )?(?:exceeded|reached)|throttl|too many requests|"
-    r"overloaded",
+    r"exceeded .{0,20}rate[ _]?limit|overloaded",
     re.IGNORECASE,
 )
-# 420: throttled, as some gateways have it; 424: a dependency is loading; 498: no capacity of that tier
-_BUSY_STATUS: Final = frozenset({408, 409, 420, 423, 424, 425, 429, 498})
+# 420: throttled, as some gateways have it; 424: a dependency is loading; 498: no capacity of that tier;
+# 499: a proxy on the way gave up
+_BUSY_STATUS: Final = frozenset({408, 409, 420, 423, 424, 425, 429, 498, 499})
 _LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens")
 
 
@@ -186,17 +200,15 @@ def cause_of(refusal: Refusal) -> Cause:
         return Cause.MONEY
     if _is_too_long(refusal):
         return Cause.TOO_LONG
-    if "in arrears" in refusal.message:
+    if status < 500 and _MONEY.search(words) and not (status == 429 and _BUSY.search(words)):
         return Cause.MONEY
     if status in _BUSY_STATUS or (status >= 500 and status != 501):
         return Cause.BUSY
-    if _MONEY.search(words):
-        return Cause.MONEY
     if _KEY.search(words):
         return Cause.KEY
     if _BUSY.search(words):
         return Cause.BUSY
-    if refusal.code == "model_not_found" or (status in (400, 404) and _MODEL.search(words)):
+    if refusal.code == "model_not_found" or (status in (400, 404, 410) and _MODEL.search(words)):
         return Cause.MODEL
     return _cause_of_param(refusal, words) or (
         Cause.FILTERED if _FILTER.search(words) else Cause.KEY if status == 403 else Cause.UNCLEAR
@@ -210,12 +222,19 @@ def _is_too_long(refusal: Refusal) -> bool:
         asked = _LIMIT_AND_REQUESTED.search(refusal.message)
         over = asked is not None and int(asked[2]) > int(asked[1])
         return over or bool(_QUOTA_TOO_SMALL.search(refusal.message))
+    if _head(refusal) in _LIMIT_NAMES and room_in_window(refusal.message) is None:
+        return False  # a limit of answers that is explained by the window
     return bool(_TOO_LONG.search(refusal.message)) and refusal.status != 408
+
+
+def _head(refusal: Refusal) -> str:
+    """The parameter that a refusal names, without the place inside of it."""
+    return re.split(r"[.\[]", refusal.param)[0]
 
 
 def _cause_of_param(refusal: Refusal, words: str) -> Cause | None:
     """Which of our parameters it is about: by its name, or by what the message says."""
-    head = re.split(r"[.\[]", refusal.param)[0]
+    head = _head(refusal)
     unsupported = bool(_UNSUPPORTED.search(words))
     if head in _LIMIT_NAMES or _ANSWER_TOKENS.search(refusal.message):
         other = "max_completion_tokens" in refusal.message and "max_tokens" in refusal.message

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from connectors.llm.json_text import parse, repaired
+from connectors.llm.names import folded_name
 
 __all__ = ["Reading", "Values", "match_slots", "read_lone"]
 
@@ -47,8 +48,8 @@ def match_slots(content: str, nonces: Mapping[str, str]) -> Reading | None:
             continue
         readable = True
         echoing = list(_objects(value, set(nonces.values())))
-        echoed = Counter(str(one["nonce"]) for one in echoing)
-        by_nonce = {str(one["nonce"]): one for one in echoing}
+        echoed = Counter(_word(one["nonce"]) for one in echoing)
+        by_nonce = {_word(one["nonce"]): one for one in echoing}
         found = {slot: by_nonce[nonce] for slot, nonce in nonces.items() if echoed[nonce] == 1}
         mending = mending or (mended and not found.keys() <= answers.keys())
         answers = found | answers  # the likelier ones come first
@@ -62,38 +63,53 @@ def read_lone(content: str, slot: str, fields: Collection[str]) -> Reading | Non
 
     They are bare, or inside a wrapper. An object that has none of the fields is no answer.
     """
+    wanted = {folded_name(field) for field in fields}
     best: Reading | None = None
     for value, mended in _candidates(content):
         if isinstance(value, Mapping | list) and value and best is None:
             best = Reading({}, mended)
-        record = _record(value, fields, _MAX_DEPTH)
+        record = _record(value, wanted, _MAX_DEPTH)
         if record is not None:
             return Reading({slot: record}, mended)
     return best
 
 
 def _record(value: object, fields: Collection[str], depth: int) -> Values | None:
-    """The one object inside `value` that has any of the fields; None when there is none, or several."""
-    if isinstance(value, Mapping) and any(name in fields for name in value):
+    """The one object inside `value` that has any of the folded names; None when there is none, or several."""
+    if isinstance(value, Mapping) and any(folded_name(name) in fields for name in value):
         return value
     if not depth or not isinstance(value, Mapping | list):
         return None
     inside = value.values() if isinstance(value, Mapping) else value
-    found = [one for part in inside if (one := _record(part, fields, depth - 1)) is not None]
+    found = [one for part in inside if (one := _record(_unpacked(part), fields, depth - 1)) is not None]
     return found[0] if len(found) == 1 else None
 
 
 def _objects(value: object, nonces: Collection[str], depth: int = _MAX_DEPTH) -> Iterator[Values]:
     """The objects that echo one of the nonces, wherever they are."""
     if isinstance(value, Mapping):
-        nonce = value.get("nonce")
-        if isinstance(nonce, str) and nonce in nonces:
+        if _word(value.get("nonce")) in nonces:
             yield value
             return
         value = list(value.values())
     if depth and isinstance(value, list):
         for one in value:
-            yield from _objects(one, nonces, depth - 1)
+            yield from _objects(_unpacked(one), nonces, depth - 1)
+
+
+def _word(nonce: object) -> str:
+    """A nonce as it was given; some models change its case."""
+    return nonce.strip().lower() if isinstance(nonce, str) else ""
+
+
+def _unpacked(value: object) -> object:
+    """What a text of JSON says, as the arguments of a call are written; other values as they are."""
+    if isinstance(value, str) and value.startswith(("{", "[")):
+        try:
+            return parse(value)
+        except ValueError:
+            pass
+    return value
 
 
 def _candidates(content: str) -> Iterator[tuple[object, bool]]:
@@ -103,8 +119,9 @@ def _candidates(content: str) -> Iterator[tuple[object, bool]]:
         texts.append(text)
         try:
             value = parse(text)
-            # some gateways send JSON as a text of JSON
-            yield parse(value) if isinstance(value, str) else value, False
+            for _ in range(_MAX_DEPTH):  # some gateways send JSON as a text of JSON
+                value = parse(value) if isinstance(value, str) else value
+            yield value, False
         except ValueError:
             continue
     for text in texts:

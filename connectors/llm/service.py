@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from hashlib import sha256
@@ -46,6 +46,7 @@ def get_llm_service(
     shared: Shared | None = None,
     spending: Spending | None = None,
     allowances: Allowances | None = None,
+    draining: Callable[[], bool] = lambda: False,
 ) -> LLMService:
     """Create a service for `async with` (default: `Medical` from OpenAI's endpoint).
 
@@ -55,6 +56,7 @@ def get_llm_service(
         shared: where services of one engine find the gate of an endpoint that others ask too.
         spending: budgets that other nodes pay from too.
         allowances: where the quotas of endpoints are shared with other processes.
+        draining: true once the run should end, so that no batch job is waited for.
         patient: an endpoint at which nothing listens is an outage from the first call on.
 
     Raises:
@@ -69,6 +71,7 @@ def get_llm_service(
     service.shared = shared or service.shared
     service.spending = spending or service.spending
     service.allowances = allowances
+    service.draining = draining
     return service
 
 
@@ -78,7 +81,7 @@ class LLMService:
     Attributes:
         schema: what is extracted.
         budget: what was spent, and may be.
-        on_count, patient, shared, spending, allowances: see `get_llm_service`.
+        on_count, patient, shared, spending, allowances, draining: see `get_llm_service`.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class LLMService:
         self.shared = Shared()
         self.spending: Spending = NoSpending()
         self.allowances: Allowances | None = None
+        self.draining: Callable[[], bool] = lambda: False
         self._params = params
         self._connection = connection
         self._clock = clock
@@ -109,7 +113,7 @@ class LLMService:
         ]
         stages = [[(params, own), *others[0]], *([one] for one in others[1])]
         self._writer = PromptWriter(self.schema, instructions_for(params))
-        self._limiter = anyio.CapacityLimiter(params.concurrency)
+        self._limiter = anyio.CapacityLimiter(params.calls)
         async with AsyncExitStack() as stack:
             for stage in stages:
                 askers = [await self._asker(stack, *one) for one in stage]
@@ -125,10 +129,15 @@ class LLMService:
     async def _asker(self, stack: AsyncExitStack, params: LlmParams, connection: LlmConnection) -> Asker:
         """Open a client for one model. `params` and `connection` are as that model is asked."""
         price = await anyio.to_thread.run_sync(price_of, connection.model, params, self.spending.limited)
-        contact = Contact(None if self.patient else params.connect_patience, self._writer.write([_HARMLESS]))
+        contact = Contact(
+            None if self.patient else params.connect_patience,
+            self._writer.write([_HARMLESS]),
+            self._journal,
+            self.draining,
+        )
         chat = await stack.enter_async_context(open_chat(connection, params, self._clock, contact))
         chat.on_probe = partial(self._book_probe, price)
-        chat.gate = self._gate(connection)
+        chat.gate = Gate(self._clock, bounded=False) if params.mode == "batch" else self._gate(connection)
         return Asker(
             chat=chat,
             writer=self._writer,

@@ -1,25 +1,22 @@
-"""Parameters and connection of `llm_extract`."""
+"""Parameters of `llm_extract`; its connection is in `connectors.llm.connection`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Literal, Self
-from urllib.parse import quote
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
-    SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from connectors.addresses import address_without_credentials, http_address
 from connectors.llm.alternatives import Alternative, AlternativeModel
+from connectors.llm.connection import DEFAULT_MODEL, LlmConnection, LlmEndpoint
 from connectors.llm.declared_fields import DeclaredField, declared_model
 from connectors.llm.examples import Example, check_example, instructions_of
 from connectors.llm.merging import Merge
@@ -36,108 +33,15 @@ __all__ = [
     "LlmParams",
 ]
 
-DEFAULT_MODEL: Final = "gpt-4o-mini"
-
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-
 BYTES_PER_TOKEN: Final = 4
 """UTF-8 bytes to a token: a documented estimate, because exact vocabularies are downloads. It is close for
 English and too low by up to two for other scripts, so limits should leave room."""
 
+FLEX_TIMEOUT: Final = 900.0
+"""Seconds that a call of the tier `flex` may take by default."""
+
 TOKENS_PER_IMAGE: Final = 1_000
 """What an image is taken to cost; a page of 1024 x 1024 pixels costs 765 to 1,105 at OpenAI."""
-
-
-class LlmEndpoint(BaseModel):
-    """An OpenAI-compatible chat-completions endpoint."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    base_url: str = Field(
-        default="https://api.openai.com/v1", description="Base URL, usually including `/v1`"
-    )
-    api_key: SecretStr = Field(default=SecretStr(""), description="API key; local servers often need none")
-    model: str = Field(default=DEFAULT_MODEL, description="Name of the model at that endpoint")
-    api_version: str = Field(
-        default="",
-        description="Azure's `api-version`: the key goes in the header `api-key`, and the model is the name "
-        "of a deployment",
-    )
-    requests_per_minute: float | None = Field(
-        default=None,
-        gt=0,
-        description="Quota of requests (default: as reported by the endpoint, if at all)",
-    )
-    tokens_per_minute: float | None = Field(
-        default=None,
-        gt=0,
-        description=(
-            "Quota of tokens, prompts and answers together (default: as reported by the endpoint, if at all)"
-        ),
-    )
-    headers: dict[str, SecretStr] = Field(default={}, description="Additional headers of every request")
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_http(cls, url: str) -> str:
-        return http_address(url.strip()).removesuffix("/chat/completions")
-
-    @model_validator(mode="after")
-    def _header_values_fit(self) -> Self:
-        for name, value in self.headers.items():
-            text = value.get_secret_value()
-            if not _HEADER_NAME.fullmatch(name) or not text.isascii() or not text.isprintable():
-                raise ValueError(f"the header {name!r} has a character that no HTTP header can carry")
-        return self
-
-    @property
-    def address(self) -> str:
-        """What the path of the chat completions follows; at Azure that is the deployment."""
-        if self.api_version and "/deployments/" not in self.base_url and "/openai/v1" not in self.base_url:
-            return f"{self.base_url.removesuffix('/openai')}/openai/deployments/{quote(self.model, safe='')}"
-        return self.base_url
-
-    @field_validator("api_key")
-    @classmethod
-    def _fits_a_header(cls, key: SecretStr) -> SecretStr:
-        """Files and copied lines end with white space, which belongs to no key."""
-        text = key.get_secret_value().strip()
-        if not text.isascii() or not text.isprintable():
-            raise ValueError(
-                "the key has a character that no HTTP header can carry, such as a curly quote or a line"
-                " break; copy it again"
-            )
-        return SecretStr(text)
-
-    @field_validator("base_url")
-    @classmethod
-    def _holds_no_key(cls, url: str) -> str:
-        return address_without_credentials(url)
-
-
-class LlmConnection(LlmEndpoint):
-    """An OpenAI-compatible chat-completions endpoint, and others that its nodes may use besides."""
-
-    endpoints: dict[str, LlmEndpoint] = Field(
-        default={}, description="Other endpoints by name, for models of `fallbacks` and `cascade`"
-    )
-
-    def of_alternative(self, other: Alternative) -> LlmConnection:
-        """The connection of another model.
-
-        Raises:
-            FatalError: it names an endpoint that is not there.
-        """
-        if not other.endpoint:
-            return self.model_copy(update={"model": other.model})
-        endpoint = self.endpoints.get(other.endpoint)
-        if endpoint is None:
-            known = ", ".join(self.endpoints) or "none"
-            raise FatalError(
-                f"the model {other.model!r} names the endpoint {other.endpoint!r}, which is not one of the "
-                f"connection's `endpoints` ({known})"
-            )
-        return LlmConnection.model_construct(**{**endpoint.__dict__, "model": other.model, "endpoints": {}})
 
 
 class LlmParams(Params):
@@ -243,6 +147,26 @@ class LlmParams(Params):
     pack_images: int = operational(
         4, ge=1, description="Maximum images per call; a document with more goes alone"
     )
+    mode: Literal["direct", "batch"] = operational(
+        "direct",
+        description="`batch`: ask by jobs of the endpoint's Batch API, for half the price within a day",
+    )
+    service_tier: str | None = operational(
+        None, description="Tier of every request; `flex` costs half and may be slow or refused at times"
+    )
+    batch_requests: int = operational(
+        1_000, ge=1, le=50_000, description="Maximum requests of a batch job, and of all that wait at once"
+    )
+    batch_linger: float = operational(
+        5.0, ge=0, description="Seconds without another request after which a batch job is created"
+    )
+    batch_poll: float = operational(
+        30.0, gt=0, le=3600, description="Seconds between two looks at a batch job"
+    )
+    batch_cancel: bool = operational(
+        False,
+        description="Cancel batch jobs that have not ended when a run ends (default: a resume takes them)",
+    )
     trace: bool = operational(
         False,
         description="Keep the prompt and the raw reply of each call in the journal (`journal show --trace`)",
@@ -271,11 +195,13 @@ class LlmParams(Params):
     usd_per_million_input: float | None = operational(
         None,
         ge=0,
+        allow_inf_nan=False,
         description="Price of a million prompt tokens (default: known for some models, 0 for the sandbox)",
     )
     usd_per_million_output: float | None = operational(
         None,
         ge=0,
+        allow_inf_nan=False,
         description="Price of a million answer tokens (default: known for some models, 0 for the sandbox)",
     )
 
@@ -293,11 +219,10 @@ class LlmParams(Params):
     def _can_be_declared(
         cls, fields: dict[str, DeclaredField], info: ValidationInfo
     ) -> dict[str, DeclaredField]:
-        if fields:
-            try:
-                schema_of(declared_model(fields), known_fields(info.data["id_field"], info.data["uri_field"]))
-            except FatalError as error:
-                raise ValueError(str(error)) from error
+        try:
+            schema_of(declared_model(fields), known_fields(info.data["id_field"], info.data["uri_field"]))
+        except FatalError as error:
+            raise ValueError(str(error)) from error
         return fields
 
     @field_validator("redact")
@@ -355,6 +280,18 @@ class LlmParams(Params):
                 raise ValueError(f"`spans_field`: the schema has a field `{self.spans_field}` of its own")
         return self
 
+    def misfits(self, connection: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
+        """Names of endpoints that the connection has not."""
+        given = connection.get("endpoints")
+        known = given if isinstance(given, dict) else {}
+        named = [("fallbacks", self.fallbacks), ("cascade", self.cascade)]
+        return [
+            (name, one.misses(known))
+            for name, models in named
+            for one in models
+            if one.endpoint and one.endpoint not in known
+        ]
+
     @property
     def leaves_sandbox(self) -> bool:
         """Whether models of other endpoints are asked."""
@@ -383,6 +320,28 @@ class LlmParams(Params):
         """What is set of a request besides the prompt, the form of the answer and the temperature."""
         own = {"seed": self.seed, "reasoning_effort": self.reasoning_effort}
         return {**{name: value for name, value in own.items() if value is not None}, **self.extra_body}
+
+    @property
+    def sent(self) -> dict[str, JsonValue]:
+        """`extras`, and what does not change an answer."""
+        tier = {} if self.service_tier is None else {"service_tier": self.service_tier}
+        return {**tier, **self.extras}
+
+    @property
+    def calls(self) -> int:
+        """Calls that may be out at once."""
+        return self.batch_requests if self.mode == "batch" else self.concurrency
+
+    @property
+    def longest(self) -> float:
+        """Seconds that a call may take; the tier `flex` has time."""
+        waits = self.service_tier == "flex" and "timeout" not in self.model_fields_set
+        return FLEX_TIMEOUT if waits else self.timeout
+
+    @property
+    def is_half_price(self) -> bool:
+        """Whether listed prices hold by half."""
+        return self.mode == "batch" or self.service_tier == "flex"
 
     @property
     def known(self) -> frozenset[str]:

@@ -52,6 +52,7 @@ _BOUNDS: Final = {
 }
 _UNKNOWN: Final = ("not", "if", "then", "else", "contains", "dependentSchemas", "unevaluatedProperties")
 _IMPOSSIBLE: Final = "x-impossible"
+_NO_MEMBER: Final = "use `{}`, or a `Literal` of values: a member of it is never read from JSON"
 _ODD_VALUES: Final = "its values have to be texts, numbers, true or false, not {}"
 
 
@@ -97,6 +98,10 @@ class _Generator(GenerateJsonSchema):
     def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
         """Bytes, for one, have no form of their own in JSON."""
         members = [one.value if isinstance(one, Enum) else one for one in schema["expected"]]
+        for one in schema["expected"]:
+            if isinstance(one, Enum) and not isinstance(one, str | int | float):
+                # from JSON, Pydantic takes no member of such an enum
+                return {_IMPOSSIBLE: _NO_MEMBER.format(type(one).__name__)}
         return self._checked(super().literal_schema(schema), members)
 
     def _checked(self, made: JsonSchemaValue, values: list[object]) -> JsonSchemaValue:

@@ -9,21 +9,24 @@ from connectors.llm.json_text import parse
 
 __all__ = ["is_stream", "joined"]
 
-_STARTS = ("data:", "event:", ": ", ":\n", "id:")
+_STARTS = ("data:", "event:", ":", "id:", "retry:")
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 
 
 def is_stream(text: str) -> bool:
-    """True when a body is a stream of events and not JSON."""
+    """True when a body is a stream of events and not JSON; gateways keep a connection alive with comments."""
     return text.lstrip().startswith(_STARTS)
 
 
-def joined(text: str) -> Mapping[str, Any]:
+def joined(text: str) -> Any:
     """The completion whose first choice the events of a stream add up to, or the error among them.
 
     Raises:
         ValueError: an event is not JSON.
     """
+    bare = "\n".join(line for line in text.split("\n") if not line.startswith(":")).strip()
+    if bare.startswith(("{", "[")):
+        return parse(bare)  # comments kept the connection alive, and then came the answer itself
     message: dict[str, str] = {}
     arguments = ""
     choice: dict[str, Any] = {}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from connectors.llm.names import by_name
 from connectors.llm.placeholders import says_nothing
 from connectors.llm.shapes import Choice, Definitions, JsonObject, Number, Shape, Text, as_text
 
@@ -175,6 +176,7 @@ class Fields(Shape):
     def read(self, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
+        value = by_name(value, self.fields)
         found: dict[str, object] = {}
         for name, one in self.fields.items():
             told = one.read(value.get(name))

@@ -1,22 +1,28 @@
-"""What a trace keeps of a call: its prompt and the model's reply, redacted as declared."""
+"""What a trace keeps of a call: a document's part of the prompt and of the reply, redacted as declared."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from connectors.llm.completion import Reply
+from connectors.llm.json_text import written
 from connectors.llm.prompt import Prompt
+from connectors.llm.replies import match_slots
 from connectors.llm.surrogates import whole_text
+from engine.contract.types import JsonValue
 from engine.redaction import HIDDEN
 
-__all__ = ["MAX_TRACED", "Tracer"]
+__all__ = ["MAX_TRACED", "Tracer", "redact_texts"]
 
 MAX_TRACED: Final = 64_000
 """Characters kept of a prompt, and of a reply."""
 
 _ESCAPE: Final = re.compile(r"\\(?:\\|u([0-9a-fA-F]{4})|/)")
+# the text of a document cannot close it, see `connectors.llm.prompt`
+_DOCUMENT: Final = re.compile(r'<document slot="(r\d+)"[^\n]*>\n.*?</document>', re.DOTALL)
 _KEPT: Final = frozenset('"\\')
 
 
@@ -30,17 +36,25 @@ class Tracer:
     def __init__(self, redacted: Sequence[str]) -> None:
         self._patterns = [re.compile(one) for one in redacted]
 
-    def trace(self, prompt: Prompt, reply: Reply) -> tuple[str, str]:
-        """The prompt and the reply of a call as texts; images are named by their sizes."""
+    def trace(self, prompt: Prompt, reply: Reply) -> list[tuple[str, str]]:
+        """The prompt and the reply of a call for each of its documents; images are named by their sizes.
+
+        A trace is read by whoever may read its document. Of the others in the call, it has only the slots.
+        """
         parts = [{"type": "text", "text": prompt.user}] if isinstance(prompt.user, str) else prompt.user
         user = "\n".join(
             part["text"] if part["type"] == "text" else f"[image of {len(str(part)):,} characters]"
             for part in parts
         )
-        answer = reply.content or reply.refusal
-        if reply.finish_reason not in ("", "stop"):
-            answer += f"\n[{reply.finish_reason}]"
-        return self._kept(f"[system]\n{prompt.system}\n\n[user]\n{user}"), self._kept(answer)
+        answers = {} if prompt.lone else _answers(prompt, reply)
+        traces = []
+        for slot in prompt.nonces:
+            own = user if prompt.lone else _DOCUMENT.sub(partial(_unless, slot), user)
+            answer = reply.content or reply.refusal if prompt.lone else answers[slot]
+            if reply.finish_reason not in ("", "stop"):
+                answer += f"\n[{reply.finish_reason}]"
+            traces.append((self._kept(f"[system]\n{prompt.system}\n\n[user]\n{own}"), self._kept(answer)))
+        return traces
 
     def _kept(self, text: str) -> str:
         if self._patterns:
@@ -49,6 +63,32 @@ class Tracer:
         for pattern in self._patterns:  # before it is cut: what is left of a match would not match
             text = pattern.sub(HIDDEN, text)
         return text if len(text) <= MAX_TRACED else f"{text[: MAX_TRACED - 1]}…"
+
+
+def _unless(slot: str, document: re.Match[str]) -> str:
+    return document[0] if document[1] == slot else f'<document slot="{document[1]}">…</document>'
+
+
+def _answers(prompt: Prompt, reply: Reply) -> dict[str, str]:
+    """What a reply about several documents says of each, by slot."""
+    reading = match_slots(reply.content, prompt.nonces)
+    found = reading.answers if reading is not None else {}
+    length = len(reply.content or reply.refusal)
+    none = f"[none in a reply of {length:,} characters about {len(prompt.nonces)} documents]"
+    return {slot: written({slot: found[slot]}) if slot in found else none for slot in prompt.nonces}
+
+
+def redact_texts(value: JsonValue, patterns: Sequence[str]) -> JsonValue:
+    """A value with what these regular expressions match replaced in each of its texts, but for keys."""
+    if isinstance(value, str):
+        for pattern in patterns:
+            value = re.sub(pattern, HIDDEN, value)
+        return value
+    if isinstance(value, list):
+        return [redact_texts(one, patterns) for one in value]
+    if isinstance(value, dict):
+        return {name: redact_texts(one, patterns) for name, one in value.items()}
+    return value
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -51,7 +51,7 @@ async def open_sdk(connection: LlmConnection, longest: float) -> AsyncIterator[o
         openai.AsyncOpenAI(
             api_key=key or "none",
             base_url=connection.address,
-            default_query={"api-version": connection.api_version} if connection.api_version else None,
+            default_query=connection.query or None,
             max_retries=0,
             timeout=http.timeout,  # type: ignore[arg-type]
             http_client=http,  # type: ignore[arg-type]  # declared for its own httpx, taken from either
@@ -69,9 +69,9 @@ def _http(connection: LlmConnection, longest: float, key: str) -> httpx.AsyncCli
         for name in list(request.headers):
             if name not in _SENT and not name.startswith("x-stainless-"):
                 del request.headers[name]
-        if not key or connection.api_version:
+        if not key or connection.version:
             request.headers.pop("authorization", None)
-        if key and connection.api_version:
+        if key and connection.version:
             request.headers["api-key"] = key
         request.headers.update(own)
 

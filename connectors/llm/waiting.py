@@ -27,7 +27,10 @@ _SAID_MOMENT: Final = re.compile(
     r"(?:try again|retry|wait|resets?)(?: \w+){0,2} (\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.:+Z-]*)"
 )
 _POLICY: Final = re.compile(r";\s*r=0\s*(?:;[^,]*?)?;\s*t=(\d+)")
-_WAIT_FIELDS: Final = ("retrydelay", "retryafter", "retryafterseconds", "estimatedtime")
+_WAIT_FIELDS: Final = {
+    "retrydelay": 1.0, "retryafter": 1.0, "retryafterseconds": 1.0, "estimatedtime": 1.0,
+    "retryafterms": 0.001,
+}  # fmt: skip
 _RESETS: Final = ("requests", "tokens", "input-tokens", "output-tokens", "project-tokens")
 _EPOCH_SECONDS: Final = 1_000_000_000.0  # numbers above are moments, not durations
 _EPOCH_MILLISECONDS: Final = 1_000_000_000_000.0
@@ -36,13 +39,15 @@ _EPOCH_MILLISECONDS: Final = 1_000_000_000_000.0
 def wait_seconds(headers: Mapping[str, str], body: object, message: str, now: datetime) -> float | None:
     """Seconds that an answer asks us to wait; None when it does not say.
 
-    Read are, in this order: `retry-after-ms` and `Retry-After`; the body (Gemini's RetryInfo, `retry_after`);
+    Read are, in this order: `retry-after-ms` and `Retry-After`; the body (Gemini's RetryInfo, `retry_after`,
+    the headers of a provider that a gateway passes on);
     the reset of a limit that is used up (`x-ratelimit-reset-tokens: 6m0s`, `anthropic-ratelimit-…-reset`);
     the message ("Please try again in 20s"). More than an hour counts as an hour.
     """
     for found in (
         retry_after_seconds(headers, now),
         _of_body(body),
+        _of_passed_on(body, now),
         _of_resets(headers, now),
         _of_message(message, now),
     ):
@@ -72,25 +77,30 @@ def _unit(word: str) -> str:
 
 
 def _of_body(body: object) -> float | None:
-    for value in _hints(body, 4):
+    for value, unit in _hints(body, 4):
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-            return float(value)
+            return value * unit
         if isinstance(value, str) and (seconds := duration_seconds(value)) is not None:
-            return seconds
+            return seconds * unit
     return None
 
 
-def _hints(body: object, depth: int) -> Iterator[Any]:
-    """The values under names of waits, down to some depth."""
+def _of_passed_on(body: object, now: datetime) -> float | None:
+    """From `{"error": {"metadata": {"headers": {…}}}}`."""
+    for name in ("error", "metadata", "headers"):
+        body = body.get(name) if isinstance(body, Mapping) else None
+    if not isinstance(body, Mapping):
+        return None
+    return _of_resets({str(name).casefold(): str(value) for name, value in body.items()}, now)
+
+
+def _hints(body: object, depth: int) -> Iterator[tuple[Any, float]]:
+    """The values under names of waits, down to some depth, each with its unit in seconds."""
     if depth and isinstance(body, Mapping):
         for name, value in body.items():
-            if str(name).replace("_", "").casefold() in (
-                "retrydelay",
-                "retryafter",
-                "retryafterseconds",
-                "estimatedtime",
-            ):
-                yield value
+            unit = _WAIT_FIELDS.get(str(name).replace("_", "").replace("-", "").casefold())
+            if unit is not None:
+                yield value, unit
             else:
                 yield from _hints(value, depth - 1)
     elif depth and isinstance(body, list):

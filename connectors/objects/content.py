@@ -160,12 +160,19 @@ class _Peeked:
         self._read = read
         self._ahead: list[bytes] = []
         self._ended = False
+        self._damage: RecordError | None = None
 
     async def peek(self) -> bytes:
-        """The first `HEAD_BYTES`, fewer only where there are no more."""
+        """The first `HEAD_BYTES`, fewer only where there are no more, or where damage follows them."""
         have = sum(map(len, self._ahead))
-        while have < HEAD_BYTES and not self._ended:
-            data = await self._read()
+        while have < HEAD_BYTES and not self._ended and self._damage is None:
+            try:
+                data = await self._read()
+            except RecordError as error:
+                if not have:
+                    raise
+                self._damage = error  # what comes before it is read first
+                break
             self._ended = not data
             if data:
                 self._ahead.append(data)
@@ -175,6 +182,8 @@ class _Peeked:
     async def read(self) -> bytes:
         if self._ahead:
             return self._ahead.pop(0)
+        if self._damage is not None:
+            raise self._damage
         return b"" if self._ended else await self._read()
 
     async def skip(self, count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,13 +17,15 @@ __all__ = ["Group", "judged"]
 class Group:
     """Objects that become one batch: where they stand in the split, and the bytes reserved for them.
 
-    `outcomes` are what became of the objects, in the same order.
+    `outcomes` are what became of the objects, in the same order; so many objects as
+    `width` are read side by side.
     """
 
     start: int
     objects: Sequence[ListedObject]
     reservation: Reservation
     outcomes: list[Outcome] = field(default_factory=list)
+    width: int = sys.maxsize
 
     @property
     def suspects(self) -> list[Suspect]:

@@ -61,6 +61,7 @@ _BY_SUFFIX = {
     "txt": "text/plain",
     "webp": "image/webp",
     "xls": "application/vnd.ms-excel",
+    "xlsm": f"{_OFFICE}.spreadsheetml.sheet",  # one with macros, which are not read
     "xlsx": f"{_OFFICE}.spreadsheetml.sheet",
     "xml": "application/xml",
     "yaml": "application/yaml",
@@ -82,7 +83,7 @@ _TEXT_TYPES = frozenset(
 _ALIASES = {"image/x-ms-bmp": "image/bmp", "image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg"}
 
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_ZIP_SUFFIXES = frozenset({"docx", "pptx", "xlsx", "zip"})
+_ZIP_SUFFIXES = frozenset({"docx", "pptx", "xlsm", "xlsx", "zip"})
 _OLE_SUFFIXES = frozenset({"doc", "msg", "ppt", "xls"})
 
 _HEAD = 8192

@@ -36,6 +36,9 @@ __all__ = ["ObjectSource"]
 STREAMED_SPLIT_BYTES = 256 * 1024 * 1024
 """Listed bytes after which a split of objects that are streams of records is handed on."""
 
+MEMORY_WAIT = 0.005
+"""Seconds of waiting for memory from which on it is memory that limits how many groups are read at once."""
+
 MAX_SPLIT_SECONDS = 10.0
 """Seconds of listing after which a split is handed on although it is not full."""
 
@@ -256,24 +259,38 @@ class ObjectSource(Source[P]):
         One after the other, and whole groups: a group that has its bytes needs no more to be finished and
         handed on, so whoever waits for bytes never waits for itself.
         """
-        for start, chosen, nbytes in plan_groups(objects, position, self.params.max_object_bytes):
+        concurrency = self.params.concurrency
+        groups = plan_groups(objects, position, self.params.max_object_bytes)
+        for number, (start, chosen, nbytes) in enumerate(groups, 1):
             if ctx.draining():
                 return
+            began = anyio.current_time()
             group = Group(start, chosen, await ctx.memory_budget.reserve(nbytes))
             held.add(group)
+            # groups are read side by side, and where there are enough of them their objects need no tasks of
+            # their own, which would cost a third of the reading
+            if anyio.current_time() - began < MEMORY_WAIT:
+                left = -(-(len(objects) - start) // len(chosen))
+                group.width = -(-concurrency // min(number, left))
             yield group
 
-    async def _read_group(self, group: Group, *_: Group) -> Group:
+    async def _read_group(self, group: Group, *_further: Group) -> Group:
         fetch = self._open()[1].fetch
         outcomes = group.outcomes
-        outcomes += [FatalError("not read") for _ in group.objects]
+        outcomes += [FatalError("not read")] * len(group.objects)
+        left = iter(range(len(outcomes)))
 
-        async def read(index: int, found: ListedObject) -> None:
-            outcomes[index] = await fetch(found)
+        async def read() -> None:
+            for index in left:
+                outcomes[index] = await fetch(group.objects[index])
 
+        width = min(group.width, len(outcomes))
+        if width == 1:
+            await read()
+            return group
         async with anyio.create_task_group() as tasks:
-            for index, found in enumerate(group.objects):
-                tasks.start_soon(read, index, found)
+            for _number in range(width):
+                tasks.start_soon(read)
         return group
 
     def _batch(
@@ -345,7 +362,7 @@ class ObjectSource(Source[P]):
 
 
 def _count(record: FileRecord, ctx: Context) -> None:
-    ctx.count("bytes", float(record["file_size"] or 0))
+    ctx.count("bytes", int(record["file_size"] or 0))
     if record["replaced_characters"]:
         ctx.count("replaced_characters", float(record["replaced_characters"]))
     if record["encoding_guessed"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,7 @@ MAX_UNPACKED = 64 * 1024 * 1024
 """Bytes of all members of the archive together; more is an archive bomb or a film."""
 
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_RELATIONS: Final = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _MC: Final = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 _PARAGRAPH, _TABLE, _ROW, _CELL = f"{_W}p", f"{_W}tbl", f"{_W}tr", f"{_W}tc"
 _BREAK, _TEXT_BOX, _ALTERNATIVES = f"{_W}br", f"{_W}txbxContent", f"{_MC}AlternateContent"
@@ -29,8 +31,17 @@ _LEFT_OUT: Final = {f"{_W}{name}" for name in ("del", "moveFrom", "pPr", "rPr", 
 """What no reader sees: deletions that are tracked, formats, and how characters are pronounced."""
 
 
+_NOTES: Final = {f"{_W}footnoteReference": "", f"{_W}endnoteReference": "e", f"{_W}commentReference": "c"}
+"""What refers to a note, and how the marks of its kind begin."""
+
+
 def read_docx(data: bytes, name: str, max_text: int) -> str:
-    """Read the header, paragraphs and tables of a Word file in document order, one line per table row.
+    """Read what a reader of a Word file sees, one line per table row.
+
+    In this order: headers, the text with its tables and text boxes, footers, footnotes, endnotes, comments.
+    A header or footer that comes again is left out. A note has a mark where the text refers to it, and its
+    line begins with that mark: `[^1]`, for endnotes `[^e1]`, for comments `[^c1]` and their author. Notes
+    that the text does not refer to are left out.
 
     Reading stops soon after `max_text` characters, so a longer answer means that there was more.
 
@@ -43,7 +54,7 @@ def read_docx(data: bytes, name: str, max_text: int) -> str:
     try:
         check_unpacked_size(data, name)
         document = docx.Document(io.BytesIO(data))
-        return joined_lines(_lines(document), max_text)
+        return joined_lines(_Reader(document).lines(), max_text)
     # python-docx lets the errors of its layers through: archive, package, XML (a SyntaxError), missing parts
     except (zipfile.BadZipFile, OpcError, SyntaxError, KeyError, ValueError, EOFError, zlib.error) as error:
         raise RecordError(f"{name}: cannot read the Word file: {error}", kind="CorruptDocument") from error
@@ -70,52 +81,120 @@ def joined_lines(lines: Iterator[str], max_text: int) -> str:
     return "\n".join(kept).strip("\n")
 
 
-def _lines(document: Document) -> Iterator[str]:
-    if document.sections:
-        section = document.sections[0]
-        headers = [section.header]
-        if section.different_first_page_header_footer:
-            headers.insert(0, section.first_page_header)
-        for header in headers:
-            if not header.is_linked_to_previous:
-                yield from filter(None, _blocks(header._element))
-    yield from _blocks(document.element.body)
+class _Reader:
+    """Reads one document.
 
-
-def _blocks(parent: BaseOxmlElement) -> Iterator[str]:
-    """The lines of the paragraphs and tables below an element.
-
-    They may be inside of others: content controls of forms, tracked insertions. python-docx looks at those
-    that are not.
+    Attributes:
+        marks: the mark of each note that was referred to, by the kind of reference and the note's id.
     """
-    for child in parent:
-        if child.tag == _PARAGRAPH:
-            pieces: list[str] = []
-            boxes: list[BaseOxmlElement] = []
-            _inline(child, pieces, boxes)
-            yield "".join(pieces)
-            for box in boxes:
-                yield from _blocks(box)
-        elif child.tag == _TABLE:
-            yield from _rows(child)
-        elif child.tag not in _LEFT_OUT:
-            yield from _blocks(_shown(child))
 
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self.marks: dict[tuple[str, str], str] = {}
+        self._counts: Counter[str] = Counter()
 
-def _inline(parent: BaseOxmlElement, pieces: list[str], boxes: list[BaseOxmlElement]) -> None:
-    """Take the text below an element, and the text boxes that are anchored there."""
-    for child in parent:
-        tag = child.tag
-        if tag in _TEXTS:
-            pieces.append(child.text or "")
-        elif tag in _MARKS:
-            pieces.append(_MARKS[tag])
-        elif tag == _BREAK:
-            pieces.append("\n" if child.get(f"{_W}type", "textWrapping") == "textWrapping" else "")
-        elif tag == _TEXT_BOX:
-            boxes.append(child)
-        elif tag not in _LEFT_OUT:
-            _inline(_shown(child), pieces, boxes)
+    def lines(self) -> Iterator[str]:
+        """The lines of the document."""
+        yield from self._margins("header")
+        yield from self.blocks(self._document.element.body)
+        yield from self._margins("footer")
+        for reference in _NOTES:
+            yield from self._notes(reference)
+
+    def _margins(self, place: str) -> Iterator[str]:
+        """The headers or footers of the sections, each once."""
+        seen: set[str] = set()
+        for section in self._document.sections:
+            margins = [getattr(section, place)]
+            if section.different_first_page_header_footer:
+                margins.insert(0, getattr(section, f"first_page_{place}"))
+            if self._document.settings.odd_and_even_pages_header_footer:
+                margins.append(getattr(section, f"even_page_{place}"))
+            for margin in margins:
+                lines = [] if margin.is_linked_to_previous else list(self.blocks(margin._element))
+                if (text := "\n".join(filter(None, lines))) and text not in seen:
+                    seen.add(text)
+                    yield text
+
+    def _notes(self, reference: str) -> Iterator[str]:
+        """The notes of a kind that were referred to, in the order of their marks."""
+        from docx.oxml import parse_xml
+
+        relation = f"{_RELATIONS}/{reference.removeprefix(_W).removesuffix('Reference')}s"
+        marks = {id_: mark for (kind, id_), mark in self.marks.items() if kind == reference}
+        if not marks:
+            return
+        notes: dict[str, BaseOxmlElement] = {}
+        for rel in self._document.part.rels.values():
+            if rel.reltype == relation and not rel.is_external:
+                notes |= {note.get(f"{_W}id"): note for note in parse_xml(rel.target_part.blob)}
+        for id_, mark in marks.items():
+            if id_ in notes:
+                author = notes[id_].get(f"{_W}author")
+                text = "\n".join(self.blocks(notes[id_])).strip()
+                yield f"{mark}: {author}: {text}" if author else f"{mark}: {text}"
+
+    def blocks(self, parent: BaseOxmlElement) -> Iterator[str]:
+        """The lines of the paragraphs and tables below an element.
+
+        They may be inside of others: content controls of forms, tracked insertions. python-docx looks at
+        those that are not.
+        """
+        for child in parent:
+            if child.tag == _PARAGRAPH:
+                pieces: list[str] = []
+                boxes: list[BaseOxmlElement] = []
+                self._inline(child, pieces, boxes)
+                yield "".join(pieces)
+                for box in boxes:
+                    yield from self.blocks(box)
+            elif child.tag == _TABLE:
+                yield from self._rows(child)
+            elif child.tag not in _LEFT_OUT:
+                yield from self.blocks(_shown(child))
+
+    def _inline(self, parent: BaseOxmlElement, pieces: list[str], boxes: list[BaseOxmlElement]) -> None:
+        """Take the text below an element, and the text boxes that are anchored there."""
+        for child in parent:
+            tag = child.tag
+            if tag in _TEXTS:
+                pieces.append(child.text or "")
+            elif tag in _MARKS:
+                pieces.append(_MARKS[tag])
+            elif tag == _BREAK:
+                pieces.append("\n" if child.get(f"{_W}type", "textWrapping") == "textWrapping" else "")
+            elif tag in _NOTES:
+                pieces.append(self._mark(tag, child.get(f"{_W}id", "")))
+            elif tag == _TEXT_BOX:
+                boxes.append(child)
+            elif tag not in _LEFT_OUT:
+                self._inline(_shown(child), pieces, boxes)
+
+    def _mark(self, reference: str, note: str) -> str:
+        if (reference, note) not in self.marks:
+            self._counts[reference] += 1
+            self.marks[reference, note] = f"[^{_NOTES[reference]}{self._counts[reference]}]"
+        return self.marks[reference, note]
+
+    def _rows(self, table: BaseOxmlElement) -> Iterator[str]:
+        """A line for each row. A merged cell stands once in a line, and in the line of each row it covers.
+
+        Not by `row.cells`, which recurses over the rows that a cell is merged across and repeats a cell for
+        each column that it says it covers: a file of some kilobytes may say two billions.
+        """
+        above: dict[int, str] = {}  # texts of the row before, by the first column that they cover
+        for row in _inside(table, _ROW):
+            if row.find(f"{_W}trPr/{_W}del") is not None:
+                continue
+            texts: dict[int, str] = {}
+            column = row.grid_before
+            for cell in _inside(row, _CELL):
+                continued = cell.vMerge == "continue"
+                text = above.get(column, "") if continued else "\n".join(self.blocks(cell)).strip()
+                texts[column] = text
+                column += cell.grid_span
+            yield " | ".join(texts.values())
+            above = texts
 
 
 def _shown(element: BaseOxmlElement) -> BaseOxmlElement:
@@ -130,24 +209,3 @@ def _inside(parent: BaseOxmlElement, tag: str) -> Iterator[Any]:
             yield child
         elif child.tag not in _LEFT_OUT:
             yield from _inside(child, tag)
-
-
-def _rows(table: BaseOxmlElement) -> Iterator[str]:
-    """A line for each row. A merged cell stands once in a line, and in the line of each row it covers.
-
-    Not by `row.cells`, which recurses over the rows that a cell is merged across and repeats a cell for each
-    column that it says it covers: a file of some kilobytes may say two billions.
-    """
-    above: dict[int, str] = {}  # texts of the row before, by the first column that they cover
-    for row in _inside(table, _ROW):
-        if row.find(f"{_W}trPr/{_W}del") is not None:
-            continue
-        texts: dict[int, str] = {}
-        column = row.grid_before
-        for cell in _inside(row, _CELL):
-            continued = cell.vMerge == "continue"
-            text = above.get(column, "") if continued else "\n".join(_blocks(cell)).strip()
-            texts[column] = text
-            column += cell.grid_span
-        yield " | ".join(texts.values())
-        above = texts

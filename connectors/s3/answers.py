@@ -6,16 +6,19 @@ Importing this imports the SDK.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
+from aiobotocore.parsers import AioRestXMLParser  # type: ignore[import-untyped]
 from botocore import handlers  # type: ignore[import-untyped]
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 from botocore.utils import parse_timestamp  # type: ignore[import-untyped]
 
+from connectors.objects.compression import PackedError, UnpackedTooLargeError, unpack_body
 from connectors.s3.errors import RedirectError
 
 __all__ = [
@@ -24,8 +27,11 @@ __all__ = [
     "parse_date",
     "redirect_error",
     "take_any_bucket_name",
-    "tolerate_odd_dates",
+    "tolerate_odd_values",
 ]
+
+MAX_LISTING_BYTES = 64 * 1024 * 1024
+"""Of a page that a proxy has packed: 1,000 keys of 1,024 bytes take a few MiB."""
 
 _LISTINGS = ("ListObjects", "ListObjectsV2")
 _ROOT = re.compile(
@@ -60,21 +66,21 @@ async def _refuse_redirect(
     session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
 ) -> None:
     response = params.response
-    error = redirect_error(response)
+    error = redirect_error(response.status, response.headers)
     response.close()
     raise error
 
 
-def redirect_error(response: aiohttp.ClientResponse) -> RedirectError:
-    """Where a server points to, and what to do about it."""
-    target = response.headers.get("Location") or response.headers.get("URI") or ""
-    region = response.headers.get("x-amz-bucket-region", "")
+def redirect_error(status: int, headers: Mapping[str, str]) -> RedirectError:
+    """Where a server points to, and what to do about it. The names of the headers are in lower case."""
+    target = headers.get("location") or headers.get("uri") or ""
+    region = headers.get("x-amz-bucket-region", "")
     place = target.partition("?")[0]
     remedy = (
         f"set `region: {region}` in the connection" if region else "set the `endpoint` (or `region`) it names"
     )
     to = f" to {place}" if place else ""
-    return RedirectError(f"{response.status}: the server redirects{to}, which is not followed: {remedy}")
+    return RedirectError(f"{status}: the server redirects{to}, which is not followed: {remedy}")
 
 
 async def _read_odd_headers(
@@ -98,22 +104,39 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def tolerate_odd_dates(session: Any) -> None:
-    """Take a date that cannot be parsed for none, instead of refusing the whole answer."""
+class _TolerantParser(AioRestXMLParser):  # type: ignore[misc]
+    """Reads values as other servers write them: `True` and `1`, and empty numbers."""
+
+    def _handle_boolean(self, shape: Any, node: Any) -> bool:
+        return _text_of(node).lower() in ("true", "1")
+
+    def _handle_integer(self, shape: Any, node: Any) -> int | None:
+        text = _text_of(node)
+        return int(text) if text else None
+
+    _handle_long = _handle_integer
+
+
+def _text_of(node: Any) -> str:
+    return (getattr(node, "text", node) or "").strip()
+
+
+def tolerate_odd_values(session: Any) -> None:
+    """Take odd dates, truths and numbers, instead of refusing or misreading the whole answer."""
     factory = session.get_component("response_parser_factory")
-    factory.set_parser_defaults(timestamp_parser=parse_date)
+    factory.create_parser = lambda _protocol: _TolerantParser(timestamp_parser=parse_date)
 
 
 def parse_date(text: Any) -> datetime | None:
-    """The date of a text, None if it is none."""
+    """The date of a text, in UTC where it names no zone; None if it is no date."""
     usual = _usual_date(text) if isinstance(text, str) else None
     if usual is not None:
         return usual
     try:
         found: datetime = parse_timestamp(text)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, RuntimeError):  # the last one for what no clock shows
         return None
-    return found
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _usual_date(text: str) -> datetime | None:
@@ -139,13 +162,19 @@ def check_listings(client: Any) -> None:
         client.meta.events.unregister("before-parse.s3.*", known)
     for operation in _LISTINGS:
         client.meta.events.register(f"before-parse.s3.{operation}", _check_listing)
+        client.meta.events.register_first(f"after-call.s3.{operation}", _drop_nameless)
 
 
 def _check_listing(response_dict: dict[str, Any], **_: Any) -> None:
     if response_dict["status_code"] >= 300:
         return
+    body = bytes(response_dict["body"])
+    try:
+        body = unpack_body(body, response_dict["headers"].get("content-encoding"), MAX_LISTING_BYTES) or body
+    except (PackedError, UnpackedTooLargeError) as error:
+        raise ResponseParserError(f"a listing that cannot be unpacked: {error}") from error
     # blanks before the declaration would be an error to the parser
-    body = bytes(response_dict["body"]).removeprefix(b"\xef\xbb\xbf").lstrip()
+    body = body.removeprefix(b"\xef\xbb\xbf").lstrip()
     response_dict["body"] = body
     if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return  # UTF-16, which the parser knows
@@ -156,6 +185,12 @@ def _check_listing(response_dict: dict[str, Any], **_: Any) -> None:
     elif name != "ListBucketResult":
         what = f"<{name}>" if name else "no XML" if body else "nothing"
         raise ResponseParserError(f"{what} instead of a listing; check the connection's endpoint")
+
+
+def _drop_nameless(parsed: dict[str, Any], **_: Any) -> None:
+    """Entries without a key, which botocore takes for granted when it decodes keys."""
+    if "Contents" in parsed:
+        parsed["Contents"] = [entry for entry in parsed["Contents"] if entry.get("Key")]
 
 
 def take_any_bucket_name(client: Any) -> None:

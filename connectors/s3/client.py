@@ -188,7 +188,7 @@ async def open_client(
     session = get_session()
     if connection.profile:
         session.set_config_variable("profile", connection.profile)
-    answers.tolerate_odd_dates(session)
+    answers.tolerate_odd_values(session)
     async with AsyncExitStack() as stack:
         try:
             client = await stack.enter_async_context(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -18,25 +19,39 @@ __all__ = ["ObjectRefusedError", "RedirectError", "s3_errors"]
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound"})
 _CHANGED = frozenset({"PreconditionFailed", "412"})
 _THROTTLED = frozenset(
-    {"RequestLimitExceeded", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
-)
-_TRANSIENT = _THROTTLED | {"InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable"}
+    {
+        "BandwidthLimitExceeded", "LimitExceededException", "PriorRequestNotComplete", "QpsLimitExceeded",
+        "RequestLimitExceeded", "RequestThrottled", "RequestThrottledException", "SlowDown",
+        "ThrottledException", "Throttling", "ThrottlingException", "TooManyRequests",
+        "TooManyRequestsException",
+    }
+)  # fmt: skip
+_TRANSIENT = _THROTTLED | {
+    "Busy", "InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable",
+}  # fmt: skip
 _CREDENTIALS = frozenset(
-    {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
-)
+    {
+        "AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SecurityTokenExpired",
+        "SignatureDoesNotMatch", "TokenRefreshRequired",
+    }
+)  # fmt: skip
+_EXPIRED = "the session token has expired: renew the credentials"
 _REMEDIES = {
     "AccessDenied": "access denied: grant {needs}",
     "403": "access denied: grant {needs}",
     "AllAccessDisabled": "access to this bucket has been disabled",
     "AuthorizationHeaderMalformed": "the bucket is in another region: set `region` in the connection",
-    "ExpiredToken": "the session token has expired: renew the credentials",
+    "ExpiredToken": _EXPIRED,
     "IllegalLocationConstraintException": "the bucket is in another region: set `region` in the connection",
     "InvalidAccessKeyId": "unknown access key: check `access_key`",
     "InvalidToken": "the session token is wrong: check `session_token`",
     "NoSuchBucket": "no such bucket: check the pattern and the connection's endpoint",
     "PermanentRedirect": "the bucket is in another region: set `region` in the connection",
+    "RequestExpired": "the request was too old when it arrived: check this machine's clock",
     "RequestTimeTooSkewed": "this machine's clock is wrong: correct it",
+    "SecurityTokenExpired": _EXPIRED,
     "SignatureDoesNotMatch": "the secret key does not match the access key: check `secret_key`",
+    "TokenRefreshRequired": _EXPIRED,
 }
 READING = "s3:ListBucket and s3:GetObject"
 
@@ -161,7 +176,7 @@ def _from_failure(error: Exception, where: str, *, of_object: bool) -> Component
         return FatalError(f"{where}: {redirect[0]}")
     if _unknown_host(error):
         return FatalError(f"{where}: unknown host: check the connection's endpoint ({error})")
-    if isinstance(error, exceptions.SSLError | aiohttp.ClientSSLError) and (
+    if isinstance(error, exceptions.SSLError | aiohttp.ClientSSLError | ssl.SSLError) and (
         "CERTIFICATE_VERIFY_FAILED" in str(error)
     ):
         return FatalError(f"{where}: the server's certificate is not trusted ({error})")

@@ -1,4 +1,4 @@
-"""The lean way to read an object: a GET that is signed here and sent by aiohttp.
+"""The lean way to read an object: a GET that is signed here and sent over connections of our own.
 
 It stands before an aiobotocore client and answers `get_object` alone, in the same words and with the same
 errors. What it does not apply to goes the other way: proxies, buckets whose requests are signed in another
@@ -13,20 +13,18 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
-from urllib.parse import urlsplit
 
-import aiohttp
 from botocore.exceptions import BotoCoreError, HTTPClientError  # type: ignore[import-untyped]
 from botocore.httpsession import get_cert_path  # type: ignore[import-untyped]
 from botocore.utils import get_environ_proxies  # type: ignore[import-untyped]
 from yarl import URL
 
 from connectors.s3.answers import parse_date, redirect_error
+from connectors.s3.connections import Connections, Origin, Response
 from connectors.s3.signing import Signer, encode_key
 
 __all__ = ["lean_client"]
 
-KEEPALIVE = 12.0
 MAX_ERROR_BYTES = 64 * 1024
 
 _HEADERS: Final = {
@@ -47,23 +45,21 @@ async def lean_client(
     client: Any, *, connections: int, connect_timeout: float, read_timeout: float, ca_bundle: str | None
 ) -> AsyncGenerator[Any, None]:
     """Stand before a client, as long as it is open."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout, sock_read=read_timeout)
     context = None
     if client.meta.endpoint_url.startswith("https:"):
         context = ssl.create_default_context(cafile=ca_bundle or get_cert_path(True))
-    connector = aiohttp.TCPConnector(
-        limit=connections, keepalive_timeout=KEEPALIVE, ssl=context if context is not None else True
-    )
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
-        yield _LeanClient(client, session)
+        context.set_alpn_protocols(["http/1.1"])
+    kept = Connections(connections, connect_timeout=connect_timeout, read_timeout=read_timeout)
+    try:
+        yield _LeanClient(client, kept, context)
+    finally:
+        await kept.aclose()
 
 
 class _Address(NamedTuple):
-    """What the addresses of a bucket's objects begin with; the host as in its header, the path encoded."""
+    """Where a bucket's objects are: `host` as in its header, `path` what the encoded paths begin with."""
 
-    url: str
+    origin: Origin
     host: str
     path: str
 
@@ -73,9 +69,10 @@ class _OtherRegionError(Exception):
 
 
 class _LeanClient:
-    def __init__(self, client: Any, session: aiohttp.ClientSession) -> None:
+    def __init__(self, client: Any, connections: Connections, tls: ssl.SSLContext | None) -> None:
         self._client = client
-        self._session = session
+        self._connections = connections
+        self._tls = tls
         self._addresses: dict[str, _Address | None] = {}
         self._signer: Signer | None = None
         self._signed_for: tuple[str, str, str | None] | None = None
@@ -85,36 +82,29 @@ class _LeanClient:
 
     async def get_object(self, **arguments: Any) -> Mapping[str, Any]:
         """The answer to a GET, as botocore words it."""
-        address = await self._address(arguments["Bucket"]) if _ARGUMENTS.issuperset(arguments) else None
-        if address is None:
+        bucket = arguments["Bucket"]
+        address = self._addresses[bucket] if bucket in self._addresses else await self._find_address(bucket)
+        headers = _headers(arguments) if address is not None else None
+        if address is None or headers is None:
             answer: Mapping[str, Any] = await self._client.get_object(**arguments)
             return answer
-        key = encode_key(arguments["Key"])
-        headers = {name: arguments[argument] for argument, name in _HEADERS.items() if argument in arguments}
-        headers = await self._headers(address, key, headers)
-        url = URL(address.url + key, encoded=True)
-        response = await self._session.get(url, headers=headers, allow_redirects=False)
+        path = address.path + encode_key(arguments["Key"])
+        signer = await self._current_signer()
+        if signer is not None:
+            headers = signer.headers(address.host, path, {}, headers, datetime.now(UTC))
+        response = await self._connections.send(address.origin, _request(address.host, path, headers))
         try:
             if response.status >= 300:
                 await self._refuse(response)
             return _answer(response)
         except _OtherRegionError:
             # botocore finds out where the bucket is, and signs for there
-            self._addresses[arguments["Bucket"]] = None
+            self._addresses[bucket] = None
             told: Mapping[str, Any] = await self._client.get_object(**arguments)
             return told
         except BaseException:
             response.close()
             raise
-
-    async def _headers(self, address: _Address, key: str, headers: dict[str, str]) -> dict[str, str]:
-        signer = await self._current_signer()
-        if signer is not None:
-            headers = signer.headers(address.host, address.path + key, {}, headers, datetime.now(UTC))
-        # what the bucket has, and not what the server would make of it on the way
-        headers["accept-encoding"] = "identity"
-        headers["user-agent"] = "odw-engine"
-        return headers
 
     async def _current_signer(self) -> Signer | None:
         """By the credentials of now, which may have been renewed; None: the requests are anonymous."""
@@ -127,13 +117,12 @@ class _LeanClient:
             self._signed_for = now
         return self._signer
 
-    async def _address(self, bucket: str) -> _Address | None:
-        """Where a bucket's objects are; None: it goes the other way."""
-        if bucket not in self._addresses:
-            self._addresses[bucket] = await self._find_address(bucket)
-        return self._addresses[bucket]
-
     async def _find_address(self, bucket: str) -> _Address | None:
+        """Where a bucket's objects are; None: it goes the other way."""
+        self._addresses[bucket] = address = await self._address_of_botocore(bucket)
+        return address
+
+    async def _address_of_botocore(self, bucket: str) -> _Address | None:
         # access points, and directory buckets, whose sessions have keys of their own
         if ":" in bucket or bucket.endswith("--x-s3"):
             return None
@@ -151,28 +140,29 @@ class _LeanClient:
         address, _, _ = url.partition("?")
         if not address.endswith(f"/{_PLACE}") or get_environ_proxies(address):
             return None
-        url = address.removesuffix(_PLACE)
-        parts = urlsplit(url)
-        if parts.username or parts.password:
+        url = URL(address.removesuffix(_PLACE), encoded=True)
+        if url.user or url.password or url.host is None or url.port is None:
             return None
-        return _Address(url, URL(url, encoded=True).host_port_subcomponent or "", parts.path)
+        if (url.scheme == "https") is not (self._tls is not None):
+            return None
+        origin = Origin(url.host, url.port, self._tls)
+        return _Address(origin, url.host_port_subcomponent or "", url.raw_path)
 
-    async def _refuse(self, response: aiohttp.ClientResponse) -> None:
+    async def _refuse(self, response: Response) -> None:
+        headers = {name.decode("latin-1"): response.header(name) or "" for name in response.headers}
         if response.status < 400:
-            error = redirect_error(response)
             response.close()
-            raise HTTPClientError(error=error)
-        body = await response.content.read(MAX_ERROR_BYTES)
-        while len(body) < MAX_ERROR_BYTES and (piece := await response.content.read(MAX_ERROR_BYTES)):
+            raise HTTPClientError(error=redirect_error(response.status, headers))
+        body = b""
+        while len(body) < MAX_ERROR_BYTES and (piece := await response.read(MAX_ERROR_BYTES)):
             body += piece
-        headers = {name.lower(): text for name, text in response.headers.items()}
         shape = self._client.meta.service_model.operation_model("GetObject").output_shape
         parsed = self._client._response_parser.parse(
             {"status_code": response.status, "headers": headers, "body": body}, shape
         )
         if hasattr(parsed, "__await__"):
             parsed = await parsed
-        response.release()
+        response.close()
         code = str(parsed.get("Error", {}).get("Code", ""))
         if code == "AuthorizationHeaderMalformed":
             raise _OtherRegionError
@@ -185,18 +175,41 @@ def _unsigned() -> Any:
     return UNSIGNED
 
 
-def _answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
-    headers = response.headers
-    length = headers.get("Content-Length")
-    modified = headers.get("Last-Modified")
+def _headers(arguments: Mapping[str, Any]) -> dict[str, str] | None:
+    """What is sent with a GET; None: there is something in it that cannot be sent from here."""
+    headers = {}
+    for argument, value in arguments.items():
+        if argument in ("Bucket", "Key"):
+            continue
+        name = _HEADERS.get(argument)
+        # a line break would begin another header
+        if name is None or not (value.isascii() and value.isprintable()):
+            return None
+        headers[name] = value
+    return headers
+
+
+def _request(host: str, path: str, headers: Mapping[str, str]) -> bytes:
+    lines = [f"GET {path} HTTP/1.1\r\n"]
+    if "host" not in headers:
+        lines.append(f"host: {host}\r\n")
+    lines += [f"{name}: {text}\r\n" for name, text in headers.items()]
+    # what the bucket has, and not what the server would make of it on the way
+    lines.append("accept-encoding: identity\r\nuser-agent: odw-engine\r\n\r\n")
+    return "".join(lines).encode("ascii")
+
+
+def _answer(response: Response) -> dict[str, Any]:
+    header = response.header
+    length, modified = header(b"content-length"), header(b"last-modified")
     found = {
         "Body": _Body(response),
         "ContentLength": int(length) if length is not None and length.isdecimal() else None,
-        "ContentType": headers.get("Content-Type"),
-        "ContentEncoding": headers.get("Content-Encoding"),
-        "ContentRange": headers.get("Content-Range"),
-        "ETag": headers.get("ETag"),
-        "VersionId": headers.get("x-amz-version-id"),
+        "ContentType": header(b"content-type"),
+        "ContentEncoding": header(b"content-encoding"),
+        "ContentRange": header(b"content-range"),
+        "ETag": header(b"etag"),
+        "VersionId": header(b"x-amz-version-id"),
         "LastModified": parse_date(modified) if modified else None,
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -205,8 +218,11 @@ def _answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
 class _Body:
     """The body of an answer, closed with its connection unless it was read to its end."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
+    __slots__ = ("close", "read")
+
+    def __init__(self, response: Response) -> None:
+        self.read = response.read
+        self.close = response.close
 
     async def __aenter__(self) -> Self:
         return self
@@ -215,14 +231,3 @@ class _Body:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    async def read(self, size: int = -1) -> bytes:
-        """Up to so many of the next bytes, none at the end."""
-        return await self._response.content.read(size)
-
-    def close(self) -> None:
-        """Return the connection to the pool, or close it."""
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()

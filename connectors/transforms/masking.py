@@ -13,7 +13,7 @@ from connectors.expressions.failures import EvaluationError
 from connectors.expressions.functions import FUNCTIONS, text_digest
 from engine.contract.batch import Batch
 from engine.contract.component import Kind, Params, Transform, component
-from engine.contract.types import Record
+from engine.contract.types import JsonValue, Record
 from engine.errors import RecordError
 
 __all__ = ["Mask", "MaskParams"]
@@ -90,6 +90,13 @@ class Mask(Transform[MaskParams]):
                     break
             outcomes.append(made)
         return batch.outcomes(outcomes) if failed else batch.replace(outcomes)
+
+    def redact(self, record: JsonValue, *, done: bool) -> JsonValue:
+        """Hide the fields of a record that is still to be masked."""
+        made: Any = record
+        for path, _ in self._masks if not done else ():
+            made = _masked(made, path, lambda value: self.params.replacement)
+        return made
 
     def _hash(self, value: Any) -> str:
         secret = self.params.secret

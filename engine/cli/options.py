@@ -269,7 +269,10 @@ class RunsOptions(StateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TapOptions(PlanOptions, StateOptions):
-    """`tap`; `limit` records of each source are read."""
+    """`tap`; `limit` records of each source are read.
+
+    Of a run in progress, `node` names the run and `file` its node, and `limit` samples are printed.
+    """
 
     node: str = ""
     limit: int = 10
@@ -356,9 +359,10 @@ class ServeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SqlOptions:
-    """`sql`; `query` is "-" for standard input, "" with `snapshot`."""
+    """`sql`; `query` is "-" for standard input, "" with `snapshot`; `database` is "" for the warehouse."""
 
     query: str = ""
+    database: str = ""
     limit: int = 1_000
     output: str = "table"
     snapshot: bool = False
@@ -400,6 +404,7 @@ class WorkerOptions(PlanOptions, StateOptions, ServerArguments):
     memory: str | None = None
     metrics: str = ""
     otlp: str = ""
+    traces: str = ""
     log_format: str = "json"
 
 
@@ -434,6 +439,6 @@ class ScheduleOptions(WorkerPlanOptions, RequestOptions):
 
     action: str = "list"
     pipeline: str = ""
-    overlap: str = "skip"
-    catch_up: str = "5m"
+    overlap: str = ""
+    catch_up: str = ""
     json: bool = False

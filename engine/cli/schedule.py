@@ -1,4 +1,4 @@
-"""Schedule pipelines on the Temporal server by the `schedule:` of each, in UTC.
+"""Schedule pipelines on the Temporal server by the `schedule:` and `time_zone:` of each.
 
 python -m engine schedule create pipelines.yaml
 python -m engine schedule list
@@ -47,17 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     creating.add_argument(
         "--overlap",
         choices=("skip", "buffer_one", "cancel_other"),
-        default="skip",
+        default="",
         help=(
             "if the last run is still in progress: skip the new one, buffer one, or cancel the last "
-            "(default: skip)"
+            "(default: by `if_running`, else skip)"
         ),
     )
     creating.add_argument(
         "--catch-up",
-        default="5m",
+        default="",
         metavar="AGE",
-        help="catch up on runs missed within this time, e.g. 10m or 2h (default: 5m)",
+        help="catch up on runs missed within this time, e.g. 10m or 2h (default: by `catch_up`, else 5m)",
     )
     add_state_argument(creating)
     add_request_arguments(creating)

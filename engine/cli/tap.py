@@ -1,20 +1,26 @@
-"""Print the records that come out of a node, as JSON lines, without delivering anything.
+"""Print the records that come out of a node, as JSON lines.
 
-The first records of each source go through the transforms; sinks are left out, and so are nodes that pay for
-their answers, with everything after them.
+With NODE, a trial: the first records of each source go through the transforms. Nothing is delivered: sinks
+are left out, and so are nodes that pay for their answers, with everything after them.
+
+With RUN and NODE, samples of what leaves the node of a run in progress, whose process must be one of yours
+on this machine. The run does not wait for them, and nothing is stored. What the file declares as hidden
+(`mask`, `redact`) is hidden.
 
 Examples:
   tap orders.clean             # 10 records after the node `clean` of the pipeline `orders`
   tap clean etl.yaml --limit 1
+  tap orders-20260131T120000-4f2a1b clean      # of a run in progress; or its pipeline: tap orders clean
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
-from engine.cli.arguments import add_change_arguments, add_file_argument, add_state_argument
-from engine.cli.options import TapOptions
+from engine.cli.arguments import add_change_arguments, add_state_argument
+from engine.cli.options import DEFAULT_FILE, TapOptions
 
 SUMMARY = "print the records that come out of a node"
 OPTIONS = TapOptions
@@ -22,10 +28,24 @@ OPTIONS = TapOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("node", metavar="NODE", help="PIPELINE.NODE, or NODE where only one pipeline has it")
-    add_file_argument(parser)
     parser.add_argument(
-        "--limit", type=int, default=10, metavar="N", help="records of each source to read (default: 10)"
+        "node",
+        metavar="NODE|RUN",
+        help="PIPELINE.NODE, or NODE where only one pipeline has it; or a run in progress",
+    )
+    parser.add_argument(
+        "file",
+        nargs="?",
+        default=DEFAULT_FILE,
+        metavar="FILE|NODE",
+        help=f"pipeline file (default: {DEFAULT_FILE}); after a run, the node",
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=10,
+        metavar="N",
+        help="records of each source to read, or samples of a run to print (default: 10)",
     )
     add_change_arguments(parser)
     add_state_argument(parser)
@@ -35,7 +55,11 @@ def execute(options: TapOptions) -> int:
     """Print the records."""
     from engine.cli.event_loop import on_event_loop
 
-    return on_event_loop(lambda: _run(options))
+    if options.file.endswith((".yaml", ".yml")) or os.path.isfile(options.file):
+        return on_event_loop(lambda: _run(options))
+    from engine.cli.local.tapping import tap_run
+
+    return on_event_loop(lambda: tap_run(options))
 
 
 async def _run(options: TapOptions) -> int:

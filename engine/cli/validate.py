@@ -42,11 +42,12 @@ def execute(options: ValidateOptions) -> int:
     """Print the problems."""
     from engine.contract.component import Params
     from engine.errors import ConfigError
+    from engine.plan.drawing import chains
 
     plans: dict[str, Plan] = {}
     warnings: list[Problem] = []
     try:
-        plans = _remote(options, warnings) if options.target == "temporal" else _local(options)
+        plans = _remote(options, warnings) if options.target == "temporal" else _local(options, warnings)
     except ConfigError as error:
         if not options.json:
             _warn(warnings)
@@ -61,17 +62,26 @@ def execute(options: ValidateOptions) -> int:
     what = "valid" if options.target == "local" else "valid, and can run on Temporal"
     sys.stdout.write(f"{options.file}: {_count(len(plans), 'pipeline')}, {_count(nodes, 'node')}: {what}\n")
     for name, plan in plans.items():
-        sys.stdout.write(f"  {name}: {' → '.join(node.name for node in plan.nodes)}\n")
+        sys.stdout.write(f"  {name}: {chains(plan)}\n")
         for node in plan.nodes:
             notes = node.params.notes() if isinstance(node.params, Params) else []
             sys.stdout.writelines(f"    {node.name}: {note}\n" for note in notes)
     return 0
 
 
-def _local(options: ValidateOptions) -> dict[str, Plan]:
+def _local(options: ValidateOptions, warnings: list[Problem]) -> dict[str, Plan]:
     from engine.cli.loading import load_plans
+    from engine.errors import Problem
+    from engine.plan.claims import clashes_together
 
-    return load_plans(options)
+    plans = load_plans(options)
+    if clashes_together(plans.values()):
+        from engine.execution.session import starting
+
+        together = clashes_together(plans[name] for name in starting(plans))
+        what = "`run` refuses to start these pipelines together"
+        warnings += [Problem(f"{what}: {one.message}", hint=one.hint) for one in together]
+    return plans
 
 
 def _remote(options: ValidateOptions, warnings: list[Problem]) -> dict[str, Plan]:

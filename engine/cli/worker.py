@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--otlp", default="", metavar="URL", help="send OpenTelemetry metrics to URL")
     parser.add_argument(
+        "--traces", default="", metavar="URL", help="send OpenTelemetry traces to URL, over HTTP (OTLP)"
+    )
+    parser.add_argument(
         "--log-format",
         choices=("json", "console", "none"),
         default="json",

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from math import inf
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
@@ -88,6 +89,9 @@ class Ack:
 
     What nearly every batch needs (records written by one sink, dropped for one reason) is counted in the
     ack itself; a tally of its own is made only for the batch that has more to say.
+
+    Attributes:
+        replay: these records may have been delivered before.
     """
 
     __slots__ = (
@@ -103,6 +107,7 @@ class Ack:
         "bookmarks",
         "end",
         "pending",
+        "replay",
         "reservation",
         "start",
         "tracker",
@@ -121,6 +126,7 @@ class Ack:
         self.start = start
         self.end = end
         self.pending = count
+        self.replay = tracker.begun < tracker.replay_until
         self.reservation = reservation
         self.bookmarks = bookmarks
         self._read = count
@@ -153,11 +159,6 @@ class Ack:
         """Complete the ack with the tally of an earlier attempt."""
         self.pending = self._read = 0
         self._rest = tally
-
-    @property
-    def replay(self) -> bool:
-        """Whether these records may have been delivered before."""
-        return self.tracker.replay
 
     @property
     def complete(self) -> bool:
@@ -275,14 +276,19 @@ class SplitTracker:
     Args:
         key: names the split in the ledger.
         position: where reading starts; None is the beginning.
-        replay: what is read may have been delivered before.
+        replay: everything in the split may have been delivered before.
+        read_limit: how many records of the split, from its beginning, earlier attempts may have read; they
+            are replays.
         covered: the tally of what lies before `position`, from the ledger.
-        beyond: what an earlier attempt has settled beyond `position`, from the ledger.
+        acked_out_of_order: what an earlier attempt has settled beyond `position`, from the ledger.
         on_progress: called with this tracker whenever an ack is complete or the split is done.
 
     Attributes:
-        earned: bookmarks that the watermark has passed and that are not committed yet, oldest first.
-        noted: set by the one that is told of progress, who then need not be told of more until it is unset.
+        begun: how many records of the split were read, from its beginning.
+        replay_until: records before this number are replays.
+        read_limit, announced: how many may be read, and how many may be by what the ledger has committed.
+        committable_bookmarks: those that the watermark has passed, not committed yet, oldest first.
+        dirty: set by the receiver of `on_progress`, which is not called again until it is unset.
     """
 
     __slots__ = (
@@ -291,12 +297,15 @@ class SplitTracker:
         "_on_progress",
         "_read_to",
         "_reading",
+        "announced",
+        "begun",
         "committable_bookmarks",
         "covered",
         "dirty",
         "key",
         "position",
-        "replay",
+        "read_limit",
+        "replay_until",
     )  # fmt: skip
 
     def __init__(
@@ -305,14 +314,16 @@ class SplitTracker:
         position: object = None,
         *,
         replay: bool = False,
+        read_limit: int = 0,
         covered: Tally | None = None,
         acked_out_of_order: Sequence[AckedRange] = (),
         on_progress: Callable[[SplitTracker], None] | None = None,
     ) -> None:
         self.key = key
         self.position = position
-        self.replay = replay
         self.covered = covered if covered is not None else Tally()
+        self.begun = self.covered.read
+        self.replay_until = self.read_limit = self.announced = inf if replay else read_limit
         self.committable_bookmarks: list[Bookmark] = []
         self._acks: deque[Ack] = deque()
         self._acked_out_of_order = list(acked_out_of_order)
@@ -335,6 +346,7 @@ class SplitTracker:
         """
         start, self._read_to = self._read_to, end
         ack = Ack(self, start, end, count, reservation, bookmarks)
+        self.begun += count
         self._acks.append(ack)
         if self._acked_out_of_order:
             self._recall(ack)
@@ -383,7 +395,7 @@ class SplitTracker:
     def finish_reading(self) -> None:
         """Mark the split as read to its end."""
         self._reading = False
-        self._notify()
+        self.notify()
 
     @property
     def done(self) -> bool:
@@ -414,8 +426,9 @@ class SplitTracker:
                 self.committable_bookmarks += ack.bookmarks
             self.committable_bookmarks += ack.take_bookmarks()
         if not self.dirty:
-            self._notify()
+            self.notify()
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Have the split committed next."""
         if self._on_progress is not None:
             self._on_progress(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-__all__ = ["ChecksConnection"]
+__all__ = ["ChecksConnection", "ChecksOthers"]
 
 
 @runtime_checkable
@@ -20,4 +20,13 @@ class ChecksConnection(Protocol):
         Raises:
             ComponentError: it cannot be reached or refuses the credentials; the text has the remedy.
         """
+        ...
+
+
+@runtime_checkable
+class ChecksOthers(Protocol):
+    """A component that may ask others besides its connection, also where that is the sandbox."""
+
+    async def check_others(self) -> str:
+        """Do as `check_connection` with the others alone; "" if there are none."""
         ...

@@ -15,7 +15,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from engine.contract.allowances import Allowances, NoSpending, Spending
 from engine.contract.batch import Batch
@@ -24,6 +24,7 @@ from engine.contract.branches import Branches
 from engine.contract.claims import Claim
 from engine.contract.clock import Clock, SystemClock
 from engine.contract.journal import AnswerJournal, NoJournal
+from engine.contract.params import NoParams, Params, operational
 from engine.contract.shared import Shared
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record, Reservation
@@ -67,33 +68,6 @@ class Locality(StrEnum):
     ANYWHERE = "anywhere"
     MACHINE = "machine"
     PROCESS = "process"
-
-
-class Params(BaseModel):
-    """Base of every component's parameters; unknown names are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    def notes(self) -> list[str]:
-        """What a user should know of the node besides, and `validate` says."""
-        return []
-
-    @property
-    def leaves_sandbox(self) -> bool:
-        """Whether it asks others besides its connection, which cost money where that is the sandbox."""
-        return False
-
-
-class NoParams(Params):
-    """Parameters of components without any."""
-
-
-def operational(default: Any = ..., **options: Any) -> Any:
-    """Declare a parameter that may change between attempts of a run, such as a limit or time-out.
-
-    Used like Pydantic's `Field`. Such parameters stay outside the plan's identity.
-    """
-    return Field(default, json_schema_extra={"operational": True}, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,10 +282,18 @@ class Component(Generic[P]):
         """Return whether the other side does other work now.
 
         Asked of transforms and sinks when a record has used up its tries and nothing else has got through
-        since. True makes it a dead letter. False, the default, means no, or that there is no way to ask:
-        then it may be an outage, which is waited out. Raises nothing.
+        since. After True, one more try decides. False, the default, means no, or that there is no way to
+        ask: then it may be an outage, which is waited out. Raises nothing.
         """
         return False
+
+    def redact(self, record: JsonValue, *, done: bool) -> JsonValue:
+        """Return a record, as JSON, without what this component's parameters say should stay hidden.
+
+        Asked of every component before a person is shown a record of any node. It must not change the given
+        record. `done`: that has been through this component already.
+        """
+        return record
 
     @property
     def concurrency(self) -> int:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import JsonValue
 from engine.errors import RunNotFoundError
 from engine.service.client import IDS_A_REQUEST, ServiceClient, ServiceDeadLetter
-from engine.state.protocol import DeadLetterFilter, StateStore
+from engine.state.records import DeadLetterFilter
+from engine.state.store import StateStore
 
-__all__ = ["DeadLetterMatch", "DeadLetterQuery", "search_dead_letters"]
+__all__ = ["DeadLetterMatch", "DeadLetterQuery", "search_dead_letters", "search_service_letters"]
 
 SERVICE_STATUSES = frozenset({"", "open", "recovered", "discarded"})
 
@@ -142,6 +143,26 @@ async def search_dead_letters(
     found += [one for one in alone.values() if query.key in ("", one.key)]
     if query.names:
         found = [one for one in found if any(map(one.is_called, query.names))]
+    return sorted(found, key=lambda one: one.failed_at)
+
+
+async def search_service_letters(
+    store: StateStore, services: Sequence[ServiceClient], query: DeadLetterQuery
+) -> list[DeadLetterMatch]:
+    """Return the matching dead letters of services alone, oldest first.
+
+    Those that do not say whose they are, as older versions left them, are found by the letters that `store`
+    has of the same records. Raises as `search_dead_letters`.
+    """
+    found = await search_dead_letters(None, services, query)
+    if not _is_narrow(query):
+        return found
+    known = {one.copy.dead_letter_id for one in found if one.copy is not None}
+    for one in await search_dead_letters(store, services, replace(query, status="")):
+        copy = one.copy
+        if copy is not None and copy.dead_letter_id not in known and query.status in ("", copy.status):
+            known.add(copy.dead_letter_id)
+            found.append(DeadLetterMatch(None, copy, one.service))
     return sorted(found, key=lambda one: one.failed_at)
 
 

@@ -18,6 +18,7 @@ from engine.flow.outage import Outage
 from engine.flow.retry import ComponentRetry, RetryPolicy
 from engine.flow.segment import Runtime
 from engine.flow.stats import NodeStats, Waiting
+from engine.flow.tapping import NodeTaps
 from engine.plan.model import Plan, PlanNode
 
 __all__ = ["Components"]
@@ -33,6 +34,7 @@ class Components:
         runtimes: the open nodes by name, in the plan's order.
         forward: the sink that dead letters are forwarded to.
         forward_stats: its counts, from before it is open.
+        taps: the taps of each node, from before it is open.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Components:
         self.runtimes: dict[str, Runtime] = {}
         self.forward: Runtime | None = None
         self.forward_stats: NodeStats | None = None
+        self.taps = {node.name: NodeTaps() for node in plan.nodes}
 
     async def open_nodes(self, stack: AsyncExitStack) -> None:
         """Build and enter every node, in the plan's order.
@@ -184,4 +187,6 @@ class Components:
     def _stats_of(self, node: PlanNode) -> NodeStats:
         trace = self._resources.trace
         traced = trace.node(node.name, node.spec.name) if trace is not None else None
-        return NodeStats(node.name, node.kind, node.spec.name, trace=traced)
+        stats = NodeStats(node.name, node.kind, node.spec.name, trace=traced)
+        stats.taps = self.taps.get(node.name, stats.taps)  # the forward has none
+        return stats

@@ -5,6 +5,7 @@ Nothing here is a module global: two engines in one process, and two runs of one
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,7 +36,8 @@ from engine.flow.budget import ByteBudget, ProcessBudget
 from engine.flow.tracing import Tracer
 from engine.plan.model import Plan, PlanNode
 from engine.service.declared import Declared
-from engine.state.protocol import RunRecord, RunStatus, StateStore
+from engine.state.records import RunRecord, RunStatus
+from engine.state.store import StateStore
 
 __all__ = ["DEFAULT_MEMORY", "Engine"]
 
@@ -238,13 +240,33 @@ class Engine:
 
         Args:
             warehouse: models that an embedded warehouse started here has besides those installed.
+
+        Raises:
+            ServiceError: one cannot be started, or the ingest service lacks fields of these models.
         """
         async with self._sandbox_lock:
             missing = sorted(set(services) - set(self._sandbox))
-            if not missing:
-                return
-            assert self._group is not None, "use `async with Engine(...)`"
-            self._sandbox |= await self._group.start(self._host_sandbox, missing, warehouse)
+            if missing:
+                assert self._group is not None, "use `async with Engine(...)`"
+                self._sandbox |= await self._group.start(self._host_sandbox, missing, warehouse)
+        if warehouse is not None and "ingest" in services and self.state_dir is not None:
+            await anyio.to_thread.run_sync(warehouse.check_served, self.state_dir)
+
+    async def offer_taps(self) -> None:
+        """Let other processes of this user watch samples of the records of runs, until the engine is closed.
+
+        They reach this one through a socket in the state directory (`tap_socket`). Without a directory, or
+        where there can be no such socket, nothing is offered.
+        """
+        from engine.execution.tapping import serve_taps, tap_socket
+
+        assert self._group is not None, "use `async with Engine(...)`"
+        if self.state_dir is not None:
+            path = tap_socket(self.state_dir, os.getpid())
+            await self._group.start(serve_taps, path, self._running, self._closing)
+
+    def _running(self, run_id: str) -> Run | None:
+        return next((run for run in self._runs if run.run_id == run_id), None)
 
     @property
     def endpoints(self) -> Endpoints:

@@ -24,9 +24,19 @@ import anyio
 
 from engine.contract.clock import Clock, timestamp
 from engine.errors import LeaseHeldError, StateError
-from engine.state.protocol import Lease, StateStore
+from engine.state.records import Lease
+from engine.state.store import StateStore
 
-__all__ = ["LEASE_TTL", "RENEWED_EVERY", "HeldLease", "acquire", "holder_is_gone", "living", "numbering"]
+__all__ = [
+    "LEASE_TTL",
+    "RENEWED_EVERY",
+    "HeldLease",
+    "acquire",
+    "holder_is_gone",
+    "living",
+    "numbering",
+    "process_here",
+]
 
 LEASE_TTL: Final = 30.0
 RENEWED_EVERY: Final = 10.0
@@ -105,21 +115,29 @@ async def living(store: StateStore, clock: Clock, run_id: str) -> Lease | None:
     return None
 
 
-def holder_is_gone(holder: str) -> bool:
-    """Return whether a holder is an ended process of this host; when in doubt, it is alive."""
+def process_here(holder: str) -> int | None:
+    """Return the number of a holder's process, or None if it is one of another host or container."""
     named, _, mark = holder.rpartition(":")
     host, _, process = named.rpartition(":")
     if host != socket.gethostname() or not process.isdecimal() or not mark.startswith(numbering()):
+        return None
+    return int(process)
+
+
+def holder_is_gone(holder: str) -> bool:
+    """Return whether a holder is an ended process of this host; when in doubt, it is alive."""
+    process = process_here(holder)
+    if process is None:
         return False
     if sys.platform == "win32":
         return False  # asking with signal 0 would end the process
     try:
-        os.kill(int(process), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return True
     except (PermissionError, OverflowError):
         return False
-    return _has_ended(int(process))
+    return _has_ended(process)
 
 
 @lru_cache(maxsize=1)

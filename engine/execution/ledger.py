@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import anyio
@@ -17,12 +18,15 @@ from engine.contract.split import Split
 from engine.contract.types import JsonValue
 from engine.errors import RunNotFoundError
 from engine.fault_injection import reached
-from engine.state.protocol import Acked, Progress, SplitRecord, StateStore
+from engine.state.records import Acked, Progress, SplitRecord
+from engine.state.store import StateStore
 
 __all__ = ["COMMIT_EVERY", "PAGE_SPLITS", "Ledger", "SourceBookmarks"]
 
 COMMIT_EVERY = 0.1
 LOOK_EVERY = 2.0
+LEAST_READ_AHEAD, MOST_READ_AHEAD = 1_000, 50_000
+"""Records of a split that may be read before the ledger is told of more; a resume marks them as replays."""
 PAGE_SPLITS = 20
 PAGE_SECONDS = 5.0
 """Listed splits are stored when there are so many, or this time after the last ones."""
@@ -46,33 +50,22 @@ class Ledger:
         self._committed: dict[tuple[str, str], Tally] = {}  # kept when shared, to tell what others have done
         self._elsewhere = Tally()
         self._committing = anyio.Lock()
-
-    async def splits(
-        self, node: str, source: Source[Any], ctx: Context, *, resumed: bool
-    ) -> Sequence[SplitRecord]:
-        """Return the splits of a source: the ledger's on a resume, else listed and stored first."""
-        known: list[SplitRecord] = []
-        if resumed:
-            known, complete = await self._store.splits(self._run_id, node)
-            if complete:
-                return known
-        # an unfinished listing means that nothing was read: list again, all of it, and forget the old one,
-        # or what has come or gone since would be in two splits, or in none
-        listed: list[Split] = [split async for split in source.splits(ctx)]
-        reached("splits_listed")
-        await self._store.add_splits(
-            self._run_id, node, listed, complete=True, restart=True, epoch=self._epoch
-        )
-        reached("splits_stored")
-        return [SplitRecord(node, split) for split in listed]
+        self._closing = False
 
     async def list_in_pages(
-        self, node: str, source: Source[Any], ctx: Context, on_page: Callable[[int], None]
+        self,
+        node: str,
+        source: Source[Any],
+        ctx: Context,
+        on_page: Callable[[int], None] = lambda listed: None,
+        *,
+        page_splits: int = 0,
     ) -> int:
         """Store the splits of a source as they are listed, holding at most one page.
 
-        What an unfinished listing has stored is forgotten, unless the source can continue after it. A
-        complete one is not repeated.
+        An unfinished listing means that nothing was read. What it has stored is forgotten, unless the source
+        can continue after it: what has come or gone since would be in two splits, or in none. A complete one
+        is not repeated.
 
         Returns:
             How many splits the source has.
@@ -84,7 +77,10 @@ class Ledger:
             stored_at = anyio.current_time()
             async for split in source.splits(ctx):
                 page.append(split)
-                if len(page) == PAGE_SPLITS or anyio.current_time() - stored_at >= PAGE_SECONDS:
+                if (
+                    len(page) == (page_splits or PAGE_SPLITS)
+                    or anyio.current_time() - stored_at >= PAGE_SECONDS
+                ):
                     await self._add_page(node, page, complete=False, restart=not listed)
                     listed += len(page)
                     on_page(listed)
@@ -112,7 +108,11 @@ class Ledger:
         )
 
     def track(self, node: str, record: SplitRecord, *, replay: bool) -> SplitTracker:
-        """Track the acks of a split to be read from its committed position."""
+        """Track the acks of a split to be read from its committed position.
+
+        Args:
+            replay: all of it may have been delivered before, not only what an earlier attempt may have read.
+        """
         self._note(node, record.split.key, record.tally)
 
         def note(changed: SplitTracker) -> None:
@@ -122,7 +122,8 @@ class Ledger:
         tracker = SplitTracker(
             record.split.key,
             record.position,
-            replay=replay,
+            replay=replay or record.read_limit is None,
+            read_limit=record.read_limit or 0,
             covered=record.tally,
             acked_out_of_order=[(one.start, one.end, one.tally) for one in record.acked],
             on_progress=note,
@@ -170,15 +171,29 @@ class Ledger:
         """Number of records read or made and not yet settled."""
         return sum(tracker.in_flight for _, tracker in self._trackers)
 
+    async def announce(self, tracker: SplitTracker, count: int) -> None:
+        """Commit that `count` more records of a split may be read."""
+        tracker.read_limit = max(tracker.read_limit, tracker.begun + count)
+        tracker.notify()
+        await self.commit()
+
     async def commit(self) -> None:
         """Write the changes since the last commit."""
         async with self._committing:
             if self._dirty:
                 await self._commit()
 
+    async def close(self) -> None:
+        """Commit the last changes, and that nothing more was read than was begun."""
+        self._closing = True
+        for _, tracker in self._trackers:
+            if tracker.begun < tracker.announced < inf:
+                tracker.notify()
+        await self.commit()
+
     async def _commit(self) -> None:
         dirty, self._dirty = self._dirty, {}
-        progress = [_progress(node, tracker) for node, tracker in dirty.values()]
+        progress = [_progress(node, tracker, closing=self._closing) for node, tracker in dirty.values()]
         reached("ledger_committing")
         try:
             await self._store.commit(self._run_id, progress, epoch=self._epoch)
@@ -187,8 +202,10 @@ class Ledger:
             for one, (_, tracker) in zip(progress, dirty.values(), strict=True):
                 tracker.committable_bookmarks[:0] = one.bookmarks
             raise
-        for one in progress:
+        for one, (_, tracker) in zip(progress, dirty.values(), strict=True):
             self._note(one.node, one.split_key, one.tally)
+            if one.read_limit is not None:
+                tracker.announced = one.read_limit
         reached("ledger_committed")
         self._retire([tracker for _, tracker in dirty.values() if tracker.done])
 
@@ -226,13 +243,25 @@ class Ledger:
             return Tally()
 
 
-def _progress(node: str, tracker: SplitTracker) -> Progress:
+def _progress(node: str, tracker: SplitTracker, *, closing: bool = False) -> Progress:
     tracker.dirty = False  # what comes from now on is for the next commit
     covered = Tally()
     covered.add(tracker.covered)
     acked = [Acked(start, end, tally) for start, end, tally in tracker.acked_out_of_order()]
     earned = tracker.take_bookmarks()
-    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked, earned)
+    limit = _read_limit(tracker, closing=closing)
+    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked, earned, limit)
+
+
+def _read_limit(tracker: SplitTracker, *, closing: bool) -> int | None:
+    """How many records of a split may be read before the next commit; None if all of them are replays."""
+    if tracker.replay_until == inf:
+        return None
+    if closing:
+        return int(max(tracker.begun, tracker.replay_until))
+    ahead = min(max(tracker.begun // 4, LEAST_READ_AHEAD), MOST_READ_AHEAD)
+    tracker.read_limit = max(tracker.read_limit, tracker.begun + ahead)
+    return int(tracker.read_limit)
 
 
 class SourceBookmarks:

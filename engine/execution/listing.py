@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,15 @@ from engine.contract.component import Source
 from engine.errors import NodeFailedError
 from engine.execution.ledger import Ledger
 from engine.execution.resources import RunIdentity
+from engine.execution.split_pages import SplitPages
 from engine.flow.outage import Outage
 from engine.flow.segment import Runtime
-from engine.state.protocol import SplitRecord, StateStore
+from engine.state.store import StateStore
 
 __all__ = ["Listing"]
+
+PAGE_SPLITS = 1_000
+"""Splits that are stored at once where the same process reads them."""
 
 
 class Listing:
@@ -27,8 +31,8 @@ class Listing:
         self._store = store
         self._clock = clock
 
-    async def splits(self, source: Source[Any], runtime: Runtime) -> Sequence[SplitRecord]:
-        """Return the splits of a source, done ones included: as listed before, or listed now.
+    async def splits(self, source: Source[Any], runtime: Runtime) -> SplitPages:
+        """Return the splits of a source that are to be read: as listed before, or listed now.
 
         Raises:
             NodeFailedError: the run is resumed, and the source can be read only once.
@@ -37,13 +41,11 @@ class Listing:
         name, identity = runtime.node.name, self._identity
         if identity.resumed and not source.resumable:
             await self._refuse_second_reading(name)
-        if (chunk := identity.chunk) is not None:
-            if name != chunk.node:
-                return []  # it is read in chunks of its own
-            records, _ = await self._store.splits(identity.run_id, name, start=chunk.first, limit=chunk.count)
-            return records
-        listed = partial(self._ledger.splits, name, source, source.ctx, resumed=identity.resumed)
-        return await self._outage(runtime).through(listed)
+        pages = partial(SplitPages, self._store, self._ledger, identity.run_id, name)
+        if (chunk := identity.chunk) is not None:  # other sources are read in chunks of their own
+            return pages(first=chunk.first, total=chunk.count if name == chunk.node else 0)
+        listed = partial(self._ledger.list_in_pages, name, source, source.ctx, page_splits=PAGE_SPLITS)
+        return pages(total=await self._outage(runtime).through(listed))
 
     async def in_pages(self, source: Source[Any], runtime: Runtime, on_page: Callable[[int], None]) -> int:
         """Store the splits of a source page by page; return their number.
@@ -66,8 +68,9 @@ class Listing:
 
     async def _refuse_second_reading(self, name: str) -> None:
         """What a source gives a second time under other keys would be delivered twice."""
-        known, begun = await self._store.splits(self._identity.run_id, name)
-        if begun and not all(record.done for record in known):
+        _, begun = await self._store.splits(self._identity.run_id, name, limit=0)
+        done, total = await self._store.count_splits(self._identity.run_id, name)
+        if begun and done < total:
             raise NodeFailedError(
                 name, "it can be read only once, so its run cannot be resumed: start a new one"
             )

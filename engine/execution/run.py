@@ -11,6 +11,7 @@ import anyio
 
 from engine.contract.chunk import Chunk
 from engine.contract.clock import timestamp
+from engine.contract.types import JsonValue
 from engine.contract.verification import Check
 from engine.errors import (
     EngineError,
@@ -25,9 +26,10 @@ from engine.execution.runner import Runner
 from engine.execution.verification import not_asked
 from engine.execution.verification import verify as compare
 from engine.flow.stats import NodeSnapshot, RunSnapshot
+from engine.flow.tapping import NodeTaps
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
-from engine.state.protocol import DeadLetterFilter, RunRecord, RunStatus
+from engine.state.records import DeadLetterFilter, RunRecord, RunStatus
 
 __all__ = ["Run"]
 
@@ -77,6 +79,18 @@ class Run:
     def snapshot(self) -> RunSnapshot:
         """Return the current state of the run."""
         return self._runner.snapshot()
+
+    def taps_of(self, node: str) -> NodeTaps:
+        """Return the taps of a node; raises KeyError for a node that the plan has not."""
+        return self._runner.taps_of(node)
+
+    def redacted(self, node: str, record: JsonValue) -> JsonValue:
+        """Return a record that has left a node, as JSON, without what the plan declares as hidden."""
+        return self._runner.redacted(node, record)
+
+    async def until_ended(self) -> None:
+        """Wait until the run has ended."""
+        await self._ended.wait()
 
     def drain(self) -> None:
         """Stop reading, deliver and commit what is in flight, then end; the run can be resumed."""

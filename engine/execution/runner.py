@@ -15,7 +15,7 @@ from time import perf_counter
 import anyio
 
 from engine.contract.component import Kind, Source
-from engine.contract.types import Record
+from engine.contract.types import JsonValue, Record
 from engine.contract.verification import Check
 from engine.dead_letters.queue import DeadLetterRoute
 from engine.errors import EngineError, PipelineTimeoutError, StateError
@@ -35,6 +35,7 @@ from engine.flow.segment import Segment
 from engine.flow.segment_workers import run_workers
 from engine.flow.stats import RunSnapshot
 from engine.flow.stopping import Drain, Stop
+from engine.flow.tapping import NodeTaps
 from engine.plan.model import Plan
 
 __all__ = ["Runner"]
@@ -118,6 +119,17 @@ class Runner:
             draining=self._drain.asked,
             forward=forward.snapshot(elapsed) if forward is not None else None,
         )
+
+    def taps_of(self, name: str) -> NodeTaps:
+        """Return the taps of a node; raises KeyError for a node that the plan has not."""
+        return self._components.taps[name]
+
+    def redacted(self, name: str, record: JsonValue) -> JsonValue:
+        """Return a record that has left a node, without what any component of the run declares as hidden."""
+        passed = self.plan.ancestors(name) | {name}
+        for other, runtime in self._components.runtimes.items():
+            record = runtime.component.redact(record, done=other in passed)
+        return record
 
     def output(self) -> Mapping[str, Sequence[Record]]:
         """Return the records that sinks have kept for the caller, by node."""
@@ -212,7 +224,7 @@ class Runner:
         self._events.end(self.snapshot().nodes)
         with anyio.CancelScope(shield=True):
             try:
-                await self.ledger.commit()
+                await self.ledger.close()
                 await self._late.close()
             except StateError:
                 if not failed:
@@ -252,17 +264,15 @@ class Runner:
             name, source = runtime.node.name, runtime.component
             if not isinstance(source, Source):
                 continue
-            records = await self._listing.splits(source, runtime)
-            if records or runtime.stats.aggregate.get("unchanged"):
+            splits = await self._listing.splits(source, runtime)
+            if splits.total or runtime.stats.aggregate.get("unchanged"):
                 self._matched.add(name)
-            for record in records:
-                if record.done:
-                    self.ledger.skip(record)
-            replay = self.identity.resumed or not self._components.new_ids(name)
+            replay = not self._components.new_ids(name)
             task = SourceTask(
                 segment,
-                splits=[record for record in records if not record.done],
+                splits=splits,
                 track=partial(self.ledger.track, name, replay=replay),
+                announce=self.ledger.announce,
                 outlet=wiring.outlets.get(id(segment)),
                 clock=self._clock,
                 dead_letters=self._route,
@@ -295,6 +305,8 @@ class Runner:
         self.settled = not undone
         self.finished = not undone and all(source.finished for source in self._sources)
         if self._count:
+            for source in self._sources:
+                await source.splits.skip_done()
             self.counts = await self._ask_sinks()
         if not self.finished:
             return

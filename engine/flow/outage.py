@@ -67,4 +67,4 @@ class Outage:
         self._stats.retries += 1
         waiting = Waiting.RETRY if self._failures < self._policy.attempts else Waiting.OUTAGE
         with self._stats.waits(waiting, str(error)[:200]):
-            await self._clock.sleep(self._policy.delay(self._failures, error.retry_after))
+            await self._clock.sleep(self._policy.delay(self._failures, error.retry_after, lasted))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
@@ -26,29 +26,51 @@ from engine.flow.skip_dead import split_dead
 from engine.flow.stats import Waiting
 from engine.flow.steps import Next
 from engine.flow.stopping import Stop
-from engine.state.protocol import SplitRecord
+from engine.flow.tapping import Seen
+from engine.state.records import SplitRecord
 
 __all__ = ["SourceTask"]
 
 CLOSE_WITHIN = 10.0  # seconds a source has to clean up
 
 Track = Callable[[SplitRecord], SplitTracker]
+Announce = Callable[[SplitTracker, int], Awaitable[None]]
+
+
+class Splits(Protocol):
+    """What is left to read of a source, with the position to start at."""
+
+    @property
+    def total(self) -> int:
+        """How many there are at most."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no more will come."""
+
+    async def next(self) -> SplitRecord | None:
+        """Return the next one; None at the end."""
+
+    async def skip_done(self) -> None:
+        """Count what was done before, and return no more splits."""
 
 
 class SourceTask:
     """Reads one source until its end or a drain.
 
     Args:
-        splits: what is left to read, with the position to start at.
+        splits: what is left to read.
         track: opens the acks of a split.
+        announce: notes durably that more records of a split may be read, before they are.
     """
 
     def __init__(
         self,
         segment: Segment,
         *,
-        splits: Sequence[SplitRecord],
+        splits: Splits,
         track: Track,
+        announce: Announce,
         outlet: Outlet | None,
         clock: Clock,
         dead_letters: DeadLetterQueue,
@@ -59,27 +81,42 @@ class SourceTask:
         self._source: Source[Any] = component
         self._runtime: Runtime = segment.head
         self._ctx: Context = component.ctx
-        self._splits: Iterator[SplitRecord] = iter(splits)
-        self._readers = max(1, min(component.parallel_splits, len(splits)))
+        self.splits = splits
+        self._readers = max(1, min(component.parallel_splits, splits.total))
         self._track = track
+        self._announce = announce
         self._outlet = outlet
         self._clock = clock
         self._dead_letters = dead_letters
         self._stop = stop or Stop()
         send = outlet.send if outlet is not None else None
         suffix = segment.head.node.options.key_suffix
-        self._onward: Next = chain(segment.nodes[1:], send, clock, dead_letters) or drop_unrouted(
+        self._unwatched: Next = chain(segment.nodes[1:], send, clock, dead_letters) or drop_unrouted(
             segment.head.stats
         )
+        self._onward = self._unwatched
+        segment.head.stats.taps.add_place(self)
         self._suffix = suffix
         self._draining = False
         self._split_readers: set[SplitReader] = set()
-        self._unread = len(splits)
+        self._unread = 0
+
+    def watch(self, seen: Seen | None) -> None:
+        """See `Watchable`."""
+        if seen is None:
+            self._onward = self._unwatched
+            return
+
+        def run(batch: Batch) -> Awaitable[None]:
+            seen(batch.records)
+            return self._unwatched(batch)
+
+        self._onward = run
 
     @property
     def finished(self) -> bool:
         """Whether every split was read to its end."""
-        return self._unread == 0
+        return self._unread == 0 and self.splits.exhausted
 
     def drain(self) -> None:
         """Stop at the next batch boundary; cancel a read that waits for I/O."""
@@ -104,9 +141,8 @@ class SourceTask:
                 self._outlet.close()
 
     async def _read_splits(self) -> None:
-        for record in self._splits:
-            if self._draining:
-                return
+        while not self._draining and (record := await self.splits.next()) is not None:
+            self._unread += 1
             try:
                 await self._read_split(record, self._track(record))
             except Exception as error:
@@ -188,6 +224,9 @@ class SourceTask:
                 health.succeeded()
                 split_reader.position = batch.position
                 reached("batch_read")
+                count = len(batch.records)
+                if tracker.begun + count > tracker.announced:
+                    await self._announce(tracker, count)
                 work = self._see_through(batch, tracker)
                 # its bytes are given back while it is worked on: it must not live on here meanwhile
                 batch = None
@@ -213,7 +252,7 @@ class SourceTask:
         try:
             with stats.waits(waiting, str(error)[:200]), anyio.CancelScope() as split_reader.scope:
                 split_reader.reading = True
-                await self._clock.sleep(policy.delay(split_reader.attempt, error.retry_after))
+                await self._clock.sleep(policy.delay(split_reader.attempt, error.retry_after, lasted))
         finally:
             split_reader.reading = False
 

@@ -54,15 +54,21 @@ class RetryPolicy:
         """Whether an unplanned exception is the fault of its record alone."""
         return self.on_error in (OnError.DEAD_LETTER, OnError.DROP)
 
-    def delay(self, attempt: int, retry_after: float | None) -> float:
-        """Return the seconds to wait after failed attempt number `attempt` (from 1)."""
+    def delay(self, attempt: int, retry_after: float | None, lasted: float = 0.0) -> float:
+        """Return the seconds to wait after failed attempt number `attempt` (from 1).
+
+        Args:
+            retry_after: what the other side asks for; it is not waited beyond `outage_limit`.
+            lasted: seconds since the last success at the node.
+        """
         # only a failure needs it, and most runs have none
         from tenacity import RetryCallState, Retrying, wait_random_exponential
 
         state = RetryCallState(Retrying(), None, (), {})
         state.attempt_number = attempt
         backoff = float(wait_random_exponential(multiplier=self.base, max=self.cap)(state))
-        return max(backoff, min(retry_after or 0.0, self.longest_hint))
+        left = max(self.outage_limit - lasted, 0.0)
+        return max(backoff, min(retry_after or 0.0, self.longest_hint, left))
 
 
 @dataclass(slots=True)
@@ -79,6 +85,10 @@ class NodeHealth:
         """Note a success."""
         self.successes += 1
         self.failing_since = None
+
+    def lasted(self, now: float) -> float:
+        """Return the seconds since the first failure after the last success; 0 without one."""
+        return now - self.failing_since if self.failing_since is not None else 0.0
 
     def failed(self, now: float) -> float:
         """Note a failure and return the seconds since the last success."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from engine.contract.acks import Tally
 from engine.contract.component import Kind
+from engine.flow.tapping import NodeTaps
 from engine.flow.tracing import NodeTrace
 from engine.redaction import without_credentials
 
@@ -74,6 +75,7 @@ class NodeStats:
     aggregate: dict[str, float] = field(default_factory=dict)
     pauses: list[_Pause] = field(default_factory=list)
     trace: NodeTrace | None = None
+    taps: NodeTaps = field(default_factory=NodeTaps)
 
     def waits(self, waiting: Waiting, note: str = "") -> _Pause:
         """Mark a block in which one worker of the node waits."""

@@ -18,6 +18,7 @@ from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.settle import DropLabels, settle_derived, settle_dropped, settle_written
 from engine.flow.stats import NodeStats
+from engine.flow.tapping import Seen, watched_output, watched_write
 from engine.flow.tracing import traced
 
 __all__ = ["Next", "PutDeadLetters", "Step", "build_step"]
@@ -134,8 +135,13 @@ class TransformStep(Step):
     def __init__(self, transform: Transform[Any], *args: Any) -> None:
         super().__init__(transform, *args)
         self.following: TransformStep | None = None
-        self._apply = traced(transform.apply, self.stats.trace)
+        self._apply = self._unwatched = traced(transform.apply, self.stats.trace)
         self._waits = transform.waits
+        self.stats.taps.add_place(self)
+
+    def watch(self, seen: Seen | None) -> None:
+        """See `Watchable`."""
+        self._apply = self._unwatched if seen is None else watched_output(self._unwatched, seen)
 
     async def process(self, batch: Batch) -> None:
         step, started = self, perf_counter()
@@ -200,8 +206,13 @@ class SinkStep(Step):
 
     def __init__(self, sink: Sink[Any], *args: Any) -> None:
         super().__init__(sink, *args)
-        self._write = traced(sink.write, self.stats.trace)
+        self._write = self._unwatched = traced(sink.write, self.stats.trace)
         self.open_dead_letters: OpenDeadLetters | None = None
+        self.stats.taps.add_place(self)
+
+    def watch(self, seen: Seen | None) -> None:
+        """See `Watchable`."""
+        self._write = self._unwatched if seen is None else watched_write(self._unwatched, seen)
 
     async def process(self, batch: Batch) -> None:
         stats = self.stats

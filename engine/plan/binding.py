@@ -12,7 +12,7 @@ from engine.config.model import SANDBOX, ConnectionConfig, NodeConfig
 from engine.config.problems import Problems, listed, unknown
 from engine.config.validation import allows_null, field_names, validate
 from engine.config.values import Value
-from engine.contract.component import ComponentSpec
+from engine.contract.component import ComponentSpec, Params
 from engine.contract.types import JsonValue
 from engine.errors import RegistryError
 from engine.extras import SANDBOX_EXTRAS, install_command, missing_modules
@@ -65,7 +65,13 @@ def bind(
     connection = _connection(spec, spec.connection, node, named, connections, problems)
     if connection is not None and connection.sandbox:
         _check_installed(node, SANDBOX_EXTRAS.get(spec.sandbox, ""), "the sandbox", problems)
-    return Binding(spec, params, connection) if params is not None and connection is not None else None
+    if params is None or connection is None:
+        return None
+    if isinstance(params, Params):
+        for name, message in params.misfits(connection.values):
+            given = arguments.get(name)
+            problems.add(given.place if given is not None else node.component_place, message)
+    return Binding(spec, params, connection)
 
 
 def _for_params(arguments: Value, model: type[BaseModel], takes_name: bool) -> Value:

@@ -11,12 +11,12 @@ from engine.contract.claims import Claim
 from engine.errors import ConfigError, Problem
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["check_claims", "check_together"]
+__all__ = ["check_claims", "check_together", "clashes_together"]
 
 
 def check_claims(nodes: Sequence[tuple[PlanNode, NodeConfig]], problems: Problems) -> None:
     """Report nodes of one pipeline that use one thing which one of them needs alone."""
-    for place, message, remedy in _clashes((node.name, node) for node, _ in nodes):
+    for place, message, remedy, _ in _clashes((node.name, node) for node, _ in nodes):
         problems.add(nodes[place][1].component_place, message, remedy)
 
 
@@ -26,15 +26,22 @@ def check_together(plans: Iterable[Plan]) -> None:
     Raises:
         ConfigError: names the nodes.
     """
-    named = [(f"{plan.pipeline}.{node.name}", node) for plan in plans for node in plan.nodes]
-    remedy = "run one pipeline after the other"
-    found = [Problem(message, hint=remedy) for _, message, _ in _clashes(named)]
-    if found:
+    if found := clashes_together(plans):
         raise ConfigError(found)
 
 
-def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, str]]:
-    """The index of a node that clashes with one before it, what is wrong, and the remedy."""
+def clashes_together(plans: Iterable[Plan]) -> list[Problem]:
+    """What is in the way of running these pipelines at the same time."""
+    named = [(f"{plan.pipeline}.{node.name}", node) for plan in plans for node in plan.nodes]
+    # one after the other, a second writer finds what the first has written all the same
+    return [
+        Problem(message, hint=remedy if both_write else "run one pipeline after the other")
+        for _, message, remedy, both_write in _clashes(named)
+    ]
+
+
+def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, str, bool]]:
+    """The index of a node that clashes with one before it, what is wrong, the remedy, whether both write."""
     before: dict[str, list[tuple[str, Claim]]] = {}
     for index, (name, node) in enumerate(nodes):
         claim = node.spec.claim_of(node.params)
@@ -45,7 +52,9 @@ def _clashes(nodes: Iterable[tuple[str, PlanNode]]) -> Iterator[tuple[int, str, 
             alone = claim if claim.alone else earlier
             if alone.alone:
                 same = f"so does `{name}`" if claim.use == earlier.use else f"`{name}` {claim.use}"
-                yield index, f"`{other}` {earlier.use} already, and {same}: {alone.alone}", alone.remedy
+                message = f"`{other}` {earlier.use} already, and {same}: {alone.alone}"
+                both_write = all(one.use.startswith("writes") for one in (earlier, claim))
+                yield index, message, alone.remedy, both_write
                 break
         users.append((name, claim))
 

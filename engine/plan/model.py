@@ -168,3 +168,11 @@ class Plan:
     def downstream(self, name: str) -> tuple[PlanNode, ...]:
         """Return the downstream nodes of that node, in topological order."""
         return tuple(node for node in self.nodes if name in node.inputs)
+
+    def ancestors(self, name: str) -> frozenset[str]:
+        """Return the names of all nodes whose records may reach that node."""
+        found = set(self.node(name).inputs)
+        for node in reversed(self.nodes):  # in topological order, so those behind a node are known already
+            if node.name in found:
+                found.update(node.inputs)
+        return frozenset(found)

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 __all__ = ["BodyError", "BodyLimits", "InflightBytes", "Share", "read_body"]
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_WINDOW = 31  # zlib: the largest window, with a gzip header
 _DRAIN_FACTOR = 4
 _FIRST_SHARE = 64 * 1024
@@ -120,7 +121,7 @@ class Share:
 
 
 async def read_body(request: Request, limits: BodyLimits, share: Share) -> bytes:
-    """Read the whole body, decompressed for `Content-Encoding: gzip`.
+    """Read the whole body, decompressed for `Content-Encoding: gzip`, without a byte order mark.
 
     Raises BodyError: 413 beyond the size, 415 for another encoding, 400 for a broken body or gzip stream, 408
     for one that comes too slowly, 429 when there is no room for it.
@@ -136,10 +137,12 @@ async def read_body(request: Request, limits: BodyLimits, share: Share) -> bytes
             raise _too_large(limits.max_size)
         try:
             if encoding in ("gzip", "x-gzip"):
-                return await _unzip(stream, limits.max_size, share)
-            return await _plain(stream, limits.max_size, share, declared or limits.max_size)
+                body = await _unzip(stream, limits.max_size, share)
+            else:
+                body = await _plain(stream, limits.max_size, share, declared or limits.max_size)
         except ClientDisconnect as error:
             raise BodyError(400, "Failed to read request body") from error
+    return body.removeprefix(_BYTE_ORDER_MARK)
 
 
 async def _in_time(request: Request, limits: BodyLimits, share: Share) -> AsyncGenerator[bytes, None]:

@@ -150,7 +150,8 @@ def _as_text(annotation: Any, config: ConfigDict) -> Callable[[Any], object]:
     return convert
 
 
-_ANYTHING: TypeAdapter[object] = TypeAdapter(object)
+# infinities stay what they are, to be refused: by default they would become null
+_ANYTHING: TypeAdapter[object] = TypeAdapter(object, config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 def _as_json(value: object) -> str:

@@ -7,6 +7,7 @@ up what everybody shares.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -16,6 +17,7 @@ from engine.service.settings import ServiceSettings
 __all__ = ["bounded_protocol"]
 
 _MAX_HEAD = 64 * 1024
+_UPGRADE = re.compile(rb"(\r\nconnection:[^\r\n]*?)upgrade", re.IGNORECASE)
 _OTHER_FILES = 100  # what the process has open besides connections
 _TOO_LARGE = (431, "Request Header Fields Too Large", "Request headers too large")
 _TOO_MANY = (503, "Service Unavailable", "Too many connections")
@@ -84,8 +86,10 @@ class _BoundedProtocol(HttpToolsProtocol):
         """Feed the parser, unless the headers have become too large."""
         if self._is_refused:
             return
-        if self.is_idle and self._timer is None:
-            self._expect_head()
+        if self.is_idle:
+            data = _without_upgrade(data)
+            if self._timer is None:
+                self._expect_head()
         super().data_received(data)
         if self._in_head:
             self._head_size += len(data)
@@ -170,3 +174,14 @@ class _BoundedProtocol(HttpToolsProtocol):
         rest = f"Content-Length: {len(text)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n{text}"
         self.transport.write((head + rest).encode())
         self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The same without the wish for another protocol.
+
+    Clients such as Java's ask for HTTP/2 along with their first request, and httptools takes that for the
+    request's end, so that its body would be lost.
+    """
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
+    return _UPGRADE.sub(rb"\1ignored", head) + data[len(head) :] if _UPGRADE.search(head) else data

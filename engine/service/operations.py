@@ -39,7 +39,7 @@ class NodeView:
     """A node of a pipeline, and of a run what it has done so far.
 
     `share` is the busy share of its workers' time (0 to 1), None when it is unknown here. `waits_for` is ""
-    or what it waits for. `state` is idle, working, waiting, done or failed.
+    or what it waits for. `state` is idle, working, waiting, done or failed. `pays`: its answers cost money.
     """
 
     name: str
@@ -54,6 +54,7 @@ class NodeView:
     retries: int = 0
     share: float | None = None
     waits_for: str = ""
+    pays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +176,13 @@ class LetterView:
 
 @dataclass(frozen=True, slots=True)
 class CallView:
-    """A paid model call. `answer` is what came back."""
+    """A paid model call, with this record's share of tokens and price.
 
+    `answer` is what it said of this record. `prompt` and `reply` are as its trace has them, "" where the node
+    keeps none. Texts are redacted as the node declares, and cut where they are long.
+    """
+
+    run_id: str
     node: str
     record: str
     model: str
@@ -186,6 +192,8 @@ class CallView:
     tokens_out: int
     cost_usd: float
     created_at: str
+    prompt: str = ""
+    reply: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +254,12 @@ class Operations(RunHost, Protocol):
         """Put dead letters aside; returns how many were open."""
         ...
 
-    async def calls(self, run_id: str, record: str) -> list[CallView]:
-        """The model calls that a run has paid for a record, given the beginning of its key."""
+    async def calls(self, record: str, run_id: str) -> list[CallView]:
+        """The model calls that were paid for a record, by its key or the name of its object, oldest first.
+
+        Those that this run has paid; if it has paid none, those of the run that paid last: a journal answers
+        later runs.
+        """
         ...
 
     async def schedules(self) -> list[ScheduleView]:

@@ -5,7 +5,7 @@ DDL happens at open only: mixed with loading it has been a source of write-ahead
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -207,6 +207,7 @@ class EpochStore:
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
         self._has_parts: bool | None = None  # not known yet
+        self._known: dict[frozenset[str], dict[Place, int]] = {}
 
     def terms(self, submissions: Sequence[tuple[Submission, int]]) -> list[Terms]:
         """How each submission, given with its commit sequence, is to be committed, in this order.
@@ -216,7 +217,10 @@ class EpochStore:
         scopes = {one.epoch.scope for one, _ in submissions if one.epoch is not None}
         if not scopes:
             return [Terms(one.delivery) for one, _ in submissions]
-        known = self._find(scopes | {_whole(scope) for scope in scopes})
+        asked = frozenset(scopes | {_whole(scope) for scope in scopes})
+        known = self._known.get(asked)
+        if known is None:
+            known = self._find(asked)
         parts = self._find_parts(scopes)
         highest = dict(known)
         terms: list[Terms] = []
@@ -239,7 +243,13 @@ class EpochStore:
                     self._has_parts = True
             terms.append(Terms(delivery, overtaken_at))
         self._put({place: number for place, number in highest.items() if known.get(place) != number})
+        # what is written here alone is known until then: to ask costs more than to append a hundred rows
+        self._known = {asked: highest}
         return terms
+
+    def doubt(self) -> None:
+        """Ask the table again: what was raised last has not been committed, or epochs were removed."""
+        self._known = {}
 
     def _overtaken_at(self, late: Submission, before: Sequence[tuple[Submission, int]]) -> int | None:
         """The commit sequence after which a late submission's rows may have been delivered again.
@@ -262,7 +272,7 @@ class EpochStore:
                     later.append(sequence)
         return min(later) - 1 if later else None
 
-    def _find(self, scopes: set[str]) -> dict[Place, int]:
+    def _find(self, scopes: Collection[str]) -> dict[Place, int]:
         found = self._connection.execute(
             "SELECT table_name, scope, epoch FROM _odw_epochs WHERE scope IN (SELECT unnest(?::VARCHAR[]))",
             [list(scopes)],
@@ -298,6 +308,7 @@ class EpochStore:
         """Drop the epochs that were raised more than so many days ago."""
         oldest = utc_now() - timedelta(days=days)
         self._connection.execute("DELETE FROM _odw_epochs WHERE raised_at < ?", [oldest])
+        self.doubt()
 
 
 def _whole(scope: str) -> str:

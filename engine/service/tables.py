@@ -60,6 +60,11 @@ class Table:
         return [*self.names, SEQUENCE]
 
     @property
+    def stored_types(self) -> dict[str, str]:
+        """The SQL type of each of `stored_names`."""
+        return {column.name: column.sql_type for column in self.columns} | {SEQUENCE: "BIGINT"}
+
+    @property
     def plain_columns(self) -> list[Column]:
         """The columns that hold one text, number, time or truth."""
         return [column for column in self.columns if column.sql_type != JSON and "[" not in column.sql_type]

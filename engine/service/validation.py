@@ -131,7 +131,9 @@ class BodyValidator:
             if body.lstrip(b" \t\r\n")[:1] == b"{":
                 return [self._reader.one(body)]
             return self._reader.many(body)
-        except ValidationError:
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - a model's own validators may raise anything; one record at a time tells
             return None
 
     def take_apart(self, body: bytes) -> ValidatedBody:
@@ -162,6 +164,11 @@ class BodyValidator:
             raise _RecordRefusedError(describe(error, self._names)) from None
         except RecursionError:
             raise _RecordRefusedError("nested too deeply") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a validator of the model's own may raise anything
+            # its text may quote the record
+            raise _RecordRefusedError(f"{type(error).__name__} in the model's own code") from None
 
     def _convert(self, value: object) -> object:
         if self._optional and isinstance(value, dict):

@@ -10,7 +10,7 @@ from typing import Final
 from engine.contract.journal import JournalEntry
 from engine.state.connection import Connection, Row, Value
 from engine.state.dead_letters import storable
-from engine.state.protocol import JournalFilter
+from engine.state.records import JournalFilter
 
 __all__ = ["cost", "delete", "put", "select", "select_keys"]
 
@@ -36,6 +36,11 @@ WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR mo
     AND (?4 = '' OR created_at < ?4)
 """
 
+_INDEXED: Final = 500  # characters of a record's key that the index has
+_OF_A_RECORD: Final = """
+    AND substr(record, 1, 500) BETWEEN ?5 AND ?6 AND (record = ?7 OR record >= ?8 AND record < ?9)
+"""
+
 
 def put(connection: Connection, entries: Sequence[JournalEntry]) -> None:
     """Store or replace by key."""
@@ -56,9 +61,10 @@ def select_keys(connection: Connection, keys: Sequence[str]) -> dict[str, Journa
 def select(connection: Connection, where: JournalFilter) -> list[JournalEntry]:
     """Those that match, oldest first, without their texts."""
     columns = ", ".join(name for name in _COLUMNS if name not in _TEXTS)
+    conditions, values = _criteria(where)
     rows = connection.execute(
-        f"SELECT {columns} FROM journal {_WHERE} ORDER BY created_at, seq",  # noqa: S608 - constants
-        _criteria(where),
+        f"SELECT {columns} FROM journal {conditions} ORDER BY created_at, seq",  # noqa: S608 - constants
+        values,
     )
     return [_entry(row) for row in rows]
 
@@ -75,11 +81,18 @@ def cost(connection: Connection, run_id: str, node: str) -> float:
 def delete(connection: Connection, where: JournalFilter) -> int:
     """Delete those that match."""
     connection.overwrite_deleted()
-    return connection.execute(f"DELETE FROM journal {_WHERE}", _criteria(where)).rowcount  # noqa: S608
+    conditions, values = _criteria(where)
+    return connection.execute(f"DELETE FROM journal {conditions}", values).rowcount  # noqa: S608 - constants
 
 
-def _criteria(where: JournalFilter) -> tuple[str, str, str, str]:
-    return (where.run_id, where.pipeline, where.model, where.before)
+def _criteria(where: JournalFilter) -> tuple[str, tuple[str, ...]]:
+    values = (where.run_id, where.pipeline, where.model, where.before)
+    if not where.record:
+        return _WHERE, values
+    record = storable(where.record)
+    versions, beyond = f"{record}@", f"{record}A"  # "A" comes right after "@"
+    between = (record[:_INDEXED], beyond[:_INDEXED])
+    return _WHERE + _OF_A_RECORD, (*values, *between, record, versions, beyond)
 
 
 def _values(entry: JournalEntry) -> tuple[Value, ...]:

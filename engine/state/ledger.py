@@ -11,9 +11,15 @@ from engine.errors import RunExistsError, StateCorruptError, StateError
 from engine.state import bookmarks
 from engine.state.connection import NO_LIMIT, Connection, Row, Value
 from engine.state.dead_letters import storable
-from engine.state.errors import decoded, encoded
+from engine.state.encoding import decoded, encoded
 from engine.state.fencing import require_epoch, require_run
-from engine.state.protocol import Acked, Progress, RunRecord, RunStatus, SplitRecord
+from engine.state.records import (
+    Acked,
+    Progress,
+    RunRecord,
+    RunStatus,
+    SplitRecord,
+)
 
 __all__ = [
     "ProgressRow",
@@ -50,11 +56,11 @@ _TOTALS = (("delivered", "written"), ("deaths", "dead"))
 
 # `WHERE` is needed for more than the row: without one, SQLite would read `ON CONFLICT` as a join condition.
 _UPSERT_PROGRESS = f"""
-INSERT INTO progress (split, position, done, {", ".join(_TALLY)})
-SELECT seq, ?, ?, {", ".join("?" * len(_TALLY))} FROM splits
+INSERT INTO progress (split, position, done, read_limit, {", ".join(_TALLY)})
+SELECT seq, ?, ?, ?, {", ".join("?" * len(_TALLY))} FROM splits
 WHERE run_id = ? AND node = ? AND split_key = ?
 ON CONFLICT (split) DO UPDATE SET position = excluded.position, done = excluded.done,
-    {", ".join(f"{name} = excluded.{name}" for name in _TALLY)}
+    read_limit = excluded.read_limit, {", ".join(f"{name} = excluded.{name}" for name in _TALLY)}
 """  # noqa: S608 - only the constant column names above are formatted in
 
 _OF_SPLIT = "SELECT seq FROM splits WHERE run_id = ? AND node = ? AND split_key = ?"
@@ -254,7 +260,7 @@ def progress_row(progress: Progress) -> ProgressRow:
     counts = (getattr(tally, name) for name in _COUNTS)
     by_node = (encoded(getattr(tally, name), what) for name in _BY_NODE)
     return ProgressRow(
-        (encoded(progress.position, what), int(progress.done), *counts, *by_node),
+        (encoded(progress.position, what), int(progress.done), progress.read_limit, *counts, *by_node),
         [
             (encoded(one.start, what), encoded(one.end, what), encoded(one.tally.to_json(), what))
             for one in progress.acked
@@ -354,7 +360,8 @@ def _split(row: Row, acked: Sequence[Acked]) -> SplitRecord:
     if row["split"] is None:  # nothing was committed yet
         return SplitRecord(row["node"], split)
     position = decoded(row["position"], what)
-    return SplitRecord(row["node"], split, position, bool(row["done"]), _tally(row), acked)
+    done = bool(row["done"])
+    return SplitRecord(row["node"], split, position, done, _tally(row), acked, row["read_limit"])
 
 
 def _tally(row: Row) -> Tally:

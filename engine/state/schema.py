@@ -231,6 +231,20 @@ ALTER TABLE journal ADD COLUMN prompt TEXT NOT NULL DEFAULT '';
 ALTER TABLE journal ADD COLUMN reply TEXT NOT NULL DEFAULT '';
 """
 
+# The calls of one record, among all. Cut, because an index of PostgreSQL takes 2,704 bytes a row.
+_CALLS_OF_A_RECORD: Final = """
+CREATE INDEX journal_of_a_record ON journal (substr(record, 1, 500));
+"""
+
+# How many records of a split may have been read; NULL: by an older version, any number.
+_READ_LIMIT: Final = """
+ALTER TABLE progress ADD COLUMN read_limit INTEGER;
+INSERT INTO progress (split, position, done, read, forked, written, accepted, dropped, dead, tokens_in,
+    tokens_out, cost_usd, drops)
+SELECT seq, 'null', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '{}' FROM splits
+    WHERE NOT EXISTS (SELECT 1 FROM progress WHERE progress.split = splits.seq);
+"""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _LEDGER,
     _JOURNAL,
@@ -245,6 +259,8 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     _ALLOWANCES,
     _TRACES,
     _FOR_PAGES,
+    _CALLS_OF_A_RECORD,
+    _READ_LIMIT,
 )
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

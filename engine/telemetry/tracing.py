@@ -30,15 +30,18 @@ class OpenTelemetryTracer:
 
     Args:
         provider: a `TracerProvider`; the caller shuts it down.
+
+    Attributes:
+        tracer: makes the spans.
     """
 
     def __init__(self, provider: Any) -> None:
-        self._tracer = provider.get_tracer("odw-engine")
+        self.tracer = provider.get_tracer("odw-engine")
 
     def run(self, pipeline: str, run_id: str, attempt: int) -> _RunTrace:
         """See `engine.flow.tracing.Tracer`."""
         numbers = {"odw.pipeline": pipeline, "odw.run_id": run_id, "odw.attempt": attempt}
-        return _RunTrace(self._tracer, f"run {pipeline}", numbers)
+        return _RunTrace(self.tracer, f"run {pipeline}", numbers)
 
 
 class _RunTrace:
@@ -142,12 +145,15 @@ def _provider(url: str) -> Any:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    from engine.telemetry.error_texts import WithoutErrorTexts
+
     # what the environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) has the last word
     resource = Resource.create()
     if str(resource.attributes.get("service.name")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "odw-engine"}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=_LAST_SECONDS)))
+    exporter = OTLPSpanExporter(endpoint=url, timeout=_LAST_SECONDS)
+    provider.add_span_processor(BatchSpanProcessor(WithoutErrorTexts(exporter)))
     return provider
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from temporalio import activity
@@ -16,6 +17,7 @@ from engine.contract.chunk import Chunk
 from engine.contract.clock import timestamp
 from engine.contract.types import JsonValue
 from engine.errors import (
+    ConfigError,
     OutageError,
     RunError,
     RunExistsError,
@@ -27,15 +29,18 @@ from engine.execution.engine import Engine
 from engine.execution.events import Observer
 from engine.execution.failure_types import report_failure, typed_failure
 from engine.execution.lease import acquire
+from engine.execution.notifying import tell
 from engine.execution.overlap import Entry
+from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.flow.limits import unmet
 from engine.plan.model import Plan
-from engine.state.protocol import RunRecord, RunStatus
+from engine.state.records import DeadLetterFilter, RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
 from engine.temporal.division import cut
 from engine.temporal.heartbeat import OutageTimer
 from engine.temporal.messages import (
+    AWAY,
     ChunkRequest,
     ChunkResult,
     Compiled,
@@ -195,6 +200,9 @@ class Activities:
             if record.status is RunStatus.COMPLETED:
                 # it was continued elsewhere and has completed: what this workflow saw of it is outdated
                 tally = await store.tally(request.run_id)
+                if activity.info().attempt > 1 and status is RunStatus.COMPLETED:
+                    # the attempt before may have ended between the two
+                    await self._tell(record, status, error, tally)
                 return PipelineResult(request.run_id, str(record.status), "", _counts(tally))
             done, total = await store.count_splits(request.run_id)
             if status is RunStatus.COMPLETED and done < total:
@@ -208,7 +216,31 @@ class Activities:
                     request.run_id, status=status, ended_at=ended, error=error, epoch=lease.epoch
                 )
             tally = await store.tally(request.run_id)
+            is_outage = status is RunStatus.FAILED and request.kind in AWAY
+            await self._tell(record, RunStatus.OUTAGE if is_outage else status, error, tally)
         return PipelineResult(request.run_id, str(status), error, _counts(tally))
+
+    async def _tell(self, record: RunRecord, status: RunStatus, error: str, tally: Tally) -> None:
+        """Post how a run ended, as its pipeline says in this worker's file. The run does not depend on it."""
+        try:
+            notify = self._plans(record.pipeline, record.params).settings.notify
+        except ConfigError:
+            return  # the file was changed since, and whoever has changed it is told elsewhere
+        if notify is None:
+            return
+        is_open = DeadLetterFilter(record.run_id, status="open")
+        seconds = (self._engine.clock.now() - datetime.fromisoformat(record.started_at)).total_seconds()
+        report = RunReport(
+            record.pipeline,
+            record.run_id,
+            status,
+            tally,
+            seconds,
+            error=error,
+            dead_letters=await self._engine.store.count_dead_letters(is_open),
+            attempt=record.attempt,
+        )
+        await tell(notify, report, self.observer)
 
     def _trouble(self, run: Run) -> TroubleWatch:
         send = None

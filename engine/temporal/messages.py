@@ -257,7 +257,10 @@ class ChunkResult:
 
 @dataclass
 class FinalizeRequest:
-    """The request to store a run's result. `group_id`: the workflow that started it, or "" for any."""
+    """The request to store a run's result.
+
+    `group_id`: the workflow that started it, or "" for any. `kind`: the type of what it failed with, or "".
+    """
 
     run_id: str = ""
     pipeline: str = ""
@@ -265,6 +268,7 @@ class FinalizeRequest:
     error: str = ""
     group_id: str = ""
     v: int = 1
+    kind: str = ""
 
 
 @dataclass

@@ -27,18 +27,22 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from engine.config.cron import interval_of
 from engine.errors import ConfigError, ServiceError
-from engine.state.protocol import DURABLE_GROUP
+from engine.state.records import DURABLE_GROUP
 from engine.temporal.messages import PipelineRequest
 from engine.temporal.starting import check_request, know_search_attributes, workflow_id
 from engine.temporal.workflows import PipelineRun
 
-__all__ = ["OVERLAPS", "Listed", "create", "delete", "listed", "pause", "unpause"]
+__all__ = ["MIN_CATCH_UP", "OVERLAPS", "Listed", "create", "delete", "listed", "pause", "unpause"]
 
 OVERLAPS = {
     "skip": ScheduleOverlapPolicy.SKIP,
     "buffer_one": ScheduleOverlapPolicy.BUFFER_ONE,
     "cancel_other": ScheduleOverlapPolicy.CANCEL_OTHER,
+    "allow_all": ScheduleOverlapPolicy.ALLOW_ALL,
 }
+
+MIN_CATCH_UP = timedelta(seconds=10)
+"""The server takes no less, and would make it of less without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Listed:
     paused: bool
     next_run: str
     note: str = ""
+    time_zone: str = "UTC"
 
 
 def _schedule_id(pipeline: str) -> str:
@@ -61,15 +66,18 @@ async def create(
     request: PipelineRequest,
     cron: str,
     *,
+    time_zone: str = "UTC",
     overlap: str = "skip",
     catch_up: timedelta = timedelta(minutes=5),
 ) -> bool:
     """Create or update the schedule of a pipeline.
 
     Args:
-        cron: five fields in UTC, `@daily` and its like, or an interval (`5m`, `@every 5m`).
+        cron: five fields, `@daily` and its like, or an interval (`5m`, `@every 5m`).
+        time_zone: that of the fields, as the time-zone database names it; intervals have none.
         overlap: one of `OVERLAPS`: what happens when a run is due while the last one is under way.
-        catch_up: runs that were missed, because the server was down, are made up for within this time.
+        catch_up: runs that were missed, because the server was down, are made up for within this time, which
+            is at least `MIN_CATCH_UP`.
 
     Returns:
         True when it is new, False when it was there.
@@ -89,8 +97,8 @@ async def create(
             task_queue=request.queues.workflows,
             priority=Priority(priority_key=request.priority),
         ),
-        spec=_spec(cron),
-        policy=SchedulePolicy(overlap=OVERLAPS[overlap], catchup_window=catch_up),
+        spec=_spec(cron, time_zone),
+        policy=SchedulePolicy(overlap=OVERLAPS[overlap], catchup_window=max(catch_up, MIN_CATCH_UP)),
     )
     name = _schedule_id(request.pipeline)
     try:
@@ -138,6 +146,7 @@ async def listed(client: Client) -> Sequence[Listed]:
                     described.schedule.state.paused,
                     times[0].isoformat() if times else "",
                     described.schedule.state.note or "",
+                    described.schedule.spec.time_zone_name or "UTC",
                 )
             )
     except RPCError as error:
@@ -155,12 +164,13 @@ async def _described(client: Client, name: str) -> ScheduleDescription | None:
         raise
 
 
-def _spec(cron: str) -> ScheduleSpec:
+def _spec(cron: str, time_zone: str) -> ScheduleSpec:
     seconds = interval_of(cron)
     if seconds is not None:
         return ScheduleSpec(intervals=[ScheduleIntervalSpec(timedelta(seconds=seconds))])
     # the server keeps a calendar and its comment, not the expression
-    return ScheduleSpec(cron_expressions=[f"{cron} # {cron}"])
+    zone = None if time_zone == "UTC" else time_zone
+    return ScheduleSpec(cron_expressions=[f"{cron} # {cron}"], time_zone_name=zone)
 
 
 async def _written(client: Client, described: ScheduleDescription) -> str:

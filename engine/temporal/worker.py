@@ -11,7 +11,7 @@ from datetime import timedelta
 import anyio
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig
 
 from engine.execution.events import RunEvent
 from engine.temporal.activities import Activities
@@ -46,6 +46,7 @@ class WorkerOptions:
         beat_throttle: seconds between two heartbeats of a chunk that reach the server, at least. Each is an
             action; a cancellation is heard of with one.
         blocked_after: seconds for which something may hold the event loop up before that is told.
+        interceptors: the SDK's, around workflows and activities.
     """
 
     queues: Queues
@@ -57,6 +58,7 @@ class WorkerOptions:
     build_id: str = ""
     beat_throttle: float = 30.0
     blocked_after: float = 5.0
+    interceptors: Sequence[Interceptor] = ()
 
 
 def drain_limit(grace: float) -> float:
@@ -77,6 +79,7 @@ def workers(client: Client, activities: Activities, options: WorkerOptions) -> l
                 client,
                 task_queue=queues.workflows,
                 workflows=WORKFLOWS,
+                interceptors=options.interceptors,
                 max_concurrent_workflow_tasks=20,
                 deployment_config=version,
                 disable_eager_activity_execution=options.chunks_per_second is not None,
@@ -88,6 +91,7 @@ def workers(client: Client, activities: Activities, options: WorkerOptions) -> l
                 client,
                 task_queue=queues.planning,
                 activities=activities.planning,
+                interceptors=options.interceptors,
                 deployment_config=version,
                 graceful_shutdown_timeout=grace,
             )
@@ -98,6 +102,7 @@ def workers(client: Client, activities: Activities, options: WorkerOptions) -> l
                 client,
                 task_queue=queues.work,
                 activities=[activities.run_chunk],
+                interceptors=options.interceptors,
                 max_concurrent_activities=options.slots,
                 deployment_config=version,
                 max_heartbeat_throttle_interval=timedelta(seconds=options.beat_throttle),

@@ -380,13 +380,14 @@ class PipelineRun:
     async def _fail(self, cause: BaseException) -> PipelineResult:
         """Enter the failure and end as failed with it. Never returns."""
         message = cause.message if isinstance(cause, FailureError) else str(cause)
-        with suppress(ActivityError):  # what failed first is what matters
-            await self._finalize("failed", message)
-        await self._follow(self._on_failure)
         kind = cause.type if isinstance(cause, ApplicationError) else type(cause).__name__
-        raise ApplicationError(message, type=kind or "InternalError", non_retryable=True)
+        kind = kind or "InternalError"
+        with suppress(ActivityError):  # what failed first is what matters
+            await self._finalize("failed", message, kind)
+        await self._follow(self._on_failure)
+        raise ApplicationError(message, type=kind, non_retryable=True)
 
-    async def _finalize(self, status: str, error: str) -> PipelineResult:
+    async def _finalize(self, status: str, error: str, kind: str = "") -> PipelineResult:
         self._ended = status, error
         self._enter("finalizing")
         result: PipelineResult = await workflow.execute_activity(
@@ -397,6 +398,7 @@ class PipelineRun:
                 status,
                 error[:MAX_ERROR],
                 "" if self._request.resume else workflow.info().workflow_id,
+                kind=kind,
             ),
             result_type=PipelineResult,
             summary=f"enter that it is {status}",

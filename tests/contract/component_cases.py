@@ -29,6 +29,7 @@ from engine.contract.types import Record
 from engine.registry import Registry
 from engine.testing import ScriptedClock
 from tests.contract.outside_world import BUCKET, World
+from tests.servers.clickhouse import PASSWORD as CLICKHOUSE_PASSWORD
 
 Fields = dict[str, Any]
 Made = Callable[[World], Fields]
@@ -352,6 +353,19 @@ def _rows_in_postgres(world: World) -> Fields:
                 "FROM generate_series(1, 40) AS n"
             )
     return {"table": "contract.letters", "key": "id", "page_records": 7, "split_rows": 16}
+
+
+def _clickhouse(world: World) -> Fields:
+    url = world.clickhouse.url if world.clickhouse is not None else "http://127.0.0.1:9"
+    return {"url": url, "database": "contract", "password": CLICKHOUSE_PASSWORD}
+
+
+def _in_clickhouse(world: World) -> list[str]:
+    assert world.clickhouse is not None
+    tables = world.clickhouse.sql("SELECT engine FROM system.tables WHERE name = 'letters'")
+    final = "FINAL" if tables == [("ReplacingMergeTree",)] else ""
+    rows = world.clickhouse.sql(f"SELECT id FROM contract.letters {final}") if tables else []
+    return [id_ for (id_,) in rows]
 
 
 def _rows_in_sqlite(world: World) -> Fields:
@@ -757,6 +771,27 @@ CASES: tuple[Case[Any], ...] = (
         given=_SAID,
         bad=_SAID[0] | {"id": "a\0b"},
         arrived=_in_postgres,
+        idempotent=True,
+    ),
+    SinkCase(
+        name="clickhouse",
+        params=lambda _: {"table": "letters", "columns": {"value": "bigint"}},
+        connection=_clickhouse,
+        needs="clickhouse",
+        given=_SAID,
+        bad=_MISFIT,
+        arrived=_in_clickhouse,
+        knows_its_run=True,
+    ),
+    SinkCase(
+        name="clickhouse",
+        label="merging-by-key",
+        params=lambda _: {"table": "letters", "mode": "merge", "key": "id"},
+        connection=_clickhouse,
+        needs="clickhouse",
+        given=_SAID,
+        bad={"id": None, "value": 1},
+        arrived=_in_clickhouse,
         idempotent=True,
     ),
     SinkCase(

@@ -67,6 +67,12 @@ def world(
         server.sql("DROP TABLE IF EXISTS _odw_batches")
         made.postgres = server.address()
         yield made
+    elif case.needs == "clickhouse":
+        made.clickhouse = request.getfixturevalue("clickhouse")
+        made.clickhouse.start()
+        made.clickhouse.sql("DROP DATABASE IF EXISTS contract")
+        made.clickhouse.sql("CREATE DATABASE contract ENGINE = Atomic")
+        yield made
     elif case.needs in ("s3", "minio"):
         objects = case.objects if isinstance(case, SourceCase) else {}
         if case.needs == "s3":

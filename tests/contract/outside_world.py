@@ -24,6 +24,7 @@ from connectors.models import INGEST_MODELS
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.loopback import serve_loopback
 from engine.service.server import running_service
+from tests.servers.clickhouse import ClickHouse
 
 BUCKET = "contract"
 S3_KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "hush-hush", "region_name": "us-east-1"}
@@ -41,6 +42,7 @@ class World:
     printed: Callable[[], bytes]
     stdin: BinaryIO
     postgres: str = ""
+    clickhouse: ClickHouse | None = None
     http: str = ""
     api: Api | None = None
     s3: str = ""

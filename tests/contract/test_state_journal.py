@@ -103,6 +103,36 @@ async def test_list_and_purge_take_the_same_entries_and_leave_the_others(
         assert left == [entry.key for entry in entries if entry.key not in keys]
 
 
+LONG = "lake/" + "ä" * 1_200
+
+
+@pytest.mark.parametrize(
+    ("record", "keys"),
+    [
+        ("lake/a.txt", ["whole", "version", "other version"]),
+        ("lake/a.txt@1", ["version"]),
+        ("lake/a", []),
+        (LONG, ["long"]),
+        (LONG[:-1], []),
+        ("lake/\udcff.txt", ["broken"]),
+    ],
+)
+async def test_calls_are_found_by_record_and_by_object(world: World, record: str, keys: list[str]) -> None:
+    paid_for = {
+        "whole": "lake/a.txt",
+        "version": "lake/a.txt@1",
+        "other version": "lake/a.txt@2",
+        "longer": "lake/a.txt.old@1",
+        "inside": "lake/a.txt/b@1",
+        "long": f"{LONG}@1",
+        "broken": "lake/\udcff.txt@1",
+    }
+    async with world.store() as store:
+        await store.put_journal([replace(ENTRY, key=key, record=name) for key, name in paid_for.items()])
+        found = await store.list_journal(JournalFilter(record=record))
+        assert [entry.key for entry in found] == keys
+
+
 async def test_the_cost_is_that_of_one_node_of_one_run(world: World) -> None:
     async with world.store() as store:
         await store.put_journal(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,17 @@ import pytest
 from engine.contract.component import Context
 from engine.errors import FatalError
 from tests.series import few
-from tests.table_targets import TABLE, DuckdbTarget, PostgresTarget, Target, batch_of
+from tests.table_targets import TABLE, ClickHouseTarget, DuckdbTarget, PostgresTarget, Target, batch_of
 
 LONG = "x" * 10_000
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+@pytest.fixture(params=["duckdb", "postgres", "clickhouse"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
     if request.param == "duckdb":
-        yield DuckdbTarget(tmp_path / "w.duckdb")
-    else:
-        yield PostgresTarget(request.getfixturevalue("postgres"))
+        return DuckdbTarget(tmp_path / "w.duckdb")
+    server = request.getfixturevalue(request.param)
+    return PostgresTarget(server) if request.param == "postgres" else ClickHouseTarget(server)
 
 
 async def test_a_table_is_made_and_gets_columns_as_they_come(target: Target) -> None:
@@ -103,7 +102,8 @@ async def test_a_merge_updates_the_fields_that_a_record_has(target: Target) -> N
 async def test_keys_that_are_equal_in_their_column_are_one_row(
     target: Target, kind: str, keys: list[Any]
 ) -> None:
-    options: dict[str, Any] = {"mode": "merge", "key": "id", "columns": {"id": kind}}
+    columns = {"id": target.timestamp if kind == "timestamptz" else kind}
+    options: dict[str, Any] = {"mode": "merge", "key": "id", "columns": columns}
     page = [{"id": key, "n": number} for number, key in enumerate([*keys, *keys])]
     for run in ("r1", "r2"):
         assert await target.write(page, run=run, **options) == {}
@@ -157,6 +157,7 @@ async def test_a_record_with_nothing_in_it_fails(target: Target) -> None:
     assert await target.write([{}, {"id": None}]) == {0: "EmptyRecord", 1: "EmptyRecord"}
 
 
+@pytest.mark.parametrize("target", ["duckdb", "postgres"], indirect=True)
 @pytest.mark.parametrize(
     ("params", "message"),
     [

@@ -1,4 +1,4 @@
-"""Tables of DuckDB and PostgreSQL under SIGKILL: no row lost, none doubled, whatever the sink was doing."""
+"""Tables of DuckDB, PostgreSQL and ClickHouse under SIGKILL: no row lost, none doubled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import duckdb
 import pytest
 
 from engine.fault_injection import VARIABLE
-from tests.servers.postgres import DURABLE, Postgres, running
+from tests.servers import clickhouse, postgres
+from tests.servers.clickhouse import ClickHouse
+from tests.servers.postgres import DURABLE, Postgres
 
 RECORDS = 3000
 BROKEN = 7  # every so many records have a text for a number, and die
@@ -26,7 +28,7 @@ PLACES = ("rows_committing", "rows_committed", "batch_written", "ledger_committi
 PIPELINE = """\
 version: 1
 connections:
-  db: {url: "${DATABASE_URL:-postgresql://localhost/none}"}
+  db: {url: "${DATABASE_URL:-postgresql://localhost/none}"PASSWORD}
 pipelines:
   load:
     dead_letters: {max: 100%}
@@ -38,7 +40,7 @@ pipelines:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    with running(DURABLE, kept=True) as started:
+    with postgres.running(DURABLE, kept=True) as started:
         yield started
 
 
@@ -59,7 +61,9 @@ class Lab:
         target = "path: w.duckdb" if self.kind == "duckdb" else "connection: db"
         key = "key: id," if self.mode == "merge" else ""
         text = PIPELINE.replace("PAGE", str(page)).replace("KIND", self.kind).replace("TARGET", target)
-        (self.folder / "pipelines.yaml").write_text(text.replace("MODE", self.mode).replace("KEY", key))
+        password = f", password: {clickhouse.PASSWORD}" if self.kind == "clickhouse" else ""
+        text = text.replace("MODE", self.mode).replace("KEY", key).replace("PASSWORD", password)
+        (self.folder / "pipelines.yaml").write_text(text)
         done = subprocess.run(
             [sys.executable, "-m", "engine", "run", "--quiet", *arguments],
             cwd=self.folder,
@@ -74,15 +78,17 @@ class Lab:
         return done.returncode
 
 
-def table(lab: Lab, server: Postgres | None) -> list[tuple[Any, ...]]:
+def table(lab: Lab, server: Postgres | ClickHouse | None) -> list[tuple[Any, ...]]:
     query = "SELECT id, n FROM t"
+    if isinstance(server, ClickHouse):
+        return server.sql(f"{query} FINAL" if lab.mode == "merge" else query)
     if server is not None:
         return server.sql(query)
     with duckdb.connect(str(lab.folder / "w.duckdb")) as connection:
         return connection.execute(query).fetchall()
 
 
-def killed_and_resumed(lab: Lab, faults: list[str], server: Postgres | None) -> None:
+def killed_and_resumed(lab: Lab, faults: list[str], server: Postgres | ClickHouse | None) -> None:
     codes = [lab.run(100, faults[0])]
     for attempt, fault in enumerate(faults[1:]):
         # other batches than before: the same ones could be told by their bytes
@@ -110,14 +116,22 @@ FIRST = ["rows_committed:3", "rows_committing:2", "batch_written:4", "ledger_com
         ),
     ],
 )
-@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+@pytest.mark.parametrize("kind", ["duckdb", "postgres", pytest.param("clickhouse", marks=SERIES)])
 def test_killed_sinks_lose_and_double_nothing(
     kind: str, mode: str, seed: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    server: Postgres | None = request.getfixturevalue("server") if kind == "postgres" else None
-    if server is not None:
+    server, address = None, ""
+    if kind == "postgres":
+        server = request.getfixturevalue("server")
+        address = server.address()
         server.sql("DROP TABLE IF EXISTS t, _odw_batches")
-    lab = Lab(tmp_path, kind, mode, server.address() if server is not None else "")
+    elif kind == "clickhouse":
+        server = request.getfixturevalue("clickhouse")
+        server.start()
+        address = server.url
+        for name in ("t", "_odw_batches"):
+            server.sql(f"DROP TABLE IF EXISTS default.{name} SYNC")
+    lab = Lab(tmp_path, kind, mode, address)
     draw = Random(seed)
     # the ledger is committed by time: how often, depends on the machine
     counts = {place: 1 if place.startswith("ledger") else draw.randint(1, 5) for place in PLACES}

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from temporalio.client import Client, ScheduleDescription
+from temporalio.client import Client, ScheduleDescription, ScheduleOverlapPolicy
 
 from engine.errors import ConfigError
 from engine.temporal.messages import ChunkRequest, ChunkResult, PipelineRequest
@@ -157,6 +157,18 @@ async def test_a_schedule_of_another_installation_is_not_taken_over(clock: DevSe
         assert not await create(clock.client, PipelineRequest("taken", queues=own.queues), "@every 90m")
         (one,) = [one for one in await listed(clock.client) if one.pipeline == "taken"]
         assert one.cron == "@every 90m"
+
+
+async def test_a_schedule_is_in_the_time_zone_of_its_file(clock: DevServer) -> None:
+    own = Stubs(clock.client)
+    async with scheduled(own, "zoned", "30 2 * * *", time_zone="Asia/Kolkata", overlap="allow_all"):
+        found = await described(clock.client, "zoned")
+        (one,) = [one for one in await listed(clock.client) if one.pipeline == "zoned"]
+        assert (one.cron, one.time_zone) == ("30 2 * * *", "Asia/Kolkata")
+        assert {(at.hour, at.minute) for at in found.info.next_action_times} == {(21, 0)}  # UTC
+        assert found.schedule.policy.overlap is ScheduleOverlapPolicy.ALLOW_ALL
+        with pytest.raises(ConfigError, match="Nowhere"):
+            await create(clock.client, PipelineRequest("none"), "@daily", time_zone="Asia/Nowhere")
 
 
 async def until_past(moment: datetime) -> None:

@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from engine.contract.dead_letter import DeadLetter
-from engine.dead_letters.search import DeadLetterQuery, search_dead_letters
+from engine.dead_letters.search import DeadLetterQuery, search_dead_letters, search_service_letters
 from engine.errors import ServiceError
 from engine.service.client import ServiceClient
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunRecord
+from engine.state.records import RunRecord
 
 LETTER = DeadLetter(
     "run-1", "blobs", "load", "k1", "service", "Marked", "refused", {"id": "r1"},
@@ -111,6 +111,17 @@ async def test_a_run_s_letters_find_copies_of_older_versions(store: MemoryStateS
     service = client(service_letter("r1"), FORWARDED, service_letter("foreign"))
     found = await search_dead_letters(store, [service], DeadLetterQuery(run_id="run-1", status=status))
     assert [(one.store, one.key) for one in found] == [("engine+service", "k1"), ("engine+service", "doc")]
+
+
+@pytest.mark.parametrize(("status", "there"), [("", True), ("open", True), ("discarded", False)])
+async def test_copies_of_older_versions_are_found_in_the_service_alone(
+    store: MemoryStateStore, status: str, there: bool
+) -> None:
+    await store.mark_dead_letters([LETTER], "replayed")
+    service = client(service_letter("r1"), service_letter("new", pipeline="blobs"), service_letter("foreign"))
+    query = DeadLetterQuery(pipeline="blobs", status=status)
+    found = await search_service_letters(store, [service], query)
+    assert [(one.store, one.key) for one in found] == [("service", "new"), ("service", "r1")] * there
 
 
 async def test_copy_of_a_replayed_letter_is_not_listed_again(

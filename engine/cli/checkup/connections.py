@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from engine.cli.checkup.findings import Finding, Level
 from engine.cli.checkup.network import address_of, ask, secrets_in_address
 from engine.config.validation import holds_secret
-from engine.contract.checking import ChecksConnection
+from engine.contract.checking import ChecksConnection, ChecksOthers
 from engine.contract.component import Context, Kind, Source
 from engine.errors import EngineError
 from engine.plan.model import Plan, PlanNode
@@ -66,6 +66,10 @@ async def check_connections(plans: Mapping[str, Plan], seconds: float) -> Checku
 async def _findings(place: str, node: PlanNode, seconds: float, skews: list[float]) -> Any:
     if node.needs_sandbox:
         yield Finding(Level.OK, place, f"embedded {node.needs_sandbox} service")
+        if isinstance(node.spec.factory, type) and issubclass(node.spec.factory, ChecksOthers):
+            level, result, remedy = await _tried(node, node.connection_model(), seconds, embedded=True)
+            if result:
+                yield Finding(level, place, result, remedy)
         return
     try:
         connection = node.connection_model()
@@ -89,12 +93,16 @@ async def _findings(place: str, node: PlanNode, seconds: float, skews: list[floa
     yield Finding(level, place, (shown or "nothing to reach") + suffix, remedy)
 
 
-async def _tried(node: PlanNode, connection: BaseModel | None, seconds: float) -> tuple[Level, str, str]:
-    """What the component itself finds when it is opened and asked."""
+async def _tried(
+    node: PlanNode, connection: BaseModel | None, seconds: float, *, embedded: bool = False
+) -> tuple[Level, str, str]:
+    """What the component itself finds when it is opened and asked, but for an embedded service."""
     try:
         with anyio.fail_after(seconds):
             component = node.spec.factory(node.params, connection)
             component.ctx = Context(node=node.name)
+            if embedded and isinstance(component, ChecksOthers):
+                return Level.OK, await component.check_others(), ""
             if isinstance(component, ChecksConnection):
                 return Level.OK, await component.check_connection(), ""
             if not isinstance(component, Source):

@@ -12,13 +12,18 @@ from pydantic import BaseModel, SecretStr
 from engine.cli.display.terminal import printable
 from engine.cli.loading import load_plans
 from engine.cli.options import DEFAULT_FILE, DlqOptions, PlanOptions
-from engine.dead_letters.search import DeadLetterMatch, DeadLetterQuery, search_dead_letters
+from engine.dead_letters.search import (
+    DeadLetterMatch,
+    DeadLetterQuery,
+    search_dead_letters,
+    search_service_letters,
+)
 from engine.errors import ConfigError, EngineError, ServiceError
 from engine.plan.model import Plan, PlanNode
 from engine.sandbox.client import sandbox
 from engine.service.client import ServiceClient, open_service
 from engine.service.discovery import warehouse_file
-from engine.state.protocol import StateStore
+from engine.state.store import StateStore
 
 __all__ = ["collect", "plans_of", "query_of"]
 
@@ -77,7 +82,8 @@ async def collect(
             client = await stack.enter_async_context(open_service(url, token))
             if await _answers(client):
                 services.append(client)
-    return await search_dead_letters(None if options.store == "service" else store, services, query)
+    search = search_service_letters if options.store == "service" else search_dead_letters
+    return await search(store, services, query)
 
 
 async def _answers(client: ServiceClient) -> bool:

@@ -14,12 +14,13 @@ from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans_for_workers, resolve_aliases
 from engine.cli.options import ScheduleOptions
 from engine.errors import ConfigError
-from engine.temporal.schedules import create, delete, listed, pause, unpause
+from engine.temporal.schedules import MIN_CATCH_UP, create, delete, listed, pause, unpause
 from engine.units import parse_duration
 
 __all__ = ["ACTIONS"]
 
-MIN_CATCH_UP = timedelta(seconds=10)
+_OVERLAPS = {"wait": "buffer_one", "allow": "allow_all"}
+"""What `if_running` means to the server; else a run is skipped."""
 
 
 async def _create(options: ScheduleOptions) -> int:
@@ -30,19 +31,22 @@ async def _create(options: ScheduleOptions) -> int:
     unscheduled = [name for name in wanted if not plans[name].settings.schedule]
     if unscheduled:
         raise ConfigError(f"{', '.join(unscheduled)}: no `schedule:` in {options.file}")
-    catch_up = _age(options.catch_up)
+    catch_up = _age(options.catch_up) if options.catch_up else None
     client = await client_of(options)
     params = {name: dict(plan.params) for name, plan in plans.items()}
     for name in wanted:
-        plan = plans[name]
-        cron = plan.settings.schedule
-        if plan.settings.time_zone != "UTC":
-            raise ConfigError(
-                f"{name}: on Temporal, schedules are in UTC: leave out `time_zone`, or let `serve` run it"
-            )
+        settings = plans[name].settings
         request = request_of(options, name, params=relevant(params, plans, name))
-        new = await create(client, request, cron, overlap=options.overlap, catch_up=catch_up)
-        sys.stdout.write(f"{name}: {'scheduled' if new else 'schedule changed'}: {cron} UTC\n")
+        new = await create(
+            client,
+            request,
+            settings.schedule,
+            time_zone=settings.time_zone,
+            overlap=options.overlap or _OVERLAPS.get(settings.if_running, "skip"),
+            catch_up=catch_up or timedelta(seconds=settings.catch_up),
+        )
+        did = "scheduled" if new else "schedule changed"
+        sys.stdout.write(f"{name}: {did}: {settings.schedule} {settings.time_zone}\n")
     return ExitCode.COMPLETED
 
 
@@ -51,7 +55,7 @@ def _age(text: str) -> timedelta:
         age = timedelta(seconds=parse_duration(text))
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"--catch-up: {error}, got {text!r}") from None
-    if age < MIN_CATCH_UP:  # the server would take 10 s without a word
+    if age < MIN_CATCH_UP:
         raise ConfigError(f"--catch-up: Temporal requires at least 10s, got {text!r}")
     return age
 
@@ -63,7 +67,8 @@ async def _list(options: ScheduleOptions) -> int:
             sys.stdout.write(json.dumps(asdict(one)) + "\n")
             continue
         state = "paused" if one.paused else f"next {one.next_run}" if one.next_run else "no further runs"
-        sys.stdout.write(f"{one.pipeline}  {one.cron}  {state}\n")
+        zone = "" if one.time_zone == "UTC" else f" {one.time_zone}"
+        sys.stdout.write(f"{one.pipeline}  {one.cron}{zone}  {state}\n")
     if not found:
         sys.stderr.write("no schedules\n")
     return ExitCode.COMPLETED

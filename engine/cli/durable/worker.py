@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import anyio
 from temporalio.runtime import Runtime
+from temporalio.worker import Interceptor
 
 from engine.cli.durable.server import queues_of
 from engine.cli.exit_codes import ExitCode
@@ -20,6 +21,7 @@ from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.execution.events import Observer, null_observer
 from engine.plan.model import Plan
+from engine.telemetry.tracing import OpenTelemetryTracer, tracing_to
 from engine.temporal import worker
 from engine.temporal.activities import Activities
 from engine.temporal.connection import ServerOptions, connect
@@ -53,7 +55,7 @@ async def work(options: WorkerOptions) -> int:
         except ConfigError as error:  # read by whoever has submitted the run
             raise ConfigError(f"the worker's file does not accept the run: {error}") from None
 
-    async with engine_of(options) as engine:
+    async with tracing_to(options.traces) as tracer, engine_of(options, tracer) as engine:
         activities = Activities(engine, plans, patience=Patience(stall_after=options.stall_after))
         settings = worker.WorkerOptions(
             queues_of(options),
@@ -63,6 +65,7 @@ async def work(options: WorkerOptions) -> int:
             chunks_per_second=options.chunks_per_second,
             deployment=options.queue,
             build_id=options.build_id,
+            interceptors=interceptors_of(tracer),
         )
         stop = anyio.Event()
         _say(
@@ -77,7 +80,16 @@ async def work(options: WorkerOptions) -> int:
     return ExitCode.COMPLETED
 
 
-def engine_of(options: WorkerOptions) -> Engine:
+def interceptors_of(tracer: OpenTelemetryTracer | None) -> list[Interceptor]:
+    """What makes spans of workflows and activities, around those of the engine."""
+    if tracer is None:
+        return []
+    from engine.temporal.tracing import DurableTracing
+
+    return [DurableTracing(tracer.tracer, always_create_workflow_spans=True)]
+
+
+def engine_of(options: WorkerOptions, tracer: OpenTelemetryTracer | None = None) -> Engine:
     """Create the engine of a worker."""
     return Engine(
         state_dir=options.state_dir,
@@ -85,6 +97,7 @@ def engine_of(options: WorkerOptions) -> Engine:
         memory=memory_of(options.memory),
         drain_limit=drain_limit(options.grace),
         observer=_observer(options),
+        tracer=tracer,
     )
 
 

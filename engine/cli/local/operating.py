@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 
 from engine.cli.local.hosting import PipelineHost
-from engine.cli.local.picturing import nodes_of_plan, nodes_of_run, pipeline_views, run_view
+from engine.cli.local.picturing import call_view, nodes_of_plan, nodes_of_run, pipeline_views, run_view
 from engine.cli.local.scheduling import Scheduler
 from engine.contract.dead_letter import DeadLetter
 from engine.dead_letters.replay import REPLAY_GROUP, LetterId, group_dead_letters
@@ -34,14 +34,20 @@ from engine.service.operations import (
     SplitView,
     StageView,
 )
-from engine.state.protocol import DeadLetterFilter, JournalFilter, RunRecord, RunStatus, StateStore
+from engine.state.records import (
+    DeadLetterFilter,
+    JournalFilter,
+    RunRecord,
+    RunStatus,
+)
+from engine.state.store import StateStore
 
 __all__ = ["PipelineOperations", "RunLog"]
 
 SHOWN_SPLITS = 480
 _RUNS, _STAGES, _RATES = 100, 200, 300
 _MAX_CALLS = 20
-_MAX_ANSWER = 20_000
+_MAX_TEXT = 20_000
 
 
 @dataclass(slots=True)
@@ -268,26 +274,20 @@ class PipelineOperations(PipelineHost):
             await self._store().mark_dead_letters(open_ones, "discarded", reason)
         return len(open_ones)
 
-    async def calls(self, run_id: str, record: str) -> list[CallView]:
+    async def calls(self, record: str, run_id: str) -> list[CallView]:
         """See `Operations`."""
+        if not record:
+            return []
         store = self._store()
         with _told():
-            entries = await store.list_journal(JournalFilter(run_id=run_id))
-            mine = [one for one in entries if one.record.startswith(record)][:_MAX_CALLS]
-            answers = await store.get_journal([one.key for one in mine])
+            entries = await store.list_journal(JournalFilter(record=record))
+            payers = [one.run_id for one in entries]
+            payer = run_id if run_id in payers else payers[-1] if payers else ""
+            keys = [one.key for one in entries if one.run_id == payer][-_MAX_CALLS:]
+            found = await store.get_journal(keys)
         return [
-            CallView(
-                one.node,
-                one.record,
-                one.model,
-                one.outcome,
-                answers[one.key].answer[:_MAX_ANSWER] if one.key in answers else "",
-                one.tokens_in,
-                one.tokens_out,
-                one.cost_usd,
-                one.created_at,
-            )
-            for one in mine
+            call_view(one, _MAX_TEXT, _redacted(self.plans.get(one.pipeline), one.node))
+            for one in found.values()
         ]
 
     def _store(self) -> StateStore:
@@ -370,6 +370,12 @@ def _model_of(plan: Plan | None, node: str) -> str:
         return ""
     model = getattr(plan.node(node).params, "model", "")
     return model.partition("/")[0] if isinstance(model, str) and plan.node(node).spec.name == "ingest" else ""
+
+
+def _redacted(plan: Plan | None, node: str) -> Sequence[str]:
+    """The regular expressions of what a node keeps out of its traces."""
+    found = next((one for one in plan.nodes if one.name == node), None) if plan is not None else None
+    return getattr(found.params, "redact", ()) if found is not None else ()
 
 
 def _text(value: object) -> str:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from engine.config.model import FileConfig
 from engine.contract.acks import Tally
 from engine.contract.component import Kind
+from engine.contract.journal import JournalEntry
 from engine.contract.types import JsonValue
 from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
 from engine.plan.model import Plan, PlanNode
-from engine.service.operations import NodeView, ParameterView, PipelineView, RunView
-from engine.state.protocol import RunRecord, RunStatus
+from engine.redaction import HIDDEN
+from engine.service.operations import CallView, NodeView, ParameterView, PipelineView, RunView
+from engine.state.records import RunRecord, RunStatus
 
-__all__ = ["nodes_of_plan", "nodes_of_run", "pipeline_views", "run_view"]
+__all__ = ["call_view", "nodes_of_plan", "nodes_of_run", "pipeline_views", "run_view"]
 
 
 def pipeline_views(config: FileConfig, plans: Mapping[str, Plan]) -> list[PipelineView]:
@@ -43,7 +47,7 @@ def _shown(value: JsonValue) -> str | None:
 
 
 def _node(node: PlanNode) -> NodeView:
-    return NodeView(node.name, str(node.kind), node.spec.name, node.inputs)
+    return NodeView(node.name, str(node.kind), node.spec.name, node.inputs, pays=node.pays)
 
 
 def nodes_of_plan(plan: Plan, record: RunRecord, tally: Tally) -> list[NodeView]:
@@ -65,6 +69,7 @@ def nodes_of_plan(plan: Plan, record: RunRecord, tally: Tally) -> list[NodeView]
                 records_in=None if is_source else count,
                 records_out=count if is_source else None,
                 dead=tally.deaths.get(node.name, 0),
+                pays=node.pays,
             )
         )
     return views
@@ -94,6 +99,7 @@ def _live(node: PlanNode, now: NodeSnapshot | None) -> NodeView:
         retries=now.retries,
         share=now.utilisation,
         waits_for=(now.note or str(now.waiting)) if is_stuck else "",
+        pays=node.pays,
     )
 
 
@@ -116,6 +122,44 @@ def run_view(record: RunRecord, tally: Tally, snapshot: RunSnapshot | None) -> R
         cost_usd=tally.cost_usd,
         tokens=tally.tokens_in + tally.tokens_out,
     )
+
+
+def call_view(entry: JournalEntry, limit: int, redacted: Sequence[str] = ()) -> CallView:
+    """A paid call; of each of its texts as many characters as `limit` says.
+
+    Prompt and reply were redacted when they were kept. An answer is kept as it is, so what these regular
+    expressions match is replaced here.
+    """
+    return CallView(
+        entry.run_id,
+        entry.node,
+        entry.record,
+        entry.model,
+        entry.outcome,
+        _cut(_without(redacted, entry.answer), limit),
+        entry.tokens_in,
+        entry.tokens_out,
+        entry.cost_usd,
+        entry.created_at,
+        _cut(entry.prompt, limit),
+        _cut(entry.reply, limit),
+    )
+
+
+def _without(redacted: Sequence[str], text: str) -> str:
+    if not redacted:
+        return text
+    with suppress(ValueError):  # JSON may spell a character in several ways
+        text = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+    for pattern in redacted:
+        text = re.sub(pattern, HIDDEN, text)
+    return text
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}\n… {len(text) - limit:,} more characters: `journal show` prints them"
 
 
 def _moment(text: str) -> datetime | None:

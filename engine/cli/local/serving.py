@@ -75,6 +75,7 @@ async def serve_file(options: ServeOptions, settings: ServiceSettings) -> None:
             _say(f"dead letters: {url}/topic/BlobSourceDeadLetterQueue/messages")
         tracer = await stack.enter_async_context(tracing_to(options.traces))
         engine = await stack.enter_async_context(_engine(options, log, tracer))
+        await engine.offer_taps()
         await _until_stopped(engine, host, service, warm=options.demo)
 
 

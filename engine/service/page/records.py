@@ -1,18 +1,19 @@
-"""One record's way: its row, the request and run that brought it, model calls, or where it died."""
+"""One record's way: its source, run and model calls, to the rows that hold it or to where it died."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.service.operations import CallView, LetterView, LetterWhere, NodeView
+from engine.service.operations import CallView, LetterView, LetterWhere, NodeView, Operations
 from engine.service.page import charts, letters
-from engine.service.page.rendering import render
+from engine.service.page.rendering import moment, render
 from engine.service.tables import SEQUENCE, Table, quote
 
 if TYPE_CHECKING:
@@ -21,22 +22,31 @@ if TYPE_CHECKING:
 
 __all__ = ["show_record"]
 
-_MAX_NAME = 500
+_MAX_NAME = 2_000
+_MAX_KEYS = 10
+_MAX_LETTERS = 3  # the latest
 _PATH = "source_file_path"
 
 
 @dataclass(slots=True)
-class _Row:
-    """A row, and the request that brought it where that is remembered."""
+class _Way:
+    """The way to one row, or to one dead letter: of a pipeline, of the service, or known to both.
 
-    table: str
-    cells: list[tuple[str, str]]
-    committed_at: datetime | None = None
+    `payers` are the nodes on this way whose answers cost money.
+    """
+
     run_id: str = ""
     node: str = ""
     source: str = ""
+    at: datetime | None = None
     nodes: list[NodeView] = field(default_factory=list)
     calls: list[CallView] = field(default_factory=list)
+    payers: list[str] = field(default_factory=list)
+
+    table: str = ""
+    cells: list[tuple[str, str]] = field(default_factory=list)
+    letter: LetterView | None = None
+    own: letters.ServiceLetter | None = None
 
     @property
     def graph(self) -> Any:
@@ -48,35 +58,59 @@ async def show_record(request: Request) -> Response:
     """Everything that is known of a record by its id or its key."""
     context = cast("ServiceContext", request.app.state.context)
     name = request.query_params.get("id", "").strip()[:_MAX_NAME]
-    rows: list[_Row] = []
-    own: list[letters.ServiceLetter] = []
-    ours: list[LetterView] = []
-    if name:
-        rows, own = await context.in_thread(lambda: _look(context, name))
-        rows.sort(key=lambda row: (row.committed_at is not None, row.committed_at))
-        for row in rows:
-            await _follow(context, row)
-        for earlier, later in pairwise(rows):  # one way: the model is asked between the rows
-            earlier.calls = []
-            if later.run_id == earlier.run_id:
-                later.nodes, later.source = [], ""
-        if context.operations is not None:
-            ours = await context.operations.letters(LetterWhere(status="", key=name, limit=20))
-    return render(request, "record.html", name=name, rows=rows, own=own, ours=ours)
+    ways = await _ways(context, name) if name else []
+    return render(request, "record.html", name=name, ways=ways)
 
 
-def _look(context: ServiceContext, name: str) -> tuple[list[_Row], list[letters.ServiceLetter]]:
+async def _ways(context: ServiceContext, name: str) -> list[_Way]:
+    """The ways in order of time; what several have in common is shown once."""
+    operations = context.operations
+    names = [name] if operations is None else [name, *await _ids(operations, name)]
+    ways, own = await context.in_thread(lambda: _look(context, names))
+    if operations is None:
+        ways += map(_of_service, own)
+    else:
+        for way in ways:
+            await _follow(operations, way, way.source.partition("://")[2] or way.source)
+        keys = [name, *(one.key for one in own if one.key)]
+        keys += [call.record for way in ways for call in way.calls if call.run_id == way.run_id]
+        ways += await _dead(operations, keys, own)
+    ways.sort(key=lambda way: way.at or datetime.min.replace(tzinfo=UTC))
+    for earlier, later in pairwise(ways):
+        if later.run_id and later.run_id == earlier.run_id:
+            later.nodes, later.source = [], ""
+            if earlier.calls == later.calls:  # asked between the two
+                earlier.calls, earlier.payers = [], []
+    return ways
+
+
+async def _ids(operations: Operations, key: str) -> list[str]:
+    """The id in the record of the latest dead letter of this key: its rows have the id, and not the key."""
+    found = await operations.letters(LetterWhere(status="", key=key, limit=1))
+    letter = await operations.letter(found[0].id) if found else None
+    if letter is None or letter.record is None:
+        return []
+    record = json.loads(letter.record)
+    named = record.get("id") if isinstance(record, dict) else None
+    return [named] if isinstance(named, str) and named not in ("", key) else []
+
+
+def _look(context: ServiceContext, names: list[str]) -> tuple[list[_Way], list[letters.ServiceLetter]]:
+    """The rows of these ids, and the service's dead letters. Blocks."""
     with context.warehouse.reading() as reader:
-        rows = [row for table in context.warehouse.tables.values() if (row := _row(reader, table, name))]
+        tables = context.warehouse.tables.values()
+        rows = [row for table in tables for name in names if (row := _row(reader, table, name))]
         ids = reader.execute(
-            "SELECT dead_letter_id FROM _odw_dead_letters WHERE record_id = ? OR dead_letter_id = ? LIMIT 20",
-            [name, name],
+            "SELECT dead_letter_id FROM _odw_dead_letters "
+            "WHERE record_id IN ($1, $2) OR key IN ($1, $2) OR dead_letter_id = $1 "
+            "ORDER BY commit_sequence DESC LIMIT $3",
+            [names[0], names[-1], _MAX_LETTERS],
         ).fetchall()
         found = [letters.letter_of_id(reader, letter_id) for (letter_id,) in ids]
         return rows, [one for one in found if one is not None]
 
 
-def _row(reader: Reader, table: Table, name: str) -> _Row | None:
+def _row(reader: Reader, table: Table, name: str) -> _Way | None:
     if table.names[0] != "id":
         return None
     columns = ", ".join(quote(column) for column in table.names)
@@ -91,24 +125,57 @@ def _row(reader: Reader, table: Table, name: str) -> _Row | None:
         (column, "" if value is None else str(value)[:400])
         for column, value in zip(table.names, found[1:], strict=True)
     ]
-    row = _Row(table.name, cells, source=dict(cells).get(_PATH, ""))
+    way = _Way(table=table.name, cells=cells, source=dict(cells).get(_PATH, ""))
     request = reader.execute(
         "SELECT committed_at, scope FROM _odw_batches WHERE sequence = ? LIMIT 1", [found[0]]
     ).fetchone()
     if request is not None:
-        row.committed_at = request[0]
-        run_id, _, node = str(request[1] or "").partition("#")[0].partition("/")
-        row.run_id, row.node = run_id, node
-    return row
+        way.at = moment(request[0])
+        way.run_id, _, way.node = str(request[1] or "").partition("#")[0].partition("/")
+    return way
 
 
-async def _follow(context: ServiceContext, row: _Row) -> None:
-    """The run of a row, and what a model was asked for it."""
-    if context.operations is None or not row.run_id:
-        return
-    detail = await context.operations.detail(row.run_id)
+async def _dead(operations: Operations, keys: list[str], own: list[letters.ServiceLetter]) -> list[_Way]:
+    """The dead letters of these keys, each once: the service's copies belong to those of pipelines."""
+    found: dict[str, LetterView] = {}
+    for key in list(dict.fromkeys(keys))[:_MAX_KEYS]:
+        where = LetterWhere(status="", key=key, limit=_MAX_LETTERS)
+        found.update({one.id: one for one in await operations.letters(where)})
+    ways = []
+    for letter in found.values():
+        way = _Way(letter.run_id, letter.node, at=moment(letter.last_failed_at), letter=letter)
+        way.source = letter.key.rpartition("@")[0]
+        copy = next((one for one in own if (one.run, one.key) == (letter.run_id, letter.key)), None)
+        if copy is not None:
+            own.remove(copy)
+            way.own = copy
+        await _follow(operations, way, letter.key)
+        ways.append(way)
+    return [*ways, *map(_of_service, own)]
+
+
+def _of_service(own: letters.ServiceLetter) -> _Way:
+    return _Way(own.run or "", own.node or "", at=moment(own.failed_at), own=own)
+
+
+async def _follow(operations: Operations, way: _Way, record: str) -> None:
+    """The run of a way, and what a model was asked for the record on it."""
+    detail = await operations.detail(way.run_id) if way.run_id else None
     if detail is None:
         return
-    row.nodes = list(detail.nodes)
-    if row.source:
-        row.calls = await context.operations.calls(row.run_id, row.source.partition("://")[2])
+    way.nodes = list(detail.nodes)
+    way.payers = _payers(way.nodes, way.node)
+    if record:
+        way.calls = await operations.calls(record, way.run_id)
+
+
+def _payers(nodes: list[NodeView], last: str) -> list[str]:
+    """The nodes that pay, of those that lead to a node and of itself."""
+    inputs = {node.name: node.inputs for node in nodes}
+    names, seen = [last], set[str]()
+    while names:
+        name = names.pop()
+        if name not in seen:
+            seen.add(name)
+            names += inputs.get(name, ())
+    return [node.name for node in nodes if node.pays and node.name in seen]

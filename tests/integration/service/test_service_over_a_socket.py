@@ -68,6 +68,16 @@ async def test_the_project_serves_all_five_reading_routes(service: RunningServic
             assert (await client.get(f"/consumption/{name}")).json() == {"items": [], "total": 0}
 
 
+async def test_a_body_is_read_though_its_client_prefers_http_2(service: RunningService) -> None:
+    asks = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAAA"}
+    async with httpx.AsyncClient(base_url=service.url) as client:
+        for number in range(2):
+            answer = await client.post(
+                "/ingest/BlobSource", json=[blob(f"u{number}")], headers=PER_RECORD | asks
+            )
+            assert answer.json()["written"] == 1
+
+
 async def test_concurrent_requests_are_all_written_once(service: RunningService) -> None:
     async with httpx.AsyncClient(base_url=service.url) as client:
         answers = await asyncio.gather(
@@ -103,7 +113,12 @@ async def test_a_client_that_sends_too_much_still_gets_its_413(tmp_path: Path) -
 
 async def test_the_file_says_where_it_listens_for_as_long_as_it_does(tmp_path: Path) -> None:
     async with running_service(tmp_path, models=INGEST_MODELS) as service:
-        assert json.loads(service_file(tmp_path).read_text()) == {"url": service.url, "pid": os.getpid()}
+        said = json.loads(service_file(tmp_path).read_text())
+        assert (said["url"], said["pid"], sorted(said["fields"])) == (
+            service.url,
+            os.getpid(),
+            sorted(one.name for one in INGEST_MODELS),
+        )
         assert await asyncio.to_thread(find_running, tmp_path) == ServiceAddress(service.url, os.getpid())
     assert not service_file(tmp_path).exists()
     assert find_running(tmp_path) is None

@@ -13,7 +13,7 @@ from typing import Any
 from engine.contract.acks import SplitTracker
 from engine.execution import ledger
 from engine.execution.ledger import Ledger
-from engine.state.protocol import Progress
+from engine.state.records import Progress
 
 __all__ = ["BUGS"]
 
@@ -22,8 +22,8 @@ def position_before_ack() -> None:
     """The watermark covers what was read, not what was acknowledged."""
     snapshot = ledger._progress
 
-    def progress_of_the_reading(node: str, tracker: SplitTracker) -> Progress:
-        honest = snapshot(node, tracker)
+    def progress_of_the_reading(node: str, tracker: SplitTracker, *, closing: bool = False) -> Progress:
+        honest = snapshot(node, tracker, closing=closing)
         return replace(honest, position=tracker._acks[-1].end) if tracker._acks else honest
 
     ledger._progress = progress_of_the_reading
@@ -34,7 +34,7 @@ def replay_unmarked() -> None:
     track = Ledger.track
 
     def track_as_fresh(self: Ledger, node: str, record: Any, *, replay: bool) -> SplitTracker:
-        return track(self, node, record, replay=False)
+        return track(self, node, replace(record, read_limit=0), replay=False)
 
     Ledger.track = track_as_fresh  # type: ignore[method-assign]
 

@@ -83,11 +83,15 @@ class Moves(World):
         leaves = list(zip(batch.records, batch.keys.to_list(), strict=True))
         process, played = self.process, [*[TransientError("busy")] * stumbles, batch]
         process.died.clear()
+        tracker = process.trackers[book.key]
+        announced = tracker.announced
         try:
             out = self.do(process.read(book.node, self.tapes[book.node], book.key, played, more=True))  # type: ignore[arg-type]
         except Killed:
             self.die("killed at work")
             return
+        if tracker.announced != announced:
+            self.look()  # what had settled was committed with the announcement of what is read
         (ack, _), *_ = batch.origins
         account = self.books.opened(book, ack, count)
         if count and not account.owed:

@@ -21,7 +21,7 @@ from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.segment import Runtime, Segment
 from engine.flow.stats import NodeStats
 from engine.plan.model import DeadLetterSettings, PlanNode
-from engine.state.protocol import Lease, SplitRecord
+from engine.state.records import Lease, SplitRecord
 from engine.testing import ScriptedClock, stand_in
 from tests.reliability.model.components import Tape
 from tests.reliability.model.stores import MortalStore
@@ -33,6 +33,25 @@ PATIENT = RetryPolicy(attempts=3, base=1.0, cap=1.0, outage_limit=4.0)
 ON_STALL = RetryPolicy(attempts=2, base=1.0, cap=1.0, outage_limit=4.0, dead_letter_on_stall=True)
 
 
+class _OneSplit:
+    """A split to be read, as the engine's `SplitPages` gives it."""
+
+    total = 1
+
+    def __init__(self, record: SplitRecord) -> None:
+        self._left = [record]
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._left
+
+    async def next(self) -> SplitRecord | None:
+        return self._left.pop() if self._left else None
+
+    async def skip_done(self) -> None:
+        self._left.clear()
+
+
 class Process:
     """One attempt at the run; thrown away as a whole when it dies.
 
@@ -41,9 +60,7 @@ class Process:
         died: (node, key) of the records that were settled as dead by the last call.
     """
 
-    def __init__(
-        self, store: MortalStore, lease: Lease, replay: bool, dead_keys: Mapping[str, Collection[str]]
-    ) -> None:
+    def __init__(self, store: MortalStore, lease: Lease, dead_keys: Mapping[str, Collection[str]]) -> None:
         self.store = store
         self.fuse = store.fuse
         self.lease = lease
@@ -54,7 +71,6 @@ class Process:
         self.trackers: dict[str, SplitTracker] = {}
         self.died: list[tuple[str, str]] = []
         self._records: dict[str, SplitRecord] = {}
-        self._replay = replay
         self._clock = ScriptedClock(jump=True)
         self._health: dict[str, NodeHealth] = {}
         self._route = DeadLetterRoute(
@@ -69,13 +85,14 @@ class Process:
     async def plan(self, node: str, tape: Tape) -> Sequence[SplitRecord]:
         """Put a source's splits in the ledger, or find them there."""
         tape.ctx = Context(memory_budget=self.budget)
-        records = await self.ledger.splits(node, tape, tape.ctx, resumed=self._replay)
+        await self.ledger.list_in_pages(node, tape, tape.ctx)
+        records, _ = await self.store.splits(self.lease.run_id, node)
         for record in records:
             if record.done:
                 self.ledger.skip(record)
             else:
                 self._records[record.split.key] = record
-                self.trackers[record.split.key] = self.ledger.track(node, record, replay=self._replay)
+                self.trackers[record.split.key] = self.ledger.track(node, record, replay=False)
         return records
 
     async def read(
@@ -86,8 +103,9 @@ class Process:
         runtime = self._runtime(node, Kind.SOURCE, tape, PATIENT)
         task = SourceTask(
             Segment([runtime]),
-            splits=[self._records[key]],
+            splits=_OneSplit(self._records[key]),
             track=lambda record: self.trackers[record.split.key],
+            announce=self.ledger.announce,
             outlet=Outlet({"behind": edge}, runtime.stats),
             clock=self._clock,
             dead_letters=self,

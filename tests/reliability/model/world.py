@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from engine.errors import LeaseLostError, StateFullError
 from engine.flow.settle import settle_dropped
-from engine.state.protocol import RunRecord, SplitRecord
+from engine.state.records import RunRecord, SplitRecord
 from tests.reliability.model.books import Books, Flight, MismatchError, SplitBook, Standing, figures
 from tests.reliability.model.components import Tape
 from tests.reliability.model.process import BATCHERS, Process
@@ -95,7 +95,7 @@ class World:
         lease = await store.acquire_lease(self.run_id, f"process {self._attempts}", now=now, until=now)
         resumed = self._attempts > 1
         dead_keys = await store.dead_letter_keys(self.run_id) if resumed else {}
-        self.process = Process(store, lease, resumed, dead_keys)
+        self.process = Process(store, lease, dead_keys)
         store.fuse.lit = dies
         for node, tape in self.tapes.items():
             await self.process.plan(node, tape)

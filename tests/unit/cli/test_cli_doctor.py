@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from connectors.http.connection import HttpConnection
+from connectors.llm import extract
+from connectors.llm.settings import LlmConnection
 from connectors.postgres.database import PostgresConnection
 from connectors.s3.client import S3Connection
 from engine.cli import main
 from engine.cli.checkup.connections import credentials_of
 from engine.cli.checkup.findings import Level
 from engine.cli.checkup.network import address_of, ask, clock
+from engine.errors import FatalError
 
 FILE = """\
 version: 1
@@ -207,3 +210,35 @@ def test_an_address_without_credentials_is_shown() -> None:
 
     assert not answer.reached
     assert "hidden" not in answer.found
+
+
+MODELS = """\
+version: 1
+connections:
+  model:
+    base_url: sandbox
+    endpoints: {{own: {{base_url: "{url}/v1", api_key: s3cr3t-token, model: big}}}}
+pipelines:
+  memos:
+    nodes:
+      read: {{source: jsonl, with: {{path: in.jsonl}}}}
+      ask: {{transform: llm_extract, with: {{schema: Medical}}}}
+      show: {{sink: stdout}}
+"""
+
+
+def test_doctor_reaches_every_endpoint_of_a_model_connection(
+    service: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("pipelines.yaml").write_text(MODELS.format(url=service))
+    asked: list[tuple[str, str]] = []
+
+    async def answer(connection: LlmConnection, model: str, place: str = "") -> str:
+        asked.append((connection.base_url, model))
+        raise FatalError(f"{place}the endpoint refuses the key (status 401)")
+
+    monkeypatch.setattr(extract, "check_endpoint", answer)
+    code, found = findings(capsys)
+    assert asked == [(f"{service}/v1", "big")]
+    assert code == 3
+    assert found["connection model"]["found"] == "endpoint 'own': the endpoint refuses the key (status 401)"

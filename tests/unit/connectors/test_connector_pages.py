@@ -12,7 +12,7 @@ import pytest
 from engine.cli import main
 
 DOCS = Path(__file__).parents[3] / "docs"
-PAGES = ("duckdb", "generate", "http", "postgres")
+PAGES = ("clickhouse", "duckdb", "generate", "http", "postgres")
 
 
 def examples(page: str) -> list[str]:

@@ -117,3 +117,10 @@ def test_a_field_with_a_point_in_its_name_is_masked() -> None:
     made = masked(record, fields=["a.b", "a.b.c", "x.y.z"])
 
     assert made == {"a.b": "***", "a": {"b": "***", "b.c": "***"}, "x": [{"y.z": "***"}]}
+
+
+def test_records_are_hidden_in_displays_before_they_are_masked() -> None:
+    mask = Mask(MaskParams(fields={"name": "hash", "to.iban": "partial"}))
+    record = {"name": "Ann", "to": [{"iban": "DE12"}], "n": 1}
+    assert mask.redact(record, done=False) == {"name": "***", "to": [{"iban": "***"}], "n": 1}
+    assert mask.redact(record, done=True) is record

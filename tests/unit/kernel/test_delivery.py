@@ -94,7 +94,17 @@ async def test_a_lone_record_dies_when_the_other_side_does_other_work() -> None:
     await node.deliver(1)
 
     assert {record: error.kind for record, error in node.dead.items()} == {0: "RetriesExhausted"}
-    assert node.calls == [[0]] * 3
+    assert node.calls == [[0]] * 4  # one more than `attempts`, begun after the answer
+    assert node.attempts == {0: 4}
+
+
+async def test_a_lone_record_whose_outage_has_just_ended_is_delivered() -> None:
+    down = TransientError("503")
+    node = Node(scripted(down, down, down), answering=[True])
+
+    await node.deliver(1)
+
+    assert (node.delivered, node.dead) == ([0], {})
 
 
 @pytest.mark.parametrize("count", [2, 7, 64])
@@ -134,11 +144,21 @@ async def test_a_transient_failure_is_tried_again_until_it_passes() -> None:
 
 
 async def test_the_other_side_decides_how_long_to_wait_within_a_limit() -> None:
-    node = Node(scripted(TransientError("429", retry_after=7.0), TransientError("429", retry_after=1e6)))
+    hints = [TransientError("429", retry_after=7.0), TransientError("429", retry_after=1e6)]
+    node = Node(scripted(*hints), outage_limit=600.0)
 
     await node.deliver(1)
 
     assert node.clock.slept == [7.0, 120.0]
+
+
+async def test_no_hint_makes_a_wait_longer_than_the_outage_limit() -> None:
+    node = Node(lambda records: TransientError("503", retry_after=40.0), outage_limit=60.0)
+
+    with pytest.raises(OutageError, match="could deliver nothing for 60 s"):
+        await node.deliver(1)
+
+    assert node.clock.slept == [40.0, 20.0]
 
 
 async def test_waits_grow_and_are_capped() -> None:
@@ -281,7 +301,10 @@ async def test_updates_of_one_key_keep_their_order_after_an_outage() -> None:
 
 
 async def test_retry_after_is_honoured_while_searching_bad_records() -> None:
-    node = Node(lambda records: TransientError("429", retry_after=9.0) if 1 in records else None, attempts=1)
+    def busy(records: Sequence[int]) -> TransientError | None:
+        return TransientError("429", retry_after=9.0) if 1 in records else None
+
+    node = Node(busy, attempts=1, outage_limit=7 * 9.0)
 
     await node.deliver(4)
 

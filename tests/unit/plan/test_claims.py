@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import engine
+from engine.cli import main
 from engine.config import load_mapping
 from engine.errors import ConfigError
 from engine.plan.compile import compile_file
@@ -142,3 +144,18 @@ async def test_pipelines_that_start_together_are_refused(tmp_path: Path) -> None
         "them (run one pipeline after the other)"
     )
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_pipelines_that_write_one_file_are_told_apart_before_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = {"read": {"source": "generate", "with": {"fields": {"n": 1}}}, "keep": lines("o", mode="error")}
+    file = tmp_path / "two.yaml"  # JSON is YAML
+    file.write_text(json.dumps({"version": 1, "pipelines": {"a": {"nodes": nodes}, "b": {"nodes": nodes}}}))
+
+    assert main(["validate", str(file)]) == 0
+    assert capsys.readouterr().err == (
+        "warning: `run` refuses to start these pipelines together: `a.keep` writes o already, and so does "
+        "`b.keep`: `mode: error` rejects a file that the other has written to "
+        "(choose another file for one of them)\n"
+    )

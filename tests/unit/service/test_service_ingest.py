@@ -236,6 +236,11 @@ async def test_gzip_bodies_are_read_members_and_all(client: httpx.AsyncClient) -
     assert answer.json()["written"] == 1
 
 
+async def test_a_byte_order_mark_is_not_part_of_the_records(client: httpx.AsyncClient) -> None:
+    body = b'\xef\xbb\xbf[{"id": "a", "text": "marked"}]'
+    assert (await post(client, body, **PER_RECORD)).json()["written"] == 1
+
+
 @pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"[]" * 999)[:-12]], ids=["other", "cut off"])
 async def test_a_broken_gzip_body_is_400(client: httpx.AsyncClient, body: bytes) -> None:
     answer = await post(client, body, Content_Encoding="gzip")

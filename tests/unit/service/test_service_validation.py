@@ -145,6 +145,21 @@ def test_runs_a_models_own_validators() -> None:
     ]
 
 
+def test_a_mistake_in_a_models_own_code_costs_its_record() -> None:
+    class Careless(BaseModel):
+        id: str
+        share: float
+
+        @field_validator("share")
+        @classmethod
+        def _inverted(cls, value: float) -> float:
+            return 1 / value
+
+    result = BodyValidator(Careless).read(b'[{"id": "a", "share": 2}, {"id": "b", "share": 0}]')
+    assert result.records == [{"id": "a", "share": 0.5}]
+    assert result.failures == {1: "ZeroDivisionError in the model's own code"}
+
+
 def test_one_bad_record_leaves_the_others_and_their_places() -> None:
     body = b'[{"id": "a", "size": 1}, {"id": "b"}, 3, {"id": "c", "size": "4"}]'
     result = BodyValidator(Thing).read(body)

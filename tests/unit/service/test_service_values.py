@@ -235,6 +235,12 @@ def test_any_value_is_stored_or_a_letter_of_its_own(desk: Desk, name: str, odd: 
     assert {one["index"] for one in check(answer, len(odd) + 2)} <= set(range(1, len(odd) + 1))
 
 
+@pytest.mark.parametrize("text", ["1e999", "[-1e999]", '{"a": {"b": 1e999}}'])
+def test_a_number_beyond_every_float_never_becomes_null(desk: Desk, text: str) -> None:
+    (answer,) = desk.post("Aliased", f"[{record('endless', {'wholeNumber': '1', 'any': text})}]")
+    assert [one["source"] for one in check(answer, 1)] == ["table"]
+
+
 @pytest.mark.parametrize("text", few(ODD, 8))
 def test_odd_values_in_every_field_leave_the_neighbours_alone(desk: Desk, text: str) -> None:
     names = [name for name in Wide.model_fields if name != "id"] + ["unknown"]

@@ -13,15 +13,15 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from engine.config.model import NodeOptions, RetryOptions, Settings
+from engine.config.model import NodeOptions, Notify, RetryOptions, Settings
 from engine.contract.batch import Batch
 from engine.contract.component import Receipt, Source
 from engine.contract.split import Split
 from engine.errors import ConfigError, FatalError, TransientError
-from engine.execution import ledger
+from engine.execution import ledger, notifying
 from engine.execution.engine import Engine
 from engine.plan.model import Plan
-from engine.state.protocol import Lease, RunStatus
+from engine.state.records import Lease, RunStatus
 from engine.temporal.activities import Activities
 from engine.temporal.messages import (
     ChunkRequest,
@@ -537,3 +537,77 @@ async def test_run_completed_elsewhere_stays_completed(status: str) -> None:
 
     assert (result.status, result.error, result.counts.written) == ("completed", "", TOTAL)
     assert (record.status, record.error) == (RunStatus.COMPLETED, "")
+
+
+@dataclasses.dataclass
+class Posted:
+    """What was posted about ends of runs."""
+
+    messages: list[dict[str, Any]]
+
+    async def __call__(self, url: str, message: dict[str, Any]) -> str:
+        self.messages.append({**message, "url": url})
+        return ""
+
+
+@pytest.fixture
+def posted(monkeypatch: pytest.MonkeyPatch) -> Posted:
+    made = Posted([])
+    monkeypatch.setattr(notifying, "_post", made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (FinalizeRequest("r", "test"), "completed"),
+        (FinalizeRequest("r", "test", "failed", "no", kind="InternalError"), "failed"),
+        (FinalizeRequest("r", "test", "failed", "away", kind="SinkUnavailable"), "outage"),
+        (FinalizeRequest("r", "test", "interrupted", "cancelled"), ""),
+    ],
+)
+async def test_the_end_of_a_durable_run_is_told(posted: Posted, request_: FinalizeRequest, told: str) -> None:
+    notify = Notify("http://127.0.0.1:9/x", frozenset({"completed", "failed", "outage"}))
+    plan = linear_plan(MemorySource(SPLITS), MemorySink(), settings=Settings(notify=notify))
+    environment = ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await planned(activities, environment)
+        await environment.run(activities.run_chunk, WHOLE)
+        await environment.run(activities.finalize_run, request_)
+
+    found = [(one["status"], one["run_id"], one["written"], one["url"]) for one in posted.messages]
+    assert found == ([(told, "r", TOTAL, notify.url)] if told else [])
+
+
+async def test_an_end_whose_telling_was_killed_is_told_again(posted: Posted) -> None:
+    notify = Notify("http://127.0.0.1:9/x", frozenset({"completed"}))
+    plan = linear_plan(MemorySource(SPLITS), MemorySink(), settings=Settings(notify=notify))
+    environment = ActivityEnvironment()
+    async with Engine() as engine:
+        activities = Activities(engine, lambda pipeline, params: plan)
+        await planned(activities, environment)
+        await environment.run(activities.run_chunk, WHOLE)
+        for attempt in (1, 2):
+            environment.info = dataclasses.replace(environment.info, attempt=attempt)
+            await environment.run(activities.finalize_run, FinalizeRequest("r", "test"))
+
+    assert [one["status"] for one in posted.messages] == ["completed", "completed"]
+
+
+async def test_a_file_changed_since_ends_the_run_all_the_same(posted: Posted) -> None:
+    plan, environment = linear_plan(MemorySource(SPLITS), MemorySink()), ActivityEnvironment()
+
+    def plans(pipeline: str, params: object) -> Plan:
+        if ended:
+            raise ConfigError("no pipeline of this name")
+        return plan
+
+    ended = False
+    async with Engine() as engine:
+        activities = Activities(engine, plans)
+        await planned(activities, environment)
+        ended = True
+        result = await environment.run(activities.finalize_run, FinalizeRequest("r", "test", "failed", "no"))
+
+    assert (result.status, posted.messages) == ("failed", [])

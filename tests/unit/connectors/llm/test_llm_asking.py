@@ -51,6 +51,7 @@ class MemoryModel:
         self.limits: list[int] = []
         self.in_flight = 0
         self.thinks = False
+        self.jobs = None
         self._answerer = answerer
         self._hold = hold
 

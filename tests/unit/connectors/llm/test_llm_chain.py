@@ -14,8 +14,11 @@ from connectors.llm.client import EndpointError, Reply
 from connectors.llm.documents import Document
 from connectors.llm.prompt import Prompt
 from connectors.llm.questions import Questions
-from engine.errors import FatalError, TransientError
+from engine.config import load_mapping
+from engine.errors import ConfigError, FatalError, TransientError
 from engine.execution.journal import Journal, NodeJournal
+from engine.plan.compile import compile_file
+from engine.registry import Registry
 from engine.state import JournalFilter
 from engine.state.memory import MemoryStateStore
 from engine.testing import ScriptedClock
@@ -197,3 +200,18 @@ async def test_a_refusal_ends_no_run_while_another_is_passed_over() -> None:
     (fate,) = await models.chain.ask(some(1), ignore, no_hits)
     assert isinstance(fate, TransientError)
     assert models.asked == {"first": 2, "second": 2}
+
+
+def test_an_endpoint_that_the_connection_lacks_is_found_before_a_run() -> None:
+    nodes = {
+        "read": {"source": "generate", "with": {"fields": {"id": 1}}},
+        "ask": {
+            "transform": "llm_extract",
+            "with": {"connection": "model", "fallbacks": ["a", {"model": "b", "endpoint": "ownn"}]},
+        },
+        "show": {"sink": "stdout"},
+    }
+    endpoints = {"base_url": "sandbox", "endpoints": {"own": {"base_url": "http://h/v1"}}}
+    file = load_mapping({"connections": {"model": endpoints}, "pipelines": {"p": {"nodes": nodes}}})
+    with pytest.raises(ConfigError, match=r"nodes.ask.*endpoint 'ownn', which is not one of .* \(own\)"):
+        compile_file(file, Registry.installed())

@@ -49,11 +49,17 @@ def test_declared_fields_are_asked_for_and_validated() -> None:
         ({"nonce": {}}, "none called `nonce`"),
         ({"id": {}}, "must have fields to extract"),
         ({"a": {"kind": "text"}}, "Extra inputs"),
+        ({"model_config": {}}, "`model_config` cannot be the name of a field"),
+        ({}, "must have fields to extract"),
     ],
 )
 def test_what_cannot_be_declared_is_said_by_name(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         params(**fields)
+
+
+def test_fields_may_be_called_as_methods_are() -> None:
+    assert list(params(copy={}, json={}, dict={}).target_schema().fields) == ["copy", "json", "dict"]
 
 
 def test_validate_says_under_which_name_the_id_goes_out() -> None:

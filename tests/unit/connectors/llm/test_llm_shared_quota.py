@@ -59,6 +59,47 @@ async def test_processes_use_all_of_a_declared_quota_and_no_more(
     assert shared.draws <= quota.done / 5 * processes
 
 
+@pytest.mark.parametrize(
+    ("processes", "minutes"),
+    [(4, 1), *(pytest.param(processes, 10, marks=pytest.mark.series) for processes in (1, 8))],
+)
+async def test_processes_share_a_quota_that_they_have_learned(
+    processes: int, minutes: int, store: MemoryStateStore
+) -> None:
+    clock = ScriptedClock()
+    quota = Provider(clock, Refill(600, 1 / 6), Refill(TOKENS, 1 / 6))
+    shared = Counted(store, clock)
+    gates = [Gate(clock, allowances=shared, name="endpoint") for _ in range(processes)]
+    await run_callers(quota, gates, until=60 * minutes, in_flight=64 // processes)
+    assert quota.used >= 0.97 * TOKENS * minutes
+    assert quota.refused / (quota.done + quota.refused) < 0.002
+    assert shared.draws <= 2 * 60 * minutes * processes
+
+
+@pytest.mark.series
+async def test_processes_follow_a_learned_quota_that_changes(store: MemoryStateStore) -> None:
+    clock = ScriptedClock()
+    quota = Provider(clock, Refill(600, 1 / 6), Refill(TOKENS, 1 / 6))
+    gates = [Gate(clock, allowances=Counted(store, clock), name="endpoint") for _ in range(2)]
+    change = {180.0: TOKENS / 2, 360.0: TOKENS}
+    await run_callers(quota, gates, until=600, in_flight=32, change=change)
+    assert quota.used_between(240, 360) >= 0.97 * TOKENS
+    assert quota.used_between(420, 600) >= 0.97 * TOKENS * 3
+    assert quota.refused / (quota.done + quota.refused) < 0.005
+
+
+async def test_what_is_left_of_a_day_is_not_divided_by_the_second(store: MemoryStateStore) -> None:
+    clock = ScriptedClock(jump=True)
+    shared = Counted(store, clock)
+    one = Gate(clock, allowances=shared, name="endpoint")
+    told = {"limit": "1000000", "remaining": "500000", "reset": "12h"}
+    one.hear({f"x-ratelimit-{name}-tokens": value for name, value in told.items()})
+    for _ in range(100):
+        async with one.call(1_000):
+            pass
+    assert (clock.monotonic(), shared.draws) == (0.0, 0)
+
+
 async def test_calls_below_the_quota_take_several_at_a_time(store: MemoryStateStore) -> None:
     clock = ScriptedClock(jump=True)
     shared = Counted(store, clock)

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pypdfium2
 import pytest
@@ -15,6 +16,9 @@ from connectors.objects.decoding import decode
 from connectors.objects.documents import ImagePart, TextPart, needs_opening, parts
 from connectors.objects.media_types import DOCX
 from engine.errors import RecordError
+
+if TYPE_CHECKING:
+    from docx.document import Document as DocxDocument
 
 SAMPLES = Path(__file__).parents[4] / "samples" / "memos"
 
@@ -255,3 +259,56 @@ def test_the_letterhead_of_a_first_page_is_read() -> None:
     buffer = io.BytesIO()
     made.save(buffer)
     assert word.read_docx(buffer.getvalue(), "x", 1000) == "Dr. Ann\npage 2\nDear Bob"
+
+
+def note_part(made: DocxDocument, kind: str, notes: str) -> None:
+    """Add the footnotes, endnotes or comments of a Word file."""
+    from docx.opc.packuri import PackURI
+    from docx.opc.part import Part
+
+    blob = f"<w:{kind}s {W}>{notes}</w:{kind}s>".encode()
+    part = Part(PackURI(f"/word/{kind}s.xml"), "application/xml", blob, made.part.package)
+    relation = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    made.part.relate_to(part, f"{relation}/{kind}s")
+
+
+def note(kind: str, number: int, text: str) -> str:
+    author = ' w:author="Dr. Ann"' if kind == "comment" else ""
+    body = f"<w:p><w:r><w:{kind}Ref/><w:t>{text}</w:t></w:r></w:p>"
+    return f'<w:{kind} w:id="{number}"{author}>{body}</w:{kind}>'
+
+
+def test_headers_footers_and_notes_of_a_word_file_come_in_order() -> None:
+    from docx import Document
+    from docx.oxml import parse_xml
+
+    def referring(kind: str, number: int) -> str:
+        return f'<w:r><w:{kind}Reference w:id="{number}"/></w:r>'
+
+    made = Document()
+    for _ in range(2):
+        made.add_section()
+    for section, header, footer in zip(made.sections, ("Clinic", "Clinic", "Annex"), "fgf", strict=True):
+        section.header.is_linked_to_previous = section.footer.is_linked_to_previous = False
+        section.header.paragraphs[0].text, section.footer.paragraphs[0].text = header, footer
+    text = f"<w:p>{RUN}{referring('footnote', 7)}{referring('comment', 0)}{RUN}{referring('footnote', 2)}"
+    text += f"{referring('endnote', 2)}<w:del>{referring('footnote', 9)}</w:del></w:p>"
+    made.element.body.insert(0, parse_xml(f"<w:body {W}>{text}</w:body>")[0])
+    note_part(made, "footnote", "".join(note("footnote", n, f"note {n}") for n in (-1, 2, 7, 9)))
+    note_part(made, "endnote", note("endnote", 2, "at the end"))
+    note_part(made, "comment", note("comment", 0, "really?"))
+    buffer = io.BytesIO()
+    made.save(buffer)
+
+    lines = word.read_docx(buffer.getvalue(), "x", 1000).split("\n")
+    assert [line for line in lines if line] == [
+        "Clinic",
+        "Annex",
+        "Ann[^1][^c1]Ann[^2][^e1]",
+        "f",
+        "g",
+        "[^1]: note 7",
+        "[^2]: note 2",
+        "[^e1]: at the end",
+        "[^c1]: Dr. Ann: really?",
+    ]

@@ -31,6 +31,21 @@ async def test_each_line_is_a_record_with_its_number() -> None:
     ]
 
 
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbf", "\ufeff".encode("utf-16-le"), b""])
+async def test_a_byte_order_mark_alone_is_no_line(data: bytes) -> None:
+    assert contents(await pages_of(reader_of(data), format="lines")) == []
+
+
+async def test_lines_before_early_damage_are_read() -> None:
+    reader = reader_of(gzip.compress(b"one\ntwo\n") + b"garbage", "a.txt.gz")
+    found: list[str] = []
+    with pytest.raises(RecordError, match="damaged"):
+        async with aclosing(format_of(format="lines").pages(reader, RecordPlace())) as pages:
+            async for page in pages:
+                found += contents([page])
+    assert found == ["one", "two"]
+
+
 @pytest.mark.parametrize(
     ("encoding", "declared"),
     [

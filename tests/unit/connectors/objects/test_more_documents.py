@@ -86,6 +86,7 @@ def test_comments_may_stand_before_a_page() -> None:
     ("name", "data", "text"),
     [
         ("a.xlsx", workbook(), "# Stock\nitem | count | price\npen | 3 | 1.5\n# Empty"),
+        ("a.xlsm", workbook(), "# Stock\nitem | count | price\npen | 3 | 1.5\n# Empty"),
         ("a.pptx", presentation(), "# Slide 1\nResults\nQ1 | 12\nsay thanks"),
         ("a.html", HTML.encode(), "Memo\nAnn & Bob\nmet\na | 1"),
         ("a.HTM", HTML.encode(), "Memo\nAnn & Bob\nmet\na | 1"),
@@ -96,7 +97,7 @@ def test_comments_may_stand_before_a_page() -> None:
         ),
         ("a.rtf", RTF.encode(), "Patient: Jürgen\nAge: 5"),
     ],
-    ids=["xlsx", "pptx", "html", "htm", "eml", "rtf"],
+    ids=["xlsx", "xlsm", "pptx", "html", "htm", "eml", "rtf"],
 )
 def test_the_text_of_a_file_is_what_a_reader_sees(name: str, data: bytes, text: str) -> None:
     assert text_of(data, name) == text

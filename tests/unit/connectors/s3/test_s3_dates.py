@@ -30,6 +30,8 @@ def test_a_date_is_read_as_botocore_reads_it(seconds: int) -> None:
         ("2026-01-02T03:04:05.123Z", "2026-01-02T03:04:05.123000+00:00"),
         ("Thu, 31 Feb 2026 03:04:05 GMT", None),
         ("Thursday, 01-Jan-26 03:04:05 GMT", "2026-01-01T03:04:05+00:00"),
+        ("2026-01-02T03:04:05", "2026-01-02T03:04:05+00:00"),
+        ("1767225600000", None),
         ("yesterday", None),
         ("", None),
         (None, None),

@@ -81,6 +81,7 @@ def refused(code: str, status: int = 400, headers: dict[str, str] | None = None)
         (refused("AccessDenied", 403), "auth"),
         (refused("403", 403), "auth"),
         (refused("ExpiredToken", 400), "auth"),
+        (refused("TokenRefreshRequired", 400), "auth"),
         (exceptions.NoCredentialsError(), "auth"),
         (exceptions.PartialCredentialsError(provider="env", cred_var="x"), "auth"),
         (refused("NoSuchBucket", 404), "config"),
@@ -92,6 +93,13 @@ def test_bad_credentials_are_told_from_other_mistakes(error: Exception, kind: st
     found = translated(error)
     assert isinstance(found, FatalError)
     assert found.kind == kind
+
+
+@pytest.mark.parametrize("code", ["RequestThrottled", "ThrottledException", "QpsLimitExceeded", "SlowDown"])
+def test_every_word_for_too_many_requests_slows_down(code: str) -> None:
+    error = translated(refused(code))
+    assert isinstance(error, TransientError)
+    assert error.throttled
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -126,11 +128,34 @@ class WithMark(OddS3):
         return reply
 
 
+class CapitalTrue(OddS3):
+    def page_xml(self, page: list[str], *, more: bool) -> str:
+        return super().page_xml(page, more=more).replace(">true<", "> True <")
+
+
+class EmptyNumbers(OddS3):
+    def page_xml(self, page: list[str], *, more: bool) -> str:
+        numbers = "<KeyCount></KeyCount><MaxKeys/><IsTruncated>"
+        xml = super().page_xml(page, more=more).replace("<IsTruncated>", numbers)
+        return re.sub(r"<Size>\d+</Size>", "<Size></Size>", xml)
+
+
+class Nameless(OddS3):
+    def entry(self, key: str) -> str:
+        return f"<Contents><Size>1</Size></Contents>{super().entry(key)}"
+
+
+class PackedByProxy(OddS3):
+    def listing(self, asked: Asked) -> Reply:
+        reply = super().listing(asked)
+        return Reply(200, gzip.compress(reply.body), {"Content-Encoding": "gzip"})
+
+
 @pytest.mark.parametrize(
     "lake",
     [
-        OddS3, WithoutToken, FirstVersionOnly, Refuses, Forgetful, SameToken, Inclusive, EmptyPages, Lying,
-        Unordered, Twice, WithMark,
+        CapitalTrue, EmptyNumbers, Nameless, PackedByProxy, OddS3, WithoutToken, FirstVersionOnly,
+        Refuses, Forgetful, SameToken, Inclusive, EmptyPages, Lying, Unordered, Twice, WithMark,
     ],
 )  # fmt: skip
 async def test_every_object_is_listed_once_however_pages_continue(lake: type[OddS3]) -> None:

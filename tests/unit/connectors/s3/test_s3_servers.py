@@ -85,6 +85,13 @@ class AlwaysPartial(OddS3):
         return reply
 
 
+class LongHeaders(OddS3):
+    def whole(self, key: str) -> Reply:
+        reply = super().whole(key)
+        reply.headers["x-amz-meta-policy"] = "v" * 20_000
+        return reply
+
+
 class OddDates(OddS3):
     def whole(self, key: str) -> Reply:
         reply = super().whole(key)
@@ -96,7 +103,7 @@ class OddDates(OddS3):
     "lake",
     [
         WithoutETag, WeakETag, BareETag, ETagInListingOnly, NeverMatches, KnowsNoConditions, Chunked,
-        UntilItCloses, AlwaysPartial, OddDates,
+        UntilItCloses, AlwaysPartial, OddDates, LongHeaders,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("pattern", ["**", "{000,001,002,003,004}.txt"])

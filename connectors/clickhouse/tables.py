@@ -1,0 +1,185 @@
+"""Tables of ClickHouse: names, types, columns, and rows as an INSERT takes them."""
+# ruff: noqa: S608 -- names and texts are quoted
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Final
+
+import orjson
+
+from connectors.clickhouse.client import Client, text
+from connectors.tables.columns import Column, Dialect, ValueType
+from connectors.tables.isolation import RowsRefusedError
+
+__all__ = [
+    "BATCH",
+    "DIALECT",
+    "Table",
+    "column_of",
+    "insert_data",
+    "listed",
+    "quoted",
+    "sorting_key",
+    "table_columns",
+]
+
+BATCH: Final = "_odw_batch"
+"""The column that tells which batch a row came with. `SELECT *` leaves it out: it is MATERIALIZED."""
+
+DIALECT: Final = Dialect(
+    database="ClickHouse",
+    types={
+        ValueType.BOOLEAN: "Bool",
+        ValueType.INTEGER: "Int64",
+        ValueType.FLOAT: "Float64",
+        ValueType.NUMERIC: "Decimal(38, 9)",
+        ValueType.TEXT: "String",
+        ValueType.JSON: "String",
+        ValueType.TIMESTAMP: "DateTime64(6, 'UTC')",
+        ValueType.DATE: "Date32",
+        ValueType.BYTES: "String",
+    },
+    known={
+        "BOOL": (ValueType.BOOLEAN, 0),
+        "BOOLEAN": (ValueType.BOOLEAN, 0),
+        **{f"INT{bits}": (ValueType.INTEGER, bits) for bits in (8, 16, 32, 64)},
+        # one more: they have no sign, and ClickHouse refuses a negative number itself
+        **{f"UINT{bits}": (ValueType.INTEGER, bits + 1) for bits in (8, 16, 32, 64)},
+        "TINYINT": (ValueType.INTEGER, 8),
+        "SMALLINT": (ValueType.INTEGER, 16),
+        "INTEGER": (ValueType.INTEGER, 32),
+        "INT": (ValueType.INTEGER, 32),
+        "BIGINT": (ValueType.INTEGER, 64),
+        "FLOAT32": (ValueType.FLOAT, 0),
+        "FLOAT64": (ValueType.FLOAT, 0),
+        "DOUBLE PRECISION": (ValueType.FLOAT, 0),
+        "DECIMAL": (ValueType.NUMERIC, 0),
+        "NUMERIC": (ValueType.NUMERIC, 0),
+        "STRING": (ValueType.TEXT, 0),
+        "TEXT": (ValueType.TEXT, 0),
+        "VARCHAR": (ValueType.TEXT, 0),
+        "DATETIME": (ValueType.TIMESTAMP, 0),
+        "DATETIME64": (ValueType.TIMESTAMP, 0),
+        "TIMESTAMP": (ValueType.TIMESTAMP, 0),
+        "DATE": (ValueType.DATE, 0),
+        "DATE32": (ValueType.DATE, 0),
+    },
+    reserved=frozenset({BATCH}),
+)
+
+_WRAPPED: Final = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)", re.S)
+_NESTED: Final = re.compile(r"(Array|Map|Tuple|Nested|JSON|Variant|Dynamic)\b")
+
+
+def quoted(name: str) -> str:
+    """The name as an identifier; `database.table` as two."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def listed(names: Sequence[str], prefix: str = "") -> str:
+    """Names of columns, separated by commas."""
+    return ", ".join(prefix + quoted(name) for name in names)
+
+
+def column_of(name: str, sql: str) -> Column:
+    """An existing column."""
+    plain = sql
+    while wrapped := _WRAPPED.fullmatch(plain):
+        plain = wrapped[1]
+    found = DIALECT.column(name, plain)
+    return Column(name, found.type, sql, found.bits)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table by its full name, for statements and for the server's catalogue."""
+
+    database: str
+    name: str
+
+    @classmethod
+    def of(cls, table: str, database: str) -> Table:
+        """`table` or `database.table`."""
+        given, _, name = table.rpartition(".")
+        return cls(given or database, name)
+
+    @property
+    def sql(self) -> str:
+        """The name in a statement."""
+        return f"{quoted(self.database)}.{quoted(self.name)}"
+
+    def beside(self, name: str) -> Table:
+        """Another table of the database."""
+        return Table(self.database, name)
+
+    def where(self, column: str = "name") -> str:
+        """The condition that finds it in a table of `system`."""
+        return f"database = {text(self.database)} AND {column} = {text(self.name)}"
+
+
+async def table_columns(client: Client, table: Table) -> dict[str, Column]:
+    """The columns that an INSERT may fill; empty when there is no such table."""
+    found = await client.fetch(
+        f"SELECT name, type FROM system.columns WHERE {table.where('table')} "
+        "AND default_kind IN ('', 'DEFAULT') ORDER BY position"
+    )
+    return {name: column_of(name, sql) for name, sql in found}
+
+
+async def sorting_key(client: Client, table: Table) -> list[str]:
+    """The columns by which the rows are sorted."""
+    found = await client.fetch(
+        f"SELECT name FROM system.columns WHERE {table.where('table')} AND is_in_sorting_key"
+    )
+    return [name for (name,) in found]
+
+
+def insert_data(columns: Sequence[Column], values: Sequence[Sequence[Any]], batch: int = 0) -> bytes:
+    """The rows in the format JSONCompactColumns, with the number of their batch when it is not 0.
+
+    Raises:
+        RowsRefusedError: a value cannot be sent, or is missing where the column needs one. ClickHouse would
+            put a zero or an empty text there.
+    """
+    sent = [_sent(column, given) for column, given in zip(columns, values, strict=True)]
+    if batch:
+        sent.append([batch] * len(values[0]))
+    try:
+        return orjson.dumps(sent, default=str)
+    except orjson.JSONEncodeError:
+        raise RowsRefusedError("the record has text that is not valid Unicode", kind="ValueRefused") from None
+
+
+def _sent(column: Column, values: Sequence[Any]) -> Sequence[Any]:
+    nested = _NESTED.match(column.sql)
+    if None in values and not nested and "Nullable(" not in column.sql:
+        raise RowsRefusedError(
+            f"the column {column.name!r} is {column.sql}, and the record has no value for it",
+            kind="ConstraintViolated",
+        )
+    types = set(map(type, values))
+    if bytes in types:
+        values = [_decoded(one) if type(one) is bytes else one for one in values]
+    if column.type is ValueType.DATE:
+        return [one if one is None else str(one)[:10] for one in values]  # of a time, the date
+    if column.type is ValueType.NUMERIC or (column.type is ValueType.OTHER and int in types):
+        return [None if one is None else str(one) for one in values]  # numbers of any length
+    if float in types and not all(isfinite(one) for one in values if type(one) is float):
+        return [one if type(one) is not float or isfinite(one) else str(one) for one in values]
+    if nested:
+        return [orjson.Fragment(one) if type(one) is str and one[:1] in "[{" else one for one in values]
+    return values
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise RowsRefusedError(
+            "the record has bytes that are not text: encode them as Base64 before the sink",
+            kind="ValueRefused",
+        ) from None

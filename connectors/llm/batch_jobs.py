@@ -1,0 +1,368 @@
+"""Calls as lines of jobs of an endpoint's Batch API: half the price, and answers within a day.
+
+Requests that come at about the same time go into one job. Each gets the status and the body that the endpoint
+gives its line, so it has the fate that it has when it is asked about at once. Before a job is created, the
+journal says for each question in which line of which job it is. So an attempt that begins anew takes what an
+earlier one has ordered, and nothing is paid for twice: a job whose id was not written down is found by the
+mark that it carries.
+
+    https://platform.openai.com/docs/guides/batch
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import uuid4
+
+import anyio
+
+from connectors.llm.json_text import written
+from connectors.llm.prompt import Prompt
+from connectors.llm.refusals import Cause, Refusal, cause_of
+from connectors.llm.settings import LlmParams
+from connectors.llm.transport import why_unreachable
+from connectors.llm.waiting import wait_seconds
+from engine.contract.clock import Clock
+from engine.contract.journal import AnswerJournal, JournalEntry
+from engine.errors import ComponentError, FatalError, StoppingError, TransientError
+
+if TYPE_CHECKING:
+    import openai
+
+__all__ = ["BatchJobs", "Ordered"]
+
+_MARK: Final = "odw_batch"  # in a job's metadata
+_PENDING: Final = "BatchPending"  # outcome of a journal entry that is no answer yet
+_URL: Final = "/v1/chat/completions"
+_ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
+_MAX_BYTES: Final = 50_000_000  # of a job's file; OpenAI takes 200 MB
+_LONGEST: Final = 26 * 3600.0  # seconds; the endpoint itself ends a job after 24 h
+_MAX_FAILURES: Final = 20  # looks at a job in a row that come to nothing
+_MAX_LISTED: Final = 1_000
+_KEPT: Final = 4  # jobs of earlier attempts whose answers are held in memory
+_LOOK: Final = 1.0  # seconds between two looks at whether the run is stopping
+_CANCELLING: Final = 10.0  # seconds
+
+Line = tuple[int, Mapping[str, str], bytes]
+"""Status, headers and body of an answer."""
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An answer that an earlier attempt has ordered: for which slot, with which nonce, of how many."""
+
+    line: Line
+    slot: str
+    nonce: str
+    slots: int
+
+
+@dataclass(slots=True)
+class _Request:
+    body: dict[str, Any]
+    prompt: Prompt
+    answer: Line | None = None
+
+
+@dataclass(slots=True)
+class _Job:
+    """Requests on their way. `token` is its mark; `id` is what the endpoint calls it."""
+
+    token: str
+    requests: list[_Request] = field(default_factory=list)
+    nbytes: int = 0
+    id: str = ""
+    error: ComponentError | None = None
+    done: anyio.Event = field(default_factory=anyio.Event)
+
+
+class BatchJobs:
+    """The jobs of one model at one endpoint.
+
+    Args:
+        url: of the endpoint, for messages.
+        patient: an endpoint that cannot be reached is an outage from the first call on.
+        journal: where it is kept what has been ordered.
+        draining: true once the run should end. A job is not waited for then: a resume takes its answers.
+    """
+
+    def __init__(
+        self,
+        sdk: openai.AsyncOpenAI,
+        params: LlmParams,
+        clock: Clock,
+        *,
+        url: str,
+        patient: bool,
+        journal: AnswerJournal,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._sdk = sdk
+        self._url = url
+        self._reached = patient
+        self._params = params
+        self._clock = clock
+        self._journal = journal
+        self._draining = draining
+        self._open: _Job | None = None
+        self._running: dict[str, None] = {}
+        self._read: set[str] = set()
+        self._collected: dict[str, dict[str, Line]] = {}
+        self._collecting = anyio.Lock()
+
+    async def ask(self, body: dict[str, Any], prompt: Prompt) -> Line:
+        """The answer to one request, when its job has ended.
+
+        Raises:
+            TransientError: the job cannot be created or looked at now; StoppingError: the run is stopping.
+            FatalError: the endpoint has no Batch API, or refuses the key or the account.
+            StateError: the journal cannot be used.
+        """
+        request = _Request(body, prompt)
+        job = self._open
+        leads = job is None
+        if job is None:
+            job = self._open = _Job(uuid4().hex)
+        job.requests.append(request)
+        job.nbytes += len(json.dumps(body))
+        if len(job.requests) >= self._params.batch_requests or job.nbytes >= _MAX_BYTES:
+            self._open = None
+        if leads:
+            await self._lead(job)
+        else:
+            await job.done.wait()
+        if job.error is not None:
+            raise job.error
+        assert request.answer is not None
+        self._read |= set(prompt.questions.values())
+        return request.answer
+
+    async def ordered(self, questions: Collection[str]) -> dict[str, Ordered]:
+        """What earlier attempts have ordered of these questions, by question. Raises as `ask`."""
+        wanted = {_pending_key(one): one for one in questions if one not in self._read}
+        entries = await self._look_up(wanted)
+        found: dict[str, Ordered] = {}
+        for key, entry in entries.items():
+            place = json.loads(entry.answer)
+            lines = await self._of_earlier(place["job"])
+            line = lines.get(place["line"])
+            self._read.add(wanted[key])
+            if line is not None:
+                found[wanted[key]] = Ordered(line, place["slot"], place["nonce"], place["slots"])
+        return found
+
+    async def close(self) -> None:
+        """Cancel the jobs that have not ended, if the node says so."""
+        if not self._params.batch_cancel:
+            return
+        with anyio.move_on_after(_CANCELLING, shield=True):
+            for job_id in list(self._running):
+                try:
+                    await self._api(self._sdk.batches.cancel(job_id))
+                except ComponentError:
+                    continue  # it ends by itself, within a day
+
+    async def _lead(self, job: _Job) -> None:
+        """Have a job answered on behalf of all whose requests it has."""
+        try:
+            await self._gather(job)
+            await self._submit(job)
+            lines = await self._wait(job.id)
+            for number, request in enumerate(job.requests):
+                request.answer = lines.get(str(number)) or _unanswered("the job ended without this line")
+        except ComponentError as error:
+            job.error = error
+        except BaseException:
+            job.error = TransientError("the batch job was given up")
+            raise
+        finally:
+            if self._open is job:
+                self._open = None
+            job.done.set()
+
+    async def _gather(self, job: _Job) -> None:
+        """Wait until no other request has come for a while."""
+        count = 0
+        while self._open is job and len(job.requests) > count and not self._draining():
+            count = len(job.requests)
+            await self._clock.sleep(self._params.batch_linger)
+        if self._open is job:
+            self._open = None
+
+    async def _submit(self, job: _Job) -> None:
+        if self._draining():
+            raise StoppingError("the run was told to stop before the batch job was created")
+        content = "".join(
+            f"{json.dumps({'custom_id': str(number), 'method': 'POST', 'url': _URL, 'body': request.body})}\n"
+            for number, request in enumerate(job.requests)
+        )
+        file = ("requests.jsonl", content.encode(), "application/jsonl")
+        uploaded = await self._api(self._sdk.files.create(file=file, purpose="batch"))
+        await self._keep(_pending_entries(job))
+        created = await self._api(
+            self._sdk.batches.create(
+                input_file_id=uploaded.id,
+                endpoint=_URL,
+                completion_window="24h",
+                metadata={_MARK: job.token},
+            )
+        )
+        job.id = created.id
+        self._running[job.id] = None
+        await self._keep([JournalEntry(_id_key(job.token), job.id, _PENDING)])
+
+    async def _of_earlier(self, token: str) -> dict[str, Line]:
+        """The lines of a job that an earlier attempt has begun, by number; none if it was never created."""
+        async with self._collecting:
+            if token not in self._collected:
+                job_id = await self._id_of(token)
+                self._collected[token] = await self._wait(job_id) if job_id else {}
+                if len(self._collected) > _KEPT:
+                    del self._collected[next(iter(self._collected))]
+            return self._collected[token]
+
+    async def _id_of(self, token: str) -> str:
+        entries = await self._look_up([_id_key(token)])
+        for entry in entries.values():
+            return entry.answer
+        # it ended between creating the job and noting that down
+        return await self._api(self._found(token))
+
+    async def _found(self, token: str) -> str:
+        """The id of a job by its mark; "" when it is not among the latest ones, so it was never created."""
+        count = 0
+        jobs: Any = aiter(self._sdk.batches.list(limit=100))
+        async with aclosing(jobs):
+            async for job in jobs:
+                count += 1
+                if (job.metadata or {}).get(_MARK) == token:
+                    return str(job.id)
+                if count >= _MAX_LISTED:
+                    break
+        return ""
+
+    async def _wait(self, job_id: str) -> dict[str, Line]:
+        """The lines of a job by number, once it has ended."""
+        self._running[job_id] = None
+        until, failures = self._clock.monotonic() + _LONGEST, 0
+        while True:
+            try:
+                job = await self._api(self._sdk.batches.retrieve(job_id))
+                if job.status in _ENDED:
+                    lines = await self._lines(job)
+                    self._running.pop(job_id, None)
+                    return lines
+                failures = 0
+            except TransientError:
+                failures += 1
+                if failures >= _MAX_FAILURES:
+                    raise
+            if self._clock.monotonic() > until:
+                raise TransientError(f"the batch job {job_id} has not ended within {_LONGEST / 3600:g} h")
+            await self._pause(self._params.batch_poll)
+
+    async def _pause(self, seconds: float) -> None:
+        until = self._clock.monotonic() + seconds
+        while (left := until - self._clock.monotonic()) > 0:
+            if self._draining():
+                raise StoppingError("the run was told to stop while a batch job is not done; resume it later")
+            await self._clock.sleep(min(left, _LOOK))
+
+    async def _lines(self, job: Any) -> dict[str, Line]:
+        """All answers of a job that has ended, whole or not."""
+        found: dict[str, Line] = {}
+        for file_id in (job.output_file_id, job.error_file_id):
+            if file_id:
+                content = await self._api(self._sdk.files.content(file_id))
+                found |= _read_lines(content.content)
+        if job.status == "failed":
+            errors = (job.errors and job.errors.data) or []
+            said = [{"message": one.message, "code": one.code} for one in errors] or [{"message": "failed"}]
+            status = 429 if said[0].get("code") == "token_limit_exceeded" else 400
+            count = max(job.request_counts.total if job.request_counts else 0, self._params.batch_requests)
+            rest: Line = (status, {}, json.dumps({"error": said[0]}).encode())
+            found = {str(number): rest for number in range(count)} | found
+        return found
+
+    async def _api(self, call: Awaitable[R]) -> R:
+        """Await a call of the SDK. Raises ComponentError with what the endpoint says."""
+        import openai
+
+        try:
+            found = await call
+            self._reached = True
+            return found
+        except openai.APIStatusError as error:
+            raise self._failure(error) from error
+        except (TimeoutError, openai.APIConnectionError) as error:
+            message = f"cannot reach the Batch API: {why_unreachable(error, self._url)}"
+            raise (TransientError(message) if self._reached else FatalError(message)) from error
+
+    def _failure(self, error: openai.APIStatusError) -> ComponentError:
+        refusal = Refusal.of(error.status_code, error.response.content)
+        cause, said = cause_of(refusal), f"the Batch API answered {refusal.status}: {refusal.message[:300]}"
+        if cause is Cause.BUSY:
+            wait = wait_seconds(error.response.headers, refusal.body, refusal.message, self._clock.now())
+            return TransientError(said, retry_after=wait, throttled=refusal.status == 429)
+        if cause in (Cause.KEY, Cause.MONEY):
+            return FatalError(said, kind="auth" if cause is Cause.KEY else "budget")
+        return FatalError(f"{said}; set `mode: direct` if the endpoint has no Batch API")
+
+    async def _look_up(self, keys: Collection[str]) -> dict[str, JournalEntry]:
+        async with self._journal.claim(keys) as claim:
+            return dict(claim.answers)
+
+    async def _keep(self, entries: Sequence[JournalEntry]) -> None:
+        async with self._journal.claim(()) as claim:
+            await claim.keep(entries)
+
+
+def _pending_entries(job: _Job) -> list[JournalEntry]:
+    """Where the answer to each question of a job will be."""
+    entries = []
+    for number, request in enumerate(job.requests):
+        nonces = request.prompt.nonces
+        for slot, question in request.prompt.questions.items():
+            place = {"job": job.token, "line": str(number), "slot": slot, "slots": len(nonces)}
+            answer = written({**place, "nonce": nonces[slot]})
+            entries.append(JournalEntry(_pending_key(question), answer, _PENDING))
+    return entries
+
+
+def _pending_key(question: str) -> str:
+    return sha256(f"batch question {question}".encode()).hexdigest()
+
+
+def _id_key(token: str) -> str:
+    return sha256(f"batch job {token}".encode()).hexdigest()
+
+
+def _read_lines(content: bytes) -> dict[str, Line]:
+    """The lines of a file of answers or errors; one that cannot be read is left out."""
+    found: dict[str, Line] = {}
+    for text in content.split(b"\n"):
+        try:
+            line = json.loads(text)
+            number = str(line["custom_id"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        response, error = line.get("response"), line.get("error")
+        if isinstance(response, Mapping):
+            body = json.dumps(response.get("body")).encode()
+            found[number] = (int(response.get("status_code") or 200), {}, body)
+        else:
+            said = error.get("message") if isinstance(error, Mapping) else None
+            found[number] = _unanswered(str(said or "the line was not answered"))
+    return found
+
+
+def _unanswered(message: str) -> Line:
+    """As an endpoint that has no time now: the request may be sent again."""
+    return 503, {}, json.dumps({"error": {"message": message}}).encode()

@@ -1,0 +1,127 @@
+"""Connections of `llm_extract`: endpoints of models."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Self
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from connectors.addresses import address_without_credentials, http_address
+from connectors.llm.alternatives import Alternative
+from engine.errors import FatalError
+
+__all__ = ["DEFAULT_MODEL", "LlmConnection", "LlmEndpoint"]
+
+DEFAULT_MODEL: Final = "gpt-4o-mini"
+
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+class LlmEndpoint(BaseModel):
+    """An OpenAI-compatible chat-completions endpoint."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    base_url: str = Field(
+        default="https://api.openai.com/v1", description="Base URL, usually including `/v1`"
+    )
+    api_key: SecretStr = Field(default=SecretStr(""), description="API key; local servers often need none")
+    model: str = Field(default=DEFAULT_MODEL, description="Name of the model at that endpoint")
+    api_version: str = Field(
+        default="",
+        description="Azure's `api-version`: the key goes in the header `api-key`, and the model is the name "
+        "of a deployment",
+    )
+    requests_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Quota of requests (default: as reported by the endpoint, if at all)",
+    )
+    tokens_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description=(
+            "Quota of tokens, prompts and answers together (default: as reported by the endpoint, if at all)"
+        ),
+    )
+    headers: dict[str, SecretStr] = Field(default={}, description="Additional headers of every request")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        parts = urlsplit(http_address(url.strip()))
+        path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+        return urlunsplit(parts._replace(path=path, fragment=""))
+
+    @model_validator(mode="after")
+    def _header_values_fit(self) -> Self:
+        for name, value in self.headers.items():
+            text = value.get_secret_value()
+            if not _HEADER_NAME.fullmatch(name) or not text.isascii() or not text.isprintable():
+                raise ValueError(f"the header {name!r} has a character that no HTTP header can carry")
+        return self
+
+    @property
+    def address(self) -> str:
+        """What the path of the chat completions follows, without a query; at Azure that is the deployment."""
+        bare = self.base_url.partition("?")[0]
+        if self.version and "/deployments/" not in bare and not bare.endswith("/v1"):
+            return f"{bare.removesuffix('/openai')}/openai/deployments/{quote(self.model, safe='')}"
+        return bare
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query of every request: that of the base URL, and Azure's version."""
+        named = {"api-version": self.api_version} if self.api_version else {}
+        return {**dict(parse_qsl(urlsplit(self.base_url).query)), **named}
+
+    @property
+    def version(self) -> str:
+        """Azure's `api-version`, wherever it is given; "" elsewhere."""
+        return self.query.get("api-version", "")
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr) -> SecretStr:
+        """Files and copied lines end with white space, which belongs to no key."""
+        text = key.get_secret_value().strip()
+        if not text.isascii() or not text.isprintable():
+            raise ValueError(
+                "the key has a character that no HTTP header can carry, such as a curly quote or a line"
+                " break; copy it again"
+            )
+        return SecretStr(text)
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_key(cls, url: str) -> str:
+        return address_without_credentials(url)
+
+
+class LlmConnection(LlmEndpoint):
+    """An OpenAI-compatible chat-completions endpoint, and others that its nodes may use besides."""
+
+    endpoints: dict[str, LlmEndpoint] = Field(
+        default={}, description="Other endpoints by name, for models of `fallbacks` and `cascade`"
+    )
+
+    def of_endpoint(self, endpoint: LlmEndpoint) -> LlmConnection:
+        """The connection of one of the `endpoints`, with its own model."""
+        return LlmConnection.model_construct(**{**endpoint.__dict__, "endpoints": {}})
+
+    def of_alternative(self, other: Alternative) -> LlmConnection:
+        """The connection of another model.
+
+        Raises:
+            FatalError: it names an endpoint that is not there.
+        """
+        if not other.endpoint:
+            return self.model_copy(update={"model": other.model})
+        endpoint = self.endpoints.get(other.endpoint)
+        if endpoint is None:
+            raise FatalError(other.misses(self.endpoints))
+        return self.of_endpoint(endpoint).model_copy(update={"model": other.model})

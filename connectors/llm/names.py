@@ -1,0 +1,24 @@
+"""Names of fields as models spell them that no schema holds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+
+__all__ = ["by_name", "folded_name"]
+
+
+@lru_cache(maxsize=4096)
+def folded_name(name: str) -> str:
+    """The name without case and separators: `patientName` and `Patient Name` are `patient_name`."""
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def by_name(values: Mapping[str, object], known: Collection[str]) -> Mapping[str, object]:
+    """The values, also under the known names that theirs spell otherwise; a value of its own comes first."""
+    others = [name for name in values if name not in known]
+    if not others:
+        return values
+    meant = {folded_name(name): name for name in known}
+    found = {meant[folded]: values[name] for name in others if (folded := folded_name(name)) in meant}
+    return {**values, **{name: value for name, value in found.items() if values.get(name) is None}}

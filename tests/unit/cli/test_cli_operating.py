@@ -1,0 +1,97 @@
+"""What the operator's page is told of model calls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from engine.cli.local.operating import PipelineOperations, RunLog
+from engine.contract.journal import JournalEntry
+from engine.errors import ServiceError
+from engine.execution.engine import Engine
+from engine.service.operations import OperationsError
+from engine.service.runs import RunStartError
+from engine.state.memory import MemoryStateStore
+
+FILE = """\
+pipelines:
+  memos:
+    nodes:
+      files: {source: files, with: {pattern: "*.txt"}}
+      rows: {transform: stage_documents}
+      extract:
+        transform: llm_extract
+        with: {connection: model, schema: Medical, trace: true, redact: ['\\d{3}-\\d{4}', Zo\u00eb]}
+      load: {sink: stdout}
+connections: {model: {base_url: sandbox}}
+"""
+KEY = "lake/a.txt@v1"
+PAID = JournalEntry(
+    "1", "{}", record=KEY, run_id="run-1", pipeline="memos", node="extract", prompt="ask", reply="said",
+    created_at="2026-11-23T08:00:00.000Z",
+)  # fmt: skip
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "p.yaml"
+    path.write_text(FILE, encoding="utf-8")
+    return str(path)
+
+
+@asynccontextmanager
+async def hosting(file: str, *paid: JournalEntry) -> AsyncIterator[PipelineOperations]:
+    async with MemoryStateStore() as store, Engine(store=store) as engine, anyio.create_task_group() as group:
+        await store.put_journal(paid)
+        operations = PipelineOperations(file, RunLog())
+        operations.attach(engine, group)
+        yield operations
+
+
+async def test_a_run_shows_its_own_calls_or_the_latest(file: str) -> None:
+    second = replace(PAID, key="2", run_id="run-2", created_at="2026-11-23T09:00:00.000Z")
+    other = replace(PAID, key="3", record="lake/a.txt.old@v1")
+    async with hosting(file, PAID, second, other) as operations:
+        payers = {run: await operations.calls("lake/a.txt", run) for run in ("run-1", "run-2", "run-3")}
+        assert await operations.calls("", "run-1") == []
+    assert {run: [one.run_id for one in calls] for run, calls in payers.items()} == {
+        "run-1": ["run-1"],
+        "run-2": ["run-2"],
+        "run-3": ["run-2"],
+    }
+
+
+async def test_calls_are_redacted_as_declared_and_cut(file: str) -> None:
+    answer = '{"name":"Zo\\u00eb","phone":"555-0199"}'
+    async with hosting(file, replace(PAID, answer=answer, prompt="p" * 30_000)) as operations:
+        (call,) = await operations.calls(KEY, "run-1")
+    assert call.answer == '{"name":"***","phone":"***"}'
+    assert call.prompt.startswith("p" * 20_000 + "\n\u2026 10,000 more characters")
+    assert call.reply == "said"
+
+
+async def test_a_record_with_many_calls_shows_the_latest(file: str) -> None:
+    many = [replace(PAID, key=f"{n:03}", answer=str(n)) for n in range(30)]
+    async with hosting(file, *many) as operations:
+        calls = await operations.calls(KEY, "run-1")
+    assert [one.answer for one in calls] == [str(n) for n in range(10, 30)]
+
+
+async def test_calls_are_asked_for_before_the_service_is_ready(file: str) -> None:
+    with pytest.raises(OperationsError, match="is starting"):
+        await PipelineOperations(file, RunLog()).calls(KEY, "run-1")
+
+
+async def test_a_run_that_cannot_start_says_why(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def provide(*arguments: object) -> None:
+        raise ServiceError("the ingest service is older than its file")
+
+    async with hosting(file) as operations:
+        monkeypatch.setattr(Engine, "provide", provide)
+        with pytest.raises(RunStartError, match="is older than its file"):
+            await operations.start("memos", {})

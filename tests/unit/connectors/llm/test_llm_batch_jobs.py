@@ -1,0 +1,219 @@
+"""Documents that are asked about by jobs of a Batch API: fates, resumes, what ends early."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from connectors.llm import client
+from connectors.llm.documents import Document
+from connectors.llm.pricing import Usage, price_of
+from connectors.llm.service import Fate, get_llm_service
+from connectors.llm.settings import LlmConnection, LlmParams
+from engine.errors import FatalError, RecordError, StoppingError, TransientError
+from engine.execution.journal import Journal
+from engine.state.memory import MemoryStateStore
+from engine.testing import ScriptedClock
+from tests.unit.connectors.llm.batch_api import BatchApi, completed
+
+
+class World:
+    """A Batch API, a journal, and services that come and go."""
+
+    def __init__(self, store: MemoryStateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.api = BatchApi()
+        self.journal = Journal(store, ScriptedClock(jump=True))
+        self.stopping = False
+        self.paid = Usage()
+
+        @asynccontextmanager
+        async def opened(*_: object) -> AsyncIterator[BatchApi]:
+            yield self.api
+
+        monkeypatch.setattr(client, "open_sdk", opened)
+
+    async def ask(self, count: int = 4, run_id: str = "run-1", **params: Any) -> Sequence[Fate]:
+        given = {"mode": "batch", "batch_size": 2, "batch_linger": 0.1, "model": "gpt-4o-mini", **params}
+        service = get_llm_service(
+            LlmParams.model_validate(given),
+            LlmConnection(),
+            clock=ScriptedClock(jump=True),
+            journal=self.journal.of_node("memos", "extract", run_id),
+            draining=lambda: self.stopping,
+        )
+        documents = [Document.of_text(f"d{number}", f"text {number}") for number in range(count)]
+        async with service:
+            return await service.extract_structured_data_batch(documents, on_usage=self._book)
+
+    def _book(self, _places: Sequence[int], usage: Usage) -> None:
+        self.paid = self.paid.plus(usage)
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    async with MemoryStateStore() as store:
+        yield World(store, monkeypatch)
+
+
+def doctors(fates: Sequence[Fate]) -> list[object]:
+    return [fate["doctor"] if isinstance(fate, dict) else type(fate).__name__ for fate in fates]
+
+
+WHOLE = [f"text {number}" for number in range(4)]
+
+
+async def test_calls_of_a_batch_are_lines_of_one_job(world: World) -> None:
+    assert doctors(await world.ask()) == WHOLE
+    assert len(world.api.jobs) == 1
+    assert len(world.api.lines) == 2
+    body = world.api.lines[0]["body"]
+    assert (world.api.lines[0]["url"], body["model"]) == ("/v1/chat/completions", "gpt-4o-mini")
+    assert body["response_format"]["type"] == "json_schema"
+
+
+async def test_lines_cost_half(world: World) -> None:
+    await world.ask()
+    whole = price_of("gpt-4o-mini", LlmParams())
+    assert (world.paid.tokens_in, world.paid.tokens_out) == (200, 20)
+    assert world.paid.cost_usd == pytest.approx(whole.of(200, 20) / 2)
+
+
+async def test_a_job_takes_so_many_requests(world: World) -> None:
+    assert doctors(await world.ask(4, batch_size=1, batch_requests=3)) == WHOLE
+    assert [len(job["lines"]) for job in world.api.jobs.values()] == [3, 1]
+
+
+async def test_answers_are_in_the_journal_afterwards(world: World) -> None:
+    await world.ask()
+    assert doctors(await world.ask(run_id="run-2")) == WHOLE
+    assert len(world.api.jobs) == 1
+
+
+@pytest.mark.parametrize("moment", ["before_created", "after_created", "looking"])
+async def test_no_line_is_paid_twice_whenever_it_ends(world: World, moment: str) -> None:
+    class Killed(BaseException): ...
+
+    def kill() -> None:
+        raise Killed
+
+    if moment == "looking":
+        world.api.batches.retrieve, kept = lambda _job: kill(), world.api.batches.retrieve
+    else:
+        setattr(world.api, moment, kill)
+    with pytest.raises(BaseException) as caught:
+        await world.ask()
+    group = isinstance(caught.value, BaseExceptionGroup)
+    assert caught.group_contains(Killed) if group else caught.type is Killed
+    world.api.before_created = world.api.after_created = lambda: None
+    if moment == "looking":
+        world.api.batches.retrieve = kept
+    assert doctors(await world.ask()) == WHOLE
+    assert len(world.api.jobs) == 1
+    assert (world.paid.tokens_in, world.paid.tokens_out) == (200, 20)
+    assert doctors(await world.ask()) == WHOLE
+    assert (world.paid.tokens_in, len(world.api.jobs)) == (200, 1)
+
+
+async def test_a_run_that_stops_leaves_its_job_to_the_next(world: World) -> None:
+    def stop() -> None:
+        world.stopping = True
+
+    world.api.after_created = stop
+    fates = await world.ask()
+    assert all(isinstance(fate, StoppingError) for fate in fates)
+    assert world.api.cancelled == []
+    world.stopping = False
+    assert doctors(await world.ask()) == WHOLE
+    assert len(world.api.jobs) == 1
+
+
+async def test_jobs_are_cancelled_if_the_node_says_so(world: World) -> None:
+    def stop() -> None:
+        world.stopping = True
+
+    world.api.after_created = stop
+    await world.ask(batch_cancel=True)
+    assert world.api.cancelled == ["batch-0"]
+
+
+def response(status: int, body: object) -> dict[str, Any]:
+    return {"response": {"status_code": status, "body": body}}
+
+
+@pytest.mark.parametrize(
+    ("odd", "fate"),
+    [
+        (response(400, {"error": {"message": "flagged", "code": "content_filter"}}), RecordError),
+        (response(429, {"error": {"message": "slow down"}}), TransientError),
+        ({"error": {"code": "batch_expired", "message": "This request expired"}}, TransientError),
+        (None, TransientError),
+    ],
+    ids=["filtered", "throttled", "expired", "missing"],
+)
+async def test_a_failed_line_has_the_fate_of_a_failed_call(
+    world: World, odd: Mapping[str, Any] | None, fate: type[Exception]
+) -> None:
+    world.api._answerer = lambda line: (
+        odd if "text 1\n" in str(line["body"]["messages"][-1]["content"]) else completed(line)
+    )
+    fates = await world.ask(3, batch_size=1)
+    assert isinstance(fates[1], fate)
+    assert [doctors(fates)[place] for place in (0, 2)] == ["text 0", "text 2"]
+
+
+@pytest.mark.parametrize("status", ["expired", "cancelled"])
+async def test_what_a_job_has_answered_before_it_ended_counts(world: World, status: str) -> None:
+    world.api.status = status
+    world.api._answerer = lambda line: completed(line) if line["custom_id"] == "0" else None
+    fates = await world.ask(2, batch_size=1)
+    assert doctors(fates) == ["text 0", "TransientError"]
+    world.api.status, world.api._answerer = "completed", completed
+    assert doctors(await world.ask(2, batch_size=1)) == ["text 0", "text 1"]
+    assert len(world.api.lines) == 3
+
+
+async def test_a_job_that_the_endpoint_has_no_room_for_is_tried_again(world: World) -> None:
+    world.api.status = "failed"
+    world.api.errors = [SimpleNamespace(code="token_limit_exceeded", message="Enqueued token limit reached")]
+    assert all(isinstance(fate, TransientError) for fate in await world.ask())
+    world.api.status = "completed"
+    assert doctors(await world.ask()) == WHOLE
+
+
+async def test_an_unreadable_answer_is_asked_for_again(world: World) -> None:
+    def once(line: Mapping[str, Any]) -> dict[str, Any]:
+        answer = completed(line)
+        if len(world.api.jobs) == 1:
+            answer["response"]["body"]["choices"][0]["message"]["content"] = "no JSON"
+        return answer
+
+    world.api._answerer = once
+    assert doctors(await world.ask()) == WHOLE
+    assert len(world.api.jobs) == 2
+
+
+async def test_an_endpoint_without_the_api_ends_the_run(world: World) -> None:
+    import httpx
+    import openai
+
+    async def refused(**_: object) -> None:
+        answer = httpx.Response(404, text="not found", request=httpx.Request("POST", "http://h/v1/files"))
+        raise openai.NotFoundError("404", response=answer, body=None)  # type: ignore[arg-type]
+
+    world.api.files.create = refused
+    with pytest.raises(FatalError, match="mode: direct"):
+        await world.ask()
+
+
+def test_flex_is_sent_costs_half_and_has_time() -> None:
+    params = LlmParams(service_tier="flex", seed=3)
+    assert params.sent == {"service_tier": "flex", "seed": 3}
+    assert params.extras == {"seed": 3}  # answers are the same in every tier
+    assert price_of("gpt-4o-mini", params) == price_of("gpt-4o-mini", LlmParams()).halved()
+    own = LlmParams(service_tier="flex", usd_per_million_input=1, usd_per_million_output=2)
+    assert price_of("m", own).of(1_000_000, 0) == 1.0
+    assert (params.longest, LlmParams(service_tier="flex", timeout=5).longest) == (900.0, 5.0)

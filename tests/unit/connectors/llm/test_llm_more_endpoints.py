@@ -1,0 +1,258 @@
+"""Errors, waits and replies of vendors that word them in yet other ways, each seen in the wild."""
+
+# ruff: noqa: E501 - their messages stand as they are worded
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from connectors.llm.completion import Reply, read_body, read_completion
+from connectors.llm.normalise import normalise, spellings
+from connectors.llm.pricing import price_of
+from connectors.llm.refusals import Cause, Refusal, cause_of
+from connectors.llm.replies import match_slots, read_lone
+from connectors.llm.schema import schema_of
+from connectors.llm.settings import LlmConnection, LlmParams
+from connectors.llm.waiting import wait_seconds
+from engine.errors import FatalError
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (403, {"error": {"message": "Key limit exceeded (total limit).", "code": 403}}, Cause.MONEY),
+        (429, {"error": {"message": "Your account is suspended", "type": "exceeded_current_quota_error"}}, Cause.MONEY),
+        (403, {"error": "Your team has run out of prepaid credits or reached its monthly spending limit"}, Cause.MONEY),
+        (429, {"code": "Some resource has been exhausted", "error": "Your team has either used all available credits"}, Cause.MONEY),
+        (400, {"code": "Arrearage", "message": "Access denied"}, Cause.MONEY),
+        (400, {"error": {"message": "Budget has been exceeded! Max budget: 10.0", "type": "budget_exceeded"}}, Cause.MONEY),
+        (429, {"error": {"message": "Rate limit exceeded: buy more credits for a higher one"}}, Cause.BUSY),
+        (429, {"error": {"message": "You exceeded your current quota, please check your plan and billing details.", "status": "RESOURCE_EXHAUSTED"}}, Cause.BUSY),
+        (403, {"error": {"message": "You have exceeded a secondary rate limit"}}, Cause.BUSY),
+        (499, "<html><title>Client Closed Request</title></html>", Cause.BUSY),
+        (404, {"error": {"message": "No endpoints found for vendor/m.", "code": 404}}, Cause.MODEL),
+        (404, {"error": {"message": "models/m is not found for API version v1beta", "status": "NOT_FOUND"}}, Cause.MODEL),
+        (410, {"error": {"message": "The model `m` has been deprecated"}}, Cause.MODEL),
+        (400, {"error": {"message": "The model `m` has been decommissioned", "code": "model_decommissioned"}}, Cause.MODEL),
+        (400, {"code": "InvalidParameter", "message": "Range of input length should be [1, 30720]"}, Cause.TOO_LONG),
+        (400, {"error": {"code": "1261", "message": "Prompt exceeds max length"}}, Cause.TOO_LONG),
+        (400, {"error": {"message": "Your request exceeded model token limit: 8192"}}, Cause.TOO_LONG),
+        (422, {"detail": "prompt token length 9000 exceeds model max 8192"}, Cause.TOO_LONG),
+        (400, {"error": {"message": "At most 1 image(s) may be provided in one prompt."}}, Cause.TOO_LONG),
+        (400, {"error": {"message": "Image size is 6 MB exceeding the allowed limit of 5 MB"}}, Cause.TOO_LONG),
+        (400, {"error": {"message": "`max_tokens` must be at most `8192`, which is less than the `context_window`", "param": "max_tokens"}}, Cause.ANSWER_LIMIT),
+        (400, {"error": {"message": "Unknown name \"$defs\" at 'generation_config.response_schema': Cannot find field."}}, Cause.FORMAT),
+        (400, {"error": {"message": "The specified schema produces a constraint that has too many states for serving."}}, Cause.FORMAT),
+        (400, {"error": {"message": "Developer instruction is not enabled for models/m"}}, Cause.SYSTEM_ROLE),
+    ],
+)  # fmt: skip
+def test_what_further_errors_are_about(status: int, body: object, expected: Cause) -> None:
+    content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    assert cause_of(Refusal.of(status, content)) is expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({"retry-after": "5, 5"}, None, 5.0),
+        ({"retry-after": "1767225630"}, None, 30.0),
+        ({"retry-after": "1e9"}, None, 3600.0),
+        ({"x-ms-retry-after-ms": "2500"}, None, 2.5),
+        ({}, {"detail": {"retry_after_ms": 4000}}, 4.0),
+        ({}, {"error": {"metadata": {"headers": {"Retry-After": "7"}}}}, 7.0),
+        ({}, {"error": {"metadata": {"headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1767225630000"}}}}, 30.0),
+    ],
+)  # fmt: skip
+def test_further_waits_are_heard(headers: dict[str, str], body: object, seconds: float) -> None:
+    assert wait_seconds(headers, body, "", NOW) == seconds
+
+
+def completion(message: object = None, **more: Any) -> dict[str, Any]:
+    choice = {"message": {"content": '{"a":1}'} if message is None else message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 10, "completion_tokens": 2}
+    return {"choices": [{**choice, **more}], "usage": usage}
+
+
+def read(body: object) -> Reply:
+    found = read_completion(read_body(body if isinstance(body, bytes) else json.dumps(body).encode()))
+    assert isinstance(found, Reply)
+    return found
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        completion({"content": None, "tool_calls": {"function": {"name": "T", "arguments": '{"a":1}'}}}),
+        completion({"content": None, "tool_calls": [{"name": "T", "arguments": '{"a":1}'}]}),
+        completion({"content": [{"type": "tool_use", "name": "T", "input": {"a": 1}}]}),
+        completion({"content": [{"type": "json", "json": {"a": 1}}]}),
+        completion({"content": None, "reasoning_details": [{"type": "reasoning.text", "text": '{"a":1}'}]}),
+        completion({"content": None, "parsed": {"a": 1}}),
+        completion('{"a":1}'),
+        [completion()],
+        {"code": 0, "data": completion()},
+        {"result": completion(), "success": True},
+        {"message": {"role": "assistant", "content": [{"type": "text", "text": '{"a":1}'}]}, "finish_reason": "COMPLETE"},
+        json.dumps(completion()).encode("utf-16"),
+        b": PROCESSING\n\n" * 3 + json.dumps(completion()).encode(),
+        b'retry: 3000\n\ndata: {"choices": [{"delta": {"content": "{\\"a\\":1}"}, "finish_reason": "stop"}]}\n\n',
+    ],
+    ids=lambda body: str(body)[-40:],
+)  # fmt: skip
+def test_further_forms_of_an_answer_are_read(body: object) -> None:
+    assert json.loads(read(body).content) == {"a": 1}
+
+
+def test_a_part_that_declines_is_a_refusal() -> None:
+    assert read(completion({"content": [{"type": "refusal", "refusal": "I cannot"}]})).refusal == "I cannot"
+
+
+@pytest.mark.parametrize("reason", ["refusal", "content_filtered", "guardrail_intervened", "IMAGE_SAFETY"])
+def test_further_reasons_are_those_of_a_filter(reason: str) -> None:
+    assert read(completion(finish_reason=reason)).finish_reason == "content_filter"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"promptTokens": 10, "completionTokens": 2},
+        {"promptTokenCount": 10, "candidatesTokenCount": 2},
+        {"prompt_tokens": "10.0", "completion_tokens": "2"},
+    ],
+)
+def test_usage_is_known_under_other_names(usage: object) -> None:
+    found = read({**completion(), "usage": usage})
+    assert (found.tokens_in, found.tokens_out, found.usage_known) == (10, 2, True)
+
+
+@pytest.mark.parametrize("body", [{"fault": {"faultstring": "Quota"}}, {"Message": "slow"}])
+def test_further_errors_with_status_200_are_errors(body: object) -> None:
+    assert isinstance(read_completion(body), Refusal)
+
+
+ANSWERS = {"r1": {"nonce": "aa", "who": "Ann"}, "r2": {"nonce": "bb", "who": "Bob"}}
+TEXT = json.dumps(ANSWERS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TEXT.replace('"aa"', '"AA"'),
+        TEXT.replace('"aa"', '" aa "'),
+        json.dumps({"name": "T", "arguments": TEXT}),
+        json.dumps(json.dumps(TEXT)),
+    ],
+)
+def test_answers_are_found_in_further_wrappings(content: str) -> None:
+    reading = match_slots(content, {"r1": "aa", "r2": "bb"})
+    assert reading is not None
+    assert {slot: one["who"] for slot, one in reading.answers.items()} == {"r1": "Ann", "r2": "Bob"}
+
+
+class Inner(BaseModel):
+    street_name: str
+
+
+class Named(BaseModel):
+    patient_name: str
+    home: Inner
+    name: str | None = None
+
+
+@pytest.mark.parametrize("spelled", ["patientName", "Patient Name", "PATIENT_NAME", "patient-name"])
+def test_names_spelled_otherwise_are_understood(spelled: str) -> None:
+    schema = schema_of(Named)
+    content = json.dumps({spelled: "Ann", "Home": {"streetName": "High Street"}})
+    reading = read_lone(content, "r1", spellings(schema))
+    assert reading is not None
+    found = normalise(reading.answers["r1"], schema)
+    assert found == {"patient_name": "Ann", "home": {"street_name": "High Street"}}
+
+
+def test_a_field_of_its_own_name_is_not_taken_by_a_spelling() -> None:
+    found = normalise(
+        {"patient_name": "Ann", "patientName": "Bob", "home": None, "name": "Cy"}, schema_of(Named)
+    )
+    assert (found["patient_name"], found["name"]) == ("Ann", "Cy")
+
+
+class Size(Enum):
+    SMALL = "s"
+
+
+class Odd(BaseModel):
+    who: str
+    size: Literal[Size.SMALL]
+
+
+class Spaced(BaseModel):
+    mark: Literal["yes ", "yes"]
+
+
+def test_a_literal_of_members_is_refused_by_its_field() -> None:
+    with pytest.raises(FatalError, match="`size`: use `Size`"):
+        schema_of(Odd)
+
+
+def test_a_listed_value_keeps_its_spaces() -> None:
+    assert normalise({"mark": "yes "}, schema_of(Spaced)) == {"mark": "yes "}
+
+
+def test_thoughts_that_only_the_total_counts_are_paid_for() -> None:
+    found = read({**completion(), "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 30}})
+    assert (found.tokens_in, found.tokens_out) == (10, 20)
+
+
+@pytest.mark.parametrize(
+    "usage", [{"prompt_tokens_details": {"cached_tokens": 8}}, {"prompt_cache_hit_tokens": 8}]
+)
+def test_cached_tokens_are_known_and_cost_less(usage: dict[str, Any]) -> None:
+    found = read({**completion(), "usage": {"prompt_tokens": 10, "completion_tokens": 2, **usage}})
+    assert found.tokens_cached == 8
+    price = price_of("gpt-4o-mini", LlmParams())
+    assert price.of(1_000_000, 0, 1_000_000) == price.per_million_cached == 0.075
+    own = price_of("gpt-4o-mini", LlmParams(usd_per_million_input=1.0))
+    assert own.of(1_000_000, 0, 1_000_000) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("base_url", "version", "address", "query"),
+    [
+        ("http://h/v1/?a=b", "", "http://h/v1", {"a": "b"}),
+        ("http://h/v1/chat/completions/", "", "http://h/v1", {}),
+        ("http://h/v1#x", "", "http://h/v1", {}),
+        ("http://h/v1?api-version=2", "", "http://h/v1", {"api-version": "2"}),
+        ("http://h/?api-version=2", "", "http://h/openai/deployments/m", {"api-version": "2"}),
+        ("http://h/openai", "3", "http://h/openai/deployments/m", {"api-version": "3"}),
+        (
+            "http://h/openai/deployments/d/chat/completions?api-version=2", "",
+            "http://h/openai/deployments/d", {"api-version": "2"},
+        ),
+    ],
+)  # fmt: skip
+def test_base_urls_are_taken_as_vendors_show_them(
+    base_url: str, version: str, address: str, query: dict[str, str]
+) -> None:
+    connection = LlmConnection(base_url=base_url, api_version=version, model="m")
+    assert (connection.address, connection.query) == (address, query)
+
+
+@pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute"])
+def test_an_endless_quota_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        LlmConnection.model_validate({name: math.inf})
+
+
+def test_an_unknown_path_with_status_200_is_a_wrong_address() -> None:
+    found = read_completion({"error": "Unexpected endpoint or method. (POST /chat/completions)"})
+    assert isinstance(found, Refusal)
+    assert found.status == 404

@@ -1,0 +1,139 @@
+"""A record's way on the page: its source, run, model calls, and its rows or where it died."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import cast
+
+import httpx
+import pytest
+
+from engine.service.app import create_app
+from engine.service.models import IngestModel
+from engine.service.operations import (
+    CallView,
+    LetterView,
+    LetterWhere,
+    NodeView,
+    Operations,
+    RunDetail,
+    RunView,
+)
+from engine.service.warehouse import Warehouse
+
+EVIL = "<script>alert('x')</script>"
+KEY = "lake/memo@one.txt@v1"
+CALL = CallView(
+    "run-1", "extract", KEY, "gpt-5", "answer", '{"name": "Zoe"}', 1_234, 56, 0.0123, "2026-11-23T08:00:00Z"
+)
+LETTER = LetterView(
+    "1-aa", "memos", "load", KEY, "run-1", "InvalidFields", "age: not a number", '{"id": "row-1"}',
+    "open", "", 1, "2026-11-23T08:00:00Z", "2026-11-23T08:00:00Z",
+)  # fmt: skip
+NODES = [
+    NodeView("files", "source", "s3", ()),
+    NodeView("extract", "transform", "llm_extract", ("files",), pays=True),
+    NodeView("load", "sink", "ingest", ("extract",)),
+    NodeView("aside", "transform", "llm_extract", ("files",), pays=True),
+]
+
+
+class Hosted:
+    """What is known of runs, as a test says."""
+
+    def __init__(self) -> None:
+        self.paid: dict[str, list[CallView]] = {}
+        self.dead: list[LetterView] = []
+
+    async def detail(self, run_id: str) -> RunDetail:
+        run = RunView(run_id, "memos", "completed", datetime(2026, 1, 1, tzinfo=UTC), None, 1, 1, 0, 0)
+        return RunDetail(run, NODES, {})
+
+    async def letters(self, where: LetterWhere) -> list[LetterView]:
+        return [replace(one, record=None) for one in self.dead if one.key == where.key][: where.limit]
+
+    async def letter(self, letter_id: str) -> LetterView | None:
+        return next((one for one in self.dead if one.id == letter_id), None)
+
+    async def calls(self, record: str, run_id: str) -> list[CallView]:
+        return self.paid.get(record, [])
+
+
+@pytest.fixture
+def hosted() -> Hosted:
+    return Hosted()
+
+
+@pytest.fixture
+async def page(
+    warehouse: Warehouse, models: tuple[IngestModel, ...], hosted: Hosted
+) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(warehouse, models, operations=cast("Operations", hosted))
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1", headers={"Accept": "text/html"}
+    ) as client:
+        yield client
+
+
+async def store(page: httpx.AsyncClient, path: str) -> None:
+    """A row that the node `load` of the run `run-1` has sent."""
+    row = {"id": "row-1", "source_file_path": path, "transform_timestamp": "2026-11-23T10:00:00Z"}
+    headers = {"Idempotency-Key": "1", "X-ODW-Epoch": "run-1/load 1"}
+    (await page.post("/ingest/UnstructuredData", json=[row], headers=headers)).raise_for_status()
+
+
+async def shown(page: httpx.AsyncClient, name: str) -> str:
+    answer = await page.get("/ui/records", params={"id": name})
+    assert answer.status_code == 200
+    return answer.text
+
+
+async def test_a_way_has_prompt_answer_tokens_and_price(page: httpx.AsyncClient, hosted: Hosted) -> None:
+    traced = replace(CALL, prompt=f"[user] {EVIL}", reply=EVIL, answer=EVIL)
+    hosted.paid["lake/memo@one.txt"] = [traced]
+    await store(page, "s3://lake/memo@one.txt")
+    text = await shown(page, "row-1")
+    for part in ("[user] &lt;script&gt;", "gpt-5", "1,234 tokens in, 56 out", "$0.0123", "run-1"):
+        assert part in text
+    assert EVIL not in text
+    assert "not kept" not in text
+    assert "took it from the journal" not in text
+
+
+async def test_a_call_without_a_trace_says_how_to_keep_one(page: httpx.AsyncClient, hosted: Hosted) -> None:
+    hosted.paid["lake/a.txt"] = [replace(CALL, run_id="run-0")]
+    await store(page, "s3://lake/a.txt")
+    text = await shown(page, "row-1")
+    assert "Prompt and raw reply were not kept" in text
+    assert "trace: true" in text
+    assert "this run took it from the journal" in text
+
+
+async def test_a_way_without_a_call_says_so_once_a_node(page: httpx.AsyncClient) -> None:
+    await store(page, "")
+    text = await shown(page, "row-1")
+    assert text.count("None is on record") == 1  # at `extract`, but not at `aside`, which is not on the way
+
+
+@pytest.mark.parametrize("name", ["row-1", KEY])
+async def test_a_dead_letter_is_on_the_way_of_its_row(
+    page: httpx.AsyncClient, hosted: Hosted, name: str
+) -> None:
+    hosted.dead = [LETTER]
+    hosted.paid = {"lake/memo@one.txt": [CALL], KEY: [CALL]}
+    await store(page, "s3://lake/memo@one.txt")
+    text = await shown(page, name)
+    assert "Row in" in text
+    assert "Died at load" in text
+    assert "age: not a number" in text
+    assert text.count("Model call at extract") == 1
+    assert text.count('class="drawing"') == 1
+
+
+async def test_a_key_without_a_row_leads_to_where_it_died(page: httpx.AsyncClient, hosted: Hosted) -> None:
+    hosted.dead = [replace(LETTER, key="seed/7", record=None)]
+    text = await shown(page, "seed/7")
+    assert "Died at load" in text
+    assert "Row in" not in text
