@@ -163,9 +163,12 @@ class HttpSource(Source[HttpSourceParams]):
             pages, before, place = pages + 1, before + len(found), following
             position = [place, pages, before, greatest]
             batch.position = position
-            if place is None and self.params.incremental is not None and greatest is not None:
-                # only now: the pages may come in any order
-                batch.bookmarks = [Bookmark(self._place, _MARK, greatest)]
+            if place is None and self.params.incremental is not None:
+                if greatest is not None:
+                    # only now: the pages may come in any order
+                    batch.bookmarks = [Bookmark(self._place, _MARK, greatest)]
+                else:
+                    ctx.count("not_incremental", before)
             ctx.count("requests")
             yield batch
             if ctx.draining():
