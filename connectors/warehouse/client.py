@@ -63,11 +63,15 @@ class AnswerTooLargeError(FatalError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response with status 2xx, 400, 413 or 422, for the caller to interpret, and its whole body."""
+    """A response with status 2xx, 400, 413 or 422, for the caller to interpret, and its whole body.
+
+    `columns` is what the service says of the columns that it reads in place of JSON; "" for nothing.
+    """
 
     status: int
     content_type: str
     body: bytes
+    columns: str = ""
 
     @property
     def is_json(self) -> bool:
@@ -132,7 +136,10 @@ class WarehouseClient:
         self._clock = clock
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, max_answer: int) -> Answer:
-        """POST a JSON body. The response's status is 2xx, or one about the records: 400, 413, 422."""
+        """POST a body, of JSON unless a header says otherwise.
+
+        The response's status is 2xx, or one about the records: 400, 413, 422.
+        """
         headers = {"Content-Type": "application/json", **headers}
         return await self._send("POST", f"{self._url}{path}", max_answer, content=body, headers=headers)
 
@@ -177,9 +184,10 @@ class WarehouseClient:
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
             raise self._broken(error, f"{method} {url}") from error
         self._check(response, method, url)
-        body = _unpacked(body, response.headers.get("content-encoding", ""), max_answer)
+        told = response.headers
+        body = _unpacked(body, told.get("content-encoding", ""), max_answer)
         body = body.removeprefix(b"\xef\xbb\xbf")
-        return Answer(response.status_code, response.headers.get("content-type", ""), body)
+        return Answer(response.status_code, told.get("content-type", ""), body, told.get("x-odw-columns", ""))
 
     def _broken(self, error: Exception, request: str) -> TransientError | FatalError:
         """No connection, or one that broke. The transport calls both a connect time-out; the cause tells."""

@@ -36,7 +36,8 @@ from engine.flow.budget import ByteBudget, ProcessBudget
 from engine.flow.tracing import Tracer
 from engine.plan.model import Plan, PlanNode
 from engine.service.declared import Declared
-from engine.state.protocol import RunRecord, RunStatus, StateStore
+from engine.state.records import RunRecord, RunStatus
+from engine.state.store import StateStore
 
 __all__ = ["DEFAULT_MEMORY", "Engine"]
 

@@ -22,7 +22,7 @@ from engine.plan.compile import compile_file
 from engine.plan.model import Plan
 from engine.registry import Registry
 from engine.service.runs import HostedRun, RunStartError, RunState, StartedRun
-from engine.state.protocol import RunRecord, RunStatus
+from engine.state.records import RunRecord, RunStatus
 
 __all__ = ["SERVED", "PipelineHost"]
 

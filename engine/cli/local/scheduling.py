@@ -25,7 +25,7 @@ from engine.execution.session import Session, new_group
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.service.operations import ScheduleView
-from engine.state.protocol import RunRecord, RunStatus
+from engine.state.records import RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from engine.config.model import Settings

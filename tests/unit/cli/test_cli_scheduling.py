@@ -16,7 +16,7 @@ from engine.cli.local.operating import PipelineOperations, RunLog
 from engine.cli.local.scheduling import RETRY_AFTER, Scheduler
 from engine.contract.clock import SystemClock
 from engine.execution.engine import Engine
-from engine.state.protocol import RunRecord, RunStatus
+from engine.state.records import RunRecord, RunStatus
 
 FILE = """\
 version: 1
