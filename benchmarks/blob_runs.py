@@ -13,13 +13,16 @@ from benchmarks.machine import ROOT
 from benchmarks.model import Command, Completed, Launch, Work
 from benchmarks.process import process_cpu
 
+_SINK = "model: BlobSource}"
 
-def blob_run(records: int) -> Command:
+
+def blob_run(records: int, *, columns: bool = True) -> Command:
     """Runs ``blobs`` with ``records`` records against an ingest service in a process of its own.
 
     Both start from empty state directories. The figures are the engine's; ``rate`` comes from its report,
     without its start-up; ``service_cpu`` is what the service used meanwhile. The checksum is given only when
     every record was written and the service serves that many rows, so that it is the same for any size.
+    Without `columns` the sink sends JSON alone.
     """
 
     @contextmanager
@@ -41,7 +44,7 @@ def blob_run(records: int) -> Command:
             yield Launch(
                 argv=engine(
                     "run",
-                    str(PIPELINES),
+                    str(PIPELINES if columns else _with_json(directory)),
                     *("--only", "blobs"),
                     *("--param", f"blobs.batch_size={records}"),
                     *("--report", str(report)),
@@ -53,6 +56,16 @@ def blob_run(records: int) -> Command:
             )
 
     return prepare
+
+
+def _with_json(directory: Path) -> Path:
+    """The pipelines with a sink that never sends columns. Raises ValueError when there is no such sink."""
+    text = PIPELINES.read_text()
+    if _SINK not in text:
+        raise ValueError(f"{PIPELINES.name} has no sink with {_SINK}")
+    file = directory / PIPELINES.name
+    file.write_text(text.replace(_SINK, f"{_SINK[:-1]}, columns: false}}"))
+    return file
 
 
 def read_report(path: Path, pipeline: str) -> PipelineReport:

@@ -13,7 +13,7 @@ from engine.contract.types import Reservation
 from engine.execution.journal import Journal
 from engine.execution.ledger import Ledger
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import Progress, SplitRecord
+from engine.state.records import Progress, SplitRecord
 
 __all__ = ["ForgetfulStore", "no_books"]
 

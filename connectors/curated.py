@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from engine.errors import RecordError
 
-__all__ = ["FAILURE_PREFIX", "curate"]
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+__all__ = ["FAILURE_PREFIX", "curate", "curate_columns"]
 
 FAILURE_PREFIX = "[DLQ]"
 """A text field that starts with this marks its record as a failure, to exercise the dead letters."""
@@ -37,3 +41,14 @@ def curate(
         refused if record[field][:width] == FAILURE_PREFIX else {**record, "transform_timestamp": timestamp}  # type: ignore[index]
         for record in records
     ]
+
+
+def curate_columns(columns: pa.Table, *, field: str, now: datetime | None = None) -> pa.Table | None:
+    """As `curate`, for a table of validated records; None when some record is marked as a failure."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if compute.any(compute.starts_with(columns.column(field), FAILURE_PREFIX)).as_py():
+        return None
+    timestamp = pa.scalar((now or datetime.now(UTC)).isoformat(), pa.string())
+    return columns.append_column("transform_timestamp", pa.repeat(timestamp, columns.num_rows))

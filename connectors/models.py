@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from connectors.curated import curate
+from connectors.curated import curate, curate_columns
 from connectors.forwarding import origin_of
 from engine.service.models import IngestModel, OriginOf
 
@@ -167,7 +167,8 @@ def _curated(
 ) -> IngestModel:
     """A source model whose records become rows of the curated model's table."""
     transform = partial(curate, field=marked_field)
-    return IngestModel(model.__name__, model, row.__name__, row=row, transform=transform, origin=origin)
+    columns = partial(curate_columns, field=marked_field)
+    return IngestModel(model.__name__, model, row.__name__, row, transform, origin, columns)
 
 
 INGEST_MODELS: tuple[IngestModel, ...] = (

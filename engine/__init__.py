@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from engine.pipeline import Node, Pipeline, load, node, run, run_sync, stream
     from engine.plan.model import Plan
     from engine.registry import Registry
-    from engine.state.protocol import RunStatus
+    from engine.state.records import RunStatus
     from engine.telemetry import cli_log
 
 _WHERE = {
@@ -93,7 +93,7 @@ _WHERE = {
     "engine.plan.model": ("Plan",),
     "engine.registry": ("Registry",),
     "engine.execution.report": ("RunReport",),
-    "engine.state.protocol": ("RunStatus",),
+    "engine.state.records": ("RunStatus",),
     "engine.flow.stats": ("NodeSnapshot", "RunSnapshot"),
     "engine.telemetry": ("cli_log",),
 }

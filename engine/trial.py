@@ -21,7 +21,7 @@ from engine.contract.types import JsonValue, Record
 from engine.errors import ConfigError, StateMissingError
 from engine.plan.model import Plan, PlanNode
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import StateStore
+from engine.state.store import StateStore
 
 __all__ = [
     "MAX_SAMPLE",

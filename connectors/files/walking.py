@@ -73,6 +73,8 @@ def walk(pattern: str) -> Walk:
     for alternative in dict.fromkeys(alternatives):
         root = "/" if alternative.startswith("/") else ""
         segments = [segment for segment in alternative.split("/") if segment]
+        if any(segment != "**" and "**" in without_escapes(segment) for segment in segments):
+            raise FatalError(f"in {pattern!r}, `**` matches whole folders: write it between slashes")
         if segments and not alternative.endswith("/"):
             search.below(root, segments)
     return search.result()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
 import anyio
 
 from connectors.ingest.answers import Verdict, interpret_answer
+from connectors.ingest.columns import COLUMNS_TYPE, offered_columns
 from connectors.ingest.epoch import Epoch
 from connectors.ingest.local_validation import remark_on_unknown_model
 from connectors.ingest.payload import Body, idempotency_key
@@ -20,6 +21,7 @@ __all__ = ["Delivery", "Fates", "ReplayMarks", "origin_header"]
 
 _MAX_MARKS = 100_000
 _MAX_ORIGIN = 1_000
+_MAX_BEFORE_OFFER = 1_000
 _ANSWER_BASE = 1024 * 1024
 _ANSWER_PER_RECORD = 16 * 1024
 
@@ -91,6 +93,8 @@ class Delivery:
     ) -> None:
         self.gives_results: bool | None = None
         self.max_body = max_body
+        self._columns: dict[str, str] | None = {}  # none yet; None: none ever
+        self._before_offer: set[tuple[str, str]] = set()
         self.marks = ReplayMarks()
         self._client = client
         self._path = f"/ingest/{model}"
@@ -101,6 +105,23 @@ class Delivery:
         self._compress = compress
         self._any_success = any_success
         self._guard = {} if unless_newer is None else {"X-ODW-Unless-Newer": str(unless_newer)}
+        self._last: tuple[bytes, dict[str, str], int] | None = None  # acknowledged, of some 512 KB at most
+
+    def columns_for(self, batch: Batch) -> Mapping[str, str]:
+        """The SQL types by name of what the service reads in place of JSON; empty where JSON is to be sent.
+
+        A batch that was sent before the service had offered anything stays JSON: in another form it would
+        have another idempotency key, and be stored twice.
+        """
+        if self._columns is None:
+            return {}
+        ends = _place(batch, 0), _place(batch, len(batch) - 1)
+        if not self._columns:
+            self._before_offer.add(ends)
+            if len(self._before_offer) > _MAX_BEFORE_OFFER:
+                self._columns = None
+            return {}
+        return {} if ends in self._before_offer else self._columns
 
     async def send(self, batch: Batch, bodies: Sequence[Body], fates: Fates, *, keep_sizes: bool) -> None:
         """Send the bodies one after another. A transient failure of one leaves the rest of them unsent.
@@ -146,6 +167,8 @@ class Delivery:
         if self._origin:
             headers["X-ODW-Origin"] = self._origin
         content = body.content
+        if body.is_columns:
+            headers["Content-Type"] = COLUMNS_TYPE
         if self._compress:
             headers["Content-Encoding"] = "gzip"
             content = await anyio.to_thread.run_sync(_gzip, content)
@@ -160,12 +183,34 @@ class Delivery:
             raise
         if answer.status == 413:
             return None
+        if body.is_columns and answer.status >= 400:
+            # another service may stand there by now: what is wrong, if anything, it has to say of JSON
+            self._columns = None
+            return await self._post(batch, body.as_json(batch.records))
         verdict = interpret_answer(answer, count, f"POST {self._path}", any_success=self._any_success)
         if answer.status < 300:
             self.gives_results = verdict.per_record
+            self._last = (content, headers, limit)
+            if self._columns == {}:
+                self._columns = offered_columns(answer.columns) or None
         if self.marks:
             self.marks.discard(_keys(batch, body))
         return verdict
+
+    async def repeat(self) -> bool:
+        """Send the last acknowledged request again; return whether it is acknowledged again.
+
+        It takes the way of every other one. Only a service that gives results is asked: it knows the key, and
+        counts the request once.
+        """
+        if self._last is None or not self.gives_results:
+            return False
+        content, headers, limit = self._last
+        try:
+            answer = await self._client.post(self._path, content, headers, max_answer=limit)
+        except (TransientError, FatalError):
+            return False
+        return answer.status < 300
 
     def _key(self, batch: Batch, body: Body) -> str:
         # Places tell apart parts of a source that happen to have the same bytes: with only the bytes, the

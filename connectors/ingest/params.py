@@ -71,4 +71,7 @@ class IngestParams(Params):
     compress: bool = operational(
         False, description="Send gzip-compressed bodies; a plain Moose does not accept them"
     )
+    columns: bool = operational(
+        True, description="Send columns (Arrow) in place of JSON to a service that offers to read them"
+    )
     timeout: float = operational(60.0, gt=0, description="Timeout of a request, including connecting")

@@ -27,15 +27,20 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The JSON array of one request, with the positions of its records in the batch."""
+    """The JSON array, or the columns, of one request, with the positions of its records in the batch."""
 
     content: bytes
     indices: Sequence[int]
+    is_columns: bool = False
 
     def without(self, indices: Container[int], records: Sequence[Record]) -> Body | None:
         """Return this body without the records at these positions, or None if nothing is left."""
         kept = [index for index in self.indices if index not in indices]
         return Body(_dumps([records[index] for index in kept]), kept) if kept else None
+
+    def as_json(self, records: Sequence[Record]) -> Body:
+        """Return the same records as a JSON array."""
+        return Body(_dumps([records[index] for index in self.indices]), self.indices)
 
     def halves(self, records: Sequence[Record]) -> tuple[Body, Body]:
         """Split the records into two bodies."""

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel
 
 from connectors.forwarding import forward_row
+from connectors.ingest.columns import encode_columns
 from connectors.ingest.counting import count_deliveries, newest_delivery
 from connectors.ingest.delivery import Delivery, Fates, origin_header
 from connectors.ingest.epoch import Epoch, epoch_scope
@@ -32,6 +33,7 @@ __all__ = ["IngestSink"]
 
 _MAX_RECORD = 8 * 1024 * 1024
 _MAX_RECORD_PLAIN = 1_000_000
+_MAX_COLUMNS = _MAX_RECORD // 8  # no record in them is larger than a record may be, even if JSON escapes it
 
 
 @component(
@@ -106,6 +108,17 @@ class IngestSink(Sink[IngestParams]):
         async with open_client(self.connection, concurrency=1, longest=longest, clock=clock) as client:
             answer = await client.get("/health", [], max_answer=64 * 1024)
         return "the service is healthy" if answer.is_json else "something answers that is no ingest service"
+
+    async def is_answering(self) -> bool:
+        """Return whether the service takes the last acknowledged request again, which changes nothing.
+
+        With `confirm: visible` that says too little: it may be the consumption API that is away.
+        """
+        if self._delivery is None or self._visibility is not None:
+            return False
+        answered = await self._delivery.repeat()
+        self.ctx.count("probes", answered)
+        return answered
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -190,10 +203,20 @@ class IngestSink(Sink[IngestParams]):
         return fates
 
     def _encode(self, batch: Batch, delivery: Delivery) -> Payload:
+        if self._may_send_columns and len(batch) and (columns := delivery.columns_for(batch)):
+            content = encode_columns(batch.records, columns)
+            if content is not None and len(content) <= min(delivery.max_body, _MAX_COLUMNS):
+                return Payload([Body(content, range(len(batch)), is_columns=True)], {})
         limit = self.params.max_record_bytes
         if limit is None:
             limit = _MAX_RECORD_PLAIN if delivery.gives_results is False else _MAX_RECORD
         return encode(batch.records, max_body=delivery.max_body, max_record=limit)
+
+    @property
+    def _may_send_columns(self) -> bool:
+        """Whether nothing that was asked for needs each record's JSON."""
+        asks = self.params.validation is LocalValidation.ALWAYS or self.params.max_record_bytes is not None
+        return self.params.columns and not asks
 
     def _validated(self, batch: Batch, payload: Payload, delivery: Delivery, fates: Fates) -> list[Body]:
         if self._validator is None:

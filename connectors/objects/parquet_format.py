@@ -69,8 +69,9 @@ async def _in_thread(reader: ObjectReader, work: Callable[..., T], *arguments: A
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk; those of pyarrow have no number
         # its own words may quote values
+        what = "encrypted" if "crypt" in str(error) else "not a Parquet file, or damaged"
         raise RecordError(
-            f"{reader.path}: it is not a Parquet file, or damaged ({type(error).__name__})",
+            f"{reader.path}: it is {what} ({type(error).__name__})",
             kind="ObjectDamaged",
         ) from error
 

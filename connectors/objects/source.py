@@ -274,7 +274,7 @@ class ObjectSource(Source[P]):
                 group.width = -(-concurrency // min(number, left))
             yield group
 
-    async def _read_group(self, group: Group, *_: Group) -> Group:
+    async def _read_group(self, group: Group, *_further: Group) -> Group:
         fetch = self._open()[1].fetch
         outcomes = group.outcomes
         outcomes += [FatalError("not read")] * len(group.objects)
@@ -362,7 +362,7 @@ class ObjectSource(Source[P]):
 
 
 def _count(record: FileRecord, ctx: Context) -> None:
-    ctx.count("bytes", float(record["file_size"] or 0))
+    ctx.count("bytes", int(record["file_size"] or 0))
     if record["replaced_characters"]:
         ctx.count("replaced_characters", float(record["replaced_characters"]))
     if record["encoding_guessed"]:

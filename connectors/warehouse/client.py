@@ -5,6 +5,7 @@ What can go wrong on the way is told apart here and nowhere else.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _TRANSIENT_STATUSES = frozenset({408, 409, 423, 424, 425, 429})
+_GZIP = zlib.MAX_WBITS | 16
 _WRONG_ENDPOINT = frozenset({404, 405, 410})
 _ABOUT_RECORDS = frozenset({400, 413, 422})
 
@@ -61,11 +63,15 @@ class AnswerTooLargeError(FatalError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response with status 2xx, 400, 413 or 422, for the caller to interpret, and its whole body."""
+    """A response with status 2xx, 400, 413 or 422, for the caller to interpret, and its whole body.
+
+    `columns` is what the service says of the columns that it reads in place of JSON; "" for nothing.
+    """
 
     status: int
     content_type: str
     body: bytes
+    columns: str = ""
 
     @property
     def is_json(self) -> bool:
@@ -130,7 +136,10 @@ class WarehouseClient:
         self._clock = clock
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str], *, max_answer: int) -> Answer:
-        """POST a JSON body. The response's status is 2xx, or one about the records: 400, 413, 422."""
+        """POST a body, of JSON unless a header says otherwise.
+
+        The response's status is 2xx, or one about the records: 400, 413, 422.
+        """
         headers = {"Content-Type": "application/json", **headers}
         return await self._send("POST", f"{self._url}{path}", max_answer, content=body, headers=headers)
 
@@ -175,7 +184,10 @@ class WarehouseClient:
         except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
             raise self._broken(error, f"{method} {url}") from error
         self._check(response, method, url)
-        return Answer(response.status_code, response.headers.get("content-type", ""), body)
+        told = response.headers
+        body = _unpacked(body, told.get("content-encoding", ""), max_answer)
+        body = body.removeprefix(b"\xef\xbb\xbf")
+        return Answer(response.status_code, told.get("content-type", ""), body, told.get("x-odw-columns", ""))
 
     def _broken(self, error: Exception, request: str) -> TransientError | FatalError:
         """No connection, or one that broke. The transport calls both a connect time-out; the cause tells."""
@@ -228,3 +240,15 @@ async def _read(response: httpx.Response, limit: int, request: str) -> bytes:
             )
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
+    """What a proxy has packed although nothing packed was asked for; as it is where that is not so."""
+    if encoding.strip().lower() not in ("gzip", "x-gzip"):
+        return body
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        found = unpacker.decompress(body, limit)
+    except zlib.error:
+        return body
+    return found if unpacker.eof else body

@@ -31,7 +31,7 @@ from engine.execution.engine import Engine
 from engine.fault_injection import VARIABLE
 from engine.plan.model import Plan
 from engine.sandbox.child import environment
-from engine.state.protocol import DeadLetterFilter, JournalFilter, RunStatus
+from engine.state.records import DeadLetterFilter, JournalFilter, RunStatus
 from engine.state.sqlite import SqliteStateStore
 from engine.trial import paying_nodes
 

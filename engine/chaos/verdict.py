@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 
 __all__ = ["ChaosReport", "Finding", "World", "differences"]
 

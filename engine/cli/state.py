@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from engine.cli.options import DEFAULT_STATE_DIR, StateOptions
 
 if TYPE_CHECKING:
-    from engine.state.protocol import StateStore
+    from engine.state.store import StateStore
 
 __all__ = ["STATE_VARIABLE", "run_id_of", "shown_state", "state_of", "state_options", "store_of"]
 
@@ -34,7 +34,7 @@ def store_of(options: StateOptions, *, create: bool = False) -> StateStore:
 
 async def run_id_of(store: StateStore, name: str) -> str:
     """The id of the run that is meant; a workflow's id, as Temporal's page shows it, names its run too."""
-    from engine.state.protocol import DURABLE_GROUP
+    from engine.state.records import DURABLE_GROUP
 
     if not name.startswith(DURABLE_GROUP):
         return name

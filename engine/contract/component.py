@@ -282,8 +282,8 @@ class Component(Generic[P]):
         """Return whether the other side does other work now.
 
         Asked of transforms and sinks when a record has used up its tries and nothing else has got through
-        since. True makes it a dead letter. False, the default, means no, or that there is no way to ask:
-        then it may be an outage, which is waited out. Raises nothing.
+        since. After True, one more try decides. False, the default, means no, or that there is no way to
+        ask: then it may be an outage, which is waited out. Raises nothing.
         """
         return False
 

@@ -30,7 +30,8 @@ from engine.flow.stats import NodeStats
 from engine.plan.model import DeadLetterSettings
 from engine.redaction import without_credentials
 from engine.state.dead_letters import storable
-from engine.state.protocol import DeadLetterFilter, JournalFilter, StateStore
+from engine.state.records import DeadLetterFilter, JournalFilter
+from engine.state.store import StateStore
 
 __all__ = ["DeadLetterRoute", "TakesDeadLetters", "as_json"]
 

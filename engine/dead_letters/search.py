@@ -15,7 +15,8 @@ from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import JsonValue
 from engine.errors import RunNotFoundError
 from engine.service.client import IDS_A_REQUEST, ServiceClient, ServiceDeadLetter
-from engine.state.protocol import DeadLetterFilter, StateStore
+from engine.state.records import DeadLetterFilter
+from engine.state.store import StateStore
 
 __all__ = ["DeadLetterMatch", "DeadLetterQuery", "search_dead_letters", "search_service_letters"]
 

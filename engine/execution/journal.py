@@ -14,7 +14,7 @@ import anyio
 
 from engine.contract.clock import Clock, timestamp
 from engine.contract.journal import AnswerClaim, JournalEntry
-from engine.state.protocol import StateStore
+from engine.state.store import StateStore
 
 __all__ = ["Journal", "NodeJournal"]
 

@@ -8,7 +8,8 @@ from engine.contract.component import Kind
 from engine.flow.open_dead_letters import OpenDeadLetters
 from engine.flow.segment import Runtime
 from engine.plan.model import Plan
-from engine.state.protocol import DeadLetterFilter, StateStore
+from engine.state.records import DeadLetterFilter
+from engine.state.store import StateStore
 
 __all__ = ["LateDeliveries"]
 

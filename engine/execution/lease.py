@@ -24,7 +24,8 @@ import anyio
 
 from engine.contract.clock import Clock, timestamp
 from engine.errors import LeaseHeldError, StateError
-from engine.state.protocol import Lease, StateStore
+from engine.state.records import Lease
+from engine.state.store import StateStore
 
 __all__ = [
     "LEASE_TTL",

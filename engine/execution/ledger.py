@@ -18,7 +18,8 @@ from engine.contract.split import Split
 from engine.contract.types import JsonValue
 from engine.errors import RunNotFoundError
 from engine.fault_injection import reached
-from engine.state.protocol import Acked, Progress, SplitRecord, StateStore
+from engine.state.records import Acked, Progress, SplitRecord
+from engine.state.store import StateStore
 
 __all__ = ["COMMIT_EVERY", "PAGE_SPLITS", "Ledger", "SourceBookmarks"]
 

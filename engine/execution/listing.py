@@ -14,7 +14,7 @@ from engine.execution.resources import RunIdentity
 from engine.execution.split_pages import SplitPages
 from engine.flow.outage import Outage
 from engine.flow.segment import Runtime
-from engine.state.protocol import StateStore
+from engine.state.store import StateStore
 
 __all__ = ["Listing"]
 

@@ -19,7 +19,8 @@ from engine.errors import RunMismatchError, RunNotFoundError, RunOverlapError
 from engine.execution.lease import HeldLease, acquire, living
 from engine.plan.identity import difference
 from engine.plan.model import Plan
-from engine.state.protocol import RunRecord, RunStatus, StateStore
+from engine.state.records import RunRecord, RunStatus
+from engine.state.store import StateStore
 
 __all__ = ["Entry", "entered", "policy_of"]
 

@@ -13,7 +13,7 @@ from engine.contract.verification import Check
 from engine.errors import ConfigError
 from engine.extras import install_command
 from engine.flow.stats import NodeSnapshot
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 
 if TYPE_CHECKING:
     import pyarrow  # type: ignore[import-untyped]

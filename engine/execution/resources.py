@@ -16,7 +16,7 @@ from engine.execution.node_events import NodeEvent
 from engine.flow.budget import ByteBudget
 from engine.flow.tracing import RunTrace
 from engine.plan.model import PlanNode
-from engine.state.protocol import StateStore
+from engine.state.store import StateStore
 
 __all__ = ["DRAIN_LIMIT", "Connect", "RunIdentity", "RunnerResources"]
 

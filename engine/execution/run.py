@@ -29,7 +29,7 @@ from engine.flow.stats import NodeSnapshot, RunSnapshot
 from engine.flow.tapping import NodeTaps
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
-from engine.state.protocol import DeadLetterFilter, RunRecord, RunStatus
+from engine.state.records import DeadLetterFilter, RunRecord, RunStatus
 
 __all__ = ["Run"]
 

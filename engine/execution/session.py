@@ -25,7 +25,7 @@ from engine.plan.claims import check_together
 from engine.plan.identity import FOLLOWERS
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
-from engine.state.protocol import RunRecord, RunStatus
+from engine.state.records import RunRecord, RunStatus
 
 __all__ = ["Entry", "Session", "new_group", "starting"]
 

@@ -17,7 +17,7 @@ import anyio
 from engine.contract.allowances import Draw, Payment
 from engine.contract.clock import Clock
 from engine.errors import FatalError
-from engine.state.protocol import StateStore
+from engine.state.store import StateStore
 
 __all__ = ["PipelineSpending", "StoredAllowances"]
 

@@ -7,7 +7,8 @@ from collections import deque
 import anyio
 
 from engine.execution.ledger import Ledger
-from engine.state.protocol import SplitRecord, StateStore
+from engine.state.records import SplitRecord
+from engine.state.store import StateStore
 
 __all__ = ["SplitPages"]
 

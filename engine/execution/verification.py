@@ -16,7 +16,8 @@ from engine.execution.report import RunReport
 from engine.flow.errors import as_run_error
 from engine.flow.segment import Runtime
 from engine.plan.model import Plan
-from engine.state.protocol import DeadLetterFilter, StateStore
+from engine.state.records import DeadLetterFilter
+from engine.state.store import StateStore
 
 __all__ = ["ask_sinks", "not_asked", "verify"]
 

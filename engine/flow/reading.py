@@ -27,7 +27,7 @@ from engine.flow.stats import Waiting
 from engine.flow.steps import Next
 from engine.flow.stopping import Stop
 from engine.flow.tapping import Seen
-from engine.state.protocol import SplitRecord
+from engine.state.records import SplitRecord
 
 __all__ = ["SourceTask"]
 

@@ -11,7 +11,7 @@ from engine.contract.component import ComponentSpec, Kind, NoParams, Receipt, Si
 from engine.contract.types import Record
 from engine.execution.engine import Engine
 from engine.plan.model import DeadLetterSettings, Plan, PlanNode
-from engine.state.protocol import DeadLetterFilter
+from engine.state.records import DeadLetterFilter
 from engine.trial import Reading, with_counting_sinks, with_reading
 
 __all__ = ["Sampled", "sample_through"]

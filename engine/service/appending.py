@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
     from duckdb import DuckDBPyConnection
 
-__all__ = ["append", "append_table", "arrow_column", "arrow_type", "has_arrow"]
+__all__ = [
+    "append",
+    "append_tables",
+    "arrow_column",
+    "arrow_type",
+    "count_distinct",
+    "has_arrow",
+    "tuples_of",
+    "with_constant",
+]
 
 _MIN_ROWS = 100
 """Fewer rows are appended sooner than planned as a query."""
@@ -45,16 +54,18 @@ def append(
     """
     arrow = _arrow_table(types, columns) if columns and len(columns[0]) >= _MIN_ROWS else None
     if arrow is not None:
-        append_table(connection, table, arrow)
+        append_tables(connection, table, [arrow])
         return
     with connection.appender(table, columns=list(types)) as appender:
         appender.append_rows(list(zip(*columns, strict=True)))
 
 
-def append_table(connection: DuckDBPyConnection, table: str, rows: pa.Table) -> None:
-    """Append the rows of an Arrow table to the columns of the same names. Raises duckdb.Error."""
+def append_tables(connection: DuckDBPyConnection, table: str, tables: Sequence[pa.Table]) -> None:
+    """Append the rows of Arrow tables, all of the same columns. Raises duckdb.Error."""
     import duckdb
+    import pyarrow as pa
 
+    rows = pa.concat_tables(tables)
     names = ", ".join('"' + name.replace('"', '""') + '"' for name in rows.column_names)
     connection.register(_VIEW, rows)
     try:
@@ -64,6 +75,28 @@ def append_table(connection: DuckDBPyConnection, table: str, rows: pa.Table) -> 
             connection.unregister(_VIEW)
         raise
     connection.unregister(_VIEW)
+
+
+def with_constant(rows: pa.Table, name: str, number: int) -> pa.Table:
+    """Return the rows with one more column, of the same whole number everywhere."""
+    import pyarrow as pa
+
+    return rows.append_column(name, pa.repeat(pa.scalar(number, pa.int64()), rows.num_rows))
+
+
+def count_distinct(tables: Sequence[pa.Table]) -> int:
+    """Return how many values the first column of these tables has."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    chunks = [chunk for table in tables for chunk in table.column(0).chunks]
+    found: int = compute.count_distinct(pa.chunked_array(chunks)).as_py()
+    return found
+
+
+def tuples_of(rows: pa.Table) -> list[tuple[Any, ...]]:
+    """Return the rows as tuples of Python's values."""
+    return list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
 
 
 def _arrow_table(types: Mapping[str, str], columns: Sequence[Sequence[Any]]) -> pa.Table | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.fault_injection import reached
 from engine.service.accounts import ReplacedRows
-from engine.service.appending import append
+from engine.service.appending import append, append_tables, count_distinct, tuples_of, with_constant
 from engine.service.retention import Marks, Trimmer
 from engine.service.submission import (
     Delivery,
@@ -22,24 +22,34 @@ from engine.service.system_tables import BatchLedger, DeadLetterStore, EpochStor
 from engine.service.tables import ENCODING_ERRORS, SEQUENCE, MisfitError, Table, quote
 
 if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped]
     from duckdb import DuckDBPyConnection
 
 __all__ = ["Encoded", "GroupCommit"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
-    """A submission with its commit sequence, its rows as tuples, and all of its dead letters."""
+    """A submission with its commit sequence, its rows as tuples or columns, and all of its dead letters."""
 
     submission: Submission
     sequence: int
     rows: list[tuple[Any, ...]]
     letters: list[RejectedRecord]
+    columns: pa.Table | None = None
 
     @property
     def written(self) -> int:
         """Number of records that count as written, even for models without a table."""
+        if self.columns is not None:
+            return int(self.columns.num_rows)
         return len(self.rows if self.submission.table is not None else self.submission.rows)
+
+    def as_rows(self) -> list[tuple[Any, ...]]:
+        """The rows as tuples from now on; what looks at single rows needs them so."""
+        if self.columns is not None:
+            self.rows, self.columns = tuples_of(self.columns), None
+        return self.rows
 
 
 @dataclass(slots=True)
@@ -48,6 +58,8 @@ class _TableRows:
 
     table: Table
     rows: list[tuple[Any, ...]] = field(default_factory=list)
+    parts: list[Encoded] = field(default_factory=list)
+    """Columns, as long as nothing asks for single rows; then `rows` is empty."""
     replayed: list[Any] = field(default_factory=list)
     foreign: bool = False
     latest: dict[Any, tuple[Any, ...]] = field(default_factory=dict)
@@ -59,18 +71,31 @@ class _TableRows:
 
         Those count as written before the newer ones, and replaced by them.
         """
-        rows = encoded.rows
+        self.foreign |= delivery == "foreign"
+        if encoded.columns is not None and delivery != "replay" and not newer and not self.rows:
+            self.parts.append(encoded)
+            return
+        self.as_rows()
+        rows = encoded.as_rows()
         if newer:
             rows = [row for place, row in enumerate(rows) if place not in newer]
             self.replaced += [(encoded.sequence, sequence) for sequence in newer.values()]
         self.rows += rows
         if delivery == "replay" and self.table.key:
             self.replayed += [row[0] for row in rows]
-        self.foreign |= delivery == "foreign"
 
-    def finish(self) -> None:
-        if self.table.key is None:
+    def as_rows(self) -> list[tuple[Any, ...]]:
+        """The rows as tuples, the columns among them too."""
+        for part in self.parts:
+            self.rows += part.as_rows()
+        self.parts = []
+        return self.rows
+
+    def finish(self, has_letters: bool) -> None:
+        """Drop all but the last row of an id. `has_letters`: the rows are looked up for dead letters."""
+        if self.table.key is None or (self.parts and not has_letters and self._are_distinct()):
             return
+        self.as_rows()
         self.latest = {row[0]: row for row in self.rows}
         if len(self.latest) < len(self.rows):
             newest = [self.latest[row[0]] for row in self.rows]
@@ -78,6 +103,11 @@ class _TableRows:
                 (row[-1], new[-1]) for row, new in zip(self.rows, newest, strict=True) if row is not new
             ]
             self.rows = list(self.latest.values())
+
+    def _are_distinct(self) -> bool:
+        tables = [part.columns for part in self.parts]
+        rows: int = sum(table.num_rows for table in tables if table is not None)
+        return count_distinct(tables) == rows
 
 
 class GroupCommit:
@@ -119,6 +149,9 @@ class GroupCommit:
         table, letters = submission.table, submission.letters
         if table is None:
             return Encoded(submission, self._sequence, [], letters)
+        if submission.columns is not None:
+            columns = with_constant(submission.columns, SEQUENCE, self._sequence)
+            return Encoded(submission, self._sequence, [], letters, columns)
         try:
             return Encoded(submission, self._sequence, table.encode(submission.rows, self._sequence), letters)
         except ENCODING_ERRORS:
@@ -135,13 +168,14 @@ class GroupCommit:
         if submission.refuse is None or table is None:
             return None
         again = self._fitting(submission, table, encoded.sequence)
-        return again if len(again.rows) < len(encoded.rows) else None
+        return again if len(again.rows) < encoded.written else None
 
     def _fitting(self, submission: Submission, table: Table, sequence: int) -> Encoded:
         assert submission.refuse is not None
         rows: list[tuple[Any, ...]] = []
         letters = list(submission.letters)
-        for place, row in enumerate(submission.rows):
+        sent = submission.rows if submission.columns is None else submission.columns.to_pylist()
+        for place, row in enumerate(sent):
             try:
                 rows.append(table.encode_checked(row, sequence))
             except MisfitError as error:
@@ -197,14 +231,15 @@ class GroupCommit:
         scopes = {item.sequence: item.submission.scope for item in group}
         for item, (delivery, overtaken_at) in zip(group, terms, strict=True):
             table = item.submission.table
-            if table is not None and item.rows:
+            if table is not None and item.written:
                 change = changes.setdefault(table.name, _TableRows(table))
                 newer = self._newer(change, item, overtaken_at) if table.key else {}
                 if item.submission.unless_newer is not None and table.key:
                     newer |= self._newer_of_others(change, item, item.submission.unless_newer, scopes)
                 change.add(item, delivery, newer)
-        for change in changes.values():
-            change.finish()
+        has_letters = any(item.letters for item in group)
+        for name, change in changes.items():
+            change.finish(has_letters or name in self._open_letters)
         return changes
 
     def _newer_of_others(
@@ -223,7 +258,7 @@ class GroupCommit:
         """The places of an item's rows whose ids have rows of a later sequence, and the latest of each."""
         if sequence is None:
             return {}
-        table, ids = change.table, [row[0] for row in item.rows]
+        table, ids = change.table, [row[0] for row in item.as_rows()]
         name, key = quote(table.name), quote(table.names[0])
         found = self._connection.execute(
             f"SELECT place, max({SEQUENCE}) FROM {name} JOIN (SELECT unnest(range(?)) AS place, "  # noqa: S608
@@ -231,7 +266,7 @@ class GroupCommit:
             f"WHERE {SEQUENCE} > ? GROUP BY ALL",
             [len(ids), ids, sequence],
         ).fetchall()
-        here = {row[0]: row[-1] for row in change.rows if row[-1] > sequence}
+        here = {row[0]: row[-1] for row in change.as_rows() if row[-1] > sequence}
         return {**dict(found), **{place: here[id_] for place, id_ in enumerate(ids) if id_ in here}}
 
     def _write(self, change: _TableRows) -> None:
@@ -244,7 +279,9 @@ class GroupCommit:
             ]
         if change.foreign and table.key and table.name not in self._dirty:
             self._connection.execute("UPDATE _odw_tables SET dirty = true WHERE table_name = ?", [table.name])
-        if change.rows:
+        if change.parts:
+            append_tables(self._connection, quote(table.name), [part.columns for part in change.parts])
+        elif change.rows:
             append(
                 self._connection, quote(table.name), table.stored_types, list(zip(*change.rows, strict=True))
             )

@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from engine.service.auth import KeyCheck
 from engine.service.bodies import BodyLimits, InflightBytes
+from engine.service.column_bodies import ColumnReader, column_reader
 from engine.service.consumption import queries_of
 from engine.service.metrics import Metrics
 from engine.service.models import IngestModel, check_names
@@ -36,11 +37,18 @@ _PARSERS = 2  # each may need a hundred times its body
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One ingest model with its validator and its table."""
+    """One ingest model with its validator, its table, and the reader of its columns if it has one."""
 
     model: IngestModel
     validator: BodyValidator
     table: Table | None
+    columns: ColumnReader | None = None
+
+
+def _endpoint(model: IngestModel, warehouse: Warehouse, max_records: int) -> Endpoint:
+    table = warehouse.tables[model.table] if model.table else None
+    columns = column_reader(model, table, max_records)
+    return Endpoint(model, BodyValidator(model.model, max_records), table, columns)
 
 
 class ServiceContext:
@@ -59,11 +67,7 @@ class ServiceContext:
         self.host = host
         self.settings = settings
         self.endpoints = {
-            model.name.lower(): Endpoint(
-                model,
-                BodyValidator(model.model, settings.max_records),
-                warehouse.tables[model.table] if model.table else None,
-            )
+            model.name.lower(): _endpoint(model, warehouse, settings.max_records)
             for model in check_names(models)
         }
         self.queries = queries_of((one.model for one in self.endpoints.values()), warehouse.tables)

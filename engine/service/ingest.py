@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import unquote
 
 import orjson
@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from engine.fault_injection import reached
 from engine.service.bodies import BodyError, read_body
+from engine.service.column_bodies import MEDIA_TYPE, OFFER_HEADER, ColumnReader, to_json
 from engine.service.context import Endpoint, ServiceContext
 from engine.service.dead_letter_format import letter_of
 from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
@@ -32,6 +33,9 @@ from engine.service.submission import (
     WriteFailedError,
 )
 from engine.service.validation import ValidatedBody
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped]
 
 __all__ = ["ingest"]
 
@@ -70,6 +74,12 @@ def _wants_details(request: Request) -> bool:
     return wanted == "per-record"
 
 
+def _columns_of(request: Request, endpoint: Endpoint) -> ColumnReader | None:
+    """What reads the body if it says that it is columns. Any other body is JSON, whatever it says."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return endpoint.columns if kind == MEDIA_TYPE else None
+
+
 async def _taken(request: Request, context: ServiceContext, endpoint: Endpoint) -> Response:
     if context.is_stopping:
         return PlainTextResponse("The service is stopping", 503, _RETRY_LATER)
@@ -81,7 +91,11 @@ async def _taken(request: Request, context: ServiceContext, endpoint: Endpoint) 
             body = await read_body(request, context.body_limits, share)
             context.metrics.bytes[endpoint.model.name] += len(body)
             is_detailed = _wants_details(request)
-            return await _Ingestion(context, endpoint, body, terms).answer(is_detailed)
+            work = _Ingestion(context, endpoint, body, terms, columns=_columns_of(request, endpoint))
+            response = await work.answer(is_detailed)
+            if is_detailed and endpoint.columns is not None:
+                response.headers[OFFER_HEADER] = endpoint.columns.offer
+            return response
     except BodyError as error:
         return PlainTextResponse(str(error), error.status, _RETRY_SOON if error.status == 429 else None)
     except TooManyRecordsError as error:
@@ -203,7 +217,11 @@ class _Ingestion:
         body: bytes,
         terms: _Terms,
         audit: Sequence[AuditEntry] = (),
+        columns: ColumnReader | None = None,
     ) -> None:
+        self._columns = columns
+        self._sent = body
+        self._as_json: Callable[[], bytes] | None = None  # of a body of columns
         self._audit = audit
         self._context = context
         self._warehouse = context.warehouse
@@ -215,9 +233,12 @@ class _Ingestion:
     async def answer(self, is_detailed: bool) -> Response:
         """Raises QueueFullError, WarehouseDownError, WriteFailedError, TooManyRecordsError."""
         try:
+            if self._columns is not None and (rows := await self._rows_of_columns(self._columns)) is not None:
+                origins = _Origins(self, ValidatedBody([]), None)
+                return _answer_to(await self._write([], [], origins, rows), is_detailed)
             validated = await self._validated()
         except InvalidBodyError as error:
-            return PlainTextResponse(f"Invalid JSON: {error}", 400)
+            return PlainTextResponse(f"Invalid {'JSON' if self._columns is None else 'Arrow'}: {error}", 400)
         if validated.failures and not is_detailed:
             return await self._refuse(validated)
         letters = await self._in_thread_if_many(len(validated.failures), lambda: self._api_letters(validated))
@@ -225,10 +246,23 @@ class _Ingestion:
         receipt = Receipt(0)
         if rows or letters:
             receipt = await self._write(rows, letters, _Origins(self, validated, places))
-        if not is_detailed:
-            return PlainTextResponse("SUCCESS")
-        answer = {"written": receipt.written, "dead": receipt.dead, "duplicate": receipt.duplicate}
-        return Response(orjson.dumps(answer), media_type="application/json")
+        return _answer_to(receipt, is_detailed)
+
+    async def _rows_of_columns(self, reader: ColumnReader) -> pa.Table | None:
+        """The rows of a body of columns; None when it has to take the way of JSON, as which it then stands.
+
+        Raises InvalidBodyError, TooManyRecordsError, WriteFailedError.
+        """
+        columns = reader.read(self._sent)
+        self._as_json = lambda: to_json(columns)
+        try:
+            rows = reader.rows(columns) if columns.num_rows else None
+        except Exception as error:  # as in `_transform`
+            raise WriteFailedError(f"the transform failed: {type(error).__name__}") from error
+        if rows is None:
+            is_long = len(self._sent) > _MAX_INLINE_BAD
+            self._body = await self._context.beside(self._as_json) if is_long else self._as_json()
+        return rows
 
     async def _validated(self) -> ValidatedBody:
         """Large bodies are read, and bad ones taken apart, beside the event loop, two at a time."""
@@ -338,11 +372,16 @@ class _Ingestion:
     def originals(self, validated: ValidatedBody) -> list[bytes]:
         """All records as they were sent."""
         if validated.originals is None:
-            validated.originals = split_body(self._body, self._context.settings.max_records)
+            body = self._body if self._as_json is None else self._as_json()
+            validated.originals = split_body(body, self._context.settings.max_records)
         return validated.originals
 
     async def _write(
-        self, rows: list[Row], letters: list[RejectedRecord], origins: _Origins | None = None
+        self,
+        rows: list[Row],
+        letters: list[RejectedRecord],
+        origins: _Origins | None = None,
+        columns: pa.Table | None = None,
     ) -> Receipt:
         reached("request_accepted")
         receipt = await self._warehouse.write(
@@ -350,6 +389,7 @@ class _Ingestion:
                 model=self._endpoint.model.name,
                 table=self._endpoint.table,
                 rows=rows,
+                columns=columns,
                 letters=letters,
                 delivery=self._terms.delivery,
                 key=self._terms.key,
@@ -371,7 +411,14 @@ class _Ingestion:
         """What a repeat of this request must have too; only requests with a key can be repeated."""
         if self._terms.key is None:
             return None
-        return hashlib.sha256(self._body, usedforsecurity=False).hexdigest()
+        return hashlib.sha256(self._sent, usedforsecurity=False).hexdigest()
+
+
+def _answer_to(receipt: Receipt, is_detailed: bool) -> Response:
+    if not is_detailed:
+        return PlainTextResponse("SUCCESS")
+    answer = {"written": receipt.written, "dead": receipt.dead, "duplicate": receipt.duplicate}
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 class _Origins:

@@ -15,11 +15,13 @@ from engine.extras import entry_points
 __all__ = [
     "ENTRY_POINT_GROUP",
     "UNKNOWN_ORIGIN",
+    "ColumnTransform",
     "IngestModel",
     "Origin",
     "OriginOf",
     "Row",
     "RowTransform",
+    "fields_of",
     "load_ingest_models",
 ]
 
@@ -30,6 +32,10 @@ Row: TypeAlias = dict[str, Any]
 
 RowTransform: TypeAlias = Callable[[list[Row]], Sequence[Row | Exception]]
 """Validated records in, as many rows or exceptions out, in the same order; it may change the dicts."""
+
+
+ColumnTransform: TypeAlias = Callable[[Any], Any]
+"""As a `RowTransform` for many records at once, as a pyarrow table; None where some record is no row."""
 
 
 class Origin(NamedTuple):
@@ -55,7 +61,8 @@ class IngestModel:
 
     `model` is what a record must look like on the wire. With `transform`, validated records become rows of
     the type `row` (default: `model`), or exceptions, which become dead letters with the source "transform".
-    Rows go to `table`; None validates and transforms only. Models that share a table must agree on its row.
+    `transform_columns` does the same to columns, and only saves time. Rows go to `table`; None validates and
+    transforms only. Models that share a table must agree on its row.
     `origin` is asked for each record that becomes a dead letter and names its origin itself.
     Raises RegistryError for a name that cannot be a path segment or an SQL identifier.
     """
@@ -66,6 +73,7 @@ class IngestModel:
     row: type[BaseModel] | None = None
     transform: RowTransform | None = None
     origin: OriginOf | None = None
+    transform_columns: ColumnTransform | None = None
 
     def __post_init__(self) -> None:
         for what, text in (("model", self.name), ("table", self.table)):
@@ -79,6 +87,13 @@ class IngestModel:
     def row_model(self) -> type[BaseModel]:
         """The model whose fields are the columns of `table`."""
         return self.row or self.model
+
+
+def fields_of(models: Iterable[IngestModel]) -> dict[str, list[str]]:
+    """The names that the records of each model have, on the wire, by the model's name."""
+    return {
+        one.name: [field.alias or name for name, field in one.model.model_fields.items()] for one in models
+    }
 
 
 def load_ingest_models() -> tuple[IngestModel, ...]:

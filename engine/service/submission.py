@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
 from engine.service.tables import Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped]
 
 __all__ = [
     "AuditEntry",
@@ -88,6 +91,7 @@ class AuditEntry(NamedTuple):
 class Submission:
     """One request's work for the writer: committed as a whole or not at all. The rows are handed over.
 
+    `columns` are the rows as an Arrow table, in the order of the table's columns, in place of `rows`.
     `refuse` makes the dead letter of a row, by its place, that turns out not to fit its table; without it one
     such row fails the submission. `discard` are ids of dead letters to put aside, and why. `unless_newer`:
     rows of a later commit sequence than this stay, unless they are of the same scope.
@@ -97,6 +101,7 @@ class Submission:
     model: str
     table: Table | None
     rows: list[Row]
+    columns: pa.Table | None = None
     letters: list[RejectedRecord] = field(default_factory=list)
     delivery: Delivery = "foreign"
     key: str | None = None
@@ -106,6 +111,11 @@ class Submission:
     refuse: Callable[[int, str], RejectedRecord] | None = None
     discard: tuple[Sequence[str], str] | None = None
     audit: Sequence[AuditEntry] = ()
+
+    @property
+    def row_count(self) -> int:
+        """Number of rows, in whichever form."""
+        return len(self.rows) if self.columns is None else int(self.columns.num_rows)
 
     @property
     def request_key(self) -> RequestKey | None:

@@ -47,7 +47,7 @@ class _Item:
     @property
     def rows(self) -> int:
         work = self.submission
-        return 0 if work is None else len(work.rows) + len(work.letters)
+        return 0 if work is None else work.row_count + len(work.letters)
 
 
 class Writer:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine.errors import RegistryError
 from engine.state.address import is_address
-from engine.state.protocol import (
+from engine.state.records import (
     Acked,
     BookmarkFilter,
     BookmarkRecord,
@@ -24,8 +24,8 @@ from engine.state.protocol import (
     RunRecord,
     RunStatus,
     SplitRecord,
-    StateStore,
 )
+from engine.state.store import StateStore
 
 __all__ = [
     "Acked",

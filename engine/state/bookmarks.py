@@ -12,8 +12,8 @@ from engine.contract.bookmarks import Bookmark
 from engine.contract.types import JsonValue
 from engine.state.connection import NO_LIMIT, Connection
 from engine.state.dead_letters import storable
-from engine.state.errors import decoded, encoded
-from engine.state.protocol import BookmarkFilter, BookmarkRecord, BookmarkScope
+from engine.state.encoding import decoded, encoded
+from engine.state.records import BookmarkFilter, BookmarkRecord, BookmarkScope
 
 __all__ = ["BookmarkRow", "bookmark_row", "count", "delete", "put", "select", "select_keys"]
 

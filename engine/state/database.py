@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from engine.errors import StateError, StateMissingError
-from engine.state.errors import is_busy, translated
 from engine.state.schema import prepare
+from engine.state.sqlite_errors import is_busy, translated
 from engine.state.thread import Call, CallThread
 
 __all__ = ["SqliteConnection", "SqliteDatabase", "in_transaction"]

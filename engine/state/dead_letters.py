@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from engine.contract.dead_letter import DeadLetter
 from engine.errors import StateError
 from engine.state.connection import NO_LIMIT, Connection, Row
-from engine.state.errors import decoded, encoded
+from engine.state.encoding import decoded, encoded
 from engine.state.fencing import require_epoch
-from engine.state.protocol import DeadLetterFilter
+from engine.state.records import DeadLetterFilter
 
 __all__ = [
     "STATUSES",

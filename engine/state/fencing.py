@@ -6,9 +6,10 @@ either before a write, which then is refused, or after it.
 
 from __future__ import annotations
 
-from engine.errors import RunNotFoundError
+import difflib
+
+from engine.errors import LeaseLostError, RunNotFoundError
 from engine.state.connection import Connection
-from engine.state.errors import lease_lost, no_such_run
 
 __all__ = ["require_epoch", "require_run"]
 
@@ -38,7 +39,7 @@ def require_epoch(connection: Connection, run_id: str, epoch: int, *, alone: boo
     if row is None:
         raise _no_such_run(connection, run_id)
     if row["epoch"] is not None:
-        raise lease_lost(run_id, row["holder"], row["epoch"], epoch)
+        raise _lease_lost(run_id, row["holder"], row["epoch"], epoch)
 
 
 def require_run(connection: Connection, run_id: str) -> None:
@@ -48,6 +49,23 @@ def require_run(connection: Connection, run_id: str) -> None:
 
 
 def _no_such_run(connection: Connection, run_id: str) -> RunNotFoundError:
+    """The error for an unknown run, with the ids nearest to it."""
     newest = connection.execute("SELECT run_id FROM runs ORDER BY started_at DESC, seq DESC LIMIT 1000")
-    known = [row["run_id"] for row in newest]
-    return no_such_run(run_id, known[::-1], connection.place)
+    known = [row["run_id"] for row in newest][::-1]
+    near = [known_id for known_id in known if run_id and known_id.startswith(run_id)][-3:]
+    near = near or difflib.get_close_matches(run_id, known, n=3)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif known:
+        hint = f"the latest are {', '.join(reversed(known[-3:]))}"
+    else:
+        hint = "it has no runs"
+    return RunNotFoundError(f"no run {run_id!r} in {connection.place}: {hint}")
+
+
+def _lease_lost(run_id: str, holder: str, current: int, ours: int) -> LeaseLostError:
+    """The error for a write of an epoch when a higher one is `current`; `holder` "": it was given back."""
+    return LeaseLostError(
+        f"{holder or 'another process'} took over run {run_id!r} (epoch {current}, ours is {ours}): the "
+        "store rejects further writes of this process"
+    )

@@ -10,7 +10,7 @@ from typing import Final
 from engine.contract.journal import JournalEntry
 from engine.state.connection import Connection, Row, Value
 from engine.state.dead_letters import storable
-from engine.state.protocol import JournalFilter
+from engine.state.records import JournalFilter
 
 __all__ = ["cost", "delete", "put", "select", "select_keys"]
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from engine.errors import LeaseHeldError, LeaseLostError
 from engine.state.connection import Connection, Row
 from engine.state.fencing import require_epoch, require_run
-from engine.state.protocol import Lease
+from engine.state.records import Lease
 
 __all__ = ["acquire", "release", "renew", "select", "select_held"]
 

@@ -11,9 +11,15 @@ from engine.errors import RunExistsError, StateCorruptError, StateError
 from engine.state import bookmarks
 from engine.state.connection import NO_LIMIT, Connection, Row, Value
 from engine.state.dead_letters import storable
-from engine.state.errors import decoded, encoded
+from engine.state.encoding import decoded, encoded
 from engine.state.fencing import require_epoch, require_run
-from engine.state.protocol import Acked, Progress, RunRecord, RunStatus, SplitRecord
+from engine.state.records import (
+    Acked,
+    Progress,
+    RunRecord,
+    RunStatus,
+    SplitRecord,
+)
 
 __all__ = [
     "ProgressRow",

@@ -14,9 +14,9 @@ from engine.errors import StateError
 from engine.state import journal
 from engine.state.connection import Connection
 from engine.state.database import SqliteConnection, in_transaction
-from engine.state.errors import translated
 from engine.state.schema import prepare
-from engine.state.store import SqlStateStore
+from engine.state.sqlite_errors import translated
+from engine.state.store import StateStore
 
 __all__ = ["MAX_JOURNAL", "MAX_TRACES", "MemoryDatabase", "MemoryStateStore"]
 
@@ -90,7 +90,7 @@ class MemoryDatabase:
             self._connection.close()
 
 
-class MemoryStateStore(SqlStateStore):
+class MemoryStateStore(StateStore):
     """A `StateStore` whose data lives as long as the object, over several `async with`.
 
     Only the newest `MAX_JOURNAL` answers of the journal are kept, and the newest `MAX_TRACES` traces.

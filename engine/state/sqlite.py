@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.state.database import SqliteDatabase
-from engine.state.store import SqlStateStore
+from engine.state.store import StateStore
 
 __all__ = ["FILE_NAME", "SqliteStateStore"]
 
 FILE_NAME = "state.sqlite3"
 
 
-class SqliteStateStore(SqlStateStore):
+class SqliteStateStore(StateStore):
     """A `StateStore` in a SQLite file, which several processes may share.
 
     What a method wrote is on disk, and survives a loss of power, when it returns. A method whose task is

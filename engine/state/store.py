@@ -1,4 +1,8 @@
-"""The methods of a state store over any SQL database."""
+"""The state that outlives processes, in the tables of any SQL database.
+
+A *run* is one execution of one pipeline's plan; `group_id` ties together the runs of one invocation.
+Everything about a run's progress is written by `commit`, in one transaction, after the acks it describes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from engine.contract.split import Split
 from engine.contract.types import JsonValue
 from engine.state import allowances, bookmarks, dead_letters, journal, leases, ledger
 from engine.state.connection import Database
-from engine.state.protocol import (
+from engine.state.records import (
     BookmarkFilter,
     BookmarkRecord,
     BookmarkScope,
@@ -27,13 +31,19 @@ from engine.state.protocol import (
     SplitRecord,
 )
 
-__all__ = ["SqlStateStore"]
+__all__ = ["StateStore"]
 
 
-class SqlStateStore:
-    """Implements `StateStore`, which documents the methods, with the SQL of the sibling modules.
+class StateStore:
+    """Runs, splits, watermarks with tallies, bookmarks, dead letters, paid answers, and shared limits.
 
-    A method whose task is cancelled has either done all of its work or none.
+    All methods raise `StateError` subclasses and nothing else: `StateFullError`, `StateReadOnlyError`,
+    `StateCorruptError`. `epoch` is the lease's; a store refuses a stale one with `LeaseLostError` (0
+    means that no lease is used, which is stale as soon as the run has had one). A method whose task is
+    cancelled has either done all of its work or none.
+
+    Args:
+        database: where the tables are; the SQL is that of the sibling modules.
     """
 
     def __init__(self, database: Database) -> None:
@@ -49,9 +59,11 @@ class SqlStateStore:
         await self._database.close()
 
     async def create_run(self, run: RunRecord) -> None:
+        """Store a new run. Its id must not exist."""
         await self._database.write(ledger.insert_run, run)
 
     async def get_run(self, run_id: str) -> RunRecord:
+        """Raises `RunNotFoundError`, naming the nearest ids."""
         return await self._database.read(ledger.select_run, run_id)
 
     async def list_runs(
@@ -63,6 +75,12 @@ class SqlStateStore:
         before: str = "",
         limit: int | None = None,
     ) -> list[RunRecord]:
+        """Return runs, oldest first; "" and empty mean any.
+
+        Args:
+            before: the id of a run: only earlier ones. One that is not known means nothing.
+            limit: only that many of the latest.
+        """
         names = [status.value for status in statuses]
         return await self._database.read(ledger.select_runs, group_id, pipeline, names, before, limit)
 
@@ -76,9 +94,11 @@ class SqlStateStore:
         attempt: int | None = None,
         epoch: int = 0,
     ) -> None:
+        """Set the status of a run."""
         await self._database.write(ledger.update_run, run_id, status, ended_at, error, attempt, epoch)
 
     async def delete_run(self, run_id: str, *, epoch: int = 0) -> None:
+        """Delete a run with its splits, leases and dead letters; journal and bookmarks stay."""
         await self._database.write(ledger.delete_run, run_id, epoch)
 
     async def acquire_lease(
@@ -91,18 +111,36 @@ class SqlStateStore:
         dead_holders: Collection[str] = (),
         chunk: str = "",
     ) -> Lease:
+        """Acquire the lease of a run or chunk for `holder` until `until`, with the next epoch.
+
+        Args:
+            dead_holders: their leases count as expired.
+            chunk: "" takes the run as a whole, which has to wait for the holders of all its chunks; a chunk
+                has to wait for its own holder and for that of the run as a whole.
+
+        Raises:
+            LeaseHeldError: somebody else's lease lasts beyond `now`.
+        """
         return await self._database.write(leases.acquire, run_id, chunk, holder, now, until, dead_holders)
 
     async def renew_lease(self, lease: Lease, *, until: str) -> Lease:
+        """Renew a lease until then, even if it has expired but was not taken over.
+
+        Raises:
+            LeaseLostError: it was taken over, or released.
+        """
         return await self._database.write(leases.renew, lease, until)
 
     async def release_lease(self, lease: Lease) -> None:
+        """Release the lease; its epoch is not reused. Does nothing if the lease was taken over."""
         await self._database.write(leases.release, lease)
 
     async def get_lease(self, run_id: str, chunk: str = "") -> Lease | None:
+        """Return the lease of a run or chunk, possibly expired, or None if there is none."""
         return await self._database.read(leases.select, run_id, chunk)
 
     async def leases(self, run_id: str) -> list[Lease]:
+        """Return all unreleased leases of a run and its chunks, possibly expired."""
         return await self._database.read(leases.select_held, run_id)
 
     async def add_splits(
@@ -115,90 +153,155 @@ class SqlStateStore:
         restart: bool = False,
         epoch: int = 0,
     ) -> None:
+        """Store manifests before their splits are read; adding a split again changes nothing.
+
+        Args:
+            complete: the source has no more of them.
+            restart: a listing starts; what one that was never completed has left is forgotten, since what it
+                found may be divided otherwise now.
+        """
         await self._database.write(ledger.insert_splits, run_id, node, splits, complete, restart, epoch)
 
     async def splits(
         self, run_id: str, node: str, *, start: int = 0, limit: int | None = None
     ) -> tuple[list[SplitRecord], bool]:
+        """Return the splits of a node in insertion order, and whether the list is complete.
+
+        Args:
+            start: leave out so many from the front.
+            limit: give so many at most.
+        """
         return await self._database.read(ledger.select_splits, run_id, node, start, limit)
 
     async def count_splits(self, run_id: str, node: str = "") -> tuple[int, int]:
+        """Count the done splits and all splits of a run, of all its sources or of one."""
         return await self._database.read(ledger.count_splits, run_id, node)
 
     async def divide(self, run_id: str, node: str, chunk_splits: int, *, epoch: int = 0) -> int:
+        """Set the chunk size of a node's splits for the lifetime of the run.
+
+        Returns:
+            How many splits its chunks have: those of an earlier call, when there was one, since leases and
+            dead letters have the names of chunks.
+        """
         return await self._database.write(ledger.divide, run_id, node, chunk_splits, epoch)
 
     async def divisions(self, run_id: str) -> dict[str, int]:
+        """Return the splits per chunk, by divided node."""
         return await self._database.read(ledger.select_divisions, run_id)
 
     async def commit(self, run_id: str, progress: Sequence[Progress], *, epoch: int = 0) -> None:
+        """Write positions with their tallies and bookmarks in one transaction.
+
+        A bookmark belongs to the run's pipeline. It replaces an earlier one, unless that was set by a run
+        which was created later and is still remembered: a run that goes on late does not set the clock back.
+        """
         # Claimed before the first await: trackers go on changing their tallies while the thread works, and
         # a tally must never cover more than the position beside it.
         rows = [ledger.progress_row(one) for one in progress]
         await self._database.write(ledger.write_progress, run_id, rows, epoch)
 
     async def tally(self, run_id: str) -> Tally:
+        """Return the sum of the tallies of all splits of a run."""
         return await self._database.read(ledger.sum_tally, run_id)
 
     async def get_bookmarks(
         self, pipeline: str, node: str, scope: str, keys: Collection[str]
     ) -> dict[str, JsonValue]:
+        """Return the existing values of these keys, by key."""
         return await self._database.read(bookmarks.select_keys, pipeline, node, scope, list(keys))
 
     async def list_bookmarks(self, where: BookmarkFilter) -> list[BookmarkRecord]:
+        """Return bookmarks ordered by pipeline, node, scope and key."""
         return await self._database.read(bookmarks.select, where)
 
     async def bookmark_scopes(self, where: BookmarkFilter) -> list[BookmarkScope]:
+        """Count matches by pipeline, node and scope, in that order; `limit` is ignored."""
         return await self._database.read(bookmarks.count, where)
 
     async def delete_bookmarks(self, where: BookmarkFilter) -> int:
+        """Delete matching bookmarks and return their number; `limit` is ignored."""
         return await self._database.write(bookmarks.delete, where)
 
     async def counts(self, run_id: str) -> Tally:
+        """Return the tally without drops by reason and counts by node; fast for any number of splits."""
         return await self._database.read(ledger.sum_counts, run_id)
 
     async def put_dead_letters(
         self, letters: Sequence[DeadLetter], *, epoch: int | None = None, chunk: str = ""
     ) -> None:
+        """Store or replace by (run, node, key); attempts add up and the first failure's time stays.
+
+        Args:
+            epoch: of the lease of the run they belong to; a stale one is refused. None asks about no lease.
+            chunk: in which they failed; "" when the run is not worked on in chunks. One that comes from
+                two chunks is kept as one of the run as a whole.
+        """
         await self._database.write(dead_letters.put, letters, epoch, chunk)
 
     async def dead_letters(self, where: DeadLetterFilter) -> list[DeadLetter]:
+        """Oldest first."""
         return await self._database.read(dead_letters.select, where)
 
     async def dead_letter_keys(self, run_id: str, chunk: str = "") -> dict[str, set[str]]:
+        """Return the keys of a run's dead letters of any status, by node.
+
+        Args:
+            chunk: only those that failed in this chunk, or in none; "" gives all.
+        """
         return await self._database.read(dead_letters.keys_by_node, run_id, chunk)
 
     async def page_of_dead_letters(
         self, where: DeadLetterFilter, *, error_type: str = "", before: int = 0
     ) -> list[tuple[int, DeadLetter]]:
+        """Return matches, newest first, with the numbers that they have in the store.
+
+        Args:
+            error_type: "" means any.
+            before: only those with lower numbers; 0 means all.
+        """
         return await self._database.read(dead_letters.page, where, error_type, before)
 
     async def numbered_dead_letter(self, number: int) -> DeadLetter | None:
+        """Return the dead letter of this number, if there is one."""
         return await self._database.read(dead_letters.numbered, number)
 
     async def dead_letter_causes(self, status: str = "open", limit: int = 50) -> list[tuple[str, str, int]]:
+        """Count by pipeline and error type, most frequent first."""
         return await self._database.read(dead_letters.causes, status, limit)
 
     async def count_dead_letters(self, where: DeadLetterFilter) -> int:
+        """Count matching dead letters; `limit` is ignored."""
         return await self._database.read(dead_letters.count, where)
 
     async def mark_dead_letters(self, letters: Sequence[DeadLetter], status: str, reason: str = "") -> None:
+        """Set the status of these (by run, node, key), and why."""
         await self._database.write(dead_letters.mark, letters, status, reason)
 
     async def put_journal(self, entries: Sequence[JournalEntry]) -> None:
+        """Store paid answers in one transaction, replacing those with the same key."""
         await self._database.write(journal.put, entries)
 
     async def get_journal(self, keys: Collection[str]) -> dict[str, JournalEntry]:
+        """Return the existing entries of these keys, by key."""
         return await self._database.read(journal.select_keys, list(keys))
 
     async def list_journal(self, where: JournalFilter) -> list[JournalEntry]:
+        """Return entries, oldest first, without their texts (`answer`, `prompt` and `reply` are "")."""
         return await self._database.read(journal.select, where)
 
     async def journal_cost(self, run_id: str, node: str) -> float:
+        """Return the USD that a run has paid at a node, over all attempts, according to the journal."""
         return await self._database.read(journal.cost, run_id, node)
 
     async def purge_journal(self, where: JournalFilter) -> int:
+        """Delete matching entries and return their number."""
         return await self._database.write(journal.delete, where)
 
     async def draw(self, draws: Sequence[Draw], now: float) -> list[float]:
+        """Take from shared limits, in one transaction; return how much of each was granted.
+
+        Args:
+            now: seconds since 1970, by the wall clock.
+        """
         return await self._database.write(allowances.draw, draws, now)

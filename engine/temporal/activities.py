@@ -35,7 +35,7 @@ from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.flow.limits import unmet
 from engine.plan.model import Plan
-from engine.state.protocol import DeadLetterFilter, RunRecord, RunStatus
+from engine.state.records import DeadLetterFilter, RunRecord, RunStatus
 from engine.temporal.boundary import application_error, failing_by_type
 from engine.temporal.division import cut
 from engine.temporal.heartbeat import OutageTimer

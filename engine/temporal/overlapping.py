@@ -9,7 +9,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.errors import ServiceError
-from engine.state.protocol import DURABLE_GROUP, RunRecord
+from engine.state.records import DURABLE_GROUP, RunRecord
 
 __all__ = ["working_on"]
 

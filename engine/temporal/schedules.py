@@ -27,7 +27,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from engine.config.cron import interval_of
 from engine.errors import ConfigError, ServiceError
-from engine.state.protocol import DURABLE_GROUP
+from engine.state.records import DURABLE_GROUP
 from engine.temporal.messages import PipelineRequest
 from engine.temporal.starting import check_request, know_search_attributes, workflow_id
 from engine.temporal.workflows import PipelineRun

@@ -15,7 +15,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from engine.errors import ConfigError, RunNotFoundError, ServiceError
-from engine.state.protocol import DURABLE_GROUP, RunRecord
+from engine.state.records import DURABLE_GROUP, RunRecord
 from engine.temporal.messages import (
     ALL_PARAMS_BYTES,
     MAX_SHARDS,

@@ -18,7 +18,7 @@ from engine.contract.keys import KeyRange
 from engine.contract.types import Record
 from engine.errors import BatchError, RecordError
 from engine.execution.engine import Engine
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySource, linear_plan
 from tests.contract.component_cases import SINKS, SinkCase, context, variants_in_series
 from tests.contract.outside_world import World

@@ -16,7 +16,7 @@ from engine.contract.split import Split
 from engine.errors import RecordError
 from engine.execution.engine import Engine
 from engine.flow.budget import ByteBudget
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySink, linear_plan
 from tests.contract.component_cases import SOURCES, SourceCase, context, variants_in_series
 from tests.contract.outside_world import World

@@ -20,7 +20,7 @@ from engine.contract.types import Record
 from engine.errors import RecordError, TransientError
 from engine.execution.engine import Engine
 from engine.flow.settle import DropLabels, settle_derived, settle_written
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.contract.component_cases import TRANSFORMS, TransformCase, variants_in_series
 from tests.contract.outside_world import World

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from engine.contract.allowances import Draw
-from engine.state.protocol import StateStore
+from engine.state.store import StateStore
 from tests.contract.test_state_store import WORLDS, World
 
 pytestmark = pytest.mark.anyio

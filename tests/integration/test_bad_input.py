@@ -25,8 +25,9 @@ from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.injected_errors import Fault, OmitSlot, SwapSlots
 from engine.sandbox.loopback import serve_loopback
 from engine.service.server import running_service
-from engine.state.protocol import DeadLetterFilter, RunStatus, StateStore
+from engine.state.records import DeadLetterFilter, RunStatus
 from engine.state.sqlite import SqliteStateStore
+from engine.state.store import StateStore
 from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
 from tests.series import few
 

@@ -33,7 +33,7 @@ from engine.sandbox.s3 import s3_server
 from engine.sandbox.server import DEFAULT_SAMPLES, read_transcripts
 from engine.service.server import running_service
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import DeadLetterFilter, RunStatus
+from engine.state.records import DeadLetterFilter, RunStatus
 from engine.testing import ScriptedClock
 from tests.series import few
 

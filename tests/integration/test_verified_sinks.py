@@ -23,7 +23,7 @@ from engine.execution.run import Run
 from engine.plan.model import Plan
 from engine.service.server import RunningService, running_service
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySource, linear_plan
 from tests.integration.scripted_http import Answer, Request, ScriptedServer
 

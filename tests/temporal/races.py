@@ -15,7 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from engine.contract.batch import Batch
 from engine.contract.component import Receipt
 from engine.execution.lease import LEASE_TTL
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySink, MemorySource
 from tests.servers.temporal import DevServer
 from tests.temporal.stubs import Handle

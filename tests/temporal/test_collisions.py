@@ -12,7 +12,8 @@ import pytest
 from engine.config.model import Settings
 from engine.contract.types import JsonValue
 from engine.plan.model import Plan
-from engine.state.protocol import RunRecord, RunStatus, StateStore
+from engine.state.records import RunRecord, RunStatus
+from engine.state.store import StateStore
 from engine.temporal.messages import PipelineRequest
 from engine.temporal.workflows import PipelineRun
 from engine.testing import MemorySource, linear_plan

@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from engine.config.model import Settings
 from engine.errors import RunOverlapError
 from engine.execution.lease import acquire
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySource
 from tests.servers.temporal import DevServer
 from tests.temporal.workshop import (

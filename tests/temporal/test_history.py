@@ -6,7 +6,7 @@ import pytest
 from temporalio.converter import DataConverter
 
 from engine.errors import TransientError
-from engine.state.protocol import DeadLetterFilter
+from engine.state.records import DeadLetterFilter
 from engine.temporal.messages import MAX_PARKED, ShardRequest, Splits
 from engine.testing import FaultySink, MemorySource, linear_plan
 from tests.series import few

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from temporalio.client import WorkflowHandle
 
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.temporal.messages import ChunkRequest, ChunkResult, Counts
 from engine.temporal.workflows import PipelineRun
 from engine.testing import MemorySource

@@ -14,7 +14,7 @@ from engine.dead_letters.search import DeadLetterQuery, search_dead_letters, sea
 from engine.errors import ServiceError
 from engine.service.client import ServiceClient
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunRecord
+from engine.state.records import RunRecord
 
 LETTER = DeadLetter(
     "run-1", "blobs", "load", "k1", "service", "Marked", "refused", {"id": "r1"},

@@ -18,7 +18,7 @@ from engine.execution.failure_types import (
     typed_failure,
 )
 from engine.plan.model import Plan
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.temporal.messages import AWAY
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
 

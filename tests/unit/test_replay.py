@@ -13,7 +13,7 @@ from engine.dead_letters.patch import parse_patch
 from engine.dead_letters.replay import LetterId, Obstacle, group_dead_letters, letter_id
 from engine.execution.engine import Engine
 from engine.plan.model import DeadLetterSettings, Plan
-from engine.state.protocol import DeadLetterFilter, RunStatus
+from engine.state.records import DeadLetterFilter, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, linear_plan, plan_of
 
 

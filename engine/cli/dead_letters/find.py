@@ -23,7 +23,7 @@ from engine.plan.model import Plan, PlanNode
 from engine.sandbox.client import sandbox
 from engine.service.client import ServiceClient, open_service
 from engine.service.discovery import warehouse_file
-from engine.state.protocol import StateStore
+from engine.state.store import StateStore
 
 __all__ = ["collect", "plans_of", "query_of"]
 

@@ -35,7 +35,7 @@ from engine.execution.engine import Engine
 from engine.execution.report import RunReport
 from engine.execution.session import Session, new_group
 from engine.plan.model import Plan
-from engine.state.protocol import StateStore
+from engine.state.store import StateStore
 
 __all__ = ["replay"]
 

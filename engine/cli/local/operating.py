@@ -34,7 +34,13 @@ from engine.service.operations import (
     SplitView,
     StageView,
 )
-from engine.state.protocol import DeadLetterFilter, JournalFilter, RunRecord, RunStatus, StateStore
+from engine.state.records import (
+    DeadLetterFilter,
+    JournalFilter,
+    RunRecord,
+    RunStatus,
+)
+from engine.state.store import StateStore
 
 __all__ = ["PipelineOperations", "RunLog"]
 

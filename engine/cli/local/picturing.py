@@ -17,7 +17,7 @@ from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
 from engine.plan.model import Plan, PlanNode
 from engine.redaction import HIDDEN
 from engine.service.operations import CallView, NodeView, ParameterView, PipelineView, RunView
-from engine.state.protocol import RunRecord, RunStatus
+from engine.state.records import RunRecord, RunStatus
 
 __all__ = ["call_view", "nodes_of_plan", "nodes_of_run", "pipeline_views", "run_view"]
 

@@ -12,7 +12,8 @@ from engine.errors import ConfigError, LeaseHeldError, RunNotFoundError
 from engine.execution.lease import living
 from engine.plan.identity import FOLLOWERS, difference
 from engine.plan.model import Plan
-from engine.state.protocol import RunRecord, RunStatus, StateStore
+from engine.state.records import RunRecord, RunStatus
+from engine.state.store import StateStore
 
 __all__ = ["announce", "invocation_of", "not_begun", "params_from_before", "refuse_living", "unfinished"]
 

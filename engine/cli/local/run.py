@@ -38,7 +38,8 @@ from engine.execution.session import Session, starting
 from engine.plan.compile import compile_file
 from engine.plan.model import Plan
 from engine.registry import Registry
-from engine.state.protocol import RunStatus, StateStore
+from engine.state.records import RunStatus
+from engine.state.store import StateStore
 from engine.telemetry.tracing import tracing_to
 from engine.trial import reading_of, with_reading
 from engine.units import parse_duration, parse_size

@@ -25,7 +25,7 @@ from engine.execution.session import Session, new_group
 from engine.plan.model import Plan
 from engine.redaction import without_credentials
 from engine.service.operations import ScheduleView
-from engine.state.protocol import RunRecord, RunStatus
+from engine.state.records import RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from engine.config.model import Settings
@@ -190,6 +190,7 @@ class Scheduler:
             return
         plans = await anyio.to_thread.run_sync(self._host.compiled_with, entry.pipeline, {})
         plan = plans[entry.pipeline]
+        await self._engine.provide(plan.sandbox_services, plan.warehouse)
         plans[entry.pipeline] = replace(plan, settings=replace(plan.settings, if_running=entry.policy))
         entry.last_at, entry.last_run = tick, run_id
         self._host.begin(entry.pipeline, self._session(plans, entry.pipeline, run_id=run_id))

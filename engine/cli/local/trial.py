@@ -17,7 +17,7 @@ from engine.trial import Counted, DryRunStore, Reading, paying_nodes, with_count
 
 if TYPE_CHECKING:
     from engine.execution.engine import Engine
-    from engine.state.protocol import StateStore
+    from engine.state.store import StateStore
 
 __all__ = ["DryRun", "check", "dry_store", "reading", "with_less_reading"]
 
@@ -137,7 +137,7 @@ async def _fates(engine: Engine, report: RunReport) -> list[str]:
     """Why records died: their dead letters end with the dry run."""
     from collections import Counter
 
-    from engine.state.protocol import DeadLetterFilter
+    from engine.state.records import DeadLetterFilter
 
     letters = await engine.store.dead_letters(DeadLetterFilter(run_id=report.run_id))
     kinds = Counter((letter.node, letter.error_type) for letter in letters)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from engine.state.postgres.database import PATIENCE, PostgresDatabase
-from engine.state.store import SqlStateStore
+from engine.state.store import StateStore
 
 __all__ = ["PostgresStateStore"]
 
 
-class PostgresStateStore(SqlStateStore):
+class PostgresStateStore(StateStore):
     """Meets `StateStore`. Any number of processes may share the database.
 
     What a method wrote is on the server's disk when it returns, and is written once, whatever happens to

@@ -19,7 +19,7 @@ from engine.execution.report import RunReport
 from engine.plan.compile import compile_file
 from engine.plan.model import DeadLetterSettings, Plan, PlanNode
 from engine.registry import Registry
-from engine.state.protocol import DeadLetterFilter
+from engine.state.records import DeadLetterFilter
 from engine.testing.cases.compare import differences, record_differences, shown
 from engine.testing.cases.load import Case, records_of
 from engine.testing.cases.model import LetterSection

@@ -13,7 +13,7 @@ from typing import Any
 from engine.contract.acks import SplitTracker
 from engine.execution import ledger
 from engine.execution.ledger import Ledger
-from engine.state.protocol import Progress
+from engine.state.records import Progress
 
 __all__ = ["BUGS"]
 

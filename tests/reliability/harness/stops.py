@@ -30,7 +30,7 @@ from engine.plan.model import DeadLetterSettings, Plan
 from engine.sandbox.llm.app import LlmStandIn
 from engine.sandbox.llm.documents import PromptDocument
 from engine.sandbox.loopback import serve_loopback
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySource, linear_plan
 
 __all__ = ["STOPS", "StopOutcome", "stop_trial"]

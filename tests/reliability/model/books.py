@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from engine.contract.acks import Ack, Tally
 from engine.contract.batch import Batch
-from engine.state.protocol import SplitRecord
+from engine.state.records import SplitRecord
 
 __all__ = ["Account", "Books", "Fate", "Flight", "Leaf", "MismatchError", "SplitBook", "Standing", "figures"]
 

@@ -12,8 +12,8 @@ from engine.contract.batch import Batch, join
 from engine.execution import ledger
 from engine.flow import batching
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import Progress, StateStore
-from engine.state.store import SqlStateStore
+from engine.state.records import Progress
+from engine.state.store import StateStore
 
 __all__ = ["BUGS"]
 
@@ -32,7 +32,7 @@ def watermark_before_ack(patch: pytest.MonkeyPatch) -> str:
 
 def tally_outside_the_transaction(patch: pytest.MonkeyPatch) -> str:
     """Positions are written first, what they cover in a second transaction."""
-    for store in (MemoryStateStore, SqlStateStore):
+    for store in (MemoryStateStore, StateStore):
         patch.setattr(store, "commit", _in_two_steps(store.commit))
     return "the tally is not that of the records before"
 

@@ -21,7 +21,7 @@ from engine.flow.retry import NodeHealth, RetryPolicy
 from engine.flow.segment import Runtime, Segment
 from engine.flow.stats import NodeStats
 from engine.plan.model import DeadLetterSettings, PlanNode
-from engine.state.protocol import Lease, SplitRecord
+from engine.state.records import Lease, SplitRecord
 from engine.testing import ScriptedClock, stand_in
 from tests.reliability.model.components import Tape
 from tests.reliability.model.stores import MortalStore

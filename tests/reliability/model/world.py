@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from engine.errors import LeaseLostError, StateFullError
 from engine.flow.settle import settle_dropped
-from engine.state.protocol import RunRecord, SplitRecord
+from engine.state.records import RunRecord, SplitRecord
 from tests.reliability.model.books import Books, Flight, MismatchError, SplitBook, Standing, figures
 from tests.reliability.model.components import Tape
 from tests.reliability.model.process import BATCHERS, Process

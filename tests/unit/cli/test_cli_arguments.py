@@ -22,7 +22,7 @@ from engine.contract.acks import Tally
 from engine.errors import ConfigError, ServiceError, StateError
 from engine.execution.report import RunReport
 from engine.execution.session import starting
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 
 FILE = """\
 version: 1

@@ -23,7 +23,7 @@ from engine.execution.engine import Engine
 from engine.execution.session import Session, starting
 from engine.plan.model import Plan
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunRecord, RunStatus
+from engine.state.records import RunRecord, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
 
 PAGES = [[{"n": 1}, {"n": 2}], [{"n": 3}]]

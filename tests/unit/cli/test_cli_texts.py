@@ -19,7 +19,7 @@ from engine.contract.component import Kind
 from engine.execution.report import RunReport
 from engine.execution.session import Entry
 from engine.flow.stats import NodeSnapshot, NodeStats, RunSnapshot, Waiting
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySink, MemorySource, linear_plan
 
 OPTIONS = PlaceOptions()

@@ -10,7 +10,8 @@ from engine.contract.component import Transform
 from engine.execution.engine import Engine
 from engine.execution.report import RunReport
 from engine.plan.model import Plan
-from engine.state.protocol import RunRecord, StateStore
+from engine.state.records import RunRecord
+from engine.state.store import StateStore
 
 QUICK = NodeOptions(retry=RetryOptions(attempts=2, base=0.0, cap=0.0))
 

@@ -9,7 +9,7 @@ from engine.contract.split import Split
 from engine.errors import EngineError
 from engine.execution.ledger import Ledger
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import Progress, SplitRecord
+from engine.state.records import Progress, SplitRecord
 from tests.unit.kernel.accounts import Released, opened
 from tests.unit.kernel.runs import record_of
 

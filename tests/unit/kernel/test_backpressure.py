@@ -19,7 +19,7 @@ from engine.execution.run import Run
 from engine.flow.stats import NodeStats, RunSnapshot, Waiting
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan, plan_of
 from tests.unit.kernel.runs import Wait, pages
 

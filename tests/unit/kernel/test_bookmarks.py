@@ -18,7 +18,8 @@ from engine.execution.engine import Engine
 from engine.execution.ledger import Ledger
 from engine.execution.run import Run
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunStatus, SplitRecord, StateStore
+from engine.state.records import RunStatus, SplitRecord
+from engine.state.store import StateStore
 from engine.testing import FaultySink, MemorySink, linear_plan, plan_of
 from tests.unit.kernel.runs import Wait, record_of, run
 from tests.unit.kernel.test_stopping_and_resuming import interrupted

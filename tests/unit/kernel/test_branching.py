@@ -17,7 +17,7 @@ from engine.execution.engine import Engine
 from engine.execution.report import RunReport
 from engine.flow.branching import divide
 from engine.flow.settle import settle_written
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySink, MemorySource
 from tests.unit.kernel.routed import plan_with
 

@@ -26,7 +26,7 @@ from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunRecord, RunStatus
+from engine.state.records import RunRecord, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan, plan_of
 from tests.unit.kernel.runs import pages
 from tests.unit.kernel.test_stopping_and_resuming import interrupted

@@ -21,7 +21,7 @@ from engine.execution.engine import Engine
 from engine.execution.run import Run
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, plan_of
 from tests.unit.kernel.runs import QUICK, Apply, run
 from tests.unit.kernel.test_stopping_and_resuming import interrupted

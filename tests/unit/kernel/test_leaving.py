@@ -17,7 +17,7 @@ from engine.execution.engine import Engine
 from engine.execution.report import RunReport
 from engine.execution.run import Run
 from engine.plan.model import Plan
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.unit.kernel.runs import pages
 

@@ -16,7 +16,7 @@ from engine.execution.report import RunReport
 from engine.flow.limits import DEFAULT_WINDOW, WINDOW
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, linear_plan
 from tests.unit.kernel.runs import Apply, Wait, pages, run
 

@@ -10,7 +10,7 @@ import engine
 from engine.config import load_mapping
 from engine.errors import RecordError
 from engine.execution.report import RunReport
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from engine.errors import FatalError, RecordError, TransientError
 from engine.execution.engine import Engine
 from engine.plan.model import DeadLetterSettings
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan, plan_of
 from tests.unit.kernel.runs import Apply, pages
 

@@ -18,7 +18,7 @@ from engine.execution.run import Run
 from engine.execution.session import Session
 from engine.plan.model import Plan
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.unit.kernel.runs import pages
 

@@ -26,7 +26,7 @@ from engine.errors import (
 from engine.execution.engine import Engine
 from engine.plan.model import DeadLetterSettings
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import DeadLetterFilter, RunStatus
+from engine.state.records import DeadLetterFilter, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan, plan_of
 from tests.unit.kernel.runs import QUICK, Apply, Wait, pages, run
 

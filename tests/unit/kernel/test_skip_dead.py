@@ -16,7 +16,7 @@ from engine.execution.engine import Engine
 from engine.execution.report import RunReport
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import DeadLetterFilter
+from engine.state.records import DeadLetterFilter
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.unit.kernel.runs import Apply, pages
 

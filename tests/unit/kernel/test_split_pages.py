@@ -15,7 +15,7 @@ from engine.execution.engine import Engine
 from engine.execution.ledger import Ledger
 from engine.execution.split_pages import SplitPages
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import Progress, RunRecord, SplitRecord
+from engine.state.records import Progress, RunRecord, SplitRecord
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.unit.kernel.runs import pages
 

@@ -21,7 +21,7 @@ from engine.execution.run import Run
 from engine.flow.stats import Waiting
 from engine.plan.model import Plan
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import Progress, RunStatus
+from engine.state.records import Progress, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
 from tests.unit.kernel.runs import Apply, Wait, pages
 

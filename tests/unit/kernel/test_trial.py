@@ -19,7 +19,7 @@ from engine.errors import ConfigError, RecordError
 from engine.execution.engine import Engine
 from engine.plan.model import Plan
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import BookmarkFilter, DeadLetterFilter, RunStatus
+from engine.state.records import BookmarkFilter, DeadLetterFilter, RunStatus
 from engine.state.sqlite import SqliteStateStore
 from engine.testing import MemorySink, MemorySource, linear_plan
 from engine.trial import (

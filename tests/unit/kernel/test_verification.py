@@ -18,7 +18,7 @@ from engine.execution.run import Run
 from engine.execution.verification import verify
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import DeadLetterFilter, Progress, RunStatus
+from engine.state.records import DeadLetterFilter, Progress, RunStatus
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan, plan_of
 from tests.unit.kernel.runs import Apply, pages
 

@@ -12,7 +12,7 @@ import pytest
 
 import engine
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunRecord
+from engine.state.records import RunRecord
 
 
 @engine.source(repeatable=True)

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 import engine
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing.cases import Case, load_cases, run_case
 
 FOLDER = Path(__file__).parents[3] / "samples" / "invoices"

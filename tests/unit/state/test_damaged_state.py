@@ -14,8 +14,14 @@ from engine.contract.acks import Tally
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.split import Split
 from engine.errors import RunNotFoundError, StateError
-from engine.state.protocol import BookmarkFilter, DeadLetterFilter, JournalFilter, Progress, StateStore
+from engine.state.records import (
+    BookmarkFilter,
+    DeadLetterFilter,
+    JournalFilter,
+    Progress,
+)
 from engine.state.sqlite import FILE_NAME, SqliteStateStore
+from engine.state.store import StateStore
 from tests.examples import examples
 from tests.unit.kernel.runs import record_of
 

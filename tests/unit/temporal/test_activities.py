@@ -21,7 +21,7 @@ from engine.errors import ConfigError, FatalError, TransientError
 from engine.execution import ledger, notifying
 from engine.execution.engine import Engine
 from engine.plan.model import Plan
-from engine.state.protocol import Lease, RunStatus
+from engine.state.records import Lease, RunStatus
 from engine.temporal.activities import Activities
 from engine.temporal.messages import (
     ChunkRequest,

@@ -21,7 +21,7 @@ from engine.contract.keys import KeyList, KeyRange, Keys, join_keys
 from engine.errors import FatalError
 from engine.execution.engine import Engine
 from engine.state.memory import MemoryStateStore
-from engine.state.protocol import RunStatus
+from engine.state.records import RunStatus
 from engine.testing import MemorySource, linear_plan
 from tests.unit.kernel.runs import Wait, pages
 

@@ -323,6 +323,14 @@ async def test_a_folder_that_is_named_says_how_to_read_what_is_in_it() -> None:
         _ = [split async for split in source.splits(source.ctx)]
 
 
+@pytest.mark.parametrize("pattern", ["data/**.jsonl", "da**/a.jsonl", "data/{x**,*}.jsonl"])
+async def test_stars_for_folders_stand_between_slashes(pattern: str) -> None:
+    write("data/a.jsonl", 1)
+    with pytest.raises(FatalError, match="write it between slashes"):
+        source = JsonlSource(JsonlSourceParams(path=pattern))
+        _ = [split async for split in source.splits(source.ctx)]
+
+
 @pytest.mark.parametrize("named", ["data/a\\\\b.jsonl", "data/a\\b.jsonl", "data/{a\\\\b,c}.jsonl"])
 async def test_a_backslash_in_a_name_may_be_escaped(named: str) -> None:
     write("data/a\\b.jsonl", 1)

@@ -95,6 +95,11 @@ async def test_what_is_no_parquet_file_is_damaged(data: bytes) -> None:
     assert caught.value.kind == "ObjectDamaged"
 
 
+async def test_an_encrypted_parquet_file_is_called_one() -> None:
+    with pytest.raises(RecordError, match="it is encrypted"):
+        await pages_of(reader_of(parquet(NUMBERS)[:-4] + b"PARE"), format="parquet")
+
+
 async def test_damage_inside_comes_after_the_rows_before_it() -> None:
     data = bytearray(parquet(NUMBERS, row_group_size=50, compression="none", use_dictionary=False))
     place = data.index(b"name 60")

@@ -5,28 +5,22 @@ Every message names the path and what can be done about it.
 
 from __future__ import annotations
 
-import difflib
 import errno
-import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from engine.contract.types import JsonValue
 from engine.errors import (
-    LeaseLostError,
-    RunNotFoundError,
     StateCorruptError,
     StateError,
     StateFullError,
     StateReadOnlyError,
 )
+from engine.state.encoding import RESTORE
 
-__all__ = ["decoded", "encoded", "is_busy", "lease_lost", "no_such_run", "translated"]
-
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each value
+__all__ = ["is_busy", "translated"]
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -48,7 +42,7 @@ def translated(path: Path) -> Iterator[None]:
         raise _from_system(error, path) from error
     except UnicodeDecodeError as error:
         # SQLite names a damaged table or index by bytes that are no text, or has such bytes in a column
-        raise StateCorruptError(f"cannot read {path}: it holds text that is no UTF-8. {_RESTORE}") from error
+        raise StateCorruptError(f"cannot read {path}: it holds text that is no UTF-8. {RESTORE}") from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise StateError(f"{path}: cannot store a value: {error}") from error
 
@@ -56,49 +50,6 @@ def translated(path: Path) -> Iterator[None]:
 def is_busy(error: sqlite3.Error) -> bool:
     """True when another connection holds a lock, so that trying again may help."""
     return bool(_codes(error) & _BUSY)
-
-
-def encoded(value: JsonValue, what: str) -> str:
-    """`value` as JSON text, in ASCII so that even lone surrogates pass. `what` names it in the error."""
-    try:
-        return _encode(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StateError(f"cannot store {what} as JSON: {error}") from error
-
-
-def decoded(text: str, what: str) -> JsonValue:
-    """The value of JSON text that `encoded` wrote."""
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError) as error:
-        raise StateCorruptError(f"{what} in the state store is damaged: {error}. {_RESTORE}") from error
-
-
-def no_such_run(run_id: str, known: Sequence[str], place: str) -> RunNotFoundError:
-    """The error for an unknown run. `known`: ids to choose the nearest from, newest last."""
-    near = [known_id for known_id in known if run_id and known_id.startswith(run_id)][-3:]
-    near = near or difflib.get_close_matches(run_id, known, n=3)
-    if near:
-        hint = f"did you mean {' or '.join(near)}?"
-    elif known:
-        hint = f"the latest are {', '.join(reversed(known[-3:]))}"
-    else:
-        hint = "it has no runs"
-    return RunNotFoundError(f"no run {run_id!r} in {place}: {hint}")
-
-
-def lease_lost(run_id: str, holder: str, current: int, ours: int) -> LeaseLostError:
-    """The error for a write of an epoch when a higher one is `current`; `holder` "": it was given back."""
-    return LeaseLostError(
-        f"{holder or 'another process'} took over run {run_id!r} (epoch {current}, ours is {ours}): the "
-        "store rejects further writes of this process"
-    )
-
-
-_RESTORE: Final = (
-    "Restore the state directory from a backup, or move it away to start over; the engine does not start "
-    "over by itself"
-)
 
 
 def _codes(error: sqlite3.Error) -> frozenset[int]:
@@ -114,7 +65,7 @@ def _from_sqlite(error: sqlite3.Error, path: Path) -> StateError:
     if codes & _READ_ONLY:
         return _read_only(path, error)
     if codes & _CORRUPT:
-        return StateCorruptError(f"cannot read {path}: {error}. {_RESTORE}")
+        return StateCorruptError(f"cannot read {path}: {error}. {RESTORE}")
     if codes & _BUSY:
         return StateError(
             f"{path} is locked by another process that does not release it; stop that process and try again"

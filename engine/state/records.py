@@ -1,0 +1,214 @@
+"""What a state store takes and gives: runs, splits, progress, leases, and filters to search with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from engine.contract.acks import Tally
+from engine.contract.bookmarks import Bookmark
+from engine.contract.split import Split
+from engine.contract.types import JsonValue
+
+__all__ = [
+    "DURABLE_GROUP",
+    "Acked",
+    "BookmarkFilter",
+    "BookmarkRecord",
+    "BookmarkScope",
+    "DeadLetterFilter",
+    "JournalFilter",
+    "Lease",
+    "Progress",
+    "RunRecord",
+    "RunStatus",
+    "SplitRecord",
+]
+
+
+DURABLE_GROUP = "etl/"
+"""Begins the ids of all workflows of runs, and so the groups of durable runs."""
+
+
+class RunStatus(StrEnum):
+    """The status of a run."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    OUTAGE = "outage"
+    SKIPPED = "skipped"
+    """Left out because another run of the pipeline was under way; in reports only, for it is not stored."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the run can be resumed."""
+        return self not in (RunStatus.COMPLETED, RunStatus.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A stored run.
+
+    Args:
+        run_id: unique in the store.
+        group_id: the invocation it belongs to; of a durable run, the id of its workflow.
+        identity: the plan's identity hash.
+        identity_doc: what the hash covers, so that a difference can be shown.
+        operational_doc: what may change between attempts, without secrets.
+        params: the pipeline's parameters as given.
+        seed: fixes everything random in the run.
+        started_at, ended_at: UTC, ISO 8601; "" when not ended.
+        attempt: 1 for a fresh run, one more at each resume.
+    """
+
+    run_id: str
+    pipeline: str
+    group_id: str
+    identity: str
+    identity_doc: JsonValue
+    operational_doc: JsonValue
+    params: Mapping[str, JsonValue]
+    seed: str
+    started_at: str
+    status: RunStatus = RunStatus.RUNNING
+    ended_at: str = ""
+    error: str = ""
+    attempt: int = 1
+
+    @property
+    def durable(self) -> bool:
+        """Whether the run was started on Temporal."""
+        return self.group_id.startswith(DURABLE_GROUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """A batch settled out of order: its position in the split, and its tally."""
+
+    start: JsonValue
+    end: JsonValue
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRecord:
+    """A split of a run's source with its committed progress.
+
+    Everything before `position` is settled, and `tally` covers exactly that; `acked` lies beyond it.
+    `read_limit`: how many records, from the beginning of the split, may have been read; None if unknown.
+    """
+
+    node: str
+    split: Split
+    position: JsonValue = None
+    done: bool = False
+    tally: Tally = field(default_factory=Tally)
+    acked: Sequence[Acked] = ()
+    read_limit: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The progress of a split, in absolute terms, so that writing it twice changes nothing.
+
+    `bookmarks`: the new ones of the node that belong to what lies before `position`. `read_limit`: as in
+    `SplitRecord`.
+    """
+
+    node: str
+    split_key: str
+    position: JsonValue
+    done: bool
+    tally: Tally
+    acked: Sequence[Acked] = ()
+    bookmarks: Sequence[Bookmark] = ()
+    read_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The lease of a run or of one chunk of it.
+
+    Args:
+        holder: names one attempt of one process: `host:process id:random`.
+        epoch: one more at each acquisition within the run, whatever the chunk; the store refuses what an
+            overtaken one writes: that of a chunk is overtaken when the same chunk, or the run as a whole, is
+            taken again, that of the run as a whole when anything of it is.
+        expires_at: UTC, ISO 8601 with milliseconds.
+        chunk: names a part of the run's splits that is worked on by itself; "" is the run as a whole.
+        acquisitions: how often the chunk and the run as a whole were acquired, this time included: 1
+            means that it cannot have been read before.
+    """
+
+    run_id: str
+    holder: str
+    epoch: int
+    expires_at: str
+    chunk: str = ""
+    acquisitions: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BookmarkRecord:
+    """A stored bookmark. `run_id`: the run that set it, which may be deleted."""
+
+    pipeline: str
+    node: str
+    scope: str
+    key: str
+    value: JsonValue
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BookmarkScope:
+    """The number of bookmarks of a node in one scope."""
+
+    pipeline: str
+    node: str
+    scope: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BookmarkFilter:
+    """Filter of bookmarks; "" and None mean any."""
+
+    pipeline: str = ""
+    node: str = ""
+    scope: str = ""
+    key: str = ""
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterFilter:
+    """Filter of dead letters; "" and None mean any."""
+
+    run_id: str = ""
+    pipeline: str = ""
+    node: str = ""
+    key: str = ""
+    status: str = ""
+    limit: int | None = None
+    stage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFilter:
+    """Filter of journal entries; "" means any.
+
+    Args:
+        before: only older ones (UTC, ISO 8601).
+        record: only what was paid for the record of this key, or, given the name of an object without its
+            version (`bucket/key`), for any version of it.
+    """
+
+    run_id: str = ""
+    pipeline: str = ""
+    model: str = ""
+    before: str = ""
+    record: str = ""
