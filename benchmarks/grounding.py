@@ -1,4 +1,4 @@
-"""Finding the spans of values in documents of twelve scripts: `python -m benchmarks.grounding` prints a table.
+"""Finding the spans of values in documents of 12 scripts; `python -m benchmarks.grounding` prints a table.
 
 Beside ours stands the alignment of LangExtract 1.7, in an interpreter of its own, since its dependencies do
 not go with ours. `ODW_LANGEXTRACT` is the `python` of an environment that has it:

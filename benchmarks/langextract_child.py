@@ -6,20 +6,21 @@ Takes `[tokenizer, [[text, [value, …]], …]]` as JSON and gives `[[[[start, e
 import json
 import sys
 import time
+from importlib import import_module
 
 
 def main() -> None:
     """Read standard input, write standard output."""
-    from langextract.core import tokenizer as tokenizers
-    from langextract.core.data import Extraction
-    from langextract.resolver import WordAligner
+    tokenizers = import_module("langextract.core.tokenizer")
+    extraction = import_module("langextract.core.data").Extraction
+    aligner = import_module("langextract.resolver").WordAligner
 
     name, pages = json.load(sys.stdin)
     tokenizer = tokenizers.UnicodeTokenizer() if name == "unicode" else tokenizers.RegexTokenizer()
 
     def align(text: str, values: list[str]) -> list[list[int] | None]:
-        wanted = [Extraction(extraction_class="value", extraction_text=value) for value in values]
-        (found,) = WordAligner().align_extractions([wanted], text, tokenizer_impl=tokenizer)
+        wanted = [extraction(extraction_class="value", extraction_text=value) for value in values]
+        (found,) = aligner().align_extractions([wanted], text, tokenizer_impl=tokenizer)
         spans = {id(one): one.char_interval for one in found}
         return [
             [span.start_pos, span.end_pos] if (span := spans.get(id(one))) is not None else None

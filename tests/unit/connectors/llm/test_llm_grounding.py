@@ -107,7 +107,11 @@ def test_months_that_run_on_take_linear_time() -> None:
 @pytest.mark.parametrize(
     ("text", "value", "found"),
     [
-        ("あがだわ\nさにあ", "がだわさにあ", "がだわ\nさにあ"),  # the same letters also stand one place before
+        (
+            "あがだわ\nさにあ",
+            "がだわさにあ",
+            "がだわ\nさにあ",
+        ),  # the same letters also stand one place before
         ("主乮东丸\n  丗主", "乮东丸丗主", "乮东丸\n  丗主"),
         ("ราคา ๑๐๐ บาท", "ราคา๑๐๐บาท", "ราคา ๑๐๐ บาท"),
     ],

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import re
 import base64
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
