@@ -125,7 +125,8 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
             columns = await table_columns(client, table)
             if not columns:
                 return f"{named}: not there yet"
-            ((rows,),) = await client.fetch(f"SELECT count() FROM {table.sql}")
+            final = " FINAL" if params.mode is Mode.MERGE else ""
+            ((rows,),) = await client.fetch(f"SELECT count() FROM {table.sql}{final}")
         finally:
             await client.close()
         return f"{named}: {int(rows):,} rows, {len(columns)} columns"

@@ -7,6 +7,7 @@ line and every block its place. A row that continues beyond its block (a quoted 
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,9 +83,8 @@ class _Parser:
     def _page(self, *, ended: bool) -> RecordPage | None:
         given, before = self._waiting, self._before
         text, replaced = self._decoder.decode(b"\n".join([line or b"" for line in given]))
-        lines = [f"{line}\n" for line in text.split("\n")]
-        header = min(max(0, self._columns.header_lines - before), len(lines))
-        rows, numbers, failures, taken = self._rows(lines, header, ended=ended)
+        header = min(max(0, self._columns.header_lines - before), len(given))
+        rows, numbers, failures, taken = self._rows(text, header, ended=ended)
         self._waiting = given[taken:]
         self._looked_at = len(self._waiting)
         if not taken:
@@ -99,19 +99,21 @@ class _Parser:
         return RecordPage(records, numbers, end, failures, replaced, self._decoder.guessed, nbytes)
 
     def _rows(
-        self, lines: list[str], header: int, *, ended: bool
+        self, text: str, header: int, *, ended: bool
     ) -> tuple[list[Any], Sequence[int], _Failures, int]:
         """Rows with the lines they begin at, failures, and how many of the lines were taken."""
+        lines = io.StringIO(f"{text}\n", newline="\n")
+        for _ in range(header):
+            next(lines)
         try:
-            reader = csv.reader(lines[header:] if header else lines, **self._options)
+            reader = csv.reader(lines, **self._options)
             rows = list(reader)
-            width = self._columns.width
-            if reader.line_num == len(rows) and all(len(row) == width for row in rows):
+            if reader.line_num == len(rows) and set(map(len, rows)) == {self._columns.width}:
                 first = self._before + header + 1
-                return rows, range(first, first + len(rows)), [], len(lines)
+                return rows, range(first, first + len(rows)), [], header + len(rows)
         except csv.Error:
             pass
-        return self._one_by_one(lines, header, ended=ended)
+        return self._one_by_one([f"{line}\n" for line in text.split("\n")], header, ended=ended)
 
     def _one_by_one(
         self, lines: list[str], taken: int, *, ended: bool

@@ -54,19 +54,18 @@ async def line_pages(
         ended = not chunk
         if ended and whole_lines:
             return
-        lines = cutter.last() if ended else cutter.cut(chunk)
+        lines, lengths = cutter.last() if ended else cutter.cut(chunk)
         for first in range(0, len(lines), page_lines):
-            page = cutter.page(lines[first : first + page_lines], until)
+            behind = first + page_lines
+            page = cutter.page(lines[first:behind], lengths[first:behind], until)
             if page.lines:
                 yield page
             if until is not None and cutter.place.offset >= until:
                 return
 
 
-class _Line(NamedTuple):
-    data: bytes | None
-    length: int
-    """With its line end."""
+_Lines = tuple[list[bytes | None], list[int]]
+"""Lines, None for those that are too long, and their lengths with their line ends."""
 
 
 class _Cutter:
@@ -79,49 +78,54 @@ class _Cutter:
         self._rest_length = 0
         self._first = start.offset == 0
 
-    def cut(self, chunk: bytes) -> list[_Line]:
+    def cut(self, chunk: bytes) -> _Lines:
         """The lines that end in this chunk."""
         *whole, rest = chunk.split(b"\n")
-        lines: list[_Line] = []
-        if whole:
-            lines.append(self._line(whole[0], 1))
-            lines += [_Line(self._kept(line), len(line) + 1) for line in whole[1:]]
-        self._keep(rest)
-        return lines
+        lengths = [len(line) + 1 for line in whole]
+        lines: list[bytes | None] = [*whole]
+        if lines:
+            if max(lengths) > self._max + 1:
+                lines = [
+                    line if length <= self._max + 1 else None
+                    for line, length in zip(lines, lengths, strict=True)
+                ]
+            lines[0], lengths[0] = self._line(lines[0], lengths[0])
+        self._keep(rest, len(rest))
+        return lines, lengths
 
-    def last(self) -> list[_Line]:
+    def last(self) -> _Lines:
         """The last line, if it has no line end."""
-        line = self._line(b"", 0)
-        return [line] if line.data != b"" else []  # also where there is nothing but a byte order mark
+        line, length = self._line(b"", 0)
+        # also where there is nothing but a byte order mark
+        return ([line], [length]) if line != b"" else ([], [])
 
-    def page(self, lines: list[_Line], until: int | None) -> LinePage:
+    def page(self, lines: list[bytes | None], lengths: list[int], until: int | None) -> LinePage:
         """Take these lines as read, up to the first that begins at `until` or behind it."""
         start = self.place
-        offset, count = start.offset, 0
-        for line in lines:
-            if until is not None and offset >= until:
-                break
-            offset += line.length
-            count += 1
-        self.place = Place(offset, start.line + count)
-        return LinePage(start, [line.data for line in lines[:count]], self.place)
+        offset = start.offset + sum(lengths)
+        if until is not None and offset > until:
+            offset, count = start.offset, 0
+            while count < len(lengths) and offset < until:
+                offset += lengths[count]
+                count += 1
+            lines = lines[:count]
+        self.place = Place(offset, start.line + len(lines))
+        return LinePage(start, lines, self.place)
 
-    def _line(self, ending: bytes, line_end: int) -> _Line:
-        """The line that began in earlier chunks and ends with `ending`."""
-        self._keep(ending)
+    def _line(self, ending: bytes | None, length: int) -> tuple[bytes | None, int]:
+        """The line that began earlier and ends with `ending`; `length` is that one's, with its line end."""
+        line_end = int(length > 0)
+        self._keep(ending, length - line_end)
         length = self._rest_length
         data = b"".join(self._rest) if length <= self._max else None
         self._rest, self._rest_length = [], 0
         if self._first and data is not None:
             data = data.removeprefix(_BYTE_ORDER_MARK)
         self._first = False
-        return _Line(data, length + line_end)
+        return data, length + line_end
 
-    def _kept(self, line: bytes) -> bytes | None:
-        return line if len(line) <= self._max else None
-
-    def _keep(self, part: bytes) -> None:
-        self._rest_length += len(part)
+    def _keep(self, part: bytes | None, length: int) -> None:
+        self._rest_length += length
         if self._rest_length > self._max:
             self._rest.clear()
         elif part:

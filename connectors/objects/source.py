@@ -362,7 +362,7 @@ class ObjectSource(Source[P]):
 
 
 def _count(record: FileRecord, ctx: Context) -> None:
-    ctx.count("bytes", float(record["file_size"] or 0))
+    ctx.count("bytes", int(record["file_size"] or 0))
     if record["replaced_characters"]:
         ctx.count("replaced_characters", float(record["replaced_characters"]))
     if record["encoding_guessed"]:

@@ -359,9 +359,10 @@ class ServeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SqlOptions:
-    """`sql`; `query` is "-" for standard input, "" with `snapshot`."""
+    """`sql`; `query` is "-" for standard input, "" with `snapshot`; `database` is "" for the warehouse."""
 
     query: str = ""
+    database: str = ""
     limit: int = 1_000
     output: str = "table"
     snapshot: bool = False

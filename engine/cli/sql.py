@@ -1,6 +1,7 @@
-"""Query the warehouse of a state directory in SQL, whether a service runs or not.
+"""Query the warehouse of a state directory, or another DuckDB file, in SQL.
 
   python -m engine sql 'SELECT level, count(*) FROM Log GROUP BY level'
+  python -m engine sql --database invoices.duckdb 'SELECT * FROM invoices'
   python -m engine sql --output csv - < query.sql
   python -m engine sql --snapshot
 
@@ -8,6 +9,7 @@ DuckDB lets one process open a database for writing, and no other meanwhile. So 
 query is sent to it, with the token in ODW_SERVICE_TOKEN if there is one; otherwise the file is opened
 read-only.
 --snapshot copies the warehouse into a file that any program with DuckDB can open.
+--database reads a file that a `duckdb` sink has written.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from engine.cli.options import SqlOptions
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-SUMMARY = "query the warehouse, or copy it for other programs"
+SUMMARY = "query the warehouse or a DuckDB file; copy the warehouse for other programs"
 OPTIONS = SqlOptions
 
 TIMEOUT = 60.0
@@ -33,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument(
         "query", nargs="?", default="", metavar="QUERY", help="one SELECT; - reads it from stdin"
+    )
+    parser.add_argument(
+        "--database", default="", metavar="FILE", help="a DuckDB file to query instead of the warehouse"
     )
     parser.add_argument(
         "--limit", type=int, default=1_000, metavar="N", help="rows at most, up to 10000 (default: 1000)"
@@ -59,9 +64,11 @@ def execute(options: SqlOptions) -> int:
 
     if bool(options.query) == options.snapshot:
         raise ConfigError("give a query, or --snapshot, and not both")
+    if options.database and options.snapshot:
+        raise ConfigError("--snapshot copies the warehouse: leave --database out")
     if not 1 <= options.limit <= MAX_ROWS:
         raise ConfigError(f"--limit: expected 1 to {MAX_ROWS}, got {options.limit}")
-    running = find_running(Path(options.state_dir))
+    running = None if options.database else find_running(Path(options.state_dir))
     if options.snapshot:
         sys.stdout.write(f"{_snapshot(options, running.url if running else '')}\n")
         return 0
@@ -69,7 +76,7 @@ def execute(options: SqlOptions) -> int:
     if running is not None:
         found = _asked(running.url, "/sql", {"sql": query, "limit": options.limit})
     else:
-        found = _from_file(options.state_dir, query, options.limit)
+        found = _from_file(options, query)
     _show(found, options.output)
     if found["truncated"]:
         sys.stderr.write(f"only the first {options.limit} rows are shown; --limit shows more\n")
@@ -101,16 +108,13 @@ def _asked(url: str, path: str, content: dict[str, object]) -> dict[str, Any]:
 
 
 class _File:
-    """The warehouse's file, opened for reading."""
+    """A DuckDB file, opened for reading."""
 
     def __init__(self, path: Path) -> None:
         import duckdb
 
-        from engine.errors import ServiceError
         from engine.service.storage import state_error
 
-        if not path.exists():
-            raise ServiceError(f"there is no warehouse at {path}: name its directory with --state-dir")
         try:
             self._connection = duckdb.connect(str(path), read_only=True)
         except duckdb.Error as error:
@@ -122,29 +126,50 @@ class _File:
         return self._connection.cursor()
 
 
-def _from_file(state_dir: str, query: str, limit: int) -> dict[str, Any]:
+def _from_file(options: SqlOptions, query: str) -> dict[str, Any]:
     from engine.errors import ConfigError
-    from engine.service.discovery import warehouse_file
     from engine.service.sql import QueryError, run_query
 
+    path = _database(options.database) if options.database else _warehouse(options)
     try:
-        return run_query(_File(warehouse_file(Path(state_dir))), query, limit).to_json()
+        # only the warehouse has rows that others have replaced
+        return run_query(_File(path), query, options.limit, is_current=bool(options.database)).to_json()
     except QueryError as error:
         raise ConfigError(str(error)) from error
 
 
-def _snapshot(options: SqlOptions, url: str) -> str:
+def _database(file: str) -> Path:
+    from engine.errors import ConfigError
+
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"--database: there is no file {file}")
+    with path.open("rb") as opened:
+        if opened.read(12)[8:] != b"DUCK":
+            raise ConfigError(f"--database: {file} is not a DuckDB file")
+    return path
+
+
+def _warehouse(options: SqlOptions) -> Path:
     from engine.errors import ServiceError
     from engine.service.discovery import warehouse_file
+
+    path = warehouse_file(Path(options.state_dir))
+    if not path.exists():
+        raise ServiceError(
+            f"there is no warehouse at {path}: name its directory with --state-dir, or the file of a "
+            "`duckdb` sink with --database"
+        )
+    return path
+
+
+def _snapshot(options: SqlOptions, url: str) -> str:
     from engine.service.models import load_ingest_models
     from engine.service.warehouse import Warehouse
 
     if url:
         return str(_asked(url, "/snapshots", {})["file"])
-    path = warehouse_file(Path(options.state_dir))
-    if not path.exists():
-        raise ServiceError(f"there is no warehouse at {path}: name its directory with --state-dir")
-    warehouse = Warehouse.open(path, load_ingest_models())
+    warehouse = Warehouse.open(_warehouse(options), load_ingest_models())
     try:
         return str(warehouse.snapshot())
     finally:

@@ -42,6 +42,7 @@ def execute(options: ValidateOptions) -> int:
     """Print the problems."""
     from engine.contract.component import Params
     from engine.errors import ConfigError
+    from engine.plan.drawing import chains
 
     plans: dict[str, Plan] = {}
     warnings: list[Problem] = []
@@ -61,7 +62,7 @@ def execute(options: ValidateOptions) -> int:
     what = "valid" if options.target == "local" else "valid, and can run on Temporal"
     sys.stdout.write(f"{options.file}: {_count(len(plans), 'pipeline')}, {_count(nodes, 'node')}: {what}\n")
     for name, plan in plans.items():
-        sys.stdout.write(f"  {name}: {' → '.join(node.name for node in plan.nodes)}\n")
+        sys.stdout.write(f"  {name}: {chains(plan)}\n")
         for node in plan.nodes:
             notes = node.params.notes() if isinstance(node.params, Params) else []
             sys.stdout.writelines(f"    {node.name}: {note}\n" for note in notes)

@@ -9,7 +9,7 @@ from typing import Final
 from engine.contract.component import Kind
 from engine.plan.model import Plan, PlanNode
 
-__all__ = ["mermaid", "text"]
+__all__ = ["chains", "mermaid", "text"]
 
 _SHAPES: Final = {Kind.SOURCE: ("([", "])"), Kind.TRANSFORM: ("[", "]"), Kind.SINK: ("[(", ")]")}
 
@@ -48,6 +48,18 @@ def _shape(node: PlanNode, title: str) -> str:
 
 def _escaped(name: str) -> str:
     return name.replace('"', "#quot;")
+
+
+def chains(plan: Plan) -> str:
+    """Return the nodes in one line: `read → clean → save; clean → copy`."""
+    parts: list[list[str]] = []
+    for node in plan.nodes:
+        inputs = list(dict.fromkeys(node.inputs))
+        if parts and inputs == parts[-1][-1:]:
+            parts[-1].append(node.name)
+        else:
+            parts.append([", ".join(inputs), node.name] if inputs else [node.name])
+    return "; ".join(" → ".join(names) for names in parts)
 
 
 def text(plan: Plan) -> str:

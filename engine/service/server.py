@@ -25,7 +25,7 @@ from engine.service.discovery import (
     warehouse_file,
     withdraw,
 )
-from engine.service.models import IngestModel, load_ingest_models
+from engine.service.models import IngestModel, fields_of, load_ingest_models
 from engine.service.operations import Operations
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
@@ -86,7 +86,7 @@ async def running_service(
         try:
             app = create_app(warehouse, models, settings, host_of_runs, operations)
             server = _server(app, settings)
-            address = ServiceAddress(_url(listener), os.getpid())
+            address = ServiceAddress(_url(listener), os.getpid(), fields_of(models))
             async with _serving(server, listener, app.state.context):
                 _announce(state_dir, address)
                 try:

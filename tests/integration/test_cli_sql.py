@@ -11,6 +11,7 @@ import duckdb
 import httpx
 import pytest
 
+from engine.cli import main
 from engine.service.server import running_service
 
 
@@ -53,3 +54,18 @@ def test_sql_without_a_warehouse_says_so(tmp_path: Path) -> None:
     done = sql(tmp_path, "SELECT 1")
     assert done.returncode == 3
     assert "there is no warehouse" in done.stderr
+
+
+def test_sql_reads_the_file_of_a_duckdb_sink(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect("w.duckdb") as connection:
+        connection.execute("CREATE TABLE t AS SELECT range AS n FROM range(3)")
+    Path("other.txt").write_text("something else")
+
+    assert main(["sql", "--database", "w.duckdb", "SELECT sum(n) AS s FROM t"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["s", "-", "3", "(1 row)"]
+    for file, message in (("none", "there is no file none"), ("other.txt", "is not a DuckDB file")):
+        assert main(["sql", "--database", file, "SELECT 1"]) == 2
+        assert message in capsys.readouterr().err

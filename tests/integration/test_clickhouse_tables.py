@@ -169,6 +169,7 @@ async def test_equal_rows_that_are_merged_again_are_no_repetition(target: ClickH
     async with target.sink(mode="merge", key="id") as opened:
         for number in (1, 2, 1):
             await opened.write(batch_of([{"id": 1, "n": number}]))
+        assert await opened.describe_target() == "table tables.t, mode merge: 1 rows, 2 columns"
     assert target.rows() == [(1, 1)]
 
 

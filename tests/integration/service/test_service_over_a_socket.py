@@ -112,7 +112,12 @@ async def test_a_client_that_sends_too_much_still_gets_its_413(tmp_path: Path) -
 
 async def test_the_file_says_where_it_listens_for_as_long_as_it_does(tmp_path: Path) -> None:
     async with running_service(tmp_path, models=INGEST_MODELS) as service:
-        assert json.loads(service_file(tmp_path).read_text()) == {"url": service.url, "pid": os.getpid()}
+        said = json.loads(service_file(tmp_path).read_text())
+        assert (said["url"], said["pid"], sorted(said["fields"])) == (
+            service.url,
+            os.getpid(),
+            sorted(one.name for one in INGEST_MODELS),
+        )
         assert await asyncio.to_thread(find_running, tmp_path) == ServiceAddress(service.url, os.getpid())
     assert not service_file(tmp_path).exists()
     assert find_running(tmp_path) is None

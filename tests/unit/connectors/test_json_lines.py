@@ -113,3 +113,25 @@ async def test_a_dead_letter_has_long_integers_digit_by_digit(tmp_path: Path) ->
         await engine.run(linear_plan(reading, FaultySink(poison=lambda _: True)))
         (letter,) = await engine.store.dead_letters(DeadLetterFilter())
     assert letter.record == record
+
+
+BRACES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text('{},[]:"\\ab', max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("},{a", max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.dictionaries(st.text("},{a", max_size=4), BRACES, max_size=3), max_size=5))
+def test_records_are_the_same_lines_together_and_alone(records: list[dict[str, Any]]) -> None:
+    lines, failures = dump_records(records)
+    assert lines == b"".join(dump_records([record])[0] for record in records)
+    assert [json.loads(line) for line in lines.splitlines()] == records
+    assert not failures
+
+
+def test_a_text_that_looks_like_a_boundary_does_not_replace_one() -> None:
+    records: list[Any] = [{"a": "},{"}, 5]
+    assert dump_records(records) == (b'{"a":"},{"}\n5\n', {})

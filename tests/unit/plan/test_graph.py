@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.config import load_mapping
 from engine.contract.component import Kind, Params, Sink, Source, Transform, component
 from engine.plan.compile import compile_file
-from engine.plan.drawing import mermaid, text
+from engine.plan.drawing import chains, mermaid, text
 from engine.plan.model import Plan
 from engine.registry import Registry
 
@@ -56,6 +56,10 @@ def test_mermaid() -> None:
         "  n3_keep -.-> dead_letters\n"
         "  n4_copy -.-> dead_letters\n"
     )
+
+
+def test_chains_show_where_the_nodes_read() -> None:
+    assert chains(plan()) == "read-all; other; read-all → double; double, other → keep; read-all → copy"
 
 
 def test_text() -> None:
