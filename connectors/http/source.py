@@ -180,13 +180,9 @@ class HttpSource(Source[HttpSourceParams]):
         async with AsyncExitStack() as stack:
             if self._client is None:
                 await stack.enter_async_context(self)
-            async with aclosing(self.splits(self.ctx)) as splits:  # type: ignore[type-var]
-                async for split in splits:
-                    async with aclosing(self.read(split, None, self.ctx)) as batches:
-                        async for batch in batches:
-                            for _, error in batch.failures:
-                                raise error
-                            yield batch.records
+            async with aclosing(self.read_all()) as pages:
+                async for records in pages:
+                    yield records
 
     @property
     def _place(self) -> str:

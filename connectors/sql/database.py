@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from engine.contract.background import background_tasks
 from engine.errors import FatalError, TransientError
 from engine.redaction import hide, without_credentials
 
@@ -178,21 +179,16 @@ class Database:
                     with suppress(Exception):  # a driver that cannot do it finishes instead
                         cursor.adbc_cancel()
 
-        def outcome() -> T | Exception:
-            try:
-                with translated(self._params):
-                    return work()
-            except Exception as error:  # noqa: BLE001 - raised again outside of the group, which would wrap it
-                return error
+        def outcome() -> T:
+            with translated(self._params):
+                return work()
 
-        async with anyio.create_task_group() as group:
+        async with background_tasks() as group:
             group.start_soon(interrupt)
-            result = await anyio.to_thread.run_sync(outcome)
-            finished = True
-            group.cancel_scope.cancel()
-        if isinstance(result, Exception):
-            raise result
-        return result
+            try:
+                return await anyio.to_thread.run_sync(outcome)
+            finally:
+                finished = True
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.service.addresses import is_loopback
 from engine.service.settings import ServiceSettings
 
-__all__ = ["Guard", "host_of"]
+__all__ = ["Guard", "host_of", "unauthorized"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 
@@ -35,6 +35,12 @@ def host_of(authority: str) -> str | None:
     if found is None or int(found[2] or 0) > 65_535:
         return None
     return found[1].strip("[]")
+
+
+def unauthorized() -> Response:
+    """The answer to a request without the token it needs."""
+    text = "Unauthorized: Invalid or missing token"
+    return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})
 
 
 class Guard:
