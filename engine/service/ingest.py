@@ -18,6 +18,7 @@ from engine.service.bodies import BodyError, read_body
 from engine.service.column_bodies import MEDIA_TYPE, OFFER_HEADER, ColumnReader, to_json
 from engine.service.context import Endpoint, ServiceContext
 from engine.service.dead_letter_format import letter_of
+from engine.service.guard import unauthorized
 from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
 from engine.service.splitting import InvalidBodyError, TooManyRecordsError, split_body
 from engine.service.submission import (
@@ -57,7 +58,7 @@ async def ingest(request: Request) -> Response:
     """Handle one request; see docs/service.md for headers and statuses."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.ingest_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     endpoint = context.endpoints.get(_model_of(request.path_params["path"]))
     if endpoint is None:
         return PlainTextResponse(_NOT_FOUND, 404)

@@ -32,7 +32,7 @@ def summary(
 ) -> str:
     """Return the summary, or "" without runs. A table wider than `width` columns becomes lines.
 
-    `resumable`: say how to go on with what did not complete.
+    `resumable`: say how to resume what did not complete.
     """
     if not runs:
         return ""
