@@ -108,7 +108,7 @@ class SourceCase(Case[Source[Any]]):
 class TransformCase(Case[Transform[Any]]):
     """`given` are records that pass, `bad` is one that has to die alone (None: there is no such record).
 
-    `settled` is what becomes of `given` in a run: how many are written, dropped and dead.
+    `settled` is the outcome of `given` in a run: how many are written, dropped and dead.
     """
 
     kind: Kind = Kind.TRANSFORM

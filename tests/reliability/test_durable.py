@@ -36,7 +36,7 @@ DOCUMENTS = PIPELINES[-1:]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
-    """Nobody kills this one."""
+    """This one is not killed."""
     with running(tmp_path_factory.mktemp("durable")) as started:
         yield started
 

@@ -70,7 +70,7 @@ class Desk:
         """Wait until a worker has taken the run up."""
         deadline = time.monotonic() + PATIENCE
         while run not in asyncio.run(written(self.folder / "state")):
-            assert time.monotonic() < deadline, f"nobody has taken up {run}"
+            assert time.monotonic() < deadline, f"no worker has started {run}"
             time.sleep(0.1)
 
     def make_current(self, build: str) -> None:

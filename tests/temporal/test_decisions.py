@@ -88,7 +88,7 @@ async def test_chunks_failing_again_are_reported_and_may_fail_the_run(
 async def test_chunk_in_an_outage_is_not_parked_and_counts_its_wait(
     server: DevServer,
 ) -> None:
-    """The counts are those of a run whose other sink goes on, or stands still too."""
+    """The counts are those of a run whose other sink works, or stands still too."""
     told: list[dict[str, float]] = []
     said = [{"load": 1440.0}, {"load": 2880.0, "copy": 60.0}, {"load": 4320.0}, {"load": 5760.0}]
 
@@ -114,7 +114,7 @@ async def test_exceeded_outage_parks_the_chunk_for_one_retry(server: DevServer, 
     async def away(request: ChunkRequest) -> ChunkResult:
         if request.first == 0 or (request.first == 1 and stubs.chunks.count(1) == 1):
             told.append(request.outages)
-            raise ApplicationError("nobody listens", type=kind, non_retryable=True)
+            raise ApplicationError("no service listens", type=kind, non_retryable=True)
         return await done(request)
 
     stubs = Stubs(server.client, splits=4, work=away)
@@ -312,7 +312,7 @@ async def test_followers_start_after_completion_or_cancellation(
 
 
 async def test_a_shard_that_fails_stops_the_others_at_once(server: DevServer) -> None:
-    """The last of four shards fails; the first ones would work for ever."""
+    """The last of four shards fails; the first ones would never end."""
 
     async def one_fails(request: ChunkRequest) -> ChunkResult:
         if request.first == 3:

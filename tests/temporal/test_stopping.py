@@ -1,4 +1,4 @@
-"""Runs that are cancelled or drained: what was read is delivered, nothing goes on, all can be resumed."""
+"""Runs that are cancelled or drained: what was read is delivered, nothing runs on, all can be resumed."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ async def test_second_service_is_refused_with_the_url_of_the_first(
         '{"url": 5}',
         "no json",
     ],
-    ids=["dead process", "nobody answers", "incomplete", "broken"],
+    ids=["dead process", "no answer", "incomplete", "broken"],
 )
 async def test_a_stale_file_is_ignored(tmp_path: Path, content: str) -> None:
     service_file(tmp_path).parent.mkdir(parents=True)
@@ -220,7 +220,7 @@ async def test_stopping_service_finishes_only_accepted_work(tmp_path: Path) -> N
             answer = await refused(client)
             assert (answer.status_code, answer.text) == (503, "The service is stopping")
             assert int(answer.headers["retry-after"]) > 0
-            # one that comes on a connection of its own hears so too, and reading goes on
+            # one that comes on a connection of its own hears so too, and reading continues
             async with httpx.AsyncClient(base_url=url) as another:
                 assert (await refused(another)).status_code == 503
                 assert (await another.get("/consumption/getBlobs")).json()["total"] == 0
