@@ -8,7 +8,7 @@ import threading
 import anyio
 import pytest
 
-from engine.temporal.watchdog import Watchdog
+from engine.temporal.loop_watchdog import Watchdog
 
 PATIENCE = 30.0
 
