@@ -32,7 +32,7 @@ async def test_blocking_line_and_its_end_are_logged() -> None:
                 await anyio.sleep(0.01)
 
     assert told[0].startswith("the event loop is blocked at ")
-    assert "test_watchdog.py" in told[0]
+    assert "test_loop_watchdog.py" in told[0]
     assert "(a_call_that_blocks)" in told[0]
     assert told[1] == "the event loop runs again"
 
