@@ -11,9 +11,11 @@ RATE = "rate"
 ACTIONS = "actions"
 FORECAST = "forecast"
 OFF = "off"
+RIGHT = "right"
 PER_RECORD = "per_record"
 
 _COUNTS = frozenset({ACTIONS, FORECAST})
+_SHARES = frozenset({OFF, RIGHT})
 _BYTES = frozenset({PEAK_RSS, OWN_PEAK_RSS})
 _MEGA = 1_000_000
 
@@ -22,7 +24,7 @@ def render(figure: str, value: float, unit: str) -> str:
     """A figure as text: bytes in MB, rates in units a second, counts and shares as such, others as times."""
     if figure in _COUNTS:
         return f"{value:,.0f}"
-    if figure == OFF:
+    if figure in _SHARES:
         return f"{value:.1%}"
     if figure == PER_RECORD:
         return f"{value * _MEGA:.3f} µs"

@@ -26,6 +26,7 @@ import anyio
 
 from engine.config import Overrides, load_file, load_mapping, select
 from engine.config.problems import unknown
+from engine.contract.background import background_tasks
 from engine.contract.batch import Batch
 from engine.contract.component import ComponentSpec, Kind, NoParams, Receipt, Sink
 from engine.contract.types import JsonValue, Record
@@ -291,7 +292,6 @@ async def stream(
         failures.extend([report.failure] if report.failure is not None else [])
 
     failures: list[BaseException] = []
-    raised: list[Exception] = []
 
     async def records() -> AsyncGenerator[Record, None]:
         async for record in receive:
@@ -301,17 +301,11 @@ async def stream(
 
     async with AsyncExitStack() as stack:
         owner = engine if engine is not None else await stack.enter_async_context(Engine())
-        group = await stack.enter_async_context(anyio.create_task_group())
         stack.enter_context(receive)
-        group.start_soon(feed, owner)
         output = await stack.enter_async_context(aclosing(records()))
-        try:
-            yield output
-        except Exception as error:  # noqa: BLE001 - raised again below, outside the task group, unwrapped
-            raised.append(error)
-        group.cancel_scope.cancel()
-    if raised:
-        raise raised[0]
+        group = await stack.enter_async_context(background_tasks())
+        group.start_soon(feed, owner)
+        yield output
 
 
 class _Tap(Sink[NoParams]):

@@ -31,7 +31,7 @@ def benchmarks(scale: Scale) -> Sequence[Benchmark]:
     return [
         _reading("s3_16k", Lake(scale.pick(3_000, 50), 16 * KIBIBYTE), [Goal("ratio", "<=", 0.25)]),
         _reading("s3_1m", Lake(scale.pick(300, 10), 1024 * KIBIBYTE), []),
-        _refused(Lake(scale.pick(10_000, 50), 16 * KIBIBYTE, admitted=ADMITTED)),
+        _refused(Lake(scale.pick(5_000, 50), 16 * KIBIBYTE, admitted=ADMITTED)),
     ]
 
 

@@ -182,7 +182,7 @@ class JsonlSource(Source[JsonlSourceParams]):
                     start = page.end
                     batch = self._batch(part, page, before)
                     if marks is not None:
-                        batch.bookmarks = marks.behind(page)
+                        batch.bookmarks = marks.after(page)
                     yield batch
                     if ctx.draining():
                         return
@@ -198,13 +198,9 @@ class JsonlSource(Source[JsonlSourceParams]):
             RecordError: a line that cannot be read; the records before its page were yielded.
             FatalError: as `read`.
         """
-        async with aclosing(self.splits(self.ctx)) as splits:  # type: ignore[type-var]
-            async for split in splits:
-                async with aclosing(self.read(split, None, self.ctx)) as batches:
-                    async for batch in batches:
-                        for _, error in batch.failures:
-                            raise error
-                        yield batch.records
+        async with aclosing(self.read_all()) as pages:
+            async for records in pages:
+                yield records
 
     def _batch(self, part: FilePart, page: LinePage, before: int) -> Batch:
         records: list[dict[str, Any]]

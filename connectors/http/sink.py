@@ -61,6 +61,11 @@ class HttpSinkParams(Params):
     retry_statuses: list[int] = Field(
         default=[], description="Statuses to try again at, besides 408, 423, 425, 429 and 5xx"
     )
+    health: str | None = operational(
+        None,
+        description="Path that answers GET with 2xx as long as the API takes records, asked when a lone "
+        "record only gets 5xx: if it does, the record becomes a dead letter (default: that is an outage)",
+    )
     idempotency_header: str | None = Field(
         default="Idempotency-Key",
         description="Header with a key that is the same for a repetition; null: none",
@@ -137,6 +142,19 @@ class HttpSink(Sink[HttpSinkParams]):
     ) -> None:
         self._client = None
         await self._stack.aclose()
+
+    async def is_answering(self) -> bool:
+        """Return whether the API says at `health` that it takes records."""
+        client, path = self._client, self.params.health
+        if client is None or path is None:
+            return False
+        url = f"{self._connected().base}/{path.lstrip('/')}"
+        try:
+            answer = await client.send("GET", url, max_answer=_MAX_ANSWER)
+        except (TransientError, FatalError, TooLargeError):
+            return False
+        self.ctx.count("probes")
+        return 200 <= answer.status < 300 and not answer.is_page
 
     async def write(self, batch: Batch) -> None:
         """Send the records.

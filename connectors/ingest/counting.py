@@ -23,6 +23,7 @@ class Account(BaseModel):
     present: int = Field(ge=0)
     replaced: int = Field(ge=0)
     overtaken: int = Field(ge=0)
+    taken: int = Field(default=0, ge=0)  # services of before it was counted do not say
     doubled: int = Field(ge=0)
     dead: int = Field(ge=0)
     letters: int = Field(ge=0)
@@ -105,6 +106,12 @@ def _unknown(delivered: Delivered, why: str) -> Check:
 def _compared(account: Account, delivered: Delivered) -> list[Check]:
     found = account.present + account.overtaken + (account.letters if delivered.letters else 0)
     notes = []
+    # a resumed run writes again what it does not know to be delivered; what another run has replaced since
+    # its first delivery counts as overtaken, and as present
+    again = min(account.overtaken, account.taken)
+    if found - again <= delivered.records < found:
+        notes.append(f"{found - delivered.records:,} were sent again after another run had replaced them")
+        found = delivered.records
     if account.overtaken:
         notes.append(f"{account.overtaken:,} of them were since replaced by other deliveries, or removed")
     if account.replaced:

@@ -105,6 +105,7 @@ class Delivery:
         self._compress = compress
         self._any_success = any_success
         self._guard = {} if unless_newer is None else {"X-ODW-Unless-Newer": str(unless_newer)}
+        self._last: tuple[bytes, dict[str, str], int] | None = None  # acknowledged, of some 512 KB at most
 
     def columns_for(self, batch: Batch) -> Mapping[str, str]:
         """The SQL types by name of what the service reads in place of JSON; empty where JSON is to be sent.
@@ -189,11 +190,27 @@ class Delivery:
         verdict = interpret_answer(answer, count, f"POST {self._path}", any_success=self._any_success)
         if answer.status < 300:
             self.gives_results = verdict.per_record
+            self._last = (content, headers, limit)
             if self._columns == {}:
                 self._columns = offered_columns(answer.columns) or None
         if self.marks:
             self.marks.discard(_keys(batch, body))
         return verdict
+
+    async def repeat(self) -> bool:
+        """Send the last acknowledged request again; return whether it is acknowledged again.
+
+        It takes the way of every other one. Only a service that gives results is asked: it knows the key, and
+        counts the request once.
+        """
+        if self._last is None or not self.gives_results:
+            return False
+        content, headers, limit = self._last
+        try:
+            answer = await self._client.post(self._path, content, headers, max_answer=limit)
+        except (TransientError, FatalError):
+            return False
+        return answer.status < 300
 
     def _key(self, batch: Batch, body: Body) -> str:
         # Places tell apart parts of a source that happen to have the same bytes: with only the bytes, the

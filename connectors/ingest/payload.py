@@ -7,6 +7,7 @@ be written as JSON, are records looked at one by one.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
@@ -137,4 +138,14 @@ def _plain(value: object) -> object:
 
 
 def _dumps(value: object) -> bytes:
-    return orjson.dumps(value, default=_plain, option=_OPTIONS)
+    """JSON of a record or of several; raises TypeError when JSON cannot express one."""
+    try:
+        return orjson.dumps(value, default=_plain, option=_OPTIONS)
+    except TypeError as error:
+        if "64-bit" not in str(error):
+            raise
+    try:
+        plain = to_jsonable_python(value, inf_nan_mode="null")
+        return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
+    except (ValueError, RecursionError) as error:  # its words may quote the record
+        raise TypeError(f"it cannot be serialized ({type(error).__name__})") from None

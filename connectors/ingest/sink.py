@@ -109,6 +109,17 @@ class IngestSink(Sink[IngestParams]):
             answer = await client.get("/health", [], max_answer=64 * 1024)
         return "the service is healthy" if answer.is_json else "something answers that is no ingest service"
 
+    async def is_answering(self) -> bool:
+        """Return whether the service takes the last acknowledged request again, which changes nothing.
+
+        With `confirm: visible` that says too little: it may be the consumption API that is away.
+        """
+        if self._delivery is None or self._visibility is not None:
+            return False
+        answered = await self._delivery.repeat()
+        self.ctx.count("probes", answered)
+        return answered
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "as_number",
     "dates_in",
     "folded",
+    "is_unspaced",
     "numbers_in",
     "span_of_words",
     "words_in",
@@ -148,6 +149,11 @@ def _fold(character: str) -> str:
     return " " if (bare or whole).isspace() else bare
 
 
+def is_unspaced(text: str) -> bool:
+    """True when a text has characters of scripts that put no spaces between words."""
+    return not text.isascii() and _UNSPACED.search(text) is not None
+
+
 def words_in(text: str) -> list[str]:
     """The words of a folded text; characters of scripts without spaces are words of their own."""
     return _words(text).findall(text)
@@ -162,7 +168,7 @@ def span_of_words(text: str, first: int, last: int) -> tuple[int, int]:
 
 
 def _words(text: str) -> re.Pattern[str]:
-    return _WORD if not text.isascii() and _UNSPACED.search(text) else _SPACED_WORD
+    return _WORD if is_unspaced(text) else _SPACED_WORD
 
 
 def as_number(text: str) -> str | None:

@@ -1,12 +1,13 @@
 """The span of a document that supports an extracted value, in code points.
 
-A value is searched as written, then folded (case, width, accents, white space), then as the number or
-date that it is, then by most of its words. Each search takes time in proportion to the document. Nothing
-here knows a language, but for the English names of months.
+A value is searched as written, then folded (case, width, accents, white space, and line breaks where a
+script has no spaces), then as the number or date that it is, then by most of its words. Each search takes
+time in proportion to the document. Nothing here knows a language, but for the English names of months.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
@@ -19,6 +20,7 @@ from connectors.llm.folding import (
     as_number,
     dates_in,
     folded,
+    is_unspaced,
     numbers_in,
     span_of_words,
     words_in,
@@ -105,7 +107,28 @@ class Grounder:
             return None
         start = self._folded.offset(self._next.get(wanted, 0))
         found = _occurrence(self._folded.text, needle, start) or _occurrence(self._folded.text, needle, 0)
+        if found is None and is_unspaced(needle):
+            found = self._unspaced_span(needle.replace(" ", ""), start)
         return self._folded.span(*found) if found else None
+
+    @cached_property
+    def _spaces(self) -> list[int]:
+        """Where spaces were in the folded text, as places of that text without them."""
+        places = (place for place, one in enumerate(self._folded.text) if one == " ")
+        return [place - number for number, place in enumerate(places)]
+
+    @cached_property
+    def _bare(self) -> str:
+        return self._folded.text.replace(" ", "")
+
+    def _unspaced_span(self, needle: str, start: int) -> Span | None:
+        """The span in the folded text where a script puts no spaces, and a line may end anywhere."""
+        after = start - self._folded.text.count(" ", 0, start)
+        found = _occurrence(self._bare, needle, after) or _occurrence(self._bare, needle, 0)
+        if found is None:
+            return None
+        first, last = found[0], found[1] - 1
+        return first + bisect_right(self._spaces, first), last + bisect_right(self._spaces, last) + 1
 
     def _meant(self, wanted: str) -> Span | None:
         """A number or date that is written in another way."""

@@ -33,6 +33,13 @@ MAX_IMAGE_BYTES = 20 * 1024 * 1024
 
 _OPENED = frozenset({"application/pdf", DOCX, XLSX, XLS, PPTX, *CONVERTED})
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_NEWER = {
+    "application/msword": "docx",
+    "application/vnd.ms-powerpoint": "pptx",
+    "application/vnd.ms-outlook": "eml",
+    "application/x-ole-storage": "docx, xlsx or pptx",
+}
+_OPEN_OFFICE = {"odt": "docx", "ods": "xlsx", "odp": "pptx", "pages": "docx", "epub": "html"}
 _MARKED = re.compile(r"\[(?:IMAGE|PDF|DOC|BINARY)_DATA\]data:([\w.+-]+/[\w.+-]+);base64,")
 
 
@@ -75,7 +82,8 @@ def parts(content: str, name: str) -> list[DocumentPart]:
         return [_image(content[content.index("data:") :], name)]
     reader = _readers().get(media_type)
     if reader is None:
-        raise RecordError(f"{name}: no model reads {media_type} files", kind="UnsupportedDocument")
+        message = f"{name}: no model reads {media_type} files{_remedy(media_type, name)}"
+        raise RecordError(message, kind="UnsupportedDocument")
     return reader(_payload(content, marked.end(), name), name)
 
 
@@ -101,6 +109,15 @@ def _readers() -> dict[str, Callable[[bytes, str], list[DocumentPart]]]:
         "application/pdf": lambda data, name: _checked(read_pdf(data, name), name),
         DOCX: lambda data, name: _text_parts(read_docx(data, name, MAX_TEXT), name),
     }
+
+
+def _remedy(media_type: str, name: str) -> str:
+    """What to do with an older or other form of a document that is read in a newer one."""
+    newer = _NEWER.get(media_type) or _OPEN_OFFICE.get(name.rpartition(".")[2].casefold())
+    if newer is None:
+        return ""
+    command = f" (`soffice --headless --convert-to {newer}`)" if newer in ("docx", "xlsx", "pptx") else ""
+    return f"; save it as {newer}{command} and read that"
 
 
 def _text_parts(text: str, name: str) -> list[DocumentPart]:

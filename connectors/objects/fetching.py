@@ -27,7 +27,7 @@ THROTTLED_TRIES = 4
 GIVE_UP_AFTER = 64
 """Objects that fail in a row, after which no more is asked unless a probe shows that others get through."""
 
-MAX_HINT = 1.0
+MAX_HINT = 2.0
 """Seconds of a Retry-After that are waited for while others get through: fewer are asked for at once instead.
 
 MinIO asks for a minute whenever it has one request too many.

@@ -61,13 +61,13 @@ class LineFormat:
                 yield content, pages
 
     def decoder(self, content: Content, start: RecordPlace) -> BlockDecoder:
-        """What decodes these lines."""
+        """Return a decoder for the lines of an object."""
         strict = self.options.strict_text
         return BlockDecoder(content.charset, content.declared, start.encoding, strict=strict)
 
 
-class TextLines(LineFormat):
-    """Each line as a record: `file_path`, `line` (counted from 1) and `content`, without its line end."""
+class PlainLines(LineFormat):
+    """A format whose lines have no context: no header, no quotes."""
 
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
         """The records of an object from a place on."""
@@ -75,6 +75,13 @@ class TextLines(LineFormat):
             decoder = self.decoder(content, start)
             async for page in pages:
                 yield self._page(reader.path, page, decoder)
+
+    def _page(self, path: str, page: LinePage, decoder: BlockDecoder) -> RecordPage:
+        raise NotImplementedError
+
+
+class TextLines(PlainLines):
+    """Each line as a record: `file_path`, `line` (counted from 1) and `content`, without its line end."""
 
     def _page(self, path: str, page: LinePage, decoder: BlockDecoder) -> RecordPage:
         block = b"\n".join([b"" if line is None else line for line in page.lines])
@@ -110,15 +117,8 @@ class TextLines(LineFormat):
         return wrong
 
 
-class JsonLines(LineFormat):
+class JsonLines(PlainLines):
     """Each line is a JSON object, and a record. Empty lines are skipped."""
-
-    async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
-        """The records of an object from a place on."""
-        async with self.open(reader, start) as (content, pages):
-            decoder = self.decoder(content, start)
-            async for page in pages:
-                yield self._page(reader.path, page, decoder)
 
     def _page(self, path: str, page: LinePage, decoder: BlockDecoder) -> RecordPage:
         first = page.start.line + 1

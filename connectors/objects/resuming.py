@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from connectors.objects.content import ObjectBody
-from connectors.objects.fetching import ObjectFetcher
+from connectors.objects.fetching import THROTTLED_TRIES, ObjectFetcher
 from connectors.objects.listed import ListedObject, ObjectStore
 from engine.contract.component import Retry
 from engine.errors import TransientError
@@ -47,7 +47,8 @@ class ResumingBodies:
 
     async def wait(self, tries: int, error: TransientError) -> None:
         """Back off. Raises the error when there were tries enough."""
-        if self._retry is None or tries >= self._retry.attempts:
+        more = THROTTLED_TRIES if error.throttled else 1
+        if self._retry is None or tries >= self._retry.attempts * more:
             raise error
         await self._retry.wait(tries, error)
 

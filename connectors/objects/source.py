@@ -67,7 +67,7 @@ class ObjectSource(Source[P]):
     @property
     @abstractmethod
     def named(self) -> str:
-        """What is read, for messages: the pattern."""
+        """Return the pattern, for messages."""
 
     async def __aenter__(self) -> Self:
         if self.params.streams:

@@ -188,7 +188,8 @@ def _check_listing(response_dict: dict[str, Any], **_: Any) -> None:
 
 
 def _drop_nameless(parsed: dict[str, Any], **_: Any) -> None:
-    """Entries without a key, which botocore takes for granted when it decodes keys."""
+    """Forget what has no name; botocore decodes the names without looking whether they are there."""
+    parsed.pop("CommonPrefixes", None)
     if "Contents" in parsed:
         parsed["Contents"] = [entry for entry in parsed["Contents"] if entry.get("Key")]
 

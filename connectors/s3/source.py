@@ -166,7 +166,7 @@ class S3Connector(ObjectSource[S3Params]):
 
     @property
     def named(self) -> str:
-        """What is read, for messages."""
+        """Return the pattern, for messages."""
         return self._pattern.uri
 
     async def open_store(self, stack: AsyncExitStack) -> S3Bucket:

@@ -107,8 +107,17 @@ class S3Body:
             total = -1 if length is None else int(length)
         # a server that does not know ranges sends everything
         self._skip = 0 if part else start
-        self._left = None if part or stop is None else stop - start
+        # nor need one send all of the range that it was asked for
+        self._more_from = -1
+        if part:
+            asked_to = min(
+                (end for end in (stop, total, found.size) if end is not None and end >= 0), default=-1
+            )
+            self._more_from = int(part[2]) + 1 if int(part[2]) + 1 < asked_to else -1
+        self._left = None if stop is None else stop - start
         self._expected = int(length) if length is not None else None
+        if part and self._expected is None:
+            self._expected = int(part[2]) + 1 - start
         self._framed = length is not None  # HTTP lets no more arrive
         self._arrived = 0
         self._check_total(total, found.size)
@@ -126,6 +135,10 @@ class S3Body:
             if self._left is not None and self._left <= 0:
                 return b""
             data = await self._next()
+            if not data and self._more_from >= 0:
+                raise TransientError(
+                    f"{self.where}: a part of what was asked for arrived, up to {self._more_from:,}"
+                )
             if not data:
                 return b""
             if self._skip:

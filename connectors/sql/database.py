@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from engine.contract.background import background_tasks
 from engine.errors import FatalError, TransientError
 from engine.redaction import hide, without_credentials
 
@@ -68,12 +69,12 @@ class SqlConnection(BaseModel):
 
     @property
     def mark(self) -> str:
-        """What names are quoted by."""
+        """Return the character that quotes names."""
         return self.quote or ("`" if self.driver in _BACKTICKS else '"')
 
     @property
     def numbered(self) -> bool:
-        """Whether parameters have numbers."""
+        """Whether parameters are numbered (`$1`) instead of `?`."""
         return (self.placeholder or ("$1" if self.driver in _NUMBERED else "?")) == "$1"
 
     @property
@@ -100,7 +101,7 @@ class SqlConnection(BaseModel):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no message may show."""
+        """Return the secrets that no message may show."""
         given = [self.url, self._password, *_PASSWORD.findall(self.url)]
         given += [one.get_secret_value() for one in self.secret_options.values()]
         return tuple(filter(None, {*given, *map(unquote, given)}))
@@ -115,7 +116,7 @@ class SqlConnection(BaseModel):
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a file of SQLite."""
+        """Whether the database is a SQLite file."""
         return self.driver == _SQLITE
 
 
@@ -178,21 +179,16 @@ class Database:
                     with suppress(Exception):  # a driver that cannot do it finishes instead
                         cursor.adbc_cancel()
 
-        def outcome() -> T | Exception:
-            try:
-                with translated(self._params):
-                    return work()
-            except Exception as error:  # noqa: BLE001 - raised again outside of the group, which would wrap it
-                return error
+        def outcome() -> T:
+            with translated(self._params):
+                return work()
 
-        async with anyio.create_task_group() as group:
+        async with background_tasks() as group:
             group.start_soon(interrupt)
-            result = await anyio.to_thread.run_sync(outcome)
-            finished = True
-            group.cancel_scope.cancel()
-        if isinstance(result, Exception):
-            raise result
-        return result
+            try:
+                return await anyio.to_thread.run_sync(outcome)
+            finally:
+                finished = True
 
 
 @asynccontextmanager

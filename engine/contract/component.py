@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -282,8 +283,8 @@ class Component(Generic[P]):
         """Return whether the other side does other work now.
 
         Asked of transforms and sinks when a record has used up its tries and nothing else has got through
-        since. True makes it a dead letter. False, the default, means no, or that there is no way to ask:
-        then it may be an outage, which is waited out. Raises nothing.
+        since. After True, one more try decides. False, the default, means no, or that there is no way to
+        ask: then it may be an outage, which is waited out. Raises nothing.
         """
         return False
 
@@ -356,6 +357,20 @@ class Source(Component[P]):
         Never yield inside a task group or a cancel scope.
         """
         raise NotImplementedError
+
+    async def read_all(self) -> AsyncGenerator[list[Record], None]:
+        """Yield the records of every split, batch by batch; an `extract` for sources that override `read`.
+
+        Raises:
+            RecordError: a record that cannot be read; those of earlier batches were yielded.
+        """
+        async with aclosing(self.splits(self.ctx)) as splits:  # type: ignore[type-var]
+            async for split in splits:
+                async with aclosing(self.read(split, None, self.ctx)) as batches:
+                    async for batch in batches:
+                        for _, error in batch.failures:
+                            raise error
+                        yield batch.records
 
     def extract(self) -> AsyncGenerator[Record | list[Record], None]:
         """Yield records, or lists of them; enough for a simple source, and usable without a pipeline."""

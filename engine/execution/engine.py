@@ -192,11 +192,11 @@ class Engine:
             resumed = lease.acquisitions > 1 if chunk is not None else resume is not None
             if resume is not None and chunk is None:
                 record = await self._take_up(record.run_id, lease)
-            async with self._attended(plan, record, lease, resumed, chunk, verify) as run:
+            async with self._with_lease_kept(plan, record, lease, resumed, chunk, verify) as run:
                 yield run
 
     @asynccontextmanager
-    async def _attended(
+    async def _with_lease_kept(
         self,
         plan: Plan,
         record: RunRecord,
@@ -240,13 +240,17 @@ class Engine:
 
         Args:
             warehouse: models that an embedded warehouse started here has besides those installed.
+
+        Raises:
+            ServiceError: one cannot be started, or the ingest service lacks fields of these models.
         """
         async with self._sandbox_lock:
             missing = sorted(set(services) - set(self._sandbox))
-            if not missing:
-                return
-            assert self._group is not None, "use `async with Engine(...)`"
-            self._sandbox |= await self._group.start(self._host_sandbox, missing, warehouse)
+            if missing:
+                assert self._group is not None, "use `async with Engine(...)`"
+                self._sandbox |= await self._group.start(self._host_sandbox, missing, warehouse)
+        if warehouse is not None and "ingest" in services and self.state_dir is not None:
+            await anyio.to_thread.run_sync(warehouse.check_served, self.state_dir)
 
     async def offer_taps(self) -> None:
         """Let other processes of this user watch samples of the records of runs, until the engine is closed.

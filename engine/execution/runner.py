@@ -14,6 +14,7 @@ from time import perf_counter
 
 import anyio
 
+from engine.contract.background import background_tasks
 from engine.contract.component import Kind, Source
 from engine.contract.types import JsonValue, Record
 from engine.contract.verification import Check
@@ -194,17 +195,10 @@ class Runner:
         await self._close_books()
 
     async def _within_timeout(self) -> None:
-        failure: Exception | None = None
-        async with anyio.create_task_group() as watch:
+        async with background_tasks() as watch:
             watch.start_soon(self._bound_drain)
             watch.start_soon(self._bound_time)
-            try:
-                await self._execute()
-            except Exception as error:  # noqa: BLE001 - raised below, where no group wraps it and its cause
-                failure = error
-            watch.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+            await self._execute()
 
     async def _bound_time(self) -> None:
         """Drain the run when the pipeline's `timeout` has passed."""

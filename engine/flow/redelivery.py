@@ -104,7 +104,17 @@ class Redelivery:
                 if rest is None:
                     return
                 todo, error = rest
-            if health.successes > self._seen or await self._answers():
+            others = health.successes > self._seen
+            if not others and await self._answers():
+                others = True
+                if len(todo) == 1:
+                    # an outage may have ended since the last try: one that begins now tells
+                    self.attempt += 1
+                    rest = await self._try(todo, self.attempt)
+                    if rest is None:
+                        return
+                    todo, error = rest
+            if others:
                 # others got through since the last try, so the fault may be in these records
                 rest = await self._isolate(todo, error)
                 if rest is None:

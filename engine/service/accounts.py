@@ -81,6 +81,8 @@ class Account:
         present: rows that are there and that the scope was the last to write.
         replaced: rows of the scope that it has replaced itself.
         overtaken: rows of the scope that somebody else has replaced, or the retention removed.
+        taken: rows of other scopes that the scope has replaced. So many of the overtaken rows, at most, are
+            there again.
         doubled: rows of the scope whose id is there more than once.
         dead: dead letters that were made of its records, each counted once.
         letters: how many of those there are, whatever became of them, or the retention removed.
@@ -91,6 +93,7 @@ class Account:
     present: int
     replaced: int
     overtaken: int
+    taken: int
     doubled: int
     dead: int
     letters: int
@@ -105,7 +108,7 @@ def account_of(reader: Reader, model: str, table: Table | None, scope: str) -> A
     of_scope: list[object] = [model, scope, scope]
     batches = f"_odw_batches WHERE model = ? AND {_OF_SCOPE}"
     dead = _dead(reader, batches, of_scope)
-    replaced, overtaken = _replaced(reader, table, scope)
+    replaced, overtaken, taken = _replaced(reader, table, scope)
     present = doubled = 0
     acknowledged = _number(reader, f"SELECT coalesce(sum(written), 0) FROM {batches}", of_scope)  # noqa: S608 -- marks
     if table is None:
@@ -122,6 +125,7 @@ def account_of(reader: Reader, model: str, table: Table | None, scope: str) -> A
         present=present,
         replaced=replaced,
         overtaken=overtaken,
+        taken=taken,
         doubled=doubled,
         dead=len(dead),
         letters=_number(
@@ -145,18 +149,19 @@ def _dead(reader: Reader, batches: str, values: list[object]) -> set[str]:
     return {str(letter["dead_letter_id"]) for (letters,) in found for letter in orjson.loads(letters)}
 
 
-def _replaced(reader: Reader, table: Table | None, scope: str) -> tuple[int, int]:
-    """How many rows of the scope were replaced by itself, and by others."""
+def _replaced(reader: Reader, table: Table | None, scope: str) -> tuple[int, int, int]:
+    """How many rows of the scope were replaced by itself, and by others; and of others by the scope."""
     if table is None:
-        return 0, 0
+        return 0, 0, 0
     by_itself = "coalesce(by_scope = ? OR starts_with(by_scope, ? || '/'), false)"
     found = reader.execute(
-        f"SELECT coalesce(sum(row_count) FILTER ({by_itself}), 0), "  # noqa: S608 -- marks
-        f"coalesce(sum(row_count) FILTER (NOT {by_itself}), 0) "
-        f"FROM _odw_replaced WHERE table_name = ? AND {_OF_SCOPE}",
-        [scope, scope, scope, scope, table.name, scope, scope],
+        f"SELECT coalesce(sum(row_count) FILTER ({_OF_SCOPE} AND {by_itself}), 0), "  # noqa: S608 -- marks
+        f"coalesce(sum(row_count) FILTER ({_OF_SCOPE} AND NOT {by_itself}), 0), "
+        f"coalesce(sum(row_count) FILTER (NOT {_OF_SCOPE} AND {by_itself}), 0) "
+        "FROM _odw_replaced WHERE table_name = ?",
+        [*[scope] * 12, table.name],
     ).fetchone()
-    return (int(found[0]), int(found[1])) if found else (0, 0)
+    return (int(found[0]), int(found[1]), int(found[2])) if found else (0, 0, 0)
 
 
 def _since(reader: Reader) -> datetime | None:

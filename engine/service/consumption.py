@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from engine.service.columns import JSON
+from engine.service.guard import unauthorized
 from engine.service.models import IngestModel
 from engine.service.page_views import EVENTS, page_views
 from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter
@@ -108,7 +109,7 @@ async def consume(request: Request) -> Response:
     """One page, or a run that was started; unknown parameters are ignored."""
     context = cast("ServiceContext", request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     name, _, version = request.path_params["path"].partition("/")
     if "/" in version:
         return _not_found(request)

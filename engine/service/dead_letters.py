@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import ServiceContext
+from engine.service.guard import unauthorized
 from engine.service.paging import Page, ParameterError, Query, answer_page, bad_parameter
 from engine.service.submission import (
     AuditEntry,
@@ -62,7 +63,7 @@ async def list_dead_letters(request: Request) -> Response:
     """
     context = cast(ServiceContext, request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     parameters = request.query_params
     query = Query(lambda _: "_odw_dead_letters", _COLUMNS, "commit_sequence, batch_index, dead_letter_id")
     try:
@@ -93,7 +94,7 @@ async def discard_dead_letters(request: Request) -> Response:
     """Put dead letters aside; behind the ingest key, since it changes what is stored."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.ingest_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     limits = replace(context.body_limits, max_size=_MAX_REQUEST)
     try:
         with context.accepted(), context.inflight.share() as share:

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from engine.errors import RegistryError
-from engine.service.models import IngestModel, load_ingest_models
+from engine.errors import RegistryError, ServiceError
+from engine.service.discovery import announced
+from engine.service.models import IngestModel, fields_of, load_ingest_models
 from engine.service.settings import Keep, Retention
 from engine.units import Duration
 
@@ -45,6 +47,7 @@ _TYPES: dict[str, Any] = {
     "json": Any,
     "object": dict[str, Any],
 }
+_NAMED = 5  # fields that a message lists
 _SYNONYMS = ("text", "string", "integer", "number", "boolean")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -144,6 +147,19 @@ class Declared:
         if self.folder not in sys.path:
             sys.path.insert(0, self.folder)
         return declared_models(WarehouseSection.model_validate(self.document))
+
+    def check_served(self, state_dir: Path) -> None:
+        """Raise ServiceError if the service of this directory would drop fields of these models.
+
+        It has the models that it was started with: a file that was changed since may declare more.
+        """
+        service = announced(state_dir)
+        if service is not None and (lacking := service.lacks(fields_of(self.models()))):
+            names = ", ".join(lacking[:_NAMED])
+            raise ServiceError(
+                f"the ingest service at {service.url} was started before the file declared {names}, and "
+                f"would drop it: restart the service (process {service.pid})"
+            )
 
     def retention(self) -> Retention:
         """What is kept, by the tables' own names. Raises DeclarationError for a table that no model fills."""

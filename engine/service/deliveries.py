@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from engine.service.accounts import Account, account_of
 from engine.service.context import Endpoint, ServiceContext
+from engine.service.guard import unauthorized
 from engine.service.storage import Reader
 from engine.service.submission import WarehouseDownError
 from engine.service.system_tables import DIRTY_OF
@@ -29,7 +30,7 @@ async def count_deliveries(request: Request) -> Response:
     """
     context = cast(ServiceContext, request.app.state.context)
     if not await context.ingest_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     endpoint = context.endpoints.get(request.query_params.get("model", "").lower())
     scope = request.query_params.get("scope", "")
     if endpoint is None:

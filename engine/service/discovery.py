@@ -7,14 +7,16 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 __all__ = [
     "ServiceAddress",
     "announce",
+    "announced",
     "find_running",
     "is_own",
     "service_file",
@@ -27,10 +29,24 @@ _TIMEOUT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceAddress:
-    """The address and process of a service."""
+    """The address and process of a service. `fields`: what the models that it was started with take."""
 
     url: str
     pid: int
+    fields: Mapping[str, Sequence[str]] | None = field(default=None, compare=False)
+
+    def lacks(self, declared: Mapping[str, Sequence[str]]) -> list[str]:
+        """The fields, as `Model.field`, that its models of these names would drop.
+
+        A model that it does not have at all is none of them: what is sent to it is refused.
+        """
+        known = {name.lower(): fields for name, fields in (self.fields or {}).items()}  # routes ignore case
+        return [
+            f"{name}.{one}"
+            for name, fields in declared.items()
+            for one in fields
+            if one not in known.get(name.lower(), fields)
+        ]
 
 
 def warehouse_file(state_dir: Path) -> Path:
@@ -49,7 +65,7 @@ def announce(state_dir: Path, address: ServiceAddress) -> None:
     draft = target.with_name(f"service.{address.pid}.tmp")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as out:
-        out.write(json.dumps({"url": address.url, "pid": address.pid}))
+        out.write(json.dumps({"url": address.url, "pid": address.pid, "fields": address.fields}))
     draft.replace(target)
 
 
@@ -57,6 +73,11 @@ def withdraw(state_dir: Path, address: ServiceAddress) -> None:
     """Remove the file if it is still this service's."""
     if _read(state_dir) == address:
         service_file(state_dir).unlink(missing_ok=True)
+
+
+def announced(state_dir: Path) -> ServiceAddress | None:
+    """Return what the file says, without a look at whether it is still so."""
+    return _read(state_dir)
 
 
 def find_running(state_dir: Path) -> ServiceAddress | None:
@@ -71,13 +92,13 @@ def find_running(state_dir: Path) -> ServiceAddress | None:
 
 
 def _read(state_dir: Path) -> ServiceAddress | None:
-    """What the file says, if nobody but this user can have written it, and it names this machine."""
+    """Return what the file says, if only this user can have written it and it names this machine."""
     path = service_file(state_dir)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        address = ServiceAddress(str(content["url"]), int(content["pid"]))
+        address = ServiceAddress(str(content["url"]), int(content["pid"]), content.get("fields"))
         trusted = is_own(path) and is_own(path.parent) and _is_here(urlsplit(address.url).hostname or "")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return address if trusted else None
 
@@ -92,7 +113,7 @@ def _is_here(host: str) -> bool:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file or folder is this user's, and nobody else may write it: a planted one takes records."""
+    """Whether a file or folder is this user's, and writable by no other user: a planted one takes records."""
     if not hasattr(os, "geteuid"):
         return True
     status = path.stat()

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.service.addresses import is_loopback
 from engine.service.settings import ServiceSettings
 
-__all__ = ["Guard", "host_of"]
+__all__ = ["Guard", "host_of", "unauthorized"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 
@@ -37,12 +37,18 @@ def host_of(authority: str) -> str | None:
     return found[1].strip("[]")
 
 
+def unauthorized() -> Response:
+    """The answer to a request without the token it needs."""
+    text = "Unauthorized: Invalid or missing token"
+    return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})
+
+
 class Guard:
     """Rejects forbidden requests, and tells browsers which pages may read responses.
 
     Paths lose the service's prefix, and a slash at their end, which counts as none.
 
-    With both keys set, nobody without a token gets anywhere, so any host and any origin may ask.
+    With both keys set, every request needs a token, so any host and any origin may ask.
     """
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:

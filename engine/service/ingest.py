@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from urllib.parse import unquote
 
 import orjson
@@ -18,6 +18,7 @@ from engine.service.bodies import BodyError, read_body
 from engine.service.column_bodies import MEDIA_TYPE, OFFER_HEADER, ColumnReader, to_json
 from engine.service.context import Endpoint, ServiceContext
 from engine.service.dead_letter_format import letter_of
+from engine.service.guard import unauthorized
 from engine.service.models import UNKNOWN_ORIGIN, Origin, Row
 from engine.service.splitting import InvalidBodyError, TooManyRecordsError, split_body
 from engine.service.submission import (
@@ -57,7 +58,7 @@ async def ingest(request: Request) -> Response:
     """Handle one request; see docs/service.md for headers and statuses."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.ingest_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     endpoint = context.endpoints.get(_model_of(request.path_params["path"]))
     if endpoint is None:
         return PlainTextResponse(_NOT_FOUND, 404)
@@ -289,7 +290,7 @@ class _Ingestion:
         letters = await self._in_thread_if_many(
             len(originals),
             lambda: [
-                self._api_letter(index, original, message)
+                self.rejected(index, original, message)
                 for index, original in enumerate(originals)
                 if original.startswith(b"{")
             ],
@@ -303,16 +304,25 @@ class _Ingestion:
 
     def _api_letters(self, validated: ValidatedBody) -> list[RejectedRecord]:
         originals = validated.originals or []
-        return [self._api_letter(index, originals[index], text) for index, text in validated.failures.items()]
+        return [self.rejected(index, originals[index], text) for index, text in validated.failures.items()]
 
-    def _api_letter(self, index: int, original: bytes, message: str) -> RejectedRecord:
+    def rejected(
+        self,
+        index: int,
+        original: bytes,
+        message: str,
+        *,
+        source: Literal["api", "transform", "table"] = "api",
+        kind: str = "ValidationError",
+    ) -> RejectedRecord:
+        """Return the dead letter of a record; `source` is what refused it."""
         return letter_of(
             self._endpoint.model,
             index,
             original,
-            error_type="ValidationError",
+            error_type=kind,
             error_message=message,
-            source="api",
+            source=source,
             failed_at=self._now,
             origin=self._terms.origin,
         )
@@ -340,34 +350,11 @@ class _Ingestion:
         origins = _Origins(self, validated, None)
         for place, result in enumerate(results):
             if isinstance(result, Exception):
-                letters.append(self._transform_letter(*origins.of(place), result))
+                kind = str(getattr(result, "kind", type(result).__name__))
+                rejected = self.rejected(*origins.of(place), str(result), source="transform", kind=kind)
+                letters.append(rejected)
         letters.sort(key=lambda letter: letter.index)
         return rows, places
-
-    def _transform_letter(self, index: int, original: bytes, error: Exception) -> RejectedRecord:
-        return letter_of(
-            self._endpoint.model,
-            index,
-            original,
-            error_type=str(getattr(error, "kind", type(error).__name__)),
-            error_message=str(error),
-            source="transform",
-            failed_at=self._now,
-            origin=self._terms.origin,
-        )
-
-    def table_letter(self, index: int, original: bytes, message: str) -> RejectedRecord:
-        """The dead letter of a record whose row does not fit its table."""
-        return letter_of(
-            self._endpoint.model,
-            index,
-            original,
-            error_type="ValidationError",
-            error_message=message,
-            source="table",
-            failed_at=self._now,
-            origin=self._terms.origin,
-        )
 
     def originals(self, validated: ValidatedBody) -> list[bytes]:
         """All records as they were sent."""
@@ -442,4 +429,4 @@ class _Origins:
     def refuse(self, place: int, message: str) -> RejectedRecord:
         """The dead letter of the row at this place."""
         record = place if self._places is None else self._places[place]
-        return self._ingestion.table_letter(*self.of(record), message)
+        return self._ingestion.rejected(*self.of(record), message, source="table")

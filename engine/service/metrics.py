@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, cast
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from engine.service.guard import unauthorized
+
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
@@ -123,7 +125,7 @@ async def show_metrics(request: Request) -> Response:
     """All counters and gauges; behind the consumption key."""
     context = cast("ServiceContext", request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     lines = [
         *context.metrics.lines(),
         *_counter(

@@ -21,6 +21,7 @@ __all__ = [
     "OriginOf",
     "Row",
     "RowTransform",
+    "fields_of",
     "load_ingest_models",
 ]
 
@@ -86,6 +87,13 @@ class IngestModel:
     def row_model(self) -> type[BaseModel]:
         """The model whose fields are the columns of `table`."""
         return self.row or self.model
+
+
+def fields_of(models: Iterable[IngestModel]) -> dict[str, list[str]]:
+    """The names that the records of each model have, on the wire, by the model's name."""
+    return {
+        one.name: [field.alias or name for name, field in one.model.model_fields.items()] for one in models
+    }
 
 
 def load_ingest_models() -> tuple[IngestModel, ...]:

@@ -7,11 +7,12 @@ from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from engine.errors import StateError
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import ServiceContext
+from engine.service.guard import unauthorized
 from engine.service.query_process import answer_query
 from engine.service.sql import MAX_ROWS, MAX_SQL, QueryError, QueryResult
 from engine.service.triggers import answer
@@ -30,7 +31,7 @@ async def query_warehouse(request: Request) -> Response:
     """Answer `{"sql": …, "limit": …}` with columns and rows; behind the consumption key."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     limits = replace(context.body_limits, max_size=2 * MAX_SQL)
     try:
         with context.inflight.share() as share:
@@ -60,7 +61,7 @@ async def take_snapshot(request: Request) -> Response:
     """Copy the warehouse into a file that other processes can open; behind the consumption key."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     try:
         path = await context.querying(context.warehouse.snapshot)
     except StateError:

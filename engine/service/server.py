@@ -25,7 +25,7 @@ from engine.service.discovery import (
     warehouse_file,
     withdraw,
 )
-from engine.service.models import IngestModel, load_ingest_models
+from engine.service.models import IngestModel, fields_of, load_ingest_models
 from engine.service.operations import Operations
 from engine.service.runs import RunHost
 from engine.service.settings import ServiceSettings
@@ -42,7 +42,7 @@ _KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that 
 
 
 LOCK_PATIENCE = 5.0
-"""Seconds; a service that ends withdraws its address before it lets go of the warehouse, and one whose parent
+"""Seconds; a service that ends withdraws its address before it releases the warehouse, and one whose parent
 was killed while it started has announced none."""
 LOCK_RETRY = 0.1
 
@@ -86,7 +86,7 @@ async def running_service(
         try:
             app = create_app(warehouse, models, settings, host_of_runs, operations)
             server = _server(app, settings)
-            address = ServiceAddress(_url(listener), os.getpid())
+            address = ServiceAddress(_url(listener), os.getpid(), fields_of(models))
             async with _serving(server, listener, app.state.context):
                 _announce(state_dir, address)
                 try:
@@ -221,7 +221,7 @@ def _url(listener: socket.socket) -> str:
 async def _open_warehouse(
     state_dir: Path, models: Iterable[IngestModel], settings: ServiceSettings
 ) -> Warehouse:
-    """Open the warehouse, waiting for a process that is about to let go of it."""
+    """Open the warehouse, waiting for a process that is about to release it."""
     from engine.service.storage import WarehouseLockedError
     from engine.service.warehouse import Warehouse
 

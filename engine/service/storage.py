@@ -62,6 +62,9 @@ class Storage:
         # Extensions would be downloaded, and nothing here needs one.
         self._config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory_limit,
+            # A checkpoint costs more than the rows since the last one. A log of this size is read again in
+            # half a second by the next start, should there be no time for a checkpoint at the end.
+            "checkpoint_threshold": "64MB",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
         }

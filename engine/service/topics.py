@@ -8,11 +8,11 @@ import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from engine.service.context import ServiceContext
-from engine.service.guard import Guard
+from engine.service.guard import Guard, unauthorized
 from engine.service.paging import ParameterError, bad_parameter, parse_count
 
 __all__ = ["create_topic_app"]
@@ -38,7 +38,7 @@ async def _messages(request: Request) -> Response:
     """A page of one topic; an unknown topic has no messages."""
     context: ServiceContext = request.app.state.context
     if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     try:
         offset = parse_count(request.query_params, "offset") or 0
         count = parse_count(request.query_params, "count")

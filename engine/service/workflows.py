@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from engine.service.bodies import BodyError, read_body
 from engine.service.context import ServiceContext
+from engine.service.guard import unauthorized
 from engine.service.runs import HostedRun, RunStartError, RunState
 from engine.service.triggers import answer, parameters_of
 
@@ -25,7 +26,7 @@ async def list_workflows(request: Request) -> Response:
     """`GET /workflows/list`: the latest runs as a bare array. Odd values of a parameter are ignored."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.consumption_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     return answer([_row(run) for run in await _runs(request, context)])
 
 
@@ -63,7 +64,7 @@ async def administrate(request: Request) -> Response:
     """`/admin/workflows/history` and `/admin/workflows/<name>/trigger|terminate`, behind the admin key."""
     context = cast(ServiceContext, request.app.state.context)
     if not await context.admin_key.allows(request.headers.get("authorization")):
-        return PlainTextResponse("Unauthorized: Invalid or missing token", 401)
+        return unauthorized()
     parts = request.path_params["path"].split("/")
     if parts == ["history"] and request.method in ("GET", "HEAD"):
         return answer([_row(run) for run in await _runs(request, context)])

@@ -24,8 +24,10 @@ from engine.contract.batch import Batch
 from engine.contract.component import Context
 from engine.contract.keys import KeyRange
 from engine.errors import BatchError, FatalError, RecordError, TransientError
-from engine.testing import ScriptedClock
+from engine.execution.engine import Engine
+from engine.testing import MemorySource, ScriptedClock, plan_of
 from tests.integration.scripted_http import Answer, Request, ScriptedServer, unused_url
+from tests.unit.kernel.runs import QUICK
 
 ROWS: list[dict[str, Any]] = [{"id": number, "at": f"2026-01-{number + 1:02}"} for number in range(25)]
 
@@ -391,6 +393,31 @@ async def test_statuses_mean_what_the_file_says() -> None:
     assert {index: type(error) for index, error in failures.items()} == {1: RecordError, 2: TransientError}
 
 
+async def test_a_lone_bad_record_dies_where_the_api_says_it_takes_records() -> None:
+    def answer(request: Request) -> Answer:
+        return Answer() if request.method == "GET" else Answer(500)
+
+    async with ScriptedServer(answer).running() as server:
+        target = sink(server.url, health="/up")
+        source = MemorySource({"a": [[{"id": 1}]]})
+        plan = plan_of({"read": (source, []), "post": (target, ["read"])}, options={"post": QUICK})
+        async with Engine() as owner:
+            report = await owner.run(plan)
+    assert (report.ok, report.tally.dead) == (True, 1)
+    assert [request.method for request in server.requests] == ["POST", "POST", "GET", "POST"]
+    assert server.requests[2].path == "/up"
+
+
+@pytest.mark.parametrize("answer", [Answer(503), Answer(401), Answer(200, b"<html>log in")])
+async def test_an_api_that_does_not_say_so_is_away(answer: Answer) -> None:
+    async with ScriptedServer(lambda request: answer).running() as server:
+        async with sink(server.url, health="health") as target:
+            assert not await target.is_answering()
+        async with sink(server.url) as target:
+            assert not await target.is_answering()
+    assert len(server.requests) == 1
+
+
 async def test_a_web_page_is_no_success_unless_the_file_says_so() -> None:
     page = Answer(200, b"<html>log in", {"content-type": "text/html"})
     async with ScriptedServer(lambda _: page).running() as server:
@@ -520,6 +547,22 @@ def test_an_incremental_source_asks_for_what_is_new(tmp_path: Path, monkeypatch:
                 assert main(["run", "--quiet"]) == 0
                 assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 25
     assert asked(server.requests[-1])["since"] == "2026-01-25"
+
+
+def test_an_incremental_field_that_no_record_has_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(request: Request) -> Answer:
+        return Answer.of(ROWS[int(asked(request)["offset"]) :][:10])
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipelines.yaml").write_text(CHANGED.replace("field: at", "field: changed_at"))
+    with start_blocking_portal() as portal:
+        with portal.wrap_async_context_manager(ScriptedServer(script).running()) as server:
+            monkeypatch.setenv("SHOP_URL", server.url)
+            assert main(["run"]) == 0
+    said = capsys.readouterr().out
+    assert "`read` found its `incremental` field in none of 25 records: the next run reads all again" in said
 
 
 def test_the_examples_of_the_page_read_and_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,19 @@ async def test_the_same_batch_again_in_the_same_run_changes_nothing(tmp_path: Pa
     assert len(rows) == 2
 
 
+async def test_a_service_is_asked_with_what_it_has_acknowledged(tmp_path: Path) -> None:
+    async with running_service(tmp_path, models=INGEST_MODELS) as service, open_sink(service.url) as sink:
+        assert not await sink.is_answering()  # nothing was acknowledged yet
+        await sink.write(batch_of(blob(0, bucket_name="old")))
+        await sink.write(batch_of(blob(1)))
+        async with open_sink(service.url, "run-2") as newer:
+            await newer.write(batch_of(blob(1, bucket_name="newer"), replay=True))
+        assert await sink.is_answering()
+        rows = await rows_of(service.url, "getBlobs")
+    assert {row["id"]: row["bucket_name"] for row in rows} == {"b0": "old", "b1": "newer"}
+    assert not await sink.is_answering()
+
+
 async def test_unanswered_request_leaves_no_duplicates(tmp_path: Path) -> None:
     async with running_service(tmp_path, models=INGEST_MODELS) as service, httpx.AsyncClient() as client:
 
@@ -504,6 +517,12 @@ async def test_the_first_lines_of_two_files_have_two_keys() -> None:
             update.origins = [(SplitTracker(path).begin(1, None), 1)]
             await sink.write(update)
     assert server.requests[0].headers["idempotency-key"] != server.requests[1].headers["idempotency-key"]
+
+
+async def test_a_service_that_may_not_know_keys_is_asked_nothing_twice() -> None:
+    async with ScriptedServer(answers=[Answer()]).running() as server, open_sink(server.url) as sink:
+        await sink.write(batch_of(blob(0)))
+        assert not await sink.is_answering()
 
 
 async def test_a_service_without_results_has_accepted_and_no_more() -> None:

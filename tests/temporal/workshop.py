@@ -73,7 +73,7 @@ class Held(MemorySink):
 
 @dataclass
 class Workshop:
-    """A client, an engine, and queues that nobody else uses."""
+    """A client, an engine, and queues of its own."""
 
     client: Client
     engine: Engine

@@ -33,7 +33,7 @@ KILLED = "killed"
 
 LEFT = frozenset({"run", "pipeline", "where", "started", "status", "error"})
 DISPENSABLE = ("where", "attempt", "pipeline", "dropped", "started")
-LEAST_OF_ERROR = 24  # columns of a terminal
+MIN_ERROR_WIDTH = 24  # columns of a terminal
 SCREEN_MARGIN = 3  # the head, how many are shown, and the line of the cursor
 
 
@@ -209,7 +209,7 @@ def _width(columns: Mapping[str, Sequence[str]]) -> int:
     """How wide the table is, with a little of its errors."""
     widths = {name: max(len(name), *map(len, texts)) for name, texts in columns.items()}
     if "error" in widths:
-        widths["error"] = min(widths["error"], LEAST_OF_ERROR)
+        widths["error"] = min(widths["error"], MIN_ERROR_WIDTH)
     return sum(widths.values()) + 2 * (len(widths) - 1)
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-import anyio
-
 from engine.chaos import ChaosReport, Disturbances, chaos
 from engine.cli.display.numbers import counted
 from engine.cli.display.terminal import printable
@@ -17,7 +15,8 @@ from engine.cli.loading import load_plans
 from engine.cli.local.signals import stop_signals
 from engine.cli.local.trial import with_less_reading
 from engine.cli.options import RunOptions
-from engine.errors import ConfigError, EngineError
+from engine.contract.background import background_tasks
+from engine.errors import ConfigError
 from engine.execution.engine import Engine
 from engine.plan.model import Plan
 
@@ -45,22 +44,14 @@ async def try_pipelines(options: RunOptions, names: Iterable[str], seed: int) ->
         ConfigError: a pipeline pays for answers and that is not allowed, or does not complete undisturbed.
     """
     codes: list[int] = []
-    errors: list[EngineError] = []
-
-    async with anyio.create_task_group() as group:
+    async with background_tasks() as group:
 
         async def stop() -> None:
             codes.append(128 + await stop_signals())
             group.cancel_scope.cancel()
 
         group.start_soon(stop)
-        try:
-            codes.append(await _tried(options, names, seed))
-        except EngineError as error:  # the group would wrap it
-            errors.append(error)
-        group.cancel_scope.cancel()
-    if errors:
-        raise errors[0]
+        codes.append(await _tried(options, names, seed))
     return codes[0]
 
 

@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
+from weakref import WeakKeyDictionary
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,6 +20,7 @@ from engine.execution.engine import Engine
 from engine.execution.session import Session, new_group
 from engine.plan.compile import compile_file
 from engine.plan.model import Plan
+from engine.redaction import without_credentials
 from engine.registry import Registry
 from engine.service.runs import HostedRun, RunStartError, RunState, StartedRun
 from engine.state.records import RunRecord, RunStatus
@@ -64,6 +65,7 @@ class PipelineHost:
         self._engine: Engine | None = None
         self._group: TaskGroup | None = None
         self._sessions: list[Session] = []
+        self._failures: WeakKeyDictionary[Session, str] = WeakKeyDictionary()
         self.config = config = load_file(file, environ=os.environ)
         self.plans = plans = compile_file(config, Registry.installed())
         self.services = frozenset(service for plan in plans.values() for service in plan.sandbox_services)
@@ -111,8 +113,10 @@ class PipelineHost:
         with anyio.move_on_after(START_TIMEOUT):
             while pipeline not in session.entries or session.entries[pipeline].run is None:
                 ended = session.reports.get(pipeline)
-                if ended is not None or session not in self._sessions:
-                    raise RunStartError(ended.error if ended is not None else "the run ended at its start")
+                if ended is not None:
+                    raise RunStartError(ended.error)
+                if session not in self._sessions:
+                    raise RunStartError(self._failures.get(session, "the run ended at its start"))
                 await anyio.sleep(_POLL)  # sessions announce nothing
         run = session.entries[pipeline].run if pipeline in session.entries else None
         if run is None:
@@ -149,8 +153,9 @@ class PipelineHost:
 
     async def _execute(self, name: str, session: Session) -> None:
         try:
-            with suppress(EngineError):  # `start` tells its caller, who is still waiting for the run
-                await session.execute()
+            await session.execute()
+        except EngineError as error:  # `start` tells its caller, who is still waiting for the run
+            self._failures[session] = without_credentials(str(error))
         finally:
             self._sessions.remove(session)
         self._on_end(name, session)

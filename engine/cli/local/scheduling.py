@@ -82,7 +82,7 @@ class Scheduler:
         self._is_stopping.set()
 
     def views(self) -> list[ScheduleView]:
-        """What the operator's page shows."""
+        """Return what the operator's page shows of each schedule."""
         return [
             ScheduleView(
                 one.pipeline,
@@ -190,6 +190,7 @@ class Scheduler:
             return
         plans = await anyio.to_thread.run_sync(self._host.compiled_with, entry.pipeline, {})
         plan = plans[entry.pipeline]
+        await self._engine.provide(plan.sandbox_services, plan.warehouse)
         plans[entry.pipeline] = replace(plan, settings=replace(plan.settings, if_running=entry.policy))
         entry.last_at, entry.last_run = tick, run_id
         self._host.begin(entry.pipeline, self._session(plans, entry.pipeline, run_id=run_id))

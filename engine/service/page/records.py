@@ -24,7 +24,7 @@ __all__ = ["show_record"]
 
 _MAX_NAME = 2_000
 _MAX_KEYS = 10
-_MAX_LETTERS = 20
+_MAX_LETTERS = 3  # the latest
 _PATH = "source_file_path"
 
 
@@ -144,7 +144,7 @@ async def _dead(operations: Operations, keys: list[str], own: list[letters.Servi
     ways = []
     for letter in found.values():
         way = _Way(letter.run_id, letter.node, at=moment(letter.last_failed_at), letter=letter)
-        way.source = letter.key.rpartition("@")[0] or letter.key
+        way.source = letter.key.rpartition("@")[0]
         copy = next((one for one in own if (one.run, one.key) == (letter.run_id, letter.key)), None)
         if copy is not None:
             own.remove(copy)

@@ -12,8 +12,10 @@ import pytest
 
 from engine.cli.local.operating import PipelineOperations, RunLog
 from engine.contract.journal import JournalEntry
+from engine.errors import ServiceError
 from engine.execution.engine import Engine
 from engine.service.operations import OperationsError
+from engine.service.runs import RunStartError
 from engine.state.memory import MemoryStateStore
 
 FILE = """\
@@ -83,3 +85,13 @@ async def test_a_record_with_many_calls_shows_the_latest(file: str) -> None:
 async def test_calls_are_asked_for_before_the_service_is_ready(file: str) -> None:
     with pytest.raises(OperationsError, match="is starting"):
         await PipelineOperations(file, RunLog()).calls(KEY, "run-1")
+
+
+async def test_a_run_that_cannot_start_says_why(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def provide(*arguments: object) -> None:
+        raise ServiceError("the ingest service is older than its file")
+
+    async with hosting(file) as operations:
+        monkeypatch.setattr(Engine, "provide", provide)
+        with pytest.raises(RunStartError, match="is older than its file"):
+            await operations.start("memos", {})

@@ -15,6 +15,7 @@ from engine.cli.local.hosting import SERVED
 from engine.cli.local.operating import PipelineOperations, RunLog
 from engine.cli.local.scheduling import RETRY_AFTER, Scheduler
 from engine.contract.clock import SystemClock
+from engine.errors import ServiceError
 from engine.execution.engine import Engine
 from engine.state.records import RunRecord, RunStatus
 
@@ -188,3 +189,20 @@ async def test_overlapping_ticks_resume_at_the_one_that_failed(folder: Path) -> 
         await scheduler.start_due()
     async with Engine(state_dir=".odw", clock=clock) as engine:
         assert await runs_of(engine) == names(13, 14)
+
+
+async def test_a_tick_that_its_service_would_lose_fields_of_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def provide(*arguments: object) -> None:
+        raise ServiceError("would drop Visit.room")
+
+    clock = Clock(NOON)
+    async with serving(clock) as (scheduler, engine):
+        with monkeypatch.context() as patched:
+            patched.setattr(Engine, "provide", provide)
+            clock.moment = NOON + timedelta(hours=1)
+            await scheduler.start_due()
+        assert scheduler.views()[0].note == "would drop Visit.room"
+        assert await runs_of(engine) == []
+        await scheduler.start_due()
+    async with Engine(state_dir=".odw", clock=clock) as engine:
+        assert await runs_of(engine) == names(13)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -102,13 +104,22 @@ def test_however_a_batch_is_cut_each_record_is_sent_once_and_in_order(
         assert len(body.content) <= max_body or len(body.indices) == 1
 
 
-@pytest.mark.parametrize("bad", [{"id": "\ud800"}, {"id": 2**70}, {"id": object()}, {1: 2}])
+@pytest.mark.parametrize("bad", [{"id": "\ud800"}, {"id": object()}, {1: 2}, {"n": 2**70, "x": object()}])
 def test_a_record_that_is_no_json_dies_alone(bad: dict[object, object]) -> None:
     payload = encode([{"id": "a"}, bad, {"id": "c"}], max_body=ROOM, max_record=ROOM)
     (body,) = payload.bodies
     assert orjson.loads(body.content) == [{"id": "a"}, {"id": "c"}]
     assert list(body.indices) == [0, 2]
     assert payload.failures[1].kind == "NotSerializable"
+
+
+def test_integers_of_any_size_are_sent_digit_by_digit() -> None:
+    records = [{"id": "a", "n": 2**70, "f": math.nan}, {"id": "ü", "at": datetime(2026, 1, 1, tzinfo=UTC)}]
+    payload = encode(records, max_body=ROOM, max_record=ROOM)
+    assert json.loads(payload.bodies[0].content) == [
+        {"id": "a", "n": 2**70, "f": None},
+        {"id": "ü", "at": "2026-01-01T00:00:00Z"},
+    ]
 
 
 def test_a_record_over_the_hard_cap_is_never_sent() -> None:

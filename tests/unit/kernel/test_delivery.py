@@ -94,7 +94,17 @@ async def test_a_lone_record_dies_when_the_other_side_does_other_work() -> None:
     await node.deliver(1)
 
     assert {record: error.kind for record, error in node.dead.items()} == {0: "RetriesExhausted"}
-    assert node.calls == [[0]] * 3
+    assert node.calls == [[0]] * 4  # one more than `attempts`, begun after the answer
+    assert node.attempts == {0: 4}
+
+
+async def test_a_lone_record_whose_outage_has_just_ended_is_delivered() -> None:
+    down = TransientError("503")
+    node = Node(scripted(down, down, down), answering=[True])
+
+    await node.deliver(1)
+
+    assert (node.delivered, node.dead) == ([0], {})
 
 
 @pytest.mark.parametrize("count", [2, 7, 64])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import httpx
 import orjson
 import pytest
 
+from connectors.ingest.counting import Account as Reported
+from connectors.ingest.counting import _compared
+from engine.contract.verification import Delivered
 from engine.service.accounts import Account, account_of
 from engine.service.app import create_app
 from engine.service.dead_letter_format import letter_of
@@ -119,6 +123,20 @@ def test_late_rows_that_came_again_count_as_replaced(client_of_note: Client, not
         client_of_note.warehouse.submit(one).result()
 
     assert client_of_note.counts("run/load") == (4, 2, 2, 0, 0)
+
+
+def test_what_a_scope_takes_back_from_another_is_told(client_of_note: Client, notes: Notes) -> None:
+    client_of_note.put(notes("abc"), "run/load")
+    client_of_note.put(notes("ab"), "other/load", "replay")
+    client_of_note.put(notes("ad"), "run/load", "replay")  # other batches than before
+
+    account = client_of_note.account("run/load")
+    assert (account.present, account.overtaken, account.taken) == (3, 2, 1)
+    reported = Reported(**asdict(account), remembered_days=30)
+    checks = _compared(reported, Delivered(4, 4, unique=True))
+    assert all(check.passed for check in checks)
+    assert "1 were sent again after another run had replaced them" in checks[0].note
+    assert not _compared(reported, Delivered(6, 6, unique=True))[0].passed
 
 
 def test_the_same_request_again_is_not_counted_again(client_of_note: Client, notes: Notes) -> None:
@@ -265,6 +283,7 @@ class TestRoute:
                 "present": 1,
                 "replaced": 1,
                 "overtaken": 0,
+                "taken": 0,
                 "doubled": 0,
                 "dead": 1,
                 "letters": 1,

@@ -378,6 +378,7 @@ async def test_keys_guard_ingest_and_reading_each(warehouse: Warehouse, models: 
             assert (await post(client, GOOD, Authorization="Bearer aa.bb")).status_code == 200
         refused = await post(client, GOOD, Authorization="Bearer cc.dd")
         assert (refused.status_code, refused.text) == (401, "Unauthorized: Invalid or missing token")
+        assert refused.headers["WWW-Authenticate"] == "Bearer"
         assert (await post(client, GOOD)).status_code == 401
         for path in ("/consumption/getMedical", "/dead-letters"):
             assert (await client.get(path)).status_code == 401

@@ -102,3 +102,26 @@ def test_any_text_and_value_are_searched_without_an_error(text: str, value: str)
 def test_months_that_run_on_take_linear_time() -> None:
     """A quadratic search would take minutes at this length."""
     assert Grounder("jan" * 100_000 + " 1 September 2026").find("2026-09-01") is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "found"),
+    [
+        (
+            "あがだわ\nさにあ",
+            "がだわさにあ",
+            "がだわ\nさにあ",
+        ),  # the same letters also stand one place before
+        ("主乮东丸\n  丗主", "乮东丸丗主", "乮东丸\n  丗主"),
+        ("ราคา ๑๐๐ บาท", "ราคา๑๐๐บาท", "ราคา ๑๐๐ บาท"),
+    ],
+)
+def test_a_line_may_end_inside_a_value_of_a_script_without_spaces(text: str, value: str, found: str) -> None:
+    span = Grounder(text).find(value)
+    assert span is not None
+    assert text[slice(*span)] == found
+
+
+def test_a_value_over_two_lines_that_is_there_twice_gets_both_places() -> None:
+    grounder = Grounder("东丸\n丗 乮 东丸\n丗")
+    assert [grounder.find("东丸丗") for _ in range(2)] == [(0, 4), (7, 11)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -148,6 +149,23 @@ def test_files_that_no_model_reads_are_refused_by_type(media_type: str) -> None:
     with pytest.raises(RecordError, match=media_type) as raised:
         parts(data_url("BINARY_DATA", media_type, b"x"), "thing")
     assert raised.value.kind == "UnsupportedDocument"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "name", "remedy"),
+    [
+        ("application/msword", "a.doc", "--convert-to docx"),
+        ("application/vnd.ms-powerpoint", "a.ppt", "--convert-to pptx"),
+        ("application/vnd.ms-outlook", "a.msg", "save it as eml"),
+        ("application/x-ole-storage", "a", "docx, xlsx or pptx"),
+        ("application/zip", "a.ODT", "--convert-to docx"),
+    ],
+)
+def test_an_older_form_of_a_document_is_refused_with_a_remedy(
+    media_type: str, name: str, remedy: str
+) -> None:
+    with pytest.raises(RecordError, match=re.escape(remedy)):
+        parts(data_url("DOC_DATA", media_type, b"x"), name)
 
 
 def test_bounds_are_errors_and_never_cut_anything_off(monkeypatch: pytest.MonkeyPatch) -> None:

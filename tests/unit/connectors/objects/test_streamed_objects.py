@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,35 @@ class KnowsNoRanges(OddS3):
         if self.gets() == 1:
             reply.cut_after = 100_000
         return reply
+
+
+class SendsLess(Ranged):
+    """Answers with the beginning of what is asked for, as a server may."""
+
+    def get(self, asked: Asked) -> Reply:
+        first = asked.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0]
+        shorter = {**asked.headers, "range": f"bytes={first}-{int(first) + 29_999}"}
+        return super().get(replace(asked, headers=shorter))
+
+
+class SendsLessInChunks(SendsLess):
+    def get(self, asked: Asked) -> Reply:
+        return replace(super().get(asked), chunked=True)
+
+
+class BusyMeanwhile(BreaksOff):
+    """More often than a failure may come in a row, but each time because there is too much to do."""
+
+    def get(self, asked: Asked) -> Reply:
+        return refusal(503, "SlowDown") if 1 < self.gets() < 6 else super().get(asked)
+
+
+@pytest.mark.parametrize("lake", [SendsLess, SendsLessInChunks, BusyMeanwhile])
+async def test_what_a_part_leaves_out_is_asked_for(tmp_path: Path, lake: type[OddS3]) -> None:
+    async with serving(lake({"a.jsonl": LINES})) as server:
+        ran = await run(source(server, format="jsonl", page_records=100), tmp_path)
+        assert ran.report.ok, ran.report.error
+        assert ran.records == ROWS
 
 
 @pytest.fixture(autouse=True)

@@ -142,7 +142,7 @@ class EmptyNumbers(OddS3):
 
 class Nameless(OddS3):
     def entry(self, key: str) -> str:
-        return f"<Contents><Size>1</Size></Contents>{super().entry(key)}"
+        return f"<CommonPrefixes/><Contents><Size>1</Size></Contents>{super().entry(key)}"
 
 
 class PackedByProxy(OddS3):
