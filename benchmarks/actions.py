@@ -1,7 +1,7 @@
 """How many of Temporal's actions a run has taken, counted in its histories.
 
 What counts is on https://docs.temporal.io/cloud/actions. Queries, rejected updates and heartbeats that reach
-the server count as well and are in no history; a run that nobody looks at, with short chunks, has none.
+the server count as well and are in no history; an unwatched run with short chunks has none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ONCE = frozenset(
 
 
 def count(event: HistoryEvent) -> int:
-    """The actions that an event stands for."""
+    """Return the actions that an event represents."""
     if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED:
         return event.activity_task_started_event_attributes.attempt
     if event.event_type == EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED:

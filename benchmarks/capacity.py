@@ -148,7 +148,7 @@ def forecast(demand: Demand) -> Forecast:
     chunks = min(splits, demand.most_chunks)
     busy = demand.objects * (demand.cpu_per_object + demand.wait_per_object / demand.slots)
     seconds = busy / demand.workers
-    # a chunk that takes longer than its time is handed back, and goes on as a new attempt
+    # a chunk that takes longer than its time is handed back and continues as a new attempt
     attempts = max(chunks, busy * demand.slots / (demand.chunk_minutes * 60))
     beats = seconds * demand.workers * demand.slots / demand.beat_seconds
     shards = max(1, min(SHARDS, chunks))

@@ -35,7 +35,7 @@ def discover(scale: Scale, package: ModuleType = benchmarks.suite) -> dict[str, 
 
 
 def select(found: dict[str, list[Benchmark]], names: Iterable[str]) -> Sequence[Benchmark]:
-    """The named benchmarks, each once; a module's name stands for all of its, no names for all there are."""
+    """The named benchmarks, each once; a module's name selects all of its own, no names all there are."""
     chosen: dict[str, Benchmark] = {}
     wanted = list(names) or list(found)
     every = {benchmark.name: benchmark for group in found.values() for benchmark in group}

@@ -68,7 +68,7 @@ def needs(*verbs: str, pipelines: bool = True) -> Callable[[], str | None]:
 
 @cache
 def missing(verb: str) -> str | None:
-    """Why ``python -m engine VERB`` cannot be run, or None; ``--help`` stands for the engine as a whole."""
+    """Why ``python -m engine VERB`` cannot be run, or None; ``--help`` checks the engine as a whole."""
     command = engine("--help") if verb == "--help" else engine(verb, "--help")
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)

@@ -20,7 +20,7 @@ CONTROL = "control"
 class Work:
     """What one run of an arm did.
 
-    ``count`` is in the benchmark's unit (records, mostly). ``checksum`` stands for the result at the sink and
+    ``count`` is in the benchmark's unit (records, mostly). ``checksum`` represents the result at the sink and
     has to be the same for every arm of a benchmark. ``figures`` are further measurements by name, in seconds,
     bytes or units a second (see :mod:`benchmarks.figures`); they override what the harness measured itself.
     """

@@ -26,7 +26,7 @@ class ForgetfulStore(MemoryStateStore):
 
 
 class _NoAck(Ack):
-    """Whatever becomes of its records, nobody counts it."""
+    """The outcomes of its records are not counted."""
 
     __slots__ = ()
 

@@ -31,7 +31,7 @@ def curate(
     its dead letter shows; it names the field and nothing of the content.
     """
     timestamp = (now or datetime.now(UTC)).isoformat()
-    # One error for all of them: they differ in nothing, and nobody raises it.
+    # One error for all of them: they do not differ, and it is never raised.
     refused = RecordError(
         f"{field} starts with {FAILURE_PREFIX}: the record is marked as a failure", kind="MarkedAsFailure"
     )

@@ -153,7 +153,7 @@ def write_out(out: BinaryIO, data: bytes) -> None:
     """Write to the standard output and flush it.
 
     Raises:
-        FatalError: it cannot be written, or nobody reads it any more.
+        FatalError: it cannot be written, or its reader has closed it.
     """
     try:
         out.write(data)
@@ -165,7 +165,7 @@ def write_out(out: BinaryIO, data: bytes) -> None:
 
 
 def plain(value: object) -> object:
-    """What orjson does not know by itself."""
+    """Convert a value that orjson cannot serialize."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, set | frozenset):

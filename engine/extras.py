@@ -62,7 +62,7 @@ def missing_modules(extra: str) -> list[str]:
 
 
 def install_command(extras: Collection[str]) -> str:
-    """What to type to have these extras."""
+    """Return the command that installs these extras."""
     return f"pip install 'odw-engine[{','.join(dict.fromkeys(extras))}]'"
 
 

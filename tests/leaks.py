@@ -76,7 +76,7 @@ def watch_generators() -> None:
     """Learn of every async generator that begins on an event loop, from now on.
 
     Event loops set hooks of the interpreter for that; they are set along the way. A loop is not told of the
-    generators that begin while they are watched: it would close them at its end, and hide that nobody did.
+    generators that begin while they are watched: it would close them at its end, and hide the leak.
     """
     if sys.set_asyncgen_hooks is not _set_hooks:
         sys.set_asyncgen_hooks = _set_hooks

@@ -159,7 +159,7 @@ class Ledger:
         )
 
     async def replacement(self) -> set[str]:
-        """What was noted about the replacement of the table."""
+        """Return the notes about the replacement of the table."""
         found = await self._client.fetch(
             f"SELECT ranges FROM {self._table} WHERE {self._scope} AND split = {text(_REPLACED)}"
         )

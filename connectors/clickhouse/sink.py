@@ -116,7 +116,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         return f"logged in as {user}, ClickHouse {version}"
 
     async def describe_target(self) -> str:
-        """What the table holds; see `DescribesTarget`."""
+        """Describe the rows of the table; see `DescribesTarget`."""
         assert isinstance(self.connection, ClickHouseConnection)
         params = self.params
         client, table = Client(self.connection), Table.of(params.table, self.connection.database)

@@ -72,7 +72,7 @@ class DuckdbSink(TableSink[DuckdbSinkParams]):
         return self
 
     async def describe_target(self) -> str:
-        """What the table holds; see `DescribesTarget`. Makes no file."""
+        """Describe the rows of the table; see `DescribesTarget`. Creates no file."""
         params = self.params
         named = f"{params.path}, table {params.table}, mode {params.mode}"
         if not await anyio.Path(self._database.path).exists():

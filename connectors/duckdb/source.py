@@ -61,7 +61,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
             await database.close()
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """One split: the file has one reader."""
+        """Return one split: the file has one reader."""
         yield Split("all")
 
     async def read(self, split: Split, position: JsonValue, ctx: Context) -> AsyncGenerator[Batch, None]:

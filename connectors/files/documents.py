@@ -271,7 +271,7 @@ class FilesSource(ObjectSource[FilesParams]):
 
     @property
     def named(self) -> str:
-        """What is read, for messages."""
+        """Return the pattern, for messages."""
         return ", ".join(displayed(one) for one in listed(self.params.pattern))
 
     async def open_store(self, stack: AsyncExitStack) -> _Folder:

@@ -1,6 +1,6 @@
 """Track how far earlier runs delivered a file, and whether it is still the same file.
 
-A bookmark of a file is the place behind the last delivered line, with digests of that line and of the file's
+A bookmark of a file is the place after the last delivered line, with digests of that line and of the file's
 beginning: a file that was cut off, rotated or rewritten since does not have them any more. It is kept by the
 file's path, and once more by its beginning: a file that was renamed, copied away or packed is found by what
 it begins with, and continued. Places are those in the content, which for packed files and UTF-16 is not in
@@ -129,7 +129,7 @@ class FileMarks:
         self._mark: Mark | None = part.since
         self.derived = _is_derived(part)
 
-    def behind(self, page: LinePage) -> list[Bookmark]:
+    def after(self, page: LinePage) -> list[Bookmark]:
         """The bookmarks once everything up to the end of a page is delivered."""
         head = self._head[: page.end.offset]
         last = page.lines[-1]  # None: too long to be kept, so the beginning has to do

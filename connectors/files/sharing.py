@@ -26,5 +26,5 @@ def writes_file(path: str, mode: str) -> Claim:
 
 
 def place_of(path: str) -> str:
-    """What two paths have in common that are the same file."""
+    """Return a value that is equal for two paths of the same file."""
     return os.path.abspath(os.path.expanduser(path))

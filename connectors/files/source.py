@@ -182,7 +182,7 @@ class JsonlSource(Source[JsonlSourceParams]):
                     start = page.end
                     batch = self._batch(part, page, before)
                     if marks is not None:
-                        batch.bookmarks = marks.behind(page)
+                        batch.bookmarks = marks.after(page)
                     yield batch
                     if ctx.draining():
                         return

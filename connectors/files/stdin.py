@@ -20,7 +20,7 @@ class StdinSourceParams(Params):
     page_records: int = operational(512, ge=1, le=10_000, description="Maximum records per batch")
 
     def notes(self) -> list[str]:
-        """What `validate` says of it."""
+        """Return notes for `validate`."""
         return ["the standard input cannot be read twice: a run of it cannot be resumed"]
 
 

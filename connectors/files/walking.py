@@ -81,7 +81,7 @@ def walk(pattern: str) -> Walk:
 
 
 def without_escapes(name: str) -> str:
-    """What a pattern without wildcards names."""
+    """Return the path that a pattern without wildcards names."""
     return _ESCAPED.sub(r"\1", name)
 
 
@@ -114,7 +114,7 @@ class _Search:
                         self.below(entry.path, rest)
 
     def result(self) -> Walk:
-        """What was found, without second names for the same files."""
+        """Return the files found, each under one name."""
         found = self._found
         # files with several names of their own (hard links) are files like others; a link to one is not
         real = {_identity(info) for path, info in self._names.items() if path not in self._links}

@@ -148,7 +148,7 @@ class HttpClient:
         raise FatalError(f"{said} answered with more than {_MAX_REDIRECTS} redirects")
 
     def failure(self, answer: Answer, method: str, url: str) -> TransientError | FatalError:
-        """What an answer that is no success says about the service."""
+        """Return the error for an unsuccessful response."""
         said = f"{method} {url.partition('?')[0]} answered {answer.status}"
         status = answer.status
         if status in (408, 423, 425, 429) or status >= 500:

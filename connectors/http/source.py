@@ -82,7 +82,7 @@ class HttpSourceParams(Params):
         return None if path is None else check_path(path)
 
     def notes(self) -> list[str]:
-        """What `validate` says of it."""
+        """Return notes for `validate`."""
         return [] if self.key else ["without a `key`, a run of this source cannot be resumed"]
 
 
@@ -133,7 +133,7 @@ class HttpSource(Source[HttpSourceParams]):
         await self._stack.aclose()
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        """One split: pages are found one after another."""
+        """Return one split: pages are found one after another."""
         since = None
         if self.params.incremental is not None:
             known = await ctx.bookmarks.get(self._place, [_MARK])
@@ -163,9 +163,12 @@ class HttpSource(Source[HttpSourceParams]):
             pages, before, place = pages + 1, before + len(found), following
             position = [place, pages, before, greatest]
             batch.position = position
-            if place is None and self.params.incremental is not None and greatest is not None:
-                # only now: the pages may come in any order
-                batch.bookmarks = [Bookmark(self._place, _MARK, greatest)]
+            if place is None and self.params.incremental is not None:
+                if greatest is not None:
+                    # only now: the pages may come in any order
+                    batch.bookmarks = [Bookmark(self._place, _MARK, greatest)]
+                else:
+                    ctx.count("not_incremental", before)
             ctx.count("requests")
             yield batch
             if ctx.draining():

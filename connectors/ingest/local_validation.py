@@ -63,5 +63,5 @@ def remark_on_unknown_model(model: str) -> str:
 
 
 def _is_called(item: IngestModel, model: str) -> bool:
-    """`model` as in a path: in any case, a version behind a slash."""
+    """`model` as in a path: in any case, a version after a slash."""
     return item.name.lower() == model.partition("/")[0].lower()

@@ -36,7 +36,7 @@ class Alternative(BaseModel):
         )
 
     def changes(self) -> dict[str, object]:
-        """What of the node's parameters is different for this model."""
+        """Return the node parameters that differ for this model."""
         own = {"reasoning_effort": self.reasoning_effort, "extra_body": self.extra_body}
         return {
             "model": self.model,

@@ -2,7 +2,7 @@
 
 Requests that come at about the same time go into one job. Each gets the status and the body that the endpoint
 gives its line, so it has the fate that it has when it is asked about at once. Before a job is created, the
-journal says for each question in which line of which job it is. So an attempt that begins anew takes what an
+journal says for each question in which line of which job it is. So a new attempt takes what an
 earlier one has ordered, and nothing is paid for twice: a job whose id was not written down is found by the
 mark that it carries.
 

@@ -32,7 +32,7 @@ class _Member:
     away_until: float = 0.0
 
     def begin(self, now: float) -> None:
-        """It is asked. After a pause by one batch alone: the others wait for what becomes of it."""
+        """It is asked. After a pause by one batch alone: the others wait for its outcome."""
         if self.failures and self.away_until <= now:
             self.down = False
             self._pass_over(now)
@@ -44,7 +44,7 @@ class _Member:
             self._pass_over(now)
 
     def succeeded(self) -> None:
-        """It is available."""
+        """Record a successful call: the model is available."""
         self.down, self.failures, self.away_until = False, 0, 0.0
 
     def _pass_over(self, now: float) -> None:

@@ -46,7 +46,7 @@ ITEM = "extracted_item"
 class LlmExtract(Transform[LlmParams]):
     """Extracts structured records from staged documents with a language model.
 
-    Takes records with `id`, `source_file_path`, `extracted_data` (text, or a data URL behind its marker) and
+    Takes records with `id`, `source_file_path`, `extracted_data` (text, or a data URL after its marker) and
     optionally `processing_instructions`; gives records of `schema` under the same id, which they carry
     whether or not the schema has a field for it. Several documents go into one call. Each has its own fate: a
     record, a dead letter with its reason, or another try.

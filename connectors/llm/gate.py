@@ -102,7 +102,7 @@ class Bucket:
         return Draw(name, max(lacks, several), self.capacity, self.rate)
 
     def leased(self, wanted: float, granted: float, now: float) -> None:
-        """So much was granted of what was wanted."""
+        """Take over what was granted of the amount asked for."""
         self.level += granted
         self._leased_at = now
         if granted < wanted:
@@ -155,7 +155,7 @@ class Bucket:
         if not self._declared or (self.rate is not None and rate < self.rate):
             self.rate, self.capacity = rate, limit
         if share and not self._declared:
-            # one of a day, or one that begins anew each minute, is not filled by the second
+            # one of a day, or one that starts again each minute, is not filled by the second
             self._share(rate >= limit / 60 * _CONTINUOUS)
         since = self.in_flight if taken_since is None else taken_since - age * (self.rate or 0.0)
         level = min(remaining - since, self.capacity)

@@ -20,7 +20,7 @@ class Merge(StrEnum):
 
 
 def merged(answers: Sequence[Mapping[str, object]], rules: Mapping[str, Merge]) -> dict[str, object]:
-    """One answer of those about the parts, in their order.
+    """Merge the answers about the parts, in order, into one.
 
     Without a rule lists are added up, and of other values the first one stays. An item that several parts
     state is taken once, for parts overlap.

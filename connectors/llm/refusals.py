@@ -192,7 +192,7 @@ _LIMIT_NAMES: Final = ("max_tokens", "max_completion_tokens")
 
 
 def cause_of(refusal: Refusal) -> Cause:
-    """What an error is about."""
+    """Classify an error response."""
     status, words = refusal.status, f"{refusal.code} {refusal.kind} {refusal.message}"
     if status == 401:
         return Cause.KEY

@@ -302,7 +302,7 @@ class LlmParams(Params):
 
     @property
     def leaves_sandbox(self) -> bool:
-        """Whether models of other endpoints are asked."""
+        """Whether models of other endpoints than the sandbox are used."""
         return any(one.endpoint for one in (*self.fallbacks, *self.cascade))
 
     def of_alternative(self, other: Alternative) -> LlmParams:
@@ -348,7 +348,7 @@ class LlmParams(Params):
 
     @property
     def is_half_price(self) -> bool:
-        """Whether listed prices hold by half."""
+        """Whether calls cost half the listed price."""
         return self.mode == "batch" or self.service_tier == "flex"
 
     @property

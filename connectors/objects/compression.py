@@ -46,7 +46,7 @@ def is_packed(name: str) -> bool:
 
 
 def kind_of(name: str) -> str | None:
-    """How a file of this name is packed; None: it is not."""
+    """Return the compression of a file of this name; None if it has none."""
     return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), None)
 
 

@@ -64,7 +64,7 @@ class Columns:
 
     @property
     def width(self) -> int:
-        """How many fields a row has."""
+        """Return the number of fields in a row."""
         return len(self.names)
 
     def records(
@@ -182,7 +182,7 @@ def read_columns(
 
 
 def _first_rows(lines: Sequence[str], dialect: CsvDialect) -> tuple[list[list[str]], int]:
-    """Rows that are not empty, and how many lines the first one ends behind."""
+    """Rows that are not empty, and after how many lines the first one ends."""
     rows: list[list[str]] = []
     first_lines = 0
     reader = csv.reader(lines, **dialect.options())

@@ -43,7 +43,7 @@ async def judged(
 ) -> AsyncGenerator[tuple[Group, bool], None]:
     """The groups in order, each with whether its failures are those of its objects alone.
 
-    Groups of which nothing could be read are held back until something behind them was read, or to the end:
+    Groups of which nothing could be read are held back until something after them was read, or to the end:
     they have no content, so what they have reserved is given back meanwhile.
     """
     held: list[Group] = []

@@ -9,7 +9,7 @@ __all__ = ["KeySet"]
 
 
 class KeySet:
-    """Keys as text, those that are consecutive numbers behind the same prefix as ranges."""
+    """Keys as text, those that are consecutive numbers after the same prefix as ranges."""
 
     def __init__(self) -> None:
         self._single: set[str] = set()

@@ -61,7 +61,7 @@ class LineFormat:
                 yield content, pages
 
     def decoder(self, content: Content, start: RecordPlace) -> BlockDecoder:
-        """What decodes these lines."""
+        """Return a decoder for the lines of an object."""
         strict = self.options.strict_text
         return BlockDecoder(content.charset, content.declared, start.encoding, strict=strict)
 

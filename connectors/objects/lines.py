@@ -44,7 +44,7 @@ async def line_pages(
         start: where reading begins.
         max_line: bytes of the longest line that is kept.
         page_lines: lines on one page.
-        until: lines that begin at this offset or behind it are left out; None: up to the end.
+        until: lines that begin at this offset or after it are left out; None: up to the end.
         whole_lines: leave out a last line that has no line end: somebody may still be writing it.
     """
     cutter = _Cutter(start, max_line)
@@ -100,7 +100,7 @@ class _Cutter:
         return ([line], [length]) if line != b"" else ([], [])
 
     def page(self, lines: list[bytes | None], lengths: list[int], until: int | None) -> LinePage:
-        """Take these lines as read, up to the first that begins at `until` or behind it."""
+        """Take these lines as read, up to the first that begins at `until` or after it."""
         start = self.place
         offset = start.offset + sum(lengths)
         if until is not None and offset > until:

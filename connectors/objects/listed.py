@@ -26,7 +26,7 @@ class ObjectRefusedError(FatalError):
         self.record_kind = record_kind
 
     def as_record(self) -> RecordError:
-        """The same as a failure of this object alone."""
+        """Return the error as a failure of this object alone."""
         return RecordError(str(self), kind=self.record_kind)
 
 
@@ -73,7 +73,7 @@ class ObjectStore(Protocol):
     def prefix(self) -> str: ...
 
     def pages(self, *, after: str = "") -> AsyncGenerator[Sequence[ListedObject], None]:
-        """What the pattern matches, page by page.
+        """List the objects that match the pattern, page by page.
 
         Args:
             after: the last key that an earlier listing has had; this one continues after it.
@@ -84,7 +84,7 @@ class ObjectStore(Protocol):
         ...
 
     async def read(self, found: ListedObject) -> FileRecord:
-        """One object as a record.
+        """Read one object as a record.
 
         Raises:
             RecordError: this object cannot be read, or is not what was listed.

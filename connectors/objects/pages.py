@@ -115,7 +115,7 @@ class PlaceKeys(Keys):
 
 
 def stub(path: str, number: int, content: str | bytes | None, error: RecordError) -> dict[str, Any]:
-    """What the dead letter of a line shows."""
+    """Return the record of the dead letter of a line."""
     if isinstance(content, bytes):
         content = content[:SHOWN_BYTES].decode("utf-8", "replace")
     return {

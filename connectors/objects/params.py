@@ -135,6 +135,11 @@ class ObjectParams(Params):
         return known_charset(self.charset)
 
     @property
+    def most_at_once(self) -> int:
+        """Objects read at once, at most, where more get through than with `concurrency`."""
+        return self.concurrency
+
+    @property
     def streams(self) -> bool:
         """Whether an object is read as many records."""
         return self.format not in WHOLE
@@ -146,14 +151,14 @@ class ObjectParams(Params):
 
     @property
     def selection(self) -> Selection:
-        """What is read of what the pattern matches."""
+        """Return which of the matching objects are read."""
         return Selection(
             self.excluded, self.modified_after, self.modified_before, self.min_bytes, self.max_bytes
         )
 
 
 def listed(patterns: str | list[str]) -> list[str]:
-    """One pattern or several, as a list."""
+    """Return one pattern or several as a list."""
     return [patterns] if isinstance(patterns, str) else patterns
 
 

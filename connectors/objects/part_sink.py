@@ -68,7 +68,7 @@ class PartParams(Params):
 
     @property
     def suffix(self) -> str:
-        """How the names of the files end."""
+        """Return the suffix of the file names."""
         packed = {"gzip": ".gz", "zstd": ".zst"}.get(self.compression or "", "")
         return f".{self.format}" + (packed if self.format != "parquet" else "")
 

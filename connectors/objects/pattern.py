@@ -75,7 +75,7 @@ class ObjectPattern:
         uri: as it was written.
         scheme: `s3` or `minio`.
         bucket: no wildcards.
-        pattern: what stands behind the bucket.
+        pattern: what follows the bucket.
         alternatives: `pattern` with its braces expanded, without repetitions.
     """
 

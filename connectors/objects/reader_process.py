@@ -30,7 +30,7 @@ RECYCLE_BYTES = 256 * 1024 * 1024
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    """JSON behind its length."""
+    """Return JSON after its length."""
     body = json.dumps(message).encode()
     return len(body).to_bytes(LENGTH_BYTES) + body
 

@@ -86,7 +86,7 @@ class RecordStream:
     """Reads splits of one source.
 
     Args:
-        on_unreadable: what becomes of an object that cannot be read while others can.
+        on_unreadable: what to do with an object that cannot be read while others can.
         bookmarks: leave a bookmark for each object that was read.
     """
 

@@ -43,7 +43,7 @@ class _Decompressor(Protocol):
 
 
 def packed_kind(head: bytes, name: str, content_encoding: str | None) -> str | None:
-    """How content is packed, by its first bytes; None: it is not.
+    """Detect the compression of content by its first bytes; None if it has none.
 
     Raises:
         PackedError: its name says that it is packed, and it is neither that nor text.
@@ -145,7 +145,7 @@ class StreamUnpacker:
             raise PackedError(f"its {self._kind} data ends early")
 
     def _begin(self) -> bool:
-        """Begin the next member, if there is something of it. Zeros between and behind are padding."""
+        """Begin the next member, if there is something of it. Zeros between and after are padding."""
         if self._begun:
             self._waiting = self._waiting.lstrip(b"\0")
         if not self._waiting:

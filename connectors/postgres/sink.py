@@ -90,7 +90,7 @@ class PostgresSink(TableSink[PostgresSinkParams]):
         return await target.check(self.connection)
 
     async def describe_target(self) -> str:
-        """What the table holds; see `DescribesTarget`."""
+        """Describe the rows of the table; see `DescribesTarget`."""
         assert isinstance(self.connection, PostgresConnection)
         return await target.describe(self.connection, self.params.table, str(self.params.mode))
 

@@ -61,7 +61,7 @@ class S3Connection(BaseModel):
     )
     addressing_style: Literal["auto", "path", "virtual"] | None = Field(
         default=None,
-        description="Where the bucket stands in an address: `virtual` in the host, `path` behind it; "
+        description="Where the bucket stands in an address: `virtual` in the host, `path` after it; "
         "default: `path` with an endpoint of one's own, else `auto`",
     )
     requester_pays: bool = Field(default=False, description="Pay for requests to buckets that ask for it")
@@ -112,13 +112,13 @@ class S3Connection(BaseModel):
 
     @property
     def arguments(self) -> dict[str, str]:
-        """What goes with every request."""
+        """Return the arguments of every request."""
         paying = {"RequestPayer": "requester"} if self.requester_pays else {}
         return {**paying, "ExpectedBucketOwner": self.expected_owner} if self.expected_owner else paying
 
     @property
     def encryption(self) -> dict[str, str]:
-        """What goes with the requests that read or write content."""
+        """Return the arguments of requests that read or write content."""
         key = _plain(self.sse_c_key)
         if key is None:
             return {}
@@ -179,7 +179,7 @@ async def open_client(
         FatalError: the connection cannot work as it is written.
     """
     _check(connection)
-    # 1.3 s of import, needed by nobody who does not read from S3
+    # 1.3 s of import, needed only to read from S3
     from aiobotocore.session import get_session  # type: ignore[import-untyped]
     from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 

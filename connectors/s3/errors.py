@@ -89,7 +89,7 @@ class S3Errors:
         if isinstance(error, ClientError):
             raise _from_answer(error.response, where, self._needs, of_object=self._of_object) from error
         if isinstance(error, ResponseParserError):
-            # the page of a proxy instead of an answer; botocore quotes all of it behind these words
+            # the page of a proxy instead of an answer; botocore quotes all of it after these words
             reason = str(error).partition(", invalid XML received")[0]
             raise TransientError(f"{where}: the answer is not S3's: {reason}") from error
         if isinstance(error, BotoCoreError | aiohttp.ClientError | OSError):

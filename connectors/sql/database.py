@@ -69,12 +69,12 @@ class SqlConnection(BaseModel):
 
     @property
     def mark(self) -> str:
-        """What names are quoted by."""
+        """Return the character that quotes names."""
         return self.quote or ("`" if self.driver in _BACKTICKS else '"')
 
     @property
     def numbered(self) -> bool:
-        """Whether parameters have numbers."""
+        """Whether parameters are numbered (`$1`) instead of `?`."""
         return (self.placeholder or ("$1" if self.driver in _NUMBERED else "?")) == "$1"
 
     @property
@@ -101,7 +101,7 @@ class SqlConnection(BaseModel):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no message may show."""
+        """Return the secrets that no message may show."""
         given = [self.url, self._password, *_PASSWORD.findall(self.url)]
         given += [one.get_secret_value() for one in self.secret_options.values()]
         return tuple(filter(None, {*given, *map(unquote, given)}))
@@ -116,7 +116,7 @@ class SqlConnection(BaseModel):
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a file of SQLite."""
+        """Whether the database is a SQLite file."""
         return self.driver == _SQLITE
 
 

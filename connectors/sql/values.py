@@ -68,7 +68,7 @@ def order_values(column: pa.Array, name: str) -> list[Any]:
 
 
 def order_texts(column: pa.Array) -> list[str]:
-    """The same as text, for the keys of records."""
+    """Return order values as text, for the keys of records."""
     import pyarrow as pa
 
     kind = column.type

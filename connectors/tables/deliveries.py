@@ -56,7 +56,7 @@ class KnownKeys:
         return bool(self._hashes or self._ranges)
 
     def has(self, identity: str) -> bool:
-        """Whether the record of this identity is there."""
+        """Whether the record of this identity was delivered."""
         if self._hashes and _hash(identity) in self._hashes:
             return True
         if not self._ranges:
@@ -144,7 +144,7 @@ def parts_of(batch: Batch) -> list[tuple[str, int, int]]:
 
 
 def identities_of(batch: Batch, *, distinct: bool) -> list[str]:
-    """What tells each record from all others of its split."""
+    """Return what identifies each record within its split."""
     keys = batch.keys.to_list()
     if distinct:
         return keys

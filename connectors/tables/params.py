@@ -89,7 +89,7 @@ class TableSinkParams(Params):
         return self
 
     def notes(self) -> list[str]:
-        """What `validate` says of it."""
+        """Return notes for `validate`."""
         if self.mode is Mode.REPLACE:
             return [f"replaces all rows of the table {self.table} when the run is complete"]
         return []
@@ -120,23 +120,23 @@ class TableSourceParams(Params):
         return self
 
     def notes(self) -> list[str]:
-        """What `validate` says of it."""
+        """Return notes for `validate`."""
         return [] if self.key else ["without a `key`, a run of this source cannot be resumed"]
 
     @property
     def relation(self) -> str:
-        """What to select from, as `q`."""
+        """Return the FROM clause, named `q`."""
         return self.quoted_relation()
 
     def quoted_relation(self, mark: str = '"') -> str:
-        """The same for a database that quotes names by `mark`."""
+        """Return the FROM clause for a database that quotes names by `mark`."""
         if self.table is not None:
             return f"{quote_table(self.table, mark)} AS q"
         return f"({(self.query or '').strip().rstrip(';')}) AS q"
 
 
 def missing_column(name: str, columns: Sequence[str]) -> FatalError:
-    """What a source says of a column that the rows do not have."""
+    """Return the error for a column that the rows do not have."""
     known = ", ".join(columns[:20])
     return FatalError(f"the rows have no column {name!r}; they have {known}", kind="schema")
 

@@ -126,7 +126,7 @@ class MapActions(Params):
         return names
 
     def used(self) -> bool:
-        """Whether there is any action."""
+        """Whether any action is configured."""
         return self.flatten is not None or any(
             getattr(self, name) for name in MapActions.model_fields if name != "flatten"
         )

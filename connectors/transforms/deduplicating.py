@@ -58,7 +58,7 @@ class DeduplicateParams(Params):
         return self
 
     def notes(self) -> list[str]:
-        """What a resume does not know."""
+        """Return notes for `validate`."""
         if self.within == "all_runs":
             return []
         return ["a resumed run does not remember the keys of the attempt before it"]

@@ -152,7 +152,7 @@ class Settings:
 
     @property
     def followers(self) -> tuple[str, ...]:
-        """All pipelines that may run behind this one."""
+        """Return all pipelines that may follow this one."""
         return (*self.on_complete, *self.on_cancel, *self.on_failure)
 
 

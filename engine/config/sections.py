@@ -137,7 +137,7 @@ class NodeSection(Section):
     """Capacity of each edge into this node, in batches. Default: the engine's own."""
 
     def options(self) -> NodeOptions:
-        """What the engine does at this node."""
+        """Return the engine's options for this node."""
         batch = self.batch
         return NodeOptions(
             retry=self.retry.options(),
@@ -210,7 +210,7 @@ class NotifySection(Section):
         return url
 
     def settings(self) -> Notify | None:
-        """As a value; None without an address."""
+        """Return the settings as a value; None without an address."""
         return Notify(self.url, frozenset(self.when)) if self.url else None
 
 
@@ -260,7 +260,7 @@ class PipelineSection(Section):
     """What the pipeline does."""
 
     def settings(self) -> Settings:
-        """What holds for the pipeline as a whole."""
+        """Return the settings of the pipeline as a whole."""
         return Settings(
             memory_bytes=self.memory,
             outage_limit=self.outage_limit,

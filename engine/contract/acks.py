@@ -349,14 +349,14 @@ class SplitTracker:
         self.begun += count
         self._acks.append(ack)
         if self._acked_out_of_order:
-            self._recall(ack)
+            self._restore(ack)
         if not ack.pending:
             if reservation is not None:
                 reservation.release()
             self.settled()
         return ack
 
-    def _recall(self, ack: Ack) -> None:
+    def _restore(self, ack: Ack) -> None:
         """Take over what an earlier attempt has settled of the very same batch."""
         for index, (start, end, tally) in enumerate(self._acked_out_of_order):
             if start == ack.start and end == ack.end and tally.read == ack.pending:
@@ -371,7 +371,7 @@ class SplitTracker:
         """
         if self.done:
             return []
-        own = [(ack.start, ack.end, ack.tally) for ack in self._beyond()]
+        own = [(ack.start, ack.end, ack.tally) for ack in self._settled_out_of_order()]
         if not self._acked_out_of_order:
             return own
         # a resume may have cut otherwise than the attempt before it
@@ -379,7 +379,7 @@ class SplitTracker:
         earlier = (one for one in self._acked_out_of_order if one[0] not in starts)
         return list(islice(chain(own, earlier), MAX_OUT_OF_ORDER))
 
-    def _beyond(self) -> Iterator[Ack]:
+    def _settled_out_of_order(self) -> Iterator[Ack]:
         complete = (
             ack for ack in self._acks if not ack.pending and ack.end is not None and ack.end != ack.start
         )
@@ -388,7 +388,7 @@ class SplitTracker:
     def take_bookmarks(self) -> list[Bookmark]:
         """Return what is to be committed with the position and with `acked_out_of_order`, once."""
         found, self.committable_bookmarks = self.committable_bookmarks, []
-        for ack in self._beyond():
+        for ack in self._settled_out_of_order():
             found += ack.take_bookmarks()
         return found
 

@@ -122,7 +122,7 @@ class ReplaySource(Source[NoParams]):
 
 
 def letter_id(letter: DeadLetter) -> LetterId:
-    """What tells a dead letter from every other one."""
+    """Return what identifies a dead letter."""
     return letter.run_id, letter.node, letter.key
 
 

@@ -192,11 +192,11 @@ class Engine:
             resumed = lease.acquisitions > 1 if chunk is not None else resume is not None
             if resume is not None and chunk is None:
                 record = await self._take_up(record.run_id, lease)
-            async with self._attended(plan, record, lease, resumed, chunk, verify) as run:
+            async with self._with_lease_kept(plan, record, lease, resumed, chunk, verify) as run:
                 yield run
 
     @asynccontextmanager
-    async def _attended(
+    async def _with_lease_kept(
         self,
         plan: Plan,
         record: RunRecord,

@@ -111,7 +111,7 @@ class NodeJournal:
         return (entry.run_id, entry.node) == (self._run_id, self._node)
 
     async def look_up(self, keys: Collection[str]) -> dict[str, JournalEntry]:
-        """What holds for this run."""
+        """Return the answer that holds for this run."""
         return await self._journal.look_up(keys, self._run_id)
 
     async def store(self, entries: Sequence[JournalEntry]) -> None:

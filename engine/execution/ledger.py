@@ -25,7 +25,7 @@ __all__ = ["COMMIT_EVERY", "PAGE_SPLITS", "Ledger", "SourceBookmarks"]
 
 COMMIT_EVERY = 0.1
 LOOK_EVERY = 2.0
-LEAST_READ_AHEAD, MOST_READ_AHEAD = 1_000, 50_000
+MIN_READ_AHEAD, MAX_READ_AHEAD = 1_000, 50_000
 """Records of a split that may be read before the ledger is told of more; a resume marks them as replays."""
 PAGE_SPLITS = 20
 PAGE_SECONDS = 5.0
@@ -248,9 +248,9 @@ def _progress(node: str, tracker: SplitTracker, *, closing: bool = False) -> Pro
     covered = Tally()
     covered.add(tracker.covered)
     acked = [Acked(start, end, tally) for start, end, tally in tracker.acked_out_of_order()]
-    earned = tracker.take_bookmarks()
+    passed = tracker.take_bookmarks()
     limit = _read_limit(tracker, closing=closing)
-    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked, earned, limit)
+    return Progress(node, tracker.key, tracker.position, tracker.done, covered, acked, passed, limit)
 
 
 def _read_limit(tracker: SplitTracker, *, closing: bool) -> int | None:
@@ -259,7 +259,7 @@ def _read_limit(tracker: SplitTracker, *, closing: bool) -> int | None:
         return None
     if closing:
         return int(max(tracker.begun, tracker.replay_until))
-    ahead = min(max(tracker.begun // 4, LEAST_READ_AHEAD), MOST_READ_AHEAD)
+    ahead = min(max(tracker.begun // 4, MIN_READ_AHEAD), MAX_READ_AHEAD)
     tracker.read_limit = max(tracker.read_limit, tracker.begun + ahead)
     return int(tracker.read_limit)
 

@@ -20,7 +20,7 @@ _OK = 300
 
 
 def message_of(report: RunReport) -> dict[str, JsonValue]:
-    """What is posted; no record's content."""
+    """Return the message to post; it has no record's content."""
     tally = report.tally
     return {
         "pipeline": report.pipeline,

@@ -67,7 +67,7 @@ class Entry:
 
     @property
     def policy(self) -> str:
-        """What to do about others."""
+        """Return what to do about other runs of the pipeline."""
         replays = self.resume is not None and self.resume.group_id.startswith(REPLAY_GROUP)
         return "allow" if self.chunk or replays else policy_of(self.plan)
 

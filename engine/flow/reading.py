@@ -42,7 +42,7 @@ class Splits(Protocol):
 
     @property
     def total(self) -> int:
-        """How many there are at most."""
+        """Return an upper bound of the number of splits."""
 
     @property
     def exhausted(self) -> bool:

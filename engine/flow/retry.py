@@ -37,7 +37,7 @@ class RetryPolicy:
 
     @classmethod
     def of(cls, options: NodeOptions, *, outage_limit: float) -> RetryPolicy:
-        """What a node's options say."""
+        """Return the policy that a node's options describe."""
         retry = options.retry
         stall = options.on_stall == "dead_letter"
         return cls(

@@ -122,7 +122,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         """The request has arrived whole."""
         if self._is_refused:
             return
-        if self.cycle.response_complete and self._timer is not None:  # what nobody has read has ended
+        if self.cycle.response_complete and self._timer is not None:  # an unread request has ended
             self._timer.cancel()
             self._timer = None
         super().on_message_complete()

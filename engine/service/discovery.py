@@ -92,7 +92,7 @@ def find_running(state_dir: Path) -> ServiceAddress | None:
 
 
 def _read(state_dir: Path) -> ServiceAddress | None:
-    """What the file says, if nobody but this user can have written it, and it names this machine."""
+    """Return what the file says, if only this user can have written it and it names this machine."""
     path = service_file(state_dir)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -113,7 +113,7 @@ def _is_here(host: str) -> bool:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file or folder is this user's, and nobody else may write it: a planted one takes records."""
+    """Whether a file or folder is this user's, and writable by no other user: a planted one takes records."""
     if not hasattr(os, "geteuid"):
         return True
     status = path.stat()

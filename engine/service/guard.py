@@ -48,7 +48,7 @@ class Guard:
 
     Paths lose the service's prefix, and a slash at their end, which counts as none.
 
-    With both keys set, nobody without a token gets anywhere, so any host and any origin may ask.
+    With both keys set, every request needs a token, so any host and any origin may ask.
     """
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:

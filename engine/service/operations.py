@@ -224,7 +224,7 @@ class Operations(RunHost, Protocol):
         ...
 
     async def detail(self, run_id: str) -> RunDetail | None:
-        """One run; None when there is none of this id."""
+        """Return one run; None if the id is unknown."""
         ...
 
     async def end(self, run_id: str, *, at_once: bool) -> bool:
@@ -236,7 +236,7 @@ class Operations(RunHost, Protocol):
         ...
 
     async def letter(self, letter_id: str) -> LetterView | None:
-        """One dead letter with its record."""
+        """Return one dead letter with its record."""
         ...
 
     async def causes(self, status: str = "open") -> list[tuple[str, str, int]]:

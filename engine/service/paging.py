@@ -184,7 +184,7 @@ async def _answer(
 
 
 class _HeldStream(StreamingResponse):
-    """A streamed answer that gives back what it holds, also when nobody reads it to its end."""
+    """A streamed answer that gives back what it holds, also when it is not read to its end."""
 
     def __init__(self, content: AsyncIterator[bytes], held: AsyncExitStack) -> None:
         super().__init__(content, media_type="application/json")

@@ -42,7 +42,7 @@ _KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that 
 
 
 LOCK_PATIENCE = 5.0
-"""Seconds; a service that ends withdraws its address before it lets go of the warehouse, and one whose parent
+"""Seconds; a service that ends withdraws its address before it releases the warehouse, and one whose parent
 was killed while it started has announced none."""
 LOCK_RETRY = 0.1
 
@@ -221,7 +221,7 @@ def _url(listener: socket.socket) -> str:
 async def _open_warehouse(
     state_dir: Path, models: Iterable[IngestModel], settings: ServiceSettings
 ) -> Warehouse:
-    """Open the warehouse, waiting for a process that is about to let go of it."""
+    """Open the warehouse, waiting for a process that is about to release it."""
     from engine.service.storage import WarehouseLockedError
     from engine.service.warehouse import Warehouse
 

@@ -210,7 +210,7 @@ def _after_space(body: bytes, position: int) -> int:
 
 
 def json_type(value: object) -> str:
-    """What JSON calls the type of a value that was parsed."""
+    """Return JSON's name for the type of a parsed value."""
     names: Mapping[type, str] = {
         str: "string",
         bool: "boolean",

@@ -281,7 +281,7 @@ def bounded(cursor: DuckDBPyConnection, limits: QueryLimits) -> Iterator[None]:
 
 
 def _resident() -> int:
-    """Bytes of memory that this process uses; 0 where nobody says."""
+    """Bytes of memory that this process uses; 0 where the system does not tell."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * 4096

@@ -141,7 +141,7 @@ class Receipt:
     duplicate: bool = False
 
     def repeated(self) -> Receipt:
-        """The same answer for the same request once more."""
+        """Return the earlier answer for a repeated request."""
         return replace(self, duplicate=True)
 
 

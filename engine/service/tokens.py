@@ -85,7 +85,7 @@ class AdminCheck:
 
     @property
     def is_set(self) -> bool:
-        """Whether there is a way in."""
+        """Whether any token is configured."""
         return self._key is not None or self._tokens is not None
 
     async def allows(self, header: str | None) -> bool:

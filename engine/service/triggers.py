@@ -75,5 +75,5 @@ def parameters_of(query: bytes, known: Collection[str]) -> dict[str, str]:
 
 
 def _first_value(value: str) -> str:
-    """A value without parameters behind it that nobody knows."""
+    """A value without parameters after it that is not known."""
     return re.split(r"&[A-Za-z_][A-Za-z0-9_-]*=", value, maxsplit=1)[0]

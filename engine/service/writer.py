@@ -96,7 +96,7 @@ class Writer:
 
     @property
     def removed(self) -> Counter[str]:
-        """How many rows the retention has removed, by table."""
+        """Return how many rows the retention has removed, by table."""
         # a copy: the writer's thread may add a table while another reads
         return Counter() if self._trimmer is None else self._trimmer.removed.copy()
 
@@ -144,7 +144,7 @@ class Writer:
         return item.future
 
     def _enqueue(self, item: _Item) -> None:
-        item.future.set_running_or_notify_cancel()  # from here on nobody can take it back
+        item.future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
         self._queue.append(item)
         self._queued_rows += item.rows
         self._changed.notify()

@@ -86,7 +86,7 @@ def select(connection: Connection, where: BookmarkFilter) -> list[BookmarkRecord
 
 
 def count(connection: Connection, where: BookmarkFilter) -> list[BookmarkScope]:
-    """How many match, by pipeline, node and scope."""
+    """Count matching bookmarks by pipeline, node and scope."""
     rows = connection.execute(
         f"SELECT pipeline, node, scope, count(*) AS number FROM bookmarks {_WHERE}"  # noqa: S608 - a constant
         " GROUP BY pipeline, node, scope ORDER BY pipeline, node, scope",

@@ -107,7 +107,7 @@ def keys_by_node(connection: Connection, run_id: str, chunk: str) -> dict[str, s
 
 
 def count(connection: Connection, where: DeadLetterFilter) -> int:
-    """How many match."""
+    """Count matching dead letters."""
     found = connection.execute(f"SELECT count(*) AS number FROM dead_letters {_WHERE}", _criteria(where))  # noqa: S608
     number: int = found.fetchone()["number"]
     return number

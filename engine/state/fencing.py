@@ -43,7 +43,7 @@ def require_epoch(connection: Connection, run_id: str, epoch: int, *, alone: boo
 
 
 def require_run(connection: Connection, run_id: str) -> None:
-    """Raises `RunNotFoundError`, naming the nearest ids."""
+    """Check that a run exists. Raises `RunNotFoundError`, naming the nearest ids."""
     if connection.execute("SELECT 1 AS known FROM runs WHERE run_id = ?", (run_id,)).fetchone() is None:
         raise _no_such_run(connection, run_id)
 

@@ -245,7 +245,7 @@ def divide(connection: Connection, run_id: str, node: str, chunk_splits: int, ep
 
 
 def select_divisions(connection: Connection, run_id: str) -> dict[str, int]:
-    """How many splits make a chunk, by node."""
+    """Return the number of splits in a chunk, by node."""
     require_run(connection, run_id)
     rows = connection.execute(
         "SELECT node, chunk_splits FROM sources WHERE run_id = ? AND chunk_splits > 0", (run_id,)
@@ -254,7 +254,7 @@ def select_divisions(connection: Connection, run_id: str) -> dict[str, int]:
 
 
 def progress_row(progress: Progress) -> ProgressRow:
-    """A snapshot of a progress whose tally goes on changing."""
+    """A snapshot of a progress whose tally keeps changing."""
     what = f"the position of split {progress.split_key!r}"
     tally = progress.tally
     counts = (getattr(tally, name) for name in _COUNTS)
@@ -300,7 +300,7 @@ def sum_tally(connection: Connection, run_id: str) -> Tally:
 
 
 def sum_counts(connection: Connection, run_id: str) -> Tally:
-    """The same of what are numbers; the database adds them up."""
+    """Return the sum of the numbers in the tallies; the database adds them up."""
     require_run(connection, run_id)
     row = connection.execute(_SUM_COUNTS, (run_id,)).fetchone()
     assert row is not None, "an aggregate has one row"

@@ -63,7 +63,7 @@ class StateStore:
         await self._database.write(ledger.insert_run, run)
 
     async def get_run(self, run_id: str) -> RunRecord:
-        """Raises `RunNotFoundError`, naming the nearest ids."""
+        """Return a run. Raises `RunNotFoundError`, naming the nearest ids."""
         return await self._database.read(ledger.select_run, run_id)
 
     async def list_runs(
@@ -194,7 +194,7 @@ class StateStore:
         """Write positions with their tallies and bookmarks in one transaction.
 
         A bookmark belongs to the run's pipeline. It replaces an earlier one, unless that was set by a run
-        which was created later and is still remembered: a run that goes on late does not set the clock back.
+        which was created later and is still remembered: a run that continues late sets no clock back.
         """
         # Claimed before the first await: trackers go on changing their tallies while the thread works, and
         # a tally must never cover more than the position beside it.

@@ -53,7 +53,7 @@ class CallThread:
     """Runs from `start` to `stop`. Used by the event loop that starts it.
 
     A task that is cancelled before its call is in the queue makes none; after that it waits for the end. One
-    that asyncio itself cancels goes on at once, and leaves its call behind; `stop` waits for that too.
+    that asyncio itself cancels continues at once and leaves its call running; `stop` waits for that too.
 
     Args:
         begin: called first, in the thread; when it raises, `start` does.
@@ -78,7 +78,7 @@ class CallThread:
         self._thread = Thread(target=self._run, name="state store", daemon=True)
 
     async def start(self) -> None:
-        """Raises what `begin` does."""
+        """Start the thread. Raises what `begin` raises."""
         self._thread.start()
         await self._begun.outcome()
 

@@ -30,7 +30,7 @@ def of_run(
         shards: how many are done, and how many there are.
         troubles: by node, and when that was told.
         waits_for: another run of the pipeline that has to end first.
-        ended: its last status and why, "" while it goes on or when there is no reason to name.
+        ended: its last status and why, "" while it runs or when there is no reason to name.
     """
     status, why = ended
     lines = [f"**{pipeline}**, run `{run_id}`: {status or _state(phase, control)}"]

@@ -13,7 +13,7 @@ from engine.errors import ConfigError
 from engine.temporal.messages import Trouble
 from engine.temporal.trouble import said
 
-__all__ = ["Attendance", "attendance"]
+__all__ = ["WorkerPresence", "worker_presence"]
 
 MANY_ATTEMPTS = 4
 """Of a workflow task: it is retried without end, and a worker's restart does not fail this often."""
@@ -23,7 +23,7 @@ MAX_SHARDS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Attendance:
+class WorkerPresence:
     """The workers of a run.
 
     Args:
@@ -38,7 +38,7 @@ class Attendance:
     trouble: str = ""
 
 
-async def attendance(client: Client, described: WorkflowExecutionDescription) -> Attendance:
+async def worker_presence(client: Client, described: WorkflowExecutionDescription) -> WorkerPresence:
     """Find the workers of a run and their current trouble.
 
     Raises:
@@ -48,13 +48,13 @@ async def attendance(client: Client, described: WorkflowExecutionDescription) ->
     for child in described.raw_description.pending_children[:MAX_SHARDS]:
         shard = await client.get_workflow_handle(child.workflow_id).describe()
         workflows.append(shard.raw_description)
-    answers = [_attended(workflow) for workflow in workflows]
+    answers = [_has_worker(workflow) for workflow in workflows]
     served = True if True in answers else False if False in answers else None
     pending = [activity for workflow in workflows for activity in workflow.pending_activities]
     troubles = [trouble for activity in pending for trouble in await _beats(client, activity)]
     undecided = filter(None, map(_undecided, workflows))
     failed = filter(None, map(_failed, pending))
-    return Attendance(served, next(undecided, "") or said(troubles) or next(failed, ""))
+    return WorkerPresence(served, next(undecided, "") or said(troubles) or next(failed, ""))
 
 
 async def _beats(client: Client, activity: PendingActivityInfo) -> list[Trouble]:
@@ -90,7 +90,7 @@ def _failed(activity: PendingActivityInfo) -> str:
     return f"attempt {activity.attempt} after {text}"
 
 
-def _attended(workflow: DescribeWorkflowExecutionResponse) -> bool | None:
+def _has_worker(workflow: DescribeWorkflowExecutionResponse) -> bool | None:
     waits = False
     for activity in workflow.pending_activities:
         if activity.state != PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED:

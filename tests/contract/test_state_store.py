@@ -485,7 +485,7 @@ class TestCommit:
             assert await store.tally(RUN.run_id) == expected
 
     async def test_tallies_that_were_handed_out_may_grow_without_the_store(self, world: World) -> None:
-        """A resumed run goes on counting in them, and what it counts is not committed yet."""
+        """A resumed run continues to count in them, and what it counts is not committed yet."""
         acked = [Acked({"at": 6}, {"at": 9}, progress("a", 3, dead=2).tally)]
         async with world.store() as store:
             await prepare(store, "a")

@@ -76,7 +76,7 @@ class ScriptedServer:
 
 
 def unused_url() -> str:
-    """An address of this machine on which nobody listens."""
+    """An address of this machine without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"

@@ -549,6 +549,22 @@ def test_an_incremental_source_asks_for_what_is_new(tmp_path: Path, monkeypatch:
     assert asked(server.requests[-1])["since"] == "2026-01-25"
 
 
+def test_an_incremental_field_that_no_record_has_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(request: Request) -> Answer:
+        return Answer.of(ROWS[int(asked(request)["offset"]) :][:10])
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipelines.yaml").write_text(CHANGED.replace("field: at", "field: changed_at"))
+    with start_blocking_portal() as portal:
+        with portal.wrap_async_context_manager(ScriptedServer(script).running()) as server:
+            monkeypatch.setenv("SHOP_URL", server.url)
+            assert main(["run"]) == 0
+    said = capsys.readouterr().out
+    assert "`read` found its `incremental` field in none of 25 records: the next run reads all again" in said
+
+
 def test_the_examples_of_the_page_read_and_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def script(request: Request) -> Answer:
         if request.method == "GET":

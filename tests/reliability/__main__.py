@@ -3,7 +3,7 @@
     python -m tests.reliability all --seed 1 --out benchmarks/results/reliability
     python -m tests.reliability kills drains --seed 2 --out /tmp/reliability --minutes 9
 
-A series is fixed by its seed. It goes on where its file ends, so the same command, given again, goes on
+A series is fixed by its seed. It continues where its file ends, so the same command, given again, continues
 where it was interrupted or out of time. Exit codes: 0 all done and nothing lost or doubled, 1 a trial found
 a problem, 2 wrong usage, 3 not all done yet.
 """
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any(file.problems for file in files):
         return FOUND_PROBLEMS
     if not all(file.done for file in files):
-        _say("not all done yet: the same command goes on")
+        _say("not all done yet: the same command continues")
         return UNFINISHED
     return COMPLETED
 

@@ -28,7 +28,7 @@ def test_the_service_is_killed_and_comes_back_under_a_run(lab: Lab) -> None:
     outcome = lab.trial(Plan("service", Workload(SIMULATED, records=6_000), (), kills))
 
     assert outcome.problems == []
-    assert outcome.codes == [0], "the run waits for the service, nobody has to resume it"
+    assert outcome.codes == [0], "the run waits for the service and needs no resume"
     assert outcome.service_struck == [kill.place for kill in kills]
 
 

@@ -6,11 +6,11 @@ import subprocess
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
-import httpx
 import orjson
 
 from tests.servers.needed import KEPT, TOOLS, missing
@@ -70,14 +70,16 @@ class ClickHouse:
         """Execute a statement behind the engine's back; the rows of a query."""
         queries = statement.lstrip().upper().startswith("SELECT")
         login = b64encode(f"default:{PASSWORD}".encode()).decode()
-        answer = httpx.post(
-            self.url,
-            content=f"{statement} FORMAT JSONCompact" if queries else statement,
-            headers={"Authorization": f"Basic {login}"},
-            timeout=60,
-        )
-        assert answer.status_code == 200, answer.text
-        return [tuple(row) for row in orjson.loads(answer.content)["data"]] if queries else []
+        connection = HTTPConnection(self.url.removeprefix("http://"), timeout=60)
+        try:
+            content = f"{statement} FORMAT JSONCompact" if queries else statement
+            connection.request("POST", "/", content.encode(), {"Authorization": f"Basic {login}"})
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+        assert answer.status == 200, body.decode()
+        return [tuple(row) for row in orjson.loads(body)["data"]] if queries else []
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class DevServer:
 
     @property
     def clients(self) -> list[Client]:
-        """Connected clients, the same for all tests: a connection outlives whoever lets go of it.
+        """Connected clients, the same for all tests: a connection outlives its user.
 
         Each may poll a queue by one worker only.
         """

@@ -237,7 +237,7 @@ def is_warm() -> bool:
 
 
 def running() -> set[str]:
-    """The ids of the processes that were started here and that nobody has waited for."""
+    """The ids of the processes that were started here and not waited for."""
     return {str(pid) for pid, process in list(_server.running.items()) if process.poll() is None}
 
 

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.series
 async def one_under_way(
     server: DevServer, if_running: str
 ) -> AsyncGenerator[tuple[Workshop, Handle, anyio.Event], None]:
-    """A workshop with a run in it that goes on until the gate is opened."""
+    """A workshop with a run in it that lasts until the gate is opened."""
     records: list[Any] = []
     gate, begun = anyio.Event(), anyio.Event()
 

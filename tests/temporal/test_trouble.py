@@ -18,7 +18,7 @@ from engine.execution.engine import Engine
 from engine.execution.events import RunEvent
 from engine.temporal import trouble
 from engine.temporal.messages import ChunkRequest, ChunkResult
-from engine.temporal.worker_presence import attendance
+from engine.temporal.worker_presence import worker_presence
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.servers.temporal import DevServer
 from tests.temporal.stubs import Stubs, done
@@ -63,7 +63,7 @@ async def test_an_outage_shows_in_log_heartbeat_and_details(
         handle = await shop.start(shards=1)
         progress = await until(handle, lambda progress: progress.trouble.node == "n1")
         with anyio.fail_after(PATIENCE):
-            while ANSWER not in (await attendance(shop.client, await handle.describe())).trouble:  # noqa: ASYNC110
+            while ANSWER not in (await worker_presence(shop.client, await handle.describe())).trouble:  # noqa: ASYNC110
                 await anyio.sleep(0.1)
         details = await details_of(handle)
         sink.gate.set()

@@ -77,7 +77,7 @@ async def test_what_somebody_has_to_mend_is_not_tried_again(kind: errors.FatalKi
 
 
 async def test_an_outage_is_called_by_the_side_that_is_away() -> None:
-    away = errors.TransientError("nobody listens")
+    away = errors.TransientError("no service listens")
     sink = await failure_of(into(FaultySink([away] * 9)))
     assert (sink.type, sink.retryable) == ("SinkUnavailable", True)
     source = await failure_of(linear_plan(Closed(away), MemorySink()))
@@ -93,7 +93,7 @@ async def test_throttling_failure_carries_its_delay() -> None:
 
 
 async def test_failure_tells_if_the_outage_limit_was_reached() -> None:
-    away = errors.TransientError("nobody listens")
+    away = errors.TransientError("no service listens")
     assert (await failure_of(into(FaultySink([away] * 9)))).outwaited
     assert not (await failure_of(into(FaultySink([KeyError("x")])))).outwaited
     assert not typed_failure(away).outwaited, "it was met outside of a run, and nobody has waited"

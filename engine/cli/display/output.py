@@ -50,7 +50,7 @@ class Output:
 
     @property
     def mode(self) -> str:
-        """How progress is shown: live, plain, json or none."""
+        """Return the progress mode: live, plain, json or none."""
         if self._wanted != "auto":
             return self._wanted
         mixed = self.records_on_stdout and sys.stdout.isatty()

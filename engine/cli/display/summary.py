@@ -32,7 +32,7 @@ def summary(
 ) -> str:
     """Return the summary, or "" without runs. A table wider than `width` columns becomes lines.
 
-    `resumable`: say how to go on with what did not complete.
+    `resumable`: say how to resume what did not complete.
     """
     if not runs:
         return ""
@@ -128,6 +128,11 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         guessed = int(node.aggregate.get("guessed_encodings", 0))
         if guessed:
             yield f"`{node.name}` guessed the encoding of {counted(guessed, 'text')}"
+        if aimless := int(node.aggregate.get("not_incremental", 0)):
+            yield (
+                f"`{node.name}` found its `incremental` field in none of {counted(aimless, 'record')}: "
+                "the next run reads all again"
+            )
         yield from _read_less(node)
         yield from _dropped_all(node)
         begun_anew = int(node.aggregate.get("begun_anew", 0))

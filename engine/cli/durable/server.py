@@ -97,7 +97,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def require_temporal() -> None:
-    """Raises `RegistryError` when the extra is not installed."""
+    """Check that the extra is installed. Raises `RegistryError`."""
     from importlib.util import find_spec
 
     import anyio  # noqa: F401 - where even this is missing, the SDK is not what has to be installed

@@ -130,7 +130,7 @@ async def _check(
     options: SubmitOptions,
     params: Mapping[str, Mapping[str, JsonValue]],
 ) -> Mapping[str, Plan]:
-    """The plans of the run and of what may follow it, if it can be gone on with."""
+    """The plans of the run and of what may follow it, if it can be resumed."""
     if not record.status.resumable:
         raise ConfigError(f"--resume: run {record.run_id!r} has completed: nothing is left to resume")
     await refuse_living(store, SystemClock(), [record.run_id])

@@ -30,7 +30,7 @@ from engine.flow.stats import NodeSnapshot, RunSnapshot, Waiting
 from engine.state import DeadLetterFilter, RunRecord, RunStatus, StateStore
 from engine.temporal.messages import PipelineProgress, PipelineResult
 from engine.temporal.starting import Handle
-from engine.temporal.worker_presence import attendance
+from engine.temporal.worker_presence import worker_presence
 from engine.temporal.workflows import PipelineRun
 
 __all__ = ["Watched", "WatchedRuns"]
@@ -232,7 +232,7 @@ class Watched:
         if monotonic() - self._asked_at < ATTENDANCE_EVERY:
             return
         self._asked_at = monotonic()
-        found = await attendance(self.client, described)
+        found = await worker_presence(self.client, described)
         self._without_workers = self._without_workers + 1 if found.served is False else 0
         self._wait = found.trouble
 

@@ -51,7 +51,7 @@ def _node(node: PlanNode) -> NodeView:
 
 
 def nodes_of_plan(plan: Plan, record: RunRecord, tally: Tally) -> list[NodeView]:
-    """The nodes of a run that nobody here watches: what its ledger knows of each."""
+    """The nodes of a run of another process, as its ledger knows them."""
     state = {RunStatus.COMPLETED: "done", RunStatus.RUNNING: "working"}.get(record.status, "idle")
     views = []
     for node in plan.nodes:

@@ -78,7 +78,7 @@ async def unfinished(store: StateStore, wanted: str, only: Collection[str]) -> d
 
     Args:
         wanted: a run or a group of runs; "" means the latest invocation.
-        only: pipelines to go on with; empty means all.
+        only: pipelines to resume; empty means all.
 
     Raises:
         RunNotFoundError: there is no such run, or none at all.

@@ -82,7 +82,7 @@ class Scheduler:
         self._is_stopping.set()
 
     def views(self) -> list[ScheduleView]:
-        """What the operator's page shows."""
+        """Return what the operator's page shows of each schedule."""
         return [
             ScheduleView(
                 one.pipeline,

@@ -89,7 +89,7 @@ class Access:
         self._sessions.pop(request.cookies.get(COOKIE, ""), None)
 
     def token(self, request: Request) -> str:
-        """What a form of this visitor must carry."""
+        """Return the token that a form of this visitor must carry."""
         name = request.cookies.get(COOKIE, "")
         who = name if name in self._sessions else _OPEN
         return hmac.new(self._secret, who.encode(), hashlib.sha256).hexdigest()

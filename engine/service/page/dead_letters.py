@@ -84,7 +84,7 @@ def _own(
 
 
 async def show_letter(request: Request) -> Response:
-    """One letter."""
+    """Show one dead letter."""
     return await _letter_page(request)
 
 

@@ -57,7 +57,7 @@ class ServiceLetter:
 
     @property
     def place(self) -> str:
-        """What the next page begins after."""
+        """Return the place that the next page begins after."""
         return f"{self.sequence}.{self.index}.{self.id}"
 
 
@@ -83,7 +83,7 @@ def list_letters(
 
 
 def letter_of_id(reader: Reader, letter_id: str) -> ServiceLetter | None:
-    """One of them. Blocks."""
+    """Return the dead letter of this id. Blocks."""
     row = reader.execute(
         f"SELECT {_COLUMNS} FROM _odw_dead_letters WHERE dead_letter_id = ?",  # noqa: S608 -- constant
         [letter_id],

@@ -35,7 +35,7 @@ async def show_overview(request: Request) -> Response:
 
 
 async def overview_values(context: ServiceContext) -> dict[str, Any]:
-    """What changes while the page is open."""
+    """Return the values that change while the page is open."""
     operations = context.operations
     runs = await operations.recent(RECENT) if operations is not None else []
     open_causes = await operations.causes() if operations is not None else []

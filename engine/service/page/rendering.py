@@ -70,7 +70,7 @@ def address(request: Request, path: str, **query: str) -> str:
 
 
 def static_file(name: str) -> Response | None:
-    """One of our own files; None for others."""
+    """Return one of the page's own files; None for others."""
     if name not in _STATIC:
         return None
     headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}

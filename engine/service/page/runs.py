@@ -57,7 +57,7 @@ async def run_values(context: ServiceContext, run_id: str) -> dict[str, Any] | N
 
 
 async def show_run(request: Request) -> Response:
-    """One run with its graph, splits, rates and stages."""
+    """Show one run with its graph, splits, rates and stages."""
     context = cast("ServiceContext", request.app.state.context)
     values = await run_values(context, request.path_params["id"])
     if values is None:

@@ -24,7 +24,7 @@ async def show_schedules(request: Request) -> Response:
 
 
 async def show_health(request: Request) -> Response:
-    """What works, how full it is, and who has done what."""
+    """Show the state of the parts, the space used, and the audit trail."""
     context = cast("ServiceContext", request.app.state.context)
     settings, metrics = context.settings, context.metrics
     checks = [

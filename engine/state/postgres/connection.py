@@ -74,7 +74,7 @@ _PLACEHOLDER: Final = re.compile(r"\?(\d*)")
 
 
 def parameters_of(address: str) -> dict[str, Any]:
-    """What libpq needs to connect, with our defaults.
+    """Return libpq's parameters for an address, with our defaults.
 
     Raises:
         ConfigError: it is no address.
@@ -155,7 +155,7 @@ class PostgresConnection:
         """Nothing that can be done here: VACUUM does it some time later."""
 
     def begin_reading(self) -> None:
-        """One view of the data, for all statements."""
+        """Begin a transaction that has one view of the data."""
         self._raw.execute(_BEGIN_READING, prepare=False)
 
     def begin_setup(self) -> None:
@@ -181,7 +181,7 @@ class PostgresConnection:
         return self._name, self._number
 
     def find_home(self) -> int:
-        """What `home` is to be, inside a transaction."""
+        """Find `home`, inside a transaction."""
         row = self.execute("SELECT ?::text::regclass::oid::bigint AS home", (RECEIPTS,)).fetchone()
         return int(row["home"])
 
@@ -195,7 +195,7 @@ class PostgresConnection:
         self._raw.execute(b"COMMIT", prepare=False)
 
     def has_committed(self, receipt: Receipt) -> bool:
-        """What became of a transaction of a connection that was lost."""
+        """Return whether a transaction of a lost connection was committed."""
         name, number = receipt
         row = self.execute(_LOOK_UP, (name,)).fetchone()
         return bool(row["number"] == number)

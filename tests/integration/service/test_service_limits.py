@@ -1,4 +1,4 @@
-"""What one client sends slowly, hugely or from elsewhere costs nobody else anything."""
+"""What one client sends slowly, hugely or from elsewhere costs no other client anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that has many answers stored at the same time, for ever, and names each that is stored.
+"""A process that has many answers stored at the same time, without end, and names each that is stored.
 
 Usage: answering_child.py WHERE FIRST. WHERE is as `open_store` takes it; answers are numbered from FIRST.
 """

@@ -458,7 +458,7 @@ class TestBrokenConnections:
 
 @pytest.mark.parametrize("committed", [True, False])
 async def test_outcome_query_waits_for_the_transaction_to_end(server: Postgres, committed: bool) -> None:
-    """The server may not have noticed yet that nobody listens, and still commit it."""
+    """The server may not have noticed yet that the client has left, and still commit it."""
     answers: list[bool] = []
     async with at(server):
         pass

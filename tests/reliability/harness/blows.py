@@ -42,7 +42,7 @@ class Blow:
 
     @property
     def waits_for_a_run(self) -> bool:
-        """Whether its time begins with the first run: before that nobody listens to signals."""
+        """Whether its time begins with the first run: before that it handles no signals."""
         return self.signal is not signal.SIGKILL
 
     @property

@@ -76,7 +76,7 @@ class Child:
         return self.close()
 
     def close(self) -> int:
-        """Wait for its end and let go of its pipe.
+        """Wait for its end and close its pipe.
 
         Raises:
             TimeoutError: it does not end; it is killed then.

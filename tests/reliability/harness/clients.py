@@ -210,7 +210,7 @@ async def _post_until_struck(clients: Clients, striker: ServiceStriker) -> None:
 
 
 def promises_broken(promises: Promises, found: ServiceRecords) -> list[str]:
-    """Acknowledged records that are not there, are there twice or are others; and what nobody was told of."""
+    """Acknowledged records that are not there, are there twice or are others."""
     problems: list[str] = []
     for table, wanted in promises.rows.items():
         text = TEXTS[table]

@@ -143,7 +143,7 @@ def _items(client: httpx.Client, path: str) -> list[Row]:
 
 
 def raw_counts(state_dir: Path) -> dict[str, tuple[int, int]]:
-    """Rows and different ids in each table of a warehouse that nobody has open."""
+    """Rows and different ids in each table of a warehouse that no process has open."""
     import duckdb
 
     with duckdb.connect(str(warehouse_file(state_dir)), read_only=True) as connection:

@@ -229,6 +229,6 @@ async def _leases(state: Path | str, runs: Sequence[str]) -> list[Lease]:
     found: list[Lease] = []
     async with open_store(state) as store:  # which is made here when no worker has made it yet
         for run in runs:
-            with suppress(RunNotFoundError):  # nobody has begun it yet
+            with suppress(RunNotFoundError):  # it has not begun yet
                 found += await store.leases(run)
     return found

@@ -38,7 +38,7 @@ class Note:
 
 @component(Kind.TRANSFORM, "gate", params=NoParams)
 class Gate(Transform[NoParams]):
-    """Changes nothing. What it holds goes on when its chunk is told to stop, as a drain has to deliver it."""
+    """Changes nothing. What it holds passes when its chunk is told to stop, as a drain has to deliver it."""
 
     @property
     def keeps_ids(self) -> bool:

@@ -189,7 +189,7 @@ class FaultProxy:
         return await _send(writer, raw)
 
     async def _ask(self, request: Message) -> Message:
-        # a connection for each exchange: a kept one that the server closes would be a fault nobody drew
+        # a connection for each exchange: a kept one that the server closes would be an undrawn fault
         reader, writer = await asyncio.open_connection(*self._upstream, limit=LARGEST_HEAD)
         try:
             await _send(writer, request.raw)

@@ -33,6 +33,8 @@ from tests.reliability.harness.durable_plans import (
     rolling_setting,
     server_setting,
 )
+from tests.reliability.harness.firing import PLACES as FIRING_PLACES
+from tests.reliability.harness.firing import firing_trial
 from tests.reliability.harness.outcome import DRAINED, STOPPED, Outcome
 from tests.reliability.harness.stops import STOPS, stop_trial
 from tests.reliability.harness.trial import Lab, laboratory
@@ -133,6 +135,11 @@ def _clients(folder: Path) -> Iterator[Trial]:
 @contextmanager
 def _stops(folder: Path) -> Iterator[Trial]:
     yield lambda seed, number: asdict(stop_trial(seed, number, folder / f"{number:03d}"))
+
+
+@contextmanager
+def _fires(folder: Path) -> Iterator[Trial]:
+    yield lambda seed, number: asdict(firing_trial(seed, number, folder / f"{number:03d}"))
 
 
 @contextmanager
@@ -267,6 +274,13 @@ SERIES: Mapping[str, Series] = {
             40 * len(STOPS),
             _stops,
             dict.fromkeys(STOPS, 40),
+        ),
+        Series(
+            "fires",
+            "serve killed under triggers and a schedule",
+            40,
+            _fires,
+            dict.fromkeys(FIRING_PLACES, 10),
         ),
         Series(
             "durable-equal",

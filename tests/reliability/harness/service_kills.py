@@ -68,7 +68,7 @@ class ServiceStriker:
             for kill, following in pairwise([*self._kills, ServiceKill()]):
                 if not self._strike(kill):
                     return
-                self._service.kill()  # lets go of the process, which may be dead already
+                self._service.kill()  # the process may be dead already
                 time.sleep(kill.down)
                 self._service.start(following.point)
         except Exception as error:  # noqa: BLE001 - the thread's boundary: `wait` raises it

@@ -73,14 +73,14 @@ def paid_twice(marks: Sequence[PaidSoFar], in_flight: int, damaged: int) -> list
 def _runs(workload: Workload, runs: Sequence[LedgerRun], wanted: Expected) -> Iterator[str]:
     for name, count in Counter(run.pipeline for run in runs).items():
         if count > 1:
-            yield f"{name}: {count} runs instead of one that was gone on with"
+            yield f"{name}: {count} runs instead of one that was resumed"
     for run in runs:
         if run.status != "completed":
             yield f"{run.run_id}: {run.status} instead of completed"
         if not run.balanced:
             yield f"{run.run_id}: its tally does not add up: {run.tally}"
         if run.pipeline not in workload.pipelines:
-            yield f"{run.run_id}: nobody asked for it"
+            yield f"{run.run_id}: it was not asked for"
             continue
         for field, value in wanted.tallies[run.pipeline].items():
             if run.tally[field] != value:

@@ -27,7 +27,7 @@ def watermark_before_ack(patch: pytest.MonkeyPatch) -> str:
         return replace(made, position=tracker._acks[-1].end) if tracker._acks else made
 
     patch.setattr(ledger, "_progress", progress)
-    return "the first record that nobody has settled"
+    return "the first record that is not settled"
 
 
 def tally_outside_the_transaction(patch: pytest.MonkeyPatch) -> str:

@@ -226,7 +226,7 @@ class DeliveryModel(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.moves.zombie)
     def write_from_the_grave(self) -> None:
-        """A process that was taken for dead goes on."""
+        """A process that was taken for dead continues."""
         self.moves.write_from_the_grave()
 
     @rule()

@@ -165,7 +165,7 @@ class World:
         return True
 
     def fail_to_commit(self) -> None:
-        """A commit fails, and the process goes on: nothing was written, and nothing is forgotten."""
+        """A commit fails, and the process continues: nothing was written, and nothing is forgotten."""
         before, fuse = self.stored(), self.process.fuse
 
         def refuse() -> None:
@@ -248,7 +248,7 @@ class World:
         if position != now.position or tracker.done != now.done:
             raise MismatchError(
                 f"{book.key}: the watermark is at {position} (done: {tracker.done}), but the first record"
-                f" that nobody has settled is {now.position} (done: {now.done})"
+                f" that is not settled is {now.position} (done: {now.done})"
             )
         if figures(tracker.covered) != now.counts:
             raise MismatchError(f"{book.key}: {tracker.covered} is covered, it should be {now.counts}")

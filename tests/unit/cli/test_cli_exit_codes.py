@@ -26,7 +26,7 @@ from engine.errors import (
 
 def unreachable() -> NodeFailedError:
     error = NodeFailedError("load", "cannot be opened")
-    error.__cause__ = TransientError("nobody listens")
+    error.__cause__ = TransientError("no service listens")
     return error
 
 

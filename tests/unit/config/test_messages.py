@@ -175,7 +175,7 @@ CASES = {
             "f.yaml:7:7: pipelines.p.nodes.c: no source reaches the sink `c`",
         ],
     ),
-    "output that nobody takes": (
+    "output without a reader": (
         nodes("a: {source: numbers}", "b: {source: numbers}", "c: {sink: keep}", "d: {transform: double}"),
         [
             (

@@ -142,7 +142,7 @@ def failing_when_resumed(folder: str) -> Plan:
 
 
 def hanging_when_resumed(folder: str) -> Plan:
-    """As `failing_when_resumed`, but it waits for ever."""
+    """As `failing_when_resumed`, but it never ends."""
 
     class Hanging(Transform[NoParams]):
         waits = True

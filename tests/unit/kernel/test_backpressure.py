@@ -240,7 +240,7 @@ class TestADeadBranch:
 
     class Down(MemorySink):
         async def write(self, batch: Batch) -> Receipt:
-            raise TransientError("nobody listens")
+            raise TransientError("no service listens")
 
     async def test_stalls_the_others_and_then_the_run(self) -> None:
         alive = MemorySink()
@@ -289,7 +289,7 @@ async def test_copies_of_dead_letters_that_cannot_be_delivered_are_named() -> No
 async def test_a_worker_that_continues_hides_no_other_that_waits() -> None:
     stats = NodeStats("load", Kind.SINK, "ingest")
     with stats.waits(Waiting.RETRY, "answered 429"):
-        with stats.waits(Waiting.INPUT), stats.waits(Waiting.OUTAGE, "nobody listens"):
-            assert (stats.waiting, stats.note) == (Waiting.OUTAGE, "nobody listens")
+        with stats.waits(Waiting.INPUT), stats.waits(Waiting.OUTAGE, "no service listens"):
+            assert (stats.waiting, stats.note) == (Waiting.OUTAGE, "no service listens")
         assert (stats.waiting, stats.note) == (Waiting.RETRY, "answered 429")
     assert (stats.waiting, stats.note) == (Waiting.NOTHING, "")

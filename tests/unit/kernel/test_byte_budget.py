@@ -105,7 +105,7 @@ async def test_everybody_who_holds_back_hears_of_a_wait() -> None:
         await wait_all_tasks_blocked()
         assert set(heard) == {"ours", "theirs"}
         assert ours.waiting
-        assert theirs.waiting  # nobody in the process may sit on half a batch now
+        assert theirs.waiting  # no batcher in the process may hold half a batch now
         held.release()
 
     assert not theirs.waiting

@@ -225,7 +225,7 @@ class _Away(MemorySource):
     """Cannot be listed."""
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
-        raise TransientError("nobody answers")
+        raise TransientError("no answer")
         yield
 
 
@@ -235,7 +235,7 @@ async def test_listing_waits_for_its_source_up_to_the_outage_limit() -> None:
     async with Engine(clock=clock) as engine:
         record = await engine.begin(plan)
         async with engine.start(plan, resume=record, chunk=Chunk("n0", 0, 0)) as listing:
-            with pytest.raises(OutageError, match=r"'n0' could not list its input for \d+ s.*nobody answers"):
+            with pytest.raises(OutageError, match=r"'n0' could not list its input for \d+ s.*no answer"):
                 await listing.list_splits("n0")
 
     assert sum(clock.slept) >= 600.0

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Asking:
-    """Somebody who wants answers, and pays, once let go on, for those that nobody has."""
+    """Somebody who wants answers, and pays, once let go on, for those not yet asked for."""
 
     def __init__(self, journal: NodeJournal) -> None:
         self.journal = journal

@@ -126,7 +126,7 @@ WAYS = (
 
 
 async def finished_later(folder: Path, sink: Slow) -> RunReport:
-    """What has to hold after any way of leaving, and the report of the attempt that goes on."""
+    """What has to hold after any way of leaving, and the report of the attempt that resumes."""
     async with Engine(state_dir=folder) as engine:
         (record,) = await engine.store.list_runs()
         assert record.status is RunStatus.INTERRUPTED

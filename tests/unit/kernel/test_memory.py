@@ -34,7 +34,7 @@ class Large(dict[str, object]):
 
 
 class Endless(Source[NoParams]):
-    """1 MB records for ever, one by one; `alive` are those that somebody still holds."""
+    """Endless 1 MB records, one by one; `alive` are those still held."""
 
     repeatable = True
 

@@ -1,4 +1,4 @@
-"""`on_error`: what becomes of a record for which a node fails without meaning to."""
+"""`on_error`: the outcome of a record at which a node fails by accident."""
 
 from __future__ import annotations
 

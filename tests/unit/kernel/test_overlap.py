@@ -32,11 +32,11 @@ def plan(policy: str, stall: anyio.Event | None = None, sink: MemorySink | None 
 
 @asynccontextmanager
 async def under_way(engine: Engine, policy: str = "allow") -> AsyncGenerator[tuple[Run, anyio.Event], None]:
-    """A run that goes on until the event is set, or the block ends."""
+    """A run that lasts until the event is set, or the block ends."""
     stall = anyio.Event()
     async with anyio.create_task_group() as group, engine.start(plan(policy, stall)) as run:
         group.start_soon(run.wait)
-        while not run.snapshot().tally.read:  # noqa: ASYNC110 - a run tells nobody that it has read
+        while not run.snapshot().tally.read:  # noqa: ASYNC110 - a run sends no event when it has read
             await anyio.sleep(0.001)
         try:
             yield run, stall

@@ -1,4 +1,4 @@
-"""Runs that are drained, cancelled or crash, and the attempts that go on with them."""
+"""Runs that are drained, cancelled or crash, and the attempts that resume them."""
 
 from __future__ import annotations
 
@@ -345,7 +345,7 @@ async def test_unread_source_may_start_in_a_resumed_run() -> None:
 async def test_draining_in_an_outage_gives_up_what_cannot_be_delivered() -> None:
     class Down(MemorySink):
         async def write(self, batch: Batch) -> Receipt:
-            raise TransientError("nobody listens")
+            raise TransientError("no service listens")
 
     store, sink = MemoryStateStore(), MemorySink()
     async with Engine(store=store) as engine:

@@ -1,4 +1,4 @@
-"""A service that starts while another process is about to let go of the warehouse."""
+"""A service that starts while another process is about to release the warehouse."""
 
 from __future__ import annotations
 

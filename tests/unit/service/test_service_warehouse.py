@@ -362,7 +362,7 @@ def test_rows_that_came_after_a_look_are_kept_when_asked_to(idle: tuple[Desk, Wr
 def test_fresh_rows_of_no_earlier_epoch_are_appended(desk: Desk, note: Note, epoch: Epoch | None) -> None:
     desk.put([note("a")], "replay", None, Epoch("run/load", 2))
     desk.put([note("a")], "fresh", None, epoch)
-    assert desk.stored() == 2, "nobody looks for ids that a client of today calls new"
+    assert desk.stored() == 2, "ids that a client calls new are not looked for"
 
 
 def test_lower_epoch_does_not_reset_a_higher_one(desk: Desk, note: Note) -> None:

@@ -200,7 +200,7 @@ async def test_one_that_is_cancelled_before_it_comes_writes_nothing(notes: Notes
 
 async def test_a_look_up_does_not_wait_for_those_who_write(notes: Notes) -> None:
     with closing(sqlite3.connect(notes.database.path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")  # nobody else can write meanwhile
+        other.execute("BEGIN IMMEDIATE")  # no other process can write meanwhile
 
         async def look_up() -> None:
             await notes.database.read(lambda connection: connection.execute("SELECT * FROM notes").fetchall())

@@ -374,7 +374,7 @@ class TestGone:
 
 
 class Endless(Source[NoParams]):
-    """Numbers for ever."""
+    """Endless numbers."""
 
     repeatable = True
 

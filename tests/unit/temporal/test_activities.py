@@ -31,7 +31,7 @@ from engine.temporal.messages import (
     Listed,
     ListRequest,
 )
-from engine.temporal.watching import Patience
+from engine.temporal.supervision import Patience
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
 from tests.unit.kernel.runs import pages
 
@@ -62,7 +62,7 @@ async def test_resumed_run_keeps_its_division() -> None:
 
 
 class Endless(MemorySource):
-    """Lists a split at a time, some of them before the worker is told to stop; goes on behind the last."""
+    """Lists a split at a time, some of them before the worker is told to stop; continues after the last."""
 
     def __init__(self, environment: ActivityEnvironment, at_once: int) -> None:
         super().__init__(SPLITS)
@@ -254,7 +254,7 @@ class Unlisted(MemorySource):
     """Cannot be listed."""
 
     async def splits(self, ctx: Any) -> Any:
-        raise TransientError("nobody answers")
+        raise TransientError("no answer")
         yield
 
 

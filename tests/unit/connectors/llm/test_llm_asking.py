@@ -111,11 +111,11 @@ def some(count: int) -> list[Document]:
 
 
 def ignore(indices: object, usage: Usage) -> None:
-    """Nobody counts."""
+    """Not counted."""
 
 
 def no_hits(index: int, lost: Usage) -> None:
-    """Nobody counts these either."""
+    """These are not counted either."""
 
 
 async def test_calls_in_flight_are_bounded_and_all_of_the_bound_is_used() -> None:

@@ -1,4 +1,4 @@
-"""Models of all kinds: what they are asked for as, and what becomes of the answers."""
+"""Models of all kinds: what they are asked for as, and how the answers are read."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ async def test_an_own_key_is_not_sent_in_the_clear() -> None:
 
 @asynccontextmanager
 async def over_tls(lake: OddS3, folder: Path) -> AsyncGenerator[Path, None]:
-    """Serve with a certificate that nobody knows; gives its file."""
+    """Serve with an unknown certificate; gives its file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
