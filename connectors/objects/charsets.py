@@ -23,7 +23,7 @@ _MARKS = (
 )
 
 _GUESSES = (
-    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "koi8_r", "shift_jis", "euc_jp", "euc_kr",
+    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "koi8_r", "cp932", "euc_jp", "cp949",
     "gb18030", "big5",
 )  # fmt: skip
 

@@ -86,6 +86,15 @@ def test_a_charset_holds_what_its_vendors_added(text: str, written: str, called:
 
 
 @pytest.mark.parametrize(
+    ("text", "charset"),
+    [("請求書①\n", "cp932"), ("똠방각하 펲시 안녕하세요 청구서를 확인했습니다\n" * 20, "cp949")],
+)
+def test_what_vendors_added_is_guessed_too(text: str, charset: str) -> None:
+    decoded = decode(text.encode(charset), "a.txt", None)
+    assert (decoded.content, decoded.encoding, decoded.guessed) == (text, charset, True)
+
+
+@pytest.mark.parametrize(
     ("label", "name"),
     [
         ("x-cp1251", "cp1251"), ("win-1251", "cp1251"), ("dos-866", "cp866"), ("windows-874", "cp874"),
