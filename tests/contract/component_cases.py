@@ -827,11 +827,16 @@ SINKS = [case for case in CASES if isinstance(case, SinkCase)]
 
 
 def variants_in_series(cases: Sequence[Case[Any]]) -> list[Any]:
-    """The cases for `parametrize`; those with a label are series if their component has one without."""
+    """The cases for `parametrize`: of a component's variants that meet a server, the first is no series.
+
+    Variants that need no server are cheap, and series only where their component has a case without a label.
+    """
     plain = {(case.kind, case.name) for case in cases if not case.label}
-    return [
-        pytest.param(case, marks=pytest.mark.series)
-        if case.label and (case.kind, case.name) in plain
-        else case
-        for case in cases
-    ]
+    met: set[tuple[str, str, str]] = set()
+    chosen: list[Any] = []
+    for case in cases:
+        served = (case.kind, case.name, case.needs)
+        extra = bool(case.label) and ((case.kind, case.name) in plain or (bool(case.needs) and served in met))
+        met.add(served)
+        chosen.append(pytest.param(case, marks=pytest.mark.series) if extra else case)
+    return chosen

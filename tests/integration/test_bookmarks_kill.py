@@ -122,6 +122,7 @@ async def test_new_run_reads_only_the_undelivered_part_of_a_file(tmp_path: Path,
     assert folder.output() == []
 
 
+@pytest.mark.series
 @pytest.mark.parametrize("point", few(["batch_written:2", "ledger_committed:1"], 1))
 async def test_of_objects_a_new_run_reads_those_the_ledger_does_not_have(
     tmp_path: Path, server: str, s3: Any, point: str

@@ -78,6 +78,7 @@ def rows(url: str) -> list[dict[str, object]]:
     return items
 
 
+@pytest.mark.series
 def test_patched_replay_delivers_dead_records_exactly_once(tmp_path: Path, verb: Verb) -> None:
     with serving(tmp_path / "service") as url:
         ran = verb("run", "--param", "blobs.fail_percentage=20", INGEST_URL=url)
@@ -107,6 +108,7 @@ def test_patched_replay_delivers_dead_records_exactly_once(tmp_path: Path, verb:
         assert len(done) == 200
 
 
+@pytest.mark.series
 def test_replay_without_a_patch_leaves_one_open_dead_letter_each(verb: Verb) -> None:
     assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=5").returncode == 0
     first = listed(verb("dlq", "list", "--json"))
@@ -155,6 +157,7 @@ def test_letters_that_only_the_service_has_are_posted_to_it_again(tmp_path: Path
         assert listed(verb("dlq", "list", "--json")) == []
 
 
+@pytest.mark.series
 def test_letters_whose_pipeline_is_gone_stay_and_are_explained(tmp_path: Path, verb: Verb) -> None:
     assert verb("run", "--param", "blobs.rows=100", "--param", "blobs.fail_percentage=2").returncode == 0
     renamed = LOADING.replace("  blobs:\n", "  objects:\n")

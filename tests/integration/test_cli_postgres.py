@@ -90,6 +90,7 @@ def test_verbs_share_the_state_of_a_database(verb: Verb, tmp_path: Path, postgre
     assert (tmp_path / ".odw" / "warehouse").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.series
 def test_a_run_that_was_killed_resumes_from_the_database(
     verb: Verb, tmp_path: Path, postgres: Postgres
 ) -> None:

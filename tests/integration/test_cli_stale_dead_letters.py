@@ -99,6 +99,7 @@ def test_a_delivery_closes_the_letter_of_its_record(bench: Bench, validation: st
     assert bench.stored()["2"] == "old"
 
 
+@pytest.mark.series
 def test_a_delivery_by_somebody_else_closes_the_letter(bench: Bench) -> None:
     file = bench.folder / "pipelines.yaml"
     file.write_text(file.read_text().replace("always", "never"))
@@ -121,6 +122,7 @@ def test_discarded_letters_keep_their_reason(bench: Bench) -> None:
     assert [one["key"] for one in bench.letters("discarded")] == ["1"]
 
 
+@pytest.mark.series
 def test_letters_of_the_service_alone_are_discarded_there(bench: Bench) -> None:
     bench.load(line("0", "a"))
     httpx.post(f"{bench.url}/ingest/LogSource", json=[line("1", "a", "NO-SUCH")])

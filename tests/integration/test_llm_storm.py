@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.llm_storm import FORCING, HARMLESS, storm
+from tests.series import few
 
 RECORDS = 300
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", few([1, 2], 1))
 async def test_a_mixed_storm_loses_doubles_and_mixes_up_nothing(seed: int) -> None:
     clean = await storm(RECORDS, seed, share=0.0)
     assert (len(clean.written), clean.calls, clean.mixed_up) == (RECORDS, 60, [])

@@ -122,6 +122,7 @@ async def test_corrupt_and_empty_documents_are_accounted_for(first_run: dict[str
     assert first_run["unstructured_data"]["tally"]["drops"] == {"extract: empty document": 1}
 
 
+@pytest.mark.series
 async def test_the_same_run_again_adds_no_medical_row(first_run: dict[str, Any], state: Path) -> None:
     before = await read_warehouse(state)
 
@@ -181,6 +182,7 @@ def serving(state: Path) -> Iterator[str]:
         assert process.wait(30) == 0
 
 
+@pytest.mark.series
 async def test_failures_and_replay_with_a_service_started_by_hand(tmp_path: Path) -> None:
     with serving(tmp_path / "service") as url:
 

@@ -55,6 +55,7 @@ async def read(minio: str, pattern: str, **params: Any) -> list[Any]:
     return target.records
 
 
+@pytest.mark.series
 async def test_a_large_file_is_uploaded_in_parts_and_read_back(minio: str) -> None:
     refill(minio, BUCKET, {})
     rows = [{"id": number, "text": "x" * 1000} for number in range(2 * PART_BYTES // 1000)]

@@ -78,6 +78,7 @@ async def test_a_later_run_reads_what_is_new_or_changed_and_nothing_else(pipelin
     assert await pipeline.arrived() == ["b.txt"]
 
 
+@pytest.mark.series
 async def test_what_arrives_late_with_an_old_date_is_read(pipeline: Pipeline, s3: Any) -> None:
     put(s3, {"new.txt": b"1"})
     await pipeline.arrived()
@@ -87,6 +88,7 @@ async def test_what_arrives_late_with_an_old_date_is_read(pipeline: Pipeline, s3
     assert await pipeline.arrived() == ["late.txt"]
 
 
+@pytest.mark.series
 async def test_another_pattern_hides_nothing_that_was_not_delivered(pipeline: Pipeline, s3: Any) -> None:
     put(s3, {"in/a.txt": b"1", "in/b.csv": b"1", "out/a.txt": b"1"})
 
@@ -97,6 +99,7 @@ async def test_another_pattern_hides_nothing_that_was_not_delivered(pipeline: Pi
     assert await pipeline.arrived("{in/a.txt,out/a.txt}") == ["out/a.txt"]
 
 
+@pytest.mark.series
 async def test_pipelines_and_nodes_remember_for_themselves(pipeline: Pipeline, s3: Any) -> None:
     put(s3, {"a.txt": b"1"})
     await pipeline.arrived()
@@ -132,6 +135,7 @@ async def test_of_a_run_that_stopped_half_way_the_next_one_reads_the_rest(
     assert sorted(first + rest) == [f"{number:02d}.txt" for number in range(40)]
 
 
+@pytest.mark.series
 async def test_resumed_run_reads_its_manifest_despite_a_newer_run(pipeline: Pipeline, s3: Any) -> None:
     put(s3, {f"{number:02d}.txt": b"1" for number in range(40)})
     await pipeline.run(sink=FaultySink([None, FatalError("full")]))
@@ -147,6 +151,7 @@ async def test_resumed_run_reads_its_manifest_despite_a_newer_run(pipeline: Pipe
     assert await pipeline.arrived() == []
 
 
+@pytest.mark.series
 async def test_an_object_that_died_after_the_source_was_dealt_with(pipeline: Pipeline, s3: Any) -> None:
     put(s3, {"a.txt": b"1", "b.txt": b"poison"})
     report, _ = await pipeline.run(sink=FaultySink(poison=lambda record: record["content"] == "poison"))

@@ -136,6 +136,7 @@ class Memo(BaseModel):
     scheduled_appointment_date: datetime.date | None
 
 
+@pytest.mark.series
 async def test_the_real_client_gets_a_scan_as_a_structured_output(tmp_path: Path) -> None:
     scan = DEFAULT_SAMPLES / "memos" / "scans" / "scan_47.png"
     truth = json.loads((DEFAULT_SAMPLES / "truth.json").read_bytes())["memos/scans/scan_47.png"]
@@ -155,6 +156,7 @@ async def test_the_real_client_gets_a_scan_as_a_structured_output(tmp_path: Path
     assert memo.scheduled_appointment_date == datetime.date.fromisoformat(truth["scheduled_appointment_date"])
 
 
+@pytest.mark.series
 async def test_only_the_asked_services_are_announced(tmp_path: Path) -> None:
     async with sandbox(["llm"], tmp_path) as found:
         assert set(found) == {"llm"}
@@ -222,6 +224,7 @@ async def test_an_unknown_service_is_refused_before_anything_starts(tmp_path: Pa
             pytest.fail("there is no such service")
 
 
+@pytest.mark.series
 def test_the_child_ends_cleanly_when_its_input_closes() -> None:
     child = start("s3", "llm")
     assert set(json.loads(child.ready.result(DEADLINE))) == {"s3", "llm"}
@@ -229,6 +232,7 @@ def test_the_child_ends_cleanly_when_its_input_closes() -> None:
     assert child.error_tail() == ""
 
 
+@pytest.mark.series
 def test_sigterm_ends_the_child_cleanly_while_its_input_is_open() -> None:
     child = start("llm")
     child.ready.result(DEADLINE)
@@ -237,12 +241,14 @@ def test_sigterm_ends_the_child_cleanly_while_its_input_is_open() -> None:
     assert child.stop() == 0
 
 
+@pytest.mark.series
 def test_without_standard_input_a_signal_still_ends_it() -> None:
     child = start("llm", extra=["--no-stdin"])
     child.ready.result(DEADLINE)
     assert child.stop(grace=0) == 0
 
 
+@pytest.mark.series
 def test_a_child_does_not_get_the_terminals_interrupt() -> None:
     child = start("llm")
     child.ready.result(DEADLINE)
@@ -305,6 +311,7 @@ def ended_process() -> int:
         return process.pid
 
 
+@pytest.mark.series
 async def test_a_service_file_left_by_a_killed_process_does_not_count(tmp_path: Path) -> None:
     ended = await asyncio.to_thread(ended_process)
     folder = tmp_path / "warehouse"
@@ -328,6 +335,7 @@ async def test_shared_sandbox_service_lives_until_its_last_user_ends(tmp_path: P
     assert list((tmp_path / "warehouse").glob("*.json")) == []
 
 
+@pytest.mark.series
 async def test_a_run_that_ends_first_leaves_the_others_service_alone(tmp_path: Path) -> None:
     async with sandbox({"ingest"}, tmp_path) as found:
         async with sandbox({"ingest"}, tmp_path):

@@ -155,6 +155,7 @@ async def world(s3: str, folder: Path) -> AsyncIterator[World]:
             yield World(*gates, env, str(folder / "state"))  # type: ignore[arg-type, call-arg]
 
 
+@pytest.mark.series
 async def test_a_model_that_is_away_costs_no_second_staging(s3: str, tmp_path: Path) -> None:
     async with world(s3, tmp_path) as here:
         here.model.shut = True
@@ -172,6 +173,7 @@ async def test_a_model_that_is_away_costs_no_second_staging(s3: str, tmp_path: P
         assert await here.ids("getMedical") == await here.ids("getUnstructuredData")
 
 
+@pytest.mark.series
 async def test_a_killed_enrichment_resumes_without_a_second_staging(s3: str, tmp_path: Path) -> None:
     async with world(s3, tmp_path) as here:
         assert await here.run(FILE, "--param", PATTERN, kill_at="POST /ingest/Medical") == -9

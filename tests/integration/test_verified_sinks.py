@@ -27,9 +27,9 @@ from engine.state.records import RunStatus
 from engine.testing import MemorySource, linear_plan
 from tests.integration.scripted_http import Answer, Request, ScriptedServer
 
-RECORDS = 1000
+RECORDS = 400
 SOURCES = {
-    "new": "{source: blob, with: {records: 1000}}",
+    "new": "{source: blob, with: {records: 400}}",
     "same": "{source: jsonl, with: {path: FOLDER/blobs.jsonl, page_records: 20}}",
 }
 
@@ -54,7 +54,7 @@ def blob(number: int) -> dict[str, object]:
 
 
 def loading(folder: Path, url: str, source: str = "new", ids: int = RECORDS) -> Plan:
-    """1,000 records into `ingest`, every tenth of them one that the service refuses; `ids` different ids."""
+    """400 records into `ingest`, every tenth of them one that the service refuses; `ids` different ids."""
     rows = (json.dumps(blob(number % ids)) for number in range(RECORDS))
     (folder / "blobs.jsonl").write_text("\n".join(rows), "utf-8")
     file = folder / "p.yaml"
@@ -115,7 +115,7 @@ async def test_rows_and_dead_letters_match_the_service(
         again = await owner.run(plan, verify=True)
 
     assert (wrong(report), wrong(again)) == ([], [])
-    assert (records_at(report, "load").found, records_at(again, "load").found) == (900, 900)
+    assert (records_at(report, "load").found, records_at(again, "load").found) == (360, 360)
 
 
 @pytest.mark.parametrize("source", ["new", "same"])
@@ -124,11 +124,11 @@ async def test_a_resumed_run_has_every_row_once_whatever_was_sent_twice(
 ) -> None:
     plan = loading(tmp_path, service.url, source)
     async with Engine() as owner:
-        first = await interrupted(owner, plan, after=100)
+        first = await interrupted(owner, plan, after=20)
         report = await resumed(owner, plan, first)
 
     assert (report.attempt, report.verified, wrong(report)) == (2, True, [])
-    assert (records_at(report, "load").expected, records_at(report, "load").found) == (900, 900)
+    assert (records_at(report, "load").expected, records_at(report, "load").found) == (360, 360)
 
 
 OLDEST = 'SELECT arg_min(id, _seq) FROM "Blob"'
@@ -140,21 +140,21 @@ OLDEST = 'SELECT arg_min(id, _seq) FROM "Blob"'
         (
             f'DELETE FROM "Blob" WHERE id = ({OLDEST})',
             [
-                ("load", "records", 900, 899),
-                ("load", "rows in the warehouse, of those that it acknowledged", 900, 899),
+                ("load", "records", 360, 359),
+                ("load", "rows in the warehouse, of those that it acknowledged", 360, 359),
             ],
         ),
         (
             f'INSERT INTO "Blob" SELECT * FROM "Blob" WHERE id = ({OLDEST})',
             [
-                ("load", "records", 900, 901),
-                ("load", "rows in the warehouse, of those that it acknowledged", 900, 901),
+                ("load", "records", 360, 361),
+                ("load", "rows in the warehouse, of those that it acknowledged", 360, 361),
                 ("load", "rows with a duplicate id", 0, 2),
             ],
         ),
         (
             "DELETE FROM _odw_dead_letters WHERE record_id = (SELECT min(record_id) FROM _odw_dead_letters)",
-            [("load", "dead letters in the service, of those that it reported", 100, 99)],
+            [("load", "dead letters in the service, of those that it reported", 40, 39)],
         ),
     ],
     ids=["a row is lost", "a row is doubled", "a dead letter is lost"],
@@ -165,7 +165,7 @@ async def test_what_the_service_lacks_or_has_twice_is_told(
     plan = loading(tmp_path, service.url, "same")
     async with Engine() as owner:
         # drained: whatever is taken away is in the ledger, and is not delivered again
-        first = await interrupted(owner, plan, 200, Run.drain)
+        first = await interrupted(owner, plan, 40, Run.drain)
         assert first.tally.dead > 0
         tamper(service, sql)
         report = await resumed(owner, plan, first)
@@ -175,21 +175,22 @@ async def test_what_the_service_lacks_or_has_twice_is_told(
 
 async def test_records_of_one_id_are_not_taken_for_lost_ones(service: RunningService, tmp_path: Path) -> None:
     async with Engine() as owner:
-        report = await owner.run(loading(tmp_path, service.url, "same", ids=50), verify=True)
+        report = await owner.run(loading(tmp_path, service.url, "same", ids=10), verify=True)
 
     check = records_at(report, "load")
     assert (report.verified, check.verdict, check.expected) == (True, Verdict.AGREES, report.tally.written)
     assert check.found is not None
-    assert check.found <= 50
+    assert check.found <= 10
     assert "replaced by later ones of the same id" in check.note
 
 
+@pytest.mark.series
 async def test_rows_replaced_by_another_run_do_not_count_as_lost(
     service: RunningService, tmp_path: Path
 ) -> None:
     plan = loading(tmp_path, service.url, "same")
     async with Engine() as owner:
-        first = await interrupted(owner, plan, after=200)
+        first = await interrupted(owner, plan, after=40)
         await owner.run(plan)
         report = await resumed(owner, plan, first)
 

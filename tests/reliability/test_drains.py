@@ -10,19 +10,22 @@ from tests.reliability.harness.blows import Blow, Plan
 from tests.reliability.harness.outcome import DRAINED, STOPPED
 from tests.reliability.harness.trial import Lab
 from tests.reliability.harness.workload import PIPELINES, Workload
+from tests.series import few
 
 
-def test_drained_and_resumed(lab: Lab) -> None:
+@pytest.mark.parametrize("pipelines", few([("logs",), PIPELINES], 1), ids=["logs", "all"])
+def test_drained_and_resumed(lab: Lab, pipelines: tuple[str, ...]) -> None:
     """At a place and at a moment; what the ledger counts is all that was delivered."""
     blows = (Blow("batch_read:12:TERM"), Blow(after=0.2, signal=signal.SIGTERM))
 
-    outcome = lab.trial(Plan("drain", Workload(records=6_000), blows))
+    outcome = lab.trial(Plan("drain", Workload(pipelines, records=6_000), blows))
 
     assert outcome.problems == []
     assert outcome.codes[0] == DRAINED
     assert outcome.codes[-1] == 0
 
 
+@pytest.mark.series
 def test_stopped_by_the_second_signal_and_resumed(lab: Lab) -> None:
     blow = Blow("batch_read:2:TERM,packed:3:TERM")
 

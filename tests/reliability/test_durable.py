@@ -45,6 +45,7 @@ def no_database() -> Postgres:
     raise AssertionError("no trial here wants a database")
 
 
+@pytest.mark.series
 def test_two_workers_match_one_local_process(lab: Lab, server: DevServer) -> None:
     outcome = DurableLab(lab, server, no_database).equal(equal_setting(1, 0, ("logs", *DOCUMENTS)), 2)
 

@@ -11,12 +11,13 @@ from tests.reliability.harness.workload import Workload
 BLOWS = 12
 
 
+@pytest.mark.series
 @pytest.mark.parametrize(
     ("bug", "place", "found"),
     [
         ("position_before_ack", "ledger_committed", "undisturbed"),
-        pytest.param("replay_unmarked", "batch_written", "doubled", marks=pytest.mark.series),
-        pytest.param("settled_twice_on_paper", "ledger_committed", "undisturbed", marks=pytest.mark.series),
+        ("replay_unmarked", "batch_written", "doubled"),
+        ("settled_twice_on_paper", "ledger_committed", "undisturbed"),
     ],
 )
 def test_a_planted_bug_is_found(lab: Lab, bug: str, place: str, found: str) -> None:

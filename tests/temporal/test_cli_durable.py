@@ -167,6 +167,7 @@ TIDY = """
 """
 
 
+@pytest.mark.series
 def test_a_run_that_was_started_locally_is_finished_durably(desk: Desk) -> None:
     slow = ["--param=waiting.seconds=0.2", "--param=waiting.splits=32"]
     process = subprocess.Popen(
@@ -210,6 +211,7 @@ async def divide(state: Path, run_id: str, chunk_splits: int) -> None:
         assert await store.divide(run_id, "numbers", chunk_splits, epoch=lease.epoch) == chunk_splits
 
 
+@pytest.mark.series
 def test_a_schedule_is_made_changed_paused_and_deleted(desk: Desk) -> None:
     file = desk.folder / "clock.yaml"
     file.write_text((ROOT / "samples" / "scheduled.yaml").read_text("utf-8"), "utf-8")
@@ -290,6 +292,7 @@ async def params_of(server: DevServer, pipeline: str, run: str) -> dict[str, dic
     return request.params
 
 
+@pytest.mark.series
 def test_a_resumed_run_keeps_the_parameters_of_its_followers(desk: Desk, server: DevServer) -> None:
     file = desk.folder / "followed.yaml"
     file.write_text(FOLLOWED)
@@ -311,6 +314,7 @@ def test_a_resumed_run_keeps_the_parameters_of_its_followers(desk: Desk, server:
     assert (params["stage"]["records"], params["enrich"]) == (7, {"records": 8, "seconds": 0.0})
 
 
+@pytest.mark.series
 def test_a_run_stays_with_the_version_of_its_first_workers(desk: Desk) -> None:
     new = desk.folder / "new.yaml"
     new.write_text((ROOT / WAITING).read_text("utf-8").replace("      wait:", "      rest:"), "utf-8")

@@ -50,6 +50,7 @@ async def test_codec_on_both_sides_encrypts_everything(server: DevServer) -> Non
     assert not any(b"readable" in event.SerializeToString() for one in found.all for event in one.events)
 
 
+@pytest.mark.series
 async def test_failure_messages_are_encoded_too(server: DevServer) -> None:
     plan = linear_plan(MemorySource(numbered(1)), FaultySink([FatalError("readable", kind="auth")]))
     async with workshop(server, plan, client=client_with(server, CODEC)) as shop, shop.worker():
@@ -62,6 +63,7 @@ async def test_failure_messages_are_encoded_too(server: DevServer) -> None:
     assert not any(b"readable" in event.SerializeToString() for one in found.all for event in one.events)
 
 
+@pytest.mark.series
 async def test_worker_without_the_codec_leaves_the_run_waiting(
     server: DevServer,
 ) -> None:
@@ -82,6 +84,7 @@ async def test_worker_without_the_codec_leaves_the_run_waiting(
     assert result.status == "completed"
 
 
+@pytest.mark.series
 async def test_client_without_the_codec_gets_the_remedy(server: DevServer) -> None:
     plan = linear_plan(MemorySource(numbered(2)), MemorySink())
     async with workshop(server, plan, client=client_with(server, CODEC)) as shop, shop.worker():

@@ -24,6 +24,7 @@ from engine.temporal.messages import (
 from engine.temporal.shards import ShardRun
 from engine.temporal.starting import request_before
 from engine.temporal.workflows import PipelineRun
+from tests.series import few
 from tests.servers.temporal import DevServer
 from tests.temporal.histories import family, kind
 from tests.temporal.stubs import Stubs, done
@@ -59,7 +60,7 @@ async def test_failed_chunk_is_parked_and_retried_once_at_the_end(
     assert stubs.chunks[-1] == 1, "after all others"
 
 
-@pytest.mark.parametrize("allowed", [0, 2])
+@pytest.mark.parametrize("allowed", few([0, 2], 1))
 async def test_chunks_failing_again_are_reported_and_may_fail_the_run(
     server: DevServer, allowed: int
 ) -> None:
@@ -83,6 +84,7 @@ async def test_chunks_failing_again_are_reported_and_may_fail_the_run(
     assert [one.status for one in stubs.finalized] == ["interrupted" if allowed else "failed"]
 
 
+@pytest.mark.series
 async def test_chunk_in_an_outage_is_not_parked_and_counts_its_wait(
     server: DevServer,
 ) -> None:
@@ -105,7 +107,7 @@ async def test_chunk_in_an_outage_is_not_parked_and_counts_its_wait(
     assert (result.status, result.failed, told) == ("completed", 0, [{}, *said])
 
 
-@pytest.mark.parametrize("kind", sorted(AWAY))
+@pytest.mark.parametrize("kind", few(sorted(AWAY), 1))
 async def test_exceeded_outage_parks_the_chunk_for_one_retry(server: DevServer, kind: str) -> None:
     told: list[dict[str, float]] = []
 
@@ -125,6 +127,7 @@ async def test_exceeded_outage_parks_the_chunk_for_one_retry(server: DevServer, 
     assert told == [{}] * 3, "the limit starts again"
 
 
+@pytest.mark.series
 async def test_a_listing_that_is_handed_back_starts_again_every_time(server: DevServer) -> None:
     stubs = Stubs(server.client, splits=3, stops=25)  # more than it has attempts
     async with stubs.working():
@@ -133,6 +136,7 @@ async def test_a_listing_that_is_handed_back_starts_again_every_time(server: Dev
     assert (result.status, result.chunks, stubs.stops, sorted(stubs.chunks)) == ("completed", 3, 0, [0, 1, 2])
 
 
+@pytest.mark.series
 async def test_chunk_size_is_fixed_for_the_run(server: DevServer) -> None:
     stubs = Stubs(server.client, splits=9, chunk_splits=4)
     async with stubs.working():
@@ -141,6 +145,7 @@ async def test_chunk_size_is_fixed_for_the_run(server: DevServer) -> None:
     assert (result.status, result.chunks, sorted(stubs.chunks)) == ("completed", 3, [0, 4, 8])
 
 
+@pytest.mark.series
 async def test_chunks_have_ten_attempts_a_heartbeat_and_no_queue_limit(
     server: DevServer,
 ) -> None:
@@ -176,7 +181,7 @@ async def test_chunk_continues_in_parts_while_it_makes_progress(server: DevServe
     assert (result.status, len(stubs.chunks)) == ("completed", 5)
 
 
-@pytest.mark.parametrize(("stopped", "parts"), [(False, 6), (True, 11)])
+@pytest.mark.parametrize(("stopped", "parts"), few([(False, 6), (True, 11)], 1, several=True))
 async def test_parts_without_progress_stall_unless_workers_stopped(
     server: DevServer, *, stopped: bool, parts: int
 ) -> None:
@@ -192,6 +197,7 @@ async def test_parts_without_progress_stall_unless_workers_stopped(
     assert result.failed_chunks == ([] if stopped else ["n0/0+1: Stalled"])
 
 
+@pytest.mark.series
 async def test_an_unreadable_heartbeat_restarts_the_chunk(server: DevServer) -> None:
     """What the SDK reports when the codec of an earlier worker is gone."""
 
@@ -207,7 +213,7 @@ async def test_an_unreadable_heartbeat_restarts_the_chunk(server: DevServer) -> 
     assert (result.status, len(stubs.chunks)) == ("completed", 2)
 
 
-@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("retries", few([1, 0], 1))
 async def test_the_retries_of_a_pipeline_begin_all_chunks_again(server: DevServer, retries: int) -> None:
     async def at_first(request: ChunkRequest) -> ChunkResult:
         return STUCK if request.first == 0 and stubs.chunks.count(0) <= 4 else await done(request)
@@ -239,6 +245,7 @@ async def test_a_run_that_takes_too_long_is_stopped_and_fails_with_timeout(serve
     assert [one.status for one in stubs.finalized] == ["failed"]
 
 
+@pytest.mark.series
 async def test_timed_out_run_is_retried_up_to_its_limit(server: DevServer) -> None:
     async def slow_at_first(request: ChunkRequest) -> ChunkResult:
         if len(stubs.chunks) > 1:
@@ -322,6 +329,7 @@ async def test_a_shard_that_fails_stops_the_others_at_once(server: DevServer) ->
     assert ended(raised.value) == ("AuthError", "revoked")
 
 
+@pytest.mark.series
 async def test_control_before_shards_is_kept_and_bad_windows_refused(
     server: DevServer,
 ) -> None:
@@ -370,6 +378,7 @@ async def test_drained_run_ends_as_interrupted_after_its_open_work(server: DevSe
     assert sorted(stubs.chunks)[:2] == [0, 1]
 
 
+@pytest.mark.series
 async def test_more_shards_than_a_server_takes_end_the_run_with_a_message(server: DevServer) -> None:
     sources = [f"n{number}" for number in range(30)]
     stubs = Stubs(server.client, splits=20, compiled=Compiled(identity="i", sources=sources))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from engine.testing import MemorySink, MemorySource
 from tests.servers.temporal import DevServer
 from tests.temporal.workshop import workshop
 from tests.unit.kernel.routed import plan_with
 
 
+@pytest.mark.series
 async def test_the_branches_of_every_chunk_reach_their_sinks(server: DevServer) -> None:
     pages: dict[str, list[list[Any]]] = {
         f"s{split}": [[{"n": split * 10 + item} for item in range(10)]] for split in range(4)

@@ -16,6 +16,7 @@ from temporalio.client import Client, ScheduleDescription, ScheduleOverlapPolicy
 from engine.errors import ConfigError
 from engine.temporal.messages import ChunkRequest, ChunkResult, PipelineRequest
 from engine.temporal.schedules import create, delete, listed, pause, unpause
+from tests.series import few
 from tests.servers.temporal import DevServer, running
 from tests.temporal.stubs import Stubs, done
 from tests.temporal.workshop import PATIENCE
@@ -71,7 +72,7 @@ async def until(
             await anyio.sleep(0.05)
 
 
-@pytest.mark.parametrize("overlap", ["skip", "buffer_one"])
+@pytest.mark.parametrize("overlap", few(["skip", "buffer_one"], 1))
 async def test_overlapping_scheduled_run_is_skipped_or_waits(clock: DevServer, overlap: str) -> None:
     gate = anyio.Event()
 
@@ -98,6 +99,7 @@ async def test_overlapping_scheduled_run_is_skipped_or_waits(clock: DevServer, o
         await until(clock.client, pipeline, lambda found: not found.info.running_actions)
 
 
+@pytest.mark.series
 async def test_runs_due_during_a_pause_are_not_made_up_for(clock: DevServer) -> None:
     stubs = Stubs(clock.client, splits=1)
     async with stubs.working(), scheduled(stubs, "paused", EVERY_SECOND):

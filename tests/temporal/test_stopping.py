@@ -13,6 +13,7 @@ from engine.state.records import RunStatus
 from engine.temporal.messages import ChunkRequest, ChunkResult, Counts
 from engine.temporal.workflows import PipelineRun
 from engine.testing import MemorySource
+from tests.series import few
 from tests.servers.temporal import DevServer
 from tests.temporal.histories import kind
 from tests.temporal.races import assert_nothing_goes_on, ended, raced
@@ -20,7 +21,7 @@ from tests.temporal.stubs import Stubs
 from tests.temporal.workshop import PATIENCE, Held, made_anew, numbered, until, workshop
 
 
-@pytest.mark.parametrize("what", ["cancel", "drain"])
+@pytest.mark.parametrize("what", few(["cancel", "drain"], 1))
 async def test_cancelling_delivers_what_was_read_and_ends_all_work(server: DevServer, what: str) -> None:
     records: list[Any] = []
     chunks: set[str] = set()
@@ -74,6 +75,7 @@ async def test_cancellation_during_the_listing_result_is_heeded(server: DevServe
     assert [one.status for one in stubs.finalized] == ["interrupted"]
 
 
+@pytest.mark.series
 async def test_cancellation_during_part_of_a_chunk_is_heeded(server: DevServer) -> None:
     gate = anyio.Event()
 

@@ -42,6 +42,7 @@ def requests_of(url: str, folder: Path, *arguments: str) -> subprocess.Completed
     )
 
 
+@pytest.mark.series
 async def test_no_request_has_an_undocumented_answer(tmp_path: Path) -> None:
     settings = ServiceSettings(admin_api_key=hash_of("aa.bb"))
     async with running_service(tmp_path / ".odw", settings=settings) as service:

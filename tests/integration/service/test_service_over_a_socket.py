@@ -20,6 +20,7 @@ from engine.errors import ServiceError, StateError
 from engine.service.discovery import ServiceAddress, find_running, service_file
 from engine.service.server import RunningService, running_service, serve
 from engine.service.settings import ServiceSettings
+from tests.series import few
 
 PER_RECORD = {"X-ODW-Results": "per-record", "X-ODW-Delivery": "fresh"}
 
@@ -208,6 +209,7 @@ async def refused(client: httpx.AsyncClient) -> httpx.Response:
             return answer
 
 
+@pytest.mark.series
 async def test_stopping_service_finishes_only_accepted_work(tmp_path: Path) -> None:
     process, url = start(tmp_path)
     with process:
@@ -276,7 +278,7 @@ def start(state_dir: Path) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline().strip()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", few([signal.SIGTERM, signal.SIGINT], 1))
 def test_a_signal_stops_the_process_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     process, url = start(tmp_path)
     with process:
@@ -327,6 +329,7 @@ async def test_kill_9_loses_no_acknowledged_record(tmp_path: Path) -> None:
         assert again.json() == {"written": 50, "dead": [], "duplicate": True}
 
 
+@pytest.mark.series
 def test_removed_state_directory_is_reported_and_a_restart_works(
     tmp_path: Path,
 ) -> None:
@@ -346,6 +349,7 @@ def test_removed_state_directory_is_reported_and_a_restart_works(
         assert process.wait(30) == 0
 
 
+@pytest.mark.series
 def test_a_second_process_on_the_directory_is_refused(tmp_path: Path) -> None:
     process, url = start(tmp_path)
     with process:

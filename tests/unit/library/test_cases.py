@@ -182,6 +182,7 @@ def test_records_may_stand_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["test"]) == 0
 
 
+@pytest.mark.series
 def test_pytest_collects_the_cases() -> None:
     write(CASES.replace("dead: 2", "dead: 3"))
     command = [
