@@ -199,6 +199,8 @@ class Database:
                 connection.close()
                 raise FatalError(f"{self.path} is not a DuckDB file: name another `path`")
             connection.execute("SET memory_limit = ?", [self._memory_limit])
+            # by default a checkpoint, every 16 MB of log, costs more than the rows since the last one
+            connection.execute("SET checkpoint_threshold = '64MB'")
             connection.execute("SET TimeZone = 'UTC'")
             self._file = None if self._read_only else os.stat(self._place)
             return connection

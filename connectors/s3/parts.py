@@ -74,7 +74,8 @@ class ObjectsBelow:
         async with aclosing(list_pages(self._client, self._bucket, prefix)) as pages:
             async for page in pages:
                 for entry in page:
-                    yield entry["Key"].removeprefix(prefix), int(entry.get("Size", -1))
+                    size = entry.get("Size")
+                    yield entry["Key"].removeprefix(prefix), -1 if size is None else int(size)
 
     def _notes(self, token: str) -> str:
         return f"{self._prefix}_odw/{token}/"

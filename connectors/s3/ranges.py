@@ -37,7 +37,7 @@ class ParallelRanges:
     again from its next byte on.
 
     Args:
-        retry: how often each range is asked for; None: once.
+        retry: how often in a row a range is asked for without a byte between; None: once.
         max_bytes: larger objects are left alone.
     """
 
@@ -57,6 +57,15 @@ class ParallelRanges:
         Raises:
             RecordError, ObjectRefusedError, TransientError, FatalError: as `S3FileReader.read_file`.
         """
+        try:
+            return await self._read(uri, found)
+        except TransientError as error:
+            if "NotImplemented" not in str(error):
+                raise
+        self._supported = False
+        return None
+
+    async def _read(self, uri: str, found: ListedObject) -> Arrived | None:
         async with self._streams.open(uri, found, 0, RANGE_BYTES) as first:
             assert isinstance(first, S3Body)
             self._supported = first.is_part
@@ -91,6 +100,7 @@ class ParallelRanges:
     async def _read_range(self, uri: str, found: ListedObject, one: _Range, body: S3Body | None) -> None:
         tries = 0
         while one.at < one.stop:
+            at = one.at
             try:
                 if body is not None:
                     await one.take(body)
@@ -99,7 +109,7 @@ class ParallelRanges:
                         assert isinstance(opened, S3Body)
                         await one.take(opened)
             except TransientError as error:
-                body, tries = None, tries + 1
+                body, tries = None, 1 if one.at > at else tries + 1
                 if self._retry is None or tries >= self._retry.attempts:
                     raise
                 await self._retry.wait(tries, error)

@@ -161,6 +161,8 @@ def changes_for(
         if dialect.refusal(names[0]):
             continue  # null in all rows
         column = columns.get(folded)
+        if column is not None and column.type is not ValueType.INTEGER:
+            continue  # as it is, whatever the values are
         values = [value for name in names for row in rows if (value := row.get(name)) is not None]
         if column is None:
             sql = types.get(folded)

@@ -18,7 +18,7 @@ OPTIONS = CancelOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("run", metavar="RUN", help="id of the run, as `runs list` shows it")
     add_state_argument(parser)
     add_server_arguments(parser)
 

@@ -56,7 +56,7 @@ def execute(options: ConnectorsOptions) -> int:
 
 
 def _list(registry: Registry, *, as_json: bool) -> None:
-    from engine.cli.display.table import aligned
+    from engine.cli.display.table import terminal_width, with_hanging_text
     from engine.errors import RegistryError
 
     rows: list[tuple[str, str, str]] = []
@@ -71,7 +71,7 @@ def _list(registry: Registry, *, as_json: bool) -> None:
         found = [dict(zip(("kind", "name", "summary"), row, strict=True)) for row in rows]
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
-    sys.stdout.write("".join(f"{line}\n" for line in aligned(rows)))
+    sys.stdout.write("".join(f"{line}\n" for line in with_hanging_text(rows, terminal_width())))
 
 
 def _find(registry: Registry, wanted: str) -> list[ComponentSpec]:

@@ -21,7 +21,7 @@ OPTIONS = ControlOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("run", metavar="RUN", help="id of the run, as `runs list` shows it")
     parser.add_argument("action", choices=("pause", "resume", "drain", "window"))
     parser.add_argument(
         "number",

@@ -38,6 +38,7 @@ def execute(options: DoctorOptions) -> int:
     import json
 
     from engine.cli.checkup.findings import as_json, as_text, exit_code
+    from engine.cli.display.table import terminal_width
     from engine.cli.display.terminal import printable
     from engine.cli.event_loop import on_event_loop
 
@@ -48,8 +49,10 @@ def execute(options: DoctorOptions) -> int:
         return exit_code(findings)
 
     code = on_event_loop(examine)
-    text = json.dumps(as_json(findings), indent=2) + "\n" if options.json else printable(as_text(findings))
-    sys.stdout.write(text)
+    if options.json:
+        sys.stdout.write(json.dumps(as_json(findings), indent=2) + "\n")
+    else:
+        sys.stdout.write(printable(as_text(findings, terminal_width())))
     return code
 
 

@@ -1,9 +1,8 @@
 """Explain an exit code, an error, or the type of a dead letter: what it means and what to do.
 
-Examples:
-  explain 5                 # an exit code
-  explain OutageError       # an error
-  explain MissingFields     # the type of a dead letter, as `dlq list` shows it
+python -m engine explain 5                 # an exit code
+python -m engine explain OutageError       # an error
+python -m engine explain MissingFields     # the type of a dead letter, as `dlq list` shows it
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 Without a template, lists them. Files that are there already are never overwritten.
 
-Examples:
-  init files orders            # from the template `files`, in the new folder orders/
-  init --connector weather     # a package of its own with a connector called `weather`
+  python -m engine init files orders            # from the template `files`, in the new folder orders/
+  python -m engine init --connector weather     # a package of its own with a connector called `weather`
 """
 
 from __future__ import annotations

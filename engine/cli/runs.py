@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument(
         "--status",
         default="",
-        choices=("completed", "failed", "outage", "interrupted", "running", "killed", "skipped"),
+        choices=("completed", "failed", "outage", "interrupted", "running", "killed"),
         help="only runs of this status",
     )
     form = listing.add_mutually_exclusive_group()
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_state_argument(listing)
 
     showing = actions.add_parser("show", help="show one run in detail")
-    showing.add_argument("run", metavar="RUN")
+    showing.add_argument("run", metavar="RUN", help="id of the run, as `runs list` shows it")
     showing.add_argument(
         "--file", metavar="FILE", help=f"compare the run's plan with this file (default: {DEFAULT_FILE})"
     )
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_state_argument(showing)
 
     forgetting = actions.add_parser("forget", help="delete a run with its splits and dead letters")
-    forgetting.add_argument("run", metavar="RUN")
+    forgetting.add_argument("run", metavar="RUN", help="id of the run, as `runs list` shows it")
     forgetting.add_argument(
         "--yes", action="store_true", help="forget the run even if it has open dead letters"
     )

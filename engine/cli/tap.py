@@ -7,10 +7,10 @@ With RUN and NODE, samples of what leaves the node of a run in progress, whose p
 on this machine. The run does not wait for them, and nothing is stored. What the file declares as hidden
 (`mask`, `redact`) is hidden.
 
-Examples:
-  tap orders.clean             # 10 records after the node `clean` of the pipeline `orders`
-  tap clean etl.yaml --limit 1
-  tap orders-20260131T120000-4f2a1b clean      # of a run in progress; or its pipeline: tap orders clean
+  python -m engine tap orders.clean              # a trial: 10 records of `orders`
+  python -m engine tap clean etl.yaml --limit 1
+  python -m engine tap orders clean              # the newest run in progress of `orders`
+  python -m engine tap orders-20260131T120000-4f2a1b clean
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ async def _run(options: TapOptions) -> int:
     from engine.cli.local.trial import dry_store
     from engine.config.problems import unknown
     from engine.dead_letters.queue import as_json
-    from engine.errors import ConfigError
+    from engine.errors import ConfigError, Problem
     from engine.execution.engine import Engine
     from engine.preview import sample_through
     from engine.trial import Reading, paying_nodes
@@ -86,7 +86,8 @@ async def _run(options: TapOptions) -> int:
     if len(found) > 1:
         raise ConfigError(f"several pipelines have `{options.node}`: write one of {', '.join(found)}")
     if not found:
-        raise ConfigError(unknown("node", options.node, places))
+        hint = "of a run in progress: `tap RUN NODE`" if "-" in options.node else ""
+        raise ConfigError([Problem(unknown("node", options.node, places), hint=hint)])
     plan, name = places[found[0]]
     async with Engine(store=dry_store(options)) as engine:
         sampled = await sample_through(plan, engine, options.limit)

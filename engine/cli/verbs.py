@@ -48,8 +48,51 @@ VERBS = {
 USAGE_ERROR = 2
 
 
+MAX_HELP_WIDTH = 100
+COMMAND = "python -m engine"  # in the texts of help; shown as it was called
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Fills paragraphs to the width of the terminal; indented lines and commands stay as they are."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._width = min(self._width, MAX_HELP_WIDTH)
+        self._program = COMMAND if prog.startswith(COMMAND) else prog.partition(" ")[0]
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(self._paragraph(one.strip("\n"), width) for one in text.split("\n\n"))
+
+    def _paragraph(self, text: str, width: int) -> str:
+        from itertools import dropwhile, takewhile
+        from textwrap import fill
+
+        def is_prose(line: str) -> bool:
+            return not line.startswith((" ", COMMAND))
+
+        lines = text.splitlines()
+        prose = " ".join(takewhile(is_prose, lines))
+        rest = [
+            f"  {line.strip()}" if line.strip().startswith(COMMAND) else line
+            for line in dropwhile(is_prose, lines)
+        ]
+        filled = [fill(prose, width, break_long_words=False, break_on_hyphens=False)] if prose else []
+        return "\n".join([*filled, *rest]).replace(COMMAND, self._program)
+
+
 class VerbParser(argparse.ArgumentParser):
     """An argument parser with one-line errors that suggest the nearest option."""
+
+    def describe_actions(self) -> None:
+        """Let the help of each action begin with what the list of actions says of it."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for one in action._choices_actions:
+                    text = one.help or ""
+                    action.choices[one.dest].description = f"{text[:1].upper()}{text[1:]}."
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        return HelpFormatter(self.prog)
 
     def error(self, message: str) -> NoReturn:
         """End the process with exit code 2."""
@@ -119,7 +162,7 @@ def _mend_streams() -> None:
 
 def _program() -> str:
     name = sys.argv[0].replace("\\", "/").rpartition("/")[2]
-    return "odw" if name.removesuffix(".exe") == "odw" else "python -m engine"
+    return "odw" if name.removesuffix(".exe") == "odw" else COMMAND
 
 
 def _overview(program: str) -> str:
@@ -166,10 +209,10 @@ def _parser(module: ModuleType, verb: str, program: str) -> VerbParser:
     parser = VerbParser(
         prog=f"{program} {verb}",
         description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     module.add_arguments(parser)
+    parser.describe_actions()
     return parser
 
 

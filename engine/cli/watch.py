@@ -17,7 +17,7 @@ OPTIONS = WatchOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("run", metavar="RUN", help="id of the run, as `runs list` shows it")
     parser.add_argument(
         "--progress",
         choices=("auto", "live", "plain", "json", "none"),

@@ -152,7 +152,7 @@ class DeadLetterRoute:
         await self._store.put_dead_letters(letters, epoch=self._epoch, chunk=self._chunk)
         reached("dead_letter_stored")
         await self._forward_and_settle(node.name, letters, batch.take([index for index, _ in failures]))
-        self._check_budget(node, len(letters), letters[0])
+        self._check_budget(node, len(letters), len(batch), letters[0])
 
     def begin(self) -> None:
         """Reading begins: what was read before is an earlier attempt's."""
@@ -176,7 +176,7 @@ class DeadLetterRoute:
         still_open = [one for one in letters if one.status == "open"]
         await self._forward_and_settle(node.name, still_open, batch)
         if still_open:
-            self._check_budget(node, len(batch), still_open[0])
+            self._check_budget(node, len(batch), len(batch), still_open[0])
 
     async def _book_again(self, node: str, keys: Sequence[str], batch: Batch) -> None:
         """Book what an earlier attempt has paid for these records: it ended before that was committed."""
@@ -223,15 +223,15 @@ class DeadLetterRoute:
             last_failed_at=now,
         )
 
-    def _check_budget(self, node: NodeStats, count: int, latest: DeadLetter) -> None:
+    def _check_budget(self, node: NodeStats, count: int, batch: int, latest: DeadLetter) -> None:
         if self._exceeded or not self._settings.limited:
             return
         # each copy that a fan-out made can die, so a share of what was read alone might be over 100 %
         tally, base = self._tally(), self._base or 0
-        allowed = self._watch.exceeded(node.name, node.records_in, count, self._own(), base, tally)
+        allowed = self._watch.exceeded(node.name, node.records_in, count, batch, self._own(), base, tally)
         if allowed:
             self._exceeded = True  # once: what other nodes have in flight is seen through to its end
-            letters = "1 dead letter" if tally.dead == 1 else f"{tally.dead} dead letters"
+            letters = "1 dead letter" if tally.dead == 1 else f"{tally.dead:,} dead letters"
             raise DeadLetterBudgetError(
                 f"{letters}, {allowed}; the last at {latest.node!r}: {latest.error_type}"
             )

@@ -29,22 +29,27 @@ DEFAULT_WINDOW: Final = (
 class _Window:
     """How many of the last records of a node have died there."""
 
-    marks: deque[tuple[int, int]] = field(default_factory=lambda: deque([(0, 0)]))
-    """(records that had come, records that had died), oldest first; the first is where the window begins."""
+    marks: deque[tuple[int, int, int]] = field(default_factory=lambda: deque([(0, 0, 0)]))
+    """(records that had come, records that had died, where the batch began in which they did), oldest first;
+    the first is where the window begins."""
     dead: int = 0
 
-    def died(self, came: int, count: int, size: int) -> tuple[int, int]:
-        """Note that `count` of the `came` records died just now; returns how many came and died lately."""
+    def died(self, came: int, count: int, batch: int, size: int) -> tuple[int, int]:
+        """Note that `count` of a batch died, with which `came` records had come.
+
+        Returns how many came and died lately: of the last `size`, or a few more, so that no batch whose dead
+        are counted is cut.
+        """
         self.dead += count
         marks, start = self.marks, came - size
         while len(marks) > 1 and marks[1][0] <= start:
             marks.popleft()
-        begin = marks[0]
         if len(marks) > 1 and marks[-1][0] - marks[-2][0] < size // 20:
-            marks[-1] = (came, self.dead)
+            marks[-1] = (came, self.dead, marks[-1][2])
         else:
-            marks.append((came, self.dead))
-        return came - max(begin[0], start), self.dead - begin[1]
+            marks.append((came, self.dead, came - batch))
+        begin = max(marks[0][0], min(start, marks[1][2]))
+        return came - begin, self.dead - marks[0][1]
 
 
 class DeathWatch:
@@ -54,37 +59,39 @@ class DeathWatch:
         self._settings = settings
         self._windows: dict[str, _Window] = {}
 
-    def exceeded(self, node: str, came: int, count: int, own: Tally, base: int, run: Tally) -> str:
+    def exceeded(
+        self, node: str, came: int, count: int, batch: int, own: Tally, base: int, run: Tally
+    ) -> str:
         """Return how many may die, in words, when there are more than that; else "".
 
         Args:
-            node: where records died just now, and `count`, how many.
+            node: where records died just now, and `count`, how many, of a batch of so many.
             came: records that this node has been given in this attempt.
             own: what this process has read and lost in all attempts; `base` of it before this attempt.
             run: what the whole run has.
         """
         settings = self._settings
         if settings.max_count is not None and run.dead > settings.max_count:
-            return f"{settings.max_count} are allowed"
+            return f"{settings.max_count:,} are allowed"
         share = settings.max_share
         if share is None:
             return ""
         records = run.read + run.forked
         if not settings.implied and records >= JUDGED_FROM and run.dead > share * records:
-            return f"{_percent(share)} of {records} are allowed"
-        lately, dead, size = self._lately(node, came, count)
+            return f"{_percent(share)} of {records:,} are allowed"
+        lately, dead, size = self._lately(node, came, count, batch)
         if lately < (size if settings.implied else JUDGED_FROM):
             return ""
         # the share is of what was read: where only some of it comes to a node, fewer may die there
         read = own.read + own.forked - base
         if dead * came > share * lately * max(read, came):
-            return f"{_percent(share)} are allowed, and {dead} of the last {lately} at {node!r} died"
+            return f"{_percent(share)} are allowed, and {dead:,} of the last {lately:,} at {node!r} died"
         return ""
 
-    def _lately(self, node: str, came: int, count: int) -> tuple[int, int, int]:
+    def _lately(self, node: str, came: int, count: int, batch: int) -> tuple[int, int, int]:
         size = DEFAULT_WINDOW if self._settings.implied else WINDOW
         window = self._windows.setdefault(node, _Window())
-        return *window.died(came, count, size), size
+        return *window.died(came, count, batch, size), size
 
 
 def unmet(plan: Plan, tally: Tally, matched: Collection[str]) -> RunError | None:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from engine.service.consumption import consume
 from engine.service.context import ServiceContext
 from engine.service.dead_letters import discard_dead_letters, list_dead_letters
-from engine.service.deliveries import count_deliveries
+from engine.service.delivery_counts import count_deliveries
 from engine.service.guard import Guard
 from engine.service.ingest import ingest
 from engine.service.metrics import show_metrics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 import orjson
@@ -171,10 +172,11 @@ def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Que
     if ids := parameters.getlist("id"):
         if names[0] != "id":
             raise ParameterError("id cannot be asked for: the rows of this table have none")
-        query.where(f"CAST({quote(names[0])} AS VARCHAR) IN (SELECT unnest(?::VARCHAR[]))", ids)
+        asked = [_as_answered(table, "id", value) for value in ids]
+        query.where(f"{_text_of(table, 'id')} IN (SELECT unnest(?::VARCHAR[]))", asked)
     for name in spec.equal:
         if name in names and (value := parameters.get(name)):
-            query.where(f"{_text_of(table, name)} = ?", value)
+            query.where(f"{_text_of(table, name)} = ?", _as_answered(table, name, value))
     for name in spec.contains:
         if name in names and (value := parameters.get(name)):
             query.where(f"contains(lower(CAST({quote(name)} AS VARCHAR)), lower(?))", value)
@@ -184,10 +186,28 @@ def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Que
 def _text_of(table: Table, name: str) -> str:
     """SQL for a column as the text that it has in an answer."""
     column = quote(name)
-    (sql_type,) = (found.sql_type for found in table.columns if found.name == name)
-    if sql_type == "TIMESTAMP":
-        return f"strftime({column}, '%Y-%m-%dT%H:%M:%S.%f+00:00')"
+    if _type_of(table, name) == "TIMESTAMP":
+        return f"replace(strftime({column}, '%Y-%m-%dT%H:%M:%S.%f+00:00'), '.000000+', '+')"
     return f"CAST({column} AS VARCHAR)"
+
+
+def _type_of(table: Table, name: str) -> str:
+    (sql_type,) = (found.sql_type for found in table.columns if found.name == name)
+    return sql_type
+
+
+def _as_answered(table: Table, name: str, value: str) -> str:
+    """A moment that is asked for, in any zone, as an answer writes it; other values as they are."""
+    if _type_of(table, name) != "TIMESTAMP":
+        return value
+    # a plus that was not encoded arrives as a blank
+    for text in (value, "+".join(value.rsplit(" ", 1))):
+        try:
+            moment = datetime.fromisoformat(text)
+            return (moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+        except (ValueError, OverflowError):
+            continue
+    return value
 
 
 def _columns(spec: ConsumptionQuery, names: Iterable[str]) -> list[str]:

@@ -53,8 +53,8 @@ from engine.temporal.messages import (
     Trouble,
 )
 from engine.temporal.overlapping import working_on
+from engine.temporal.supervision import Patience, listed, seen_through
 from engine.temporal.trouble import TroubleReports, TroubleWatch, activity_workflow
-from engine.temporal.watching import Patience, listed, seen_through
 
 __all__ = ["Activities", "Plans"]
 

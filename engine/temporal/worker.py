@@ -15,8 +15,8 @@ from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig
 
 from engine.execution.events import RunEvent
 from engine.temporal.activities import Activities
+from engine.temporal.loop_watchdog import Watchdog
 from engine.temporal.messages import Queues
-from engine.temporal.watchdog import Watchdog
 from engine.temporal.workflows import WORKFLOWS
 
 __all__ = ["ROLES", "WorkerOptions", "drain_limit", "serve", "workers"]

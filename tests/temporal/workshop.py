@@ -20,7 +20,7 @@ from engine.execution.engine import Engine
 from engine.plan.model import Plan
 from engine.temporal.activities import Activities
 from engine.temporal.messages import PipelineProgress, PipelineRequest, PipelineResult, Queues
-from engine.temporal.watching import Patience
+from engine.temporal.supervision import Patience
 from engine.temporal.worker import ROLES, WorkerOptions, serve
 from engine.temporal.workflows import PipelineRun
 from engine.testing import MemorySink, MemorySource, linear_plan

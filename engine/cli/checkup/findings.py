@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from engine.cli.display.table import with_hanging_text
 from engine.cli.exit_codes import ExitCode, most_serious
 from engine.contract.types import JsonValue
 
@@ -44,18 +45,17 @@ def exit_code(findings: Iterable[Finding]) -> int:
     return int(most_serious(one.code for one in findings if one.level is Level.PROBLEM))
 
 
-def as_text(findings: Sequence[Finding]) -> str:
-    """Return a line for each finding, with its remedy below it."""
-    width = max((len(one.about) for one in findings), default=0)
-    lines = []
+def as_text(findings: Sequence[Finding], width: int = 0) -> str:
+    """Return a line for each finding, with its remedy below it; `width`: see `with_hanging_text`."""
+    rows: list[tuple[str, str, str]] = []
     for one in findings:
         level = one.level.upper() if one.level is Level.PROBLEM else str(one.level)
-        lines.append(f"{level:<8} {one.about:<{width}}  {one.found}")
+        rows.append((level.ljust(7), one.about, one.found))
         if one.remedy:
-            lines.append(f"{'':<{9 + width}}  → {one.remedy}")
+            rows.append(("", "", f"→ {one.remedy}"))
     problems = sum(one.level is Level.PROBLEM for one in findings)
-    lines.append(f"{problems or 'no'} problem{'' if problems == 1 else 's'}")
-    return "\n".join(lines) + "\n"
+    last = f"{problems or 'no'} problem{'' if problems == 1 else 's'}"
+    return "\n".join([*(with_hanging_text(rows, width) if rows else ()), last]) + "\n"
 
 
 def as_json(findings: Sequence[Finding]) -> dict[str, JsonValue]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Collection, Sequence
 
-__all__ = ["aligned"]
+__all__ = ["aligned", "terminal_width", "with_hanging_text"]
+
+MIN_TEXT = 20  # columns; text is not filled to less
 
 
 def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
@@ -21,3 +25,31 @@ def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> li
         ).rstrip()
         for row in rows
     ]
+
+
+def with_hanging_text(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return the lines of aligned rows whose last cell is text, filled to a width below itself.
+
+    Args:
+        width: columns of the terminal; 0 fills nothing.
+    """
+    from textwrap import wrap
+
+    starts = aligned([[*row[:-1], "|"] for row in rows])
+    lines: list[str] = []
+    for row, start in zip(rows, starts, strict=True):
+        indent = len(start) - 1
+        room = width - indent
+        # a path or an address is copied: it stays in one piece
+        pieces = (
+            wrap(row[-1], room, break_long_words=False, break_on_hyphens=False) if room >= MIN_TEXT else ()
+        )
+        first, *others = pieces or [row[-1]]
+        lines.append(f"{start[:-1]}{first}".rstrip())
+        lines += [" " * indent + piece for piece in others]
+    return lines
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal that the output goes to; 0 where it goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0

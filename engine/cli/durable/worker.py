@@ -27,7 +27,7 @@ from engine.temporal.activities import Activities
 from engine.temporal.connection import ServerOptions, connect
 from engine.temporal.logs import told_to
 from engine.temporal.metrics import MetricsOptions, runtime
-from engine.temporal.watching import Patience
+from engine.temporal.supervision import Patience
 from engine.temporal.worker import ROLES, drain_limit, serve
 
 __all__ = ["engine_of", "work"]

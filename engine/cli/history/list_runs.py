@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.cli.display.numbers import count
 from engine.cli.display.refresh import refresh
-from engine.cli.display.table import aligned
+from engine.cli.display.table import aligned, terminal_width
 from engine.cli.display.terminal import printable
 from engine.cli.exit_codes import ExitCode
 from engine.cli.loading import load_plans
@@ -77,7 +77,7 @@ async def list_runs(options: RunsOptions) -> int:
         for entry in shown:
             sys.stdout.write(json.dumps(_as_json(entry), ensure_ascii=False) + "\n")
     elif shown:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        width = terminal_width()
         sys.stdout.write(_text(shown, width))
     if len(shown) < found:
         sys.stderr.write(f"showing {count(len(shown))} of {count(found)}; use --limit 0 to show all\n")

@@ -304,7 +304,7 @@ def test_a_watched_list_is_updated(
     assert first == second
     assert [line.split()[0] for line in first.splitlines()] == ["run", "copy-alive"]
 
-    watched(monkeypatch, "--status", "skipped")
+    watched(monkeypatch, "--status", "outage")
     assert capsys.readouterr().out == "no runs\n" * 2
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli import main
+from engine.cli.display.table import with_hanging_text
 from engine.cli.exit_codes import ExitCode
 from engine.cli.verbs import VERBS
 
@@ -99,3 +100,40 @@ def test_the_guide_has_every_verb_and_every_exit_code() -> None:
         *(str(int(code)) for code in ExitCode),
         "130,",
     ]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_help_fits_the_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for verb in VERBS:
+        main([verb, "--help"])
+    text = capsys.readouterr().out
+    prose = [line for line in text.splitlines() if line and not line.startswith((" ", "usage"))]
+    assert max(map(len, prose)) <= min(columns, 100)
+
+
+def test_help_of_an_action_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["runs", "forget", "--help"])
+    shown = capsys.readouterr().out
+    assert "\nDelete a run with its splits and dead letters.\n" in shown
+    assert "id of the run, as `runs list` shows it" in shown
+
+
+def test_examples_in_help_can_be_copied(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/odw"])
+    main(["runs", "--help"])
+    assert "\n  odw runs list --watch\n" in capsys.readouterr().out
+
+
+def test_text_in_a_table_is_filled_below_itself() -> None:
+    rows = [("ok", "disk", "64 G free"), ("ok", "extras", "alpha, beta, gamma, delta, epsilon")]
+    assert with_hanging_text(rows, 34) == [
+        "ok  disk    64 G free",
+        "ok  extras  alpha, beta, gamma,",
+        "            delta, epsilon",
+    ]
+    assert with_hanging_text(rows, 0)[1].endswith("delta, epsilon")

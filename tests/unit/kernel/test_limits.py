@@ -73,6 +73,21 @@ async def test_a_fault_of_everything_stops_a_run_that_began_well() -> None:
     assert report.tally.balanced
 
 
+@pytest.mark.parametrize("size", [300, 350, 700, 1500])
+async def test_a_share_that_is_kept_stops_nothing_however_large_batches_are(size: int) -> None:
+    """Of each batch the first nine of twenty die: 45 % of the records, whatever the window cuts."""
+
+    def check(batch: Batch) -> Batch:
+        last = len(batch) * 9 // 20
+        return batch.outcomes(
+            [RecordError("bad") if place < last else one for place, one in enumerate(batch.records)]
+        )
+
+    source = MemorySource(pages(6 * 1500, size=size))
+    settings = DeadLetterSettings(max_share=0.5)
+    assert (await ended(linear_plan(source, Wait(check), MemorySink(), dead_letters=settings))).ok
+
+
 async def test_a_few_bad_records_in_a_row_stop_nothing() -> None:
     count = 10 * WINDOW
     bad = range(5 * WINDOW, 5 * WINDOW + WINDOW // 20)

@@ -291,4 +291,4 @@ async def test_the_share_of_dead_letters_is_of_what_lists_made() -> None:
 
     inside, beyond = await engine.run(demo("30%")), await engine.run(demo("29%"))
     assert (inside["demo"].error, inside["demo"].tally.dead) == ("", 300)
-    assert "29% of 1000 are allowed" in beyond["demo"].error
+    assert "29% of 1,000 are allowed" in beyond["demo"].error

@@ -9,6 +9,7 @@ from enum import Enum, IntEnum
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -189,6 +190,24 @@ async def test_a_dirty_table_with_a_rowid_is_cleaned(path: Path) -> None:
     await asyncio.to_thread(warehouse.close)
     assert dirty == [{"id": "o", "rowid": 2}]
     assert [row["id"] for row in clean] == ["o", "p0", "p1", "p2"]
+
+
+async def test_a_moment_is_asked_for_as_it_was_answered(path: Path) -> None:
+    moments = ["2026-02-03T10:11:12+00:00", "2026-02-03T10:11:12.500000+00:00"]
+    asked = [
+        *map(quote, moments), "2026-02-03T10:11:12+00:00", "2026-02-03T11:11:12.5%2B01:00",
+        "2026-02-03T10:11:12Z", "2026-02-03T10:11:12", "tomorrow",
+    ]  # fmt: skip
+    posted = ("/ingest/Seen", [{"id": one, "at": one} for one in moments])
+    asks = [(f"/consumption/getSeen?{name}={one}", None) for one in asked for name in ("at", "id")]
+    last = ("/consumption/getSeen?order=id&after=" + quote(moments[0]), None)
+    seen = [model("Seen", id=(datetime, ...), at=(datetime, ...))]
+    _, *answers, after = await exchange(path, seen, posted, *asks, last)
+    first, second = [moments[0]], [moments[1]]
+    expected = [first, second, first, second, first, first, []]
+    found = [[row["id"] for row in rows(answer)] for answer in answers]
+    assert found == [one for one in expected for _ in ("at", "id")]
+    assert [row["id"] for row in rows(after)] == second
 
 
 @pytest.mark.parametrize("key", [int, UUID, date, Decimal, list[str], str | None])

@@ -31,7 +31,7 @@ from engine.temporal.messages import (
     Listed,
     ListRequest,
 )
-from engine.temporal.watching import Patience
+from engine.temporal.supervision import Patience
 from engine.testing import FaultySink, MemorySink, MemorySource, ScriptedClock, linear_plan
 from tests.unit.kernel.runs import pages
 

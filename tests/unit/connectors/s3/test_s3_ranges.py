@@ -125,6 +125,28 @@ async def test_a_server_without_ranges_is_asked_for_the_whole(tmp_path: Path) ->
     assert [lake.gets(name) for name in ("a.txt", "b.txt", "c.txt")] == [2, 1, 1]
 
 
+class KnowsNoRanges(OddS3):
+    """Refuses a range as one refuses what was never made."""
+
+    def get(self, asked: Asked) -> Reply:
+        return refusal(501, "NotImplemented") if "range" in asked.headers else super().get(asked)
+
+
+class SendsLess(Ranged):
+    """Sends at most 60 bytes of a range, as a server may."""
+
+    def get(self, asked: Asked) -> Reply:
+        if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", asked.headers.get("range", "")):
+            asked.headers["range"] = f"bytes={wanted[1]}-{min(int(wanted[1]) + 59, int(wanted[2]))}"
+        return super().get(asked)
+
+
+@pytest.mark.parametrize("lake", [KnowsNoRanges({KEY: TEXT.encode()}), SendsLess()], ids=["none", "less"])
+async def test_ranges_that_a_server_makes_less_of_are_read(tmp_path: Path, lake: OddS3) -> None:
+    ran = await read(lake, tmp_path)
+    assert content(ran)[KEY] == TEXT
+
+
 async def test_a_range_that_never_arrives_is_given_up(tmp_path: Path) -> None:
     lake = Ranged({(600, number): refusal(500, "InternalError") for number in range(1, 100)})
     ran = await read(lake, tmp_path)

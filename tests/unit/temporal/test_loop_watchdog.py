@@ -8,7 +8,7 @@ import threading
 import anyio
 import pytest
 
-from engine.temporal.watchdog import Watchdog
+from engine.temporal.loop_watchdog import Watchdog
 
 PATIENCE = 30.0
 
@@ -32,7 +32,7 @@ async def test_blocking_line_and_its_end_are_logged() -> None:
                 await anyio.sleep(0.01)
 
     assert told[0].startswith("the event loop is blocked at ")
-    assert "test_watchdog.py" in told[0]
+    assert "test_loop_watchdog.py" in told[0]
     assert "(a_call_that_blocks)" in told[0]
     assert told[1] == "the event loop runs again"
 
