@@ -53,11 +53,13 @@ def needs_s5cmd() -> str | None:
     return needs_minio() if shutil.which("s5cmd") else "there is no `s5cmd` on PATH"
 
 
-def _started() -> str:
+def _started(admitted: int | None) -> str:
     """Start a server, which ends with this process; gives its address."""
     folder = tempfile.mkdtemp(prefix="odw-lake-")
     address = f"127.0.0.1:{free_port()}"
     secrets = {"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off"}
+    if admitted is not None:
+        secrets |= {"MINIO_API_REQUESTS_MAX": str(admitted), "MINIO_API_REQUESTS_DEADLINE": "10ms"}
     process = subprocess.Popen(
         [str(minio_program()), "server", "--quiet", "--address", address, folder],
         env={**os.environ, **secrets},
@@ -76,10 +78,14 @@ def _started() -> str:
 
 @dataclass
 class Lake:
-    """So many objects of one size; the server starts when it is first asked for."""
+    """So many objects of one size; the server starts when it is first asked for.
+
+    `admitted` are the requests that it handles at once; it refuses more with 429.
+    """
 
     objects: int
     size: int
+    admitted: int | None = None
     url: str = ""
     keys: list[str] = field(default_factory=list)
 
@@ -87,7 +93,7 @@ class Lake:
         """Start the server and fill it, once."""
         if self.url:
             return
-        url = await asyncio.to_thread(_started)
+        url = await asyncio.to_thread(_started, self.admitted)
         until = time.monotonic() + 60
         while time.monotonic() < until:
             with suppress(OSError):
@@ -98,7 +104,11 @@ class Lake:
         async with sdk_client(url) as client:
             await client.create_bucket(Bucket=BUCKET)
             body = os.urandom(self.size)
-            await in_turn(self.keys, lambda key: client.put_object(Bucket=BUCKET, Key=key, Body=body))
+            await in_turn(
+                self.keys,
+                lambda key: client.put_object(Bucket=BUCKET, Key=key, Body=body),
+                at_once=self.admitted or AT_ONCE,
+            )
         self.url = url
 
 
@@ -122,7 +132,7 @@ def key_of(number: int) -> str:
     return f"in/{number:06}.bin"
 
 
-async def in_turn(keys: list[str], work: Callable[[str], Awaitable[Any]]) -> None:
+async def in_turn(keys: list[str], work: Callable[[str], Awaitable[Any]], *, at_once: int = AT_ONCE) -> None:
     """Do something with every key, so many at once."""
     left = iter(keys)
 
@@ -130,7 +140,7 @@ async def in_turn(keys: list[str], work: Callable[[str], Awaitable[Any]]) -> Non
         for key in left:
             await work(key)
 
-    await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(worker() for _ in range(at_once)))
 
 
 async def measured(lake: Lake, work: Callable[[str], Awaitable[int]]) -> Work:
@@ -213,15 +223,24 @@ async def reader(lake: Lake, requests: str) -> Work:
         return await measured(lake, read)
 
 
-async def pipeline(lake: Lake) -> Work:
+async def pipeline(lake: Lake, concurrency: int | None = None) -> Work:
     """The source `s3` as a pipeline reads it, from the listing to records with their content in base64."""
     from connectors.s3 import S3Connection, S3Connector, S3Params
-    from engine.contract.component import Context
+    from engine.contract.clock import SystemClock
+    from engine.contract.component import Context, Kind
+    from engine.flow.retry import ComponentRetry, RetryPolicy
+    from engine.flow.stats import NodeStats
 
     await lake.ready()
     made = S3Connection.model_validate({"endpoint": lake.url, "access_key": USER, "secret_key": PASSWORD})
-    source = S3Connector(S3Params(pattern=f"s3://{BUCKET}/**", format="binary"), made)
-    source.ctx = Context()
+    params: dict[str, Any] = {"pattern": f"s3://{BUCKET}/**", "format": "binary"}
+    # the engine reads two splits at once, and here one is read after the other
+    params["split_objects"] = 10_000
+    if concurrency is not None:
+        params["concurrency"] = concurrency
+    source = S3Connector(S3Params.model_validate(params), made)
+    stats = NodeStats("read", Kind.SOURCE, "s3")
+    source.ctx = Context(retry=ComponentRetry(RetryPolicy(), stats, SystemClock()))
     total = 0
     async with source:
         began = time.process_time()

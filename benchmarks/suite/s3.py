@@ -22,14 +22,40 @@ from benchmarks.model import Arm, Benchmark, Goal, Scale
 
 BY_HAND = "aiobotocore by hand"
 KIBIBYTE = 1024
+ADMITTED = 8
+"""Requests that the server of `s3_refused` handles at once."""
 
 
 def benchmarks(scale: Scale) -> Sequence[Benchmark]:
-    """``s3_16k`` and ``s3_1m``; the figure `cpu` is of 1,000 objects."""
+    """``s3_16k``, ``s3_1m`` and ``s3_refused``; the figure `cpu` is of 1,000 objects."""
     return [
         _reading("s3_16k", Lake(scale.pick(3_000, 50), 16 * KIBIBYTE), [Goal("ratio", "<=", 0.25)]),
         _reading("s3_1m", Lake(scale.pick(300, 10), 1024 * KIBIBYTE), []),
+        _refused(Lake(scale.pick(5_000, 50), 16 * KIBIBYTE, admitted=ADMITTED)),
     ]
+
+
+def _refused(lake: Lake) -> Benchmark:
+    reference = "as many as it admits"
+    return Benchmark(
+        name="s3_refused",
+        description=f"{lake.objects:,} objects of {lake.size // KIBIBYTE:,} KiB from a MinIO that handles "
+        f"{ADMITTED} requests at once and refuses more; time by the clock",
+        arms=[
+            Arm(reference, partial(pipeline, lake, ADMITTED), unavailable=needs_minio),
+            Arm(
+                "source s3, its defaults",
+                partial(pipeline, lake),
+                # at least 85 % of what it admits
+                goals=[Goal("ratio", "<=", 1 / 0.85)],
+                unavailable=needs_minio,
+            ),
+        ],
+        reference=reference,
+        unit="objects",
+        pairs=5,
+        libraries=("aiohttp",),
+    )
 
 
 def _reading(name: str, lake: Lake, goals: Sequence[Goal]) -> Benchmark:

@@ -91,7 +91,7 @@ class Ledger:
         Raises:
             TransientError: an INSERT of the run is still under way.
         """
-        await self._wait_for_inserts()
+        await self.wait_for_inserts()
         where = f"{self._scope} AND split = {text(split)}"
         entries = await self._client.fetch(
             f"SELECT batch, total, max(records), ranges, hashes FROM {self._table} WHERE {where} "
@@ -127,8 +127,12 @@ class Ledger:
             ]
         )
 
-    async def _wait_for_inserts(self) -> None:
-        """An INSERT whose client is gone may still be committed: only then the table tells the truth."""
+    async def wait_for_inserts(self) -> None:
+        """Wait until no INSERT of the run is under way: one whose client is gone may still be committed.
+
+        Raises:
+            TransientError: one still is.
+        """
         for _ in range(_LOOKS):
             ((running,),) = await self._client.fetch(
                 f"SELECT count() FROM system.processes WHERE startsWith(query_id, {text(self._prefix)})"

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import anyio
+
 from connectors.clickhouse.client import Client
 from connectors.clickhouse.tables import Table, insert_data, listed, quoted
 from connectors.tables.columns import Column
@@ -21,6 +23,7 @@ INSERT: Final = (
 _MERGE: Final = f"{INSERT}, insert_deduplicate = 0"
 
 
+_DROP_SECONDS: Final = 5.0
 _KEEPS_ALL: Final = frozenset({"MergeTree", "ReplicatedMergeTree", "SharedMergeTree"})
 
 
@@ -55,13 +58,17 @@ def check_merges(engine: str, sorting: Sequence[str], table: str, key: Sequence[
 
 
 async def insert_rows(
-    client: Client, table: Table, columns: Sequence[Column], values: Sequence[Sequence[Any]]
+    client: Client,
+    table: Table,
+    columns: Sequence[Column],
+    values: Sequence[Sequence[Any]],
+    query_id: str = "",
 ) -> None:
     """Insert whole rows."""
     data = insert_data(columns, values)
     names = listed([column.name for column in columns])
     await client.execute(
-        f"INSERT INTO {table.sql} ({names}) SETTINGS {_MERGE} FORMAT JSONCompactColumns", data
+        f"INSERT INTO {table.sql} ({names}) SETTINGS {_MERGE} FORMAT JSONCompactColumns", data, query_id
     )
 
 
@@ -72,12 +79,13 @@ async def merge_rows(
     columns: Mapping[str, Column],
     values: Mapping[str, Sequence[Any]],
     key: Sequence[str],
+    query_id: str,
 ) -> None:
     """Insert rows that have some of the columns; the others keep what the table has for the key."""
     others = [name for name in columns if name not in values]
     given = [columns[name] for name in values]
     if not others:
-        await insert_rows(client, table, given, list(values.values()))
+        await insert_rows(client, table, given, list(values.values()), query_id)
         return
     names, keys = listed(list(values)), listed(key)
     await client.execute(f"CREATE OR REPLACE TABLE {staging.sql} AS {table.sql} ENGINE = Memory")
@@ -90,7 +98,9 @@ async def merge_rows(
             f"FROM (SELECT {names} FROM {staging.sql}) AS s "
             f"LEFT ANY JOIN (SELECT {keys}, {listed(others)} FROM {table.sql} FINAL "
             f"WHERE ({keys}) IN (SELECT {keys} FROM {staging.sql})) AS o ON {same} "
-            "SETTINGS join_use_nulls = 1, insert_deduplicate = 0"
+            "SETTINGS join_use_nulls = 1, insert_deduplicate = 0",
+            query_id=query_id,
         )
     finally:
-        await client.execute(f"DROP TABLE IF EXISTS {staging.sql}")
+        with anyio.move_on_after(_DROP_SECONDS, shield=True):
+            await client.execute(f"DROP TABLE IF EXISTS {staging.sql}")

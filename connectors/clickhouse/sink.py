@@ -79,6 +79,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         super().__init__(params, connection)
         self._turn = anyio.Lock()
         self._ready = False
+        self._settled = False
 
     async def __aenter__(self) -> Self:
         if not isinstance(self.connection, ClickHouseConnection):
@@ -145,6 +146,7 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
                 await self._deliver(batch)
         except TransientError:
             self._reader.doubt(batch)  # the rows may have been inserted nevertheless
+            self._settled = False
             raise
 
     async def run_completed(self) -> None:
@@ -267,10 +269,21 @@ class ClickHouseSink(TableSink[ClickHouseSinkParams]):
         reached("rows_committed")
 
     async def _merge(self, values: Values, rounds: Rounds) -> None:
+        if not self._settled:  # an older row must not come after a newer one of its key
+            await self._ledger.wait_for_inserts()
+            self._settled = True
         reached("rows_committing")
-        for part, names in rounds:
+        for number, (part, names) in enumerate(rounds):
             given = {name: chosen(values[name], part) for name in names}
-            await merge_rows(self._client, self._rows, self._staging, self._columns, given, self.params.key)
+            await merge_rows(
+                self._client,
+                self._rows,
+                self._staging,
+                self._columns,
+                given,
+                self.params.key,
+                self._ledger.query_id(number),
+            )
         reached("rows_committed")
 
     async def _replace(self) -> None:

@@ -191,8 +191,12 @@ class Delivery:
         if answer.status < 300:
             self.gives_results = verdict.per_record
             self._last = (content, headers, limit)
-            if self._columns == {}:
-                self._columns = offered_columns(answer.columns) or None
+            if self._columns == {} and not answer.columns:
+                self._columns = None
+            elif self._columns == {}:
+                # in a thread: what encodes columns takes some tenths of a second to import
+                offered = await anyio.to_thread.run_sync(offered_columns, answer.columns)
+                self._columns = offered or None
         if self.marks:
             self.marks.discard(_keys(batch, body))
         return verdict

@@ -35,6 +35,8 @@ _FIRST_WAIT: Final = 0.5  # seconds between the first tries to reach an endpoint
 _PROBE_TOKENS: Final = 256
 _MAX_QUOTED: Final = 300  # characters of an endpoint's own words
 _SHINGLE: Final = 20
+_PATH: Final = "/chat/completions"
+_RAW: Final = {"X-Stainless-Raw-Response": "true"}  # the SDK gives the answer as it came
 
 
 class PackTooLargeError(ComponentError):
@@ -324,9 +326,11 @@ class ChatClient:
             await self._clock.sleep(_FIRST_WAIT)
 
     async def _create(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
-        # the SDK's own types list every model by name and every part of a message; ours are plain JSON
-        create: Any = self._sdk.chat.completions.with_raw_response.create
-        answer = await create(model=self.model, **body, extra_body=self._extras or None)
+        # not by `chat.completions.create`, which compares each part of a request with the SDK's types: a
+        # seventh of the processor time of a call
+        post: Any = self._sdk.post
+        sent = {"model": self.model, **body, **self._extras}
+        answer = await post(_PATH, cast_to=object, body=sent, options={"headers": _RAW})
         response = answer.http_response
         return response.status_code, response.headers, response.content
 

@@ -225,6 +225,14 @@ class LlmParams(Params):
             raise ValueError(str(error)) from error
         return fields
 
+    @field_validator("budget_usd", "usd_per_million_input", "usd_per_million_output", mode="before")
+    @classmethod
+    def _is_a_sum(cls, usd: object) -> object:
+        """`yes` would be one dollar."""
+        if isinstance(usd, bool):
+            raise ValueError("must be a number of USD, not true or false")
+        return usd
+
     @field_validator("redact")
     @classmethod
     def _are_expressions(cls, patterns: list[str]) -> list[str]:

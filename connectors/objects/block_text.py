@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from connectors.json_lines import is_utf8
-from connectors.objects.charsets import read_text
+from connectors.objects.charsets import read_text, widened
 
 __all__ = ["BlockDecoder", "DecodedBlock", "has_plain_lines"]
 
@@ -68,6 +68,7 @@ class BlockDecoder:
         try:
             return DecodedBlock(block.decode(encoding))
         except UnicodeDecodeError:
+            encoding = self.encoding = widened(block, encoding)
             text = block.decode(encoding, "surrogateescape" if self._strict else "replace")
         before = block.count(b"\xef\xbf\xbd") if encoding == "utf-8" else 0
         return DecodedBlock(text, 0 if self._strict else text.count("\ufffd") - before)

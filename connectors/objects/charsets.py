@@ -6,7 +6,7 @@ import codecs
 import re
 from typing import NamedTuple
 
-__all__ = ["Text", "known_charset", "read_text"]
+__all__ = ["Text", "known_charset", "read_text", "widened"]
 
 SAMPLE_BYTES = 64 * 1024
 """How much of a text is looked at to guess its charset, from its first byte beyond ASCII on."""
@@ -23,16 +23,32 @@ _MARKS = (
 )
 
 _GUESSES = (
-    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "koi8_r", "shift_jis", "euc_jp", "euc_kr",
+    "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "koi8_r", "cp932", "euc_jp", "cp949",
     "gb18030", "big5",
 )  # fmt: skip
 
-# WHATWG, Encoding Standard: these labels mean Windows-1252 on the web, and Latin-1 proper could not fail
-_WINDOWS_1252 = frozenset({"iso8859-1", "ascii", "cp1252"})
+# WHATWG, Encoding Standard: these labels mean Windows' code pages, and Latin-1 proper could not fail
+_WINDOWS = {
+    "iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874",
+    "tis-620": "cp874",
+}  # fmt: skip
 
 # Python's transformations of text, which are no charsets
 _NO_CHARSETS = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined"})
-_ALIASES = {"ebcdic": "cp500", "ibm-1140": "cp1140", "binary": "", "unicode": "utf-16", "x-sjis": "cp932"}
+_ALIASES = {
+    "ebcdic": "cp500", "ibm-1140": "cp1140", "binary": "", "unicode": "utf-16", "ucs-4": "utf-32",
+    "x-sjis": "cp932", "windows-31j": "cp932", "windows-949": "cp949", "windows-874": "cp874",
+    "x-x-big5": "big5", "cn-big5": "big5", "koi8-ru": "koi8-u", "iso-8859-8-i": "iso-8859-8",
+    "iso-8859-8-e": "iso-8859-8", "logical": "iso-8859-8", "visual": "iso-8859-8", "mac": "macintosh",
+    "x-mac-roman": "macintosh", "x-mac-cyrillic": "mac-cyrillic", "x-mac-ukrainian": "mac-cyrillic",
+}  # fmt: skip
+
+# who writes these labels often means more than their standards have: the Encoding Standard again
+_SUPERSETS = {
+    "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs", "gb2312": "gb18030", "gbk": "gb18030",
+}  # fmt: skip
+# what cp932 makes of bytes that are no characters
+_PRIVATE = re.compile("[\x80-\x9f\ue000-\uf8ff]")
 
 # they have bytes of value 0 in ordinary text
 _WIDE = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
@@ -65,6 +81,8 @@ def known_charset(charset: str | None) -> str | None:
         return None
     label = charset.strip().strip("\"'").lower()
     label = _ALIASES.get(label, label)
+    # Windows' and DOS's own names: x-cp1251, win-1251, dos-866
+    label = re.sub(r"^(?:x-cp|win-|dos-)(\d{3,4})$", r"cp\1", label)
     # IBM's own names, with which its tools label EBCDIC: ibm-37, cp-037, ibm_273
     label = re.sub(r"^(?:ibm|cp)[-_ ]0*(\d+)$", lambda match: f"cp{match[1].zfill(3)}", label)
     try:
@@ -73,7 +91,7 @@ def known_charset(charset: str | None) -> str | None:
         return None
     if found in _NO_CHARSETS or not _decodes(found):
         return None
-    return "cp1252" if found in _WINDOWS_1252 else found
+    return _WINDOWS.get(found, found)
 
 
 def _decodes(codec: str) -> bool:
@@ -94,6 +112,7 @@ def read_text(data: bytes, charset: str | None, declared: str | None, *, textual
         textual: it is text by name or type; otherwise neither wrong bytes nor a guess make text of it.
     """
     marked = _marked(data, textual=textual)
+    charset, declared = charset and widened(data, charset), declared and widened(data, declared)
     if charset is not None and not (marked is not None and marked.encoding == "utf-8"):
         text = _in_charset(data, charset)
         if text is not None:
@@ -116,6 +135,15 @@ def read_text(data: bytes, charset: str | None, declared: str | None, *, textual
         return None
     nearly = _nearly(data, declared) if declared not in (None, "utf-8") else None
     return _mostly_utf8(data) or nearly or _self_declared(data) or _guessed(data)
+
+
+def widened(data: bytes, charset: str) -> str:
+    """The vendor's form of a charset, for text that is valid in it alone; Shift-JIS with `①` is cp932."""
+    wider = _SUPERSETS.get(charset)
+    if wider is None or any(_strictly(data, one) is not None for one in (charset, "utf-8")):
+        return charset
+    content = _strictly(data, wider)
+    return charset if content is None or _PRIVATE.search(content) else wider
 
 
 def _marked(data: bytes, *, textual: bool) -> Text | None:
@@ -210,6 +238,7 @@ def _mostly_utf8(data: bytes) -> Text | None:
 def _self_declared(data: bytes) -> Text | None:
     found = _SELF_DECLARED.search(data[:_SELF_DECLARED_WITHIN])
     charset = known_charset((found[1] or found[2]).decode()) if found else None
+    charset = charset and widened(data, charset)
     content = _strictly(data, charset) if charset else None
     return Text(content, charset) if content is not None and charset else None
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import anyio
 
+from connectors.objects.limiter import AdaptiveLimiter
 from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedError, ObjectStore
 from engine.contract.component import Retry
 from engine.errors import ComponentError, FatalError, RecordError, TransientError
@@ -25,9 +26,6 @@ THROTTLED_TRIES = 4
 
 GIVE_UP_AFTER = 64
 """Objects that fail in a row, after which no more is asked unless a probe shows that others get through."""
-
-HALVE_EVERY = 1.0
-"""Seconds after which another refusal for load halves the concurrency again."""
 
 MAX_HINT = 2.0
 """Seconds of a Retry-After that are waited for while others get through: fewer are asked for at once instead.
@@ -73,19 +71,19 @@ class ObjectFetcher:
     """Reads the objects of one source.
 
     Args:
-        concurrency: requests at once, at most. Fewer while the server has too much to do.
+        concurrency: requests at once, at first; `most`: at most. Fewer while the server has too much to do.
     """
 
-    def __init__(self, store: ObjectStore, concurrency: int, retry: Retry | None) -> None:
+    def __init__(
+        self, store: ObjectStore, concurrency: int, retry: Retry | None, *, most: int | None = None
+    ) -> None:
         self._store = store
-        self._concurrency = concurrency
         self._retry = retry
-        self._slots = anyio.CapacityLimiter(concurrency)
+        self.limiter = AdaptiveLimiter(concurrency, most or concurrency)
+        self._slots = self.limiter.slots
         self._probing = anyio.Lock()
         self._successes = 0
         self._failures_in_a_row = 0
-        self._since_change = 0
-        self._halved_at = 0.0
         self._readable: ListedObject | None = None
 
     def begin(self) -> None:
@@ -120,8 +118,9 @@ class ObjectFetcher:
             self._failures_in_a_row += tries == 1
             retry = self._retry
             allowed = 1 if retry is None else retry.attempts
-            if failure.throttled and retry is not None:
-                self._slow_down()
+            if retry is not None and (failure.throttled or isinstance(failure.__cause__, TimeoutError)):
+                self.limiter.slow_down()
+            if retry is not None and failure.throttled:
                 allowed *= THROTTLED_TRIES
             exhausted = retry is not None and tries >= allowed
             if retry is None or exhausted or await self._nothing_gets_through():
@@ -165,17 +164,7 @@ class ObjectFetcher:
         self._failures_in_a_row = 0
         if found.size:  # an empty object has no first byte to ask for
             self._readable = found
-        if self._slots.total_tokens < self._concurrency:
-            self._since_change += 1
-            if self._since_change >= self._slots.total_tokens:
-                self._since_change = 0
-                self._slots.total_tokens += 1
-
-    def _slow_down(self) -> None:
-        now = anyio.current_time()
-        if now - self._halved_at >= HALVE_EVERY:
-            self._halved_at, self._since_change = now, 0
-            self._slots.total_tokens = max(1, int(self._slots.total_tokens) // 2)
+        self.limiter.succeeded(found.size)
 
     def cleared(self, suspects: Sequence[Suspect]) -> bool:
         """Return whether others were read after each of these was refused, so that it is their own fault.

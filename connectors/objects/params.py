@@ -135,6 +135,11 @@ class ObjectParams(Params):
         return known_charset(self.charset)
 
     @property
+    def most_at_once(self) -> int:
+        """Objects read at once, at most, where more get through than with `concurrency`."""
+        return self.concurrency
+
+    @property
     def streams(self) -> bool:
         """Whether an object is read as many records."""
         return self.format not in WHOLE

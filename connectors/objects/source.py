@@ -73,7 +73,10 @@ class ObjectSource(Source[P]):
         if self.params.streams:
             self._format = record_format(self.params)
         store = await self.open_store(self._stack)
-        self._opened = store, ObjectFetcher(store, self.params.concurrency, self.ctx.retry)
+        self._opened = (
+            store,
+            ObjectFetcher(store, self.params.concurrency, self.ctx.retry, most=self.params.most_at_once),
+        )
         return self
 
     async def __aexit__(
@@ -199,10 +202,17 @@ class ObjectSource(Source[P]):
 
         fetcher = self._open()[1]
         held: set[Group] = set()
-        groups = self._reserve(objects, position, held, ctx)
-        results: Stream[Group] = stream.map(
-            groups, self._read_group, ordered=True, task_limit=self.params.concurrency
-        )
+        reading = anyio.CapacityLimiter(fetcher.limiter.groups)
+
+        async def read(group: Group, *_: Group) -> Group:
+            try:
+                return await self._read_group(group)
+            finally:
+                reading.total_tokens = fetcher.limiter.groups
+                reading.release_on_behalf_of(group)
+
+        groups = self._reserve(objects, position, held, reading, ctx)
+        results: Stream[Group] = stream.map(groups, read, ordered=True, task_limit=self.params.most_at_once)
         try:
             async with results.stream() as streamer, aclosing(judged(streamer, fetcher)) as ready:
                 async for group, cleared in ready:
@@ -252,14 +262,19 @@ class ObjectSource(Source[P]):
                     raise error
 
     async def _reserve(
-        self, objects: Sequence[ListedObject], position: int, held: set[Group], ctx: Context
+        self,
+        objects: Sequence[ListedObject],
+        position: int,
+        held: set[Group],
+        reading: anyio.CapacityLimiter,
+        ctx: Context,
     ) -> AsyncGenerator[Group, None]:
-        """Groups in order, each with its bytes reserved.
+        """Groups in order, each with its bytes reserved, as many at once as `reading` allows.
 
         One after the other, and whole groups: a group that has its bytes needs no more to be finished and
         handed on, so whoever waits for bytes never waits for itself.
         """
-        concurrency = self.params.concurrency
+        limiter = self._open()[1].limiter
         groups = plan_groups(objects, position, self.params.max_object_bytes)
         for number, (start, chosen, nbytes) in enumerate(groups, 1):
             if ctx.draining():
@@ -267,11 +282,12 @@ class ObjectSource(Source[P]):
             began = anyio.current_time()
             group = Group(start, chosen, await ctx.memory_budget.reserve(nbytes))
             held.add(group)
+            await reading.acquire_on_behalf_of(group)
             # groups are read side by side, and where there are enough of them their objects need no tasks of
             # their own, which would cost a third of the reading
             if anyio.current_time() - began < MEMORY_WAIT:
                 left = -(-(len(objects) - start) // len(chosen))
-                group.width = -(-concurrency // min(number, left))
+                group.width = -(-limiter.limit // min(number, left))
             yield group
 
     async def _read_group(self, group: Group, *_further: Group) -> Group:

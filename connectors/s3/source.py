@@ -24,6 +24,8 @@ from engine.errors import FatalError
 
 __all__ = ["S3Connector", "S3Params"]
 
+MAX_CONCURRENCY = 256
+
 
 class S3Params(ObjectParams):
     """What to read."""
@@ -33,6 +35,14 @@ class S3Params(ObjectParams):
         "`s3://bucket/folder/**/*.{txt,pdf}`; or a list of them, of one bucket"
     )
     read_timeout: float = operational(60.0, gt=0, description="Longest pause of the server, in seconds")
+
+    max_concurrency: int | None = operational(
+        None,
+        ge=1,
+        le=1024,
+        description="Objects read at once where more get through than with `concurrency`; default: "
+        "`concurrency` where that is given, otherwise 256",
+    )
 
     @field_validator("pattern")
     @classmethod
@@ -44,6 +54,13 @@ class S3Params(ObjectParams):
     def _exclude(self) -> S3Params:
         self.excluding()
         return self
+
+    @property
+    def most_at_once(self) -> int:
+        """Objects read at once, at most."""
+        if self.max_concurrency is not None:
+            return max(self.concurrency, self.max_concurrency)
+        return self.concurrency if "concurrency" in self.model_fields_set else MAX_CONCURRENCY
 
     def parsed(self) -> ObjectPattern:
         """The pattern, taken apart."""
@@ -162,7 +179,7 @@ class S3Connector(ObjectSource[S3Params]):
             open_client(
                 connection,
                 # a stream of each split that is read beside what is fetched ahead
-                connections=params.concurrency + (self.parallel_splits if params.streams else 0),
+                connections=params.most_at_once + (self.parallel_splits if params.streams else 0),
                 read_timeout=params.read_timeout,
             )
         )

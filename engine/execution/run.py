@@ -53,7 +53,7 @@ class Run:
         self.record = record
         self._resources = resources
         self._observer = observer
-        identity = RunIdentity(
+        self._identity = RunIdentity(
             run_id=record.run_id,
             seed=record.seed,
             started_at=datetime.fromisoformat(record.started_at),
@@ -62,11 +62,8 @@ class Run:
             attempt=record.attempt,
             chunk=chunk,
         )
-        self._epoch = epoch
-        self._chunk = chunk
-        self._resumed = resumed
         self._verify = verify
-        self._runner = Runner(plan, identity, resources, count=verify)
+        self._runner = Runner(plan, self._identity, resources, count=verify)
         self._begun = False
         self._abandoned = False
         self._ended = anyio.Event()
@@ -153,7 +150,7 @@ class Run:
                 await self._ended.wait()
 
     async def _run(self) -> RunReport:
-        self._tell("started", "resumed" if self._resumed else "started", "info")
+        self._tell("started", "resumed" if self._identity.resumed else "started", "info")
         trace, ended = self._resources.trace, "cancelled"
         if trace is not None:
             trace.begin()
@@ -187,7 +184,7 @@ class Run:
             with anyio.CancelScope(shield=True):
                 await self._finish(status, error)
             # of a chunk, this process has seen all: what was done before, and what it did itself
-            live = self._chunk is not None
+            live = self._identity.chunk is not None
             tally = self._runner.ledger.live() if live else await self._runner.ledger.tally()
             where = DeadLetterFilter(run_id=self.run_id, status="open")
             dead = await self._resources.store.count_dead_letters(where)
@@ -238,17 +235,17 @@ class Run:
         return [*checks, *(runner.counts or not_asked(self.plan))]
 
     async def _finish(self, status: RunStatus, error: str) -> None:
-        if self._chunk is not None:
+        if self._identity.chunk is not None:
             return
         ended = timestamp(self._resources.clock.now())
         await self._resources.store.update_run(
-            self.run_id, status=status, ended_at=ended, error=error[:2000], epoch=self._epoch
+            self.run_id, status=status, ended_at=ended, error=error[:2000], epoch=self._identity.epoch
         )
 
     def _tell(self, action: str, message: str, level: str, **numbers: int) -> None:
         name = f"run_{action}"
-        if self._chunk is not None:
-            name, message = f"chunk_{action}", f"{self._chunk.name} {message}"
+        if self._identity.chunk is not None:
+            name, message = f"chunk_{action}", f"{self._identity.chunk.name} {message}"
         self._observer(RunEvent(name, message, level, self.plan.pipeline, self.run_id, numbers))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
@@ -59,6 +60,11 @@ class ColumnReader:
     _fields: tuple[_Field, ...]
     _max_records: int
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `read` need not import anything any more, which takes some tenths of a second."""
+        return "pyarrow.compute" in sys.modules
+
     def read(self, body: bytes) -> pa.Table:
         """The columns of a body, as they were sent.
 
@@ -67,6 +73,7 @@ class ColumnReader:
             TooManyRecordsError: it holds more than a request may.
         """
         import pyarrow as pa
+        import pyarrow.compute  # type: ignore[import-untyped]
 
         try:
             batch = _read_batch(body, {field.name: field.sql_type for field in self._fields})

@@ -254,7 +254,10 @@ class _Ingestion:
 
         Raises InvalidBodyError, TooManyRecordsError, WriteFailedError.
         """
-        columns = reader.read(self._sent)
+        if reader.is_loaded:
+            columns = reader.read(self._sent)
+        else:
+            columns = await self._context.beside(lambda: reader.read(self._sent))
         self._as_json = lambda: to_json(columns)
         try:
             rows = reader.rows(columns) if columns.num_rows else None

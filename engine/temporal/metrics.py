@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 
 from temporalio.common import MetricCounter, MetricMeter
@@ -49,7 +49,7 @@ def runtime(options: MetricsOptions) -> Runtime:
 
 
 class ChunkMeter:
-    """Counts what this attempt at a chunk does, by pipeline: `odw_records_read`, `odw_records_written`, …
+    """Counts what this attempt at a chunk does, by pipeline and node: `odw_records_read`, and so on.
 
     A record counts as written at every sink that has taken it.
     """
@@ -57,24 +57,43 @@ class ChunkMeter:
     def __init__(self, meter: MetricMeter, pipeline: str) -> None:
         labelled = meter.with_additional_attributes({"pipeline": pipeline})
         self._counters: dict[str, MetricCounter] = {
-            name: labelled.create_counter(f"odw_{name}") for name in _counts(())
+            name: labelled.create_counter(f"odw_{name}", text) for name, text in _COUNTERS.items()
         }
-        self._seen = _counts(())
+        self._seen: Counter[tuple[str, str]] = Counter()
 
     def update(self, snapshot: RunSnapshot) -> None:
         """Count the progress since the last call."""
-        now = _counts(snapshot.nodes)
-        for name, counter in self._counters.items():
-            if now[name] > self._seen[name]:
-                counter.add(now[name] - self._seen[name])
-        self._seen = now
+        for node in snapshot.nodes:
+            for name, now in _counts(node).items():
+                more = now - self._seen[node.name, name]
+                if more > 0:
+                    self._counters[name].add(more, {"node": node.name})
+                    self._seen[node.name, name] = now
 
 
-def _counts(nodes: Sequence[NodeSnapshot]) -> dict[str, int]:
+_COUNTERS = {
+    "records_read": "Records that sources have read.",
+    "records_written": "Records that sinks have taken.",
+    "records_dropped": "Records that nodes have dropped.",
+    "records_dead": "Records that became dead letters.",
+    "retries": "Batches that were tried again.",
+    "bytes": "Bytes that were read or sent.",
+    "requests": "Requests that were sent.",
+    "calls": "Calls of models.",
+    "tokens_in": "Tokens of prompts.",
+    "tokens_out": "Tokens of answers.",
+    "cost_microdollars": "What answers have cost, in millionths of a USD.",
+}
+
+
+def _counts(node: NodeSnapshot) -> dict[str, int]:
+    counted = node.aggregate
     return {
-        "records_read": sum(node.records_in for node in nodes if node.kind is Kind.SOURCE),
-        "records_written": sum(node.records_out for node in nodes if node.kind is Kind.SINK),
-        "records_dropped": sum(node.dropped for node in nodes),
-        "records_dead": sum(node.dead for node in nodes),
-        "retries": sum(node.retries for node in nodes),
+        "records_read": node.records_in if node.kind is Kind.SOURCE else 0,
+        "records_written": node.records_out if node.kind is Kind.SINK else 0,
+        "records_dropped": node.dropped,
+        "records_dead": node.dead,
+        "retries": node.retries,
+        **{name: int(counted.get(name, 0)) for name in _COUNTERS.keys() & counted.keys()},
+        "cost_microdollars": round(counted.get("cost_usd", 0.0) * 1_000_000),
     }

@@ -42,6 +42,13 @@ VIEWS = (
     "/ui/schedules",
     "/ui/health",
 )
+MORE = (
+    "/ui/pipelines/readings",
+    "/ui/tables/Reading",
+    "/ui/login",
+    "/ui/records?id=good",
+    "/ui/records?id=<b>bad</b>",
+)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +165,7 @@ async def test_no_view_breaks_a_rule_of_accessibility(chromium: str, service: st
     except ImportError:
         missing("axe-playwright-python is not installed: pip install -e '.[dev]'")
     async with browsing(chromium, service, scheme=scheme) as page:
-        for view in (*VIEWS, "/ui/pipelines/readings", "/ui/tables/Reading", "/ui/login"):
+        for view in (*VIEWS, *MORE):
             await page.goto(view)
             found = await Axe().run(page)
             assert [one["id"] for one in found.response["violations"]] == [], view
@@ -167,6 +174,6 @@ async def test_no_view_breaks_a_rule_of_accessibility(chromium: str, service: st
 @pytest.mark.series
 async def test_no_view_is_wider_than_a_phone(chromium: str, service: str) -> None:
     async with browsing(chromium, service, width=360) as page:
-        for view in (*VIEWS, "/ui/pipelines/readings", "/ui/tables/Reading", "/ui/login"):
+        for view in (*VIEWS, *MORE):
             await page.goto(view)
             assert await page.evaluate("document.documentElement.scrollWidth") <= 360, view

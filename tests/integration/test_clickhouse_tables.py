@@ -206,9 +206,11 @@ async def test_a_clickhouse_outage_is_transient(target: ClickHouseTarget) -> Non
     assert target.rows() == [(1,), (2,)]
 
 
+@pytest.mark.parametrize("params", [{}, {"mode": "merge", "key": "id"}], ids=["append", "merge"])
 async def test_an_insert_that_is_under_way_is_waited_for(
-    target: ClickHouseTarget, monkeypatch: pytest.MonkeyPatch
+    target: ClickHouseTarget, monkeypatch: pytest.MonkeyPatch, params: dict[str, Any]
 ) -> None:
+    await target.write([{"id": 1}], **params)
     running = [2, 1, 0]
     fetch = Client.fetch
 
@@ -217,7 +219,6 @@ async def test_an_insert_that_is_under_way_is_waited_for(
 
     monkeypatch.setattr(Client, "fetch", answer)
     monkeypatch.setattr("connectors.clickhouse.ledger._LOOK_SECONDS", 0)
-    await target.write([{"id": 1}])
-    async with target.sink() as resumed:
+    async with target.sink(**params) as resumed:
         await resumed.write(batch_of([{"id": 1}], replay=True))
     assert running == []

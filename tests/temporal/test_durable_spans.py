@@ -8,6 +8,7 @@ from engine.cli.durable.worker import interceptors_of
 from engine.execution.engine import Engine
 from engine.telemetry.error_texts import WithoutErrorTexts
 from engine.telemetry.tracing import OpenTelemetryTracer
+from engine.temporal.workflows import PipelineRun
 from engine.testing import MemorySink, MemorySource, linear_plan
 from tests.servers.temporal import DevServer
 from tests.temporal.workshop import numbered, workshop
@@ -30,7 +31,9 @@ async def test_a_durable_run_is_one_trace_down_to_its_nodes(server: DevServer) -
         workshop(server, plan, engine=engine) as shop,
         shop.worker(interceptors=interceptors_of(tracer)),
     ):
-        assert (await shop.run()).status == "completed"
+        handle = await shop.start()
+        assert (await handle.result()).status == "completed"
+        await handle.query(PipelineRun.progress)
     found = spans.get_finished_spans()
     by_id = {span.context.span_id: span for span in found}
     (node,) = [span for span in found if span.name == "node n1"]

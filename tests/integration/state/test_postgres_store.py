@@ -46,6 +46,7 @@ from engine.state.postgres.database import PostgresDatabase
 from engine.state.postgres.errors import DisconnectedError
 from engine.state.sqlite import SqliteStateStore
 from engine.testing import MemorySink, linear_plan
+from tests.schema_versions import FAILING, schema_at, schema_with
 from tests.servers.lossy import lossy
 from tests.servers.postgres import PASSWORD, PASSWORD_IN_ADDRESS, Postgres, running
 
@@ -223,12 +224,8 @@ class TestVersions:
             assert part in str(caught.value)
         assert server.sql("SELECT version FROM odw_engine.schema_version") == [(newer,)]
 
-    async def test_an_older_version_is_migrated_and_keeps_its_data(
-        self, server: Postgres, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
-            patch.setattr(schema, "SCHEMA_VERSION", 1)
+    async def test_an_older_version_is_migrated_and_keeps_its_data(self, server: Postgres) -> None:
+        with schema_at(1):
             async with at(server) as old:
                 await old.create_run(RUN)
                 with pytest.raises(StateCorruptError, match="outcome"):
@@ -239,15 +236,10 @@ class TestVersions:
                 await store.put_journal([ENTRY])
                 assert await store.get_journal(["k"]) == {"k": ENTRY}
 
-    async def test_a_migration_that_fails_leaves_the_old_version(
-        self, server: Postgres, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_migration_that_fails_leaves_the_old_version(self, server: Postgres) -> None:
         async with at(server) as store:
             await store.create_run(RUN)
-        with monkeypatch.context() as patch:
-            broken = "CREATE TABLE half (text TEXT); CREATE TABLE runs (text TEXT);"
-            patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, broken))
-            patch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
+        with schema_with(FAILING):
             with pytest.raises(StateError, match='relation "runs" already exists'):
                 async with at(server):
                     pass

@@ -139,7 +139,7 @@ class SplitBook:
         if position > now.position or (record.done and not now.done):
             raise MismatchError(
                 f"{self.key}: the watermark is at {position} (done: {record.done}), but the first record that"
-                f" nobody has settled is {now.position} (done: {now.done})"
+                f" is not settled is {now.position} (done: {now.done})"
             )
         if position < self.standing.position or record.done < self.standing.done:
             raise MismatchError(

@@ -27,7 +27,7 @@ from engine.service.commit import GroupCommit
 from engine.service.models import IngestModel
 from engine.service.settings import ServiceSettings
 from engine.service.storage import Storage
-from engine.service.submission import Submission
+from engine.service.submission import Epoch, Submission
 from engine.service.tables import tables_of
 from engine.service.warehouse import Warehouse
 from tests.examples import examples
@@ -183,7 +183,7 @@ good_only = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(records=st.lists(good_only, min_size=1, max_size=4) | st.lists(columns_only, max_size=4))
 def test_columns_are_judged_as_json_is(desk: Desk, records: list[Record]) -> None:
     prefix = next(_prefixes)
@@ -205,7 +205,7 @@ odd: st.SearchStrategy[Any] = st.sampled_from(
 changes = st.dictionaries(st.sampled_from([*TYPES, "unknown"]), odd, max_size=2)
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(records=st.lists(st.tuples(good_only, changes).map(lambda pair: {**pair[0], **pair[1]}), max_size=3))
 def test_the_sink_sends_columns_only_where_json_says_the_same(records: list[Record]) -> None:
     content = encode_columns(records, TYPES)
@@ -326,7 +326,7 @@ requests = st.tuples(
 )
 
 
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(before=st.lists(requests, max_size=1), group=st.lists(requests, min_size=1, max_size=4))
 def test_of_rows_and_columns_in_one_commit_the_last_wins(
     storage: Storage, before: list[tuple[str, Any, list[str]]], group: list[tuple[str, Any, list[str]]]
@@ -353,3 +353,46 @@ def test_of_rows_and_columns_in_one_commit_the_last_wins(
             "SELECT id, arg_max(size, _seq) FROM Item WHERE starts_with(id, ?) GROUP BY id", [prefix]
         ).fetchall()
     assert dict(found) == newest
+
+
+guarded = st.tuples(requests, st.integers(0, 2), st.booleans())
+
+
+@pytest.mark.series  # the test above is its fast sibling
+@settings(max_examples=examples(20), deadline=None)
+@given(before=st.lists(guarded, max_size=2), group=st.lists(guarded, min_size=1, max_size=4))
+def test_epochs_and_newer_rows_count_for_columns_too(
+    storage: Storage, before: list[Any], group: list[Any]
+) -> None:
+    table = tables_of([IngestModel("Item", Item, "Item")])["Item"]
+    commit = GroupCommit(storage.cursor(), [table])
+
+    def play(form: str | None) -> tuple[list[Any], list[Any]]:
+        """What is stored and answered when all requests have one form, or each its own."""
+        prefix, sizes, receipts = next(_prefixes), count(), []
+        for part in filter(None, (before, group)):
+            with storage.reading() as reader:
+                newest = reader.execute("SELECT coalesce(max(_seq), 0) FROM Item").fetchall()[0][0]
+            encoded = []
+            for (own, delivery, ids), epoch, is_guarded in part:
+                rows = [{"id": prefix + one, "size": next(sizes)} for one in ids]
+                is_columns = (form or own) == "columns"
+                work = Submission(
+                    model="Item",
+                    table=table,
+                    rows=[] if is_columns else rows,
+                    columns=pa.Table.from_pylist(rows) if is_columns else None,
+                    delivery=delivery,
+                    key=f"{prefix}{next(sizes)}",
+                    epoch=Epoch(prefix, epoch),
+                    unless_newer=newest if is_guarded else None,
+                )
+                encoded.append(commit.encode(work))
+            receipts += [one.written for one in commit.commit(encoded)]  # type: ignore[union-attr]
+        with storage.reading() as reader:
+            found = reader.execute(
+                "SELECT id[-1:], size FROM Item WHERE starts_with(id, ?) ORDER BY ALL", [prefix]
+            ).fetchall()
+        return found, receipts
+
+    assert play("rows") == play("columns") == play(None)

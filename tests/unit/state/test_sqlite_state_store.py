@@ -32,6 +32,7 @@ from engine.execution.engine import Engine
 from engine.state import DeadLetterFilter, JournalFilter, Progress, RunRecord, RunStatus, ledger, schema
 from engine.state.sqlite import SqliteStateStore
 from engine.testing import MemorySink, linear_plan
+from tests.schema_versions import FAILING, schema_at, schema_with
 
 RUN = RunRecord(
     run_id="r1",
@@ -174,27 +175,20 @@ class TestVersions:
             assert part in str(caught.value)
         assert store.path.read_bytes() == before
 
-    async def test_an_older_version_is_migrated_and_keeps_its_data(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_an_older_version_is_migrated_and_keeps_its_data(self, tmp_path: Path) -> None:
         async with SqliteStateStore(tmp_path) as store:
             await store.create_run(RUN)
         added = "CREATE TABLE notes (text TEXT); INSERT INTO notes VALUES ('moved');"
-        monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, added))
-        monkeypatch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
-        for _ in range(2):  # the second time there is nothing to do
-            async with store:
-                assert await store.get_run("r1") == RUN
-                assert pragma(store, "user_version") == schema.SCHEMA_VERSION
-                notes = await store._database.read(lambda c: c.execute("SELECT * FROM notes").fetchall())
-                assert [tuple(note) for note in notes] == [("moved",)]
+        with schema_with(added):
+            for _ in range(2):  # the second time there is nothing to do
+                async with store:
+                    assert await store.get_run("r1") == RUN
+                    assert pragma(store, "user_version") == schema.SCHEMA_VERSION
+                    notes = await store._database.read(lambda c: c.execute("SELECT * FROM notes").fetchall())
+                    assert [tuple(note) for note in notes] == [("moved",)]
 
-    async def test_first_version_store_is_migrated_with_its_runs(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
-            patch.setattr(schema, "SCHEMA_VERSION", 1)
+    async def test_first_version_store_is_migrated_with_its_runs(self, tmp_path: Path) -> None:
+        with schema_at(1):
             async with SqliteStateStore(tmp_path) as old:
                 await old.create_run(RUN)
                 with pytest.raises(StateError, match="no column named outcome"):
@@ -204,12 +198,8 @@ class TestVersions:
             await store.put_journal([ENTRY])
             assert await store.get_journal(["k"]) == {"k": ENTRY}
 
-    async def test_counts_of_a_version_without_nodes_keep_their_sums(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:5])
-            patch.setattr(schema, "SCHEMA_VERSION", 5)
+    async def test_counts_of_a_version_without_nodes_keep_their_sums(self, tmp_path: Path) -> None:
+        with schema_at(5):
             async with SqliteStateStore(tmp_path) as old:
                 await old.create_run(RUN)
                 await old.add_splits("r1", "files", [Split("a"), Split("b")], complete=True)
@@ -228,12 +218,20 @@ class TestVersions:
             await store.commit("r1", [Progress("files", "b", None, True, tally)])
             assert (await store.tally("r1")).delivered == {"": 5, "load": 4}
 
-    async def test_letters_of_a_version_without_chunks_are_seen_by_all(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:6])
-            patch.setattr(schema, "SCHEMA_VERSION", 6)
+    async def test_splits_of_a_version_without_read_limits_may_have_been_read(self, tmp_path: Path) -> None:
+        with schema_at(schema.MIGRATIONS.index(schema._READ_LIMIT)):
+            async with SqliteStateStore(tmp_path) as old:
+                await old.create_run(RUN)
+                await old.add_splits("r1", "files", [Split("a")], complete=True)
+        async with SqliteStateStore(tmp_path) as store:
+            await store.add_splits("r1", "files", [Split("b")], complete=True)
+            splits, _ = await store.splits("r1", "files")
+        assert [(one.split.key, one.position, one.read_limit) for one in splits] == [
+            ("a", None, None), ("b", None, 0),
+        ]  # fmt: skip
+
+    async def test_letters_of_a_version_without_chunks_are_seen_by_all(self, tmp_path: Path) -> None:
+        with schema_at(6):
             async with SqliteStateStore(tmp_path) as store:
                 await store.create_run(RUN)
         edit(
@@ -244,15 +242,10 @@ class TestVersions:
         async with SqliteStateStore(tmp_path) as store:
             assert await store.dead_letter_keys("r1", "extract/0+1") == {"load": {"k"}}
 
-    async def test_a_migration_that_fails_leaves_the_old_version(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_migration_that_fails_leaves_the_old_version(self, tmp_path: Path) -> None:
         async with SqliteStateStore(tmp_path) as store:
             await store.create_run(RUN)
-        with monkeypatch.context() as patch:
-            broken = "CREATE TABLE half (text TEXT); CREATE TABLE runs (text TEXT);"
-            patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, broken))
-            patch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
+        with schema_with(FAILING):
             with pytest.raises(StateError, match="table runs already exists"):
                 async with store:
                     pass

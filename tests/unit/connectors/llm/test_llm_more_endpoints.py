@@ -252,6 +252,12 @@ def test_an_endless_quota_is_refused(name: str) -> None:
         LlmConnection.model_validate({name: math.inf})
 
 
+@pytest.mark.parametrize("name", ["budget_usd", "usd_per_million_input", "usd_per_million_output"])
+def test_a_sum_of_money_is_no_yes_or_no(name: str) -> None:
+    with pytest.raises(ValidationError, match="a number of USD"):
+        LlmParams.model_validate({name: True})
+
+
 def test_an_unknown_path_with_status_200_is_a_wrong_address() -> None:
     found = read_completion({"error": "Unexpected endpoint or method. (POST /chat/completions)"})
     assert isinstance(found, Refusal)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.objects.block_text import BlockDecoder
 from connectors.objects.charsets import known_charset
 from connectors.objects.decoding import Decoded, decode
 
@@ -60,6 +61,48 @@ def test_a_declared_charset_is_what_the_text_is_in(text: str, charset: str) -> N
     decoded = decode(encoded(text, charset), "a.txt", f"text/plain; charset={charset}")
     assert (decoded.content, decoded.is_binary) == (text, False)
     assert (decoded.encoding, decoded.replaced, decoded.guessed) == (known_charset(charset), 0, False)
+
+
+WIDER = [
+    ("株式会社①の請求書、髙橋様 ㈱山田\n", "cp932", "shift_jis"),
+    ("株式会社①の請求書、髙橋様 ㈱山田\n", "cp932", "windows-31j"),
+    ("똠방각하 펲시 안녕하세요\n", "cp949", "ks_c_5601-1987"),
+    ("镕基与喆的合同€\n", "gb18030", "gb2312"),
+    ("恒碁裏粧嫺\n", "big5hkscs", "big5"),
+    ("5 € สวัสดี\n", "cp874", "tis-620"),
+    ("“Müller” ş\n", "cp1254", "iso-8859-9"),
+]
+"""Texts, what they are written in, and what whoever wrote them calls it."""
+
+
+@pytest.mark.parametrize(("text", "written", "called"), WIDER, ids=[one[2] for one in WIDER])
+def test_a_charset_holds_what_its_vendors_added(text: str, written: str, called: str) -> None:
+    data = text.encode(written)
+    declared = decode(data, "a.txt", f"text/plain; charset={called}")
+    assert (declared.content, declared.encoding, declared.guessed) == (text, written, False)
+    assert decode(data, "a.txt", None, called).content == text
+    lines = BlockDecoder(known_charset(called), None)
+    assert (lines.decode(text[:1].encode(written)).text, lines.decode(data).text) == (text[:1], text)
+
+
+@pytest.mark.parametrize(
+    ("text", "charset"),
+    [("請求書①\n", "cp932"), ("똠방각하 펲시 안녕하세요 청구서를 확인했습니다\n" * 20, "cp949")],
+)
+def test_what_vendors_added_is_guessed_too(text: str, charset: str) -> None:
+    decoded = decode(text.encode(charset), "a.txt", None)
+    assert (decoded.content, decoded.encoding, decoded.guessed) == (text, charset, True)
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("x-cp1251", "cp1251"), ("win-1251", "cp1251"), ("dos-866", "cp866"), ("windows-874", "cp874"),
+        ("x-mac-roman", "mac-roman"), ("x-mac-cyrillic", "mac-cyrillic"), ("iso-8859-8-i", "iso8859-8"),
+    ],
+)  # fmt: skip
+def test_the_webs_names_of_charsets_are_known(label: str, name: str) -> None:
+    assert known_charset(label) == name
 
 
 @pytest.mark.parametrize(("text", "charset"), DECLARED, ids=lambda value: value if len(value) < 15 else "")

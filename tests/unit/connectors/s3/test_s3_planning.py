@@ -44,6 +44,7 @@ def test_a_connector_can_be_built_outside_an_event_loop() -> None:
     assert connector.spec.sandbox == "s3"
     assert connector.spec.operational_params() == {
         "concurrency",
+        "max_concurrency",
         "on_unreadable",
         "page_records",
         "read_timeout",
