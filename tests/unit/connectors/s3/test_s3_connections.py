@@ -242,6 +242,38 @@ async def test_the_head_of_an_answer_is_bounded() -> None:
             await ask(server, pool)
 
 
+async def test_the_end_of_a_chunked_answer_is_bounded() -> None:
+    begun = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: "
+    async with serving(saying(begun + b"y" * 3_000_000, close=True)) as server, opened() as pool:
+        with pytest.raises(BrokenAnswerError, match="what follows the body has more than"):
+            await ask(server, pool)
+
+
+async def test_closing_the_connections_ends_every_wait() -> None:
+    asked = asyncio.Event()
+
+    async def script(number: int, writer: Writer) -> None:
+        asked.set()
+
+    async with serving(script) as server, opened(limit=1) as pool:
+        waiting = [asyncio.ensure_future(ask(server, pool)) for _ in range(2)]  # one for a slot
+        await asked.wait()
+        await pool.aclose()
+        with anyio.fail_after(60):
+            found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(one) for one in found] == [BrokenAnswerError] * 2
+        assert server.opened == 1
+
+
+async def test_an_answer_that_was_closed_half_read_has_no_more() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n"
+    async with serving(saying(head + b"abc")) as server, opened() as pool:
+        response = await pool.send(server.origin, REQUEST)
+        response.close()
+        with anyio.fail_after(60), pytest.raises(BrokenAnswerError, match="closed before it was whole"):
+            await response.read(3)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not made for Windows")
 def test_it_works_on_uvloop() -> None:
     import uvloop
