@@ -368,7 +368,7 @@ class Connections:
 
     async def _connect(self, origin: Origin) -> _Connection:
         loop = asyncio.get_running_loop()
-        with anyio.fail_after(self._connect_timeout):
+        with anyio.move_on_after(self._connect_timeout) as opening:
             found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
             # not by create_connection, which waits long for an address that does not answer
             sock = await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_AFTER)
@@ -378,6 +378,8 @@ class Connections:
                 ssl=origin.tls,
                 server_hostname=origin.host if origin.tls else None,
             )
+        if opening.cancelled_caught:
+            raise TimeoutError(f"no connection within {self._connect_timeout:g} s")
         if self._timer is None:
             self._watch()
         return connection

@@ -188,6 +188,15 @@ async def test_a_silent_server_is_given_up() -> None:
                 await ask(server, pool)
 
 
+async def test_a_connection_that_does_not_open_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "start_connection", lambda *_, **__: anyio.sleep(60))
+    pool = Connections(1, connect_timeout=0.01, read_timeout=60.0)
+    for _ in range(2):  # its slot is free again
+        with pytest.raises(TimeoutError, match=r"no connection within 0.01 s"):
+            await pool.send(Origin("127.0.0.1", 1, None), REQUEST)
+    await pool.aclose()
+
+
 async def test_requests_wait_for_a_connection_and_get_it() -> None:
     async with serving(saying(SMALL)) as server, opened(limit=2) as pool:
         found = await asyncio.gather(*(ask(server, pool) for _ in range(9)))
