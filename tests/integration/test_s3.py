@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from hashlib import md5
 from typing import Any
 
-import aiohttp
 import anyio
 import boto3
 import pytest
@@ -21,6 +20,7 @@ from moto.server import ThreadedMotoServer
 from pydantic import SecretStr, ValidationError
 
 from connectors.s3.client import S3Connection, open_client
+from connectors.s3.connections import _Connection
 from connectors.s3.reader import S3FileReader
 from connectors.s3.resolver import S3Object, S3WildcardResolver
 from connectors.s3.source import S3Connector, S3Params
@@ -578,14 +578,14 @@ class TestFailures:
         assert raw.most == 3
 
     async def test_cancelling_a_read_leaves_nothing_open(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        sessions: list[aiohttp.ClientSession] = []
-        made = aiohttp.ClientSession.__init__
+        opened: list[asyncio.BaseTransport] = []
+        made = _Connection.connection_made
 
-        def remember(self: aiohttp.ClientSession, *args: Any, **options: Any) -> None:
-            made(self, *args, **options)
-            sessions.append(self)
+        def remember(self: _Connection, transport: asyncio.BaseTransport) -> None:
+            made(self, transport)
+            opened.append(transport)
 
-        monkeypatch.setattr(aiohttp.ClientSession, "__init__", remember)
+        monkeypatch.setattr(_Connection, "connection_made", remember)
         asked = asyncio.Event()
 
         async def never(path: str) -> bytes:
@@ -607,7 +607,7 @@ class TestFailures:
                 await asked.wait()
                 group.cancel_scope.cancel()
         assert budget.in_use == 0
-        assert [session.closed for session in sessions] == [True]
+        assert {transport.is_closing() for transport in opened} == {True}
         gc.collect()
 
 

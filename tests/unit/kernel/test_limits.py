@@ -8,12 +8,13 @@ import anyio
 import pytest
 
 from engine.config.model import Settings
+from engine.contract.acks import Tally
 from engine.contract.batch import Batch
 from engine.contract.types import Record
 from engine.errors import DeadLetterBudgetError, InputMissingError, RecordError
 from engine.execution.engine import Engine
 from engine.execution.report import RunReport
-from engine.flow.limits import DEFAULT_WINDOW, WINDOW
+from engine.flow.limits import DEFAULT_WINDOW, WINDOW, DeathWatch
 from engine.plan.model import DeadLetterSettings, Plan
 from engine.state.memory import MemoryStateStore
 from engine.state.records import RunStatus
@@ -74,18 +75,12 @@ async def test_a_fault_of_everything_stops_a_run_that_began_well() -> None:
 
 
 @pytest.mark.parametrize("size", [300, 350, 700, 1500])
-async def test_a_share_that_is_kept_stops_nothing_however_large_batches_are(size: int) -> None:
-    """Of each batch the first nine of twenty die: 45 % of the records, whatever the window cuts."""
-
-    def check(batch: Batch) -> Batch:
-        last = len(batch) * 9 // 20
-        return batch.outcomes(
-            [RecordError("bad") if place < last else one for place, one in enumerate(batch.records)]
-        )
-
-    source = MemorySource(pages(6 * 1500, size=size))
-    settings = DeadLetterSettings(max_share=0.5)
-    assert (await ended(linear_plan(source, Wait(check), MemorySink(), dead_letters=settings))).ok
+def test_a_share_that_is_kept_stops_nothing_however_large_batches_are(size: int) -> None:
+    """45 % of each batch die, whatever the window cuts."""
+    watch, dead = DeathWatch(DeadLetterSettings(max_share=0.5)), size * 9 // 20
+    for number in range(1, 12):
+        seen = Tally(read=number * size, dead=number * dead)
+        assert watch.exceeded("n", number * size, dead, size, seen, 0, seen) == ""
 
 
 async def test_a_few_bad_records_in_a_row_stop_nothing() -> None:
