@@ -69,7 +69,11 @@ class Client:
     async def fetch(self, query: str) -> list[list[Any]]:
         """The rows of a query."""
         answer = await self._send(f"{query} FORMAT JSONCompact".encode(), "")
-        rows: list[list[Any]] = orjson.loads(answer)["data"]
+        try:
+            rows: list[list[Any]] = orjson.loads(answer)["data"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            url = self._connection.url
+            raise FatalError(f"{url} answered 200, and not as ClickHouse does: check `url`") from None
         return rows
 
     async def execute(self, statement: str, data: bytes = b"", query_id: str = "") -> None:

@@ -33,7 +33,7 @@ NEXT_ADDRESS_AFTER: Final = 0.25
 """Seconds without an answer from an address of a host after which its next one is tried as well."""
 
 MAX_HEAD: Final = 128 * 1024
-"""Bytes of a head; more is no answer of a sane server."""
+"""Bytes of a head, or of what follows a body; more is no answer of a sane server."""
 
 
 class BrokenAnswerError(ConnectionError):
@@ -110,7 +110,7 @@ class Response:
         self._pieces.clear()
         self._buffered = 0
         if not self.complete:
-            self._connection.abort()
+            self._connection.fail(BrokenAnswerError("the answer was closed before it was whole"))
 
     async def arrival(self) -> None:
         """Wait until something has arrived."""
@@ -155,7 +155,7 @@ class _Connection(asyncio.Protocol):
         self._transport: Any = None
         self._parser = HttpResponseParser(self)
         self.awaits_whole = False
-        self._paused = self._until_closed = self._has_head = self._stray = False
+        self._paused = self._until_closed = self._has_head = self._has_body = self._stray = False
         self._head_bytes = 0
 
     def future(self) -> asyncio.Future[None]:
@@ -164,7 +164,7 @@ class _Connection(asyncio.Protocol):
 
     def send(self, request: bytes) -> Response:
         self.uses += 1
-        self._has_head = self._until_closed = self.awaits_whole = False
+        self._has_head = self._has_body = self._until_closed = self.awaits_whole = False
         self._head_bytes = 0
         response = self.response = Response(self)
         self._transport.write(request)
@@ -210,13 +210,15 @@ class _Connection(asyncio.Protocol):
             return
         if self._stray:
             self._close_stray()
-        if self._has_head:
-            if not self.awaits_whole:
-                response.wake()
+        if self._has_head and not self.awaits_whole:
+            response.wake()
+        if self._has_body:
+            self._has_body, self._head_bytes = False, 0
             return
         self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD:
-            self.fail(BrokenAnswerError(f"the head of the answer has more than {MAX_HEAD:,} bytes"))
+        if self._head_bytes > MAX_HEAD and self.response is not None:
+            what = "what follows the body" if self._has_head else "the head of the answer"
+            self.fail(BrokenAnswerError(f"{what} has more than {MAX_HEAD:,} bytes"))
 
     def _close_stray(self) -> None:
         """Something arrives that was not asked for, and the next answer might be taken from it."""
@@ -264,6 +266,7 @@ class _Connection(asyncio.Protocol):
             self._until_closed = b"transfer-encoding" not in response.headers and status not in (204, 304)
 
     def on_body(self, data: bytes) -> None:
+        self._has_body = True
         response = self.response
         if response is not None and response.add(data) > PAUSE_ABOVE and not self._paused:
             self._paused = True
@@ -296,6 +299,7 @@ class Connections:
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def send(self, origin: Origin, request: bytes) -> Response:
         """The answer to a request, when its head has arrived. Read it to its end, or close it.
@@ -309,6 +313,8 @@ class Connections:
         while True:
             await self._slots.acquire()
             try:
+                if self._closed:
+                    raise BrokenAnswerError("the connections are closed")
                 connection = self._take(origin) or await self._connect(origin)
             except BaseException:
                 self._slots.release()
@@ -328,11 +334,12 @@ class Connections:
                 raise
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections. Who still waits for an answer is told so."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for connection in [*self._idle, *self._busy]:
-            connection.abort()
+            connection.fail(BrokenAnswerError("the connections are closed"))
         self._idle.clear()
         await anyio.lowlevel.checkpoint()  # sockets close in the event loop's next turn
 
@@ -361,7 +368,7 @@ class Connections:
 
     async def _connect(self, origin: Origin) -> _Connection:
         loop = asyncio.get_running_loop()
-        with anyio.fail_after(self._connect_timeout):
+        with anyio.move_on_after(self._connect_timeout) as opening:
             found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
             # not by create_connection, which waits long for an address that does not answer
             sock = await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_AFTER)
@@ -371,6 +378,8 @@ class Connections:
                 ssl=origin.tls,
                 server_hostname=origin.host if origin.tls else None,
             )
+        if opening.cancelled_caught:
+            raise TimeoutError(f"no connection within {self._connect_timeout:g} s")
         if self._timer is None:
             self._watch()
         return connection

@@ -17,7 +17,7 @@ from engine.errors import RecordError, TransientError
 __all__ = ["S3Body", "S3ObjectStreams"]
 
 PIECE = 256 * 1024
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
 
 class S3ObjectStreams:

@@ -110,6 +110,9 @@ def column_reader(model: IngestModel, table: Table | None, max_records: int) -> 
     """The reader of a model's columns; None when the model, or this installation, has only JSON."""
     if table is None or not has_arrow() or not has_plain_fields(model.model):
         return None
+    if table.key is None:
+        # only the bytes of a request tell there that it came before, and a resumed run begins with JSON
+        return None
     if model.transform is not None and model.transform_columns is None:
         return None
     if not model.model.model_config.keys() <= _HARMLESS_SETTINGS:

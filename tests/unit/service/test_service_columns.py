@@ -296,6 +296,16 @@ def test_models_that_arrow_does_not_carry_have_json_alone(kind: type[BaseModel])
     assert column_reader(one, tables_of([one])["One"], 100) is None
 
 
+class Nameless(BaseModel):
+    name: str
+
+
+def test_rows_that_have_no_ids_are_sent_in_one_form() -> None:
+    one = IngestModel("One", Nameless, "One")
+
+    assert column_reader(one, tables_of([one])["One"], 100) is None
+
+
 def test_without_pyarrow_nothing_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     table = tables_of([model("One")])["One"]
     assert column_reader(model("One"), table, 100) is not None

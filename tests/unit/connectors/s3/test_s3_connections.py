@@ -188,6 +188,15 @@ async def test_a_silent_server_is_given_up() -> None:
                 await ask(server, pool)
 
 
+async def test_a_connection_that_does_not_open_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "start_connection", lambda *_, **__: anyio.sleep(60))
+    pool = Connections(1, connect_timeout=0.01, read_timeout=60.0)
+    for _ in range(2):  # its slot is free again
+        with pytest.raises(TimeoutError, match=r"no connection within 0.01 s"):
+            await pool.send(Origin("127.0.0.1", 1, None), REQUEST)
+    await pool.aclose()
+
+
 async def test_requests_wait_for_a_connection_and_get_it() -> None:
     async with serving(saying(SMALL)) as server, opened(limit=2) as pool:
         found = await asyncio.gather(*(ask(server, pool) for _ in range(9)))
@@ -240,6 +249,38 @@ async def test_the_head_of_an_answer_is_bounded() -> None:
     async with serving(saying(head, close=True)) as server, opened() as pool:
         with pytest.raises(BrokenAnswerError, match="head of the answer has more than"):
             await ask(server, pool)
+
+
+async def test_the_end_of_a_chunked_answer_is_bounded() -> None:
+    begun = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: "
+    async with serving(saying(begun + b"y" * 3_000_000, close=True)) as server, opened() as pool:
+        with pytest.raises(BrokenAnswerError, match="what follows the body has more than"):
+            await ask(server, pool)
+
+
+async def test_closing_the_connections_ends_every_wait() -> None:
+    asked = asyncio.Event()
+
+    async def script(number: int, writer: Writer) -> None:
+        asked.set()
+
+    async with serving(script) as server, opened(limit=1) as pool:
+        waiting = [asyncio.ensure_future(ask(server, pool)) for _ in range(2)]  # one for a slot
+        await asked.wait()
+        await pool.aclose()
+        with anyio.fail_after(60):
+            found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(one) for one in found] == [BrokenAnswerError] * 2
+        assert server.opened == 1
+
+
+async def test_an_answer_that_was_closed_half_read_has_no_more() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n"
+    async with serving(saying(head + b"abc")) as server, opened() as pool:
+        response = await pool.send(server.origin, REQUEST)
+        response.close()
+        with anyio.fail_after(60), pytest.raises(BrokenAnswerError, match="closed before it was whole"):
+            await response.read(3)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not made for Windows")

@@ -12,6 +12,7 @@ import pytest
 from connectors.objects.listed import ListedObject
 from connectors.s3 import ranges
 from connectors.s3.ranges import ParallelRanges
+from connectors.s3.streams import S3Body
 from tests.unit.connectors.s3.odd_s3 import Asked, OddS3, Ran, Reply, refusal, run, serving, source
 
 LEAST, STEP = 1000, 300
@@ -162,3 +163,9 @@ async def test_a_range_that_never_arrives_is_given_up(tmp_path: Path) -> None:
 def test_what_is_read_in_ranges(etag: str, size: int, applies: bool) -> None:
     parallel = ParallelRanges(None, None, max_bytes=5000)  # type: ignore[arg-type]
     assert parallel.apply_to(ListedObject("k", etag, size)) is applies
+
+
+def test_a_range_that_is_no_number_is_no_range() -> None:
+    answer = {"ContentRange": f"bytes 0-{'9' * 5000}/3", "ContentLength": 3}
+
+    assert not S3Body(None, answer, "lake", ListedObject("a", "one", 3), 0, 3).is_part

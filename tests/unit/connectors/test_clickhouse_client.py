@@ -1,0 +1,29 @@
+"""Answers to ClickHouse's statements that ClickHouse has not given."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from connectors.clickhouse.client import Client
+from connectors.clickhouse.connection import ClickHouseConnection
+from engine.errors import FatalError
+
+
+@pytest.mark.parametrize(
+    "said", [b"<html>login</html>", b"[]", b"{}", b""], ids=["page", "list", "map", "nothing"]
+)
+async def test_a_success_that_is_no_answer_names_the_url(said: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = Client(ClickHouseConnection(url=f"http://127.0.0.1:{port}"))
+    async with server:
+        with pytest.raises(FatalError, match=f"{port} answered 200, and not as ClickHouse does: check `url`"):
+            await client.fetch("SELECT 1")
+        await client.close()
