@@ -103,6 +103,8 @@ class Asker(Caller):
             return None, None
         if not isinstance(reply, Reply):
             return None, None
+        if reply.refusal or reply.finish_reason in ("length", "content_filter"):
+            return None, reply  # what there is of it may be a part
         slot, nonce = ordered.slot, ordered.nonce
         reading = (
             match_slots(reply.content, {slot: nonce})

@@ -64,6 +64,10 @@ class Ordered:
     slots: int
 
 
+class _UnknownError(FatalError):
+    """The endpoint does not know what it is asked about."""
+
+
 @dataclass(slots=True)
 class _Request:
     body: dict[str, Any]
@@ -88,9 +92,11 @@ class BatchJobs:
 
     Args:
         url: of the endpoint, for messages.
+        key: of the endpoint, which no message may repeat.
         patient: an endpoint that cannot be reached is an outage from the first call on.
         journal: where it is kept what has been ordered.
         draining: true once the run should end. A job is not waited for then: a resume takes its answers.
+        on_look: called after each look at a job that goes on, so that who waits is not taken for stuck.
     """
 
     def __init__(
@@ -100,17 +106,21 @@ class BatchJobs:
         clock: Clock,
         *,
         url: str,
+        key: str,
         patient: bool,
         journal: AnswerJournal,
         draining: Callable[[], bool],
+        on_look: Callable[[], None],
     ) -> None:
         self._sdk = sdk
         self._url = url
+        self._key = key
         self._reached = patient
         self._params = params
         self._clock = clock
         self._journal = journal
         self._draining = draining
+        self._on_look = on_look
         self._open: _Job | None = None
         self._running: dict[str, None] = {}
         self._read: set[str] = set()
@@ -192,7 +202,7 @@ class BatchJobs:
         count = 0
         while self._open is job and len(job.requests) > count and not self._draining():
             count = len(job.requests)
-            await self._clock.sleep(self._params.batch_linger)
+            await self._rest(self._params.batch_linger)
         if self._open is job:
             self._open = None
 
@@ -206,6 +216,8 @@ class BatchJobs:
         file = ("requests.jsonl", content.encode(), "application/jsonl")
         uploaded = await self._api(self._sdk.files.create(file=file, purpose="batch"))
         await self._keep(_pending_entries(job))
+        # they may have been in a job before; where their answers will be now is to be read again
+        self._read.difference_update(*(one.prompt.questions.values() for one in job.requests))
         created = await self._api(
             self._sdk.batches.create(
                 input_file_id=uploaded.id,
@@ -222,11 +234,21 @@ class BatchJobs:
         """The lines of a job that an earlier attempt has begun, by number; none if it was never created."""
         async with self._collecting:
             if token not in self._collected:
+                if self._draining():
+                    raise StoppingError("the run was told to stop before a batch job was looked at")
                 job_id = await self._id_of(token)
-                self._collected[token] = await self._wait(job_id) if job_id else {}
+                self._collected[token] = await self._still_there(job_id) if job_id else {}
                 if len(self._collected) > _KEPT:
                     del self._collected[next(iter(self._collected))]
             return self._collected[token]
+
+    async def _still_there(self, job_id: str) -> dict[str, Line]:
+        """The lines of a job; none when the endpoint has forgotten it, or is another one now."""
+        try:
+            return await self._wait(job_id)
+        except _UnknownError:
+            self._running.pop(job_id, None)
+            return {}
 
     async def _id_of(self, token: str) -> str:
         entries = await self._look_up([_id_key(token)])
@@ -260,6 +282,7 @@ class BatchJobs:
                     self._running.pop(job_id, None)
                     return lines
                 failures = 0
+                self._on_look()
             except TransientError:
                 failures += 1
                 if failures >= _MAX_FAILURES:
@@ -269,10 +292,14 @@ class BatchJobs:
             await self._pause(self._params.batch_poll)
 
     async def _pause(self, seconds: float) -> None:
+        await self._rest(seconds)
+        if self._draining():
+            raise StoppingError("the run was told to stop while a batch job is not done; resume it later")
+
+    async def _rest(self, seconds: float) -> None:
+        """Let so much time pass, or less when the run should end."""
         until = self._clock.monotonic() + seconds
-        while (left := until - self._clock.monotonic()) > 0:
-            if self._draining():
-                raise StoppingError("the run was told to stop while a batch job is not done; resume it later")
+        while (left := until - self._clock.monotonic()) > 0 and not self._draining():
             await self._clock.sleep(min(left, _LOOK))
 
     async def _lines(self, job: Any) -> dict[str, Line]:
@@ -307,13 +334,15 @@ class BatchJobs:
 
     def _failure(self, error: openai.APIStatusError) -> ComponentError:
         refusal = Refusal.of(error.status_code, error.response.content)
-        cause, said = cause_of(refusal), f"the Batch API answered {refusal.status}: {refusal.message[:300]}"
+        words = refusal.message.replace(self._key, "…") if self._key else refusal.message
+        cause, said = cause_of(refusal), f"the Batch API answered {refusal.status}: {words[:300]}"
         if cause is Cause.BUSY:
             wait = wait_seconds(error.response.headers, refusal.body, refusal.message, self._clock.now())
             return TransientError(said, retry_after=wait, throttled=refusal.status == 429)
         if cause in (Cause.KEY, Cause.MONEY):
             return FatalError(said, kind="auth" if cause is Cause.KEY else "budget")
-        return FatalError(f"{said}; set `mode: direct` if the endpoint has no Batch API")
+        kind = _UnknownError if refusal.status == 404 else FatalError
+        return kind(f"{said}; set `mode: direct` if the endpoint has no Batch API")
 
     async def _look_up(self, keys: Collection[str]) -> dict[str, JournalEntry]:
         async with self._journal.claim(keys) as claim:

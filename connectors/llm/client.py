@@ -66,12 +66,14 @@ class Contact:
             refuses everything.
         journal: where it is kept what batch jobs have been asked.
         draining: true once the run should end.
+        on_look: called after each look at a batch job that goes on.
     """
 
     patience: float | None
     probe: Prompt
     journal: AnswerJournal = field(default_factory=NoJournal)
     draining: Callable[[], bool] = lambda: False
+    on_look: Callable[[], None] = lambda: None
 
 
 @asynccontextmanager
@@ -87,9 +89,11 @@ async def open_chat(
                 params,
                 clock,
                 url=connection.address,
+                key=connection.api_key.get_secret_value(),
                 patient=contact.patience is None,
                 journal=contact.journal,
                 draining=contact.draining,
+                on_look=contact.on_look,
             )
         try:
             yield chat

@@ -134,6 +134,7 @@ class LLMService:
             self._writer.write([_HARMLESS]),
             self._journal,
             self.draining,
+            partial(self.on_count, "batch_looks"),
         )
         chat = await stack.enter_async_context(open_chat(connection, params, self._clock, contact))
         chat.on_probe = partial(self._book_probe, price)

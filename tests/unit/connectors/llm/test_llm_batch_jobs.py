@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from connectors.llm import client
 from connectors.llm.documents import Document
 from connectors.llm.pricing import Usage, price_of
-from connectors.llm.service import Fate, get_llm_service
+from connectors.llm.service import Fate, LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
 from engine.errors import FatalError, RecordError, StoppingError, TransientError
 from engine.execution.journal import Journal
@@ -29,6 +31,7 @@ class World:
         self.journal = Journal(store, ScriptedClock(jump=True))
         self.stopping = False
         self.paid = Usage()
+        self.counts: Counter[str] = Counter()
 
         @asynccontextmanager
         async def opened(*_: object) -> AsyncIterator[BatchApi]:
@@ -36,18 +39,27 @@ class World:
 
         monkeypatch.setattr(client, "open_sdk", opened)
 
-    async def ask(self, count: int = 4, run_id: str = "run-1", **params: Any) -> Sequence[Fate]:
+    def service(self, run_id: str = "run-1", key: str = "", **params: Any) -> LLMService:
         given = {"mode": "batch", "batch_size": 2, "batch_linger": 0.1, "model": "gpt-4o-mini", **params}
-        service = get_llm_service(
+        return get_llm_service(
             LlmParams.model_validate(given),
-            LlmConnection(),
+            LlmConnection(api_key=SecretStr(key)),
             clock=ScriptedClock(jump=True),
             journal=self.journal.of_node("memos", "extract", run_id),
             draining=lambda: self.stopping,
+            on_count=self._count,
         )
+
+    async def ask(
+        self, count: int = 4, run_id: str = "run-1", key: str = "", **params: Any
+    ) -> Sequence[Fate]:
+        service = self.service(run_id, key, **params)
         documents = [Document.of_text(f"d{number}", f"text {number}") for number in range(count)]
         async with service:
             return await service.extract_structured_data_batch(documents, on_usage=self._book)
+
+    def _count(self, name: str, amount: float = 1) -> None:
+        self.counts[name] += int(amount)
 
     def _book(self, _places: Sequence[int], usage: Usage) -> None:
         self.paid = self.paid.plus(usage)
@@ -116,6 +128,13 @@ async def test_no_line_is_paid_twice_whenever_it_ends(world: World, moment: str)
     assert (world.paid.tokens_in, world.paid.tokens_out) == (200, 20)
     assert doctors(await world.ask()) == WHOLE
     assert (world.paid.tokens_in, len(world.api.jobs)) == (200, 1)
+
+
+async def test_each_look_at_a_job_counts_as_progress(world: World) -> None:
+    """Else a worker's watch would take a job of some hours for a chunk that is stuck."""
+    world.api.looks = 3
+    await world.ask()
+    assert world.counts["batch_looks"] == 3
 
 
 async def test_a_run_that_stops_leaves_its_job_to_the_next(world: World) -> None:
@@ -207,6 +226,77 @@ async def test_an_endpoint_without_the_api_ends_the_run(world: World) -> None:
     world.api.files.create = refused
     with pytest.raises(FatalError, match="mode: direct"):
         await world.ask()
+
+
+async def test_a_cut_answer_of_an_earlier_job_is_asked_for_again(world: World) -> None:
+    def cut(line: Mapping[str, Any]) -> dict[str, Any]:
+        answer = completed(line)
+        if len(world.api.jobs) == 1:
+            answer["response"]["body"]["choices"][0]["finish_reason"] = "length"
+            message = answer["response"]["body"]["choices"][0]["message"]
+            message["content"] = message["content"].replace('"text 0"', '"te"')
+        return answer
+
+    world.api._answerer = cut
+    world.api.after_created = lambda: setattr(world, "stopping", True)
+    await world.ask(1)
+    world.stopping, world.api.after_created = False, lambda: None
+    assert doctors(await world.ask(1)) == ["text 0"]
+
+
+async def test_a_second_job_that_was_lost_sight_of_is_taken_up(world: World) -> None:
+    """Its questions were in a job before, whose answers could not be read."""
+    import httpx
+    import openai
+
+    def once(line: Mapping[str, Any]) -> dict[str, Any]:
+        answer = completed(line)
+        if len(world.api.jobs) == 1:
+            answer["response"]["body"]["choices"][0]["message"]["content"] = "no JSON"
+        return answer
+
+    def lost() -> None:
+        if len(world.api.jobs) == 2:
+            raise openai.APITimeoutError(httpx.Request("POST", "http://h/v1/batches"))
+
+    world.api._answerer, world.api.after_created = once, lost
+    async with world.service() as service:
+        documents = [Document.of_text("d0", "text 0")]
+        first = await service.extract_structured_data_batch(documents)
+        assert isinstance(first[0], TransientError)
+        assert doctors(await service.extract_structured_data_batch(documents)) == ["text 0"]
+    assert len(world.api.jobs) == 2
+
+
+def refusing(status: int, text: str) -> Any:
+    import httpx
+    import openai
+
+    async def refuse(*_: object, **__: object) -> None:
+        answer = httpx.Response(status, text=text, request=httpx.Request("POST", "http://h/v1/batches"))
+        raise openai.APIStatusError(text, response=answer, body=None)
+
+    return refuse
+
+
+async def test_a_job_that_the_endpoint_has_forgotten_is_asked_again(world: World) -> None:
+    world.api.after_created = lambda: setattr(world, "stopping", True)
+    await world.ask(1)
+    world.stopping, world.api.after_created = False, lambda: None
+    kept, world.api.batches.retrieve = world.api.batches.retrieve, None
+
+    async def retrieve(job_id: str) -> Any:
+        return await (refusing(404, "no such batch")() if job_id == "batch-0" else kept(job_id))
+
+    world.api.batches.retrieve = retrieve
+    assert doctors(await world.ask(1)) == ["text 0"]
+
+
+async def test_an_error_of_the_api_does_not_repeat_the_key(world: World) -> None:
+    world.api.files.create = refusing(403, '{"error": {"message": "the key sk-secret-1 may not"}}')
+    with pytest.raises(FatalError) as caught:
+        await world.ask(1, key="sk-secret-1")
+    assert "sk-secret-1" not in str(caught.value)
 
 
 def test_flex_is_sent_costs_half_and_has_time() -> None:
