@@ -33,6 +33,9 @@ MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 OFFER_HEADER = "X-ODW-Columns"
 """Header of an answer: the columns, as `name TYPE, …`, that a body of this model may have."""
 
+_MAX_OFFER = 2048
+"""Bytes of that header: clients refuse an answer with one of 8 KiB, and proxies one with 4 KiB of headers."""
+
 _SQL_TYPES: Mapping[object, str] = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 _HARMLESS_SETTINGS = frozenset({"extra", "title", "frozen"})
 _BODY_COMPRESSION = 3  # the field's place in the format's table RecordBatch
@@ -118,11 +121,11 @@ def column_reader(model: IngestModel, table: Table | None, max_records: int) -> 
     if not model.model.model_config.keys() <= _HARMLESS_SETTINGS:
         return None
     fields = [_field_of(name, info) for name, info in model.model.model_fields.items()]
-    exact = [field for field in fields if field is not None and field.name.isascii()]
+    exact = [field for field in fields if field is not None and _is_plain(field.name)]
     if not exact or len(exact) < len(fields):
         return None
     offer = ", ".join(f"{field.name} {field.sql_type}" for field in exact)
-    return ColumnReader(offer, model, table, tuple(exact), max_records)
+    return ColumnReader(offer, model, table, tuple(exact), max_records) if len(offer) <= _MAX_OFFER else None
 
 
 def to_json(columns: pa.Table) -> bytes:
@@ -131,6 +134,11 @@ def to_json(columns: pa.Table) -> bytes:
     if all(map(_is_finite, columns.columns)):
         return orjson.dumps(records)
     return json.dumps(records, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a header can carry a name."""
+    return name.isascii() and name.isidentifier()
 
 
 def _field_of(name: str, info: FieldInfo) -> _Field | None:

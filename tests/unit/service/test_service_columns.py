@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from connectors.curated import curate, curate_columns
 from connectors.ingest.columns import encode_columns, offered_columns
@@ -302,6 +302,16 @@ class Nameless(BaseModel):
 
 def test_rows_that_have_no_ids_are_sent_in_one_form() -> None:
     one = IngestModel("One", Nameless, "One")
+
+    assert column_reader(one, tables_of([one])["One"], 100) is None
+
+
+@pytest.mark.parametrize(
+    "names", [[f"measured_value_{n}" for n in range(100)], ["a\nb"]], ids=["long", "line"]
+)
+def test_columns_that_a_header_cannot_carry_are_not_offered(names: list[str]) -> None:
+    fields: dict[str, Any] = dict.fromkeys(names, (int, 0))
+    one = IngestModel("One", create_model("Wide", id=(str, ...), **fields), "One")
 
     assert column_reader(one, tables_of([one])["One"], 100) is None
 
