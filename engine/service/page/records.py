@@ -73,7 +73,7 @@ async def _ways(context: ServiceContext, name: str) -> list[_Way]:
         for way in ways:
             await _follow(operations, way, way.source.partition("://")[2] or way.source)
         keys = [name, *(one.key for one in own if one.key)]
-        keys += [call.record for way in ways for call in way.calls if call.run_id == way.run_id]
+        keys += [key for way in ways for key in _key_of(way)]
         ways += await _dead(operations, keys, own)
     ways.sort(key=lambda way: way.at or datetime.min.replace(tzinfo=UTC))
     for earlier, later in pairwise(ways):
@@ -82,6 +82,12 @@ async def _ways(context: ServiceContext, name: str) -> list[_Way]:
             if earlier.calls == later.calls:  # asked between the two
                 earlier.calls, earlier.payers = [], []
     return ways
+
+
+def _key_of(way: _Way) -> list[str]:
+    """The key of a row's record by its calls; none where its object has several records."""
+    keys = {call.record for call in way.calls if call.run_id == way.run_id}
+    return list(keys) if len(keys) == 1 else []
 
 
 async def _ids(operations: Operations, key: str) -> list[str]:

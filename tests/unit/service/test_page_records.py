@@ -132,6 +132,19 @@ async def test_a_dead_letter_is_on_the_way_of_its_row(
     assert text.count('class="drawing"') == 1
 
 
+async def test_other_records_of_its_object_do_not_die_on_its_way(
+    page: httpx.AsyncClient, hosted: Hosted
+) -> None:
+    others = [f"lake/memos.jsonl@v1#{number}" for number in range(2)]
+    hosted.dead = [replace(LETTER, key=others[1], record=None)]
+    hosted.paid = {"lake/memos.jsonl": [replace(CALL, record=key) for key in others]}
+    await store(page, "s3://lake/memos.jsonl")
+    text = await shown(page, "row-1")
+    assert "Row in" in text
+    assert "Died at" not in text
+    assert all(key in text for key in others)  # each call says which record it was about
+
+
 async def test_a_key_without_a_row_leads_to_where_it_died(page: httpx.AsyncClient, hosted: Hosted) -> None:
     hosted.dead = [replace(LETTER, key="seed/7", record=None)]
     text = await shown(page, "seed/7")
