@@ -79,13 +79,20 @@ def _answers(prompt: Prompt, reply: Reply) -> dict[str, str]:
 
 
 def redact_texts(value: JsonValue, patterns: Sequence[str]) -> JsonValue:
-    """A value with what these regular expressions match replaced in each of its texts, but for keys."""
+    """A value with what these regular expressions match replaced in each of its texts and numbers.
+
+    Keys stay. A number in which something matches becomes a text.
+    """
     if isinstance(value, str):
         for pattern in patterns:
             value = re.sub(pattern, HIDDEN, value)
         return value
     if isinstance(value, list):
         return [redact_texts(one, patterns) for one in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        text = str(value)
+        hidden = redact_texts(text, patterns)
+        return value if hidden == text else hidden
     if isinstance(value, dict):
         return {name: redact_texts(one, patterns) for name, one in value.items()}
     return value

@@ -46,6 +46,7 @@ class PipelineSpending:
         self._run = _Purse(f"usd/run/{run_id}", per_run, "budget_usd", "raise it") if per_run else None
         self._per_day = per_day
         self._day: _Purse | None = None
+        self._early = 0.0  # USD that were booked before there was a purse of the day
         self._date: date | None = None
         self._lock = anyio.Lock()
 
@@ -57,6 +58,8 @@ class PipelineSpending:
         for purse in (self._run, self._day):
             if purse is not None:
                 purse.in_hand -= usd
+        if self._day is None:
+            self._early += usd
 
     @asynccontextmanager
     async def paying(self, estimate: float) -> AsyncGenerator[Payment, None]:
@@ -71,6 +74,8 @@ class PipelineSpending:
     async def close(self) -> None:
         """Give back what was not spent. Raises `StateError`."""
         with anyio.CancelScope(shield=True):
+            if self._early:
+                await self._turn_day()
             for purse in (self._run, self._day):
                 if purse is not None:
                     await self._return(purse)
@@ -97,6 +102,8 @@ class PipelineSpending:
         name = f"usd/day/{self._pipeline}/{today.isoformat()}"
         remedy = "raise it, or resume the run tomorrow (UTC)"
         self._day, self._date = _Purse(name, self._per_day, "budget_usd_per_day", remedy), today
+        self._day.in_hand -= self._early
+        self._early = 0.0
 
     async def _fill(self, purse: _Purse, estimate: float) -> None:
         """Have so much in hand. Raises FatalError."""

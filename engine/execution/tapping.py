@@ -69,14 +69,22 @@ async def serve_taps(
     taps = anyio.Semaphore(MAX_TAPS)
 
     async def answer(stream: SocketStream) -> None:
-        # the reader may leave at any moment, which is its own business
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+        # the reader may leave at any moment, which is its own business; `suppress` sees through no group
+        try:
             async with stream:
                 await _answer(stream, find, taps)
+        except* (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            pass
+
+    async def listen() -> None:
+        try:
+            await listener.serve(answer)
+        except* OSError:  # no file descriptor is left: a run is worth more than its taps
+            pass
 
     try:
         async with listener, anyio.create_task_group() as group:
-            group.start_soon(listener.serve, answer)
+            group.start_soon(listen)
             await closing.wait()
             group.cancel_scope.cancel()
     finally:
@@ -144,7 +152,7 @@ async def _request(stream: SocketStream) -> dict[str, Any]:
         line = await BufferedByteReceiveStream(stream).receive_until(b"\n", MAX_REQUEST)
     try:
         request = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         request = None
     return request if isinstance(request, dict) else {}
 

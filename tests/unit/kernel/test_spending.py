@@ -76,6 +76,16 @@ async def test_a_failed_call_costs_nothing_and_a_dear_one_what_it_cost(store: Me
     assert await paid(spending(store, per_run=1.0), 0.04)
 
 
+async def test_what_is_booked_before_the_first_call_counts(store: MemoryStateStore) -> None:
+    """The answers of batch jobs of an earlier attempt are booked without a reservation."""
+    only = spending(store, per_run=1.0, per_day=1.0)
+    only.book(0.5)
+    await only.close()
+    then = spending(store, run="run-2", per_day=1.0)
+    then.book(0.3)
+    assert [await paid(then, 0.3), await paid(then, 0.1)] == [False, True]
+
+
 async def test_calls_cost_no_write_each(store: MemoryStateStore, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = []
     draw = store.draw

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,40 @@ async def test_a_record_that_cannot_be_shown_does_not_stop_the_run(
     assert capsys.readouterr().err.startswith("numbers: a record was left out: it cannot be shown (KeyError)")
 
 
+async def test_a_reader_that_leaves_in_the_midst_does_not_stop_the_run(tmp_path: Path) -> None:
+    class Leaving:
+        def watch(self, seen: Seen | None) -> None:
+            if seen is not None:
+                reader.close()
+                seen([1, 2])  # its socket is written to before the loop can tell that it is closed
+
+    reader = socket.socket(socket.AF_UNIX)
+
+    async def look(run: Run, gate: Gate) -> None:
+        run.taps_of("n3").add_place(Leaving())
+        (path,) = sockets(tmp_path)
+        reader.connect(str(path))
+        reader.send(json.dumps({"run": run.run_id, "node": "n3", "limit": 9}).encode() + b"\n")
+        await anyio.wait_all_tasks_blocked()
+        gate.open.set()
+        await run.until_ended()
+
+    await tapped(tmp_path, look)
+
+
+async def test_an_odd_request_does_not_stop_the_run(tmp_path: Path) -> None:
+    async def look(run: Run, gate: Gate) -> None:
+        (path,) = sockets(tmp_path)
+        for request in (b"[" * 4_000, b"\xff", b'{"run": 7}', b"[]"):
+            async with await anyio.connect_unix(path) as stream:
+                await stream.send(request + b"\n")
+                assert b"error" in await stream.receive()
+        gate.open.set()
+        await run.until_ended()
+
+    await tapped(tmp_path, look)
+
+
 async def test_an_unknown_node_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     async def look(run: Run, gate: Gate) -> None:
         with pytest.raises(ConfigError, match="numbers: unknown node `n33`, did you mean `n3`"):
@@ -165,8 +201,8 @@ async def test_an_unknown_node_is_refused_with_a_suggestion(tmp_path: Path) -> N
 
 async def test_a_socket_is_for_its_user_alone(tmp_path: Path) -> None:
     async def look(run: Run, gate: Gate) -> None:
-        (socket,) = sockets(tmp_path)
-        assert socket.stat().st_mode & 0o777 == 0o600
+        (path,) = sockets(tmp_path)
+        assert path.stat().st_mode & 0o777 == 0o600
         gate.open.set()
 
     await tapped(tmp_path, look)

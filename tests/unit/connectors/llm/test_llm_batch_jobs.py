@@ -257,7 +257,7 @@ async def test_a_second_job_that_was_lost_sight_of_is_taken_up(world: World) -> 
 
     def lost() -> None:
         if len(world.api.jobs) == 2:
-            raise openai.APITimeoutError(httpx.Request("POST", "http://h/v1/batches"))
+            raise openai.APITimeoutError(httpx.Request("POST", "http://h/v1/batches"))  # type: ignore[arg-type]
 
     world.api._answerer, world.api.after_created = once, lost
     async with world.service() as service:
@@ -274,7 +274,7 @@ def refusing(status: int, text: str) -> Any:
 
     async def refuse(*_: object, **__: object) -> None:
         answer = httpx.Response(status, text=text, request=httpx.Request("POST", "http://h/v1/batches"))
-        raise openai.APIStatusError(text, response=answer, body=None)
+        raise openai.APIStatusError(text, response=answer, body=None)  # type: ignore[arg-type]
 
     return refuse
 

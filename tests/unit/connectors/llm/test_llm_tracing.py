@@ -93,9 +93,9 @@ def test_a_wrong_expression_is_named() -> None:
 
 
 def test_texts_of_a_record_are_redacted_wherever_they_stand() -> None:
-    record = {"id": 7, "id 123": ["is 123", {"note": "45 and 6"}]}
+    record = {"id": 7, "id 123": ["is 123", {"note": "45 and 6"}], "ssn": 123456789, "ok": True}
     shown = redact_texts(record, [r"\d\d+"])
-    assert shown == {"id": 7, "id 123": ["is ***", {"note": "*** and 6"}]}
+    assert shown == {"id": 7, "id 123": ["is ***", {"note": "*** and 6"}], "ssn": "***", "ok": True}
 
 
 def test_no_document_can_pass_for_a_part_of_its_neighbours_trace() -> None:
