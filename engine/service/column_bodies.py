@@ -83,7 +83,9 @@ class ColumnReader:
             if batch.num_rows > self._max_records:
                 raise TooManyRecordsError(f"Too many records in one request. Maximum is {self._max_records}")
             batch.validate(full=True)
-        except (pa.ArrowException, OSError, struct.error, StopIteration, IndexError) as error:
+        except (
+            pa.ArrowException, OSError, struct.error, StopIteration, IndexError, UnicodeDecodeError,
+        ) as error:  # fmt: skip
             raise InvalidBodyError(
                 f"not an Arrow stream of one record batch ({type(error).__name__})"
             ) from None
@@ -164,7 +166,10 @@ def _read_batch(body: bytes, types: Mapping[str, str]) -> pa.RecordBatch:
     import pyarrow as pa
 
     messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
-    schema = pa.ipc.read_schema(messages.read_next_message())
+    message = messages.read_next_message()
+    if message.type != "schema":  # the library takes it for one, and reads beyond its memory
+        raise InvalidBodyError("it does not begin with a schema")
+    schema = pa.ipc.read_schema(message)
     if sorted(schema.names) != sorted(types) or any(
         field.type != arrow_type(types[field.name]) for field in schema
     ):

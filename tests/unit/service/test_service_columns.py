@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count
@@ -251,7 +252,18 @@ def test_a_replay_replaces_and_closes_the_dead_letter(desk: Desk) -> None:
     assert letter[-1] == "recovered"
 
 
+def without_schema() -> bytes:
+    """A stream whose first message is of a kind that there is not."""
+    body = bytearray(stream([GOOD]))
+    message = bytes(body[8:])  # after a mark and a length
+    (root,) = struct.unpack_from("<I", message)
+    body[8 + root + column_bodies._offset(message, root, 1)] = 99
+    return bytes(body)
+
+
 BROKEN = {
+    "no schema": without_schema(),
+    "names that are not UTF-8": stream([GOOD]).replace(b"share", b"sh\xffre"),
     "garbage": b"garbage" * 9,
     "nothing": b"",
     "cut off": stream([GOOD])[:-400],
