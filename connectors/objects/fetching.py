@@ -46,12 +46,14 @@ class Suspect:
         seen: how many objects had been read when it first failed.
         tries: how often it was asked for.
         exhausted: it has had all its tries.
+        overshadowed: nothing else was read until its last try, so an outage may have taken all of them.
     """
 
     error: TransientError | ObjectRefusedError
     seen: int
     tries: int
     exhausted: bool
+    overshadowed: bool = False
 
     def as_record(self) -> RecordError:
         """The failure of this object alone."""
@@ -98,7 +100,7 @@ class ObjectFetcher:
         self, found: ListedObject, read: Callable[[ListedObject], Awaitable[T]]
     ) -> T | ComponentError | Suspect:
         """What `read` makes of an object, tried as often as may be, or why that cannot be had."""
-        tries = 0
+        tries, before = 0, self._successes
         while True:
             tries += 1
             try:
@@ -106,6 +108,7 @@ class ObjectFetcher:
                 self._slots.acquire_nowait()
             except anyio.WouldBlock:
                 await self._slots.acquire()
+            asked_after = self._successes
             try:
                 failure = await self._try(found, read)
             finally:
@@ -124,7 +127,7 @@ class ObjectFetcher:
                 allowed *= THROTTLED_TRIES
             exhausted = retry is not None and tries >= allowed
             if retry is None or exhausted or await self._nothing_gets_through():
-                return Suspect(failure, seen, tries, exhausted)
+                return Suspect(failure, seen, tries, exhausted, overshadowed=asked_after == before)
             await retry.wait(tries, self._with_patience(failure))
 
     def _with_patience(self, failure: TransientError) -> TransientError:
@@ -174,6 +177,11 @@ class ObjectFetcher:
         return all(
             isinstance(one.error, ObjectRefusedError) and self._successes > one.seen for one in suspects
         )
+
+    @property
+    def successes(self) -> int:
+        """How many objects, or parts of them, were read so far."""
+        return self._successes
 
     async def others_get_through(self, failed: Collection[str]) -> bool:
         """Ask for the first byte of an object that was read, or of some that are listed.

@@ -6,6 +6,8 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass, field
 
+import anyio
+
 from connectors.objects.fetching import ObjectFetcher, Outcome, Suspect
 from connectors.objects.listed import ListedObject
 from engine.contract.types import Reservation
@@ -18,7 +20,7 @@ class Group:
     """Objects that become one batch: where they stand in the split, and the bytes reserved for them.
 
     `outcomes` are what became of the objects, in the same order; so many objects as
-    `width` are read side by side.
+    `width` are read side by side. `nbytes` is what they need.
     """
 
     start: int
@@ -26,6 +28,7 @@ class Group:
     reservation: Reservation
     outcomes: list[Outcome] = field(default_factory=list)
     width: int = sys.maxsize
+    nbytes: int = 0
 
     @property
     def suspects(self) -> list[Suspect]:
@@ -55,12 +58,32 @@ async def judged(
             continue
         cleared = cleared or await _others_get_through(held, fetcher)
         for each in held:
-            yield each, cleared
+            yield each, cleared and await _after_an_outage(each, fetcher)
         held = []
     if held:
         cleared = await _others_get_through(held, fetcher)
         for each in held:
-            yield each, cleared
+            yield each, cleared and await _after_an_outage(each, fetcher)
+
+
+async def _after_an_outage(group: Group, fetcher: ObjectFetcher) -> bool:
+    """Try again what an outage may have made fail; whether what still fails is to blame itself."""
+    doubtful = [
+        place
+        for place, outcome in enumerate(group.outcomes)
+        if isinstance(outcome, Suspect) and outcome.overshadowed
+    ]
+    if not doubtful:
+        return True
+    group.reservation.resize(group.nbytes)  # a lost group has given its bytes back
+
+    async def again(place: int) -> None:
+        group.outcomes[place] = await fetcher.fetch(group.objects[place])
+
+    async with anyio.create_task_group() as tasks:
+        for place in doubtful:
+            tasks.start_soon(again, place)
+    return all(one.exhausted for one in group.suspects)
 
 
 async def _others_get_through(groups: Sequence[Group], fetcher: ObjectFetcher) -> bool:

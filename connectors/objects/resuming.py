@@ -52,6 +52,15 @@ class ResumingBodies:
             raise error
         await self._retry.wait(tries, error)
 
+    @property
+    def read_so_far(self) -> int:
+        """What the source has read, of any object."""
+        return self._fetcher.successes
+
+    async def server_is_back(self) -> bool:
+        """Whether other objects can be read now."""
+        return await self._fetcher.others_get_through({self._found.key})
+
 
 class _ResumingBody:
     def __init__(self, bodies: ResumingBodies, stack: AsyncExitStack, start: int, stop: int | None) -> None:
@@ -59,7 +68,8 @@ class _ResumingBody:
         self._stack = stack
         self._at, self._stop = start, stop
         self._body: ObjectBody | None = None
-        self._tries = 0
+        self._tries = self._read_before = 0
+        self._had_another_chance = False
         self.content_type: str | None = None
         self.content_encoding: str | None = None
         self.size = -1
@@ -95,5 +105,15 @@ class _ResumingBody:
             return data
 
     async def _failed(self, error: TransientError) -> None:
+        if not self._tries:
+            self._read_before = self._bodies.read_so_far
         self._tries += 1
-        await self._bodies.wait(self._tries, error)
+        try:
+            await self._bodies.wait(self._tries, error)
+        except TransientError:
+            # where nothing else was read either, an outage may have taken all the tries, and be over
+            if self._had_another_chance or self._bodies.read_so_far != self._read_before:
+                raise
+            if not await self._bodies.server_is_back():
+                raise
+            self._tries, self._had_another_chance = 0, True

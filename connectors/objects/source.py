@@ -280,7 +280,7 @@ class ObjectSource(Source[P]):
             if ctx.draining():
                 return
             began = anyio.current_time()
-            group = Group(start, chosen, await ctx.memory_budget.reserve(nbytes))
+            group = Group(start, chosen, await ctx.memory_budget.reserve(nbytes), nbytes=nbytes)
             held.add(group)
             await reading.acquire_on_behalf_of(group)
             # groups are read side by side, and where there are enough of them their objects need no tasks of

@@ -136,6 +136,11 @@ class RecordStream:
             index = at.index
             async for fetched in arrived:
                 found = objects[index]
+                if isinstance(fetched, Suspect) and fetched.overshadowed:
+                    if not await self._fetcher.others_get_through({found.key}):
+                        raise fetched.error
+                    # an outage that is over may have taken all its tries
+                    fetched = await self._fetch(found)
                 async with aclosing(self._object(found, fetched, at, first_ordinal)) as batches:
                     async for batch in batches:
                         at = StreamPosition.of(batch.position)

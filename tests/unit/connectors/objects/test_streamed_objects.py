@@ -120,7 +120,8 @@ async def test_an_object_that_never_works_dies_alone(tmp_path: Path, kind: str) 
         ran = await run(source(lake, format=kind), tmp_path)
         assert ran.report.ok, ran.report.error
         assert ran.dead == {"b.jsonl": "ObjectUnreadable"}
-        assert lake.gets("b.jsonl") <= 3
+        # twice its tries: while it had the first, nothing else was read, as in an outage
+        assert lake.gets("b.jsonl") <= 2 * 3
 
 
 async def test_the_rest_of_an_object_that_breaks_dies_and_the_next_is_read(tmp_path: Path) -> None:

@@ -239,6 +239,21 @@ async def test_many_objects_in_a_row_that_never_work_stop_nothing(tmp_path: Path
     assert (len(ran.records), sorted(ran.dead)) == (200, sorted(bad))
 
 
+@pytest.mark.parametrize("count", few([7, 8, 9, 23, 24, 25], 3))
+@pytest.mark.parametrize("kind", ["document", "lines"])
+async def test_an_outage_that_takes_all_tries_of_an_object_kills_none(
+    tmp_path: Path, count: int, kind: str
+) -> None:
+    class Away(OddS3):
+        def get(self, asked: Asked) -> Reply:
+            return refusal(503, "ServiceUnavailable") if self.gets() <= count else super().get(asked)
+
+    async with serving(Away(numbered(8))) as lake:
+        ran = await run(source(lake, concurrency=2, format=kind), tmp_path, outage_limit=60.0)
+    assert ran.report.ok, ran.report.error
+    assert (ran.report.tally.written, ran.dead) == (8, {})
+
+
 async def test_an_outage_is_waited_out_with_few_requests(tmp_path: Path) -> None:
     class Away(OddS3):
         def get(self, asked: Asked) -> Reply:
