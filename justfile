@@ -25,11 +25,11 @@ test *arguments:
 
 # run what only .ci/run runs besides: whole series, and properties with all their examples
 series *arguments:
-    {{bin}}/python -m pytest -n 2 --dist worksteal -m "series or hypothesis" --hypothesis-profile=thorough {{arguments}}
+    {{bin}}/python -m pytest -n 3 --dist worksteal -m "series or hypothesis" --hypothesis-profile=thorough {{arguments}}
 
 # show which lines tests run in their own process, e.g. `just coverage tests/unit/flow`
 coverage *arguments="tests/unit tests/contract":
-    {{bin}}/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=term {{arguments}}
+    {{bin}}/python -m pytest -q -n 3 --dist worksteal --cov --cov-report=term {{arguments}}
 
 # lint, format, types and layers, as in .ci/run
 check:
