@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.config import load_file
+from engine.config.problems import unknown
 from engine.errors import ConfigError
 
 TOP_KEYS = ("version", "connections", "pipelines", "aliases", "warehouse")
@@ -460,3 +461,7 @@ def test_problems_of_several_pipelines_come_together_in_file_order(problems_of) 
         "pipelines.q.memroy",
         "pipelines.q.nodes.b.sink",
     ]
+
+
+def test_a_very_long_name_is_quoted_shortly() -> None:
+    assert unknown("transform", "a" * 5_000, ["map"]) == f"unknown transform `{'a' * 60}…`, known: `map`"
