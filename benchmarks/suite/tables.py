@@ -103,7 +103,7 @@ def by_dlt(size: int, file_format: str | None) -> Work:
     """The same records as a resource of dlt; `file_format`: of its intermediate files (None: its default)."""
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     os.environ["RUNTIME__LOG_LEVEL"] = "ERROR"
-    import dlt  # type: ignore[import-not-found,unused-ignore]
+    import dlt
 
     with TemporaryDirectory() as folder:
         path = Path(folder, "dlt.duckdb")
