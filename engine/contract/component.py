@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -261,7 +261,7 @@ class ComponentSpec:
 class Component(Generic[P]):
     """Base of all components.
 
-    Subclasses do their set-up in `__aenter__` and their clean-up in `__aexit__`; both are called once.
+    Subclasses override `open`, or `__aenter__` and `__aexit__`; they are called once.
     """
 
     spec: ClassVar[ComponentSpec]
@@ -270,14 +270,21 @@ class Component(Generic[P]):
         self.params = params
         self.connection = connection
         self.ctx = Context()
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self.open(stack)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        await self._stack.aclose()
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open what the component needs; `stack` closes it at the end, or when `open` fails."""
 
     async def is_answering(self) -> bool:
         """Return whether the other side does other work now.

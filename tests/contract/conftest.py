@@ -52,6 +52,7 @@ def world(
         return bytes(said)
 
     fed = (tmp_path / "stdin").open("w+b")
+    request.addfinalizer(fed.close)  # also when the case is skipped for want of its server
     if getattr(case, "once", False):
         monkeypatch.setattr(sys, "stdin", fed)
     made = World(tmp_path, printed, fed)
@@ -88,7 +89,6 @@ def world(
             for model, rows in case.rows.items() if isinstance(case, SourceCase) else ():
                 made.load(model, rows)
             yield made
-    fed.close()
 
 
 @pytest.fixture
