@@ -94,7 +94,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
     what the first has staged, whatever became of either before.
 
     The ids are listed and stored before a row is read, and a resumed run goes by them. The listing goes by
-    id: rows that are committed meanwhile cannot hide others. A row that has vanished since becomes a dead
+    id: rows that are committed meanwhile cannot hide others. A row that has vanished since becomes a
     dead letter. The service must know `order=id`; others are refused at the start.
     """
 

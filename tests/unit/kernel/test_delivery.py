@@ -23,7 +23,7 @@ Reply = Callable[[Sequence[int]], Exception | None]
 
 
 class Node:
-    """A sink that answers each call by `reply(records)`, and what came of it."""
+    """A sink that answers each call by `reply(records)`, and what it received."""
 
     def __init__(
         self, reply: Reply, *, derives: bool = False, answering: Sequence[bool] = (), **policy: object
