@@ -173,7 +173,7 @@ def _dated(annotation: Any, what: Literal["date", "datetime"], pattern: str) -> 
             core_schema.str_schema(pattern=pattern, strict=True), f"{what}_type"
         )
         parsed = handler(source)
-        return core_schema.chain_schema([text, {**parsed, "strict": False}])  # type: ignore[list-item]
+        return core_schema.chain_schema([text, {**parsed, "strict": False}])
 
     return Annotated[annotation, GetPydanticSchema(schema)]
 
