@@ -126,7 +126,7 @@ async def test_the_model_answers_the_real_client(tmp_path: Path) -> None:
                 await client.chat.completions.create(
                     model="other", messages=[{"role": "user", "content": "x"}]
                 )
-        async with openai.AsyncOpenAI(base_url=url, api_key="wrong", max_retries=0) as client:
+        async with openai.AsyncOpenAI(base_url=model["base_url"], api_key="wrong", max_retries=0) as client:
             with pytest.raises(openai.AuthenticationError):
                 await client.models.list()
     assert json.loads(completion.choices[0].message.content or "")["doctor"] == "Dr. Real"
