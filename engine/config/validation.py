@@ -150,6 +150,8 @@ def _report(
 
 
 def _wording(detail: ErrorDetails) -> str:
+    if detail["type"] in ("model_type", "dict_type", "mapping_type"):
+        return "expected a mapping"
     message = detail["msg"]
     for prefix in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(prefix)
