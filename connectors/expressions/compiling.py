@@ -127,7 +127,11 @@ def _hint(text: str, message: str) -> str:
         return " (write `and` and `or`)"
     if re.search(r"[^=<>!]=[^=]", text):
         return " (write == to compare)"
-    return " (write `not`)" if re.search(r"!(?!=)", text) else ""
+    if re.search(r"!(?!=)", text):
+        return " (write `not`)"
+    if "invalid" in message and re.search(r"\w\s+\w|\.\s|[^\s!-~]|%\s*[<>=!]", text):
+        return " (write record['a name'] for a field whose name is not a plain word)"
+    return ""
 
 
 def _check_size(tree: ast.Expression) -> None:

@@ -52,7 +52,7 @@ class DeclaredField(BaseModel):
         inner = _inner(name) if isinstance(name, str) else None
         if inner in _TYPES:
             return name
-        optional = isinstance(name, list) and None in name or str(name).endswith("?")
+        optional = (isinstance(name, list) and None in name) or str(name).endswith("?")
         told = " (null is allowed unless `required: true`)" if optional else ""
         raise ValueError(f"expected one of {_KNOWN}, or a list of one, such as list[text]{told}")
 
