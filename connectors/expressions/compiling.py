@@ -11,6 +11,8 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from keyword import iskeyword
 from types import FunctionType
 from typing import Any, Final
 
@@ -129,7 +131,10 @@ def _hint(text: str, message: str) -> str:
         return " (write == to compare)"
     if re.search(r"!(?!=)", text):
         return " (write `not`)"
-    if "invalid" in message and re.search(r"\w\s+\w|\.\s|[^\s!-~]|%\s*[<>=!]", text):
+    words = re.findall(r"[^\W\d]\w*|\S", text)
+    names = [word.isidentifier() and not iskeyword(word) for word in words]
+    beside = any(one and other for one, other in pairwise(names))
+    if "invalid" in message and (beside or re.search(r"\.\s|[^\s!-~]|%\s*[<>=!]", text)):
         return " (write record['a name'] for a field whose name is not a plain word)"
     return ""
 
@@ -172,6 +177,8 @@ class _Compiler:
         if value is not None and not isinstance(value, str | bool | int | float):
             raise self._invalid(node, f"{type(value).__name__} values are not allowed")
         if isinstance(value, int) and value.bit_length() > MAX_BITS // 16:
+            raise self._invalid(node, "the number is too large")
+        if isinstance(value, float) and value == float("inf"):
             raise self._invalid(node, "the number is too large")
         return ast.Constant(value)
 

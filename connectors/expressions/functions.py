@@ -21,6 +21,7 @@ import orjson
 from connectors.expressions.failures import EvaluationError, kind_of
 from connectors.expressions.operators import item_of, limited, text_of
 from connectors.expressions.times import parse_date, parse_datetime, show_date
+from connectors.json_lines import parse_json
 
 __all__ = ["FUNCTIONS", "number", "text_digest"]
 
@@ -312,8 +313,8 @@ def from_json(text: Any) -> Any:
     text = _text("from_json", text)
     limited(len(text))
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return parse_json(text)
+    except ValueError:
         raise EvaluationError("from_json: the text is not JSON") from None
 
 

@@ -122,6 +122,7 @@ def test_a_missing_field_is_none_and_none_has_one_meaning(text: str, expected: o
         ("[type_of(gone), type_of(1), type_of('a'), type_of([]), type_of({}), type_of(True)]",
          ["null", "number", "text", "list", "mapping", "boolean"]),
         ("from_json('{\"a\": [1]}')['a'][0]", 1),
+        ("from_json('[123456789012345678901234567890, \"é\"]')", [123456789012345678901234567890, "é"]),
         ("to_json({'a': 1})", '{"a":1}'),
         ("sha256('a')[:8]", "ca978112"),
         ("uuid('a') == uuid('a') and uuid('a') != uuid('b')", True),
@@ -165,6 +166,7 @@ def test_functions_compute(text: str, expected: object) -> None:
         ("[x for y in a for x in y]", "a comprehension inside another one is not allowed"),
         ("{a: 1}", "the names in {…} are texts in quotes"),
         ("b'x'", "bytes values are not allowed"),
+        ("1e999", "the number is too large"),
     ],
 )
 def test_what_is_no_expression_says_why_and_where(text: str, message: str) -> None:
