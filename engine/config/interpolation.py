@@ -206,8 +206,8 @@ def _put_variable(body: str, scope: Scope, into: _Expansion) -> None:
     if not name or (rest and not rest.startswith((":-", ":?"))):
         hint = f"write {_FORMS}"
         if name and rest[:1] in ("-", "?", ":"):  # as shells write it, and as Benthos does
-            default = rest if rest[0] != ":" else f"-{rest[1:]}"
-            hint = f"did you mean `${{{name}:{default}}}`?"
+            meant = rest if rest[0] != ":" else f"-{rest[1:]}"
+            hint = f"did you mean `${{{name}:{meant}}}`?"
         raise _InvalidError(f"cannot parse `${{{body}}}`", hint)
     into.asked.append(name)
     found = scope.environ.get(name)

@@ -191,6 +191,7 @@ class _Document:
         return None
 
     def _scalar(self, node: Node, place: Place) -> Value:
+        assert isinstance(node, ScalarNode)  # mappings and sequences are dealt with
         if node.tag not in _SCALAR_TAGS:
             self.problems.append(place.problem(f"the tag `{_short_tag(node.tag)}` is not supported"))
             return Value(None, place, failed=True)
@@ -200,7 +201,7 @@ class _Document:
             message = f"`{node.value}` looks like a date or a number but is not a valid one"
             self.problems.append(place.problem(message, f'quote it if it is text: "{node.value}"'))
             return Value(None, place, failed=True)
-        if node.style != "'" and _MISREAD.fullmatch(node.value) and not isinstance(data, str):
+        if not isinstance(data, str) and _MISREAD.fullmatch(node.value):
             message = f"YAML reads `{node.value}` as {str(data).lower()}"
             self.problems.append(place.problem(message, f'quote it if it is text: "{node.value}"'))
             return Value(None, place, failed=True)

@@ -283,6 +283,30 @@ async def first(opened: HttpSource) -> Any:
         return await anext(listing)
 
 
+@pytest.mark.parametrize(
+    ("script", "params", "notes"),
+    [
+        (by_link, {}, ["its header links to a next one"]),
+        (
+            by_address,
+            {"paging": {"type": "cursor", "cursor": "nxt"}, "records": "rows"},
+            ["no cursor at `nxt`"],
+        ),
+        (by_address, {"paging": {"type": "cursor", "cursor": "next"}, "records": "rows"}, []),
+    ],
+)
+async def test_a_first_page_that_may_not_be_all_is_named(
+    script: Any, params: dict[str, Any], notes: list[str]
+) -> None:
+    async with ScriptedServer(script).running() as server:
+        opened = source(server.url, path="rows", **params)
+        async with opened, aclosing(opened.extract()) as pages:
+            assert [len(page) async for page in pages][0] == 10
+    found = [name for name in opened.ctx.aggregate if name.startswith("note: ")]
+    assert len(found) == len(notes)
+    assert all(part in name for part, name in zip(notes, found, strict=True))
+
+
 async def test_packed_answers_are_unpacked() -> None:
     packed = Answer(200, gzip.compress(json.dumps(ROWS).encode()), {"content-encoding": "gzip"})
     async with ScriptedServer(answers=[packed]).running() as server:

@@ -120,6 +120,8 @@ def _notes(run: RunReport, options: PlaceOptions) -> Iterable[str]:
         for name, number in sorted(node.aggregate.items()):
             if name.startswith("skipped: "):
                 yield f"`{node.name}` skipped {count(int(number))}: {name.removeprefix('skipped: ')}"
+            if name.startswith("note: "):
+                yield f"`{node.name}` {name.removeprefix('note: ')}"
         yield from _by_model(node)
         replaced = int(node.aggregate.get("replaced_characters", 0))
         if replaced:
