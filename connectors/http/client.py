@@ -143,8 +143,8 @@ class HttpClient:
                 if same_origin(target, self._connection.base):
                     where = f"within the host, which {method} does not follow"
                 raise FatalError(
-                    f"{said} answered {answer.status}, a redirect {where}; set `url` of the connection to the "
-                    "address that answers"
+                    f"{said} answered {answer.status}, a redirect {where}; set `url` of the connection to "
+                    "the address that answers"
                 )
             url, query = target, ()
         raise FatalError(f"{said} answered with more than {_MAX_REDIRECTS} redirects")
