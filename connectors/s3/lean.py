@@ -211,6 +211,7 @@ def _answer(response: Response) -> dict[str, Any]:
         "ETag": header(b"etag"),
         "VersionId": header(b"x-amz-version-id"),
         "LastModified": parse_date(modified) if modified else None,
+        "ResponseMetadata": {"HTTPStatusCode": response.status},
     }
     return {name: value for name, value in found.items() if value is not None}
 
