@@ -116,7 +116,9 @@ def s3_errors(bucket: str, what: str, *, of_object: bool = False, needs: str = R
 
 def is_unsupported(error: TransientError) -> bool:
     """Whether the server does not implement what was asked for, such as a condition or a range."""
-    answer: Mapping[str, Any] = getattr(error.__cause__, "response", {})
+    answer = getattr(error.__cause__, "response", None)
+    if not isinstance(answer, Mapping):  # other errors have a response too, which is None, or not parsed
+        return False
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return bool(status == 501 or answer.get("Error", {}).get("Code") == "NotImplemented")
 

@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 _PIECE = 1024 * 1024
 _RANGE = re.compile(r"\s*bytes[\s=]+(\d{1,19})\s*-\s*(\d{1,19})\s*/\s*(\d{1,19}|\*)\s*", re.IGNORECASE)
+_DIGEST = re.compile(r"[0-9A-Fa-f]{32}(-\d+)?")
 _PACKED_ETAG = re.compile(r"[-;](?:gzip|deflate|br|zstd)$")
 
 
@@ -273,12 +274,17 @@ def is_partial(answer: Mapping[str, Any]) -> bool:
     return bool(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 206)
 
 
+def _same_etag(one: str, other: str) -> bool:
+    # some servers write a digest in capitals in one place, and in small letters in another
+    return one == other or bool(_DIGEST.fullmatch(one) and one.lower() == other.lower())
+
+
 def check_version(uri: str, etag: str, answer: Mapping[str, Any]) -> None:
     """Check that an answer is of the version that was listed. Raises `OtherVersionError`."""
     now = plain_etag(answer.get("ETag"))
     if answer.get("ContentEncoding"):
         now = _PACKED_ETAG.sub("", now)  # what Apache's and other servers add when they pack
-    if etag and now and now != etag:
+    if etag and now and not _same_etag(now, etag):
         raise OtherVersionError(
             f"{uri} changed after it was listed: its ETag was {etag} and is now {now}; "
             "start a new run to read it",

@@ -44,6 +44,13 @@ class BareETag(OddS3):
         return reply
 
 
+class CapitalETag(OddS3):
+    def whole(self, key: str) -> Reply:
+        reply = super().whole(key)
+        reply.headers["ETag"] = reply.headers["ETag"].upper()
+        return reply
+
+
 class ETagInListingOnly(OddS3):
     def whole(self, key: str) -> Reply:
         reply = super().whole(key)
@@ -102,8 +109,8 @@ class OddDates(OddS3):
 @pytest.mark.parametrize(
     "lake",
     [
-        WithoutETag, WeakETag, BareETag, ETagInListingOnly, NeverMatches, KnowsNoConditions, Chunked,
-        UntilItCloses, AlwaysPartial, OddDates, LongHeaders,
+        WithoutETag, WeakETag, BareETag, CapitalETag, ETagInListingOnly, NeverMatches, KnowsNoConditions,
+        Chunked, UntilItCloses, AlwaysPartial, OddDates, LongHeaders,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("pattern", ["**", "{000,001,002,003,004}.txt"])
