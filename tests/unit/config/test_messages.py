@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from engine.config import load_file
-from engine.config.problems import unknown
 from engine.errors import ConfigError
 
 TOP_KEYS = ("version", "connections", "pipelines", "aliases", "warehouse")
@@ -205,11 +204,12 @@ CASES = {
         ],
     ),
     "node without kind, with two, that is none": (
-        nodes("a: {with: {}}", "b: {source: numbers, sink: keep}", "c: 5"),
+        nodes("a: {with: {}}", "b: {source: numbers, sink: keep}", "c: 5", "d: {filter: }"),
         [
             "f.yaml:5:7: pipelines.p.nodes.a: one of `source`, `transform`, `sink` is required",
             "f.yaml:6:7: pipelines.p.nodes.b: a node can have only one kind, not `source` and `sink`",
             "f.yaml:7:10: pipelines.p.nodes.c: expected a mapping such as {source: blob}, got 5",
+            "f.yaml:8:7: pipelines.p.nodes.d: `filter` has no value",
         ],
     ),
     "wrong types": (
@@ -389,6 +389,7 @@ CASES = {
         nodes(
             'a: {source: numbers, with: {records: "${A-5}"}}',
             'b: {sink: post, with: {model: "${open", even: "${params.x:-5}", key: "${}"}}',
+            'c: {sink: post, with: {model: "${M:m}"}, input: a}',
             head=WEB,
         ),
         [
@@ -408,6 +409,7 @@ CASES = {
                 "f.yaml:7:76: pipelines.p.nodes.b.with.key: cannot parse `${}` (write ${NAME}, "
                 "${NAME:-default}, ${NAME:?message}, ${params.name} or ${file:/path})"
             ),
+            "f.yaml:8:37: pipelines.p.nodes.c.with.model: cannot parse `${M:m}` (did you mean `${M:-m}`?)",
         ],
     ),
 }
@@ -463,5 +465,16 @@ def test_problems_of_several_pipelines_come_together_in_file_order(problems_of) 
     ]
 
 
-def test_a_very_long_name_is_quoted_shortly() -> None:
-    assert unknown("transform", "a" * 5_000, ["map"]) == f"unknown transform `{'a' * 60}…`, known: `map`"
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param("{name}: 1\npipelines: {{}}\n", id="key"),
+        pytest.param("pipelines:\n  {name}:\n    nodes: {{a: {{source: generate}}}}\n", id="pipeline"),
+        pytest.param("pipelines:\n  p:\n    nodes: {{a: {{source: {name}}}}}\n", id="component"),
+        pytest.param("pipelines:\n  p:\n    nodes: {{a: {{source: '${{{name}}}'}}}}\n", id="variable"),
+    ],
+)
+def test_very_long_names_are_cut_in_messages(problems_of, file: str) -> None:
+    text = "\n".join(map(str, problems_of(file.format(name="a" * 900))))
+    assert "aaaa…" in text
+    assert "a" * 61 not in text
