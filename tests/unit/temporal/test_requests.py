@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import ConfigError
-from engine.temporal.connection import ServerOptions, connect
 from engine.temporal.messages import PipelineRequest
 from engine.temporal.starting import check_request
 
@@ -32,10 +31,3 @@ def test_what_no_server_would_take_is_refused(request_: PipelineRequest, message
 
 def test_the_largest_request_passes() -> None:
     check_request(PipelineRequest("p", shards=500, window=200, params={"p": {"text": LONG}}))
-
-
-async def test_an_address_that_is_none_is_named() -> None:
-    with pytest.raises(
-        ConfigError, match=r"'host:gate' is not a valid address of a Temporal server .*HOST:PORT"
-    ):
-        await connect(ServerOptions(address="host:gate"))
