@@ -118,6 +118,7 @@ class ConsumptionSource(Source[ConsumptionParams]):
                 clock=self.ctx.clock,
             )
         )
+        stack.callback(setattr, self, "_client", None)
 
     async def splits(self, ctx: Context) -> AsyncGenerator[Split, None]:
         """Split the ids into parts of `split_rows`, in id order unless they were given.

@@ -134,6 +134,7 @@ class HttpSink(Sink[HttpSinkParams]):
                 clock=self.ctx.clock,
             )
         )
+        stack.callback(setattr, self, "_client", None)
 
     async def is_answering(self) -> bool:
         """Return whether the API says at `health` that it takes records."""

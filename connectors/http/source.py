@@ -123,6 +123,7 @@ class HttpSource(Source[HttpSourceParams]):
                 clock=self.ctx.clock,
             )
         )
+        stack.callback(setattr, self, "_client", None)
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         """Return one split: pages are found one after another."""

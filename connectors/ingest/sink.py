@@ -99,6 +99,8 @@ class IngestSink(Sink[IngestParams]):
                 clock=clock,
                 seed=f"{self.ctx.seed}/{self.ctx.node}",
             )
+        stack.callback(setattr, self, "_client", None)
+        stack.callback(setattr, self, "_delivery", None)
 
     @classmethod
     def record_check(cls, params: IngestParams, declared: Sequence[Any]) -> RecordCheck | None:

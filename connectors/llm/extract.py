@@ -86,6 +86,8 @@ class LlmExtract(Transform[LlmParams]):
         self._service = await stack.enter_async_context(service)
         reader = DocumentReader(stopping=self.ctx.draining)
         self._reader = await stack.enter_async_context(reader)
+        stack.callback(setattr, self, "_service", None)
+        stack.callback(setattr, self, "_reader", None)
 
     async def check_connection(self) -> str:
         """List the models of all endpoints, which costs nothing; see `ChecksConnection`."""

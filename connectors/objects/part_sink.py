@@ -123,6 +123,7 @@ class PartSink(Sink[P]):
                 "another place, `mode: append` or `mode: replace`"
             )
         self._files = files
+        stack.callback(setattr, self, "_files", None)
 
     def _open(self) -> PartFiles:
         assert self._files is not None, "enter the sink first"

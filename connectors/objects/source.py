@@ -76,6 +76,7 @@ class ObjectSource(Source[P]):
             store,
             ObjectFetcher(store, self.params.concurrency, self.ctx.retry, most=self.params.most_at_once),
         )
+        stack.callback(setattr, self, "_opened", None)
 
     def _open(self) -> tuple[ObjectStore, ObjectFetcher]:
         assert self._opened is not None, "enter the connector first"
