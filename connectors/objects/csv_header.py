@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from connectors.objects.block_text import BlockDecoder
+from connectors.objects.columns import record_maker
 from connectors.objects.csv_types import CONVERTERS, INFERRED, ColumnType, infer_type
 from connectors.objects.pages import stub
 from engine.errors import RecordError
@@ -16,6 +17,7 @@ from engine.errors import RecordError
 __all__ = ["Columns", "CsvDialect", "column_names", "read_columns"]
 
 _CANDIDATES: Final = ",;\t|"
+_EMPTY: Final = frozenset({""})
 _SAMPLE_ROWS: Final = 1000
 _SEPARATOR_LINE: Final = re.compile(r'(")?sep=([^\r\n"])(?(1)")\r?\n')
 """Names the delimiter, as Excel reads and writes it in front of the header."""
@@ -61,6 +63,10 @@ class Columns:
     names: Sequence[str]
     types: Sequence[tuple[ColumnType, bool]]
     header_lines: int
+    _make: Callable[[Sequence[Sequence[Any]]], list[Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._make = record_maker(self.names)
 
     @property
     def width(self) -> int:
@@ -77,23 +83,27 @@ class Columns:
         good = [row for index, row in enumerate(rows) if index not in failed] if failed else rows
         if not good:
             return rows, failures
-        try:
-            values = [self._convert(at, column) for at, column in enumerate(zip(*good, strict=True))]
-            names = self.names
-            # all columns are as long as the rows are many, and `strict` costs a third more
-            made: list[Any] = [dict(zip(names, row)) for row in zip(*values)]  # noqa: B905
-        except ValueError:
+        made = self.made_of(list(zip(*good, strict=True)))
+        if made is None:
             return self._one_by_one(path, rows, numbers, failures)
         if not failed:
             return made, failures
         left = iter(made)
         return [row if index in failed else next(left) for index, row in enumerate(rows)], failures
 
+    def made_of(self, columns: Sequence[Sequence[str]]) -> list[Any] | None:
+        """The records of columns of texts; None where a text is not of its column's type."""
+        try:
+            return self._make([self._convert(at, column) for at, column in enumerate(columns)])
+        except ValueError:
+            return None
+
     def _convert(self, at: int, column: Sequence[str]) -> Sequence[Any]:
         kind, declared = self.types[at]
         convert = (CONVERTERS if declared else INFERRED)[kind]
         nulls = self.dialect.nulls
-        if nulls.isdisjoint(column):
+        # a look for one text is faster than one hash for each
+        if "" not in column if nulls == _EMPTY else nulls.isdisjoint(column):
             return column if convert is None else convert(column)
         if convert is None:
             return [None if value in nulls else value for value in column]

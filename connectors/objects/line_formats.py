@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from connectors.json_lines import has_long_number, is_utf8, parse_line
 from connectors.objects.block_text import BlockDecoder
 from connectors.objects.content import Content, ContentOptions, open_content
-from connectors.objects.lines import LinePage, Place, line_pages
+from connectors.objects.lines import LineBlock, LinePage, Place, line_blocks, line_pages
 from connectors.objects.media_types import by_content
 from connectors.objects.pages import ObjectReader, RecordPage, RecordPlace, stub
 from engine.errors import RecordError
 
 __all__ = ["INVALID", "RECORD_BYTES", "JsonLines", "LineFormat", "TextLines", "invalid_text", "too_long"]
+
+T = TypeVar("T")
 
 RECORD_BYTES = 300
 """About what a record takes in memory beside its text."""
@@ -40,10 +42,8 @@ class LineFormat:
     page_records: int
 
     @asynccontextmanager
-    async def open(
-        self, reader: ObjectReader, start: RecordPlace
-    ) -> AsyncGenerator[tuple[Content, AsyncGenerator[LinePage, None]], None]:
-        """Open an object; gives its content, and its lines from a place on.
+    async def open(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[Content, None]:
+        """Open the content of an object at a place.
 
         Raises:
             RecordError: also `NotText`.
@@ -51,14 +51,19 @@ class LineFormat:
         async with open_content(reader.open, reader.name, self.options, start=start.at) as content:
             if not _is_text(content.head):
                 raise RecordError(f"{reader.path} is not text", kind="NotText")
-            pages = line_pages(
-                content.read,
-                Place(start.at, start.before),
-                max_line=self.max_record_bytes,
-                page_lines=self.page_records,
-            )
-            async with aclosing(pages):
-                yield content, pages
+            yield content
+
+    def lines(self, content: Content, start: RecordPlace) -> AsyncGenerator[LinePage, None]:
+        """Read the lines of a content that was opened at this place."""
+        return self._read(line_pages, content, start)
+
+    def blocks(self, content: Content, start: RecordPlace) -> AsyncGenerator[LineBlock, None]:
+        """Read the same lines in pieces."""
+        return self._read(line_blocks, content, start)
+
+    def _read(self, read: Callable[..., T], content: Content, start: RecordPlace) -> T:
+        limits = {"max_line": self.max_record_bytes, "page_lines": self.page_records}
+        return read(content.read, Place(start.at, start.before), **limits)
 
     def decoder(self, content: Content, start: RecordPlace) -> BlockDecoder:
         """Return a decoder for the lines of an object."""
@@ -71,7 +76,7 @@ class PlainLines(LineFormat):
 
     async def pages(self, reader: ObjectReader, start: RecordPlace) -> AsyncGenerator[RecordPage, None]:
         """The records of an object from a place on."""
-        async with self.open(reader, start) as (content, pages):
+        async with self.open(reader, start) as content, aclosing(self.lines(content, start)) as pages:
             decoder = self.decoder(content, start)
             async for page in pages:
                 yield self._page(reader.path, page, decoder)
