@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from connectors.objects.block_text import BlockDecoder
 from connectors.objects.columns import record_maker
+from connectors.objects.content import HEAD_BYTES
 from connectors.objects.csv_types import CONVERTERS, INFERRED, ColumnType, infer_type
 from connectors.objects.pages import stub
 from engine.errors import RecordError
@@ -19,8 +20,9 @@ __all__ = ["Columns", "CsvDialect", "column_names", "read_columns"]
 _CANDIDATES: Final = ",;\t|"
 _EMPTY: Final = frozenset({""})
 _SAMPLE_ROWS: Final = 1000
-_SEPARATOR_LINE: Final = re.compile(r'(")?sep=([^\r\n"])(?(1)")\r?\n')
+_SEPARATOR_LINE: Final = re.compile(r'(")?sep=([^\r\n"])(?(1)")\r?\n', re.IGNORECASE)
 """Names the delimiter, as Excel reads and writes it in front of the header."""
+_MARKUP: Final = re.compile(r"\s*<(?:!doctype|html|\?xml)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +162,13 @@ def read_columns(
     Raises:
         RecordError: `WrongHeader`: the header is not a row, or lacks a column that has a type.
     """
-    cut = head.rfind(b"\n") + 1
+    # the last line of a longer file is cut off
+    cut = head.rfind(b"\n") + 1 if len(head) >= HEAD_BYTES else 0
     whole = head[:cut] if cut else head
     decoder = BlockDecoder(decoder.encoding or None, None)
     text = decoder.decode(whole.removeprefix(b"\xef\xbb\xbf")).text
+    if _MARKUP.match(text):
+        raise RecordError(f"{path}: it is a page of HTML or XML, not a CSV file", kind="WrongHeader")
     lines = [f"{line}\n" for line in text.split("\n")]
     separator = _SEPARATOR_LINE.fullmatch(lines[0])
     lines = lines[1:] if separator else lines

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -27,6 +27,20 @@ RECORD_BYTES = 300
 
 INVALID = re.compile("[\udc80-\udcff]")
 
+_UNPACK = "unpack it first"
+_OTHERS: Final = {
+    b"%PDF-": ("a PDF file", "read it with `format: document`"),
+    b"PAR1\x15": ("a Parquet file", "read it with `format: parquet`"),
+    b"Obj\x01": ("an Avro file", "convert it first"),
+    b"PK\x03\x04": ("a ZIP archive", _UNPACK),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
+    b"\x1f\x9d": ("packed by `compress`", _UNPACK),
+    b"\x04\x22\x4d\x18": ("packed by LZ4", _UNPACK),
+    b"\xff\x06\0\0sNaPpY": ("packed by Snappy", _UNPACK),
+}
+"""What is often called text by mistake: its first bytes, name and remedy."""
+
+_SIGNATURE_BYTES = 16
 _ZEROS = re.compile(rb"\0+")
 _CONTROLS = re.compile(rb"[\x01-\x07\x0e-\x1a\x1c-\x1f]")
 _TEXT_BYTES_PER_RUN = 4
@@ -50,7 +64,7 @@ class LineFormat:
         """
         async with open_content(reader.open, reader.name, self.options, start=start.at) as content:
             if not _is_text(content.head):
-                raise RecordError(f"{reader.path} is not text", kind="NotText")
+                raise RecordError(f"{reader.path} is not text{_what(content.head)}", kind="NotText")
             yield content
 
     def lines(self, content: Content, start: RecordPlace) -> AsyncGenerator[LinePage, None]:
@@ -171,15 +185,26 @@ class JsonLines(PlainLines):
 
 def _is_text(head: bytes) -> bool:
     """Whether lines begin like this. A file may have zeros in texts, or where a crash has left a gap."""
+    if head.startswith(tuple(_OTHERS)):
+        return False
     runs = len(_ZEROS.findall(head))
     if not runs:
-        return True
+        return _CONTROLS.search(head[:_SIGNATURE_BYTES]) is None or by_content(head, "") is None
     text = head.replace(b"\0", b"")
     return (
         len(text) >= _TEXT_BYTES_PER_RUN * runs
         and not _CONTROLS.search(text)
         and by_content(head, "") is None
     )
+
+
+def _what(head: bytes) -> str:
+    """What it is instead, and what to do, as far as that is known."""
+    for signature, (kind, remedy) in _OTHERS.items():
+        if head.startswith(signature):
+            return f" but {kind}: {remedy}"
+    media_type = by_content(head, "")
+    return f" but {media_type}" if media_type else ""
 
 
 def _in_utf8(page: LinePage, decoder: BlockDecoder) -> tuple[LinePage, int]:
