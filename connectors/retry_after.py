@@ -12,18 +12,18 @@ _LONGEST = 3600.0
 _DAY = 86_400.0
 
 
-def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+def retry_after_seconds(headers: Mapping[str, str], now: datetime, longest: float = _LONGEST) -> float | None:
     """Return the seconds that a response asks to wait, or None if absent or unreadable.
 
     Both forms of the standard are read (seconds, and an HTTP date compared with `now`), an ISO date and
     seconds since 1970 too, and before them `retry-after-ms`, which OpenAI-compatible endpoints send (Azure:
-    `x-ms-retry-after-ms`). A date in the past means 0; more than an hour counts as an hour, so that a broken
-    clock on the other side cannot stop a run.
+    `x-ms-retry-after-ms`). A date in the past means 0; more than `longest` (an hour) counts as so much, so
+    that a broken clock on the other side cannot stop a run.
     """
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         milliseconds = _number(headers.get(name))
         if milliseconds is not None:
-            return min(milliseconds / 1000, _LONGEST)
+            return min(milliseconds / 1000, longest)
     text = headers.get("retry-after")
     # "5s" is not of the standard, but sent; "5, 5" is the header twice
     seconds = _number(text.partition(",")[0].strip().rstrip("sS") if text else None)
@@ -31,7 +31,7 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | No
         seconds = _until(text, now)
     elif abs(seconds - now.timestamp()) < _DAY:
         seconds = max(seconds - now.timestamp(), 0.0)
-    return None if seconds is None else min(seconds, _LONGEST)
+    return None if seconds is None else min(seconds, longest)
 
 
 def _number(text: str | None) -> float | None:

@@ -37,8 +37,8 @@ from engine.contract.component import (
 )
 from engine.contract.each import map_each, select_or_fail
 from engine.contract.types import Record
-from engine.contract.unplanned import unplanned_error
-from engine.errors import AT_RECORD, FatalError, RecordError, TransientError
+from engine.contract.unplanned import escaped, unplanned_error
+from engine.errors import AT_RECORD, EngineError, FatalError, RecordError, TransientError
 
 __all__ = ["filter", "sink", "source", "transform"]
 
@@ -232,7 +232,7 @@ def _failure(ctx: Context, batch: Batch, error: Exception, index: int) -> Record
     """
     if isinstance(error, RecordError | TransientError):
         return error
-    if ctx.survives_errors:
+    if ctx.survives_errors and not isinstance(error, EngineError):
         return unplanned_error(error)
     error.add_note(f"{AT_RECORD}{batch.keys.place(index)}")
     raise error
@@ -286,7 +286,7 @@ class BatchTransform(Transform[BaseModel]):
         return self._waits
 
     def apply(self, batch: Batch) -> Batch | Awaitable[Batch]:
-        made = self._function(batch.records)
+        made = self._function(list(batch.records))  # the function may sort it, or empty it
         return self._later(batch, made) if self._waits else self._outcomes(batch, made)
 
     async def _later(self, batch: Batch, made: Awaitable[list[Outcome]]) -> Batch:
@@ -317,8 +317,8 @@ class AsyncTransform(Transform[BaseModel]):
             for index, record in todo:
                 try:
                     made[index] = await self._function(record)
-                except Exception as error:  # noqa: BLE001 - the boundary to users' code
-                    made[index] = _failure(self.ctx, batch, error, index)
+                except BaseException as error:  # noqa: BLE001 - the boundary to users' code
+                    made[index] = _failure(self.ctx, batch, escaped(error), index)
 
         async with anyio.create_task_group() as group:
             for _ in range(min(self._concurrency, len(batch))):
@@ -348,7 +348,7 @@ class FunctionSink(Sink[BaseModel]):
         return self._limits
 
     async def write(self, batch: Batch) -> Receipt | None:
-        result = self._function(batch.records)
+        result = self._function(list(batch.records))
         if self._waits:
             await result
         return None

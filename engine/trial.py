@@ -15,10 +15,11 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from engine.contract.batch import Batch, Failure, join
+from engine.contract.checking import ChecksRecords, RecordCheck
 from engine.contract.component import Component, Context, Kind, NoParams, Receipt, Sink, Source
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record
-from engine.errors import ConfigError, StateMissingError
+from engine.errors import BatchError, ConfigError, StateMissingError
 from engine.plan.model import Plan, PlanNode
 from engine.state.memory import MemoryStateStore
 from engine.state.store import StateStore
@@ -311,7 +312,7 @@ class Counted:
     """What a sink of a dry run was given.
 
     Attributes:
-        records: their number.
+        records: how many it would have been given, without those that its receiver would have refused.
         shown: the first of them, as many as were asked for.
     """
 
@@ -322,39 +323,53 @@ class Counted:
 
 
 class _CountingSink(Sink[NoParams]):
-    """Counts what it gets and delivers nothing."""
+    """Counts what it gets and delivers nothing; refuses what `check` finds."""
 
     inline = True
 
-    def __init__(self, counted: Counted, show: int) -> None:
+    def __init__(self, counted: Counted, show: int, check: RecordCheck | None) -> None:
         super().__init__(NoParams())
-        self._counted, self._show = counted, show
+        self._counted, self._show, self._check = counted, show, check
 
     async def write(self, batch: Batch) -> Receipt:
-        counted = self._counted
-        counted.records += len(batch)
+        counted, records = self._counted, batch.records
+        refused = self._check(records) if self._check is not None and records else {}
+        if refused:
+            records = [record for index, record in enumerate(records) if index not in refused]
+        counted.records += len(records)
         if len(counted.shown) < self._show:
-            counted.shown += batch.records[: self._show - len(counted.shown)]
+            counted.shown += records[: self._show - len(counted.shown)]
+        if refused:
+            raise BatchError(refused)
         return Receipt()
 
 
 def with_counting_sinks(plan: Plan, *, show: int = 0) -> tuple[Plan, Sequence[Counted]]:
     """Return the plan with sinks that deliver nothing, the one for dead letters included.
 
+    Records that a sink's receiver would refuse, as far as is known here, become dead letters.
+
     Args:
         show: how many records of each sink are kept.
     """
     counted: list[Counted] = []
+    declared = plan.warehouse.models() if plan.warehouse is not None else ()
 
-    def counting(node: PlanNode) -> PlanNode:
+    def counting(node: PlanNode, check: RecordCheck | None = None) -> PlanNode:
         counts = Counted(node.name, node.spec.name)
         counted.append(counts)
-        return node.replaced_by(_CountingSink(counts, show))
+        return node.replaced_by(_CountingSink(counts, show, check))
+
+    def check_of(node: PlanNode) -> RecordCheck | None:
+        kind = node.spec.factory
+        return kind.record_check(node.params, declared) if isinstance(kind, ChecksRecords) else None
 
     forward = plan.dead_letters.forward
     changed = replace(
         plan,
-        nodes=tuple(counting(node) if node.kind is Kind.SINK else node for node in plan.nodes),
+        nodes=tuple(
+            counting(node, check_of(node)) if node.kind is Kind.SINK else node for node in plan.nodes
+        ),
         dead_letters=replace(plan.dead_letters, forward=counting(forward) if forward is not None else None),
         settings=replace(plan.settings, if_running="allow"),
     )

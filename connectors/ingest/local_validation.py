@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.errors import RecordError
+from connectors.ingest.payload import encode
+from engine.errors import FatalError, RecordError
 
 if TYPE_CHECKING:
-    from engine.service.models import IngestModel
+    from engine.contract.checking import RecordCheck
+    from engine.contract.types import Record
+    from engine.service.models import IngestModel, Row
     from engine.service.validation import BodyValidator
 
-__all__ = ["LocalValidator", "local_validator", "remark_on_unknown_model"]
+__all__ = ["LocalValidator", "local_validator", "record_check", "remark_on_unknown_model"]
 
 
 class LocalValidator:
@@ -32,10 +35,7 @@ class LocalValidator:
             found = self._validator.read(content).failures
         except TooManyRecordsError:
             return {}  # for the service to say
-        return {
-            indices[place]: RecordError(message, kind="ValidationError", stage="before sending")
-            for place, message in found.items()
-        }
+        return {indices[place]: _invalid(message) for place, message in found.items()}
 
 
 def local_validator(model: str) -> LocalValidator | None:
@@ -46,6 +46,57 @@ def local_validator(model: str) -> LocalValidator | None:
 
     known = next((item for item in load_ingest_models() if _is_called(item, model)), None)
     return LocalValidator(BodyValidator(known.model)) if known is not None else None
+
+
+def record_check(
+    model: str, declared: Sequence[IngestModel], *, max_body: int, max_record: int
+) -> RecordCheck | None:
+    """Return what tells the records that a service with the declared, or else installed, model refuses.
+
+    None if only the service knows the model. The check raises FatalError when the model's transform fails.
+    """
+    from engine.service.models import load_ingest_models
+    from engine.service.validation import BodyValidator, TooManyRecordsError
+
+    served = (*declared, *load_ingest_models())
+    known = next((item for item in served if _is_called(item, model)), None)
+    if known is None:
+        return None
+    validator = BodyValidator(known.model)
+
+    def refused(records: Sequence[Record]) -> dict[int, RecordError]:
+        payload = encode(records, max_body=max_body, max_record=max_record)
+        found = dict(payload.failures)
+        for body in payload.bodies:
+            try:
+                read = validator.read(body.content)
+            except TooManyRecordsError:  # for the service to say
+                continue
+            found |= {body.indices[place]: _invalid(text) for place, text in read.failures.items()}
+            good = [index for place, index in enumerate(body.indices) if place not in read.failures]
+            found |= {good[place]: error for place, error in _untransformable(known, read.records).items()}
+        return found
+
+    return refused
+
+
+def _untransformable(model: IngestModel, records: list[Row]) -> dict[int, RecordError]:
+    """The places of records that the model's transform refuses, as the service would."""
+    if model.transform is None or not records:
+        return {}
+    try:
+        results = model.transform(records)
+    except Exception as error:  # as in the service: somebody else's code, whose text may quote a record
+        raise FatalError(f"the transform of {model.name} failed: {type(error).__name__}") from error
+    return {
+        place: RecordError(str(result), kind=str(getattr(result, "kind", type(result).__name__)))
+        for place, result in enumerate(results)
+        if isinstance(result, Exception)
+    }
+
+
+def _invalid(message: str) -> RecordError:
+    return RecordError(message, kind="ValidationError", stage="before sending")
 
 
 def remark_on_unknown_model(model: str) -> str:

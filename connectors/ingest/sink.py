@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from itertools import chain
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel
@@ -16,13 +16,14 @@ from connectors.ingest.columns import encode_columns
 from connectors.ingest.counting import count_deliveries, newest_delivery
 from connectors.ingest.delivery import Delivery, Fates, origin_header
 from connectors.ingest.epoch import Epoch, epoch_scope
-from connectors.ingest.local_validation import LocalValidator, local_validator
+from connectors.ingest.local_validation import LocalValidator, local_validator, record_check
 from connectors.ingest.params import Confirm, IngestConnection, IngestParams, LocalValidation
 from connectors.ingest.payload import Body, Payload, encode
 from connectors.ingest.visibility import VisibilityCheck
 from connectors.warehouse.client import WarehouseClient, open_client
 from connectors.warehouse.rows import consumption_api
 from engine.contract.batch import Batch
+from engine.contract.checking import RecordCheck
 from engine.contract.component import BatchLimits, Context, Kind, Receipt, Sink, component
 from engine.contract.dead_letter import DeadLetter
 from engine.contract.types import Record
@@ -100,6 +101,14 @@ class IngestSink(Sink[IngestParams]):
                 seed=f"{self.ctx.seed}/{self.ctx.node}",
             )
         return self
+
+    @classmethod
+    def record_check(cls, params: IngestParams, declared: Sequence[Any]) -> RecordCheck | None:
+        """Return what finds the records that the service would refuse; see `ChecksRecords`."""
+        if params.validation is LocalValidation.NEVER:
+            return None
+        most = params.max_record_bytes or _MAX_RECORD
+        return record_check(params.model, declared, max_body=params.bytes, max_record=most)
 
     async def check_connection(self) -> str:
         """Ask the service for its health, with the token; see `ChecksConnection`."""

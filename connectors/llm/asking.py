@@ -88,9 +88,14 @@ class Asker(Caller):
             usage = self.usage_of(reply, [documents[index]]).shared(ordered[key].slots)[0]
             self.budget.settle(0.0, usage.cost_usd)
             self.spending.book(usage.cost_usd)
+            self.attempts.book(key)
             on_usage([index], usage)
-            if values is not None:
-                await claim.keep([self._entry_of(key, values, usage, documents[index])])
+            if values is None:
+                self.attempts.of(key).paid = self.attempts.of(key).paid.plus(usage)
+                await claim.keep([], self.notes([key]))
+            else:
+                entry = self._entry_of(key, values, usage, documents[index])
+                await claim.keep([entry], self.notes([key]))
                 fates[index] = self.fate_of(values)
         return fates
 

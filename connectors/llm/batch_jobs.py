@@ -12,32 +12,34 @@ mark that it carries.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import sha256
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 import anyio
 
-from connectors.llm.json_text import written
+from connectors.llm.json_text import parse, written
 from connectors.llm.prompt import Prompt
+from connectors.llm.quoting import text_of, without_texts
 from connectors.llm.refusals import Cause, Refusal, cause_of
 from connectors.llm.settings import LlmParams
 from connectors.llm.transport import why_unreachable
 from connectors.llm.waiting import wait_seconds
 from engine.contract.clock import Clock
-from engine.contract.journal import AnswerJournal, JournalEntry
-from engine.errors import ComponentError, FatalError, StoppingError, TransientError
+from engine.contract.journal import PENDING, AnswerJournal, JournalEntry
+from engine.errors import ComponentError, FatalError, FatalKind, StoppingError, TransientError
 
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["BatchJobs", "Ordered"]
+__all__ = ["BatchJobs", "Ordered", "note_key"]
 
 _MARK: Final = "odw_batch"  # in a job's metadata
-_PENDING: Final = "BatchPending"  # outcome of a journal entry that is no answer yet
 _URL: Final = "/v1/chat/completions"
 _ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 _MAX_BYTES: Final = 50_000_000  # of a job's file; OpenAI takes 200 MB
@@ -50,6 +52,11 @@ _CANCELLING: Final = 10.0  # seconds
 
 Line = tuple[int, Mapping[str, str], bytes]
 """Status, headers and body of an answer."""
+
+_MAX_QUOTED: Final = 300  # characters of an endpoint's own words
+_OF_DOCUMENTS: Final = frozenset({Cause.TOO_LONG, Cause.FILTERED})
+_SYSTEMIC: Final = frozenset({Cause.KEY, Cause.MONEY, Cause.MODEL})
+_KINDS: Final[Mapping[Cause, FatalKind]] = {Cause.KEY: "auth", Cause.MONEY: "budget"}
 
 R = TypeVar("R")
 
@@ -96,7 +103,8 @@ class BatchJobs:
         patient: an endpoint that cannot be reached is an outage from the first call on.
         journal: where it is kept what has been ordered.
         draining: true once the run should end. A job is not waited for then: a resume takes its answers.
-        on_look: called after each look at a job that goes on, so that who waits is not taken for stuck.
+        on_look: called after each look at a job that has not ended, so that who waits is not taken for
+            stuck.
     """
 
     def __init__(
@@ -156,12 +164,12 @@ class BatchJobs:
 
     async def ordered(self, questions: Collection[str]) -> dict[str, Ordered]:
         """What earlier attempts have ordered of these questions, by question. Raises as `ask`."""
-        wanted = {_pending_key(one): one for one in questions if one not in self._read}
+        wanted = {note_key(one): one for one in questions if one not in self._read}
         entries = await self._look_up(wanted)
         found: dict[str, Ordered] = {}
         for key, entry in entries.items():
             place = json.loads(entry.answer)
-            lines = await self._of_earlier(place["job"])
+            lines = await self._of_earlier(place["job"], ours=self._journal.is_ours(entry))
             line = lines.get(place["line"])
             self._read.add(wanted[key])
             if line is not None:
@@ -184,7 +192,7 @@ class BatchJobs:
         try:
             await self._gather(job)
             await self._submit(job)
-            lines = await self._wait(job.id)
+            lines = await self._wait(job.id, job.requests)
             for number, request in enumerate(job.requests):
                 request.answer = lines.get(str(number)) or _unanswered("the job ended without this line")
         except ComponentError as error:
@@ -214,7 +222,7 @@ class BatchJobs:
             for number, request in enumerate(job.requests)
         )
         file = ("requests.jsonl", content.encode(), "application/jsonl")
-        uploaded = await self._api(self._sdk.files.create(file=file, purpose="batch"))
+        uploaded = await self._api(self._sdk.files.create(file=file, purpose="batch"), job.requests)
         await self._keep(_pending_entries(job))
         # they may have been in a job before; where their answers will be now is to be read again
         self._read.difference_update(*(one.prompt.questions.values() for one in job.requests))
@@ -224,19 +232,25 @@ class BatchJobs:
                 endpoint=_URL,
                 completion_window="24h",
                 metadata={_MARK: job.token},
-            )
+            ),
+            job.requests,
         )
         job.id = created.id
         self._running[job.id] = None
-        await self._keep([JournalEntry(_id_key(job.token), job.id, _PENDING)])
+        await self._keep([JournalEntry(_id_key(job.token), job.id, PENDING)])
 
-    async def _of_earlier(self, token: str) -> dict[str, Line]:
-        """The lines of a job that an earlier attempt has begun, by number; none if it was never created."""
+    async def _of_earlier(self, token: str, *, ours: bool) -> dict[str, Line]:
+        """The lines of a job that an earlier attempt has begun, by number; none if it was never created.
+
+        `ours`: by this very run. Another run may be waiting for its own.
+        """
         async with self._collecting:
             if token not in self._collected:
                 if self._draining():
                     raise StoppingError("the run was told to stop before a batch job was looked at")
                 job_id = await self._id_of(token)
+                if job_id and ours:
+                    self._running[job_id] = None
                 self._collected[token] = await self._still_there(job_id) if job_id else {}
                 if len(self._collected) > _KEPT:
                     del self._collected[next(iter(self._collected))]
@@ -270,15 +284,14 @@ class BatchJobs:
                     break
         return ""
 
-    async def _wait(self, job_id: str) -> dict[str, Line]:
-        """The lines of a job by number, once it has ended."""
-        self._running[job_id] = None
+    async def _wait(self, job_id: str, requests: Sequence[_Request] = ()) -> dict[str, Line]:
+        """The lines of a job by number, once it has ended. `requests`: what it has, if that is known."""
         until, failures = self._clock.monotonic() + _LONGEST, 0
         while True:
             try:
                 job = await self._api(self._sdk.batches.retrieve(job_id))
                 if job.status in _ENDED:
-                    lines = await self._lines(job)
+                    lines = await self._lines(job, requests)
                     self._running.pop(job_id, None)
                     return lines
                 failures = 0
@@ -302,24 +315,48 @@ class BatchJobs:
         while (left := until - self._clock.monotonic()) > 0 and not self._draining():
             await self._clock.sleep(min(left, _LOOK))
 
-    async def _lines(self, job: Any) -> dict[str, Line]:
-        """All answers of a job that has ended, whole or not."""
+    async def _lines(self, job: Any, requests: Sequence[_Request]) -> dict[str, Line]:
+        """All answers of a job that has ended, whole or not. Raises FatalError as `_rejected` does."""
         found: dict[str, Line] = {}
-        for file_id in (job.output_file_id, job.error_file_id):
+        for file_id in (job.error_file_id, job.output_file_id):
             if file_id:
                 content = await self._api(self._sdk.files.content(file_id))
                 found |= _read_lines(content.content)
-        if job.status == "failed":
-            errors = (job.errors and job.errors.data) or []
-            said = [{"message": one.message, "code": one.code} for one in errors] or [{"message": "failed"}]
-            status = 429 if said[0].get("code") == "token_limit_exceeded" else 400
-            count = max(job.request_counts.total if job.request_counts else 0, self._params.batch_requests)
-            rest: Line = (status, {}, json.dumps({"error": said[0]}).encode())
-            found = {str(number): rest for number in range(count)} | found
-        return found
+        rejected = self._rejected(job, requests) if job.status == "failed" and requests else {}
+        return rejected | found
 
-    async def _api(self, call: Awaitable[R]) -> R:
-        """Await a call of the SDK. Raises ComponentError with what the endpoint says."""
+    def _rejected(self, job: Any, requests: Sequence[_Request]) -> dict[str, Line]:
+        """What a job has failed for, by line. Lines that it does not name may be sent again.
+
+        Raises:
+            FatalError: it has failed as a whole: asking again would not help.
+        """
+        errors = [_failure_of(one) for one in (job.errors and job.errors.data) or []]
+        causes = [cause_of(refusal) for _, refusal in errors]
+        if any(one.code == "token_limit_exceeded" for _, one in errors) or Cause.BUSY in causes:
+            words = self._without_secrets(errors[0][1].message, requests)
+            busy: Line = HTTPStatus.TOO_MANY_REQUESTS, {}, json.dumps({"error": words}).encode()
+            return {str(number): busy for number in range(len(requests))}
+        named = {place: one for place, one in errors if place in range(len(requests))}
+        apart = len(named) < len(requests) or {*causes} <= _OF_DOCUMENTS
+        if named and apart and len(named) == len(errors) and not _SYSTEMIC.intersection(causes):
+            return {str(place): (400, {}, _error_body(one)) for place, one in named.items()}
+        first = next((one for one in errors if cause_of(one[1]) in _SYSTEMIC), errors[0] if errors else None)
+        said = f"the batch job {job.id} failed as a whole"
+        if first is not None:
+            code, words = first[1].code, self._without_secrets(first[1].message, requests)
+            said += f" ({code})" * bool(code) + f": {words}" * bool(words)
+        cause = Cause.UNCLEAR if first is None else cause_of(first[1])
+        remedy = "correct this and resume the run, with `mode: direct` if the endpoint takes no batch jobs"
+        raise FatalError(f"{said}; {remedy}", kind=_KINDS.get(cause, "config"))
+
+    def _without_secrets(self, words: str, requests: Sequence[_Request]) -> str:
+        """What an endpoint says, without the key and what documents say."""
+        words = words.replace(self._key, "…") if self._key else words
+        return without_texts(words[:_MAX_QUOTED], [text_of(one.prompt) for one in requests])
+
+    async def _api(self, call: Awaitable[R], requests: Sequence[_Request] = ()) -> R:
+        """Await a call of the SDK, which sends these. Raises ComponentError with what the endpoint says."""
         import openai
 
         try:
@@ -327,20 +364,20 @@ class BatchJobs:
             self._reached = True
             return found
         except openai.APIStatusError as error:
-            raise self._failure(error) from error
+            raise self._failure(error, requests) from error
         except (TimeoutError, openai.APIConnectionError) as error:
             message = f"cannot reach the Batch API: {why_unreachable(error, self._url)}"
             raise (TransientError(message) if self._reached else FatalError(message)) from error
 
-    def _failure(self, error: openai.APIStatusError) -> ComponentError:
+    def _failure(self, error: openai.APIStatusError, requests: Sequence[_Request]) -> ComponentError:
         refusal = Refusal.of(error.status_code, error.response.content)
-        words = refusal.message.replace(self._key, "…") if self._key else refusal.message
-        cause, said = cause_of(refusal), f"the Batch API answered {refusal.status}: {words[:300]}"
+        words = self._without_secrets(refusal.message, requests)
+        cause, said = cause_of(refusal), f"the Batch API answered {refusal.status}: {words}"
         if cause is Cause.BUSY:
             wait = wait_seconds(error.response.headers, refusal.body, refusal.message, self._clock.now())
             return TransientError(said, retry_after=wait, throttled=refusal.status == 429)
-        if cause in (Cause.KEY, Cause.MONEY):
-            return FatalError(said, kind="auth" if cause is Cause.KEY else "budget")
+        if cause in _KINDS:
+            return FatalError(said, kind=_KINDS[cause])
         kind = _UnknownError if refusal.status == 404 else FatalError
         return kind(f"{said}; set `mode: direct` if the endpoint has no Batch API")
 
@@ -361,11 +398,12 @@ def _pending_entries(job: _Job) -> list[JournalEntry]:
         for slot, question in request.prompt.questions.items():
             place = {"job": job.token, "line": str(number), "slot": slot, "slots": len(nonces)}
             answer = written({**place, "nonce": nonces[slot]})
-            entries.append(JournalEntry(_pending_key(question), answer, _PENDING))
+            entries.append(JournalEntry(note_key(question), answer, PENDING))
     return entries
 
 
-def _pending_key(question: str) -> str:
+def note_key(question: str) -> str:
+    """The key of the journal entry that says which job a question is in."""
     return sha256(f"batch question {question}".encode()).hexdigest()
 
 
@@ -373,23 +411,43 @@ def _id_key(token: str) -> str:
     return sha256(f"batch job {token}".encode()).hexdigest()
 
 
+def _failure_of(error: Any) -> tuple[int | None, Refusal]:
+    """The place of the line that an error of a job names, if it does, and the error."""
+    line = getattr(error, "line", None)
+    refusal = Refusal(
+        400, str(error.message or ""), str(error.code or ""), param=str(getattr(error, "param", None) or "")
+    )
+    return (line - 1 if isinstance(line, int) else None), refusal
+
+
+def _error_body(refusal: Refusal) -> bytes:
+    said = {"message": refusal.message, "code": refusal.code, "param": refusal.param}
+    return json.dumps({"error": said}).encode()
+
+
 def _read_lines(content: bytes) -> dict[str, Line]:
     """The lines of a file of answers or errors; one that cannot be read is left out."""
     found: dict[str, Line] = {}
     for text in content.split(b"\n"):
         try:
-            line = json.loads(text)
+            line = parse(text.decode("utf-8", "replace"))
             number = str(line["custom_id"])
         except (ValueError, KeyError, TypeError):
             continue
         response, error = line.get("response"), line.get("error")
-        if isinstance(response, Mapping):
-            body = json.dumps(response.get("body")).encode()
-            found[number] = (int(response.get("status_code") or 200), {}, body)
+        body = response.get("body") if isinstance(response, Mapping) else None
+        if isinstance(body, Mapping | str) and body:
+            answer = body if isinstance(body, str) else written(body)
+            found[number] = (_status(response.get("status_code")), {}, answer.encode("utf-8", "replace"))
         else:
             said = error.get("message") if isinstance(error, Mapping) else None
             found[number] = _unanswered(str(said or "the line was not answered"))
     return found
+
+
+def _status(code: object) -> int:
+    """The status of a line's answer; where there is none, the body says whether it is an error."""
+    return int(str(code)) if re.fullmatch(r"[1-5]\d\d", str(code)) else HTTPStatus.OK
 
 
 def _unanswered(message: str) -> Line:

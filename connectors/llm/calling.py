@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import anyio
 
 from connectors.llm.answer_length import THOUGHTS, AnswerLength
+from connectors.llm.batch_jobs import note_key
 from connectors.llm.client import ChatClient, Reply
 from connectors.llm.documents import Document
 from connectors.llm.gate import Gate
@@ -70,6 +71,10 @@ class Caller:
     attempts: Attempts = field(default_factory=Attempts)
     spending: Spending = field(default_factory=NoSpending)
     tracer: Tracer | None = None
+
+    def notes(self, questions: Iterable[str]) -> list[str]:
+        """Keys of what the journal says of batch jobs with these questions."""
+        return [] if self.chat.jobs is None else [note_key(one) for one in questions]
 
     def fate_of(self, values: Mapping[str, object]) -> Fate:
         """Interpret the values of a slot."""

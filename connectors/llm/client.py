@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -15,10 +16,11 @@ from connectors.llm.completion import Reply, read_body, read_completion
 from connectors.llm.dialect import MIN_ANSWER, Dialect, Level
 from connectors.llm.gate import Gate
 from connectors.llm.prompt import Prompt
+from connectors.llm.quoting import text_of, without_texts
 from connectors.llm.refusals import Cause, Refusal, cause_of, room_in_window
 from connectors.llm.settings import LlmConnection, LlmParams
 from connectors.llm.transport import open_sdk, why_unreachable
-from connectors.llm.waiting import wait_seconds
+from connectors.llm.waiting import UsedUp, used_up, wait_seconds
 from engine.contract.clock import Clock
 from engine.contract.journal import AnswerJournal, NoJournal
 from engine.errors import ComponentError, FatalError, TransientError
@@ -34,7 +36,6 @@ _STRANGE_TRIES: Final = 3  # answers that are no completions, before any has com
 _FIRST_WAIT: Final = 0.5  # seconds between the first tries to reach an endpoint
 _PROBE_TOKENS: Final = 256
 _MAX_QUOTED: Final = 300  # characters of an endpoint's own words
-_SHINGLE: Final = 20
 _PATH: Final = "/chat/completions"
 _RAW: Final = {"X-Stainless-Raw-Response": "true"}  # the SDK gives the answer as it came
 
@@ -66,7 +67,7 @@ class Contact:
             refuses everything.
         journal: where it is kept what batch jobs have been asked.
         draining: true once the run should end.
-        on_look: called after each look at a batch job that goes on.
+        on_look: called after each look at a batch job that has not ended.
     """
 
     patience: float | None
@@ -290,7 +291,11 @@ class ChatClient:
             )
         cause = cause_of(refusal)
         if cause is Cause.BUSY:
-            wait = wait_seconds(headers, refusal.body, refusal.message, self._clock.now())
+            now = self._clock.now()
+            spent = used_up(headers, refusal.body, refusal.message, now) if status < 500 else None
+            if spent is not None:
+                return EndpointError(f"{said}: {self._comes_back(spent)}", kind="budget")
+            wait = wait_seconds(headers, refusal.body, refusal.message, now)
             if status in (429, 529):
                 self.gate.throttled(wait)
             elif wait is not None:
@@ -305,6 +310,15 @@ class ChatClient:
         if cause is Cause.MODEL:
             return EndpointError(f"{said}: no such model {self.model!r}; check `base_url` and `model`")
         return None
+
+    def _comes_back(self, spent: UsedUp) -> str:
+        """What to do about a quota that is not worth waiting for."""
+        if spent.seconds is None:
+            when = "when it has been reset, within a day as a rule"
+        else:
+            moment = self._clock.now() + timedelta(seconds=spent.seconds)
+            when = f"after {moment:%Y-%m-%d %H:%M:%S} UTC"
+        return f"the quota of {self.model!r} is used up; resume the run {when}"
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, Any, bytes]:
         """Status, headers and body of an answer. Raises TransientError, or EndpointError on first contact."""
@@ -355,11 +369,7 @@ class ChatClient:
         code = refusal.code if refusal.code not in ("", str(refusal.status)) else ""
         said = f"{self._url} answered {refusal.status}" + (f" ({code})" if code else "")
         words = refusal.message.replace(self._key, "…") if self._key else refusal.message
-        texts = prompt.user if isinstance(prompt.user, str) else str(prompt.user)
-        for start in range(len(words) - _SHINGLE + 1):
-            if words[start : start + _SHINGLE] in texts:
-                words = f"{words[:start]}…"
-                break
+        words = without_texts(words, [text_of(prompt)])
         if len(words) > _MAX_QUOTED:
             words = f"{words[: _MAX_QUOTED - 1]}…"
         return f"{said}: {words}" if words and not words.startswith("<") else said

@@ -119,6 +119,7 @@ class Conversation:
         reply = await self._paid_call(prompt, indices, limit)
         if reply.finish_reason != "length" or longer:
             return reply
+        await self._forget_jobs(indices)
         for index in indices:
             self._history(index).longer = True
         more = caller.answer_limit(documents, longer=True)
@@ -199,13 +200,20 @@ class Conversation:
 
     async def _keep(self, entries: Sequence[JournalEntry]) -> None:
         if entries:
-            await self._claim.keep(entries)
+            await self._claim.keep(entries, self._caller.notes(one.key for one in entries))
+
+    async def _forget_jobs(self, indices: Sequence[int]) -> None:
+        """Their answers are paid for and of no use: no later attempt has to read and book them again."""
+        notes = self._caller.notes(self._keys[index] for index in indices)
+        if notes:
+            await self._claim.keep([], notes)
 
     async def _ask_in_halves(self, group: TaskGroup, indices: list[int], error: ComponentError) -> None:
         """Ask again in two halves; a document that was alone has its fate."""
         if len(indices) == 1:
             await self._end(indices[0], self._final(indices[0], error))
             return
+        await self._forget_jobs(indices)
         middle = len(indices) // 2
         for half in (indices[:middle], indices[middle:]):
             for index in half:
@@ -222,6 +230,7 @@ class Conversation:
 
         `lone`: the answer was about one document; after the second of these it ends with `error`.
         """
+        await self._forget_jobs(indices)
         if len(indices) > 1 and not self._were_together(indices):
             for index in indices:
                 history = self._history(index)

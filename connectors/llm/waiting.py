@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from connectors.retry_after import retry_after_seconds
 
-__all__ = ["duration_seconds", "until_seconds", "wait_seconds"]
+__all__ = ["UsedUp", "duration_seconds", "until_seconds", "used_up", "wait_seconds"]
 
 _LONGEST: Final = 3600.0  # a broken clock on the other side must not stop a run
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6}
@@ -26,6 +28,13 @@ _SAID: Final = re.compile(
 _SAID_MOMENT: Final = re.compile(
     r"(?:try again|retry|wait|resets?)(?: \w+){0,2} (\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.:+Z-]*)"
 )
+_OF_DAYS: Final = re.compile(
+    r"\bper[ _-](?:day|month)\b|\b[RT]PD\b|ByDay\b|per 86,?400 ?s|"
+    r"\b(?:daily|monthly)[ _-](?:\w+[ _-]){0,3}(?:limit|quota|allowance|allocation|usage|cap)|tier_daily",
+    re.IGNORECASE,
+)
+_OF_DAYS_AT_GOOGLE: Final = re.compile(r"PerDay(?:Per|\b)")
+_MISTAKEN: Final = 32 * 86_400.0
 _POLICY: Final = re.compile(r";\s*r=0\s*(?:;[^,]*?)?;\s*t=(\d+)")
 _WAIT_FIELDS: Final = {
     "retrydelay": 1.0, "retryafter": 1.0, "retryafterseconds": 1.0, "estimatedtime": 1.0,
@@ -36,6 +45,13 @@ _EPOCH_SECONDS: Final = 1_000_000_000.0  # numbers above are moments, not durati
 _EPOCH_MILLISECONDS: Final = 1_000_000_000_000.0
 
 
+@dataclass(frozen=True, slots=True)
+class UsedUp:
+    """A quota without room for long: `seconds` until there is some, None when that is not said."""
+
+    seconds: float | None
+
+
 def wait_seconds(headers: Mapping[str, str], body: object, message: str, now: datetime) -> float | None:
     """Seconds that an answer asks us to wait; None when it does not say.
 
@@ -44,15 +60,46 @@ def wait_seconds(headers: Mapping[str, str], body: object, message: str, now: da
     the reset of a limit that is used up (`x-ratelimit-reset-tokens: 6m0s`, `anthropic-ratelimit-…-reset`);
     the message ("Please try again in 20s"). More than an hour counts as an hour.
     """
+    found = _asked(headers, body, message, now)
+    return None if found is None else min(found, _LONGEST)
+
+
+def used_up(headers: Mapping[str, str], body: object, message: str, now: datetime) -> UsedUp | None:
+    """When a quota that is not worth waiting for is filled again; None when waiting helps.
+
+    That is one of a day or a month, as the headers, the body or the message say, or one that asks for a wait
+    of more than an hour. A wait of months is the mistake of a clock.
+    """
+    resets = [
+        until_seconds(headers.get(f"x-ratelimit-reset-{kind}-day", ""), now)
+        for kind in ("requests", "tokens")
+        if headers.get(f"x-ratelimit-remaining-{kind}-day", "").strip() == "0"
+    ]
+    if resets:
+        return _until_then(max((one for one in resets if one is not None), default=None))
+    asked = _asked(headers, body, message, now)
+    words = f"{message} {body if isinstance(body, Mapping | list) else ''}"
+    if _OF_DAYS_AT_GOOGLE.search(words):
+        return UsedUp(None)  # it asks for a wait of some seconds, whatever the quota
+    if _OF_DAYS.search(words):
+        return _until_then(asked)
+    return UsedUp(asked) if asked is not None and _LONGEST < asked < _MISTAKEN else None
+
+
+def _until_then(seconds: float | None) -> UsedUp:
+    return UsedUp(seconds if seconds is not None and 0 <= seconds < _MISTAKEN else None)
+
+
+def _asked(headers: Mapping[str, str], body: object, message: str, now: datetime) -> float | None:
     for found in (
-        retry_after_seconds(headers, now),
+        retry_after_seconds(headers, now, math.inf),
         _of_body(body),
         _of_passed_on(body, now),
         _of_resets(headers, now),
         _of_message(message, now),
     ):
         if found is not None:
-            return min(max(found, 0.0), _LONGEST)
+            return max(found, 0.0)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 
@@ -16,8 +17,14 @@ __all__ = [
     "add_limit_argument",
     "add_output_arguments",
     "add_state_argument",
+    "at_least_one",
+    "more_than_none",
+    "none_or_more",
+    "port",
     "this_command",
 ]
+
+_HIGHEST_PORT = 65_535
 
 
 def this_command() -> str:
@@ -72,14 +79,18 @@ def add_change_arguments(parser: argparse.ArgumentParser, *, assignments: bool =
 def add_interval_argument(parser: argparse.ArgumentParser) -> None:
     """Declare `--interval`."""
     parser.add_argument(
-        "--interval", type=float, default=2.0, metavar="SECONDS", help="time between two updates (default: 2)"
+        "--interval",
+        type=more_than_none,
+        default=2.0,
+        metavar="SECONDS",
+        help="time between two updates (default: 2)",
     )
 
 
 def add_limit_argument(parser: argparse.ArgumentParser, what: str = "show the newest N") -> None:
     """Declare `--limit` of a listing."""
     parser.add_argument(
-        "--limit", type=int, default=50, metavar="N", help=f"{what}; 0 shows all (default: 50)"
+        "--limit", type=none_or_more, default=50, metavar="N", help=f"{what}; 0 shows all (default: 50)"
     )
 
 
@@ -115,3 +126,39 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         help="format of structured events on standard error (default: json unless it is a terminal)",
     )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def none_or_more(text: str) -> int:
+    """For argparse: 0 or more."""
+    return _whole(text, "a whole number, 0 or more", 0)
+
+
+def at_least_one(text: str) -> int:
+    """For argparse: 1 or more."""
+    return _whole(text, "a whole number, 1 or more", 1)
+
+
+def port(text: str) -> int:
+    """For argparse: a port, 0 for any."""
+    return _whole(text, f"a port from 0 to {_HIGHEST_PORT}", 0, _HIGHEST_PORT)
+
+
+def _whole(text: str, expected: str, lowest: int, highest: float = math.inf) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = lowest - 1
+    if not lowest <= number <= highest:
+        raise argparse.ArgumentTypeError(f"must be {expected}, got {text}")
+    return number
+
+
+def more_than_none(text: str) -> float:
+    """For argparse: a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return number

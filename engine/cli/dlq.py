@@ -18,6 +18,7 @@ from engine.cli.arguments import (
     add_limit_argument,
     add_output_arguments,
     add_state_argument,
+    none_or_more,
 )
 from engine.cli.options import DEFAULT_FILE, DlqOptions
 
@@ -55,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATCH",
         help="patch the records first: FIELD=VALUE or FIELD~REGEX~REPLACEMENT; repeatable",
     )
-    replaying.add_argument("--limit", type=int, default=0, metavar="N", help="replay at most N, oldest first")
+    replaying.add_argument(
+        "--limit", type=none_or_more, default=0, metavar="N", help="replay at most N, oldest first; 0: all"
+    )
     replaying.add_argument(
         "--dry-run", action="store_true", help="print what would be sent, without sending it"
     )

@@ -13,7 +13,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_file_arguments, add_state_argument
+from engine.cli.arguments import add_file_arguments, add_state_argument, more_than_none
 from engine.cli.options import DoctorOptions
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_file_arguments(parser)
     add_state_argument(parser)
     parser.add_argument(
-        "--timeout", type=float, default=10.0, metavar="SECONDS", help="for each connection (default: 10)"
+        "--timeout",
+        type=more_than_none,
+        default=10.0,
+        metavar="SECONDS",
+        help="for each connection (default: 10)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

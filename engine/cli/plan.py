@@ -11,7 +11,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import add_file_arguments, add_state_argument
+from engine.cli.arguments import add_file_arguments, add_state_argument, more_than_none, none_or_more
 from engine.cli.options import ForecastOptions
 
 if TYPE_CHECKING:
@@ -29,10 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_file_arguments(parser)
     add_state_argument(parser)
     parser.add_argument(
-        "--sample", type=int, default=20, metavar="N", help="records of each source to read (default: 20)"
+        "--sample",
+        type=none_or_more,
+        default=20,
+        metavar="N",
+        help="records of each source to read (default: 20)",
     )
     parser.add_argument(
-        "--timeout", type=float, default=10.0, metavar="SECONDS", help="for each listing (default: 10)"
+        "--timeout",
+        type=more_than_none,
+        default=10.0,
+        metavar="SECONDS",
+        help="for each listing (default: 10)",
     )
     parser.add_argument("--diff", action="store_true", help="show what has changed since the last run")
     parser.add_argument("--samples", metavar="DIR", help="sample documents for the embedded S3")
@@ -54,12 +62,9 @@ async def _run(options: ForecastOptions) -> int:
     from engine.cli.display.terminal import printable
     from engine.cli.loading import load_plans
     from engine.cli.local.trial import dry_store
-    from engine.errors import ConfigError
     from engine.execution.engine import Engine
     from engine.preview import forecast
 
-    if options.sample < 0:
-        raise ConfigError(f"--sample: expected a number of records, got {options.sample}")
     plans = load_plans(options)
     forecasts: list[Forecast] = []
     samples = Path(options.samples) if options.samples else None

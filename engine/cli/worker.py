@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from engine.cli.arguments import add_file_argument, add_state_argument
-from engine.cli.durable.server import add_server_arguments, at_least_one, more_than_none, require_temporal
+from engine.cli.arguments import add_file_argument, add_state_argument, at_least_one, more_than_none
+from engine.cli.durable.server import add_server_arguments, require_temporal
 from engine.cli.options import WorkerOptions
 
 SUMMARY = "run a Temporal worker for durable runs"

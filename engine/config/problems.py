@@ -47,7 +47,6 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """`unknown key `batchsize`, did you mean `batch_size`?`, or the known names when none is near."""
     names = list(known)
     near = nearest(name, names)
-    name = _shortened(name)
     if near:
         return f"unknown {what} `{name}`, did you mean `{near}`?"
     return f"unknown {what} `{name}`, known: {listed(names)}" if names else f"unknown {what} `{name}`"
@@ -55,11 +54,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """List names in backquotes, separated by commas."""
-    return ", ".join(f"`{_shortened(name)}`" for name in names)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def describe(value: Value) -> str:
@@ -75,7 +70,8 @@ def describe(value: Value) -> str:
         return "a mapping"
     if isinstance(data, list):
         return "a list"
-    return _shortened(repr(data) if isinstance(data, str) else str(data))
+    text = repr(data) if isinstance(data, str) else str(data)
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 
 
 def redacted(message: str, secrets: Iterable[str]) -> str:

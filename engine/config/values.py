@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -15,6 +16,13 @@ Plain: TypeAlias = Any
 """What YAML gives: None, bool, int, float, str, date, datetime, lists and text-keyed dicts of them.
 
 A pipeline built in Python may also hold other objects as leaves (a class, a function)."""
+
+_LONG_WORD = re.compile(r"[^\s.`]{200,}")
+
+
+def _brief(text: str) -> str:
+    """Cut words of 200 characters and more: a name of a file may be as long as its author likes."""
+    return _LONG_WORD.sub(lambda word: f"{word[0][:60]}…", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +45,9 @@ class Place:
 
     def problem(self, message: str, hint: str = "") -> Problem:
         """Create a problem at this place."""
-        message, hint = hide(message, self.hidden), hide(hint, self.hidden)
-        return Problem(message, path=self.path, file=self.file, line=self.line, column=self.column, hint=hint)
+        message, hint = _brief(hide(message, self.hidden)), _brief(hide(hint, self.hidden))
+        path = _brief(self.path)
+        return Problem(message, path=path, file=self.file, line=self.line, column=self.column, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

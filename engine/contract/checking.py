@@ -1,10 +1,17 @@
-"""What a component may offer besides, so that `doctor` can reach the outside for real."""
+"""What a component may offer besides: to reach the outside for real, or to judge records without it."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["ChecksConnection", "ChecksOthers"]
+from engine.contract.types import Record
+from engine.errors import RecordError
+
+__all__ = ["ChecksConnection", "ChecksOthers", "ChecksRecords", "RecordCheck"]
+
+RecordCheck: TypeAlias = Callable[[Sequence[Record]], Mapping[int, RecordError]]
+"""Finds the records that would be refused, by their places."""
 
 
 @runtime_checkable
@@ -29,4 +36,16 @@ class ChecksOthers(Protocol):
 
     async def check_others(self) -> str:
         """Do as `check_connection` with the others alone; "" if there are none."""
+        ...
+
+
+@runtime_checkable
+class ChecksRecords(Protocol):
+    """A sink's class that knows, without delivering, which records its receiver would refuse."""
+
+    def record_check(self, params: Any, declared: Sequence[Any]) -> RecordCheck | None:
+        """Return the check of a sink with these parameters, None when only the receiver knows.
+
+        A class method. `declared` are the models of the file's `warehouse:` section.
+        """
         ...

@@ -10,9 +10,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-__all__ = ["ANSWER", "AnswerClaim", "AnswerJournal", "JournalEntry", "NoJournal"]
+__all__ = ["ANSWER", "PENDING", "AnswerClaim", "AnswerJournal", "JournalEntry", "NoJournal"]
 
 ANSWER: Final = "answer"
+
+PENDING: Final = "BatchPending"
+"""Outcome of an entry that is no answer yet, but says where one is being made. It is neither listed nor
+purged while the answer may still come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class JournalEntry:
     Args:
         key: a hash of everything that the answer depends on; the same question has the same key.
         answer: the raw text that was paid for, or the message of a final verdict.
-        outcome: `ANSWER`, or the error type of a verdict that was paid for too (`Refused`).
+        outcome: `ANSWER`, `PENDING`, or the error type of a verdict that was paid for too (`Refused`).
         model: who answered.
         tokens_in, tokens_out, cost_usd: this answer's share of what the calls cost.
         this_run_only: the entry holds for the run that paid, not for others: another may be luckier.
@@ -66,10 +70,11 @@ class AnswerClaim(Protocol):
     @property
     def ours(self) -> Collection[str]: ...
 
-    async def keep(self, entries: Sequence[JournalEntry]) -> None:
+    async def keep(self, entries: Sequence[JournalEntry], forget: Collection[str] = ()) -> None:
         """Store answers durably and wake those who wait for them.
 
-        Not interrupted by cancellation, since they are paid for. Raises `StateError`.
+        `forget`: keys of entries to delete in the same transaction. Not interrupted by cancellation, since
+        the answers are paid for. Raises `StateError`.
         """
         ...
 
@@ -123,7 +128,7 @@ class _Unanswered:
     def answers(self) -> Mapping[str, JournalEntry]:
         return {}
 
-    async def keep(self, entries: Sequence[JournalEntry]) -> None:
+    async def keep(self, entries: Sequence[JournalEntry], forget: Collection[str] = ()) -> None:
         """Nothing is kept."""
 
     async def others(self) -> None:

@@ -1,15 +1,18 @@
-"""Exceptions that no component meant to raise, as failures of one record."""
+"""Exceptions that no component meant to raise, as failures of one record or of the node."""
 
 from __future__ import annotations
 
+import math
 import sysconfig
 from pathlib import Path
 from traceback import extract_tb
 from typing import Final
 
-from engine.errors import RecordError
+import anyio
 
-__all__ = ["described", "unplanned_error"]
+from engine.errors import FatalError, RecordError
+
+__all__ = ["described", "escaped", "unplanned_error"]
 
 _NOT_THE_USERS: Final = tuple(
     {
@@ -33,6 +36,32 @@ def described(error: BaseException) -> str:
     where = "".join(f" at {frame.filename}:{frame.lineno}" for frame in last)
     text = f": {error}" if isinstance(error, OSError | ImportError) else ""
     return f"{type(error).__name__}{text}{where}"
+
+
+def escaped(error: BaseException) -> Exception:
+    """Return what a component let out as an error; call it where it is caught.
+
+    `sys.exit` ends the process, and a cancellation that nobody asked for (of a future that the component
+    awaits) its task, both as though all were well: here they are failures of the node.
+
+    Raises:
+        BaseException: the given one, if it is to end the task: a cancellation from outside, or Ctrl-C.
+    """
+    if isinstance(error, Exception):
+        return error
+    is_cancellation = isinstance(error, anyio.get_cancelled_exc_class())
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        raise error
+    if is_cancellation and anyio.current_effective_deadline() == -math.inf:
+        raise error
+    remedy = ""
+    if is_cancellation:
+        remedy = ": it was cancelled, but not by the engine"
+    elif isinstance(error, SystemExit):
+        remedy = ": a component cannot end the process; raise engine.FatalError to stop the run"
+    failure = FatalError(f"{described(error)}{remedy}")
+    failure.__cause__ = error
+    return failure
 
 
 def unplanned_error(error: BaseException) -> RecordError:

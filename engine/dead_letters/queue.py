@@ -20,6 +20,7 @@ from engine.contract.dead_letter import DeadLetter
 from engine.contract.journal import JournalEntry
 from engine.contract.keys import KeyList
 from engine.contract.types import JsonValue, Record
+from engine.contract.unplanned import escaped
 from engine.errors import DeadLetterBudgetError, RecordError
 from engine.fault_injection import reached
 from engine.flow.delivery import Delivery, Outcome
@@ -106,8 +107,8 @@ class DeadLetterRoute:
                 else:
                     rows = [letter_json(letter) for letter in batch.records]
                     await sink.write(batch.replace(rows))
-            except Exception as error:
-                failure = classify_error(stats.name, error, batch)
+            except BaseException as error:
+                failure = classify_error(stats.name, escaped(error), batch)
                 if failure is error:
                     raise
                 raise failure from error

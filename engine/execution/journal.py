@@ -66,8 +66,12 @@ class Journal:
             key: entry for key, entry in found.items() if not entry.this_run_only or entry.run_id == run_id
         }
 
-    async def store(self, entries: Sequence[JournalEntry], run_id: str, pipeline: str, node: str) -> None:
+    async def store(
+        self, entries: Sequence[JournalEntry], forget: Collection[str], run_id: str, pipeline: str, node: str
+    ) -> None:
         """Have these on disk, with the time and who paid. Not interrupted: they are paid for.
+
+        `forget`: keys to delete.
 
         Raises `StateError`.
         """
@@ -76,7 +80,7 @@ class Journal:
             replace(entry, run_id=run_id, pipeline=pipeline, node=node, created_at=now) for entry in entries
         ]
         with anyio.CancelScope(shield=True):
-            await self._store.put_journal(signed)
+            await self._store.put_journal(signed, forget)
 
     async def cost(self, run_id: str, node: str) -> float:
         """USD that this run has paid at this node. Raises `StateError`."""
@@ -114,9 +118,9 @@ class NodeJournal:
         """Return the answer that holds for this run."""
         return await self._journal.look_up(keys, self._run_id)
 
-    async def store(self, entries: Sequence[JournalEntry]) -> None:
-        """Store with the names of who paid."""
-        await self._journal.store(entries, self._run_id, self._pipeline, self._node)
+    async def store(self, entries: Sequence[JournalEntry], forget: Collection[str]) -> None:
+        """Store with the names of who paid, and delete what is to be forgotten."""
+        await self._journal.store(entries, forget, self._run_id, self._pipeline, self._node)
 
     def give_back(self, keys: Collection[str]) -> None:
         """End the taking of these."""
@@ -141,8 +145,8 @@ class _Claim:
             self._theirs.pop(key, None)
         self._give_back(self.answers.keys())
 
-    async def keep(self, entries: Sequence[JournalEntry]) -> None:
-        await self._journal.store(entries)
+    async def keep(self, entries: Sequence[JournalEntry], forget: Collection[str] = ()) -> None:
+        await self._journal.store(entries, forget)
         self._give_back([entry.key for entry in entries])
 
     async def others(self) -> None:

@@ -71,6 +71,8 @@ def unwrap_group(error: Exception) -> Exception:
     if not isinstance(error, ExceptionGroup):
         return error
     gravest: Exception = max(_leaves(error), key=_gravity)
+    if gravest.__traceback__ is None:  # it was put into the group without being raised
+        gravest.__traceback__ = error.__traceback__
     return gravest
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from engine.contract.component import Component
+from engine.contract.unplanned import escaped
 from engine.flow.errors import as_run_error
 
 __all__ = ["closing_by_name"]
@@ -28,7 +29,8 @@ async def _leave(node: str, component: Component[Any], error: BaseException | No
     try:
         kind = type(error) if error is not None else None
         await component.__aexit__(kind, error, error.__traceback__ if error is not None else None)
-    except Exception as problem:
+    except BaseException as raised:  # noqa: BLE001 - a component's own code ends here; `escaped` decides
+        problem = escaped(raised)
         if error is None:
             raise as_run_error(node, problem) from problem
         error.add_note(f"and node {node!r} failed to close: {type(problem).__name__}")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from engine.contract.clock import Clock
+from engine.contract.unplanned import escaped
 from engine.errors import OutageError, TransientError
 from engine.flow.errors import as_run_error
 from engine.flow.retry import NodeHealth, RetryPolicy
@@ -43,8 +44,8 @@ class Outage:
                 return await attempt()
             except TransientError as error:
                 await self.wait(error)
-            except Exception as error:
-                raise as_run_error(self._stats.name, error) from error
+            except BaseException as error:
+                raise as_run_error(self._stats.name, escaped(error)) from error
 
     def over(self) -> None:
         """Note progress: later failures are a new outage."""

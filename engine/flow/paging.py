@@ -13,6 +13,7 @@ from engine.contract.component import Context, Source
 from engine.contract.keys import KeyList, KeyRange, Keys
 from engine.contract.split import Split
 from engine.contract.types import JsonValue, Record, Reservation
+from engine.contract.unplanned import escaped
 from engine.flow.sizing import RunningEstimate, estimate_batch, estimate_record
 
 __all__ = ["PageReader", "RecordPager", "page_reader"]
@@ -118,8 +119,8 @@ class RecordPager:
                     item = None  # delivered records must not live on here
                     if self._awaited and self._page:
                         self._ready.set()
-        except Exception as error:  # noqa: BLE001 - it crosses to the task that calls `next`, which raises it
-            self._error = error
+        except BaseException as error:  # noqa: BLE001 - it crosses to the task that calls `next`, which raises it
+            self._error = escaped(error)
         finally:
             self._ended = True
             self._ready.set()

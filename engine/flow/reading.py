@@ -14,6 +14,7 @@ from engine.contract.batch import Batch
 from engine.contract.clock import Clock
 from engine.contract.component import Context, Source
 from engine.contract.types import JsonValue
+from engine.contract.unplanned import escaped
 from engine.errors import NodeFailedError, OutageError, RecordError, TransientError
 from engine.fault_injection import reached
 from engine.flow.chain import DeadLetterQueue, chain, drop_unrouted
@@ -202,8 +203,8 @@ class SourceTask:
                     batch = await reader.next()
                 except TransientError:
                     raise
-                except Exception as error:
-                    failure = unwrap_group(error)
+                except BaseException as error:
+                    failure = unwrap_group(escaped(error))
                     if isinstance(failure, TransientError):
                         raise failure from error
                     raise as_run_error(stats.name, failure) from failure
@@ -325,5 +326,5 @@ async def _running_alongside(reader: PageReader, node: str) -> AsyncGenerator[No
         with anyio.move_on_after(CLOSE_WITHIN, shield=True):
             try:
                 await reader.aclose()
-            except Exception as error:
-                raise as_run_error(node, error) from error
+            except BaseException as error:
+                raise as_run_error(node, escaped(error)) from error

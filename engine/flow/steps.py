@@ -10,6 +10,7 @@ from engine.config.model import OnError
 from engine.contract.batch import Batch
 from engine.contract.clock import Clock
 from engine.contract.component import Component, Sink, Transform
+from engine.contract.unplanned import escaped
 from engine.errors import AT_RECORD, NodeFailedError, RecordError
 from engine.fault_injection import reached
 from engine.flow.delivery import Delivery, Failure, Outcome
@@ -79,7 +80,7 @@ class Step:
         started = perf_counter()
         try:
             return await self._work(batch)
-        except Exception as error:
+        except BaseException as error:
             failure = self._classified(error, batch)
             if failure is error:
                 raise
@@ -102,8 +103,8 @@ class Step:
             self.stats.dead += len(failures)
             await self._put_dead_letters(self.stats, batch, failures, attempts)
 
-    def _classified(self, error: Exception, batch: Batch) -> Failure:
-        return classify_error(self.stats.name, error, batch, survives=self._survives)
+    def _classified(self, error: BaseException, batch: Batch) -> Failure:
+        return classify_error(self.stats.name, escaped(error), batch, survives=self._survives)
 
     def _settle_unplanned(
         self, batch: Batch, failures: Sequence[tuple[int, RecordError]]
@@ -152,7 +153,7 @@ class TransformStep(Step):
             try:
                 made = step._apply(batch)
                 derived = _checked(batch, await made if step._waits and not isinstance(made, Batch) else made)
-            except Exception as error:  # noqa: BLE001 - a component's own code ends here; `classify_error` decides
+            except BaseException as error:  # noqa: BLE001 - a component's own code ends here; `escaped` decides
                 stats.busy += perf_counter() - started
                 await step.delivery.reject(batch, step._classified(error, batch))
                 return
@@ -221,7 +222,7 @@ class SinkStep(Step):
         started = perf_counter()
         try:
             receipt = await self._write(batch)
-        except Exception as error:  # noqa: BLE001 - a component's own code ends here; `classify_error` decides
+        except BaseException as error:  # noqa: BLE001 - a component's own code ends here; `escaped` decides
             stats.busy += perf_counter() - started
             await self.delivery.reject(batch, self._classified(error, batch))
             return

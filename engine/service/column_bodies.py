@@ -3,6 +3,13 @@
 Such a body says the same as the array of its rows, and is judged by the same rules: whatever is not plainly
 good is turned into that array and takes the way of JSON. Only models whose fields Arrow carries exactly are
 offered.
+
+pyarrow reads and checks the messages. One question it has no answer to: whether a batch is compressed, which
+has to be known before the batch is read, because reading unpacks it at once to whatever size it claims. Its
+`Message` tells kind, version and bytes, its `IpcReadOptions` forbid nothing, and the generated readers of
+Arrow's FlatBuffers are published for other languages than Python. So `_is_compressed` looks up one field by
+hand, in bytes that the library has verified when it made the message. Messages of the format before 1.0 are
+refused: they could announce compression in another place.
 """
 
 from __future__ import annotations
@@ -169,12 +176,14 @@ def _read_batch(body: bytes, types: Mapping[str, str]) -> pa.RecordBatch:
     message = messages.read_next_message()
     if message.type != "schema":  # the library takes it for one, and reads beyond its memory
         raise InvalidBodyError("it does not begin with a schema")
+    _refuse_old(message)
     schema = pa.ipc.read_schema(message)
     if sorted(schema.names) != sorted(types) or any(
         field.type != arrow_type(types[field.name]) for field in schema
     ):
         raise InvalidBodyError("other columns than this model has")
     message = messages.read_next_message()
+    _refuse_old(message)
     if message.type != "record batch" or _is_compressed(message.metadata.to_pybytes()):
         raise InvalidBodyError("compressed columns are not read: use Content-Encoding")
     batch = pa.ipc.read_record_batch(message, schema)
@@ -183,6 +192,13 @@ def _read_batch(body: bytes, types: Mapping[str, str]) -> pa.RecordBatch:
     except StopIteration:
         return batch
     raise InvalidBodyError("more than one record batch")
+
+
+def _refuse_old(message: pa.Message) -> None:
+    import pyarrow as pa
+
+    if message.metadata_version != pa.ipc.MetadataVersion.V5:
+        raise InvalidBodyError("a format before Arrow 1.0 is not read: write it with metadata version V5")
 
 
 def _is_compressed(message: bytes) -> bool:

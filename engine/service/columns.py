@@ -31,13 +31,15 @@ _INT64 = range(-(2**63), 2**63)
 class Column:
     """A column: its SQL type, and how a Python value becomes one of it (None: as it is).
 
-    `was_quoted` marks text that the warehouse's second format kept as JSON.
+    `was_quoted` marks text that the warehouse's second format kept as JSON. `asked` makes of a text that is
+    asked for the one that is stored for the same value.
     """
 
     name: str
     sql_type: str
     convert: Callable[[Any], object] | None = None
     was_quoted: bool = False
+    asked: Callable[[str], str] | None = None
 
 
 def columns_of(model: type[BaseModel]) -> list[Column]:
@@ -115,13 +117,14 @@ def _column(name: str, annotation: Any, config: ConfigDict) -> Column:
         texts = all(isinstance(member.value, str) for member in annotation)
         return Column(name, "VARCHAR", _value_of) if texts else Column(name, JSON, _as_json)
     if annotation is UUID:
-        return Column(name, "VARCHAR", str, was_quoted=True)
+        return Column(name, "VARCHAR", str, was_quoted=True, asked=_as_stored(UUID, str))
     if origin is list:
         inner = _column(name, parts[0], config)
         if inner.convert is None:
             return Column(name, f"{inner.sql_type}[]")
     if _is_text_type(annotation):
-        return Column(name, "VARCHAR", _as_text(annotation, config), was_quoted=True)
+        convert = _as_text(annotation, config)
+        return Column(name, "VARCHAR", convert, was_quoted=True, asked=_as_stored(annotation, convert))
     return Column(name, JSON, _as_json)
 
 
@@ -148,6 +151,18 @@ def _as_text(annotation: Any, config: ConfigDict) -> Callable[[Any], object]:
         return adapter.dump_python(value, mode="json", warnings=False)
 
     return convert
+
+
+def _as_stored(annotation: Any, convert: Callable[[Any], object]) -> Callable[[str], str]:
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+
+    def asked(text: str) -> str:
+        try:
+            return str(convert(adapter.validate_strings(text)))
+        except ValueError:
+            return text
+
+    return asked
 
 
 # infinities stay what they are, to be refused: by default they would become null

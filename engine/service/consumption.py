@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from engine.service.columns import JSON
+from engine.service.columns import JSON, Column
 from engine.service.guard import unauthorized
 from engine.service.models import IngestModel
 from engine.service.page_views import EVENTS, page_views
@@ -78,6 +79,7 @@ _OF_EVERY_ROUTE = ("after", "fields", "id", "limit", "offset", "order", "without
 
 _BY_NAME = {query.name.lower(): query for query in QUERIES}
 
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _EXACT_URI = "source_uri"
 _PAGE_VIEWS = "getdailypageviews"
 
@@ -176,7 +178,10 @@ def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Que
         query.where(f"{_text_of(table, 'id')} IN (SELECT unnest(?::VARCHAR[]))", asked)
     for name in spec.equal:
         if name in names and (value := parameters.get(name)):
-            query.where(f"{_text_of(table, name)} = ?", _as_answered(table, name, value))
+            if _column_of(table, name).sql_type == "DOUBLE":
+                query.where(f"{quote(name)} = TRY_CAST(? AS DOUBLE)", value)
+            else:
+                query.where(f"{_text_of(table, name)} = ?", _as_answered(table, name, value))
     for name in spec.contains:
         if name in names and (value := parameters.get(name)):
             query.where(f"contains(lower(CAST({quote(name)} AS VARCHAR)), lower(?))", value)
@@ -186,19 +191,26 @@ def _query(spec: ConsumptionQuery, table: Table, parameters: QueryParams) -> Que
 def _text_of(table: Table, name: str) -> str:
     """SQL for a column as the text that it has in an answer."""
     column = quote(name)
-    if _type_of(table, name) == "TIMESTAMP":
+    if _column_of(table, name).sql_type == "TIMESTAMP":
         return f"replace(strftime({column}, '%Y-%m-%dT%H:%M:%S.%f+00:00'), '.000000+', '+')"
     return f"CAST({column} AS VARCHAR)"
 
 
-def _type_of(table: Table, name: str) -> str:
-    (sql_type,) = (found.sql_type for found in table.columns if found.name == name)
-    return sql_type
+def _column_of(table: Table, name: str) -> Column:
+    (column,) = (found for found in table.columns if found.name == name)
+    return column
 
 
 def _as_answered(table: Table, name: str, value: str) -> str:
-    """A moment that is asked for, in any zone, as an answer writes it; other values as they are."""
-    if _type_of(table, name) != "TIMESTAMP":
+    """A value that is asked for, a moment in any zone most of all, as an answer writes it."""
+    column = _column_of(table, name)
+    if column.asked is not None:
+        return column.asked(value)
+    if column.sql_type == "BOOLEAN":
+        return value.lower()
+    if column.sql_type == "BIGINT":
+        return str(int(value)) if _INTEGER.fullmatch(value) else value
+    if column.sql_type != "TIMESTAMP":
         return value
     # a plus that was not encoded arrives as a blank
     for text in (value, "+".join(value.rsplit(" ", 1))):
@@ -236,7 +248,7 @@ def _read_through(
     key = quote(table.key) if table.columns[0].sql_type == "VARCHAR" else _text_of(table, table.key)
     query.order = key
     if after := parameters.get("after"):
-        query.where(f"{key} > ?", after)
+        query.where(f"{key} > ?", _as_answered(table, table.key, after))
     if other := parameters.get("without"):
         if other not in tables or tables[other].key is None:
             raise ParameterError(f"without must name a table with ids, got {other}")

@@ -133,8 +133,8 @@ class BodyValidator:
             return self._reader.many(body)
         except MemoryError:
             raise
-        except Exception:  # noqa: BLE001 - a model's own validators may raise anything; one record at a time tells
-            return None
+        except Exception:  # noqa: BLE001 - a bad record, or a validator of the model's own, which may raise anything
+            return None  # the records one by one tell which, and why
 
     def take_apart(self, body: bytes) -> ValidatedBody:
         """Look at the records one by one. Raises InvalidBodyError, TooManyRecordsError."""
@@ -166,7 +166,7 @@ class BodyValidator:
             raise _RecordRefusedError("nested too deeply") from None
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - a validator of the model's own may raise anything
+        except Exception as error:  # noqa: BLE001 - a validator of the model's own may raise anything: one record fails
             # its text may quote the record
             raise _RecordRefusedError(f"{type(error).__name__} in the model's own code") from None
 

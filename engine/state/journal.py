@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Final
 
-from engine.contract.journal import JournalEntry
+from engine.contract.clock import timestamp
+from engine.contract.journal import PENDING, JournalEntry
 from engine.state.connection import Connection, Row, Value
 from engine.state.dead_letters import storable
 from engine.state.records import JournalFilter
 
-__all__ = ["cost", "delete", "put", "select", "select_keys"]
+__all__ = ["KEPT_PENDING", "cost", "delete", "put", "select", "select_keys"]
+
+KEPT_PENDING: Final = timedelta(days=30)
+"""How long endpoints keep the answers of a batch job."""
 
 _KEYS_AT_ONCE: Final = 500  # SQLite before 3.32 takes 999 parameters
 
@@ -31,9 +36,9 @@ INSERT INTO journal ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMN
 ON CONFLICT (key) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name != "key")}
 """  # noqa: S608 - constants
 
-_WHERE: Final = """
-WHERE (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2) AND (?3 = '' OR model = ?3)
-    AND (?4 = '' OR created_at < ?4)
+_WHERE: Final = f"""
+WHERE outcome <> '{PENDING}' AND (?1 = '' OR run_id = ?1) AND (?2 = '' OR pipeline = ?2)
+    AND (?3 = '' OR model = ?3) AND (?4 = '' OR created_at < ?4)
 """
 
 _INDEXED: Final = 500  # characters of a record's key that the index has
@@ -42,9 +47,12 @@ _OF_A_RECORD: Final = """
 """
 
 
-def put(connection: Connection, entries: Sequence[JournalEntry]) -> None:
-    """Store or replace by key."""
-    connection.executemany(_PUT, map(_values, entries))
+def put(connection: Connection, entries: Sequence[JournalEntry], forget: Collection[str] = ()) -> None:
+    """Store or replace by key, and delete what is to be forgotten."""
+    if entries:
+        connection.executemany(_PUT, map(_values, entries))
+    if forget:
+        connection.executemany("DELETE FROM journal WHERE key = ?", [(key,) for key in forget])
 
 
 def select_keys(connection: Connection, keys: Sequence[str]) -> dict[str, JournalEntry]:
@@ -59,7 +67,7 @@ def select_keys(connection: Connection, keys: Sequence[str]) -> dict[str, Journa
 
 
 def select(connection: Connection, where: JournalFilter) -> list[JournalEntry]:
-    """Those that match, oldest first, without their texts."""
+    """The answers that match, oldest first, without their texts."""
     columns = ", ".join(name for name in _COLUMNS if name not in _TEXTS)
     conditions, values = _criteria(where)
     rows = connection.execute(
@@ -79,8 +87,10 @@ def cost(connection: Connection, run_id: str, node: str) -> float:
 
 
 def delete(connection: Connection, where: JournalFilter) -> int:
-    """Delete those that match."""
+    """Delete the answers that match, and what says where others were made long ago."""
     connection.overwrite_deleted()
+    old = timestamp(datetime.now(UTC) - KEPT_PENDING)
+    connection.execute("DELETE FROM journal WHERE outcome = ? AND created_at < ?", (PENDING, old))
     conditions, values = _criteria(where)
     return connection.execute(f"DELETE FROM journal {conditions}", values).rowcount  # noqa: S608 - constants
 

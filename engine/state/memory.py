@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -99,15 +99,15 @@ class MemoryStateStore(StateStore):
     def __init__(self) -> None:
         self._database: MemoryDatabase = MemoryDatabase()
 
-    async def put_journal(self, entries: Sequence[JournalEntry]) -> None:
+    async def put_journal(self, entries: Sequence[JournalEntry], forget: Collection[str] = ()) -> None:
         """Store paid answers, and drop the oldest beyond `MAX_JOURNAL`."""
-        await self._database.write(_put_bounded, entries)
+        await self._database.write(_put_bounded, entries, forget)
 
 
-def _put_bounded(connection: Connection, entries: Sequence[JournalEntry]) -> None:
+def _put_bounded(connection: Connection, entries: Sequence[JournalEntry], forget: Collection[str]) -> None:
     # an answer that is stored again is new again
     connection.executemany("DELETE FROM journal WHERE key = ?", [(entry.key,) for entry in entries])
-    journal.put(connection, entries)
+    journal.put(connection, entries, forget)
     connection.execute(
         "DELETE FROM journal WHERE seq <= (SELECT seq FROM journal ORDER BY seq DESC LIMIT 1 OFFSET ?)",
         (MAX_JOURNAL,),

@@ -278,16 +278,16 @@ class StateStore:
         """Set the status of these (by run, node, key), and why."""
         await self._database.write(dead_letters.mark, letters, status, reason)
 
-    async def put_journal(self, entries: Sequence[JournalEntry]) -> None:
-        """Store paid answers in one transaction, replacing those with the same key."""
-        await self._database.write(journal.put, entries)
+    async def put_journal(self, entries: Sequence[JournalEntry], forget: Collection[str] = ()) -> None:
+        """Store paid answers in one transaction, replacing those with the same key; delete `forget`."""
+        await self._database.write(journal.put, entries, forget)
 
     async def get_journal(self, keys: Collection[str]) -> dict[str, JournalEntry]:
         """Return the existing entries of these keys, by key."""
         return await self._database.read(journal.select_keys, list(keys))
 
     async def list_journal(self, where: JournalFilter) -> list[JournalEntry]:
-        """Return entries, oldest first, without their texts (`answer`, `prompt` and `reply` are "")."""
+        """Return answers, oldest first, without their texts (`answer`, `prompt` and `reply` are "")."""
         return await self._database.read(journal.select, where)
 
     async def journal_cost(self, run_id: str, node: str) -> float:
@@ -295,7 +295,10 @@ class StateStore:
         return await self._database.read(journal.cost, run_id, node)
 
     async def purge_journal(self, where: JournalFilter) -> int:
-        """Delete matching entries and return their number."""
+        """Delete matching answers and return their number.
+
+        What says where an answer is being made stays for `KEPT_PENDING`.
+        """
         return await self._database.write(journal.delete, where)
 
     async def draw(self, draws: Sequence[Draw], now: float) -> list[float]:

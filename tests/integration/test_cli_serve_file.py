@@ -76,7 +76,9 @@ def test_a_trigger_starts_a_real_run_with_its_parameters(served: dict[str, str])
     topic = f"{served['topics']}/topic/BlobSourceDeadLetterQueue/messages?partition=0&offset=0&count=100"
     assert len(httpx.get(topic).json()) == 10
 
-    # more than the sink takes in a request (1,024): halved until it fits, not refused
+    # the original's default, and more than the sink takes in a request (1,024): halved until it fits
+    plain = httpx.get(f"{url}/consumption/extract-blob", timeout=PATIENCE).json()
+    assert plain["params"] == {"batch_size": "100"}
     large = httpx.get(f"{url}/api/extract-blob?batch_size=3000", timeout=PATIENCE).json()
     assert large["params"] == {"batch_size": "750"}
     assert httpx.get(f"{url}/consumption/extract-blob?batch_size=many").status_code == 400

@@ -223,6 +223,16 @@ async def test_a_used_up_quota_is_no_rate_limit() -> None:
     assert caught.value.kind == "budget"
 
 
+async def test_a_used_up_quota_of_a_day_stops_the_run_until_then() -> None:
+    used = HttpError(429, "requests", "on requests per day (RPD). Please try again in 7h12m.")
+    async with stand_in(used) as (_, extract):
+        with pytest.raises(
+            FatalError, match=r"resume the run after \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+        ) as caught:
+            await extract.apply(batch_of(*FOUR))
+    assert caught.value.kind == "budget"
+
+
 async def test_an_endpoint_that_was_never_there_ends_the_run_and_is_named() -> None:
     url = unused_url()
     async with open_extract(url, connect_patience=0) as extract:

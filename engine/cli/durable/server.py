@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 from typing import TYPE_CHECKING
 
-from engine.cli.arguments import this_command
+from engine.cli.arguments import at_least_one, none_or_more, this_command
 from engine.cli.options import DEFAULT_FILE, DurableOptions, RequestOptions, ServerArguments
 from engine.cli.state import run_id_of, state_options, store_of
 
@@ -20,10 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "add_request_arguments",
     "add_server_arguments",
-    "at_least_one",
     "client_of",
     "command",
-    "more_than_none",
     "queues_of",
     "request_of",
     "require_temporal",
@@ -62,7 +59,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--chunk-splits",
-        type=_none_or_more,
+        type=none_or_more,
         default=0,
         metavar="N",
         help="splits per chunk (default: depends on the number of splits)",
@@ -77,7 +74,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-failed-chunks",
-        type=_none_or_more,
+        type=none_or_more,
         default=0,
         metavar="N",
         help="fail the run after more than N failed chunks (default: 0)",
@@ -179,26 +176,3 @@ def command(verb: str, run_id: str, options: DurableOptions) -> str:
     if verb == "submit" and options.queue != DEFAULT_QUEUE:
         text += f" --queue {shlex.quote(options.queue)}"
     return f"{this_command()} {text}"
-
-
-def _none_or_more(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {number}")
-    return number
-
-
-def at_least_one(text: str) -> int:
-    """For argparse: 1 or more."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
-    return number
-
-
-def more_than_none(text: str) -> float:
-    """For argparse: a finite number above 0."""
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"must be greater than 0, got {text}")
-    return number

@@ -34,6 +34,15 @@ START_TIMEOUT = 60.0
 _POLL = 0.01
 _BATCH_SIZE = "batch_size"
 _WORKFLOW = "-workflow"
+_SIMULATED = ("blob", "logs", "events")
+_ORIGINAL_DEFAULTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        name: MappingProxyType({_BATCH_SIZE: "100"})
+        for one in _SIMULATED
+        for name in (f"extract-{one}", f"{one}{_WORKFLOW}")
+    }
+)
+"""What the original's own triggers take where a request says nothing; only aliases of a file have it."""
 
 _STATES: Mapping[RunStatus, RunState] = {
     RunStatus.RUNNING: "RUNNING",
@@ -107,6 +116,7 @@ class PipelineHost:
             raise RunStartError(f"there is no pipeline {name!r} to start", is_callers=True)
         if self._engine is None or self._group is None:
             raise RunStartError("the service is starting: try again in a few seconds")
+        params = {**self._defaults(name, pipeline), **params}
         plans, used = await anyio.to_thread.run_sync(self._plans, pipeline, params)
         session = Session(self._engine, plans, [pipeline], group_id=f"{SERVED}{new_group(self._engine)}")
         self.begin(pipeline, session)
@@ -159,6 +169,12 @@ class PipelineHost:
         finally:
             self._sessions.remove(session)
         self._on_end(name, session)
+
+    def _defaults(self, name: str, pipeline: str) -> Mapping[str, str]:
+        if name not in self.config.aliases:
+            return {}
+        known = self._parameters[pipeline]
+        return {key: value for key, value in _ORIGINAL_DEFAULTS.get(name, {}).items() if key in known}
 
     def _pipeline(self, name: str) -> str | None:
         own = self._aliases.get(name)

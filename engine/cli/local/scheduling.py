@@ -153,14 +153,9 @@ class Scheduler:
             tick, record = max(ticked, key=lambda one: one[0])
             entry.last_at, entry.last_run = tick, record.run_id
             window = entry.since - timedelta(seconds=entry.settings.catch_up)
-            entry.since = min(entry.since, max(tick, window, self._busy_until(entry, record)))
-
-    @staticmethod
-    def _busy_until(entry: _Scheduled, record: RunRecord) -> datetime:
-        """Ticks before this were skipped, because the run was under way."""
-        if entry.policy != "skip" or not record.ended_at:
-            return datetime.fromisoformat(record.started_at)
-        return datetime.fromisoformat(record.ended_at)
+            skipped = datetime.fromisoformat(record.ended_at or record.started_at)  # while it was under way
+            done = max(tick, skipped) if entry.policy == "skip" else tick
+            entry.since = min(entry.since, max(done, window))
 
     async def _start_due(self, entry: _Scheduled, now: datetime) -> None:
         """Start what is due: the latest tick, or the latest `MAX_AT_ONCE` where runs may overlap."""

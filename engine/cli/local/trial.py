@@ -16,13 +16,14 @@ from engine.plan.model import Plan
 from engine.trial import Counted, DryRunStore, Reading, paying_nodes, with_counting_sinks, with_reading
 
 if TYPE_CHECKING:
+    from engine.contract.dead_letter import DeadLetter
     from engine.execution.engine import Engine
     from engine.state.store import StateStore
 
 __all__ = ["DryRun", "check", "dry_store", "reading", "with_less_reading"]
 
 MAX_SHOWN = 1000
-FATES = 3  # kinds of dead letters that a dry run names for each pipeline
+FATES = 10  # reasons of dead letters that a dry run names for each pipeline
 
 
 def reading(options: RunOptions) -> Reading:
@@ -140,9 +141,16 @@ async def _fates(engine: Engine, report: RunReport) -> list[str]:
     from engine.state.records import DeadLetterFilter
 
     letters = await engine.store.dead_letters(DeadLetterFilter(run_id=report.run_id))
-    kinds = Counter((letter.node, letter.error_type) for letter in letters)
+    reasons = Counter(map(_reason, letters))
     lines = []
-    for (node, kind), number in kinds.most_common(FATES):
-        first = next(one for one in letters if (one.node, one.error_type) == (node, kind))
-        lines.append(f"{count(number)} died at `{node}`: {kind}: {first.error_message} (first: {first.key})")
-    return lines + ["…"] * (len(kinds) > FATES)
+    for reason, number in reasons.most_common(FATES):
+        first = next(one for one in letters if _reason(one) == reason)
+        what = f"{first.error_type}: {first.error_message}"
+        lines.append(f"{count(number)} died at `{first.node}`: {what} (first: {first.key})")
+    return lines + ["…"] * (len(reasons) > FATES)
+
+
+def _reason(letter: DeadLetter) -> tuple[str, str, str]:
+    """What makes one reason: messages of a validation name fields, others may be about one record alone."""
+    said = letter.error_message if letter.error_type == "ValidationError" else ""
+    return letter.node, letter.error_type, said

@@ -110,7 +110,7 @@ def test_missing_dependency_names_the_python_that_has_them(
     ("arguments", "key", "message"),
     [
         ([], "5ecret.5a17", "ODW_INGEST_API_KEY is not a token hash"),
-        (["--port", "99999"], "", "--port: expected 0 to 65535, got 99999"),
+        (["--port", "99999"], "", "--port: must be a port from 0 to 65535, got 99999"),
     ],
 )
 def test_serve_refuses_what_cannot_be_right_without_quoting_a_key(

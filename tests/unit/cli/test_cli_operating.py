@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from engine.cli.local.hosting import PipelineHost
 from engine.cli.local.operating import PipelineOperations, RunLog
 from engine.contract.journal import JournalEntry
 from engine.errors import ServiceError
@@ -95,3 +96,28 @@ async def test_a_run_that_cannot_start_says_why(file: str, monkeypatch: pytest.M
         monkeypatch.setattr(Engine, "provide", provide)
         with pytest.raises(RunStartError, match="is older than its file"):
             await operations.start("memos", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [("extract-blob", "100"), ("blob-workflow", "100"), ("extract-blobs", ""), ("blobs", "")],
+)
+async def test_triggers_of_the_original_make_its_hundred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, made: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "pipelines:\n  blobs:\n    params: {batch_size: 3}\n    nodes:\n"
+        '      a: {source: blob, with: {records: "${params.batch_size}"}}\n'
+        "      b: {sink: jsonl, with: {path: out.jsonl}}\n"
+        "aliases: {extract-blob: blobs, blob-workflow: blobs}\n"
+    )
+    async with MemoryStateStore() as store, Engine(store=store) as engine, anyio.create_task_group() as group:
+        host = PipelineHost(str(file))
+        host.attach(engine, group)
+        started = await host.start(name, {})
+        given = await host.start(name, {"batch_size": "7"})
+        group.cancel_scope.cancel()
+    assert started.params.get("batch_size", "") == made
+    assert given.params == {"batch_size": "7"}

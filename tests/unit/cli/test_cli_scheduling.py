@@ -109,6 +109,15 @@ async def test_where_runs_may_overlap_every_missed_tick_is_run() -> None:
     assert await live(Clock(later), later) == names(13, 14, 15)
 
 
+async def test_a_kill_while_catching_up_leaves_no_tick_out() -> None:
+    write_file("allow", catch_up="4h")
+    await live(Clock(NOON), NOON + timedelta(hours=1))
+    later = NOON + timedelta(hours=4)
+    async with serving(Clock(later)) as (scheduler, _):  # killed behind the first of three missed ticks
+        await scheduler._start(scheduler._entries[0], NOON.replace(hour=14, second=0))
+    assert await live(Clock(later), later) == names(13, 14, 15, 16)
+
+
 async def test_what_is_older_than_the_window_is_left_out() -> None:
     write_file(catch_up="10m")
     await live(Clock(NOON), NOON + timedelta(hours=1))

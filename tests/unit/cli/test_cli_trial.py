@@ -94,3 +94,32 @@ def test_a_part_does_not_replace_all_that_is_there(option: str, capsys: pytest.C
     assert Path("out.jsonl").read_text() == '{"n": "all"}\n'
     assert run(option, "3", "--set", "pipelines.copy.nodes.write.with.mode=append") == 0
     assert Path("out.jsonl").read_text().count("\n") == 4
+
+
+MODELS = """\
+version: 1
+connections: {warehouse: {url: "http://127.0.0.1:9"}}
+warehouse: {models: {Reading: {fields: {id: str, celsius: float}}}}
+pipelines:
+  copy:
+    nodes:
+      read: {source: jsonl, with: {path: in.jsonl}}
+      load: {sink: ingest, with: {connection: warehouse, model: reading}}
+    dead_letters: {max: 100}
+"""
+
+
+def test_dry_run_counts_refused_records_by_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pipelines.yaml").write_text(MODELS)
+    rows = [{"id": "a", "celsius": 1}, {"id": "b", "celsius": "warm"}, {"celsius": 2}, {"id": 3}, {"x": 1}]
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 2))
+
+    assert run("--dry-run", "--show", "3") == 0
+
+    printed = capsys.readouterr()
+    assert "`load` (ingest) would have been given 2 records" in printed.err
+    assert "2 died at `load`: ValidationError: Input should be a valid number" in printed.err
+    assert "2 died at `load`: ValidationError: Missing fields: id (first:" in printed.err
+    assert "2 died at `load`: ValidationError: Missing fields: id, celsius" in printed.err
+    assert printed.out.count('{"id": "a", "celsius": 1}') == 2
+    assert "warm" not in printed.err + printed.out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,20 @@ def test_a_slip_gets_one_line_with_the_nearest_name(
 ) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr() == ("", message)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "dlq replay --limit -1", "dlq list --limit -1", "runs list --limit=-5", "journal list --limit 1.5",
+        "bookmarks list --limit -1", "runs list --watch --interval nan", "top --interval -2",
+        "doctor --timeout inf", "doctor --timeout 0", "plan --timeout -1", "plan --sample -1",
+        "serve --port 99999", "serve --topics-port -1", "serve --files-port 65536", "submit --shards 0",
+    ],
+)  # fmt: skip
+def test_impossible_numbers_are_refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments.split()) == 2
+    assert re.search(r"argument --[a-z-]+: must be .*, got ", capsys.readouterr().err)
 
 
 def test_abbreviated_options_are_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:

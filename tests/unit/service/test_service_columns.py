@@ -283,6 +283,18 @@ def test_a_body_that_is_not_one_batch_is_refused(desk: Desk, body: bytes) -> Non
     assert (answer.status_code, answer.text[:15]) == (400, "Invalid Arrow: ")
 
 
+def test_columns_that_old_formats_compress_are_never_unpacked(desk: Desk) -> None:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4)
+    batch = pa.RecordBatch.from_pylist([GOOD], ARROW)
+    with pa.ipc.new_stream(sink, ARROW, options=options) as writer:
+        writer.write_batch(batch, custom_metadata={"ARROW:experimental_compression": "zstd"})
+
+    answer = desk.columns(sink.getvalue().to_pybytes())
+
+    assert (answer.status_code, "before Arrow 1.0" in answer.text) == (400, True)
+
+
 def test_more_records_than_a_request_may_have_are_refused(desk: Desk) -> None:
     assert desk.columns(stream([GOOD] * 1001)).status_code == 413
 

@@ -6,7 +6,7 @@ import asyncio
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum, IntEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -208,6 +208,34 @@ async def test_a_moment_is_asked_for_as_it_was_answered(path: Path) -> None:
     found = [[row["id"] for row in rows(answer)] for answer in answers]
     assert found == [one for one in expected for _ in ("at", "id")]
     assert [row["id"] for row in rows(after)] == second
+
+
+async def test_values_are_asked_for_in_any_spelling(path: Path) -> None:
+    one = {
+        "id": "6f9619ff-8b86-d011-b42d-00cf4fc964ff", "ref": "6f9619ff-8b86-d011-b42d-00cf4fc964ff",
+        "n": 7, "x": 1.0, "ok": True, "clock": "10:11:00", "host": "fe80::1",
+    }  # fmt: skip
+    asked = [
+        "id=6F9619FF-8B86-D011-B42D-00CF4FC964FF", "id=%7B6f9619ff-8b86-d011-b42d-00cf4fc964ff%7D",
+        "id=6f9619ff8b86d011b42d00cf4fc964ff", "id=urn:uuid:6f9619ff-8b86-d011-b42d-00cf4fc964ff",
+        "ref=6F9619FF8B86D011B42D00CF4FC964FF", "order=id&after=6F9619FE-8B86-D011-B42D-00CF4FC964FF",
+        "n=07", "n=%2B7", "x=1", "x=1e0", "ok=True", "clock=10:11", "host=FE80:0:0::1",
+    ]  # fmt: skip
+    wrong = [
+        "id=6f9619ff",
+        "n=7.0",
+        "n=6.9",
+        "x=one",
+        "ok=1",
+        "order=id&after=6F9619FF8B86D011B42D00CF4FC964FF",
+    ]
+    fields = {"id": UUID, "ref": UUID, "n": int, "x": float, "ok": bool, "clock": time, "host": IPv6Address}
+    things = [model("Thing", **{name: (kind, ...) for name, kind in fields.items()})]
+    asks = [(f"/consumption/getThing?{query}", None) for query in (*asked, *wrong)]
+    posted, *answers = await exchange(path, things, ("/ingest/Thing", [one]), *asks)
+    assert posted.json()["dead"] == []
+    counts = [len(rows(answer)) for answer in answers]
+    assert counts == [1] * len(asked) + [0] * len(wrong)
 
 
 @pytest.mark.parametrize("key", [int, UUID, date, Decimal, list[str], str | None])

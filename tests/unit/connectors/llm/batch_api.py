@@ -57,6 +57,11 @@ class BatchApi:
             create=self._create, retrieve=self._retrieve, cancel=self._cancel, list=self._list
         )
 
+    async def post(self, *_: object, **__: object) -> Any:
+        """A call without a job: whether the endpoint answers at all."""
+        content = json.dumps({"choices": [{"message": {"content": "{}"}}]}).encode()
+        return SimpleNamespace(http_response=SimpleNamespace(status_code=200, headers={}, content=content))
+
     async def _upload(self, *, file: tuple[str, bytes, str], purpose: str) -> SimpleNamespace:
         assert purpose == "batch"
         return SimpleNamespace(id=self._file(file[1]))

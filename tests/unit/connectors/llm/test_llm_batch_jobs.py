@@ -16,8 +16,10 @@ from connectors.llm.documents import Document
 from connectors.llm.pricing import Usage, price_of
 from connectors.llm.service import Fate, LLMService, get_llm_service
 from connectors.llm.settings import LlmConnection, LlmParams
+from engine.contract.clock import SystemClock
 from engine.errors import FatalError, RecordError, StoppingError, TransientError
 from engine.execution.journal import Journal
+from engine.state import JournalFilter
 from engine.state.memory import MemoryStateStore
 from engine.testing import ScriptedClock
 from tests.unit.connectors.llm.batch_api import BatchApi, completed
@@ -307,3 +309,138 @@ def test_flex_is_sent_costs_half_and_has_time() -> None:
     own = LlmParams(service_tier="flex", usd_per_million_input=1, usd_per_million_output=2)
     assert price_of("m", own).of(1_000_000, 0) == 1.0
     assert (params.longest, LlmParams(service_tier="flex", timeout=5).longest) == (900.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "fate"),
+    [
+        ("200", "text 1"),
+        (None, "text 1"),
+        ("OK", "text 1"),
+        (200.0, "text 1"),
+        (True, "text 1"),
+        ("503", "TransientError"),
+    ],
+)
+async def test_the_status_of_a_line_may_be_of_any_kind(world: World, code: object, fate: str) -> None:
+    def odd(line: Mapping[str, Any]) -> dict[str, Any]:
+        answer = completed(line)
+        if "text 1\n" in str(line["body"]["messages"][-1]["content"]):
+            answer["response"]["status_code"] = code
+        return answer
+
+    world.api._answerer = odd
+    assert doctors(await world.ask(2, batch_size=1)) == ["text 0", fate]
+
+
+@pytest.mark.parametrize("body", [None, [], 7, ""])
+async def test_a_line_without_a_body_is_asked_again(world: World, body: object) -> None:
+    world.api._answerer = lambda line: response(200, body) if len(world.api.jobs) == 1 else completed(line)
+    assert doctors(await world.ask(1)) == ["TransientError"]
+    assert doctors(await world.ask(1)) == ["text 0"]
+
+
+async def test_a_job_of_another_run_is_not_cancelled(world: World) -> None:
+    world.api.looks = 9
+    world.api.after_created = lambda: setattr(world, "stopping", True)
+    await world.ask()
+    world.api.after_created = lambda: None
+    world.stopping, looks = False, world.api.batches.retrieve
+
+    async def stop(job_id: str) -> Any:
+        world.stopping = True
+        return await looks(job_id)
+
+    world.api.batches.retrieve = stop
+    await world.ask(run_id="run-2", batch_cancel=True)
+    assert world.api.cancelled == []
+    world.stopping = False
+    await world.ask(run_id="run-1", batch_cancel=True)
+    assert world.api.cancelled == ["batch-0"]
+
+
+def job_error(code: str, message: str, line: int | None = None) -> SimpleNamespace:
+    return SimpleNamespace(code=code, message=message, line=line, param=None)
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        [],
+        [job_error("mismatched_model", "All lines must have the same model")],
+        [job_error("invalid_url", "The URL does not match", line) for line in (1, 2)],
+        [job_error("billing_hard_limit_reached", "Billing hard limit has been reached", 1)],
+    ],
+    ids=["unclear", "said", "all lines", "money"],
+)
+async def test_a_job_that_fails_as_a_whole_stops_the_run(world: World, errors: list[SimpleNamespace]) -> None:
+    world.api.status, world.api.errors = "failed", errors
+    with pytest.raises(FatalError, match="batch-0 failed as a whole") as caught:
+        await world.ask()
+    assert all(one.message in str(caught.value) for one in errors)
+    world.api.status = "completed"
+    assert doctors(await world.ask()) == WHOLE
+
+
+async def test_a_line_that_a_job_fails_for_dies_alone(world: World) -> None:
+    world.api.status, world.api.errors = "failed", [job_error("x", "content is flagged by safety", 2)]
+    fates = await world.ask(3, batch_size=1)
+    assert doctors(fates) == ["TransientError", "RecordError", "TransientError"]
+    world.api.status = "completed"
+    assert doctors(await world.ask(3, batch_size=1))[::2] == ["text 0", "text 2"]
+
+
+@pytest.mark.parametrize("code", ["x", "token_limit_exceeded"])
+async def test_a_failed_job_quotes_no_document(world: World, code: str) -> None:
+    quoted = "value of r1: the patient has a secret disease"
+    world.api.status, world.api.errors = "failed", [job_error(code, f"invalid {quoted}")]
+    service = world.service(batch_size=1)
+    documents = [Document.of_text("a", "text"), Document.of_text("b", f"{quoted} indeed")]
+    async with service:
+        try:
+            fates = await service.extract_structured_data_batch(documents)
+        except FatalError as error:
+            fates = [error]  # type: ignore[list-item]
+    assert "secret disease" not in str(fates)
+
+
+async def test_an_unreadable_answer_of_an_earlier_job_is_booked_once(world: World) -> None:
+    def once(line: Mapping[str, Any]) -> dict[str, Any]:
+        answer = completed(line)
+        if len(world.api.jobs) == 1:
+            answer["response"]["body"]["choices"][0]["message"]["content"] = "no JSON"
+        return answer
+
+    world.api._answerer = once
+    world.api.after_created = lambda: setattr(world, "stopping", True)
+    await world.ask(1)
+    looks = world.api.batches.retrieve
+
+    async def stop(job_id: str) -> Any:
+        found = await looks(job_id)
+        world.stopping = found.status == "completed"
+        return found
+
+    world.api.batches.retrieve = stop
+    world.stopping = False
+    await world.ask(1)  # the answer is read, and the run stops before the next job is created
+    assert (world.paid.tokens_in, len(world.api.jobs)) == (100, 1)
+    world.stopping, world.api.after_created = False, lambda: None
+    assert doctors(await world.ask(1)) == ["text 0"]
+    assert world.paid.tokens_in == 200
+
+
+async def test_running_jobs_are_neither_listed_nor_purged(world: World) -> None:
+    store = world.journal._store
+    world.journal._clock = SystemClock()
+    world.api.after_created = lambda: setattr(world, "stopping", True)
+    await world.ask()
+    assert await store.list_journal(JournalFilter()) == []
+    assert await store.purge_journal(JournalFilter()) == 0
+    world.stopping, world.api.after_created = False, lambda: None
+    assert doctors(await world.ask()) == WHOLE
+    assert len(world.api.jobs) == 1
+    # what is purged afterwards is asked for anew, and not taken from the old job
+    assert await store.purge_journal(JournalFilter()) == 4
+    assert doctors(await world.ask()) == WHOLE
+    assert len(world.api.jobs) == 2

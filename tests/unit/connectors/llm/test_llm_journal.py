@@ -198,7 +198,7 @@ class TestKeeping:
     async def test_a_store_that_is_full_stops_the_run_as_what_it_is(
         self, journal: Journal, store: MemoryStateStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def full(entries: Sequence[JournalEntry]) -> None:
+        async def full(entries: Sequence[JournalEntry], forget: object = ()) -> None:
             raise StateFullError("no space")
 
         monkeypatch.setattr(store, "put_journal", full)

@@ -20,7 +20,7 @@ from connectors.llm.refusals import Cause, Refusal, cause_of
 from connectors.llm.replies import match_slots, read_lone
 from connectors.llm.schema import schema_of
 from connectors.llm.settings import LlmConnection, LlmParams
-from connectors.llm.waiting import wait_seconds
+from connectors.llm.waiting import UsedUp, used_up, wait_seconds
 from engine.errors import FatalError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -74,6 +74,50 @@ def test_what_further_errors_are_about(status: int, body: object, expected: Caus
 )  # fmt: skip
 def test_further_waits_are_heard(headers: dict[str, str], body: object, seconds: float) -> None:
     assert wait_seconds(headers, body, "", NOW) == seconds
+
+
+GOOGLE = {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [
+    {"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier", "quotaValue": "250"}]}  # fmt: skip
+A_MINUTE = {**GOOGLE, "violations": [{"quotaId": "GenerateContentInputTokensPerModelPerMinute-FreeTier"}]}
+RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "message", "seconds"),
+    [
+        ({}, None, "Rate limit reached for m on requests per day (RPD): Limit 200, Used 200. Please try again in 7m12s.", 432.0),
+        ({}, None, "Rate limit reached on tokens per day (TPD): Limit 100000, Used 97050. Please try again in 9m38.016s.", 578.016),
+        ({}, None, "Rate limit of 50 per 86400s exceeded for UserByModelByDay. Please wait 43201 seconds before retrying.", 43201.0),
+        ({}, {"error": {"metadata": {"limit_source": "openrouter_free_tier_daily"}}}, "", None),
+        ({}, {"error": {"metadata": {"headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1767312000000"}}}}, "Rate limit exceeded: free-models-per-day.", 86400.0),
+        ({}, {"error": {"details": [GOOGLE, RETRY]}}, "You exceeded your current quota", None),
+        ({}, None, "You have used up your daily free allocation of 10,000 neurons", None),
+        ({"x-ratelimit-remaining-requests-day": "0", "x-ratelimit-reset-requests-day": "33011.3"}, None, "", 33011.3),
+        ({"x-ratelimit-remaining-tokens-day": "0", "x-ratelimit-reset-tokens-day": "soon"}, None, "", None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7h12m0s"}, None, "", 25920.0),
+        ({"retry-after": "86400"}, None, "", 86400.0),
+        ({"retry-after": "Thu, 01 Jan 2026 20:00:00 GMT"}, None, "", 72000.0),
+        ({"retry-after": "1e999"}, None, "Daily limit reached", None),
+    ],
+)  # fmt: skip
+def test_a_quota_of_a_day_is_not_waited_for(
+    headers: dict[str, str], body: object, message: str, seconds: float | None
+) -> None:
+    assert used_up(headers, body, message, NOW) == UsedUp(seconds)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "message"),
+    [
+        ({"retry-after": "3600"}, None, ""),
+        ({"retry-after": "Thu, 01 Jan 2099 00:00:00 GMT"}, None, ""),
+        ({"x-ratelimit-remaining-requests-day": "7", "x-ratelimit-reset-requests-day": "33011"}, None, ""),
+        ({}, {"error": {"details": [A_MINUTE, RETRY]}}, "You exceeded your current quota"),
+        ({}, None, "Rate limit reached for m on requests per min (RPM): Limit 3. Please try again in 20s."),
+    ],
+)  # fmt: skip
+def test_other_quotas_are_waited_for(headers: dict[str, str], body: object, message: str) -> None:
+    assert used_up(headers, body, message, NOW) is None
 
 
 def completion(message: object = None, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""What may be quoted of an endpoint's words: nothing that a document says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from connectors.llm.prompt import Prompt
+
+__all__ = ["text_of", "without_texts"]
+
+_SHINGLE: Final = 20  # characters in a row that are no coincidence
+_STEP: Final = _SHINGLE // 2
+
+
+def text_of(prompt: Prompt) -> str:
+    """What documents say in a prompt."""
+    return prompt.user if isinstance(prompt.user, str) else str(prompt.user)
+
+
+def without_texts(words: str, texts: Iterable[str]) -> str:
+    """The words up to where they repeat one of the texts."""
+    end = len(words)
+    for text in texts:
+        # each repetition has one of these steps whole; the texts of a batch job are large
+        for at in range(0, len(words) - _STEP + 1, _STEP):
+            if words[at : at + _STEP] not in text:
+                continue
+            starts = range(max(at - _STEP, 0), min(at, len(words) - _SHINGLE) + 1)
+            repeats = (start for start in starts if words[start : start + _SHINGLE] in text)
+            if (start := next(repeats, None)) is not None:
+                end = min(end, start)
+                break
+    return words if end == len(words) else f"{words[:end]}…"
