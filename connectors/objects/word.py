@@ -85,7 +85,8 @@ def _opened(data: bytes) -> Document:
     part = Package.open(io.BytesIO(data)).main_document_part
     if not isinstance(part, DocumentPart):
         raise ValueError("its main part is not that of a Word document")
-    return part.document
+    document: Document = part.document
+    return document
 
 
 def check_unpacked_size(data: bytes, name: str) -> None:
