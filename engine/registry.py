@@ -126,7 +126,9 @@ def _importing(what: str) -> Iterator[None]:
     """Modules are somebody else's code: whatever keeps one from being imported is a problem of the file."""
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise RegistryError(f"cannot import {what}: {_reason(error)}") from error
 
 

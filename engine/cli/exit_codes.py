@@ -5,6 +5,7 @@ Which code a finished run has: `engine.cli.local.run`, and `engine.cli.durable.w
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ class ExitCode(IntEnum):
     NOT_VERIFIED = 7
 
 
+_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 _SERIOUSNESS = (
     ExitCode.NOT_VERIFIED,
     ExitCode.FAILED,
@@ -111,6 +113,8 @@ def _message(error: BaseException) -> str:
         return f"error: {error}{notes}\n"
     if isinstance(error, ModuleNotFoundError):
         return f"error: {_not_installed(error)}\n"
+    if isinstance(error, OSError) and error.errno in _OF_OUTPUT and error.filename is None:
+        return f"error: cannot write to standard output: {error.strerror}\n"
     return f"internal error: {type(error).__name__}: {error}\nset ODW_TRACEBACK=1 to see where it happened\n"
 
 

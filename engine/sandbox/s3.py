@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import mimetypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.service.addresses import host_of, is_loopback
+
 if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
     from werkzeug.serving import BaseWSGIServer
 
 BUCKET = "unstructured-data"
@@ -24,7 +28,8 @@ def s3_server(samples: Path, port: int = 0) -> Iterator[str]:
     """Serve a bucket with all files of `samples/memos` under `memos/`; yield the endpoint's address.
 
     moto keeps its buckets in one place a process, so a process has one such server at a time. It answers in a
-    thread per connection, on HTTP/1.1 with connections kept open.
+    thread per connection, on HTTP/1.1 with connections kept open. Requests without a key can only read, and
+    pages of other hosts can do nothing.
 
     Raises:
         FileNotFoundError: There is no folder `memos` in `samples`.
@@ -60,8 +65,44 @@ def _build_server(port: int) -> BaseWSGIServer:
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """No line per request: object names may be personal data."""
 
-    app = DomainDispatcherApplication(create_backend_app)
+        def log_error(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base's
+            """No line for what is no HTTP, either."""
+
+    app = _Guard(DomainDispatcherApplication(create_backend_app))
     return make_server("127.0.0.1", port, app, threaded=True, request_handler=QuietHandler)
+
+
+class _Guard:
+    """Lets through what a client of this machine may do: anything with a key, reading without one.
+
+    moto itself takes every write, after which the object cannot be read without a key any more.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        problem = _problem(environ)
+        if problem is None:
+            return self._app(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Connection", "close")])
+        return [problem.encode()]
+
+
+def _problem(environ: WSGIEnvironment) -> str | None:
+    origin = environ.get("HTTP_ORIGIN")
+    authorities = [environ.get("HTTP_HOST", "localhost")]
+    if origin is not None:
+        authorities.append(origin.partition("://")[2])
+    for authority in authorities:
+        host = host_of(authority)
+        if host is None or not is_loopback(host):
+            return "These files are for programs and pages of this machine only"
+    has_key = "HTTP_AUTHORIZATION" in environ or "X-Amz-Signature=" in environ.get("QUERY_STRING", "")
+    if environ["REQUEST_METHOD"] not in ("GET", "HEAD") and not has_key:
+        return "Files can only be read without a key"
+    return None
 
 
 def _seed(samples: Path) -> None:

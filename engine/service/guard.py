@@ -15,26 +15,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.service.addresses import is_loopback
+from engine.service.addresses import host_of, is_loopback
 from engine.service.settings import ServiceSettings
 
-__all__ = ["Guard", "host_of", "unauthorized"]
+__all__ = ["Guard", "unauthorized"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"https?://([^/@?#\s]+)")
 _MAX_AGE = "600"
 _ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-ODW-Results, X-ODW-Delivery"
 _SHARED = ("/consumption/", "/api/")
-
-
-def host_of(authority: str) -> str | None:
-    """Return the host of `host:port` without brackets, or None if malformed."""
-    found = _HOST.fullmatch(authority)
-    if found is None or int(found[2] or 0) > 65_535:
-        return None
-    return found[1].strip("[]")
 
 
 def unauthorized() -> Response:

@@ -158,7 +158,10 @@ def _terms(request: Request) -> _Terms:
     delivery = request.headers.get("x-odw-delivery", "foreign")
     if delivery not in ("fresh", "replay", "foreign"):
         raise BodyError(400, "X-ODW-Delivery must be fresh or replay")
-    key = request.headers.get("idempotency-key")
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) > 1:
+        raise BodyError(400, "Idempotency-Key must be given once")
+    key = keys[0] if keys else None
     if key is not None and not 0 < len(key) <= _MAX_KEY:
         raise BodyError(400, f"Idempotency-Key must have 1 to {_MAX_KEY} characters")
     return _Terms(

@@ -71,9 +71,9 @@ class TokenCheck:
                 leeway=_LEEWAY,
                 options={"require": _REQUIRED},
             )
-        except (jwt.PyJWTError, ValueError):
+            return float(claims["exp"]) + _LEEWAY
+        except (jwt.PyJWTError, ValueError, OverflowError):
             return None
-        return float(claims["exp"]) + _LEEWAY
 
 
 class AdminCheck:

@@ -12,12 +12,13 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from engine.service.bodies import BodyError, read_body
 from engine.service.runs import RunHost, RunStartError
 
 if TYPE_CHECKING:
     from engine.service.context import ServiceContext
 
-__all__ = ["parameters_of", "trigger"]
+__all__ = ["answer", "given_parameters", "parameters_of", "trigger"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,11 +30,14 @@ async def trigger(request: Request, host: RunHost, name: str, known: Collection[
     context = cast("ServiceContext", request.app.state.context)
     if context.is_stopping:
         return answer({"success": False, "message": "The service is stopping"}, 503)
-    params = parameters_of(request.scope["query_string"], known)
     try:
+        params = await given_parameters(request, context, known)
         started = await host.start(name, params)
+    except BodyError as error:
+        return answer({"success": False, "message": str(error)}, error.status)
     except RunStartError as error:
-        _log.error("a run of %s could not be started: %s", name, error)
+        if not error.is_callers:  # a caller's own mistake would put what was sent into the log
+            _log.error("a run of %s could not be started: %s", name, error)
         return answer({"success": False, "message": str(error)}, 400 if error.is_callers else 500)
     context.metrics.runs[started.pipeline] += 1
     return answer(
@@ -47,6 +51,31 @@ async def trigger(request: Request, host: RunHost, name: str, known: Collection[
             "params": started.params,
         }
     )
+
+
+async def given_parameters(
+    request: Request, context: ServiceContext, known: Collection[str]
+) -> dict[str, str]:
+    """The parameters of a request: of its query string, and of a JSON object in its body.
+
+    Raises BodyError.
+    """
+    with context.inflight.share() as share:
+        body = await read_body(request, context.body_limits, share)
+    params = parameters_of(request.scope["query_string"], known)
+    if not body.strip():
+        return params
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BodyError(400, f"the body is not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise BodyError(400, "the body must be a JSON object of parameters")
+    texts = {
+        name: value if isinstance(value, str) else orjson.dumps(value).decode()
+        for name, value in given.items()
+    }
+    return params | {name: text for name, text in texts.items() if name in known and given[name] is not None}
 
 
 def answer(content: object, status: int = 200) -> Response:

@@ -209,12 +209,33 @@ def _describe_value(detail: ErrorDetails, names: Container[str]) -> str:
     if detail["input"] is None:
         return f"Required value at {path}, but is none"
     message = _QUOTING.get(detail["type"]) or detail["msg"]
-    if detail["type"] in _AUTHORED or "error" in detail.get("ctx", {}) or "reason" in detail.get("ctx", {}):
+    if detail["type"] in _CONSTANT:
+        message = next((text for part, text in _BETTER.items() if part in message), message)
+    elif detail["type"] in _AUTHORED or "error" in detail.get("ctx", {}) or "reason" in detail.get("ctx", {}):
         message = _without_values(message, detail["input"])
     return f"{message} at {path}" if path else message
 
 
 _AUTHORED = frozenset({"value_error", "assertion_error"})
+
+_CONSTANT = frozenset(
+    {
+        "date_from_datetime_parsing",
+        "date_parsing",
+        "datetime_from_date_parsing",
+        "datetime_parsing",
+        "json_invalid",
+        "time_delta_parsing",
+        "time_parsing",
+    }
+)
+"""Reasons that a parser has ready, whatever it was given."""
+
+_BETTER = {
+    "recursion limit": "nested too deeply",
+    "datetime or date, unexpected extra": "Input should be a valid datetime, such as 2026-01-31T12:00:59Z",
+}
+"""In place of such a reason with these words."""
 
 _QUOTING = {
     "uuid_parsing": "Input should be a valid UUID",

@@ -13,12 +13,22 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, Union, cast, get_args, get_origin
 
-from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, RootModel
+from pydantic import (
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    RootModel,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict  # pydantic refuses typing's own before Python 3.12
 
 from engine.service.splitting import ExactFloat
@@ -155,12 +165,32 @@ def _is_model(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
+def _dated(annotation: Any, what: Literal["date", "datetime"], pattern: str) -> Any:
+    """A date or date-time that is written as one: pydantic takes digits for seconds since 1970, too."""
+
+    def schema(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        text = core_schema.custom_error_schema(
+            core_schema.str_schema(pattern=pattern, strict=True), f"{what}_type"
+        )
+        parsed = handler(source)
+        return core_schema.chain_schema([text, {**parsed, "strict": False}])
+
+    return Annotated[annotation, GetPydanticSchema(schema)]
+
+
+_DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_DATED = {
+    date: _dated(date, "date", f"{_DAY}$"),
+    datetime: _dated(AwareDatetime, "datetime", f"{_DAY}[Tt _]"),
+}
+
+
 def _wire_type(annotation: Any) -> Any:
     """The annotation with 64-bit integers, date-times with an offset, and nested models as TypedDicts."""
     if annotation is int:
         return Annotated[int, _INT64]
-    if annotation is datetime:
-        return AwareDatetime
+    if annotation in _DATED:
+        return _DATED[annotation]
     if _is_model(annotation):
         return record_type(annotation) if has_plain_fields(annotation) else annotation
     origin, parts = get_origin(annotation), get_args(annotation)

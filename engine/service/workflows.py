@@ -8,11 +8,11 @@ from typing import cast
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from engine.service.bodies import BodyError, read_body
+from engine.service.bodies import BodyError
 from engine.service.context import ServiceContext
 from engine.service.guard import unauthorized
 from engine.service.runs import HostedRun, RunStartError, RunState
-from engine.service.triggers import answer, parameters_of
+from engine.service.triggers import answer, given_parameters
 
 __all__ = ["administrate", "duration_text", "list_workflows"]
 
@@ -80,33 +80,11 @@ async def _trigger(request: Request, context: ServiceContext, name: str) -> Resp
     if context.host is None or known is None:
         return answer({"error": "Failed to start workflow", "details": f"no workflow {name!r}"}, 400)
     try:
-        params = await _input(request, context, list(known))
+        params = await given_parameters(request, context, known)
         started = await context.host.start(name, params)
     except (BodyError, RunStartError) as error:
         return answer({"error": "Failed to start workflow", "details": str(error)}, 400)
     return answer({"workflowId": started.workflow_id, "runId": started.run_id})
-
-
-async def _input(request: Request, context: ServiceContext, known: list[str]) -> dict[str, str]:
-    """The parameters of a request: of its query string, or of a JSON object in its body."""
-    import orjson
-
-    with context.inflight.share() as share:
-        body = await read_body(request, context.body_limits, share)
-    params = parameters_of(request.scope["query_string"], known)
-    if not body.strip():
-        return params
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BodyError(400, f"the body is not JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise BodyError(400, "the body must be a JSON object of parameters")
-    texts = {
-        name: value if isinstance(value, str) else orjson.dumps(value).decode()
-        for name, value in given.items()
-    }
-    return params | {name: text for name, text in texts.items() if name in known and given[name] is not None}
 
 
 async def _terminate(request: Request, context: ServiceContext, name: str) -> Response:

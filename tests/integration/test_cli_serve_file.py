@@ -89,3 +89,4 @@ def test_a_trigger_starts_a_real_run_with_its_parameters(served: dict[str, str])
     key = next(one for one in re.findall("<Key>([^<]+)</Key>", listed) if one.endswith(".txt"))
     file = httpx.get(f"{served['files']}/unstructured-data/{quote(key)}")
     assert (file.status_code, file.headers["content-type"].partition(";")[0]) == (200, "text/plain")
+    assert httpx.put(f"{served['files']}/unstructured-data/{quote(key)}", content=b"x").status_code == 403

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -196,7 +197,7 @@ class PipelineHost:
             except ConfigError as error:
                 size = used.get(_BATCH_SIZE, "")
                 if not (size.isascii() and size.isdigit() and int(size) > 1):
-                    raise RunStartError(str(error), is_callers=True) from error
+                    raise RunStartError(_without_option(str(error)), is_callers=True) from error
                 smaller = {**used, _BATCH_SIZE: str(int(size) // 2)}
                 used = smaller
 
@@ -238,6 +239,11 @@ class PipelineHost:
             return name
         text = json.dumps({**record.params}, sort_keys=True, default=str)
         return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _without_option(message: str) -> str:
+    """A problem with parameters, in the words of somebody who has no command line."""
+    return re.sub(r"^--param: \S+: ", "", message, flags=re.MULTILINE)
 
 
 def _moment(text: str) -> datetime | None:

@@ -62,7 +62,9 @@ def invoke(options: RunOptions) -> int:
     _drain_limit(options.drain_limit)
     trial.check(options)
     if options.report:
-        check_target(Path(options.report))
+        target = Path(options.report).absolute()  # a component may change the working directory
+        check_target(target)
+        options = replace(options, report=str(target))
     plans: Mapping[str, Plan] = {}
     if options.resume is None:
         config = load_config(options)

@@ -11,21 +11,29 @@ import anyio
 
 from engine.execution.session import Session
 
-__all__ = ["SignalWatch", "stop_signals"]
+__all__ = ["SignalWatch", "stop_signals", "stopping_signals"]
 
 
 async def stop_signals() -> int:
-    """Return the number of SIGINT or SIGTERM as soon as one comes."""
+    """Return the number of a signal that stops as soon as one comes."""
     if sys.platform == "win32":
         await anyio.sleep_forever()  # its event loops cannot listen; Ctrl-C cancels there
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+    with anyio.open_signal_receiver(*stopping_signals()) as received:
         async for number in received:
             return number
     raise AssertionError("signals never end")
 
 
+def stopping_signals() -> list[signal.Signals]:
+    """The signals that stop: SIGHUP, when the terminal closes, unless `nohup` has the process ignore it."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
+
+
 class SignalWatch:
-    """Turns SIGINT and SIGTERM into `drain` and `cancel`.
+    """Turns SIGINT, SIGTERM and SIGHUP into `drain` and `cancel`.
 
     `number` is the signal that cancelled, 0 as long as none has.
     """
@@ -39,13 +47,15 @@ class SignalWatch:
         """Listen until cancelled."""
         if sys.platform == "win32":
             await anyio.sleep_forever()  # its event loops cannot listen; Ctrl-C cancels at once there
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        with anyio.open_signal_receiver(*stopping_signals()) as received:
             async for number in received:
                 self._handle(number)
 
     def _handle(self, number: int) -> None:
         if self.number:
             os._exit(128 + number)
+        if self._session.draining and number == getattr(signal, "SIGHUP", None):
+            return  # the shell passes on what the kernel has sent already
         if self._session.draining:
             self.number = number
             self._say("stopping at once; a resume re-reads what was not delivered")

@@ -125,3 +125,8 @@ def test_serve_refuses_what_cannot_be_right_without_quoting_a_key(
     shown = capsys.readouterr()
     assert message in shown.err
     assert "5ecret" not in shown.err + shown.out
+
+
+def test_a_full_disk_behind_standard_output_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(OSError(28, "No space left on device")) == ExitCode.FAILED
+    assert capsys.readouterr().err == "error: cannot write to standard output: No space left on device\n"

@@ -118,6 +118,8 @@ async def test_triggers_of_the_original_make_its_hundred(
         host.attach(engine, group)
         started = await host.start(name, {})
         given = await host.start(name, {"batch_size": "7"})
+        with pytest.raises(RunStartError, match=r"^parameter `batch_size` of `blobs`: expected an integer"):
+            await host.start(name, {"batch_size": "many"})
         group.cancel_scope.cancel()
     assert started.params.get("batch_size", "") == made
     assert given.params == {"batch_size": "7"}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
 import pytest
+
+from engine.cli.process import LossyStream
 
 
 @pytest.mark.parametrize(("loaded", "rest"), [("", "taken down\n"), ("import temporalio", "")])
@@ -20,3 +23,17 @@ sys.exit(process.program())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (6, f"said\n{rest}"), done.stderr
+
+
+def test_a_log_that_nothing_takes_stops_nothing() -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError("No space left on device")
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    stream = LossyStream(Full())
+    assert stream.write("a line\n") == 7
+    stream.flush()
+    assert not stream.isatty()

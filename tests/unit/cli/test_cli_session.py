@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import pytest
 from engine.cli.exit_codes import ExitCode
 from engine.cli.local.resume import invocation_of, not_begun, unfinished
 from engine.cli.local.run import exit_code
-from engine.cli.local.signals import SignalWatch
+from engine.cli.local.signals import SignalWatch, stopping_signals
 from engine.config import FileConfig, load_mapping
 from engine.config.model import Settings
 from engine.contract.batch import Batch
@@ -270,6 +271,31 @@ async def test_a_second_signal_cancels_what_the_first_one_drains() -> None:
         assert len(said) == 2
         assert list(session.reports) == ["a"]
         assert exit_code(session, watch.number) == 143
+
+
+async def test_a_closed_terminal_drains_however_often_it_tells() -> None:
+    sink = StalledSink()
+    async with Engine() as engine:
+        session = Session(engine, by_name(plan("a", sink)), ["a"])
+        said: list[str] = []
+        watch = SignalWatch(session, said.append)
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.execute)
+            await sink.reached.wait()
+            watch._handle(signal.SIGHUP)
+            watch._handle(signal.SIGHUP)
+            sink.gate.set()
+        assert said == ["draining: send the signal again to stop at once"]
+        assert exit_code(session, watch.number) == ExitCode.INTERRUPTED
+
+
+def test_nohup_keeps_a_run_from_stopping() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in stopping_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.SIGHUP in stopping_signals()
 
 
 async def test_a_drain_before_the_start_begins_nothing() -> None:

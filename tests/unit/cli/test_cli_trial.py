@@ -52,6 +52,20 @@ def test_dry_run_shows_records_and_writes_no_file(capsys: pytest.CaptureFixture[
     assert sorted(path.name for path in Path().iterdir()) == ["in.jsonl", "pipelines.yaml"]
 
 
+def test_a_report_stays_where_it_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "wanderer").mkdir()
+    (tmp_path / "odw_wandering.py").write_text(
+        "import os\nimport engine\n\n@engine.transform\ndef go(record):\n"
+        f"    os.chdir({str(tmp_path / 'wanderer')!r})\n    return record\n"
+    )
+    Path("pipelines.yaml").write_text(
+        FILE.replace("      write:", "      go: {transform: odw_wandering:go}\n      write:", 1)
+    )
+
+    assert run("--report", "report.json") == 0
+    assert (tmp_path / "report.json").exists()
+
+
 def test_json_prints_the_report_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--json", "--sample", "5") == 0
 

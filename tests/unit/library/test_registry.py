@@ -86,6 +86,7 @@ def test_dotted_name_that_leads_nowhere_is_an_error() -> None:
     [
         ("import engine\ndef (:\n", "line 2: invalid syntax"),
         ("import engine\n\nx = 1 / 0\n", "line 3: ZeroDivisionError: division by zero"),
+        ("import asyncio\nraise asyncio.CancelledError\n", "line 2: CancelledError"),
         ("raise SystemExit(3)\n", "line 1: SystemExit: 3"),
         ("import json\nimport no_such_module\n", "line 2: ModuleNotFoundError: No module named"),
         ("import engine\n@engine.transform\ndef t(): ...\n", r"line \d: TypeError: t\(\) takes 0 positional"),

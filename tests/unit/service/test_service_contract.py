@@ -99,9 +99,22 @@ async def test_a_trigger_starts_a_run(client: httpx.AsyncClient, host: Host, url
 
 
 @pytest.mark.parametrize(("size", "status"), [("none", 400), ("0", 500)])
-async def test_a_failure_to_start_is_a_failure(client: httpx.AsyncClient, size: str, status: int) -> None:
+async def test_a_failure_to_start_is_a_failure(
+    client: httpx.AsyncClient, size: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
     answer = await client.get(f"/consumption/extract-blob?batch_size={size}")
     assert (answer.status_code, answer.json()["success"]) == (status, False)
+    assert len(caplog.records) == (status == 500)
+
+
+async def test_a_trigger_takes_parameters_of_a_body(client: httpx.AsyncClient, host: Host) -> None:
+    url = "/consumption/extract-blob?batch_size=3&fail_percentage=1"
+    assert (await client.post(url, json={"batch_size": 7, "other": 1, "fail_percentage": None})).json()[
+        "success"
+    ]
+    assert host.started == [("extract-blob", {"batch_size": "7", "fail_percentage": "1"})]
+    refused = await client.post(url, content=b"[1]")
+    assert (refused.status_code, refused.json()["success"]) == (400, False)
 
 
 async def test_looking_at_a_trigger_starts_nothing(client: httpx.AsyncClient, host: Host) -> None:

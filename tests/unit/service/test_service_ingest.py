@@ -163,6 +163,12 @@ async def test_a_repeated_key_is_answered_as_the_first_was(client: httpx.AsyncCl
     assert first["written"] == 1
 
 
+async def test_two_keys_of_one_request_are_refused(client: httpx.AsyncClient) -> None:
+    keys = [("Idempotency-Key", "first"), ("Idempotency-Key", "second")]
+    answer = await client.post("/ingest/NoteSource", json=[GOOD], headers=keys)
+    assert (answer.status_code, answer.text) == (400, "Idempotency-Key must be given once")
+
+
 async def test_a_key_with_another_body_is_refused(client: httpx.AsyncClient) -> None:
     await post(client, [GOOD], Idempotency_Key="key")
     other = await post(client, [GOOD | {"id": "b"}], Idempotency_Key="key")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import orjson
@@ -201,3 +201,45 @@ def test_what_is_not_records_is_refused_as_a_whole(body: bytes) -> None:
 def test_messages_never_quote_the_values() -> None:
     result = BodyValidator(Thing).read(b'{"id": "a", "size": "secret-value", "tags": "other-secret"}')
     assert "secret" not in result.failures[0]
+
+
+class Dated(BaseModel):
+    id: str
+    day: date | None = None
+    at: datetime | None = None
+    ats: list[datetime] = Field(default_factory=list)
+    tree: dict[str, Any] | None = None
+
+
+WHOLE = "Input should be a valid datetime, such as 2026-01-31T12:00:59Z at at"
+DEEP = '{"a":' * 300 + "1" + "}" * 300
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("at", '"20260101"', "Input should be a valid datetime at at"),  # not a day of 1970
+        ("at", '"1700000000"', "Input should be a valid datetime at at"),
+        ("at", '"2026-01-31"', "Input should be a valid datetime at at"),
+        ("at", '"2026-01-31T12:00:00"', "Input should have timezone info at at"),
+        ("at", '"2026-01-31T23:59:60Z"', WHOLE),
+        ("at", '"2026-01-31T12:00:00+24:00"', WHOLE),
+        ("ats", '["86400"]', "Input should be a valid datetime at ats.0"),
+        ("day", '"86400"', "Input should be a valid date at day"),
+        ("day", '"2026-01-31T00:00:00Z"', "Input should be a valid date at day"),
+        ("tree", DEEP, "nested too deeply"),
+    ],
+)  # fmt: skip
+def test_moments_are_written_as_such_and_refusals_say_why(field: str, value: str, message: str) -> None:
+    found = BodyValidator(Dated).read(f'{{"id": "a", "{field}": {value}}}'.encode())
+    assert (found.records, found.failures) == ([], {0: message})
+
+
+def test_dates_and_moments_are_taken_as_written() -> None:
+    body = b'{"id": "a", "day": "2026-01-31", "at": "2026-01-31 12:00:00+02:00", "ats": [1.5]}'
+    (record,) = BodyValidator(Dated).read(body).records
+    assert record["day"] == date(2026, 1, 31)
+    assert (record["at"], record["ats"]) == (
+        datetime(2026, 1, 31, 10, tzinfo=UTC),
+        [datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)],
+    )
