@@ -9,10 +9,10 @@ from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 from pydantic import BaseModel
 
 from connectors.duckdb.database import Database, DuckdbParams
+from connectors.json_lines import parse_json
 from connectors.tables.isolation import RowsRefusedError
 from connectors.tables.names import quote
 from connectors.tables.params import TableSourceParams, missing_column, unusable_key
@@ -158,4 +158,4 @@ def _reader(sql: str) -> Callable[[Any], Any] | None:
 
 
 def _parsed(text: str | None) -> Any:
-    return None if text is None else orjson.loads(text)
+    return None if text is None else parse_json(text)

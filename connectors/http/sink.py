@@ -83,7 +83,7 @@ class HttpSinkParams(Params):
     def _has_fields(cls, template: Any) -> Any:
         for name in names_in(template):
             if not name:
-                raise ValueError("{} names no field; write {{}} for braces")
+                raise ValueError("braces stand around the name of a field; write {{ and }} for braces")
             check_path(name)
         return template
 

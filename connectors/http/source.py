@@ -232,6 +232,8 @@ class HttpSource(Source[HttpSourceParams]):
         document = self._document(answer, first=not number)
         records = self._records(document)
         following = paging.next(place, answer, document, len(records), url)
+        if records and not number and following is None and (doubt := paging.doubt(answer, document)):
+            self.ctx.count(f"note: read one page alone, and {doubt}")
         return records, self._without_secrets(following), answer.body
 
     def _document(self, answer: Answer, *, first: bool) -> Any:
@@ -267,7 +269,7 @@ class HttpSource(Source[HttpSourceParams]):
         where = f"`{path}`" if path else "its top"
         raise FatalError(
             f"{self._said} has no list of records at {where}: set `records` to where they are; "
-            f"it has {known}",
+            f"it has {known or 'no fields'}",
             kind="schema",
         )
 

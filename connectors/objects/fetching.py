@@ -46,7 +46,7 @@ class Suspect:
         seen: how many objects had been read when it first failed.
         tries: how often it was asked for.
         exhausted: it has had all its tries.
-        overshadowed: nothing else was read until its last try, so an outage may have taken all of them.
+        overshadowed: nothing else was read between its last two tries, so an outage may have taken them.
     """
 
     error: TransientError | ObjectRefusedError
@@ -100,9 +100,9 @@ class ObjectFetcher:
         self, found: ListedObject, read: Callable[[ListedObject], Awaitable[T]]
     ) -> T | ComponentError | Suspect:
         """What `read` makes of an object, tried as often as may be, or why that cannot be had."""
-        tries, before = 0, self._successes
+        tries, seen = 0, self._successes
         while True:
-            tries += 1
+            tries, before = tries + 1, seen
             try:
                 # entering the limiter costs a turn of the event loop, also where a slot is free
                 self._slots.acquire_nowait()
@@ -194,17 +194,21 @@ class ObjectFetcher:
         if (known := self._readable) is not None:
             # one probe may meet the fault that it looks for
             for _ in range(PROBES):
-                if await self._readable_now(known.key):
+                if await self._readable_now(known):
                     return True
-            return False
+                if self._readable is not known:
+                    break
+            else:
+                if known.key not in failed:
+                    return False
         try:
             async with aclosing(self._store.pages()) as pages:
                 number = 0
                 async for page in pages:
-                    others = [found.key for found in page if found.size and found.key not in failed]
+                    others = [found for found in page if found.size and found.key not in failed]
                     step = max(1, len(others) // PROBED_PER_PAGE)
-                    for key in others[::step][:PROBED_PER_PAGE]:
-                        if await self._readable_now(key):
+                    for found in others[::step][:PROBED_PER_PAGE]:
+                        if await self._readable_now(found):
                             return True
                     number += 1
                     if number == PROBED_PAGES:
@@ -213,10 +217,13 @@ class ObjectFetcher:
             return False  # nothing gets through at all
         return False
 
-    async def _readable_now(self, key: str) -> bool:
+    async def _readable_now(self, found: ListedObject) -> bool:
         try:
             async with self._slots:
-                await self._store.probe(key)
-        except ComponentError:
+                await self._store.probe(found.key)
+        except ComponentError as error:
+            if found is self._readable and isinstance(error, RecordError | ObjectRefusedError):
+                self._readable = None  # deleted or closed since it was read, which says nothing of others
             return False
+        self._readable = found
         return True

@@ -36,6 +36,12 @@ class Group:
         return [one for one in self.outcomes if isinstance(one, Suspect)]
 
     @property
+    def failed(self) -> list[str]:
+        """The keys of these objects."""
+        pairs = zip(self.objects, self.outcomes, strict=True)
+        return [found.key for found, outcome in pairs if isinstance(outcome, Suspect)]
+
+    @property
     def lost(self) -> bool:
         """True when none of the objects could be read, and all have had their tries."""
         return all(isinstance(one, Suspect) and one.exhausted for one in self.outcomes)
@@ -83,10 +89,12 @@ async def _after_an_outage(group: Group, fetcher: ObjectFetcher) -> bool:
     async with anyio.create_task_group() as tasks:
         for place in doubtful:
             tasks.start_soon(again, place)
-    return all(one.exhausted for one in group.suspects)
+    if not any(isinstance(group.outcomes[place], Suspect) for place in doubtful):
+        return True
+    return await _others_get_through([group], fetcher)  # the outage may have begun again
 
 
 async def _others_get_through(groups: Sequence[Group], fetcher: ObjectFetcher) -> bool:
     if not all(one.exhausted for each in groups for one in each.suspects):
         return False
-    return await fetcher.others_get_through({found.key for each in groups for found in each.objects})
+    return await fetcher.others_get_through({key for each in groups for key in each.failed})

@@ -102,7 +102,11 @@ class ObjectPattern:
             raise PatternError(
                 f"{uri!r} does not name an object; use {scheme}://{bucket}/** for the whole bucket"
             )
-        if len(pattern.encode()) > MAX_PATTERN_BYTES:
+        try:
+            nbytes = len(pattern.encode())
+        except UnicodeEncodeError as error:
+            raise PatternError(f"{uri!r} contains half of a surrogate pair, which no key has") from error
+        if nbytes > MAX_PATTERN_BYTES:
             raise PatternError(
                 f"the pattern is longer than {MAX_PATTERN_BYTES} bytes, but keys have at most 1024"
             )

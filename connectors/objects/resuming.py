@@ -11,7 +11,11 @@ from connectors.objects.listed import ListedObject, ObjectStore
 from engine.contract.component import Retry
 from engine.errors import TransientError
 
-__all__ = ["ResumingBodies"]
+__all__ = ["ResumingBodies", "ServerAwayError"]
+
+
+class ServerAwayError(TransientError):
+    """An object had all its tries while nothing else was read, and nothing else can be read now."""
 
 
 class ResumingBodies:
@@ -99,21 +103,25 @@ class _ResumingBody:
                 await self._failed(error)
                 continue
             if data:
-                self._tries = 0
+                self._tries, self._had_another_chance = 0, False
                 self._at += len(data)
                 self._bodies.arrived()
             return data
 
     async def _failed(self, error: TransientError) -> None:
-        if not self._tries:
-            self._read_before = self._bodies.read_so_far
+        now = self._bodies.read_so_far
+        before = self._read_before if self._tries else now
+        self._read_before = now
         self._tries += 1
         try:
             await self._bodies.wait(self._tries, error)
         except TransientError:
             # where nothing else was read either, an outage may have taken all the tries, and be over
-            if self._had_another_chance or self._bodies.read_so_far != self._read_before:
+            if self._had_another_chance or now != before:
                 raise
             if not await self._bodies.server_is_back():
-                raise
+                # who hears of it has no need to ask again, and must not: the server may be back by then
+                raise ServerAwayError(
+                    str(error), retry_after=error.retry_after, throttled=error.throttled
+                ) from error
             self._tries, self._had_another_chance = 0, True

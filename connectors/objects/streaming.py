@@ -16,7 +16,7 @@ from connectors.objects.content import ObjectBody, OpenBody
 from connectors.objects.fetching import ObjectFetcher, Suspect
 from connectors.objects.listed import ListedObject, ObjectRefusedError, ObjectStore
 from connectors.objects.pages import ObjectReader, PlaceKeys, RecordFormat, RecordPage, RecordPlace
-from connectors.objects.resuming import ResumingBodies
+from connectors.objects.resuming import ResumingBodies, ServerAwayError
 from engine.contract.batch import Batch
 from engine.contract.bookmarks import Bookmark
 from engine.contract.component import Context
@@ -217,7 +217,9 @@ class RecordStream:
     ) -> Batch:
         """The record of an object, or the rest of one, that cannot be read. Raises if all are like it."""
         if not isinstance(error, RecordError):
-            if not isinstance(error, TransientError | ObjectRefusedError):
+            if isinstance(error, ServerAwayError) or not isinstance(
+                error, TransientError | ObjectRefusedError
+            ):
                 raise error
             if not await self._fetcher.others_get_through({found.key}):
                 raise error

@@ -203,7 +203,7 @@ async def open_client(
                     config=_config(connection, connections, read_timeout),
                 )
             )
-        except BotoCoreError as error:
+        except (BotoCoreError, ValueError) as error:  # the latter for a host that cannot exist
             raise FatalError(f"the S3 connection cannot be used: {error}") from error
         answers.check_listings(client)
         answers.take_any_bucket_name(client)
@@ -266,6 +266,11 @@ def _check(connection: S3Connection) -> None:
         raise FatalError(
             f"the S3 endpoint {connection.endpoint} is not encrypted, and `sse_c_key` would be readable on "
             "the way: use https"
+        )
+    if connection.addressing_style == "virtual" and ":" in (host.hostname or ""):
+        raise FatalError(
+            f"the S3 endpoint {connection.endpoint} is an IP address, which no bucket can stand before: set "
+            "`addressing_style: path`"
         )
     if connection.custom and not (all(keys) or connection.anonymous or connection.profile):
         raise FatalError(

@@ -282,6 +282,15 @@ class _Connection(asyncio.Protocol):
         response.wake()
 
 
+async def _look_up(origin: Origin) -> list[Any]:
+    try:
+        return await asyncio.get_running_loop().getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise socket.gaierror(socket.EAI_NONAME, f"{origin.host}: {error}") from error
+    except socket.gaierror as error:
+        raise socket.gaierror(error.errno, f"{origin.host}: {error.strerror}") from error
+
+
 class Connections:
     """Sends requests over as many connections as they need, up to a limit.
 
@@ -369,7 +378,7 @@ class Connections:
     async def _connect(self, origin: Origin) -> _Connection:
         loop = asyncio.get_running_loop()
         with anyio.move_on_after(self._connect_timeout) as opening:
-            found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            found = await _look_up(origin)
             # not by create_connection, which waits long for an address that does not answer
             sock = await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_AFTER)
             _, connection = await loop.create_connection(

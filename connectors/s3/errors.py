@@ -13,7 +13,7 @@ from connectors.objects.listed import ObjectRefusedError
 from connectors.retry_after import retry_after_seconds
 from engine.errors import ComponentError, EngineError, FatalError, FatalKind, RecordError, TransientError
 
-__all__ = ["ObjectRefusedError", "RedirectError", "s3_errors"]
+__all__ = ["ObjectRefusedError", "RedirectError", "is_unsupported", "s3_errors"]
 
 # Codes: S3 API reference, "Error responses". A HEAD answer has no body, so its code is only the status.
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound"})
@@ -93,7 +93,7 @@ class S3Errors:
             reason = str(error).partition(", invalid XML received")[0]
             raise TransientError(f"{where}: the answer is not S3's: {reason}") from error
         if isinstance(error, BotoCoreError | aiohttp.ClientError | OSError):
-            raise _from_failure(error, where, of_object=self._of_object) from error
+            raise _from_failure(error, self._bucket, where, of_object=self._of_object) from error
 
 
 def s3_errors(bucket: str, what: str, *, of_object: bool = False, needs: str = READING) -> S3Errors:
@@ -112,6 +112,15 @@ def s3_errors(bucket: str, what: str, *, of_object: bool = False, needs: str = R
         FatalError: everything else; the message says what to do about it.
     """
     return S3Errors(bucket, what, needs, of_object=of_object)
+
+
+def is_unsupported(error: TransientError) -> bool:
+    """Whether the server does not implement what was asked for, such as a condition or a range."""
+    answer = getattr(error.__cause__, "response", None)
+    if not isinstance(answer, Mapping):  # other errors have a response too, which is None, or not parsed
+        return False
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return bool(status == 501 or answer.get("Error", {}).get("Code") == "NotImplemented")
 
 
 def _from_answer(answer: Mapping[str, Any], where: str, needs: str, *, of_object: bool) -> ComponentError:
@@ -157,7 +166,7 @@ def _remedy(code: str, message: str, status: int, headers: Mapping[str, str], ne
     return message if remedy is None else remedy.format(needs=needs)
 
 
-def _from_failure(error: Exception, where: str, *, of_object: bool) -> ComponentError:
+def _from_failure(error: Exception, bucket: str, where: str, *, of_object: bool) -> ComponentError:
     import aiohttp
     from botocore import exceptions  # type: ignore[import-untyped]
 
@@ -175,7 +184,10 @@ def _from_failure(error: Exception, where: str, *, of_object: bool) -> Component
     if redirect:
         return FatalError(f"{where}: {redirect[0]}")
     if _unknown_host(error):
-        return FatalError(f"{where}: unknown host: check the connection's endpoint ({error})")
+        remedy = "check the connection's endpoint"
+        if f"{bucket}." in str(error):
+            remedy += ", or set `addressing_style: path` so that the bucket is no part of the host"
+        return FatalError(f"{where}: unknown host: {remedy} ({error})")
     if isinstance(error, exceptions.SSLError | aiohttp.ClientSSLError | ssl.SSLError) and (
         "CERTIFICATE_VERIFY_FAILED" in str(error)
     ):
@@ -200,6 +212,8 @@ def _reasons(error: BaseException, kind: type[BaseException]) -> list[BaseExcept
 
 
 def _unknown_host(error: BaseException) -> bool:
-    """True when the name server says that the name does not exist (not when it cannot be asked)."""
+    """Whether a name cannot exist, or the name server says that it does not (and not: cannot be asked)."""
+    if _reasons(error, UnicodeError):  # an empty label of a name, or one of more than 63 letters
+        return True
     lookups = _reasons(error, socket.gaierror)
     return any(isinstance(one, OSError) and one.errno == socket.EAI_NONAME for one in lookups)

@@ -38,6 +38,8 @@ _HEADERS: Final = {
 }
 _ARGUMENTS: Final = frozenset({"Bucket", "Key", *_HEADERS})
 _PLACE: Final = "odw"
+_UNPACKING: Final = "storage.googleapis.com"
+"""A host that unpacks what is stored as gzip, unless that is asked for."""
 
 
 @asynccontextmanager
@@ -195,7 +197,8 @@ def _request(host: str, path: str, headers: Mapping[str, str]) -> bytes:
         lines.append(f"host: {host}\r\n")
     lines += [f"{name}: {text}\r\n" for name, text in headers.items()]
     # what the bucket has, and not what the server would make of it on the way
-    lines.append("accept-encoding: identity\r\nuser-agent: odw-engine\r\n\r\n")
+    encoding = "gzip" if host.endswith(_UNPACKING) else "identity"
+    lines.append(f"accept-encoding: {encoding}\r\nuser-agent: odw-engine\r\n\r\n")
     return "".join(lines).encode("ascii")
 
 
@@ -211,6 +214,7 @@ def _answer(response: Response) -> dict[str, Any]:
         "ETag": header(b"etag"),
         "VersionId": header(b"x-amz-version-id"),
         "LastModified": parse_date(modified) if modified else None,
+        "ResponseMetadata": {"HTTPStatusCode": response.status},
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -73,6 +73,11 @@ class _Listing:
         more = answer.get("IsTruncated", bool(answer.get("NextContinuationToken")))
         token = str(answer.get("NextContinuationToken") or "")
         if not more:
+            if self._began and not fresh and not answer.keys() & {"IsTruncated", "Contents"}:
+                raise TransientError(
+                    f"bucket {self._bucket!r}, {self._where}: the answer is not S3's: a page that has "
+                    "neither objects nor an end"
+                )
             self.ended = True
             return fresh
         repeated = bool(contents) and not fresh

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import anyio
 
 from connectors.objects.listed import ListedObject
+from connectors.s3.errors import is_unsupported
 from connectors.s3.resolver import plain_etag
 from connectors.s3.streams import S3Body, S3ObjectStreams
 from engine.contract.component import Retry
@@ -60,7 +61,7 @@ class ParallelRanges:
         try:
             return await self._read(uri, found)
         except TransientError as error:
-            if "NotImplemented" not in str(error):
+            if not is_unsupported(error):
                 raise
         self._supported = False
         return None

@@ -14,7 +14,7 @@ from connectors.objects.params import DEFAULT_MAX_OBJECT_BYTES, ObjectParams
 from connectors.objects.pattern import ObjectPattern, PatternError, split_bucket
 from connectors.objects.whole import decode_whole
 from connectors.s3.client import S3Client
-from connectors.s3.errors import s3_errors
+from connectors.s3.errors import is_unsupported, s3_errors
 from connectors.s3.resolver import plain_etag
 from engine.errors import RecordError, TransientError
 
@@ -22,13 +22,22 @@ if TYPE_CHECKING:
     from connectors.models import S3FileContent
     from connectors.s3.ranges import Arrived
 
-__all__ = ["DEFAULT_MAX_OBJECT_BYTES", "FileRecord", "S3FileReader", "VersionedGets", "check_version"]
+__all__ = [
+    "DEFAULT_MAX_OBJECT_BYTES",
+    "FileRecord",
+    "S3FileReader",
+    "VersionedGets",
+    "check_version",
+    "is_partial",
+    "part_of",
+]
 
 Decode = Callable[[bytes, str, str, str | None], Awaitable[Decoded]]
 T = TypeVar("T")
 
 _PIECE = 1024 * 1024
-_PART = re.compile(r"bytes \d+-\d+/(\d+)")
+_RANGE = re.compile(r"\s*bytes[\s=]+(\d{1,19})\s*-\s*(\d{1,19})\s*/\s*(\d{1,19}|\*)\s*", re.IGNORECASE)
+_DIGEST = re.compile(r"[0-9A-Fa-f]{32}(-\d+)?")
 _PACKED_ETAG = re.compile(r"[-;](?:gzip|deflate|br|zstd)$")
 
 
@@ -41,6 +50,14 @@ class _Body(NamedTuple):
     etag: str = ""
     version_id: str | None = None
     last_modified: str | None = None
+
+
+class Part(NamedTuple):
+    """Bytes of an object from `first` to `last`; `total`: those of all of it, -1 when they are not known."""
+
+    first: int
+    last: int
+    total: int
 
 
 class OtherVersionError(RecordError):
@@ -68,7 +85,7 @@ class VersionedGets:
             if error.kind != "ObjectChanged":
                 raise
         except TransientError as error:
-            if "NotImplemented" not in str(error):
+            if not is_unsupported(error):
                 raise
         answer = await get({})
         self._if_match = False
@@ -175,9 +192,13 @@ class S3FileReader:
                 data = await self._read_body(uri, body)
         if length is not None and len(data) != length:
             raise TransientError(f"{uri}: {len(data)} bytes arrived of {length}")
-        part = _PART.fullmatch(answer.get("ContentRange") or "")
-        if part and int(part[1]) != len(data):
-            raise TransientError(f"{uri}: a part of {len(data)} bytes arrived of {part[1]}")
+        part = part_of(answer)
+        if part and part.total >= 0 and (part.first or part.total != len(data)):
+            raise TransientError(f"{uri}: a part of {len(data)} bytes arrived of {part.total}")
+        if size < 0 and is_partial(answer) and (part is None or part.total < 0):
+            raise TransientError(
+                f"{uri}: a part arrived, and its Content-Range does not say of how many bytes"
+            )
         return self._whole(uri, data, answer, size)
 
     async def _read_body(self, uri: str, body: Any) -> bytes:
@@ -221,8 +242,16 @@ class S3FileReader:
         Raises:
             RecordError, TransientError, FatalError: as `read_file`.
         """
+        try:
+            await self._probe(bucket, key, Range="bytes=0-0")
+        except TransientError as error:
+            if not is_unsupported(error):
+                raise
+            await self._probe(bucket, key)
+
+    async def _probe(self, bucket: str, key: str, **ranges: str) -> None:
         with s3_errors(bucket, f"probing {key!r}", of_object=True):
-            answer = await self._client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+            answer = await self._client.get_object(Bucket=bucket, Key=key, **ranges)
             async with answer["Body"] as body:
                 await body.read(1)  # a server that ignores ranges sends all of it
 
@@ -234,12 +263,28 @@ class S3FileReader:
             )
 
 
+def part_of(answer: Mapping[str, Any]) -> Part | None:
+    """Which part of an object has arrived; None without a Content-Range that can be read."""
+    found = _RANGE.fullmatch(answer.get("ContentRange") or "")
+    return Part(int(found[1]), int(found[2]), -1 if found[3] == "*" else int(found[3])) if found else None
+
+
+def is_partial(answer: Mapping[str, Any]) -> bool:
+    """Whether the status of an answer says that it is a part (206)."""
+    return bool(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 206)
+
+
+def _same_etag(one: str, other: str) -> bool:
+    # some servers write a digest in capitals in one place, and in small letters in another
+    return one == other or bool(_DIGEST.fullmatch(one) and one.lower() == other.lower())
+
+
 def check_version(uri: str, etag: str, answer: Mapping[str, Any]) -> None:
     """Check that an answer is of the version that was listed. Raises `OtherVersionError`."""
     now = plain_etag(answer.get("ETag"))
     if answer.get("ContentEncoding"):
         now = _PACKED_ETAG.sub("", now)  # what Apache's and other servers add when they pack
-    if etag and now and now != etag:
+    if etag and now and not _same_etag(now, etag):
         raise OtherVersionError(
             f"{uri} changed after it was listed: its ETag was {etag} and is now {now}; "
             "start a new run to read it",

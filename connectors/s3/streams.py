@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,13 +10,12 @@ from typing import Any
 from connectors.objects.listed import ListedObject
 from connectors.s3.client import S3Client
 from connectors.s3.errors import s3_errors
-from connectors.s3.reader import VersionedGets, check_version
+from connectors.s3.reader import VersionedGets, check_version, is_partial, part_of
 from engine.errors import RecordError, TransientError
 
 __all__ = ["S3Body", "S3ObjectStreams"]
 
 PIECE = 256 * 1024
-_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
 
 class S3ObjectStreams:
@@ -97,12 +95,14 @@ class S3Body:
         self._bucket, self._what = bucket, f"reading {found.key!r}"
         self.where = where = f"bucket {bucket!r}, {self._what}"
         length = answer.get("ContentLength")
-        part = _RANGE.fullmatch(answer.get("ContentRange") or "")
+        part = part_of(answer)
         self.is_part = part is not None
+        if not part and is_partial(answer) and (start or stop is not None or found.size < 0):
+            raise TransientError(f"{where}: a part arrived, and its Content-Range does not say which")
         if part:
-            if int(part[1]) != start:
-                raise TransientError(f"{where}: bytes from {part[1]} on arrived instead of {start}")
-            total = -1 if part[3] == "*" else int(part[3])
+            if part.first != start:
+                raise TransientError(f"{where}: bytes from {part.first:,} on arrived instead of {start:,}")
+            total = part.total
         else:
             total = -1 if length is None else int(length)
         # a server that does not know ranges sends everything
@@ -113,11 +113,11 @@ class S3Body:
             asked_to = min(
                 (end for end in (stop, total, found.size) if end is not None and end >= 0), default=-1
             )
-            self._more_from = int(part[2]) + 1 if int(part[2]) + 1 < asked_to else -1
+            self._more_from = part.last + 1 if part.last + 1 < asked_to else -1
         self._left = None if stop is None else stop - start
         self._expected = int(length) if length is not None else None
         if part and self._expected is None:
-            self._expected = int(part[2]) + 1 - start
+            self._expected = part.last + 1 - start
         self._framed = length is not None  # HTTP lets no more arrive
         self._arrived = 0
         self._check_total(total, found.size)

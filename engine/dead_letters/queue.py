@@ -244,15 +244,22 @@ def as_json(record: Record) -> tuple[JsonValue, int]:
         try:
             record = record.model_dump(mode="json")
         except ValueError:  # bytes that are no text, and what has no form in JSON
-            record = record.model_dump()
+            record = _fields(record)
     try:
-        text = orjson.dumps(record, default=str, option=orjson.OPT_NON_STR_KEYS)
+        text = orjson.dumps(record, default=_text, option=orjson.OPT_NON_STR_KEYS)
     except (TypeError, ValueError):
         # integers over 64 bits, lone surrogates, cycles: a record that cannot be stored as it is would
         # stop the run over one bad record
         value = _storable(record, DEEPEST)
         return value, len(json.dumps(value, ensure_ascii=False).encode())
     return orjson.loads(text), len(text)
+
+
+def _fields(record: BaseModel) -> Record:
+    try:
+        return record.model_dump()
+    except ValueError:  # a serializer of the model's own fails
+        return dict(record)
 
 
 def _storable(value: object, depth: int) -> JsonValue:
@@ -272,7 +279,11 @@ def _storable(value: object, depth: int) -> JsonValue:
 
 
 def _text(value: object) -> str:
-    return str(value).encode("utf-8", "backslashreplace").decode()
+    try:
+        text = str(value)
+    except Exception as error:  # noqa: BLE001 - a value's own code, which must not stop the run
+        text = f"<{type(value).__name__}: no text ({type(error).__name__})>"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def letter_json(letter: DeadLetter) -> dict[str, JsonValue]:

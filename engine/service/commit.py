@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engine.fault_injection import reached
 from engine.service.accounts import ReplacedRows
 from engine.service.appending import append, append_tables, count_distinct, tuples_of, with_constant
+from engine.service.id_index import IdIndexes
 from engine.service.retention import Marks, Trimmer
 from engine.service.submission import (
     Delivery,
@@ -45,6 +46,14 @@ class Encoded:
             return int(self.columns.num_rows)
         return len(self.rows if self.submission.table is not None else self.submission.rows)
 
+    @property
+    def ids(self) -> list[Any]:
+        """The first value of each row."""
+        if self.columns is not None:
+            ids: list[Any] = self.columns.column(0).to_pylist()
+            return ids
+        return [row[0] for row in self.rows]
+
     def as_rows(self) -> list[tuple[Any, ...]]:
         """The rows as tuples from now on; what looks at single rows needs them so."""
         if self.columns is not None:
@@ -72,8 +81,11 @@ class _TableRows:
         Those count as written before the newer ones, and replaced by them.
         """
         self.foreign |= delivery == "foreign"
-        if encoded.columns is not None and delivery != "replay" and not newer and not self.rows:
+        is_replay = delivery == "replay" and self.table.key is not None
+        if encoded.columns is not None and not newer and not self.rows:
             self.parts.append(encoded)
+            if is_replay:
+                self.replayed += encoded.ids
             return
         self.as_rows()
         rows = encoded.as_rows()
@@ -81,7 +93,7 @@ class _TableRows:
             rows = [row for place, row in enumerate(rows) if place not in newer]
             self.replaced += [(encoded.sequence, sequence) for sequence in newer.values()]
         self.rows += rows
-        if delivery == "replay" and self.table.key:
+        if is_replay:
             self.replayed += [row[0] for row in rows]
 
     def as_rows(self) -> list[tuple[Any, ...]]:
@@ -104,6 +116,12 @@ class _TableRows:
             ]
             self.rows = list(self.latest.values())
 
+    def sequence_by_id(self) -> dict[Any, int]:
+        """The sequence of the last row of each id."""
+        if self.parts:
+            return {id_: part.sequence for part in self.parts for id_ in part.ids}
+        return {row[0]: row[-1] for row in self.rows}
+
     def _are_distinct(self) -> bool:
         tables = [part.columns for part in self.parts]
         rows: int = sum(table.num_rows for table in tables if table is not None)
@@ -120,6 +138,7 @@ class GroupCommit:
         self._epochs = EpochStore(connection)
         self._replaced = ReplacedRows(connection)
         self._letters = DeadLetterStore(connection)
+        self._ids = IdIndexes(connection, self._tables.values())
         self._marks = Marks(connection)
         self._open_letters = self._letters.open_tables()
         marks = connection.execute("SELECT table_name FROM _odw_tables WHERE dirty").fetchall()
@@ -223,6 +242,7 @@ class GroupCommit:
     def rollback(self) -> None:
         """Roll back a failed transaction. Raises duckdb.Error if the connection is unusable."""
         self._epochs.doubt()
+        self._ids.forget()
         self._connection.rollback()
 
     def _changes(self, group: Sequence[Encoded]) -> dict[str, _TableRows]:
@@ -271,12 +291,9 @@ class GroupCommit:
 
     def _write(self, change: _TableRows) -> None:
         table = change.table
-        if change.replayed:
-            newest = change.latest
-            change.replaced += [
-                (gone, newest[id_][-1] if id_ in newest else None)
-                for id_, gone in self._delete(table, change.replayed)
-            ]
+        if change.replayed and (deleted := self._delete(table, change.replayed)):
+            newest = change.sequence_by_id()
+            change.replaced += [(gone, newest.get(id_)) for id_, gone in deleted]
         if change.foreign and table.key and table.name not in self._dirty:
             self._connection.execute("UPDATE _odw_tables SET dirty = true WHERE table_name = ?", [table.name])
         if change.parts:
@@ -292,12 +309,19 @@ class GroupCommit:
         They are looked up first: `DELETE … RETURNING` reads all columns of all rows to find them, which in a
         large table takes from twice to eight times as long.
         """
+        sequences = self._ids.sequences_of(table, ids)
+        if sequences is not None and not sequences:
+            return []
         name, key = quote(table.name), quote(table.names[0])
         of_ids = f"{name} WHERE {key} IN (SELECT unnest(?::{table.columns[0].sql_type}[]))"
+        values: list[object] = [ids]
+        if sequences is not None:
+            of_ids += f" AND {SEQUENCE} IN (SELECT unnest(?::BIGINT[]))"
+            values.append(list(sequences))
         place = "rowid" if table.has_rowid else "NULL"
         found = self._connection.execute(
             f"SELECT {key}, {SEQUENCE}, {place} FROM {of_ids}",  # noqa: S608 -- quoted
-            [ids],
+            values,
         ).fetchall()
         if found and table.has_rowid:
             self._connection.execute(
@@ -305,7 +329,7 @@ class GroupCommit:
                 [[rowid for _, _, rowid in found]],
             )
         elif found:
-            self._connection.execute(f"DELETE FROM {of_ids}", [ids])  # noqa: S608 -- quoted
+            self._connection.execute(f"DELETE FROM {of_ids}", values)  # noqa: S608 -- quoted
         return [(id_, gone) for id_, gone, _ in found]
 
     def _put_letters(self, group: Sequence[Encoded], changes: dict[str, _TableRows]) -> None:

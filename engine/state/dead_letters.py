@@ -145,8 +145,9 @@ def _criteria(where: DeadLetterFilter) -> tuple[str, ...]:
 def _values(letter: DeadLetter) -> tuple[str | int, ...]:
     check_status(letter.status)
     return (
-        letter.run_id, letter.pipeline, letter.node, storable(letter.key), letter.stage, letter.error_type,
-        storable(letter.error_message), encoded(letter.record, f"the record of dead letter {letter.key!r}"),
+        letter.run_id, letter.pipeline, letter.node, storable(letter.key), letter.stage,
+        storable(letter.error_type), storable(letter.error_message),
+        encoded(letter.record, f"the record of dead letter {letter.key!r}"),
         storable(letter.reference), letter.attempts, letter.first_failed_at, letter.last_failed_at,
         letter.status,
     )  # fmt: skip

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
 import pytest
+from pydantic import BaseModel, field_serializer
 
 import engine
 from engine.contract.batch import Batch
@@ -162,3 +164,41 @@ async def test_an_error_never_raised_by_itself_has_a_place() -> None:
     report = await run(engine.Pipeline("p", **parts))
     assert "ValueError at" in report.error
     assert "SECRET" not in report.error
+
+
+class Mute:
+    """A value that has no text."""
+
+    def __repr__(self) -> str:
+        raise LookupError
+
+
+class Grim(BaseModel):
+    """A record that cannot be dumped."""
+
+    n: int
+
+    @field_serializer("n")
+    def dumped(self, n: int) -> int:
+        raise LookupError
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"n": 2, "x": Mute()}, {"n": 2, "x": {1: Mute(), "y": 2**80}}, Grim(n=2)],
+    ids=["mute", "deep", "grim"],
+)
+async def test_a_record_of_any_value_dies_alone(odd: object, tmp_path: Path) -> None:
+    @engine.transform
+    def refused(record: dict[str, Any]) -> object:
+        return odd if record["n"] == 2 else record
+
+    @engine.transform
+    def dead(record: Any) -> Any:
+        if record is odd:
+            raise engine.RecordError("it is odd", kind="Caf\udce9")
+        return record
+
+    parts = nodes("", print) | {"plain": engine.node(refused), "waiting": engine.node(dead)}
+    report = (await engine.run(engine.Pipeline("p", **parts), state_dir=tmp_path))["p"]
+    assert (report.status, report.tally.written, report.tally.dead) == (RunStatus.COMPLETED, 4, 1)

@@ -123,6 +123,7 @@ def test_the_scheme_is_kept_and_nothing_is_decoded() -> None:
         ("s3://bucket/{1..2000}", "more than 1000 patterns"),
         ("s3://bucket/{,}", "each of its alternatives is empty"),
         ("s3://bucket/" + "x" * 5000, "longer than 4096 bytes"),
+        ("s3://bucket/\ud800", "half of a surrogate pair"),
     ],
 )
 def test_a_bad_pattern_says_what_is_wrong(uri: str, message: str) -> None:

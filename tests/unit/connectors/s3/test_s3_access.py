@@ -84,6 +84,8 @@ async def test_the_bucket_is_where_the_server_expects_it(
         ({"profile": "x", "anonymous": True}, "has a `profile`, or keys of its own"),
         ({"ca_bundle": "/no/such/file.pem", **KEYS}, "`ca_bundle` '/no/such/file.pem' is not a file"),
         ({"endpoint": "http://localhost:1"}, "a `profile`, or `anonymous: true`"),
+        ({"endpoint": "http://a..b:1", **KEYS}, r"cannot be used: .*http://a\.\.b:1"),
+        ({"endpoint": "http://[::1]:1", "addressing_style": "virtual", **KEYS}, "`addressing_style: path`"),
     ],
 )
 async def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: str) -> None:

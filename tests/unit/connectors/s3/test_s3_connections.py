@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 
 from connectors.s3 import connections
 from connectors.s3.connections import BrokenAnswerError, Connections, Origin, Response
+from connectors.s3.errors import s3_errors
+from engine.errors import FatalError
 
 REQUEST = b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n"
 SMALL = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nETag: one\r\nEtag: two\r\n\r\nabc"
@@ -195,6 +198,19 @@ async def test_a_connection_that_does_not_open_says_how_long(monkeypatch: pytest
         with pytest.raises(TimeoutError, match=r"no connection within 0.01 s"):
             await pool.send(Origin("127.0.0.1", 1, None), REQUEST)
     await pool.aclose()
+
+
+@pytest.mark.parametrize("host", ["a..b.s3.test", f"{'x' * 64}.s3.test"])
+async def test_a_host_that_cannot_exist_is_unknown(host: str) -> None:
+    pool = Connections(1, connect_timeout=1.0, read_timeout=60.0)
+    with pytest.raises(socket.gaierror, match=host) as raised:
+        await pool.send(Origin(host, 80, None), REQUEST)
+    await pool.aclose()
+
+    bucket = host.removesuffix(".s3.test")
+    with pytest.raises(FatalError, match=f"bucket '{bucket}', x: unknown host: .*`addressing_style: path`"):
+        with s3_errors(bucket, "x"):
+            raise raised.value
 
 
 async def test_requests_wait_for_a_connection_and_get_it() -> None:

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import ClientPayloadError
 from botocore import exceptions
 
-from connectors.s3.errors import s3_errors
+from connectors.s3.errors import is_unsupported, s3_errors
 from engine.errors import ComponentError, FatalError, RecordError, TransientError
 
 
@@ -132,3 +132,19 @@ def test_other_errors_pass_unchanged() -> None:
     raiser: Callable[[], None] = [].pop
     with pytest.raises(IndexError), s3_errors("bucket", "x"):
         raiser()
+
+
+@pytest.mark.parametrize(
+    ("error", "unsupported"),
+    [
+        (refused("NotImplemented", 501), True),
+        (refused("501", 501), True),
+        (refused("InternalError", 500), False),
+        (exceptions.HTTPClientError(error="NotImplemented"), False),  # its response is None
+        (TimeoutError("NotImplemented"), False),
+    ],
+)
+def test_what_a_server_does_not_implement_is_told_by_its_code(error: Exception, unsupported: bool) -> None:
+    with pytest.raises(TransientError) as raised, s3_errors("bucket", "reading 'NotImplemented'"):
+        raise error
+    assert is_unsupported(raised.value) is unsupported

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from connectors.s3 import S3Connection, S3Connector, S3FileReader, S3Params, open_client
+from connectors.s3 import S3Connection, S3Connector, S3FileReader, S3Params, lean, open_client
 from connectors.s3.client import S3Client
 from engine.errors import ComponentError
 from tests.unit.connectors.s3.odd_s3 import BUCKET, Asked, OddS3, Reply, numbered, refusal, serving
@@ -170,6 +170,18 @@ async def test_a_redirect_is_named_and_not_followed(status: int) -> None:
         with pytest.raises(ComponentError, match=r"redirects to http://127.0.0.1:9/elsewhere, which is not"):
             await S3FileReader(client).read_file(f"s3://{BUCKET}/a")
         assert lake.gets() == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "encoding"),
+    [
+        ("localhost:9000", "identity"),
+        ("storage.googleapis.com", "gzip"),
+        ("b.storage.googleapis.com", "gzip"),
+    ],
+)
+def test_objects_are_asked_for_as_they_are_stored(host: str, encoding: str) -> None:
+    assert f"accept-encoding: {encoding}\r\n".encode() in lean._request(host, "/b/k", {})
 
 
 def test_secrets_are_in_no_text() -> None:

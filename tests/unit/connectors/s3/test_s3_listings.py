@@ -308,6 +308,15 @@ async def test_a_listing_of_several_beginnings_continues_in_its_place() -> None:
         assert await behind(lake, key, pattern) == whole[place:], key
 
 
+async def test_a_page_of_nothing_is_not_the_end_of_a_listing() -> None:
+    class Stops(OddS3):
+        def listing(self, asked: Asked) -> Reply:
+            return super().listing(asked) if self.lists == 1 else Reply(200, b"<ListBucketResult/>")
+
+    with pytest.raises(TransientError, match="neither objects nor an end"):
+        await names(Stops(numbered(5), page=2))
+
+
 class Answers(OddS3):
     """Answers every listing with this."""
 

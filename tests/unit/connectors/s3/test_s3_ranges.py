@@ -13,6 +13,7 @@ from connectors.objects.listed import ListedObject
 from connectors.s3 import ranges
 from connectors.s3.ranges import ParallelRanges
 from connectors.s3.streams import S3Body
+from engine.errors import TransientError
 from tests.unit.connectors.s3.odd_s3 import Asked, OddS3, Ran, Reply, refusal, run, serving, source
 
 LEAST, STEP = 1000, 300
@@ -153,7 +154,8 @@ async def test_a_range_that_never_arrives_is_given_up(tmp_path: Path) -> None:
     ran = await read(lake, tmp_path)
 
     assert ran.dead == {KEY: "ObjectUnreadable"}
-    assert lake.ranges[600] == 9  # three tries of the object, with three of the range each
+    # three tries of the object, with three of the range each; and again, as nothing else was read meanwhile
+    assert lake.ranges[600] == 18
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,33 @@ async def test_a_range_that_never_arrives_is_given_up(tmp_path: Path) -> None:
 def test_what_is_read_in_ranges(etag: str, size: int, applies: bool) -> None:
     parallel = ParallelRanges(None, None, max_bytes=5000)  # type: ignore[arg-type]
     assert parallel.apply_to(ListedObject("k", etag, size)) is applies
+
+
+async def test_a_key_that_sounds_like_an_error_turns_no_ranges_off(tmp_path: Path) -> None:
+    lake = Ranged({(0, 1): refusal(500, "InternalError")})
+    lake.objects = {"NotImplemented/1.txt": TEXT.encode(), "NotImplemented/2.txt": TEXT.encode()}
+    ran = await read(lake, tmp_path, concurrency=1)
+
+    assert len(ran.records) == 2
+    assert all(one.headers["range"] and one.headers["if-match"] for one in lake.asked if one.key)
+
+
+PART = {"ResponseMetadata": {"HTTPStatusCode": 206}, "ContentLength": 3}
+
+
+@pytest.mark.parametrize("sent", [None, "", "bytes", "bytes 7", "none"])
+def test_a_part_that_does_not_say_which_is_not_the_whole(sent: str | None) -> None:
+    answer = PART if sent is None else {**PART, "ContentRange": sent}
+    for start, stop in ((5, None), (0, 3), (0, None)):
+        with pytest.raises(TransientError, match="a part arrived"):
+            S3Body(None, answer, "lake", ListedObject("a", "one", -1), start, stop)
+
+
+@pytest.mark.parametrize(
+    "sent", ["bytes 5-7/8", "Bytes 5-7/8", "bytes=5-7/8", " bytes  5 - 7 / 8 ", "bytes 5-7/*"]
+)
+def test_a_part_is_known_however_its_range_is_written(sent: str) -> None:
+    assert S3Body(None, {**PART, "ContentRange": sent}, "lake", ListedObject("a", "one", 8), 5, None).is_part
 
 
 def test_a_range_that_is_no_number_is_no_range() -> None:

@@ -1,0 +1,181 @@
+"""Whose fault it is that an object cannot be read: its own, or that of a server which is away."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from connectors.objects.fetching import ObjectFetcher, Suspect
+from connectors.objects.groups import Group, judged
+from connectors.objects.listed import FileRecord, ListedObject, ObjectRefusedError
+from connectors.objects.resuming import ResumingBodies, ServerAwayError
+from engine.contract.types import Reservation
+from engine.errors import ComponentError, RecordError, TransientError
+
+GOOD, BAD, NEW = (ListedObject(name, "e", 3) for name in ("good", "bad", "new"))
+AWAY = TransientError("503")
+
+
+class Unbounded(Reservation):
+    def resize(self, nbytes: int) -> None: ...
+    def grow(self, nbytes: int) -> None: ...
+    def release(self) -> None: ...
+
+
+class Store:
+    """Three objects; `fails` says with what one that is read, or probed, fails now."""
+
+    scope = prefix = "lake/"
+
+    def __init__(self, fails: Callable[[str], ComponentError | None]) -> None:
+        self.fails = fails
+        self.reads: Counter[str] = Counter()
+        self.probes: list[str] = []
+
+    async def pages(self, *, after: str = "") -> AsyncGenerator[Sequence[ListedObject], None]:
+        yield [GOOD, BAD, NEW]
+
+    async def read(self, found: ListedObject) -> FileRecord:
+        self.reads[found.key] += 1
+        if (error := self.fails(found.key)) is not None:
+            raise error
+        return {"content": found.key}
+
+    async def probe(self, key: str) -> None:
+        self.probes.append(key)
+        if (error := self.fails(key)) is not None:
+            raise error
+
+    @asynccontextmanager
+    async def open(self, found: ListedObject, start: int = 0, stop: int | None = None) -> Any:
+        await self.read(found)
+        yield
+
+    def addresses(self, key: str) -> tuple[str, str]:
+        return key, key
+
+
+class Retries:
+    """Two attempts; `meanwhile` happens while one is waited for."""
+
+    attempts = 2
+
+    def __init__(self) -> None:
+        self.meanwhile: list[Callable[[], Any]] = []
+
+    async def wait(self, attempt: int, error: TransientError) -> None:
+        if self.meanwhile and (made := self.meanwhile.pop(0)()) is not None:
+            await made
+
+
+async def verdict(fetcher: ObjectFetcher, *objects: ListedObject) -> tuple[bool, list[Any]]:
+    """Whether the failures of a group are its objects' own, and what became of them."""
+    group = Group(0, objects, Unbounded())
+    group.outcomes += [await fetcher.fetch(found) for found in objects]
+
+    async def groups() -> AsyncGenerator[Group, None]:
+        yield group
+
+    [(_, cleared)] = [one async for one in judged(groups(), fetcher)]
+    return cleared, group.outcomes
+
+
+async def test_an_outage_that_begins_again_kills_nothing() -> None:
+    away: list[ComponentError | None] = []
+    store = Store(lambda key: away.pop(0) if away else None)
+    fetcher = ObjectFetcher(store, 1, Retries())
+    # two tries, a probe that gets through, two tries again, and nothing gets through at last
+    away += [None, AWAY, AWAY, None, AWAY, AWAY, *[AWAY] * 3]
+
+    cleared, outcomes = await verdict(fetcher, GOOD, BAD)
+
+    assert not cleared
+    assert isinstance(outcomes[1], Suspect)
+
+
+async def test_an_object_that_fails_before_and_after_a_probe_dies() -> None:
+    store = Store(lambda key: AWAY if key == "bad" else None)
+    fetcher = ObjectFetcher(store, 1, Retries())
+
+    assert (await verdict(fetcher, GOOD, BAD))[0]
+    assert store.reads["bad"] == 4  # twice its tries, which nothing was read between
+    assert len(store.probes) == 2
+
+
+async def test_what_is_read_before_the_last_two_tries_proves_nothing() -> None:
+    retries = Retries()
+    retries.attempts = 3
+    store = Store(lambda key: AWAY if key == "bad" else None)
+    fetcher = ObjectFetcher(store, 2, retries)
+    retries.meanwhile.append(lambda: fetcher.fetch(GOOD))  # between the first try and the second
+
+    suspect = await fetcher.fetch(BAD)
+
+    assert isinstance(suspect, Suspect)
+    assert suspect.overshadowed
+
+
+@pytest.mark.parametrize(
+    "gone", [RecordError("404", kind="ObjectVanished"), ObjectRefusedError("403", record_kind="x")]
+)
+async def test_an_object_that_is_gone_since_says_nothing_of_others(gone: ComponentError) -> None:
+    failing: dict[str, ComponentError] = {"bad": AWAY}
+    store = Store(failing.get)
+    fetcher = ObjectFetcher(store, 1, Retries())
+    await fetcher.fetch(GOOD)
+    failing["good"] = gone
+
+    assert await fetcher.others_get_through({"bad"})
+    assert store.probes == ["good", "good", "new"]
+    assert await fetcher.others_get_through({"bad"})
+    assert store.probes[3:] == ["new"]  # it is known now what can be read
+
+
+async def test_one_that_was_read_and_fails_now_is_not_the_only_proof() -> None:
+    failing: dict[str, ComponentError] = {}
+    store = Store(failing.get)
+    fetcher = ObjectFetcher(store, 1, Retries())
+    await fetcher.fetch(BAD)
+    failing["bad"] = AWAY
+
+    assert await fetcher.others_get_through({"bad"})
+    assert store.probes[-1] == "good"
+
+
+async def test_a_body_that_an_outage_took_is_not_probed_for_twice() -> None:
+    store = Store(lambda key: AWAY)
+    retries = Retries()
+    bodies = ResumingBodies(store, ObjectFetcher(store, 1, retries), BAD, retries)
+
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ServerAwayError):
+            await stack.enter_async_context(bodies.open(0, None))
+
+
+async def test_each_outage_is_waited_for_while_a_body_arrives() -> None:
+    class Body:
+        content_type = content_encoding = None
+        size = 3
+
+        async def read(self) -> bytes:
+            if (error := steps.pop(0)) is not None:
+                raise error
+            return b"x"
+
+    class Bodies(Store):
+        @asynccontextmanager
+        async def open(self, found: ListedObject, start: int = 0, stop: int | None = None) -> Any:
+            yield Body()
+
+    # two outages of two tries each, and something arrives after each of them
+    steps: list[TransientError | None] = [AWAY, AWAY, None, AWAY, AWAY, None]
+    store, retries = Bodies(lambda key: None), Retries()
+    bodies = ResumingBodies(store, ObjectFetcher(store, 1, retries), BAD, retries)
+
+    async with AsyncExitStack() as stack:
+        body = await stack.enter_async_context(bodies.open(0, None))
+        assert [await body.read(), await body.read()] == [b"x", b"x"]
