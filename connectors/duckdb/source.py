@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from itertools import pairwise
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
@@ -52,13 +51,6 @@ class DuckdbSource(Source[DuckdbSourceParams]):
         super().__init__(params, connection)
         self.repeatable = params.key is not None
         self._database: Database | None = None
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        database, self._database = self._database, None
-        if database is not None:
-            await database.close()
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         """Return one split: the file has one reader."""
@@ -113,6 +105,7 @@ class DuckdbSource(Source[DuckdbSourceParams]):
         # not on entering: a sink of the same file in this pipeline has to open it first, to write
         if self._database is None:
             database = Database(self.params, read_only=True)
+            self._stack.push_async_callback(database.close)
             await database.open()
             self._database = database
         return self._database

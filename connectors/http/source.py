@@ -8,8 +8,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from hashlib import sha256
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -111,11 +110,11 @@ class HttpSource(Source[HttpSourceParams]):
         self.repeatable = params.key is not None
         # nothing keeps an API from moving a record to a later page while it is read
         self.distinct_keys = params.key is None
-        self._stack = AsyncExitStack()
         self._client: HttpClient | None = None
 
-    async def __aenter__(self) -> Self:
-        self._client = await self._stack.enter_async_context(
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the HTTP client."""
+        self._client = await stack.enter_async_context(
             open_client(
                 self._connected(),
                 concurrency=1,
@@ -124,13 +123,6 @@ class HttpSource(Source[HttpSourceParams]):
                 clock=self.ctx.clock,
             )
         )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._client = None
-        await self._stack.aclose()
 
     async def splits(self, ctx: Context) -> AsyncIterator[Split]:
         """Return one split: pages are found one after another."""

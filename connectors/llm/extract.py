@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Self
 
 import anyio.to_thread
 from pydantic import BaseModel, ValidationError
@@ -66,9 +64,9 @@ class LlmExtract(Transform[LlmParams]):
         self._service: LLMService | None = None
         self._reader: DocumentReader | None = None
         self._target = params.target_schema()
-        self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> Self:
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the connections to the model, and the reader of documents."""
         if not isinstance(self.connection, LlmConnection):
             raise FatalError("llm_extract needs a connection with the `base_url` of the model endpoint")
         ctx = self.ctx
@@ -85,10 +83,9 @@ class LlmExtract(Transform[LlmParams]):
             # what was reached before may be away for a while
             patient=ctx.attempt > 1 or bool(ctx.chunk),
         )
-        self._service = await self._stack.enter_async_context(service)
+        self._service = await stack.enter_async_context(service)
         reader = DocumentReader(stopping=self.ctx.draining)
-        self._reader = await self._stack.enter_async_context(reader)
-        return self
+        self._reader = await stack.enter_async_context(reader)
 
     async def check_connection(self) -> str:
         """List the models of all endpoints, which costs nothing; see `ChecksConnection`."""
@@ -111,12 +108,6 @@ class LlmExtract(Transform[LlmParams]):
         for (name, model), other in asked.items():
             found.append(await check_endpoint(other, model, f"endpoint {name!r}: " if name else ""))
         return "; ".join(found)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._service = self._reader = None
-        await self._stack.aclose()
 
     @property
     def concurrency(self) -> int:

@@ -172,7 +172,7 @@ class Run:
         except EngineError as error:
             status, failure = RunStatus.FAILED, error
         except BaseException:
-            # whoever has taken the run over says how it stands
+            # the process that has taken the run over stores its status
             with anyio.CancelScope(shield=True), suppress(LeaseLostError):
                 await self._finish(RunStatus.INTERRUPTED, "cancelled from outside")
             raise
@@ -224,7 +224,7 @@ class Run:
         return report
 
     async def _checks(self, report: RunReport) -> list[Check]:
-        """What was compared. A store that cannot be read is told of already, if the run failed with it."""
+        """The comparisons; a store that cannot be read is a failed one."""
         runner = self._runner
         try:
             checks = await compare(
