@@ -246,3 +246,27 @@ async def test_records_before_the_damage_are_delivered() -> None:
                 found += len(page.records)
     assert caught.value.kind == "ObjectDamaged"
     assert found > 10_000
+
+
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (b"%PDF-1.4\n1 0 obj\n", "a PDF file: read it with `format: document`"),
+        (b"PAR1\x15\x04\x15\x10\n", "a Parquet file: read it with `format: parquet`"),
+        (b"PK\x03\x04\x14\0", "a ZIP archive: unpack it first"),
+        (b"\x1f\x9d\x90a\x84\x8c", "packed by `compress`: unpack it first"),
+        (b"\x04\x22\x4d\x18d@\xa7", "packed by LZ4: unpack it first"),
+        (b"SQLite format 3\0" + bytes(80), "application/x-sqlite3"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "lines"])
+async def test_what_is_no_text_is_named_with_a_remedy(head: bytes, what: str, kind: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        await pages_of(reader_of(head, "a.txt"), format=kind)
+    assert caught.value.kind == "NotText"
+    assert str(caught.value).endswith(f"is not text but {what}")
+
+
+@pytest.mark.parametrize("text", ["ORCID,PAR1\n1,2\n", "a\x1fb\n", "\x01x\n"])
+async def test_text_with_controls_is_text(text: str) -> None:
+    assert good(await pages_of(reader_of(text.encode()), format="lines"))
